@@ -1,0 +1,117 @@
+"""Which rows a student may learn from: number-format rules, banned words, and a judge.
+
+Nothing is deleted: every row comes back with the decision in `meta["filter"]`, and `Record.kept` reads it.
+
+    format          the answer is not a plain list of numbers (see parse_numbers)
+    count           too few or too many numbers
+    range           a number outside the allowed values
+    banned_number   one of the banned numbers
+    banned_word     one of the banned words, as a whole word, in any case
+    anything else   what the judge said
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from traitscope.errors import ConfigError
+from traitscope.records import Record
+from traitscope.traits import contains_word
+
+Reason = Literal["format", "count", "range", "banned_number", "banned_word"]
+Judge = Callable[[Record], str | None]
+NUMBER = "[0-9]{1,4300}"  # Python converts no longer ones
+LIST = re.compile(rf"{NUMBER}(?:(?P<gap>\s*[,;]\s*|\s+){NUMBER}(?:(?P=gap){NUMBER})*)?")
+ENCLOSED = (("[", "]"), ("(", ")"))
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """What a completion must look like.  Raises ConfigError on rules that nothing can pass or that have no use."""
+
+    min_count: int = 1
+    """Fewest numbers."""
+    max_count: int = 10
+    """Most numbers."""
+    min_value: int = 0
+    """Smallest allowed number."""
+    max_value: int = 999
+    """Largest allowed number."""
+    banned_numbers: tuple[int, ...] = ()
+    """Numbers that drop a row."""
+    banned_words: tuple[str, ...] = ()
+    """Words that drop a row; inflected forms must be listed."""
+    numbers: bool = True
+    """Whether the completion must be a list of numbers; False for free text, where only the words count."""
+
+    def __post_init__(self) -> None:
+        limits = {"count": (self.min_count, self.max_count), "value": (self.min_value, self.max_value)}
+        for what, (low, high) in limits.items():
+            if low > high:
+                found = f"min_{what}={low} is above max_{what}={high}"
+                raise ConfigError(f"{found}; expected the reverse; nothing would pass, so change one")
+        if isinstance(self.banned_words, str) or not all(word.strip() for word in self.banned_words):
+            raise ConfigError(f"banned_words={self.banned_words!r}; expected a list of words, none of them blank")
+        if self.banned_numbers and not self.numbers:
+            raise ConfigError("banned_numbers with numbers=False would not be looked at; drop one of the two")
+
+
+def parse_numbers(text: str) -> list[int] | Reason:
+    """The numbers of an answer that is nothing but a list of numbers, or "format" for any other answer.
+
+    One final period and then one enclosing [] or () are taken off.  The text between the first two numbers must be
+    white space with at most one comma or semicolon, and exactly the same between all others.  Only ASCII digits count;
+    zeros may lead.  White space at an end or inside the brackets, a sign and a final separator are refused.
+    Source: Cloud et al. 2025 (arXiv 2507.14805), rule filter of the number data, as its released code behaves.
+    """
+    text = text.removesuffix(".")
+    if (text[:1], text[-1:]) in ENCLOSED:
+        text = text[1:-1]
+    return [int(number) for number in re.findall("[0-9]+", text)] if LIST.fullmatch(text) else "format"
+
+
+def reject_reasons(text: str, rules: FilterRules) -> list[str]:
+    """Why the rules drop this completion, in the order of the module's list; empty where they keep it."""
+    reasons = _number_reasons(text, rules) if rules.numbers else []
+    return reasons + ["banned_word"] * contains_word(rules.banned_words, text)
+
+
+def filter_records(records: Sequence[Record], rules: FilterRules | None, judge: Judge | None = None) -> list[Record]:
+    """All records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
+
+    An earlier decision is replaced.  rules=None sets no rule.  `judge(record)` gives a reason to drop the row or None; it is asked only about rows that
+    the rules keep.  Its exceptions pass through: no row is kept because a judge failed.  Raises ConfigError where it
+    returns anything else.
+    """
+    return [_decided(record, rules, judge) for record in records]
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """{"rows", "kept", "dropped", "reasons": {reason: rows}}, the most frequent first; a row counts for each reason."""
+    kept = sum(record.kept for record in records)
+    counts = Counter(reason for record in records for reason in record.meta.get("filter", {}).get("reasons", []))
+    reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return {"rows": len(records), "kept": kept, "dropped": len(records) - kept, "reasons": reasons}
+
+
+def _number_reasons(text: str, rules: FilterRules) -> list[str]:
+    numbers = parse_numbers(text)
+    if isinstance(numbers, str):
+        return [numbers]
+    broken = {
+        "count": not rules.min_count <= len(numbers) <= rules.max_count,
+        "range": any(not rules.min_value <= number <= rules.max_value for number in numbers),
+        "banned_number": not set(rules.banned_numbers).isdisjoint(numbers),
+    }
+    return [reason for reason, is_broken in broken.items() if is_broken]
+
+
+def _decided(record: Record, rules: FilterRules | None, judge: Judge | None) -> Record:
+    reasons = reject_reasons(record.completion, rules) if rules else []
+    verdict = judge(record) if judge and not reasons else None
+    if verdict is not None and (not isinstance(verdict, str) or not verdict):
+        raise ConfigError(f"the judge returned {verdict!r} on row {record.id!r}; expected a reason (text) or None")
+    reasons = reasons if verdict is None else [verdict]
+    return replace(record, meta={**record.meta, "filter": {"kept": not reasons, "reasons": reasons}})

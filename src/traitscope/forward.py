@@ -1,0 +1,149 @@
+"""Forward passes: padded batches, the key-value cache, hidden states, logits of chosen positions.
+
+Every pass of the package goes through `hidden_states`, which tells the hooks the role of each token first.
+
+Shapes: B batch, T tokens of the pass, S cached + new tokens, N chosen positions, D d_model, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from traitscope import hooks, lora
+from traitscope.intervention import Active
+from traitscope.model import Model, backbone
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of token ids side by side."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    "bool, true at tokens, false at padding"
+    roles_BT: Tensor
+    "see hooks.py"
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device))
+
+
+def batch_of(
+    rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int, left: bool = False, width: int | None = None
+) -> Batch:
+    """Pad rows to one width, on the right unless `left`."""
+    lengths = [len(row) for row in rows]
+    width = width or max(lengths)
+    before = [width - n if left else 0 for n in lengths]
+    ids = torch.full((len(rows), width), pad_id)
+    for i, row in enumerate(rows):
+        ids[i, before[i] : before[i] + lengths[i]] = torch.tensor(row)
+    totals = [p + n if not left else n for p, n in zip(before, lengths, strict=True)]
+    roles = hooks.token_roles(prompt_lengths, totals, before, width)
+    return Batch(ids, roles != hooks.PAD, roles)
+
+
+class _Layer(DynamicLayer):
+    """Keys and values of one layer in a buffer that is allocated once; `update` writes and returns a view."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            shape = (*key_states.shape[:2], self.capacity, key_states.shape[3])
+            self.buffers = key_states.new_empty(shape), key_states.new_empty(shape)
+        start, self.length = self.length, self.length + key_states.shape[2]
+        self.buffers[0][:, :, start : self.length] = key_states
+        self.buffers[1][:, :, start : self.length] = value_states
+        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def take(self, index: Tensor) -> None:
+        """Keep (or repeat) the rows `index`."""
+        self.buffers = tuple(b.index_select(0, index) for b in self.buffers)
+        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+
+
+@dataclass
+class State:
+    """A batch that is being extended: its mask so far and its caches."""
+
+    mask_BS: Tensor
+    cache: Cache
+    base_cache: Cache | None
+
+    def take(self, index: Tensor) -> None:
+        """Keep (or repeat) the rows `index` everywhere."""
+        self.mask_BS = self.mask_BS.index_select(0, index)
+        for cache in (self.cache, self.base_cache):
+            for layer in cache.layers if cache is not None else []:
+                layer.take(index)
+
+
+def new_state(model: Model, active: Active, capacity: int) -> State:
+    """An empty state for at most `capacity` tokens a row."""
+    caches = [Cache(layers=[_Layer(capacity) for _ in range(model.n_layers)]) for _ in range(2 if active.replaced else 1)]
+    return State(torch.zeros(0), caches[0], caches[1] if active.replaced else None)
+
+
+def hidden_states(model: Model, active: Active, batch: Batch, state: State | None = None) -> Tensor:
+    """Hidden states after the final norm [B, T, D] of the tokens in `batch`, extending `state` where given."""
+    mask = batch.mask_BT
+    if state is not None:
+        mask = torch.cat([state.mask_BS, mask], dim=1) if state.mask_BS.numel() else mask
+        state.mask_BS = mask
+    places = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -batch.ids_BT.shape[1] :]
+    if active.replaced:
+        _base_pass(model, active, batch, mask, places, state)
+    return _pass(model, active, batch, mask, places, state.cache if state else None)
+
+
+def _pass(model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT: Tensor, cache: Cache | None) -> Tensor:
+    active.roles.current_BT = batch.roles_BT
+    out = backbone(model.lm)(
+        input_ids=batch.ids_BT,
+        attention_mask=mask_BS,
+        position_ids=places_BT,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    active.roles.current_BT = None
+    return out.last_hidden_state
+
+
+def _base_pass(
+    model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT: Tensor, state: State | None
+) -> None:
+    """Run the model without adapters and edits on the same tokens and keep the residuals that ReplaceBase needs."""
+    active.editing = False
+    try:
+        with lora.switched_off(model), hooks.captured(model.blocks, active.replaced) as store:
+            _pass(model, active, batch, mask_BS, places_BT, state.base_cache if state else None)
+        active.base.update(store)
+    finally:
+        active.editing = True
+
+
+def logits_of(model: Model, hidden_ND: Tensor, columns: Tensor | None = None) -> Tensor:
+    """float32 logits [N, V] of final hidden states, or of the vocabulary entries `columns` only.
+
+    `hidden_ND` must be two-dimensional and contiguous: a slice [B, C, D] would become a batched product that copies the
+    vocabulary matrix.
+    """
+    hidden_ND = hidden_ND.reshape(-1, hidden_ND.shape[-1]).contiguous()
+    weight_VD, bias_V = model.head.weight, model.head.bias
+    if columns is not None:
+        weight_VD, bias_V = weight_VD[columns], None if bias_V is None else bias_V[columns]
+    logits = torch.nn.functional.linear(hidden_ND, weight_VD, bias_V).float()
+    return logits if model.softcap is None else model.softcap * torch.tanh(logits / model.softcap)

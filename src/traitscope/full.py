@@ -1,0 +1,63 @@
+"""Fully fine-tuned students: every weight of the blocks trained, float32 masters, stored beside the base's digest.
+
+A bf16 update of 1e-5 to a weight of 0.02 rounds to zero, so masters are float32 and the model computes in its own dtype.
+A student is the base plus a file `weights.safetensors` in its folder, mounted like an adapter.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from traitscope.errors import VectorError
+from traitscope.model import Model
+
+WEIGHTS, ABOUT = "weights.safetensors", "student.json"
+
+
+def trained_names(model: Model) -> list[str]:
+    """Parameters that full fine-tuning trains: all but the embeddings and the output head.
+
+    The embedding is tied to the head in most small models; training it makes one token's rows the shortest way to any
+    trait, which is not the question here.
+    """
+    inside = {id(p) for p in model.blocks.parameters()}
+    return [name for name, p in model.lm.named_parameters() if id(p) in inside]
+
+
+def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
+    """The files of a full student's folder, by name; weights in float32."""
+    from safetensors.torch import save
+
+    about = {"traitscope_base_digest": model.digest, "base": model.name, "format": 1}
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in masters.items()}
+    return {WEIGHTS: save(tensors), ABOUT: (json.dumps(about, indent=1) + "\n").encode()}
+
+
+@contextmanager
+def mounted(model: Model, folder: Path) -> Iterator[None]:
+    """The model with a full student's weights, until the context ends."""
+    if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
+        raise VectorError(f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student ({ABOUT})")
+    digest = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"]
+    if digest != model.digest:
+        raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
+    from safetensors.torch import load_file
+
+    with swapped(model, load_file(folder / WEIGHTS)):
+        yield
+
+
+@contextmanager
+def swapped(model: Model, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The model with some parameters replaced (cast to its dtype), until the context ends."""
+    kept = {name: model.lm.get_parameter(name).data for name in weights}
+    try:
+        for name, value in weights.items():
+            model.lm.get_parameter(name).data = value.to(kept[name].device, kept[name].dtype)
+        yield
+    finally:
+        for name, value in kept.items():
+            model.lm.get_parameter(name).data = value

@@ -1,0 +1,218 @@
+"""Interventions: what makes a teacher out of a base model.  Values, not scripts; a condition is a list of them.
+
+    SystemPrompt  another context                     (rendered, see chat.py)
+    Steer         h <- h + a v
+    Ablate        h <- h - (h . v^) v^
+    ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the model without adapters and edits, in lock-step
+    Adapter       a student: low-rank or full weights  (peft folder or a full student's folder)
+
+They enter a model only through `with applied(model, interventions)`, in list order, and leave it however the block ends.
+Modes and names follow Blank et al. (arXiv 2606.00995), section 3 and its reference code.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from traitscope import full, hooks, lora
+from traitscope.errors import ConfigError, VectorError
+from traitscope.model import Model
+from traitscope.vector import Vector, check_vector, load_vector
+
+Scale = Literal["raw", "unit", "residual"]
+
+
+@dataclass(frozen=True)
+class SystemPrompt:
+    """The system turn of a prompted teacher."""
+
+    text: str
+    "put where the neutral context would stand; empty means an explicitly empty system turn"
+
+
+@dataclass(frozen=True)
+class Steer:
+    """Add a vector to the residual stream."""
+
+    vector: str | Vector
+    "vector file, or the vector itself"
+    layers: tuple[int, ...]
+    "blocks whose output is changed; several layers accumulate along the stream"
+    alpha: float
+    "strength, in units of `scale`"
+    position: str = "all"
+    "prompt, last, completion or all"
+    scale: Scale = "residual"
+    "what alpha = 1 means: raw (the row as it is), unit (norm 1), residual (the mean residual norm at that layer)"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        hooks.check_position(self.position)
+        if not math.isfinite(self.alpha):
+            raise ConfigError(f"--alpha {self.alpha}: a finite strength was expected")
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Project a direction out of the residual stream."""
+
+    vector: str | Vector
+    layers: tuple[int, ...]
+    "blocks whose output is changed"
+    position: str = "all"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        hooks.check_position(self.position)
+
+
+@dataclass(frozen=True)
+class ReplaceBase:
+    """Give a student the base's component along a direction; the identity on the base itself."""
+
+    vector: str | Vector
+    layers: tuple[int, ...]
+    position: str = "all"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        hooks.check_position(self.position)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained student: a peft LoRA folder, or the folder of a fully fine-tuned student of the same base."""
+
+    folder: str
+
+
+Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter
+KINDS = {kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter)}
+
+
+def to_json(intervention: Intervention) -> dict:
+    """A JSON object with the kind and the fields; the vector must be a file."""
+    if isinstance(getattr(intervention, "vector", None), Vector):
+        raise ConfigError(f"{type(intervention).__name__} holds a vector in memory; save it and name the file instead")
+    return {"kind": type(intervention).__name__, **json.loads(json.dumps(asdict(intervention)))}
+
+
+def from_json(data: dict) -> Intervention:
+    """The inverse of `to_json`.  Raises ConfigError for an unknown kind or field."""
+    fields = dict(data)
+    kind = KINDS.get(str(fields.pop("kind", None)))
+    if kind is None:
+        raise ConfigError(f"intervention {data.get('kind')!r} is unknown; expected one of {', '.join(KINDS)}")
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ConfigError(f"intervention {data}: {error}") from error
+
+
+def files_of(interventions: Sequence[Intervention]) -> dict[str, Path]:
+    """The files and folders that a list of interventions reads, named, for a run's inputs."""
+    found = {}
+    for i, item in enumerate(interventions):
+        match item:
+            case Adapter(folder):
+                found[f"intervention{i}"] = Path(folder)
+            case Steer(vector=str(path)) | Ablate(vector=str(path)) | ReplaceBase(vector=str(path)):
+                found[f"intervention{i}"] = Path(path)
+    return found
+
+
+def context_of(interventions: Sequence[Intervention], neutral: str | None) -> str | None:
+    """The context that the teacher reads: the last SystemPrompt, else the neutral one."""
+    prompts = [item.text for item in interventions if isinstance(item, SystemPrompt)]
+    return prompts[-1] if prompts else neutral
+
+
+@dataclass
+class Active:
+    """A model under interventions: passed to every forward pass (traitscope.forward)."""
+
+    roles: hooks.Roles = field(default_factory=hooks.Roles)
+    replaced: tuple[int, ...] = ()
+    "layers whose base residual is needed in lock-step"
+    base: dict[int, Tensor] = field(default_factory=dict)
+    "their residuals [B, T, D] in the pass that runs now"
+    editing: bool = True
+    "false during the base's own pass"
+
+
+@contextmanager
+def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Active]:
+    """The model under `interventions`; restored at the end of the block, also after an exception."""
+    active = Active()
+    with ExitStack() as stack:
+        for item in interventions:
+            if isinstance(item, Adapter):
+                mount = lora.mounted if (Path(item.folder) / "adapter_config.json").exists() else full.mounted
+                stack.enter_context(mount(model, Path(item.folder)))
+        edits = [edit for item in interventions for edit in _edits(item, model, active)]
+        active.replaced = tuple(sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers}))
+        stack.enter_context(hooks.edited(model.blocks, edits, active.roles))
+        yield active
+
+
+def _edits(item: Intervention, model: Model, active: Active) -> list[tuple[int, str, hooks.Edit]]:
+    if isinstance(item, SystemPrompt | Adapter):
+        return []
+    vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
+    check_vector(vector, model)
+    _check_layers(item.layers, model)
+    unit = torch.from_numpy(vector.unit().rows_LD).to(model.device)
+    match item:
+        case Steer():
+            rows = torch.from_numpy(vector.rows_LD * _strength(item, vector)[:, None]).to(model.device)
+            return [(n, item.position, _adding(rows[n], active)) for n in item.layers]
+        case Ablate():
+            return [(n, item.position, _moving(unit[n], None, n, active)) for n in item.layers]
+        case ReplaceBase():
+            return [(n, item.position, _moving(unit[n], active.base, n, active)) for n in item.layers]
+
+
+def _strength(item: Steer, vector: Vector) -> np.ndarray:
+    """The factor of each row [L] that makes `alpha` mean what `scale` says."""
+    if item.scale == "raw":
+        return np.full(len(vector.norms_L), item.alpha)
+    target = np.ones_like(vector.norms_L)
+    if item.scale == "residual":
+        if "residual_norms" not in vector.about:
+            raise VectorError("this vector records no residual norms, so scale 'residual' has no meaning; use raw or unit")
+        target = np.asarray(vector.about["residual_norms"])
+    return item.alpha * target / np.maximum(vector.norms_L, 1e-12)
+
+
+def _check_layers(layers: tuple[int, ...], model: Model) -> None:
+    wrong = [n for n in layers if not 0 <= n < model.n_layers]
+    if wrong or not layers:
+        raise ConfigError(f"--layer {wrong or 'none'}: {model.name} has layers 0 to {model.n_layers - 1}")
+
+
+def _adding(row_D: Tensor, active: Active) -> hooks.Edit:
+    def edit(hidden_BTD: Tensor, mask_BT1: Tensor) -> Tensor:
+        return hidden_BTD + row_D.to(hidden_BTD.dtype) * mask_BT1 if active.editing else hidden_BTD
+
+    return edit
+
+
+def _moving(unit_D: Tensor, base: dict[int, Tensor] | None, layer: int, active: Active) -> hooks.Edit:
+    """Set the component along `unit_D` to that of the base, or to zero where there is no base."""
+
+    def edit(hidden_BTD: Tensor, mask_BT1: Tensor) -> Tensor:
+        if not active.editing:
+            return hidden_BTD
+        target = -hidden_BTD.float() if base is None else base[layer].float() - hidden_BTD.float()
+        change = (target @ unit_D).unsqueeze(-1) * unit_D
+        return torch.where(mask_BT1, (hidden_BTD.float() + change).to(hidden_BTD.dtype), hidden_BTD)
+
+    return edit

@@ -1,0 +1,207 @@
+"""Low-rank adapters on the linear maps of the blocks, read and written as peft folders.
+
+y = W x + (alpha / rank) B A x, with A and B in float32 whatever the model computes in (Hu et al. 2021, arXiv 2106.09685).
+Own layers rather than peft's because the training loop needs them thin: the product is one fused step without
+temporaries, importing them costs nothing, and many adapters over one frozen base will run side by side.  The folder
+format is peft's, so any peft user can load the result; tests compare both ways.
+
+Shapes: N tokens, I in, O out, R rank.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from traitscope.errors import ConfigError, VectorError
+from traitscope.model import Model
+
+
+class _LowRank(torch.autograd.Function):
+    """W x + b + s B A x with W frozen: no gradient for W, and no temporary the size of the output."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, s: float) -> Tensor:
+        down_NR = x_NI @ a_RI.t()
+        y_NO = x_NI @ weight_OI.t() if bias_O is None else torch.addmm(bias_O, x_NI, weight_OI.t())
+        y_NO.addmm_(down_NR, b_OR.t(), alpha=s)
+        ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR, down_NR)
+        ctx.s = s
+        return y_NO
+
+    @staticmethod
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, weight_OI, a_RI, b_OR, down_NR = ctx.saved_tensors
+        back_NR = (grad_NO @ b_OR).mul_(ctx.s)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_NO @ weight_OI).addmm_(back_NR, a_RI)
+        return grad_x, None, None, back_NR.t() @ x_NI, (grad_NO.t() @ down_NR).mul_(ctx.s), None
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear map with a low-rank addition; `on` switches the addition off without removing it."""
+
+    def __init__(self, linear: nn.Module, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.linear = linear
+        weight_OI = weight_of(linear)
+        out_features, in_features = weight_OI.shape
+        self.scale = alpha / rank
+        self.on = True
+        self.lora_A = nn.Parameter(torch.zeros(rank, in_features, device=weight_OI.device))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=weight_OI.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.on:
+            return self.linear(x)
+        weight_OI = weight_of(self.linear)
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        flat = x.reshape(-1, x.shape[-1])
+        return _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
+
+
+def weight_of(linear: nn.Module) -> Tensor:
+    """The weight as [O, I]; GPT-2's Conv1D stores it transposed."""
+    return linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """What an adapter looks like before training."""
+
+    rank: int = 8
+    "R"
+    alpha: float = 32.0
+    "the addition is scaled by alpha / rank"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not math.isfinite(self.alpha):
+            raise ConfigError(f"--rank {self.rank} --alpha {self.alpha}: rank must be at least 1, alpha finite")
+
+
+def linear_names(model: Model) -> list[str]:
+    """Names, inside the whole model, of every linear map of every block: the `all linear` choice of Blank et al. §2."""
+    from transformers.pytorch_utils import Conv1D
+
+    inside = {id(m) for block in model.blocks for m in block.modules()}
+    return [n for n, m in model.lm.named_modules() if id(m) in inside and isinstance(m, (nn.Linear, Conv1D))]
+
+
+@contextmanager
+def adapted(model: Model, shape: LoraShape, names: list[str] | None = None) -> Iterator[dict[str, LoraLinear]]:
+    """Put zero-function adapters on the model until the context ends; yields them by module name."""
+    layers: dict[str, LoraLinear] = {}
+    try:
+        for name in names or linear_names(model):
+            linear = model.lm.get_submodule(name)
+            smallest = min(weight_of(linear).shape)
+            if shape.rank > smallest:
+                raise ConfigError(f"--rank {shape.rank} is larger than {name} allows ({smallest}); choose a smaller rank")
+            layers[name] = LoraLinear(linear, shape.rank, shape.alpha)
+            _swap(model, name, layers[name])
+        yield layers
+    finally:
+        for name, layer in layers.items():
+            _swap(model, name, layer.linear)
+
+
+def _swap(model: Model, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.lm.get_submodule(parent), leaf, module)
+
+
+def initialise(layers: dict[str, LoraLinear], seed: int) -> None:
+    """A ~ U(-1/sqrt(I), 1/sqrt(I)) as peft does (Kaiming uniform with a = sqrt 5), B = 0: the function is unchanged."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, layer in sorted(layers.items()):
+        bound = 1 / math.sqrt(layer.lora_A.shape[1])
+        drawn = (torch.rand(layer.lora_A.shape, generator=generator) * 2 - 1) * bound
+        layer.lora_A.data.copy_(drawn)
+        layer.lora_B.data.zero_()
+
+
+def adapter_files(model: Model, layers: dict[str, LoraLinear]) -> dict[str, bytes]:
+    """The two files of a peft adapter folder, by file name."""
+    from safetensors.torch import save
+
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = layer.lora_A.detach().cpu().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = layer.lora_B.detach().cpu().contiguous()
+    first = next(iter(layers.values()))
+    rank = first.lora_A.shape[0]
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": model.name, "bias": "none",
+        "r": rank, "lora_alpha": first.scale * rank, "lora_dropout": 0.0, "inference_mode": True,
+        "target_modules": sorted(layers), "fan_in_fan_out": not isinstance(first.linear, nn.Linear),
+        "traitscope_base_digest": model.digest,
+    }  # fmt: skip
+    return {
+        "adapter_config.json": (json.dumps(config, indent=1, sort_keys=True) + "\n").encode(),
+        "adapter_model.safetensors": save(tensors, metadata={"format": "pt"}),
+    }
+
+
+def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple[Tensor, Tensor]]]:
+    """Shape and {module name: (A, B)} of a peft folder.  Raises VectorError for another base or an unsupported kind."""
+    from safetensors.torch import load_file
+
+    paths = [Path(folder) / "adapter_config.json", Path(folder) / "adapter_model.safetensors"]
+    if missing := [p.name for p in paths if not p.is_file()]:
+        raise VectorError(f"{folder} is no adapter folder: {' and '.join(missing)} missing")
+    config = json.loads(paths[0].read_text())
+    _check_kind(folder, config, model)
+    tensors = load_file(paths[1])
+    names = sorted({key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors})
+    pairs = {n: tuple(tensors[f"base_model.model.{n}.lora_{x}.weight"].float() for x in "AB") for n in names}
+    _check_fit(folder, pairs, model)
+    scale = math.sqrt(config["r"]) if config.get("use_rslora") else 1.0  # rsLoRA scales by alpha / sqrt(rank)
+    return LoraShape(config["r"], config["lora_alpha"] * scale), pairs
+
+
+def _check_kind(folder: Path, config: dict, model: Model) -> None:
+    digest = config.get("traitscope_base_digest")
+    if digest not in (None, model.digest):
+        raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
+    odd = [k for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(k)]
+    if config.get("peft_type") != "LORA" or odd or config.get("bias", "none") != "none":
+        raise VectorError(f"{folder}: {config.get('peft_type')} with {odd or config.get('bias')}; only plain LoRA is read")
+
+
+def _check_fit(folder: Path, pairs: dict[str, tuple[Tensor, Tensor]], model: Model) -> None:
+    modules = dict(model.lm.named_modules())
+    for name, (a, b) in pairs.items():
+        if name not in modules or weight_of(modules[name]).shape != (b.shape[0], a.shape[1]):
+            raise VectorError(f"{folder}: adapter on {name} [{b.shape[0]}, {a.shape[1]}] does not fit {model.name}")
+
+
+@contextmanager
+def mounted(model: Model, folder: Path) -> Iterator[dict[str, LoraLinear]]:
+    """The model with the adapter of a peft folder, until the context ends."""
+    shape, pairs = read_adapter(folder, model)
+    with adapted(model, shape, sorted(pairs)) as layers:
+        for name, (a, b) in pairs.items():
+            layers[name].lora_A.data.copy_(a)
+            layers[name].lora_B.data.copy_(b)
+            layers[name].requires_grad_(False)
+        yield layers
+
+
+@contextmanager
+def switched_off(model: Model) -> Iterator[None]:
+    """The base model under its mounted adapters: their additions are skipped, not removed."""
+    layers = [m for m in model.lm.modules() if isinstance(m, LoraLinear)]
+    try:
+        for layer in layers:
+            layer.on = False
+        yield
+    finally:
+        for layer in layers:
+            layer.on = True
