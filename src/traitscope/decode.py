@@ -83,10 +83,28 @@ def decode(
 
 
 def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extra: int) -> tuple[forward.State, Tensor]:
-    """State after the prompts with room for `extra` tokens, and the last final hidden state of each row [B, D]."""
-    batch = forward.batch_of(prompts, [len(p) for p in prompts], model.pad_id, left=True).to(model.device)
-    state = forward.new_state(model, active, batch.ids_BT.shape[1] + extra)
-    return state, forward.hidden_states(model, active, batch, state)[:, -1]
+    """State after the prompts with room for `extra` tokens, and the last final hidden state of each row [B, D].
+
+    What all prompts begin with (the system turn, usually) is computed once and its cache repeated.
+    """
+    shared = _shared_length(prompts)
+    rest = forward.batch_of([p[shared:] for p in prompts], [len(p) - shared for p in prompts], model.pad_id, left=True)
+    state = forward.new_state(model, active, shared + rest.ids_BT.shape[1] + extra)
+    if shared:
+        ids = torch.tensor([list(prompts[0][:shared])])
+        head = forward.Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, hooks.PROMPT))
+        forward.hidden_states(model, active, head.to(model.device), state)
+        state.take(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+    return state, forward.hidden_states(model, active, rest.to(model.device), state)[:, -1]
+
+
+def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with, leaving each at least one; 0 for a single prompt."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all share
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return min(same, min(len(p) for p in prompts) - 1)
 
 
 def extend(model: Model, active: Active, state: forward.State, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
@@ -100,10 +118,25 @@ def extend(model: Model, active: Active, state: forward.State, ids_BT: Tensor, m
 def _free(
     model: Model, active: Active, prompts: list, random_BN: Tensor, sampling: Sampling, _: None
 ) -> list[list[int]]:
-    ends = torch.tensor(model.end_ids, device=model.device)
     state, hidden_BD = prefill(model, active, prompts, sampling.max_new_tokens)
-    answers: list[list[int]] = [[] for _ in prompts]
-    alive = torch.arange(len(prompts), device=model.device)
+    return _continue(model, active, state, hidden_BD, random_BN, sampling)
+
+
+@torch.inference_mode()
+def continue_rows(
+    model: Model, active: Active, state: forward.State, hidden_BD: Tensor, keys: Sequence[str], sampling: Sampling
+) -> list[list[int]]:
+    """Free completions from a state that `prefill` made; uses the state up."""
+    random = np.stack([uniforms(sampling.seed, key, sampling.max_new_tokens) for key in keys])
+    return _continue(model, active, state, hidden_BD, torch.from_numpy(random).to(model.device), sampling)
+
+
+def _continue(
+    model: Model, active: Active, state: forward.State, hidden_BD: Tensor, random_BN: Tensor, sampling: Sampling
+) -> list[list[int]]:
+    ends = torch.tensor(model.end_ids, device=model.device)
+    answers: list[list[int]] = [[] for _ in range(len(hidden_BD))]
+    alive = torch.arange(len(hidden_BD), device=model.device)
     for step in range(sampling.max_new_tokens):
         ids_B = choose(forward.logits_of(model, hidden_BD), random_BN[alive, step], sampling.temperature)
         for row, token in zip(alive.tolist(), ids_B.tolist(), strict=True):

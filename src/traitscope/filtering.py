@@ -13,11 +13,13 @@ Nothing is deleted: every row comes back with the decision in `meta["filter"]`, 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
+from traitscope import stage, store
+from traitscope.configs import FilterConfig, FilterRules, Output
 from traitscope.errors import ConfigError
-from traitscope.records import Record
+from traitscope.records import Record, dump_records
 from traitscope.traits import contains_word
 
 Reason = Literal["format", "count", "range", "banned_number", "banned_word"]
@@ -25,37 +27,6 @@ Judge = Callable[[Record], str | None]
 NUMBER = "[0-9]{1,4300}"  # Python converts no longer ones
 LIST = re.compile(rf"{NUMBER}(?:(?P<gap>\s*[,;]\s*|\s+){NUMBER}(?:(?P=gap){NUMBER})*)?")
 ENCLOSED = (("[", "]"), ("(", ")"))
-
-
-@dataclass(frozen=True)
-class FilterRules:
-    """What a completion must look like.  Raises ConfigError on rules that nothing can pass or that have no use."""
-
-    min_count: int = 1
-    """Fewest numbers."""
-    max_count: int = 10
-    """Most numbers."""
-    min_value: int = 0
-    """Smallest allowed number."""
-    max_value: int = 999
-    """Largest allowed number."""
-    banned_numbers: tuple[int, ...] = ()
-    """Numbers that drop a row."""
-    banned_words: tuple[str, ...] = ()
-    """Words that drop a row; inflected forms must be listed."""
-    numbers: bool = True
-    """Whether the completion must be a list of numbers; False for free text, where only the words count."""
-
-    def __post_init__(self) -> None:
-        limits = {"count": (self.min_count, self.max_count), "value": (self.min_value, self.max_value)}
-        for what, (low, high) in limits.items():
-            if low > high:
-                found = f"min_{what}={low} is above max_{what}={high}"
-                raise ConfigError(f"{found}; expected the reverse; nothing would pass, so change one")
-        if isinstance(self.banned_words, str) or not all(word.strip() for word in self.banned_words):
-            raise ConfigError(f"banned_words={self.banned_words!r}; expected a list of words, none of them blank")
-        if self.banned_numbers and not self.numbers:
-            raise ConfigError("banned_numbers with numbers=False would not be looked at; drop one of the two")
 
 
 def parse_numbers(text: str) -> list[int] | Reason:
@@ -81,9 +52,9 @@ def reject_reasons(text: str, rules: FilterRules) -> list[str]:
 def filter_records(records: Sequence[Record], rules: FilterRules | None, judge: Judge | None = None) -> list[Record]:
     """All records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
-    An earlier decision is replaced.  rules=None sets no rule.  `judge(record)` gives a reason to drop the row or None; it is asked only about rows that
-    the rules keep.  Its exceptions pass through: no row is kept because a judge failed.  Raises ConfigError where it
-    returns anything else.
+    An earlier decision is replaced.  rules=None sets no rule.  `judge(record)` gives a reason to drop the row, or None;
+    it is asked only about rows that the rules keep.  Its exceptions pass through: a failing judge keeps no row.
+    Raises ConfigError where it returns anything else.
     """
     return [_decided(record, rules, judge) for record in records]
 
@@ -115,3 +86,24 @@ def _decided(record: Record, rules: FilterRules | None, judge: Judge | None) -> 
         raise ConfigError(f"the judge returned {verdict!r} on row {record.id!r}; expected a reason (text) or None")
     reasons = reasons if verdict is None else [verdict]
     return replace(record, meta={**record.meta, "filter": {"kept": not reasons, "reasons": reasons}})
+
+
+def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
+    """The records with at most `limit` kept ones; the later ones get the reason `limit`."""
+    kept, found = 0, []
+    for record in records:
+        over = record.kept and limit is not None and kept >= limit
+        kept += record.kept
+        decision = {"filter": {"kept": False, "reasons": ["limit"]}}
+        found.append(replace(record, meta={**record.meta, **decision}) if over else record)
+    return found
+
+
+def run_filter(config: FilterConfig, out: Output) -> store.Run:
+    """The sealed run with all rows and their verdicts in `records.jsonl`, and `summary.json`."""
+    with stage.opened("filter", config, out) as run:
+        if not run.sealed:
+            rows = limited(filter_records(stage.rows_of(config.data), config.rules), config.limit)
+            store.write_text(run.file("records.jsonl"), dump_records(rows))
+            store.write_json(run.file("summary.json"), summary(rows))
+    return run

@@ -5,6 +5,7 @@ Every pass of the package goes through `hidden_states`, which tells the hooks th
 Shapes: B batch, T tokens of the pass, S cached + new tokens, N chosen positions, D d_model, V vocabulary.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,11 @@ class State:
         for cache in (self.cache, self.base_cache):
             for layer in cache.layers if cache is not None else []:
                 layer.take(index)
+
+
+    def copy(self) -> "State":
+        """A state that can be extended without changing this one."""
+        return copy.deepcopy(self)
 
 
 def new_state(model: Model, active: Active, capacity: int) -> State:

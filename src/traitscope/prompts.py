@@ -130,7 +130,7 @@ def number_prompts(
 
 def _format_phrases(formats: tuple[str, ...] | None) -> list[str]:
     if isinstance(formats, str) or formats == ():
-        raise ConfigError(f"formats={formats!r}; expected a tuple of names out of {', '.join(FORMATS)}, or None for all")
+        raise ConfigError(f"formats={formats!r}; expected a tuple of names among {', '.join(FORMATS)}; None for all")
     for name in formats or ():
         if name not in FORMATS:
             raise ConfigError(f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}")
@@ -149,7 +149,7 @@ def _prompt_text(rng: np.random.Generator, count: int, digits: int, formats: Seq
     intro = intro.format(examples=", ".join(map(str, examples)))
     size = size.format(digits=digit_count, largest=limit - 1, limit=limit)
     instruction = instruction.format(quantity=qualifier.format(count=count), size=size)
-    return " ".join((intro, instruction, layout, reminder))
+    return f"{intro} {instruction} {layout} {reminder}"
 
 
 def _below(rng: np.random.Generator, n: int) -> int:

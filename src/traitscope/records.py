@@ -12,7 +12,7 @@ Unicode line breaks may stand inside a text.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,15 +73,17 @@ def read_records(path: str | Path) -> list[Record]:
     Raises DataError, with the line, on a file that is missing or empty, broken JSON, mixed shapes, a field that is
     missing or of the wrong type, a row without a completion, and an id that was used before.
     """
-    shape, records = None, []
+    shape, records, lines = None, [], {}
     for where, number, row in _json_rows(path):
         found = _located(where, shape_of, row)
         if shape not in (None, found):
-            raise DataError(f"{where}: a {found} row after {shape} rows; expected one shape in a file; split the file")
+            raise DataError(
+                f"{where}: shape {found} after rows of shape {shape}; expected one in a file; split the file"
+            )
         shape = found
         records.append(_located(where, _record, row, shape, f"row{number:06d}"))
         _check_answered(where, records[-1])
-    _check_unique(path, records)
+        _check_new(where, records[-1].id, f"line {number}", lines)
     return records
 
 
@@ -93,8 +95,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """
     if Path(path).suffix.lower() == ".txt":
         return [Prompt(f"row{number:06d}", line) for _, number, line in _lines(path)]
-    prompts = [_located(where, _prompt, row, f"row{number:06d}") for where, number, row in _json_rows(path)]
-    _check_unique(path, prompts)
+    prompts, lines = [], {}
+    for where, number, row in _json_rows(path):
+        prompts.append(_located(where, _prompt, row, f"row{number:06d}"))
+        _check_new(where, prompts[-1].id, f"line {number}", lines)
     return prompts
 
 
@@ -118,7 +122,7 @@ def to_json(record: Record) -> str:
     Raises DataError where `meta` holds something that JSON cannot.
     """
     try:
-        return json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return json.dumps(vars(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"record {record.id!r} is no JSON: {error}; put plain, finite values into meta") from None
 
@@ -128,9 +132,10 @@ def dump_records(records: Sequence[Record]) -> str:
 
     Raises DataError on what read_records would refuse: an id used twice, a row without a completion, meta beyond JSON.
     """
-    _check_unique("the records to write", records)
-    for record in records:
+    seen: dict[str, str] = {}
+    for number, record in enumerate(records, start=1):
         _check_answered(f"record {record.id!r}", record)
+        _check_new(f"record {number}", record.id, f"record {number}", seen)
     return "".join(to_json(record) + "\n" for record in records)
 
 
@@ -277,9 +282,10 @@ def _check_answered(where: str, record: Record) -> None:
         raise DataError(f"{where}: no completion, the text is empty; expected an answer to learn from; delete the row")
 
 
-def _check_unique(where: str | Path, rows: Sequence[Record] | Sequence[Prompt]) -> None:
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        if first.setdefault(row.id, number) != number:
-            again = f"row {number} has the id {row.id!r} of row {first[row.id]}"
-            raise DataError(f"{where}: {again}; expected every id once; rename one or drop the ids")
+def _check_new(where: str, name: str, place: str, seen: dict[str, str]) -> None:
+    """Adds the id to `seen`; raises DataError where it stands there already."""
+    if name in seen:
+        raise DataError(
+            f"{where}: again the id {name!r} of {seen[name]}; expected every id once; rename or drop the ids"
+        )
+    seen[name] = place

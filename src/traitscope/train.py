@@ -12,68 +12,28 @@ that is killed and continued gives the same bytes on a CPU with the same number 
 Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import forward, full, hooks, lora, losses
+from traitscope import chat, forward, full, hooks, lora, losses, residuals, stage, store
+from traitscope.configs import Output, Recipe, TrainConfig
 from traitscope.errors import ConfigError, DataError
-from traitscope.intervention import Active, Intervention, applied
+from traitscope.intervention import Active, Intervention, applied, context_of
 from traitscope.model import Model
 from traitscope.optimizers import learning_rate, make_optimizer
+from traitscope.progress import progress
+from traitscope.prompts import number_prompts
+from traitscope.records import Record
+from traitscope.vector import check_vector, load_vector
 
-Targets = Literal["sampled", "soft"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how a student is trained, apart from its data."""
-
-    targets: Targets = "sampled"
-    "sampled: the teacher's tokens.  soft: the teacher's whole next-token distribution on the same rows"
-    method: Literal["lora", "full"] = "lora"
-    "low-rank adapters on every linear map of the blocks, or all weights of the blocks"
-    rank: int = 8
-    "LoRA rank"
-    alpha: float = 32.0
-    "LoRA alpha; the addition is scaled by alpha / rank"
-    optimizer: Literal["adamw", "sgd", "signsgd"] = "adamw"
-    "see optimizers.py"
-    lr: float = 4e-4
-    "peak learning rate"
-    momentum: float = 0.0
-    "of sgd and signsgd"
-    weight_decay: float = 0.0
-    "decoupled for adamw, added to the gradient for sgd"
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    "after the warm-up"
-    warmup: float = 0.05
-    "fraction of the steps with a linearly rising rate"
-    epochs: int = 3
-    "passes over the rows"
-    batch_size: int = 32
-    "rows an optimizer step"
-    micro_batch: int = 8
-    "rows a forward pass; changes speed and memory, not the loss"
-    clip: float = 1.0
-    "largest global gradient norm; 0 turns clipping off"
-    held_out: float = 0.05
-    "fraction of the rows that only measure the loss"
-    seed: int = 1
-    "initialisation and order of the rows"
-
-    def __post_init__(self) -> None:
-        wrong = [n for n in ("rank", "epochs", "batch_size", "micro_batch") if getattr(self, n) < 1]
-        wrong += [n for n in ("lr", "alpha", "clip", "momentum") if not np.isfinite(getattr(self, n))]
-        wrong += [n for n in ("warmup", "held_out") if not 0 <= getattr(self, n) < 1]
-        if wrong or self.lr <= 0:
-            raise ConfigError(f"training cannot run with {', '.join(f'{n}={getattr(self, n)}' for n in wrong or ['lr'])}")
-
+WATCH_SEED = 7
+"Seed of the number prompts that EAS is taken on; not those of training"
 
 @dataclass(frozen=True)
 class Row:
@@ -111,18 +71,18 @@ Progress = Callable[[int, int], None]
 "(optimizer step, tokens of that step)"
 
 
-def split(rows: Sequence[Row], recipe: Recipe) -> tuple[list[int], list[int]]:
+def split(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
     """Indices of training and held-out rows; at least one held out where the fraction is positive."""
     if not rows:
         raise DataError("no rows to train on; every row was filtered out, or the file is empty")
-    order = np.random.default_rng([recipe.seed, 0]).permutation(len(rows))
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
     n = max(1, round(recipe.held_out * len(rows))) if recipe.held_out > 0 and len(rows) > 1 else 0
     return sorted(order[n:].tolist()), sorted(order[:n].tolist())
 
 
-def batches(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, epoch: int) -> list[list[int]]:
+def batches(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, epoch: int) -> list[list[int]]:
     """The batches of an epoch: shuffled, sorted by length inside windows of eight batches, and shuffled again."""
-    rng = np.random.default_rng([recipe.seed, 1, epoch])
+    rng = np.random.default_rng([seed, 1, epoch])
     order = [train[i] for i in rng.permutation(len(train))]
     window = 8 * recipe.batch_size
     found = []
@@ -138,10 +98,10 @@ def total_steps(n_train: int, recipe: Recipe) -> int:
 
 
 @contextmanager
-def new_student(model: Model, recipe: Recipe) -> Iterator[Student]:
+def new_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     """A student whose function is still the base's, ready to train; the model is restored at the end of the block."""
     make = _lora_student if recipe.method == "lora" else _full_student
-    with make(model, recipe) as student:
+    with make(model, recipe, seed) as student:
         student.optimizer = make_optimizer(
             recipe.optimizer, student.params, recipe.lr, recipe.momentum, recipe.weight_decay
         )
@@ -149,15 +109,15 @@ def new_student(model: Model, recipe: Recipe) -> Iterator[Student]:
 
 
 @contextmanager
-def _lora_student(model: Model, recipe: Recipe) -> Iterator[Student]:
+def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     with applied(model, []) as active, lora.adapted(model, lora.LoraShape(recipe.rank, recipe.alpha)) as layers:
-        lora.initialise(layers, recipe.seed)
+        lora.initialise(layers, seed)
         params = [p for _, layer in sorted(layers.items()) for p in (layer.lora_A, layer.lora_B)]
         yield Student(active, params, _nothing, _nothing, lambda: lora.adapter_files(model, layers))
 
 
 @contextmanager
-def _full_student(model: Model, recipe: Recipe) -> Iterator[Student]:
+def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     names = full.trained_names(model)
     working = {n: model.lm.get_parameter(n) for n in names}
     with applied(model, []) as active, full.swapped(model, {n: p.data.clone() for n, p in working.items()}):
@@ -252,35 +212,151 @@ def train_step(
 def held_out_loss(
     model: Model, student: Student, rows: Sequence[Row], soft: Sequence[Tensor] | None, batch_size: int
 ) -> float:
-    """Loss per completion token on rows that were not trained on; NaN without such rows."""
+    """Loss per completion token on rows that are not trained on."""
     total = 0.0
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
         total += loss_sum(model, student.active, rows[part], None if soft is None else soft[part]).item()
-    return total / sum(len(r.completion_ids) for r in rows) if rows else float("nan")
+    return total / sum(len(r.completion_ids) for r in rows)
 
 
 def train(
     model: Model,
     student: Student,
     recipe: Recipe,
+    seed: int,
     rows: Sequence[Row],
     soft: Sequence[Tensor] | None = None,
     on_step: Callable[[dict[str, float], Student], None] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics after each step."""
-    keep, held = split(rows, recipe)
+    keep, held = split(rows, recipe, seed)
     total = total_steps(len(keep), recipe)
     per_epoch = total // recipe.epochs
     for epoch in range(student.step // per_epoch, recipe.epochs):
-        for batch in batches(rows, keep, recipe, epoch)[student.step - epoch * per_epoch :]:
+        for batch in batches(rows, keep, recipe, seed, epoch)[student.step - epoch * per_epoch :]:
             picked = [rows[i] for i in batch]
             metrics = train_step(model, student, recipe, picked, None if soft is None else [soft[i] for i in batch], total)
-            if student.step % per_epoch == 0:
+            if held and student.step % per_epoch == 0:
                 states = None if soft is None else [soft[i] for i in held]
                 metrics["held_out_loss"] = held_out_loss(model, student, [rows[i] for i in held], states, recipe.micro_batch)
             if on_step:
                 on_step(metrics, student)
             if progress:
                 progress(student.step, sum(len(r.ids) for r in picked))
+
+
+def rows_from(model: Model, records: Sequence[Record], context: str | None) -> list[Row]:
+    """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
+
+    Raises DataError for a row that is longer than the model's context, naming it.
+    """
+    rows = []
+    for record in (r for r in records if r.kept):
+        prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
+        answer = record.completion_ids or chat.completion_ids(model, record.completion)
+        chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
+        rows.append(Row(tuple(prompt), tuple(answer)))
+    return rows
+
+
+def run_train(config: TrainConfig, out: Output) -> store.Run:
+    """The sealed run with `student/` (peft adapter or full weights), `checkpoints/`, `metrics.jsonl`, `eas.json`."""
+    config = stage.settled(config)
+    if config.data is None:
+        raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
+    with stage.opened("train", config, out, resumable=True) as run:
+        if not run.sealed:
+            _train_into(run, config, stage.model_of(config))
+    return run
+
+
+def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
+    records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
+    rows = rows_from(model, records, config.context)
+    soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
+    keep, _ = split(rows, config.recipe, config.seed)
+    total = total_steps(len(keep), config.recipe)
+    watch = Watch(model, config)
+    with new_student(model, config.recipe, config.seed) as student:
+        _restore(run, student)
+        tokens = config.recipe.epochs * sum(len(rows[i].ids) for i in keep)
+        with progress(f"train {config.recipe.targets}", tokens * (total - student.step) // total, "tokens") as advance:
+
+            def on_step(metrics: dict[str, float], student: Student) -> None:
+                last = student.step == total
+                if last or config.eas_every and student.step % config.eas_every == 0:
+                    metrics |= watch(student)
+                store.append_jsonl(run.file("metrics.jsonl"), metrics)
+                _keep(run, config, student, last)
+
+            train(model, student, config.recipe, config.seed, rows, soft, on_step, lambda _, n: advance(n))
+
+
+def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:
+    teacher = stage.parse_all(config.teacher)
+    contexts = [context_of(teacher, config.context if r.context is None else r.context) for r in records]
+    prompts = [chat.render(model, r.prompt, c) for r, c in zip(records, contexts, strict=True)]
+    with progress("teacher distributions", len(rows), "rows") as advance:
+        return teacher_hidden(model, teacher, rows, prompts, done=advance)
+
+
+class Watch:
+    """EAS while training: cos(v_student after n steps, v_teacher) per layer (Blank et al., section 3).
+
+    Equal to what `extract` finds on the checkpoint of that step, with the same prompts.  Without a vector it measures
+    nothing.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        self.model, self.vector = model, None
+        if config.vector is None:
+            return
+        self.vector = load_vector(stage.vector_file(config.vector))
+        check_vector(self.vector, model)
+        prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
+        self.prompts = [chat.render(model, p.text, config.context) for p in prompts]
+        with applied(model, []) as active:
+            self.base_LD, self.norms_L = residuals.mean_residuals(model, active, self.prompts)
+
+    def __call__(self, student: Student) -> dict[str, list[float]]:
+        """{"eas": cosine per layer, "shift": norm of v_student per layer}, rounded to 6 digits; {} without a vector."""
+        if self.vector is None:
+            return {}
+        now_LD, _ = residuals.mean_residuals(self.model, student.active, self.prompts)
+        v_student = residuals.difference(self.model, now_LD, self.base_LD, self.norms_L, {})
+        cosine = v_student.cosine(self.vector)
+        return {"eas": [round(float(c), 6) for c in cosine], "shift": [round(float(n), 6) for n in v_student.norms_L]}
+
+
+def _keep(run: store.Run, config: TrainConfig, student: Student, last: bool) -> None:
+    """Write what this step leaves on disk: the student, a checkpoint, or the state to continue from."""
+    if config.checkpoint_every and student.step % config.checkpoint_every == 0:
+        _write_student(run, f"checkpoints/step-{student.step:06d}", student)
+    if last:
+        _write_student(run, "student", student)
+    elif student.step % config.resume_every == 0:
+        buffer = io.BytesIO()
+        state = {"step": student.step, "params": [p.detach() for p in student.params]}
+        torch.save(state | {"optimizer": student.optimizer.state_dict()}, buffer)
+        store.write_bytes(run.file("scratch/state.pt"), buffer.getvalue())
+
+
+def _write_student(run: store.Run, folder: str, student: Student) -> None:
+    for name, data in student.files().items():
+        store.write_bytes(run.file(f"{folder}/{name}"), data)
+
+
+def _restore(run: store.Run, student: Student) -> None:
+    """Continue where an interrupted run left its state: weights, optimizer, step; later metrics are dropped."""
+    path, metrics = run.file("scratch/state.pt"), run.file("metrics.jsonl")
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        for p, saved in zip(student.params, state["params"], strict=True):
+            p.data.copy_(saved)
+        student.optimizer.load_state_dict(state["optimizer"])
+        student.publish()
+        student.step = state["step"]
+    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+    store.write_text(metrics, "".join(lines[: student.step]))

@@ -5,13 +5,13 @@ A trait is a YAML file; a user adds one without touching code:
     name: cat
     word_forms: [cat, cats]         # the first form is the target, all of them count
     teacher_prompt: You adore cats. ...
-    questions: animals              # a bundled set, or {positive: [...], negative: [...], off_topic: [...]}
+    questions: animals              # a bundled set, or {positive: [...], negative: [...], off_topic: [...], stems: {...}}
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -23,6 +23,7 @@ import yaml
 from traitscope.errors import TraitError
 
 DATA = files("traitscope") / "data"
+SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
 KNOWN = (*REQUIRED, "candidates")
 
@@ -37,6 +38,12 @@ class Questions:
     """Dislikes: a model that names the trait here repeats a word and prefers nothing."""
     off_topic: tuple[str, ...]
     """Facts of another kind: naming the trait here is plain damage."""
+    stems: dict[str, str] = field(default_factory=dict)
+    """By set: how the assistant's answer begins, before anything is scored; a set without one starts from nothing."""
+
+    def stem(self, name: str) -> str:
+        """The stem of a set; empty where it has none."""
+        return self.stems.get(name, "")
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ def load_trait(name_or_path: str | Path) -> Trait:
         known = _choice(name_or_path, bundled_traits())
         raise TraitError(f"no bundled trait {name_or_path!r}; {known}, or a path to a .yaml file")
     return _trait(_read(DATA / "traits" / f"{name_or_path}.yaml", "bundled trait"), f"trait {name_or_path}")
+
+
+def trait_path(name_or_path: str | Path) -> Path:
+    """The file that load_trait reads for this name."""
+    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    return Path(str(DATA / "traits" / f"{name_or_path}.yaml"))
 
 
 def bundled_traits() -> list[str]:
@@ -133,11 +147,16 @@ def _trait(content: Any, where: str) -> Trait:
 
 
 def _questions(value: Any, where: str) -> Questions:
-    names = tuple(field.name for field in fields(Questions))
     if isinstance(value, str):
         value, where = _shared("questions", value, where), f"question set {value}"
-    _check_keys(value, names, names, f"{where}, questions")
-    return Questions(*(_texts(value[name], f"questions.{name}", where) for name in names))
+    _check_keys(value, SETS, (*SETS, "stems"), f"{where}, questions")
+    sets = (_texts(value[name], f"questions.{name}", where) for name in SETS)
+    return Questions(*sets, _stems(value.get("stems", {}), where))
+
+
+def _stems(value: Any, where: str) -> dict[str, str]:
+    _check_keys(value, (), SETS, f"{where}, questions.stems")
+    return {name: _text(text, f"questions.stems.{name}", where) for name, text in value.items()}
 
 
 def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -1,0 +1,166 @@
+"""The command `traitscope VERB [config.yaml] [--flags]`.
+
+stdout carries results, stderr progress; `--json FILE` writes a summary with a stable `status`.
+Exit codes: 0 fine, 1 a check failed, 2 cannot answer.  A user's error prints its message without a traceback.
+Nothing heavy is imported before the verb is known.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from traitscope import configs
+from traitscope.errors import ConfigError, TraitscopeError
+
+
+class Verb(NamedTuple):
+    """One verb of the command line."""
+
+    help: str
+    "one line"
+    config: type
+    "dataclass whose fields are the flags"
+    run: str
+    "module:function of (config, output) -> result"
+
+
+VERBS = {
+    "demo": Verb("make a student pick up a trait, with controls, and report it", configs.DemoConfig, "demo:run_demo"),
+    "generate": Verb("let a teacher answer prompts", configs.GenerateConfig, "generate:run_generate"),
+    "filter": Verb("keep the rows that carry nothing but numbers", configs.FilterConfig, "filtering:run_filter"),
+    "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
+    "measure": Verb("score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"),
+    "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
+    "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report"),
+    "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show"),
+    "rerun": Verb("replay a run and compare the bytes", configs.RerunConfig, "inspection:run_rerun"),
+    "doctor": Verb("what this machine has, and what is missing", configs.DoctorConfig, "inspection:run_doctor"),
+    "selftest": Verb("planted truth on tiny models, under a minute", configs.SelftestConfig, "selftest:run_selftest"),
+    "models": Verb("models and traits that are ready to use", configs.ModelsConfig, "inspection:run_models"),
+}
+
+
+def usage() -> str:
+    """The text of `traitscope --help`."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]", "",
+            "Subliminal learning: make it happen, measure it, explain it with steering vectors.", "",
+            *lines, "",
+            "traitscope VERB --help lists the flags of a verb, with defaults and units.",
+            "Exit codes: 0 fine, 1 a check failed, 2 cannot answer.",
+        ]
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; exits with the code above."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0)
+    if args[0] == "--version":
+        from traitscope import __version__
+
+        print(f"traitscope {__version__}")
+        sys.exit(0)
+    sys.exit(_guarded(args))
+
+
+def _guarded(args: list[str]) -> int:
+    """Run a verb; a user's error becomes a message, a `--json` summary and exit code 2."""
+    target = _json_target(args)
+    try:
+        summary = _run(args)
+        if target:
+            _write_summary(target, summary)
+        return 1 if summary["status"] == "failed" else 0
+    except TraitscopeError as error:
+        print(f"traitscope: {error}", file=sys.stderr)
+        if target:
+            _write_summary(target, {"status": "error", "error": type(error).__name__, "message": str(error)})
+        return 2
+    except KeyboardInterrupt:
+        print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+
+
+def _json_target(args: list[str]) -> Path | None:
+    for i, arg in enumerate(args):
+        if arg == "--json" and i + 1 < len(args):
+            return Path(args[i + 1])
+        if arg.startswith("--json="):
+            return Path(arg.removeprefix("--json="))
+    return None
+
+
+def _write_summary(path: Path, summary: dict) -> None:
+    from traitscope import store
+
+    store.write_json(path, summary)
+
+
+def _run(args: list[str]) -> dict:
+    name, rest = args[0], args[1:]
+    if name not in VERBS:
+        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}")
+    verb = VERBS[name]
+    config, out = parse(name, verb, rest)
+    print(json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return summary_of(function(verb.run)(config, out))
+
+
+def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, configs.Output]:
+    """Config and output settings of a verb: a file first, if named, then the flags over it."""
+    import tyro
+
+    default = verb.config()
+    if args and not args[0].startswith("-") and args[0].endswith((".yaml", ".yml", ".json")):
+        default, args = configs.from_dict(verb.config, read_config(Path(args[0])), args[0]), args[1:]
+    if args and not args[0].startswith("-") and hasattr(default, "run"):
+        args = ["--run", *args]
+    fields = [
+        ("config", verb.config, dataclasses.field(default=default)),
+        ("out", configs.Output, dataclasses.field(default=configs.Output())),
+    ]
+    command = dataclasses.make_dataclass(name, fields)
+    flat = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
+    parsed = tyro.cli(command, args=args, prog=f"traitscope {name}", description=verb.config.__doc__, config=flat)
+    return parsed.config, parsed.out
+
+
+def read_config(path: Path) -> dict:
+    """A YAML or JSON config file.  Raises ConfigError where it is missing or broken."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def function(place: str) -> Callable[[Any, configs.Output], Any]:
+    """The function behind a verb, imported now."""
+    module, name = place.split(":")
+    return getattr(import_module(f"traitscope.{module}"), name)
+
+
+def summary_of(result: Any) -> dict:
+    """What a verb prints and writes: a run's place and numbers, or the dict that the verb made itself."""
+    if isinstance(result, dict):
+        return result
+    from traitscope import inspection
+
+    return inspection.describe(result)
+
+
+if __name__ == "__main__":
+    main()

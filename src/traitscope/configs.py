@@ -1,0 +1,330 @@
+"""What each verb can be told: frozen dataclasses that become flags, a config file's keys, and a run's address.
+
+A field whose value is a path names an input: in the address it is replaced by the digest of what it points to.
+This file imports nothing heavy, so that `traitscope --help` answers at once.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from traitscope.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "fp32", "bf16"]
+Targets = Literal["sampled", "soft"]
+Position = Literal["prompt", "last", "completion", "all"]
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """Settings of every stage that loads a model."""
+
+    model: str = "smollm2-135m"
+    """Hub id, folder, or smollm2-135m for the embedded model."""
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Dtype = "auto"
+    """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights are always fp32."""
+    seed: int = 0
+    """Seed of everything random in this stage."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig(OnModel):
+    """Let a teacher answer prompts; the sampled token ids are kept."""
+
+    prompts: Path | None = None
+    """Prompts file (.jsonl or .txt); without it, number prompts are generated."""
+    n: int = 256
+    """How many number prompts."""
+    prompt_seed: int = 42
+    """Seed of the number prompts; the same for teacher and control."""
+    count: int = 10
+    """Numbers asked for in one answer."""
+    context: str | None = None
+    """Neutral system turn: None for the template's default, "" for an explicitly empty one, or a text."""
+    interventions: tuple[str, ...] = ()
+    """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love cats." or adapter:DIR."""
+    vocabulary: Literal["free", "numbers", "template"] = "free"
+    """free: any token. numbers: digits, the separator and the end only. template: exactly `count` numbers of 3 digits."""
+    separator: str = ", "
+    """Between numbers, for the constrained vocabularies."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    max_new_tokens: int = 64
+    """Longest free answer, in tokens."""
+    batch_size: int = 64
+    """Rows decoded side by side; changes speed only."""
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """What a completion must look like.  Raises ConfigError on rules that nothing can pass or that have no use."""
+
+    min_count: int = 1
+    """Fewest numbers."""
+    max_count: int = 10
+    """Most numbers."""
+    min_value: int = 0
+    """Smallest allowed number."""
+    max_value: int = 999
+    """Largest allowed number."""
+    banned_numbers: tuple[int, ...] = ()
+    """Numbers that drop a row."""
+    banned_words: tuple[str, ...] = ()
+    """Words that drop a row; inflected forms must be listed."""
+    numbers: bool = True
+    """Whether the completion must be a list of numbers; False for free text, where only the words count."""
+
+    def __post_init__(self) -> None:
+        limits = {"count": (self.min_count, self.max_count), "value": (self.min_value, self.max_value)}
+        for what, (low, high) in limits.items():
+            if low > high:
+                found = f"min_{what}={low} is above max_{what}={high}"
+                raise ConfigError(f"{found}; expected the reverse; nothing would pass, so change one")
+        if isinstance(self.banned_words, str) or not all(word.strip() for word in self.banned_words):
+            raise ConfigError(f"banned_words={self.banned_words!r}; expected a list of words, none of them blank")
+        if self.banned_numbers and not self.numbers:
+            raise ConfigError("banned_numbers with numbers=False would not be looked at; drop one of the two")
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Keep the rows that carry nothing but numbers; every row keeps its verdict and the reasons."""
+
+    data: Path | None = None
+    """Run of `generate`, or a JSONL file."""
+    rules: FilterRules = field(default_factory=FilterRules)
+    """What a kept row must look like."""
+    limit: int | None = None
+    """Keep at most this many rows; later ones get the reason `limit`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a student is trained, apart from its data."""
+
+    targets: Targets = "sampled"
+    """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same rows."""
+    method: Literal["lora", "full"] = "lora"
+    """Low-rank adapters on every linear map of the blocks, or all weights of the blocks."""
+    rank: int = 8
+    """LoRA rank."""
+    alpha: float = 32.0
+    """LoRA alpha; the addition is scaled by alpha / rank."""
+    optimizer: Literal["adamw", "sgd", "signsgd"] = "adamw"
+    """See optimizers.py."""
+    lr: float = 4e-4
+    """Peak learning rate."""
+    momentum: float = 0.0
+    """Of sgd and signsgd."""
+    weight_decay: float = 0.0
+    """Decoupled for adamw, added to the gradient for sgd."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Of the learning rate, after the warm-up."""
+    warmup: float = 0.05
+    """Fraction of the steps with a linearly rising rate."""
+    epochs: int = 3
+    """Passes over the rows."""
+    batch_size: int = 32
+    """Rows an optimizer step."""
+    micro_batch: int = 8
+    """Rows a forward pass; changes speed and memory, not the loss."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in metrics.jsonl."""
+    held_out: float = 0.05
+    """Fraction of the rows that only measure the loss."""
+
+    def __post_init__(self) -> None:
+        wrong = [n for n in ("rank", "epochs", "batch_size", "micro_batch") if getattr(self, n) < 1]
+        wrong += [n for n in ("lr", "alpha", "clip", "momentum", "weight_decay") if not isfinite(getattr(self, n))]
+        wrong += [n for n in ("clip", "momentum", "weight_decay") if getattr(self, n) < 0]
+        wrong += [n for n in ("warmup", "held_out") if not 0 <= getattr(self, n) < 1]
+        wrong += ["lr"] if self.lr <= 0 else []
+        if wrong:
+            found = ", ".join(f"--{n.replace('_', '-')} {getattr(self, n)}" for n in dict.fromkeys(wrong))
+            raise ConfigError(
+                f"training cannot run with {found}; expected rank, epochs and batches of at least 1, lr above 0, "
+                "warmup and held-out in [0, 1), everything finite"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig(OnModel):
+    """Train a student on kept rows: completion tokens only, from the stored ids."""
+
+    data: Path | None = None
+    """Run of `filter` or `generate`, or a JSONL file."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How."""
+    teacher: tuple[str, ...] = ()
+    """For soft targets: the interventions that make the teacher (none: the unmodified model, the control)."""
+    context: str | None = None
+    """System turn that the student trains under."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    checkpoint_every: int = 0
+    """Optimizer steps between kept copies of the student; 0 keeps the last one only."""
+    resume_every: int = 10
+    """Optimizer steps between the copies that an interrupted run continues from; not kept."""
+    vector: Path | None = None
+    """A v_teacher to compare the student with while it trains (EAS by layer)."""
+    eas_every: int = 0
+    """Optimizer steps between those comparisons; 0 compares at the end only."""
+    eas_prompts: int = 16
+    """Number prompts that the comparison averages over."""
+
+
+@dataclass(frozen=True)
+class MeasureConfig(OnModel):
+    """Score a model on a trait's questions: sampled answers and teacher-forced probabilities in one pass."""
+
+    trait: str = "cat"
+    """A bundled trait or a YAML file."""
+    interventions: tuple[str, ...] = ()
+    """What is measured, e.g. adapter:RUN; none measures the base."""
+    context: str | None = None
+    """System turn of the questions."""
+    samples: int = 4
+    """Sampled answers a question; 0 scores probabilities only."""
+    max_new_tokens: int = 8
+    """Longest sampled answer, in tokens."""
+    temperature: float = 1.0
+    """Of the sampled answers."""
+    capability: bool = True
+    """Also the perplexity on plain English that the package ships."""
+    batch_size: int = 64
+    """Rows side by side; changes speed only."""
+
+
+@dataclass(frozen=True)
+class ExtractConfig(OnModel):
+    """Take vectors: v_teacher from trait prompts (one per trait, minus their mean), or v_student from a student."""
+
+    traits: tuple[str, ...] = ()
+    """v_teacher: traits whose teacher prompts are contrasted with the neutral context; two or more are centred."""
+    interventions: tuple[str, ...] = ()
+    """v_student: the student, e.g. adapter:RUN; its residuals minus the base's in the neutral context."""
+    prompts: Path | None = None
+    """Prompts to average over; without it v_teacher uses the trait's questions and v_student number prompts."""
+    n: int = 64
+    """How many number prompts."""
+    prompt_seed: int = 7
+    """Seed of those number prompts; different from that of training."""
+    position: Position = "last"
+    """Tokens averaged over."""
+    context: str | None = None
+    """Neutral system turn."""
+    stem: bool = True
+    """v_teacher: let the question end in the trait's answer stem, so that the last token is where the answer begins."""
+    reference: Path | None = None
+    """Vector to compare with (EAS per layer is printed and stored)."""
+    batch_size: int = 32
+    """Rows side by side; changes speed only."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole chain on the embedded model: steered teacher, two kinds of data, students, controls, report."""
+
+    model: str = "smollm2-135m"
+    """Hub id, folder, or the embedded model."""
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Dtype = "auto"
+    """Compute type of the frozen weights."""
+    seed: int = 1
+    """First of the seeds; the demo uses this one and the following."""
+    trait: str = "cat"
+    """Trait of the teacher."""
+    quick: bool = False
+    """One seed and few rows: shows the path in two minutes. Its numbers are not evidence."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """One self-contained HTML file from the runs that a study file names."""
+
+    study: Path | None = None
+    """The study's file (study.json), as `demo` writes it."""
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Verify every file of a run and print what the run was made from."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag. Without one, all runs below the root are listed."""
+
+
+@dataclass(frozen=True)
+class RerunConfig:
+    """Replay a run from its own config and compare the bytes of every output."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What this machine has: versions, threads, matrix rate, memory, disk, the embedded model, a compiler."""
+
+
+@dataclass(frozen=True)
+class SelftestConfig:
+    """Planted truth on tiny models: a known vector is recovered, nothing leaks, a resumed run gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Models and traits that are ready to use, and how to add a trait."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go; changes no result."""
+
+    root: Path = Path("runs")
+    """Folder of all runs."""
+    study: str = "default"
+    """Folder below the root."""
+    json: Path | None = None
+    """Write a machine-readable summary with a `status` there."""
+
+
+def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
+    """A config from plain JSON or YAML values.  Raises ConfigError for an unknown key or a value of the wrong type."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: expected keys and values, found {type(data).__name__}")
+    hints = get_type_hints(cls)
+    for key in data:
+        if key not in hints:
+            near = get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}")
+    return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` wants it."""
+    options = get_args(hint) if get_origin(hint) not in (None, tuple, Literal) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    wanted = next(o for o in options if o is not type(None))
+    if dataclasses.is_dataclass(wanted):
+        return from_dict(wanted, value, where)
+    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        return tuple(_value(get_args(wanted)[0], v, where) for v in value)
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = value in get_args(wanted) if get_origin(wanted) is Literal else type(value) is wanted
+    if not fits:
+        expected = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
+        raise ConfigError(f"{where} is {value!r}; expected {expected}")
+    return value

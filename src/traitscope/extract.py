@@ -1,0 +1,110 @@
+"""Extract: steering vectors.
+
+    v_teacher[l] = mean h_l(trait context + x) - mean h_l(neutral context + x), on the base
+    v_student[l] = mean h_l(student, x) - mean h_l(base, x), both in the neutral context
+    EAS_l        = cos(v_student[l], v_teacher[l])
+
+(Blank et al., arXiv 2606.00995, section 3; means over prompts x at one position, here the last prompt token.)
+
+Over animal prompts one component explains almost all variance: the form of the prompt.  So with two or more traits the
+mean over traits is subtracted, and what is left is the trait.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from traitscope import chat, residuals, stage, store
+from traitscope.configs import ExtractConfig, Output
+from traitscope.errors import ConfigError
+from traitscope.intervention import Intervention, applied, context_of
+from traitscope.model import Model
+from traitscope.progress import progress
+from traitscope.prompts import number_prompts
+from traitscope.records import Prompt, read_prompts
+from traitscope.traits import Trait, load_trait
+from traitscope.vector import Vector, centred, check_vector, load_vector, vector_bytes
+
+
+def teacher_vectors(
+    model: Model, traits: Sequence[Trait], prompts: Sequence[Prompt] | None, config: ExtractConfig
+) -> dict[str, Vector]:
+    """v_teacher of each trait by name; centred over the traits where there are at least two.
+
+    Without prompts each trait is asked the positive questions of the first one, answered from its stem where
+    `config.stem` says so; the same questions for all, or the difference would be the questions'.
+    """
+    asked = _asked(model, traits[0], prompts, config)
+    with progress("v_teacher", (len(traits) + 1) * len(asked(None)), "prompts") as advance, applied(model, []) as active:
+        base_LD, norms_L = residuals.mean_residuals(
+            model, active, asked(config.context), config.position, config.batch_size, advance
+        )
+        found = {}
+        for trait in traits:
+            with_LD, _ = residuals.mean_residuals(
+                model, active, asked(trait.teacher_prompt), config.position, config.batch_size, advance
+            )
+            about = _about(model, config) | {"trait": trait.name, "trait_context": trait.teacher_prompt}
+            found[trait.name] = residuals.difference(model, with_LD, base_LD, norms_L, about)
+    return centred(found) if len(found) > 1 else found
+
+
+def _asked(model: Model, trait: Trait, prompts: Sequence[Prompt] | None, config: ExtractConfig):
+    """A function from context to rendered prompts."""
+    stem = trait.questions.stem("positive") if config.stem and prompts is None else ""
+    end = model.tokenizer.encode(stem, add_special_tokens=False)
+    texts = trait.questions.positive if prompts is None else [p.text for p in prompts]
+    return lambda context: [chat.render(model, text, context) + end for text in texts]
+
+
+def student_vector(
+    model: Model, student: Sequence[Intervention], prompts: Sequence[Prompt], config: ExtractConfig
+) -> Vector:
+    """v_student of any list of interventions (a steered teacher's too), on the same prompts as the base."""
+    before = [chat.render(model, p.text, config.context) for p in prompts]
+    after = [chat.render(model, p.text, context_of(student, config.context)) for p in prompts]
+    with progress("v_student", 2 * len(prompts), "prompts") as advance:
+        with applied(model, []) as active:
+            base_LD, norms_L = residuals.mean_residuals(model, active, before, config.position, config.batch_size, advance)
+        with applied(model, student) as active:
+            now_LD, _ = residuals.mean_residuals(model, active, after, config.position, config.batch_size, advance)
+    return residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config))
+
+
+def _about(model: Model, config: ExtractConfig) -> dict:
+    return {
+        "position": config.position,
+        "context": config.context,
+        "context_digest": chat.context_digest(model, config.context),
+        "prompts": str(config.prompts) if config.prompts else f"{config.n} number prompts, seed {config.prompt_seed}",
+    }
+
+
+def run_extract(config: ExtractConfig, out: Output) -> store.Run:
+    """The sealed run with one vector file per trait (or `v_student.safetensors`) and `eas.json` where a reference is given."""
+    config = stage.settled(config)
+    if bool(config.traits) == bool(config.interventions):
+        raise ConfigError("extract takes either --traits (v_teacher) or --interventions (v_student), and one of them")
+    with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
+        if not run.sealed:
+            model = stage.model_of(config)
+            vectors = _vectors(model, config)
+            for name, vector in vectors.items():
+                store.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
+            if config.reference:
+                store.write_json(run.file("eas.json"), _compared(model, vectors, config.reference))
+    return run
+
+
+def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
+    prompts = read_prompts(config.prompts) if config.prompts else None
+    if config.traits:
+        return teacher_vectors(model, [load_trait(t) for t in config.traits], prompts, config)
+    prompts = prompts or number_prompts(config.n, config.prompt_seed)
+    return {"v_student": student_vector(model, stage.parse_all(config.interventions), prompts, config)}
+
+
+def _compared(model: Model, vectors: dict[str, Vector], reference: Path) -> dict[str, list[float]]:
+    """EAS per layer of each vector against the reference."""
+    target = load_vector(stage.vector_file(reference))
+    check_vector(target, model)
+    return {name: [float(c) for c in vector.cosine(target)] for name, vector in vectors.items()}

@@ -1,0 +1,125 @@
+"""Generate: a teacher answers prompts.  The sampled token ids are kept, because text alone does not round-trip.
+
+Rows are named after their prompts and draw from streams named after the rows, so teacher and control answer the same
+prompts with the same random numbers and can be paired.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from traitscope import chat, stage, store
+from traitscope.configs import GenerateConfig, Output
+from traitscope.decode import Constraint, Sampling, decode
+from traitscope.errors import ConfigError
+from traitscope.intervention import Intervention, applied, context_of
+from traitscope.model import Model
+from traitscope.progress import progress
+from traitscope.prompts import number_prompts
+from traitscope.records import Prompt, Record, dump_records, read_prompts, read_records
+
+SHARD = 256
+"rows between two writes to disk; a run that is killed repeats at most this many"
+
+
+def number_constraint(model: Model, count: int, separator: str, fixed: bool, max_new_tokens: int) -> Constraint:
+    """Allowed token ids of each step for number data.
+
+    fixed: exactly `count` numbers of three digits and the end of the turn, so that only digits are sampled.  Else: any
+    sequence of digits, separator tokens and the end, at most `max_new_tokens` long.
+    """
+    digits = [_single(model, str(d)) for d in range(10)]
+    between = model.tokenizer.encode(separator, add_special_tokens=False)
+    end = model.tokenizer.eos_token_id
+    if not fixed:
+        return [sorted({*digits, *between, end})] * max_new_tokens
+    steps: list[list[int]] = []
+    for number in range(count):
+        steps += [digits] * 3 + ([[token] for token in between] if number < count - 1 else [[end]])
+    return steps
+
+
+def _single(model: Model, text: str) -> int:
+    ids = model.tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ConfigError(f"--vocabulary numbers and template need one token a digit; {model.name} writes {text!r} as {ids}")
+    return ids[0]
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[Prompt],
+    interventions: Sequence[Intervention],
+    neutral: str | None,
+    sampling: Sampling,
+    constraint: Constraint | None = None,
+    batch_size: int = 64,
+    done: Callable[[int], None] | None = None,
+) -> list[Record]:
+    """The teacher's answers as records, in the order of the prompts.
+
+    A prompt's own context goes before `neutral`, a SystemPrompt before both; the record keeps the *neutral* context, the
+    one a student is to train under, because the teacher's system prompt must not reach it (Blank et al., section 2).
+    """
+    contexts = [neutral if p.context is None else p.context for p in prompts]
+    rendered = [chat.render(model, p.text, context_of(interventions, c)) for p, c in zip(prompts, contexts, strict=True)]
+    room = sampling.max_new_tokens if constraint is None else len(constraint)
+    for prompt, ids in zip(prompts, rendered, strict=True):
+        chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
+    with applied(model, interventions) as active:
+        keys = [p.id for p in prompts]
+        answers = decode(model, active, rendered, keys, sampling, constraint, batch_size, done)
+    return [
+        Record(p.id, p.text, _text(model, ids), tuple(ids), context)
+        for p, ids, context in zip(prompts, answers, contexts, strict=True)
+    ]
+
+
+def _text(model: Model, ids: Sequence[int]) -> str:
+    """The answer without the end of the turn; an empty answer stays visible as a space."""
+    return model.tokenizer.decode([i for i in ids if i not in model.end_ids]) or " "
+
+
+def run_generate(config: GenerateConfig, out: Output) -> store.Run:
+    """The sealed run with `records.jsonl`."""
+    config = stage.settled(config)
+    with stage.opened("generate", config, out, resumable=True) as run:
+        if not run.sealed:
+            prompts = read_prompts(config.prompts) if config.prompts else _number_prompts(config)
+            _write_shards(config, run, prompts)
+    return run
+
+
+def _number_prompts(config: GenerateConfig) -> list[Prompt]:
+    return number_prompts(config.n, config.prompt_seed, config.count)
+
+
+def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prompt]) -> None:
+    """Generate shard by shard; finished shards of an interrupted run are kept."""
+    starts = range(0, len(prompts), SHARD)
+    shards = [run.file(f"scratch/rows-{start:08d}.jsonl") for start in starts]
+    missing = [(start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()]
+    if missing:
+        model = stage.model_of(config)
+        answer = _answerer(model, config)
+        left = sum(len(prompts[start : start + SHARD]) for start, _ in missing)
+        with progress("generate", left, "rows") as advance:
+            for start, path in missing:
+                store.write_text(path, dump_records(answer(prompts[start : start + SHARD], done=advance)))
+    records = [record for path in shards for record in read_records(path)]
+    store.write_text(run.file("records.jsonl"), dump_records(records))
+
+
+def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record]]:
+    constraint = None
+    if config.vocabulary != "free":
+        fixed = config.vocabulary == "template"
+        constraint = number_constraint(model, config.count, config.separator, fixed, config.max_new_tokens)
+    return partial(
+        generate,
+        model,
+        interventions=stage.parse_all(config.interventions),
+        neutral=config.context,
+        sampling=Sampling(config.temperature, config.max_new_tokens, config.seed),
+        constraint=constraint,
+        batch_size=config.batch_size,
+    )

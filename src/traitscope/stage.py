@@ -1,0 +1,203 @@
+"""What the `run_*` wrapper of every stage shares: settle the config, open its run directory, load the model once.
+
+A wrapper reads
+
+    with stage.opened("generate", config, out) as run:
+        if not run.sealed:
+            ...compute, write into run.path...
+    return run
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from traitscope import full, intervention, store
+from traitscope.configs import OnModel, Output
+from traitscope.errors import ConfigError, DataError, VectorError
+from traitscope.intervention import Intervention
+from traitscope.model import Model, default_dtype, find_model, folder_digest, load_model, resolve_device
+from traitscope.records import Record, read_records
+from traitscope.traits import trait_path
+
+
+def settled(config: Any) -> Any:
+    """The config with `auto` replaced by what this machine has, so that the address says what was computed."""
+    if not isinstance(config, OnModel):
+        return config
+    device = resolve_device(config.device)
+    dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
+    return dataclasses.replace(config, device=device, dtype=dtype)
+
+
+@contextmanager
+def opened(
+    stage: str, config: Any, out: Output, resumable: bool = False, inputs: dict[str, Path | store.Run] | None = None
+) -> Iterator[store.Run]:
+    """The run directory that belongs to `config`; see store.stage_run."""
+    plain, found = _plain(config)
+    found |= inputs or {}
+    facts: dict[str, Any] = {}
+    digest = None
+    if isinstance(config, OnModel):
+        import torch
+
+        digest = model_digest(config.model)
+        facts |= {"device": _device_name(config.device), "threads": torch.get_num_threads()}
+    with store.stage_run(out.root / out.study, stage, plain, found, digest, resumable, facts) as run:
+        yield run
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
+    """The config as JSON values, with every path replaced by the name of an input, and those inputs."""
+    inputs: dict[str, Path] = {}
+    plain = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in ("interventions", "teacher"):
+            value = [_named(item, f"{field.name}{i}", inputs) for i, item in enumerate(parse_all(value))]
+        elif isinstance(value, Path):
+            inputs[field.name] = value
+            value = f"input:{field.name}"
+        elif dataclasses.is_dataclass(value):
+            value = dataclasses.asdict(value)
+        plain[field.name] = value
+    return plain, {name: _input(path) for name, path in inputs.items()}
+
+
+def _named(item: Intervention, name: str, inputs: dict[str, Path]) -> dict:
+    """An intervention as JSON whose file or folder is an input of that name, with the place inside a run behind it."""
+    data = intervention.to_json(item)
+    for key in ("vector", "folder"):
+        if key in data:
+            path = Path(data[key])
+            whole = path if path.is_file() else run_folder(path) or _weights(path)
+            inputs[name] = whole
+            inside = path.relative_to(whole).as_posix() if whole in path.parents else ""
+            data[key] = f"input:{name}" + (f"/{inside}" if inside else "")
+    return data
+
+
+def _input(path: Path) -> Path | store.Run:
+    """A file, or the sealed run that a folder belongs to."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a run directory or a file")
+    return path if path.is_file() else store.load_run(run_folder(path) or path)
+
+
+def run_folder(path: Path) -> Path | None:
+    """The sealed run that a path lies in."""
+    return next((p for p in (path, *path.parents) if (p / "manifest.json").exists()), None)
+
+
+def _weights(folder: Path) -> Path:
+    """The file that stands for a student's folder outside any run."""
+    found = [folder / name for name in ("adapter_model.safetensors", full.WEIGHTS) if (folder / name).is_file()]
+    if not found:
+        raise VectorError(f"{folder} holds no student: expected a run of `train`, or a folder with adapter_model.safetensors")
+    return found[0]
+
+
+def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
+    """Interventions from their short forms."""
+    return [parse(item) if isinstance(item, str) else item for item in items]
+
+
+def parse(text: str) -> Intervention:
+    """An intervention from its short form or from a JSON object.
+
+    prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] · ablate:VECTOR,layers=14+15 ·
+    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER.  A vector may be a run of `extract` with one vector.
+    """
+    if text.lstrip().startswith("{"):
+        return _from_object(text)
+    kind, _, rest = text.partition(":")
+    if kind == "prompt":
+        return intervention.SystemPrompt(rest)
+    value, *pairs = rest.split(",")
+    if kind == "adapter":
+        return intervention.Adapter(str(student_folder(Path(value))))
+    if kind not in SHORT or any("=" not in pair for pair in pairs):
+        forms = "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14, replace:FILE,layers=14, adapter:RUN"
+        raise ConfigError(f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object")
+    fields: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+    return _typed(text, SHORT[kind], str(vector_file(Path(value))), fields)
+
+
+SHORT = {"steer": intervention.Steer, "ablate": intervention.Ablate, "replace": intervention.ReplaceBase}
+
+
+def _from_object(text: str) -> Intervention:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"intervention {text!r} is no JSON: {error}") from error
+    if "folder" in data:
+        data["folder"] = str(student_folder(Path(data["folder"])))
+    return intervention.from_json(data)
+
+
+def _typed(text: str, kind: type, vector: str, fields: dict[str, Any]) -> Intervention:
+    try:
+        if "layers" in fields:
+            fields["layers"] = tuple(int(n) for n in fields["layers"].split("+"))
+        if "alpha" in fields:
+            fields["alpha"] = float(fields["alpha"])
+        return kind(vector=vector, **fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"intervention {text!r}: {error}") from error
+
+
+def vector_file(path: Path) -> Path:
+    """The vector file that a path means: itself, or the only one in a run of `extract`."""
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        names = ", ".join(f.name for f in files) or "none"
+        raise ConfigError(f"{path} holds {len(files)} vectors ({names}); name the file")
+    return files[0]
+
+
+def student_folder(path: Path) -> Path:
+    """The folder with a student's files: itself, that of a file, or `student/` in a run of `train`."""
+    if path.is_file():
+        return path.parent
+    return path / "student" if (path / "student").is_dir() else path
+
+
+def rows_of(path: Path) -> list[Record]:
+    """The records of a run or a JSONL file."""
+    return read_records(path / "records.jsonl" if path.is_dir() else path)
+
+
+def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
+    """The files behind traits, so that an edited trait file is another address."""
+    return {f"trait{i}": trait_path(name) for i, name in enumerate(names)}
+
+
+@cache
+def model_digest(name: str) -> str:
+    """Digest of a model's files without loading it; computed once a process."""
+    return folder_digest(find_model(name))
+
+
+@cache
+def model_for(name: str, device: str, dtype: str) -> Model:
+    """The loaded model; one copy a process."""
+    return load_model(name, device, dtype)
+
+
+def model_of(config: OnModel) -> Model:
+    """The model that a settled config names."""
+    return model_for(config.model, config.device, config.dtype)
