@@ -82,31 +82,6 @@ def decode(
     return [found[i] for i in range(len(prompts))]
 
 
-def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extra: int) -> tuple[forward.State, Tensor]:
-    """State after the prompts with room for `extra` tokens, and the last final hidden state of each row [B, D].
-
-    What all prompts begin with (the system turn, usually) is computed once and its cache repeated.
-    """
-    shared = _shared_length(prompts)
-    rest = forward.batch_of([p[shared:] for p in prompts], [len(p) - shared for p in prompts], model.pad_id, left=True)
-    state = forward.new_state(model, active, shared + rest.ids_BT.shape[1] + extra)
-    if shared:
-        ids = torch.tensor([list(prompts[0][:shared])])
-        head = forward.Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, hooks.PROMPT))
-        forward.hidden_states(model, active, head.to(model.device), state)
-        state.take(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
-    return state, forward.hidden_states(model, active, rest.to(model.device), state)[:, -1]
-
-
-def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with, leaving each at least one; 0 for a single prompt."""
-    if len(prompts) < 2:
-        return 0
-    first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all share
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(same, min(len(p) for p in prompts) - 1)
-
-
 def extend(model: Model, active: Active, state: forward.State, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
     """Feed completion tokens; final hidden states [B, T, D]."""
     mask_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT
@@ -118,7 +93,7 @@ def extend(model: Model, active: Active, state: forward.State, ids_BT: Tensor, m
 def _free(
     model: Model, active: Active, prompts: list, random_BN: Tensor, sampling: Sampling, _: None
 ) -> list[list[int]]:
-    state, hidden_BD = prefill(model, active, prompts, sampling.max_new_tokens)
+    state, hidden_BD = forward.prefill(model, active, prompts, sampling.max_new_tokens)
     return _continue(model, active, state, hidden_BD, random_BN, sampling)
 
 
@@ -157,7 +132,7 @@ def _constrained(
     model: Model, active: Active, prompts: list, random_BN: Tensor, sampling: Sampling, constraint: Constraint
 ) -> list[list[int]]:
     allowed = [torch.tensor(list(ids), device=model.device) for ids in constraint]
-    state, hidden_BD = prefill(model, active, prompts, len(constraint))
+    state, hidden_BD = forward.prefill(model, active, prompts, len(constraint))
     written = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
     fed = 0  # how many written tokens the model has seen
     for step, columns in enumerate(allowed):

@@ -76,6 +76,24 @@ class _Layer(DynamicLayer):
         self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
 
 
+class _Prefix(DynamicLayer):
+    """Keys and values of one layer for tokens that all rows share: computed once, expanded, with gradients."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return key_states, value_states
+        rows = key_states.shape[0]
+        return tuple(
+            torch.cat([shared.expand(rows, -1, -1, -1), new], dim=2)
+            for shared, new in ((self.keys, key_states), (self.values, value_states))
+        )
+
+    def get_seq_length(self) -> int:
+        return self.keys.shape[2] if self.is_initialized else 0
+
+
 @dataclass
 class State:
     """A batch that is being extended: its mask so far and its caches."""
@@ -139,6 +157,53 @@ def _base_pass(
         active.base.update(store)
     finally:
         active.editing = True
+
+
+def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extra: int) -> tuple[State, Tensor]:
+    """State after the prompts with room for `extra` tokens, and the last final hidden state of each row [B, D].
+
+    What all prompts begin with (the system turn, usually) is computed once and its cache repeated.
+    """
+    shared = shared_length(prompts)
+    rest = batch_of([p[shared:] for p in prompts], [len(p) - shared for p in prompts], model.pad_id, left=True)
+    state = new_state(model, active, shared + rest.ids_BT.shape[1] + extra)
+    if shared:
+        hidden_states(model, active, _prompt_batch(prompts[0][:shared]).to(model.device), state)
+        state.take(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+    return state, hidden_states(model, active, rest.to(model.device), state)[:, -1]
+
+
+def _prompt_batch(ids: Sequence[int]) -> Batch:
+    """One row of prompt tokens of which none is the last."""
+    ids_BT = torch.tensor([list(ids)])
+    return Batch(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), torch.full_like(ids_BT, hooks.PROMPT))
+
+
+def shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with, leaving each at least one; 0 for a single prompt."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all share
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return min(same, min(len(p) for p in prompts) - 1)
+
+
+def rows_hidden(
+    model: Model, active: Active, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]
+) -> tuple[Tensor, Batch]:
+    """Final hidden states [B, T, D] of right-padded rows without the tokens all prompts share, and their batch.
+
+    The shared tokens run once for the whole batch, with gradients: the same function, a fifth less work on chat rows.
+    """
+    prompts = [row[:n] for row, n in zip(rows, prompt_lengths, strict=True)]
+    shared = 0 if active.replaced else shared_length(prompts)
+    batch = batch_of([r[shared:] for r in rows], [n - shared for n in prompt_lengths], model.pad_id).to(model.device)
+    if not shared:
+        return hidden_states(model, active, batch), batch
+    state = State(torch.zeros(0), Cache(layers=[_Prefix() for _ in range(model.n_layers)]), None)
+    hidden_states(model, active, _prompt_batch(rows[0][:shared]).to(model.device), state)
+    state.mask_BS = state.mask_BS.expand(len(rows), -1)
+    return hidden_states(model, active, batch, state), batch
 
 
 def logits_of(model: Model, hidden_ND: Tensor, columns: Tensor | None = None) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from traitscope import chat, forward, stage, store
 from traitscope.configs import MeasureConfig, Output
-from traitscope.decode import Sampling, continue_rows, extend, prefill
+from traitscope.decode import Sampling, continue_rows, extend
 from traitscope.intervention import Active, Intervention, applied, context_of
 from traitscope.model import Model
 from traitscope.progress import progress
@@ -112,7 +112,7 @@ def _score_batch(
 ) -> tuple[list[dict[str, float]], list[list[str]]]:
     stem = batch[0].stem
     longest = max(len(f) for f in form_ids(model, trait.word_forms, stem))
-    state, hidden_QD = prefill(model, active, prompts, max(longest, sampling.max_new_tokens))
+    state, hidden_QD = forward.prefill(model, active, prompts, max(longest, sampling.max_new_tokens))
     log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
     target_Q = _forms_logprob(model, active, state, log_p_QV, form_ids(model, trait.word_forms, stem))
     share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
@@ -166,7 +166,7 @@ def _base_logprobs(model: Model, trait: Trait, context: str | None) -> Tensor:
         found = []
         with applied(model, []) as active:
             for start in range(0, len(rows), 32):
-                _, hidden_QD = prefill(model, active, rows[start : start + 32], 0)
+                _, hidden_QD = forward.prefill(model, active, rows[start : start + 32], 0)
                 found.append(torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu())
         _BASE[key] = torch.cat(found)
     return _BASE[key]

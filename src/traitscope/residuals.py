@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from traitscope import forward, hooks
 from traitscope.intervention import Active
@@ -34,18 +35,25 @@ def mean_residuals(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for start in range(0, len(order), batch_size):
         rows = [prompts[i] for i in order[start : start + batch_size]]
-        batch = forward.batch_of(rows, [len(r) for r in rows], model.pad_id).to(model.device)
-        wanted = torch.isin(batch.roles_BT, torch.tensor(hooks.ROLES_OF[position], device=model.device))
-        with hooks.captured(model.blocks) as store:
-            forward.hidden_states(model, active, batch)
-        for layer, hidden_BTD in store.items():
-            picked_ND = hidden_BTD[wanted].double().cpu()
+        for layer, picked_ND in _picked(model, active, rows, position).items():
             total_LD[layer] += picked_ND.sum(0)
             norms_L[layer] += picked_ND.norm(dim=1).sum()
-        count += int(wanted.sum())
+        count += len(picked_ND)
         if done:
             done(len(rows))
     return (total_LD / count).numpy(), (norms_L / count).numpy()
+
+
+def _picked(model: Model, active: Active, rows: list, position: str) -> dict[int, Tensor]:
+    """Residuals [N, D] in float64 of the tokens at `position`, by layer; at `last`, what all rows share runs once."""
+    with hooks.captured(model.blocks) as store:
+        if position == "last":
+            forward.prefill(model, active, rows, 0)
+            return {layer: hidden_BTD[:, -1].double().cpu() for layer, hidden_BTD in store.items()}
+        batch = forward.batch_of(rows, [len(r) for r in rows], model.pad_id).to(model.device)
+        wanted = torch.isin(batch.roles_BT, torch.tensor(hooks.ROLES_OF[position], device=model.device))
+        forward.hidden_states(model, active, batch)
+        return {layer: hidden_BTD[wanted].double().cpu() for layer, hidden_BTD in store.items()}
 
 
 def difference(model: Model, with_: np.ndarray, without: np.ndarray, norms_L: np.ndarray, about: dict) -> Vector:

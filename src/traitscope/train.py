@@ -13,6 +13,7 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from traitscope.optimizers import learning_rate, make_optimizer
 from traitscope.progress import progress
 from traitscope.prompts import number_prompts
 from traitscope.records import Record
-from traitscope.vector import check_vector, load_vector
+from traitscope.vector import check_vector, load_vector, vector_bytes
 
 WATCH_SEED = 7
 "Seed of the number prompts that EAS is taken on; not those of training"
@@ -150,8 +151,8 @@ def _nothing() -> None:
 
 def completion_hidden(model: Model, active: Active, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Final hidden states that predict the completion tokens [N, D], row after row, and those tokens [N]."""
-    batch = forward.batch_of([r.ids for r in rows], [len(r.prompt_ids) for r in rows], model.pad_id).to(model.device)
-    hidden_BTD = forward.hidden_states(model, active, batch)
+    lengths = [len(r.prompt_ids) for r in rows]
+    hidden_BTD, batch = forward.rows_hidden(model, active, [r.ids for r in rows], lengths)
     targets_BT = batch.roles_BT == hooks.COMPLETION
     return hidden_BTD[:, :-1][targets_BT[:, 1:]], batch.ids_BT[targets_BT]
 
@@ -286,12 +287,14 @@ def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
 
             def on_step(metrics: dict[str, float], student: Student) -> None:
                 last = student.step == total
-                if last or config.eas_every and student.step % config.eas_every == 0:
+                if config.eas_every and student.step % config.eas_every == 0 or last:
                     metrics |= watch(student)
                 store.append_jsonl(run.file("metrics.jsonl"), metrics)
                 _keep(run, config, student, last)
 
             train(model, student, config.recipe, config.seed, rows, soft, on_step, lambda _, n: advance(n))
+    for name, data in watch.files().items():
+        store.write_bytes(run.file(name), data)
 
 
 def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:
@@ -313,7 +316,10 @@ class Watch:
         self.model, self.vector = model, None
         if config.vector is None:
             return
-        self.vector = load_vector(stage.vector_file(config.vector))
+        file = stage.vector_file(config.vector)
+        self.vector = load_vector(file)
+        self.others = [p for p in sorted(file.parent.glob("*.safetensors")) if p != file]
+        self.about = {"position": "last", "context": config.context, "prompts": f"{config.eas_prompts} number prompts"}
         check_vector(self.vector, model)
         prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
         self.prompts = [chat.render(model, p.text, config.context) for p in prompts]
@@ -325,9 +331,17 @@ class Watch:
         if self.vector is None:
             return {}
         now_LD, _ = residuals.mean_residuals(self.model, student.active, self.prompts)
-        v_student = residuals.difference(self.model, now_LD, self.base_LD, self.norms_L, {})
-        cosine = v_student.cosine(self.vector)
-        return {"eas": [round(float(c), 6) for c in cosine], "shift": [round(float(n), 6) for n in v_student.norms_L]}
+        self.v_student = residuals.difference(self.model, now_LD, self.base_LD, self.norms_L, self.about)
+        cosine = self.v_student.cosine(self.vector)
+        return {"eas": [round(float(c), 6) for c in cosine], "shift": [round(float(n), 6) for n in self.v_student.norms_L]}
+
+    def files(self) -> dict[str, bytes]:
+        """The last v_student, and its EAS against the vector and against those of other traits in the same run."""
+        if self.vector is None:
+            return {}
+        named = {"v_student": self.vector} | {f"other/{p.stem}": load_vector(p) for p in self.others}
+        eas = {name: [round(float(c), 6) for c in self.v_student.cosine(v)] for name, v in named.items()}
+        return {"v_student.safetensors": vector_bytes(self.v_student), "eas.json": (json.dumps(eas) + "\n").encode()}
 
 
 def _keep(run: store.Run, config: TrainConfig, student: Student, last: bool) -> None:

