@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from traitscope.errors import ModelError
+
 NAME = "traitscope"
 
 
@@ -34,7 +36,12 @@ def grouped_attention(
     softcap: float | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(q k / sqrt(E) + mask) v, softmax in fp32.  Returns ([B, T, H, E], None)."""
+    """softmax(q k / sqrt(E) + mask) v, softmax in fp32.  Returns ([B, T, H, E], None).
+
+    Raises ModelError for a family that adds other terms to the scores.
+    """
+    if odd := [name for name in ("s_aux", "position_bias") if unused.get(name) is not None]:
+        raise ModelError(f"{type(module).__name__} adds {odd[0]} to its attention scores, which is not supported")
     B, H, T, E = query_BHTE.shape
     K, S = key_BKSE.shape[1:3]
     scale = E**-0.5 if scaling is None else scaling

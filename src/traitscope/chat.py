@@ -17,7 +17,9 @@ def render(model: Model, prompt: str, context: str | None) -> list[int]:
 
 
 def render_text(model: Model, prompt: str, context: str | None) -> str:
-    """The rendered template.  Raises ModelError for a model without one."""
+    """The rendered template.  Raises ModelError for a model without one, or whose template refuses the context."""
+    from jinja2 import TemplateError
+
     if not model.tokenizer.chat_template:
         raise ModelError(
             f"model {model.name!r} has no chat template, so a prompt cannot be put to it; use an instruction-tuned "
@@ -25,7 +27,12 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
         )
     system = [] if context is None else [{"role": "system", "content": context}]
     turns = [*system, {"role": "user", "content": prompt}]
-    return model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        return model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise ModelError(
+            f"the chat template of {model.name!r} refuses context {context!r}: {error}; use the default context"
+        ) from error
 
 
 def context_digest(model: Model, context: str | None) -> str:

@@ -243,6 +243,8 @@ class DemoConfig:
     """Trait of the teacher."""
     quick: bool = False
     """One seed and few rows: shows the path in two minutes. Its numbers are not evidence."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU. One torch thread each on two cores."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@
 Every step is a stage with its own run directory, so an interrupted demo continues and a finished one returns at once.
 """
 
-import sys
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from traitscope import store
+from rich.console import Console
+
+from traitscope import execute, store
 from traitscope.configs import (
     DemoConfig,
     ExtractConfig,
@@ -27,13 +30,15 @@ from traitscope.configs import (
     Recipe,
     ReportConfig,
     TrainConfig,
-)  # fmt: skip
-from traitscope.extract import run_extract
-from traitscope.filtering import run_filter
-from traitscope.generate import run_generate
-from traitscope.measure import run_measure
+)
+from traitscope.execute import Task
+from traitscope.model import resolve_device
 from traitscope.report import run_report
-from traitscope.train import run_train
+from traitscope.tables import terminal_table
+
+OTHERS = ("dog", "owl", "otter", "dolphin", "tiger", "octopus", "elephant", "fox", "wolf", "penguin")
+TOKENS = 60
+"tokens of a number prompt behind the shared system turn, for the estimate of the work"
 
 
 @dataclass(frozen=True)
@@ -52,136 +57,177 @@ class Plan:
     """How students of sampled text are trained."""
     soft: Recipe
     """How students of soft targets are trained."""
-    samples: int
-    """Sampled answers a question."""
     others: tuple[str, ...]
     """Traits that the vector is centred over, besides its own."""
     layer: int = 14
     """Block whose output the teacher is steered at."""
-    strength: float = 40.0
+    strength: float = 80.0
     """Length of the added vector; the mean residual norm at block 14 is about 130."""
+    samples: int = 1
+    """Sampled answers a question."""
+
+    @property
+    def row_tokens(self) -> int:
+        return TOKENS + 4 * self.numbers
 
 
-OTHERS = ("dog", "owl", "otter", "dolphin", "tiger", "octopus", "elephant", "fox", "wolf", "penguin")
 SAMPLED = Recipe(epochs=1, batch_size=8, lr=1e-3, warmup=0.1, held_out=0.0)
 SOFT = Recipe(targets="soft", epochs=2, batch_size=8, lr=1e-3, warmup=0.1, held_out=0.0)
-QUICK = Plan(1, 8, 8, 10, SAMPLED, SOFT, 1, OTHERS[:3])
-STANDARD = Plan(3, 64, 48, 20, SAMPLED, SOFT, 1, OTHERS)
+QUICK = Plan(1, 8, 8, 10, SAMPLED, SOFT, OTHERS[:2])
+STANDARD = Plan(3, 64, 32, 20, SAMPLED, SOFT, OTHERS)
 
 
-class Steps:
-    """Runs stages one after the other, says which, and remembers the study's folder."""
+@dataclass(frozen=True)
+class Job:
+    """A demo that was asked for: what every step needs to know."""
 
-    def __init__(self, config: DemoConfig, out: Output, total: int) -> None:
-        self.out, self.total, self.done = out, total, 0
-        self.common = {"model": config.model, "device": config.device, "dtype": config.dtype}
+    config: DemoConfig
+    plan: Plan
+    out: Output
 
-    def __call__(self, stage, label: str, config) -> store.Run:
-        self.done += 1
-        start = time.monotonic()
-        run = stage(config, self.out)
-        state = "already there" if run.sealed else f"{time.monotonic() - start:.0f} s"
-        print(f"[{self.done}/{self.total}] {label}: {state}", file=sys.stderr, flush=True)
-        return run
+    @property
+    def common(self) -> dict:
+        """Settings of every stage."""
+        return {"model": self.config.model, "device": self.config.device, "dtype": self.config.dtype}
+
+    @property
+    def seeds(self) -> range:
+        return range(self.config.seed, self.config.seed + self.plan.seeds)
 
 
 def run_demo(config: DemoConfig, out: Output) -> dict:
-    """Everything above; returns the report's summary with the places of the report and of every run."""
-    plan = QUICK if config.quick else STANDARD
-    study = Output(out.root, "demo-quick" if config.quick else "demo") if out.study == "default" else out
-    steps = Steps(config, study, 4 + 8 * plan.seeds + 1)
-    vectors = steps(run_extract, "trait vectors", _vectors(config, plan, steps.common))
-    vector = vectors.file(f"{config.trait}.safetensors")
-    teacher = f"steer:{vector},layers={plan.layer},alpha={plan.strength},scale=unit"
-    conditions = [
-        _measured(steps, "base", config, plan, ()) | {"mode": "none", "role": "base", "seed": None},
-        _measured(steps, "teacher", config, plan, (teacher,)) | {"mode": "none", "role": "teacher", "seed": None},
-    ]
-    data = []
-    for seed in range(config.seed, config.seed + plan.seeds):
-        kept = {role: _data(steps, config, plan, seed, role, teacher) for role in ("treated", "control")}
-        data += [_about_data(role, seed, run) for role, run in kept.items()]
-        for mode, role in (("sampled", "treated"), ("sampled", "control"), ("soft", "treated")):
-            conditions.append(_student(steps, config, plan, seed, mode, role, kept[role], vector, teacher))
-    return _reported(steps, config, plan, study, conditions, data)
+    """Everything above; returns the report's summary and where the report is."""
+    study = replace(out, study="demo-quick" if config.quick else "demo") if out.study == "default" else out
+    job = Job(config, QUICK if config.quick else STANDARD, study)
+    start = time.monotonic()
+    workers = config.workers or execute.default_workers(resolve_device(config.device))
+    with execute.pool(workers, study) as run:
+        vectors, base = (folders[-1] for folders in run([_vectors(job), _measuring(job, "base", ())]))
+        teacher = f"steer:{vectors / config.trait}.safetensors,layers={job.plan.layer},alpha={job.plan.strength},scale=unit"
+        made = run([_measuring(job, "teacher", (teacher,)), *_data_tasks(job, teacher)])
+        data = dict(zip(_data_keys(job), (folders[-1] for folders in made[1:]), strict=True))
+        students = run([_student(job, key, data, vectors, teacher) for key in _student_keys(job)])
+    fixed = [_entry("none", role, None, None, folder) for role, folder in (("base", base), ("teacher", made[0][-1]))]
+    trained = [_entry(*key, *folders) for key, folders in zip(_student_keys(job), students, strict=True)]
+    return _reported(job, fixed + trained, data, (time.monotonic() - start) / 60)
 
 
-def _vectors(config: DemoConfig, plan: Plan, common: dict) -> ExtractConfig:
-    traits = (config.trait, *(t for t in plan.others if t != config.trait))
-    return ExtractConfig(**common, traits=traits, stem=False)
+def _vectors(job: Job) -> Task:
+    traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
+    return Task("trait vectors", (("extract", ExtractConfig(**job.common, traits=traits, stem=False)),), 700 * len(traits))
 
 
-def _data(steps: Steps, config: DemoConfig, plan: Plan, seed: int, role: str, teacher: str) -> store.Run:
-    """Filtered number rows of the teacher or of the unmodified model, on prompts that both share."""
-    asked = GenerateConfig(
-        **steps.common, seed=seed, n=plan.rows, prompt_seed=1000 + seed, count=plan.numbers, vocabulary="template",
-        separator=" ", interventions=(teacher,) if role == "treated" else (),
-    )  # fmt: skip
-    name = "teacher" if role == "treated" else "control"
-    rows = steps(run_generate, f"seed {seed}: {name} data", asked)
-    rules = FilterRules(max_count=plan.numbers)
-    return steps_quiet(run_filter, FilterConfig(data=rows.path, rules=rules), steps.out)
+def _measuring(job: Job, label: str, interventions: tuple[str, ...]) -> Task:
+    return Task(label, (("measure", _measure_config(job, interventions)),), 4000)
 
 
-def steps_quiet(stage, config, out: Output) -> store.Run:
-    """A stage too short to be counted."""
-    return stage(config, out)
+def _measure_config(job: Job, interventions: tuple[str, ...]) -> MeasureConfig:
+    return MeasureConfig(**job.common, trait=job.config.trait, interventions=interventions, samples=job.plan.samples)
 
 
-def _about_data(role: str, seed: int, run: store.Run) -> dict:
-    import json
-
-    found = json.loads(run.file("summary.json").read_text(encoding="utf-8"))
-    name = "teacher" if role == "treated" else "control"
-    return {"name": f"{name} seed {seed}", **{k: found[k] for k in ("kept", "rows", "reasons")}}
+def _data_keys(job: Job) -> list[tuple[int, str]]:
+    return [(seed, role) for seed in job.seeds for role in ("treated", "control")]
 
 
-def _student(
-    steps: Steps, config: DemoConfig, plan: Plan, seed: int, mode: str, role: str, data: store.Run, vector: Path,
-    teacher: str,
-) -> dict:
-    """Train and measure one student; the condition's entry of the study file."""
+def _data_tasks(job: Job, teacher: str) -> list[Task]:
+    """Filtered number rows of the teacher and of the unmodified model, on prompts and random streams that both share."""
+    tasks = []
+    for seed, role in _data_keys(job):
+        asked = GenerateConfig(
+            **job.common,
+            seed=seed,
+            n=job.plan.rows,
+            prompt_seed=1000 + seed,
+            count=job.plan.numbers,
+            vocabulary="template",
+            separator=" ",
+            interventions=(teacher,) if role == "treated" else (),
+        )
+        rules = FilterConfig(rules=FilterRules(max_count=job.plan.numbers))
+        steps = (("generate", asked), ("filter", partial(_with_data, rules)))
+        tasks.append(Task(f"{role} data, seed {seed}", steps, job.plan.rows * job.plan.row_tokens))
+    return tasks
+
+
+def _with_data(config: FilterConfig, folder: Path) -> FilterConfig:
+    return replace(config, data=folder)
+
+
+def _student_keys(job: Job) -> list[tuple[str, str, int]]:
+    kinds = (("sampled", "treated"), ("sampled", "control"), ("soft", "treated"))
+    return [(*kind, seed) for seed in job.seeds for kind in kinds]
+
+
+def _student(job: Job, key: tuple[str, str, int], data: dict, vectors: Path, teacher: str) -> Task:
+    """Train a student, watching its EAS, and measure it."""
+    mode, role, seed = key
     soft = mode == "soft"
-    trained = steps(run_train, f"seed {seed}: {role} student, {mode}", TrainConfig(
-        **steps.common, seed=seed, data=data.path, recipe=plan.soft if soft else plan.sampled,
-        teacher=(teacher,) if soft else (), max_rows=plan.soft_rows if soft else None, vector=vector, eas_every=4,
-    ))  # fmt: skip
-    label = f"seed {seed}: {role} student, {mode}"
-    entry = _measured(steps, label, config, plan, (f"adapter:{trained.path}",))
-    return entry | {"mode": mode, "role": role, "seed": seed, "train": trained, "eas": trained}
+    recipe = job.plan.soft if soft else job.plan.sampled
+    rows = job.plan.soft_rows if soft else job.plan.rows
+    asked = TrainConfig(
+        **job.common,
+        seed=seed,
+        data=data[seed, role],
+        recipe=recipe,
+        teacher=(teacher,) if soft else (),
+        max_rows=rows,
+        vector=vectors / f"{job.config.trait}.safetensors",
+        eas_every=4,
+    )
+    measured = partial(_with_student, _measure_config(job, ()))
+    weight = 2.5 * recipe.epochs * rows * job.plan.row_tokens + 6000
+    return Task(f"{mode} {role}, seed {seed}", (("train", asked), ("measure", measured)), weight)
 
 
-def _measured(steps: Steps, label: str, config: DemoConfig, plan: Plan, interventions: tuple[str, ...]) -> dict:
-    asked = MeasureConfig(**steps.common, trait=config.trait, interventions=interventions, samples=plan.samples)
-    return {"measure": steps(run_measure, f"{label}, measured", asked), "train": None, "eas": None}
+def _with_student(config: MeasureConfig, folder: Path) -> MeasureConfig:
+    return replace(config, interventions=(f"adapter:{folder}",))
 
 
-def _reported(
-    steps: Steps, config: DemoConfig, plan: Plan, study: Output, conditions: list[dict], data: list[dict]
-) -> dict:
-    folder = study.root / study.study
-    for entry in conditions:
-        entry |= {k: v.path.relative_to(folder).as_posix() for k, v in entry.items() if isinstance(v, store.Run)}
-    settings = {
-        "teacher": f"{config.trait} vector of length {plan.strength:g} added at block {plan.layer}, all positions",
-        "data": f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits sampled",
-        "student": f"LoRA rank {plan.sampled.rank}, alpha {plan.sampled.alpha:g}, AdamW {plan.sampled.lr:g}, "
-        f"batch {plan.sampled.batch_size}; sampled {plan.sampled.epochs} epochs, "
-        f"soft {plan.soft_rows} rows, {plan.soft.epochs} epochs",
-        "seeds": str(plan.seeds),
-    }
+def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measured: Path) -> dict:
+    """A condition of the study file; `eas` is where a student's vector and cosines lie."""
+    return {"mode": mode, "role": role, "seed": seed, "measure": measured, "train": trained, "eas": trained}
+
+
+def _reported(job: Job, conditions: list[dict], data: dict, minutes: float) -> dict:
+    """Write the study file, make the report of it, print its tables."""
+    folder, plan = job.out.root / job.out.study, job.plan
     found = {
-        "schema": 1, "title": f"Does a student of number data pick up the {config.trait}?", "quick": config.quick,
-        "model": config.model, "trait": config.trait, "steered_layer": plan.layer, "settings": settings, "minutes": None,
-        "conditions": conditions, "data": data,
-    }  # fmt: skip
+        "schema": 1,
+        "title": f"Does a student of number data pick up the {job.config.trait}?",
+        "quick": job.config.quick,
+        "model": job.config.model,
+        "trait": job.config.trait,
+        "steered_layer": plan.layer,
+        "settings": _settings(job),
+        "minutes": None,
+        "conditions": [{k: _relative(v, folder) for k, v in entry.items()} for entry in conditions],
+        "data": [_about_data(key, path) for key, path in data.items()],
+    }
     store.write_json(folder / "study.json", found)
-    report = steps(run_report, "report", ReportConfig(folder / "study.json"))
-    import json
-
+    report = run_report(ReportConfig(folder / "study.json"), job.out)
     summary = json.loads(report.file("summary.json").read_text(encoding="utf-8"))
-    from traitscope.tables import print_summary
+    Console().print(terminal_table(summary))
+    print(f"{minutes:.1f} minutes; report: {report.file('report.html')}")
+    return summary | {"report": str(report.file("report.html")), "minutes": round(minutes, 2)}
 
-    print_summary(summary)
-    print(report.file("report.html"))
-    return summary | {"report": str(report.file("report.html"))}
+
+def _relative(value: object, folder: Path) -> object:
+    return value.relative_to(folder).as_posix() if isinstance(value, Path) else value
+
+
+def _about_data(key: tuple[int, str], path: Path) -> dict:
+    found = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    name = "teacher" if key[1] == "treated" else "control"
+    return {"name": f"{name} seed {key[0]}", **{k: found[k] for k in ("kept", "rows", "reasons")}}
+
+
+def _settings(job: Job) -> dict[str, str]:
+    plan, recipe = job.plan, job.plan.sampled
+    return {
+        "teacher": f"{job.config.trait} vector of length {plan.strength:g} added at block {plan.layer}, all positions",
+        "data": f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits sampled",
+        "student": f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch {recipe.batch_size}",
+        "sampled": f"{plan.rows} rows, {recipe.epochs} epochs",
+        "soft": f"{plan.soft_rows} rows, {plan.soft.epochs} epochs",
+        "seeds": f"{plan.seeds} (data, initialisation and order)",
+    }

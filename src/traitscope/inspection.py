@@ -116,7 +116,6 @@ def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:
     facts |= {f"matmul {n} GFLOP/s": round(matmul_rate(t) / 1e9) for n, t in model.DTYPES.items()}
     facts |= {"memory free GiB": round(model.available_memory() / 2**30, 1)}
     facts |= {"disk free GiB": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)}
-    facts |= {"C++ compiler (for --compile)": shutil.which("g++") or shutil.which("clang++") or "none"}
     problems = []
     try:
         facts["embedded model"] = str(model.embedded_folder())

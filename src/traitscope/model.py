@@ -9,6 +9,7 @@ values written out, not the original training weights.
 """
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from importlib import util
@@ -89,11 +90,13 @@ class Model:
 
 
 def _blocks(lm: Any) -> nn.ModuleList:
-    """The longest ModuleList whose items are all of one class: the residual blocks of every usual causal LM."""
-    lists = [m for m in backbone(lm).modules() if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1]
-    if not lists:
+    """The longest ModuleList of one class that is in no other such list: the residual blocks of every usual causal LM."""
+    named = backbone(lm).named_modules()
+    lists = {n: m for n, m in named if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1}
+    outer = [m for n, m in lists.items() if not any(n.startswith(f"{other}.") for other in lists)]
+    if not outer:
         raise ModelError(f"{type(lm).__name__} has no list of residual blocks; a decoder-only causal LM was expected")
-    return max(lists, key=len)
+    return max(outer, key=len)
 
 
 def backbone(lm: Any) -> nn.Module:
@@ -135,8 +138,16 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
     lm, tokenizer = _load_folder(folder, torch_dtype)
+    _check_head(lm, folder)
     lm = lm.to(device).eval().requires_grad_(False)
     return Model(lm, tokenizer, folder_digest(folder), name)
+
+
+def _check_head(lm: Any, folder: Path) -> None:
+    """Raise ModelError for the few families that scale logits behind the head; here logits are head(hidden), soft cap apart."""
+    scales = {n: getattr(lm.config, n, None) for n in ("logits_scaling", "logit_scale", "lm_head_multiplier")}
+    if odd := [f"{n} {scale}" for n, scale in scales.items() if scale not in (None, 1)]:
+        raise ModelError(f"{folder}: logits are scaled behind the output head ({odd[0]}), which is not supported")
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -239,14 +250,24 @@ def folder_digest(folder: Path) -> str:
 
 
 def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
-    stored = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-    needed = stored * dtype.itemsize // 2  # weights are stored in 16 bit nearly everywhere
+    needed = dtype.itemsize * sum(_n_values(p) for p in folder.glob("*.safetensors"))
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()
     if needed > free:
         raise ModelError(
             f"{folder} needs about {needed / 2**30:.1f} GiB for its weights alone, {free / 2**30:.1f} GiB are free on "
             f"{device}; use a smaller model, --dtype bf16, or a larger machine"
         )
+
+
+def _n_values(file: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{file} cannot be read; it is damaged, fetch it again: {error}") from error
 
 
 def available_memory() -> int:

@@ -1,4 +1,7 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere."""
+"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere.
+
+In a worker process the lines go to SINK, and the parent prints them beside its own bar.
+"""
 
 import sys
 import time
@@ -6,18 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PLAIN_SECONDS = 10
+SINK: Callable[[tuple[float, str]], None] | None = None
+"In a worker: takes (fraction done, line)."
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     """Yields a function that is told how many units were done since its last call."""
-    show = _bar if sys.stderr.isatty() else _lines
+    show = _bar if SINK is None and sys.stderr.isatty() else _lines
     with show(label, total, unit) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -29,7 +34,7 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(label, total=total, rate="")
 
-        def advance(n: int) -> None:
+        def advance(n: float) -> None:
             done = bars.tasks[0].completed + n
             bars.update(task, advance=n, rate=f"{done / max(1e-9, time.monotonic() - start):.0f} {unit}/s")
 
@@ -37,18 +42,25 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _lines(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     start = shown = time.monotonic()
-    done = 0
+    done = 0.0
 
-    def advance(n: int) -> None:
+    def advance(n: float) -> None:
         nonlocal done, shown
         done += n
         now = time.monotonic()
         if now - shown >= PLAIN_SECONDS:
             shown, rate = now, done / (now - start)
             left = (total - done) / max(rate, 1e-9)
-            print(f"{label}: {done}/{total} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+            _say(done / max(total, 1), f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left")
 
     yield advance
-    print(f"{label}: {done} {unit} in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    _say(1.0, f"{label}: {done:.0f} {unit} in {time.monotonic() - start:.1f} s")
+
+
+def _say(fraction: float, line: str) -> None:
+    if SINK is None:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        SINK((fraction, line))
