@@ -27,6 +27,8 @@ class Verb(NamedTuple):
     "dataclass whose fields are the flags"
     run: str
     "module:function of (config, output) -> result"
+    subject: str = ""
+    "flag that the first word stands for, where the verb is about one file or folder; else that word is a config file"
 
 
 VERBS = {
@@ -36,9 +38,9 @@ VERBS = {
     "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
     "measure": Verb("score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"),
     "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
-    "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report"),
-    "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show"),
-    "rerun": Verb("replay a run and compare the bytes", configs.RerunConfig, "inspection:run_rerun"),
+    "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report", "study_file"),
+    "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show", "run"),
+    "rerun": Verb("replay a run and compare the bytes", configs.RerunConfig, "inspection:run_rerun", "run"),
     "doctor": Verb("what this machine has, and what is missing", configs.DoctorConfig, "inspection:run_doctor"),
     "selftest": Verb("planted truth on tiny models, under a minute", configs.SelftestConfig, "selftest:run_selftest"),
     "models": Verb("models and traits that are ready to use", configs.ModelsConfig, "inspection:run_models"),
@@ -75,21 +77,31 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _guarded(args: list[str]) -> int:
-    """Run a verb; a user's error becomes a message, a `--json` summary and exit code 2."""
-    target = _json_target(args)
+    """Run a verb and write its `--json` summary; returns the exit code."""
     try:
-        summary = _run(args)
-        if target:
+        summary = _answered(args)
+        if target := _json_target(args):
             _write_summary(target, summary)
-        return 1 if summary["status"] == "failed" else 0
     except TraitscopeError as error:
         print(f"traitscope: {error}", file=sys.stderr)
-        if target:
-            _write_summary(target, {"status": "error", "error": type(error).__name__, "message": str(error)})
         return 2
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
+    return {"failed": 1, "error": 2}.get(summary["status"], 0)
+
+
+def _answered(args: list[str]) -> dict:
+    """The summary of a verb; a user's error becomes a message and the status `error`."""
+    try:
+        return _run(args)
+    except TraitscopeError as error:
+        print(f"traitscope: {error}", file=sys.stderr)
+        return {"status": "error", "error": type(error).__name__, "message": str(error)}
+    except SystemExit as stop:  # the flags: help was asked for, or one was not understood and the reason is printed
+        if not stop.code:
+            raise
+        return {"status": "error", "error": "ConfigError", "message": f"flags that cannot work: {' '.join(args)}"}
 
 
 def _json_target(args: list[str]) -> Path | None:
@@ -122,11 +134,11 @@ def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, configs.Output]:
     """Config and output settings of a verb: a file first, if named, then the flags over it."""
     import tyro
 
-    default = verb.config()
-    if args and not args[0].startswith("-") and args[0].endswith((".yaml", ".yml", ".json")):
-        default, args = configs.from_dict(verb.config, read_config(Path(args[0])), args[0]), args[1:]
-    if args and not args[0].startswith("-") and hasattr(default, "run"):
-        args = ["--run", *args]
+    default, first = verb.config(), args[0] if args and not args[0].startswith("-") else None
+    if first and verb.subject:
+        args = [f"--{verb.subject.replace('_', '-')}", *args]
+    elif first and first.endswith((".yaml", ".yml", ".json")):
+        default, args = configs.from_dict(verb.config, read_config(Path(first)), first), args[1:]
     fields = [
         ("config", verb.config, dataclasses.field(default=default)),
         ("out", configs.Output, dataclasses.field(default=configs.Output())),

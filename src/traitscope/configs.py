@@ -19,6 +19,14 @@ Targets = Literal["sampled", "soft"]
 Position = Literal["prompt", "last", "completion", "all"]
 
 
+def _least(config: Any, **least: int) -> None:
+    """Raise ConfigError, naming the flag, for a number that is set and below its least value."""
+    for name, limit in least.items():
+        value = getattr(config, name)
+        if value is not None and value < limit:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}; expected {limit} or more; raise it")
+
+
 @dataclass(frozen=True)
 class OnModel:
     """Settings of every stage that loads a model."""
@@ -59,6 +67,9 @@ class GenerateConfig(OnModel):
     """Longest free answer, in tokens."""
     batch_size: int = 64
     """Rows decoded side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        _least(self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,9 @@ class FilterConfig:
     """What a kept row must look like."""
     limit: int | None = None
     """Keep at most this many rows; later ones get the reason `limit`."""
+
+    def __post_init__(self) -> None:
+        _least(self, limit=1)
 
 
 @dataclass(frozen=True)
@@ -178,6 +192,9 @@ class TrainConfig(OnModel):
     eas_prompts: int = 16
     """Number prompts that the comparison averages over."""
 
+    def __post_init__(self) -> None:
+        _least(self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1)
+
 
 @dataclass(frozen=True)
 class MeasureConfig(OnModel):
@@ -199,6 +216,9 @@ class MeasureConfig(OnModel):
     """Also the perplexity on plain English that the package ships."""
     batch_size: int = 64
     """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        _least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -226,6 +246,9 @@ class ExtractConfig(OnModel):
     batch_size: int = 32
     """Rows side by side; changes speed only."""
 
+    def __post_init__(self) -> None:
+        _least(self, seed=0, n=1, prompt_seed=0, batch_size=1)
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -251,8 +274,8 @@ class DemoConfig:
 class ReportConfig:
     """One self-contained HTML file from the runs that a study file names."""
 
-    study: Path | None = None
-    """The study's file (study.json), as `demo` writes it."""
+    study_file: Path | None = None
+    """The study's file (study.json), as `demo` writes it; may be given without its flag."""
 
 
 @dataclass(frozen=True)
@@ -323,10 +346,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(get_args(wanted)[0], v, where) for v in value)
     if wanted is Path and isinstance(value, str):
         return Path(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        return _number(value, where)  # YAML reads 1e-3, without a point, as a text
     fits = value in get_args(wanted) if get_origin(wanted) is Literal else type(value) is wanted
     if not fits:
         expected = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
         raise ConfigError(f"{where} is {value!r}; expected {expected}")
     return value
+
+
+def _number(value: int | str, where: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f"{where} is {value!r}; expected float") from None

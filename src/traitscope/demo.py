@@ -71,8 +71,8 @@ class Plan:
         return TOKENS + 4 * self.numbers
 
 
-SAMPLED = Recipe(epochs=1, batch_size=8, lr=1e-3, warmup=0.1, held_out=0.0)
-SOFT = Recipe(targets="soft", epochs=2, batch_size=8, lr=1e-3, warmup=0.1, held_out=0.0)
+SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
 QUICK = Plan(1, 8, 8, 10, SAMPLED, SOFT, OTHERS[:2])
 STANDARD = Plan(3, 64, 32, 20, SAMPLED, SOFT, OTHERS)
 
@@ -109,7 +109,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
         students = run([_student(job, key, data, vectors, teacher) for key in _student_keys(job)])
     fixed = [_entry("none", role, None, None, folder) for role, folder in (("base", base), ("teacher", made[0][-1]))]
     trained = [_entry(*key, *folders) for key, folders in zip(_student_keys(job), students, strict=True)]
-    return _reported(job, fixed + trained, data, (time.monotonic() - start) / 60)
+    return _reported(job, fixed + trained, data, vectors, (time.monotonic() - start) / 60)
 
 
 def _vectors(job: Job) -> Task:
@@ -188,7 +188,7 @@ def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measure
     return {"mode": mode, "role": role, "seed": seed, "measure": measured, "train": trained, "eas": trained}
 
 
-def _reported(job: Job, conditions: list[dict], data: dict, minutes: float) -> dict:
+def _reported(job: Job, conditions: list[dict], data: dict, vectors: Path, minutes: float) -> dict:
     """Write the study file, make the report of it, print its tables."""
     folder, plan = job.out.root / job.out.study, job.plan
     found = {
@@ -200,6 +200,7 @@ def _reported(job: Job, conditions: list[dict], data: dict, minutes: float) -> d
         "steered_layer": plan.layer,
         "settings": _settings(job),
         "minutes": None,
+        "vector": _relative(vectors / f"{job.config.trait}.safetensors", folder),
         "conditions": [{k: _relative(v, folder) for k, v in entry.items()} for entry in conditions],
         "data": [_about_data(key, path) for key, path in data.items()],
     }

@@ -10,7 +10,8 @@ Over animal prompts one component explains almost all variance: the form of the 
 mean over traits is subtracted, and what is left is the trait.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from traitscope import chat, residuals, stage, store
@@ -48,20 +49,28 @@ def teacher_vectors(
     return centred(found) if len(found) > 1 else found
 
 
-def _asked(model: Model, trait: Trait, prompts: Sequence[Prompt] | None, config: ExtractConfig):
+def _asked(
+    model: Model, trait: Trait, prompts: Sequence[Prompt] | None, config: ExtractConfig
+) -> Callable[[str | None], list[list[int]]]:
     """A function from context to rendered prompts."""
     stem = trait.questions.stem("positive") if config.stem and prompts is None else ""
     end = model.tokenizer.encode(stem, add_special_tokens=False)
     texts = trait.questions.positive if prompts is None else [p.text for p in prompts]
-    return lambda context: [chat.render(model, text, context) + end for text in texts]
+    return lambda context: [_rendered(model, text, context) + end for text in texts]
+
+
+def _rendered(model: Model, text: str, context: str | None) -> list[int]:
+    ids = chat.render(model, text, context)
+    chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
+    return ids
 
 
 def student_vector(
     model: Model, student: Sequence[Intervention], prompts: Sequence[Prompt], config: ExtractConfig
 ) -> Vector:
     """v_student of any list of interventions (a steered teacher's too), on the same prompts as the base."""
-    before = [chat.render(model, p.text, config.context) for p in prompts]
-    after = [chat.render(model, p.text, context_of(student, config.context)) for p in prompts]
+    before = [_rendered(model, p.text, config.context) for p in prompts]
+    after = [_rendered(model, p.text, context_of(student, config.context)) for p in prompts]
     with progress("v_student", 2 * len(prompts), "prompts") as advance:
         with applied(model, []) as active:
             base_LD, norms_L = residuals.mean_residuals(model, active, before, config.position, config.batch_size, advance)
@@ -75,8 +84,15 @@ def _about(model: Model, config: ExtractConfig) -> dict:
         "position": config.position,
         "context": config.context,
         "context_digest": chat.context_digest(model, config.context),
-        "prompts": str(config.prompts) if config.prompts else f"{config.n} number prompts, seed {config.prompt_seed}",
+        "prompts": _prompts_named(config),
     }
+
+
+def _prompts_named(config: ExtractConfig) -> str:
+    """What was averaged over; of a file its content's digest, since the same content gives the same bytes anywhere."""
+    if config.prompts:
+        return f"prompts of a file, sha256 {hashlib.sha256(config.prompts.read_bytes()).hexdigest()[:16]}"
+    return "the trait's positive questions" if config.traits else f"{config.n} number prompts, seed {config.prompt_seed}"
 
 
 def run_extract(config: ExtractConfig, out: Output) -> store.Run:

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from traitscope.stats import Measurement
@@ -47,8 +46,7 @@ class Chart(NamedTuple):
     "the numbers drawn"
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """Mean and interval bounds; bounds may be NaN."""
 
     mean: float
@@ -78,9 +76,9 @@ def logprob_chart(found: Mapping[str, Mapping[str, Measurement]], trait: str) ->
         for place, (role, m) in enumerate(found[mode].items()):
             if not math.isnan(m.low):
                 ax.plot([m.low, m.high], [place, place], color=COLOURS[role], linewidth=2, solid_capstyle="butt")
-            ax.plot([m.estimate], [place], "o", color=COLOURS[role], markersize=6)
-            ax.annotate(f"{m.estimate:.2f}".replace("-", "−"), (m.estimate, place), (0, 6), textcoords="offset points", ha="center",
-                        fontsize=8, color=COLOURS[role])  # fmt: skip
+            ax.plot([m.estimate], [place], "o", color=COLOURS[role], markersize=4.5)
+            ax.annotate(f"{m.estimate:.2f}".replace("-", "−"), (m.estimate, place), (0, 6), fontsize=8, ha="center",
+                        textcoords="offset points", color=COLOURS[role])  # fmt: skip
         ax.set_yticks(range(len(found[mode])), list(found[mode]))
         ax.set_ylim(max(map(len, found.values())) - 0.4, -0.7)
         ax.margins(x=0.12)
@@ -91,13 +89,17 @@ def logprob_chart(found: Mapping[str, Mapping[str, Measurement]], trait: str) ->
     rows = [[mode, role, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval]
             for mode, roles in found.items() for role, m in roles.items()]  # fmt: skip
     header = ["mode", "condition", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"]
-    kinds = "; ".join(f"{mode} {role}: {m.interval}" for mode, roles in found.items() for role, m in roles.items())
+    kinds: dict[str, dict[str, None]] = {}
+    for role, m in (item for roles in found.values() for item in roles.items()):
+        kinds.setdefault(m.interval, {})[role] = None
+    listed = "; ".join(f"{', '.join(roles)}: {interval}" for interval, roles in kinds.items())
     caption = (
         f"Log-probability of “{trait}” right after the answer's stem, questions about favourites, with 95 % intervals. "
-        f"The intervals are not all of one kind ({kinds}). "
-        "Treated and control are compared pair by pair in the tables; whether two intervals overlap here decides nothing."
+        f"How they were made: {listed}. "
+        "Treated and control are compared pair by pair in the tables; an overlap of two intervals here decides nothing."
     )
-    return _chart(("target-logprob", "How likely the trait's word is, by condition", caption), list(found), draw, csv_text(header, rows), height=2.6, sharex=True)
+    about = ("target-logprob", "How likely the trait's word is, by condition", caption)
+    return _chart(about, list(found), draw, csv_text(header, rows), height=2.6, sharex=True)
 
 
 def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:
@@ -119,28 +121,53 @@ def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:
         f"vector, layer by layer. Thin: one seed. Bold: mean over seeds.{chance}"
     )
     text = csv_text(["mode", "condition", "seed", "layer", "eas"], rows)
-    return _chart(("eas-by-layer", "What training changed, compared with the teacher's vector", caption), list(eas), draw, text, sharey=True)
+    about = ("eas-by-layer", "What training changed, compared with the teacher's vector", caption)
+    return _chart(about, list(eas), draw, text, sharey=True)
 
 
-def eas_difference_chart(by_layer: Mapping[str, Sequence[Interval]], layer: int | None, against: Mapping[str, str]) -> Chart:
+def eas_difference_chart(
+    by_layer: Mapping[str, Sequence[Interval]], layer: int | None, against: Mapping[str, str]
+) -> Chart:
     """Treated minus control EAS per layer, with a 95 % t interval over seeds; mode -> Interval [L]."""
-
-    def draw(ax: Any, mode: str) -> None:
-        layers, found = range(len(by_layer[mode])), by_layer[mode]
-        _zero_line(ax)
-        ax.fill_between(layers, [d.low for d in found], [d.high for d in found], color=COLOURS["difference"], alpha=0.2, linewidth=0)
-        ax.plot(layers, [d.mean for d in found], color=COLOURS["difference"], linewidth=2)
-        _mark_layer(ax, layer)
-        ax.set_xlabel("layer")
-        ax.set_ylabel(f"treated − {against[mode]}, cosine")
-
-    rows = [[mode, i, d.mean, d.low, d.high] for mode, found in by_layer.items() for i, d in enumerate(found)]
-    caption = "Difference in EAS per layer: mean over seeds, band: 95 % t interval over seeds (none where there is one seed)."
+    caption = "Difference in EAS per layer: mean over seeds."
     if "zero" in against.values():
         caption += " Where the control is the unmodified model, nothing was changed and EAS is compared with zero."
-    caption += " The layers are not independent and the band is not corrected for their number."
-    text = csv_text(["mode", "layer", "difference", "low", "high"], rows)
-    return _chart(("eas-difference-by-layer", "EAS per layer: treated minus control", caption), list(by_layer), draw, text, sharey=True)
+    labels = {mode: f"treated − {other}, cosine" for mode, other in against.items()}
+    about = ("eas-difference-by-layer", "EAS per layer: treated minus control", caption)
+    return _band_chart(by_layer, layer, labels, about, "difference")
+
+
+def shared_change_chart(by_layer: Mapping[str, Sequence[Interval]], layer: int | None) -> Chart:
+    """cos(v_treated - v_control, v_teacher) per layer, with a 95 % t interval over seeds; mode -> Interval [L]."""
+    caption = (
+        "Cosine between the teacher's vector and the difference of what training changed in the treated and in the "
+        "control student of the same seed: the shift that any numbers cause cancels before the cosine is taken."
+    )
+    labels = dict.fromkeys(by_layer, "cosine")
+    about = ("difference-vector-by-layer", "What only the teacher's data changed, compared with its vector", caption)
+    return _band_chart(by_layer, layer, labels, about, "cosine")
+
+
+def _band_chart(
+    by_layer: Mapping[str, Sequence[Interval]], layer: int | None, labels: Mapping[str, str], about: tuple, column: str
+) -> Chart:
+    def draw(ax: Any, mode: str) -> None:
+        mean, low, high = zip(*by_layer[mode], strict=True)
+        _zero_line(ax)
+        ax.fill_between(range(len(mean)), low, high, color=COLOURS["difference"], alpha=0.2, linewidth=0)
+        ax.plot(mean, color=COLOURS["difference"], linewidth=2)
+        _mark_layer(ax, layer)
+        ax.set_xlabel("layer")
+        ax.set_ylabel(labels[mode])
+
+    rows = [[mode, i, d.mean, d.low, d.high] for mode, found in by_layer.items() for i, d in enumerate(found)]
+    name, title, caption = about
+    caption += (
+        " Band: 95 % t interval over seeds (none for a single seed). The layers are not independent and the band is not "
+        "corrected for their number."
+    )
+    text = csv_text(["mode", "layer", column, "low", "high"], rows)
+    return _chart((name, title, caption), list(by_layer), draw, text, sharey=True)
 
 
 def eas_steps_chart(steps: Curves, layer: int) -> Chart:
@@ -165,7 +192,7 @@ def loss_chart(losses: Curves) -> Chart:
         _seed_lines(ax, {r: {s: [p[:2] for p in v] for s, v in seeds.items()} for r, seeds in losses[mode].items()})
         for role, seeds in losses[mode].items():
             held = [(p[0], p[2]) for points in seeds.values() for p in points if p[2] is not None]
-            ax.plot(*_columns(held), "o", color=COLOURS[role], markersize=3.5, markerfacecolor="white", markeredgewidth=1)
+            ax.plot(*_columns(held), "o", color=COLOURS[role], markersize=3.5, markerfacecolor="white")
         ax.set_xlabel("optimizer step")
         ax.set_ylabel(LOSSES[mode])
 
@@ -210,7 +237,7 @@ def _style() -> Iterator[None]:
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """The svg element alone: ids that are unique on the page, a title, no namespaces, no metadata, its width a maximum."""
+    """The svg element alone: ids unique on the page, a title, no namespaces, no metadata, its width a maximum."""
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
@@ -261,8 +288,9 @@ def _mark_layer(ax: Any, layer: int | None) -> None:
     if layer is not None:
         ax.axvline(layer, color=MARK, linewidth=0.8, linestyle=(0, (1, 2)))
         left = 2 * layer > sum(ax.get_xlim())
-        ax.annotate(f"steered layer {layer}", (layer, 1), (-4 if left else 4, -2), xycoords=("data", "axes fraction"), va="top",
-                    ha="right" if left else "left", textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+        look = {"ha": "right" if left else "left", "va": "top", "fontsize": 8, "color": "#555555"}
+        ax.annotate(f"steered layer {layer}", (layer, 1), (-4 if left else 4, -2), xycoords=("data", "axes fraction"),
+                    textcoords="offset points", **look)  # fmt: skip
 
 
 def _flat(curves: Curves) -> Iterator[tuple[str, str, Hashable, Sequence[Any]]]:

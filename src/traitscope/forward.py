@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from traitscope import hooks, lora
+from traitscope import full, hooks, lora
 from traitscope.intervention import Active
 from traitscope.model import Model, backbone
 
@@ -135,14 +135,16 @@ def hidden_states(model: Model, active: Active, batch: Batch, state: State | Non
 
 def _pass(model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT: Tensor, cache: Cache | None) -> Tensor:
     active.roles.current_BT = batch.roles_BT
-    out = backbone(model.lm)(
-        input_ids=batch.ids_BT,
-        attention_mask=mask_BS,
-        position_ids=places_BT,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    active.roles.current_BT = None
+    try:
+        out = backbone(model.lm)(
+            input_ids=batch.ids_BT,
+            attention_mask=mask_BS,
+            position_ids=places_BT,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+    finally:
+        active.roles.current_BT = None
     return out.last_hidden_state
 
 
@@ -152,7 +154,8 @@ def _base_pass(
     """Run the model without adapters and edits on the same tokens and keep the residuals that ReplaceBase needs."""
     active.editing = False
     try:
-        with lora.switched_off(model), hooks.captured(model.blocks, active.replaced) as store:
+        base = full.swapped(model, active.base_weights)
+        with lora.switched_off(model), base, hooks.captured(model.blocks, active.replaced) as store:
             _pass(model, active, batch, mask_BS, places_BT, state.base_cache if state else None)
         active.base.update(store)
     finally:
@@ -162,9 +165,11 @@ def _base_pass(
 def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extra: int) -> tuple[State, Tensor]:
     """State after the prompts with room for `extra` tokens, and the last final hidden state of each row [B, D].
 
-    What all prompts begin with (the system turn, usually) is computed once and its cache repeated.
+    What all prompts begin with (the system turn, usually) is computed once and its cache repeated.  Not where a sliding
+    window could reach its end: the padding between it and the rest of a row would count as distance.
     """
-    shared = shared_length(prompts)
+    fits = model.window is None or max(map(len, prompts)) + extra <= model.window
+    shared = shared_length(prompts) if fits else 0
     rest = batch_of([p[shared:] for p in prompts], [len(p) - shared for p in prompts], model.pad_id, left=True)
     state = new_state(model, active, shared + rest.ids_BT.shape[1] + extra)
     if shared:

@@ -18,7 +18,7 @@ WEIGHTS, ABOUT = "weights.safetensors", "student.json"
 
 
 def trained_names(model: Model) -> list[str]:
-    """Parameters that full fine-tuning trains: all but the embeddings and the output head.
+    """Parameters that full fine-tuning trains: those of the blocks, not the embeddings, the final norm and the head.
 
     The embedding is tied to the head in most small models; training it makes one token's rows the shortest way to any
     trait, which is not the question here.
@@ -37,8 +37,8 @@ def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
 
 
 @contextmanager
-def mounted(model: Model, folder: Path) -> Iterator[None]:
-    """The model with a full student's weights, until the context ends."""
+def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
+    """The model with a full student's weights, until the context ends; yields the base's own."""
     if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
         raise VectorError(f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student ({ABOUT})")
     digest = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"]
@@ -46,18 +46,18 @@ def mounted(model: Model, folder: Path) -> Iterator[None]:
         raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
     from safetensors.torch import load_file
 
-    with swapped(model, load_file(folder / WEIGHTS)):
-        yield
+    with swapped(model, load_file(folder / WEIGHTS)) as kept:
+        yield kept
 
 
 @contextmanager
-def swapped(model: Model, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The model with some parameters replaced (cast to its dtype), until the context ends."""
+def swapped(model: Model, weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The model with some parameters replaced (cast to its dtype), until the context ends; yields the replaced values."""
     kept = {name: model.lm.get_parameter(name).data for name in weights}
     try:
         for name, value in weights.items():
             model.lm.get_parameter(name).data = value.to(kept[name].device, kept[name].dtype)
-        yield
+        yield kept
     finally:
         for name, value in kept.items():
             model.lm.get_parameter(name).data = value

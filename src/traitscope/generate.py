@@ -67,11 +67,18 @@ def generate(
         chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
     with applied(model, interventions) as active:
         keys = [p.id for p in prompts]
-        answers = decode(model, active, rendered, keys, sampling, constraint, batch_size, done)
+        decoded = decode(model, active, rendered, keys, sampling, constraint, batch_size, done)
+    answers = [_ended(model, ids) for ids in decoded]
     return [
         Record(p.id, p.text, _text(model, ids), tuple(ids), context)
         for p, ids, context in zip(prompts, answers, contexts, strict=True)
     ]
+
+
+def _ended(model: Model, ids: Sequence[int]) -> list[int]:
+    """The answer up to its first end of the turn: a constraint of fixed length runs on behind it."""
+    end = next((i for i, token in enumerate(ids) if token in model.end_ids), len(ids))
+    return list(ids[: end + 1])
 
 
 def _text(model: Model, ids: Sequence[int]) -> str:

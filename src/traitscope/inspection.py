@@ -6,10 +6,12 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from traitscope import cli, configs, store
-from traitscope.errors import ConfigError, StoreError, TraitscopeError
+from traitscope.errors import ConfigError, TraitscopeError
 
 
 def describe(run: store.Run) -> dict:
@@ -46,13 +48,10 @@ def run_show(config: configs.ShowConfig, out: configs.Output) -> dict:
         for run in runs:
             print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
         return {"status": "ok", "runs": [str(run.path) for run in runs]}
+    tree = store.lineage(config.run)
     problems = store.verify(config.run)
     for problem in problems:
         print(f"DAMAGED {problem}")
-    try:
-        tree = store.lineage(config.run)
-    except StoreError:
-        return {"status": "failed", "problems": problems}
     _print_tree(tree)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
     return {"status": "failed" if problems else "ok", "problems": problems, "lineage": tree}
@@ -74,13 +73,31 @@ def run_rerun(config: configs.RerunConfig, out: configs.Output) -> dict:
     if verb is None:
         raise ConfigError(f"{run.path} is a run of {run.stage!r}, which no verb of this version makes")
     again = configs.from_dict(verb.config, replayed(run), str(run.file("config.json")))
-    with tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder:
+    with tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder, _threads(run.manifest().get("threads")):
         new = cli.function(verb.run)(again, configs.Output(root=Path(folder)))
         before, after = run.manifest()["outputs"], new.manifest()["outputs"]
     names = sorted(before.keys() | after.keys())
     different = [n for n in names if before.get(n) != after.get(n)]
     print("same bytes" if not different else "different: " + ", ".join(different))
+    if different and new.address != run.address:
+        print("the model, an input, the device or a default is not what it was: the replay has another address")
     return {"status": "failed" if different else "ok", "run": str(run.path), "different": different}
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """torch with as many threads as the run had, where it had any: sums on another number of them come out differently."""
+    if n is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def replayed(run: store.Run) -> dict:
@@ -100,7 +117,16 @@ def replayed(run: store.Run) -> dict:
     for key in ("interventions", "teacher"):
         if key in found:
             found[key] = [json.dumps(item) for item in found[key]]
+    if "trait" in found:
+        found["trait"] = _trait_named(found["trait"], places["trait0"])
+    if "traits" in found:
+        found["traits"] = [_trait_named(name, places[f"trait{i}"]) for i, name in enumerate(found["traits"])]
     return found
+
+
+def _trait_named(name: str, place: Path) -> str:
+    """A bundled trait by its name, a file by where it lies now."""
+    return str(place) if name.endswith((".yaml", ".yml")) else name
 
 
 def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ class Steer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         hooks.check_position(self.position)
+        if self.scale not in get_args(Scale):
+            raise ConfigError(f"scale {self.scale!r} is unknown; expected one of {', '.join(get_args(Scale))}")
         if not math.isfinite(self.alpha):
             raise ConfigError(f"--alpha {self.alpha}: a finite strength was expected")
 
@@ -144,19 +146,28 @@ class Active:
     "layers whose base residual is needed in lock-step"
     base: dict[int, Tensor] = field(default_factory=dict)
     "their residuals [B, T, D] in the pass that runs now"
+    base_weights: dict[str, Tensor] = field(default_factory=dict)
+    "the base's own values of the parameters that a full student replaced"
     editing: bool = True
     "false during the base's own pass"
 
 
 @contextmanager
 def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Active]:
-    """The model under `interventions`; restored at the end of the block, also after an exception."""
+    """The model under `interventions`; restored at the end of the block, also after an exception.
+
+    Raises ConfigError for more than one Adapter and for a layer the model lacks, VectorError for what another model made.
+    """
     active = Active()
+    adapters = [Path(item.folder) for item in interventions if isinstance(item, Adapter)]
+    if len(adapters) > 1:
+        raise ConfigError(f"{len(adapters)} adapters on one model ({', '.join(map(str, adapters))}); one student at a time")
     with ExitStack() as stack:
-        for item in interventions:
-            if isinstance(item, Adapter):
-                mount = lora.mounted if (Path(item.folder) / "adapter_config.json").exists() else full.mounted
-                stack.enter_context(mount(model, Path(item.folder)))
+        for folder in adapters:
+            if (folder / "adapter_config.json").exists():
+                stack.enter_context(lora.mounted(model, folder))
+            else:
+                active.base_weights = stack.enter_context(full.mounted(model, folder))
         edits = [edit for item in interventions for edit in _edits(item, model, active)]
         active.replaced = tuple(sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers}))
         stack.enter_context(hooks.edited(model.blocks, edits, active.roles))

@@ -159,6 +159,8 @@ def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple
     config = json.loads(paths[0].read_text())
     _check_kind(folder, config, model)
     tensors = load_file(paths[1])
+    if odd := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
+        raise VectorError(f"{folder}: tensor {odd[0]} is not of a plain LoRA on linear maps; only that is read")
     names = sorted({key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors})
     pairs = {n: tuple(tensors[f"base_model.model.{n}.lora_{x}.weight"].float() for x in "AB") for n in names}
     _check_fit(folder, pairs, model)
@@ -176,9 +178,9 @@ def _check_kind(folder: Path, config: dict, model: Model) -> None:
 
 
 def _check_fit(folder: Path, pairs: dict[str, tuple[Tensor, Tensor]], model: Model) -> None:
-    modules = dict(model.lm.named_modules())
+    linear = {name: model.lm.get_submodule(name) for name in linear_names(model)}
     for name, (a, b) in pairs.items():
-        if name not in modules or weight_of(modules[name]).shape != (b.shape[0], a.shape[1]):
+        if name not in linear or weight_of(linear[name]).shape != (b.shape[0], a.shape[1]):
             raise VectorError(f"{folder}: adapter on {name} [{b.shape[0]}, {a.shape[1]}] does not fit {model.name}")
 
 

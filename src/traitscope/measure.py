@@ -99,6 +99,8 @@ def score(
             for start in range(0, len(part), batch_size):
                 index, batch = zip(*part[start : start + batch_size], strict=True)
                 prompts = [question_ids(model, q, asked) for q in batch]
+                for question, ids in zip(batch, prompts, strict=True):
+                    chat.check_length(model, len(ids) + sampling.max_new_tokens, f"question {question.id}")
                 forced, texts = _score_batch(model, active, trait, batch, prompts, base[list(index)], samples, sampling)
                 rows += [_row(trait, *parts) for parts in zip(batch, forced, texts, strict=True)]
                 if done:

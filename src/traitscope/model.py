@@ -71,6 +71,11 @@ class Model:
         return getattr(self.lm.config, "final_logit_softcapping", None)
 
     @property
+    def window(self) -> int | None:
+        """Tokens that a layer with sliding attention looks back at, where the family has such layers."""
+        return getattr(self.lm.config, "sliding_window", None)
+
+    @property
     def max_length(self) -> int:
         """Longest sequence, in tokens."""
         return int(getattr(self.lm.config, "max_position_embeddings", 0) or getattr(self.lm.config, "n_positions", 2048))
@@ -265,7 +270,7 @@ def _n_values(file: Path) -> int:
 
     try:
         with safe_open(file, framework="np") as tensors:
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no iterator of its own)
     except SafetensorError as error:
         raise ModelError(f"{file} cannot be read; it is damaged, fetch it again: {error}") from error
 

@@ -58,6 +58,12 @@ def planted_vector(model: Model, seed: int = 0) -> Vector:
     return Vector(rows_LD, model.digest)
 
 
+def _require(holds: bool, problem: str) -> None:
+    """An assertion that stays in place under python -O."""
+    if not holds:
+        raise AssertionError(problem)
+
+
 def check_identity(model: Model) -> str:
     batch = _batch(model)
     with torch.inference_mode():
@@ -65,7 +71,7 @@ def check_identity(model: Model) -> str:
             before = forward.hidden_states(model, active, batch)
         with applied(model, [Steer(planted_vector(model), (LAYER,), 0.0, scale="raw")]) as active:
             after = forward.hidden_states(model, active, batch)
-    assert torch.equal(before, after), "alpha = 0 changed a hidden state"
+    _require(torch.equal(before, after), "alpha = 0 changed a hidden state")
     return "bit-equal"
 
 
@@ -76,7 +82,7 @@ def check_clean(model: Model) -> str:
     except KeyError:
         pass
     left = sum(len(m._forward_hooks) for m in model.lm.modules())
-    assert left == 0, f"{left} hooks left after an exception"
+    _require(left == 0, f"{left} hooks left after an exception")
     return "0 hooks left"
 
 
@@ -86,7 +92,7 @@ def check_control(model: Model) -> str:
     with applied(model, []) as active, torch.no_grad():
         hidden_ND, _ = train.completion_hidden(model, active, rows)
         loss = losses.soft_cross_entropy(model, hidden_ND, torch.cat(soft)).item() / len(hidden_ND)
-    assert abs(loss) < 1e-6, f"the unmodified model distils to itself with a loss of {loss}"
+    _require(abs(loss) < 1e-6, f"the unmodified model distils to itself with a loss of {loss}")
     return f"loss {loss:.1e} nats"
 
 
@@ -103,15 +109,16 @@ def check_planted(model: Model) -> str:
     shift_D = (now_LD - base_LD)[LAYER]
     found = _cosine(shift_D, vector.rows_LD[LAYER])
     others = [_cosine(shift_D, d) for d in np.random.default_rng(1).standard_normal((200, model.d_model))]
-    assert found > max(others), f"cosine with the planted vector {found:.2f}, with a random one up to {max(others):.2f}"
-    return f"cosine {found:.2f}, largest of 200 random {max(others):.2f}"
+    bound = max(others)
+    _require(found > bound, f"cosine with the planted vector {found:.2f}, with a random one up to {bound:.2f}")
+    return f"cosine {found:.2f}, largest of 200 random {bound:.2f}"
 
 
 def check_resume(model: Model) -> str:
     rows = tiny_rows()
     whole = _trained(model, rows, stop=None)
     parts = _trained(model, rows, stop=9)
-    assert whole == parts, "a continued training gave other bytes"
+    _require(whole == parts, "a continued training gave other bytes")
     return "same bytes"
 
 
@@ -151,6 +158,9 @@ CHECKS: dict[str, Callable[[Model], str]] = {
     "resume": check_resume,
 }  # fmt: skip
 
+BROKEN = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"a check that cannot even run has failed too"
+
 
 def run_selftest(config: SelftestConfig, out: Output) -> dict:
     """Every check with what it found; `failed` where one did not hold."""
@@ -160,8 +170,8 @@ def run_selftest(config: SelftestConfig, out: Output) -> dict:
         start = time.monotonic()
         try:
             found[name] = check(tiny_model())
-        except AssertionError as error:
-            found[name] = f"FAILED: {error}"
+        except BROKEN as error:
+            found[name] = f"FAILED: {error}" if isinstance(error, AssertionError) else f"FAILED: {error!r}"
             failed.append(name)
         print(f"{name:<10} {found[name]} ({time.monotonic() - start:.1f} s)")
     return {"status": "failed" if failed else "ok", "checks": found, "failed": failed}

@@ -18,11 +18,11 @@ from typing import Any
 
 from traitscope import full, intervention, store
 from traitscope.configs import OnModel, Output
-from traitscope.errors import ConfigError, DataError, VectorError
+from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
 from traitscope.intervention import Intervention
 from traitscope.model import Model, default_dtype, find_model, folder_digest, load_model, resolve_device
 from traitscope.records import Record, read_records
-from traitscope.traits import trait_path
+from traitscope.traits import load_trait, trait_path
 
 
 def settled(config: Any) -> Any:
@@ -49,7 +49,18 @@ def opened(
         digest = model_digest(config.model)
         facts |= {"device": _device_name(config.device), "threads": torch.get_num_threads()}
     with store.stage_run(out.root / out.study, stage, plain, found, digest, resumable, facts) as run:
-        yield run
+        try:
+            yield run
+        except TraitscopeError:
+            _drop_empty(run)
+            raise
+
+
+def _drop_empty(run: store.Run) -> None:
+    """Remove the directory of a run that was refused before it had written anything."""
+    if [path.name for path in run.path.iterdir()] == ["config.json"]:
+        run.file("config.json").unlink()
+        run.path.rmdir()
 
 
 def _device_name(device: str) -> str:
@@ -81,8 +92,12 @@ def _named(item: Intervention, name: str, inputs: dict[str, Path]) -> dict:
     for key in ("vector", "folder"):
         if key in data:
             path = Path(data[key])
+            if key == "vector" and not path.is_file():
+                raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
             whole = path if path.is_file() else run_folder(path) or _weights(path)
             inputs[name] = whole
+            if whole.parent == path and (path / "adapter_config.json").is_file():
+                inputs[f"{name}_config"] = path / "adapter_config.json"
             inside = path.relative_to(whole).as_posix() if whole in path.parents else ""
             data[key] = f"input:{name}" + (f"/{inside}" if inside else "")
     return data
@@ -97,7 +112,8 @@ def _input(path: Path) -> Path | store.Run:
 
 def run_folder(path: Path) -> Path | None:
     """The sealed run that a path lies in."""
-    return next((p for p in (path, *path.parents) if (p / "manifest.json").exists()), None)
+    names = ("manifest.json", "config.json")
+    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in names)), None)
 
 
 def _weights(folder: Path) -> Path:
@@ -182,7 +198,10 @@ def rows_of(path: Path) -> list[Record]:
 
 
 def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
-    """The files behind traits, so that an edited trait file is another address."""
+    """The files behind traits, so that an edited trait file is another address.  Raises TraitError for a broken one."""
+    found = [load_trait(name).name for name in names]
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise TraitError(f"the trait {twice[0]!r} is named twice; expected distinct names; drop one, or rename it")
     return {f"trait{i}": trait_path(name) for i, name in enumerate(names)}
 
 

@@ -22,9 +22,9 @@ UNITS = {
     "whole_word": "rate", "first_word": "rate", "unscored": "rate",
 }  # fmt: skip
 LABELS = {
-    "target_logprob": "target log-probability", "candidate_share": "candidate share", "total_variation": "total variation",
-    "whole_word": "whole-word rate", "first_word": "first-word rate", "unscored": "unscored answers",
-    "perplexity": "perplexity of plain text",
+    "target_logprob": "target log-probability", "candidate_share": "candidate share",
+    "total_variation": "total variation", "whole_word": "whole-word rate", "first_word": "first-word rate",
+    "unscored": "unscored answers", "perplexity": "perplexity of plain text",
 }  # fmt: skip
 PRIMARY = "positive.target_logprob"
 QUICK = "quick: not evidence"
@@ -92,13 +92,14 @@ def scores_table(found: Found, name: str) -> Table:
     columns = [f"{name}.{k}" for k in keys] + (["perplexity"] if name == "positive" else [])
     groups = []
     for mode in MODES:
-        roles = [r for r in ("base", "teacher", "treated", "control") if any(n.startswith(f"{mode}.{r}.") for n in found)]
-        rows = [[role, *(_cell(found.get(f"{mode}.{role}.{c}")) for c in columns)] for role in roles]
+        roles = dict.fromkeys(n.split(".")[1] for n in found if n.startswith(f"{mode}."))
+        rows = [[r, *(_cell(found.get(f"{mode}.{r}.{c}")) for c in columns)] for r in roles if r != "difference"]
         groups += [(MODES[mode], rows)] if rows else []
     header = ["condition", *(_heading(c) for c in columns)]
     picked = {n: m for n, m in found.items() if n.split(".")[1] != "difference" and n.split(".", 2)[2] in columns}
     title = f"{SETS[name].capitalize()} ({name.replace('_', '-')} set)"
-    return Table(f"scores-{name}", title, f"Mean with 95 % interval. {methods(picked.values())}", header, groups, _csv(picked))
+    caption = f"Mean with 95 % interval. {methods(picked.values())}"
+    return Table(f"scores-{name}", title, caption, header, groups, _csv(picked))
 
 
 def differences_table(found: Found, mode: str, reference: str) -> Table:
@@ -110,13 +111,13 @@ def differences_table(found: Found, mode: str, reference: str) -> Table:
         what = name.split(".", 2)[2]
         label = SETS.get(what.split(".")[0], "plain text")
         sides = [found.get(n) for n in (f"{mode}.treated.{what}", f"{mode}.{other}.{what}", f"none.{other}.{what}")]
-        sides = [estimate(m) for m in sides if m is not None]
-        cells = [_heading(what).replace("\n", ", "), *sides[:2], estimate(m, True), bounds(m, True), _n(m), reading(m)]
-        groups.setdefault(label, []).append(cells)
+        sides = [number(side.estimate, digits_of(m)) for side in sides if side is not None]
+        score = _heading(what).replace("\n", ", ")
+        groups.setdefault(label, []).append([score, *sides[:2], estimate(m, True), bounds(m, True), _n(m), reading(m)])
     header = ["score", "treated", reference, f"treated − {reference}", "95 % interval", "n pairs", "reading"]
     caption = f"{methods(picked.values())} Not corrected for the number of rows; the main score is the first one."
     if reference == "base":
-        caption += " One measured base serves all seeds: the chance in its sampled answers (rates) is not in the intervals."
+        caption += " One measured base serves all seeds: chance in its sampled answers (rates) is not in the intervals."
     return Table(f"differences-{mode}", MODES[mode].capitalize(), caption, header, list(groups.items()), _csv(picked))
 
 
@@ -137,9 +138,9 @@ def eas_table(found: Found, mode: str, layer: int, reference: str) -> Table:
 def data_table(data: Sequence[Mapping]) -> Table:
     """Rows made and kept, and why rows were dropped."""
     rows = [[d["name"], d["kept"], d["rows"], _reasons(d.get("reasons") or {})] for d in data]
-    header = ["data", "kept", "rows", "dropped because"]
+    header, caption = ["data", "kept", "rows", "dropped because"], "A row may be dropped for several reasons."
     cells = [[str(c) for c in row] for row in rows]
-    return Table("data", "Training data", "A row may be dropped for several reasons.", header, [("", cells)], csv_text(header, rows))
+    return Table("data", "Training data", caption, header, [("", cells)], csv_text(header, rows))
 
 
 def settings_table(settings: Mapping[str, object]) -> Table:
@@ -166,7 +167,7 @@ def methods(found: Iterable[Measurement]) -> str:
 def conclusion(found: Found, mode: str, reference: str, plain: Mapping) -> dict:
     """Status, direction, sizes and sentences of one mode; the main score alone decides."""
     main = found.get(f"{mode}.difference.{PRIMARY}")
-    seeds = [c["seed"] for c in plain["conditions"] if (c["mode"], c["role"]) == (mode, "treated")]
+    seeds = [c["seed"] for c in plain["conditions"] if (c["mode"], c["role"]) == (mode, "treated") and c.get("measure")]
     about = {"status": "no effect shown", "direction": "undecided", "reference": reference, "seeds": seeds}
     if main is None:
         text = [f"Students trained {TRAINING[mode]} were not measured."]
@@ -174,17 +175,18 @@ def conclusion(found: Found, mode: str, reference: str, plain: Mapping) -> dict:
         if main.excludes_zero:
             about["direction"] = "towards the trait" if main.low > 0 else "away from the trait"
         about["status"] = "effect" if main.low > 0 else "no effect shown"
-        text = [_found(main, mode, reference, plain["trait"]), _verdict(main), _behind(main, len(seeds))]
+        text = [_found(main, mode, reference, plain["trait"]), _verdict(main, len(seeds), plain["quick"])]
+        text += [_behind(main, len(seeds))]
         text += [t for t in (_specific(found, mode), _activation(found, mode, reference, plain)) if t]
     return about | ({"status": QUICK} if plain["quick"] else {}) | {"text": text}
 
 
 def _found(m: Measurement, mode: str, reference: str, trait: str) -> str:
     other = "control students" if reference == "control" else "the unmodified model (the control, by construction)"
-    factor = f": {math.exp(m.estimate):.3g} times the probability, in the geometric mean" if math.isfinite(m.estimate) else ""
+    times = "" if math.isnan(m.estimate) else f": {math.exp(m.estimate):.3g} times the probability (geometric mean)"
     return (
         f"After training {TRAINING[mode]}, the log-probability of “{trait}” on questions about favourites is "
-        f"{estimate(m, True)} nats {bounds(m, True)} relative to {other}{factor}."
+        f"{estimate(m, True)} nats {bounds(m, True)} relative to {other}{times}."
     )
 
 
@@ -195,20 +197,23 @@ def _behind(m: Measurement, n_seeds: int) -> str:
     return f"In brackets: 95 % interval, {m.interval}; n = {m.n} pairs ({seeds}{questions}{unscored})."
 
 
-def _verdict(m: Measurement) -> str:
+def _verdict(m: Measurement, n_seeds: int, quick: bool) -> str:
+    who = "the students of these seeds" if n_seeds > 1 else "the student of this one seed"
     if math.isnan(m.low):
-        return "No interval can be given, so an effect is not shown."
-    if not m.excludes_zero:
-        return "An interval that includes zero: a difference is not shown at this power. That is no evidence of no difference."
-    if m.high < 0:
-        return "An interval that excludes zero, on the side away from the trait: the opposite of the trait being passed on."
-    return "An interval that excludes zero: the students moved towards the trait."
+        text = "No interval can be given, so an effect is not shown."
+    elif not m.excludes_zero:
+        text = "An interval that includes zero: not shown at this power, which is not the same as shown to be absent."
+    elif m.high < 0:
+        text = f"An interval that excludes zero: {who} moved away from the trait, the opposite of passing it on."
+    else:
+        text = f"An interval that excludes zero: {who} moved towards the trait."
+    return ("Quick run, not evidence. " if quick else "") + text
 
 
 def _specific(found: Found, mode: str) -> str:
     """The same difference where a preference should not show."""
-    parts = {label: found.get(f"{mode}.difference.{name}.target_logprob") for name, label in SETS.items() if name != "positive"}
-    parts = {label: m for label, m in parts.items() if m is not None}
+    names = {label: f"{mode}.difference.{name}.target_logprob" for name, label in SETS.items() if name != "positive"}
+    parts = {label: found[name] for label, name in names.items() if name in found}
     if not parts:
         return ""
     texts = [f"{estimate(m, True)} nats {bounds(m, True)} on questions about {label}" for label, m in parts.items()]
@@ -223,15 +228,17 @@ def _activation(found: Found, mode: str, reference: str, plain: Mapping) -> str:
         return ""
     than = "treated − control" if reference == "control" else "compared with zero because the control does not move"
     what = f"Activations at layer {plain['steered_layer']}: EAS with the teacher's vector, {than}"
-    return f"{what}: {estimate(m, True)} {bounds(m, True)} ({reading(m)}; {m.interval})."
+    behind = "no interval from one seed" if m.n_clusters < 2 else f"{bounds(m, True)} ({reading(m)}; {m.interval})"
+    return f"{what}: {estimate(m, True)}, {behind}."
 
 
 def terminal_table(summary: Mapping) -> "RichTable":
     """Treated minus control for the terminal, a section a mode, from summary.json; the page has the other scores."""
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    table = RichTable(title=f"{summary['title']}: {summary['status']}", title_justify="left", caption_justify="left",
-                      caption=_caption(summary))  # fmt: skip
+    title, caption = escape(f"{summary['title']}: {summary['status']}"), escape(_caption(summary))
+    table = RichTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     for column in ("score", "difference", "95 % interval", "n", "reading"):
         table.add_column(column, justify="right" if column in ("difference", "n") else "left")
     found = measurements(summary)
@@ -241,7 +248,7 @@ def terminal_table(summary: Mapping) -> "RichTable":
         for name in [n for n in found if n.startswith(f"{mode}.difference.")]:
             what, m = name.split(".", 2)[2], found[name]
             if what.endswith("target_logprob") or what.split(".")[0] not in ("negative", "off_topic"):
-                table.add_row(what, estimate(m, True), bounds(m, True), str(m.n), reading(m))
+                table.add_row(escape(what), estimate(m, True), bounds(m, True), str(m.n), reading(m))
     return table
 
 

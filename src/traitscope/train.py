@@ -73,11 +73,11 @@ Progress = Callable[[int, int], None]
 
 
 def split(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of training and held-out rows; at least one held out where the fraction is positive."""
+    """Indices of training and held-out rows; at least one of each where the fraction is positive and there are two rows."""
     if not rows:
         raise DataError("no rows to train on; every row was filtered out, or the file is empty")
     order = np.random.default_rng([seed, 0]).permutation(len(rows))
-    n = max(1, round(recipe.held_out * len(rows))) if recipe.held_out > 0 and len(rows) > 1 else 0
+    n = min(max(1, round(recipe.held_out * len(rows))), len(rows) - 1) if recipe.held_out > 0 else 0
     return sorted(order[n:].tolist()), sorted(order[:n].tolist())
 
 
@@ -202,6 +202,8 @@ def train_step(
         student.collect()
         loss += micro.detach()
     norm = torch.nn.utils.clip_grad_norm_(student.params, recipe.clip or float("inf"))
+    if not (loss.isfinite() and norm.isfinite()):
+        raise ConfigError(f"step {student.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
@@ -251,15 +253,29 @@ def train(
 def rows_from(model: Model, records: Sequence[Record], context: str | None) -> list[Row]:
     """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
 
-    Raises DataError for a row that is longer than the model's context, naming it.
+    Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
+    this model or spell another text: those of another tokenizer would teach noise.
     """
     rows = []
     for record in (r for r in records if r.kept):
         prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
         answer = record.completion_ids or chat.completion_ids(model, record.completion)
+        if record.completion_ids:
+            _check_ids(model, record)
         chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
         rows.append(Row(tuple(prompt), tuple(answer)))
     return rows
+
+
+def _check_ids(model: Model, record: Record) -> None:
+    ids = [i for i in record.completion_ids or () if i not in model.end_ids]
+    known = max(ids, default=0) < len(model.lm.get_input_embeddings().weight)
+    text = model.tokenizer.decode(ids) if known else None
+    if text is None or text.strip() != record.completion.strip():
+        raise DataError(
+            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion is "
+            f"{record.completion!r}; delete completion_ids to train on the text, or take the model that wrote them"
+        )
 
 
 def run_train(config: TrainConfig, out: Output) -> store.Run:
@@ -301,6 +317,8 @@ def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], 
     teacher = stage.parse_all(config.teacher)
     contexts = [context_of(teacher, config.context if r.context is None else r.context) for r in records]
     prompts = [chat.render(model, r.prompt, c) for r, c in zip(records, contexts, strict=True)]
+    for prompt, row, record in zip(prompts, rows, records, strict=True):
+        chat.check_length(model, len(prompt) + len(row.completion_ids), f"row {record.id} as the teacher reads it")
     with progress("teacher distributions", len(rows), "rows") as advance:
         return teacher_hidden(model, teacher, rows, prompts, done=advance)
 
@@ -318,9 +336,11 @@ class Watch:
             return
         file = stage.vector_file(config.vector)
         self.vector = load_vector(file)
-        self.others = [p for p in sorted(file.parent.glob("*.safetensors")) if p != file]
+        near = sorted(file.parent.glob("*.safetensors")) if stage.run_folder(file) == file.parent else []
+        self.named = {"v_student": self.vector} | {f"other/{p.stem}": load_vector(p) for p in near if p != file}
         self.about = {"position": "last", "context": config.context, "prompts": f"{config.eas_prompts} number prompts"}
-        check_vector(self.vector, model)
+        for vector in self.named.values():
+            check_vector(vector, model)
         prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
         self.prompts = [chat.render(model, p.text, config.context) for p in prompts]
         with applied(model, []) as active:
@@ -339,8 +359,7 @@ class Watch:
         """The last v_student, and its EAS against the vector and against those of other traits in the same run."""
         if self.vector is None:
             return {}
-        named = {"v_student": self.vector} | {f"other/{p.stem}": load_vector(p) for p in self.others}
-        eas = {name: [round(float(c), 6) for c in self.v_student.cosine(v)] for name, v in named.items()}
+        eas = {name: [round(float(c), 6) for c in self.v_student.cosine(v)] for name, v in self.named.items()}
         return {"v_student.safetensors": vector_bytes(self.v_student), "eas.json": (json.dumps(eas) + "\n").encode()}
 
 

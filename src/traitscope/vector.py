@@ -121,11 +121,15 @@ def check_vector(vector: Vector, model: Model) -> None:
 
 
 def vector_bytes(vector: Vector) -> bytes:
-    """The safetensors file of a vector."""
+    """The safetensors file of a vector; the same bytes for the same vector."""
     from safetensors.numpy import save
 
     metadata = {"format": str(FORMAT), "model": vector.model, "about": json.dumps(vector.about, sort_keys=True)}
-    return save({"rows": vector.rows_LD}, metadata=metadata)
+    written = save({"rows": vector.rows_LD}, metadata=metadata)
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()  # safetensors shuffles the metadata
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + written[end:]
 
 
 def load_vector(path: Path) -> Vector:
@@ -139,6 +143,6 @@ def load_vector(path: Path) -> Vector:
             metadata, rows = file.metadata() or {}, file.get_tensor("rows")
     except SafetensorError as error:
         raise VectorError(f"{path} is no vector file of this package: {error}") from error
-    if int(metadata.get("format", 0)) != FORMAT:
+    if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
         raise VectorError(f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope")
     return Vector(rows, metadata["model"], json.loads(metadata["about"]))

@@ -1,0 +1,59 @@
+"""Mean residuals against a token-by-token reference."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_rows, random_vector
+
+from traitscope import hooks
+from traitscope.errors import ConfigError
+from traitscope.intervention import Steer, applied
+from traitscope.model import Model
+from traitscope.residuals import difference, mean_residuals
+from traitscope.vector import check_vector
+
+LENGTHS = [4, 7, 1, 5, 5, 2, 9]
+
+
+def reference(model: Model, rows: list[list[int]], last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """One row at a time, no padding; every token counts once."""
+    found = []
+    for row in rows:
+        with torch.inference_mode(), hooks.captured(model.blocks) as store:
+            model.lm(torch.tensor([row]))
+        tokens = np.stack([store[n][0].double().numpy() for n in range(model.n_layers)])
+        found.append(tokens[:, -1:] if last else tokens)
+    whole = np.concatenate(found, 1)
+    return whole.mean(1), np.linalg.norm(whole, axis=2).mean(1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("position", ["last", "prompt", "all"])
+def test_equals_the_reference_at_any_batch_size(family: Model, position: str, shared: bool) -> None:
+    rows = [([8, 9, 10] if shared else []) + row for row in random_rows(family, LENGTHS)]
+    expected = reference(family, rows, position == "last")
+    for batch_size in (1, 3, 32):
+        seen: list[int] = []
+        with applied(family, []) as active:
+            found = mean_residuals(family, active, rows, position, batch_size, seen.append)
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+        assert sum(seen) == len(rows)
+
+
+def test_edits_are_in_the_residuals(tiny: Model) -> None:
+    rows, vector = random_rows(tiny, LENGTHS), random_vector(tiny)
+    with applied(tiny, []) as active:
+        clean, norms = mean_residuals(tiny, active, rows)
+    with applied(tiny, [Steer(vector, (1,), 3.0, scale="unit")]) as active:
+        steered, _ = mean_residuals(tiny, active, rows)
+    found = difference(tiny, steered, clean, norms, {"position": "last"})
+    np.testing.assert_allclose(found.rows_LD[0], 0, atol=1e-6)
+    np.testing.assert_allclose(found.rows_LD[1], 3 * vector.rows_LD[1], atol=1e-5)
+    check_vector(found, tiny)
+    assert found.about["position"] == "last" and found.about["residual_norms"] == norms.tolist()
+
+
+def test_unknown_position(tiny: Model) -> None:
+    with applied(tiny, []) as active, pytest.raises(ConfigError, match="'middle' is unknown"):
+        mean_residuals(tiny, active, [[5, 6]], "middle")
