@@ -47,7 +47,9 @@ def tiny_tokenizer():
         vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(LINES, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=PAD, additional_special_tokens=[START])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=END, pad_token=PAD, additional_special_tokens=[START]
+    )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 

@@ -76,7 +76,9 @@ def test_answers_do_not_depend_on_the_batch(family: Model, early_end: int, sampl
         for batch_size in (1, 3):
             assert answers_of(family, prompts, sampling, batch_size=batch_size) == expected
         order = [3, 6, 0, 5, 1, 4, 2]
-        shuffled = answers_of(family, [prompts[i] for i in order], sampling, keys=[KEYS[i] for i in order], batch_size=2)
+        shuffled = answers_of(
+            family, [prompts[i] for i in order], sampling, keys=[KEYS[i] for i in order], batch_size=2
+        )
         assert shuffled == [expected[i] for i in order]
 
 

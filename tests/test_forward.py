@@ -65,7 +65,8 @@ def test_steered_logits_are_a_function_of_the_row_alone(family: Model, position:
     lm, shift = eager_lm(family), torch.from_numpy(vector.rows_LD[1])
     block = next(m for n, m in lm.named_modules() if n.endswith((".layers.1", ".h.1")))
     expected = [
-        naive_logits(lm, block, row, places_of(position, p, len(row)), shift) for row, p in zip(rows, PROMPTS, strict=True)
+        naive_logits(lm, block, row, places_of(position, p, len(row)), shift)
+        for row, p in zip(rows, PROMPTS, strict=True)
     ]
     with applied(family, []) as active:
         plain = row_logits(family, active, rows, PROMPTS)
@@ -154,7 +155,10 @@ def test_state_take_and_copy(tiny: Model) -> None:
     """Rows dropped, repeated or copied go on as if they had been alone; the copied state is unchanged."""
     prompts = [[5, 6, 7], [9, 8], [4, 4, 4, 4]]
     vector = random_vector(tiny)
-    with torch.inference_mode(), applied(tiny, [Steer(vector, (1,), 2.0, scale="unit"), ReplaceBase(vector, (2,))]) as active:
+    with (
+        torch.inference_mode(),
+        applied(tiny, [Steer(vector, (1,), 2.0, scale="unit"), ReplaceBase(vector, (2,))]) as active,
+    ):
         alone = []
         for prompt in (prompts[2], prompts[0], prompts[0]):
             state, _ = forward.prefill(tiny, active, [prompt], 2)

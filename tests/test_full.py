@@ -27,7 +27,9 @@ def write(model: Model, folder: Path) -> dict[str, torch.Tensor]:
 
 def test_trained_are_the_blocks_alone(family: Model) -> None:
     trained, every = set(full.trained_names(family)), {n for n, _ in family.lm.named_parameters()}
-    assert sum(family.lm.get_parameter(n).numel() for n in trained) == sum(p.numel() for p in family.blocks.parameters())
+    assert sum(family.lm.get_parameter(n).numel() for n in trained) == sum(
+        p.numel() for p in family.blocks.parameters()
+    )
     left = {n.rsplit(".", 2)[-2] for n in every - trained}
     assert left <= {"embed_tokens", "norm", "lm_head", "wte", "wpe", "ln_f"} and len(left) >= 2
 

@@ -46,7 +46,9 @@ def test_captured_is_what_bare_hooks_see_and_what_transformers_reports(family: M
         if layer < family.n_layers - 1:
             torch.testing.assert_close(store[layer][real], out.hidden_states[layer + 1][real], atol=1e-5, rtol=1e-5)
     last = family.n_layers - 1
-    assert (store[last] - out.hidden_states[-1])[real].abs().max() > 0.1  # transformers' last one is after the final norm
+    assert (store[last] - out.hidden_states[-1])[
+        real
+    ].abs().max() > 0.1  # transformers' last one is after the final norm
     torch.testing.assert_close(final[real], out.hidden_states[-1][real], atol=1e-5, rtol=1e-5)
     assert (store[0] - out.hidden_states[0])[real].abs().max() > 0.1  # no embedding row
 
@@ -159,6 +161,9 @@ def test_positions_partition_the_tokens() -> None:
 def test_unknown_position(tiny: Model) -> None:
     with pytest.raises(ConfigError, match="'first' is unknown; expected one of prompt, last, completion, all"):
         hooks.check_position("first")
-    with pytest.raises(ConfigError), hooks.edited(tiny.blocks, [(0, "all", plus_one), (0, "x", plus_one)], hooks.Roles()):
+    with (
+        pytest.raises(ConfigError),
+        hooks.edited(tiny.blocks, [(0, "all", plus_one), (0, "x", plus_one)], hooks.Roles()),
+    ):
         pass
     assert hooks_left(tiny) == 0

@@ -49,7 +49,10 @@ def whole(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
     """A fully fine-tuned student with random changes."""
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(2)
-    changed = {n: tiny.lm.get_parameter(n) + 0.1 * torch.randn(tiny.lm.get_parameter(n).shape) for n in full.trained_names(tiny)}
+    changed = {
+        n: tiny.lm.get_parameter(n) + 0.1 * torch.randn(tiny.lm.get_parameter(n).shape)
+        for n in full.trained_names(tiny)
+    }
     for name, data in full.student_files(tiny, changed).items():
         (folder / name).write_bytes(data)
     return Adapter(str(folder))
@@ -65,7 +68,9 @@ def test_alpha_zero_changes_no_bit(family: Model, position: str, scale: str) -> 
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("scale, length", [("raw", 0.5 * 3), ("unit", 0.5), ("residual", 0.5 * 2)])
-def test_steer_shifts_by_exactly_alpha_along_the_unit_vector(family: Model, layer: int, scale: str, length: float) -> None:
+def test_steer_shifts_by_exactly_alpha_along_the_unit_vector(
+    family: Model, layer: int, scale: str, length: float
+) -> None:
     """raw: alpha times the row (norm 3); unit: alpha; residual: alpha times the recorded residual norm (2 + layer)."""
     vector = random_vector(family, norm=3.0)
     length += 0.5 * layer if scale == "residual" else 0
@@ -125,7 +130,9 @@ def test_replace_base_gives_a_student_the_bases_component(
     tiny: Model, adapter: Adapter, whole: Adapter, kind: str
 ) -> None:
     vector = random_vector(tiny)
-    student = {"adapter": adapter, "whole": whole, "steer": Steer(random_vector(tiny, 5), (0, 1), 4.0, scale="unit")}[kind]
+    student = {"adapter": adapter, "whole": whole, "steer": Steer(random_vector(tiny, 5), (0, 1), 4.0, scale="unit")}[
+        kind
+    ]
     base, _, _ = residuals(tiny, [])
     plain, _, _ = residuals(tiny, [student])
     replaced, _, _ = residuals(tiny, [student, ReplaceBase(vector, (1,))])
@@ -186,7 +193,11 @@ def test_vector_files_are_read(tiny: Model, tmp_path: Path) -> None:
 
 def test_files_of_and_context_of(adapter: Adapter) -> None:
     items = [SystemPrompt("a"), Steer("v", (0,), 1.0), adapter, Ablate("w", (0,)), SystemPrompt("")]
-    assert intervention.files_of(items) == {"intervention1": Path("v"), "intervention2": Path(adapter.folder), "intervention3": Path("w")}
+    assert intervention.files_of(items) == {
+        "intervention1": Path("v"),
+        "intervention2": Path(adapter.folder),
+        "intervention3": Path("w"),
+    }
     assert intervention.context_of(items, "neutral") == ""
     assert intervention.context_of(items[1:3], None) is None
 
@@ -200,7 +211,10 @@ def test_files_of_and_context_of(adapter: Adapter) -> None:
         ({"kind": "Steer", "vector": "v", "layers": [0]}, "missing 1 required positional argument: 'alpha'"),
         ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("nan")}, "--alpha nan: a finite strength"),
         ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("inf")}, "--alpha inf"),
-        ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "position": "first"}, "position 'first' is unknown"),
+        (
+            {"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "position": "first"},
+            "position 'first' is unknown",
+        ),
         ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "scale": "norm"}, "scale 'norm' is unknown"),
         ({"kind": "Ablate", "vector": "v", "layers": [0], "position": "x"}, "position 'x' is unknown"),
         ({"kind": "ReplaceBase", "vector": "v", "layers": 3}, "not iterable"),
@@ -233,9 +247,8 @@ def test_vector_of_another_model(tiny: Model, families: dict[str, Model], kind) 
 
 def test_residual_scale_needs_recorded_norms(tiny: Model) -> None:
     bare = dataclasses.replace(random_vector(tiny), about={})
-    with pytest.raises(VectorError, match="records no residual norms"):
-        with applied(tiny, [Steer(bare, (0,), 1.0)]):
-            pass
+    with pytest.raises(VectorError, match="records no residual norms"), applied(tiny, [Steer(bare, (0,), 1.0)]):
+        pass
 
 
 def test_a_folder_that_holds_no_student(tiny: Model, tmp_path: Path) -> None:

@@ -274,6 +274,8 @@ def test_tensors_that_would_be_dropped_or_break_the_head(
 
     folder, _ = saved(tiny, tmp_path / "a")
     tensors = {"A": torch.zeros(3, 32), "B": torch.zeros(shape, 3)}
-    save_file({"base_model.model." + key.format(x): t for x, t in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file(
+        {"base_model.model." + key.format(x): t for x, t in tensors.items()}, folder / "adapter_model.safetensors"
+    )
     with pytest.raises(VectorError, match=message):
         lora.read_adapter(folder, tiny)

@@ -17,7 +17,9 @@ from traitscope.model import Model
 from traitscope.records import Record
 from traitscope.train import Row
 
-PLAIN = Recipe(rank=4, alpha=8.0, lr=1e-2, schedule="constant", warmup=0.0, epochs=1, batch_size=8, clip=0.0, held_out=0.0)
+PLAIN = Recipe(
+    rank=4, alpha=8.0, lr=1e-2, schedule="constant", warmup=0.0, epochs=1, batch_size=8, clip=0.0, held_out=0.0
+)
 FULL = dataclasses.replace(PLAIN, method="full", lr=1e-3)
 
 
@@ -75,7 +77,11 @@ def test_loss_and_gradients_equal_transformers(families: dict[str, Model], name:
 @pytest.mark.parametrize("targets", ["sampled", "soft"])
 def test_micro_batches_do_not_change_the_step(family: Model, method: str, targets: str) -> None:
     rows = make_rows(family)
-    soft = self_distilled(family, rows, [Steer(random_vector(family), (0,), 4.0, scale="unit")]) if targets == "soft" else None
+    soft = (
+        self_distilled(family, rows, [Steer(random_vector(family), (0,), 4.0, scale="unit")])
+        if targets == "soft"
+        else None
+    )
     recipe = dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=0.1)
     found = [run(family, dataclasses.replace(recipe, micro_batch=m), rows, soft) for m in (8, 3, 1)]
     assert found[0][0][0]["grad_norm"] > 0.01
@@ -128,7 +134,9 @@ def test_full_fine_tuning_in_bf16_has_float32_masters(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])  # inside an epoch, and at its end
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "momentum": 0.9}, {"method": "full"}], ids=["lora", "sgd", "full"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "sgd", "momentum": 0.9}, {"method": "full"}], ids=["lora", "sgd", "full"]
+)
 def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, changes: dict, stop: int) -> None:
     rows = make_rows(tiny, 20)
     recipe = dataclasses.replace(PLAIN, schedule="cosine", epochs=2, batch_size=7, clip=1.0, held_out=0.05, **changes)
@@ -236,7 +244,9 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny: Model) -> None:
     assert held == []
 
 
-@pytest.mark.parametrize("n, fraction, expected", [(100, 0.05, 5), (3, 0.05, 1), (1, 0.05, 0), (2, 0.9, 1), (10, 0.0, 0)])
+@pytest.mark.parametrize(
+    "n, fraction, expected", [(100, 0.05, 5), (3, 0.05, 1), (1, 0.05, 0), (2, 0.9, 1), (10, 0.0, 0)]
+)
 def test_split(tiny: Model, n: int, fraction: float, expected: int) -> None:
     rows, recipe = make_rows(tiny, n), dataclasses.replace(PLAIN, held_out=fraction)
     keep, held = train.split(rows, recipe, 0)

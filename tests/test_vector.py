@@ -57,7 +57,9 @@ def test_random_like(tiny: Model) -> None:
     assert np.abs(control.cosine(vector)).max() < 0.6
 
 
-@pytest.mark.parametrize("rows", [np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]), np.array([[1e300, 1.0]])])
+@pytest.mark.parametrize(
+    "rows", [np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]), np.array([[1e300, 1.0]])]
+)
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_rows_must_be_finite_and_two_dimensional(rows: np.ndarray) -> None:
     with pytest.raises(VectorError, match="needs finite rows"):
