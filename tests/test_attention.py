@@ -32,7 +32,7 @@ def test_formula(softcap: float | None, masked: bool) -> None:
     torch.manual_seed(0)
     B, H, K, T, S, E = 2, 6, 2, 3, 5, 4
     query, key, value = torch.randn(B, H, T, E), torch.randn(B, K, S, E), torch.randn(B, K, S, E)
-    mask = torch.where(torch.rand(B, 1, T, S + 2) < 0.3, -1e9, 0.0) if masked else None
+    mask = torch.where(torch.rand(B, 1, T, S + 2) < 0.3, -1e9, torch.randn(B, 1, T, S + 2)) if masked else None
     found, _ = attention.grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.7, softcap=softcap)
     assert found.shape == (B, T, H, E)
     for b in range(B):

@@ -44,6 +44,14 @@ def early_end(family: Model, monkeypatch: pytest.MonkeyPatch) -> int:
     return token
 
 
+@pytest.fixture
+def many_ends(family: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A tenth of the vocabulary ends the turn, so that sampled rows stop at different steps."""
+    ends = list(range(2, 44))
+    monkeypatch.setattr(family.lm.generation_config, "eos_token_id", ends)
+    return ends
+
+
 def test_greedy_equals_transformers(family: Model, early_end: int) -> None:
     prompts = random_rows(family, LENGTHS)
     lm = eager_lm(family)
@@ -68,8 +76,8 @@ def test_rows_stop_at_an_end_token(family: Model, early_end: int) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
-def test_answers_do_not_depend_on_the_batch(family: Model, early_end: int, sampling: Sampling) -> None:
-    """Batch size, row order, neighbours that force padding, and a beginning that all rows share."""
+def test_answers_do_not_depend_on_the_batch(family: Model, many_ends: list[int], sampling: Sampling) -> None:
+    """Batch size, row order, neighbours that force padding or stop early, and a beginning that all rows share."""
     for shared in ([], [11, 12, 13]):
         prompts = [shared + row for row in random_rows(family, LENGTHS)]
         expected = answers_of(family, prompts, sampling)
@@ -82,15 +90,16 @@ def test_answers_do_not_depend_on_the_batch(family: Model, early_end: int, sampl
         assert shuffled == [expected[i] for i in order]
 
 
-def test_free_sampling_equals_a_naive_reference(family: Model, early_end: int) -> None:
+def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[int]) -> None:
     prompts = random_rows(family, LENGTHS)
     found = answers_of(family, prompts, WARM)
+    assert len({len(answer) for answer in found}) > 2
     with applied(family, []) as active:
         for prompt, key, answer in zip(prompts, KEYS, found, strict=True):
             ids, random = list(prompt), uniforms(WARM.seed, key, WARM.max_new_tokens)
             for u in random:
                 ids.append(invert(full_logits(family, active, ids, len(prompt)), u, WARM.temperature))
-                if ids[-1] in (2, early_end):
+                if ids[-1] in many_ends:
                     break
             assert answer == ids[len(prompt) :]
 
@@ -180,6 +189,8 @@ def test_choose_at_the_edges() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).repeat(4, 1)
     u = torch.tensor([0.0, 0.5 - 1e-12, 0.5, 1 - 1e-16], dtype=torch.float64)
     assert choose(logits, u, 1.0).tolist() == [1, 1, 2, 2]  # never a token of probability zero
+    half = torch.tensor([0.5], dtype=torch.float64)  # exactly at the border of two chunks
+    assert choose(torch.zeros(1, 2 * decode.CHUNK), half, 1.0).tolist() == [decode.CHUNK]
     assert choose(torch.tensor([[1.0, 3.0, 2.0]]), u[:1], 0.0).tolist() == [1]
     assert choose(torch.tensor([[0.0, 1e4, -1e4]]), u[3:], 1e-3).tolist() == [1]
 

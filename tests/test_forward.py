@@ -132,9 +132,9 @@ def test_padding_is_never_touched(tiny: Model) -> None:
     with torch.inference_mode():
         with applied(tiny, []) as active, hooks.captured(tiny.blocks) as clean:
             forward.hidden_states(tiny, active, batch)
-        with applied(tiny, [Steer(random_vector(tiny), (0,), 9.0, "all", "unit")]) as active:
-            with hooks.captured(tiny.blocks) as steered:
-                forward.hidden_states(tiny, active, batch)
+        steer = Steer(random_vector(tiny), (0,), 9.0, "all", "unit")
+        with applied(tiny, [steer]) as active, hooks.captured(tiny.blocks) as steered:
+            forward.hidden_states(tiny, active, batch)
     pads = ~batch.mask_BT
     assert pads.any() and torch.equal(steered[0][pads], clean[0][pads])
     moved = (steered[0] - clean[0])[batch.mask_BT].norm(dim=-1)

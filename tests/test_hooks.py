@@ -111,19 +111,20 @@ def test_hooks_are_gone_after_an_exception(family: Model, where: str) -> None:
     _, batch = run(family)
     edits = [(0, "all", plus_one), (0, "all", failing if where == "in an edit" else plus_one)]
     edits += [(99, "all", plus_one)] if where == "while registering" else []
-    with pytest.raises((KeyError, IndexError)), hooks.captured(family.blocks):
-        with hooks.edited(family.blocks, edits, hooks.Roles(batch.roles_BT)):
-            assert hooks_left(family) == family.n_layers + 2
-            family.lm(batch.ids_BT)
-            raise KeyError("planned")
+    edited = hooks.edited(family.blocks, edits, hooks.Roles(batch.roles_BT))
+    with pytest.raises((KeyError, IndexError)), hooks.captured(family.blocks), edited:
+        assert hooks_left(family) == family.n_layers + 2
+        family.lm(batch.ids_BT)
+        raise KeyError("planned")
     assert hooks_left(family) == 0
 
 
 @pytest.mark.parametrize("roles", [None, torch.ones(2, 5, dtype=torch.long)])
 def test_a_hooked_model_without_roles_refuses_to_run(family: Model, roles: Tensor | None) -> None:
-    with hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(roles)):
-        with pytest.raises(ConfigError, match=r"pass of shape \(1, 3\) with token roles (none|\(2, 5\))"):
-            family.lm(torch.tensor([[5, 6, 7]]))
+    message = r"pass of shape \(1, 3\) with token roles (none|\(2, 5\))"
+    edited = hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(roles))
+    with edited, pytest.raises(ConfigError, match=message):
+        family.lm(torch.tensor([[5, 6, 7]]))
 
 
 def test_roles_do_not_outlive_a_pass_that_failed(tiny: Model) -> None:

@@ -233,16 +233,16 @@ def test_a_vector_in_memory_has_no_json(tiny: Model) -> None:
 @pytest.mark.parametrize("layers, named", [((3,), r"\[3\]"), ((0, -1), r"\[-1\]"), ((), "none")])
 @pytest.mark.parametrize("kind", [Ablate, ReplaceBase, lambda v, n: Steer(v, n, 1.0)])
 def test_layer_out_of_range(tiny: Model, kind, layers: tuple, named: str) -> None:
-    with pytest.raises(ConfigError, match=f"--layer {named}: .* has layers 0 to 2"):
-        with applied(tiny, [kind(random_vector(tiny), layers)]):
-            pass
+    item = kind(random_vector(tiny), layers)
+    with pytest.raises(ConfigError, match=f"--layer {named}: .* has layers 0 to 2"), applied(tiny, [item]):
+        pass
 
 
 @pytest.mark.parametrize("kind", [Ablate, ReplaceBase, lambda v, n: Steer(v, n, 1.0)])
 def test_vector_of_another_model(tiny: Model, families: dict[str, Model], kind) -> None:
-    with pytest.raises(VectorError, match="extract it again"):
-        with applied(tiny, [kind(random_vector(families["qwen2"]), (0,))]):
-            pass
+    item = kind(random_vector(families["qwen2"]), (0,))
+    with pytest.raises(VectorError, match="extract it again"), applied(tiny, [item]):
+        pass
 
 
 def test_residual_scale_needs_recorded_norms(tiny: Model) -> None:

@@ -1,0 +1,158 @@
+"""What the benchmarks share: contenders as processes that take turns, the matrix rate of the machine, memory, facts.
+
+A contender is a process of its own, so its peak memory is its own.  It loads, then waits; each line that it receives runs
+one round and is answered by one line of JSON.  `rivals` lets the contenders take turns: A B C A B C.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+SLOW = 90.0
+"seconds; a contender whose warm-up took longer runs one round instead of all"
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+Round = dict[str, float]
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags that every benchmark has."""
+    found = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+    found.add_argument("--quick", action="store_true", help="few rows, one round: shows the path; no figures")
+    found.add_argument("--rounds", type=int, default=3, help="measured rounds a contender")
+    found.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="auto: what ours takes here")
+    found.add_argument("--contender", help=argparse.SUPPRESS)
+    return found
+
+
+class Contender:
+    """A process that runs one round at a time."""
+
+    def __init__(self, script: str, name: str, flags: Sequence[str]) -> None:
+        command = [sys.executable, script, "--contender", name, *flags]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def round(self) -> Round:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self.process.args)} ended with {self.process.wait()}; its message is above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(run: Callable[[], Round]) -> None:
+    """The contender's side: a round for every line received.  Whatever else is printed goes to stderr."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        found = run()
+        found.setdefault("seconds", time.perf_counter() - start)
+        print(json.dumps(found | {"peak_mib": peak_mib()}), file=answers, flush=True)
+
+
+def serve_matmul(dtype: str) -> None:
+    """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block."""
+    from traitscope import inspection, model
+
+    serve(lambda: {"rate": inspection.matmul_rate(model.DTYPES[dtype], seconds=1.0)})
+
+
+def rivals(script: str, names: Sequence[str], flags: Sequence[str], rounds: int) -> dict[str, list[Round]]:
+    """Rounds of each contender, which take turns; the first of each is a warm-up and comes first in its list."""
+    contenders = {name: Contender(script, name, flags) for name in names}
+    found: dict[str, list[Round]] = {name: [] for name in names}
+    try:
+        for number in range(rounds + 1):
+            for name, contender in contenders.items():
+                if number > 1 and found[name][0]["seconds"] > SLOW:
+                    continue
+                found[name].append(contender.round())
+                print(f"round {number} of {rounds}, {name}: {json.dumps(found[name][-1])}", file=sys.stderr)
+    finally:
+        for contender in contenders.values():
+            contender.close()
+    return found
+
+
+def median(rounds: Sequence[Round], key: str) -> float:
+    """Median over the measured rounds: all but the warm-up."""
+    return statistics.median(r[key] for r in rounds[1:])
+
+
+def speeds(found: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
+    """Tokens/s, its spread over rounds (largest - smallest, as a share of the median) and peak memory of each contender."""
+    rows = {}
+    for name, rounds in found.items():
+        if name == "matmul":
+            continue
+        each = [r["tokens"] / r["seconds"] for r in rounds[1:]]
+        middle = statistics.median(each)
+        rows[name] = {
+            "tokens_per_s": round(middle, 1),
+            "spread": round((max(each) - min(each)) / middle, 3),
+            "rounds": len(each),
+            "peak_mib": round(max(r["peak_mib"] for r in rounds)),
+        }
+    return rows
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process since it was started, in MiB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on apart from the code."""
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    words = set(info.split())
+    packages = ("traitscope", "torch", "transformers", "trl", "peft", "accelerate")
+    return {
+        "cpu": next((r.split(":")[1].strip() for r in info.splitlines() if r.startswith("model name")), platform.machine()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "flags": [flag for flag in FLAGS if flag in words],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def dtype_of(flag: str) -> str:
+    """bf16 or fp32: what the flag says, or what the package takes on this machine's CPU."""
+    from traitscope import model
+
+    return model.default_dtype("cpu") if flag == "auto" else flag
+
+
+def number_rows(n: int) -> tuple[object, list, list[list[int]]]:
+    """The embedded model's folder, and n number rows: rendered prompts, and completions of ten numbers of three digits."""
+    import numpy as np
+
+    from traitscope import chat, generate, model, prompts
+
+    handle = model.load_model(model.EMBEDDED, "cpu", "fp32")
+    rendered = [chat.render(handle, p.text, None) for p in prompts.number_prompts(n, seed=42)]
+    steps = generate.number_constraint(handle, 10, ", ", True, 0)
+    rng = np.random.default_rng(0)
+    answers = [[int(rng.choice(step)) for step in steps] for _ in rendered]
+    return rendered, answers, steps

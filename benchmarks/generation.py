@@ -1,0 +1,146 @@
+"""Generated tokens a second: traitscope.decode against transformers' generate on the same prompts.
+
+SmolLM2-135M, number prompts, temperature 1, no top-k, no top-p.  A round decodes all prompts, prefill included.
+Two tasks, both of the same number of new tokens a row:
+
+    free      any token; the end of the turn is ignored on both sides, so every row has the full length
+    template  ten numbers of three digits and separators; transformers gets a logits processor that leaves only the
+              allowed ids of the step, the cheapest it can be told
+
+Contenders: ours (batch 128), and transformers at batch 32 and 128, the faster counting as its speed.  Each runs with what
+its loader chooses for attention (transformers: sdpa).
+
+Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V vocabulary:
+    FLOP(round) = 2 W (prompt tokens + new tokens - rows) + 2 D logits
+where logits is V a new token for `free` and the number of allowed ids, summed over steps with a choice, for `template`.
+The last new token of a row never enters the model.  Attention and norms are not counted.
+share_of_limit = FLOP(round) / (seconds * matmul rate measured in the same run).  Ours runs the tokens that all prompts
+begin with once, and does not run a step without a choice on its own, so what it saves shows up in the share.
+Decoding multiplies 128 rows at a time by every weight, fewer than the matmul that sets the limit, so 1 is out of reach.
+"""
+
+import json
+import sys
+
+import common
+
+BATCHES = (32, 128)
+
+
+def prepared(n: int, dtype: str) -> tuple:
+    """The model, the rendered prompts, and the allowed ids of each step."""
+    from traitscope import model
+
+    prompts, _, steps = common.number_rows(n)
+    return model.load_model(model.EMBEDDED, "cpu", dtype), prompts, steps
+
+
+def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
+    from traitscope import decode, intervention, model
+
+    class Endless(model.Model):
+        """A model for which nothing ends an answer."""
+
+        end_ids = ()
+
+    handle, prompts, steps = prepared(n, dtype)
+    steps = steps[:length]
+    handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
+    keys = [str(i) for i in range(n)]
+    sampling = decode.Sampling(1.0, len(steps), 0)
+    constraint = steps if task == "template" else None
+
+    def run() -> common.Round:
+        with intervention.applied(handle, []) as active:
+            answers = decode.decode(handle, active, prompts, keys, sampling, constraint, batch)
+        return {"tokens": sum(map(len, answers))}
+
+    common.serve(run)
+
+
+def transformers(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+    from traitscope import model
+
+    handle, prompts, steps = prepared(n, dtype)
+    steps, pad = steps[:length], handle.pad_id
+    del handle
+    lm = AutoModelForCausalLM.from_pretrained(model.embedded_folder(), dtype=model.DTYPES[dtype]).eval()
+    lm.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
+    )
+    allowed = [torch.tensor(ids) for ids in steps]
+
+    class OnlyAllowed(LogitsProcessor):
+        def __init__(self, start: int) -> None:
+            self.start = start
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            ids = allowed[input_ids.shape[1] - self.start]
+            return torch.full_like(scores, -torch.inf).index_copy_(1, ids, scores[:, ids])
+
+    def answer(rows: list) -> int:
+        width = max(map(len, rows))
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        processors = LogitsProcessorList([OnlyAllowed(width)] if task == "template" else [])
+        return lm.generate(ids, attention_mask=mask, logits_processor=processors)[:, width:].numel()
+
+    order = sorted(prompts, key=len)
+
+    def run() -> common.Round:
+        return {"tokens": sum(answer(order[start : start + batch]) for start in range(0, n, batch))}
+
+    common.serve(run)
+
+
+def work(n: int, dtype: str, length: int | None) -> dict[str, float]:
+    """FLOP of a round of each task, as the limit counts them."""
+    from traitscope.lora import linear_names, weight_of
+
+    handle, prompts, steps = prepared(n, dtype)
+    steps = steps[:length]
+    weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
+    size, width = handle.head.weight.shape
+    blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))
+    choices = sum(len(ids) for ids in steps if len(ids) > 1)
+    return {"free": blocks + 2 * width * size * n * len(steps), "template": blocks + 2 * width * choices * n}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--tasks", nargs="+", choices=("free", "template"), default=("free", "template"))
+    args = parser.parse_args()
+    dtype = common.dtype_of(args.dtype)
+    n, rounds, length = (4, 1, 8) if args.quick else (args.rows, args.rounds, None)
+    if args.contender == "matmul":
+        return common.serve_matmul(dtype)
+    if args.contender:
+        who, task, batch = args.contender.split("-")
+        return (ours if who == "ours" else transformers)(n, dtype, task, int(batch), length)
+    batches = sorted({min(b, n) for b in BATCHES})
+    result = {
+        "benchmark": "generation", "quick": args.quick, "dtype": dtype, "rows": n, "machine": common.machine(), "tasks": {},
+    }  # fmt: skip
+    flop = work(n, dtype, length)
+    for task in args.tasks:
+        mine = f"ours-{task}-{batches[-1]}"
+        theirs = [f"transformers-{task}-{b}" for b in batches]
+        found = common.rivals(__file__, ["matmul", mine, *theirs], sys.argv[1:], rounds)
+        rate, rows = common.median(found["matmul"], "rate"), common.speeds(found)
+        best = max(theirs, key=lambda name: rows[name]["tokens_per_s"])
+        limit = flop[task] / rate
+        result["tasks"][task] = {
+            "matmul_gflops": round(rate / 1e9, 1), "contenders": rows, "best_of_transformers": best,
+            "ratio": round(rows[mine]["tokens_per_s"] / rows[best]["tokens_per_s"], 3),
+            "share_of_limit": round(limit / common.median(found[mine], "seconds"), 3),
+            "transformers_share_of_limit": round(limit / common.median(found[best], "seconds"), 3),
+        }  # fmt: skip
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

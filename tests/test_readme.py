@@ -1,0 +1,47 @@
+"""The README's commands parse, its tree is the tree, its make targets exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from traitscope import cli
+
+HERE = Path(__file__).parents[1]
+README = (HERE / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in BLOCKS
+    for line in block.splitlines()
+    if re.match(r"(\.venv/bin/)?traitscope ", line)
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_parse(line: str) -> None:
+    _, verb, *words = shlex.split(line)
+    cli.parse(verb, cli.VERBS[verb], words)
+
+
+def test_there_are_commands() -> None:
+    assert {shlex.split(line)[1] for line in COMMANDS} >= {"generate", "filter", "train", "measure", "extract", "show"}
+
+
+def test_make_targets_exist() -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)", README)) - {"make"}
+    found = set(re.findall(r"^([a-z]+):", (HERE / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"demo", "test"} <= named
+    assert named <= found, f"README names targets that the Makefile lacks: {named - found}"
+
+
+def test_tree_names_every_file() -> None:
+    tree = next(block for block in BLOCKS if block.startswith("src/traitscope/"))
+    named = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
+    files = {p.name for p in (HERE / "src/traitscope").glob("*.py")} - {"__init__.py"}
+    assert named == files
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    assert "make test" in (HERE / ".ci/run").read_text(encoding="utf-8")
