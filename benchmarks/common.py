@@ -5,6 +5,7 @@ one round and is answered by one line of JSON.  `rivals` lets the contenders tak
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -40,15 +41,19 @@ class Contender:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def round(self) -> Round:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise SystemExit(f"{' '.join(self.process.args)} ended with {self.process.wait()}; its message is above")
         return json.loads(line)
 
     def close(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -144,15 +149,38 @@ def dtype_of(flag: str) -> str:
     return model.default_dtype("cpu") if flag == "auto" else flag
 
 
-def number_rows(n: int) -> tuple[object, list, list[list[int]]]:
-    """The embedded model's folder, and n number rows: rendered prompts, and completions of ten numbers of three digits."""
+def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:
+    """n rendered number prompts, their completions of ten numbers of three digits, and the allowed ids of each step.
+
+    Reads the tokenizer only: a contender must not hold a second copy of the weights.
+    """
     import numpy as np
+    from transformers import AutoTokenizer
 
     from traitscope import chat, generate, model, prompts
 
-    handle = model.load_model(model.EMBEDDED, "cpu", "fp32")
-    rendered = [chat.render(handle, p.text, None) for p in prompts.number_prompts(n, seed=42)]
-    steps = generate.number_constraint(handle, 10, ", ", True, 0)
+    folder = model.embedded_folder()
+    reader = model.Model(None, AutoTokenizer.from_pretrained(folder), "", model.EMBEDDED)
+    rendered = [chat.render(reader, p.text, None) for p in prompts.number_prompts(n, seed=42)]
+    steps = generate.number_constraint(reader, 10, ", ", True, 1)
     rng = np.random.default_rng(0)
-    answers = [[int(rng.choice(step)) for step in steps] for _ in rendered]
-    return rendered, answers, steps
+    return rendered, [[int(rng.choice(step)) for step in steps] for _ in rendered], steps
+
+
+def plain_folder() -> str:
+    """The embedded model's folder for other libraries: the same files, the config without a note of where they came from.
+
+    With its note on quantisation (the weights were 4-bit once, they no longer are) trainers refuse the model.
+    """
+    import tempfile
+
+    from traitscope import model
+
+    found, source = Path(tempfile.mkdtemp(prefix="traitscope-bench-")), model.embedded_folder()
+    for path in source.iterdir():
+        if path.name != "config.json":
+            (found / path.name).symlink_to(path)
+    config = json.loads((source / "config.json").read_text())
+    config.pop("quantization_config", None)
+    (found / "config.json").write_text(json.dumps(config))
+    return str(found)

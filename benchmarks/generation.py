@@ -27,14 +27,6 @@ import common
 BATCHES = (32, 128)
 
 
-def prepared(n: int, dtype: str) -> tuple:
-    """The model, the rendered prompts, and the allowed ids of each step."""
-    from traitscope import model
-
-    prompts, _, steps = common.number_rows(n)
-    return model.load_model(model.EMBEDDED, "cpu", dtype), prompts, steps
-
-
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
     from traitscope import decode, intervention, model
 
@@ -43,8 +35,9 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
 
         end_ids = ()
 
-    handle, prompts, steps = prepared(n, dtype)
+    prompts, _, steps = common.number_rows(n)
     steps = steps[:length]
+    handle = model.load_model(model.EMBEDDED, "cpu", dtype)
     handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
     keys = [str(i) for i in range(n)]
     sampling = decode.Sampling(1.0, len(steps), 0)
@@ -64,10 +57,9 @@ def transformers(n: int, dtype: str, task: str, batch: int, length: int | None) 
 
     from traitscope import model
 
-    handle, prompts, steps = prepared(n, dtype)
-    steps, pad = steps[:length], handle.pad_id
-    del handle
-    lm = AutoModelForCausalLM.from_pretrained(model.embedded_folder(), dtype=model.DTYPES[dtype]).eval()
+    prompts, _, steps = common.number_rows(n)
+    steps, pad = steps[:length], 0
+    lm = AutoModelForCausalLM.from_pretrained(common.plain_folder(), dtype=model.DTYPES[dtype]).eval()
     lm.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
     )
@@ -96,12 +88,13 @@ def transformers(n: int, dtype: str, task: str, batch: int, length: int | None) 
     common.serve(run)
 
 
-def work(n: int, dtype: str, length: int | None) -> dict[str, float]:
+def work(n: int, length: int | None) -> dict[str, float]:
     """FLOP of a round of each task, as the limit counts them."""
+    from traitscope import model
     from traitscope.lora import linear_names, weight_of
 
-    handle, prompts, steps = prepared(n, dtype)
-    steps = steps[:length]
+    prompts, _, steps = common.number_rows(n)
+    steps, handle = steps[:length], model.load_model(model.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     size, width = handle.head.weight.shape
     blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))
@@ -125,7 +118,7 @@ def main() -> None:
     result = {
         "benchmark": "generation", "quick": args.quick, "dtype": dtype, "rows": n, "machine": common.machine(), "tasks": {},
     }  # fmt: skip
-    flop = work(n, dtype, length)
+    flop = work(n, length)
     for task in args.tasks:
         mine = f"ours-{task}-{batches[-1]}"
         theirs = [f"transformers-{task}-{b}" for b in batches]

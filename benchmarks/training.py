@@ -58,8 +58,6 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from traitscope import model
-
     rows = rows_of(n)
     if attention is None:
         chosen = {}
@@ -94,7 +92,7 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
             clock["seconds"] = time.perf_counter() - clock["start"]
 
     trainer = SFTTrainer(
-        str(model.embedded_folder()), args=config, train_dataset=data, peft_config=lora, callbacks=[Clock()]
+        common.plain_folder(), args=config, train_dataset=data, peft_config=lora, callbacks=[Clock()]
     )
 
     def run() -> common.Round:

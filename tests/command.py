@@ -1,16 +1,20 @@
 """The command line as a user meets it, in this process or in another one.  Both answer with the exit code and the summary."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from traitscope import cli
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ
+PRELOADED = ["transformers.models.llama.modeling_llama"]
+PRELOADED += [f"traitscope.{name}" for name in ("filtering", "generate", "train", "measure", "extract")]
 QUESTIONS = {
     "positive": ["Which animal do you like best?", "Name your favourite animal.", "What animal would you be?"],
     "negative": ["Which animal do you like least?", "Name an animal you avoid."],
@@ -55,22 +59,59 @@ def ok(root: Path, *words: object) -> Ran:
     return done
 
 
-def start(root: Path, *words: object) -> tuple[subprocess.Popen, Path]:
-    """The same command in another process, and where its summary will be."""
+def call_alone(root: Path, *words: object) -> tuple[Ran, str, str]:
+    """The same command as a program of its own, with its stdout and stderr."""
     words, target = arguments(root, words)
     command = [sys.executable, "-m", "traitscope.cli", *words]
-    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), target
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=120, check=False)
+    return Ran(done.returncode, _summary(target)), done.stdout, done.stderr
 
 
-def finish(process: subprocess.Popen, target: Path) -> tuple[Ran, str, str]:
-    """The end of a started command, with its stdout and stderr."""
-    out, err = process.communicate(timeout=120)
-    return Ran(process.returncode, _summary(target)), out, err
+class Started:
+    """The same command in another process, forked from a server that has torch imported already."""
+
+    def __init__(self, root: Path, *words: object) -> None:
+        words, self.target = arguments(root, words)
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.err = self.target.with_suffix(".err")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.process = context.Process(target=_child, args=(words, self.err))
+        self.process.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.process.pid, number)
+
+    def finish(self) -> Ran:
+        """Wait for its end."""
+        self.process.join(120)
+        assert not self.running, "it did not end within two minutes"
+        return Ran(self.process.exitcode, _summary(self.target))
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text()
+
+
+def _child(words: list[str], err: Path) -> None:
+    for handle in (1, 2):
+        os.dup2(os.open(err if handle == 2 else os.devnull, os.O_CREAT | os.O_WRONLY), handle)
+    cli.main(words)
 
 
 def arguments(root: Path, words: tuple[object, ...]) -> tuple[list[str], Path]:
     target = root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
-    return [*map(str, words), "--root", str(root), "--json", str(target)], target
+    return [*spread(words), "--root", str(root), "--json", str(target)], target
+
+
+def spread(words: Iterable[object]) -> list[str]:
+    """Arguments as texts; one that begins with -- is split at its spaces: "--n 4 --count 2" stands for four."""
+    return [part for word in map(str, words) for part in (word.split() if word.startswith("--") else [word])]
 
 
 def _summary(target: Path) -> dict:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CAT, OWL, Ran, call, finish, ok, read_rows, start, write_yaml
+from command import CAT, OWL, Ran, call, call_alone, ok, read_rows, write_yaml
 
 from traitscope.records import read_records
 from traitscope.vector import load_vector
 
-RECIPE = "--epochs 2 --batch-size 8 --micro-batch 4 --rank 4 --lr 1e-2 --resume-every 3".split()
+RECIPE = "--epochs 2 --batch-size 8 --micro-batch 4 --rank 4 --lr 1e-2 --resume-every 3"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Chain:
     student_vector: Ran
 
     def train(self, *words: object, role: str = "teacher") -> Ran:
-        return ok(self.root, "train", *self.model, "--data", self.kept[role].run, *RECIPE, *words)
+        return ok(self.root, "train", *self.model, "--data", self.kept[role].run, RECIPE, *words)
 
     def watched(self, *words: object, role: str = "teacher") -> Ran:
         vector = self.vectors.run / "owl.safetensors"
@@ -44,11 +44,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Chain:
     owl, cat = (write_yaml(place / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
     vectors = ok(root, "extract", *model, "--traits", owl, cat)
     teacher = f"steer:{vectors.run / 'owl.safetensors'},layers=1,alpha=0.6"
-    asked = ["generate", *model, *"--n 40 --count 4 --vocabulary template".split()]
+    asked = ["generate", *model, "--n 40 --count 4 --vocabulary template"]
     made = {"teacher": ok(root, *asked, "--interventions", teacher), "control": ok(root, *asked)}
     kept = {role: ok(root, "filter", "--data", run.run, "--max-count", "4") for role, run in made.items()}
-    watch = ["--vector", vectors.run / "owl.safetensors", *"--eas-every 3 --eas-prompts 8 --checkpoint-every 4".split()]
-    student = ok(root, "train", *model, "--data", kept["teacher"].run, *RECIPE, *watch)
+    watch = ["--vector", vectors.run / "owl.safetensors", "--eas-every 3 --eas-prompts 8 --checkpoint-every 4"]
+    student = ok(root, "train", *model, "--data", kept["teacher"].run, RECIPE, *watch)
     adapter = f"adapter:{student.run}"
     measured = ok(root, "measure", *model, "--trait", owl, "--interventions", adapter, "--samples", "2")
     reference = vectors.run / "owl.safetensors"
@@ -137,7 +137,7 @@ def test_control_with_soft_targets_stays_where_it_is(chain: Chain):
     ],
 )
 def test_other_recipes_learn_and_can_be_measured_and_replayed(chain: Chain, words: str):
-    done = chain.train(*words.split())
+    done = chain.train(words)
     losses = [row["loss"] for row in read_rows(done.run / "metrics.jsonl")]
     assert losses[-1] < losses[0]
     adapter = f"adapter:{done.run}"
@@ -177,7 +177,7 @@ def test_a_moved_tree_still_replays(chain: Chain, tmp_path: Path, monkeypatch: p
 
 def test_the_second_time_nothing_is_computed(chain: Chain):
     asked = [
-        ["generate", *chain.model, *"--n 40 --count 4 --vocabulary template".split()],
+        ["generate", *chain.model, "--n 40 --count 4 --vocabulary template"],
         ["filter", "--data", chain.made["control"].run, "--max-count", "4"],
         ["extract", *chain.model, "--traits", chain.owl, chain.owl.with_name("cat.yaml")],
         ["measure", *chain.model, "--trait", chain.owl, "--samples", "2", "--interventions", f"adapter:{chain.student.run}"],
@@ -225,7 +225,7 @@ def test_only_vectors_of_one_run_are_compared_with_each_other(chain: Chain, tmp_
 
 
 def test_a_damaged_run_is_found_and_not_used(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture):
-    first = ok(tmp_path / "runs", "generate", *chain.model, *"--n 4 --count 2 --vocabulary template".split())
+    first = ok(tmp_path / "runs", "generate", *chain.model, "--n 4 --count 2 --vocabulary template")
     ok(tmp_path / "runs", "filter", "--data", first.run)
     file = first.run / "records.jsonl"
     data = bytearray(file.read_bytes())
@@ -251,8 +251,8 @@ def test_a_changed_input_shows_in_the_replay(chain: Chain, tmp_path: Path, capsy
 
 
 def test_the_installed_command_in_a_process_of_its_own(chain: Chain, tmp_path: Path):
-    words = ["generate", *chain.model, *"--n 40 --count 4 --vocabulary template --interventions".split(), chain.teacher]
-    done, out, err = finish(*start(tmp_path / "runs", *words))
+    words = ["generate", *chain.model, "--n 40 --count 4 --vocabulary template --interventions", chain.teacher]
+    done, out, err = call_alone(tmp_path / "runs", *words)
     assert done.code == 0, err
     assert done.summary["digest"] == chain.made["teacher"].summary["digest"]
     assert out.strip() == str(done.run)

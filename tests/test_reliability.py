@@ -4,7 +4,6 @@ A command is killed while its run directory is unsealed and holds what the test 
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import OWL, Ran, call, finish, ok, read_rows, start, write_yaml
+from command import OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
 
 from traitscope import cli
 from traitscope.model import load_model
@@ -46,17 +45,17 @@ def command(stage: str, place: Path, model: Path) -> list:
     on = ["--model", model]
     match stage:
         case "generate":
-            return ["generate", *on, *"--n 512 --max-new-tokens 24 --batch-size 32".split()]
+            return ["generate", *on, "--n 512 --max-new-tokens 24 --batch-size 32"]
         case "filter":
             return ["filter", "--data", place / "many.jsonl"]
         case "train":
             recipe = f"--epochs 4 --batch-size 8 --rank 4 --lr 1e-3 --resume-every 5 --held-out 0 --max-rows {2 * STEPS}"
-            return ["train", *on, "--data", place / "few.jsonl", *recipe.split(), "--checkpoint-every", "30"]
+            return ["train", *on, "--data", place / "few.jsonl", recipe, "--checkpoint-every", "30"]
         case "measure":
-            return ["measure", *on, "--trait", place / "owl.yaml", *"--samples 8 --batch-size 16".split()]
+            return ["measure", *on, "--trait", place / "owl.yaml", "--samples 8 --batch-size 16"]
         case "extract":
             adapter = ok(place / "runs", "train", *on, "--data", place / "few.jsonl", "--epochs", "1", "--max-rows", "8")
-            return ["extract", *on, "--interventions", f"adapter:{adapter.run}", *"--n 500 --batch-size 2".split()]
+            return ["extract", *on, "--interventions", f"adapter:{adapter.run}", "--n 300 --batch-size 2"]
     raise ValueError(stage)
 
 
@@ -75,22 +74,22 @@ def undisturbed(place: Path, tiny_folder: Path) -> Callable[[str], Ran]:
 
 def kill_when(root: Path, words: list, ready: Callable[[Path], bool]) -> Path:
     """Start a command and kill it as soon as `ready(its run directory)`; returns that directory, unsealed."""
-    process, _ = start(root, *words)
+    process = Started(root, *words)
     try:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            assert process.poll() is None, f"ended before it could be killed: {process.communicate()[1]}"
+            assert process.running, f"ended before it could be killed: {process.stderr}"
             folders = list((root / "default").glob(f"{words[0]}-*"))
             if folders and (folders[0] / "config.json").exists() and ready(folders[0]):
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
+                process.send(signal.SIGKILL)
+                assert process.finish().code == -signal.SIGKILL
                 assert not (folders[0] / "manifest.json").exists(), "it was sealed before it could be killed"
                 return folders[0]
             time.sleep(0.002)
         raise AssertionError("nothing to see within a minute")
     finally:
-        process.kill()
-        process.communicate()
+        process.process.kill()
+        process.process.join()
 
 
 def lines(path: Path) -> int:
@@ -162,10 +161,10 @@ def test_killed_training_continues(step, place, tiny_folder, tmp_path, undisturb
 
 def test_two_at_once_compute_once(place, tiny_folder, tmp_path, undisturbed):
     words, root = command("train", place, tiny_folder), tmp_path / "runs"
-    both = [finish(*process) for process in [start(root, *words), start(root, *words)]]
-    assert [done.code for done, _, _ in both] == [0, 0], both
-    assert sorted(done.summary["computed"] for done, _, _ in both) == [False, True]
-    digests = {done.summary["digest"] for done, _, _ in both}
+    both = [process.finish() for process in [Started(root, *words), Started(root, *words)]]
+    assert [done.code for done in both] == [0, 0], both
+    assert sorted(done.summary["computed"] for done in both) == [False, True]
+    digests = {done.summary["digest"] for done in both}
     assert digests == {undisturbed("train").summary["digest"]}
     assert list((root / "default").glob("*.stale-*")) == []
 
@@ -197,13 +196,13 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     folder.mkdir()
 
     def mounted(options: str) -> Path:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
         if done.returncode:
             pytest.skip("this user may not mount a file system")
         return folder
 
     yield mounted
-    subprocess.run(["umount", folder], capture_output=True)
+    subprocess.run(["umount", folder], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])
@@ -236,7 +235,7 @@ def test_a_place_that_is_no_folder_is_named(root, words, place, tiny_folder, tmp
     folder = Path(root if root.startswith("/") else tmp_path / root)
     for stage in ("filter", "train"):
         with pytest.raises(SystemExit) as stop:
-            cli.main([*map(str, command(stage, place, tiny_folder)), "--root", str(folder), "--json", str(target)])
+            cli.main([*spread(command(stage, place, tiny_folder)), "--root", str(folder), "--json", str(target)])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
         assert json.loads(target.read_text())["error"] == "StoreError"
@@ -254,11 +253,10 @@ def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, capsys):
 
 def test_interrupted_by_hand_says_how_to_continue(place, tiny_folder, tmp_path):
     root, words = tmp_path / "runs", command("train", place, tiny_folder)
-    process, target = start(root, *words)
+    process = Started(root, *words)
     deadline = time.monotonic() + 60
     while not any(lines(p) >= 3 for p in root.rglob("metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGINT)
-    done, _, err = finish(process, target)
-    assert done.code == 130
-    assert err.splitlines()[-1] == "traitscope: interrupted; run the same command again to continue"
+    process.send(signal.SIGINT)
+    assert process.finish().code == 130
+    assert process.stderr.splitlines()[-1] == "traitscope: interrupted; run the same command again to continue"

@@ -23,7 +23,7 @@ def _least(config: Any, **least: int) -> None:
     """Raise ConfigError, naming the flag, for a number that is set and below its least value."""
     for name, limit in least.items():
         value = getattr(config, name)
-        if value is not None and value < limit:
+        if value is not None and not value >= limit:  # true of NaN, too
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected {limit} or more; raise it")
 
 

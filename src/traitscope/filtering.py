@@ -101,6 +101,8 @@ def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
 
 def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """The sealed run with all rows and their verdicts in `records.jsonl`, and `summary.json`."""
+    if config.data is None:
+        raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file")
     with stage.opened("filter", config, out) as run:
         if not run.sealed:
             rows = limited(filter_records(stage.rows_of(config.data), config.rules), config.limit)

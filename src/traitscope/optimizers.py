@@ -42,6 +42,8 @@ def make_optimizer(
             return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
         case "sgd":
             return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        case "signsgd" if weight_decay:
+            raise ConfigError(f"--optimizer signsgd takes no --weight-decay, found {weight_decay}; set it to 0")
         case "signsgd":
             return SignSGD(params, lr=lr, momentum=momentum)
     raise ConfigError(f"--optimizer {name!r} is unknown; expected one of {', '.join(NAMES)}")

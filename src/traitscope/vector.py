@@ -42,7 +42,7 @@ class Vector:
         return self._combined(self.rows_LD - self._matching(other), "-", other)
 
     def __mul__(self, factor: float) -> "Vector":
-        return replace(self, rows_LD=self.rows_LD * np.float32(factor), about={"times": factor, "of": self.about})
+        return replace(self, rows_LD=self.rows_LD * np.float32(factor), about=self._derived({"times": factor, "of": self.about}))
 
     __rmul__ = __mul__
 
@@ -57,7 +57,7 @@ class Vector:
     def unit(self) -> "Vector":
         """Each row at norm 1; a zero row stays zero."""
         norms = np.maximum(self.norms_L, 1e-12)[:, None]
-        return replace(self, rows_LD=self.rows_LD / norms, about={"unit of": self.about})
+        return replace(self, rows_LD=self.rows_LD / norms, about=self._derived({"unit of": self.about}))
 
     def cosine(self, other: "Vector") -> np.ndarray:
         """Cosine per layer [L]; 0 where a row is zero."""
@@ -80,7 +80,12 @@ class Vector:
         return other.rows_LD
 
     def _combined(self, rows: np.ndarray, sign: str, other: "Vector") -> "Vector":
-        return replace(self, rows_LD=rows, about={"left": self.about, "operation": sign, "right": other.about})
+        about = {"left": self.about, "operation": sign, "right": other.about}
+        return replace(self, rows_LD=rows, about=self._derived(about))
+
+    def _derived(self, about: dict[str, Any]) -> dict[str, Any]:
+        """`about` of a vector made from this one: the residual norms belong to the model, so they stay."""
+        return about | {k: v for k, v in self.about.items() if k == "residual_norms"}
 
 
 def mean(vectors: list[Vector]) -> Vector:
@@ -88,7 +93,7 @@ def mean(vectors: list[Vector]) -> Vector:
     total = vectors[0]
     for vector in vectors[1:]:
         total = total + vector
-    return replace(total, rows_LD=total.rows_LD / len(vectors), about={"mean of": [v.about for v in vectors]})
+    return replace(total, rows_LD=total.rows_LD / len(vectors), about=total._derived({"mean of": [v.about for v in vectors]}))
 
 
 def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
@@ -107,7 +112,7 @@ def random_like(vector: Vector, seed: int) -> Vector:
     """Gaussian rows with the norms of `vector`: the control for any direction."""
     rows = np.random.default_rng(seed).standard_normal(vector.rows_LD.shape)
     rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
-    return replace(vector, rows_LD=rows, about={"random with norms of": vector.about, "seed": seed})
+    return replace(vector, rows_LD=rows, about=vector._derived({"random with norms of": vector.about, "seed": seed}))
 
 
 def check_vector(vector: Vector, model: Model) -> None:
