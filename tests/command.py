@@ -63,7 +63,7 @@ def call_alone(root: Path, *words: object) -> tuple[Ran, str, str]:
     """The same command as a program of its own, with its stdout and stderr."""
     words, target = arguments(root, words)
     command = [sys.executable, "-m", "traitscope.cli", *words]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300, check=False)
     return Ran(done.returncode, _summary(target)), done.stdout, done.stderr
 
 
@@ -89,8 +89,8 @@ class Started:
 
     def finish(self) -> Ran:
         """Wait for its end."""
-        self.process.join(120)
-        assert not self.running, "it did not end within two minutes"
+        self.process.join(300)
+        assert not self.running, "it did not end within five minutes"
         return Ran(self.process.exitcode, _summary(self.target))
 
     @property

@@ -71,10 +71,10 @@ class Plan:
         return TOKENS + 4 * self.numbers
 
 
-SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
-SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
-QUICK = Plan(1, 8, 8, 10, SAMPLED, SOFT, OTHERS[:2])
-STANDARD = Plan(3, 64, 32, 20, SAMPLED, SOFT, OTHERS)
+SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = replace(SAMPLED, targets="soft", epochs=2)
+QUICK = Plan(1, 9, 9, 10, SAMPLED, SOFT, OTHERS[:2])
+STANDARD = Plan(4, 24, 12, 30, SAMPLED, SOFT, OTHERS)
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,10 @@ def _student(job: Job, key: tuple[str, str, int], data: dict, vectors: Path, tea
         max_rows=rows,
         vector=vectors / f"{job.config.trait}.safetensors",
         eas_every=4,
+        eas_prompts=12,
     )
     measured = partial(_with_student, _measure_config(job, ()))
-    weight = 2.5 * recipe.epochs * rows * job.plan.row_tokens + 6000
+    weight = (3.5 if soft else 2.5) * recipe.epochs * rows * job.plan.row_tokens + 6000
     return Task(f"{mode} {role}, seed {seed}", (("train", asked), ("measure", measured)), weight)
 
 

@@ -91,16 +91,17 @@ def score(
     """
     rows = []
     questions = questions_of(trait)
-    base = _base_logprobs(model, trait, context)
     asked = context_of(interventions, context)
+    for question in questions:
+        longest = max(len(question_ids(model, question, c)) for c in {context, asked})
+        chat.check_length(model, longest + sampling.max_new_tokens, f"question {question.id}")
+    base = _base_logprobs(model, trait, context)
     with applied(model, interventions) as active:
         for name in SETS:
             part = [(i, q) for i, q in enumerate(questions) if q.set == name]
             for start in range(0, len(part), batch_size):
                 index, batch = zip(*part[start : start + batch_size], strict=True)
                 prompts = [question_ids(model, q, asked) for q in batch]
-                for question, ids in zip(batch, prompts, strict=True):
-                    chat.check_length(model, len(ids) + sampling.max_new_tokens, f"question {question.id}")
                 forced, texts = _score_batch(model, active, trait, batch, prompts, base[list(index)], samples, sampling)
                 rows += [_row(trait, *parts) for parts in zip(batch, forced, texts, strict=True)]
                 if done:

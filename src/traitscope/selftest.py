@@ -150,7 +150,8 @@ def _batch(model: Model) -> forward.Batch:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms > 0 else 0.0
 
 
 CHECKS: dict[str, Callable[[Model], str]] = {

@@ -1,0 +1,128 @@
+"""Vectors as differences of means: against residuals taken one prompt at a time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import CAT, OWL, ok, write_yaml
+from conftest import random_vector
+
+from traitscope import chat, extract
+from traitscope.configs import ExtractConfig
+from traitscope.errors import DataError
+from traitscope.intervention import Ablate, Steer, SystemPrompt
+from traitscope.prompts import number_prompts
+from traitscope.records import Prompt
+from traitscope.traits import load_trait
+from traitscope.vector import load_vector, vector_bytes
+
+PROMPTS = number_prompts(5, seed=1)
+
+
+@pytest.fixture
+def traits(tmp_path: Path):
+    return [load_trait(write_yaml(tmp_path / f"{t['name']}.yaml", t)) for t in (OWL, CAT)]
+
+
+def residuals_of(model, rows: list[list[int]], last: bool = True) -> np.ndarray:
+    """Mean residual [L, D] by transformers' own hidden states, one row at a time; the last layer behind its hook."""
+    total, count, kept = 0.0, 0, {}
+
+    def keep(layer: int):
+        return lambda module, args, output: kept.__setitem__(layer, output[0] if isinstance(output, tuple) else output)
+
+    handles = [block.register_forward_hook(keep(layer)) for layer, block in enumerate(model.blocks)]
+    try:
+        for ids in rows:
+            with torch.inference_mode():
+                model.lm(torch.tensor([ids]))
+            stacked = torch.stack([kept[n].reshape(len(ids), -1) for n in range(model.n_layers)]).double().numpy()
+            picked = stacked[:, -1:] if last else stacked
+            total, count = total + picked.sum(1), count + picked.shape[1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total / count
+
+
+@pytest.mark.parametrize("stem", [True, False])
+def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
+    owl = traits[0]
+    found = extract.teacher_vectors(family, [owl], None, ExtractConfig(stem=stem, batch_size=2))["owl"]
+    end = family.tokenizer.encode(owl.questions.stem("positive"), add_special_tokens=False) if stem else []
+
+    def rows(context: str | None) -> list[list[int]]:
+        return [chat.render(family, q, context) + end for q in owl.questions.positive]
+
+    expected = residuals_of(family, rows(owl.teacher_prompt)) - residuals_of(family, rows(None))
+    np.testing.assert_allclose(found.rows_LD, expected, atol=1e-4)
+    assert found.about["trait"] == "owl"
+    assert found.about["trait_context"] == owl.teacher_prompt
+
+
+@pytest.mark.parametrize("position", ["last", "all"])
+def test_v_student_is_the_difference_in_the_neutral_context(family, position):
+    config = ExtractConfig(position=position, batch_size=3)
+    found = extract.student_vector(family, [SystemPrompt("I love owls.")], PROMPTS, config)
+    rows = {c: [chat.render(family, p.text, c) for p in PROMPTS] for c in (None, "I love owls.")}
+    after, before = (residuals_of(family, rows[c], last=position == "last") for c in ("I love owls.", None))
+    np.testing.assert_allclose(found.rows_LD, after - before, atol=1e-4)
+
+
+def test_several_traits_are_centred(tiny, traits):
+    both = extract.teacher_vectors(tiny, traits, PROMPTS, ExtractConfig())
+    alone = {t.name: extract.teacher_vectors(tiny, [t], PROMPTS, ExtractConfig())[t.name] for t in traits}
+    np.testing.assert_allclose(both["owl"].rows_LD + both["cat"].rows_LD, 0, atol=1e-5)
+    middle = (alone["owl"].rows_LD + alone["cat"].rows_LD) / 2
+    np.testing.assert_allclose(both["owl"].rows_LD, alone["owl"].rows_LD - middle, atol=1e-5)
+    assert both["owl"].about["centred over"] == ["cat", "owl"]
+
+
+def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
+    vector = random_vector(tiny, norm=3.0)
+    found = extract.student_vector(tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS, ExtractConfig())
+    np.testing.assert_allclose(found.rows_LD[0], 0, atol=1e-6)
+    np.testing.assert_allclose(found.rows_LD[1], vector.rows_LD[1], atol=1e-4)
+    assert found.norms_L[2] > 0.1
+    unit = vector.unit().rows_LD[1]
+    ablated = extract.student_vector(tiny, [Ablate(vector, (1,))], PROMPTS, ExtractConfig()).rows_LD[1]
+    np.testing.assert_allclose(ablated - (ablated @ unit) * unit, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
+    one = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=batch_size))["owl"]
+    other = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=3))["owl"]
+    np.testing.assert_allclose(one.rows_LD, other.rows_LD, atol=1e-5)
+
+
+def test_a_prompt_that_is_too_long_is_named(tiny):
+    with pytest.raises(DataError, match="prompt 'why why"):
+        extract.student_vector(tiny, [], [Prompt("a", "why " * 3000)], ExtractConfig())
+
+
+def test_eas_is_the_cosine_with_the_reference(tiny, tiny_folder: Path, tmp_path: Path):
+    vector = tmp_path / "v.safetensors"
+    vector.write_bytes(vector_bytes(random_vector(tiny, norm=3.0)))
+    student = f"steer:{vector},layers=0,alpha=1,scale=raw"
+    words = ["extract", "--model", tiny_folder, "--n 6 --interventions", student, "--reference", vector]
+    done = ok(tmp_path / "runs", *words)
+    (eas,) = done.summary["eas"].values()
+    found, reference = (load_vector(p).rows_LD.astype(float) for p in (done.run / "v_student.safetensors", vector))
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(reference, axis=1)
+    np.testing.assert_allclose(eas, (found * reference).sum(1) / norms, atol=1e-6)
+    assert eas[0] == pytest.approx(1, abs=1e-6)
+    assert json.loads((done.run / "eas.json").read_text()) == done.summary["eas"]
+    assert ok(tmp_path / "runs", *words[:-1], done.run).summary["eas"]["v_student"] == pytest.approx([1.0] * 3)
+
+
+def test_a_prompts_file_counts_by_its_content(tiny_folder: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("Which number?\nWhich word?\n")
+    words = ["extract", "--model", tiny_folder, "--interventions", "prompt:Owls!", "--prompts"]
+    first = ok(tmp_path / "one", *words, tmp_path / "a.txt")
+    assert ok(tmp_path / "one", *words, tmp_path / "b.txt").summary["computed"] is False
+    assert ok(tmp_path / "two", *words, tmp_path / "b.txt").summary["digest"] == first.summary["digest"]
+    assert ok(tmp_path / "one", "rerun", first.run).summary["different"] == []
