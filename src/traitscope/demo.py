@@ -32,7 +32,7 @@ from traitscope.configs import (
     TrainConfig,
 )
 from traitscope.execute import Task
-from traitscope.model import resolve_device
+from traitscope.model import find_model, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
 
@@ -100,6 +100,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     study = replace(out, study="demo-quick" if config.quick else "demo") if out.study == "default" else out
     job = Job(config, QUICK if config.quick else STANDARD, study)
     start = time.monotonic()
+    find_model(config.model)  # converted or fetched once, before the workers ask for it
     workers = config.workers or execute.default_workers(resolve_device(config.device))
     with execute.pool(workers, study) as run:
         vectors, base = (folders[-1] for folders in run([_vectors(job), _measuring(job, "base", ())]))

@@ -41,12 +41,16 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     """The model with a full student's weights, until the context ends; yields the base's own."""
     if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
         raise VectorError(f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student ({ABOUT})")
-    digest = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"]
-    if digest != model.digest:
-        raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with swapped(model, load_file(folder / WEIGHTS)) as kept:
+    try:
+        digest, weights = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"], load_file(folder / WEIGHTS)
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise VectorError(f"{folder} holds a damaged student: {error}; copy or train it again") from error
+    if digest != model.digest:
+        raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
+    with swapped(model, weights) as kept:
         yield kept
 
 

@@ -151,14 +151,17 @@ def adapter_files(model: Model, layers: dict[str, LoraLinear]) -> dict[str, byte
 
 def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple[Tensor, Tensor]]]:
     """Shape and {module name: (A, B)} of a peft folder.  Raises VectorError for another base or an unsupported kind."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     paths = [Path(folder) / "adapter_config.json", Path(folder) / "adapter_model.safetensors"]
     if missing := [p.name for p in paths if not p.is_file()]:
         raise VectorError(f"{folder} is no adapter folder: {' and '.join(missing)} missing")
-    config = json.loads(paths[0].read_text())
+    try:
+        config, tensors = json.loads(paths[0].read_text()), load_file(paths[1])
+    except (ValueError, SafetensorError) as error:
+        raise VectorError(f"{folder} holds a damaged adapter: {error}; copy or train it again") from error
     _check_kind(folder, config, model)
-    tensors = load_file(paths[1])
     if odd := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
         raise VectorError(f"{folder}: tensor {odd[0]} is not of a plain LoRA on linear maps; only that is read")
     names = sorted({key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors})
