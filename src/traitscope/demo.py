@@ -74,7 +74,7 @@ class Plan:
 SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 SOFT = replace(SAMPLED, targets="soft", epochs=2)
 QUICK = Plan(1, 9, 9, 10, SAMPLED, SOFT, OTHERS[:2])
-STANDARD = Plan(4, 24, 12, 30, SAMPLED, SOFT, OTHERS)
+STANDARD = Plan(3, 24, 12, 30, SAMPLED, SOFT, OTHERS)
 
 
 @dataclass(frozen=True)
