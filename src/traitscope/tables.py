@@ -229,7 +229,11 @@ def _activation(found: Found, mode: str, reference: str, plain: Mapping) -> str:
     than = "treated − control" if reference == "control" else "compared with zero because the control does not move"
     what = f"Activations at layer {plain['steered_layer']}: EAS with the teacher's vector, {than}"
     behind = "no interval from one seed" if m.n_clusters < 2 else f"{bounds(m, True)} ({reading(m)}; {m.interval})"
-    return f"{what}: {estimate(m, True)}, {behind}."
+    text = f"{what}: {estimate(m, True)}, {behind}."
+    own = found.get(f"{mode}.difference.eas.{plain['trait']} of (treated − control)")
+    if own is None or own.n_clusters < 2:
+        return text
+    return f"{text} What only the teacher's data changed: cosine {estimate(own, True)}, {bounds(own, True)} ({reading(own)})."
 
 
 def terminal_table(summary: Mapping) -> "RichTable":
@@ -247,6 +251,8 @@ def terminal_table(summary: Mapping) -> "RichTable":
         table.add_row(f"[bold]{MODES[mode]}: treated − {about['reference']}[/bold]")
         for name in [n for n in found if n.startswith(f"{mode}.difference.")]:
             what, m = name.split(".", 2)[2], found[name]
+            if what.startswith("eas.") and not what.startswith(f"eas.{summary['trait']}"):
+                continue  # other traits' vectors: on the page
             if what.endswith("target_logprob") or what.split(".")[0] not in ("negative", "off_topic"):
                 table.add_row(escape(what), estimate(m, True), bounds(m, True), str(m.n), reading(m))
     return table
