@@ -112,8 +112,8 @@ def load_run(path: Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise StoreError(f"there is no run directory {path}; check the path, or make the run first")
-    if not _is_sealed(path) and not (path / ".." / ".locks" / f"{path.name}.lock").exists():
-        raise StoreError(f"{path} is not a run directory: it has no manifest.json; name a folder below the root that a command printed")
+    if not _is_sealed(path) and not any(b'"address"' in about.read_bytes() for about in path.glob("config.json")):
+        raise StoreError(f"{path} is not a run directory: no config.json, no manifest.json of a run; give one that has them")
     manifest = Run(path, "", "", False).manifest()
     return Run(path, manifest["stage"], manifest["address"], True)
 
