@@ -28,7 +28,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a command that must succeed."""
+    """Seconds and peak memory in MiB (at least that of this process, some 17) of a command that must succeed."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
