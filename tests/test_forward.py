@@ -84,6 +84,34 @@ def test_steered_logits_are_a_function_of_the_row_alone(family: Model, position:
             torch.testing.assert_close(found[i], expected[i][p - 1 :], **CLOSE)
 
 
+@pytest.mark.parametrize("shared", [0, 1])
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("limit", [1, 9, 14])
+def test_prefill_in_several_passes(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, limit: int, replaced: bool, shared: int
+) -> None:
+    edits = [Steer(random_vector(tiny), (1,), 3.0, "all")]
+    edits += [ReplaceBase(random_vector(tiny, seed=1), (1,), "all")] if replaced else []
+    rows, found = rows_of(tiny, shared), []
+    for tokens in (1000, limit):
+        monkeypatch.setattr(forward, "PASS_TOKENS", (tokens, tokens))
+        with applied(tiny, edits) as active:
+            found.append(cached_logits(tiny, active, rows, 2))
+    for one, several in zip(*found, strict=True):
+        torch.testing.assert_close(several, one, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "expected"),
+    [([4], 1, [(0, 1)]), ([1, 2, 3], 6, [(0, 2), (2, 3)]), ([3, 3, 3], 6, [(0, 2), (2, 3)]), ([1, 1, 9], 3, [(0, 2), (2, 3)])],
+)
+def test_rows_of_a_pass(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int], limit: int, expected: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(forward, "PASS_TOKENS", (limit, limit))
+    assert [(s.start, s.stop) for s in forward._passes(lengths, torch.device("cpu"))] == expected
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_prompts_that_share_a_beginning(families: dict[str, Model], name: str) -> None:
     """The shared tokens run once; nothing else changes, also under a sliding window of 4 and steering."""

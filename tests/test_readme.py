@@ -1,5 +1,6 @@
 """The README's commands parse, its tree is the tree, its make targets exist."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -45,3 +46,10 @@ def test_tree_names_every_file() -> None:
 
 def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (HERE / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_command_line_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", HERE / "docs/make_cli.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker.page(), "run python docs/make_cli.py"

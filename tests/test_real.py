@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]
 
 
 def test_quick_says_it_is_not_evidence(finished: tuple[Path, dict, str]) -> None:
-    root, summary, out = finished
+    _root, summary, out = finished
     assert summary["quick"] and "not evidence" in summary["status"] and "not evidence" in out
     assert "<svg" in Path(summary["report"]).read_text()
 

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens of the pass, S cached + new tokens, N chosen positions
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 from traitscope import full, hooks, lora
 from traitscope.intervention import Active
 from traitscope.model import Model, backbone
+
+PASS_TOKENS = 1024, 16384
+"padded prompt tokens of one pass, on a CPU and on a GPU"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ class _Layer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.length
 
+    def put(self, other: "_Layer", row: int, rows: int, length: int) -> None:
+        """Write what `other` holds so that it ends at `length`, from row `row` of `rows`; what lies before is zero."""
+        if not self.is_initialized:
+            self.lazy_initialization(other.keys, other.values)
+            _, heads, _, size = other.keys.shape
+            self.buffers = tuple(other.keys.new_zeros(rows, heads, self.capacity, size) for _ in range(2))
+        for buffer, found in zip(self.buffers, (other.keys, other.values), strict=True):
+            buffer[row : row + len(found), :, length - other.length : length] = found
+        self.length = length
+        self.keys, self.values = (b[:, :, :length] for b in self.buffers)
+
     def take(self, index: Tensor) -> None:
         """Keep (or repeat) the rows `index`."""
         self.buffers = tuple(b.index_select(0, index) for b in self.buffers)
@@ -109,6 +123,15 @@ class State:
             for layer in cache.layers if cache is not None else []:
                 layer.take(index)
 
+    def put(self, other: "State", row: int, rows: int, length: int) -> None:
+        """Take over `other` as the rows from `row` of `rows`, right-aligned so that they end at column `length`."""
+        if not self.mask_BS.numel():
+            self.mask_BS = other.mask_BS.new_zeros(rows, length)
+        found = other.mask_BS
+        self.mask_BS[row : row + len(found), length - found.shape[1] :] = found
+        for mine, its in ((self.cache, other.cache), (self.base_cache, other.base_cache)):
+            for layer, source in zip(mine.layers, its.layers, strict=True) if mine is not None else []:
+                layer.put(source, row, rows, length)
 
     def copy(self) -> "State":
         """A state that can be extended without changing this one."""
@@ -170,12 +193,30 @@ def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extr
     """
     fits = model.window is None or max(map(len, prompts)) + extra <= model.window
     shared = shared_length(prompts) if fits else 0
-    rest = batch_of([p[shared:] for p in prompts], [len(p) - shared for p in prompts], model.pad_id, left=True)
-    state = new_state(model, active, shared + rest.ids_BT.shape[1] + extra)
+    first = new_state(model, active, shared)
     if shared:
-        hidden_states(model, active, _prompt_batch(prompts[0][:shared]).to(model.device), state)
-        state.take(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
-    return state, hidden_states(model, active, rest.to(model.device), state)[:, -1]
+        hidden_states(model, active, _prompt_batch(prompts[0][:shared]).to(model.device), first)
+    length, last = max(map(len, prompts)), []
+    state = new_state(model, active, length + extra)
+    for part in _passes([len(p) - shared for p in prompts], model.device):
+        picked = prompts[part]
+        rest = batch_of([p[shared:] for p in picked], [len(p) - shared for p in picked], model.pad_id, left=True)
+        small = new_state(model, active, shared + rest.ids_BT.shape[1])
+        if shared:
+            small.put(first, 0, 1, shared)
+            small.take(torch.zeros(len(picked), dtype=torch.long, device=model.device))
+        last.append(hidden_states(model, active, rest.to(model.device), small)[:, -1])
+        state.put(small, part.start, len(prompts), length)
+    return state, torch.cat(last)
+
+
+def _passes(lengths: Sequence[int], device: torch.device) -> Iterator[slice]:
+    """Runs of rows whose padded tokens fit in one pass: small ones keep activations in a CPU's cache and pad less."""
+    limit, start = PASS_TOKENS[device.type == "cuda"], 0
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or (end + 1 - start) * max(lengths[start : end + 1]) > limit:
+            yield slice(start, end)
+            start = end
 
 
 def _prompt_batch(ids: Sequence[int]) -> Batch:
