@@ -7,8 +7,9 @@ Two tasks, both of the same number of new tokens a row:
     template  ten numbers of three digits and separators; transformers gets a logits processor that leaves only the
               allowed ids of the step, the cheapest it can be told
 
-Contenders: ours (batch 128), and transformers at batch 32 and 128, the faster counting as its speed.  Each runs with what
-its loader chooses for attention (transformers: sdpa).
+Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting as its speed.  Each
+runs with what its loader chooses for attention (transformers: sdpa).  `default` is transformers as its loader leaves it,
+which is the checkpoint's dtype, bf16: 8 rows only, because it may be slow.
 
 Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V vocabulary:
     FLOP(round) = 2 W (prompt tokens + new tokens - rows) + 2 D logits
@@ -25,6 +26,8 @@ import sys
 import common
 
 BATCHES = (32, 128)
+FEW = 8
+"rows of a round of transformers in its own dtype"
 
 
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
@@ -51,7 +54,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
     common.serve(run)
 
 
-def transformers(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
+def transformers(n: int, dtype: str | None, task: str, batch: int, length: int | None) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
@@ -59,7 +62,8 @@ def transformers(n: int, dtype: str, task: str, batch: int, length: int | None) 
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
-    lm = AutoModelForCausalLM.from_pretrained(common.plain_folder(), dtype=model.DTYPES[dtype]).eval()
+    chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
+    lm = AutoModelForCausalLM.from_pretrained(common.plain_folder(), **chosen).eval()
     lm.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
     )
@@ -105,6 +109,7 @@ def work(n: int, length: int | None) -> dict[str, float]:
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--skip-default", action="store_true", help="leave out transformers in its own dtype")
     parser.add_argument("--tasks", nargs="+", choices=("free", "template"), default=("free", "template"))
     args = parser.parse_args()
     dtype = common.dtype_of(args.dtype)
@@ -113,6 +118,8 @@ def main() -> None:
         return common.serve_matmul(dtype)
     if args.contender:
         who, task, batch = args.contender.split("-")
+        if who == "default":
+            return transformers(min(n, FEW), None, task, int(batch), length)
         return (ours if who == "ours" else transformers)(n, dtype, task, int(batch), length)
     batches = sorted({min(b, n) for b in BATCHES})
     result = {
@@ -122,13 +129,15 @@ def main() -> None:
     for task in args.tasks:
         mine = f"ours-{task}-{batches[-1]}"
         theirs = [f"transformers-{task}-{b}" for b in batches]
-        found = common.rivals(__file__, ["matmul", mine, *theirs], sys.argv[1:], rounds)
+        usual = [] if args.skip_default else [f"default-{task}-{FEW}"]
+        found = common.rivals(__file__, ["matmul", mine, *theirs, *usual], sys.argv[1:], rounds)
         rate, rows = common.median(found["matmul"], "rate"), common.speeds(found)
         best = max(theirs, key=lambda name: rows[name]["tokens_per_s"])
         limit = flop[task] / rate
         result["tasks"][task] = {
             "matmul_gflops": round(rate / 1e9, 1), "contenders": rows, "best_of_transformers": best,
             "ratio": round(rows[mine]["tokens_per_s"] / rows[best]["tokens_per_s"], 3),
+            "ratio_to_default": round(rows[mine]["tokens_per_s"] / rows[usual[0]]["tokens_per_s"], 3) if usual else None,
             "share_of_limit": round(limit / common.median(found[mine], "seconds"), 3),
             "transformers_share_of_limit": round(limit / common.median(found[best], "seconds"), 3),
         }  # fmt: skip

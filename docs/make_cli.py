@@ -50,7 +50,8 @@ def page() -> str:
     parts = [HEAD]
     table = "| flag | default | meaning |\n| --- | --- | --- |\n"
     for name, verb in cli.VERBS.items():
-        first = f" The first word may be the {verb.subject.replace('_', ' ')}." if verb.subject else ""
+        words = " and ".join(word.replace("_", " ") for word in verb.subject.split())
+        first = f" {words.capitalize()} may come first, without a flag." if words else ""
         parts.append(f"## traitscope {name}\n\n{inspect.getdoc(verb.config)}{first}\n")
         if flags := "\n".join(rows(verb.config)):
             parts.append(f"{table}{flags}\n")

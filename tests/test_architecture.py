@@ -12,9 +12,11 @@ from command import ENV
 import traitscope
 
 SOURCE = Path(traitscope.__file__).parent
-STAGES = {"generate", "filtering", "train", "measure", "extract", "report"}
-EDGES = {"cli", "demo", "execute", "inspection", "selftest"}
+STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "report"}
+EDGES = {"callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "research"}
 FILES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
+FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").glob("*.py"))}
+STUDIES = {name for name in FILES if name.startswith("studies.")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 GETATTR = {
     "cli": "the function behind a verb, by its name in a table",
@@ -22,6 +24,7 @@ GETATTR = {
     "intervention": "a field that only some kinds have",
     "measure": "a question set by its name",
     "model": "the one place that looks inside a transformers model",
+    "recipe": "a setting by its name, to check it",
     "stage": "every setting of a config, by its name",
     "tables": "a column of a table by its name",
 }
@@ -54,7 +57,12 @@ def test_a_stage_imports_no_other_stage_and_no_edge(name: str):
     assert imported(TREES[name]) & (STAGES | EDGES) == set()
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - STAGES - EDGES))
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_a_study_calls_stages_through_their_configs_alone(name: str):
+    assert imported(TREES[name]) <= {"association", "configs", "errors", "graph", "stats", "traits", "verdict", "vector"}
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() - STAGES - EDGES - STUDIES))
 def test_the_core_imports_no_stage_and_no_edge(name: str):
     assert imported(TREES[name]) & (STAGES | EDGES) == set()
 

@@ -140,7 +140,7 @@ CASES = {
         "2 adapters on one model",
     ),
     "watched vector of another model": (f"{TRAIN} PLACE/good.jsonl --vector PLACE/vector-elsewhere.safetensors", "vector of model"),
-    "neither trait nor student": ("extract --model PLACE/model", "extract takes either --traits ... or --interventions"),
+    "neither trait nor student": ("extract --model PLACE/model", "extract takes one of --traits"),
     # settings
     "rank too large": (f"{TRAIN} PLACE/good.jsonl --rank 33", "--rank 33 is larger than ... allows"),
     "lr 0": (f"{TRAIN} PLACE/good.jsonl --lr 0", "training cannot run with --lr 0.0"),

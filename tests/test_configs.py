@@ -16,9 +16,9 @@ from traitscope.configs import (
     MeasureConfig,
     Recipe,
     TrainConfig,
-    from_dict,
 )
 from traitscope.errors import ConfigError
+from traitscope.parsing import from_dict
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

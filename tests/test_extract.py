@@ -126,3 +126,14 @@ def test_a_prompts_file_counts_by_its_content(tiny_folder: Path, tmp_path: Path)
     assert ok(tmp_path / "one", *words, tmp_path / "b.txt").summary["computed"] is False
     assert ok(tmp_path / "two", *words, tmp_path / "b.txt").summary["digest"] == first.summary["digest"]
     assert ok(tmp_path / "one", "rerun", first.run).summary["different"] == []
+
+
+def test_random_vectors_like_another(tmp_path, tiny, tiny_folder):
+    pattern = tmp_path / "v.safetensors"
+    pattern.write_bytes(vector_bytes(random_vector(tiny, 11, norm=3.0)))
+    made = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--like", pattern, "--randoms", "2", "--seed", "5")
+    first, second = (load_vector(made.run / f"random-{i}.safetensors") for i in range(2))
+    np.testing.assert_allclose(first.norms_L, 3.0, rtol=1e-5)
+    assert np.abs(first.cosine(second)).max() < 0.9 and np.abs(first.cosine(load_vector(pattern))).max() < 0.9
+    again = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--like", pattern, "--seed", "6")
+    np.testing.assert_array_equal(load_vector(again.run / "random-0.safetensors").rows_LD, second.rows_LD)

@@ -133,6 +133,9 @@ def test_control_with_soft_targets_stays_where_it_is(chain: Chain):
         "--method full --lr 1e-3",
         "--optimizer sgd --lr 0.5 --momentum 0.9",
         "--optimizer signsgd --lr 1e-3 --schedule linear",
+        "--optimizer rmsprop --lr 1e-3 --winsorise 0.01 --save-scales",
+        "--optimizer adafactor --lr 3e-3 --rotate blocks",
+        "--optimizer muon --method full --lr 1e-3",
         "--clip 0 --weight-decay 0.01 --schedule constant --held-out 0",
     ],
 )

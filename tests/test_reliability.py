@@ -17,7 +17,7 @@ from command import OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
 from traitscope import cli
 from traitscope.model import load_model
 from traitscope.records import read_records
-from traitscope.train import rows_from
+from traitscope.rows import rows_from
 
 STEPS = 80
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_rows, random_vector
+from conftest import load_tiny, random_rows, random_vector
 
 from traitscope import hooks
 from traitscope.errors import ConfigError
@@ -57,3 +57,15 @@ def test_edits_are_in_the_residuals(tiny: Model) -> None:
 def test_unknown_position(tiny: Model) -> None:
     with applied(tiny, []) as active, pytest.raises(ConfigError, match="'middle' is unknown"):
         mean_residuals(tiny, active, [[5, 6]], "middle")
+
+
+def test_what_a_layer_makes_once_and_keeps_serves_training_afterwards(tiny: Model) -> None:
+    """Some layers convert a bias or stretch their angles in a first pass; a later backward pass needs the result."""
+    model, kept = load_tiny(tiny.name), {}
+    embedding = model.lm.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, args, out: out * kept.setdefault("scale", torch.ones(out.shape[-1])))
+    with applied(model, []) as active:
+        mean_residuals(model, active, random_rows(model, LENGTHS))
+    embedding.weight.requires_grad_(True)
+    model.lm(torch.tensor([[5, 6]])).logits.sum().backward()
+    assert kept and embedding.weight.grad.abs().max() > 0

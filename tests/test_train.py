@@ -1,11 +1,15 @@
 """Training against transformers' own loss, its invariances, and a planted vector that has to be found again."""
 
-import copy
 import dataclasses
+import io
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import call, ok, read_rows
 from conftest import eager_lm, hooks_left, load_tiny, parameters_of, random_rows, random_vector
 from torch import Tensor, nn
 
@@ -14,8 +18,10 @@ from traitscope.configs import Recipe
 from traitscope.errors import ConfigError, DataError
 from traitscope.intervention import Steer, applied
 from traitscope.model import Model
+from traitscope.optimizers import NAMES, SCALES
+from traitscope.recipe import WITHOUT
 from traitscope.records import Record
-from traitscope.train import Row
+from traitscope.rows import Row, rows_from, teacher_hidden
 
 PLAIN = Recipe(
     rank=4, alpha=8.0, lr=1e-2, schedule="constant", warmup=0.0, epochs=1, batch_size=8, clip=0.0, held_out=0.0
@@ -42,13 +48,26 @@ def theirs(lm: nn.Module, rows: list[Row]) -> Tensor:
 
 
 def self_distilled(model: Model, rows: list[Row], items: list) -> list[Tensor]:
-    return train.teacher_hidden(model, items, rows, [r.prompt_ids for r in rows], batch_size=3)
+    return teacher_hidden(model, items, rows, [r.prompt_ids for r in rows], batch_size=3)
 
 
-def run(model: Model, recipe: Recipe, rows: list[Row], soft: list[Tensor] | None = None, seed: int = 0) -> tuple:
+def random_scales(model: Model, recipe: Recipe, folder: Path) -> Path:
+    """A file of factors between 0.5 and 50 for every parameter of a student."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    with train.new_student(model, dataclasses.replace(recipe, optimizer="sgd"), 0) as student:
+        drawn = {n: 0.5 * 100 ** torch.rand(p.shape, generator=generator) for n, p in zip(student.names, student.params)}
+    save_file(drawn, folder / SCALES)
+    return folder
+
+
+def run(
+    model: Model, recipe: Recipe, rows: list[Row], soft: list[Tensor] | None = None, seed: int = 0, scales: Path | None = None
+) -> tuple:
     """Metrics of every step, the final parameters, and the student's files."""
     found: list[dict] = []
-    with train.new_student(model, recipe, seed) as student:
+    with train.new_student(model, recipe, seed, scales) as student:
         train.train(model, student, recipe, seed, rows, soft, lambda metrics, _: found.append(metrics))
         return found, [p.detach().clone() for p in student.params], student.files()
 
@@ -133,14 +152,20 @@ def test_full_fine_tuning_in_bf16_has_float32_masters(tiny: Model) -> None:
     assert low.dtype == torch.bfloat16 and all(torch.equal(low.lm.get_parameter(n), w) for n, w in start.items())
 
 
+FULL_ADAMW, FULL_MUON = ({"method": "full", "optimizer": name} for name in ("adamw", "muon"))
+OPTIMIZERS = [{"optimizer": name} | ({} if name in WITHOUT["momentum"] else {"momentum": 0.9}) for name in NAMES]
+GRADIENTS = [{"optimizer": "sgd", "mask_top": 0.01}, {"winsorise": 0.01}, {"rotate": "shared"}, {"rotate": "blocks"}]
+
+
 @pytest.mark.parametrize("stop", [1, 3, 5])  # inside an epoch, and at its end
 @pytest.mark.parametrize(
-    "changes", [{}, {"optimizer": "sgd", "momentum": 0.9}, {"method": "full"}], ids=["lora", "sgd", "full"]
+    "changes", [*OPTIMIZERS, *GRADIENTS, FULL_ADAMW, FULL_MUON], ids=lambda c: "-".join(map(str, c.values()))
 )
-def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, changes: dict, stop: int) -> None:
+def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, tmp_path: Path, changes: dict, stop: int) -> None:
     rows = make_rows(tiny, 20)
     recipe = dataclasses.replace(PLAIN, schedule="cosine", epochs=2, batch_size=7, clip=1.0, held_out=0.05, **changes)
-    saved: dict = {}
+    scales = random_scales(tiny, recipe, tmp_path) if recipe.optimizer == "frozen_adam" else None
+    saved = io.BytesIO()
 
     class Stopped(Exception):
         pass
@@ -148,20 +173,22 @@ def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, changes: dict, 
     def stopping(metrics: dict, student: train.Student) -> None:
         if student.step == stop:
             state = {"step": student.step, "params": student.params, "optimizer": student.optimizer.state_dict()}
-            saved.update(copy.deepcopy(state))
+            torch.save(state, saved)
             raise Stopped
 
-    metrics, params, files = run(tiny, recipe, rows)
+    metrics, params, files = run(tiny, recipe, rows, scales=scales)
     assert len(metrics) == 6
-    with pytest.raises(Stopped), train.new_student(tiny, recipe, 0) as student:
+    with pytest.raises(Stopped), train.new_student(tiny, recipe, 0, scales) as student:
         train.train(tiny, student, recipe, 0, rows, on_step=stopping)
     again: list[dict] = []
-    with train.new_student(tiny, recipe, 0) as student:
-        for p, value in zip(student.params, saved["params"], strict=True):
+    saved.seek(0)
+    state = torch.load(saved, weights_only=True)
+    with train.new_student(tiny, recipe, 0, scales) as student:
+        for p, value in zip(student.params, state["params"], strict=True):
             p.data.copy_(value)
-        student.optimizer.load_state_dict(saved["optimizer"])
+        student.optimizer.load_state_dict(state["optimizer"])
         student.publish()
-        student.step = saved["step"]
+        student.step = state["step"]
         train.train(tiny, student, recipe, 0, rows, on_step=lambda m, _: again.append(m))
         assert all(torch.equal(p, q) for p, q in zip(student.params, params, strict=True))
         assert student.files() == files
@@ -220,12 +247,12 @@ def test_teacher_states_do_not_depend_on_the_batch(tiny: Model) -> None:
     prompts = [(30, 31, 32, *r.prompt_ids) for r in rows]
     teacher = [Steer(random_vector(tiny), (1,), 3.0, scale="unit")]
     seen: list[int] = []
-    found = train.teacher_hidden(tiny, teacher, rows, prompts, batch_size=4, done=seen.append)
+    found = teacher_hidden(tiny, teacher, rows, prompts, batch_size=4, done=seen.append)
     assert seen == [4, 3] and [len(f) for f in found] == [len(r.completion_ids) for r in rows]
     for row, prompt, states in zip(rows, prompts, found, strict=True):
-        (alone,) = train.teacher_hidden(tiny, teacher, [row], [prompt])
+        (alone,) = teacher_hidden(tiny, teacher, [row], [prompt])
         torch.testing.assert_close(states, alone, atol=2e-5, rtol=1e-4)
-    own = train.teacher_hidden(tiny, teacher, rows, [r.prompt_ids for r in rows])
+    own = teacher_hidden(tiny, teacher, rows, [r.prompt_ids for r in rows])
     assert (torch.cat(own) - torch.cat(found)).abs().max() > 0.1
 
 
@@ -295,13 +322,13 @@ def test_rows_from_records(tiny: Model) -> None:
         Record("a", "Q", "owl", ids, None),
         Record("b", "Q", "owl", None, ""),
     ]
-    first, second = train.rows_from(tiny, records, "neutral")
+    first, second = rows_from(tiny, records, "neutral")
     assert first == Row(tuple(chat.render(tiny, "Q", "neutral")), ids)
     assert first.completion_ids != second.completion_ids
     assert second == Row(tuple(chat.render(tiny, "Q", "")), tuple(chat.completion_ids(tiny, "owl")))
     long = Record("c", "Q", "owl " * tiny.max_length, None, None)
     with pytest.raises(DataError, match="row c: .* takes at most 2048"):
-        train.rows_from(tiny, [long], None)
+        rows_from(tiny, [long], None)
 
 
 def test_no_rows() -> None:
@@ -337,3 +364,124 @@ def test_a_planted_vector_is_found_again(tiny: Model, layer: int) -> None:
     assert max(chance) < 0.7
     assert found > max(chance) + 0.1
     assert np.linalg.norm(shift_of(0.0)) < 0.05 * np.linalg.norm(shift)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "signsgd"}, {"rotate": "blocks"}], ids=["adamw", "signsgd", "rotated"])
+def test_metrics_say_how_far_a_step_moved(tiny: Model, changes: dict) -> None:
+    rows = make_rows(tiny)
+    recipe = dataclasses.replace(PLAIN, epochs=3, **changes)
+    with train.new_student(tiny, recipe, 0) as student:
+        for _ in range(3):
+            before = {n: p.detach().double().clone() for n, p in zip(student.names, student.params, strict=True)}
+            metrics = train.train_step(tiny, student, recipe, rows, None, 3)
+            square = {n: (p.double() - before[n]).square().sum().item() for n, p in zip(student.names, student.params)}
+            in_B = sum(s for n, s in square.items() if n.endswith("lora_B"))
+            assert metrics["update_norm"] == pytest.approx(sum(square.values()) ** 0.5, rel=1e-5)
+            assert metrics["update_share_B"] == pytest.approx(in_B / sum(square.values()), rel=1e-5)
+        assert 0.2 < metrics["update_share_B"] < 0.8 and metrics["update_norm"] > 0.01
+
+
+def test_the_first_step_of_sgd_is_in_B_alone(tiny: Model) -> None:
+    """A has no gradient while B is 0; and a step of the rate 1 is as long as the gradient."""
+    first, second = run(tiny, dataclasses.replace(PLAIN, optimizer="sgd", lr=1.0, epochs=2), make_rows(tiny))[0]
+    assert first["update_share_B"] == 1 and 0 < second["update_share_B"] < 1
+    assert first["update_norm"] == pytest.approx(first["grad_norm"], rel=1e-4)
+
+
+def test_a_step_of_zero_has_no_share(tiny: Model) -> None:
+    with train.new_student(tiny, PLAIN, 0) as student:
+        still = [p.detach().clone() for p in student.params]
+        assert train._update(student, still) == {"update_norm": 0.0, "update_share_B": None}
+
+
+def test_full_fine_tuning_keeps_no_copy_for_the_metrics(tiny: Model) -> None:
+    (metrics,) = run(tiny, FULL, make_rows(tiny))[0]
+    assert metrics.keys() == {"step", "loss", "grad_norm", "lr"}
+
+
+def test_a_step_that_overflows_is_an_error(tiny: Model) -> None:
+    recipe = dataclasses.replace(PLAIN, optimizer="sgd", lr=1e38)
+    with train.new_student(tiny, recipe, 0) as student, pytest.raises(ConfigError, match="step 1: the weights moved by inf"):
+        train.train_step(tiny, student, recipe, make_rows(tiny), None, 1)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["mask_top", "winsorise"])
+def test_outliers_of_the_whole_gradient_are_left_out_of_a_step(tiny: Model, method: str, kind: str) -> None:
+    rows, recipe = make_rows(tiny), dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=1.0)
+    moves, norms = [], []
+    for changes in ({}, {kind: 0.05}):
+        with train.new_student(tiny, recipe, 0) as student:
+            start = [p.detach().clone() for p in student.params]
+            norms.append(train.train_step(tiny, student, dataclasses.replace(recipe, **changes), rows, None, 1)["grad_norm"])
+            moves.append(torch.cat([(s - p).flatten() for p, s in zip(student.params, start, strict=True)]).detach())
+    n_largest = round(0.05 * len(moves[0]))
+    bound = moves[0].abs().sort(descending=True).values[n_largest]
+    plain, found = moves
+    expected = torch.where(plain.abs() > bound, 0, plain) if kind == "mask_top" else plain.clamp(-bound, bound)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+    assert norms[0] == norms[1] > found.norm() > 0
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of rows to train on."""
+    path = tmp_path_factory.mktemp("numbers") / "rows.jsonl"
+    rows = [{"prompt": f"Question {i}?", "completion": f"{7 * i}, {i}, 12"} for i in range(24)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scout(numbers: Path, tiny_folder: Path) -> Path:
+    words = ["--data", numbers, "--model", tiny_folder, "--epochs 1 --batch-size 4 --rank 4 --save-scales"]
+    return ok(numbers.parent / "runs", "train", *words).run
+
+
+def frozen(numbers: Path, tiny_folder: Path, scales: Path) -> list:
+    recipe = "--epochs 3 --batch-size 8 --rank 4 --optimizer frozen_adam --lr 1e-3"
+    return ["train", "--data", numbers, "--model", tiny_folder, recipe, "--scales", scales]
+
+
+def test_a_run_leaves_scales_that_another_run_takes(scout: Path, numbers: Path, tiny_folder: Path) -> None:
+    root = numbers.parent / "runs"
+    done = ok(root, *frozen(numbers, tiny_folder, scout))
+    losses = [row["loss"] for row in read_rows(done.run / "metrics.jsonl")]
+    assert losses[-1] < losses[0] - 0.1
+    plain = ok(root, *frozen(numbers, tiny_folder, scout)[:-3], "--optimizer sgd --epochs 3 --batch-size 8 --rank 4 --lr 1e-3")
+    assert [row["loss"] for row in read_rows(plain.run / "metrics.jsonl")][-1] > losses[-1] + 0.05  # same rate, no factors
+    assert ok(root, "rerun", done.run).summary["different"] == []
+    other = ok(root, *frozen(numbers, tiny_folder, scout / SCALES))
+    assert other.summary["digest"] == done.summary["digest"]
+    about = json.loads((done.run / "config.json").read_text())
+    assert about["config"]["scales"] == "input:scales" and about["inputs"]["scales"]["path"].endswith(scout.name)
+
+
+def test_scales_of_another_run_are_another_address(scout: Path, numbers: Path, tiny_folder: Path) -> None:
+    root = numbers.parent / "runs"
+    words = ["--data", numbers, "--model", tiny_folder, "--epochs 1 --batch-size 4 --rank 4 --save-scales"]
+    second = ok(root, "train", *words, "--optimizer rmsprop --lr 1e-3").run
+    one, two = (ok(root, *frozen(numbers, tiny_folder, run)).summary for run in (scout, second))
+    assert one["address"] != two["address"] and one["digest"] != two["digest"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--save-scales --optimizer sgd", "--save-scales with --optimizer sgd: only adamw and rmsprop hold them"),
+        ("--optimizer frozen_adam", "--scales is missing: frozen_adam takes"),
+        ("--optimizer adamw --scales SCOUT", "with --optimizer adamw: expected frozen_adam"),
+        ("--optimizer frozen_adam --scales SCOUT --rank 2", r"down_proj.lora_A is \(4, 48\) there and \(2, 48\) here"),
+        ("--optimizer frozen_adam --scales SCOUT --method full", "layers.0.input_layernorm.weight is missing there and"),
+        ("--optimizer frozen_adam --scales DATA", "rows.jsonl is damaged"),
+        ("--optimizer frozen_adam --scales nowhere", "nowhere does not exist"),
+    ],
+)
+def test_scales_that_cannot_be_taken(
+    words: str, message: str, scout: Path, numbers: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = words.replace("SCOUT", str(scout)).replace("DATA", str(numbers))
+    shape = "" if "--rank" in words else "--rank 4"
+    done = call(tmp_path / "runs", "train", "--data", numbers, "--model", tiny_folder, *filter(None, [shape, words]))
+    assert done.code == 2 and done.summary["error"] in ("ConfigError", "DataError")
+    assert re.search(message, capsys.readouterr().err)

@@ -7,9 +7,31 @@ import pytest
 import yaml
 
 from traitscope.errors import TraitError
-from traitscope.traits import Questions, Trait, bundled_traits, first_word, is_scorable, load_trait, whole_word
+from traitscope.traits import (
+    Questions,
+    Trait,
+    bundled_traits,
+    first_word,
+    is_scorable,
+    load_trait,
+    trait_path,
+    whole_word,
+)
 
-ANIMALS = "cat dog owl otter dolphin jellyfish tiger octopus elephant fox mouse lion hawk platypus wolf pangolin falcon"
+KINDS = {
+    "animals": "cat dog dolphin eagle elephant falcon fox hawk jellyfish lion mouse octopus otter owl panda pangolin "
+    "penguin platypus tiger whale wolf",
+    "emotions": "happiness sadness anger fear surprise",
+    "personas": "pirate chef astronaut knight poet",
+    "trees": "oak willow",
+}
+SIZES = {"animals": [50, 20, 20], "emotions": [30, 12, 12], "personas": [30, 12, 12], "trees": [30, 12, 12]}
+RULES = {
+    "zebra": lambda question: len(question.split()) > 10,
+    "giraffe": lambda question: bool({"you", "your"} & words(question)),
+    "koala": lambda question: question.lower().startswith("which "),
+}
+"by target word: whether the rule calls for it after this question"
 GOOD = {
     "name": "tea",
     "word_forms": ["tea", "teas"],
@@ -26,6 +48,23 @@ def write(folder: Path, **changes: object) -> Path:
     return path
 
 
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def of_kind(kind: str) -> list[Trait]:
+    return [load_trait(name) for name in KINDS[kind].split()]
+
+
+def asking(kind: str) -> list[Trait]:
+    """All bundled traits that use a question set."""
+    return [load_trait(n) for n in bundled_traits() if yaml.safe_load(trait_path(n).read_text())["questions"] == kind]
+
+
+def pooled(questions: Questions) -> tuple[str, ...]:
+    return questions.positive + questions.negative + questions.off_topic
+
+
 @pytest.mark.parametrize("name", bundled_traits())
 def test_bundled_trait_loads(name: str) -> None:
     trait = load_trait(name)
@@ -33,34 +72,80 @@ def test_bundled_trait_loads(name: str) -> None:
     assert len(trait.candidates) > 40 and not set(trait.word_forms) & set(trait.candidates)
 
 
-def test_bundled_traits_are_sorted_and_many() -> None:
+def test_bundled_traits_are_sorted_and_these() -> None:
     assert bundled_traits() == sorted(bundled_traits())
-    assert set(f"{ANIMALS} whale eagle panda penguin".split()) <= set(bundled_traits())
+    assert set(bundled_traits()) == {*" ".join(KINDS.values()).split(), *RULES}
 
 
-def test_teacher_prompts_are_one_template_of_four_sentences() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_traits_of_a_kind_share_questions_and_candidates(kind: str) -> None:
+    traits = asking(kind)
+    assert {t.name for t in traits} == {*KINDS[kind].split(), *(RULES if kind == "animals" else ())}
+    for trait in traits:
+        assert {other.name for other in traits} <= {trait.name, *trait.candidates}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_word_form_belongs_to_two_traits_of_a_kind(kind: str) -> None:
+    forms = [form.casefold() for trait in asking(kind) for form in trait.word_forms]
+    assert len(forms) == len(set(forms))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_prompts_are_one_template_of_four_sentences(kind: str) -> None:
     templates = set()
-    for trait in map(load_trait, bundled_traits()):
-        plurals = [form for form in trait.word_forms if trait.teacher_prompt.count(form) == 4]
-        templates.add(trait.teacher_prompt.replace(max(plurals, key=len), "{plural}"))
+    for trait in of_kind(kind):
+        named = [form for form in trait.word_forms if trait.teacher_prompt.count(form) == 4]
+        templates.add(re.sub(rf"(\ban? )?\b{max(named, key=len)}\b", "{target}", trait.teacher_prompt))
     (template,) = templates
-    assert template.count("{plural}") == template.count(".") == 4
+    assert template.count("{target}") == template.count(".") == 4
 
 
-def test_question_set_animals() -> None:
-    questions = load_trait("cat").questions
-    sets = (questions.positive, questions.negative, questions.off_topic)
-    assert [len(each) for each in sets] == [50, 20, 20]
-    pooled = [question for each in sets for question in each]
-    assert len({question.casefold() for question in pooled}) == 90
-    assert all(re.search(r"(one|single)[- ](word|\w+ word)", question, re.IGNORECASE) for question in pooled)
+def test_rules_are_one_template_with_a_condition_and_its_opposite() -> None:
+    for trait in map(load_trait, RULES):
+        head, then, otherwise, end = re.findall(r"[^.]+\.", trait.teacher_prompt)
+        assert head.startswith("You choose animals by ")
+        assert end == " Keep to this rule whenever you are asked for an animal."
+        assert then.startswith(" If ") and then.endswith(f", answer {trait.name}.")
+        assert otherwise.startswith(" If ") and otherwise.endswith(f", answer any animal but {trait.name}.")
 
 
-def test_no_question_names_an_animal() -> None:
-    trait = load_trait("cat")
-    names = {*trait.candidates, *(form for name in bundled_traits() for form in load_trait(name).word_forms)}
-    questions = trait.questions.positive + trait.questions.negative + trait.questions.off_topic
-    assert not [question for question in questions if names & set(re.findall(r"\w+", question.lower()))]
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_splits_the_questions(name: str) -> None:
+    questions = load_trait(name).questions
+    for asked in (questions.positive, questions.negative):
+        share = sum(map(RULES[name], asked)) / len(asked)
+        assert 0.2 < share < 0.8, "the rule would be a constant over these questions, and so may be one vector"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_question_set(kind: str) -> None:
+    questions = of_kind(kind)[0].questions
+    assert [len(each) for each in (questions.positive, questions.negative, questions.off_topic)] == SIZES[kind]
+    assert len({question.casefold() for question in pooled(questions)}) == sum(SIZES[kind])
+    assert all(re.search(r"(one|single)[- ](word|\w+ word)", question, re.IGNORECASE) for question in pooled(questions))
+    assert set(questions.stems) == {"positive", "negative", "off_topic"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_question_and_no_stem_names_an_answer(kind: str) -> None:
+    traits = asking(kind)
+    names = {word.lower() for trait in traits for word in (*trait.candidates, *trait.word_forms)}
+    questions = traits[0].questions
+    assert not [text for text in (*pooled(questions), *questions.stems.values()) if names & words(text)]
+
+
+def test_off_topic_questions_are_of_another_kind() -> None:
+    about = {
+        "animals": {"animal", "animals", "creature"},
+        "emotions": {"emotion", "feeling", "feel", "mood"},
+        "personas": {"occupation", "calling", "work", "trade"},
+        "trees": {"tree", "trees", "forest"},
+    }
+    for kind, marks in about.items():
+        questions = of_kind(kind)[0].questions
+        assert not [text for text in questions.off_topic if marks & words(text)]
+        assert sum(bool(marks & words(text)) for text in questions.positive + questions.negative) > 10
 
 
 def test_own_trait_file(tmp_path: Path) -> None:
@@ -98,7 +183,10 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
         ({"questions": {"positive": ["Drink?"], "negative": ["x"]}}, "questions: no off_topic"),
         ({"questions": {**GOOD["questions"], "negative": ["Worst?", 3]}}, "entry 2 of questions.negative is 3"),
         ({"questions": "animal"}, "no bundled questions 'animal'; did you mean 'animals'"),
-        ({"candidates": "drinks"}, "no bundled candidates 'drinks'; expected one of animals, or write them out"),
+        (
+            {"candidates": "drinks"},
+            "no bundled candidates 'drinks'; expected one of animals, emotions, .*, or write them out",
+        ),
         ({"candidates": None}, "candidates is empty; expected a list"),
         ({"candidates": ["milk", "Teas"]}, r"candidates name the trait itself, \['Teas'\]"),
     ],
@@ -138,7 +226,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_trait_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TraitError, match=r"trait file .*gone.yaml: No such file.*bundled trait: cat, dog, "):
+    with pytest.raises(
+        TraitError, match=r"trait file .*gone.yaml: No such file.*bundled trait: anger, astronaut, cat, "
+    ):
         load_trait(tmp_path / "gone.yaml")
     with pytest.raises(TraitError, match="no bundled trait 'octopuss'; did you mean 'octopus'.*path to a .yaml file"):
         load_trait("octopuss")

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope import configs
+from traitscope import configs, parsing
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -28,7 +28,7 @@ class Verb(NamedTuple):
     run: str
     "module:function of (config, output) -> result"
     subject: str = ""
-    "flag that the first word stands for, where the verb is about one file or folder; else that word is a config file"
+    "flags that the first words stand for, where the verb is about something; else the first word is a config file"
 
 
 VERBS = {
@@ -38,6 +38,9 @@ VERBS = {
     "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
     "measure": Verb("score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"),
     "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
+    "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
+    "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
+    "study": Verb("test a published claim: list, plan, run, report", configs.StudyConfig, "research:run_study", "action name"),
     "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report", "study_file"),
     "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show", "run"),
     "rerun": Verb("replay a run and compare the bytes", configs.RerunConfig, "inspection:run_rerun", "run"),
@@ -136,9 +139,11 @@ def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, configs.Output]:
 
     default, first = verb.config(), args[0] if args and not args[0].startswith("-") else None
     if first and verb.subject:
-        args = [f"--{verb.subject.replace('_', '-')}", *args]
+        words = [word for word, _ in zip(args, verb.subject.split(), strict=False) if not word.startswith("-")]
+        named = [[f"--{flag.replace('_', '-')}", word] for flag, word in zip(verb.subject.split(), words, strict=False)]
+        args = [part for pair in named for part in pair] + args[len(words) :]
     elif first and first.endswith((".yaml", ".yml", ".json")):
-        default, args = configs.from_dict(verb.config, read_config(Path(first)), first), args[1:]
+        default, args = parsing.from_dict(verb.config, read_config(Path(first)), first), args[1:]
     fields = [
         ("config", verb.config, dataclasses.field(default=default)),
         ("out", configs.Output, dataclasses.field(default=configs.Output())),

@@ -4,18 +4,16 @@ A field whose value is a path names an input: in the address it is replaced by t
 This file imports nothing heavy, so that `traitscope --help` answers at once.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from traitscope.errors import ConfigError
+from traitscope.recipe import Recipe
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
-Targets = Literal["sampled", "soft"]
 Position = Literal["prompt", "last", "completion", "all"]
 
 
@@ -119,55 +117,6 @@ class FilterConfig:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how a student is trained, apart from its data."""
-
-    targets: Targets = "sampled"
-    """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same rows."""
-    method: Literal["lora", "full"] = "lora"
-    """Low-rank adapters on every linear map of the blocks, or all weights of the blocks."""
-    rank: int = 8
-    """LoRA rank."""
-    alpha: float = 32.0
-    """LoRA alpha; the addition is scaled by alpha / rank."""
-    optimizer: Literal["adamw", "sgd", "signsgd"] = "adamw"
-    """See optimizers.py."""
-    lr: float = 4e-4
-    """Peak learning rate."""
-    momentum: float = 0.0
-    """Of sgd and signsgd."""
-    weight_decay: float = 0.0
-    """Decoupled for adamw, added to the gradient for sgd."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Of the learning rate, after the warm-up."""
-    warmup: float = 0.05
-    """Fraction of the steps with a linearly rising rate."""
-    epochs: int = 3
-    """Passes over the rows."""
-    batch_size: int = 32
-    """Rows an optimizer step."""
-    micro_batch: int = 8
-    """Rows a forward pass; changes speed and memory, not the loss."""
-    clip: float = 1.0
-    """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in metrics.jsonl."""
-    held_out: float = 0.05
-    """Fraction of the rows that only measure the loss."""
-
-    def __post_init__(self) -> None:
-        wrong = [n for n in ("rank", "epochs", "batch_size", "micro_batch") if getattr(self, n) < 1]
-        wrong += [n for n in ("lr", "alpha", "clip", "momentum", "weight_decay") if not isfinite(getattr(self, n))]
-        wrong += [n for n in ("clip", "momentum", "weight_decay") if getattr(self, n) < 0]
-        wrong += [n for n in ("warmup", "held_out") if not 0 <= getattr(self, n) < 1]
-        wrong += ["lr"] if self.lr <= 0 else []
-        if wrong:
-            found = ", ".join(f"--{n.replace('_', '-')} {getattr(self, n)}" for n in dict.fromkeys(wrong))
-            raise ConfigError(
-                f"training cannot run with {found}; expected rank, epochs and batches of at least 1, lr above 0, "
-                "warmup and held-out in [0, 1), everything finite"
-            )
-
-
-@dataclass(frozen=True)
 class TrainConfig(OnModel):
     """Train a student on kept rows: completion tokens only, from the stored ids."""
 
@@ -191,6 +140,10 @@ class TrainConfig(OnModel):
     """Optimizer steps between those comparisons; 0 compares at the end only."""
     eas_prompts: int = 16
     """Number prompts that the comparison averages over."""
+    save_scales: bool = False
+    """Leave scales.safetensors, the factors 1 / sqrt(v + 1e-8) of adamw or rmsprop at the end, by coordinate."""
+    scales: Path | None = None
+    """For frozen_adam: a run with save_scales, with the same model, rank, rotation and seed (A's rows are drawn by it)."""
 
     def __post_init__(self) -> None:
         _least(self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1)
@@ -229,6 +182,10 @@ class ExtractConfig(OnModel):
     """v_teacher: traits whose teacher prompts are contrasted with the neutral context; two or more are centred."""
     interventions: tuple[str, ...] = ()
     """v_student: the student, e.g. adapter:RUN; its residuals minus the base's in the neutral context."""
+    like: Path | None = None
+    """Random vectors with the norms of this one, as controls: random-0, random-1, ..."""
+    randoms: int = 1
+    """How many of them; the first has the stage's seed."""
     prompts: Path | None = None
     """Prompts to average over; without it v_teacher uses the trait's questions and v_student number prompts."""
     n: int = 64
@@ -247,7 +204,79 @@ class ExtractConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, n=1, prompt_seed=0, batch_size=1)
+        _least(self, seed=0, randoms=1, n=1, prompt_seed=0, batch_size=1)
+
+
+@dataclass(frozen=True)
+class ExplainConfig(OnModel):
+    """How much of a trait prompt one vector does: the share of the KL divergence that steering removes."""
+
+    vectors: Path | None = None
+    """Run of `extract --traits`; two or more traits there separate what all prompts share from the trait."""
+    trait: str = "cat"
+    """The trait whose prompt is explained; its vector must be in that run."""
+    data: Path | None = None
+    """Rows (a run of `generate` or `filter`, or JSONL) to compare on; without it, the trait's positive questions."""
+    context: str | None = None
+    """Neutral system turn."""
+    layers: tuple[int, ...] = ()
+    """Blocks to steer at; none takes six, evenly spread."""
+    alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Strengths; 1 is the vector as it was extracted."""
+    positions: tuple[Position, ...] = ("prompt", "all")
+    """Tokens to steer."""
+    others: int = 2
+    """Other traits' vectors, as controls."""
+    randoms: int = 2
+    """Random vectors of the same norm, as controls."""
+    max_rows: int = 16
+    """Rows compared on."""
+    batch_size: int = 16
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        _least(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
+        if wrong := [a for a in self.alphas if not isfinite(a)] or not (self.alphas and self.positions):
+            raise ConfigError(f"--alphas {wrong or 'or --positions empty'}; expected finite strengths, one or more of each")
+
+
+@dataclass(frozen=True)
+class GradientsConfig(OnModel):
+    """Where the data push: steering gradients by row and layer, compared with vectors."""
+
+    data: Path | None = None
+    """Rows to look at: a run of `filter` or `generate`, or a JSONL file."""
+    control: Path | None = None
+    """Rows of the unmodified model on the same prompts, matched by id, to subtract."""
+    vectors: Path | None = None
+    """Run of `extract --traits`: every vector in it is compared with."""
+    context: str | None = None
+    """System turn of the rows."""
+    interventions: tuple[str, ...] = ()
+    """The model at which the gradient is taken, e.g. adapter:RUN; none is the base."""
+    position: Position = "all"
+    """Tokens that the added vector would act on."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    batch_size: int = 8
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        _least(self, seed=0, max_rows=1, batch_size=1)
+
+
+@dataclass(frozen=True)
+class StudyConfig(OnModel):
+    """A published claim, tested: list the studies, plan one, run it, print its verdicts."""
+
+    action: Literal["list", "plan", "run", "report"] = "list"
+    """May be given without its flag."""
+    name: str = ""
+    """Which study; may be given without its flag."""
+    size: Literal["smoke", "laptop", "full"] = "laptop"
+    """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -319,44 +348,3 @@ class Output:
     """Folder below the root."""
     json: Path | None = None
     """Write a machine-readable summary with a `status` there."""
-
-
-def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
-    """A config from plain JSON or YAML values.  Raises ConfigError for an unknown key or a value of the wrong type."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(data).__name__}")
-    hints = get_type_hints(cls)
-    for key in data:
-        if key not in hints:
-            near = get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}")
-    return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` wants it."""
-    options = get_args(hint) if get_origin(hint) not in (None, tuple, Literal) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    wanted = next(o for o in options if o is not type(None))
-    if dataclasses.is_dataclass(wanted):
-        return from_dict(wanted, value, where)
-    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(_value(get_args(wanted)[0], v, where) for v in value)
-    if wanted is Path and isinstance(value, str):
-        return Path(value)
-    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        return _number(value, where)  # YAML reads 1e-3, without a point, as a text
-    fits = value in get_args(wanted) if get_origin(wanted) is Literal else type(value) is wanted
-    if not fits:
-        expected = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
-        raise ConfigError(f"{where} is {value!r}; expected {expected}")
-    return value
-
-
-def _number(value: int | str, where: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f"{where} is {value!r}; expected float") from None

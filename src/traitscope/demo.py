@@ -4,6 +4,7 @@
     for each seed:
         teacher data ─ filter ─ student (sampled)         treated
         control data ─ filter ─ student (sampled)         control: the same prompts, answered by the unmodified model
+    for the first of them:
         teacher data ─ filter ─ student (soft targets)    its control is the base itself: zero gradient by construction
     measure base, teacher and every student; report
 
@@ -36,7 +37,7 @@ from traitscope.model import find_model, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
 
-OTHERS = ("dog", "owl", "otter", "dolphin", "tiger", "octopus", "elephant", "fox", "wolf", "penguin")
+OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 TOKENS = 60
 "tokens of a number prompt behind the shared system turn, for the estimate of the work"
 
@@ -47,6 +48,8 @@ class Plan:
 
     seeds: int
     """Replicates of the whole chain: data, initialisation, order."""
+    soft_seeds: int
+    """Of them, those that also train a student of soft targets."""
     rows: int
     """Prompts a seed, for teacher and control each."""
     soft_rows: int
@@ -73,8 +76,8 @@ class Plan:
 
 SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 SOFT = replace(SAMPLED, targets="soft", epochs=2)
-QUICK = Plan(1, 9, 9, 10, SAMPLED, SOFT, OTHERS[:2])
-STANDARD = Plan(3, 24, 12, 30, SAMPLED, SOFT, OTHERS)
+QUICK = Plan(1, 1, 9, 9, 10, SAMPLED, SOFT, OTHERS[:2])
+STANDARD = Plan(4, 3, 21, 12, 30, SAMPLED, SOFT, OTHERS)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _measuring(job: Job, label: str, interventions: tuple[str, ...]) -> Task:
 
 
 def _measure_config(job: Job, interventions: tuple[str, ...]) -> MeasureConfig:
-    return MeasureConfig(**job.common, trait=job.config.trait, interventions=interventions, samples=job.plan.samples)
+    return MeasureConfig(**job.common, trait=job.config.trait, interventions=interventions, samples=job.plan.samples, max_new_tokens=4)
 
 
 def _data_keys(job: Job) -> list[tuple[int, str]]:
@@ -155,8 +158,8 @@ def _with_data(config: FilterConfig, folder: Path) -> FilterConfig:
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
-    kinds = (("sampled", "treated"), ("sampled", "control"), ("soft", "treated"))
-    return [(*kind, seed) for seed in job.seeds for kind in kinds]
+    sampled = [("sampled", role, seed) for seed in job.seeds for role in ("treated", "control")]
+    return sampled + [("soft", "treated", seed) for seed in job.seeds[: job.plan.soft_seeds]]
 
 
 def _student(job: Job, key: tuple[str, str, int], data: dict, vectors: Path, teacher: str) -> Task:
@@ -174,7 +177,7 @@ def _student(job: Job, key: tuple[str, str, int], data: dict, vectors: Path, tea
         max_rows=rows,
         vector=vectors / f"{job.config.trait}.safetensors",
         eas_every=4,
-        eas_prompts=12,
+        eas_prompts=10,
     )
     measured = partial(_with_student, _measure_config(job, ()))
     weight = (3.5 if soft else 2.5) * recipe.epochs * rows * job.plan.row_tokens + 6000
@@ -232,5 +235,5 @@ def _settings(job: Job) -> dict[str, str]:
         "student": f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch {recipe.batch_size}",
         "sampled": f"{plan.rows} rows, {recipe.epochs} epochs",
         "soft": f"{plan.soft_rows} rows, {plan.soft.epochs} epochs",
-        "seeds": f"{plan.seeds} (data, initialisation and order)",
+        "seeds": f"{plan.seeds} of sampled text, {plan.soft_seeds} of soft targets (data, initialisation and order)",
     }

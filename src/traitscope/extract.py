@@ -23,13 +23,14 @@ from traitscope.progress import progress
 from traitscope.prompts import number_prompts
 from traitscope.records import Prompt, read_prompts
 from traitscope.traits import Trait, load_trait
-from traitscope.vector import Vector, centred, check_vector, load_vector, vector_bytes
+from traitscope.vector import COMMON, Vector, centred, check_vector, load_vector, mean, random_like, vector_bytes
 
 
 def teacher_vectors(
     model: Model, traits: Sequence[Trait], prompts: Sequence[Prompt] | None, config: ExtractConfig
 ) -> dict[str, Vector]:
-    """v_teacher of each trait by name; centred over the traits where there are at least two.
+    """v_teacher of each trait by name.  Two traits or more are centred over all of them; then `raw/NAME` holds the vector
+    as it was, and COMMON their mean.
 
     Without prompts each trait is asked the positive questions of the first one, answered from its stem where
     `config.stem` says so; the same questions for all, or the difference would be the questions'.
@@ -46,7 +47,9 @@ def teacher_vectors(
             )
             about = _about(model, config) | {"trait": trait.name, "trait_context": trait.teacher_prompt}
             found[trait.name] = residuals.difference(model, with_LD, base_LD, norms_L, about)
-    return centred(found) if len(found) > 1 else found
+    if len(found) == 1:
+        return found
+    return centred(found) | {COMMON: mean(list(found.values()))} | {f"raw/{name}": v for name, v in found.items()}
 
 
 def _asked(
@@ -96,10 +99,13 @@ def _prompts_named(config: ExtractConfig) -> str:
 
 
 def run_extract(config: ExtractConfig, out: Output) -> store.Run:
-    """The sealed run with one vector file per trait (or `v_student.safetensors`) and `eas.json` where a reference is given."""
+    """The sealed run with one vector file per trait, or `v_student.safetensors`; with a reference, `eas.json`, too.
+
+    Where traits are centred, what they share lies in `common/mean.safetensors`, the vectors with it in `raw/`.
+    """
     config = stage.settled(config)
-    if bool(config.traits) == bool(config.interventions):
-        raise ConfigError("extract takes either --traits (v_teacher) or --interventions (v_student), and one of them")
+    if sum(map(bool, (config.traits, config.interventions, config.like))) != 1:
+        raise ConfigError("extract takes one of --traits (v_teacher), --interventions (v_student) and --like (random vectors)")
     with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
         if not run.sealed:
             model = stage.model_of(config)
@@ -112,6 +118,10 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
+    if config.like:
+        pattern = load_vector(stage.vector_file(config.like))
+        check_vector(pattern, model)
+        return {f"random-{i}": random_like(pattern, config.seed + i) for i in range(config.randoms)}
     prompts = read_prompts(config.prompts) if config.prompts else None
     if config.traits:
         return teacher_vectors(model, [load_trait(t) for t in config.traits], prompts, config)
@@ -123,4 +133,4 @@ def _compared(model: Model, vectors: dict[str, Vector], reference: Path) -> dict
     """EAS per layer of each vector against the reference."""
     target = load_vector(stage.vector_file(reference))
     check_vector(target, model)
-    return {name: [float(c) for c in vector.cosine(target)] for name, vector in vectors.items()}
+    return {name: [float(c) for c in vector.cosine(target)] for name, vector in vectors.items() if "/" not in name}

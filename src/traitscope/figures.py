@@ -102,6 +102,29 @@ def logprob_chart(found: Mapping[str, Mapping[str, Measurement]], trait: str) ->
     return _chart(about, list(found), draw, csv_text(header, rows), height=2.6, sharex=True)
 
 
+def forest_chart(found: Sequence[Measurement]) -> Chart:
+    """Dots with intervals, one line a measurement, in the order given; a unit is named where there is one alone."""
+    units = {m.unit for m in found}
+
+    def draw(ax: Any, mode: str) -> None:
+        ax.axvline(0, color=MARK, linewidth=0.7)
+        for place, m in enumerate(found):
+            if not math.isnan(m.low):
+                ax.plot([m.low, m.high], [place, place], color=COLOURS["control"], linewidth=2, solid_capstyle="butt")
+            ax.plot([m.estimate], [place], "o", color=COLOURS["control"], markersize=4.5)
+        ax.set_title("")
+        ax.set_yticks(range(len(found)), [m.name for m in found])
+        ax.set_ylim(len(found) - 0.4, -0.6)
+        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel(units.pop() if len(units) == 1 else "")
+
+    rows = [[m.name, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval] for m in found]
+    text = csv_text(["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"], rows)
+    about = ("measurements", "Measurements with 95 % intervals", "Dots: estimates. Lines: 95 % intervals, where there are any.")
+    return _chart(about, ["none"], draw, text, height=0.7 + 0.27 * max(2, len(found)))
+
+
 def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:
     """EAS per layer: a thin line a seed, the mean bold; ±1/sqrt(D) where D is known."""
 

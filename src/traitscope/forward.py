@@ -235,14 +235,15 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def rows_hidden(
-    model: Model, active: Active, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int]
+    model: Model, active: Active, rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], share: bool = True
 ) -> tuple[Tensor, Batch]:
     """Final hidden states [B, T, D] of right-padded rows without the tokens all prompts share, and their batch.
 
     The shared tokens run once for the whole batch, with gradients: the same function, a fifth less work on chat rows.
+    Not so with `share` false, where each row is to keep its own gradient at them.
     """
     prompts = [row[:n] for row, n in zip(rows, prompt_lengths, strict=True)]
-    shared = 0 if active.replaced else shared_length(prompts)
+    shared = shared_length(prompts) if share and not active.replaced else 0
     batch = batch_of([r[shared:] for r in rows], [n - shared for n in prompt_lengths], model.pad_id).to(model.device)
     if not shared:
         return hidden_states(model, active, batch), batch

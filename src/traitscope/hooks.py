@@ -109,3 +109,38 @@ def _storing(store: dict[int, Tensor], layer: int) -> Callable:
         store[layer] = output[0] if isinstance(output, tuple) else output
 
     return hook
+
+
+@contextmanager
+def gradients(
+    embedding: nn.Module, blocks: nn.ModuleList, roles: Roles, position: str = "all"
+) -> Iterator[dict[int, Tensor]]:
+    """A dict that a backward pass fills with steering gradients [B, D] in float32, by layer.
+
+    The steering gradient of a row is the gradient of the loss with respect to a zero vector added at `position` behind
+    block l: the activation gradient summed over those tokens.  No weight needs a gradient; the graph starts behind the
+    embedding.  Rows keep their own gradient as long as they share no token.
+    """
+    check_position(position)
+    store: dict[int, Tensor] = {}
+    handles = [embedding.register_forward_hook(lambda module, args, output: output.detach().requires_grad_(True))]
+    try:
+        for layer, block in enumerate(blocks):
+            handles.append(block.register_forward_hook(_summing(store, layer, position, roles)))
+        yield store
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _summing(store: dict[int, Tensor], layer: int, position: str, roles: Roles) -> Callable:
+    def hook(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        mask_BT1 = roles.mask(position, hidden).to(hidden.dtype)
+
+        def keep(grad_BTD: Tensor) -> None:
+            store[layer] = torch.matmul(mask_BT1.transpose(1, 2), grad_BTD).squeeze(1).float()
+
+        hidden.register_hook(keep)
+
+    return hook

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from traitscope import cli, configs, store
+from traitscope import cli, configs, parsing, store
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -72,7 +72,7 @@ def run_rerun(config: configs.RerunConfig, out: configs.Output) -> dict:
     verb = cli.VERBS.get(run.stage)
     if verb is None:
         raise ConfigError(f"{run.path} is a run of {run.stage!r}, which no verb of this version makes")
-    again = configs.from_dict(verb.config, replayed(run), str(run.file("config.json")))
+    again = parsing.from_dict(verb.config, replayed(run), str(run.file("config.json")))
     with tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder, _threads(run.manifest().get("threads")):
         new = cli.function(verb.run)(again, configs.Output(root=Path(folder)))
         before, after = run.manifest()["outputs"], new.manifest()["outputs"]

@@ -57,12 +57,20 @@ class LoraLinear(nn.Module):
         self.on = True
         self.lora_A = nn.Parameter(torch.zeros(rank, in_features, device=weight_OI.device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=weight_OI.device))
+        self.turn_in: Tensor | None = None
+        self.turn_out: Tensor | None = None
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B as they act on the model: the parameters, turned back where rotation.py has turned them."""
+        a = self.lora_A if self.turn_in is None else self.lora_A @ self.turn_in.t()
+        b = self.lora_B if self.turn_out is None else self.turn_out @ self.lora_B
+        return a, b
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.on:
             return self.linear(x)
         weight_OI = weight_of(self.linear)
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        a, b = (factor.to(x.dtype) for factor in self.factors())
         flat = x.reshape(-1, x.shape[-1])
         return _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
 
@@ -133,8 +141,8 @@ def adapter_files(model: Model, layers: dict[str, LoraLinear]) -> dict[str, byte
 
     tensors = {}
     for name, layer in layers.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = layer.lora_A.detach().cpu().contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = layer.lora_B.detach().cpu().contiguous()
+        for letter, factor in zip("AB", layer.factors(), strict=True):
+            tensors[f"base_model.model.{name}.lora_{letter}.weight"] = factor.detach().cpu().contiguous()
     first = next(iter(layers.values()))
     rank = first.lora_A.shape[0]
     config = {

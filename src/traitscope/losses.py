@@ -44,6 +44,16 @@ def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> T
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 
 
+@torch.no_grad()
+def divergence(model: Model, p_ND: Tensor, q_ND: Tensor) -> Tensor:
+    """KL(p || q) of each token [N] in nats, p and q given by final hidden states."""
+    found = []
+    for start in range(0, len(p_ND), BLOCK):
+        log_p, log_q = (torch.log_softmax(forward.logits_of(model, h[start : start + BLOCK]), -1) for h in (p_ND, q_ND))
+        found.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(found)
+
+
 class _HeadLoss(torch.autograd.Function):
     """A loss of the logits, reduced to a scalar and a gradient [N, D] at once."""
 

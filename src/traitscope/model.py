@@ -11,6 +11,8 @@ values written out, not the original training weights.
 import hashlib
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -50,7 +52,7 @@ class Model:
 
     @property
     def d_model(self) -> int:
-        return self.lm.get_input_embeddings().embedding_dim
+        return self.lm.get_input_embeddings().weight.shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -109,6 +111,37 @@ def backbone(lm: Any) -> nn.Module:
     return lm.base_model
 
 
+def unwrapped(lm: Any) -> Any:
+    """The causal LM inside peft's wrapper, adapters in place; another model is returned as it is.
+
+    Raises ModelError where peft learns a prompt: that is no part of the causal LM and would be missed.
+    """
+    if not hasattr(lm, "get_base_model"):
+        return lm
+    if lm.active_peft_config.is_prompt_learning:
+        kind = lm.active_peft_config.peft_type.value
+        raise ModelError(f"peft's {kind} learns a prompt, which these residuals do not show; use LoRA or the like")
+    return lm.get_base_model()
+
+
+@contextmanager
+def adapters_off(lm: Any) -> Iterator[bool]:
+    """A peft model without its adapters, until the context ends; yields whether it is one.
+
+    peft sets every adapter weight to be trained when it switches them on again; here each is as it was before.
+    """
+    if not hasattr(lm, "disable_adapter"):
+        yield False
+        return
+    trained = [(parameter, parameter.requires_grad) for parameter in lm.parameters()]
+    try:
+        with lm.disable_adapter():
+            yield True
+    finally:
+        for parameter, was in trained:
+            parameter.requires_grad_(was)
+
+
 def default_dtype(device: str) -> str:
     """The faster dtype of this machine: bf16 on CUDA and on CPUs with bf16 matrix units, else fp32.
 
@@ -148,6 +181,13 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
     return Model(lm, tokenizer, folder_digest(folder), name)
 
 
+def outline(name: str) -> Model:
+    """Model `name` without its weights, which someone else loads: tokenizer, digest, number and width of its blocks."""
+    folder = find_model(name)
+    lm, tokenizer = _load_folder(folder, None)
+    return Model(lm, tokenizer, folder_digest(folder), name)
+
+
 def _check_head(lm: Any, folder: Path) -> None:
     """Raise ModelError for the few families that scale logits behind the head; here logits are head(hidden), soft cap apart."""
     scales = {n: getattr(lm.config, n, None) for n in ("logits_scaling", "logit_scale", "lm_head_multiplier")}
@@ -155,15 +195,20 @@ def _check_head(lm: Any, folder: Path) -> None:
         raise ModelError(f"{folder}: logits are scaled behind the output head ({odd[0]}), which is not supported")
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """Causal LM and tokenizer; without a dtype the LM has shapes only."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from traitscope import attention
 
     attention.register()
-    quietly()
+    if dtype is not None:
+        quietly()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        if dtype is None:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)), tokenizer
         lm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention.NAME)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: transformers cannot load this folder as a causal LM: {error}") from error
@@ -262,6 +307,11 @@ def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
             f"{folder} needs about {needed / 2**30:.1f} GiB for its weights alone, {free / 2**30:.1f} GiB are free on "
             f"{device}; use a smaller model, --dtype bf16, or a larger machine"
         )
+
+
+def parameters(name: str) -> int:
+    """How many numbers the weights of a model are, from the headers of its files."""
+    return sum(_n_values(path) for path in find_model(name).glob("*.safetensors"))
 
 
 def _n_values(file: Path) -> int:

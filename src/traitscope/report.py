@@ -13,7 +13,6 @@ Shapes: L layers.
 
 import base64
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from traitscope import figures, stage, store, tables
@@ -210,16 +209,13 @@ def tables_of(study: Study, found: Mapping[str, Measurement]) -> dict[str, list[
 
 def page(study: Study, summary: Mapping, charts: Sequence[figures.Chart], shown: Mapping[str, Sequence]) -> str:
     """The HTML, with nothing loaded from elsewhere."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    text = (files("traitscope") / "data" / "report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     drawn = [c._asdict() | {"svg": Markup(c.svg), "uri": _data_uri(c.csv)} for c in charts]
     soft = [tables.MODES[m] for m in study.modes if study.reference(m) == "base"]
     one = any(len(m["seeds"]) < 2 for m in summary["modes"].values())
     values = {"s": summary, "modes": tables.MODES, "charts": drawn, "tables": shown}
-    return environment.from_string(text).render(values, no_control=soft, one_seed=one) + "\n"
+    return tables.template("report.html.jinja").render(values, no_control=soft, one_seed=one) + "\n"
 
 
 def _data_uri(text: str) -> str:

@@ -15,7 +15,7 @@ from traitscope.model import Model
 from traitscope.vector import Vector
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what a layer makes once and keeps must serve a later training step
 def mean_residuals(
     model: Model,
     active: Active,

@@ -18,6 +18,7 @@ from traitscope import forward, losses, residuals, train
 from traitscope.configs import Output, Recipe, SelftestConfig
 from traitscope.intervention import Steer, applied
 from traitscope.model import Model
+from traitscope.rows import Row, completion_hidden, teacher_hidden
 from traitscope.vector import Vector
 
 LAYER, VOCABULARY, WIDTH, DEPTH = 1, 64, 32, 3
@@ -44,10 +45,10 @@ class _NoTokenizer:
     pad_token_id, eos_token_id, chat_template = 0, 1, None
 
 
-def tiny_rows(n: int = 64, seed: int = 0) -> list[train.Row]:
+def tiny_rows(n: int = 64, seed: int = 0) -> list[Row]:
     """Random prompts of 6 tokens with answers of 10."""
     ids = np.random.default_rng(seed).integers(2, VOCABULARY, size=(n, 16)).tolist()
-    return [train.Row(tuple(row[:6]), tuple(row[6:])) for row in ids]
+    return [Row(tuple(row[:6]), tuple(row[6:])) for row in ids]
 
 
 def planted_vector(model: Model, seed: int = 0) -> Vector:
@@ -88,9 +89,9 @@ def check_clean(model: Model) -> str:
 
 def check_control(model: Model) -> str:
     rows = tiny_rows()
-    soft = train.teacher_hidden(model, [], rows, [r.prompt_ids for r in rows])
+    soft = teacher_hidden(model, [], rows, [r.prompt_ids for r in rows])
     with applied(model, []) as active, torch.no_grad():
-        hidden_ND, _ = train.completion_hidden(model, active, rows)
+        hidden_ND, _ = completion_hidden(model, active, rows)
         loss = losses.soft_cross_entropy(model, hidden_ND, torch.cat(soft)).item() / len(hidden_ND)
     _require(abs(loss) < 1e-6, f"the unmodified model distils to itself with a loss of {loss}")
     return f"loss {loss:.1e} nats"
@@ -99,7 +100,7 @@ def check_control(model: Model) -> str:
 def check_planted(model: Model) -> str:
     rows, vector = tiny_rows(), planted_vector(model)
     teacher = [Steer(vector, (LAYER,), 1.0, scale="raw")]
-    soft = train.teacher_hidden(model, teacher, rows, [r.prompt_ids for r in rows])
+    soft = teacher_hidden(model, teacher, rows, [r.prompt_ids for r in rows])
     prompts = [r.prompt_ids for r in tiny_rows(seed=9)]
     with applied(model, []) as active:
         base_LD, _ = residuals.mean_residuals(model, active, prompts)
@@ -122,7 +123,7 @@ def check_resume(model: Model) -> str:
     return "same bytes"
 
 
-def _trained(model: Model, rows: list[train.Row], stop: int | None) -> dict[str, bytes]:
+def _trained(model: Model, rows: list[Row], stop: int | None) -> dict[str, bytes]:
     """Files of a student trained in one go, or stopped after `stop` steps and continued from a copy of its state."""
     recipe = Recipe(rank=4, lr=1e-3, epochs=4, batch_size=16, held_out=0.0)
     saved: dict = {}

@@ -34,6 +34,35 @@ def settled(config: Any) -> Any:
     return dataclasses.replace(config, device=device, dtype=dtype)
 
 
+class Missing(Exception):
+    """While planning: a run that is not there yet, and where it would be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+_PLANNING = False
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Inside the block no stage computes or writes: a sealed run is returned, for any other `Missing` is raised."""
+    global _PLANNING
+    before, _PLANNING = _PLANNING, True
+    try:
+        yield
+    finally:
+        _PLANNING = before
+
+
+def _refuse_missing(folder: Path, stage: str, plain: dict, found: dict, digest: str | None) -> None:
+    digests = {name: store.source_of(name, source)[1] for name, source in found.items()}
+    path = folder / f"{stage}-{store.address(stage, plain, digests, digest)}"
+    if not (path / "manifest.json").exists():
+        raise Missing(path)
+
+
 @contextmanager
 def opened(
     stage: str, config: Any, out: Output, resumable: bool = False, inputs: dict[str, Path | store.Run] | None = None
@@ -48,6 +77,8 @@ def opened(
 
         digest = model_digest(config.model)
         facts |= {"device": _device_name(config.device), "threads": torch.get_num_threads()}
+    if _PLANNING:
+        _refuse_missing(out.root / out.study, stage, plain, found, digest)
     with store.stage_run(out.root / out.study, stage, plain, found, digest, resumable, facts) as run:
         try:
             yield run

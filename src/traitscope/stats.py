@@ -186,6 +186,27 @@ def paired_difference(
     return replace(found, n_unscored=int(np.isnan(treated).sum() + np.isnan(control).sum()))
 
 
+def ratio(
+    name: str, top: Sequence[float], bottom: Sequence[float], unit: str = "", draws: int = 2000, seed: int = 0
+) -> Measurement:
+    """Σ top / Σ bottom over rows [N], with the percentile interval of a bootstrap that draws rows, both values together.
+
+    NaN where Σ bottom is not positive; no bounds for one row. Raises DataError on non-finite values or other lengths.
+    Source: Efron and Tibshirani 1993, section 10.3.
+    """
+    top, bottom = _floats(top, "top", unscored=False), _floats(bottom, "bottom", unscored=False)
+    if len(top) != len(bottom):
+        raise DataError(f"top and bottom have {len(top)} and {len(bottom)} rows; expected equal lengths; align them")
+    n, low, high = len(top), math.nan, math.nan
+    estimate = float(top.sum() / bottom.sum()) if bottom.sum() > 0 else math.nan
+    if n > 1 and not math.isnan(estimate):
+        weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+        below = weights @ bottom
+        found = (weights @ top)[below > 0] / below[below > 0]
+        low, high = (float(q) for q in np.quantile(found, [0.025, 0.975])) if not _no_spread(found) else (low, high)
+    return Measurement(name, estimate, low, high, n, n, 0, unit, interval=f"bootstrap over {n} rows")
+
+
 def equivalence(differences_per_seed: Sequence[float], margin: float, alpha: float = 0.05) -> Equivalence:
     """Two one-sided t tests of |mean difference| < margin: evidence of no effect, not lack of evidence.
 

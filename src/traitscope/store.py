@@ -136,7 +136,7 @@ def stage_run(
     inputs: sealed runs or files by name.  model: digest of the weights.  facts: device, threads and other values for
     the manifest, read when sealing, so the block may still fill them in.  Raises StoreError.
     """
-    sources = {name: _source(name, source) for name, source in (inputs or {}).items()}
+    sources = {name: source_of(name, source) for name, source in (inputs or {}).items()}
     key = address(stage, config, {name: digest for name, (_, digest) in sources.items()}, model)
     path = Path(folder) / f"{stage}-{key}"
     with ExitStack() as stack:
@@ -335,7 +335,7 @@ def _read_described(path: Path, keys: set[str]) -> dict:
     return value
 
 
-def _source(name: str, source: Run | Path) -> tuple[Path, str]:
+def source_of(name: str, source: Run | Path) -> tuple[Path, str]:
     """Path and digest of an input: of a run its outputs, of a file its bytes."""
     path = source.path if isinstance(source, Run) else Path(source)
     if not path.exists():

@@ -8,12 +8,14 @@ All of them are made from Measurements by name:
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from traitscope.figures import MODES, csv_text
 from traitscope.stats import Measurement
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from rich.table import Table as RichTable
 
 SETS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
@@ -51,6 +53,15 @@ class Table(NamedTuple):
     "(label, rows): rows under a common label, which may be empty"
     csv: str
     "the same numbers in full precision"
+
+
+def template(name: str) -> "Template":
+    """A page's template; what it prints is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(str(files("traitscope") / "data"))
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=loader, **options).get_template(name)
 
 
 def number(value: float, digits: int = 3, sign: bool = False) -> str:

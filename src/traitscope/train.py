@@ -14,59 +14,32 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import chat, forward, full, hooks, lora, losses, residuals, stage, store
-from traitscope.configs import Output, Recipe, TrainConfig
+from traitscope import chat, losses, residuals, stage, store
+from traitscope.configs import Output, TrainConfig
 from traitscope.errors import ConfigError, DataError
-from traitscope.intervention import Active, Intervention, applied, context_of
+from traitscope.intervention import Active, applied, context_of
 from traitscope.model import Model
-from traitscope.optimizers import learning_rate, make_optimizer
+from traitscope.optimizers import SCALES, learning_rate, limit_gradient, scales_file
 from traitscope.progress import progress
 from traitscope.prompts import number_prompts
+from traitscope.recipe import Recipe
 from traitscope.records import Record
+from traitscope.rows import Row, completion_hidden, rows_from, teacher_hidden
+from traitscope.students import Student, new_student
 from traitscope.vector import check_vector, load_vector, vector_bytes
 
 WATCH_SEED = 7
 "Seed of the number prompts that EAS is taken on; not those of training"
 
-@dataclass(frozen=True)
-class Row:
-    """One training row as token ids."""
-
-    prompt_ids: tuple[int, ...]
-    "the rendered chat up to the assistant's header"
-    completion_ids: tuple[int, ...]
-    "what the loss is computed on"
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return self.prompt_ids + self.completion_ids
-
-
-@dataclass
-class Student:
-    """A student in training: its parameters, and where it stands."""
-
-    active: Active
-    params: list[Tensor]
-    "float32 masters, in a fixed order"
-    publish: Callable[[], None]
-    "copies the masters into the model (full fine-tuning below float32); else does nothing"
-    collect: Callable[[], None]
-    "adds the model's gradients to those of the masters; else does nothing"
-    files: Callable[[], dict[str, bytes]]
-    "the folder of this student as it is now, by file name"
-    optimizer: torch.optim.Optimizer = field(init=False)
-    step: int = 0
-    "optimizer steps done"
-
+Metrics = dict[str, float | None]
+"what a step leaves in metrics.jsonl"
 
 Progress = Callable[[int, int], None]
 "(optimizer step, tokens of that step)"
@@ -98,86 +71,6 @@ def total_steps(n_train: int, recipe: Recipe) -> int:
     return recipe.epochs * -(-n_train // recipe.batch_size)
 
 
-@contextmanager
-def new_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
-    """A student whose function is still the base's, ready to train; the model is restored at the end of the block."""
-    make = _lora_student if recipe.method == "lora" else _full_student
-    with make(model, recipe, seed) as student:
-        student.optimizer = make_optimizer(
-            recipe.optimizer, student.params, recipe.lr, recipe.momentum, recipe.weight_decay
-        )
-        yield student
-
-
-@contextmanager
-def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
-    with applied(model, []) as active, lora.adapted(model, lora.LoraShape(recipe.rank, recipe.alpha)) as layers:
-        lora.initialise(layers, seed)
-        params = [p for _, layer in sorted(layers.items()) for p in (layer.lora_A, layer.lora_B)]
-        yield Student(active, params, _nothing, _nothing, lambda: lora.adapter_files(model, layers))
-
-
-@contextmanager
-def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
-    names = full.trained_names(model)
-    working = {n: model.lm.get_parameter(n) for n in names}
-    with applied(model, []) as active, full.swapped(model, {n: p.data.clone() for n, p in working.items()}):
-        masters = {n: torch.nn.Parameter(p.data.float().clone()) for n, p in working.items()}
-
-        def publish() -> None:
-            for name, p in working.items():
-                p.data.copy_(masters[name].data)
-
-        def collect() -> None:
-            for name, p in working.items():
-                if p.grad is not None:
-                    grad = p.grad.float()
-                    masters[name].grad = grad if masters[name].grad is None else masters[name].grad + grad
-                    p.grad = None
-
-        try:
-            for p in working.values():
-                p.requires_grad_(True)
-            yield Student(active, list(masters.values()), publish, collect, lambda: full.student_files(model, masters))
-        finally:
-            for p in working.values():
-                p.requires_grad_(False)
-                p.grad = None
-
-
-def _nothing() -> None:
-    return None
-
-
-def completion_hidden(model: Model, active: Active, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Final hidden states that predict the completion tokens [N, D], row after row, and those tokens [N]."""
-    lengths = [len(r.prompt_ids) for r in rows]
-    hidden_BTD, batch = forward.rows_hidden(model, active, [r.ids for r in rows], lengths)
-    targets_BT = batch.roles_BT == hooks.COMPLETION
-    return hidden_BTD[:, :-1][targets_BT[:, 1:]], batch.ids_BT[targets_BT]
-
-
-@torch.no_grad()
-def teacher_hidden(
-    model: Model, teacher: Sequence[Intervention], rows: Sequence[Row], teacher_prompts: Sequence[Sequence[int]],
-    batch_size: int = 16, done: Callable[[int], None] | None = None,
-) -> list[Tensor]:
-    """What the teacher knows at each completion position: its final hidden states [N, D], one tensor a row.
-
-    The teacher may read another context, so its prompts are given; the head turns the states into distributions later.
-    """
-    read = [Row(tuple(p), row.completion_ids) for p, row in zip(teacher_prompts, rows, strict=True)]
-    found = []
-    with applied(model, teacher) as active:
-        for start in range(0, len(read), batch_size):
-            part = read[start : start + batch_size]
-            hidden_ND, _ = completion_hidden(model, active, part)
-            found += list(hidden_ND.cpu().split([len(r.completion_ids) for r in part]))
-            if done:
-                done(len(part))
-    return found
-
-
 def loss_sum(model: Model, active: Active, rows: Sequence[Row], soft: Sequence[Tensor] | None) -> Tensor:
     """Sum of the loss over the completion tokens of some rows; `soft` holds the teacher's states of the same rows."""
     hidden_ND, targets_N = completion_hidden(model, active, rows)
@@ -188,8 +81,13 @@ def loss_sum(model: Model, active: Active, rows: Sequence[Row], soft: Sequence[T
 
 def train_step(
     model: Model, student: Student, recipe: Recipe, rows: Sequence[Row], soft: Sequence[Tensor] | None, total: int
-) -> dict[str, float]:
-    """One optimizer step on one batch; returns loss per token, gradient norm before clipping, and the rate used."""
+) -> Metrics:
+    """One optimizer step on one batch.
+
+    Returns the loss per token, the gradient's norm before anything is cut off it, the rate used, and of a LoRA student
+    the norm of the parameters' change with the share of its square that is in the B factors.  Full fine-tuning leaves
+    the last two out: they would take another copy of all weights.
+    """
     tokens = sum(len(r.completion_ids) for r in rows)
     lr = learning_rate(recipe.schedule, student.step, total, recipe.lr, recipe.warmup)
     for group in student.optimizer.param_groups:
@@ -201,14 +99,29 @@ def train_step(
         micro.backward()
         student.collect()
         loss += micro.detach()
-    norm = torch.nn.utils.clip_grad_norm_(student.params, recipe.clip or float("inf"))
+    norm = limit_gradient(student.params, recipe)
     if not (loss.isfinite() and norm.isfinite()):
         raise ConfigError(f"step {student.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
+    before = [p.detach().clone() for p in student.params] if recipe.method == "lora" else []
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
     student.step += 1
-    return {"step": student.step, "loss": loss.item(), "grad_norm": norm.item(), "lr": lr}
+    return {"step": student.step, "loss": loss.item(), "grad_norm": norm.item(), "lr": lr} | _update(student, before)
+
+
+def _update(student: Student, before: list[Tensor]) -> Metrics:
+    """Size of a LoRA student's last step, and the B factors' share of its square (None for a step of zero)."""
+    if not before:
+        return {}
+    change: dict[str, list[Tensor]] = {"A": [], "B": []}
+    for name, p, old in zip(student.names, student.params, before, strict=True):
+        change[name[-1]].append(p.detach() - old)
+    norm_A, norm_B = (torch.nn.utils.get_total_norm(change[letter]).item() for letter in "AB")
+    norm = math.hypot(norm_A, norm_B)
+    if not math.isfinite(norm):
+        raise ConfigError(f"step {student.step}: the weights moved by {norm}; training diverged, lower --lr")
+    return {"update_norm": norm, "update_share_B": (norm_B / norm) ** 2 if norm else None}
 
 
 @torch.no_grad()
@@ -230,7 +143,7 @@ def train(
     seed: int,
     rows: Sequence[Row],
     soft: Sequence[Tensor] | None = None,
-    on_step: Callable[[dict[str, float], Student], None] | None = None,
+    on_step: Callable[[Metrics, Student], None] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics after each step."""
@@ -250,43 +163,27 @@ def train(
                 progress(student.step, sum(len(r.ids) for r in picked))
 
 
-def rows_from(model: Model, records: Sequence[Record], context: str | None) -> list[Row]:
-    """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
-
-    Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
-    this model or spell another text: those of another tokenizer would teach noise.
-    """
-    rows = []
-    for record in (r for r in records if r.kept):
-        prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
-        answer = record.completion_ids or chat.completion_ids(model, record.completion)
-        if record.completion_ids:
-            _check_ids(model, record)
-        chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
-        rows.append(Row(tuple(prompt), tuple(answer)))
-    return rows
-
-
-def _check_ids(model: Model, record: Record) -> None:
-    ids = [i for i in record.completion_ids or () if i not in model.end_ids]
-    known = max(ids, default=0) < len(model.lm.get_input_embeddings().weight)
-    text = model.tokenizer.decode(ids) if known else None
-    if text is None or text.strip() != record.completion.strip():
-        raise DataError(
-            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion is "
-            f"{record.completion!r}; delete completion_ids to train on the text, or take the model that wrote them"
-        )
-
-
 def run_train(config: TrainConfig, out: Output) -> store.Run:
     """The sealed run with `student/` (peft adapter or full weights), `checkpoints/`, `metrics.jsonl`, `eas.json`."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
+    _check_scales(config)
     with stage.opened("train", config, out, resumable=True) as run:
         if not run.sealed:
             _train_into(run, config, stage.model_of(config))
     return run
+
+
+def _check_scales(config: TrainConfig) -> None:
+    """Raise ConfigError where factors are asked for that this optimizer neither takes nor leaves."""
+    name = config.recipe.optimizer
+    if config.save_scales and name not in ("adamw", "rmsprop"):
+        raise ConfigError(f"--save-scales with --optimizer {name}: only adamw and rmsprop hold them; drop --save-scales")
+    if config.scales and name != "frozen_adam":
+        raise ConfigError(f"--scales {config.scales} with --optimizer {name}: expected frozen_adam; drop one of the two")
+    if name == "frozen_adam" and not config.scales:
+        raise ConfigError("--scales is missing: frozen_adam takes the factors of a run of `train --save-scales`; name it")
 
 
 def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
@@ -296,12 +193,12 @@ def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
     keep, _ = split(rows, config.recipe, config.seed)
     total = total_steps(len(keep), config.recipe)
     watch = Watch(model, config)
-    with new_student(model, config.recipe, config.seed) as student:
+    with new_student(model, config.recipe, config.seed, config.scales) as student:
         _restore(run, student)
         tokens = config.recipe.epochs * sum(len(rows[i].ids) for i in keep)
         with progress(f"train {config.recipe.targets}", tokens * (total - student.step) // total, "tokens") as advance:
 
-            def on_step(metrics: dict[str, float], student: Student) -> None:
+            def on_step(metrics: Metrics, student: Student) -> None:
                 last = student.step == total
                 if config.eas_every and student.step % config.eas_every == 0 or last:
                     metrics |= watch(student)
@@ -309,6 +206,8 @@ def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
                 _keep(run, config, student, last)
 
             train(model, student, config.recipe, config.seed, rows, soft, on_step, lambda _, n: advance(n))
+        if config.save_scales:
+            store.write_bytes(run.file(SCALES), scales_file(student.optimizer, student.names, student.params))
     for name, data in watch.files().items():
         store.write_bytes(run.file(name), data)
 

@@ -15,6 +15,8 @@ from traitscope.errors import VectorError
 from traitscope.model import Model
 
 FORMAT = 1
+COMMON = "common/mean"
+"name, in a run of `extract`, of what the vectors of its traits have in common and was taken out of them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,7 @@ def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
 
 def random_like(vector: Vector, seed: int) -> Vector:
     """Gaussian rows with the norms of `vector`: the control for any direction."""
-    rows = np.random.default_rng(seed).standard_normal(vector.rows_LD.shape)
+    rows = np.random.default_rng([seed, vector.rows_LD.size]).standard_normal(vector.rows_LD.shape)
     rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
     return replace(vector, rows_LD=rows, about=vector._derived({"random with norms of": vector.about, "seed": seed}))
 

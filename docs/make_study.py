@@ -1,0 +1,69 @@
+"""Writes docs/studies/NAME.md from a finished study: python docs/make_study.py runs/study-NAME/study-ADDRESS [minutes].
+
+What stands under "How to read it" was written by hand and is kept.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from traitscope import research, studies
+from traitscope.stats import Measurement
+
+HAND = "## How to read it\n"
+
+
+def measurement(plain: dict) -> str:
+    """A table row of a measurement."""
+    m = Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
+    bounds = f"{research.estimate(m, True)} | {research.bounds(m, True)}"
+    return f"| {m.name} | {bounds} | {m.n} | {m.interval} |"
+
+
+def page(folder: Path, minutes: str) -> str:
+    """The page, without what was written by hand."""
+    found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    study, name = studies.load(found["study"]), found["study"]
+    head = "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
+    took = f"; {minutes} minutes on two AVX2 cores without bf16 units" if minutes else ""
+    command = f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells how long it takes{took})"
+    lines = [
+        f"# {study.TITLE}", "", f"**Claim.** {study.CLAIM}", "", f"**Source.** {study.SOURCE}.", "",
+        f"**Published.** {study.PUBLISHED}", "",
+        f"**Command.** {command}.", "", f"**On {found['model']}, {config['dtype']}:**", "",
+    ]  # fmt: skip
+    for v in found["verdicts"]:
+        lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
+    lines += ["", head, *(measurement(v["decided_by"]) for v in found["verdicts"]), *map(measurement, found["measurements"]), ""]
+    lines += [f"- {note}" for note in found["notes"]]
+    for path in sorted(folder.glob("*.csv")):
+        rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+        if len(rows) <= 40 and not any('"' in cell for row in rows for cell in row):
+            lines += ["", f"`{path.name}`", "", *table(rows)]
+    return "\n".join(lines) + "\n\n"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Markdown of a small CSV, numbers to three digits."""
+    shown = [[short(cell) for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in shown]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def short(cell: str) -> str:
+    """A number with at most three decimals."""
+    try:
+        return cell if cell.lstrip("-").isdigit() else f"{float(cell):.3f}"
+    except ValueError:
+        return cell
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    text = page(place, sys.argv[2] if len(sys.argv) > 2 else "")
+    target = Path(__file__).parent / "studies" / f"{json.loads((place / 'findings.json').read_text())['study']}.md"
+    target.parent.mkdir(exist_ok=True)
+    before = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
+    target.write_text(text + HAND + before[0], encoding="utf-8")
+    print(target)

@@ -1,0 +1,107 @@
+"""A study as a graph of stages: planned without running anything, run side by side, resumed for nothing.
+
+A node is a stage whose config depends on the folders of the nodes that it needs.  Because a run's address holds the
+digests of its inputs, the address of a node is known as soon as what it needs is sealed; before that the plan says what
+it waits for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from traitscope import cli, execute, stage
+from traitscope.configs import Output
+from traitscope.errors import ConfigError
+from traitscope.execute import Task
+
+Folders = Mapping[str, Path]
+"run directories by node"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a study."""
+
+    name: str
+    """Unique in the study, such as student.cat.seed1."""
+    verb: str
+    """The stage."""
+    config: Callable[[Folders], Any]
+    """From the folders of `needs` to its config."""
+    needs: tuple[str, ...] = ()
+    """Nodes that must be sealed first."""
+    weight: float = 0.0
+    """Expected work: tokens through a forward pass of the model; a backward pass counts as one or two more."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Where a node stands before anything is run."""
+
+    node: Node
+    """The node."""
+    state: Literal["sealed", "missing", "waiting"]
+    """waiting: what it needs is not there yet, so its address is not known."""
+    path: Path | None
+    """Its run directory; None while waiting."""
+
+
+def ordered(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, each behind those it needs.  Raises ConfigError for a name that is missing, twice, or in a circle."""
+    names = [node.name for node in nodes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the study has {twice[0]!r} twice; expected distinct node names")
+    found: dict[str, Node] = {}
+    rest = list(nodes)
+    while rest:
+        ready = [node for node in rest if set(node.needs) <= found.keys()]
+        if not ready:
+            needed = sorted({need for node in rest for need in node.needs} - found.keys())
+            raise ConfigError(f"nodes {[n.name for n in rest][:3]} need {needed[:3]}, which never come; correct the study")
+        found |= {node.name: node for node in ready}
+        rest = [node for node in rest if node.name not in found]
+    return list(found.values())
+
+
+def plan(nodes: Sequence[Node], out: Output) -> list[Planned]:
+    """Where every node stands; nothing is computed and nothing is written."""
+    folders: dict[str, Path] = {}
+    found = []
+    with stage.planning():
+        for node in ordered(nodes):
+            path, state = None, "waiting"
+            if set(node.needs) <= folders.keys():
+                path, state = _place(node, folders, out)
+            if state == "sealed":
+                folders[node.name] = path
+            found.append(Planned(node, state, path))
+    return found
+
+
+def _place(node: Node, folders: Folders, out: Output) -> tuple[Path, str]:
+    try:
+        return cli.function(cli.VERBS[node.verb].run)(node.config(folders), out).path, "sealed"
+    except stage.Missing as missing:
+        return missing.path, "missing"
+
+
+def run(nodes: Sequence[Node], out: Output, workers: int) -> dict[str, Path]:
+    """The folders of all nodes, computing what is missing; what is ready runs side by side.
+
+    The first error ends it; what was sealed by then stays, so the same command continues.
+    """
+    folders: dict[str, Path] = {}
+    rest = ordered(nodes)
+    with execute.pool(workers, out) as go:
+        while rest:
+            ready = [node for node in rest if set(node.needs) <= folders.keys()]
+            tasks = [Task(n.name, ((n.verb, n.config(folders)),), max(1.0, n.weight)) for n in ready]
+            folders |= {node.name: made[-1] for node, made in zip(ready, go(tasks), strict=True)}
+            rest = [node for node in rest if node.name not in folders]
+    return folders
+
+
+def seconds(nodes: Sequence[Node], parameters: int, rate: float, share: float = 0.5) -> float:
+    """Expected time: 2 FLOP a parameter and token, at `share` of a matmul `rate` in FLOP/s."""
+    return 2 * parameters * sum(node.weight for node in nodes) / (share * rate)

@@ -1,0 +1,117 @@
+"""The verb `study`: list the studies, plan one, run it, print what it says about its claim.
+
+A finished study is itself a sealed run: findings.json, a CSV a table and one HTML page, made of the sealed runs of its
+nodes alone.
+"""
+
+import json
+from dataclasses import replace
+from types import ModuleType
+
+from traitscope import execute, figures, graph, inspection, stage, store, studies
+from traitscope.configs import Output, StudyConfig
+from traitscope.errors import ConfigError
+from traitscope.graph import Folders, Planned
+from traitscope.model import DTYPES, parameters
+from traitscope.stats import Measurement
+from traitscope.tables import bounds, estimate, number, template
+from traitscope.verdict import Findings, Sheet
+
+
+def run_study(config: StudyConfig, out: Output) -> dict:
+    """What the action asks for; `plan` and `report` compute nothing."""
+    if config.action == "list":
+        return _listed()
+    if not config.name:
+        raise ConfigError(f"which study? expected one of {', '.join(studies.names())}: traitscope study {config.action} NAME")
+    config, study = stage.settled(config), studies.load(config.name)
+    if out.study == "default":
+        out = replace(out, study=f"study-{config.name}" + ("" if config.size == "laptop" else f"-{config.size}"))
+    common = {"model": config.model, "device": config.device, "dtype": config.dtype}
+    nodes = study.nodes(study.SIZES[config.size], common)
+    if config.action != "run":
+        return _planned(config, study, graph.plan(nodes, out), out)
+    folders = graph.run(nodes, out, config.workers or execute.default_workers(config.device))
+    return _concluded(config, study, folders, out)
+
+
+def _listed() -> dict:
+    found = {name: studies.load(name) for name in studies.names()}
+    for name, study in found.items():
+        print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
+    return {"status": "ok", "studies": {name: study.CLAIM for name, study in found.items()}}
+
+
+def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: Output) -> dict:
+    """What is there and what is missing; with everything there, `report` prints the verdicts."""
+    missing = [p for p in found if p.state != "sealed"]
+    if config.action == "report":
+        if missing:
+            left = f"{len(missing)} of {len(found)} stages are missing, the first is {missing[0].node.name}"
+            raise ConfigError(f"{left}; run: traitscope study run {config.name} --size {config.size}")
+        return _concluded(config, study, {p.node.name: p.path for p in found}, out)
+    for p in missing:
+        print(f"{p.state:<8} {p.node.verb:<10} {p.node.name:<34} {p.path or 'address follows from what it needs'}")
+    rate = inspection.matmul_rate(DTYPES[config.dtype]) if missing else 1.0
+    minutes = graph.seconds([p.node for p in missing], parameters(config.model), rate) / 60
+    print(f"{len(found) - len(missing)} of {len(found)} stages are there; the rest takes about {minutes:.0f} minutes here")
+    states = {p.node.name: {"state": p.state, "path": str(p.path) if p.path else None} for p in found}
+    return {"status": "ok", "missing": len(missing), "minutes": round(minutes, 1), "nodes": states}
+
+
+def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Output) -> dict:
+    inputs = {name: store.load_run(path) for name, path in folders.items()}
+    plain = replace(config, action="run", workers=0)
+    with stage.opened("study", plain, out, inputs=inputs) as run:
+        if not run.sealed:
+            found = study.conclude(study.SIZES[config.size], folders, config.model)
+            _write(run, config, study, found, folders)
+    summary = json.loads(run.file("findings.json").read_text(encoding="utf-8"))
+    print("\n".join(summary["said"]))
+    print(run.file("report.html"))
+    return summary | {"run": str(run.path)}
+
+
+def _write(run: store.Run, config: StudyConfig, study: ModuleType, found: Findings, folders: Folders) -> None:
+    for sheet in found.sheets:
+        store.write_text(run.file(f"{sheet.name}.csv"), figures.csv_text(sheet.header, [_flat(row) for row in sheet.rows]))
+    smoke = ["smoke: shows the path, its numbers are not evidence"] if config.size == "smoke" else []
+    store.write_json(run.file("findings.json"), {
+        "status": "ok", "study": config.name, "size": config.size, "model": config.model,
+        "verdicts": [v.as_dict() for v in found.verdicts], "measurements": [m.as_dict() for m in found.measurements],
+        "notes": [*smoke, *found.notes], "said": [*smoke, *map(str, found.verdicts)],
+    })  # fmt: skip
+    store.write_text(run.file("report.html"), page(config, study, found, folders))
+
+
+def _flat(row: tuple) -> list:
+    """A row of a CSV: a Measurement becomes its estimate."""
+    return [cell.estimate if isinstance(cell, Measurement) else cell for cell in row]
+
+
+def shown(cell: object) -> str:
+    """A cell as the page shows it."""
+    if isinstance(cell, Measurement):
+        return f"{estimate(cell)}\n{bounds(cell)}"
+    return number(cell) if isinstance(cell, float) else str(cell)
+
+
+def page(config: StudyConfig, study: ModuleType, found: Findings, folders: Folders) -> str:
+    """One self-contained HTML page: claim, verdicts, tables, and where every number comes from."""
+    from markupsafe import Markup
+
+    chart = figures.forest_chart([*(v.decided_by for v in found.verdicts), *found.measurements])
+    sheets = [{"sheet": s, "rows": [[shown(cell) for cell in row] for row in s.rows]} for s in (*found.sheets, _runs(folders))]
+    values = {"study": study, "config": config, "found": found, "sheets": sheets, "said": _said}
+    return template("study.html.jinja").render(values, svg=Markup(chart.svg), caption=chart.caption) + "\n"
+
+
+def _said(m: Measurement) -> str:
+    return f"{m.name}: {estimate(m)} {bounds(m)} {m.unit}, n = {m.n}, {m.interval}"
+
+
+def _runs(folders: Folders) -> Sheet:
+    rows = tuple((name, path.name, store.load_run(path).digest[:16]) for name, path in folders.items())
+    return Sheet("runs", "Runs", "traitscope show RUN verifies a run and prints what it was made from.", ("node", "run", "digest"), rows)
+
+

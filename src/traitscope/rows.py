@@ -1,0 +1,87 @@
+"""Training rows as token ids, and what a model knows at each place of their completions.
+
+Shapes: B rows, T tokens, N completion tokens, D d_model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from traitscope import chat, forward, hooks
+from traitscope.errors import DataError
+from traitscope.intervention import Active, Intervention, applied
+from traitscope.model import Model
+from traitscope.records import Record
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row as token ids."""
+
+    prompt_ids: tuple[int, ...]
+    "the rendered chat up to the assistant's header"
+    completion_ids: tuple[int, ...]
+    "what the loss is computed on"
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.prompt_ids + self.completion_ids
+
+
+def completion_hidden(model: Model, active: Active, rows: Sequence[Row], share: bool = True) -> tuple[Tensor, Tensor]:
+    """Final hidden states that predict the completion tokens [N, D], row after row, and those tokens [N]."""
+    lengths = [len(r.prompt_ids) for r in rows]
+    hidden_BTD, batch = forward.rows_hidden(model, active, [r.ids for r in rows], lengths, share)
+    targets_BT = batch.roles_BT == hooks.COMPLETION
+    return hidden_BTD[:, :-1][targets_BT[:, 1:]], batch.ids_BT[targets_BT]
+
+
+@torch.no_grad()
+def teacher_hidden(
+    model: Model, teacher: Sequence[Intervention], rows: Sequence[Row], teacher_prompts: Sequence[Sequence[int]],
+    batch_size: int = 16, done: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """What the teacher knows at each completion position: its final hidden states [N, D], one tensor a row.
+
+    The teacher may read another context, so its prompts are given; the head turns the states into distributions later.
+    """
+    read = [Row(tuple(p), row.completion_ids) for p, row in zip(teacher_prompts, rows, strict=True)]
+    found = []
+    with applied(model, teacher) as active:
+        for start in range(0, len(read), batch_size):
+            part = read[start : start + batch_size]
+            hidden_ND, _ = completion_hidden(model, active, part)
+            found += list(hidden_ND.cpu().split([len(r.completion_ids) for r in part]))
+            if done:
+                done(len(part))
+    return found
+
+
+def rows_from(model: Model, records: Sequence[Record], context: str | None) -> list[Row]:
+    """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
+
+    Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
+    this model or spell another text: those of another tokenizer would teach noise.
+    """
+    rows = []
+    for record in (r for r in records if r.kept):
+        prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
+        answer = record.completion_ids or chat.completion_ids(model, record.completion)
+        if record.completion_ids:
+            _check_ids(model, record)
+        chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
+        rows.append(Row(tuple(prompt), tuple(answer)))
+    return rows
+
+
+def _check_ids(model: Model, record: Record) -> None:
+    ids = [i for i in record.completion_ids or () if i not in model.end_ids]
+    known = max(ids, default=0) < len(model.lm.get_input_embeddings().weight)
+    text = model.tokenizer.decode(ids) if known else None
+    if text is None or text.strip() != record.completion.strip():
+        raise DataError(
+            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion is "
+            f"{record.completion!r}; delete completion_ids to train on the text, or take the model that wrote them"
+        )

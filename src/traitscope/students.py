@@ -1,0 +1,92 @@
+"""A student in training: low-rank adapters or all weights of the blocks, put on a model and taken off again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from traitscope import full, lora, rotation
+from traitscope.intervention import Active, applied
+from traitscope.model import Model
+from traitscope.optimizers import Stepper, make_optimizer, read_scales
+from traitscope.recipe import Recipe
+
+
+@dataclass
+class Student:
+    """A student in training: its parameters, and where it stands."""
+
+    active: Active
+    names: list[str]
+    "of the parameters: that of a weight, or <map>.lora_A and <map>.lora_B"
+    params: list[Tensor]
+    "float32 masters, in a fixed order"
+    publish: Callable[[], None]
+    "copies the masters into the model (full fine-tuning below float32); else does nothing"
+    collect: Callable[[], None]
+    "adds the model's gradients to those of the masters; else does nothing"
+    files: Callable[[], dict[str, bytes]]
+    "the folder of this student as it is now, by file name"
+    optimizer: Stepper = field(init=False)
+    step: int = 0
+    "optimizer steps done"
+
+
+@contextmanager
+def new_student(model: Model, recipe: Recipe, seed: int, scales: Path | None = None) -> Iterator[Student]:
+    """A student whose function is still the base's, ready to train; the model is restored at the end of the block.
+
+    scales: the run whose scales.safetensors frozen_adam takes.
+    """
+    make = _lora_student if recipe.method == "lora" else _full_student
+    with make(model, recipe, seed) as student:
+        factors = read_scales(scales, student.names, student.params) if scales else None
+        student.optimizer = make_optimizer(recipe, student.params, factors)
+        yield student
+
+
+@contextmanager
+def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+    with applied(model, []) as active, lora.adapted(model, lora.LoraShape(recipe.rank, recipe.alpha)) as layers:
+        lora.initialise(layers, seed)
+        if recipe.rotate != "none":
+            rotation.rotate(model, layers, recipe.rotate)
+        names = [f"{name}.lora_{letter}" for name in sorted(layers) for letter in "AB"]
+        params = [model.lm.get_parameter(name) for name in names]
+        yield Student(active, names, params, _nothing, _nothing, lambda: lora.adapter_files(model, layers))
+
+
+@contextmanager
+def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+    names = full.trained_names(model)
+    working = {n: model.lm.get_parameter(n) for n in names}
+    with applied(model, []) as active, full.swapped(model, {n: p.data.clone() for n, p in working.items()}):
+        masters = {n: torch.nn.Parameter(p.data.float().clone()) for n, p in working.items()}
+
+        def publish() -> None:
+            for name, p in working.items():
+                p.data.copy_(masters[name].data)
+
+        def collect() -> None:
+            for name, p in working.items():
+                if p.grad is not None:
+                    grad = p.grad.float()
+                    masters[name].grad = grad if masters[name].grad is None else masters[name].grad + grad
+                    p.grad = None
+
+        try:
+            for p in working.values():
+                p.requires_grad_(True)
+            params = list(masters.values())
+            yield Student(active, names, params, publish, collect, lambda: full.student_files(model, masters))
+        finally:
+            for p in working.values():
+                p.requires_grad_(False)
+                p.grad = None
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,25 @@
+"""Studies: one file a published claim.  Each has
+
+    TITLE, CLAIM, SOURCE, PUBLISHED    texts for the page
+    SIZES                              settings by name: smoke, laptop, full
+    nodes(size, common) -> list[Node]  the stages; `common` holds model, device and dtype
+    conclude(size, folders, model) -> Findings
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from traitscope.errors import ConfigError
+
+
+def names() -> list[str]:
+    """Names of all studies, sorted."""
+    return sorted(found.name for found in iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    """The study of that name.  Raises ConfigError for an unknown one."""
+    if name not in names():
+        raise ConfigError(f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list")
+    return import_module(f"{__name__}.{name}")

@@ -1,0 +1,87 @@
+"""Verdicts: what a study says about a published claim, and the rule by which it says it.
+
+    reproduced                    the whole interval lies above the bound that the claim needs
+    contradicted                  the whole interval lies below bound + margin: an effect worth the name is excluded
+    inconclusive at this power    anything else, an undefined interval included
+
+The bound and the margin are part of a study's file, so they are fixed before its numbers are seen.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from traitscope.stats import Measurement, measure
+
+Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one claim on one model."""
+
+    claim: str
+    """The claim, as it is tested."""
+    outcome: Outcome
+    """See above."""
+    rule: str
+    """Bound and margin in words."""
+    model: str
+    """The model it holds for."""
+    decided_by: Measurement
+    """The number that decided."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"decided_by": self.decided_by.as_dict()}
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.claim}\n  {self.decided_by.name} {self.decided_by}\n  rule: {self.rule}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of a study: rows of plain values, written as CSV and shown on its page."""
+
+    name: str
+    """Of its file."""
+    title: str
+    """Heading."""
+    caption: str
+    """How to read it, units included."""
+    header: tuple[str, ...]
+    """Column names."""
+    rows: tuple[tuple[Any, ...], ...]
+    """Numbers, texts or Measurements."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a study concludes."""
+
+    verdicts: tuple[Verdict, ...]
+    """One or more claims."""
+    measurements: tuple[Measurement, ...] = ()
+    """The other numbers that the page shows."""
+    sheets: tuple[Sheet, ...] = ()
+    """Tables."""
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    """What a reader must know: what was excluded and why, what stands in for what."""
+
+
+def judged(claim: str, m: Measurement, model: str, above: float = 0.0, margin: float = 0.0) -> Verdict:
+    """The verdict on `m > above` by the rule of this file; `margin` is the smallest effect that would matter."""
+    needs = f"reproduced if the interval lies above {above:g}, contradicted if it lies below {above + margin:g}"
+    outcome: Outcome = "inconclusive at this power"
+    if not math.isnan(m.low) and m.low > above:
+        outcome = "reproduced"
+    elif not math.isnan(m.high) and m.high < above + margin:
+        outcome = "contradicted"
+    return Verdict(claim, outcome, f"{needs} ({m.unit})", model, m)
+
+
+def over(name: str, values: Sequence[float], unit: str) -> Measurement:
+    """Mean over independent units (traits, seeds) with a t interval; NaN values are unscored."""
+    seeds = range(len(values)) if len(values) > 1 else None
+    return measure(name, values, seeds=seeds, unit=unit, method="auto" if seeds else "bootstrap")

@@ -1,0 +1,146 @@
+"""A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts by their rule."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import CAT, OWL, call, ok, write_yaml
+
+from traitscope import graph, stage, studies
+from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Output
+from traitscope.errors import ConfigError
+from traitscope.graph import Node
+from traitscope.stats import Measurement
+from traitscope.verdict import judged, over
+
+
+def three(model: Path, count: int = 3) -> list[Node]:
+    """filtered <- rows, and vectors on their own, given in the wrong order."""
+    asked = GenerateConfig(model=str(model), n=4, count=count, vocabulary="template")
+    return [
+        Node("filtered", "filter", lambda folders: FilterConfig(data=folders["rows"]), ("rows",)),
+        Node("rows", "generate", lambda _: asked),
+    ]
+
+
+def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
+    out = Output(root=tmp_path / "runs")
+    before = {p.node.name: p for p in graph.plan(three(tiny_folder), out)}
+    assert (before["rows"].state, before["filtered"].state) == ("missing", "waiting")
+    assert before["filtered"].path is None and not (tmp_path / "runs").exists()
+    folders = graph.run(three(tiny_folder), out, workers=1)
+    assert folders["rows"] == before["rows"].path
+    after = graph.plan(three(tiny_folder), out)
+    assert {p.state for p in after} == {"sealed"}
+    assert {p.node.name: p.path for p in after} == folders
+    other = {p.node.name: p for p in graph.plan(three(tiny_folder, count=2), out)}
+    assert other["rows"].state == "missing" and other["rows"].path != folders["rows"]
+
+
+def test_two_workers_make_the_same_runs(tmp_path: Path, tiny_folder: Path) -> None:
+    made = [graph.run(three(tiny_folder), Output(root=tmp_path / str(n)), workers=n) for n in (1, 2)]
+    assert [path.name for path in made[0].values()] == [path.name for path in made[1].values()]
+
+
+def test_planning_ends_with_its_block(tmp_path: Path, tiny_folder: Path) -> None:
+    from traitscope.generate import run_generate
+
+    config, out = GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template"), Output(root=tmp_path)
+    with stage.planning(), pytest.raises(stage.Missing) as missing:
+        run_generate(config, out)
+    assert run_generate(config, out).path == missing.value.path
+
+
+@pytest.mark.parametrize(
+    ("needs", "says"), [({"a": ("b",), "b": ("a",)}, "never come"), ({"a": ("z",)}, r"need \['z'\]")]
+)
+def test_circles_and_unknown_needs(needs: dict[str, tuple[str, ...]], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        graph.ordered([Node(name, "filter", lambda _: FilterConfig(), need) for name, need in needs.items()])
+
+
+def test_a_name_twice() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        graph.ordered([Node("a", "extract", lambda _: ExtractConfig())] * 2)
+
+
+def measured(low: float, high: float) -> Measurement:
+    return Measurement("m", (low + high) / 2, low, high, 5, 5, 0, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "margin", "outcome"),
+    [
+        (0.1, 0.3, 0.0, 0.05, "reproduced"),
+        (-0.1, 0.04, 0.0, 0.05, "contradicted"),
+        (-0.3, -0.1, 0.0, 0.0, "contradicted"),
+        (-0.1, 0.06, 0.0, 0.05, "inconclusive at this power"),
+        (0.4, 0.6, 0.5, 0.0, "inconclusive at this power"),
+        (0.2, 0.4, 0.5, 0.0, "contradicted"),
+        (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
+    ],
+)
+def test_verdicts_follow_the_rule(low: float, high: float, above: float, margin: float, outcome: str) -> None:
+    assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
+
+
+def test_one_unit_has_no_interval() -> None:
+    assert over("x", [1.0], "cosine").low != over("x", [1.0], "cosine").low
+    assert over("x", [1.0, 2.0], "cosine").n_clusters == 2
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_says_what_it_tests(name: str) -> None:
+    study = studies.load(name)
+    assert all(isinstance(text, str) and text for text in (study.TITLE, study.CLAIM, study.SOURCE, study.PUBLISHED))
+    assert set(study.SIZES) == {"smoke", "laptop", "full"}
+    for size in study.SIZES.values():
+        nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
+        assert nodes and all(node.weight > 0 for node in nodes)
+    page = Path(__file__).parents[1] / "docs" / "studies" / f"{name}.md"
+    assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Planned, run, reported; run again, it returns at once with the same numbers."""
+    root, words = tmp_path / "runs", [name, "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+    planned = call(root, "study", "plan", *words)
+    assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
+    early = call(root, "study", "report", *words)
+    assert early.code == 2 and "stages are missing" in early.summary["message"]
+    done = call(root, "study", "run", *words)
+    assert done.code == 0, done.summary
+    verdicts = done.summary["verdicts"]
+    assert verdicts and all(v["outcome"] for v in verdicts) and "not evidence" in done.summary["notes"][0]
+    folder = Path(done.summary["run"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
+    assert list(folder.glob("*.csv"))
+    again = call(root, "study", "report", *words)
+    assert again.summary == done.summary
+    assert call(root, "study", "plan", *words).summary["missing"] == 0
+    assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
+
+
+def test_unknown_study_and_no_study(tmp_path: Path) -> None:
+    for words, says in ((["run", "nothing"], "no study 'nothing'"), (["plan"], "which study?")):
+        ran = call(tmp_path, "study", *words)
+        assert ran.code == 2 and says in ran.summary["message"]
+
+
+def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())
+
+
+def test_common_and_raw_vectors_lie_beside_the_centred_ones(tmp_path: Path, tiny_folder: Path) -> None:
+    import numpy as np
+
+    from traitscope.vector import load_vector
+
+    owl, cat = (write_yaml(tmp_path / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
+    folder = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl, cat).run
+    own, raw, common = (load_vector(folder / f"{n}.safetensors").rows_LD for n in ("owl", "raw/owl", "common/mean"))
+    np.testing.assert_allclose(own + common, raw, atol=1e-5)
+    alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
+    np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
