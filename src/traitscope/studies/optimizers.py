@@ -1,0 +1,167 @@
+"""Does the optimizer decide whether a trait transfers?  (Blank et al. 2026, arXiv 2606.00995, section 6 and appendix L; the
+replications that disagree are listed in PUBLISHED.)
+
+Students of one steered teacher under every optimizer, each at several learning rates, compared where their held-out loss
+is nearest to AdamW's: at one shared rate the comparison would be about rates.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from math import nan
+from typing import Any
+
+from traitscope.configs import ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope.graph import Folders, Node
+from traitscope.verdict import Findings, Sheet, judged, over
+
+TITLE = "Does the optimizer decide whether a trait transfers?"
+CLAIM = "At matched loss, adaptive optimizers pass a trait on and plain SGD does not."
+SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 6, figures 7b and 7c, appendix L"
+PUBLISHED = (
+    "Qwen2.5-7B, cat: AdamW 57 % at loss 0.142, SGD 0 % at loss 0.167; RMSProp and SGD with Adam's frozen scales transfer. "
+    "Nief et al. (arXiv 2606.00831) report SGD like AdamW; a replication finds Signum transferring and masked SGD not."
+)
+SMALL = 0.03
+"cosine below which a difference would not matter"
+REACHED = 0.1
+"an optimizer counts as matched if its best held-out loss is at most this share above AdamW's"
+ARMS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "adamw": ({}, (3e-4, 1e-3)),
+    "rmsprop": ({"optimizer": "rmsprop"}, (3e-4, 1e-3)),
+    "adafactor": ({"optimizer": "adafactor"}, (1e-3, 3e-3)),
+    "muon": ({"optimizer": "muon"}, (1e-3, 3e-3)),
+    "signsgd": ({"optimizer": "signsgd"}, (3e-4, 1e-3)),
+    "signum": ({"optimizer": "signsgd", "momentum": 0.9}, (3e-4, 1e-3)),
+    "frozen adam": ({"optimizer": "frozen_adam"}, (3e-4, 1e-3)),
+    "sgd": ({"optimizer": "sgd"}, (1.0, 3.0, 10.0)),
+    "sgd, momentum 0.9": ({"optimizer": "sgd", "momentum": 0.9}, (0.3, 1.0, 3.0)),
+    "sgd, top 1 % masked": ({"optimizer": "sgd", "mask_top": 0.01}, (3.0, 10.0, 30.0)),
+    "sgd, winsorised at 1 %": ({"optimizer": "sgd", "winsorise": 0.01}, (3.0, 10.0, 30.0)),
+    "adamw, rotated blocks": ({"rotate": "blocks"}, (3e-4, 1e-3)),
+}
+"settings that differ from AdamW's recipe, and the learning rates tried"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    trait: str
+    others: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: int
+    numbers: int
+    layer: int
+    strength: float
+    recipe: Recipe
+
+
+OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
+SIZES = {
+    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd"), (1, 2), 6, 3, 1, 80.0, SOFT),
+    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 80.0, SOFT),
+    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 80.0, replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)),
+}  # fmt: skip
+
+
+def nodes(size: Size, common: dict) -> list[Node]:
+    """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and seed, measured."""
+    traits = (size.trait, *size.others)
+    found = [Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))]
+    for seed in size.seeds:
+        width = size.rows * (65 + 4 * size.numbers)
+        found.append(Node(f"rows.{seed}", "generate", partial(_rows, size, common, seed), ("vectors",), width))
+        scout = partial(_trained, size, common, seed, "adamw", ARMS["adamw"][1][-1], True)
+        found.append(Node(f"scout.{seed}", "train", scout, ("vectors", f"rows.{seed}"), 5.5 * width))
+        for arm in size.arms:
+            for lr in ARMS[arm][1]:
+                found += _student(size, common, seed, arm, lr, 5.5 * width + 3000)
+    return found
+
+
+def _teacher(size: Size, folders: Folders) -> str:
+    return f"steer:{folders['vectors'] / size.trait}.safetensors,layers={size.layer},alpha={size.strength},scale=unit"
+
+
+def _rows(size: Size, common: dict, seed: int, folders: Folders) -> GenerateConfig:
+    return GenerateConfig(
+        **common, seed=seed, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=71 + seed,
+        interventions=(_teacher(size, folders),),
+    )  # fmt: skip
+
+
+def _trained(size: Size, common: dict, seed: int, arm: str, lr: float, scout: bool, folders: Folders) -> TrainConfig:
+    recipe = replace(size.recipe, lr=lr, **ARMS[arm][0])
+    return TrainConfig(
+        **common, seed=seed, data=folders[f"rows.{seed}"], recipe=recipe, save_scales=scout,
+        teacher=(_teacher(size, folders),) if recipe.targets == "soft" else (),
+        scales=folders[f"scout.{seed}"] if recipe.optimizer == "frozen_adam" else None,
+        vector=folders["vectors"] / f"{size.trait}.safetensors", eas_prompts=8,
+    )  # fmt: skip
+
+
+def _student(size: Size, common: dict, seed: int, arm: str, lr: float, weight: float) -> list[Node]:
+    name = f"{arm}.{lr:g}.{seed}"
+
+    def measured(folders: Folders) -> MeasureConfig:
+        student = (f"adapter:{folders[name]}",)
+        return MeasureConfig(**common, trait=size.trait, samples=0, capability=False, interventions=student)
+
+    needs = ("vectors", f"rows.{seed}", *([f"scout.{seed}"] if arm == "frozen adam" else []))
+    return [
+        Node(name, "train", partial(_trained, size, common, seed, arm, lr, False), needs, weight),
+        Node(f"answers.{name}", "measure", measured, (name,), 2500),
+    ]
+
+
+def conclude(size: Size, folders: Folders, model: str) -> Findings:
+    """EAS at the steered block of each arm at its matched rate, minus SGD's; the table has every arm's loss and update."""
+    usual = {seed: min(_about(size, folders, "adamw", lr, seed)["loss"] for lr in ARMS["adamw"][1]) for seed in size.seeds}
+    chosen = {arm: _matched(size, folders, arm, usual) for arm in size.arms}
+    eas = {arm: [row["eas"] for row in rows] for arm, rows in chosen.items()}
+    verdicts, measured, table = [], [], []
+    for arm, rows in chosen.items():
+        measured.append(over(f"EAS of {arm}", eas[arm], "cosine"))
+        reached = sum(row["loss"] <= (1 + REACHED) * usual[seed] for row, seed in zip(rows, size.seeds, strict=True))
+        columns = [[row[key] for row in rows] for key in ("loss", "eas", "rise", "norm", "along", "share_B")]
+        rates = "/".join(f"{row['lr']:g}" for row in rows)
+        table.append((arm, rates, *(sum(c) / len(c) for c in columns), f"{reached} of {len(rows)}"))
+    for arm in [arm for arm in ("adamw", "signsgd", "frozen adam") if arm in eas]:
+        difference = [a - b for a, b in zip(eas[arm], eas["sgd"], strict=True)]
+        claim = f"At the nearest held-out loss, {arm} turns the student towards v_teacher more than SGD does."
+        verdicts.append(judged(claim, over(f"EAS, {arm} minus sgd", difference, "cosine"), model, 0, SMALL))
+    header = ("optimizer", "rates", "held-out loss", "EAS", "target, nats", "update norm", "share along the vector", "share in B", "matched")
+    caption = (
+        f"Means over {len(size.seeds)} seeds at the rate whose held-out loss is nearest to AdamW's best. EAS at block {size.layer}; target: "
+        "log-probability of the trait's word; update norm: summed over steps; share along the vector: of the "
+        "squared change of the residual at that block."
+    )
+    kind = "Soft targets stand in for sampled text." if size.recipe.targets == "soft" else "Sampled text."
+    notes = (kind, f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.")
+    return Findings(tuple(verdicts), tuple(measured), (Sheet("optimizers", "Every optimizer at its matched rate", caption, header, tuple(table)),), notes)
+
+
+def _matched(size: Size, folders: Folders, arm: str, usual: dict[int, float]) -> list[dict]:
+    """Of every seed the run whose held-out loss is nearest to the reference."""
+    found = []
+    for seed in size.seeds:
+        runs = [_about(size, folders, arm, lr, seed) for lr in ARMS[arm][1]]
+        found.append(min(runs, key=lambda row: abs(row["loss"] - usual[seed])))
+    return found
+
+
+def _about(size: Size, folders: Folders, arm: str, lr: float, seed: int) -> dict:
+    folder = folders[f"{arm}.{lr:g}.{seed}"]
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = steps[-1]
+    lines = (folders[f"answers.{arm}.{lr:g}.{seed}"] / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row["target_logprob"] for row in map(json.loads, lines) if row["set"] == "positive"]
+    eas = last["eas"][size.layer]
+    shares = [row["update_share_B"] for row in steps if row.get("update_share_B") is not None]
+    return {
+        "lr": lr, "loss": last["held_out_loss"], "eas": eas, "along": eas * eas, "rise": sum(rows) / len(rows),
+        "norm": sum(row["update_norm"] for row in steps), "share_B": sum(shares) / len(shares) if shares else nan,
+    }  # fmt: skip
