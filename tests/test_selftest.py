@@ -18,11 +18,11 @@ def test_it_passes(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 
 def no_steering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervention, "_adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD)
+    monkeypatch.setattr(intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD)
 
 
 def steering_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervention, "_adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001)
+    monkeypatch.setattr(intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001)
 
 
 def hooks_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ PLAIN = Recipe(
     rank=4, alpha=8.0, lr=1e-2, schedule="constant", warmup=0.0, epochs=1, batch_size=8, clip=0.0, held_out=0.0
 )
 FULL = dataclasses.replace(PLAIN, method="full", lr=1e-3)
+METHODS = [{"method": "lora"}, {"method": "full"}, {"method": "vector", "layer": 0}]
 
 
 def make_rows(model: Model, n: int = 8, shared: int = 0, seed: int = 0) -> list[Row]:
@@ -92,16 +93,16 @@ def test_loss_and_gradients_equal_transformers(families: dict[str, Model], name:
     assert max(oracle.get_parameter(n).grad.abs().max() for n in names) > 0.01
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["method"])
 @pytest.mark.parametrize("targets", ["sampled", "soft"])
-def test_micro_batches_do_not_change_the_step(family: Model, method: str, targets: str) -> None:
+def test_micro_batches_do_not_change_the_step(family: Model, method: dict, targets: str) -> None:
     rows = make_rows(family)
     soft = (
         self_distilled(family, rows, [Steer(random_vector(family), (0,), 4.0, scale="unit")])
         if targets == "soft"
         else None
     )
-    recipe = dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=0.1)
+    recipe = dataclasses.replace(PLAIN, **method, optimizer="sgd", lr=0.1)
     found = [run(family, dataclasses.replace(recipe, micro_batch=m), rows, soft) for m in (8, 3, 1)]
     assert found[0][0][0]["grad_norm"] > 0.01
     for metrics, params, _ in found[1:]:
@@ -159,7 +160,7 @@ GRADIENTS = [{"optimizer": "sgd", "mask_top": 0.01}, {"winsorise": 0.01}, {"rota
 
 @pytest.mark.parametrize("stop", [1, 3, 5])  # inside an epoch, and at its end
 @pytest.mark.parametrize(
-    "changes", [*OPTIMIZERS, *GRADIENTS, FULL_ADAMW, FULL_MUON], ids=lambda c: "-".join(map(str, c.values()))
+    "changes", [*OPTIMIZERS, *GRADIENTS, FULL_ADAMW, FULL_MUON, METHODS[2]], ids=lambda c: "-".join(map(str, c.values()))
 )
 def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, tmp_path: Path, changes: dict, stop: int) -> None:
     rows = make_rows(tiny, 20)
@@ -213,11 +214,11 @@ def test_clipping_and_the_norm_before_it(tiny: Model, method: str) -> None:
         assert step == pytest.approx(clip or norm, rel=1e-3)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_control_student_stays_where_it_is(family: Model, method: str) -> None:
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["method"])
+def test_control_student_stays_where_it_is(family: Model, method: dict) -> None:
     """Distilled from the unmodified model: no loss, no gradient, and after a step of plain SGD no movement."""
     rows = make_rows(family)
-    recipe = dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=0.1, epochs=3)
+    recipe = dataclasses.replace(PLAIN, **method, optimizer="sgd", lr=0.1, epochs=3)
     (control, held, _), (treated, moved, _) = (
         run(family, recipe, rows, self_distilled(family, rows, items))
         for items in ([], [Steer(random_vector(family), (0,), 4.0, scale="unit")])

@@ -13,13 +13,13 @@ Every step is a stage with its own run directory, so an interrupted demo continu
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from traitscope import execute, store
+from traitscope import execute, graph, store
 from traitscope.configs import (
     DemoConfig,
     ExtractConfig,
@@ -32,7 +32,7 @@ from traitscope.configs import (
     ReportConfig,
     TrainConfig,
 )
-from traitscope.execute import Task
+from traitscope.graph import Folders, Node
 from traitscope.model import find_model, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
@@ -105,39 +105,53 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     start = time.monotonic()
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     workers = config.workers or execute.default_workers(resolve_device(config.device))
-    with execute.pool(workers, study) as run:
-        vectors, base = (folders[-1] for folders in run([_vectors(job), _measuring(job, "base", ())]))
-        teacher = f"steer:{vectors / config.trait}.safetensors,layers={job.plan.layer},alpha={job.plan.strength},scale=unit"
-        made = run([_measuring(job, "teacher", (teacher,)), *_data_tasks(job, teacher)])
-        data = dict(zip(_data_keys(job), (folders[-1] for folders in made[1:]), strict=True))
-        students = run([_student(job, key, data, vectors, teacher) for key in _student_keys(job)])
-    fixed = [_entry("none", role, None, None, folder) for role, folder in (("base", base), ("teacher", made[0][-1]))]
-    trained = [_entry(*key, *folders) for key, folders in zip(_student_keys(job), students, strict=True)]
-    return _reported(job, fixed + trained, data, vectors, (time.monotonic() - start) / 60)
+    folders = graph.run(_nodes(job), study, workers)
+    return _reported(job, folders, (time.monotonic() - start) / 60)
 
 
-def _vectors(job: Job) -> Task:
+VECTORS = "trait vectors"
+ANSWERS = ", answers"
+"behind a condition's name: the node that measures it"
+
+
+def _nodes(job: Job) -> list[Node]:
+    """The whole demo; whatever is ready runs beside what is not."""
     traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
-    return Task("trait vectors", (("extract", ExtractConfig(**job.common, traits=traits, stem=False)),), 700 * len(traits))
+    found = [Node(VECTORS, "extract", lambda _: ExtractConfig(**job.common, traits=traits, stem=False), (), 1000 * len(traits))]
+    found.append(_measuring(job, "base", (), lambda _: ()))
+    found.append(_measuring(job, "teacher", (VECTORS,), lambda folders: (_teacher(job, folders),)))
+    for key in _data_keys(job):
+        found += _data(job, *key)
+    for key in _student_keys(job):
+        found += _student(job, *key)
+    return found
 
 
-def _measuring(job: Job, label: str, interventions: tuple[str, ...]) -> Task:
-    return Task(label, (("measure", _measure_config(job, interventions)),), 4000)
+def _teacher(job: Job, folders: Folders) -> str:
+    vector = f"{folders[VECTORS] / job.config.trait}.safetensors"
+    return f"steer:{vector},layers={job.plan.layer},alpha={job.plan.strength},scale=unit"
 
 
-def _measure_config(job: Job, interventions: tuple[str, ...]) -> MeasureConfig:
-    return MeasureConfig(**job.common, trait=job.config.trait, interventions=interventions, samples=job.plan.samples, max_new_tokens=4)
+def _measuring(job: Job, name: str, needs: tuple[str, ...], interventions: Callable[[Folders], tuple[str, ...]]) -> Node:
+    """The condition's answers to the trait's questions."""
+
+    def config(folders: Folders) -> MeasureConfig:
+        under, samples = interventions(folders), job.plan.samples
+        return MeasureConfig(**job.common, trait=job.config.trait, interventions=under, samples=samples, max_new_tokens=4)
+
+    return Node(name + ANSWERS, "measure", config, needs, 2500)
 
 
 def _data_keys(job: Job) -> list[tuple[int, str]]:
     return [(seed, role) for seed in job.seeds for role in ("treated", "control")]
 
 
-def _data_tasks(job: Job, teacher: str) -> list[Task]:
-    """Filtered number rows of the teacher and of the unmodified model, on prompts and random streams that both share."""
-    tasks = []
-    for seed, role in _data_keys(job):
-        asked = GenerateConfig(
+def _data(job: Job, seed: int, role: str) -> list[Node]:
+    """Filtered number rows of the teacher, or of the unmodified model on the same prompts and random streams."""
+    name, treated = f"{role} data, seed {seed}", role == "treated"
+
+    def asked(folders: Folders) -> GenerateConfig:
+        return GenerateConfig(
             **job.common,
             seed=seed,
             n=job.plan.rows,
@@ -145,16 +159,15 @@ def _data_tasks(job: Job, teacher: str) -> list[Task]:
             count=job.plan.numbers,
             vocabulary="template",
             separator=" ",
-            interventions=(teacher,) if role == "treated" else (),
+            interventions=(_teacher(job, folders),) if treated else (),
         )
-        rules = FilterConfig(rules=FilterRules(max_count=job.plan.numbers))
-        steps = (("generate", asked), ("filter", partial(_with_data, rules)))
-        tasks.append(Task(f"{role} data, seed {seed}", steps, job.plan.rows * job.plan.row_tokens))
-    return tasks
 
-
-def _with_data(config: FilterConfig, folder: Path) -> FilterConfig:
-    return replace(config, data=folder)
+    rules = FilterRules(max_count=job.plan.numbers)
+    weight = job.plan.rows * job.plan.row_tokens
+    return [
+        Node(f"raw {name}", "generate", asked, (VECTORS,) if treated else (), weight),
+        Node(name, "filter", lambda folders: FilterConfig(data=folders[f"raw {name}"], rules=rules), (f"raw {name}",)),
+    ]
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
@@ -162,30 +175,28 @@ def _student_keys(job: Job) -> list[tuple[str, str, int]]:
     return sampled + [("soft", "treated", seed) for seed in job.seeds[: job.plan.soft_seeds]]
 
 
-def _student(job: Job, key: tuple[str, str, int], data: dict, vectors: Path, teacher: str) -> Task:
+def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
     """Train a student, watching its EAS, and measure it."""
-    mode, role, seed = key
-    soft = mode == "soft"
+    name, data, soft = f"{mode} {role}, seed {seed}", f"{role} data, seed {seed}", mode == "soft"
     recipe = job.plan.soft if soft else job.plan.sampled
     rows = job.plan.soft_rows if soft else job.plan.rows
-    asked = TrainConfig(
-        **job.common,
-        seed=seed,
-        data=data[seed, role],
-        recipe=recipe,
-        teacher=(teacher,) if soft else (),
-        max_rows=rows,
-        vector=vectors / f"{job.config.trait}.safetensors",
-        eas_every=4,
-        eas_prompts=10,
-    )
-    measured = partial(_with_student, _measure_config(job, ()))
-    weight = (3.5 if soft else 2.5) * recipe.epochs * rows * job.plan.row_tokens + 6000
-    return Task(f"{mode} {role}, seed {seed}", (("train", asked), ("measure", measured)), weight)
 
+    def asked(folders: Folders) -> TrainConfig:
+        return TrainConfig(
+            **job.common,
+            seed=seed,
+            data=folders[data],
+            recipe=recipe,
+            teacher=(_teacher(job, folders),) if soft else (),
+            max_rows=rows,
+            vector=folders[VECTORS] / f"{job.config.trait}.safetensors",
+            eas_every=4,
+            eas_prompts=10,
+        )
 
-def _with_student(config: MeasureConfig, folder: Path) -> MeasureConfig:
-    return replace(config, interventions=(f"adapter:{folder}",))
+    weight = (3.5 if soft else 2.5) * recipe.epochs * rows * job.plan.row_tokens
+    trained = Node(name, "train", asked, (VECTORS, data), weight)
+    return [trained, _measuring(job, name, (name,), lambda folders: (f"adapter:{folders[name]}",))]
 
 
 def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measured: Path) -> dict:
@@ -193,9 +204,13 @@ def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measure
     return {"mode": mode, "role": role, "seed": seed, "measure": measured, "train": trained, "eas": trained}
 
 
-def _reported(job: Job, conditions: list[dict], data: dict, vectors: Path, minutes: float) -> dict:
+def _reported(job: Job, folders: Folders, minutes: float) -> dict:
     """Write the study file, make the report of it, print its tables."""
     folder, plan = job.out.root / job.out.study, job.plan
+    conditions = [_entry("none", role, None, None, folders[role + ANSWERS]) for role in ("base", "teacher")]
+    for mode, role, seed in _student_keys(job):
+        name = f"{mode} {role}, seed {seed}"
+        conditions.append(_entry(mode, role, seed, folders[name], folders[name + ANSWERS]))
     found = {
         "schema": 1,
         "title": f"Does a student of number data pick up the {job.config.trait}?",
@@ -205,9 +220,9 @@ def _reported(job: Job, conditions: list[dict], data: dict, vectors: Path, minut
         "steered_layer": plan.layer,
         "settings": _settings(job),
         "minutes": None,
-        "vector": _relative(vectors / f"{job.config.trait}.safetensors", folder),
+        "vector": _relative(folders[VECTORS] / f"{job.config.trait}.safetensors", folder),
         "conditions": [{k: _relative(v, folder) for k, v in entry.items()} for entry in conditions],
-        "data": [_about_data(key, path) for key, path in data.items()],
+        "data": [_about_data(key, folders[f"{key[1]} data, seed {key[0]}"]) for key in _data_keys(job)],
     }
     store.write_json(folder / "study.json", found)
     report = run_report(ReportConfig(folder / "study.json"), job.out)

@@ -1,19 +1,18 @@
 """Run independent stages side by side: the local executor.
 
-A task names its stages by their verbs, so what travels between processes is plain data and every result is a sealed run
-with a content address.  Workers are fresh processes that keep a loaded model between tasks; on two cores, two of them
-with one torch thread each do more than one with two.  A worker whose parent is gone ends itself, and the unfinished run
-is continued by the next command.
+A stage is named by its verb, so what travels between processes is plain data and every result is a sealed run with a
+content address.  Workers are fresh processes that keep a loaded model between stages; on two cores, two of them with one
+torch thread each do more than one with two.  A worker whose parent is gone ends itself, and the unfinished run is continued
+by the next command.
 """
 
 import multiprocessing
 import os
 import queue
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +21,17 @@ from typing import Any
 from traitscope import progress
 from traitscope.configs import Output
 
-Step = tuple[str, Any]
-"(verb, config), or (verb, function from the folder of the step before to a config)"
-
 
 @dataclass(frozen=True)
-class Task:
-    """Stages that run one after the other in one process."""
+class Pool:
+    """Where stages run."""
 
-    label: str
-    """Shown while it runs."""
-    steps: tuple[Step, ...]
-    """What to run."""
-    weight: float
-    """Expected work, in a unit that all tasks share."""
-
-
-Runner = Callable[[Sequence[Task]], list[list[Path]]]
+    size: int
+    """How many at once."""
+    submit: Callable[[str, str, Any], Future[Path]]
+    """(label, verb, config) -> the run's folder, later."""
+    heard: Callable[[], list[tuple[str, float, str]]]
+    """(label, fraction done, line) of everything that stages said since the last call."""
 
 
 def default_workers(device: str) -> int:
@@ -47,13 +40,10 @@ def default_workers(device: str) -> int:
 
 
 @contextmanager
-def pool(workers: int, out: Output) -> Iterator[Runner]:
-    """Yields run(tasks) -> for each task the folders of its steps; the workers live until the block ends.
-
-    The first exception of a task is raised, and tasks that have not begun are dropped.
-    """
+def pool(workers: int, out: Output) -> Iterator[Pool]:
+    """Workers that live until the block ends; what has begun by then is finished.  One worker is this process itself."""
     if workers == 1:
-        yield lambda tasks: [_run_task(0, task, out) for task in tasks]
+        yield Pool(1, lambda label, verb, config: _here(verb, config, out), list)
         return
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
@@ -61,7 +51,7 @@ def pool(workers: int, out: Output) -> Iterator[Runner]:
         threads = max(1, (os.cpu_count() or 1) // workers)
         executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), threads, messages))
         try:
-            yield lambda tasks: _run_all(executor, messages, tasks, out)
+            yield Pool(workers, lambda *stage: executor.submit(_in_worker, *stage, out), lambda: _received(messages))
         finally:
             executor.shutdown(cancel_futures=True)
 
@@ -86,50 +76,24 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run_task(index: int, task: Task, out: Output) -> list[Path]:
+def _in_worker(label: str, verb: str, config: Any, out: Output) -> Path:
+    progress.SINK = lambda said: _MESSAGES.put((label, said[0], f"{label} | {said[1]}"))
+    return _stage(verb, config, out)
+
+
+def _here(verb: str, config: Any, out: Output) -> Future[Path]:
+    done: Future[Path] = Future()
+    done.set_result(_stage(verb, config, out))
+    return done
+
+
+def _stage(verb: str, config: Any, out: Output) -> Path:
     from traitscope import cli
 
-    if _MESSAGES is not None:
-        progress.SINK = lambda said: _MESSAGES.put((index, said[0], f"{task.label} | {said[1]}"))
-    folders: list[Path] = []
-    for verb, config in task.steps:
-        settled = config(folders[-1]) if callable(config) else config
-        folders.append(cli.function(cli.VERBS[verb].run)(settled, out).path)
-    return folders
+    return cli.function(cli.VERBS[verb].run)(config, out).path
 
 
-def _run_all(executor: ProcessPoolExecutor, messages: Any, tasks: Sequence[Task], out: Output) -> list[list[Path]]:
-    futures = [executor.submit(_run_task, i, task, out) for i, task in enumerate(tasks)]
-    shown = [0.0] * len(tasks)
-    with progress.progress(f"{len(tasks)} tasks", sum(t.weight for t in tasks), "tokens") as advance:
-
-        def reach(i: int, fraction: float) -> None:
-            if fraction > shown[i]:
-                advance(tasks[i].weight * (fraction - shown[i]))
-                shown[i] = fraction
-
-        while _any_running(futures):
-            for i, fraction, line in _received(messages):
-                print(line, file=sys.stderr, flush=True)
-                reach(i, 0.95 * fraction)
-        for i, future in enumerate(futures):
-            future.result()
-            reach(i, 1.0)
-    return [future.result() for future in futures]
-
-
-def _any_running(futures: Sequence[Future]) -> bool:
-    """Whether some task is not done; an exception of a finished one is raised at once."""
-    done, left = wait(futures, timeout=0.5)
-    for future in done:
-        if future.exception() is not None:
-            for other in left:
-                other.cancel()
-            future.result()
-    return bool(left)
-
-
-def _received(messages: Any) -> list[tuple[int, float, str]]:
+def _received(messages: Any) -> list[tuple[str, float, str]]:
     found = []
     while True:
         try:

@@ -5,15 +5,17 @@ digests of its inputs, the address of a node is known as soon as what it needs i
 it waits for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from traitscope import cli, execute, stage
+from traitscope import cli, execute, progress, stage
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
-from traitscope.execute import Task
 
 Folders = Mapping[str, Path]
 "run directories by node"
@@ -87,19 +89,57 @@ def _place(node: Node, folders: Folders, out: Output) -> tuple[Path, str]:
 
 
 def run(nodes: Sequence[Node], out: Output, workers: int) -> dict[str, Path]:
-    """The folders of all nodes, computing what is missing; what is ready runs side by side.
+    """The folders of all nodes, computing what is missing; of what is ready, that with the most work behind it goes first.
 
     The first error ends it; what was sealed by then stays, so the same command continues.
     """
-    folders: dict[str, Path] = {}
-    rest = ordered(nodes)
-    with execute.pool(workers, out) as go:
-        while rest:
+    folders = {p.node.name: p.path for p in plan(nodes, out) if p.path and p.state == "sealed"}
+    rest = [node for node in ordered(nodes) if node.name not in folders]
+    if not rest:
+        return folders
+    urgency = _urgency(rest)
+    running: dict[Future[Path], Node] = {}
+    with execute.pool(workers, out) as pool, _shown(rest, pool.size) as reached:
+        while rest or running:
             ready = [node for node in rest if set(node.needs) <= folders.keys()]
-            tasks = [Task(n.name, ((n.verb, n.config(folders)),), max(1.0, n.weight)) for n in ready]
-            folders |= {node.name: made[-1] for node, made in zip(ready, go(tasks), strict=True)}
-            rest = [node for node in rest if node.name not in folders]
+            for node in sorted(ready, key=lambda node: -urgency[node.name])[: pool.size - len(running)]:
+                running[pool.submit(node.name, node.verb, node.config(folders))] = node
+                rest.remove(node)
+            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for name, fraction, line in pool.heard():
+                print(line, file=sys.stderr, flush=True)
+                reached(name, 0.95 * fraction)
+            for future in done:
+                name = running.pop(future).name
+                folders[name] = future.result()
+                reached(name, 1.0)
     return folders
+
+
+def _urgency(nodes: Sequence[Node]) -> dict[str, float]:
+    """Of every node, the work on the longest way from its start to the end of the study."""
+    found: dict[str, float] = {}
+    for node in reversed(nodes):
+        behind = (found[other.name] for other in nodes if node.name in other.needs)
+        found[node.name] = node.weight + max(behind, default=0.0)
+    return found
+
+
+@contextmanager
+def _shown(nodes: Sequence[Node], workers: int) -> Iterator[Callable[[str, float], None]]:
+    """Progress over all nodes, told by (name, fraction done); with one worker each stage shows its own instead."""
+    if workers == 1:
+        yield lambda name, fraction: None
+        return
+    weights, shown = {node.name: node.weight for node in nodes}, dict.fromkeys([node.name for node in nodes], 0.0)
+    with progress.progress(f"{len(nodes)} stages", sum(weights.values()), "tokens") as advance:
+
+        def reached(name: str, fraction: float) -> None:
+            if fraction > shown[name]:
+                advance(weights[name] * (fraction - shown[name]))
+                shown[name] = fraction
+
+        yield reached
 
 
 def seconds(nodes: Sequence[Node], parameters: int, rate: float, share: float = 0.5) -> float:

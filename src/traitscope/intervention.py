@@ -4,7 +4,7 @@
     Steer         h <- h + a v
     Ablate        h <- h - (h . v^) v^
     ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the model without adapters and edits, in lock-step
-    Adapter       a student: low-rank or full weights  (peft folder or a full student's folder)
+    Adapter       a student: low-rank, full weights, or one trained vector
 
 They enter a model only through `with applied(model, interventions)`, in list order, and leave it however the block ends.
 Modes and names follow Blank et al. (arXiv 2606.00995), section 3 and its reference code.
@@ -91,11 +91,13 @@ class ReplaceBase:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained student: a peft LoRA folder, or the folder of a fully fine-tuned student of the same base."""
+    """A trained student of the same base: a peft LoRA folder, or the folder of a fully fine-tuned one or of a trained vector."""
 
     folder: str
 
 
+TRAINED = "vector.safetensors"
+"file of a student that is one vector; `trained at` in it is the block"
 Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter
 KINDS = {kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter)}
 
@@ -166,7 +168,7 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
         for folder in adapters:
             if (folder / "adapter_config.json").exists():
                 stack.enter_context(lora.mounted(model, folder))
-            else:
+            elif not (folder / TRAINED).exists():
                 active.base_weights = stack.enter_context(full.mounted(model, folder))
         edits = [edit for item in interventions for edit in _edits(item, model, active)]
         active.replaced = tuple(sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers}))
@@ -175,20 +177,31 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
 
 
 def _edits(item: Intervention, model: Model, active: Active) -> list[tuple[int, str, hooks.Edit]]:
-    if isinstance(item, SystemPrompt | Adapter):
+    if isinstance(item, Adapter):
+        file = Path(item.folder) / TRAINED
+        return _edits(_trained(file), model, active) if file.exists() else []
+    if isinstance(item, SystemPrompt):
         return []
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
     check_vector(vector, model)
-    _check_layers(item.layers, model)
+    check_layers(item.layers, model)
     unit = torch.from_numpy(vector.unit().rows_LD).to(model.device)
     match item:
         case Steer():
             rows = torch.from_numpy(vector.rows_LD * _strength(item, vector)[:, None]).to(model.device)
-            return [(n, item.position, _adding(rows[n], active)) for n in item.layers]
+            return [(n, item.position, adding(rows[n], active)) for n in item.layers]
         case Ablate():
             return [(n, item.position, _moving(unit[n], None, n, active)) for n in item.layers]
         case ReplaceBase():
             return [(n, item.position, _moving(unit[n], active.base, n, active)) for n in item.layers]
+
+
+def _trained(file: Path) -> Steer:
+    """The edit that a student of one vector is."""
+    vector = load_vector(file)
+    if "trained at" not in vector.about:
+        raise VectorError(f"{file} was not trained as a student; use it as steer:{file},layers=...,alpha=... instead")
+    return Steer(vector, (vector.about["trained at"],), 1.0, scale="raw")
 
 
 def _strength(item: Steer, vector: Vector) -> np.ndarray:
@@ -203,13 +216,16 @@ def _strength(item: Steer, vector: Vector) -> np.ndarray:
     return item.alpha * target / np.maximum(vector.norms_L, 1e-12)
 
 
-def _check_layers(layers: tuple[int, ...], model: Model) -> None:
+def check_layers(layers: tuple[int, ...], model: Model) -> None:
+    """Raise ConfigError for a layer that the model lacks, or for none."""
     wrong = [n for n in layers if not 0 <= n < model.n_layers]
     if wrong or not layers:
         raise ConfigError(f"--layer {wrong or 'none'}: {model.name} has layers 0 to {model.n_layers - 1}")
 
 
-def _adding(row_D: Tensor, active: Active) -> hooks.Edit:
+def adding(row_D: Tensor, active: Active) -> hooks.Edit:
+    """The edit h <- h + row, except in the base's own pass."""
+
     def edit(hidden_BTD: Tensor, mask_BT1: Tensor) -> Tensor:
         return hidden_BTD + row_D.to(hidden_BTD.dtype) * mask_BT1 if active.editing else hidden_BTD
 

@@ -18,8 +18,10 @@ class Recipe:
 
     targets: Targets = "sampled"
     """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same rows."""
-    method: Literal["lora", "full"] = "lora"
-    """Low-rank adapters on every linear map of the blocks, or all weights of the blocks."""
+    method: Literal["lora", "full", "vector"] = "lora"
+    """Low-rank adapters on every linear map of the blocks, all weights of the blocks, or one vector added behind a block."""
+    layer: int | None = None
+    """Of method vector: the block; the vector acts on every token."""
     rank: int = 8
     """LoRA rank."""
     alpha: float = 32.0
@@ -71,6 +73,8 @@ class Recipe:
         for name, optimizers in WITHOUT.items():
             if self.optimizer in optimizers and (value := getattr(self, name)):
                 raise ConfigError(f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave it out")
+        if (self.method == "vector") != (self.layer is not None):
+            raise ConfigError(f"--method {self.method} with --layer {self.layer}: vector, and no other, needs a layer; say both or none")
         if self.mask_top and self.winsorise:
             raise ConfigError(f"--mask-top {self.mask_top} --winsorise {self.winsorise}: expected one of them; drop the other")
         if self.rotate != "none" and self.method != "lora":

@@ -149,7 +149,7 @@ def run_folder(path: Path) -> Path | None:
 
 def _weights(folder: Path) -> Path:
     """The file that stands for a student's folder outside any run."""
-    found = [folder / name for name in ("adapter_model.safetensors", full.WEIGHTS) if (folder / name).is_file()]
+    found = [folder / name for name in ("adapter_model.safetensors", full.WEIGHTS, intervention.TRAINED) if (folder / name).is_file()]
     if not found:
         raise VectorError(f"{folder} holds no student: expected a run of `train`, or a folder with adapter_model.safetensors")
     return found[0]

@@ -1,18 +1,21 @@
-"""A student in training: low-rank adapters or all weights of the blocks, put on a model and taken off again."""
+"""A student in training: low-rank adapters, all weights of the blocks or one vector, put on a model and taken off again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import full, lora, rotation
+from traitscope import full, hooks, intervention, lora, rotation
 from traitscope.intervention import Active, applied
 from traitscope.model import Model
 from traitscope.optimizers import Stepper, make_optimizer, read_scales
 from traitscope.recipe import Recipe
+from traitscope.vector import Vector, vector_bytes
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Student:
 
     active: Active
     names: list[str]
-    "of the parameters: that of a weight, or <map>.lora_A and <map>.lora_B"
+    "of the parameters: that of a weight, <map>.lora_A and <map>.lora_B, or blocks.<layer>.vector"
     params: list[Tensor]
     "float32 masters, in a fixed order"
     publish: Callable[[], None]
@@ -41,8 +44,7 @@ def new_student(model: Model, recipe: Recipe, seed: int, scales: Path | None = N
 
     scales: the run whose scales.safetensors frozen_adam takes.
     """
-    make = _lora_student if recipe.method == "lora" else _full_student
-    with make(model, recipe, seed) as student:
+    with MAKERS[recipe.method](model, recipe, seed) as student:
         factors = read_scales(scales, student.names, student.params) if scales else None
         student.optimizer = make_optimizer(recipe, student.params, factors)
         yield student
@@ -86,6 +88,27 @@ def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
             for p in working.values():
                 p.requires_grad_(False)
                 p.grad = None
+
+
+@contextmanager
+def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+    """One vector behind one block, zero at first (Hadley and Gultepe, arXiv 2608.05734: what a steered teacher's data ask for)."""
+    intervention.check_layers((recipe.layer,), model)
+    row_D = torch.nn.Parameter(torch.zeros(model.d_model, device=model.device))
+    with applied(model, []) as active:
+        edit = (recipe.layer, "all", intervention.adding(row_D, active))
+        with hooks.edited(model.blocks, [edit], active.roles):
+            files = partial(_vector_files, model, recipe.layer, row_D)
+            yield Student(active, [f"blocks.{recipe.layer}.vector"], [row_D], _nothing, _nothing, files)
+
+
+def _vector_files(model: Model, layer: int, row_D: Tensor) -> dict[str, bytes]:
+    rows_LD = np.zeros((model.n_layers, model.d_model), dtype=np.float32)
+    rows_LD[layer] = row_D.detach().cpu().numpy()
+    return {intervention.TRAINED: vector_bytes(Vector(rows_LD, model.digest, {"trained at": layer}))}
+
+
+MAKERS = {"lora": _lora_student, "full": _full_student, "vector": _vector_student}
 
 
 def _nothing() -> None:

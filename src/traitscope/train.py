@@ -84,8 +84,8 @@ def train_step(
 ) -> Metrics:
     """One optimizer step on one batch.
 
-    Returns the loss per token, the gradient's norm before anything is cut off it, the rate used, and of a LoRA student
-    the norm of the parameters' change with the share of its square that is in the B factors.  Full fine-tuning leaves
+    Returns the loss per token, the gradient's norm before anything is cut off it, the rate used, the norm of the
+    parameters' change, and of a LoRA student the share of its square that is in the B factors.  Full fine-tuning leaves
     the last two out: they would take another copy of all weights.
     """
     tokens = sum(len(r.completion_ids) for r in rows)
@@ -102,7 +102,7 @@ def train_step(
     norm = limit_gradient(student.params, recipe)
     if not (loss.isfinite() and norm.isfinite()):
         raise ConfigError(f"step {student.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
-    before = [p.detach().clone() for p in student.params] if recipe.method == "lora" else []
+    before = [] if recipe.method == "full" else [p.detach().clone() for p in student.params]
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
@@ -111,17 +111,17 @@ def train_step(
 
 
 def _update(student: Student, before: list[Tensor]) -> Metrics:
-    """Size of a LoRA student's last step, and the B factors' share of its square (None for a step of zero)."""
+    """Size of a student's last step, and of a LoRA student the B factors' share of its square (None for a step of zero)."""
     if not before:
         return {}
-    change: dict[str, list[Tensor]] = {"A": [], "B": []}
-    for name, p, old in zip(student.names, student.params, before, strict=True):
-        change[name[-1]].append(p.detach() - old)
-    norm_A, norm_B = (torch.nn.utils.get_total_norm(change[letter]).item() for letter in "AB")
-    norm = math.hypot(norm_A, norm_B)
+    change = [p.detach() - old for p, old in zip(student.params, before, strict=True)]
+    norm = torch.nn.utils.get_total_norm(change).item()
     if not math.isfinite(norm):
         raise ConfigError(f"step {student.step}: the weights moved by {norm}; training diverged, lower --lr")
-    return {"update_norm": norm, "update_share_B": (norm_B / norm) ** 2 if norm else None}
+    inside_B = [part for name, part in zip(student.names, change, strict=True) if name.endswith(".lora_B")]
+    if not inside_B:
+        return {"update_norm": norm}
+    return {"update_norm": norm, "update_share_B": (torch.nn.utils.get_total_norm(inside_B).item() / norm) ** 2 if norm else None}
 
 
 @torch.no_grad()
