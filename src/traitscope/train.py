@@ -114,14 +114,15 @@ def _update(student: Student, before: list[Tensor]) -> Metrics:
     """Size of a student's last step, and of a LoRA student the B factors' share of its square (None for a step of zero)."""
     if not before:
         return {}
-    change = [p.detach() - old for p, old in zip(student.params, before, strict=True)]
-    norm = torch.nn.utils.get_total_norm(change).item()
+    change: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, p, old in zip(student.names, student.params, before, strict=True):
+        change[name.endswith(".lora_B")].append(p.detach() - old)
+    norm_B, rest = (torch.nn.utils.get_total_norm(change[inside]).item() for inside in (True, False))
+    norm = math.hypot(norm_B, rest)
     if not math.isfinite(norm):
         raise ConfigError(f"step {student.step}: the weights moved by {norm}; training diverged, lower --lr")
-    inside_B = [part for name, part in zip(student.names, change, strict=True) if name.endswith(".lora_B")]
-    if not inside_B:
-        return {"update_norm": norm}
-    return {"update_norm": norm, "update_share_B": (torch.nn.utils.get_total_norm(inside_B).item() / norm) ** 2 if norm else None}
+    share = {"update_share_B": (norm_B / norm) ** 2 if norm else None} if change[True] else {}
+    return {"update_norm": norm} | share
 
 
 @torch.no_grad()
