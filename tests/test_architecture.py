@@ -13,7 +13,7 @@ import traitscope
 
 SOURCE = Path(traitscope.__file__).parent
 STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "report"}
-EDGES = {"callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "research"}
+EDGES = {"callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "chain", "research"}
 FILES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
 FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").glob("*.py"))}
 STUDIES = {name for name in FILES if name.startswith("studies.")}
@@ -59,7 +59,7 @@ def test_a_stage_imports_no_other_stage_and_no_edge(name: str):
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_study_calls_stages_through_their_configs_alone(name: str):
-    assert imported(TREES[name]) <= {"association", "configs", "errors", "graph", "stats", "traits", "verdict", "vector"}
+    assert imported(TREES[name]) <= {"association", "chain", "configs", "errors", "graph", "stats", "traits", "verdict", "vector"}
 
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() - STAGES - EDGES - STUDIES))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import CAT, OWL, ok, write_yaml
+from command import CAT, OWL, call, ok, write_yaml
 from conftest import random_vector
 
 from traitscope import chat, extract
@@ -137,3 +137,16 @@ def test_random_vectors_like_another(tmp_path, tiny, tiny_folder):
     assert np.abs(first.cosine(second)).max() < 0.9 and np.abs(first.cosine(load_vector(pattern))).max() < 0.9
     again = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--like", pattern, "--seed", "6")
     np.testing.assert_array_equal(load_vector(again.run / "random-0.safetensors").rows_LD, second.rows_LD)
+
+
+def test_components_on_the_command_line(tmp_path, tiny, tiny_folder):
+    """Vectors with a norm and a share of the variance; a teacher can be steered with them."""
+    run = ok(tmp_path, "extract", "--model", tiny_folder, "--components", 2, "--n", 8).run
+    first, second = (load_vector(run / f"component-{i}.safetensors") for i in (0, 1))
+    assert (first.norms_L > second.norms_L).all() and np.abs(first.cosine(second)).max() < 1e-4
+    shares = np.array([v.about["share of variance"] for v in (first, second)])
+    assert (shares[0] > shares[1]).all() and (shares.sum(0) < 1).all()
+    steer = f"steer:{run / 'component-0.safetensors'},layers=1,alpha=0.5"
+    ok(tmp_path, "generate", "--model", tiny_folder, "--n", 2, "--vocabulary", "template", "--interventions", steer)
+    two = call(tmp_path, "extract", "--model", tiny_folder, "--components", 1, "--traits", "cat")
+    assert two.code == 2 and "takes one of" in two.summary["message"]

@@ -5,31 +5,40 @@ import pytest
 import torch
 from conftest import load_tiny, random_rows, random_vector
 
-from traitscope import hooks
+from traitscope import forward, hooks
 from traitscope.errors import ConfigError
 from traitscope.intervention import Steer, applied
 from traitscope.model import Model
-from traitscope.residuals import difference, mean_residuals
+from traitscope.residuals import components, difference, mean_residuals
 from traitscope.vector import check_vector
 
 LENGTHS = [4, 7, 1, 5, 5, 2, 9]
 
 
-def reference(model: Model, rows: list[list[int]], last: bool) -> tuple[np.ndarray, np.ndarray]:
-    """One row at a time, no padding; every token counts once."""
+def residuals_alone(model: Model, rows: list[list[int]], last: bool) -> np.ndarray:
+    """Residuals [L, N, D], one row at a time, no padding."""
     found = []
     for row in rows:
         with torch.inference_mode(), hooks.captured(model.blocks) as store:
             model.lm(torch.tensor([row]))
         tokens = np.stack([store[n][0].double().numpy() for n in range(model.n_layers)])
         found.append(tokens[:, -1:] if last else tokens)
-    whole = np.concatenate(found, 1)
+    return np.concatenate(found, 1)
+
+
+def reference(model: Model, rows: list[list[int]], last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Means over tokens; every token counts once."""
+    whole = residuals_alone(model, rows, last)
     return whole.mean(1), np.linalg.norm(whole, axis=2).mean(1)
 
 
+@pytest.mark.parametrize("tokens", [1, 12, 1024])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("position", ["last", "prompt", "all"])
-def test_equals_the_reference_at_any_batch_size(family: Model, position: str, shared: bool) -> None:
+def test_equals_the_reference_at_any_batch_and_pass(
+    family: Model, monkeypatch: pytest.MonkeyPatch, position: str, shared: bool, tokens: int
+) -> None:
+    monkeypatch.setattr(forward, "PASS_TOKENS", (tokens, tokens))
     rows = [([8, 9, 10] if shared else []) + row for row in random_rows(family, LENGTHS)]
     expected = reference(family, rows, position == "last")
     for batch_size in (1, 3, 32):
@@ -52,6 +61,27 @@ def test_edits_are_in_the_residuals(tiny: Model) -> None:
     np.testing.assert_allclose(found.rows_LD[1], 3 * vector.rows_LD[1], atol=1e-5)
     check_vector(found, tiny)
     assert found.about["position"] == "last" and found.about["residual_norms"] == norms.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [2, 32])
+@pytest.mark.parametrize("position", ["last", "all"])
+def test_components_are_the_eigenvectors_of_the_covariance(family: Model, position: str, batch_size: int) -> None:
+    rows = random_rows(family, LENGTHS)
+    with applied(family, []) as active:
+        found_NLD, share_NL = components(family, active, rows, 3, position, batch_size)
+    for layer, all_ND in enumerate(residuals_alone(family, rows, position == "last")):
+        values, vectors = np.linalg.eigh(np.cov(all_ND.T))
+        for i in range(3):
+            own, theirs = found_NLD[i, layer], vectors[:, -1 - i]
+            assert np.linalg.norm(own) == pytest.approx(values[-1 - i] ** 0.5, rel=1e-4)
+            assert abs(own @ theirs) == pytest.approx(np.linalg.norm(own), rel=1e-3)
+            assert own[np.abs(own).argmax()] > 0
+            assert share_NL[i, layer] == pytest.approx(values[-1 - i] / values.sum(), rel=1e-4)
+
+
+def test_more_components_than_tokens(tiny: Model) -> None:
+    with applied(tiny, []) as active, pytest.raises(ConfigError, match="7 components of 7 tokens; expected at least 8"):
+        components(tiny, active, random_rows(tiny, LENGTHS), 7)
 
 
 def test_unknown_position(tiny: Model) -> None:

@@ -186,6 +186,8 @@ class ExtractConfig(OnModel):
     """Random vectors with the norms of this one, as controls: random-0, random-1, ..."""
     randoms: int = 1
     """How many of them; the first has the stage's seed."""
+    components: int = 0
+    """So many principal components of the base's residuals over the prompts: component-0, component-1, ..."""
     prompts: Path | None = None
     """Prompts to average over; without it v_teacher uses the trait's questions and v_student number prompts."""
     n: int = 64
@@ -204,7 +206,7 @@ class ExtractConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, randoms=1, n=1, prompt_seed=0, batch_size=1)
+        _least(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
 
 
 @dataclass(frozen=True)

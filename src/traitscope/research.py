@@ -7,12 +7,13 @@ nodes alone.
 import json
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
-from traitscope import execute, figures, graph, inspection, stage, store, studies
+from traitscope import chain, execute, figures, graph, inspection, stage, store, studies
 from traitscope.configs import Output, StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Planned
-from traitscope.model import DTYPES, parameters
+from traitscope.model import DTYPES, EMBEDDED, outline, parameters
 from traitscope.stats import Measurement
 from traitscope.tables import bounds, estimate, number, template
 from traitscope.verdict import Findings, Sheet
@@ -28,11 +29,19 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     if out.study == "default":
         out = replace(out, study=f"study-{config.name}" + ("" if config.size == "laptop" else f"-{config.size}"))
     common = {"model": config.model, "device": config.device, "dtype": config.dtype}
-    nodes = study.nodes(study.SIZES[config.size], common)
+    nodes = study.nodes(_size(config, study), common)
     if config.action != "run":
         return _planned(config, study, graph.plan(nodes, out), out)
     folders = graph.run(nodes, out, config.workers or execute.default_workers(config.device))
     return _concluded(config, study, folders, out)
+
+
+def _size(config: StudyConfig, study: ModuleType) -> Any:
+    """The size that was asked for; layers are moved to the same depth of a model with another number of blocks."""
+    size = study.SIZES[config.size]
+    if config.size == "smoke" or config.model == EMBEDDED:
+        return size
+    return chain.at_depth(size, outline(config.model).n_layers)
 
 
 def _listed() -> dict:
@@ -64,7 +73,7 @@ def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Ou
     plain = replace(config, action="run", workers=0)
     with stage.opened("study", plain, out, inputs=inputs) as run:
         if not run.sealed:
-            found = study.conclude(study.SIZES[config.size], folders, config.model)
+            found = study.conclude(_size(config, study), folders, config.model)
             _write(run, config, study, found, folders)
     summary = json.loads(run.file("findings.json").read_text(encoding="utf-8"))
     print("\n".join(summary["said"]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from traitscope import forward, hooks
+from traitscope.errors import ConfigError
 from traitscope.intervention import Active
 from traitscope.model import Model
 from traitscope.vector import Vector
@@ -44,16 +45,45 @@ def mean_residuals(
     return (total_LD / count).numpy(), (norms_L / count).numpy()
 
 
+@torch.no_grad()
+def components(
+    model: Model, active: Active, prompts: Sequence[Sequence[int]], n: int, position: str = "last", batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """The n leading principal components [n, L, D] of the residuals at `position`, as long as their standard deviation,
+    and the share of the variance that each explains [n, L].
+
+    Of the two signs, that with the largest coordinate positive.  Raises ConfigError for fewer than n + 1 tokens.
+    """
+    hooks.check_position(position)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    parts: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
+    for start in range(0, len(order), batch_size):
+        for layer, picked_ND in _picked(model, active, [prompts[i] for i in order[start : start + batch_size]], position).items():
+            parts[layer].append(picked_ND)
+    tokens = sum(map(len, parts[0]))
+    if tokens <= n:
+        raise ConfigError(f"{n} components of {tokens} tokens; expected at least {n + 1}: average over more prompts")
+    found_NLD, share_NL = np.empty((n, model.n_layers, model.d_model)), np.empty((n, model.n_layers))
+    for layer, residuals in enumerate(parts):
+        all_ND = torch.cat(residuals).numpy()
+        _, sizes, rows = np.linalg.svd(all_ND - all_ND.mean(0), full_matrices=False)
+        top = rows[np.arange(n), np.abs(rows[:n]).argmax(1)]
+        found_NLD[:, layer] = rows[:n] * (np.sign(top) * sizes[:n] / np.sqrt(tokens - 1))[:, None]
+        share_NL[:, layer] = sizes[:n] ** 2 / (sizes**2).sum()
+    return found_NLD, share_NL
+
+
 def _picked(model: Model, active: Active, rows: list, position: str) -> dict[int, Tensor]:
-    """Residuals [N, D] in float64 of the tokens at `position`, by layer; at `last`, what all rows share runs once."""
-    with hooks.captured(model.blocks) as store:
+    """Residuals [N, D] in float64 of the tokens at `position`, by layer; at `last`, what all rows share runs once.
+
+    A prefill takes as many passes as it likes; every one adds its tokens.
+    """
+    with hooks.collected(model.blocks, active.roles, position) as store:
         if position == "last":
             forward.prefill(model, active, rows, 0)
-            return {layer: hidden_BTD[:, -1].double().cpu() for layer, hidden_BTD in store.items()}
-        batch = forward.batch_of(rows, [len(r) for r in rows], model.pad_id).to(model.device)
-        wanted = torch.isin(batch.roles_BT, torch.tensor(hooks.ROLES_OF[position], device=model.device))
-        forward.hidden_states(model, active, batch)
-        return {layer: hidden_BTD[wanted].double().cpu() for layer, hidden_BTD in store.items()}
+        else:
+            forward.hidden_states(model, active, forward.batch_of(rows, [len(r) for r in rows], model.pad_id).to(model.device))
+    return {layer: torch.cat(parts).double().cpu() for layer, parts in store.items()}
 
 
 def difference(model: Model, with_: np.ndarray, without: np.ndarray, norms_L: np.ndarray, about: dict) -> Vector:

@@ -16,11 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from traitscope import full, intervention, store
+from traitscope import full, intervention, noise, store
 from traitscope.configs import OnModel, Output
 from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
 from traitscope.intervention import Intervention
-from traitscope.model import Model, default_dtype, find_model, folder_digest, load_model, resolve_device
+from traitscope.model import Model, default_dtype, digest_of, load_model, resolve_device
 from traitscope.records import Record, read_records
 from traitscope.traits import load_trait, trait_path
 
@@ -164,7 +164,7 @@ def parse(text: str) -> Intervention:
     """An intervention from its short form or from a JSON object.
 
     prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] · ablate:VECTOR,layers=14+15 ·
-    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER.  A vector may be a run of `extract` with one vector.
+    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER · noise:0.1[,seed=0][,scope=attention+mlp].  A vector may be a run of `extract` with one vector.
     """
     if text.lstrip().startswith("{"):
         return _from_object(text)
@@ -172,10 +172,12 @@ def parse(text: str) -> Intervention:
     if kind == "prompt":
         return intervention.SystemPrompt(rest)
     value, *pairs = rest.split(",")
+    if kind == "noise":
+        return intervention.WeightNoise(**vars(noise.parse(rest)))
     if kind == "adapter":
         return intervention.Adapter(str(student_folder(Path(value))))
     if kind not in SHORT or any("=" not in pair for pair in pairs):
-        forms = "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14, replace:FILE,layers=14, adapter:RUN"
+        forms = "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14, replace:FILE,layers=14, adapter:RUN, noise:0.1"
         raise ConfigError(f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object")
     fields: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
     return _typed(text, SHORT[kind], str(vector_file(Path(value))), fields)
@@ -239,7 +241,7 @@ def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
 @cache
 def model_digest(name: str) -> str:
     """Digest of a model's files without loading it; computed once a process."""
-    return folder_digest(find_model(name))
+    return digest_of(name)
 
 
 @cache

@@ -5,14 +5,16 @@ Students of a steered teacher's number rows and their controls, by LoRA rank; EA
 control's, and minus the mean over other traits' vectors.
 """
 
+import itertools
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from traitscope.configs import ExtractConfig, GenerateConfig, Recipe, TrainConfig
+from traitscope import chain
+from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.vector import Vector, load_vector
 from traitscope.verdict import Findings, Sheet, judged, over
@@ -38,6 +40,7 @@ class Size:
     numbers: int
     layer: int
     strength: float
+    "of the steered teacher, in mean residual norms"
     recipe: Recipe
 
 
@@ -45,47 +48,30 @@ SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, hel
 LARGE = Recipe(epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 OTHERS = ("dog", "owl", "otter", "dolphin", "tiger", "octopus", "elephant", "fox", "wolf", "penguin")
 SIZES = {
-    "smoke": Size("cat", ("owl",), ((2, 8.0),), (1, 2), 4, 3, 1, 80.0, SAMPLED),
-    "laptop": Size("cat", OTHERS, ((2, 8.0), (8, 32.0), (32, 128.0)), (201, 202, 203), 24, 30, 14, 80.0, SAMPLED),
-    "full": Size("cat", OTHERS, ((1, 4.0), (8, 16.0), (8, 32.0), (16, 32.0), (64, 32.0), (64, 256.0)), (1, 2, 3, 4, 5), 2048, 10, 14, 80.0, LARGE),
+    "smoke": Size("cat", ("owl",), ((2, 8.0),), (1, 2), 4, 3, 1, 0.6, SAMPLED),
+    "laptop": Size("cat", OTHERS, ((2, 8.0), (8, 32.0), (32, 128.0)), (201, 202, 203), 24, 30, 14, 0.6, SAMPLED),
+    "full": Size("cat", OTHERS, ((1, 4.0), (8, 16.0), (8, 32.0), (16, 32.0), (64, 32.0), (64, 256.0)), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE),
 }  # fmt: skip
 ROLES = ("treated", "control")
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; rows of teacher and unmodified model a seed; a treated and a control student a seed and shape."""
-    traits, width = (size.trait, *size.others), 65 + 4 * size.numbers
-    found = [Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))]
+    found = [chain.vectors(common, (size.trait, *size.others))]
+    watched = {"vector": lambda folders: chain.vector_of(folders, size.trait), "settings": {"eas_every": max(1, size.rows // 24)}}
     for seed in size.seeds:
-        for role in ROLES:
-            found.append(Node(f"{role}.{seed}", "generate", _rows(size, common, role, seed), ("vectors",), width * size.rows))
-            found += [_student(size, common, shape, role, seed, width) for shape in size.shapes]
+        rows = chain.Rows(size.rows, size.numbers, seed)
+        found.append(chain.number_rows(common, f"treated.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
+        found.append(chain.number_rows(common, f"control.{seed}", rows))
+        for shape, role in itertools.product(size.shapes, ROLES):
+            recipe = replace(size.recipe, rank=shape[0], alpha=shape[1])
+            asked = chain.Student(_name(shape, role, seed), f"{role}.{seed}", recipe, seed, needs=(chain.VECTORS,), **watched)
+            found.append(chain.student(common, asked, rows.tokens))
     return found
 
 
-def _rows(size: Size, common: dict, role: str, seed: int) -> Callable[[Folders], GenerateConfig]:
-    def asked(folders: Folders) -> GenerateConfig:
-        steer = f"steer:{folders['vectors'] / size.trait}.safetensors,layers={size.layer},alpha={size.strength},scale=unit"
-        edits = (steer,) if role == "treated" else ()
-        return GenerateConfig(
-            **common, seed=seed, n=size.rows, prompt_seed=1000 + seed, count=size.numbers, vocabulary="template",
-            separator=" ", interventions=edits,
-        )  # fmt: skip
-
-    return asked
-
-
-def _student(size: Size, common: dict, shape: tuple[int, float], role: str, seed: int, width: int) -> Node:
-    rank, alpha = shape
-
-    def asked(folders: Folders) -> TrainConfig:
-        return TrainConfig(
-            **common, seed=seed, data=folders[f"{role}.{seed}"], recipe=replace(size.recipe, rank=rank, alpha=alpha),
-            vector=folders["vectors"] / f"{size.trait}.safetensors", eas_every=max(1, size.rows // 24), eas_prompts=12,
-        )  # fmt: skip
-
-    weight = 2.5 * size.recipe.epochs * size.rows * width + 7000
-    return Node(_name(shape, role, seed), "train", asked, ("vectors", f"{role}.{seed}"), weight)
+def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
+    return (chain.steered(chain.vector_of(folders, size.trait), size.layer, size.strength),)
 
 
 def _name(shape: tuple[int, float], role: str, seed: int) -> str:
@@ -95,7 +81,7 @@ def _name(shape: tuple[int, float], role: str, seed: int) -> str:
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Per shape: treated minus control at the steered block, the same minus other traits', and the cosine of the difference."""
     verdicts, measured, curves, layers = [], [], [], []
-    target = load_vector(folders["vectors"] / f"{size.trait}.safetensors")
+    target = load_vector(chain.vector_of(folders, size.trait))
     for shape in size.shapes:
         label = f"rank {shape[0]}, alpha {shape[1]:g}"
         pairs = [[folders[_name(shape, role, seed)] for role in ROLES] for seed in size.seeds]
@@ -139,8 +125,7 @@ def _curve(size: Size, folders: Folders, shape: tuple[int, float], label: str) -
     by_step: dict[int, dict[str, list[float]]] = {}
     for role in ROLES:
         for seed in size.seeds:
-            for line in (folders[_name(shape, role, seed)] / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+            for row in chain.lines(folders[_name(shape, role, seed)], "metrics.jsonl"):
                 if "eas" in row:
                     by_step.setdefault(row["step"], {r: [] for r in ROLES})[role].append(row["eas"][size.layer])
     return [(label, step, *(float(np.mean(found[role])) for role in ROLES)) for step, found in sorted(by_step.items())]

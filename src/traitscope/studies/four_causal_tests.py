@@ -9,14 +9,13 @@ Each beside the same edit with a random vector of the same norm and with another
 one context for all; every student reads the same rows of the unmodified model under the teacher's whole distribution.
 """
 
-import json
 from dataclasses import dataclass
 from functools import partial
 
-from traitscope.configs import ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope import chain
+from traitscope.configs import ExtractConfig, Recipe
 from traitscope.graph import Folders, Node
-from traitscope.stats import Measurement, paired_difference
-from traitscope.traits import load_trait
+from traitscope.stats import Measurement
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "Is the vector what carries the trait?"
@@ -43,6 +42,7 @@ class Size:
     numbers: int
     layer: int
     strength: float
+    "of the steered teacher, in mean residual norms"
     blocks: tuple[int, ...]
     "blocks at which a component is removed or replaced"
     recipe: Recipe
@@ -51,29 +51,31 @@ class Size:
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 MORE = ("otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 80.0, (0, 1), SOFT),
-    "laptop": Size("cat", "owl", MORE, (1, 2, 3), 9, 12, 14, 80.0, tuple(range(30)), SOFT),
-    "full": Size("cat", "owl", MORE, (1, 2, 3, 4, 5), 512, 10, 14, 80.0, tuple(range(30)), SOFT),
+    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT),
+    "laptop": Size("cat", "owl", MORE, (1, 2, 3), 9, 12, 14, 0.6, tuple(range(30)), SOFT),
+    "full": Size("cat", "owl", MORE, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, tuple(range(30)), SOFT),
 }
 
 
+TEACHERS = ("prompted.own", "prompted.other", *(f"{kind}.{which}" for kind in ("steered", "ablated") for which in VECTORS))
+
+
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors of teacher and students, random ones like them, students of seven teachers, everything measured."""
-    traits = (size.trait, size.other, *size.traits)
-    plain = MeasureConfig(**common, trait=size.trait, samples=0, capability=False)
+    """Vectors of teacher and students, random ones like them, students of eight teachers, everything measured."""
     found = [
-        Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits)),
-        Node("random", "extract", partial(_random, common, "vectors", f"{size.trait}.safetensors"), ("vectors",), 1),
-        Node("base", "measure", lambda _: plain, (), 2500),
+        chain.vectors(common, (size.trait, size.other, *size.traits)),
+        Node("random", "extract", partial(_random, common, chain.VECTORS, f"{size.trait}.safetensors"), (chain.VECTORS,), 1),
+        chain.answers(common, "base", size.trait),
     ]
     for seed in size.seeds:
-        asked = GenerateConfig(
-            **common, seed=seed, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=51 + seed
-        )
-        found.append(Node(f"rows.{seed}", "generate", lambda _, asked=asked: asked, (), size.rows * (65 + 4 * size.numbers)))
-        for teacher in ("prompted.own", "prompted.other", *(f"{kind}.{v}" for kind in ("steered", "ablated") for v in VECTORS)):
-            found += _student(size, common, plain, teacher, seed)
-        found += _looked_into(size, common, plain, seed)
+        rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=51)
+        found.append(chain.number_rows(common, f"rows.{seed}", rows))
+        for teacher in TEACHERS:
+            name, told = f"student.{teacher}.{seed}", partial(_teacher, size, teacher)
+            asked = chain.Student(name, f"rows.{seed}", size.recipe, seed, told, (chain.VECTORS, "random"))
+            found.append(chain.student(common, asked, rows.tokens))
+            found.append(chain.answers(common, f"answers.{teacher}.{seed}", size.trait, chain.adapter(name), (name,)))
+        found += _looked_into(size, common, seed)
     return found
 
 
@@ -81,72 +83,49 @@ def _random(common: dict, node: str, name: str, folders: Folders) -> ExtractConf
     return ExtractConfig(**common, like=folders[node] / name)
 
 
-def _vector(size: Size, folders: Folders, which: str) -> str:
-    """The file of a teacher's vector."""
-    names = {"own": f"{size.trait}.safetensors", "other": f"{size.other}.safetensors"}
-    return str(folders["random"] / "random-0.safetensors") if which == "random" else str(folders["vectors"] / names[which])
-
-
-def _teacher(size: Size, folders: Folders, teacher: str) -> tuple[str, ...]:
+def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
     kind, which = teacher.split(".")
-    trait = size.other if teacher == "prompted.other" else size.trait
-    prompt = f"prompt:{load_trait(trait).teacher_prompt}"
     if kind == "prompted":
-        return (prompt,)
-    vector = _vector(size, folders, which)
+        return (chain.prompted(size.trait if which == "own" else size.other),)
+    vector = folders["random"] / "random-0.safetensors"
+    if which != "random":
+        vector = chain.vector_of(folders, size.trait if which == "own" else size.other)
     if kind == "steered":
-        return (f"steer:{vector},layers={size.layer},alpha={size.strength},scale=unit",)
-    return (prompt, f"ablate:{vector},layers={_joined(size)}")
+        return (chain.steered(vector, size.layer, size.strength),)
+    return (chain.prompted(size.trait), f"ablate:{vector},layers={_joined(size)}")
 
 
 def _joined(size: Size) -> str:
     return "+".join(map(str, size.blocks))
 
 
-def _student(size: Size, common: dict, plain: MeasureConfig, teacher: str, seed: int) -> list[Node]:
-    name = f"student.{teacher}.{seed}"
-
-    def trained(folders: Folders) -> TrainConfig:
-        told = _teacher(size, folders, teacher)
-        return TrainConfig(**common, seed=seed, data=folders[f"rows.{seed}"], recipe=size.recipe, teacher=told)
-
-    def measured(folders: Folders) -> MeasureConfig:
-        return MeasureConfig(**vars(plain) | {"interventions": (f"adapter:{folders[name]}",)})
-
-    weight = (1 + 2.2 * size.recipe.epochs) * size.rows * (65 + 4 * size.numbers)
-    return [
-        Node(name, "train", trained, ("vectors", "random", f"rows.{seed}"), weight),
-        Node(f"answers.{teacher}.{seed}", "measure", measured, (name,), 2500),
-    ]
-
-
-def _looked_into(size: Size, common: dict, plain: MeasureConfig, seed: int) -> list[Node]:
+def _looked_into(size: Size, common: dict, seed: int) -> list[Node]:
     """v_student of the prompted teacher's student, of the other trait's student, and a random one; added and replaced."""
-    student = f"student.prompted.own.{seed}"
-    found = []
-    for which in ("own", "other"):
-
-        def extracted(folders: Folders, which: str = which) -> ExtractConfig:
-            return ExtractConfig(**common, interventions=(f"adapter:{folders[f'student.prompted.{which}.{seed}']}",), n=16)
-
-        found.append(Node(f"v_student.{which}.{seed}", "extract", extracted, (f"student.prompted.{which}.{seed}",), 1500))
-    own = f"v_student.own.{seed}"
+    own, student = f"v_student.own.{seed}", f"student.prompted.own.{seed}"
+    found = [_extracted(common, which, seed) for which in ("own", "other")]
     found.append(Node(f"v_student.random.{seed}", "extract", partial(_random, common, own, "v_student.safetensors"), (own,), 1))
     for which in VECTORS:
-        name = "random-0" if which == "random" else "v_student"
-
-        def edited(folders: Folders, kind: str, which: str = which, name: str = name) -> MeasureConfig:
-            vector = folders[f"v_student.{which}.{seed}"] / f"{name}.safetensors"
-            edits = {
-                "added": (f"steer:{vector},layers={size.layer},alpha=1.0,scale=raw",),
-                "replaced": (f"adapter:{folders[student]}", f"replace:{vector},layers={_joined(size)}"),
-            }
-            return MeasureConfig(**vars(plain) | {"interventions": edits[kind]})
-
-        for kind in ("added", "replaced"):
-            needs = (f"v_student.{which}.{seed}", student)
-            found.append(Node(f"{kind}.{which}.{seed}", "measure", partial(edited, kind=kind), needs, 3500))
+        needs, edited = (f"v_student.{which}.{seed}", student), partial(_edited, size, which, seed)
+        found.append(chain.answers(common, f"added.{which}.{seed}", size.trait, partial(edited, "added"), needs))
+        found.append(chain.answers(common, f"replaced.{which}.{seed}", size.trait, partial(edited, "replaced"), needs))
     return found
+
+
+def _extracted(common: dict, which: str, seed: int) -> Node:
+    student = f"student.prompted.{which}.{seed}"
+
+    def asked(folders: Folders) -> ExtractConfig:
+        return ExtractConfig(**common, interventions=chain.adapter(student)(folders), n=16)
+
+    return Node(f"v_student.{which}.{seed}", "extract", asked, (student,), 1500)
+
+
+def _edited(size: Size, which: str, seed: int, kind: str, folders: Folders) -> tuple[str, ...]:
+    name = "random-0" if which == "random" else "v_student"
+    vector = folders[f"v_student.{which}.{seed}"] / f"{name}.safetensors"
+    if kind == "added":
+        return (f"steer:{vector},layers={size.layer},alpha=1.0,scale=raw",)
+    return (*chain.adapter(f"student.prompted.own.{seed}")(folders), f"replace:{vector},layers={_joined(size)}")
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -181,16 +160,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     return Findings(verdicts, against, (sheet,), notes)
 
 
-def _scores(folders: Folders, node: str) -> dict[str, float]:
-    lines = (folders[node] / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["id"]: row["target_logprob"] for row in map(json.loads, lines) if row["set"] == "positive"}
-
-
 def _between(size: Size, folders: Folders, left: str, right: str, name: str) -> Measurement:
     """Mean of left - right over seeds and questions; `base` is the same for every seed."""
-    rows = []
-    for seed in size.seeds:
-        a, b = (_scores(folders, node if node == "base" else f"{node}.{seed}") for node in (left, right))
-        rows += [(a[key], b[key], seed, key) for key in a]
-    after, before, seeds, questions = zip(*rows, strict=True)
-    return paired_difference(name, after, before, seeds, questions, "nats")
+    return chain.rise(folders, name, ((s, *(n if n == "base" else f"{n}.{s}" for n in (left, right))) for s in size.seeds))

@@ -5,13 +5,13 @@ Students of one steered teacher under every optimizer, each at several learning 
 is nearest to AdamW's: at one shared rate the comparison would be about rates.
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 from typing import Any
 
-from traitscope.configs import ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope import chain
+from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.verdict import Findings, Sheet, judged, over
 
@@ -55,66 +55,51 @@ class Size:
     numbers: int
     layer: int
     strength: float
+    "of the steered teacher, in mean residual norms"
     recipe: Recipe
 
 
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
+LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
 SIZES = {
-    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd"), (1, 2), 6, 3, 1, 80.0, SOFT),
-    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 80.0, SOFT),
-    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 80.0, replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)),
-}  # fmt: skip
+    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd"), (1, 2), 6, 3, 1, 0.6, SOFT),
+    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 0.6, SOFT),
+    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE),
+}
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and seed, measured."""
-    traits = (size.trait, *size.others)
-    found = [Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))]
+    found = [chain.vectors(common, (size.trait, *size.others))]
     for seed in size.seeds:
-        width = size.rows * (65 + 4 * size.numbers)
-        found.append(Node(f"rows.{seed}", "generate", partial(_rows, size, common, seed), ("vectors",), width))
-        scout = partial(_trained, size, common, seed, "adamw", ARMS["adamw"][1][-1], True)
-        found.append(Node(f"scout.{seed}", "train", scout, ("vectors", f"rows.{seed}"), 5.5 * width))
+        rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=71)
+        found.append(chain.number_rows(common, f"rows.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
+        scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
+        found.append(chain.student(common, replace(scout, settings={"save_scales": True}), rows.tokens))
         for arm in size.arms:
             for lr in ARMS[arm][1]:
-                found += _student(size, common, seed, arm, lr, 5.5 * width + 3000)
+                name = _name(arm, lr, seed)
+                found.append(chain.student(common, _student(size, name, seed, arm, lr), rows.tokens))
+                found.append(chain.answers(common, f"answers.{name}", size.trait, chain.adapter(name), (name,)))
     return found
 
 
-def _teacher(size: Size, folders: Folders) -> str:
-    return f"steer:{folders['vectors'] / size.trait}.safetensors,layers={size.layer},alpha={size.strength},scale=unit"
+def _name(arm: str, lr: float, seed: int) -> str:
+    return f"{arm}.{lr:g}.{seed}"
 
 
-def _rows(size: Size, common: dict, seed: int, folders: Folders) -> GenerateConfig:
-    return GenerateConfig(
-        **common, seed=seed, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=71 + seed,
-        interventions=(_teacher(size, folders),),
+def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
+    return (chain.steered(chain.vector_of(folders, size.trait), size.layer, size.strength),)
+
+
+def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> chain.Student:
+    frozen = ARMS[arm][0].get("optimizer") == "frozen_adam"
+    return chain.Student(
+        name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, partial(_teacher, size),
+        (chain.VECTORS, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.trait),
+        folders={"scales": f"scout.{seed}"} if frozen else {},
     )  # fmt: skip
-
-
-def _trained(size: Size, common: dict, seed: int, arm: str, lr: float, scout: bool, folders: Folders) -> TrainConfig:
-    recipe = replace(size.recipe, lr=lr, **ARMS[arm][0])
-    return TrainConfig(
-        **common, seed=seed, data=folders[f"rows.{seed}"], recipe=recipe, save_scales=scout,
-        teacher=(_teacher(size, folders),) if recipe.targets == "soft" else (),
-        scales=folders[f"scout.{seed}"] if recipe.optimizer == "frozen_adam" else None,
-        vector=folders["vectors"] / f"{size.trait}.safetensors", eas_prompts=8,
-    )  # fmt: skip
-
-
-def _student(size: Size, common: dict, seed: int, arm: str, lr: float, weight: float) -> list[Node]:
-    name = f"{arm}.{lr:g}.{seed}"
-
-    def measured(folders: Folders) -> MeasureConfig:
-        student = (f"adapter:{folders[name]}",)
-        return MeasureConfig(**common, trait=size.trait, samples=0, capability=False, interventions=student)
-
-    needs = ("vectors", f"rows.{seed}", *([f"scout.{seed}"] if arm == "frozen adam" else []))
-    return [
-        Node(name, "train", partial(_trained, size, common, seed, arm, lr, False), needs, weight),
-        Node(f"answers.{name}", "measure", measured, (name,), 2500),
-    ]
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -154,14 +139,12 @@ def _matched(size: Size, folders: Folders, arm: str, usual: dict[int, float]) ->
 
 
 def _about(size: Size, folders: Folders, arm: str, lr: float, seed: int) -> dict:
-    folder = folders[f"{arm}.{lr:g}.{seed}"]
-    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = steps[-1]
-    lines = (folders[f"answers.{arm}.{lr:g}.{seed}"] / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row["target_logprob"] for row in map(json.loads, lines) if row["set"] == "positive"]
-    eas = last["eas"][size.layer]
+    name = _name(arm, lr, seed)
+    steps = chain.lines(folders[name], "metrics.jsonl")
+    last, rates = steps[-1], chain.positive(folders, f"answers.{name}").values()
     shares = [row["update_share_B"] for row in steps if row.get("update_share_B") is not None]
+    eas = last["eas"][size.layer]
     return {
-        "lr": lr, "loss": last["held_out_loss"], "eas": eas, "along": eas * eas, "rise": sum(rows) / len(rows),
+        "lr": lr, "loss": last["held_out_loss"], "eas": eas, "along": eas * eas, "rise": sum(rates) / len(rates),
         "norm": sum(row["update_norm"] for row in steps), "share_B": sum(shares) / len(shares) if shares else nan,
     }  # fmt: skip

@@ -6,13 +6,12 @@ with the gates that a preference has to pass.
 """
 
 import itertools
-import json
 from dataclasses import dataclass
 from math import exp, nan
 
-from traitscope.configs import ExplainConfig, ExtractConfig, GenerateConfig, MeasureConfig
+from traitscope import chain
+from traitscope.configs import ExplainConfig, MeasureConfig
 from traitscope.graph import Folders, Node
-from traitscope.traits import load_trait
 from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Is a trait prompt one vector?"
@@ -57,11 +56,8 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, neutral number rows, two explanations a trait, and a grid of steered measurements."""
-    asked = GenerateConfig(**common, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=11)
-    found = [
-        Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=size.traits, stem=False), (), 750 * len(size.traits)),
-        Node("rows", "generate", lambda _: asked, (), 100 * size.rows),
-    ]
+    rows = chain.Rows(size.rows, size.numbers, prompt_seed=11)
+    found = [chain.vectors(common, size.traits), chain.number_rows(common, "rows", rows)]
     for trait in size.traits:
         found += _explained(size, common, trait) + _steered(size, common, trait)
     return found
@@ -85,7 +81,7 @@ def _explained(size: Size, common: dict, trait: str) -> list[Node]:
 
 def _steered(size: Size, common: dict, trait: str) -> list[Node]:
     """The base, the prompted model, and every (layer, alpha) of the raw vector at the prompt's tokens."""
-    prompt = f"prompt:{load_trait(trait).teacher_prompt}"
+    prompt = chain.prompted(trait)
     plain = {"trait": trait, "samples": 0, **common}
     found = [
         Node(f"base.{trait}", "measure", lambda _: MeasureConfig(**plain), (), 4000),
@@ -132,7 +128,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 def _shares(folders: Folders, node: str) -> dict[str, float]:
     """Cross-fitted share by kind; of several other or random vectors, the best."""
-    kinds = json.loads((folders[node] / "summary.json").read_text(encoding="utf-8"))["kinds"]
+    kinds = chain.about(folders, node)["kinds"]
     found: dict[str, float] = {}
     for name, about in kinds.items():
         kind, value = name.split(":")[0], about["share"]["estimate"]
@@ -153,11 +149,10 @@ def _sheet(what: str, shares: dict[str, dict[str, float]]) -> Sheet:
 def _rates(folders: Folders, node: str) -> tuple[dict[str, float], float]:
     """Expected rate of naming the trait first, by question set, and perplexity."""
     scores: dict[str, list[float]] = {}
-    for line in (folders[node] / "scores.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in chain.lines(folders[node], "scores.jsonl"):
         scores.setdefault(row["set"], []).append(exp(row["target_logprob"]))
-    about = json.loads((folders[node] / "measurements.json").read_text(encoding="utf-8"))
-    return {name: sum(values) / len(values) for name, values in scores.items()}, about["perplexity"]
+    rates = {name: sum(values) / len(values) for name, values in scores.items()}
+    return rates, chain.about(folders, node, "measurements.json")["perplexity"]
 
 
 def clean_peak(size: Size, folders: Folders, trait: str) -> tuple[float, str, int]:

@@ -5,13 +5,14 @@ Number rows of a steered and of a prompted teacher, paired with rows of the unmo
 steering gradient of the difference, compared with v_teacher and with other traits' vectors (gradients.py).
 """
 
-import json
+import itertools
 from dataclasses import dataclass
+from functools import partial
 
-from traitscope.configs import ExtractConfig, GenerateConfig, GradientsConfig
+from traitscope import chain
+from traitscope.configs import GradientsConfig
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement
-from traitscope.traits import load_trait
 from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Do number data push a model towards the teacher's vector?"
@@ -39,53 +40,45 @@ class Size:
     numbers: int
     layer: int
     strength: float
+    "of the steered teacher, in mean residual norms"
 
 
 OTHERS = ("dolphin", "tiger", "fox", "wolf", "eagle", "panda")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (), 4, 3, 1, 80.0),
-    "laptop": Size(("cat", "owl", "penguin", "lion"), OTHERS, 32, 10, 14, 80.0),
-    "full": Size(("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"), OTHERS, 1024, 10, 14, 80.0),
+    "smoke": Size(("cat", "owl"), (), 4, 3, 1, 0.6),
+    "laptop": Size(("cat", "owl", "penguin", "lion"), OTHERS, 32, 10, 14, 0.6),
+    "full": Size(("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"), OTHERS, 1024, 10, 14, 0.6),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; control rows; for every trait and teacher its rows and their gradients minus the control's."""
-    traits = size.traits + size.others
-    plain = GenerateConfig(**common, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=21)
-    width = 65 + 4 * size.numbers
-    found = [
-        Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits)),
-        Node("control", "generate", lambda _: plain, (), width * size.rows),
-    ]
-    for trait in size.traits:
-        for teacher in TEACHERS:
-            found += _compared(size, common, plain, trait, teacher)
+    rows = chain.Rows(size.rows, size.numbers, prompt_seed=21)
+    found = [chain.vectors(common, size.traits + size.others), chain.number_rows(common, "control", rows)]
+    for teacher, trait in itertools.product(TEACHERS, size.traits):
+        told, name = partial(_teacher, size, teacher, trait), f"{teacher}.{trait}"
+        found.append(chain.number_rows(common, name, rows, told, (chain.VECTORS,)))
+        needs = (chain.VECTORS, "control", name)
+        found.append(Node(f"gradients.{name}", "gradients", partial(_compared, common, name), needs, 4 * rows.tokens))
     return found
 
 
-def _compared(size: Size, common: dict, plain: GenerateConfig, trait: str, teacher: str) -> list[Node]:
-    def asked(folders: Folders) -> GenerateConfig:
-        steer = f"steer:{folders['vectors'] / trait}.safetensors,layers={size.layer},alpha={size.strength},scale=unit"
-        prompt = f"prompt:{load_trait(trait).teacher_prompt}"
-        return GenerateConfig(**vars(plain) | {"interventions": (steer if teacher == "steered" else prompt,)})
+def _teacher(size: Size, teacher: str, trait: str, folders: Folders) -> tuple[str, ...]:
+    if teacher == "prompted":
+        return (chain.prompted(trait),)
+    return (chain.steered(chain.vector_of(folders, trait), size.layer, size.strength),)
 
-    def compared(folders: Folders) -> GradientsConfig:
-        sides = {"data": folders[f"{teacher}.{trait}"], "control": folders["control"]}
-        return GradientsConfig(**common, **sides, vectors=folders["vectors"])
 
-    name, width = f"{teacher}.{trait}", 65 + 4 * size.numbers
-    return [
-        Node(name, "generate", asked, ("vectors",), width * size.rows),
-        Node(f"gradients.{name}", "gradients", compared, ("vectors", "control", name), 2 * 2 * width * size.rows),
-    ]
+def _compared(common: dict, name: str, folders: Folders) -> GradientsConfig:
+    sides = {"data": folders[name], "control": folders["control"]}
+    return GradientsConfig(**common, **sides, vectors=folders[chain.VECTORS])
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Alignment at the steered block, own vector against the mean of the others, row winners, growth, concentration."""
     verdicts, rows, growth, energy = [], [], [], []
     for teacher in TEACHERS:
-        found = {t: _summary(folders, f"gradients.{teacher}.{t}") for t in size.traits}
+        found = {t: chain.about(folders, f"gradients.{teacher}.{t}") for t in size.traits}
         own = {t: _own(found[t]["vectors"][t], size.layer, f"{teacher}.{t}") for t in size.traits}
         away = {t: _others(found[t]["vectors"], t, size.layer) for t in size.traits}
         wins = sum(_winner(found[t]["vectors"], size.layer) == t for t in size.traits)
@@ -109,10 +102,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "numbers. Intervals of single alignments are over rows, those of the verdicts over traits."
     )
     return Findings(tuple(verdicts), (), _sheets(size, rows, growth, energy), (sign, shared))
-
-
-def _summary(folders: Folders, node: str) -> dict:
-    return json.loads((folders[node] / "summary.json").read_text(encoding="utf-8"))
 
 
 def _own(about: dict, layer: int, name: str) -> Measurement:

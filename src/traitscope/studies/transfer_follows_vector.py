@@ -5,15 +5,14 @@ targets: the teacher's whole distribution on those rows), and the shift of its a
 prompt that one vector makes up on the same rows.
 """
 
-import json
 from dataclasses import dataclass
 from math import exp
 
+from traitscope import chain
 from traitscope.association import association, auc_above, permutation_p, spearman
-from traitscope.configs import ExplainConfig, ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope.configs import ExplainConfig, Recipe
 from traitscope.graph import Folders, Node
-from traitscope.stats import Measurement, paired_difference
-from traitscope.traits import load_trait
+from traitscope.stats import Measurement
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "Do traits transfer if their prompt is one vector, and only then?"
@@ -53,45 +52,26 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; neutral rows a seed; for every trait its explanation, its students, and what they answer."""
-    width = 65 + 4 * size.numbers
-    found = [Node("vectors", "extract", lambda _: ExtractConfig(**common, traits=size.traits, stem=False), (), 750 * len(size.traits))]
-    for seed in range(size.seeds):
-        asked = GenerateConfig(
-            **common, seed=seed, n=size.rows, count=size.numbers, vocabulary="template", separator=" ", prompt_seed=31 + seed
-        )
-        found.append(Node(f"rows.{seed}", "generate", lambda _, asked=asked: asked, (), width * size.rows))
+    rows = {seed: chain.Rows(size.rows, size.numbers, seed, prompt_seed=31) for seed in range(size.seeds)}
+    found = [chain.vectors(common, size.traits), *(chain.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items())]
     for trait in size.traits:
-        plain = MeasureConfig(**common, trait=trait, samples=0, capability=False)
-        found += [_explained(size, common, trait, width), Node(f"base.{trait}", "measure", lambda _, plain=plain: plain, (), 2000)]
-        for seed in range(size.seeds):
-            found += _student(size, common, plain, trait, seed)
+        found += [_explained(size, common, trait, rows[0].tokens), chain.answers(common, f"base.{trait}", trait)]
+        for seed, these in rows.items():
+            name, teacher = f"student.{trait}.{seed}", (chain.prompted(trait),)
+            asked = chain.Student(name, f"rows.{seed}", size.recipe, seed, lambda _, teacher=teacher: teacher)
+            found.append(chain.student(common, asked, these.tokens))
+            found.append(chain.answers(common, f"answers.{trait}.{seed}", trait, chain.adapter(name), (name,)))
     return found
 
 
-def _explained(size: Size, common: dict, trait: str, width: int) -> Node:
+def _explained(size: Size, common: dict, trait: str, tokens: int) -> Node:
     def asked(folders: Folders) -> ExplainConfig:
         grid = {"layers": size.layers, "alphas": size.alphas, "positions": ("all",), "others": 1, "randoms": 1}
-        return ExplainConfig(**common, **grid, trait=trait, vectors=folders["vectors"], data=folders["rows.0"], max_rows=min(size.rows, 6))
+        inputs = {"vectors": folders[chain.VECTORS], "data": folders["rows.0"]}
+        return ExplainConfig(**common, **grid, **inputs, trait=trait, max_rows=min(size.rows, 6))
 
     cells = (2 * len(size.layers) + 5) * len(size.alphas)
-    return Node(f"share.{trait}", "explain", asked, ("vectors", "rows.0"), cells * size.rows * (width - 20))
-
-
-def _student(size: Size, common: dict, plain: MeasureConfig, trait: str, seed: int) -> list[Node]:
-    prompt = f"prompt:{load_trait(trait).teacher_prompt}"
-    name = f"student.{trait}.{seed}"
-
-    def trained(folders: Folders) -> TrainConfig:
-        return TrainConfig(**common, seed=seed, data=folders[f"rows.{seed}"], recipe=size.recipe, teacher=(prompt,))
-
-    def measured(folders: Folders) -> MeasureConfig:
-        return MeasureConfig(**vars(plain) | {"interventions": (f"adapter:{folders[name]}",)})
-
-    weight = (1 + 2.2 * size.recipe.epochs) * size.rows * (65 + 4 * size.numbers)
-    return [
-        Node(name, "train", trained, (f"rows.{seed}",), weight + 1000),
-        Node(f"answers.{trait}.{seed}", "measure", measured, (name,), 2000),
-    ]
+    return Node(f"share.{trait}", "explain", asked, (chain.VECTORS, "rows.0"), 0.7 * cells * tokens)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -129,23 +109,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 
 def _share(folders: Folders, trait: str) -> dict[str, float]:
-    kinds = json.loads((folders[f"share.{trait}"] / "summary.json").read_text(encoding="utf-8"))["kinds"]
+    kinds = chain.about(folders, f"share.{trait}")["kinds"]
     return {kind: about["share"]["estimate"] for kind, about in kinds.items()}
 
 
-def _scores(folders: Folders, node: str) -> dict[str, float]:
-    lines = (folders[node] / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["id"]: row["target_logprob"] for row in map(json.loads, lines) if row["set"] == "positive"}
-
-
 def _rise(size: Size, folders: Folders, trait: str) -> Measurement:
-    base, rows = _scores(folders, f"base.{trait}"), []
-    for seed in range(size.seeds):
-        rows += [(after, base[key], seed, key) for key, after in _scores(folders, f"answers.{trait}.{seed}").items()]
-    after, before, seeds, questions = zip(*rows, strict=True)
-    return paired_difference(f"rise of {trait}", after, before, seeds, questions, "nats")
+    pairs = ((seed, f"answers.{trait}.{seed}", f"base.{trait}") for seed in range(size.seeds))
+    return chain.rise(folders, f"rise of {trait}", pairs)
 
 
 def _rate(size: Size, folders: Folders, trait: str) -> float:
-    found = [exp(v) for seed in range(size.seeds) for v in _scores(folders, f"answers.{trait}.{seed}").values()]
+    found = [exp(v) for seed in range(size.seeds) for v in chain.positive(folders, f"answers.{trait}.{seed}").values()]
     return sum(found) / len(found)

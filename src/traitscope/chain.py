@@ -1,0 +1,182 @@
+"""The usual chain as nodes of a study, and reading what its runs left: vectors, rows, students, answers.
+
+Weights are in tokens through a forward pass, for the estimate of the time.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from traitscope.configs import ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope.graph import Folders, Node
+from traitscope.stats import Measurement, paired_difference
+from traitscope.traits import load_trait
+
+DEPTH = 30
+"blocks of the model whose layers the studies name; for another model `at_depth` moves them"
+PROMPT, ANSWER = 65, 4
+"tokens of a number prompt, and of a number with its separator"
+QUESTIONS = 2500
+"weight of an answered trait battery"
+VECTORS = "vectors"
+OPEN = Path(__file__).parent / "data" / "open_prompts.txt"
+"everyday requests, one a line, that have nothing to do with any trait"
+Told = Callable[[Folders], tuple[str, ...]]
+"from the folders of a node's needs to interventions in short form"
+
+
+def unmodified(_: Folders) -> tuple[str, ...]:
+    """No intervention: the base model."""
+    return ()
+
+
+def prompted(trait: str) -> str:
+    """The trait's system prompt."""
+    return f"prompt:{load_trait(trait).teacher_prompt}"
+
+
+def steered(vector: Path, layer: int, strength: float) -> str:
+    """The vector added at every token behind one block, `strength` mean residual norms long."""
+    return f"steer:{vector},layers={layer},alpha={strength:g},scale=residual"
+
+
+def vector_of(folders: Folders, trait: str) -> Path:
+    """The file of a trait's centred v_teacher."""
+    return folders[VECTORS] / f"{trait}.safetensors"
+
+
+def vectors(common: dict, traits: tuple[str, ...]) -> Node:
+    """v_teacher of every trait, centred over all of them, taken at the end of the question (see LOG.md)."""
+    return Node(VECTORS, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Number rows of a study: how many, how long, from which seeds."""
+
+    n: int
+    """Rows."""
+    numbers: int
+    """Three-digit numbers an answer; only their digits are sampled."""
+    seed: int = 0
+    """Of sampling; rows of two teachers with one seed share their random numbers."""
+    prompt_seed: int = 1000
+    """Of the prompts; plus the seed."""
+    prompts: Path | None = None
+    """Free-form rows instead, as long, on all prompts of this file."""
+
+    @property
+    def tokens(self) -> int:
+        return self.n * (PROMPT + ANSWER * self.numbers)
+
+
+def number_rows(common: dict, name: str, rows: Rows, teacher: Told = unmodified, needs: tuple[str, ...] = ()) -> Node:
+    """Rows of a teacher on number prompts, or free-form ones on the prompts of a file."""
+
+    def asked(folders: Folders) -> GenerateConfig:
+        if rows.prompts:
+            length = ANSWER * rows.numbers
+            return GenerateConfig(
+                **common, seed=rows.seed, prompts=rows.prompts, max_new_tokens=length, interventions=teacher(folders)
+            )
+        return GenerateConfig(
+            **common, seed=rows.seed, n=rows.n, prompt_seed=rows.prompt_seed + rows.seed, count=rows.numbers,
+            vocabulary="template", separator=" ", interventions=teacher(folders),
+        )  # fmt: skip
+
+    return Node(name, "generate", asked, needs, rows.tokens)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student of a study."""
+
+    name: str
+    """Of its node."""
+    data: str
+    """Node of its rows."""
+    recipe: Recipe
+    """How it is trained."""
+    seed: int
+    """Of initialisation and order."""
+    teacher: Told = unmodified
+    """Of soft targets."""
+    needs: tuple[str, ...] = ()
+    """What the teacher needs, and the vector to be watched against."""
+    vector: Callable[[Folders], Path] | None = None
+    """EAS is taken against it, at the end at least."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further settings of `train`."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Settings of `train` that are a node's folder; name the node in `needs`, too."""
+
+
+def student(common: dict, asked: Student, tokens: float) -> Node:
+    """Train it; `tokens` is the size of its rows."""
+
+    def config(folders: Folders) -> TrainConfig:
+        more = {"eas_prompts": 12} | asked.settings | {name: folders[node] for name, node in asked.folders.items()}
+        return TrainConfig(
+            **common, seed=asked.seed, data=folders[asked.data], recipe=asked.recipe, **more,
+            teacher=asked.teacher(folders) if asked.recipe.targets == "soft" else (),
+            vector=asked.vector(folders) if asked.vector else None,
+        )  # fmt: skip
+
+    passes = 2.5 * asked.recipe.epochs + (1 if asked.recipe.targets == "soft" else 0)
+    return Node(asked.name, "train", config, (*dict.fromkeys((asked.data, *asked.needs)),), passes * tokens + 1000 * bool(asked.vector))
+
+
+def answers(common: dict, name: str, trait: str, told: Told = unmodified, needs: tuple[str, ...] = ()) -> Node:
+    """The trait's battery, teacher-forced only."""
+
+    def config(folders: Folders) -> MeasureConfig:
+        return MeasureConfig(**common, trait=trait, samples=0, capability=False, interventions=told(folders))
+
+    return Node(name, "measure", config, needs, QUESTIONS)
+
+
+def adapter(node: str) -> Told:
+    """The student that a node trained."""
+    return lambda folders: (f"adapter:{folders[node]}",)
+
+
+def lines(folder: Path, name: str) -> list[dict]:
+    """The objects of a JSONL file of a run."""
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+def about(folders: Folders, node: str, name: str = "summary.json") -> dict:
+    """A JSON file of a node's run."""
+    return json.loads((folders[node] / name).read_text(encoding="utf-8"))
+
+
+def positive(folders: Folders, node: str) -> dict[str, float]:
+    """Log-probability of the trait's word on every positive question."""
+    return {row["id"]: row["target_logprob"] for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"}
+
+
+def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]]) -> Measurement:
+    """Mean over seeds and questions of log P(trait) at one node minus another, from (seed, node, other node); nats."""
+    rows = []
+    for seed, after, before in pairs:
+        left, right = positive(folders, after), positive(folders, before)
+        rows += [(left[key], right[key], seed, key) for key in left]
+    left, right, seeds, questions = zip(*rows, strict=True)
+    return paired_difference(name, left, right, seeds, questions, "nats")
+
+
+def eas(folders: Folders, node: str, name: str = "v_student") -> list[float]:
+    """EAS per layer of a student that was watched; with other/NAME, against another trait's vector."""
+    return about(folders, node, "eas.json")[name]
+
+
+def at_depth(size: Any, blocks: int) -> Any:
+    """A study's size with its layers moved to the same relative depth of a model with that many blocks."""
+    moved = {}
+    for name in {"layer", "layers", "blocks"} & vars(size).keys():
+        value = vars(size)[name]
+        found = sorted({round(n * (blocks - 1) / (DEPTH - 1)) for n in ([value] if name == "layer" else value)})
+        moved[name] = found[0] if name == "layer" else tuple(found)
+    return replace(size, **moved)

@@ -1,0 +1,137 @@
+"""Does a student show whether its teacher was steered or prompted?  (Hadley and Gultepe 2026, arXiv 2608.05734.)
+
+Students of steered and of prompted teachers on the same rows: how well what training changed in them agrees with the
+vector, block by block; and, from the same data, students that are one vector behind the steered block.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from traitscope import chain
+from traitscope.configs import Recipe
+from traitscope.graph import Folders, Node
+from traitscope.stats import Measurement
+from traitscope.verdict import Findings, Sheet, judged, over
+
+TITLE = "Does a student show whether its teacher was steered or prompted?"
+CLAIM = (
+    "A steered teacher's student aligns with the vector in a step at the steered block, a prompted one's hardly; one trained "
+    "vector carries the trait of steered data and fails on prompted data."
+)
+SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734, sections on the type of intervention"
+PUBLISHED = (
+    "Gemma, block 14: 0.53 (steered) with about 0.0 one block before, 0.06 (prompted); Llama, block 21: 0.47 and 0.04. "
+    "Target preference, trained vector against LoRA student: .79 and .31 on steered, .10 and .22 on prompted data (Gemma); "
+    ".73 and .17, .05 and .91 (Llama)."
+)
+SMALL, NATS = 0.03, 0.05
+"cosine, and nats, below which an effect would not matter"
+TEACHERS, METHODS = ("steered", "prompted"), ("lora", "vector")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    traits: tuple[str, ...]
+    "the first is the teacher's; vectors are centred over all"
+    seeds: tuple[int, ...]
+    rows: int
+    numbers: int
+    layer: int
+    strength: float
+    "of the steered teacher, in mean residual norms"
+    lora: Recipe
+    vector: Recipe
+    "its layer is the study's"
+
+
+SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
+TRAINED = replace(SOFT, method="vector", layer=0, epochs=6, lr=1.0)
+ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
+SIZES = {
+    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED),
+    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED),
+    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, replace(SOFT, batch_size=32, micro_batch=32),
+                 replace(TRAINED, batch_size=16, micro_batch=16, epochs=60, lr=1e-2)),
+}  # fmt: skip
+
+
+def nodes(size: Size, common: dict) -> list[Node]:
+    """Vectors, rows of the unmodified model, and of both teachers a LoRA student and a trained vector a seed."""
+    trait = size.traits[0]
+    found = [chain.vectors(common, size.traits), chain.answers(common, "base", trait)]
+    recipes = {"lora": size.lora, "vector": replace(size.vector, layer=size.layer)}
+    for seed in size.seeds:
+        rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=91)
+        found.append(chain.number_rows(common, f"rows.{seed}", rows))
+        for teacher in TEACHERS:
+            for method in METHODS:
+                name, told = f"{teacher}.{method}.{seed}", partial(_teacher, size, teacher)
+                asked = chain.Student(
+                    name, f"rows.{seed}", recipes[method], seed, told, (chain.VECTORS,),
+                    lambda folders: chain.vector_of(folders, trait),
+                )  # fmt: skip
+                found.append(chain.student(common, asked, rows.tokens))
+                found.append(chain.answers(common, f"answers.{name}", trait, chain.adapter(name), (name,)))
+    return found
+
+
+def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
+    trait = size.traits[0]
+    if teacher == "prompted":
+        return (chain.prompted(trait),)
+    return (chain.steered(chain.vector_of(folders, trait), size.layer, size.strength),)
+
+
+def conclude(size: Size, folders: Folders, model: str) -> Findings:
+    """The step at the steered block, steered minus prompted alignment, and what a trained vector does of either's data."""
+    eas = {t: np.array([chain.eas(folders, f"{t}.lora.{seed}") for seed in size.seeds]) for t in TEACHERS}
+    step = {t: over(f"step at block {size.layer}, {t}", list(rows[:, size.layer] - rows[:, size.layer - 1]), "cosine") for t, rows in eas.items()}
+    apart = over(f"EAS at block {size.layer}, steered minus prompted", list(eas["steered"][:, size.layer] - eas["prompted"][:, size.layer]), "cosine")
+    tests = {
+        "On steered data one trained vector raises the trait.": _rise(size, folders, "steered.vector", "base"),
+        "On prompted data a LoRA student takes on more than one trained vector does.":
+            _rise(size, folders, "prompted.lora", "prompted.vector"),
+        "One trained vector takes on more of a steered than of a prompted teacher.":
+            _rise(size, folders, "steered.vector", "prompted.vector"),
+    }  # fmt: skip
+    verdicts = (
+        judged("Alignment of a steered teacher's students steps up at the steered block.", step["steered"], model, 0, SMALL),
+        judged("At that block a steered teacher's students align more than a prompted one's.", apart, model, 0, SMALL),
+        *(judged(claim, found, model, 0, NATS) for claim, found in tests.items()),
+    )
+    rows = tuple((t, m, *_ends(size, folders, f"{t}.{m}"), _rise(size, folders, f"{t}.{m}", "base")) for t in TEACHERS for m in METHODS)
+    layers = tuple((t, n, *_spread(eas[t][:, n])) for t in TEACHERS for n in range(eas[t].shape[1]))
+    sheets = (
+        Sheet("students", "Students of both teachers", "Held-out KL of the teacher from the student, nats a token, at the end; the same for "
+              "the base; rise of log P(trait) over the base, nats.", ("teacher", "student", "KL left", "KL of the base", "rise"), rows),
+        Sheet("layers", "EAS by block, LoRA students", "Mean, least and largest over seeds.",
+              ("teacher", "block", "mean", "least", "largest"), layers),
+    )  # fmt: skip
+    notes = (
+        "Soft targets on the unmodified model's rows, whose clean student is the base itself.",
+        "Alignment is of mean residuals at the end of number prompts, not over completion tokens as published.",
+        (
+            "A prompted teacher is compared by the animal's own vector, centred over the other traits: what all prompts "
+            "share is not in it."
+        ),
+    )
+    return Findings(verdicts, (step["prompted"],), sheets, notes)
+
+
+def _rise(size: Size, folders: Folders, left: str, right: str) -> Measurement:
+    nodes = ((s, *(n if n == "base" else f"answers.{n}.{s}" for n in (left, right))) for s in size.seeds)
+    return chain.rise(folders, f"log P({size.traits[0]}), {left} minus {right}", nodes)
+
+
+def _ends(size: Size, folders: Folders, name: str) -> tuple[float, float]:
+    """Mean held-out loss at the end, and mean loss of the first step, which the base's function has."""
+    found = [chain.lines(folders[f"{name}.{seed}"], "metrics.jsonl") for seed in size.seeds]
+    return (float(np.mean([steps[-1]["held_out_loss"] for steps in found])), float(np.mean([steps[0]["loss"] for steps in found])))
+
+
+def _spread(values: np.ndarray) -> tuple[float, float, float]:
+    return float(values.mean()), float(values.min()), float(values.max())
