@@ -11,7 +11,17 @@ from conftest import hooks_left, parameters_of, random_rows, random_vector, row_
 
 from traitscope import forward, full, hooks, intervention, lora
 from traitscope.errors import ConfigError, TraitscopeError, VectorError
-from traitscope.intervention import Ablate, Adapter, ReplaceBase, Steer, SystemPrompt, applied, from_json, to_json
+from traitscope.intervention import (
+    Ablate,
+    Adapter,
+    ReplaceBase,
+    Steer,
+    SystemPrompt,
+    WeightNoise,
+    applied,
+    from_json,
+    to_json,
+)  # fmt: skip
 from traitscope.model import Model
 from traitscope.vector import Vector, vector_bytes
 
@@ -175,7 +185,7 @@ def test_every_kind_survives_json(tmp_path: Path) -> None:
     items = [
         SystemPrompt(""), SystemPrompt("You love owls."), Adapter("runs/a/student"),
         Steer("v.safetensors", (0, 2), -1.5, "last", "unit"), Ablate("v.safetensors", (1,), "completion"),
-        ReplaceBase("v.safetensors", (1, 2)),
+        ReplaceBase("v.safetensors", (1, 2)), WeightNoise(0.1, 3, ("mlp",), keep_norm=True),
     ]  # fmt: skip
     assert {type(i).__name__ for i in items} == set(intervention.KINDS)
     for item in items:
