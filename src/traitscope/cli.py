@@ -40,6 +40,7 @@ VERBS = {
     "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
     "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
     "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
+    "likelihood": Verb("how probable rows are, and what an intervention adds", configs.LikelihoodConfig, "likelihood:run_likelihood"),
     "study": Verb("test a published claim: list, plan, run, report", configs.StudyConfig, "research:run_study", "action name"),
     "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report", "study_file"),
     "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show", "run"),

@@ -268,6 +268,25 @@ class GradientsConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class LikelihoodConfig(OnModel):
+    """How probable rows are to the model, and what an intervention adds to that."""
+
+    data: Path | None = None
+    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    interventions: tuple[str, ...] = ()
+    """What is compared with the unmodified model; none gives the unmodified model alone."""
+    context: str | None = None
+    """System turn of the rows."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    batch_size: int = 16
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        _least(self, seed=0, max_rows=1, batch_size=1)
+
+
+@dataclass(frozen=True)
 class StudyConfig(OnModel):
     """A published claim, tested: list the studies, plan one, run it, print its verdicts."""
 

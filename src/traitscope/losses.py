@@ -54,6 +54,16 @@ def divergence(model: Model, p_ND: Tensor, q_ND: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@torch.no_grad()
+def log_likelihood(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """log p of each target token [N] in nats."""
+    found = []
+    for start in range(0, len(hidden_ND), BLOCK):
+        log_p_NV = torch.log_softmax(forward.logits_of(model, hidden_ND[start : start + BLOCK]), -1)
+        found.append(log_p_NV.gather(1, targets_N[start : start + BLOCK].unsqueeze(1)).squeeze(1))
+    return torch.cat(found)
+
+
 class _HeadLoss(torch.autograd.Function):
     """A loss of the logits, reduced to a scalar and a gradient [N, D] at once."""
 

@@ -1,0 +1,73 @@
+"""Likelihood: how probable rows are to a model, and what an intervention adds to that.
+
+    gain = (log p(completion | interventions, prompt) - log p(completion | prompt)) / completion tokens
+
+in nats a token: above 0 where the intervention helps the model to predict the rows.  Blank et al. (arXiv 2606.00995,
+section 7) ask it of a teacher's rows and each model's own vector: only the model that wrote the rows gains from them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from traitscope import losses, stage, store
+from traitscope.configs import LikelihoodConfig, Output
+from traitscope.errors import ConfigError, DataError
+from traitscope.intervention import Intervention, applied, context_of
+from traitscope.model import Model
+from traitscope.progress import progress
+from traitscope.rows import Row, completion_hidden, rows_from
+from traitscope.stats import measure
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: Model, interventions: Sequence[Intervention], rows: Sequence[Row], batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
+) -> list[float]:  # fmt: skip
+    """log p of each row's completion in nats, summed over its tokens."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    found: dict[int, float] = {}
+    with applied(model, interventions) as active:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            picked = [rows[i] for i in index]
+            log_p_N = losses.log_likelihood(model, *completion_hidden(model, active, picked))
+            parts = log_p_N.double().split([len(row.completion_ids) for row in picked])
+            found |= {i: part.sum().item() for i, part in zip(index, parts, strict=True)}
+            if done:
+                done(len(index))
+    return [found[i] for i in range(len(rows))]
+
+
+def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
+    """The sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means with intervals over rows)."""
+    config = stage.settled(config)
+    if config.data is None:
+        raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
+    with stage.opened("likelihood", config, out) as run:
+        if not run.sealed:
+            _write(run, config, stage.model_of(config))
+    return run
+
+
+def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
+    records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
+    if not records:
+        raise DataError(f"{config.data} has no kept row; expected one or more; check its filter")
+    told = stage.parse_all(config.interventions)
+    plain, under = (rows_from(model, records, context) for context in (config.context, context_of(told, config.context)))
+    with progress("likelihood", (2 if told else 1) * len(records), "rows") as advance:
+        base = log_likelihoods(model, [], plain, config.batch_size, advance)
+        now = log_likelihoods(model, told, under, config.batch_size, advance) if told else base
+    tokens = [len(row.completion_ids) for row in plain]
+    for record, n, before, after in zip(records, tokens, base, now, strict=True):
+        row = {"id": record.id, "tokens": n, "base": round(before, 6), "under": round(after, 6)}
+        store.append_jsonl(run.file("rows.jsonl"), row)
+    ids = [record.id for record in records]
+    per_token = {
+        "log p of the base": [b / n for b, n in zip(base, tokens, strict=True)],
+        "gain": [(a - b) / n for a, b, n in zip(now, base, tokens, strict=True)],
+    }
+    means = [measure(name, values, questions=ids, unit="nats a token") for name, values in per_token.items()]
+    store.write_json(run.file("summary.json"), {"rows": len(ids), "measurements": [m.as_dict() for m in means]})
