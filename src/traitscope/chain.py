@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.configs import ExtractConfig, GenerateConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope.configs import ExtractConfig, GenerateConfig, LikelihoodConfig, MeasureConfig, Recipe, TrainConfig
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
 from traitscope.traits import load_trait
@@ -42,14 +42,14 @@ def steered(vector: Path, layer: int, strength: float) -> str:
     return f"steer:{vector},layers={layer},alpha={strength:g},scale=residual"
 
 
-def vector_of(folders: Folders, trait: str) -> Path:
+def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
     """The file of a trait's centred v_teacher."""
-    return folders[VECTORS] / f"{trait}.safetensors"
+    return folders[node] / f"{trait}.safetensors"
 
 
-def vectors(common: dict, traits: tuple[str, ...]) -> Node:
+def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
     """v_teacher of every trait, centred over all of them, taken at the end of the question (see LOG.md)."""
-    return Node(VECTORS, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))
+    return Node(name, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,15 @@ def answers(common: dict, name: str, trait: str, told: Told = unmodified, needs:
         return MeasureConfig(**common, trait=trait, samples=0, capability=False, interventions=told(folders))
 
     return Node(name, "measure", config, needs, QUESTIONS)
+
+
+def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows) -> Node:
+    """What an intervention adds to the log-likelihood of a node's rows."""
+
+    def config(folders: Folders) -> LikelihoodConfig:
+        return LikelihoodConfig(**common, data=folders[data], interventions=told(folders), max_rows=rows.n)
+
+    return Node(name, "likelihood", config, (data, *needs), 2 * rows.tokens)
 
 
 def adapter(node: str) -> Told:

@@ -1,0 +1,176 @@
+"""Does a trait cross to another model?  (Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b; Cloud et al. 2025, arXiv
+2507.14805, on shared initialisation; Hadley and Gultepe 2026, arXiv 2608.05734, on weight noise.)
+
+A ladder of models that share less and less of their weights: the model itself, and the model with noise of growing size.
+A steered teacher on the first rung; treated and control students on every rung, each compared with its own rung's vector.
+Then every rung's vector on every rung's rows: number rows, where only the model that wrote them should gain, and rows that
+speak of the trait, where any model should.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from traitscope import chain
+from traitscope.configs import Recipe
+from traitscope.graph import Folders, Node
+from traitscope.stats import Measurement, paired_difference
+from traitscope.verdict import Findings, Sheet, judged, over
+
+TITLE = "Does a trait cross to another model?"
+CLAIM = (
+    "Students take a trait on only from a teacher whose weights they share: number rows tell a model of its own vector and "
+    "no other, rows that speak of the trait tell any model."
+)
+SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b, appendix H; Cloud et al. 2025, arXiv 2507.14805"
+PUBLISHED = (
+    "Own-model vectors lower the loss on own-model number rows more reliably than another family's (Qwen2.5-7B, OLMo-3-7B); "
+    "no transfer across families. Noise of 0.10 to 0.15 on parent and student alike leaves transfer (Gemma, Llama)."
+)
+SMALL, NATS = 0.03, 0.005
+"cosine, and nats a token, below which a difference would not matter"
+TEXTS = ("numbers", "speech")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    traits: tuple[str, ...]
+    "the first is the teacher's; vectors are centred over all"
+    rungs: tuple[float, ...]
+    "noise in standard deviations of each matrix; the first is 0, the teacher's model"
+    matrix: tuple[float, ...]
+    "rungs whose rows and vectors are crossed; the first is 0, too"
+    seeds: tuple[int, ...]
+    rows: int
+    numbers: int
+    scored: int
+    "rows of the matrix, of each kind"
+    scored_numbers: int
+    layer: int
+    strength: float
+    "of the steered teacher, in mean residual norms"
+    recipe: Recipe
+
+
+SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+SIZES = {
+    "smoke": Size(("cat", "owl"), (0.0, 0.3), (0.0, 0.3), (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
+    "laptop": Size(ANIMALS, (0.0, 0.1, 0.2, 0.4), (0.0, 0.1, 0.4), (1, 2, 3), 21, 30, 16, 10, 14, 0.6, SAMPLED),
+    "full": Size(ANIMALS, (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.4), (0.0, 0.05, 0.1, 0.2, 0.4), (1, 2, 3, 4, 5), 2048, 10, 200, 10,
+                 14, 0.6, replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)),
+}  # fmt: skip
+ROLES = ("treated", "control")
+
+
+def nodes(size: Size, common: dict) -> list[Node]:
+    """Vectors of every rung; the teacher's and the control's rows; students of both on every rung; the matrix."""
+    found = [chain.vectors(_on(common, rung), size.traits, _vectors(rung)) for rung in size.rungs]
+    for seed in size.seeds:
+        rows = chain.Rows(size.rows, size.numbers, seed)
+        for role in ROLES:
+            found.append(_written(size, common, f"{role}.{seed}", 0.0, role, rows))
+            for rung in size.rungs:
+                name = f"{role} on {rung:g}.{seed}"
+                asked = chain.Student(
+                    name, f"{role}.{seed}", size.recipe, seed, needs=(_vectors(rung),),
+                    vector=partial(chain.vector_of, trait=size.traits[0], node=_vectors(rung)),
+                )  # fmt: skip
+                found.append(chain.student(_on(common, rung), asked, rows.tokens))
+    for source, role, text in itertools.product(size.matrix, ROLES, TEXTS):
+        rows = chain.Rows(size.scored, size.scored_numbers, 0, prompts=None if text == "numbers" else chain.OPEN)
+        data = f"{role} {text} of {source:g}"
+        found.append(_written(size, common, data, source, role, rows))
+        for scorer in size.matrix:
+            told, needs = partial(_steered, size, scorer), (_vectors(scorer),)
+            found.append(chain.gains(_on(common, scorer), f"{data} to {scorer:g}", data, told, needs, rows))
+    return found
+
+
+def _on(common: dict, rung: float) -> dict:
+    """The settings of a rung's model."""
+    return common | {"model": f"{common['model']}+noise:{rung:g},seed=1"} if rung else common
+
+
+def _vectors(rung: float) -> str:
+    return f"{chain.VECTORS} of {rung:g}"
+
+
+def _steered(size: Size, rung: float, folders: Folders) -> tuple[str, ...]:
+    """The rung's own vector of the trait."""
+    return (chain.steered(chain.vector_of(folders, size.traits[0], _vectors(rung)), size.layer, size.strength),)
+
+
+def _written(size: Size, common: dict, name: str, rung: float, role: str, rows: chain.Rows) -> Node:
+    """Rows that a rung's model writes: numbers under steering, free text under the trait's prompt, or unmodified."""
+    if role == "control":
+        return chain.number_rows(_on(common, rung), name, rows)
+    if rows.prompts:
+        return chain.number_rows(_on(common, rung), name, rows, lambda _: (chain.prompted(size.traits[0]),))
+    return chain.number_rows(_on(common, rung), name, rows, partial(_steered, size, rung), (_vectors(rung),))
+
+
+def conclude(size: Size, folders: Folders, model: str) -> Findings:
+    """Alignment by rung; its fall along the ladder; own against other gains on numbers and on speech."""
+    apart = {rung: _apart(size, folders, rung) for rung in size.rungs}
+    eas = {rung: over(f"EAS, treated minus control, noise {rung:g}", values, "cosine") for rung, values in apart.items()}
+    last, far = size.rungs[-1], size.matrix[-1]
+    fall = [a - b for a, b in zip(apart[0.0], apart[last], strict=True)]
+    own, other = (_gain(folders, "numbers", 0.0, scorer) for scorer in (0.0, far))
+    specific, shared = _minus("numbers", folders, far), _minus("speech", folders, far)
+    verdicts = (
+        judged("Students of the teacher's own model turn towards its vector.", eas[0.0], model, 0, SMALL),
+        judged(f"They do so more than students with noise {last:g} do towards theirs.",
+               over(f"EAS, noise 0 minus noise {last:g}", fall, "cosine"), model, 0, SMALL),
+        judged("Number rows become more likely under the vector of the model that wrote them.", own, model, 0, NATS),
+        judged(f"They gain more there than on the model with noise {far:g} under its own vector.", specific, model, 0, NATS),
+        judged(f"Rows that speak of the trait gain on the model with noise {far:g} as well.",
+               _gain(folders, "speech", 0.0, far), model, 0, NATS),
+    )  # fmt: skip
+    matrix = tuple(
+        (text, source, scorer, _gain(folders, text, source, scorer)) for text, source, scorer in itertools.product(TEXTS, size.matrix, size.matrix)
+    )
+    sheets = (
+        Sheet("ladder", f"Treated minus control by noise, block {size.layer}", "EAS against the rung's own vector, over seeds.",
+              ("noise", "difference"), tuple(eas.items())),
+        Sheet("matrix", "What the scorer's own vector adds to rows", "Nats a token: gain on the treated rows minus gain on the control rows "
+              "of the same model, rows paired by prompt.", ("rows", "written by noise", "scored by noise", "gain"), matrix),
+    )  # fmt: skip
+    notes = (
+        "Sampled text. Every student has a control of the same rung, trained on the unmodified model's rows.",
+        "Noise is on attention and MLP matrices, one draw. A draw is one model: the intervals are over seeds or rows, not over draws.",
+        "Another family needs its weights: run the study's stages with --model, rows without completion_ids are tokenised anew.",
+    )
+    return Findings(verdicts, (other, shared), sheets, notes)
+
+
+def _apart(size: Size, folders: Folders, rung: float) -> list[float]:
+    """Treated minus control EAS at the steered block, by seed."""
+    ends = {role: [chain.eas(folders, f"{role} on {rung:g}.{seed}")[size.layer] for seed in size.seeds] for role in ROLES}
+    return [t - c for t, c in zip(ends["treated"], ends["control"], strict=True)]
+
+
+def _by_row(folders: Folders, role: str, text: str, source: float, scorer: float) -> dict[str, float]:
+    rows: list[dict[str, Any]] = chain.lines(folders[f"{role} {text} of {source:g} to {scorer:g}"], "rows.jsonl")
+    return {row["id"]: (row["under"] - row["base"]) / row["tokens"] for row in rows}
+
+
+def _gain(folders: Folders, text: str, source: float, scorer: float) -> Measurement:
+    """Gain on the treated rows minus that on the control rows, paired by prompt."""
+    treated, control = (_by_row(folders, role, text, source, scorer) for role in ROLES)
+    return _paired(f"gain on {text} of {source:g}, scored by {scorer:g}", treated, control)
+
+
+def _minus(text: str, folders: Folders, far: float) -> Measurement:
+    """The gain of the model that wrote the rows minus that of the far one, both minus their gains on control rows."""
+    near, other = ({role: _by_row(folders, role, text, 0.0, scorer) for role in ROLES} for scorer in (0.0, far))
+    left, right = ({key: of["treated"][key] - of["control"][key] for key in of["treated"]} for of in (near, other))
+    return _paired(f"gain on {text}, own minus noise {far:g}", left, right)
+
+
+def _paired(name: str, left: dict[str, float], right: dict[str, float]) -> Measurement:
+    keys = [key for key in left if key in right]
+    return paired_difference(name, [left[k] for k in keys], [right[k] for k in keys], [0] * len(keys), keys, "nats a token")
