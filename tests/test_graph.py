@@ -1,5 +1,6 @@
 """A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts by their rule."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Outp
 from traitscope.errors import ConfigError
 from traitscope.graph import Node
 from traitscope.stats import Measurement
+from traitscope.studies import across_models
+from traitscope.vector import load_vector
 from traitscope.verdict import judged, over
 
 
@@ -144,3 +147,18 @@ def test_common_and_raw_vectors_lie_beside_the_centred_ones(tmp_path: Path, tiny
     np.testing.assert_allclose(own + common, raw, atol=1e-5)
     alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
     np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
+
+
+def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """A rung that is a model of its own: rows are read as text, the steered block is at the same depth."""
+    name, strangers = str(folders["llama"]), ("+", str(folders["qwen2"]))
+    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=strangers, matrix=strangers, layer=2, seeds=(1,))
+    nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
+    made = graph.run(nodes, Output(root=tmp_path), workers=1)
+    steered = [json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"] for r in strangers]
+    depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in strangers]
+    assert depths[0] != depths[1]
+    assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
+    found = across_models.conclude(size, made, name)
+    assert len(found.sheets[1].rows) == 8
+    assert across_models._without(size, strangers[1]).rungs == ("+",)

@@ -486,3 +486,16 @@ def test_scales_that_cannot_be_taken(
     done = call(tmp_path / "runs", "train", "--data", numbers, "--model", tiny_folder, *filter(None, [shape, words]))
     assert done.code == 2 and done.summary["error"] in ("ConfigError", "DataError")
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_rows_of_another_tokenizer_are_read_as_text(tmp_path: Path, tiny_folder: Path) -> None:
+    """With --text the stored ids do not count: the student is that of the same rows without ids, to the byte."""
+    rows = [{"id": str(i), "prompt": "Say numbers.", "completion": f"{i}, {i + 1}"} for i in range(4)]
+    students = []
+    for name, more in (("foreign", {"completion_ids": [7, 8]}), ("plain", {})):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+        done = ok(tmp_path, "train", "--model", tiny_folder, "--data", tmp_path / f"{name}.jsonl", "--epochs", 1, "--text").run
+        students.append((done / "student" / "adapter_model.safetensors").read_bytes())
+    assert students[0] == students[1]
+    refused = call(tmp_path, "train", "--model", tiny_folder, "--data", tmp_path / "foreign.jsonl", "--epochs", 1)
+    assert refused.code == 2 and "--text" in refused.summary["message"]

@@ -138,10 +138,10 @@ def answers(common: dict, name: str, trait: str, told: Told = unmodified, needs:
 
 
 def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows) -> Node:
-    """What an intervention adds to the log-likelihood of a node's rows."""
+    """What an intervention adds to the log-likelihood of the text of a node's rows."""
 
     def config(folders: Folders) -> LikelihoodConfig:
-        return LikelihoodConfig(**common, data=folders[data], interventions=told(folders), max_rows=rows.n)
+        return LikelihoodConfig(**common, data=folders[data], interventions=told(folders), max_rows=rows.n, text=True)
 
     return Node(name, "likelihood", config, (data, *needs), 2 * rows.tokens)
 

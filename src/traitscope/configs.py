@@ -128,6 +128,8 @@ class TrainConfig(OnModel):
     """For soft targets: the interventions that make the teacher (none: the unmodified model, the control)."""
     context: str | None = None
     """System turn that the student trains under."""
+    text: bool = False
+    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer wrote."""
     max_rows: int | None = None
     """Use the first rows only."""
     checkpoint_every: int = 0
@@ -277,6 +279,8 @@ class LikelihoodConfig(OnModel):
     """What is compared with the unmodified model; none gives the unmodified model alone."""
     context: str | None = None
     """System turn of the rows."""
+    text: bool = False
+    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer wrote."""
     max_rows: int | None = None
     """Use the first rows only."""
     batch_size: int = 16

@@ -56,7 +56,8 @@ def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
     if not records:
         raise DataError(f"{config.data} has no kept row; expected one or more; check its filter")
     told = stage.parse_all(config.interventions)
-    plain, under = (rows_from(model, records, context) for context in (config.context, context_of(told, config.context)))
+    contexts = (config.context, context_of(told, config.context))
+    plain, under = (rows_from(model, records, context, config.text) for context in contexts)
     with progress("likelihood", (2 if told else 1) * len(records), "rows") as advance:
         base = log_likelihoods(model, [], plain, config.batch_size, advance)
         now = log_likelihoods(model, told, under, config.batch_size, advance) if told else base

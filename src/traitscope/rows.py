@@ -59,8 +59,10 @@ def teacher_hidden(
     return found
 
 
-def rows_from(model: Model, records: Sequence[Record], context: str | None) -> list[Row]:
+def rows_from(model: Model, records: Sequence[Record], context: str | None, text: bool = False) -> list[Row]:
     """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
+
+    text: take the text's own in any case, for rows that a model with another tokenizer wrote.
 
     Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
     this model or spell another text: those of another tokenizer would teach noise.
@@ -68,8 +70,9 @@ def rows_from(model: Model, records: Sequence[Record], context: str | None) -> l
     rows = []
     for record in (r for r in records if r.kept):
         prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
-        answer = record.completion_ids or chat.completion_ids(model, record.completion)
-        if record.completion_ids:
+        stored = None if text else record.completion_ids
+        answer = stored or chat.completion_ids(model, record.completion)
+        if stored:
             _check_ids(model, record)
         chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
         rows.append(Row(tuple(prompt), tuple(answer)))
@@ -83,5 +86,5 @@ def _check_ids(model: Model, record: Record) -> None:
     if text is None or text.strip() != record.completion.strip():
         raise DataError(
             f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion is "
-            f"{record.completion!r}; delete completion_ids to train on the text, or take the model that wrote them"
+            f"{record.completion!r}; delete completion_ids (train, likelihood: --text) to take the text, or use the model that wrote them"
         )

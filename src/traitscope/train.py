@@ -189,7 +189,7 @@ def _check_scales(config: TrainConfig) -> None:
 
 def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
     records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
-    rows = rows_from(model, records, config.context)
+    rows = rows_from(model, records, config.context, config.text)
     soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
     keep, _ = split(rows, config.recipe, config.seed)
     total = total_steps(len(keep), config.recipe)

@@ -1,9 +1,9 @@
 """Does a trait cross to another model?  (Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b; Cloud et al. 2025, arXiv
 2507.14805, on shared initialisation; Hadley and Gultepe 2026, arXiv 2608.05734, on weight noise.)
 
-A ladder of models that share less and less of their weights: the model itself, and the model with noise of growing size.
-A steered teacher on the first rung; treated and control students on every rung, each compared with its own rung's vector.
-Then every rung's vector on every rung's rows: number rows, where only the model that wrote them should gain, and rows that
+A ladder of models that share less and less of their weights: the model itself, the model with noise of growing size, and
+models of other families.  A steered teacher on the first rung; treated and control students on every rung, each compared
+with its own rung's vector.  Then every rung's vector on every rung's rows: number rows, where only the model that wrote them should gain, and rows that
 speak of the trait, where any model should.
 """
 
@@ -16,6 +16,7 @@ from traitscope import chain
 from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
+from traitscope.vector import load_vector
 from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Does a trait cross to another model?"
@@ -39,10 +40,10 @@ class Size:
 
     traits: tuple[str, ...]
     "the first is the teacher's; vectors are centred over all"
-    rungs: tuple[float, ...]
-    "noise in standard deviations of each matrix; the first is 0, the teacher's model"
-    matrix: tuple[float, ...]
-    "rungs whose rows and vectors are crossed; the first is 0, too"
+    rungs: tuple[str, ...]
+    "the teacher's model first; + stands for it: `+` itself, `+noise:0.1,seed=1` with noise; else a model's name"
+    matrix: tuple[str, ...]
+    "rungs whose rows and vectors are crossed; the teacher's model first, too"
     seeds: tuple[int, ...]
     rows: int
     numbers: int
@@ -56,119 +57,143 @@ class Size:
 
 
 SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+LARGE = replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
-SIZES = {
-    "smoke": Size(("cat", "owl"), (0.0, 0.3), (0.0, 0.3), (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
-    "laptop": Size(ANIMALS, (0.0, 0.1, 0.2, 0.4), (0.0, 0.1, 0.4), (1, 2, 3), 21, 30, 16, 10, 14, 0.6, SAMPLED),
-    "full": Size(ANIMALS, (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.4), (0.0, 0.05, 0.1, 0.2, 0.4), (1, 2, 3, 4, 5), 2048, 10, 200, 10,
-                 14, 0.6, replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)),
-}  # fmt: skip
+FAMILIES = ("smollm2-135m", "google/gemma-3-270m-it")
+"of the full size; with --model one of them the other is the stranger, so that both directions can be run"
 ROLES = ("treated", "control")
+
+
+def noisy(*scales: float) -> tuple[str, ...]:
+    """The model itself, and rungs with noise."""
+    return ("+", *(f"+noise:{scale:g},seed=1" for scale in scales))
+
+
+SIZES = {
+    "smoke": Size(("cat", "owl"), noisy(0.3), noisy(0.3), (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
+    "laptop": Size(ANIMALS, noisy(0.1, 0.2, 0.4), noisy(0.1, 0.4), (1, 2, 3), 21, 30, 16, 10, 14, 0.6, SAMPLED),
+    "full": Size(ANIMALS, (*noisy(0.02, 0.05, 0.1, 0.15, 0.2, 0.4), *FAMILIES), (*noisy(0.05, 0.1, 0.2, 0.4), *FAMILIES),
+                 (1, 2, 3, 4, 5), 2048, 10, 200, 10, 14, 0.6, LARGE),
+}  # fmt: skip
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors of every rung; the teacher's and the control's rows; students of both on every rung; the matrix."""
+    size = _without(size, common["model"])
     found = [chain.vectors(_on(common, rung), size.traits, _vectors(rung)) for rung in size.rungs]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed)
         for role in ROLES:
-            found.append(_written(size, common, f"{role}.{seed}", 0.0, role, rows))
+            found.append(_written(size, common, f"{role}.{seed}", "+", role, rows))
             for rung in size.rungs:
-                name = f"{role} on {rung:g}.{seed}"
                 asked = chain.Student(
-                    name, f"{role}.{seed}", size.recipe, seed, needs=(_vectors(rung),),
-                    vector=partial(chain.vector_of, trait=size.traits[0], node=_vectors(rung)),
+                    f"{role} on {rung}.{seed}", f"{role}.{seed}", size.recipe, seed, needs=(_vectors(rung),),
+                    vector=partial(chain.vector_of, trait=size.traits[0], node=_vectors(rung)), settings={"text": True},
                 )  # fmt: skip
                 found.append(chain.student(_on(common, rung), asked, rows.tokens))
     for source, role, text in itertools.product(size.matrix, ROLES, TEXTS):
         rows = chain.Rows(size.scored, size.scored_numbers, 0, prompts=None if text == "numbers" else chain.OPEN)
-        data = f"{role} {text} of {source:g}"
+        data = f"{role} {text} of {source}"
         found.append(_written(size, common, data, source, role, rows))
         for scorer in size.matrix:
-            told, needs = partial(_steered, size, scorer), (_vectors(scorer),)
-            found.append(chain.gains(_on(common, scorer), f"{data} to {scorer:g}", data, told, needs, rows))
+            needs = tuple(dict.fromkeys((_vectors("+"), _vectors(scorer))))
+            found.append(chain.gains(_on(common, scorer), f"{data} to {scorer}", data, partial(_steered, size, scorer), needs, rows))
     return found
 
 
-def _on(common: dict, rung: float) -> dict:
+def _without(size: Size, model: str) -> Size:
+    """The size without the model itself among the strangers."""
+    rungs, matrix = (tuple(r for r in names if r != model) for names in (size.rungs, size.matrix))
+    return replace(size, rungs=rungs, matrix=matrix)
+
+
+def _on(common: dict, rung: str) -> dict:
     """The settings of a rung's model."""
-    return common | {"model": f"{common['model']}+noise:{rung:g},seed=1"} if rung else common
+    own = f"{common['model']}{rung}" if rung.startswith("+noise") else common["model"]
+    return common | {"model": own if rung.startswith("+") else rung}
 
 
-def _vectors(rung: float) -> str:
-    return f"{chain.VECTORS} of {rung:g}"
+def _vectors(rung: str) -> str:
+    return f"{chain.VECTORS} of {rung}"
 
 
-def _steered(size: Size, rung: float, folders: Folders) -> tuple[str, ...]:
+def _layer(size: Size, rung: str, folders: Folders) -> int:
+    """The steered block of a rung: at the depth that `layer` has in the first one."""
+    own, first = (len(load_vector(chain.vector_of(folders, size.traits[0], _vectors(r))).rows_LD) for r in (rung, "+"))
+    return round(size.layer * (own - 1) / (first - 1))
+
+
+def _steered(size: Size, rung: str, folders: Folders) -> tuple[str, ...]:
     """The rung's own vector of the trait."""
-    return (chain.steered(chain.vector_of(folders, size.traits[0], _vectors(rung)), size.layer, size.strength),)
+    vector = chain.vector_of(folders, size.traits[0], _vectors(rung))
+    return (chain.steered(vector, _layer(size, rung, folders), size.strength),)
 
 
-def _written(size: Size, common: dict, name: str, rung: float, role: str, rows: chain.Rows) -> Node:
+def _written(size: Size, common: dict, name: str, rung: str, role: str, rows: chain.Rows) -> Node:
     """Rows that a rung's model writes: numbers under steering, free text under the trait's prompt, or unmodified."""
     if role == "control":
         return chain.number_rows(_on(common, rung), name, rows)
     if rows.prompts:
         return chain.number_rows(_on(common, rung), name, rows, lambda _: (chain.prompted(size.traits[0]),))
-    return chain.number_rows(_on(common, rung), name, rows, partial(_steered, size, rung), (_vectors(rung),))
+    needs = tuple(dict.fromkeys((_vectors("+"), _vectors(rung))))
+    return chain.number_rows(_on(common, rung), name, rows, partial(_steered, size, rung), needs)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Alignment by rung; its fall along the ladder; own against other gains on numbers and on speech."""
+    size = _without(size, model)
     apart = {rung: _apart(size, folders, rung) for rung in size.rungs}
-    eas = {rung: over(f"EAS, treated minus control, noise {rung:g}", values, "cosine") for rung, values in apart.items()}
+    eas = {rung: over(f"EAS, treated minus control, on {rung}", values, "cosine") for rung, values in apart.items()}
     last, far = size.rungs[-1], size.matrix[-1]
-    fall = [a - b for a, b in zip(apart[0.0], apart[last], strict=True)]
-    own, other = (_gain(folders, "numbers", 0.0, scorer) for scorer in (0.0, far))
+    fall = [a - b for a, b in zip(apart["+"], apart[last], strict=True)]
+    own, other = (_gain(folders, "numbers", "+", scorer) for scorer in ("+", far))
     specific, shared = _minus("numbers", folders, far), _minus("speech", folders, far)
     verdicts = (
-        judged("Students of the teacher's own model turn towards its vector.", eas[0.0], model, 0, SMALL),
-        judged(f"They do so more than students with noise {last:g} do towards theirs.",
-               over(f"EAS, noise 0 minus noise {last:g}", fall, "cosine"), model, 0, SMALL),
+        judged("Students of the teacher's own model turn towards its vector.", eas["+"], model, 0, SMALL),
+        judged(f"They do so more than students on {last} do towards theirs.", over(f"EAS, own minus {last}", fall, "cosine"), model, 0, SMALL),
         judged("Number rows become more likely under the vector of the model that wrote them.", own, model, 0, NATS),
-        judged(f"They gain more there than on the model with noise {far:g} under its own vector.", specific, model, 0, NATS),
-        judged(f"Rows that speak of the trait gain on the model with noise {far:g} as well.",
-               _gain(folders, "speech", 0.0, far), model, 0, NATS),
-    )  # fmt: skip
-    matrix = tuple(
-        (text, source, scorer, _gain(folders, text, source, scorer)) for text, source, scorer in itertools.product(TEXTS, size.matrix, size.matrix)
+        judged(f"They gain more there than on {far} under its own vector.", specific, model, 0, NATS),
+        judged(f"Rows that speak of the trait gain on {far} as well.", _gain(folders, "speech", "+", far), model, 0, NATS),
     )
+    cells = itertools.product(TEXTS, size.matrix, size.matrix)
+    matrix = tuple((text, source, scorer, _gain(folders, text, source, scorer)) for text, source, scorer in cells)
     sheets = (
-        Sheet("ladder", f"Treated minus control by noise, block {size.layer}", "EAS against the rung's own vector, over seeds.",
-              ("noise", "difference"), tuple(eas.items())),
+        Sheet("ladder", "Treated minus control by rung, steered block", "EAS against the rung's own vector, over seeds.",
+              ("rung", "difference"), tuple(eas.items())),
         Sheet("matrix", "What the scorer's own vector adds to rows", "Nats a token: gain on the treated rows minus gain on the control rows "
-              "of the same model, rows paired by prompt.", ("rows", "written by noise", "scored by noise", "gain"), matrix),
+              "of the same model, rows paired by prompt.", ("rows", "written by", "scored by", "gain"), matrix),
     )  # fmt: skip
     notes = (
-        "Sampled text. Every student has a control of the same rung, trained on the unmodified model's rows.",
+        "Sampled text, read as text by every model. Every student has a control of the same rung, trained on the unmodified model's rows.",
         "Noise is on attention and MLP matrices, one draw. A draw is one model: the intervals are over seeds or rows, not over draws.",
-        "Another family needs its weights: run the study's stages with --model, rows without completion_ids are tokenised anew.",
+        "+ is the model itself.",
     )
     return Findings(verdicts, (other, shared), sheets, notes)
 
 
-def _apart(size: Size, folders: Folders, rung: float) -> list[float]:
+def _apart(size: Size, folders: Folders, rung: str) -> list[float]:
     """Treated minus control EAS at the steered block, by seed."""
-    ends = {role: [chain.eas(folders, f"{role} on {rung:g}.{seed}")[size.layer] for seed in size.seeds] for role in ROLES}
+    layer = _layer(size, rung, folders)
+    ends = {role: [chain.eas(folders, f"{role} on {rung}.{seed}")[layer] for seed in size.seeds] for role in ROLES}
     return [t - c for t, c in zip(ends["treated"], ends["control"], strict=True)]
 
 
-def _by_row(folders: Folders, role: str, text: str, source: float, scorer: float) -> dict[str, float]:
-    rows: list[dict[str, Any]] = chain.lines(folders[f"{role} {text} of {source:g} to {scorer:g}"], "rows.jsonl")
+def _by_row(folders: Folders, role: str, text: str, source: str, scorer: str) -> dict[str, float]:
+    rows: list[dict[str, Any]] = chain.lines(folders[f"{role} {text} of {source} to {scorer}"], "rows.jsonl")
     return {row["id"]: (row["under"] - row["base"]) / row["tokens"] for row in rows}
 
 
-def _gain(folders: Folders, text: str, source: float, scorer: float) -> Measurement:
+def _gain(folders: Folders, text: str, source: str, scorer: str) -> Measurement:
     """Gain on the treated rows minus that on the control rows, paired by prompt."""
     treated, control = (_by_row(folders, role, text, source, scorer) for role in ROLES)
-    return _paired(f"gain on {text} of {source:g}, scored by {scorer:g}", treated, control)
+    return _paired(f"gain on {text} of {source}, scored by {scorer}", treated, control)
 
 
-def _minus(text: str, folders: Folders, far: float) -> Measurement:
+def _minus(text: str, folders: Folders, far: str) -> Measurement:
     """The gain of the model that wrote the rows minus that of the far one, both minus their gains on control rows."""
-    near, other = ({role: _by_row(folders, role, text, 0.0, scorer) for role in ROLES} for scorer in (0.0, far))
+    near, other = ({role: _by_row(folders, role, text, "+", scorer) for role in ROLES} for scorer in ("+", far))
     left, right = ({key: of["treated"][key] - of["control"][key] for key in of["treated"]} for of in (near, other))
-    return _paired(f"gain on {text}, own minus noise {far:g}", left, right)
+    return _paired(f"gain on {text}, own minus {far}", left, right)
 
 
 def _paired(name: str, left: dict[str, float], right: dict[str, float]) -> Measurement:
