@@ -9,7 +9,7 @@ Two tasks, both of the same number of new tokens a row:
 
 Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting as its speed.  Each
 runs with what its loader chooses for attention (transformers: sdpa).  `default` is transformers as its loader leaves it,
-which is the checkpoint's dtype, bf16: 8 rows only, because it may be slow.
+which is the checkpoint's dtype, bf16: 32 rows only, because it may be slow.
 
 Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V vocabulary:
     FLOP(round) = 2 W (prompt tokens + new tokens - rows) + 2 D logits
@@ -26,7 +26,7 @@ import sys
 import common
 
 BATCHES = (32, 128)
-FEW = 8
+FEW = 32
 "rows of a round of transformers in its own dtype"
 
 

@@ -102,9 +102,8 @@ def logprob_chart(found: Mapping[str, Mapping[str, Measurement]], trait: str) ->
     return _chart(about, list(found), draw, csv_text(header, rows), height=2.6, sharex=True)
 
 
-def forest_chart(found: Sequence[Measurement]) -> Chart:
-    """Dots with intervals, one line a measurement, in the order given; a unit is named where there is one alone."""
-    units = {m.unit for m in found}
+def forest_chart(found: Sequence[Measurement], name: str = "measurements") -> Chart:
+    """Dots with intervals, one line a measurement of one unit, in the order given."""
 
     def draw(ax: Any, mode: str) -> None:
         ax.axvline(0, color=MARK, linewidth=0.7)
@@ -117,12 +116,16 @@ def forest_chart(found: Sequence[Measurement]) -> Chart:
         ax.set_ylim(len(found) - 0.4, -0.6)
         ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
         ax.tick_params(axis="y", length=0)
-        ax.set_xlabel(units.pop() if len(units) == 1 else "")
+        ax.set_xlabel(found[0].unit)
 
+    about = (name, "Measurements with 95 % intervals", "Dots: estimates. Lines: 95 % intervals, where there are any.")
+    return _chart(about, ["none"], draw, measurements_csv(found), height=0.7 + 0.27 * max(2, len(found)), width=8.4)
+
+
+def measurements_csv(found: Sequence[Measurement]) -> str:
+    """Every measurement, one a row."""
     rows = [[m.name, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval] for m in found]
-    text = csv_text(["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"], rows)
-    about = ("measurements", "Measurements with 95 % intervals", "Dots: estimates. Lines: 95 % intervals, where there are any.")
-    return _chart(about, ["none"], draw, text, height=0.7 + 0.27 * max(2, len(found)))
+    return csv_text(["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"], rows)
 
 
 def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:
@@ -230,13 +233,13 @@ def loss_chart(losses: Curves) -> Chart:
 
 def _chart(
     about: tuple[str, str, str], modes: Sequence[str], draw: Callable[[Any, str], None], text: str, height: float = 3.1,
-    sharex: bool = False, sharey: bool = False,
+    sharex: bool = False, sharey: bool = False, width: float = 6.4,
 ) -> Chart:  # fmt: skip
     """Draw one panel a mode and save; `about` is name, title and caption."""
     with _style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.8 * len(modes) if len(modes) > 1 else 6.4, height), layout="constrained")
+        figure = Figure(figsize=(4.8 * len(modes) if len(modes) > 1 else width, height), layout="constrained")
         axes = figure.subplots(1, len(modes), squeeze=False, sharex=sharex, sharey=sharey)[0]
         for ax, mode in zip(axes, modes, strict=True):
             ax.set_title(MODES[mode])

@@ -18,6 +18,9 @@ from traitscope.stats import Measurement
 from traitscope.tables import bounds, estimate, number, template
 from traitscope.verdict import Findings, Sheet
 
+LONG = 24
+"rows of a table that is folded on the page"
+
 
 def run_study(config: StudyConfig, out: Output) -> dict:
     """What the action asks for; `plan` and `report` compute nothing."""
@@ -84,6 +87,7 @@ def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Ou
 def _write(run: store.Run, config: StudyConfig, study: ModuleType, found: Findings, folders: Folders) -> None:
     for sheet in found.sheets:
         store.write_text(run.file(f"{sheet.name}.csv"), figures.csv_text(sheet.header, [_flat(row) for row in sheet.rows]))
+    store.write_text(run.file("measurements.csv"), figures.measurements_csv(_measurements(found)))
     smoke = ["smoke: shows the path, its numbers are not evidence"] if config.size == "smoke" else []
     store.write_json(run.file("findings.json"), {
         "status": "ok", "study": config.name, "size": config.size, "model": config.model,
@@ -109,10 +113,19 @@ def page(config: StudyConfig, study: ModuleType, found: Findings, folders: Folde
     """One self-contained HTML page: claim, verdicts, tables, and where every number comes from."""
     from markupsafe import Markup
 
-    chart = figures.forest_chart([*(v.decided_by for v in found.verdicts), *found.measurements])
+    by_unit: dict[str, list[Measurement]] = {}
+    for m in _measurements(found):
+        by_unit.setdefault(m.unit, []).append(m)
+    charts = [figures.forest_chart(group, f"measurements-{i}") for i, group in enumerate(by_unit.values())]
     sheets = [{"sheet": s, "rows": [[shown(cell) for cell in row] for row in s.rows]} for s in (*found.sheets, _runs(folders))]
-    values = {"study": study, "config": config, "found": found, "sheets": sheets, "said": _said}
-    return template("study.html.jinja").render(values, svg=Markup(chart.svg), caption=chart.caption) + "\n"
+    values = {"study": study, "config": config, "found": found, "sheets": sheets, "said": _said, "long": LONG}
+    return template("study.html.jinja").render(values, charts=[Markup(c.svg) for c in charts], caption=charts[0].caption) + "\n"
+
+
+def _measurements(found: Findings) -> list[Measurement]:
+    """What decided, and the rest, each once."""
+    decided = [v.decided_by for v in found.verdicts]
+    return decided + [m for m in found.measurements if m not in decided]
 
 
 def _said(m: Measurement) -> str:
