@@ -11,6 +11,7 @@ from traitscope import research, studies
 from traitscope.stats import Measurement
 
 HAND = "## How to read it\n"
+PAGES = Path(__file__).parent / "studies"
 
 
 def measurement(plain: dict) -> str:
@@ -37,11 +38,25 @@ def page(folder: Path, minutes: str) -> str:
         lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
     lines += ["", head, *(measurement(v["decided_by"]) for v in found["verdicts"]), *map(measurement, found["measurements"]), ""]
     lines += [f"- {note}" for note in found["notes"]]
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
         rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
         if len(rows) <= 40 and not any('"' in cell for row in rows for cell in row):
             lines += ["", f"`{path.name}`", "", *table(rows)]
     return "\n".join(lines) + "\n\n"
+
+
+def index() -> str:
+    """The list of all studies, with the verdicts that stand on their pages."""
+    lines = [
+        "# Studies", "",
+        "One page a claim: what was published, the command, what came out here, how to read it. Verdicts hold for the small",
+        "model and the laptop size that the page names; no study has been run at full size, which needs a GPU.", "",
+    ]  # fmt: skip
+    for name in studies.names():
+        said = [line for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines() if line.startswith("- *")]
+        verdicts = [line.split(" (reproduced if ")[0] for line in said] or ["- no result yet"]
+        lines += [f"## [{studies.load(name).TITLE}]({name}.md)", "", *verdicts, ""]
+    return "\n".join(lines)
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -59,11 +74,14 @@ def short(cell: str) -> str:
         return cell
 
 
+def write(folder: Path, minutes: str) -> Path:
+    """Write the page of a finished study, and the list of all."""
+    target = PAGES / f"{json.loads((folder / 'findings.json').read_text(encoding='utf-8'))['study']}.md"
+    hand = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
+    target.write_text(page(folder, minutes) + HAND + hand[0], encoding="utf-8")
+    (PAGES / "README.md").write_text(index(), encoding="utf-8")
+    return target
+
+
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    text = page(place, sys.argv[2] if len(sys.argv) > 2 else "")
-    target = Path(__file__).parent / "studies" / f"{json.loads((place / 'findings.json').read_text())['study']}.md"
-    target.parent.mkdir(exist_ok=True)
-    before = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
-    target.write_text(text + HAND + before[0], encoding="utf-8")
-    print(target)
+    print(write(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""))

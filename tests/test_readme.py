@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -48,8 +49,18 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (HERE / ".ci/run").read_text(encoding="utf-8")
 
 
+def maker(name: str) -> ModuleType:
+    """A script of docs/, loaded."""
+    spec = importlib.util.spec_from_file_location(name, HERE / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_command_line_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", HERE / "docs/make_cli.py")
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker.page(), "run python docs/make_cli.py"
+    assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker("make_cli").page(), "run python docs/make_cli.py"
+
+
+def test_list_of_studies_is_up_to_date() -> None:
+    found = (HERE / "docs/studies/README.md").read_text(encoding="utf-8")
+    assert found == maker("make_study").index(), "run python docs/make_study.py STUDY_RUN"

@@ -12,7 +12,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -244,9 +244,9 @@ def model_digest(name: str) -> str:
     return digest_of(name)
 
 
-@cache
+@lru_cache(maxsize=2)
 def model_for(name: str, device: str, dtype: str) -> Model:
-    """The loaded model; one copy a process."""
+    """The loaded model; the last two of a process are kept."""
     return load_model(name, device, dtype)
 
 
