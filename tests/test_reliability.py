@@ -7,12 +7,13 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
+from command import ENV, OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
 
 from traitscope import cli
 from traitscope.model import load_model
@@ -260,3 +261,40 @@ def test_interrupted_by_hand_says_how_to_continue(place, tiny_folder, tmp_path):
     process.send(signal.SIGINT)
     assert process.finish().code == 130
     assert process.stderr.splitlines()[-1] == "traitscope: interrupted; run the same command again to continue"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are counted in /proc")
+def test_a_killed_study_leaves_no_process_and_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
+    """Workers end with their parent, and so does everything else that it started; what was sealed is not made again."""
+    words = ["study", "run", "steering_gradients", "--size", "smoke", "--model", str(tiny_folder), "--root", str(tmp_path)]
+    command = [sys.executable, "-m", "traitscope.cli", *words, "--workers", "2"]
+    study = tmp_path / "study-steering_gradients-smoke"
+    with subprocess.Popen(command, env=ENV, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            time.sleep(0.1)
+            if list(study.glob("*/manifest.json")):
+                break
+        assert len(session(process.pid)) >= 3
+        process.kill()
+    sealed = {path.parent.name: path.stat().st_mtime_ns for path in study.glob("*/manifest.json")}
+    assert 0 < len(sealed) < 11
+    for _ in range(100):
+        if not session(process.pid):
+            break
+        time.sleep(0.1)
+    assert session(process.pid) == []
+    ok(tmp_path, *words[:-2], "--workers", 1)
+    assert all((study / name / "manifest.json").stat().st_mtime_ns == when for name, when in sealed.items())
+
+
+def session(leader: int) -> list[str]:
+    """Processes of a session that are still running."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found

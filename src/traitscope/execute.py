@@ -46,14 +46,13 @@ def pool(workers: int, out: Output) -> Iterator[Pool]:
         yield Pool(1, lambda label, verb, config: _here(verb, config, out), list)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages = manager.Queue()
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), threads, messages))
-        try:
-            yield Pool(workers, lambda *stage: executor.submit(_in_worker, *stage, out), lambda: _received(messages))
-        finally:
-            executor.shutdown(cancel_futures=True)
+    messages = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), threads, messages))
+    try:
+        yield Pool(workers, lambda *stage: executor.submit(_in_worker, *stage, out), lambda: _received(messages))
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 _MESSAGES: Any = None
