@@ -10,11 +10,12 @@ from command import CAT, OWL, call, ok, write_yaml
 from traitscope import graph, stage, studies
 from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Output
 from traitscope.errors import ConfigError
+from traitscope.figures import lines_chart
 from traitscope.graph import Node
 from traitscope.stats import Measurement
 from traitscope.studies import across_models
 from traitscope.vector import load_vector
-from traitscope.verdict import judged, over
+from traitscope.verdict import Sheet, judged, over
 
 
 def three(model: Path, count: int = 3) -> list[Node]:
@@ -162,3 +163,13 @@ def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[s
     found = across_models.conclude(size, made, name)
     assert len(found.sheets[1].rows) == 8
     assert across_models._without(size, strangers[1]).rungs == ("+",)
+
+
+def test_the_figure_of_a_table() -> None:
+    """A line a group and y column; estimates and their intervals; the same bytes again; the numbers as CSV."""
+    rows = (("a", 1, 0.5, measured(0.1, 0.3)), ("a", 2, 0.6, measured(0.2, 0.4)), ("b", 1, 0.7, measured(0.0, 1.0)))
+    sheet = Sheet("t", "Title", "Caption", ("who", "step", "one", "two"), rows, ("step", "one", "two"))
+    chart = lines_chart(sheet)
+    assert chart.csv.splitlines()[1:] == ["a; one,1,0.5", "a; one,2,0.6", "a; two,1,0.2", "a; two,2,0.3", "b; one,1,0.7", "b; two,1,0.5"]  # fmt: skip
+    assert all(f">{label}</text>" in chart.svg for label in ("a; one", "a; two", "b; one", "b; two", "step"))
+    assert lines_chart(sheet).svg == chart.svg

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from traitscope.stats import Measurement
+from traitscope.verdict import Sheet
 
 COLOURS = {"treated": "#D55E00", "control": "#0072B2", "base": "#555555", "teacher": "#009E73", "difference": "#8A2F7B"}
 DASHES = {"treated": "-", "control": (0, (4, 2)), "difference": "-"}
@@ -27,6 +28,8 @@ STYLE = {
     "ytick.major.size": 3, "svg.fonttype": "none", "svg.hashsalt": "traitscope", "axes.formatter.useoffset": False,
 }  # fmt: skip
 MARK = "#888888"
+LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+"colours of lines that have no role"
 BySeed = Mapping[Hashable, Sequence[Any]]
 Curves = Mapping[str, Mapping[str, BySeed]]
 
@@ -126,6 +129,35 @@ def measurements_csv(found: Sequence[Measurement]) -> str:
     """Every measurement, one a row."""
     rows = [[m.name, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval] for m in found]
     return csv_text(["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"], rows)
+
+
+def lines_chart(sheet: Sheet) -> Chart:
+    """The figure of a sheet with a curve: a line a group and y column, with intervals where there are any."""
+    x, *ys = (sheet.header.index(name) for name in sheet.curve)
+    lines: dict[str, list[tuple[float, Any]]] = {}
+    for row in sheet.rows:
+        group = [str(cell) for cell in row[:x]]
+        for y in ys:
+            label = "; ".join([*group, *([sheet.header[y]] if len(ys) > 1 or not group else [])])
+            lines.setdefault(label, []).append((float(row[x]), row[y]))
+
+    def draw(ax: Any, mode: str) -> None:
+        _zero_line(ax)
+        for i, (label, points) in enumerate(lines.items()):
+            style = {"color": LINES[i % len(LINES)], "linestyle": ("-", (0, (4, 2)))[i // len(LINES) % 2], "linewidth": 1.6}
+            places, cells = zip(*points, strict=True)
+            values = [c.estimate if isinstance(c, Measurement) else c for c in cells]
+            ax.plot(places, values, marker="o" if len(places) < 12 else "", markersize=3.5, label=label, **style)
+            for place, cell in points:
+                if isinstance(cell, Measurement):
+                    ax.plot([place, place], [cell.low, cell.high], color=style["color"], linewidth=1)
+        ax.set_title("")
+        ax.set_xlabel(sheet.header[x])
+        ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    rows = [[label, place, c.estimate if isinstance(c, Measurement) else c] for label, points in lines.items() for place, c in points]
+    text = csv_text(["line", sheet.header[x], "value"], rows)
+    return _chart((f"{sheet.name}-figure", sheet.title, sheet.caption), ["none"], draw, text, width=8.4)
 
 
 def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:

@@ -117,7 +117,13 @@ def page(config: StudyConfig, study: ModuleType, found: Findings, folders: Folde
     for m in _measurements(found):
         by_unit.setdefault(m.unit, []).append(m)
     charts = [figures.forest_chart(group, f"measurements-{i}") for i, group in enumerate(by_unit.values())]
-    sheets = [{"sheet": s, "rows": [[shown(cell) for cell in row] for row in s.rows]} for s in (*found.sheets, _runs(folders))]
+    sheets = [
+        {
+            "sheet": s, "rows": [[shown(cell) for cell in row] for row in s.rows],
+            "svg": Markup(figures.lines_chart(s).svg) if s.curve else "",
+        }
+        for s in (*found.sheets, _runs(folders))
+    ]  # fmt: skip
     values = {"study": study, "config": config, "found": found, "sheets": sheets, "said": _said, "long": LONG}
     return template("study.html.jinja").render(values, charts=[Markup(c.svg) for c in charts], caption=charts[0].caption) + "\n"
 

@@ -54,6 +54,8 @@ class Sheet:
     """Column names."""
     rows: tuple[tuple[Any, ...], ...]
     """Numbers, texts or Measurements."""
+    curve: tuple[str, ...] = ()
+    """Column of x and columns of y for a figure; what stands left of x tells its lines apart. Empty: no figure."""
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         curves += _curve(size, folders, shape, label)
         layers += [(label, n, float(np.mean([v.cosine(target)[n] for v in change]))) for n in range(len(target.rows_LD))]
     sheets = (
-        Sheet("steps", f"EAS by step at block {size.layer}", "Mean over seeds.", ("student", "step", *ROLES), tuple(curves)),
+        Sheet("steps", f"EAS by step at block {size.layer}", "Mean over seeds.", ("student", "step", *ROLES), tuple(curves), ("step", *ROLES)),
         Sheet("layers", "Cosine of (v_treated - v_control) with v_teacher by block", "Mean over seeds.",
-              ("student", "block", "cosine"), tuple(layers)),
+              ("student", "block", "cosine"), tuple(layers), ("block", "cosine")),
     )  # fmt: skip
     note = f"{len(size.seeds)} seeds of data, initialisation and order; intervals are over seeds. Sampled text."
     return Findings(tuple(verdicts), tuple(measured), sheets, (note,))

@@ -113,7 +113,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         Sheet("students", "Students of both teachers", "Held-out KL of the teacher from the student, nats a token, at the end; the same for "
               "the base; rise of log P(trait) over the base, nats.", ("teacher", "student", "KL left", "KL of the base", "rise"), rows),
         Sheet("layers", "EAS by block, LoRA students", "Mean, least and largest over seeds.",
-              ("teacher", "block", "mean", "least", "largest"), layers),
+              ("teacher", "block", "mean", "least", "largest"), layers, ("block", "mean")),
     )  # fmt: skip
     notes = (
         f"Trained vectors that count, by least held-out loss: {' and '.join(best.values())}.",

@@ -135,7 +135,7 @@ def _sheets(size: Size, rows: list[tuple], growth: list[tuple], energy: list[tup
               "own vector is the most aligned of all.", ("teacher", "trait", "own", "mean of others", "signal / noise", "best block",
               "alignment there", "winners"), tuple(rows)),
         Sheet("growth", "Alignment by number of rows", "Cosine of the mean push of the first n rows.",
-              ("teacher", "trait", "rows", "alignment"), tuple(growth)),
+              ("teacher", "trait", "rows", "alignment"), tuple(growth), ("rows", "alignment")),
         Sheet("energy", "Who carries the gradient", "Shares of the squared gradient of the top 1 % of coordinates and of the top 10 % of rows; "
               "alignment of the mean push, of it without those coordinates, and of them alone; norm left without them.",
               ("teacher", "trait", "top 1 % coordinates", "top 10 % rows", "alignment", "without top", "top alone", "norm left"), tuple(energy)),

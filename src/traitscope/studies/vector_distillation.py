@@ -146,7 +146,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     caption = f"EAS at block {size.layer} against the teacher's vector; rise of log P(trait) over the base, nats."
     sheets = (
         Sheet("vectors", "Every vector", caption, ("vector", "EAS", *(f"rise of {t}" for t in size.traits)), tuple(table)),
-        Sheet("doses", f"{first} by strength of the teacher", caption, ("strength", "EAS", f"rise of {first}"), tuple(doses)),
+        Sheet("doses", f"{first} by strength of the teacher", caption, ("strength", "EAS", f"rise of {first}"), tuple(doses), ("strength", "EAS")),
         Sheet("cells", f"{first} under other conditions", caption, ("condition", "EAS", f"rise of {first}"), tuple(further)),
     )
     notes = (
