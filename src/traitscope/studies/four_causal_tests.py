@@ -5,8 +5,9 @@
     v_teacher sufficiency    a student of a teacher that is only steered    takes the trait on
     v_teacher necessity      a student of the prompted teacher with v_teacher projected out while it speaks    does not
 
-Each beside the same edit with a random vector of the same norm and with another trait's vector.  One sampler, one scorer,
-one context for all; every student reads the same rows of the unmodified model under the teacher's whole distribution.
+The tests of v_student are made on students of a prompted teacher, as published, and of a steered one.  Each stands beside
+the same edit with a random vector of the same norm and with another trait's.  One sampler, one scorer, one context for all;
+every student reads the same rows of the unmodified model under the teacher's whole distribution.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ PUBLISHED = (
 SMALL = 0.05
 "nats that would not matter"
 VECTORS = ("own", "other", "random")
+TAUGHT = ("prompted", "steered")
+"teachers whose students are looked into: the published tests are on prompted ones"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
             asked = chain.Student(name, f"rows.{seed}", size.recipe, seed, told, (chain.VECTORS, "random"))
             found.append(chain.student(common, asked, rows.tokens))
             found.append(chain.answers(common, f"answers.{teacher}.{seed}", size.trait, chain.adapter(name), (name,)))
-        found += _looked_into(size, common, seed)
+        for kind in TAUGHT:
+            found += _looked_into(size, common, kind, seed)
     return found
 
 
@@ -99,20 +103,21 @@ def _joined(size: Size) -> str:
     return "+".join(map(str, size.blocks))
 
 
-def _looked_into(size: Size, common: dict, seed: int) -> list[Node]:
-    """v_student of the prompted teacher's student, of the other trait's student, and a random one; added and replaced."""
-    own, student = f"v_student.own.{seed}", f"student.prompted.own.{seed}"
-    found = [_extracted(common, which, seed) for which in ("own", "other")]
-    found.append(Node(f"v_student.random.{seed}", "extract", partial(_random, common, own, "v_student.safetensors"), (own,), 1))
+def _looked_into(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
+    """v_student of a teacher's student, of the other trait's student, and a random one; added and replaced."""
+    own, student = f"v_student.{kind}.own.{seed}", f"student.{kind}.own.{seed}"
+    found = [_extracted(common, f"{kind}.{which}", seed) for which in ("own", "other")]
+    random = partial(_random, common, own, "v_student.safetensors")
+    found.append(Node(f"v_student.{kind}.random.{seed}", "extract", random, (own,), 1))
     for which in VECTORS:
-        needs, edited = (f"v_student.{which}.{seed}", student), partial(_edited, size, which, seed)
-        found.append(chain.answers(common, f"added.{which}.{seed}", size.trait, partial(edited, "added"), needs))
-        found.append(chain.answers(common, f"replaced.{which}.{seed}", size.trait, partial(edited, "replaced"), needs))
+        needs, edited = (f"v_student.{kind}.{which}.{seed}", student), partial(_edited, size, kind, which, seed)
+        for edit in ("added", "replaced"):
+            found.append(chain.answers(common, f"{edit}.{kind}.{which}.{seed}", size.trait, partial(edited, edit), needs))
     return found
 
 
 def _extracted(common: dict, which: str, seed: int) -> Node:
-    student = f"student.prompted.{which}.{seed}"
+    student = f"student.{which}.{seed}"
 
     def asked(folders: Folders) -> ExtractConfig:
         return ExtractConfig(**common, interventions=chain.adapter(student)(folders), n=16)
@@ -120,44 +125,50 @@ def _extracted(common: dict, which: str, seed: int) -> Node:
     return Node(f"v_student.{which}.{seed}", "extract", asked, (student,), 1500)
 
 
-def _edited(size: Size, which: str, seed: int, kind: str, folders: Folders) -> tuple[str, ...]:
+def _edited(size: Size, kind: str, which: str, seed: int, edit: str, folders: Folders) -> tuple[str, ...]:
     name = "random-0" if which == "random" else "v_student"
-    vector = folders[f"v_student.{which}.{seed}"] / f"{name}.safetensors"
-    if kind == "added":
+    vector = folders[f"v_student.{kind}.{which}.{seed}"] / f"{name}.safetensors"
+    if edit == "added":
         return (f"steer:{vector},layers={size.layer},alpha=1.0,scale=raw",)
-    return (*chain.adapter(f"student.prompted.own.{seed}")(folders), f"replace:{vector},layers={_joined(size)}")
+    return (*chain.adapter(f"student.{kind}.own.{seed}")(folders), f"replace:{vector},layers={_joined(size)}")
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Each test as own against random, paired by seed and question; the table has every arm minus the base."""
-    arms = {f"{kind}.{v}": f"{kind}.{v}" for kind in ("added", "replaced") for v in VECTORS}
-    arms |= {t: f"answers.{t}" for t in ("prompted.own", *(f"{k}.{v}" for k in ("steered", "ablated") for v in VECTORS))}
-    rises = {arm: _between(size, folders, node, "base", arm) for arm, node in arms.items()}
-    tests = {
-        "v_student is sufficient: adding it to the base raises the trait more than a random vector does.":
-            _between(size, folders, "added.own", "added.random", "v_student added, own minus random"),
-        "v_student is necessary: giving its component back to the base lowers the student's trait more than a random one's.":
-            _between(size, folders, "replaced.random", "replaced.own", "v_student replaced, random minus own"),
-        "v_teacher is sufficient: students of a steered teacher take the trait on more than those of a randomly steered one.":
-            _between(size, folders, "answers.steered.own", "answers.steered.random", "steered teacher, own minus random"),
-        "v_teacher is necessary: projecting it out of the prompted teacher lowers transfer more than a random direction does.":
-            _between(size, folders, "answers.ablated.random", "answers.ablated.own", "projected out, random minus own"),
-    }  # fmt: skip
-    verdicts = tuple(judged(claim, m, model, 0, SMALL) for claim, m in tests.items())
-    against = tuple(
-        _between(size, folders, f"{kind}.own", f"{kind}.other", f"{kind}: own minus other trait's")
-        for kind in ("added", "replaced", "answers.steered", "answers.ablated")
-    )
+    between = partial(_between, size, folders)
+    edits = [f"{edit}.{kind}" for kind in TAUGHT for edit in ("added", "replaced")]
+    taught = ["answers.steered", "answers.ablated"]
+    arms = ["answers.prompted.own", *(f"{group}.{which}" for group in (*edits, *taught) for which in VECTORS)]
+    rises = {arm.removeprefix("answers."): between(arm, "base", arm) for arm in arms}
+    verdicts = []
+    for kind in TAUGHT:
+        of = f"a {kind} teacher's student"
+        more = between(f"added.{kind}.own", f"added.{kind}.random", f"v_student of {of} added, own minus random")
+        less = between(f"replaced.{kind}.random", f"replaced.{kind}.own", f"v_student of {of} replaced, random minus own")
+        verdicts += [
+            judged(f"v_student of {of} is sufficient: added to the base it raises the trait more than a random vector.", more, model, 0, SMALL),
+            judged(f"v_student of {of} is necessary: its component given back to the base lowers the trait more than a random one's.",
+                   less, model, 0, SMALL),
+        ]  # fmt: skip
+    verdicts += [
+        judged("v_teacher is sufficient: students of a steered teacher take the trait on more than those of a randomly steered one.",
+               between("answers.steered.own", "answers.steered.random", "steered teacher, own minus random"), model, 0, SMALL),
+        judged("v_teacher is necessary: projecting it out of the prompted teacher lowers transfer more than a random direction does.",
+               between("answers.ablated.random", "answers.ablated.own", "projected out, random minus own"), model, 0, SMALL),
+    ]  # fmt: skip
+    against = [between(f"{group}.own", f"{group}.other", f"{group}: own minus other trait's") for group in (*edits, *taught)]
+    still = [kind for kind in TAUGHT if not rises[f"{kind}.own"].low > 0]
     sheet = Sheet("arms", "Every arm minus the base", "Log-probability of the trait's word on the positive questions, nats; 95 % intervals over seeds.",
-                  ("arm", "minus base"), tuple((arm, m) for arm, m in rises.items()))  # fmt: skip
+                  ("arm", "minus base"), tuple(rises.items()))  # fmt: skip
     notes = (
         (
             "Soft targets stand in for sampled text; a student distilled from the unmodified model has no gradient, so the "
             "clean student is the base itself and `minus base` is the comparison with it."
         ),
         f"v_student is added at block {size.layer} as it is; components are replaced and projected out at all {len(size.blocks)} blocks.",
+        *(f"The {kind} teacher's students did not take the trait on: tests of necessity on them had nothing to remove." for kind in still),
     )
-    return Findings(verdicts, against, (sheet,), notes)
+    return Findings(tuple(verdicts), tuple(against), (sheet,), notes)
 
 
 def _between(size: Size, folders: Folders, left: str, right: str, name: str) -> Measurement:
