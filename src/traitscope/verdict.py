@@ -9,7 +9,7 @@ The bound and the margin are part of a study's file, so they are fixed before it
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from traitscope.stats import Measurement, measure
@@ -83,7 +83,8 @@ def judged(claim: str, m: Measurement, model: str, above: float = 0.0, margin: f
     return Verdict(claim, outcome, f"{needs} ({m.unit})", model, m)
 
 
-def over(name: str, values: Sequence[float], unit: str) -> Measurement:
-    """Mean over independent units (traits, seeds) with a t interval; NaN values are unscored."""
-    seeds = range(len(values)) if len(values) > 1 else None
-    return measure(name, values, seeds=seeds, unit=unit, method="auto" if seeds else "bootstrap")
+def over(name: str, values: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
+    """Mean over independent units (`of` says which: seeds, traits) with a t interval; NaN values are unscored."""
+    units = range(len(values)) if len(values) > 1 else None
+    found = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
+    return replace(found, interval=found.interval.replace("seeds", of))

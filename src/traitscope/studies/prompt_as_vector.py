@@ -104,12 +104,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     verdicts, measured = [], []
     for what, text in (("numbers", "number rows"), ("questions", "the trait's questions")):
         kind = {k: [shares[what][t][k] for t in size.traits] for k in KINDS}
-        measured += [over(f"{what}.share.{k}", values, "share of KL") for k, values in kind.items()]
+        measured += [over(f"{what}.share.{k}", values, "share of KL", "traits") for k, values in kind.items()]
         verdicts += [
             judged(f"On {text}, one vector does at least half of what the prompt does.", measured[-len(KINDS)], model, HALF),
             judged(
                 f"On {text}, the trait's own vector does more than another trait's.",
-                over(f"{what}.own minus other", _minus(kind["raw"], kind["other-raw"]), "share of KL"), model, 0, 0.05,
+                over(f"{what}.own minus other", _minus(kind["raw"], kind["other-raw"]), "share of KL", "traits"), model, 0, 0.05,
             ),
         ]  # fmt: skip
     sheets = (*(_sheet(what, shares[what]) for what in shares), _steerability(size, folders))

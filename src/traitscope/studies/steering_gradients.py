@@ -84,9 +84,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         wins = sum(_winner(found[t]["vectors"], size.layer) == t for t in size.traits)
         verdicts += [
             judged(f"Rows of a {teacher} teacher push towards its vector at block {size.layer}.",
-                   over(f"{teacher}.alignment", [m.estimate for m in own.values()], "cosine"), model, 0, SMALL),
+                   over(f"{teacher}.alignment", [m.estimate for m in own.values()], "cosine", "traits"), model, 0, SMALL),
             judged(f"Rows of a {teacher} teacher push towards its own vector more than towards other traits'.",
-                   over(f"{teacher}.own minus others", [own[t].estimate - away[t] for t in size.traits], "cosine"),
+                   over(f"{teacher}.own minus others", [own[t].estimate - away[t] for t in size.traits], "cosine", "traits"),
                    model, 0, SMALL),
         ]  # fmt: skip
         for trait in size.traits:
