@@ -260,3 +260,12 @@ def test_the_installed_command_in_a_process_of_its_own(chain: Chain, tmp_path: P
     assert done.summary["digest"] == chain.made["teacher"].summary["digest"]
     assert out.strip() == str(done.run)
     assert "generate: 40 rows in" in err
+
+
+def test_the_demo_takes_another_model(tmp_path: Path, tiny_folder: Path) -> None:
+    """Its steered block is at the same depth; every condition is measured; the report is there."""
+    found = call(tmp_path, "demo", "--quick", "--model", tiny_folder, "--workers", 1).summary
+    assert found["steered_layer"] == 1
+    names = {m["name"] for m in found["measurements"]}
+    assert {"none.base.positive.target_logprob", "sampled.control.positive.target_logprob", "soft.treated.eas.cat"} <= names
+    assert "<svg" in Path(found["report"]).read_text(encoding="utf-8")

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.configs import ExtractConfig, GenerateConfig, LikelihoodConfig, MeasureConfig, Recipe, TrainConfig
+from traitscope.configs import (
+    ExtractConfig,
+    FilterConfig,
+    FilterRules,
+    GenerateConfig,
+    LikelihoodConfig,
+    MeasureConfig,
+    Recipe,
+    TrainConfig,
+)
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
 from traitscope.traits import load_trait
@@ -49,7 +58,7 @@ def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
 
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
     """v_teacher of every trait, centred over all of them, taken at the end of the question (see LOG.md)."""
-    return Node(name, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 750 * len(traits))
+    return Node(name, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 1000 * len(traits))
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,12 @@ def number_rows(common: dict, name: str, rows: Rows, teacher: Told = unmodified,
         )  # fmt: skip
 
     return Node(name, "generate", asked, needs, rows.tokens)
+
+
+def filtered(name: str, data: str, rows: Rows) -> Node:
+    """The rows of a node that hold nothing but numbers."""
+    rules = FilterRules(max_count=rows.numbers)
+    return Node(name, "filter", lambda folders: FilterConfig(data=folders[data], rules=rules), (data,))
 
 
 @dataclass(frozen=True)
@@ -128,11 +143,14 @@ def student(common: dict, asked: Student, tokens: float) -> Node:
     return Node(asked.name, "train", config, (*dict.fromkeys((asked.data, *asked.needs)),), passes * tokens + 1000 * bool(asked.vector))
 
 
-def answers(common: dict, name: str, trait: str, told: Told = unmodified, needs: tuple[str, ...] = ()) -> Node:
-    """The trait's battery, teacher-forced only."""
+def answers(
+    common: dict, name: str, trait: str, told: Told = unmodified, needs: tuple[str, ...] = (), **settings: Any
+) -> Node:
+    """The trait's battery, teacher-forced only unless `settings` of `measure` say more."""
 
     def config(folders: Folders) -> MeasureConfig:
-        return MeasureConfig(**common, trait=trait, samples=0, capability=False, interventions=told(folders))
+        usual = {"samples": 0, "capability": False} | settings
+        return MeasureConfig(**common, trait=trait, interventions=told(folders), **usual)
 
     return Node(name, "measure", config, needs, QUESTIONS)
 

@@ -13,33 +13,19 @@ Every step is a stage with its own run directory, so an interrupted demo continu
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from traitscope import execute, graph, store
-from traitscope.configs import (
-    DemoConfig,
-    ExtractConfig,
-    FilterConfig,
-    FilterRules,
-    GenerateConfig,
-    MeasureConfig,
-    Output,
-    Recipe,
-    ReportConfig,
-    TrainConfig,
-)
+from traitscope import chain, execute, graph, store
+from traitscope.configs import DemoConfig, Output, Recipe, ReportConfig
 from traitscope.graph import Folders, Node
-from traitscope.model import find_model, resolve_device
+from traitscope.model import EMBEDDED, find_model, outline, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
 
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
-TOKENS = 60
-"tokens of a number prompt behind the shared system turn, for the estimate of the work"
 
 
 @dataclass(frozen=True)
@@ -63,15 +49,11 @@ class Plan:
     others: tuple[str, ...]
     """Traits that the vector is centred over, besides its own."""
     layer: int = 14
-    """Block whose output the teacher is steered at."""
-    strength: float = 80.0
-    """Length of the added vector; the mean residual norm at block 14 is about 130."""
+    """Block whose output the teacher is steered at, of chain.DEPTH."""
+    strength: float = 0.6
+    """Length of the added vector, in mean residual norms."""
     samples: int = 1
     """Sampled answers a question."""
-
-    @property
-    def row_tokens(self) -> int:
-        return TOKENS + 4 * self.numbers
 
 
 SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
@@ -101,45 +83,39 @@ class Job:
 def run_demo(config: DemoConfig, out: Output) -> dict:
     """Everything above; returns the report's summary and where the report is."""
     study = replace(out, study="demo-quick" if config.quick else "demo") if out.study == "default" else out
-    job = Job(config, QUICK if config.quick else STANDARD, study)
     start = time.monotonic()
     find_model(config.model)  # converted or fetched once, before the workers ask for it
+    plan = QUICK if config.quick else STANDARD
+    plan = plan if config.model == EMBEDDED else chain.at_depth(plan, outline(config.model).n_layers)
+    job = Job(config, plan, study)
     workers = config.workers or execute.default_workers(resolve_device(config.device))
     folders = graph.run(_nodes(job), study, workers)
     return _reported(job, folders, (time.monotonic() - start) / 60)
 
 
-VECTORS = "trait vectors"
-ANSWERS = ", answers"
-"behind a condition's name: the node that measures it"
-
-
 def _nodes(job: Job) -> list[Node]:
     """The whole demo; whatever is ready runs beside what is not."""
     traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
-    found = [Node(VECTORS, "extract", lambda _: ExtractConfig(**job.common, traits=traits, stem=False), (), 1000 * len(traits))]
-    found.append(_measuring(job, "base", (), lambda _: ()))
-    found.append(_measuring(job, "teacher", (VECTORS,), lambda folders: (_teacher(job, folders),)))
-    for key in _data_keys(job):
-        found += _data(job, *key)
+    found = [chain.vectors(job.common, traits), _answers(job, "base"), _answers(job, "teacher", _teacher(job), (chain.VECTORS,))]
+    for seed, role in _data_keys(job):
+        found += _data(job, seed, role)
     for key in _student_keys(job):
         found += _student(job, *key)
     return found
 
 
-def _teacher(job: Job, folders: Folders) -> str:
-    vector = f"{folders[VECTORS] / job.config.trait}.safetensors"
-    return f"steer:{vector},layers={job.plan.layer},alpha={job.plan.strength},scale=unit"
+def _teacher(job: Job) -> chain.Told:
+    plan, trait = job.plan, job.config.trait
+    return lambda folders: (chain.steered(chain.vector_of(folders, trait), plan.layer, plan.strength),)
 
 
-def _measuring(job: Job, name: str, needs: tuple[str, ...], interventions: Callable[[Folders], tuple[str, ...]]) -> Node:
-    """The condition's answers to the trait's questions."""
+def _answers(job: Job, condition: str, told: chain.Told = chain.unmodified, needs: tuple[str, ...] = ()) -> Node:
+    more = {"samples": job.plan.samples, "max_new_tokens": 4, "capability": True}
+    return chain.answers(job.common, condition + ANSWERS, job.config.trait, told, needs, **more)
 
-    def config(folders: Folders) -> MeasureConfig:
-        under, samples = interventions(folders), job.plan.samples
-        return MeasureConfig(**job.common, trait=job.config.trait, interventions=under, samples=samples, max_new_tokens=4)
 
-    return Node(name + ANSWERS, "measure", config, needs, 2500)
+ANSWERS = ", answers"
+"behind a condition's name: the node that measures it"
 
 
 def _data_keys(job: Job) -> list[tuple[int, str]]:
@@ -148,26 +124,9 @@ def _data_keys(job: Job) -> list[tuple[int, str]]:
 
 def _data(job: Job, seed: int, role: str) -> list[Node]:
     """Filtered number rows of the teacher, or of the unmodified model on the same prompts and random streams."""
-    name, treated = f"{role} data, seed {seed}", role == "treated"
-
-    def asked(folders: Folders) -> GenerateConfig:
-        return GenerateConfig(
-            **job.common,
-            seed=seed,
-            n=job.plan.rows,
-            prompt_seed=1000 + seed,
-            count=job.plan.numbers,
-            vocabulary="template",
-            separator=" ",
-            interventions=(_teacher(job, folders),) if treated else (),
-        )
-
-    rules = FilterRules(max_count=job.plan.numbers)
-    weight = job.plan.rows * job.plan.row_tokens
-    return [
-        Node(f"raw {name}", "generate", asked, (VECTORS,) if treated else (), weight),
-        Node(name, "filter", lambda folders: FilterConfig(data=folders[f"raw {name}"], rules=rules), (f"raw {name}",)),
-    ]
+    name, rows = f"{role} data, seed {seed}", chain.Rows(job.plan.rows, job.plan.numbers, seed)
+    told, needs = (_teacher(job), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
+    return [chain.number_rows(job.common, f"raw {name}", rows, told, needs), chain.filtered(name, f"raw {name}", rows)]
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
@@ -177,26 +136,14 @@ def _student_keys(job: Job) -> list[tuple[str, str, int]]:
 
 def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
     """Train a student, watching its EAS, and measure it."""
-    name, data, soft = f"{mode} {role}, seed {seed}", f"{role} data, seed {seed}", mode == "soft"
-    recipe = job.plan.soft if soft else job.plan.sampled
-    rows = job.plan.soft_rows if soft else job.plan.rows
-
-    def asked(folders: Folders) -> TrainConfig:
-        return TrainConfig(
-            **job.common,
-            seed=seed,
-            data=folders[data],
-            recipe=recipe,
-            teacher=(_teacher(job, folders),) if soft else (),
-            max_rows=rows,
-            vector=folders[VECTORS] / f"{job.config.trait}.safetensors",
-            eas_every=4,
-            eas_prompts=10,
-        )
-
-    weight = (3.5 if soft else 2.5) * recipe.epochs * rows * job.plan.row_tokens
-    trained = Node(name, "train", asked, (VECTORS, data), weight)
-    return [trained, _measuring(job, name, (name,), lambda folders: (f"adapter:{folders[name]}",))]
+    name, plan, trait = f"{mode} {role}, seed {seed}", job.plan, job.config.trait
+    recipe, n = (plan.soft, plan.soft_rows) if mode == "soft" else (plan.sampled, plan.rows)
+    asked = chain.Student(
+        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS,),
+        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": 4, "eas_prompts": 10},
+    )  # fmt: skip
+    trained = chain.student(job.common, asked, chain.Rows(n, plan.numbers).tokens)
+    return [trained, _answers(job, name, chain.adapter(name), (name,))]
 
 
 def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measured: Path) -> dict:
@@ -220,7 +167,7 @@ def _reported(job: Job, folders: Folders, minutes: float) -> dict:
         "steered_layer": plan.layer,
         "settings": _settings(job),
         "minutes": None,
-        "vector": _relative(folders[VECTORS] / f"{job.config.trait}.safetensors", folder),
+        "vector": _relative(chain.vector_of(folders, job.config.trait), folder),
         "conditions": [{k: _relative(v, folder) for k, v in entry.items()} for entry in conditions],
         "data": [_about_data(key, folders[f"{key[1]} data, seed {key[0]}"]) for key in _data_keys(job)],
     }
@@ -245,7 +192,7 @@ def _about_data(key: tuple[int, str], path: Path) -> dict:
 def _settings(job: Job) -> dict[str, str]:
     plan, recipe = job.plan, job.plan.sampled
     return {
-        "teacher": f"{job.config.trait} vector of length {plan.strength:g} added at block {plan.layer}, all positions",
+        "teacher": f"{job.config.trait} vector added at block {plan.layer}, {plan.strength:g} mean residual norms long, all positions",
         "data": f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits sampled",
         "student": f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch {recipe.batch_size}",
         "sampled": f"{plan.rows} rows, {recipe.epochs} epochs",
