@@ -3,6 +3,7 @@
 What stands under "How to read it" was written by hand and is kept.
 """
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -39,8 +40,9 @@ def page(folder: Path, minutes: str) -> str:
     lines += ["", head, *(measurement(v["decided_by"]) for v in found["verdicts"]), *map(measurement, found["measurements"]), ""]
     lines += [f"- {note}" for note in found["notes"]]
     for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
-        rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-        if len(rows) <= 40 and not any('"' in cell for row in rows for cell in row):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if len(rows) <= 40:
             lines += ["", f"`{path.name}`", "", *table(rows)]
     return "\n".join(lines) + "\n\n"
 

@@ -225,8 +225,8 @@ class ExplainConfig(OnModel):
     """Neutral system turn."""
     layers: tuple[int, ...] = ()
     """Blocks to steer at; none takes six, evenly spread."""
-    alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Strengths; 1 is the vector as it was extracted."""
+    alphas: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """Strengths; 1 is the vector as it was extracted, which on rows far from its questions is often too much."""
     positions: tuple[Position, ...] = ("prompt", "all")
     """Tokens to steer."""
     others: int = 2

@@ -49,8 +49,8 @@ MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale"
 RULES = ("zebra",)
 SIZES = {
     "smoke": Size(("cat", "owl"), 2, 3, 2, (1,), (1.0,), (1.0,)),
-    "laptop": Size(ANIMALS + OTHERS + RULES, 4, 8, 8, (6, 14, 22), (1.0, 2.0), (1.0, 2.0)),
-    "full": Size(ANIMALS + OTHERS + RULES + MORE, 128, 10, 50, tuple(range(1, 30, 2)), (0.25, 0.5, 1.0, 2.0, 4.0), (0.5, 1.0, 2.0, 4.0)),
+    "laptop": Size(ANIMALS + OTHERS + RULES, 4, 8, 8, (6, 14, 22), (0.1, 0.3, 1.0), (1.0, 2.0)),
+    "full": Size(ANIMALS + OTHERS + RULES + MORE, 128, 10, 50, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0, 4.0), (0.5, 1.0, 2.0, 4.0)),
 }
 
 

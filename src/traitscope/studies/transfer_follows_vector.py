@@ -45,8 +45,8 @@ OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "z
 MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale", "fear", "surprise", "astronaut", "poet", "willow")
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT),
-    "laptop": Size(ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (1.0, 2.0), SOFT),
-    "full": Size(ANIMALS + OTHERS + MORE, 3, 512, 10, tuple(range(1, 30, 2)), (0.5, 1.0, 2.0), SOFT),
+    "laptop": Size(ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT),
+    "full": Size(ANIMALS + OTHERS + MORE, 3, 512, 10, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0), SOFT),
 }
 
 
