@@ -157,6 +157,8 @@ CASES = {
     "temperature NaN": (f"{GENERATE} --temperature nan", "--temperature nan; expected 0 or more"),
     "nothing would pass": ("filter --data PLACE/good.jsonl --min-count 5 --max-count 2", "min_count=5 is above max_count=2"),
     "keep none": ("filter --data PLACE/good.jsonl --limit 0", "--limit 0; expected 1 or more"),
+    "rows that are not there": ("filter --data PLACE/good.jsonl --start 9", "good.jsonl has ... rows, none from --start 9 on"),
+    "rows that end before they start": ("filter --data PLACE/good.jsonl --start 2 --stop 2", "--start 2 --stop 2 is no row"),
     # the command itself
     "unknown verb": ("trian", "unknown verb 'trian'; expected one of demo, generate"),
     "unknown flag": ("train --learning-rate 1", "Unrecognized options: --learning-rate"),

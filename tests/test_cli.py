@@ -65,6 +65,15 @@ def test_flags_override_the_file_that_overrides_the_defaults(name, text, data, t
     assert whole.summary["summary"]["kept"] == 3
 
 
+def test_parts_of_the_data_are_filtered_one_by_one(data: Path, tmp_path: Path):
+    """Two parts hold every row once, in order, with the verdicts of the whole."""
+    parts = [ok(tmp_path, "filter", "--data", data, flags) for flags in ("--stop 2", "--start 2 --stop 99")]
+    whole = ok(tmp_path, "filter", "--data", data)
+    text = "".join((part.run / "records.jsonl").read_text() for part in parts)
+    assert text == (whole.run / "records.jsonl").read_text()
+    assert [part.summary["summary"]["rows"] for part in parts] == [2, 4]
+
+
 def test_a_file_and_the_same_flags_are_the_same_run(data: Path, tmp_path: Path):
     (tmp_path / "c.yaml").write_text(f"data: {data}\nrules:\n  max_count: 2\n")
     by_file = ok(tmp_path / "runs", "filter", tmp_path / "c.yaml")

@@ -98,10 +98,10 @@ def number_rows(common: dict, name: str, rows: Rows, teacher: Told = unmodified,
     return Node(name, "generate", asked, needs, rows.tokens)
 
 
-def filtered(name: str, data: str, rows: Rows) -> Node:
-    """The rows of a node that hold nothing but numbers."""
-    rules = FilterRules(max_count=rows.numbers)
-    return Node(name, "filter", lambda folders: FilterConfig(data=folders[data], rules=rules), (data,))
+def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
+    """The rows of a node that hold nothing but numbers: of its parts of `rows.n` rows each, the one asked for."""
+    rules, start = FilterRules(max_count=rows.numbers), part * rows.n
+    return Node(name, "filter", lambda folders: FilterConfig(folders[data], rules, start, start + rows.n), (data,))
 
 
 @dataclass(frozen=True)
@@ -179,19 +179,26 @@ def about(folders: Folders, node: str, name: str = "summary.json") -> dict:
     return json.loads((folders[node] / name).read_text(encoding="utf-8"))
 
 
-def positive(folders: Folders, node: str) -> dict[str, float]:
-    """Log-probability of the trait's word on every positive question."""
-    return {row["id"]: row["target_logprob"] for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"}
+SCORES = {"target_logprob": "nats", "candidate_share": "probability"}
+"teacher-forced scores of a battery that `rise` compares, and their units"
 
 
-def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]]) -> Measurement:
-    """Mean over seeds and questions of log P(trait) at one node minus another, from (seed, node, other node); nats."""
+def positive(folders: Folders, node: str, score: str = "target_logprob") -> dict[str, float]:
+    """Log-probability of the trait's word, or another score, on every positive question."""
+    return {row["id"]: row[score] for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"}
+
+
+def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]], score: str = "target_logprob") -> Measurement:
+    """Mean over seeds and questions of log P(trait), or another score, at one node minus another.
+
+    `pairs` are (seed, node, other node).
+    """
     rows = []
     for seed, after, before in pairs:
-        left, right = positive(folders, after), positive(folders, before)
+        left, right = positive(folders, after, score), positive(folders, before, score)
         rows += [(left[key], right[key], seed, key) for key in left]
     left, right, seeds, questions = zip(*rows, strict=True)
-    return paired_difference(name, left, right, seeds, questions, "nats")
+    return paired_difference(name, left, right, seeds, questions, SCORES[score])
 
 
 def eas(folders: Folders, node: str, name: str = "v_student") -> list[float]:

@@ -109,11 +109,17 @@ class FilterConfig:
     """Run of `generate`, or a JSONL file."""
     rules: FilterRules = field(default_factory=FilterRules)
     """What a kept row must look like."""
+    start: int = 0
+    """First row that is looked at, counted from 0; with `stop`, a part of the data, such as one replicate's."""
+    stop: int | None = None
+    """Row before which to stop looking."""
     limit: int | None = None
     """Keep at most this many rows; later ones get the reason `limit`."""
 
     def __post_init__(self) -> None:
-        _least(self, limit=1)
+        _least(self, start=0, limit=1)
+        if self.stop is not None and self.stop <= self.start:
+            raise ConfigError(f"--start {self.start} --stop {self.stop} is no row; expected stop above start")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from traitscope import stage, store
 from traitscope.configs import FilterConfig, FilterRules, Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, DataError
 from traitscope.records import Record, dump_records
 from traitscope.traits import contains_word
 
@@ -105,7 +105,10 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file")
     with stage.opened("filter", config, out) as run:
         if not run.sealed:
-            rows = limited(filter_records(stage.rows_of(config.data), config.rules), config.limit)
+            found = stage.rows_of(config.data)
+            if config.start >= len(found):
+                raise DataError(f"{config.data} has {len(found)} rows, none from --start {config.start} on; name a smaller one")
+            rows = limited(filter_records(found[config.start : config.stop], config.rules), config.limit)
             store.write_text(run.file("records.jsonl"), dump_records(rows))
             store.write_json(run.file("summary.json"), summary(rows))
     return run

@@ -223,6 +223,10 @@ def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], 
         return teacher_hidden(model, teacher, rows, prompts, done=advance)
 
 
+_BASE: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+"mean residuals and their norms of the base models met in this process: every student of one is compared with them"
+
+
 class Watch:
     """EAS while training: cos(v_student after n steps, v_teacher) per layer (Blank et al., section 3).
 
@@ -243,8 +247,11 @@ class Watch:
             check_vector(vector, model)
         prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
         self.prompts = [chat.render(model, p.text, config.context) for p in prompts]
-        with applied(model, []) as active:
-            self.base_LD, self.norms_L = residuals.mean_residuals(model, active, self.prompts)
+        key = (model.digest, model.dtype, model.device, tuple(map(tuple, self.prompts)))
+        if key not in _BASE:
+            with applied(model, []) as active:
+                _BASE[key] = residuals.mean_residuals(model, active, self.prompts)
+        self.base_LD, self.norms_L = _BASE[key]
 
     def __call__(self, student: Student) -> dict[str, list[float]]:
         """{"eas": cosine per layer, "shift": norm of v_student per layer}, rounded to 6 digits; {} without a vector."""

@@ -46,18 +46,20 @@ class Size:
     lora: Recipe
     vector: Recipe
     "its layer is the study's"
-    rates: tuple[float, ...]
-    "of the trained vector; of each teacher's data the one with the least held-out loss counts"
+    rates: dict[str, tuple[float, ...]]
+    "learning rates of lora and vector; of each teacher's data the one with the least held-out loss counts"
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
-TRAINED = replace(SOFT, method="vector", layer=0, epochs=6)
+SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
+TRAINED = replace(SOFT, method="vector", layer=0)
+RATES = {"lora": (1e-3, 3e-3), "vector": (0.1, 0.3, 1.0)}
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED, (0.1, 1.0)),
-    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED, (0.1, 0.3, 1.0)),
+    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED, {"lora": (1e-3,), "vector": (0.1, 1.0)}),
+    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED, RATES),
     "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, replace(SOFT, batch_size=32, micro_batch=32),
-                 replace(TRAINED, batch_size=16, micro_batch=16, epochs=60), (3e-3, 1e-2, 3e-2)),
+                 replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
+                 {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)}),
 }  # fmt: skip
 
 
@@ -65,20 +67,29 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows of the unmodified model, and of both teachers a LoRA student and a trained vector a seed."""
     trait = size.traits[0]
     found = [chain.vectors(common, size.traits), chain.answers(common, "base", trait)]
-    recipes = {"lora": size.lora} | {f"vector at {lr:g}": replace(size.vector, layer=size.layer, lr=lr) for lr in size.rates}
+    recipes = {"lora": size.lora, "vector": replace(size.vector, layer=size.layer)}
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=91)
         found.append(chain.number_rows(common, f"rows.{seed}", rows))
         for teacher in TEACHERS:
-            for method in recipes:
-                name, told = f"{teacher}.{method}.{seed}", partial(_teacher, size, teacher)
+            for method, lr in _tried(size):
+                name, told = f"{teacher}.{method} at {lr:g}.{seed}", partial(_teacher, size, teacher)
                 asked = chain.Student(
-                    name, f"rows.{seed}", recipes[method], seed, told, (chain.VECTORS,),
+                    name, f"rows.{seed}", replace(recipes[method], lr=lr), seed, told, (chain.VECTORS,),
                     lambda folders: chain.vector_of(folders, trait),
                 )  # fmt: skip
                 found.append(chain.student(common, asked, rows.tokens))
                 found.append(chain.answers(common, f"answers.{name}", trait, chain.adapter(name), (name,)))
     return found
+
+
+def _tried(size: Size) -> list[tuple[str, float]]:
+    return [(method, lr) for method, rates in size.rates.items() for lr in rates]
+
+
+def _best(size: Size, folders: Folders, teacher: str, method: str) -> str:
+    """Of the learning rates, the one with the least held-out loss."""
+    return min((f"{teacher}.{method} at {lr:g}" for lr in size.rates[method]), key=lambda name: _ends(size, folders, name)[0])
 
 
 def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
@@ -90,33 +101,33 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """The step at the steered block, steered minus prompted alignment, and what a trained vector does of either's data."""
-    best = {t: min((f"{t}.vector at {lr:g}" for lr in size.rates), key=lambda name: _ends(size, folders, name)[0]) for t in TEACHERS}
-    eas = {t: np.array([chain.eas(folders, f"{t}.lora.{seed}") for seed in size.seeds]) for t in TEACHERS}
+    lora, best = ({t: _best(size, folders, t, method) for t in TEACHERS} for method in ("lora", "vector"))
+    eas = {t: np.array([chain.eas(folders, f"{lora[t]}.{seed}") for seed in size.seeds]) for t in TEACHERS}
     step = {t: over(f"step at block {size.layer}, {t}", list(rows[:, size.layer] - rows[:, size.layer - 1]), "cosine") for t, rows in eas.items()}
     apart = over(f"EAS at block {size.layer}, steered minus prompted", list(eas["steered"][:, size.layer] - eas["prompted"][:, size.layer]), "cosine")
     tests = {
-        "On steered data one trained vector raises the trait.": _rise(size, folders, best["steered"], "base"),
-        "On prompted data a LoRA student takes on more than one trained vector does.":
-            _rise(size, folders, "prompted.lora", best["prompted"]),
-        "One trained vector takes on more of a steered than of a prompted teacher.":
-            _rise(size, folders, best["steered"], best["prompted"]),
+        "On steered data one trained vector raises the trait.": (best["steered"], "base"),
+        "On prompted data a LoRA student takes on more than one trained vector does.": (lora["prompted"], best["prompted"]),
+        "One trained vector takes on more of a steered than of a prompted teacher.": (best["steered"], best["prompted"]),
     }  # fmt: skip
     verdicts = (
         judged("Alignment of a steered teacher's students steps up at the steered block.", step["steered"], model, 0, SMALL),
         judged("At that block a steered teacher's students align more than a prompted one's.", apart, model, 0, SMALL),
-        *(judged(claim, found, model, 0, NATS) for claim, found in tests.items()),
+        *(judged(claim, _rise(size, folders, *pair), model, 0, NATS) for claim, pair in tests.items()),
     )
-    students = [(t, m) for t in TEACHERS for m in ("lora", *(f"vector at {lr:g}" for lr in size.rates))]
-    rows = tuple((t, m, *_ends(size, folders, f"{t}.{m}"), _rise(size, folders, f"{t}.{m}", "base")) for t, m in students)
+    students = [(t, f"{method} at {lr:g}") for t in TEACHERS for method, lr in _tried(size)]
+    rows = tuple((t, m, *_ends(size, folders, f"{t}.{m}"), *_rises(size, folders, f"{t}.{m}")) for t, m in students)
+    specific = [_rise(size, folders, found[t], "base", "candidate_share") for found in (lora, best) for t in TEACHERS]
     layers = tuple((t, n, *_spread(eas[t][:, n])) for t in TEACHERS for n in range(eas[t].shape[1]))
     sheets = (
         Sheet("students", "Students of both teachers", "Held-out KL of the teacher from the student, nats a token, at the end; the same for "
-              "the base; rise of log P(trait) over the base, nats.", ("teacher", "student", "KL left", "KL of the base", "rise"), rows),
-        Sheet("layers", "EAS by block, LoRA students", "Mean, least and largest over seeds.",
+              "the base; rise of log P(trait) over the base, nats, and of its share among the trait's candidates.",
+              ("teacher", "student", "KL left", "KL of the base", "rise", "rise of the share"), rows),
+        Sheet("layers", "EAS by block, LoRA students that count", "Mean, least and largest over seeds.",
               ("teacher", "block", "mean", "least", "largest"), layers, ("block", "mean")),
     )  # fmt: skip
     notes = (
-        f"Trained vectors that count, by least held-out loss: {' and '.join(best.values())}.",
+        f"Students that count, by least held-out loss: {', '.join((*lora.values(), *best.values()))}.",
         "Soft targets on the unmodified model's rows, whose clean student is the base itself.",
         "Alignment is of mean residuals at the end of number prompts, not over completion tokens as published.",
         (
@@ -124,12 +135,17 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             "share is not in it."
         ),
     )
-    return Findings(verdicts, (step["prompted"],), sheets, notes)
+    return Findings(verdicts, (step["prompted"], *specific), sheets, notes)
 
 
-def _rise(size: Size, folders: Folders, left: str, right: str) -> Measurement:
+def _rise(size: Size, folders: Folders, left: str, right: str, score: str = "target_logprob") -> Measurement:
+    name = "log P" if score == "target_logprob" else "share"
     nodes = ((s, *(n if n == "base" else f"answers.{n}.{s}" for n in (left, right))) for s in size.seeds)
-    return chain.rise(folders, f"log P({size.traits[0]}), {left} minus {right}", nodes)
+    return chain.rise(folders, f"{name}({size.traits[0]}), {left} minus {right}", nodes, score)
+
+
+def _rises(size: Size, folders: Folders, name: str) -> tuple[float, ...]:
+    return tuple(_rise(size, folders, name, "base", score).estimate for score in chain.SCORES)
 
 
 def _ends(size: Size, folders: Folders, name: str) -> tuple[float, float]:
