@@ -140,6 +140,10 @@ CASES = {
         "2 adapters on one model",
     ),
     "watched vector of another model": (f"{TRAIN} PLACE/good.jsonl --vector PLACE/vector-elsewhere.safetensors", "vector of model"),
+    "watched rows that are none": (
+        f"{TRAIN} PLACE/good.jsonl --vector PLACE/vector.safetensors --eas-data PLACE/dropped.jsonl", "dropped.jsonl has no kept row",
+    ),
+    "watched rows without a vector": (f"{TRAIN} PLACE/good.jsonl --eas-data PLACE/good.jsonl", "--eas-data without --vector"),
     "neither trait nor student": ("extract --model PLACE/model", "extract takes one of --traits"),
     # settings
     "rank too large": (f"{TRAIN} PLACE/good.jsonl --rank 33", "--rank 33 is larger than ... allows"),

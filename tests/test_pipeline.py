@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from command import CAT, OWL, Ran, call, call_alone, ok, read_rows, write_yaml
 
+from traitscope import stage
+from traitscope.intervention import applied
+from traitscope.model import load_model
 from traitscope.records import read_records
+from traitscope.residuals import mean_residuals
+from traitscope.rows import rows_from
 from traitscope.vector import load_vector
 
 RECIPE = "--epochs 2 --batch-size 8 --micro-batch 4 --rank 4 --lr 1e-2 --resume-every 3"
@@ -58,6 +63,25 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Chain:
 
 def all_runs(chain: Chain) -> list[Ran]:
     return [chain.vectors, *chain.made.values(), *chain.kept.values(), chain.student, chain.measured, chain.student_vector]
+
+
+def test_eas_over_completions_is_that_of_the_residuals_there(chain: Chain):
+    """What `train --eas-data` leaves is what the finished student changed at the completion tokens of those rows."""
+    rows = chain.made["control"].run
+    done = chain.watched("--eas-data", rows, "--eas-every", "2")
+    model, reference = load_model(str(chain.model[1])), load_vector(chain.vectors.run / "owl.safetensors")
+    read = rows_from(model, read_records(rows / "records.jsonl")[:8], None)
+    means = []
+    for student in ([], [f"adapter:{done.run}"]):
+        with applied(model, stage.parse_all(student)) as active:
+            asked = {"position": "completion", "prompt_lengths": [len(r.prompt_ids) for r in read]}
+            means.append(mean_residuals(model, active, [r.ids for r in read], **asked)[0])
+    found = load_vector(done.run / "v_student.safetensors")
+    assert (found.about["position"], found.about["prompts"]) == ("completion", "8 rows of eas_data")
+    np.testing.assert_allclose(found.rows_LD, means[1] - means[0], atol=1e-5)
+    last, usual = (read_rows(run.run / "metrics.jsonl")[-1] for run in (done, chain.watched()))
+    np.testing.assert_allclose(last["eas"], found.cosine(reference), atol=1e-6)
+    assert not np.allclose(last["eas"], usual["eas"], atol=1e-3), "the position made no difference"
 
 
 def test_every_summary_says_what_was_made(chain: Chain):

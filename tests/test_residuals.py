@@ -50,6 +50,23 @@ def test_equals_the_reference_at_any_batch_and_pass(
         assert sum(seen) == len(rows)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_completion_tokens_equal_the_reference_at_any_batch(family: Model, shared: bool) -> None:
+    """Every token after the prompt counts once, seen in the context of its own row."""
+    rows = [([8, 9, 10] if shared else [7 + i]) + row for i, row in enumerate(random_rows(family, LENGTHS))]
+    prompts = [min(4, len(row) - 1) for row in rows]
+    whole = [residuals_alone(family, [row], last=False)[:, n:] for row, n in zip(rows, prompts, strict=True)]
+    expected = np.concatenate(whole, 1)
+    for batch_size in (1, 3, 32):
+        with applied(family, []) as active:
+            found = mean_residuals(family, active, rows, "completion", batch_size, prompt_lengths=prompts)
+            last = mean_residuals(family, active, rows, "last", batch_size, prompt_lengths=prompts)
+            cut = mean_residuals(family, active, [row[:n] for row, n in zip(rows, prompts, strict=True)], "last", batch_size)
+        np.testing.assert_allclose(found[0], expected.mean(1), atol=1e-5)
+        np.testing.assert_allclose(found[1], np.linalg.norm(expected, axis=2).mean(1), rtol=1e-5)
+        np.testing.assert_allclose(last[0], cut[0], atol=1e-5)
+
+
 def test_edits_are_in_the_residuals(tiny: Model) -> None:
     rows, vector = random_rows(tiny, LENGTHS), random_vector(tiny)
     with applied(tiny, []) as active:

@@ -147,7 +147,9 @@ class TrainConfig(OnModel):
     eas_every: int = 0
     """Optimizer steps between those comparisons; 0 compares at the end only."""
     eas_prompts: int = 16
-    """Number prompts that the comparison averages over."""
+    """Number prompts whose last token the comparison averages over, or rows of `eas_data`."""
+    eas_data: Path | None = None
+    """Rows (a run, or a JSONL file) whose completion tokens it averages over instead: far steadier, and best the same for all students."""
     save_scales: bool = False
     """Leave scales.safetensors, the factors 1 / sqrt(v + 1e-8) of adamw or rmsprop at the end, by coordinate."""
     scales: Path | None = None
@@ -155,6 +157,8 @@ class TrainConfig(OnModel):
 
     def __post_init__(self) -> None:
         _least(self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1)
+        if self.eas_data and not self.vector:
+            raise ConfigError("--eas-data without --vector: there is nothing to compare the student with; name a vector, or drop it")
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,12 @@ class Plan:
     """Sampled answers a question."""
 
 
-SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
-SOFT = replace(SAMPLED, targets="soft", epochs=2)
-QUICK = Plan(1, 1, 9, 9, 10, SAMPLED, SOFT, OTHERS[:2])
-STANDARD = Plan(6, 3, 15, 9, 30, SAMPLED, SOFT, OTHERS)
+SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = replace(SAMPLED, targets="soft", epochs=2, batch_size=4)
+QUICK = Plan(1, 1, 8, 8, 10, replace(SAMPLED, batch_size=4), SOFT, OTHERS[:2])
+STANDARD = Plan(5, 3, 32, 16, 10, SAMPLED, SOFT, OTHERS)
+WATCHED = 6
+"rows of the unmodified model, which no student reads, over whose completion tokens EAS is taken"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,10 @@ def _data(job: Job, role: str) -> list[Node]:
     told, needs = (_teacher(job), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
     rows = chain.Rows(plan.rows, plan.numbers, job.config.seed)
     parts = [chain.filtered(f"{raw}, seed {seed}", raw, rows, i) for i, seed in enumerate(job.seeds)]
-    return [chain.number_rows(job.common, raw, replace(rows, n=plan.rows * plan.seeds), told, needs), *parts]
+    if role == "control":
+        parts.append(chain.filtered("watched rows", raw, rows, plan.seeds))
+    n = plan.rows * plan.seeds + WATCHED
+    return [chain.number_rows(job.common, raw, replace(rows, n=n), told, needs), *parts]
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
@@ -143,9 +148,11 @@ def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
     """Train a student, watching its EAS, and measure it."""
     name, plan, trait = f"{mode} {role}, seed {seed}", job.plan, job.config.trait
     recipe, n = (plan.soft, plan.soft_rows) if mode == "soft" else (plan.sampled, plan.rows)
+    half = max(1, recipe.epochs * -(-n // recipe.batch_size) // 2)
     asked = chain.Student(
-        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS,),
-        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": 3, "eas_prompts": 10},
+        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS, "watched rows"),
+        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": half, "eas_prompts": WATCHED},
+        {"eas_data": "watched rows"},
     )  # fmt: skip
     trained = chain.student(job.common, asked, chain.Rows(n, plan.numbers).tokens)
     return [trained, _answers(job, name, chain.adapter(name), (name,))]

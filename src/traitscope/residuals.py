@@ -24,10 +24,12 @@ def mean_residuals(
     position: str = "last",
     batch_size: int = 32,
     done: Callable[[int], None] | None = None,
+    prompt_lengths: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean residual [L, D] and mean residual norm [L] over the tokens at `position` of rendered prompts.
 
-    Token-weighted for `prompt` and `all`; one token a row for `last` (Blank et al., arXiv 2606.00995, §3).  Sums run in
+    With prompt_lengths, what follows that many tokens of a row is its completion.
+    Token-weighted for `prompt`, `completion` and `all`; one token a row for `last` (Blank et al., arXiv 2606.00995, §3).  Sums run in
     float64, so the order of the batches does not show.  Edits of `active` are in the residuals.
     """
     hooks.check_position(position)
@@ -35,8 +37,10 @@ def mean_residuals(
     norms_L, count = torch.zeros(model.n_layers, dtype=torch.float64), 0
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for start in range(0, len(order), batch_size):
-        rows = [prompts[i] for i in order[start : start + batch_size]]
-        for layer, picked_ND in _picked(model, active, rows, position).items():
+        picked = order[start : start + batch_size]
+        rows = [prompts[i] for i in picked]
+        lengths = [len(r) for r in rows] if prompt_lengths is None else [prompt_lengths[i] for i in picked]
+        for layer, picked_ND in _picked(model, active, rows, position, lengths).items():
             total_LD[layer] += picked_ND.sum(0)
             norms_L[layer] += picked_ND.norm(dim=1).sum()
         count += len(picked_ND)
@@ -58,7 +62,8 @@ def components(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     parts: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
     for start in range(0, len(order), batch_size):
-        for layer, picked_ND in _picked(model, active, [prompts[i] for i in order[start : start + batch_size]], position).items():
+        rows = [prompts[i] for i in order[start : start + batch_size]]
+        for layer, picked_ND in _picked(model, active, rows, position, [len(r) for r in rows]).items():
             parts[layer].append(picked_ND)
     tokens = sum(map(len, parts[0]))
     if tokens <= n:
@@ -73,16 +78,16 @@ def components(
     return found_NLD, share_NL
 
 
-def _picked(model: Model, active: Active, rows: list, position: str) -> dict[int, Tensor]:
-    """Residuals [N, D] in float64 of the tokens at `position`, by layer; at `last`, what all rows share runs once.
+def _picked(model: Model, active: Active, rows: list, position: str, lengths: list[int]) -> dict[int, Tensor]:
+    """Residuals [N, D] in float64 of the tokens at `position`, by layer; what all rows share runs once if it is not asked for.
 
     A prefill takes as many passes as it likes; every one adds its tokens.
     """
     with hooks.collected(model.blocks, active.roles, position) as store:
         if position == "last":
-            forward.prefill(model, active, rows, 0)
+            forward.prefill(model, active, [row[:n] for row, n in zip(rows, lengths, strict=True)], 0)
         else:
-            forward.hidden_states(model, active, forward.batch_of(rows, [len(r) for r in rows], model.pad_id).to(model.device))
+            forward.rows_hidden(model, active, rows, lengths, share=position == "completion")
     return {layer: torch.cat(parts).double().cpu() for layer, parts in store.items()}
 
 

@@ -230,8 +230,8 @@ _BASE: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 class Watch:
     """EAS while training: cos(v_student after n steps, v_teacher) per layer (Blank et al., section 3).
 
-    Equal to what `extract` finds on the checkpoint of that step, with the same prompts.  Without a vector it measures
-    nothing.
+    Over the last tokens of number prompts, equal to what `extract` finds on the checkpoint of that step, or over the
+    completion tokens of rows, as Hadley and Gultepe (arXiv 2608.05734) do.  Without a vector it measures nothing.
     """
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
@@ -242,22 +242,28 @@ class Watch:
         self.vector = load_vector(file)
         near = sorted(file.parent.glob("*.safetensors")) if stage.run_folder(file) == file.parent else []
         self.named = {"v_student": self.vector} | {f"other/{p.stem}": load_vector(p) for p in near if p != file}
-        self.about = {"position": "last", "context": config.context, "prompts": f"{config.eas_prompts} number prompts"}
         for vector in self.named.values():
             check_vector(vector, model)
-        prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
-        self.prompts = [chat.render(model, p.text, config.context) for p in prompts]
-        key = (model.digest, model.dtype, model.device, tuple(map(tuple, self.prompts)))
+        self.rows = _watched(model, config)
+        position = "completion" if config.eas_data else "last"
+        prompts = f"{len(self.rows)} {'rows of eas_data' if config.eas_data else 'number prompts'}"
+        self.about = {"position": position, "context": config.context, "prompts": prompts}
+        key = (model.digest, model.dtype, model.device, position, tuple(self.rows))
         if key not in _BASE:
             with applied(model, []) as active:
-                _BASE[key] = residuals.mean_residuals(model, active, self.prompts)
+                _BASE[key] = self._means(active)
         self.base_LD, self.norms_L = _BASE[key]
+
+    def _means(self, active: Active) -> tuple[np.ndarray, np.ndarray]:
+        lengths = [len(row.prompt_ids) for row in self.rows]
+        rows = [row.ids for row in self.rows]
+        return residuals.mean_residuals(self.model, active, rows, self.about["position"], prompt_lengths=lengths)
 
     def __call__(self, student: Student) -> dict[str, list[float]]:
         """{"eas": cosine per layer, "shift": norm of v_student per layer}, rounded to 6 digits; {} without a vector."""
         if self.vector is None:
             return {}
-        now_LD, _ = residuals.mean_residuals(self.model, student.active, self.prompts)
+        now_LD, _ = self._means(student.active)
         self.v_student = residuals.difference(self.model, now_LD, self.base_LD, self.norms_L, self.about)
         cosine = self.v_student.cosine(self.vector)
         return {"eas": [round(float(c), 6) for c in cosine], "shift": [round(float(n), 6) for n in self.v_student.norms_L]}
@@ -268,6 +274,17 @@ class Watch:
             return {}
         eas = {name: [round(float(c), 6) for c in self.v_student.cosine(v)] for name, v in self.named.items()}
         return {"v_student.safetensors": vector_bytes(self.v_student), "eas.json": (json.dumps(eas) + "\n").encode()}
+
+
+def _watched(model: Model, config: TrainConfig) -> list[Row]:
+    """The rows of eas_data, or number prompts without a completion."""
+    if config.eas_data is None:
+        prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
+        return [Row(tuple(chat.render(model, p.text, config.context)), ()) for p in prompts]
+    rows = rows_from(model, stage.rows_of(config.eas_data), config.context, config.text)[: config.eas_prompts]
+    if not rows:
+        raise DataError(f"--eas-data {config.eas_data} has no kept row; expected at least one to average over")
+    return rows
 
 
 def _keep(run: store.Run, config: TrainConfig, student: Student, last: bool) -> None:
