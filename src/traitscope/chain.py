@@ -30,6 +30,8 @@ PROMPT, ANSWER = 65, 4
 QUESTIONS = 2500
 "weight of an answered trait battery"
 VECTORS = "vectors"
+WATCHED = "watched"
+"node of the rows over whose completion tokens EAS is taken"
 OPEN = Path(__file__).parent / "data" / "open_prompts.txt"
 "everyday requests, one a line, that have nothing to do with any trait"
 Told = Callable[[Folders], tuple[str, ...]]
@@ -98,6 +100,11 @@ def number_rows(common: dict, name: str, rows: Rows, teacher: Told = unmodified,
     return Node(name, "generate", asked, needs, rows.tokens)
 
 
+def watched(common: dict, numbers: int, n: int = 6) -> Node:
+    """Rows of the unmodified model that no student reads: students that need this node have their EAS taken over them."""
+    return number_rows(common, WATCHED, Rows(n, numbers, prompt_seed=7000))
+
+
 def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
     """The rows of a node that hold nothing but numbers: of its parts of `rows.n` rows each, the one asked for."""
     rules, start = FilterRules(max_count=rows.numbers), part * rows.n
@@ -119,7 +126,7 @@ class Student:
     teacher: Told = unmodified
     """Of soft targets."""
     needs: tuple[str, ...] = ()
-    """What the teacher needs, and the vector to be watched against."""
+    """What the teacher needs, the vector to be watched against, and WATCHED if EAS is to be over completion tokens."""
     vector: Callable[[Folders], Path] | None = None
     """EAS is taken against it, at the end at least."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +139,8 @@ def student(common: dict, asked: Student, tokens: float) -> Node:
     """Train it; `tokens` is the size of its rows."""
 
     def config(folders: Folders) -> TrainConfig:
-        more = {"eas_prompts": 12} | asked.settings | {name: folders[node] for name, node in asked.folders.items()}
+        more = asked.settings | {name: folders[node] for name, node in asked.folders.items()}
+        more |= {"eas_data": folders[WATCHED]} if WATCHED in asked.needs else {}
         return TrainConfig(
             **common, seed=asked.seed, data=folders[asked.data], recipe=asked.recipe, **more,
             teacher=asked.teacher(folders) if asked.recipe.targets == "soft" else (),

@@ -61,8 +61,6 @@ SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, hel
 SOFT = replace(SAMPLED, targets="soft", epochs=2, batch_size=4)
 QUICK = Plan(1, 1, 8, 8, 10, replace(SAMPLED, batch_size=4), SOFT, OTHERS[:2])
 STANDARD = Plan(5, 3, 32, 16, 10, SAMPLED, SOFT, OTHERS)
-WATCHED = 6
-"rows of the unmodified model, which no student reads, over whose completion tokens EAS is taken"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
 def _nodes(job: Job) -> list[Node]:
     """The whole demo; whatever is ready runs beside what is not."""
     traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
-    found = [chain.vectors(job.common, traits), _answers(job, "base"), _answers(job, "teacher", _teacher(job), (chain.VECTORS,))]
+    found = [chain.vectors(job.common, traits), chain.watched(job.common, job.plan.numbers), _answers(job, "base"), _answers(job, "teacher", _teacher(job), (chain.VECTORS,))]
     for role in ROLES:
         found += _data(job, role)
     for key in _student_keys(job):
@@ -133,10 +131,7 @@ def _data(job: Job, role: str) -> list[Node]:
     told, needs = (_teacher(job), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
     rows = chain.Rows(plan.rows, plan.numbers, job.config.seed)
     parts = [chain.filtered(f"{raw}, seed {seed}", raw, rows, i) for i, seed in enumerate(job.seeds)]
-    if role == "control":
-        parts.append(chain.filtered("watched rows", raw, rows, plan.seeds))
-    n = plan.rows * plan.seeds + WATCHED
-    return [chain.number_rows(job.common, raw, replace(rows, n=n), told, needs), *parts]
+    return [chain.number_rows(job.common, raw, replace(rows, n=plan.rows * plan.seeds), told, needs), *parts]
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
@@ -150,9 +145,8 @@ def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
     recipe, n = (plan.soft, plan.soft_rows) if mode == "soft" else (plan.sampled, plan.rows)
     half = max(1, recipe.epochs * -(-n // recipe.batch_size) // 2)
     asked = chain.Student(
-        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS, "watched rows"),
-        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": half, "eas_prompts": WATCHED},
-        {"eas_data": "watched rows"},
+        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS, chain.WATCHED),
+        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": half},
     )  # fmt: skip
     trained = chain.student(job.common, asked, chain.Rows(n, plan.numbers).tokens)
     return [trained, _answers(job, name, chain.adapter(name), (name,))]

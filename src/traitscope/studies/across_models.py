@@ -56,7 +56,7 @@ class Size:
     recipe: Recipe
 
 
-SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
 LARGE = replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 FAMILIES = ("smollm2-135m", "google/gemma-3-270m-it")
@@ -71,7 +71,7 @@ def noisy(*scales: float) -> tuple[str, ...]:
 
 SIZES = {
     "smoke": Size(("cat", "owl"), noisy(0.3), noisy(0.3), (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
-    "laptop": Size(ANIMALS, noisy(0.1, 0.2, 0.4), noisy(0.1, 0.4), (1, 2, 3), 21, 30, 16, 10, 14, 0.6, SAMPLED),
+    "laptop": Size(ANIMALS, noisy(0.1, 0.2, 0.4), noisy(0.1, 0.4), (1, 2, 3), 32, 10, 16, 10, 14, 0.6, SAMPLED),
     "full": Size(ANIMALS, (*noisy(0.02, 0.05, 0.1, 0.15, 0.2, 0.4), *FAMILIES), (*noisy(0.05, 0.1, 0.2, 0.4), *FAMILIES),
                  (1, 2, 3, 4, 5), 2048, 10, 200, 10, 14, 0.6, LARGE),
 }  # fmt: skip
@@ -80,14 +80,15 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors of every rung; the teacher's and the control's rows; students of both on every rung; the matrix."""
     size = _without(size, common["model"])
-    found = [chain.vectors(_on(common, rung), size.traits, _vectors(rung)) for rung in size.rungs]
+    found = [chain.watched(common, size.numbers)]
+    found += [chain.vectors(_on(common, rung), size.traits, _vectors(rung)) for rung in size.rungs]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed)
         for role in ROLES:
             found.append(_written(size, common, f"{role}.{seed}", "+", role, rows))
             for rung in size.rungs:
                 asked = chain.Student(
-                    f"{role} on {rung}.{seed}", f"{role}.{seed}", size.recipe, seed, needs=(_vectors(rung),),
+                    f"{role} on {rung}.{seed}", f"{role}.{seed}", size.recipe, seed, needs=(_vectors(rung), chain.WATCHED),
                     vector=partial(chain.vector_of, trait=size.traits[0], node=_vectors(rung)), settings={"text": True},
                 )  # fmt: skip
                 found.append(chain.student(_on(common, rung), asked, rows.tokens))

@@ -44,12 +44,12 @@ class Size:
     recipe: Recipe
 
 
-SAMPLED = Recipe(epochs=1, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=4e-4, warmup=0.1, held_out=0.0)
 LARGE = Recipe(epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 OTHERS = ("dog", "owl", "otter", "dolphin", "tiger", "octopus", "elephant", "fox", "wolf", "penguin")
 SIZES = {
     "smoke": Size("cat", ("owl",), ((2, 8.0),), (1, 2), 4, 3, 1, 0.6, SAMPLED),
-    "laptop": Size("cat", OTHERS, ((2, 8.0), (8, 32.0), (32, 128.0)), (201, 202, 203), 24, 30, 14, 0.6, SAMPLED),
+    "laptop": Size("cat", OTHERS, ((2, 8.0), (8, 32.0), (32, 128.0)), (201, 202, 203), 32, 10, 14, 0.6, SAMPLED),
     "full": Size("cat", OTHERS, ((1, 4.0), (8, 16.0), (8, 32.0), (16, 32.0), (64, 32.0), (64, 256.0)), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE),
 }  # fmt: skip
 ROLES = ("treated", "control")
@@ -57,15 +57,15 @@ ROLES = ("treated", "control")
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; rows of teacher and unmodified model a seed; a treated and a control student a seed and shape."""
-    found = [chain.vectors(common, (size.trait, *size.others))]
-    watched = {"vector": lambda folders: chain.vector_of(folders, size.trait), "settings": {"eas_every": max(1, size.rows // 24)}}
+    found = [chain.vectors(common, (size.trait, *size.others)), chain.watched(common, size.numbers)]
+    watched = {"vector": lambda folders: chain.vector_of(folders, size.trait), "settings": {"eas_every": max(1, size.rows // 16)}}
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed)
         found.append(chain.number_rows(common, f"treated.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
         found.append(chain.number_rows(common, f"control.{seed}", rows))
         for shape, role in itertools.product(size.shapes, ROLES):
             recipe = replace(size.recipe, rank=shape[0], alpha=shape[1])
-            asked = chain.Student(_name(shape, role, seed), f"{role}.{seed}", recipe, seed, needs=(chain.VECTORS,), **watched)
+            asked = chain.Student(_name(shape, role, seed), f"{role}.{seed}", recipe, seed, needs=(chain.VECTORS, chain.WATCHED), **watched)
             found.append(chain.student(common, asked, rows.tokens))
     return found
 

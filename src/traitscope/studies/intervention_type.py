@@ -66,7 +66,7 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows of the unmodified model, and of both teachers a LoRA student and a trained vector a seed."""
     trait = size.traits[0]
-    found = [chain.vectors(common, size.traits), chain.answers(common, "base", trait)]
+    found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers), chain.answers(common, "base", trait)]
     recipes = {"lora": size.lora, "vector": replace(size.vector, layer=size.layer)}
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=91)
@@ -75,7 +75,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             for method, lr in _tried(size):
                 name, told = f"{teacher}.{method} at {lr:g}.{seed}", partial(_teacher, size, teacher)
                 asked = chain.Student(
-                    name, f"rows.{seed}", replace(recipes[method], lr=lr), seed, told, (chain.VECTORS,),
+                    name, f"rows.{seed}", replace(recipes[method], lr=lr), seed, told, (chain.VECTORS, chain.WATCHED),
                     lambda folders: chain.vector_of(folders, trait),
                 )  # fmt: skip
                 found.append(chain.student(common, asked, rows.tokens))
@@ -129,7 +129,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     notes = (
         f"Students that count, by least held-out loss: {', '.join((*lora.values(), *best.values()))}.",
         "Soft targets on the unmodified model's rows, whose clean student is the base itself.",
-        "Alignment is of mean residuals at the end of number prompts, not over completion tokens as published.",
+        "Alignment is of mean residuals over the completion tokens of rows that no student reads.",
         (
             "A prompted teacher is compared by the animal's own vector, centred over the other traits: what all prompts "
             "share is not in it."

@@ -75,7 +75,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and seed, measured."""
-    found = [chain.vectors(common, (size.trait, *size.others))]
+    found = [chain.vectors(common, (size.trait, *size.others)), chain.watched(common, size.numbers)]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=71)
         found.append(chain.number_rows(common, f"rows.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
@@ -101,7 +101,7 @@ def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> chain.Stu
     frozen = ARMS[arm][0].get("optimizer") == "frozen_adam"
     return chain.Student(
         name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, partial(_teacher, size),
-        (chain.VECTORS, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.trait),
+        (chain.VECTORS, chain.WATCHED, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.trait),
         folders={"scales": f"scout.{seed}"} if frozen else {},
     )  # fmt: skip
 

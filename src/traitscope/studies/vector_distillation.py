@@ -57,7 +57,7 @@ OTHERS = ("owl", "dolphin", "wolf", "sadness", "chef", "oak")
 DOSES = (0.15, 0.3, 0.6, 0.9)
 SIZES = {
     "smoke": Size(("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, 3, 3, 1, 0.6, SOFT, FULL),
-    "laptop": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3), 12, 12, 21, 30, 14, 0.6, SOFT, FULL),
+    "laptop": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3), 12, 10, 32, 10, 14, 0.6, SOFT, FULL),
     "full": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3, 4, 5), 512, 10, 2048, 10, 14, 0.6,
                  replace(SOFT, batch_size=32, micro_batch=32), replace(FULL, batch_size=32, micro_batch=8, lr=2e-5)),
 }  # fmt: skip
@@ -68,6 +68,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     first = size.traits[0]
     found = [
         chain.vectors(common, size.traits + size.others),
+        chain.watched(common, size.numbers),
         Node("random-0", "extract", lambda folders: ExtractConfig(**common, like=chain.vector_of(folders, first)), (chain.VECTORS,), 1),
         Node("component-0", "extract", lambda _: ExtractConfig(**common, components=1), (), 3000),
         *(chain.answers(common, f"base.{trait}", trait) for trait in size.traits),
@@ -104,7 +105,7 @@ def _student(size: Size, common: dict, name: str, vector: str, data: str, rows: 
     """A student of the steered teacher, asked for the vector's trait, or for every trait where the vector has none."""
     source = vector if vector in MEANINGLESS else chain.VECTORS
     asked = chain.Student(
-        name, data, size.recipe, rows.seed, partial(_teacher, size, vector), (source,), partial(_vector, vector),
+        name, data, size.recipe, rows.seed, partial(_teacher, size, vector), (source, chain.WATCHED), partial(_vector, vector),
         {"max_rows": rows.n},
     )  # fmt: skip
     traits = size.traits if vector in MEANINGLESS else (vector,)
@@ -116,7 +117,7 @@ def _sampled(size: Size, common: dict, seed: int) -> list[Node]:
     """The one cell of sampled text: rows that the steered teacher wrote, and those of the unmodified model."""
     first, found = size.traits[0], []
     rows = chain.Rows(size.sampled_rows, size.sampled_numbers, seed)
-    recipe = replace(size.recipe, targets="sampled", epochs=1)
+    recipe = replace(size.recipe, targets="sampled", epochs=1, batch_size=max(8, size.recipe.batch_size))
     for role in ("treated", "control"):
         told, needs = (partial(_teacher, size, first), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
         found.append(chain.number_rows(common, f"{role} rows.{seed}", rows, told, needs))
