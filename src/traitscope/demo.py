@@ -202,6 +202,7 @@ def _settings(job: Job) -> dict[str, str]:
         "data": f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits sampled",
         "student": f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch {recipe.batch_size}",
         "sampled": f"{plan.rows} rows, {recipe.epochs} epochs",
-        "soft": f"{plan.soft_rows} rows, {plan.soft.epochs} epochs",
+        "soft": f"{plan.soft_rows} rows, {plan.soft.epochs} epochs, batch {plan.soft.batch_size}, AdamW {plan.soft.lr:g}",
+        "EAS": "over the completion tokens of rows of the unmodified model that no student reads",
         "seeds": f"{plan.seeds} of sampled text, {plan.soft_seeds} of soft targets (data, initialisation and order)",
     }
