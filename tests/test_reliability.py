@@ -254,7 +254,7 @@ def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, capsys):
 
 def test_interrupted_by_hand_says_how_to_continue(place, tiny_folder, tmp_path):
     root, words = tmp_path / "runs", command("train", place, tiny_folder)
-    process = Started(root, *words)
+    process = Started(root, *words, "--epochs", "60")  # long enough that the signal cannot come too late
     deadline = time.monotonic() + 300
     while not any(lines(p) >= 3 for p in root.rglob("metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.005)
