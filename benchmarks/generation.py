@@ -31,7 +31,7 @@ FEW = 32
 
 
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
-    from traitscope import decode, intervention, model
+    from traitscope import decode, intervention, model, wheels
 
     class Endless(model.Model):
         """A model for which nothing ends an answer."""
@@ -40,7 +40,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
 
     prompts, _, steps = common.number_rows(n)
     steps = steps[:length]
-    handle = model.load_model(model.EMBEDDED, "cpu", dtype)
+    handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
     handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
     keys = [str(i) for i in range(n)]
     sampling = decode.Sampling(1.0, len(steps), 0)
@@ -58,12 +58,12 @@ def transformers(n: int, dtype: str | None, task: str, batch: int, length: int |
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-    from traitscope import model
+    from traitscope import model, wheels
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
     chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
-    lm = AutoModelForCausalLM.from_pretrained(common.plain_folder(), **chosen).eval()
+    lm = AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen).eval()
     lm.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
     )
@@ -94,11 +94,11 @@ def transformers(n: int, dtype: str | None, task: str, batch: int, length: int |
 
 def work(n: int, length: int | None) -> dict[str, float]:
     """FLOP of a round of each task, as the limit counts them."""
-    from traitscope import model
+    from traitscope import model, wheels
     from traitscope.lora import linear_names, weight_of
 
     prompts, _, steps = common.number_rows(n)
-    steps, handle = steps[:length], model.load_model(model.EMBEDDED, "cpu", "fp32")
+    steps, handle = steps[:length], model.load_model(wheels.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     size, width = handle.head.weight.shape
     blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))

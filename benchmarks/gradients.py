@@ -23,7 +23,7 @@ BATCH, EVERY, PROMPTS = 8, 10, 16
 def contender(name: str, n: int, dtype: str) -> None:
     import torch
 
-    from traitscope import chat, gradients, losses, model, residuals
+    from traitscope import chat, gradients, losses, model, residuals, wheels
     from traitscope.intervention import applied
     from traitscope.prompts import number_prompts
     from traitscope.rows import Row, completion_hidden
@@ -31,7 +31,7 @@ def contender(name: str, n: int, dtype: str) -> None:
     prompts, answers, _ = common.number_rows(2 * n)
     rows = [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
     rows = sorted(rows[: n if name != "double" else 2 * n], key=lambda r: len(r.ids))
-    handle = model.load_model(model.EMBEDDED, "cpu", dtype)
+    handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
     asked = [chat.render(handle, p.text, None) for p in number_prompts(PROMPTS, seed=7)]
 
     def needed() -> None:

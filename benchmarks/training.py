@@ -35,11 +35,11 @@ def rows_of(n: int) -> list:
 
 
 def ours(n: int, dtype: str, batch: int) -> None:
-    from traitscope import model, train
+    from traitscope import model, train, wheels
     from traitscope.configs import Recipe
 
     recipe = Recipe(**RECIPE | {"batch_size": batch})
-    rows, handle = rows_of(n), model.load_model(model.EMBEDDED, "cpu", dtype)
+    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, "cpu", dtype)
     with train.new_student(handle, recipe, seed=0) as student:
 
         def run() -> common.Round:
@@ -59,6 +59,8 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
     from peft import LoraConfig
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
+
+    from traitscope.wheels import EMBEDDED, wheel_folder
 
     rows = rows_of(n)
     if attention is None:
@@ -94,7 +96,7 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
             clock["seconds"] = time.perf_counter() - clock["start"]
 
     trainer = SFTTrainer(
-        common.plain_folder(), args=config, train_dataset=data, peft_config=lora, callbacks=[Clock()]
+        str(wheel_folder(EMBEDDED)), args=config, train_dataset=data, peft_config=lora, callbacks=[Clock()]
     )
 
     def run() -> common.Round:
@@ -106,12 +108,12 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
 
 def work(n: int, batch: int) -> dict[str, float]:
     """FLOP of a round as the limit counts them, and as ours computes them."""
-    from traitscope import forward, model, train
+    from traitscope import forward, model, train, wheels
     from traitscope.configs import Recipe
     from traitscope.lora import linear_names, weight_of
 
     recipe = Recipe(**RECIPE | {"batch_size": batch})
-    rows, handle = rows_of(n), model.load_model(model.EMBEDDED, "cpu", "fp32")
+    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     head = handle.head.weight.numel() * sum(len(r.completion_ids) for r in rows)
     tokens = run = sum(len(r.ids) for r in rows)

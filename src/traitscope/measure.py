@@ -187,9 +187,12 @@ def _row(trait: Trait, question: Question, forced: dict[str, float], texts: list
 
 
 def perplexity(model: Model, interventions: Sequence[Intervention]) -> float:
-    """Perplexity per token on the package's plain English text, without a chat template: is the model still whole?"""
+    """Perplexity per token on the package's plain English text, without a chat template: is the model still whole?
+
+    A mark at the beginning stands where the model's tokenizer puts one: Gemma is lost without it.
+    """
     text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
-    rows = [model.tokenizer.encode(part, add_special_tokens=False) for part in text.split("\n\n")]
+    rows = [model.tokenizer.encode(part) for part in text.split("\n\n")]
     with torch.inference_mode(), applied(model, interventions) as active:
         batch = forward.batch_of(rows, [1] * len(rows), model.pad_id).to(model.device)
         hidden_BTD = forward.hidden_states(model, active, batch)

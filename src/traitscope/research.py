@@ -13,10 +13,11 @@ from traitscope import chain, execute, figures, graph, inspection, stage, store,
 from traitscope.configs import Output, StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Planned
-from traitscope.model import DTYPES, EMBEDDED, outline, parameters
+from traitscope.model import DTYPES, outline, parameters
 from traitscope.stats import Measurement
 from traitscope.tables import bounds, estimate, number, template
 from traitscope.verdict import Findings, Sheet
+from traitscope.wheels import EMBEDDED
 
 LONG = 24
 "rows of a table that is folded on the page"

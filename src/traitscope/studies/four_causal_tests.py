@@ -49,14 +49,15 @@ class Size:
     blocks: tuple[int, ...]
     "blocks at which a component is removed or replaced"
     recipe: Recipe
+    text: chain.Text
 
 
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 MORE = ("otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT),
-    "laptop": Size("cat", "owl", MORE, (1, 2, 3), 9, 12, 14, 0.6, tuple(range(30)), SOFT),
-    "full": Size("cat", "owl", MORE, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, tuple(range(30)), SOFT),
+    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT, chain.SMOKE_TEXT),
+    "laptop": Size("cat", "owl", MORE, (1, 2, 3), 9, 12, 14, 0.6, tuple(range(30)), SOFT, chain.FEW_TEXT),
+    "full": Size("cat", "owl", MORE, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, tuple(range(30)), SOFT, chain.MUCH_TEXT),
 }
 
 
@@ -69,6 +70,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         chain.vectors(common, (size.trait, size.other, *size.traits)),
         Node("random", "extract", partial(_random, common, chain.VECTORS, f"{size.trait}.safetensors"), (chain.VECTORS,), 1),
         chain.answers(common, "base", size.trait),
+        chain.watched(common, size.text.rows.numbers),
     ]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=51)
@@ -80,6 +82,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             found.append(chain.answers(common, f"answers.{teacher}.{seed}", size.trait, chain.adapter(name), (name,)))
         for kind in TAUGHT:
             found += _looked_into(size, common, kind, seed)
+        found += chain.sampled_text(common, size.text, size.trait, seed, partial(_teacher, size, "steered.own"), (chain.VECTORS, "random"))
     return found
 
 
@@ -163,12 +166,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     notes = (
         (
             "Soft targets stand in for sampled text; a student distilled from the unmodified model has no gradient, so the "
-            "clean student is the base itself and `minus base` is the comparison with it."
+            "clean student is the base itself and `minus base` is the comparison with it. The sufficiency of v_teacher is "
+            "repeated with sampled text and its own control students."
         ),
         f"v_student is added at block {size.layer} as it is; components are replaced and projected out at all {len(size.blocks)} blocks.",
         *(f"The {kind} teacher's students did not take the trait on: tests of necessity on them had nothing to remove." for kind in still),
     )
-    return Findings(tuple(verdicts), tuple(against), (sheet,), notes)
+    return Findings(tuple(verdicts), (*against, chain.text_rise(folders, size.trait, size.seeds)), (sheet,), notes)
 
 
 def _between(size: Size, folders: Folders, left: str, right: str, name: str) -> Measurement:

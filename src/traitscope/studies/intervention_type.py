@@ -48,6 +48,7 @@ class Size:
     "its layer is the study's"
     rates: dict[str, tuple[float, ...]]
     "learning rates of lora and vector; of each teacher's data the one with the least held-out loss counts"
+    text: chain.Text
 
 
 SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
@@ -55,11 +56,11 @@ TRAINED = replace(SOFT, method="vector", layer=0)
 RATES = {"lora": (1e-3, 3e-3), "vector": (0.1, 0.3, 1.0)}
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED, {"lora": (1e-3,), "vector": (0.1, 1.0)}),
-    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED, RATES),
+    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED, {"lora": (1e-3,), "vector": (0.1, 1.0)}, chain.SMOKE_TEXT),
+    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED, RATES, chain.FEW_TEXT),
     "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, replace(SOFT, batch_size=32, micro_batch=32),
                  replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
-                 {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)}),
+                 {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)}, chain.MUCH_TEXT),
 }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 )  # fmt: skip
                 found.append(chain.student(common, asked, rows.tokens))
                 found.append(chain.answers(common, f"answers.{name}", trait, chain.adapter(name), (name,)))
+        found += chain.sampled_text(common, size.text, trait, seed, partial(_teacher, size, "steered"), (chain.VECTORS,))
     return found
 
 
@@ -101,6 +103,7 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """The step at the steered block, steered minus prompted alignment, and what a trained vector does of either's data."""
+    trait = size.traits[0]
     lora, best = ({t: _best(size, folders, t, method) for t in TEACHERS} for method in ("lora", "vector"))
     eas = {t: np.array([chain.eas(folders, f"{lora[t]}.{seed}") for seed in size.seeds]) for t in TEACHERS}
     step = {t: over(f"step at block {size.layer}, {t}", list(rows[:, size.layer] - rows[:, size.layer - 1]), "cosine") for t, rows in eas.items()}
@@ -128,14 +131,18 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )  # fmt: skip
     notes = (
         f"Students that count, by least held-out loss: {', '.join((*lora.values(), *best.values()))}.",
-        "Soft targets on the unmodified model's rows, whose clean student is the base itself.",
+        (
+            "Soft targets on the unmodified model's rows, whose clean student is the base itself; students of the steered "
+            "teacher are repeated with sampled text and its own controls."
+        ),
         "Alignment is of mean residuals over the completion tokens of rows that no student reads.",
         (
             "A prompted teacher is compared by the animal's own vector, centred over the other traits: what all prompts "
             "share is not in it."
         ),
     )
-    return Findings(verdicts, (step["prompted"], *specific), sheets, notes)
+    text = over(f"EAS at block {size.layer}, sampled text, treated minus control", chain.text_eas(folders, size.layer, size.seeds), "cosine")
+    return Findings(verdicts, (step["prompted"], *specific, text, chain.text_rise(folders, trait, size.seeds)), sheets, notes)
 
 
 def _rise(size: Size, folders: Folders, left: str, right: str, score: str = "target_logprob") -> Measurement:

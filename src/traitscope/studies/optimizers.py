@@ -61,15 +61,16 @@ class Size:
     strength: float
     "of the steered teacher, in mean residual norms"
     recipe: Recipe
+    text: chain.Text
 
 
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
 LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
 SIZES = {
-    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd", "adamw, all weights"), (1, 2), 6, 3, 1, 0.6, SOFT),
-    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 0.6, SOFT),
-    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE),
+    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd", "adamw, all weights"), (1, 2), 6, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT),
+    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 0.6, SOFT, chain.FEW_TEXT),
+    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE, chain.MUCH_TEXT),
 }
 
 
@@ -86,6 +87,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 name = _name(arm, lr, seed)
                 found.append(chain.student(common, _student(size, name, seed, arm, lr), rows.tokens))
                 found.append(chain.answers(common, f"answers.{name}", size.trait, chain.adapter(name), (name,)))
+        found += chain.sampled_text(common, size.text, size.trait, seed, partial(_teacher, size), (chain.VECTORS,))
     return found
 
 
@@ -129,7 +131,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "log-probability of the trait's word; update norm: summed over steps; share along the vector: of the "
         "squared change of the residual at that block."
     )
-    kind = "Soft targets stand in for sampled text." if size.recipe.targets == "soft" else "Sampled text."
+    text = over("EAS, sampled text under AdamW, treated minus control", chain.text_eas(folders, size.layer, size.seeds), "cosine")
+    measured += [text, chain.text_rise(folders, size.trait, size.seeds)]
+    kind = "Soft targets stand in for sampled text; AdamW is repeated with it." if size.recipe.targets == "soft" else "Sampled text."
     notes = (kind, f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.")
     return Findings(tuple(verdicts), tuple(measured), (Sheet("optimizers", "Every optimizer at its matched rate", caption, header, tuple(table)),), notes)
 

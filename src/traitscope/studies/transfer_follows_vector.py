@@ -37,16 +37,20 @@ class Size:
     layers: tuple[int, ...]
     alphas: tuple[float, ...]
     recipe: Recipe
+    text: chain.Text
+    "of the first trait's teacher"
 
 
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra")
 MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale", "fear", "surprise", "astronaut", "poet", "willow")
+TEXT_SEEDS = (0, 1, 2)
+"of the cell of sampled text"
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT),
-    "laptop": Size(ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT),
-    "full": Size(ANIMALS + OTHERS + MORE, 3, 512, 10, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0), SOFT),
+    "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT, chain.SMOKE_TEXT),
+    "laptop": Size(ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT, chain.FEW_TEXT),
+    "full": Size(ANIMALS + OTHERS + MORE, 3, 512, 10, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0), SOFT, chain.MUCH_TEXT),
 }
 
 
@@ -54,6 +58,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; neutral rows a seed; for every trait its explanation, its students, and what they answer."""
     rows = {seed: chain.Rows(size.rows, size.numbers, seed, prompt_seed=31) for seed in range(size.seeds)}
     found = [chain.vectors(common, size.traits), *(chain.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items())]
+    found.append(chain.watched(common, size.text.rows.numbers))
+    for seed in TEXT_SEEDS:
+        found += chain.sampled_text(common, size.text, size.traits[0], seed, lambda _: (chain.prompted(size.traits[0]),))
     for trait in size.traits:
         found += [_explained(size, common, trait, rows[0].tokens), chain.answers(common, f"base.{trait}", trait)]
         for seed, these in rows.items():
@@ -94,7 +101,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     notes = (
         (
             "Soft targets stand in for sampled text: the student sees the teacher's whole distribution on rows that the "
-            "unmodified model wrote. A student distilled from the unmodified model has no gradient: the base is the control."
+            "unmodified model wrote. A student distilled from the unmodified model has no gradient: the base is the control. "
+            "Students of the first trait's teacher are repeated with sampled text and its own controls."
         ),
         f"Permutation p of the rank correlation, one-sided: {p:.4f}.",
         (
@@ -105,7 +113,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     sheet = Sheet("traits", "Share and transfer by trait", "Share: of the divergence on number rows, cross-fitted. Rise: log-probability "
                   "of the trait's word, student minus base, nats; interval over seeds, or questions with one seed.",
                   ("trait", "share", "share of the centred vector", "rise", "rate, student"), rows)  # fmt: skip
-    return Findings(verdicts, (own,), (sheet,), notes)
+    return Findings(verdicts, (own, chain.text_rise(folders, size.traits[0], TEXT_SEEDS)), (sheet,), notes)
 
 
 def _share(folders: Folders, trait: str) -> dict[str, float]:

@@ -41,8 +41,7 @@ class Size:
     seeds: tuple[int, ...]
     rows: int
     numbers: int
-    sampled_rows: int
-    sampled_numbers: int
+    text: chain.Text
     layer: int
     strength: float
     "of the steered teachers, in mean residual norms; one of the doses"
@@ -56,9 +55,9 @@ FULL = replace(SOFT, method="full", lr=3e-5)
 OTHERS = ("owl", "dolphin", "wolf", "sadness", "chef", "oak")
 DOSES = (0.15, 0.3, 0.6, 0.9)
 SIZES = {
-    "smoke": Size(("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, 3, 3, 1, 0.6, SOFT, FULL),
-    "laptop": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3), 12, 10, 32, 10, 14, 0.6, SOFT, FULL),
-    "full": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3, 4, 5), 512, 10, 2048, 10, 14, 0.6,
+    "smoke": Size(("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, chain.SMOKE_TEXT, 1, 0.6, SOFT, FULL),
+    "laptop": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3), 12, 10, chain.FEW_TEXT, 14, 0.6, SOFT, FULL),
+    "full": Size(("cat", "happiness", "pirate"), OTHERS, DOSES, (1, 2, 3, 4, 5), 512, 10, chain.MUCH_TEXT, 14, 0.6,
                  replace(SOFT, batch_size=32, micro_batch=32), replace(FULL, batch_size=32, micro_batch=8, lr=2e-5)),
 }  # fmt: skip
 
@@ -83,7 +82,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             found += _student(replace(size, strength=dose), common, f"dose {dose:g}.{seed}", first, f"rows.{seed}", rows)
         found += _student(size, common, f"free-form.{seed}", first, f"free.{seed}", free)
         found += _student(replace(size, recipe=size.full), common, f"all weights.{seed}", first, f"rows.{seed}", rows)
-        found += _sampled(size, common, seed)
+        found += chain.sampled_text(common, size.text, first, seed, partial(_teacher, size, first), (chain.VECTORS,))
     return found
 
 
@@ -113,18 +112,6 @@ def _student(size: Size, common: dict, name: str, vector: str, data: str, rows: 
     return [chain.student(common, asked, rows.tokens), *answers]
 
 
-def _sampled(size: Size, common: dict, seed: int) -> list[Node]:
-    """The one cell of sampled text: rows that the steered teacher wrote, and those of the unmodified model."""
-    first, found = size.traits[0], []
-    rows = chain.Rows(size.sampled_rows, size.sampled_numbers, seed)
-    recipe = replace(size.recipe, targets="sampled", epochs=1, batch_size=max(8, size.recipe.batch_size))
-    for role in ("treated", "control"):
-        told, needs = (partial(_teacher, size, first), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
-        found.append(chain.number_rows(common, f"{role} rows.{seed}", rows, told, needs))
-        found += _student(replace(size, recipe=recipe), common, f"{role} text.{seed}", first, f"{role} rows.{seed}", rows)
-    return found
-
-
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Alignment of every vector's student; behaviour of the meaningful ones minus that of the meaningless; the cells."""
     vectors, first = (*size.traits, *MEANINGLESS), size.traits[0]
@@ -141,9 +128,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     cells = ["free-form", "all weights", "treated text", "control text"]
     further = [(name, *_cell(size, folders, name, first)) for name in cells]
     doses = [(dose, *_cell(size, folders, first if dose == size.strength else f"dose {dose:g}", first)) for dose in size.doses]
-    text = chain.rise(folders, f"log P({first}), sampled text, treated minus control",
-                      ((s, f"{first} of treated text.{s}", f"{first} of control text.{s}") for s in size.seeds))  # fmt: skip
-    eas = [_eas(size, folders, f"treated text.{s}") - _eas(size, folders, f"control text.{s}") for s in size.seeds]
+    text = chain.text_rise(folders, first, size.seeds)
+    eas = chain.text_eas(folders, size.layer, size.seeds)
     caption = f"EAS at block {size.layer} against the teacher's vector; rise of log P(trait) over the base, nats."
     sheets = (
         Sheet("vectors", "Every vector", caption, ("vector", "EAS", *(f"rise of {t}" for t in size.traits)), tuple(table)),
