@@ -52,7 +52,7 @@ class Size:
     text: chain.Text
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 MORE = ("otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
     "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT, chain.SMOKE_TEXT),

@@ -69,7 +69,7 @@ SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1,
 LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
 SIZES = {
     "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd", "adamw, all weights"), (1, 2), 6, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 12, 14, 0.6, SOFT, chain.FEW_TEXT),
+    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT),
     "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE, chain.MUCH_TEXT),
 }
 

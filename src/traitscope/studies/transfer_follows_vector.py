@@ -41,7 +41,7 @@ class Size:
     "of the first trait's teacher"
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra")
 MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale", "fear", "surprise", "astronaut", "poet", "willow")
