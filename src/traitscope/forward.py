@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from traitscope import full, hooks, lora
+from traitscope.errors import ConfigError
 from traitscope.intervention import Active
 from traitscope.model import Model, backbone
 
@@ -31,24 +32,31 @@ class Batch:
     "bool, true at tokens, false at padding"
     roles_BT: Tensor
     "see hooks.py"
+    on_BT: Tensor | None = None
+    "bool, where an adapter for some tokens acts (lora.Switch); not needed for completions"
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device))
+        on_BT = None if self.on_BT is None else self.on_BT.to(device)
+        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device), on_BT)
 
 
 def batch_of(
-    rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int, left: bool = False, width: int | None = None
+    rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int, left: bool = False, width: int | None = None,
+    on: Sequence[Sequence[bool]] | None = None,
 ) -> Batch:
-    """Pad rows to one width, on the right unless `left`."""
+    """Pad rows to one width, on the right unless `left`; `on` tells by token where an adapter acts."""
     lengths = [len(row) for row in rows]
     width = width or max(lengths)
     before = [width - n if left else 0 for n in lengths]
     ids = torch.full((len(rows), width), pad_id)
     for i, row in enumerate(rows):
         ids[i, before[i] : before[i] + lengths[i]] = torch.tensor(row)
+    acts = None if on is None else torch.zeros(ids.shape, dtype=torch.bool)
+    for i, row in enumerate(on or ()):
+        acts[i, before[i] : before[i] + lengths[i]] = torch.tensor(row)
     totals = [p + n if not left else n for p, n in zip(before, lengths, strict=True)]
     roles = hooks.token_roles(prompt_lengths, totals, before, width)
-    return Batch(ids, roles != hooks.PAD, roles)
+    return Batch(ids, roles != hooks.PAD, roles, acts)
 
 
 class _Layer(DynamicLayer):
@@ -158,6 +166,8 @@ def hidden_states(model: Model, active: Active, batch: Batch, state: State | Non
 
 def _pass(model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT: Tensor, cache: Cache | None) -> Tensor:
     active.roles.current_BT = batch.roles_BT
+    if active.switch is not None:
+        active.switch.current_BT = _acting(active.switch, batch)
     try:
         out = backbone(model.lm)(
             input_ids=batch.ids_BT,
@@ -169,6 +179,15 @@ def _pass(model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT
     finally:
         active.roles.current_BT = None
     return out.last_hidden_state
+
+
+def _acting(switch: lora.Switch, batch: Batch) -> Tensor:
+    """Where the adapters act in a batch: as it says, or on completions in the state of tokens that are not chosen."""
+    if batch.on_BT is not None:
+        return batch.on_BT
+    if torch.isin(batch.roles_BT, torch.tensor(hooks.ROLES_OF["prompt"], device=batch.roles_BT.device)).any():
+        raise ConfigError("an adapter for some tokens met a prompt without knowing which; use forward.prefill or forward.rows_hidden")
+    return torch.full_like(batch.mask_BT, switch.outside)
 
 
 def _base_pass(
@@ -192,15 +211,17 @@ def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extr
     window could reach its end: the padding between it and the rest of a row would count as distance.
     """
     fits = model.window is None or max(map(len, prompts)) + extra <= model.window
-    shared = shared_length(prompts) if fits else 0
+    on = active.switch.at(prompts) if active.switch else None
+    shared = shared_length(prompts, on) if fits else 0
     first = new_state(model, active, shared)
     if shared:
-        hidden_states(model, active, _prompt_batch(prompts[0][:shared]).to(model.device), first)
+        hidden_states(model, active, _prompt_batch(prompts[0][:shared], on and on[0][:shared]).to(model.device), first)
     length, last = max(map(len, prompts)), []
     state = new_state(model, active, length + extra)
     for part in _passes([len(p) - shared for p in prompts], model.device):
         picked = prompts[part]
-        rest = batch_of([p[shared:] for p in picked], [len(p) - shared for p in picked], model.pad_id, left=True)
+        acts = on and [row[shared:] for row in on[part]]
+        rest = batch_of([p[shared:] for p in picked], [len(p) - shared for p in picked], model.pad_id, left=True, on=acts)
         small = new_state(model, active, shared + rest.ids_BT.shape[1])
         if shared:
             small.put(first, 0, 1, shared)
@@ -219,16 +240,18 @@ def _passes(lengths: Sequence[int], device: torch.device) -> Iterator[slice]:
             start = end
 
 
-def _prompt_batch(ids: Sequence[int]) -> Batch:
+def _prompt_batch(ids: Sequence[int], on: Sequence[bool] | None) -> Batch:
     """One row of prompt tokens of which none is the last."""
-    ids_BT = torch.tensor([list(ids)])
-    return Batch(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), torch.full_like(ids_BT, hooks.PROMPT))
+    ids_BT, on_BT = torch.tensor([list(ids)]), None if on is None else torch.tensor([list(on)])
+    return Batch(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), torch.full_like(ids_BT, hooks.PROMPT), on_BT)
 
 
-def shared_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with, leaving each at least one; 0 for a single prompt."""
+def shared_length(prompts: Sequence[Sequence[int]], on: Sequence[Sequence[bool]] | None = None) -> int:
+    """Tokens that all prompts begin with, in the same state of an adapter, leaving each at least one; 0 for a single prompt."""
     if len(prompts) < 2:
         return 0
+    if on is not None:
+        prompts = [list(zip(*pair, strict=True)) for pair in zip(prompts, on, strict=True)]
     first, last = min(prompts), max(prompts)  # in dictionary order: what these two share, all share
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return min(same, min(len(p) for p in prompts) - 1)
@@ -242,13 +265,15 @@ def rows_hidden(
     The shared tokens run once for the whole batch, with gradients: the same function, a fifth less work on chat rows.
     Not so with `share` false, where each row is to keep its own gradient at them.
     """
-    prompts = [row[:n] for row, n in zip(rows, prompt_lengths, strict=True)]
-    shared = shared_length(prompts) if share and not active.replaced else 0
-    batch = batch_of([r[shared:] for r in rows], [n - shared for n in prompt_lengths], model.pad_id).to(model.device)
+    on = active.switch.at(rows) if active.switch else None
+    prompts, states = ([row[:n] for row, n in zip(part, prompt_lengths, strict=True)] if part else None for part in (rows, on))
+    shared = shared_length(prompts, states) if share and not active.replaced else 0
+    rest = [n - shared for n in prompt_lengths]
+    batch = batch_of([r[shared:] for r in rows], rest, model.pad_id, on=on and [r[shared:] for r in on]).to(model.device)
     if not shared:
         return hidden_states(model, active, batch), batch
     state = State(torch.zeros(0), Cache(layers=[_Prefix() for _ in range(model.n_layers)]), None)
-    hidden_states(model, active, _prompt_batch(rows[0][:shared]).to(model.device), state)
+    hidden_states(model, active, _prompt_batch(rows[0][:shared], on and on[0][:shared]).to(model.device), state)
     state.mask_BS = state.mask_BS.expand(len(rows), -1)
     return hidden_states(model, active, batch, state), batch
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import full, hooks, lora
+from traitscope import full, hooks, locate, lora
 from traitscope.errors import ConfigError, VectorError
 from traitscope.model import Model, noised_weights
 from traitscope.noise import Noise
@@ -93,9 +93,36 @@ class ReplaceBase:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained student of the same base: a peft LoRA folder, or the folder of a fully fine-tuned one or of a trained vector."""
+    """A trained student of the same base: a peft LoRA folder, or the folder of a fully fine-tuned one or of a trained vector.
+
+    A LoRA student can act in part: at some tokens of the prompt, in some linear maps, by some singular directions.  Keys
+    and values of a token are then made under its own state, as by prefilling the prompt in pieces; completions are decoded
+    in the state of the tokens that are not chosen (Nief et al., arXiv 2606.00831, dynamic weight grafting).
+    """
 
     folder: str
+    where: str = "all"
+    "tokens: all, system, user, template, prompt, or text:SUBSTRING (locate.py)"
+    cells: str = "all"
+    "linear maps: all, or some of attention, mlp, first, second (halves of the blocks), joined by +"
+    outside: bool = False
+    "everywhere but at those tokens in those maps"
+    top: int | None = None
+    "singular directions of each map's change that are kept"
+    drop: int = 0
+    "of the largest, how many are left out"
+
+    def __post_init__(self) -> None:
+        locate.check(self.where)
+        self.share  # noqa: B018 (raises what is wrong)
+
+    @property
+    def share(self) -> lora.Share:
+        return lora.Share(self.cells, self.outside, self.top, self.drop)
+
+    @property
+    def whole(self) -> bool:
+        return (self.where, self.share) == ("all", lora.Share())
 
 
 @dataclass(frozen=True)
@@ -157,6 +184,8 @@ class Active:
     "their residuals [B, T, D] in the pass that runs now"
     base_weights: dict[str, Tensor] = field(default_factory=dict)
     "the base's own values of the parameters that a full student replaced"
+    switch: lora.Switch | None = None
+    "of an adapter that acts at some tokens only"
     editing: bool = True
     "false during the base's own pass"
 
@@ -168,18 +197,22 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
     Raises ConfigError for more than one Adapter and for a layer the model lacks, VectorError for what another model made.
     """
     active = Active()
-    adapters = [Path(item.folder) for item in interventions if isinstance(item, Adapter)]
+    adapters = [item for item in interventions if isinstance(item, Adapter)]
     if len(adapters) > 1:
-        raise ConfigError(f"{len(adapters)} adapters on one model ({', '.join(map(str, adapters))}); one student at a time")
+        raise ConfigError(f"{len(adapters)} adapters on one model ({', '.join(a.folder for a in adapters)}); one student at a time")
     noises = [item for item in interventions if isinstance(item, WeightNoise)]
     if len(noises) > 1:
         raise ConfigError(f"noise on the weights {len(noises)} times; expected once at most: name the model as NAME+noise:...")
     with ExitStack() as stack:
         for noise in noises:
             stack.enter_context(full.swapped(model, noised_weights(model.lm, noise)))
-        for folder in adapters:
+        for item in adapters:
+            folder = Path(item.folder)
             if (folder / "adapter_config.json").exists():
-                stack.enter_context(lora.mounted(model, folder))
+                active.switch = None if item.where == "all" else lora.Switch(locate.gate(model, item.where), item.outside)
+                stack.enter_context(lora.mounted(model, folder, item.share, active.switch))
+            elif not item.whole:
+                raise ConfigError(f"{folder} is no LoRA student, and only one can act in part; leave out where, cells, outside, top and drop")
             elif (folder / TRAINED).exists():
                 continue  # an edit, see _edits
             elif noises:

@@ -10,7 +10,7 @@ Shapes: N tokens, I in, O out, R rank.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.errors import ConfigError, VectorError
-from traitscope.model import Model
+from traitscope.model import MARKS, Model
 
 
 class _LowRank(torch.autograd.Function):
@@ -45,6 +45,29 @@ class _LowRank(torch.autograd.Function):
         return grad_x, None, None, back_NR.t() @ x_NI, (grad_NO.t() @ down_NR).mul_(ctx.s), None
 
 
+@dataclass
+class Switch:
+    """At which tokens the adapters that share it act; set before each forward pass, read by their layers."""
+
+    gate: Callable[[Sequence[int]], list[bool]]
+    "from a row's token ids to which of them are chosen (locate.py)"
+    outside: bool = False
+    "act at the others instead; tokens behind the rows given to `gate` are never chosen"
+    current_BT: Tensor | None = None
+    "bool, of the pass that is running"
+
+    def at(self, rows: Sequence[Sequence[int]]) -> list[list[bool]]:
+        """Whether the adapters act at each token of each row."""
+        return [[chosen != self.outside for chosen in self.gate(row)] for row in rows]
+
+    def mask(self, x_BTI: Tensor) -> Tensor:
+        """[B, T, 1] bool."""
+        found = None if self.current_BT is None else tuple(self.current_BT.shape)
+        if found != x_BTI.shape[:-1]:
+            raise ConfigError(f"an adapter for some tokens met {tuple(x_BTI.shape[:-1])} tokens and was told of {found}; run the model through traitscope.forward")
+        return self.current_BT.unsqueeze(-1)
+
+
 class LoraLinear(nn.Module):
     """A frozen linear map with a low-rank addition; `on` switches the addition off without removing it."""
 
@@ -55,6 +78,7 @@ class LoraLinear(nn.Module):
         out_features, in_features = weight_OI.shape
         self.scale = alpha / rank
         self.on = True
+        self.switch: Switch | None = None
         self.lora_A = nn.Parameter(torch.zeros(rank, in_features, device=weight_OI.device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=weight_OI.device))
         self.turn_in: Tensor | None = None
@@ -72,7 +96,8 @@ class LoraLinear(nn.Module):
         weight_OI = weight_of(self.linear)
         a, b = (factor.to(x.dtype) for factor in self.factors())
         flat = x.reshape(-1, x.shape[-1])
-        return _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
+        y = _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
+        return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
 
 
 def weight_of(linear: nn.Module) -> Tensor:
@@ -100,6 +125,40 @@ def linear_names(model: Model) -> list[str]:
 
     inside = {id(m) for block in model.blocks for m in block.modules()}
     return [n for n, m in model.lm.named_modules() if id(m) in inside and isinstance(m, (nn.Linear, Conv1D))]
+
+
+CELLS = ("attention", "mlp", "first", "second")
+"kinds of maps, and halves of the blocks"
+
+
+def cell_names(model: Model, cells: str) -> list[str]:
+    """The linear maps of a cell: all, or some of CELLS joined by +, such as attention+first.  Raises ConfigError."""
+    wanted = set(cells.split("+"))
+    if cells == "all":
+        return linear_names(model)
+    if wanted - set(CELLS):
+        raise ConfigError(f"cells={cells!r}: expected all, or some of {', '.join(CELLS)} joined by +")
+    kinds = [mark for kind in (wanted & MARKS.keys() or MARKS) for mark in MARKS[kind]]
+    halves = {"first": model.blocks[: model.n_layers // 2], "second": model.blocks[model.n_layers // 2 :]}
+    blocks = [block for half in (wanted & halves.keys() or halves) for block in halves[half]]
+    inside = {id(m) for block in blocks for m in block.modules()}
+    names = [n for n in linear_names(model) if id(model.lm.get_submodule(n)) in inside and any(mark in n for mark in kinds)]
+    if not names:
+        raise ConfigError(f"cells={cells!r}: {model.name} has no such linear maps; name others")
+    return names
+
+
+def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[Tensor, Tensor]:
+    """Factors of B A without its `drop` largest singular directions, of which the first `top` count (None: all).
+
+    The rank stays; what is left out is zero.  The ablation of Nief et al. (arXiv 2606.00831), notebook on the adapter's SVD.
+    """
+    q_OR, upper = torch.linalg.qr(b_OR)
+    p_IR, lower = torch.linalg.qr(a_RI.t())
+    u, s, vh = torch.linalg.svd(upper @ lower.t())
+    keep = torch.zeros_like(s)
+    keep[drop:top] = 1
+    return vh @ p_IR.t(), (q_OR @ u) * (s * keep)
 
 
 @contextmanager
@@ -195,12 +254,41 @@ def _check_fit(folder: Path, pairs: dict[str, tuple[Tensor, Tensor]], model: Mod
             raise VectorError(f"{folder}: adapter on {name} [{b.shape[0]}, {a.shape[1]}] does not fit {model.name}")
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of an adapter."""
+
+    cells: str = "all"
+    "linear maps, see cell_names"
+    outside: bool = False
+    "all but the chosen cells, or the chosen tokens in them"
+    top: int | None = None
+    "singular directions of each map's change that are kept"
+    drop: int = 0
+    "and of those, how many of the largest are not"
+
+    def __post_init__(self) -> None:
+        if self.drop < 0 or self.top is not None and self.top <= self.drop:
+            raise ConfigError(f"top={self.top} and drop={self.drop} leave no singular direction; expected 0 <= drop < top")
+
+
 @contextmanager
-def mounted(model: Model, folder: Path) -> Iterator[dict[str, LoraLinear]]:
-    """The model with the adapter of a peft folder, until the context ends."""
+def mounted(model: Model, folder: Path, share: Share = Share(), switch: Switch | None = None) -> Iterator[dict[str, LoraLinear]]:
+    """The model with the adapter of a peft folder, or a share of it, until the context ends.
+
+    With a switch the chosen cells act at its tokens only, and with `outside` all others everywhere.
+    """
     shape, pairs = read_adapter(folder, model)
-    with adapted(model, shape, sorted(pairs)) as layers:
-        for name, (a, b) in pairs.items():
+    cells = set(cell_names(model, share.cells))
+    act = {n: switch if n in cells else None for n in pairs if share.outside and switch or (n in cells) != share.outside}
+    if not act:
+        raise ConfigError(f"{folder} has no adapter in cells={share.cells!r}, outside={share.outside}; name other cells")
+    with adapted(model, shape, sorted(act)) as layers:
+        for name, own in act.items():
+            layers[name].switch = own
+            a, b = pairs[name]
+            if share.top is not None or share.drop:
+                a, b = directions(a, b, share.top, share.drop)
             layers[name].lora_A.data.copy_(a)
             layers[name].lora_B.data.copy_(b)
             layers[name].requires_grad_(False)

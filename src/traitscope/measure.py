@@ -194,8 +194,7 @@ def perplexity(model: Model, interventions: Sequence[Intervention]) -> float:
     text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
     rows = [model.tokenizer.encode(part) for part in text.split("\n\n")]
     with torch.inference_mode(), applied(model, interventions) as active:
-        batch = forward.batch_of(rows, [1] * len(rows), model.pad_id).to(model.device)
-        hidden_BTD = forward.hidden_states(model, active, batch)
+        hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
         inside = batch.mask_BT[:, 1:]
         log_p = torch.log_softmax(forward.logits_of(model, hidden_BTD[:, :-1][inside]), -1)
         return exp(-log_p.gather(1, batch.ids_BT[:, 1:][inside].unsqueeze(1)).mean().item())

@@ -24,6 +24,9 @@ from traitscope import noise
 from traitscope.errors import ConfigError, ModelError
 from traitscope.wheels import EMBEDDED, WHEELS, wheel_folder
 
+MARKS = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn")}
+"what the names of a block's modules hold"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -217,7 +220,6 @@ def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
 
 def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
     """The weight matrices in the noise's scope, by name, with the noise.  Raises ConfigError where the scope is not there."""
-    marks = {"attention": ("attn", "attention"), "mlp": ("mlp", "feed_forward", "ffn")}
     inside = {id(p) for p in _blocks(lm).parameters()}
     ends = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
     found: dict[str, torch.Tensor] = {}
@@ -226,7 +228,7 @@ def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
         if part == "embeddings":
             chosen = [(name, p) for name, p in named if id(p) in ends]
         else:
-            chosen = [(n, p) for n, p in named if id(p) in inside and any(mark in n for mark in marks[part])]
+            chosen = [(n, p) for n, p in named if id(p) in inside and any(mark in n for mark in MARKS[part])]
         if not chosen:
             raise ConfigError(f"noise on {part}: {type(lm).__name__} names no such weights; leave {part} out of the scope")
         found |= {name: noise.noised(p.data, added, name) for name, p in chosen}

@@ -16,11 +16,14 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from traitscope import full, intervention, noise, store
 from traitscope.configs import OnModel, Output
 from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
 from traitscope.intervention import Intervention
 from traitscope.model import Model, default_dtype, digest_of, load_model, resolve_device
+from traitscope.parsing import from_dict
 from traitscope.records import Record, read_records
 from traitscope.traits import load_trait, trait_path
 
@@ -164,7 +167,8 @@ def parse(text: str) -> Intervention:
     """An intervention from its short form or from a JSON object.
 
     prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] · ablate:VECTOR,layers=14+15 ·
-    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER · noise:0.1[,seed=0][,scope=attention+mlp].  A vector may be a run of `extract` with one vector.
+    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1] ·
+    noise:0.1[,seed=0][,scope=attention+mlp].  A vector may be a run of `extract` with one vector.
     """
     if text.lstrip().startswith("{"):
         return _from_object(text)
@@ -174,16 +178,19 @@ def parse(text: str) -> Intervention:
     value, *pairs = rest.split(",")
     if kind == "noise":
         return intervention.WeightNoise(**vars(noise.parse(rest)))
-    if kind == "adapter":
-        return intervention.Adapter(str(student_folder(Path(value))))
     if kind not in SHORT or any("=" not in pair for pair in pairs):
         forms = "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14, replace:FILE,layers=14, adapter:RUN, noise:0.1"
         raise ConfigError(f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object")
     fields: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+    if kind == "adapter":
+        typed = {key: found if key in ("where", "cells") else yaml.safe_load(found) for key, found in fields.items()}
+        return from_dict(intervention.Adapter, {"folder": str(student_folder(Path(value)))} | typed, f"intervention {text!r}")
     return _typed(text, SHORT[kind], str(vector_file(Path(value))), fields)
 
 
-SHORT = {"steer": intervention.Steer, "ablate": intervention.Ablate, "replace": intervention.ReplaceBase}
+SHORT = {
+    "steer": intervention.Steer, "ablate": intervention.Ablate, "replace": intervention.ReplaceBase, "adapter": intervention.Adapter,
+}  # fmt: skip
 
 
 def _from_object(text: str) -> Intervention:
