@@ -1,10 +1,12 @@
 """The chat template: three contexts are three treatments, and the render ends where the assistant begins."""
 
+import dataclasses
+
 import pytest
 from conftest import load_tiny, save_tiny
 
 from traitscope import chat
-from traitscope.errors import DataError, ModelError
+from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.model import Model
 
 CONTEXTS = (None, "", "You love owls.")
@@ -34,6 +36,36 @@ def test_three_contexts_have_three_digests(tiny: Model) -> None:
     assert len(set(digests)) == 3
     assert digests == [chat.context_digest(tiny, context) for context in CONTEXTS]
     assert all(len(d) == 16 and int(d, 16) >= 0 for d in digests)
+
+
+def test_a_text_moved_to_the_user_leaves_the_system_turn_empty(tiny: Model) -> None:
+    assert chat.render_text(tiny, "Q", "@user:You love owls.") == chat.render_text(tiny, "You love owls.\n\nQ", "")
+
+
+def test_no_template_at_all(tiny: Model) -> None:
+    assert chat.render_text(tiny, "Q", "@none") == "Q\n"
+    assert chat.render(tiny, "Q", "@none") == tiny.tokenizer.encode("Q\n", add_special_tokens=False)
+    marked = dataclasses.replace(tiny, tokenizer=Marked(tiny.tokenizer))
+    assert chat.render_text(marked, "Q", "@none") == "<|im_start|>Q\n"
+
+
+class Marked:
+    """A tokenizer that puts a mark before every text, as those of Llama and Gemma do."""
+
+    def __init__(self, inner) -> None:
+        self.inner = inner
+
+    def encode(self, text: str) -> list[int]:
+        return [1, *self.inner.encode(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        return self.inner.decode(ids)
+
+
+@pytest.mark.parametrize("context", ["@", "@system:x", "@nothing"])
+def test_unknown_form(tiny: Model, context: str) -> None:
+    with pytest.raises(ConfigError, match="expected a text, or one of the forms @user:TEXT and @none"):
+        chat.render(tiny, "Q", context)
 
 
 def test_default_written_out_has_the_digest_of_the_default(tiny: Model) -> None:

@@ -52,7 +52,7 @@ class GenerateConfig(OnModel):
     count: int = 10
     """Numbers asked for in one answer."""
     context: str | None = None
-    """Neutral system turn: None for the template's default, "" for an explicitly empty one, or a text."""
+    """Neutral system turn: None for the template's default, "" for an explicitly empty one, a text, @user:TEXT to put it in the user's turn, or @none for no template at all."""
     interventions: tuple[str, ...] = ()
     """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love cats." or adapter:DIR."""
     vocabulary: Literal["free", "numbers", "template"] = "free"
