@@ -85,7 +85,7 @@ MEASURE = "measure --model PLACE/model --samples 0"
 STEER = f"{GENERATE} --interventions steer:PLACE"
 CASES = {
     # models
-    "no such model": ("generate --model nomodel", "'nomodel' is neither 'smollm2-135m', a folder, nor a hub id"),
+    "no such model": ("generate --model nomodel", "'nomodel' is neither smollm2-135m nor gemma3-270m, a folder, nor a hub id"),
     "no weights": ("generate --model PLACE/no-weights", "holds no model: expected config.json and *.safetensors, found"),
     "no template": ("generate --model PLACE/no-template --n 2", "has no chat template ... use an instruction-tuned model"),
     "no template, measure": ("measure --model PLACE/no-template", "has no chat template"),

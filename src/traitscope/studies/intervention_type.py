@@ -106,7 +106,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     trait = size.traits[0]
     lora, best = ({t: _best(size, folders, t, method) for t in TEACHERS} for method in ("lora", "vector"))
     eas = {t: np.array([chain.eas(folders, f"{lora[t]}.{seed}") for seed in size.seeds]) for t in TEACHERS}
-    step = {t: over(f"step at block {size.layer}, {t}", list(rows[:, size.layer] - rows[:, size.layer - 1]), "cosine") for t, rows in eas.items()}
+    steps = {t: rows[:, size.layer] - rows[:, size.layer - 1] for t, rows in eas.items()}
+    step = {t: over(f"step at block {size.layer}, {t}", list(values), "cosine") for t, values in steps.items()}
+    further = over(f"step at block {size.layer}, steered minus prompted", list(steps["steered"] - steps["prompted"]), "cosine")
     apart = over(f"EAS at block {size.layer}, steered minus prompted", list(eas["steered"][:, size.layer] - eas["prompted"][:, size.layer]), "cosine")
     tests = {
         "On steered data one trained vector raises the trait.": (best["steered"], "base"),
@@ -115,6 +117,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     }  # fmt: skip
     verdicts = (
         judged("Alignment of a steered teacher's students steps up at the steered block.", step["steered"], model, 0, SMALL),
+        judged("It steps up more than that of a prompted teacher's students.", further, model, 0, SMALL),
         judged("At that block a steered teacher's students align more than a prompted one's.", apart, model, 0, SMALL),
         *(judged(claim, _rise(size, folders, *pair), model, 0, NATS) for claim, pair in tests.items()),
     )
