@@ -1,6 +1,6 @@
 """Writes docs/studies/NAME.md from a finished study: python docs/make_study.py runs/study-NAME/study-ADDRESS [minutes].
 
-What stands under "How to read it" was written by hand and is kept.
+With the name of a study that was not run yet: python docs/make_study.py NAME.  What stands under "How to read it" was written by hand and is kept.
 """
 
 import csv
@@ -26,14 +26,12 @@ def page(folder: Path, minutes: str) -> str:
     """The page, without what was written by hand."""
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
-    study, name = studies.load(found["study"]), found["study"]
+    name = found["study"]
     head = "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
     took = f"; {minutes} minutes on two AVX2 cores without bf16 units" if minutes else ""
     command = f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells how long it takes{took})"
     lines = [
-        f"# {study.TITLE}", "", f"**Claim.** {study.CLAIM}", "", f"**Source.** {study.SOURCE}.", "",
-        f"**Published.** {study.PUBLISHED}", "",
-        f"**Command.** {command}.", "", f"**On {found['model']}, {config['dtype']}:**", "",
+        *claim(name), f"**Command.** {command}.", "", f"**On {found['model']}, {config['dtype']}:**", "",
     ]  # fmt: skip
     for v in found["verdicts"]:
         lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
@@ -76,14 +74,32 @@ def short(cell: str) -> str:
         return cell
 
 
-def write(folder: Path, minutes: str) -> Path:
-    """Write the page of a finished study, and the list of all."""
-    target = PAGES / f"{json.loads((folder / 'findings.json').read_text(encoding='utf-8'))['study']}.md"
+def claim(name: str) -> list[str]:
+    """The head of a page: what is claimed, where, and what was published."""
+    study = studies.load(name)
+    return [
+        f"# {study.TITLE}", "", f"**Claim.** {study.CLAIM}", "", f"**Source.** {study.SOURCE}.", "",
+        f"**Published.** {study.PUBLISHED}", "",
+    ]  # fmt: skip
+
+
+def blank(name: str) -> str:
+    """The page of a study without a result."""
+    command = f"**Command.** `traitscope study run {name}`; `traitscope study plan {name}` tells how long it takes."
+    tried = "No result yet at this size: only the path was tried (`--size smoke`), whose numbers are not evidence."
+    return "\n".join([*claim(name), command, "", tried]) + "\n\n"
+
+
+def write(source: str, minutes: str) -> Path:
+    """Write the page of a finished study, or of one without a result, and the list of all."""
+    folder = Path(source)
+    name = source if source in studies.names() else json.loads((folder / "findings.json").read_text(encoding="utf-8"))["study"]
+    target = PAGES / f"{name}.md"
     hand = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
-    target.write_text(page(folder, minutes) + HAND + hand[0], encoding="utf-8")
+    target.write_text((blank(name) if name == source else page(folder, minutes)) + HAND + hand[0], encoding="utf-8")
     (PAGES / "README.md").write_text(index(), encoding="utf-8")
     return target
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""))
+    print(write(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""))
