@@ -6,6 +6,7 @@ Weights are in tokens through a forward pass, for the estimate of the time.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,22 @@ def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]], sco
         rows += [(left[key], right[key], seed, key) for key in left]
     left, right, seeds, questions = zip(*rows, strict=True)
     return paired_difference(name, left, right, seeds, questions, SCORES[score])
+
+
+COHERENT = "perplexity on plain text at most twice the base's, and at least half its probability of naming any candidate"
+"the test that a model must pass for its rate to count"
+
+
+def coherent(folders: Folders, node: str, base: str) -> bool:
+    """Whether the model measured at a node, with capability, passes COHERENT against the one at `base`."""
+    ratio = about(folders, node, "measurements.json")["perplexity"] / about(folders, base, "measurements.json")["perplexity"]
+    return ratio <= 2 and _on_topic(folders, node) >= 0.5 * _on_topic(folders, base)
+
+
+def _on_topic(folders: Folders, node: str) -> float:
+    """Mean probability, over the positive questions, that the answer begins with the trait's word or another candidate."""
+    rows = [row for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"]
+    return sum(exp(row["target_logprob"]) / row["candidate_share"] if row["candidate_share"] else 0.0 for row in rows) / len(rows)
 
 
 def eas(folders: Folders, node: str, name: str = "v_student") -> list[float]:
