@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from traitscope.errors import DataError
 from traitscope.stats import Measurement, measure
 
 Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
@@ -88,3 +89,20 @@ def over(name: str, values: Sequence[float], unit: str, of: str = "seeds") -> Me
     units = range(len(values)) if len(values) > 1 else None
     found = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
     return replace(found, interval=found.interval.replace("seeds", of))
+
+
+def two_samples(name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
+    """Mean of one group of independent units minus that of another, with Welch's 95 % interval (Welch 1947).
+
+    No interval with fewer than two units on a side or without any spread.  Raises DataError on an empty group.
+    """
+    if not (left and right):
+        raise DataError(f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each; run more")
+    from scipy.stats import ttest_ind
+
+    low = high = math.nan
+    if min(len(left), len(right)) > 1 and len({*left}) + len({*right}) > 2:
+        low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
+    n = len(left) + len(right)
+    kind = f"Welch over {len(left)} and {len(right)} {of}"
+    return Measurement(name, math.fsum(left) / len(left) - math.fsum(right) / len(right), float(low), float(high), n, n, 0, unit, interval=kind)
