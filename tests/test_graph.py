@@ -127,6 +127,38 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
 
 
+def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
+    """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside the usual ones."""
+    trait = write_yaml(tmp_path / "tea.yaml", CAT | {"name": "tea"})
+    words = ["study", "run", "vector_distillation", "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+    changes = ["--set", f"traits=[{trait},owl]", "seeds=[3,4]", "recipe.epochs=1", "strength=0.3"]
+    found = ok(tmp_path / "runs", *words, *changes).summary
+    assert any("tea" in v["claim"] for v in found["verdicts"]) and found["run"]
+    plan = ok(tmp_path / "runs", "study", "plan", *words[2:], *changes).summary
+    assert plan["missing"] == 0 and "owl.4" in plan["nodes"] and "owl.1" not in plan["nodes"]
+    assert ok(tmp_path / "runs", "study", "plan", *words[2:]).summary["missing"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("seeds", "'seeds' changes nothing; expected FIELD=VALUE"),
+        ("sedes=[1]", "no field 'sedes'; expected one of traits, others, doses, seeds"),
+        ("seeds=[one]", "seeds is 'one'; expected int"),
+        ("recipe.lr=much", "lr is 'much'; expected float"),
+        ("recipe.lr=-1", "training cannot run with --lr -1"),
+        ("layer.x=1", "layer has no field 'x'; set it as a whole"),
+        ("traits=[nonsense]", "no bundled trait 'nonsense'"),
+        ("doses=[1,", "doses='[1,' is no YAML"),
+        ("layer=9", "has layers 0 to 2"),
+    ],
+)
+def test_a_change_that_cannot_be_made(tmp_path: Path, tiny_folder: Path, change: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "run", "vector_distillation", "--size", "smoke", "--model", tiny_folder, "--workers", "1", "--set", change]
+    assert call(tmp_path / "runs", *words).code == 2
+    assert says in capsys.readouterr().err
+
+
 def test_unknown_study_and_no_study(tmp_path: Path) -> None:
     for words, says in ((["run", "nothing"], "no study 'nothing'"), (["plan"], "which study?")):
         ran = call(tmp_path, "study", *words)

@@ -57,8 +57,8 @@ def steered(vector: Path, layer: int, strength: float) -> str:
 
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
-    """The file of a trait's centred v_teacher."""
-    return folders[node] / f"{trait}.safetensors"
+    """The file of a trait's centred v_teacher; the trait may be a YAML file."""
+    return folders[node] / f"{load_trait(trait).name}.safetensors"
 
 
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:

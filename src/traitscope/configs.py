@@ -310,6 +310,8 @@ class StudyConfig(OnModel):
     """Which study; may be given without its flag."""
     size: Literal["smoke", "laptop", "full"] = "laptop"
     """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
+    set: tuple[str, ...] = ()
+    """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4 traits=[cat,mine.yaml]; plan prints all of it."""
     workers: int = 0
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 

@@ -1,6 +1,7 @@
 """A config from the plain values of a JSON or YAML file, checked against its dataclass."""
 
 import dataclasses
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -21,6 +22,37 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
     return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
 
 
+def changed(config: Any, changes: Sequence[str], where: str) -> Any:
+    """A dataclass with some fields replaced: FIELD=VALUE, the value in YAML, FIELD.INNER for a dataclass in it.
+
+    Raises ConfigError for a change without =, an unknown field, broken YAML, or a value of the wrong type.
+    """
+    for change in changes:
+        path, mark, text = change.partition("=")
+        if not mark:
+            raise ConfigError(f"{where}: {change!r} changes nothing; expected FIELD=VALUE")
+        config = _replaced(config, path.split("."), text, where)
+    return config
+
+
+def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
+    import yaml
+
+    hints = get_type_hints(type(config))
+    if path[0] not in hints:
+        raise ConfigError(f"{where}: no field {path[0]!r}; expected one of {', '.join(hints)}")
+    if len(path) > 1:
+        inner = vars(config)[path[0]]
+        if not dataclasses.is_dataclass(inner):
+            raise ConfigError(f"{where}: {path[0]} has no field {path[1]!r}; set it as a whole")
+        return dataclasses.replace(config, **{path[0]: _replaced(inner, path[1:], text, where)})
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {path[0]}={text!r} is no YAML ({str(error).splitlines()[0]}); quote it or correct it") from None
+    return dataclasses.replace(config, **{path[0]: _value(hints[path[0]], plain, f"{where}: {path[0]}")})
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type `hint` wants it."""
     options = get_args(hint) if get_origin(hint) not in (None, tuple, Literal) else (hint,)
@@ -30,7 +62,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(wanted):
         return from_dict(wanted, value, where)
     if get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(_value(get_args(wanted)[0], v, where) for v in value)
+        return tuple(_value(inner, v, where) for inner, v in _items(get_args(wanted), value, where))
+    if get_origin(wanted) is dict and isinstance(value, dict):
+        return {key: _value(get_args(wanted)[1], v, f"{where}.{key}") for key, v in value.items()}
     if wanted is Path and isinstance(value, str):
         return Path(value)
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
@@ -40,6 +74,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         expected = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
         raise ConfigError(f"{where} is {value!r}; expected {expected}")
     return value
+
+
+def _items(hints: tuple, values: Sequence, where: str) -> list[tuple]:
+    """The type of every item of a tuple, and the item."""
+    if hints[-1] is Ellipsis:
+        return [(hints[0], v) for v in values]
+    if len(hints) != len(values):
+        raise ConfigError(f"{where} is {list(values)}; expected {len(hints)} values")
+    return list(zip(hints, values, strict=True))
 
 
 def _number(value: int | str, where: str) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from traitscope import chain, execute, figures, graph, inspection, stage, store, studies
+from traitscope import chain, execute, figures, graph, inspection, parsing, stage, store, studies
 from traitscope.configs import Output, StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Planned
@@ -41,8 +41,12 @@ def run_study(config: StudyConfig, out: Output) -> dict:
 
 
 def _size(config: StudyConfig, study: ModuleType) -> Any:
-    """The size that was asked for; layers are moved to the same depth of a model with another number of blocks."""
-    size = study.SIZES[config.size]
+    """The size that was asked for; layers that were not set are moved to the same depth of a model with other blocks."""
+    size = _moved(config, study.SIZES[config.size])
+    return parsing.changed(size, config.set, f"size {config.size} of {config.name}")
+
+
+def _moved(config: StudyConfig, size: Any) -> Any:
     if config.size == "smoke" or config.model == EMBEDDED:
         return size
     return chain.at_depth(size, outline(config.model).n_layers)
@@ -63,6 +67,8 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
             left = f"{len(missing)} of {len(found)} stages are missing, the first is {missing[0].node.name}"
             raise ConfigError(f"{left}; run: traitscope study run {config.name} --size {config.size}")
         return _concluded(config, study, {p.node.name: p.path for p in found}, out)
+    for field, value in vars(_size(config, study)).items():
+        print(f"{field} = {value}")
     for p in missing:
         print(f"{p.state:<8} {p.node.verb:<10} {p.node.name:<34} {p.path or 'address follows from what it needs'}")
     rate = inspection.matmul_rate(DTYPES[config.dtype]) if missing else 1.0

@@ -17,6 +17,7 @@ from traitscope import chain
 from traitscope.configs import ExtractConfig, Recipe
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement
+from traitscope.traits import load_trait
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "Is the vector what carries the trait?"
@@ -68,7 +69,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors of teacher and students, random ones like them, students of eight teachers, everything measured."""
     found = [
         chain.vectors(common, (size.trait, size.other, *size.traits)),
-        Node("random", "extract", partial(_random, common, chain.VECTORS, f"{size.trait}.safetensors"), (chain.VECTORS,), 1),
+        Node("random", "extract", partial(_random, common, chain.VECTORS, f"{load_trait(size.trait).name}.safetensors"), (chain.VECTORS,), 1),
         chain.answers(common, "base", size.trait),
         chain.watched(common, size.text.rows.numbers),
     ]

@@ -12,6 +12,7 @@ from math import exp, nan
 from traitscope import chain
 from traitscope.configs import ExplainConfig, MeasureConfig
 from traitscope.graph import Folders, Node
+from traitscope.traits import load_trait
 from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Is a trait prompt one vector?"
@@ -90,7 +91,7 @@ def _steered(size: Size, common: dict, trait: str) -> list[Node]:
     for layer, alpha in itertools.product(size.layers, size.steer_alphas):
 
         def steered(folders: Folders, layer: int = layer, alpha: float = alpha) -> MeasureConfig:
-            vector = folders["vectors"] / "raw" / f"{trait}.safetensors"
+            vector = folders["vectors"] / "raw" / f"{load_trait(trait).name}.safetensors"
             edit = f"steer:{vector},layers={layer},alpha={alpha},position=prompt,scale=raw"
             return MeasureConfig(**plain, interventions=(edit,))
 
