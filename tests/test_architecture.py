@@ -12,7 +12,7 @@ from command import ENV
 import traitscope
 
 SOURCE = Path(traitscope.__file__).parent
-STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "likelihood", "report"}
+STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "likelihood", "judging", "report"}
 EDGES = {"callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "chain", "research"}
 FILES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
 FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").glob("*.py"))}

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope import configs, parsing
+from traitscope import configs, judge_config, parsing
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -37,6 +37,7 @@ VERBS = {
     "filter": Verb("keep the rows that carry nothing but numbers", configs.FilterConfig, "filtering:run_filter"),
     "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
     "measure": Verb("score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"),
+    "judge": Verb("how often answers show a behaviour, by several judges", judge_config.JudgeConfig, "judging:run_judge"),
     "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
     "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
     "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),

@@ -30,10 +30,13 @@ def describe(run: store.Run) -> dict:
 
 def _print_run(run: store.Run, summary: dict) -> None:
     print(run.path)
-    for item in summary.get("measurements", {}).get("measurements", []):
+    for item in (item for name in ("measurements", "summary") for item in summary.get(name, {}).get("measurements", [])):
         if None not in (item["low"], item["estimate"]):
             bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
-            print(f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']} (n={item['n']})")
+            unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
+            print(f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']} (n={item['n']}{unscored})")
+    if asked := summary.get("summary", {}).get("endpoint"):
+        print(f"  {asked['requests']} requests, {asked['from_cache']} from the cache, {asked['tokens_read'] + asked['tokens_written']} tokens, cost {asked['cost']:g}")
     if run.stage == "filter":
         print("  " + json.dumps(summary["summary"]))
     for name, row in summary.get("eas", {}).items():
