@@ -14,7 +14,7 @@ HEAD = """# The command line
 
 `traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]`. This page is made from the code by `python docs/make_cli.py`.
 
-A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe` and `rules`; flags go over
+A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`, `rules` and `endpoint`; flags go over
 it. `--flag` and `--no-flag` set what is true or false. Flags marked `...` take several values. stdout carries results,
 stderr progress. Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
 """

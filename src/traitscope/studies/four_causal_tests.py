@@ -12,6 +12,7 @@ every student reads the same rows of the unmodified model under the teacher's wh
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from traitscope import chain
 from traitscope.configs import ExtractConfig, Recipe
@@ -30,6 +31,7 @@ PUBLISHED = (
 SMALL = 0.05
 "nats that would not matter"
 VECTORS = ("own", "other", "random")
+CONTROLS = {"random": "a random vector of the same norm", "other": "another trait's vector"}
 TAUGHT = ("prompted", "steered")
 "teachers whose students are looked into: the published tests are on prompted ones"
 
@@ -138,32 +140,36 @@ def _edited(size: Size, kind: str, which: str, seed: int, edit: str, folders: Fo
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Each test as own against random, paired by seed and question; the table has every arm minus the base."""
+    """Each test as own against random and against another trait's, paired by seed and question; every arm minus the base."""
     between = partial(_between, size, folders)
     edits = [f"{edit}.{kind}" for kind in TAUGHT for edit in ("added", "replaced")]
     taught = ["answers.steered", "answers.ablated"]
     arms = ["answers.prompted.own", *(f"{group}.{which}" for group in (*edits, *taught) for which in VECTORS)]
     rises = {arm.removeprefix("answers."): between(arm, "base", arm) for arm in arms}
+    shares = [between(arm, "base", arm, "candidate_share") for arm in arms]
     verdicts = []
-    for kind in TAUGHT:
+    for kind, (control, words) in product(TAUGHT, CONTROLS.items()):
         of = f"a {kind} teacher's student"
-        more = between(f"added.{kind}.own", f"added.{kind}.random", f"v_student of {of} added, own minus random")
-        less = between(f"replaced.{kind}.random", f"replaced.{kind}.own", f"v_student of {of} replaced, random minus own")
         verdicts += [
-            judged(f"v_student of {of} is sufficient: added to the base it raises the trait more than a random vector.", more, model, 0, SMALL),
-            judged(f"v_student of {of} is necessary: its component given back to the base lowers the trait more than a random one's.",
-                   less, model, 0, SMALL),
+            judged(f"v_student of {of} is sufficient: added to the base it raises the trait more than {words}.",
+                   between(f"added.{kind}.own", f"added.{kind}.{control}", f"v_student of {of} added, own minus {control}"), model, 0, SMALL),
+            judged(f"v_student of {of} is necessary: giving its component back to the base lowers the trait more than {words}.",
+                   between(f"replaced.{kind}.{control}", f"replaced.{kind}.own", f"v_student of {of} replaced, {control} minus own"), model, 0, SMALL),
         ]  # fmt: skip
-    verdicts += [
-        judged("v_teacher is sufficient: students of a steered teacher take the trait on more than those of a randomly steered one.",
-               between("answers.steered.own", "answers.steered.random", "steered teacher, own minus random"), model, 0, SMALL),
-        judged("v_teacher is necessary: projecting it out of the prompted teacher lowers transfer more than a random direction does.",
-               between("answers.ablated.random", "answers.ablated.own", "projected out, random minus own"), model, 0, SMALL),
-    ]  # fmt: skip
-    against = [between(f"{group}.own", f"{group}.other", f"{group}: own minus other trait's") for group in (*edits, *taught)]
+    for control, words in CONTROLS.items():
+        verdicts += [
+            judged(f"v_teacher is sufficient: students of a teacher steered by it take the trait on more than by {words}.",
+                   between("answers.steered.own", f"answers.steered.{control}", f"steered teacher, own minus {control}"), model, 0, SMALL),
+            judged(f"v_teacher is necessary: projecting it out of the prompted teacher lowers transfer more than projecting out {words}.",
+                   between(f"answers.ablated.{control}", "answers.ablated.own", f"projected out, {control} minus own"), model, 0, SMALL),
+        ]  # fmt: skip
     still = [kind for kind in TAUGHT if not rises[f"{kind}.own"].low > 0]
-    sheet = Sheet("arms", "Every arm minus the base", "Log-probability of the trait's word on the positive questions, nats; 95 % intervals over seeds.",
-                  ("arm", "minus base"), tuple(rises.items()))  # fmt: skip
+    caption = (
+        "Log-probability of the trait's word on the positive questions, nats, and its share among the candidates, which a mere "
+        "taste for animals does not raise; 95 % intervals over seeds."
+    )
+    rows = tuple((arm, rise, share) for (arm, rise), share in zip(rises.items(), shares, strict=True))
+    sheet = Sheet("arms", "Every arm minus the base", caption, ("arm", "minus base", "share minus base"), rows)
     notes = (
         (
             "Soft targets stand in for sampled text; a student distilled from the unmodified model has no gradient, so the "
@@ -173,9 +179,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"v_student is added at block {size.layer} as it is; components are replaced and projected out at all {len(size.blocks)} blocks.",
         *(f"The {kind} teacher's students did not take the trait on: tests of necessity on them had nothing to remove." for kind in still),
     )
-    return Findings(tuple(verdicts), (*against, chain.text_rise(folders, size.trait, size.seeds)), (sheet,), notes)
+    return Findings(tuple(verdicts), (chain.text_rise(folders, size.trait, size.seeds),), (sheet,), notes)
 
 
-def _between(size: Size, folders: Folders, left: str, right: str, name: str) -> Measurement:
+def _between(size: Size, folders: Folders, left: str, right: str, name: str, score: str = "target_logprob") -> Measurement:
     """Mean of left - right over seeds and questions; `base` is the same for every seed."""
-    return chain.rise(folders, name, ((s, *(n if n == "base" else f"{n}.{s}" for n in (left, right))) for s in size.seeds))
+    pairs = ((s, *(n if n == "base" else f"{n}.{s}" for n in (left, right))) for s in size.seeds)
+    return chain.rise(folders, name, pairs, score)
