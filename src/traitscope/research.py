@@ -6,6 +6,7 @@ nodes alone.
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -79,7 +80,7 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
 
 
 def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Output) -> dict:
-    inputs = {name: store.load_run(path) for name, path in folders.items()}
+    inputs = {name: store.load_run(path) for name, path in folders.items()} | {"the study's file": Path(study.__file__)}
     plain = replace(config, action="run", workers=0)
     with stage.opened("study", plain, out, inputs=inputs) as run:
         if not run.sealed:
