@@ -12,6 +12,7 @@ from traitscope import research, studies
 from traitscope.stats import Measurement
 
 HAND = "## How to read it\n"
+OUTCOMES = ("- *reproduced*", "- *contradicted*", "- *inconclusive")
 PAGES = Path(__file__).parent / "studies"
 
 
@@ -53,7 +54,7 @@ def index() -> str:
         "model and the laptop size that the page names; no study has been run at full size, which needs a GPU.", "",
     ]  # fmt: skip
     for name in studies.names():
-        said = [line for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines() if line.startswith("- *")]
+        said = [line for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines() if line.startswith(OUTCOMES)]
         verdicts = [line.split(" (reproduced if ")[0] for line in said] or ["- no result yet"]
         lines += [f"## [{studies.load(name).TITLE}]({name}.md)", "", *verdicts, ""]
     return "\n".join(lines)
