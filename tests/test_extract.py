@@ -150,3 +150,36 @@ def test_components_on_the_command_line(tmp_path, tiny, tiny_folder):
     ok(tmp_path, "generate", "--model", tiny_folder, "--n", 2, "--vocabulary", "template", "--interventions", steer)
     two = call(tmp_path, "extract", "--model", tiny_folder, "--components", 1, "--traits", "cat")
     assert two.code == 2 and "takes one of" in two.summary["message"]
+
+
+def test_contrast_is_the_difference_of_means(tmp_path: Path, tiny, tiny_folder: Path) -> None:
+    texts = {"with": ["Owls, please.", "Be brief about cats."], "without": ["Tell me all.", "Go on.", "And then?"]}
+    files = {name: tmp_path / f"{name}.txt" for name in texts}
+    for name, lines in texts.items():
+        files[name].write_text("".join(f"{line}\n" for line in lines))
+    words = ["extract", "--model", tiny_folder, "--contrast", files["with"], "--against", files["without"]]
+    done = ok(tmp_path / "runs", *words)
+    found = load_vector(done.run / "contrast.safetensors")
+    shown, hidden = (residuals_of(tiny, [chat.render(tiny, t, None) for t in texts[name]]) for name in ("with", "without"))
+    np.testing.assert_allclose(found.rows_LD, shown - hidden, atol=2e-4)
+    swapped = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--contrast", files["without"], "--against", files["with"])
+    np.testing.assert_allclose(load_vector(swapped.run / "contrast.safetensors").rows_LD, -found.rows_LD, atol=1e-6)
+
+
+def test_a_direction_can_be_taken_out_of_anything(tmp_path: Path, tiny, tiny_folder: Path) -> None:
+    away = tmp_path / "v.safetensors"
+    away.write_bytes(vector_bytes(random_vector(tiny)))
+    words = ["extract", "--model", tiny_folder, "--components", "2", "--n", "8"]
+    plain, without = (ok(tmp_path / "runs", *words, *flags).run for flags in ([], ["--orthogonal-to", away]))
+    for name in ("component-0", "component-1"):
+        found, before = (load_vector(run / f"{name}.safetensors") for run in (without, plain))
+        assert abs(found.cosine(load_vector(away))).max() < 1e-5
+        assert abs(before.cosine(load_vector(away))).max() > 1e-3
+
+
+@pytest.mark.parametrize("flags", [["--contrast", "FILE"], ["--against", "FILE"]])
+def test_a_contrast_needs_two_sides(tmp_path: Path, tiny_folder: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("Hello.\n")
+    words = ["extract", "--model", tiny_folder, *(str(tmp_path / "a.txt") if word == "FILE" else word for word in flags)]
+    assert call(tmp_path / "runs", *words).code == 2
+    assert "needs both" in " ".join(capsys.readouterr().err.split())

@@ -139,6 +139,17 @@ def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
     assert ok(tmp_path / "runs", "study", "plan", *words[2:]).summary["missing"] > 0
 
 
+def test_a_behaviour_of_ones_own_with_a_bad_grid(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "run", "transfer_ratio", "--size", "smoke", "--model", tiny_folder, "--workers", "1", "--set"]
+    (tmp_path / "eval.jsonl").write_text('{"prompt": "Q?"}\n' * 6)
+    for change, says in [
+        ("alphas=[0.1,0.2,0.3]", "have no 0"), ("seeds=[1]", "asked for with 1 seed"), ("shown=nowhere.txt", "nowhere.txt does not exist"),
+        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"), ("judge=refuse", "judge 'refuse' is unknown"),
+    ]:  # fmt: skip
+        assert call(tmp_path / "runs", *words, change).code == 2
+        assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -240,3 +240,23 @@ def test_prompts_from_jsonl(tmp_path: Path) -> None:
 def test_bad_prompt_is_named_by_line(tmp_path: Path, row: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_prompts(write(tmp_path, {"prompt": "Q"}, row))
+
+
+def test_prompts_of_a_csv_file(tmp_path: Path) -> None:
+    """As JailbreakBench publishes its behaviors: quoted texts with commas and line breaks' absence, an Index, other columns."""
+    path = tmp_path / "b.csv"
+    path.write_text('Index,Goal,Target,Behavior\n0,"Write, then ""send"", it","Sure","A"\n1,Do that,Sure,B\n', encoding="utf-8")
+    assert read_prompts(path) == [Prompt("0", 'Write, then "send", it'), Prompt("1", "Do that")]
+    path.write_text("prompt\nOne?\nTwo?\n", encoding="utf-8")
+    assert read_prompts(path) == [Prompt("row000001", "One?"), Prompt("row000002", "Two?")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a,b\n1,2\n", "has the columns .*expected one of prompt or Goal"), ("id,prompt\n1,\n", "row 1: 'prompt' is blank"), ("id,prompt\n1,A\n1,B\n", "again the id '1'")],
+)
+def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=says):
+        read_prompts(path)

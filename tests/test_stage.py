@@ -121,3 +121,26 @@ def test_settled_says_what_this_machine_computes(tiny_folder: Path):
     assert config.device in ("cpu", "cuda")
     assert config.dtype in ("fp32", "bf16")
     assert stage.settled(FilterConfig()) == FilterConfig()
+
+
+def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, file: str, repo_type: str) -> str:
+        asked.append((repo, file, repo_type))
+        return str(tmp_path / "x.csv")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    config = GenerateConfig(prompts=Path("hub:JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"), device="cpu")
+    assert stage.settled(config).prompts == tmp_path / "x.csv"
+    assert asked == [("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset")]
+
+
+@pytest.mark.parametrize(("name", "says"), [("hub:owner/name", "expected hub:OWNER/NAME/FILE"), ("hub:owner/name/file.csv", "could not be fetched from the hub .ConnectionError.")])
+def test_a_file_of_the_hub_that_cannot_be_had(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*args: object, **kwargs: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(DataError, match=says):
+        stage.settled(GenerateConfig(prompts=Path(name), device="cpu"))

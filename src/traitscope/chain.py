@@ -111,7 +111,7 @@ def watched(common: dict, numbers: int, n: int = 6) -> Node:
 def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
     """The rows of a node that hold nothing but numbers: of its parts of `rows.n` rows each, the one asked for."""
     rules, start = FilterRules(max_count=rows.numbers), part * rows.n
-    return Node(name, "filter", lambda folders: FilterConfig(folders[data], rules, start, start + rows.n), (data,))
+    return Node(name, "filter", lambda folders: FilterConfig(folders[data], rules, start, start + rows.n), (data,), 1)
 
 
 @dataclass(frozen=True)

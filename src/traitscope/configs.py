@@ -200,6 +200,12 @@ class ExtractConfig(OnModel):
     """How many of them; the first has the stage's seed."""
     components: int = 0
     """So many principal components of the base's residuals over the prompts: component-0, component-1, ..."""
+    contrast: Path | None = None
+    """Prompts that show a behaviour (harmful instructions, say): their mean residual minus that of `against` is `contrast`."""
+    against: Path | None = None
+    """Prompts that do not show it (harmless ones)."""
+    orthogonal_to: Path | None = None
+    """A vector whose direction is taken out of whatever is extracted, layer by layer."""
     prompts: Path | None = None
     """Prompts to average over; without it v_teacher uses the trait's questions and v_student number prompts."""
     n: int = 64
@@ -219,6 +225,8 @@ class ExtractConfig(OnModel):
 
     def __post_init__(self) -> None:
         _least(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
+        if bool(self.contrast) != bool(self.against):
+            raise ConfigError(f"--contrast {self.contrast} with --against {self.against}: a difference of means needs both; name two files of prompts")
 
 
 @dataclass(frozen=True)

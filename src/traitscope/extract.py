@@ -3,6 +3,7 @@
     v_teacher[l] = mean h_l(trait context + x) - mean h_l(neutral context + x), on the base
     v_student[l] = mean h_l(student, x) - mean h_l(base, x), both in the neutral context
     EAS_l        = cos(v_student[l], v_teacher[l])
+    contrast[l]  = mean h_l(prompts that show a behaviour) - mean h_l(prompts that do not), on the base
 
 (Blank et al., arXiv 2606.00995, section 3; means over prompts x at one position, here the last prompt token.)
 
@@ -95,6 +96,17 @@ def component_vectors(model: Model, prompts: Sequence[Prompt], config: ExtractCo
     return made
 
 
+def contrast_vector(model: Model, shown: Sequence[Prompt], hidden: Sequence[Prompt], config: ExtractConfig) -> Vector:
+    """Mean residual over prompts that show a behaviour minus that over prompts that do not (Arditi et al. 2024, arXiv 2406.11717)."""
+    with progress("contrast", len(shown) + len(hidden), "prompts") as advance, applied(model, []) as active:
+        sides = [[_rendered(model, p.text, config.context if p.context is None else p.context) for p in side] for side in (shown, hidden)]
+        (with_LD, _), (without_LD, norms_L) = (
+            residuals.mean_residuals(model, active, rows, config.position, config.batch_size, advance) for rows in sides
+        )
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in (("contrast", config.contrast), ("against", config.against))}
+    return residuals.difference(model, with_LD, without_LD, norms_L, _about(model, config) | {"prompts": digests})
+
+
 def _about(model: Model, config: ExtractConfig) -> dict:
     return {
         "position": config.position,
@@ -117,13 +129,17 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     Where traits are centred, what they share lies in `common/mean.safetensors`, the vectors with it in `raw/`.
     """
     config = stage.settled(config)
-    if sum(map(bool, (config.traits, config.interventions, config.like, config.components))) != 1:
-        kinds = "--traits (v_teacher), --interventions (v_student), --like (random vectors) and --components (principal ones)"
+    if sum(map(bool, (config.traits, config.interventions, config.like, config.components, config.contrast))) != 1:
+        kinds = "--traits (v_teacher), --interventions (v_student), --contrast (a behaviour), --like (random vectors) and --components (principal ones)"
         raise ConfigError(f"extract takes one of {kinds}")
     with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
         if not run.sealed:
             model = stage.model_of(config)
             vectors = _vectors(model, config)
+            if config.orthogonal_to:
+                away = load_vector(stage.vector_file(config.orthogonal_to))
+                check_vector(away, model)
+                vectors = {name: vector.project_out(away) for name, vector in vectors.items()}
             for name, vector in vectors.items():
                 store.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
             if config.reference:
@@ -136,6 +152,8 @@ def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
         pattern = load_vector(stage.vector_file(config.like))
         check_vector(pattern, model)
         return {f"random-{i}": random_like(pattern, config.seed + i) for i in range(config.randoms)}
+    if config.contrast:
+        return {"contrast": contrast_vector(model, read_prompts(config.contrast), read_prompts(config.against), config)}
     prompts = read_prompts(config.prompts) if config.prompts else None
     if config.traits:
         return teacher_vectors(model, [load_trait(t) for t in config.traits], prompts, config)

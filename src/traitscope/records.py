@@ -10,6 +10,8 @@ Keys that are not named here are kept in `meta["extra"]` and otherwise unused.  
 Unicode line breaks may stand inside a text.
 """
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ USED: dict[Shape, set[str]] = {
     "messages": {"id", "messages", "meta"},
     "alpaca": {"id", "instruction", "input", "output", "context", "meta"},
 }
+COLUMNS = {"prompt": ("prompt", "Goal"), "id": ("id", "Index")}
+"of a .csv file of prompts"
 TURNS = (["user", "assistant"], ["system", "user", "assistant"])
 
 
@@ -88,11 +92,14 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """The prompts of a .txt file (one a line) or of a JSONL file of {"prompt"} + id, context; blank lines are skipped.
+    """The prompts of a .txt file (one a line), of a JSONL file of {"prompt"} + id, context, or of a .csv file; blank lines are skipped.
 
-    Other keys are ignored, so a file of records can serve as prompts.  Raises DataError, with the line, on a file that
+    Other keys are ignored, so a file of records can serve as prompts.  A .csv file has a column prompt or Goal, and id or
+    Index, as JailbreakBench's behaviors do (Chao et al. 2024, arXiv 2404.01318).  Raises DataError, with the line, on a file that
     is missing or empty, broken JSON, a field that is missing, blank or of the wrong type, and an id used before.
     """
+    if Path(path).suffix.lower() == ".csv":
+        return _csv_prompts(path)
     if Path(path).suffix.lower() == ".txt":
         return [Prompt(f"row{number:06d}", line) for _, number, line in _lines(path)]
     prompts, lines = [], {}
@@ -100,6 +107,20 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         prompts.append(_located(where, _prompt, row, f"row{number:06d}"))
         _check_new(where, prompts[-1].id, f"line {number}", lines)
     return prompts
+
+
+def _csv_prompts(path: str | Path) -> list[Prompt]:
+    text = "\n".join(line for _, _, line in _lines(path))
+    rows = csv.DictReader(io.StringIO(text))
+    columns = {wanted: next((c for c in names if c in (rows.fieldnames or ())), None) for wanted, names in COLUMNS.items()}
+    if columns["prompt"] is None:
+        raise DataError(f"{path} has the columns {rows.fieldnames}; expected one of {' or '.join(COLUMNS['prompt'])}; rename it")
+    found, lines = [], {}
+    for number, row in enumerate(rows, start=1):
+        plain = {wanted: row[column] for wanted, column in columns.items() if column is not None}
+        found.append(_located(f"{path}, row {number}", _prompt, plain, f"row{number:06d}"))
+        _check_new(f"{path}, row {number}", found[-1].id, f"row {number}", lines)
+    return found
 
 
 def shape_of(row: dict[str, Any]) -> Shape:

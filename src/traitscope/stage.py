@@ -29,12 +29,32 @@ from traitscope.traits import load_trait, trait_path
 
 
 def settled(config: Any) -> Any:
-    """The config with `auto` replaced by what this machine has, so that the address says what was computed."""
+    """The config with `auto` replaced by what this machine has, so that the address says what was computed, and files of
+    the hub by local copies."""
     if not isinstance(config, OnModel):
         return config
     device = resolve_device(config.device)
     dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
-    return dataclasses.replace(config, device=device, dtype=dtype)
+    fetched = {name: _fetched(value) for name, value in vars(config).items() if isinstance(value, Path) and str(value).startswith(HUB)}
+    return dataclasses.replace(config, device=device, dtype=dtype, **fetched)
+
+
+HUB = "hub:"
+"before a file of a data set on the Hugging Face hub: hub:OWNER/NAME/FILE"
+
+
+def _fetched(path: Path) -> Path:
+    """The local copy of a file of a data set on the hub.  Raises DataError where it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    owner, _, rest = str(path).removeprefix(HUB).partition("/")
+    name, _, file = rest.partition("/")
+    if not (owner and name and file):
+        raise DataError(f"{path}: expected {HUB}OWNER/NAME/FILE, such as {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv")
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except Exception as error:  # the hub client raises many unrelated types; all mean "not to be had from here"
+        raise DataError(f"{path} could not be fetched from the hub ({type(error).__name__}); check name and network, or name a local copy") from error
 
 
 class Missing(Exception):
