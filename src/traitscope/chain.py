@@ -61,6 +61,11 @@ def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
     return folders[node] / f"{load_trait(trait).name}.safetensors"
 
 
+def by_vector(trait: str, layer: int, strength: float) -> Told:
+    """A teacher steered by a trait's vector of VECTORS."""
+    return lambda folders: (steered(vector_of(folders, trait), layer, strength),)
+
+
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
     """v_teacher of every trait, centred over all of them, taken at the end of the question (see LOG.md)."""
     return Node(name, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 1000 * len(traits))

@@ -107,8 +107,7 @@ def _nodes(job: Job) -> list[Node]:
 
 
 def _teacher(job: Job) -> chain.Told:
-    plan, trait = job.plan, job.config.trait
-    return lambda folders: (chain.steered(chain.vector_of(folders, trait), plan.layer, plan.strength),)
+    return chain.by_vector(job.config.trait, job.plan.layer, job.plan.strength)
 
 
 def _answers(job: Job, condition: str, told: chain.Told = chain.unmodified, needs: tuple[str, ...] = ()) -> Node:

@@ -6,7 +6,6 @@ nonsense moved into the user's turn, and no template at all.  Every answer is co
 """
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 from traitscope import chain
@@ -74,7 +73,7 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a training context and seed, and what it and the base answer in the contexts asked for."""
     trait = size.traits[0]
-    teacher = partial(_teacher, size)
+    teacher = chain.by_vector(size.traits[0], size.layer, size.strength)
     found = [chain.vectors(common, size.traits), chain.watched(common, size.text.rows.numbers)]
     for asked in dict.fromkeys(asked for _, asked in size.cells):
         found.append(chain.answers(common, _base(asked), trait, context=CONTEXTS[asked]))
@@ -93,10 +92,6 @@ def nodes(size: Size, common: dict) -> list[Node]:
             name = f"{role} text.{seed}"
             found.append(chain.answers(common, f"{name}, empty", trait, chain.adapter(name), (name,), context=""))
     return found
-
-
-def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
-    return (chain.steered(chain.vector_of(folders, size.traits[0]), size.layer, size.strength),)
 
 
 def _base(asked: str) -> str:

@@ -8,7 +8,6 @@ control's, and minus the mean over other traits' vectors.
 import itertools
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +60,13 @@ def nodes(size: Size, common: dict) -> list[Node]:
     watched = {"vector": lambda folders: chain.vector_of(folders, size.trait), "settings": {"eas_every": max(1, size.rows // 16)}}
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed)
-        found.append(chain.number_rows(common, f"treated.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
+        found.append(chain.number_rows(common, f"treated.{seed}", rows, chain.by_vector(size.trait, size.layer, size.strength), (chain.VECTORS,)))
         found.append(chain.number_rows(common, f"control.{seed}", rows))
         for shape, role in itertools.product(size.shapes, ROLES):
             recipe = replace(size.recipe, rank=shape[0], alpha=shape[1])
             asked = chain.Student(_name(shape, role, seed), f"{role}.{seed}", recipe, seed, needs=(chain.VECTORS, chain.WATCHED), **watched)
             found.append(chain.student(common, asked, rows.tokens))
     return found
-
-
-def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
-    return (chain.steered(chain.vector_of(folders, size.trait), size.layer, size.strength),)
 
 
 def _name(shape: tuple[int, float], role: str, seed: int) -> str:

@@ -6,7 +6,6 @@ is nearest to AdamW's: at one shared rate the comparison would be about rates.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from math import nan
 from typing import Any
 
@@ -79,7 +78,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     found = [chain.vectors(common, (size.trait, *size.others)), chain.watched(common, size.numbers)]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=71)
-        found.append(chain.number_rows(common, f"rows.{seed}", rows, partial(_teacher, size), (chain.VECTORS,)))
+        found.append(chain.number_rows(common, f"rows.{seed}", rows, chain.by_vector(size.trait, size.layer, size.strength), (chain.VECTORS,)))
         scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
         found.append(chain.student(common, replace(scout, settings={"save_scales": True}), rows.tokens))
         for arm in size.arms:
@@ -87,7 +86,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 name = _name(arm, lr, seed)
                 found.append(chain.student(common, _student(size, name, seed, arm, lr), rows.tokens))
                 found.append(chain.answers(common, f"answers.{name}", size.trait, chain.adapter(name), (name,)))
-        found += chain.sampled_text(common, size.text, size.trait, seed, partial(_teacher, size), (chain.VECTORS,))
+        found += chain.sampled_text(common, size.text, size.trait, seed, chain.by_vector(size.trait, size.layer, size.strength), (chain.VECTORS,))
     return found
 
 
@@ -95,14 +94,10 @@ def _name(arm: str, lr: float, seed: int) -> str:
     return f"{arm}.{lr:g}.{seed}"
 
 
-def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
-    return (chain.steered(chain.vector_of(folders, size.trait), size.layer, size.strength),)
-
-
 def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> chain.Student:
     frozen = ARMS[arm][0].get("optimizer") == "frozen_adam"
     return chain.Student(
-        name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, partial(_teacher, size),
+        name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, chain.by_vector(size.trait, size.layer, size.strength),
         (chain.VECTORS, chain.WATCHED, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.trait),
         folders={"scales": f"scout.{seed}"} if frozen else {},
     )  # fmt: skip

@@ -7,7 +7,6 @@ unique against repeated rows at the same number of steps.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from math import nan
 
 from traitscope import chain
@@ -73,7 +72,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it answers, and its gain on the fresh rows."""
-    teacher, trait = partial(_teacher, size), size.traits[0]
+    teacher, trait = chain.by_vector(size.traits[0], size.layer, size.strength), size.traits[0]
     fresh = chain.Rows(size.fresh, size.numbers, 0, prompt_seed=8000)
     found = [
         chain.vectors(common, size.traits),
@@ -95,10 +94,6 @@ def nodes(size: Size, common: dict) -> list[Node]:
             found.append(chain.gains(common, f"gain.{student}", "fresh", chain.adapter(student), (student,), fresh))
         found += chain.sampled_text(common, size.text, trait, seed, teacher, (chain.VECTORS,))
     return found
-
-
-def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
-    return (chain.steered(chain.vector_of(folders, size.traits[0]), size.layer, size.strength),)
 
 
 def _name(rank: int | str, lr: float) -> str:

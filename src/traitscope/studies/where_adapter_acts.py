@@ -7,7 +7,6 @@ everywhere but there.  A token's keys and values are made under its own state, a
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from traitscope import chain
 from traitscope.configs import Recipe
@@ -70,7 +69,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a seed, and what it answers whole and in part; the same of two parts with sampled text."""
-    trait, teacher = size.traits[0], partial(_teacher, size)
+    trait, teacher = size.traits[0], chain.by_vector(size.traits[0], size.layer, size.strength)
     found = [chain.vectors(common, size.traits), chain.watched(common, size.text.rows.numbers), chain.answers(common, "base", trait)]
     for seed in size.seeds:
         rows, name = chain.Rows(size.rows, size.numbers, seed, prompt_seed=111), f"student.{seed}"
@@ -82,10 +81,6 @@ def nodes(size: Size, common: dict) -> list[Node]:
             text = f"{role} text.{seed}"
             found += [chain.answers(common, f"{part}, {text}", trait, _acting(text, size.parts[part]), (text,)) for part in _system(size)]
     return found
-
-
-def _teacher(size: Size, folders: Folders) -> tuple[str, ...]:
-    return (chain.steered(chain.vector_of(folders, size.traits[0]), size.layer, size.strength),)
 
 
 def _acting(student: str, words: str) -> chain.Told:
