@@ -13,7 +13,7 @@ from traitscope.errors import ConfigError
 from traitscope.recipe import Recipe
 
 Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
 
 
@@ -34,7 +34,8 @@ class OnModel:
     device: Device = "auto"
     """auto takes CUDA where there is one."""
     dtype: Dtype = "auto"
-    """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights are always fp32."""
+    """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights are always fp32. nf4 keeps
+    the blocks' maps in 4 bits (QLoRA; needs bitsandbytes)."""
     seed: int = 0
     """Seed of everything random in this stage."""
 

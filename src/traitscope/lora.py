@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from traitscope import nf4
 from traitscope.errors import ConfigError, VectorError
 from traitscope.model import MARKS, Model
 
@@ -74,6 +75,7 @@ class LoraLinear(nn.Module):
     def __init__(self, linear: nn.Module, rank: int, alpha: float) -> None:
         super().__init__()
         self.linear = linear
+        self.packed = nf4.is_packed(linear)
         weight_OI = weight_of(linear)
         out_features, in_features = weight_OI.shape
         self.scale = alpha / rank
@@ -93,15 +95,20 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.on:
             return self.linear(x)
-        weight_OI = weight_of(self.linear)
         a, b = (factor.to(x.dtype) for factor in self.factors())
+        if self.packed:  # keeping a written-out weight for the backward pass would undo the packing
+            y = self.linear(x) + torch.nn.functional.linear(torch.nn.functional.linear(x, a), b) * self.scale
+            return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
+        weight_OI = weight_of(self.linear)
         flat = x.reshape(-1, x.shape[-1])
         y = _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
         return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
 
 
 def weight_of(linear: nn.Module) -> Tensor:
-    """The weight as [O, I]; GPT-2's Conv1D stores it transposed."""
+    """The weight as [O, I]; GPT-2's Conv1D stores it transposed, a map in 4 bits is written out."""
+    if nf4.is_packed(linear):
+        return nf4.written_out(linear)
     return linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
 
 

@@ -14,7 +14,7 @@ from traitscope import chain, execute, figures, graph, inspection, parsing, stag
 from traitscope.configs import Output, StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Planned
-from traitscope.model import DTYPES, outline, parameters
+from traitscope.model import compute_dtype, outline, parameters
 from traitscope.stats import Measurement
 from traitscope.tables import bounds, estimate, number, template
 from traitscope.verdict import Findings, Sheet
@@ -72,7 +72,7 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
         print(f"{field} = {value}")
     for p in missing:
         print(f"{p.state:<8} {p.node.verb:<10} {p.node.name:<34} {p.path or 'address follows from what it needs'}")
-    rate = inspection.matmul_rate(DTYPES[config.dtype]) if missing else 1.0
+    rate = inspection.matmul_rate(compute_dtype(config.dtype, config.device)) if missing else 1.0
     minutes = graph.seconds([p.node for p in missing], parameters(config.model), rate) / 60
     print(f"{len(found) - len(missing)} of {len(found)} stages are there; the rest takes about {minutes:.0f} minutes here")
     states = {p.node.name: {"state": p.state, "path": str(p.path) if p.path else None} for p in found}
