@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from traitscope import nf4
+from traitscope import four_bits
 from traitscope.errors import VectorError
 from traitscope.model import Model
 
@@ -24,7 +24,7 @@ def trained_names(model: Model) -> list[str]:
     The embedding is tied to the head in most small models; training it makes one token's rows the shortest way to any
     trait, which is not the question here.
     """
-    nf4.refuse_packed(model.lm, "--method full")
+    four_bits.refuse_packed(model.lm, "--method full")
     inside = {id(p) for p in model.blocks.parameters()}
     return [name for name, p in model.lm.named_parameters() if id(p) in inside]
 
@@ -52,7 +52,7 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
         raise VectorError(f"{folder} holds a damaged student: {error}; copy or train it again") from error
     if digest != model.digest:
         raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
-    nf4.refuse_packed(model.lm, f"the full student {folder}")
+    four_bits.refuse_packed(model.lm, f"the full student {folder}")
     with swapped(model, weights) as kept:
         yield kept
 

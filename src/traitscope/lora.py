@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from traitscope import nf4
+from traitscope import four_bits
 from traitscope.errors import ConfigError, VectorError
 from traitscope.model import MARKS, Model
 
@@ -75,7 +75,7 @@ class LoraLinear(nn.Module):
     def __init__(self, linear: nn.Module, rank: int, alpha: float) -> None:
         super().__init__()
         self.linear = linear
-        self.packed = nf4.is_packed(linear)
+        self.packed = four_bits.is_packed(linear)
         weight_OI = weight_of(linear)
         out_features, in_features = weight_OI.shape
         self.scale = alpha / rank
@@ -107,8 +107,8 @@ class LoraLinear(nn.Module):
 
 def weight_of(linear: nn.Module) -> Tensor:
     """The weight as [O, I]; GPT-2's Conv1D stores it transposed, a map in 4 bits is written out."""
-    if nf4.is_packed(linear):
-        return nf4.written_out(linear)
+    if four_bits.is_packed(linear):
+        return four_bits.written_out(linear)
     return linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from traitscope import nf4, noise
+from traitscope import four_bits, noise
 from traitscope.errors import ConfigError, ModelError
 from traitscope.wheels import EMBEDDED, WHEELS, wheel_folder
 
@@ -159,7 +159,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def compute_dtype(dtype: str, device: str) -> torch.dtype:
     """The type of products: the dtype itself, or of `auto` and `nf4` the faster one of this machine."""
-    return DTYPES[default_dtype(device) if dtype in ("auto", nf4.NAME) else dtype]
+    return DTYPES[default_dtype(device) if dtype in ("auto", four_bits.NAME) else dtype]
 
 
 def resolve_device(device: str) -> str:
@@ -173,13 +173,13 @@ def resolve_device(device: str) -> str:
 def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> Model:
     """Load `name` (embedded name, folder or hub id) frozen, in evaluation mode.
 
-    dtype: `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`default_dtype`).  Raises ModelError where the model cannot be
+    dtype: `fp32`, `bf16`, `nf4` (4 bits, see four_bits.py) or `auto` (`default_dtype`).  Raises ModelError where the model cannot be
     found, is not a causal LM with safetensors weights, or does not fit into the free memory of the device.
     """
     device = resolve_device(device)
     torch_dtype = compute_dtype(dtype, device)
-    if dtype == nf4.NAME:
-        nf4.check_here()
+    if dtype == four_bits.NAME:
+        four_bits.check_here()
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
     lm, tokenizer = _load_folder(folder, torch_dtype)
@@ -189,9 +189,9 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
         for key, value in noised_weights(lm, added).items():
             lm.get_parameter(key).data = value
     digest = digest_of(name, revision)
-    if dtype == nf4.NAME:
-        nf4.pack(_blocks(lm), device, torch_dtype)
-        digest = hashlib.sha256(f"{digest}/{nf4.NAME}".encode()).hexdigest()[:16]
+    if dtype == four_bits.NAME:
+        four_bits.pack(_blocks(lm), device, torch_dtype)
+        digest = hashlib.sha256(f"{digest}/{four_bits.NAME}".encode()).hexdigest()[:16]
     return Model(lm.to(device), tokenizer, digest, name)
 
 
@@ -231,7 +231,7 @@ def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
 
 def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
     """The weight matrices in the noise's scope, by name, with the noise.  Raises ConfigError where the scope is not there."""
-    nf4.refuse_packed(lm, "noise")
+    four_bits.refuse_packed(lm, "noise")
     inside = {id(p) for p in _blocks(lm).parameters()}
     ends = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
     found: dict[str, torch.Tensor] = {}

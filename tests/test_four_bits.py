@@ -8,7 +8,7 @@ from command import call, ok
 from conftest import load_tiny, parameters_of
 from test_lora import randomise
 
-from traitscope import lora, nf4
+from traitscope import four_bits, lora
 from traitscope.errors import ConfigError, ModelError
 from traitscope.intervention import WeightNoise, applied
 from traitscope.lora import LoraShape
@@ -18,7 +18,7 @@ NUMBERS = ["--n", "6", "--vocabulary", "template", "--count", "3"]
 
 
 def test_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
-    monkeypatch.setattr(nf4.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(four_bits.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="--dtype nf4 needs bitsandbytes, which is not here: pip install"):
         load_tiny(tiny_folder, "nf4")
 
@@ -37,13 +37,13 @@ def written_out(packed: Model, folder: Path) -> Model:
     """The same function in float32: the maps as they are written out for each product."""
     plain = load_tiny(folder)
     for name in lora.linear_names(packed):
-        plain.lm.get_submodule(name).weight.data = nf4.written_out(packed.lm.get_submodule(name)).float()
+        plain.lm.get_submodule(name).weight.data = four_bits.written_out(packed.lm.get_submodule(name)).float()
     return plain
 
 
 def test_the_maps_of_the_blocks_are_packed(packed: Model, tiny: Model, tiny_folder: Path) -> None:
     names = lora.linear_names(packed)
-    assert names == lora.linear_names(tiny) and all(nf4.is_packed(packed.lm.get_submodule(name)) for name in names)
+    assert names == lora.linear_names(tiny) and all(four_bits.is_packed(packed.lm.get_submodule(name)) for name in names)
     assert packed.digest != tiny.digest and packed.lm.get_input_embeddings().weight.dtype == packed.dtype
     bytes_of = {m: sum(p.numel() * p.element_size() for p in m.blocks.parameters() if p.ndim > 1) for m in (packed, tiny)}
     assert bytes_of[packed] * 8 == bytes_of[tiny]
