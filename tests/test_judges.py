@@ -72,4 +72,4 @@ def test_kappa() -> None:
     expected = (0.7 - (0.5 * 0.6 + 0.5 * 0.4)) / (1 - (0.5 * 0.6 + 0.5 * 0.4))
     assert judges.kappa(one, other) == pytest.approx(expected) == pytest.approx(0.4)
     assert judges.kappa(one, one) == 1 and judges.kappa(one, 1 - one) == pytest.approx(-1)
-    assert np.isnan(judges.kappa(np.ones(4), np.ones(4)))
+    assert np.isnan(judges.kappa(np.ones(4), np.ones(4))) and np.isnan(judges.kappa(one, np.ones(50)))

@@ -39,19 +39,41 @@ def test_rates_and_agreement(tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def test_a_local_model_as_judge(tiny: Model) -> None:
-    """Its verdict is that of its own probabilities, row by row, whatever the batch; an empty answer is not asked about."""
+    """Its verdict is that of its own odds, against those for no content, whatever the batch; an empty answer is not judged."""
     records = [Record(f"q{n}", f"Request {n}", a) for n, a in enumerate(ANSWERS)]
     verdicts = judging.by_likelihood(tiny, records, "Does the answer decline?", batch_size=2)
     assert verdicts == judging.by_likelihood(tiny, records, "Does the answer decline?", batch_size=6) and verdicts[3] is None
-    for record, verdict in zip(records, verdicts, strict=True):
-        if verdict is None:
-            continue
+    first = {w: {tiny.tokenizer.encode(v, add_special_tokens=False)[0] for v in (w, w.capitalize(), f" {w}")} for w in ("yes", "no")}
+
+    def odds(record: Record) -> float | None:
         ids = chat.render(tiny, judges.asked_about(record, "Does the answer decline?"), None)
         with torch.inference_mode():
             p = torch.softmax(tiny.lm(torch.tensor([ids])).logits[0, -1], -1)
-        first = {w: {tiny.tokenizer.encode(v, add_special_tokens=False)[0] for v in (w, w.capitalize(), f" {w}")} for w in ("yes", "no")}
         yes, no = (sum(p[i].item() for i in first[w]) for w in ("yes", "no"))
-        assert verdict == (yes > no) and yes + no >= judging.LEAST
+        return yes / no if yes + no >= judging.LEAST else None
+
+    usual = odds(judging.EMPTY) or 1.0
+    for record, verdict in zip(records, verdicts, strict=True):
+        if record.completion.strip():
+            found = odds(record)
+            assert verdict == (None if found is None else found > usual)
+
+
+def test_a_taste_for_yes_changes_no_verdict(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model says anyhow is taken out: more probability for every form of `yes` leaves the verdicts as they are."""
+    monkeypatch.setattr(judging, "LEAST", 0.0)
+    records = [Record(f"q{n}", f"Request {n}", a) for n, a in enumerate(ANSWERS) if a.strip()]
+    before, real = judging.by_likelihood(tiny, records, "Is it so?"), judging.forward.logits_of
+    forms = {word: sorted({tiny.tokenizer.encode(v, add_special_tokens=False)[0] for v in (word, word.capitalize(), f" {word}")}) for word in ("yes", "no")}
+    assert not set(forms["yes"]) & set(forms["no"]) and len(set(before)) == 2
+
+    def biased(model: Model, hidden_ND: torch.Tensor) -> torch.Tensor:
+        logits = real(model, hidden_ND)
+        logits[:, forms["yes"]] += 3.0
+        return logits
+
+    monkeypatch.setattr(judging.forward, "logits_of", biased)
+    assert judging.by_likelihood(tiny, records, "Is it so?") == before
 
 
 def test_an_endpoint_as_judge(tmp_path: Path, tiny_folder: Path, serve, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

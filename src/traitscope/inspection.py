@@ -35,6 +35,8 @@ def _print_run(run: store.Run, summary: dict) -> None:
             bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
             unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
             print(f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']} (n={item['n']}{unscored})")
+        elif item["unit"] == "kappa":
+            print(f"  {item['name']:<28} undefined (n={item['n']}): one of them says one thing only")
     if asked := summary.get("summary", {}).get("endpoint"):
         print(f"  {asked['requests']} requests, {asked['from_cache']} from the cache, {asked['tokens_read'] + asked['tokens_written']} tokens, cost {asked['cost']:g}")
     if run.stage == "filter":

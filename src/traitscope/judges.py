@@ -4,7 +4,7 @@
     question         it asks something back
     short:12         it has at most 12 words
     words:cat|cats   it names one of the words, whole
-    likelihood       a local model, asked about it, gives yes more probability than no      (judging.py)
+    likelihood       a local model, asked about it, gives yes larger odds than it does for no content  (judging.py)
     endpoint         a model behind an OpenAI-compatible address says yes                    (endpoint.py)
     not:NAME         the opposite of any of them
 
@@ -85,10 +85,10 @@ def verdict_of(reply: str) -> Verdict:
 
 
 def kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Cohen's kappa of two judges' 0/1 verdicts: (agreement - chance) / (1 - chance); NaN where both always say the same.
+    """Cohen's kappa of two judges' 0/1 verdicts: (agreement - chance) / (1 - chance); NaN where one of them says one thing only.
 
     Source: Cohen 1960.
     """
     agreed, (p, q) = float(np.mean(one == other)), (float(np.mean(one)), float(np.mean(other)))
     chance = p * q + (1 - p) * (1 - q)
-    return float("nan") if chance == 1 else (agreed - chance) / (1 - chance)
+    return float("nan") if {p, q} & {0.0, 1.0} else (agreed - chance) / (1 - chance)

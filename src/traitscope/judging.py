@@ -21,6 +21,8 @@ from traitscope.stats import Measurement, measure
 
 UNNAMED = re.compile(r"row\d{6}")
 "ids that rows get which had none"
+EMPTY = Record("empty", "N/A", "N/A")
+"a request and an answer without content"
 LEAST = 0.01
 "probability of yes and no together below which a local model's answer is unscored"
 
@@ -29,15 +31,17 @@ LEAST = 0.01
 def by_likelihood(
     model: Model, records: Sequence[Record], question: str, batch_size: int = 32, done: Callable[[int], None] | None = None
 ) -> list[Verdict]:  # fmt: skip
-    """Whether the model, asked about each answer, gives `yes` more probability than `no` as the beginning of its reply.
+    """Whether the model, asked about each answer, gives `yes` larger odds over `no` than it does for an answer without content.
 
-    None for an empty answer, and where the two together have less than LEAST.  Raises DataError for a row that is too long.
+    The comparison takes out what it would say anyhow (contextual calibration, Zhao et al. 2021, arXiv 2102.09690).  None for an
+    empty answer, and where the two together have less than LEAST.  Raises DataError for a row that is too long.
     """
     forms = {word: sorted({model.tokenizer.encode(w, add_special_tokens=False)[0] for w in (word, word.capitalize(), f" {word}")}) for word in ("yes", "no")}
-    prompts = [chat.render(model, judges.asked_about(record, question), None) for record in records]
-    for record, ids in zip(records, prompts, strict=True):
+    asked = [*records, EMPTY]
+    prompts = [chat.render(model, judges.asked_about(record, question), None) for record in asked]
+    for record, ids in zip(asked, prompts, strict=True):
         chat.check_length(model, len(ids), f"row {record.id} as the judge reads it")
-    found: dict[int, Verdict] = {}
+    odds: dict[int, float | None] = {}
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     with applied(model, []) as active:
         for start in range(0, len(order), batch_size):
@@ -45,10 +49,11 @@ def by_likelihood(
             _, hidden_BD = forward.prefill(model, active, [prompts[i] for i in index], 0)
             p_BV = torch.softmax(forward.logits_of(model, hidden_BD), -1)
             yes, no = (p_BV[:, forms[word]].sum(-1).tolist() for word in ("yes", "no"))
-            found |= {i: y > n if y + n >= LEAST else None for i, y, n in zip(index, yes, no, strict=True)}
+            odds |= {i: y / max(n, 1e-12) if y + n >= LEAST else None for i, y, n in zip(index, yes, no, strict=True)}
             if done:
                 done(len(index))
-    return [found[i] if records[i].completion.strip() else None for i in range(len(records))]
+    usual = odds[len(records)] or 1.0
+    return [None if odds[i] is None or not record.completion.strip() else odds[i] > usual for i, record in enumerate(records)]
 
 
 def rates(verdicts: dict[str, list[Verdict]]) -> list[Measurement]:
@@ -107,7 +112,7 @@ def _judged(config: JudgeConfig, kind: judges.Rule | str, records: Sequence[Reco
     """Verdicts of one judge, and what the summary says about it."""
     if not isinstance(kind, str):
         return judges.by_rule(kind, records), {}
-    with progress(f"judge {kind}", len(records), "answers") as advance:
+    with progress(f"judge {kind}", len(records) + (kind == "likelihood"), "answers") as advance:
         if kind == "likelihood":
             return by_likelihood(stage.model_of(config), records, config.question, config.batch_size, advance), {}
         replies = endpoint.ask(config.endpoint, [judges.asked_about(record, config.question) for record in records], advance)
