@@ -62,7 +62,7 @@ def test_a_local_model_as_judge(tiny: Model) -> None:
 def test_a_taste_for_yes_changes_no_verdict(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the model says anyhow is taken out: more probability for every form of `yes` leaves the verdicts as they are."""
     monkeypatch.setattr(judging, "LEAST", 0.0)
-    records = [Record(f"q{n}", f"Request {n}", a) for n, a in enumerate(ANSWERS) if a.strip()]
+    records = [Record(f"q{n}", f"Request {n}", f"{7 * n} {chr(97 + n)} owls") for n in range(20)]
     before, real = judging.by_likelihood(tiny, records, "Is it so?"), judging.forward.logits_of
     forms = {word: sorted({tiny.tokenizer.encode(v, add_special_tokens=False)[0] for v in (word, word.capitalize(), f" {word}")}) for word in ("yes", "no")}
     assert not set(forms["yes"]) & set(forms["no"]) and len(set(before)) == 2
