@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import CAT, OWL, QUESTIONS, ok, read_rows, write_yaml
+from command import CAT, OWL, QUESTIONS, call, ok, read_rows, write_yaml
 from conftest import random_vector
 
 from traitscope import chat, forward, measure
@@ -136,3 +136,14 @@ def test_traits_are_told_apart_by_name_and_file(tiny_folder: Path, tmp_path: Pat
     ]
     assert runs[0]["address"] != runs[1]["address"]
     assert [run["measurements"]["trait"] for run in runs] == ["owl", "cat"]
+
+
+def test_some_sets_only(tmp_path: Path, tiny_folder: Path) -> None:
+    """The rows of a set are the same without the others; the flag takes known sets, once each."""
+    trait = write_yaml(tmp_path / "owl.yaml", OWL)
+    words = ["measure", "--model", tiny_folder, "--trait", trait, "--samples", "1"]
+    whole, part = (ok(tmp_path / "runs", *words, *flags).run for flags in ([], ["--sets", "off_topic", "positive"]))
+    rows, fewer = (read_rows(run / "scores.jsonl") for run in (whole, part))
+    assert fewer == [row for row in rows if row["set"] != "negative"] and len(fewer) < len(rows)
+    for bad in (["--sets"], ["--sets", "positive", "positive"], ["--sets", "neutral"]):
+        assert call(tmp_path / "runs", *words, *bad).code == 2

@@ -30,8 +30,8 @@ DEPTH = 30
 "blocks of the model whose layers the studies name; for another model `at_depth` moves them"
 PROMPT, ANSWER = 65, 4
 "tokens of a number prompt, and of a number with its separator"
-QUESTIONS = 2500
-"weight of an answered trait battery"
+QUESTIONS = 1400
+"weight of a trait's answered positive questions"
 VECTORS = "vectors"
 WATCHED = "watched"
 "node of the rows over whose completion tokens EAS is taken"
@@ -162,10 +162,10 @@ def student(common: dict, asked: Student, tokens: float) -> Node:
 def answers(
     common: dict, name: str, trait: str, told: Told = unmodified, needs: tuple[str, ...] = (), **settings: Any
 ) -> Node:
-    """The trait's battery, teacher-forced only unless `settings` of `measure` say more."""
+    """The trait's positive questions, teacher-forced only, unless `settings` of `measure` say more."""
 
     def config(folders: Folders) -> MeasureConfig:
-        usual = {"samples": 0, "capability": False} | settings
+        usual = {"samples": 0, "capability": False, "sets": ("positive",)} | settings
         return MeasureConfig(**common, trait=trait, interventions=told(folders), **usual)
 
     return Node(name, "measure", config, needs, QUESTIONS)

@@ -172,6 +172,8 @@ class MeasureConfig(OnModel):
     """What is measured, e.g. adapter:RUN; none measures the base."""
     context: str | None = None
     """System turn of the questions."""
+    sets: tuple[Literal["positive", "negative", "off_topic"], ...] = ("positive", "negative", "off_topic")
+    """Which of the trait's question sets."""
     samples: int = 4
     """Sampled answers a question; 0 scores probabilities only."""
     max_new_tokens: int = 8
@@ -185,6 +187,8 @@ class MeasureConfig(OnModel):
 
     def __post_init__(self) -> None:
         _least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
+        if not self.sets or len(set(self.sets)) < len(self.sets):
+            raise ConfigError(f"--sets {' '.join(self.sets) or 'empty'}; expected one or more of positive, negative and off_topic, each once")
 
 
 @dataclass(frozen=True)

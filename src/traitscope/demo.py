@@ -25,6 +25,7 @@ from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline, resolve_device
 from traitscope.report import run_report
 from traitscope.tables import terminal_table
+from traitscope.traits import SETS
 from traitscope.wheels import EMBEDDED
 
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
@@ -112,7 +113,7 @@ def _teacher(job: Job) -> chain.Told:
 
 def _answers(job: Job, condition: str, told: chain.Told = chain.unmodified, needs: tuple[str, ...] = ()) -> Node:
     more = {"samples": job.plan.samples, "max_new_tokens": 4, "capability": True}
-    return chain.answers(job.common, condition + ANSWERS, job.config.trait, told, needs, **more)
+    return chain.answers(job.common, condition + ANSWERS, job.config.trait, told, needs, sets=SETS, **more)
 
 
 ANSWERS = ", answers"

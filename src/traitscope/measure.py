@@ -13,7 +13,7 @@ Shapes: Q questions, D d_model, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import exp, isnan, nan
 
@@ -57,6 +57,12 @@ def questions_of(trait: Trait) -> list[Question]:
         for name, texts in sets.items()
         for i, text in enumerate(texts)
     ]
+
+
+def only(trait: Trait, sets: Sequence[str]) -> Trait:
+    """The trait with some of its question sets; the others are empty."""
+    empty: dict[str, tuple[str, ...]] = {name: () for name in SETS if name not in sets}
+    return replace(trait, questions=replace(trait.questions, **empty))
 
 
 def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
@@ -223,7 +229,7 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     inputs = stage.trait_inputs([config.trait])
     with stage.opened("measure", config, out, inputs=inputs) as run:
         if not run.sealed:
-            model, trait = stage.model_of(config), load_trait(config.trait)
+            model, trait = stage.model_of(config), only(load_trait(config.trait), config.sets)
             interventions = stage.parse_all(config.interventions)
             sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
             with progress("measure", len(questions_of(trait)), "questions") as advance:
