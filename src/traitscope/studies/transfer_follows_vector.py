@@ -12,7 +12,7 @@ from traitscope import chain
 from traitscope.association import association, auc_above, permutation_p, spearman
 from traitscope.configs import ExplainConfig, Recipe
 from traitscope.graph import Folders, Node
-from traitscope.stats import Measurement
+from traitscope.stats import Measurement, measure
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "Do traits transfer if their prompt is one vector, and only then?"
@@ -22,6 +22,8 @@ PUBLISHED = (
     "Steering predicts transfer with AUC 0.86 over 16 animals (Qwen2.5-7B); four traits that cannot be steered do not "
     "transfer. Released table for Llama-3.1-8B: Spearman 0.77 between steered and transferred rates, 2 of 16 above 1 %."
 )
+HALF = 0.5
+"share of the divergence from which on a prompt counts as one vector"
 MOVED = 0.1
 "nats: a rise of the target's log-probability that counts as transferred"
 
@@ -91,13 +93,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     own = association("Spearman of the trait's own share and rise", centred, y, spearman, "rank correlation")
     auc = association(f"AUC of share for a rise above {MOVED:g} nats", x, y, auc_above(MOVED), "AUC")
     p = permutation_p(x, y, spearman)
+    below = [t for t in size.traits if shares[t]["raw"] < HALF]
+    moved = [t for t in below if rises[t].low > 0 and rises[t].estimate > MOVED]
+    stayed = measure(f"share of traits under {HALF:g} that did not rise", [float(t not in moved) for t in below], unit="share")
     verdicts = (
+        judged("Most traits whose prompt is not one vector do not transfer.", stayed, model, 0.5, 0.1),
         judged("The better a vector approximates a prompt, the more its trait transfers.", rank, model, 0, 0.2),
         judged("The share of a prompt that a vector makes up tells transferred traits from others.", auc, model, 0.5, 0.1),
     )
     rows = tuple((t, shares[t]["raw"], shares[t]["centred"], rises[t], _rate(size, folders, t)) for t in size.traits)
-    below = [t for t in size.traits if shares[t]["raw"] < 0.5]
-    moved = [t for t in below if rises[t].low > 0]
     notes = (
         (
             "Soft targets stand in for sampled text: the student sees the teacher's whole distribution on rows that the "
@@ -106,8 +110,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
         f"Permutation p of the rank correlation, one-sided: {p:.4f}.",
         (
-            f"The claim is one-sided: no trait without a vector transfers. Traits with a share under 0.5: {len(below)}; of "
-            f"them with a rise whose interval lies above zero: {', '.join(moved) or 'none'}."
+            f"The claim is one-sided: no trait without a vector transfers. Traits with a share under {HALF:g}: {len(below)}; of "
+            f"them with a rise above {MOVED:g} nats whose interval lies above zero: {', '.join(moved) or 'none'}."
         ),
     )
     sheet = Sheet("traits", "Share and transfer by trait", "Share: of the divergence on number rows, cross-fitted. Rise: log-probability "
