@@ -75,11 +75,11 @@ def check_strengths(alphas: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """A family of curves rate(alpha), and where a fit begins."""
+    """A family of curves rate(alpha), and where a fit may begin."""
 
     name: str
     starts: tuple[tuple[float, ...], ...]
-    "in rates and in shares of the largest strength"
+    "in shares of the largest strength; of a line and a hinge only the threshold counts, the rest is least squares"
 
     def rate(self, x_A: np.ndarray, p: Sequence[float]) -> np.ndarray:
         """Rates [A] at strengths as shares of the largest."""
@@ -94,22 +94,30 @@ class Shape:
 
 
 SHAPES = (
-    Shape("line", ((0.1, 0.3), (0.1, 0.0))),
-    Shape("hinge", tuple((0.1, 0.5, c) for c in (0.1, 0.3, 0.5, 0.7))),
+    Shape("line", ((0.0,),)),
+    Shape("hinge", tuple((c / 20,) for c in range(1, 19))),
     Shape("logistic", tuple((0.1, c, 0.2) for c in (0.3, 0.7, 1.0, 1.5))),
 )
 
 
 def fit(shape: Shape, x_A: np.ndarray, hits_A: np.ndarray, n_A: np.ndarray) -> np.ndarray:
-    """Parameters of greatest likelihood for `hits` of `n` at each strength; the best of several starts."""
+    """Parameters of greatest likelihood for `hits` of `n` at each strength, searched from the likeliest start."""
     from scipy.optimize import minimize
 
-    def loss(p: np.ndarray) -> float:
+    def loss(p: Sequence[float]) -> float:
         q_A = shape.rate(x_A, p)
         return -float((hits_A * np.log(q_A) + (n_A - hits_A) * np.log1p(-q_A)).sum())
 
-    found = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-4, "fatol": 1e-5}) for start in shape.starts]
-    return min(found, key=lambda result: result.fun).x
+    starts = shape.starts if shape.name == "logistic" else [_least_squares(shape, c, x_A, hits_A, n_A) for (c,) in shape.starts]
+    return minimize(loss, min(starts, key=loss), method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-4, "fatol": 1e-5}).x
+
+
+def _least_squares(shape: Shape, c: float, x_A: np.ndarray, hits_A: np.ndarray, n_A: np.ndarray) -> tuple[float, ...]:
+    """Floor and slope of a line, or of a hinge with threshold c, by least squares weighted with the number of outcomes."""
+    root_A, along_A = np.sqrt(n_A), np.maximum(0.0, x_A - c)
+    design = np.stack([root_A, root_A * (x_A if shape.name == "line" else along_A)], axis=1)
+    floor, slope = np.linalg.lstsq(design, root_A * hits_A / np.maximum(n_A, 1), rcond=None)[0]
+    return (floor, slope) if shape.name == "line" else (floor, slope, c)
 
 
 def held_out(
