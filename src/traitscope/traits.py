@@ -20,6 +20,11 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast, where PyYAML was built with libyaml
+except ImportError:
+    from yaml import SafeLoader
+
 from traitscope.errors import TraitError
 
 DATA = files("traitscope") / "data"
@@ -185,7 +190,7 @@ def _bundled(kind: str) -> list[str]:
 
 def _read(path: Any, what: str) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except OSError as error:
         known = ", ".join(bundled_traits())
         raise TraitError(f"{what}: {error.strerror}; check the path, or take a bundled trait: {known}") from None
