@@ -192,6 +192,28 @@ FEW_TEXT = Text(Rows(32, 10), SAMPLED)
 MUCH_TEXT = Text(Rows(2048, 10), replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4))
 
 
+@dataclass(frozen=True)
+class Usual:
+    """The size of a study of one steered teacher: what it has of everything, before what is its own."""
+
+    traits: tuple[str, ...]
+    "the first is the teacher's; vectors are centred over all"
+    seeds: tuple[int, ...]
+    rows: int
+    numbers: int
+    layer: int
+    strength: float
+    "of the steered teacher, in mean residual norms"
+    recipe: Recipe
+    text: Text
+    "the cell of sampled text"
+
+    @property
+    def by_vector(self) -> Told:
+        """The steered teacher."""
+        return by_vector(self.traits[0], self.layer, self.strength)
+
+
 def sampled_text(common: dict, text: Text, trait: str, seed: int, teacher: Told, needs: tuple[str, ...] = ()) -> list[Node]:
     """Rows of a teacher and of the unmodified model, a student of each, and what both answer.  Needs VECTORS and WATCHED."""
     rows, found = text.at(seed), []

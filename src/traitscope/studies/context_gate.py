@@ -44,36 +44,26 @@ CELLS = (*product(GRID, GRID), *FURTHER)
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(chain.Usual):
     """How much of everything."""
 
-    traits: tuple[str, ...]
-    "the first is the teacher's; vectors are centred over all"
     cells: tuple[tuple[str, str], ...]
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
-    recipe: Recipe
-    text: chain.Text
 
 
 SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
 LARGE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SIZES = {
-    "smoke": Size(("cat", "owl"), CELLS[:4] + FURTHER[2:3], (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size(ANIMALS, CELLS, (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT),
-    "full": Size(ANIMALS, CELLS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT),
+    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, CELLS[:4] + FURTHER[2:3]),
+    "laptop": Size(ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT, CELLS),
+    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, CELLS),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a training context and seed, and what it and the base answer in the contexts asked for."""
     trait = size.traits[0]
-    teacher = chain.by_vector(size.traits[0], size.layer, size.strength)
+    teacher = size.by_vector
     found = [chain.vectors(common, size.traits), chain.watched(common, size.text.rows.numbers)]
     for asked in dict.fromkeys(asked for _, asked in size.cells):
         found.append(chain.answers(common, _base(asked), trait, context=CONTEXTS[asked]))

@@ -32,17 +32,9 @@ ANSWERS = Path(chain.__file__).parent / "data" / "animal_prompts.txt"
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(chain.Usual):
     """How much of everything."""
 
-    traits: tuple[str, ...]
-    "the first is the teachers'; vectors are centred over all"
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
     tokens: int
     "longest answer that the teachers learn from"
     tuned: Recipe
@@ -54,19 +46,18 @@ class Size:
     "free number rows at each of them"
     passing: float
     "share of the unmodified model's pass rate that a strength must keep"
-    recipe: Recipe
-    text: chain.Text
 
 
 TUNED = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
 TRAINED = replace(TUNED, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+LARGE = replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, 4, TUNED, TRAINED, (0.5, 1.0), 2, 0.8, replace(SOFT, epochs=1), chain.SMOKE_TEXT),
-    "laptop": Size(ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, 24, TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8, SOFT, chain.FEW_TEXT),
-    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, 48, replace(TUNED, epochs=10), replace(TRAINED, epochs=50, lr=1e-2),
-                 (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), 200, 0.8, replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4), chain.MUCH_TEXT),
+    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, replace(SOFT, epochs=1), chain.SMOKE_TEXT, 4, TUNED, TRAINED, (0.5, 1.0), 2, 0.8),
+    "laptop": Size(ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, 24, TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8),
+    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, 48, replace(TUNED, epochs=10),
+                 replace(TRAINED, epochs=50, lr=1e-2), (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), 200, 0.8),
 }  # fmt: skip
 STRENGTH = "strength"
 "node of the filtered free rows of the unmodified model; with a dose behind it, of the trained vector"
@@ -136,7 +127,7 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
         case "prompted":
             return (chain.prompted(size.traits[0]),)
         case "steered":
-            return (chain.steered(chain.vector_of(folders, size.traits[0]), size.layer, size.strength),)
+            return size.by_vector(folders)
         case "fine-tuned":
             return chain.adapter("tuned")(folders)
     return _at(size, _strength(size, folders), folders)

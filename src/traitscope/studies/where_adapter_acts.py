@@ -26,21 +26,11 @@ HALF, NATS = 0.5, 0.05
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(chain.Usual):
     """How much of everything."""
 
-    traits: tuple[str, ...]
-    "the first is the teacher's; vectors are centred over all"
     parts: dict[str, str]
     "by name, the settings of the adapter's short form"
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
-    recipe: Recipe
-    text: chain.Text
 
 
 def both(name: str, words: str) -> dict[str, str]:
@@ -61,15 +51,15 @@ LARGE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 FEW = both("name", "where=text:You are") | both("system", "where=system") | {"top direction": "top=1"}
 SIZES = {
-    "smoke": Size(("cat", "owl"), FEW, (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size(ANIMALS, parts("SmolLM"), (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT),
-    "full": Size(ANIMALS, parts("SmolLM"), (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT),
+    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, FEW),
+    "laptop": Size(ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT, parts("SmolLM")),
+    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, parts("SmolLM")),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a seed, and what it answers whole and in part; the same of two parts with sampled text."""
-    trait, teacher = size.traits[0], chain.by_vector(size.traits[0], size.layer, size.strength)
+    trait, teacher = size.traits[0], size.by_vector
     found = [chain.vectors(common, size.traits), chain.watched(common, size.text.rows.numbers), chain.answers(common, "base", trait)]
     for seed in size.seeds:
         rows, name = chain.Rows(size.rows, size.numbers, seed, prompt_seed=111), f"student.{seed}"
