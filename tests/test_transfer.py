@@ -73,7 +73,7 @@ def test_bad_input() -> None:
         transfer.transfer_ratio("tau", one, one, p, p)
     with pytest.raises(DataError, match="align them"):
         transfer.transfer_ratio("tau", two, two, p, np.zeros(4))
-    for alphas, says in [((0.1, 0.2, 0.3), "have no 0"), ((0.0, 0.2), "three or more"), ((0.0, 0.2, 0.2), "each once")]:
+    for alphas, says in [((0.1, 0.2, 0.3), "have no 0"), ((0.0, 0.2), "three or more"), ((0.0, 0.2, 0.2), "each once"), ((0.0, 0.2, -0.2), "go both ways")]:
         with pytest.raises(ConfigError, match=says):
             transfer.check_strengths(alphas)
     with pytest.raises(DataError, match="expected .prompts, strengths."):
@@ -90,9 +90,9 @@ PLANTED = [(transfer.SHAPES[0], (0.1, 0.6)), (transfer.SHAPES[1], (0.1, 2.4, 0.7
 
 def test_a_planted_threshold_is_seen_and_a_planted_line_is_none() -> None:
     line, hinge, logistic = (made(shape, p, 600) for shape, p in PLANTED)
-    assert transfer.threshold(ALPHAS, hinge).low > 0
-    assert transfer.threshold(ALPHAS, logistic).low > 0  # a steep step is nearer to a hinge than to a line
-    found = transfer.threshold(ALPHAS, line)
+    assert transfer.threshold(transfer.held_out(ALPHAS, hinge)).low > 0
+    assert transfer.threshold(transfer.held_out(ALPHAS, logistic)).low > 0  # a steep step is nearer to a hinge than to a line
+    found = transfer.threshold(transfer.held_out(ALPHAS, line))
     assert found.low <= 0 <= found.high + 0.005 and abs(found.estimate) < 0.01
     smooth = made(transfer.SHAPES[2], (0.1, 0.5, 0.15), 4000)
     scores = {name: values.sum() for name, values in transfer.held_out(ALPHAS, smooth).items()}
@@ -105,6 +105,14 @@ def test_fit_finds_the_planted_rates(shape: transfer.Shape, p: tuple[float, ...]
     n_A = np.full(len(ALPHAS), 1e6)
     found = shape.rate(x_A, transfer.fit(shape, x_A, shape.rate(x_A, p) * n_A, n_A))
     np.testing.assert_allclose(found, shape.rate(x_A, p), atol=3e-3)
+
+
+def test_strengths_of_either_sign_are_doses() -> None:
+    """A behaviour is suppressed by negative strengths: the same outcomes have the same shape."""
+    data = made(*PLANTED[1], 200)
+    down = transfer.held_out([-a for a in ALPHAS], data)
+    for name, scores in transfer.held_out(ALPHAS, data).items():
+        np.testing.assert_allclose(down[name], scores)
 
 
 def test_power_and_false_positives() -> None:

@@ -25,9 +25,8 @@ def check_here() -> None:
 def pack(blocks: nn.ModuleList, device: str, compute: torch.dtype) -> None:
     """Replace every linear map inside the blocks by its NF4 form on the device.
 
-    Raises ModelError without bitsandbytes, ConfigError for blocks without plain linear maps (GPT-2's are of another kind).
+    Raises ConfigError for blocks without plain linear maps (GPT-2's are of another kind).
     """
-    check_here()
     import bitsandbytes
 
     found = [(parent, leaf, m) for parent in blocks.modules() for leaf, m in parent.named_children() if type(m) is nn.Linear]

@@ -52,7 +52,6 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
         raise VectorError(f"{folder} holds a damaged student: {error}; copy or train it again") from error
     if digest != model.digest:
         raise VectorError(f"{folder} was trained on a model with digest {digest}, but {model.name} has {model.digest}")
-    four_bits.refuse_packed(model.lm, f"the full student {folder}")
     with swapped(model, weights) as kept:
         yield kept
 

@@ -98,10 +98,9 @@ class LoraLinear(nn.Module):
         a, b = (factor.to(x.dtype) for factor in self.factors())
         if self.packed:  # keeping a written-out weight for the backward pass would undo the packing
             y = self.linear(x) + torch.nn.functional.linear(torch.nn.functional.linear(x, a), b) * self.scale
-            return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
-        weight_OI = weight_of(self.linear)
-        flat = x.reshape(-1, x.shape[-1])
-        y = _LowRank.apply(flat, weight_OI, self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
+        else:
+            flat = x.reshape(-1, x.shape[-1])
+            y = _LowRank.apply(flat, weight_of(self.linear), self.linear.bias, a, b, self.scale).view(*x.shape[:-1], -1)
         return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
 
 

@@ -71,6 +71,14 @@ def check_strengths(alphas: Sequence[float]) -> None:
         raise ConfigError(f"strengths {list(alphas)} have no 0; expected it among them: the unmodified teacher is the control; add 0")
     if len(set(alphas)) != len(alphas) or len(alphas) < 3:
         raise ConfigError(f"strengths {list(alphas)}; expected three or more, each once; change the grid")
+    if min(alphas) < 0 < max(alphas):
+        raise ConfigError(f"strengths {list(alphas)} go both ways; expected one sign, or the dose has no order; make two studies of it")
+
+
+def _doses(alphas: Sequence[float]) -> np.ndarray:
+    """Strengths, of either sign, as shares [A] of the largest."""
+    sizes_A = np.abs(np.asarray(alphas, float))
+    return sizes_A / sizes_A.max()
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def held_out(
     values_PA = np.asarray(outcomes_PA, float)
     if values_PA.ndim != 2 or values_PA.shape[1] != len(alphas) or len(values_PA) < folds:
         raise DataError(f"outcomes of shape {values_PA.shape} for {len(alphas)} strengths and {folds} folds; expected [prompts, strengths], a fold's prompts or more")
-    x_A = np.asarray(alphas, float) / max(map(abs, alphas))
+    x_A = _doses(alphas)
     fold_P = np.random.default_rng(seed).permutation(len(values_PA)) % folds
     scored_PA = np.isfinite(values_PA)
     filled_PA = np.where(scored_PA, values_PA, 0.0)
@@ -146,13 +154,12 @@ def held_out(
     return found
 
 
-def threshold(alphas: Sequence[float], outcomes_PA: np.ndarray, seed: int = 0) -> Measurement:
-    """Held-out log-likelihood of the hinge minus that of the line, nats a prompt, with a t interval over prompts.
+def threshold(scores: dict[str, np.ndarray]) -> Measurement:
+    """Of what `held_out` finds: the hinge minus the line, nats a prompt, with a t interval over prompts.
 
     Above zero: a threshold.  The hinge holds the line as its case without a threshold, so a line that is true shows as an
     interval around zero, not below it.
     """
-    scores = held_out(alphas, outcomes_PA, SHAPES[:2], seed=seed)
     apart_P = scores["hinge"] - scores["line"]
     return measure("held-out log-likelihood, hinge minus line", apart_P, seeds=range(len(apart_P)), unit="nats a prompt")
 
@@ -164,12 +171,12 @@ def power(alphas: Sequence[float], outcomes_PA: np.ndarray, draws: int = 40, see
     Outcomes are drawn anew by prompt and strength; where they are a prompt's own habit, the real power is larger.
     """
     values_PA = np.asarray(outcomes_PA, float)
-    x_A, rng = np.asarray(alphas, float) / max(map(abs, alphas)), np.random.default_rng(seed)
+    x_A, rng = _doses(alphas), np.random.default_rng(seed)
     scored_PA = np.isfinite(values_PA)
     hits_A, n_A = np.where(scored_PA, values_PA, 0.0).sum(0), scored_PA.sum(0)
     found = {}
     for name, shape in (("false positives", SHAPES[0]), ("power", SHAPES[1])):
         q_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
         made = [np.where(scored_PA, rng.random(values_PA.shape) < q_A, np.nan) for _ in range(draws)]
-        found[name] = sum(threshold(alphas, data_PA, seed=n).low > 0 for n, data_PA in enumerate(made)) / draws
+        found[name] = sum(threshold(held_out(alphas, data_PA, SHAPES[:2], seed=n)).low > 0 for n, data_PA in enumerate(made)) / draws
     return found

@@ -104,7 +104,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ]
     matrix = tuple((name, *values, max(zip(values, size.traits, strict=True))[1]) for name, values in raw.items())
     steps = sorted({*(2**k for k in range(size.rows.bit_length())), size.rows})
-    needed = tuple((teacher, n, *(_right_after(size, folders, teacher, n, other) for other in (None, CONTROL))) for teacher in TEACHERS for n in steps)
+    along = {name: _along(size, folders, name) for name in (CONTROL, *_sets(size))}
+    needed = tuple((teacher, n, *(_right_after(size, along, teacher, n, other) for other in (None, CONTROL))) for teacher in TEACHERS for n in steps)
     sheets = (
         Sheet("matrix", f"Cosine of the mean push with every candidate, block {size.layer}", "Rows: data sets; columns: candidate vectors.",
               ("data", *size.traits, "winner"), matrix),
@@ -144,10 +145,10 @@ def _along(size: Size, folders: Folders, name: str) -> np.ndarray:
     return np.array([[row["along"][trait][size.layer] for trait in size.traits] for row in rows])
 
 
-def _right_after(size: Size, folders: Folders, teacher: str, n: int, other: str | None) -> float:
+def _right_after(size: Size, along: dict[str, np.ndarray], teacher: str, n: int, other: str | None) -> float:
     """Share of right winners from the first n rows, minus as many of another data set."""
     hits = []
     for k, trait in enumerate(size.traits):
-        mean = _along(size, folders, f"{teacher} {trait}")[:n].mean(0)
-        hits.append(np.argmax(mean - (_along(size, folders, other)[:n].mean(0) if other else 0)) == k)
+        mean = along[f"{teacher} {trait}"][:n].mean(0)
+        hits.append(np.argmax(mean - (along[other][:n].mean(0) if other else 0)) == k)
     return float(np.mean(hits))

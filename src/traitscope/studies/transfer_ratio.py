@@ -162,13 +162,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     gained = _difference(size, f"rate of students at {top:g} minus the base", students[top], students[0.0])
     against = {kind: _difference(size, f"rate of students, {DIRECTION} minus {kind}", students[top], _students(size, folders, kind, top)) for kind in (RANDOM, ORTHOGONAL)}
     curve_PA = np.stack([students[a].mean(0) for a in alphas], axis=1)
-    hinged, shapes = threshold(alphas, curve_PA), held_out(alphas, curve_PA)
+    shapes = held_out(alphas, curve_PA)
     verdicts = (
         judged("Students of the most strongly steered teacher show the behaviour more than the base.", gained, model, 0, SMALL),
         *(judged(f"They do so more than students of a teacher steered along {'a random' if kind == RANDOM else 'an orthogonal'} direction.", m, model, 0, SMALL)
           for kind, m in against.items()),
         judged(f"A share of the teacher's change reaches them (ratio at {top:g}).", ratios[top], model, 0, SMALL),
-        judged("Transfer has a threshold: a hinge predicts held-out prompts better than a line.", hinged, model, 0, NATS),
+        judged("Transfer has a threshold: a hinge predicts held-out prompts better than a line.", threshold(shapes), model, 0, NATS),
     )  # fmt: skip
     treated, control = (np.stack([_shown(size, folders, f"{role} text.{s}") for s in size.seeds]) for role in ("treated", "control"))
     teacher = _teacher(size, folders, DIRECTION, top)
