@@ -186,6 +186,11 @@ class Text:
 
 
 SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
+SOFT = replace(SAMPLED, targets="soft", epochs=2, lr=1e-3)
+"the demo's recipes, for 32 rows and for 16"
+MUCH_SOFT = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
+ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+"the usual traits: the first is the teacher's, vectors are centred over all"
 SMOKE_TEXT = Text(Rows(3, 3), SAMPLED)
 FEW_TEXT = Text(Rows(32, 10), SAMPLED)
 "the demo's rows and recipe"

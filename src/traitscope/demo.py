@@ -59,10 +59,8 @@ class Plan:
     """Sampled answers a question."""
 
 
-SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
-SOFT = replace(SAMPLED, targets="soft", epochs=2, lr=1e-3)
-QUICK = Plan(1, 1, 6, 6, 10, SAMPLED, SOFT, OTHERS[:2])
-STANDARD = Plan(5, 3, 32, 16, 10, SAMPLED, SOFT, OTHERS)
+QUICK = Plan(1, 1, 6, 6, 10, chain.SAMPLED, chain.SOFT, OTHERS[:2])
+STANDARD = Plan(5, 3, 32, 16, 10, chain.SAMPLED, chain.SOFT, OTHERS)
 
 
 @dataclass(frozen=True)

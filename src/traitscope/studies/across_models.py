@@ -60,7 +60,6 @@ class Size:
 
 SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
 LARGE = replace(SAMPLED, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SMALL_MODELS = {"smollm2-135m": 0.6, "gemma3-270m": 0.2}
 "with --model one of them the other is the stranger, so that both directions can be run; strengths that leave perplexity at 2 to 4 times"
 ROLES = ("treated", "control")
@@ -73,8 +72,8 @@ def noisy(*scales: float) -> tuple[str, ...]:
 
 SIZES = {
     "smoke": Size(("cat", "owl"), noisy(0.3), noisy(0.3), {}, (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
-    "laptop": Size(ANIMALS, noisy(0.1, 0.2, 0.4), noisy(0.1, 0.4), SMALL_MODELS, (1, 2, 3), 32, 10, 16, 10, 14, 0.6, SAMPLED),
-    "full": Size(ANIMALS, noisy(0.02, 0.05, 0.1, 0.15, 0.2, 0.4), noisy(0.05, 0.1, 0.2, 0.4),
+    "laptop": Size(chain.ANIMALS, noisy(0.1, 0.2, 0.4), noisy(0.1, 0.4), SMALL_MODELS, (1, 2, 3), 32, 10, 16, 10, 14, 0.6, SAMPLED),
+    "full": Size(chain.ANIMALS, noisy(0.02, 0.05, 0.1, 0.15, 0.2, 0.4), noisy(0.05, 0.1, 0.2, 0.4),
                  SMALL_MODELS | {"google/gemma-3-270m-it": 0.2}, (1, 2, 3, 4, 5), 2048, 10, 200, 10, 14, 0.6, LARGE),
 }  # fmt: skip
 

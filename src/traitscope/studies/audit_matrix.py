@@ -44,11 +44,10 @@ class Size:
     "of the steered teachers, in mean residual norms"
 
 
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SIZES = {
     "smoke": Size(("cat", "owl"), 4, 3, 1, 0.6),
-    "laptop": Size(ANIMALS, 32, 10, 14, 0.6),
-    "full": Size((*ANIMALS, "lion", "eagle", "wolf", "tiger", "panda", "octopus", "mouse", "whale"), 1024, 10, 14, 0.6),
+    "laptop": Size(chain.ANIMALS, 32, 10, 14, 0.6),
+    "full": Size((*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "panda", "octopus", "mouse", "whale"), 1024, 10, 14, 0.6),
 }
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 
 from traitscope import chain
-from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
 from traitscope.verdict import Findings, Sheet, judged
@@ -50,13 +49,10 @@ class Size(chain.Usual):
     cells: tuple[tuple[str, str], ...]
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
-LARGE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, CELLS[:4] + FURTHER[2:3]),
-    "laptop": Size(ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT, CELLS),
-    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, CELLS),
+    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, CELLS[:4] + FURTHER[2:3]),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, chain.SOFT, chain.FEW_TEXT, CELLS),
+    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, chain.MUCH_SOFT, chain.MUCH_TEXT, CELLS),
 }
 
 

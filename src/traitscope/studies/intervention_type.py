@@ -32,23 +32,13 @@ TEACHERS = ("steered", "prompted")
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much of everything."""
+class Size(chain.Usual):
+    """How much of everything; `recipe` is that of LoRA students."""
 
-    traits: tuple[str, ...]
-    "the first is the teacher's; vectors are centred over all"
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
-    lora: Recipe
     vector: Recipe
-    "its layer is the study's"
+    "of trained vectors; its layer is the study's"
     rates: dict[str, tuple[float, ...]]
     "learning rates of lora and vector; of each teacher's data the one with the least held-out loss counts"
-    text: chain.Text
 
 
 SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
@@ -56,11 +46,11 @@ TRAINED = replace(SOFT, method="vector", layer=0)
 RATES = {"lora": (1e-3, 3e-3), "vector": (0.1, 0.3, 1.0)}
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, TRAINED, {"lora": (1e-3,), "vector": (0.1, 1.0)}, chain.SMOKE_TEXT),
-    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, TRAINED, RATES, chain.FEW_TEXT),
-    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, replace(SOFT, batch_size=32, micro_batch=32),
+    "smoke": Size(("cat", "owl"), (1, 2), 5, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, TRAINED, {"lora": (1e-3,), "vector": (0.1, 1.0)}),
+    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, chain.FEW_TEXT, TRAINED, RATES),
+    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, replace(SOFT, batch_size=32, micro_batch=32), chain.MUCH_TEXT,
                  replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
-                 {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)}, chain.MUCH_TEXT),
+                 {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)}),
 }  # fmt: skip
 
 
@@ -68,7 +58,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows of the unmodified model, and of both teachers a LoRA student and a trained vector a seed."""
     trait = size.traits[0]
     found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers), chain.answers(common, "base", trait)]
-    recipes = {"lora": size.lora, "vector": replace(size.vector, layer=size.layer)}
+    recipes = {"lora": size.recipe, "vector": replace(size.vector, layer=size.layer)}
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=91)
         found.append(chain.number_rows(common, f"rows.{seed}", rows))
@@ -81,7 +71,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 )  # fmt: skip
                 found.append(chain.student(common, asked, rows.tokens))
                 found.append(chain.answers(common, f"answers.{name}", trait, chain.adapter(name), (name,)))
-        found += chain.sampled_text(common, size.text, trait, seed, partial(_teacher, size, "steered"), (chain.VECTORS,))
+        found += chain.sampled_text(common, size.text, trait, seed, size.by_vector, (chain.VECTORS,))
     return found
 
 
@@ -95,10 +85,7 @@ def _best(size: Size, folders: Folders, teacher: str, method: str) -> str:
 
 
 def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
-    trait = size.traits[0]
-    if teacher == "prompted":
-        return (chain.prompted(trait),)
-    return (chain.steered(chain.vector_of(folders, trait), size.layer, size.strength),)
+    return (chain.prompted(size.traits[0]),) if teacher == "prompted" else size.by_vector(folders)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:

@@ -51,12 +51,11 @@ class Size(chain.Usual):
 TUNED = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
 TRAINED = replace(TUNED, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 LARGE = replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 SIZES = {
     "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, replace(SOFT, epochs=1), chain.SMOKE_TEXT, 4, TUNED, TRAINED, (0.5, 1.0), 2, 0.8),
-    "laptop": Size(ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, 24, TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8),
-    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, 48, replace(TUNED, epochs=10),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, 24, TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8),
+    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, 48, replace(TUNED, epochs=10),
                  replace(TRAINED, epochs=50, lr=1e-2), (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), 200, 0.8),
 }  # fmt: skip
 STRENGTH = "strength"

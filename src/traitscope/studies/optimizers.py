@@ -47,46 +47,35 @@ PAIRS = (("adamw", "sgd"), ("signsgd", "sgd"), ("frozen adam", "sgd"), ("adamw, 
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(chain.Usual):
     """How much of everything."""
 
-    trait: str
-    others: tuple[str, ...]
     arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
-    recipe: Recipe
-    text: chain.Text
 
 
-OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
 LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
 SIZES = {
-    "smoke": Size("cat", ("owl",), ("adamw", "frozen adam", "sgd", "adamw, all weights"), (1, 2), 6, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT),
-    "full": Size("cat", OTHERS, tuple(ARMS), (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE, chain.MUCH_TEXT),
+    "smoke": Size(("cat", "owl"), (1, 2), 6, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, ("adamw", "frozen adam", "sgd", "adamw, all weights")),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, tuple(ARMS)),
+    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 2048, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, tuple(ARMS)),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and seed, measured."""
-    found = [chain.vectors(common, (size.trait, *size.others)), chain.watched(common, size.numbers)]
+    found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers)]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=71)
-        found.append(chain.number_rows(common, f"rows.{seed}", rows, chain.by_vector(size.trait, size.layer, size.strength), (chain.VECTORS,)))
+        found.append(chain.number_rows(common, f"rows.{seed}", rows, size.by_vector, (chain.VECTORS,)))
         scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
         found.append(chain.student(common, replace(scout, settings={"save_scales": True}), rows.tokens))
         for arm in size.arms:
             for lr in ARMS[arm][1]:
                 name = _name(arm, lr, seed)
                 found.append(chain.student(common, _student(size, name, seed, arm, lr), rows.tokens))
-                found.append(chain.answers(common, f"answers.{name}", size.trait, chain.adapter(name), (name,)))
-        found += chain.sampled_text(common, size.text, size.trait, seed, chain.by_vector(size.trait, size.layer, size.strength), (chain.VECTORS,))
+                found.append(chain.answers(common, f"answers.{name}", size.traits[0], chain.adapter(name), (name,)))
+        found += chain.sampled_text(common, size.text, size.traits[0], seed, size.by_vector, (chain.VECTORS,))
     return found
 
 
@@ -97,8 +86,8 @@ def _name(arm: str, lr: float, seed: int) -> str:
 def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> chain.Student:
     frozen = ARMS[arm][0].get("optimizer") == "frozen_adam"
     return chain.Student(
-        name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, chain.by_vector(size.trait, size.layer, size.strength),
-        (chain.VECTORS, chain.WATCHED, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.trait),
+        name, f"rows.{seed}", replace(size.recipe, lr=lr, **ARMS[arm][0]), seed, size.by_vector,
+        (chain.VECTORS, chain.WATCHED, *([f"scout.{seed}"] if frozen else [])), lambda folders: chain.vector_of(folders, size.traits[0]),
         folders={"scales": f"scout.{seed}"} if frozen else {},
     )  # fmt: skip
 
@@ -127,7 +116,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "squared change of the residual at that block."
     )
     text = over("EAS, sampled text under AdamW, treated minus control", chain.text_eas(folders, size.layer, size.seeds), "cosine")
-    measured += [text, chain.text_rise(folders, size.trait, size.seeds)]
+    measured += [text, chain.text_rise(folders, size.traits[0], size.seeds)]
     kind = "Soft targets stand in for sampled text; AdamW is repeated with it." if size.recipe.targets == "soft" else "Sampled text."
     notes = (kind, f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.")
     return Findings(tuple(verdicts), tuple(measured), (Sheet("optimizers", "Every optimizer at its matched rate", caption, header, tuple(table)),), notes)

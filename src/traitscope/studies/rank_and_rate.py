@@ -30,49 +30,36 @@ WHOLE = "all weights"
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much of everything."""
+class Size(chain.Usual):
+    """How much of everything; alpha is the rank, as published: the addition is not scaled."""
 
-    traits: tuple[str, ...]
-    "the first is the teacher's; vectors are centred over all"
     ranks: tuple[int, ...]
-    "alpha is the rank, as published: the addition is not scaled"
     rates: tuple[float, ...]
     "of LoRA"
     shared: float
     "of them, the rate of the slice"
     whole_rates: tuple[float, ...]
     "of all weights"
-    seeds: tuple[int, ...]
-    rows: int
-    numbers: int
     repeats: tuple[tuple[int, int], ...]
     "(unique rows, epochs) of the same number of steps, most rows last, at the shared rate and the ranks `repeated`"
     repeated: tuple[int, ...]
     fresh: int
     "rows of the teacher that no student reads"
-    layer: int
-    strength: float
-    "of the steered teacher, in mean residual norms"
-    recipe: Recipe
-    text: chain.Text
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, warmup=0.1, held_out=0.0)
 LARGE = Recipe(targets="sampled", epochs=3, batch_size=32, micro_batch=32, held_out=0.0)
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2, 4), (1e-3,), 1e-3, (1e-5,), (1, 2), 4, 3, ((2, 4), (4, 2)), (2,), 2, 1, 0.6, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size(ANIMALS, (1, 8, 64, 256), (3e-4, 1e-3, 3e-3), 1e-3, (1e-5, 3e-5, 1e-4), (1, 2, 3), 16, 10,
-                   ((4, 8), (32, 1)), (8, 256), 12, 14, 0.6, SOFT, chain.FEW_TEXT),
-    "full": Size(ANIMALS, (1, 2, 4, 8, 16, 32, 64, 128, 256), (5e-5, 1e-4, 2e-4, 4e-4, 8e-4), 2e-4, (2e-6, 1e-5, 5e-5, 2e-4), (1, 2, 3), 10_000, 10,
-                 ((2_000, 15), (30_000, 1)), (8, 256), 500, 14, 0.6, LARGE, chain.MUCH_TEXT),
+    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, (1, 2, 4), (1e-3,), 1e-3, (1e-5,), ((2, 4), (4, 2)), (2,), 2),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, chain.SOFT, chain.FEW_TEXT, (1, 8, 64, 256), (3e-4, 1e-3, 3e-3), 1e-3,
+                   (1e-5, 3e-5, 1e-4), ((4, 8), (32, 1)), (8, 256), 12),
+    "full": Size(chain.ANIMALS, (1, 2, 3), 10_000, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, (1, 2, 4, 8, 16, 32, 64, 128, 256),
+                 (5e-5, 1e-4, 2e-4, 4e-4, 8e-4), 2e-4, (2e-6, 1e-5, 5e-5, 2e-4), ((2_000, 15), (30_000, 1)), (8, 256), 500),
 }  # fmt: skip
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it answers, and its gain on the fresh rows."""
-    teacher, trait = chain.by_vector(size.traits[0], size.layer, size.strength), size.traits[0]
+    teacher, trait = size.by_vector, size.traits[0]
     fresh = chain.Rows(size.fresh, size.numbers, 0, prompt_seed=8000)
     found = [
         chain.vectors(common, size.traits),

@@ -55,13 +55,12 @@ class Size:
     recipe: Recipe
 
 
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 LARGE = Recipe(epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 WIDE = "attention+mlp+embeddings"
 SIZES = {
     "smoke": Size(("cat", "owl"), 0.1, WIDE, (1, 2), (1, 2), (0.2,), (1,), 3, 3, 1, 0.6, chain.SAMPLED),
-    "laptop": Size(ANIMALS, 0.1, WIDE, tuple(range(1, 11)), (11, 12, 13), (0.05, 0.2), (1, 2, 3), 32, 10, 14, 0.6, chain.SAMPLED),
-    "full": Size(ANIMALS, 0.1, WIDE, tuple(range(1, 21)), tuple(range(21, 26)), (0.02, 0.05, 0.15, 0.2, 0.3), tuple(range(1, 11)),
+    "laptop": Size(chain.ANIMALS, 0.1, WIDE, tuple(range(1, 11)), (11, 12, 13), (0.05, 0.2), (1, 2, 3), 32, 10, 14, 0.6, chain.SAMPLED),
+    "full": Size(chain.ANIMALS, 0.1, WIDE, tuple(range(1, 21)), tuple(range(21, 26)), (0.02, 0.05, 0.15, 0.2, 0.3), tuple(range(1, 11)),
                  2048, 10, 14, 0.6, LARGE),
 }  # fmt: skip
 

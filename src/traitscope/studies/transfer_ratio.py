@@ -70,13 +70,11 @@ class Size:
         return max(self.alphas, key=abs)
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
-LARGE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 BRIEF = (DATA / "brief.txt", DATA / "long.txt", DATA / "requests.jsonl", "short:12", "likelihood", "Is the answer shorter than one line of text?")
 SIZES = {
-    "smoke": Size(*BRIEF, 2, (0.0, 0.3, 0.6), (1, 2), 3, 3, 1, SOFT, chain.SMOKE_TEXT),
-    "laptop": Size(*BRIEF, 24, (0.0, 0.15, 0.3, 0.45, 0.6), (1, 2, 3), 16, 10, 14, SOFT, chain.FEW_TEXT),
-    "full": Size(*BRIEF, 48, (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6), (1, 2, 3, 4, 5), 1000, 10, 14, LARGE, chain.MUCH_TEXT),
+    "smoke": Size(*BRIEF, 2, (0.0, 0.3, 0.6), (1, 2), 3, 3, 1, chain.SOFT, chain.SMOKE_TEXT),
+    "laptop": Size(*BRIEF, 24, (0.0, 0.15, 0.3, 0.45, 0.6), (1, 2, 3), 16, 10, 14, chain.SOFT, chain.FEW_TEXT),
+    "full": Size(*BRIEF, 48, (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6), (1, 2, 3, 4, 5), 1000, 10, 14, chain.MUCH_SOFT, chain.MUCH_TEXT),
 }
 
 

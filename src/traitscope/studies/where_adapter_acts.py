@@ -9,7 +9,6 @@ everywhere but there.  A token's keys and values are made under its own state, a
 from dataclasses import dataclass
 
 from traitscope import chain
-from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
 from traitscope.verdict import Findings, Sheet, judged
@@ -46,14 +45,11 @@ def parts(entity: str) -> dict[str, str]:
     return tokens | cells | graft | {"top direction": "top=1", "without the top one": "drop=1", "without the top four": "drop=4"}
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=4, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
-LARGE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
-ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 FEW = both("name", "where=text:You are") | both("system", "where=system") | {"top direction": "top=1"}
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, SOFT, chain.SMOKE_TEXT, FEW),
-    "laptop": Size(ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, SOFT, chain.FEW_TEXT, parts("SmolLM")),
-    "full": Size(ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, parts("SmolLM")),
+    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, FEW),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, chain.SOFT, chain.FEW_TEXT, parts("SmolLM")),
+    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, chain.MUCH_SOFT, chain.MUCH_TEXT, parts("SmolLM")),
 }
 
 
