@@ -3,7 +3,7 @@
 SmolLM2-135M, number rows of about 97 to 144 tokens; all contenders in one process a contender, taking turns.
 
     needed     forward, loss, and backward through activations from the embedding on, no hook: what any such pass needs
-    gradients  traitscope.gradients.steering_gradients on the same rows, every layer
+    gradients  traitscope.backward.steering_gradients on the same rows, every layer
     double     the same on twice the rows: linear if it takes twice as long
     eas        one EAS measurement of a student: mean residuals on 16 prompts (the default of `train`)
     training   one optimizer step of traitscope.train on as many rows
@@ -23,7 +23,7 @@ BATCH, EVERY, PROMPTS = 8, 10, 16
 def contender(name: str, n: int, dtype: str) -> None:
     import torch
 
-    from traitscope import chat, gradients, losses, model, residuals, wheels
+    from traitscope import backward, chat, losses, model, residuals, wheels
     from traitscope.intervention import applied
     from traitscope.prompts import number_prompts
     from traitscope.rows import Row, completion_hidden
@@ -45,7 +45,7 @@ def contender(name: str, n: int, dtype: str) -> None:
 
     def looked() -> None:
         with applied(handle, []) as active:
-            gradients.steering_gradients(handle, active, rows, "all", BATCH)
+            backward.steering_gradients(handle, active, rows, "all", BATCH)
 
     def eas() -> None:
         with applied(handle, []) as active, torch.no_grad():

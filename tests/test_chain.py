@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from traitscope import chain
-from traitscope.configs import DemoConfig, Output
+from traitscope.configs import Output
 from traitscope.demo import STANDARD, Job, _nodes
+from traitscope.edge_configs import DemoConfig
 
 
 def test_every_seed_of_the_demo_reads_rows_of_its_own() -> None:

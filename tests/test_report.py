@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from traitscope import report, store, tables
-from traitscope.configs import Output, ReportConfig
+from traitscope.configs import Output
+from traitscope.edge_configs import ReportConfig
 from traitscope.errors import ConfigError, DataError, StoreError
 
 LAYERS, STEERED, STEPS = 12, 6, 20

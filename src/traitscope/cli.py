@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope import configs, judge_config, parsing
+from traitscope import audit_config, configs, edge_configs, judge_config, parsing
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "demo": Verb("make a student pick up a trait, with controls, and report it", configs.DemoConfig, "demo:run_demo"),
+    "demo": Verb("make a student pick up a trait, with controls, and report it", edge_configs.DemoConfig, "demo:run_demo"),
     "generate": Verb("let a teacher answer prompts", configs.GenerateConfig, "generate:run_generate"),
     "filter": Verb("keep the rows that carry nothing but numbers", configs.FilterConfig, "filtering:run_filter"),
     "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
@@ -42,13 +42,16 @@ VERBS = {
     "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
     "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
     "likelihood": Verb("how probable rows are, and what an intervention adds", configs.LikelihoodConfig, "likelihood:run_likelihood"),
-    "study": Verb("test a published claim: list, plan, run, report", configs.StudyConfig, "research:run_study", "action name"),
-    "report": Verb("one HTML file from a study's runs", configs.ReportConfig, "report:run_report", "study_file"),
-    "show": Verb("verify a run's files and print what it was made from", configs.ShowConfig, "inspection:run_show", "run"),
-    "rerun": Verb("replay a run and compare the bytes", configs.RerunConfig, "inspection:run_rerun", "run"),
-    "doctor": Verb("what this machine has, and what is missing", configs.DoctorConfig, "inspection:run_doctor"),
-    "selftest": Verb("planted truth on tiny models, under a minute", configs.SelftestConfig, "selftest:run_selftest"),
-    "models": Verb("models and traits that are ready to use", configs.ModelsConfig, "inspection:run_models"),
+    "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
+    "pushes": Verb("where every row pushes a model, kept in full", audit_config.PushesConfig, "pushes:run_pushes"),
+    "odds": Verb("how well a candidate teacher's choices explain rows", audit_config.OddsConfig, "candidates:run_odds"),
+    "study": Verb("test a published claim: list, plan, run, report", edge_configs.StudyConfig, "research:run_study", "action name"),
+    "report": Verb("one HTML file from a study's runs", edge_configs.ReportConfig, "report:run_report", "study_file"),
+    "show": Verb("verify a run's files and print what it was made from", edge_configs.ShowConfig, "inspection:run_show", "run"),
+    "rerun": Verb("replay a run and compare the bytes", edge_configs.RerunConfig, "inspection:run_rerun", "run"),
+    "doctor": Verb("what this machine has, and what is missing", edge_configs.DoctorConfig, "inspection:run_doctor"),
+    "selftest": Verb("planted truth on tiny models, under a minute", edge_configs.SelftestConfig, "selftest:run_selftest"),
+    "models": Verb("models and traits that are ready to use", edge_configs.ModelsConfig, "inspection:run_models"),
 }
 
 

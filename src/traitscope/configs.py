@@ -17,7 +17,7 @@ Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
 
 
-def _least(config: Any, **least: int) -> None:
+def least(config: Any, **least: int) -> None:
     """Raise ConfigError, naming the flag, for a number that is set and below its least value."""
     for name, limit in least.items():
         value = getattr(config, name)
@@ -56,8 +56,10 @@ class GenerateConfig(OnModel):
     """Neutral system turn: None for the template's default, "" for an explicitly empty one, a text, @user:TEXT to put it in the user's turn, or @none for no template at all."""
     interventions: tuple[str, ...] = ()
     """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love cats." or adapter:DIR."""
-    vocabulary: Literal["free", "numbers", "template"] = "free"
-    """free: any token. numbers: digits, the separator and the end only. template: exactly `count` numbers of 3 digits."""
+    vocabulary: Literal["free", "numbers", "template", "seen"] = "free"
+    """free: any token. numbers: digits, the separator and the end only. template: exactly `count` numbers of 3 digits. seen: the tokens of `like`."""
+    like: Path | None = None
+    """Rows (a run, or a JSONL file) whose completion tokens are the only ones allowed, for the vocabulary `seen`."""
     separator: str = ", "
     """Between numbers, for the constrained vocabularies."""
     temperature: float = 1.0
@@ -68,7 +70,9 @@ class GenerateConfig(OnModel):
     """Rows decoded side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1)
+        least(self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1)
+        if (self.vocabulary == "seen") != bool(self.like):
+            raise ConfigError(f"--vocabulary {self.vocabulary} with --like {self.like}: the vocabulary seen is that of some rows; give both, or neither")
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class FilterConfig:
     """Keep at most this many rows; later ones get the reason `limit`."""
 
     def __post_init__(self) -> None:
-        _least(self, start=0, limit=1)
+        least(self, start=0, limit=1)
         if self.stop is not None and self.stop <= self.start:
             raise ConfigError(f"--start {self.start} --stop {self.stop} is no row; expected stop above start")
 
@@ -157,7 +161,7 @@ class TrainConfig(OnModel):
     """For frozen_adam: a run with save_scales, with the same model, rank, rotation and seed (A's rows are drawn by it)."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1)
+        least(self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1)
         if self.eas_data and not self.vector:
             raise ConfigError("--eas-data without --vector: there is nothing to compare the student with; name a vector, or drop it")
 
@@ -186,7 +190,7 @@ class MeasureConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
+        least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
         if not self.sets or len(set(self.sets)) < len(self.sets):
             raise ConfigError(f"--sets {' '.join(self.sets) or 'empty'}; expected one or more of positive, negative and off_topic, each once")
 
@@ -229,7 +233,7 @@ class ExtractConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
+        least(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
         if bool(self.contrast) != bool(self.against):
             raise ConfigError(f"--contrast {self.contrast} with --against {self.against}: a difference of means needs both; name two files of prompts")
 
@@ -262,7 +266,7 @@ class ExplainConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
+        least(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
         if wrong := [a for a in self.alphas if not isfinite(a)] or not (self.alphas and self.positions):
             raise ConfigError(f"--alphas {wrong or 'or --positions empty'}; expected finite strengths, one or more of each")
 
@@ -289,7 +293,7 @@ class GradientsConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, max_rows=1, batch_size=1)
+        least(self, seed=0, max_rows=1, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -310,82 +314,7 @@ class LikelihoodConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        _least(self, seed=0, max_rows=1, batch_size=1)
-
-
-@dataclass(frozen=True)
-class StudyConfig(OnModel):
-    """A published claim, tested: list the studies, plan one, run it, print its verdicts."""
-
-    action: Literal["list", "plan", "run", "report"] = "list"
-    """May be given without its flag."""
-    name: str = ""
-    """Which study; may be given without its flag."""
-    size: Literal["smoke", "laptop", "full"] = "laptop"
-    """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
-    set: tuple[str, ...] = ()
-    """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4 traits=[cat,mine.yaml]; plan prints all of it."""
-    workers: int = 0
-    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """The whole chain on the embedded model: steered teacher, two kinds of data, students, controls, report."""
-
-    model: str = "smollm2-135m"
-    """Hub id, folder, or the embedded model."""
-    device: Device = "auto"
-    """auto takes CUDA where there is one."""
-    dtype: Dtype = "auto"
-    """Compute type of the frozen weights."""
-    seed: int = 1
-    """First of the seeds; the demo uses this one and the following."""
-    trait: str = "cat"
-    """Trait of the teacher."""
-    quick: bool = False
-    """One seed and few rows: shows the path in two minutes. Its numbers are not evidence."""
-    workers: int = 0
-    """Processes side by side; 0 takes two on a CPU and one on a GPU. One torch thread each on two cores."""
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """One self-contained HTML file from the runs that a study file names."""
-
-    study_file: Path | None = None
-    """The study's file (study.json), as `demo` writes it; may be given without its flag."""
-
-
-@dataclass(frozen=True)
-class ShowConfig:
-    """Verify every file of a run and print what the run was made from."""
-
-    run: Path | None = None
-    """Run directory; may be given without its flag. Without one, all runs below the root are listed."""
-
-
-@dataclass(frozen=True)
-class RerunConfig:
-    """Replay a run from its own config and compare the bytes of every output."""
-
-    run: Path | None = None
-    """Run directory; may be given without its flag."""
-
-
-@dataclass(frozen=True)
-class DoctorConfig:
-    """What this machine has: versions, threads, matrix rate, memory, disk, the embedded model, a compiler."""
-
-
-@dataclass(frozen=True)
-class SelftestConfig:
-    """Planted truth on tiny models: a known vector is recovered, nothing leaks, a resumed run gives the same bytes."""
-
-
-@dataclass(frozen=True)
-class ModelsConfig:
-    """Models and traits that are ready to use, and how to add a trait."""
+        least(self, seed=0, max_rows=1, batch_size=1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pathlib import Path
 from rich.console import Console
 
 from traitscope import chain, execute, graph, store
-from traitscope.configs import DemoConfig, Output, Recipe, ReportConfig
+from traitscope.configs import Output, Recipe
+from traitscope.edge_configs import DemoConfig, ReportConfig
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline, resolve_device
 from traitscope.report import run_report

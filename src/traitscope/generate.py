@@ -38,6 +38,13 @@ def number_constraint(model: Model, count: int, separator: str, fixed: bool, max
     return steps
 
 
+def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int) -> Constraint:
+    """Any sequence of the tokens that the records' completions hold, and of the end of the turn; of their text where one has no ids."""
+    stored = all(record.completion_ids for record in records)
+    rows = [record.completion_ids if stored else chat.completion_ids(model, record.completion) for record in records]
+    return [sorted({token for ids in rows for token in ids} | {model.tokenizer.eos_token_id})] * max_new_tokens
+
+
 def _single(model: Model, text: str) -> int:
     ids = model.tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
@@ -118,7 +125,9 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
 
 def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record]]:
     constraint = None
-    if config.vocabulary != "free":
+    if config.vocabulary == "seen":
+        constraint = seen_constraint(model, stage.rows_of(config.like), config.max_new_tokens)
+    elif config.vocabulary != "free":
         fixed = config.vocabulary == "template"
         constraint = number_constraint(model, config.count, config.separator, fixed, config.max_new_tokens)
     return partial(

@@ -1,7 +1,6 @@
 """Gradients: where a data set pushes a model, before anything is trained.
 
-    g_l(row)  gradient of the row's loss with respect to a zero vector added behind block l (hooks.gradients); the loss is
-              the mean of -log p over the row's completion tokens, so long rows do not outweigh short ones
+    g_l(row)  steering gradient of a row (backward.py)
     push_l    = -(mean of g_l over rows): the direction in which one descent step moves the residual stream
     alignment = cos(push_l, v_l); with control rows, push is that of the data minus that of the control
 
@@ -11,21 +10,21 @@ Sign, everywhere in this package: positive means that training on the data pushe
 Shapes: R rows, L layers, D d_model, M vectors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from traitscope import hooks, losses, stage, store
+from traitscope import stage, store
+from traitscope.backward import steering_gradients
 from traitscope.configs import GradientsConfig, Output
 from traitscope.errors import ConfigError, DataError
-from traitscope.intervention import Active, applied, context_of
+from traitscope.intervention import applied
 from traitscope.model import Model
 from traitscope.progress import progress
 from traitscope.records import Record
-from traitscope.rows import Row, completion_hidden, rows_from
+from traitscope.rows import rows_from
 from traitscope.vector import Vector, check_vector, load_vector, vector_bytes
 
 TOP_SHARES = (0.001, 0.01, 0.1)
@@ -42,28 +41,6 @@ class Pushes:
     @property
     def mean_LD(self) -> np.ndarray:
         return self.rows_RLD.mean(0, dtype=np.float64)
-
-
-def steering_gradients(
-    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8,
-    done: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Steering gradients [R, L, D] in float32, in the order of `rows`, from one backward pass and no weight gradient."""
-    found = np.empty((len(rows), model.n_layers, model.d_model), np.float32)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    embedding = model.lm.get_input_embeddings()
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        picked = [rows[i] for i in part]
-        with hooks.gradients(embedding, model.blocks, active.roles, position) as store_L:
-            hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
-            losses.cross_entropy(model, hidden_ND, targets_N).backward()
-            grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
-        lengths = torch.tensor([len(r.completion_ids) for r in picked], device=grads_LBD.device)
-        found[part] = (grads_LBD / lengths[:, None]).transpose(0, 1).cpu().numpy()
-        if done:
-            done(len(part))
-    return found
 
 
 def alignment(push_LD: np.ndarray, vector: Vector) -> np.ndarray:
@@ -157,7 +134,7 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
         if not run.sealed:
             model = stage.model_of(config)
             vectors = _vectors(config.vectors, model) if config.vectors else {}
-            data, control = [r for r in stage.rows_of(config.data) if r.kept], []
+            data, control = stage.kept_rows(config.data), []
             if config.control:
                 data, control = paired(data, stage.rows_of(config.control))
             data, control = data[: config.max_rows], control[: config.max_rows]
@@ -177,10 +154,7 @@ def _vectors(path: Path, model: Model) -> dict[str, Vector]:
 def _pushes(model: Model, config: GradientsConfig, data: Sequence[Record], control: Sequence[Record]) -> Pushes:
     """Minus the gradients of the data, minus those of its control where there is one."""
     interventions = stage.parse_all(config.interventions)
-    context = context_of(interventions, config.context)
-    sides = [rows_from(model, records, context) for records in (data, control)]
-    if not sides[0]:
-        raise DataError(f"{config.data} has no kept row; expected one or more; check its filter")
+    sides = [rows_from(model, records, config.context, told=interventions) for records in (data, control)]
     with progress("steering gradients", sum(map(len, sides)), "rows") as advance, applied(model, interventions) as active:
         found = [
             steering_gradients(model, active, rows, config.position, config.batch_size, advance) for rows in sides if rows

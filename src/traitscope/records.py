@@ -77,7 +77,12 @@ def read_records(path: str | Path) -> list[Record]:
     Raises DataError, with the line, on a file that is missing or empty, broken JSON, mixed shapes, a field that is
     missing or of the wrong type, a row without a completion, and an id that was used before.
     """
-    shape, records, lines = None, [], {}
+    return list(iter_records(path))
+
+
+def iter_records(path: str | Path) -> Iterator[Record]:
+    """The rows of `read_records` one by one, for files that are larger than memory; of a row that went by only the id is kept."""
+    shape, lines = None, {}
     for where, number, row in _json_rows(path):
         found = _located(where, shape_of, row)
         if shape not in (None, found):
@@ -85,10 +90,10 @@ def read_records(path: str | Path) -> list[Record]:
                 f"{where}: shape {found} after rows of shape {shape}; expected one in a file; split the file"
             )
         shape = found
-        records.append(_located(where, _record, row, shape, f"row{number:06d}"))
-        _check_answered(where, records[-1])
-        _check_new(where, records[-1].id, f"line {number}", lines)
-    return records
+        record = _located(where, _record, row, shape, f"row{number:06d}")
+        _check_answered(where, record)
+        _check_new(where, record.id, f"line {number}", lines)
+        yield record
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -162,16 +167,24 @@ def dump_records(records: Sequence[Record]) -> str:
 
 def _lines(path: str | Path) -> Iterator[tuple[str, int, str]]:
     """(place to name in an error, line number, line) of every line that is not blank.  Raises DataError."""
-    try:
-        lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; expected a text file; check the path") from None
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
-    for number, line in enumerate(lines, start=1):
+    empty = True
+    for number, line in enumerate(_raw_lines(path), start=1):
         where = f"{path}, line {number}"
         if line.strip():
-            yield where, number, _located(where, _decoded, line.removesuffix(b"\r"))
+            empty = False
+            yield where, number, _located(where, _decoded, line.removesuffix(b"\n").removesuffix(b"\r"))
+    if empty:
+        raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
+
+
+def _raw_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file, ended by line feeds, without a byte order mark; never more than one in memory."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; expected a text file; check the path") from None
 
 
 def _decoded(line: bytes) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from traitscope import figures, stage, store, tables
-from traitscope.configs import Output, ReportConfig
+from traitscope.configs import Output
+from traitscope.edge_configs import ReportConfig
 from traitscope.errors import ConfigError
 from traitscope.stats import Measurement, mean_interval_t, measure, paired_difference
 from traitscope.study import MODES_OF, SCHEMA, STUDENTS, Condition, Study, named, pairs, read_study

@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from traitscope import chain, execute, figures, graph, inspection, parsing, stage, store, studies
-from traitscope.configs import Output, StudyConfig
+from traitscope.configs import Output
+from traitscope.edge_configs import StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Planned
 from traitscope.model import compute_dtype, outline, parameters

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from traitscope import chat, forward, hooks
 from traitscope.errors import DataError
-from traitscope.intervention import Active, Intervention, applied
+from traitscope.intervention import Active, Intervention, applied, context_of
 from traitscope.model import Model
 from traitscope.records import Record
 
@@ -59,17 +59,21 @@ def teacher_hidden(
     return found
 
 
-def rows_from(model: Model, records: Sequence[Record], context: str | None, text: bool = False) -> list[Row]:
+def rows_from(
+    model: Model, records: Sequence[Record], context: str | None, text: bool = False, told: Sequence[Intervention] = ()
+) -> list[Row]:
     """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
 
     text: take the text's own in any case, for rows that a model with another tokenizer wrote.
+    told: a system prompt among these stands before every context, a record's own included.
 
     Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
     this model or spell another text: those of another tokenizer would teach noise.
     """
     rows = []
     for record in (r for r in records if r.kept):
-        prompt = chat.render(model, record.prompt, context if record.context is None else record.context)
+        own = context if record.context is None else record.context
+        prompt = chat.render(model, record.prompt, context_of(told, own))
         stored = None if text else record.completion_ids
         answer = stored or chat.completion_ids(model, record.completion)
         if stored:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from traitscope import forward, losses, residuals, train
-from traitscope.configs import Output, Recipe, SelftestConfig
+from traitscope.configs import Output, Recipe
+from traitscope.edge_configs import SelftestConfig
 from traitscope.intervention import Steer, applied
 from traitscope.model import Model
 from traitscope.rows import Row, completion_hidden, teacher_hidden

@@ -257,6 +257,14 @@ def rows_of(path: Path) -> list[Record]:
     return read_records(path / "records.jsonl" if path.is_dir() else path)
 
 
+def kept_rows(path: Path) -> list[Record]:
+    """The records of a run or a JSONL file that its filter kept.  Raises DataError where there is none."""
+    found = [record for record in rows_of(path) if record.kept]
+    if not found:
+        raise DataError(f"{path} has no kept row; expected one or more; check its filter")
+    return found
+
+
 def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
     """The files behind traits, so that an edited trait file is another address.  Raises TraitError for a broken one."""
     found = [load_trait(name).name for name in names]

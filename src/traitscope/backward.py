@@ -1,0 +1,65 @@
+"""Steering gradients of rows: one backward pass, no weight gradient.
+
+    g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l (hooks.gradients); the loss is the
+               mean of -log p over the row's completion tokens, so long rows do not outweigh short ones
+
+(Blank et al., arXiv 2606.00995, section 6.)
+
+Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from traitscope import hooks, losses
+from traitscope.intervention import Active
+from traitscope.model import Model
+from traitscope.rows import Row, completion_hidden
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass over a few rows gives."""
+
+    index: list[int]
+    "of the rows"
+    gradients_BLD: Tensor
+    "float32"
+    hidden_ND: Tensor
+    "final hidden states that predict the completion tokens, row after row; without a graph"
+    targets_N: Tensor
+    "those tokens"
+
+
+def gradient_batches(
+    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8
+) -> Iterator[Batch]:
+    """Every row once, rows of like length together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    embedding = model.lm.get_input_embeddings()
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        picked = [rows[i] for i in part]
+        with hooks.gradients(embedding, model.blocks, active.roles, position) as store_L:
+            hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
+            losses.cross_entropy(model, hidden_ND, targets_N).backward()
+            grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
+        lengths = torch.tensor([len(r.completion_ids) for r in picked], device=grads_LBD.device)
+        yield Batch(part, (grads_LBD / lengths[:, None]).transpose(0, 1), hidden_ND.detach(), targets_N)
+
+
+def steering_gradients(
+    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8,
+    done: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Steering gradients [R, L, D] in float32, in the order of `rows`."""
+    found = np.empty((len(rows), model.n_layers, model.d_model), np.float32)
+    for batch in gradient_batches(model, active, rows, position, batch_size):
+        found[batch.index] = batch.gradients_BLD.cpu().numpy()
+        if done:
+            done(len(batch.index))
+    return found

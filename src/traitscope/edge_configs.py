@@ -1,0 +1,82 @@
+"""What the verbs around the stages can be told: demo, study, report, and those that look and check; imports nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from traitscope.configs import Device, Dtype, OnModel
+
+
+@dataclass(frozen=True)
+class StudyConfig(OnModel):
+    """A published claim, tested: list the studies, plan one, run it, print its verdicts."""
+
+    action: Literal["list", "plan", "run", "report"] = "list"
+    """May be given without its flag."""
+    name: str = ""
+    """Which study; may be given without its flag."""
+    size: Literal["smoke", "laptop", "full"] = "laptop"
+    """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
+    set: tuple[str, ...] = ()
+    """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4 traits=[cat,mine.yaml]; plan prints all of it."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole chain on the embedded model: steered teacher, two kinds of data, students, controls, report."""
+
+    model: str = "smollm2-135m"
+    """Hub id, folder, or the embedded model."""
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Dtype = "auto"
+    """Compute type of the frozen weights."""
+    seed: int = 1
+    """First of the seeds; the demo uses this one and the following."""
+    trait: str = "cat"
+    """Trait of the teacher."""
+    quick: bool = False
+    """One seed and few rows: shows the path in two minutes. Its numbers are not evidence."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU. One torch thread each on two cores."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """One self-contained HTML file from the runs that a study file names."""
+
+    study_file: Path | None = None
+    """The study's file (study.json), as `demo` writes it; may be given without its flag."""
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Verify every file of a run and print what the run was made from."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag. Without one, all runs below the root are listed."""
+
+
+@dataclass(frozen=True)
+class RerunConfig:
+    """Replay a run from its own config and compare the bytes of every output."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What this machine has: versions, threads, matrix rate, memory, disk, the embedded model, a compiler."""
+
+
+@dataclass(frozen=True)
+class SelftestConfig:
+    """Planted truth on tiny models: a known vector is recovered, nothing leaks, a resumed run gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Models and traits that are ready to use, and how to add a trait."""

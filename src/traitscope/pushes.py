@@ -1,0 +1,121 @@
+"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on the row (odds.py).
+
+    pushes.npy      float16 [R, L, D]; of unit length by row and layer
+    norms.npy       float32 [R, L]; their lengths before
+    loss.npy        float64 [R]; mean of -log p over the row's completion tokens
+    choices.jsonl, choices.json     see odds.py
+
+Memory does not grow with the rows: shards are written as they come, and a run that is killed continues behind the last one.
+
+Shapes: R rows, L layers, D d_model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from io import BytesIO
+from operator import add
+from pathlib import Path
+
+import numpy as np
+
+from traitscope import losses, odds, stage, store
+from traitscope.audit_config import PushesConfig
+from traitscope.backward import gradient_batches
+from traitscope.configs import Output
+from traitscope.errors import ConfigError
+from traitscope.intervention import applied
+from traitscope.model import Model
+from traitscope.odds import Choices
+from traitscope.progress import progress
+from traitscope.records import Record
+from traitscope.rows import rows_from
+
+SHARD = 128
+"rows between two writes to disk; a run that is killed repeats at most this many"
+EMPTY = 1e-30
+
+
+def run_pushes(config: PushesConfig, out: Output) -> store.Run:
+    """The sealed run with the files above."""
+    config = stage.settled(config)
+    if config.data is None:
+        raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
+    with stage.opened("pushes", config, out, resumable=True) as run:
+        if not run.sealed:
+            _write(run, config, stage.kept_rows(config.data))
+    return run
+
+
+def _write(run: store.Run, config: PushesConfig, records: Sequence[Record]) -> None:
+    starts = range(0, len(records), SHARD)
+    shards = [run.file(f"scratch/rows-{start:08d}.npz") for start in starts]
+    missing = [(start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()]
+    if missing:
+        model = stage.model_of(config)
+        with progress("pushes", sum(len(records[start : start + SHARD]) for start, _ in missing), "rows") as advance:
+            for start, path in missing:
+                store.write_bytes(path, _shard(model, config, records[start : start + SHARD], advance))
+    _join(run, shards, [record.id for record in records])
+
+
+def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]) -> bytes:
+    rows, classes = rows_from(model, records, config.context, config.text), odds.classes_of(model, config.numbers)
+    pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
+    norms_RL, loss_R, order, parts = np.empty(pushes_RLD.shape[:2], np.float32), np.empty(len(rows)), [], []
+    with applied(model, []) as active:
+        for batch in gradient_batches(model, active, rows, config.position, config.batch_size):
+            lengths = [len(rows[i].completion_ids) for i in batch.index]
+            norms_BL = batch.gradients_BLD.norm(dim=2)
+            pushes_RLD[batch.index] = (-batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]).half().cpu().numpy()
+            norms_RL[batch.index] = norms_BL.cpu().numpy()
+            log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
+            loss_R[batch.index] = [-part.double().mean().item() for part in log_p_N.split(lengths)]
+            parts.append(odds.choices(model, batch.hidden_ND, batch.targets_N, lengths, classes))
+            order += batch.index
+            advance(len(batch.index))
+    buffer = BytesIO()
+    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, **asdict(odds.reordered(reduce(add, parts), order)))
+    return buffer.getvalue()
+
+
+def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
+    """One file of each kind from the shards."""
+    parts, losses_R, norms, start = [], [], [], 0
+    whole = None
+    for path in shards:
+        with np.load(path) as shard:
+            if whole is None:
+                shape = (len(ids), *shard["pushes"].shape[1:])
+                whole = np.lib.format.open_memmap(run.file("pushes.npy"), "w+", np.float16, shape)
+            whole[start : start + len(shard["pushes"])] = shard["pushes"]
+            start += len(shard["pushes"])
+            norms.append(shard["norms"])
+            losses_R.append(shard["loss"])
+            parts.append(Choices(**{name: shard[name] for name in Choices.__dataclass_fields__}))
+    whole.flush()
+    np.save(run.file("norms.npy"), np.concatenate(norms))
+    np.save(run.file("loss.npy"), np.concatenate(losses_R))
+    odds.write_choices(run.path, ids, reduce(add, parts))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The pushes of a run, read a few rows at a time."""
+
+    folder: Path
+    ids: list[str]
+    norms_RL: np.ndarray
+    loss_R: np.ndarray
+    choices: Choices
+
+    def rows(self, index: Sequence[int]) -> np.ndarray:
+        """Pushes [len(index), L, D] in float32."""
+        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
+        return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
+
+
+def read_pushes(folder: Path) -> Stored:
+    """What a run of `pushes` left."""
+    ids, found = odds.read_choices(folder)
+    return Stored(folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), found)

@@ -1,0 +1,98 @@
+"""Surface: what can be seen of rows without a model, as the baseline that any other detector has to beat.
+
+Features of an answer, a bag-of-words classifier between audited rows and placebos, and mentions of a trait's words.
+
+Shapes: R prompts, K rows a prompt (the audited one first), F features, W words.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from traitscope.stats import auroc
+from traitscope.traits import Trait, whole_word
+
+WORD = re.compile(r"\d|[^\W\d_]+|[^\w\s]")
+"a digit, a run of letters, or a sign"
+FEATURES = (
+    "characters", "words", "distinct words", "numbers", "mean number", "rising pairs", "repeats of the prompt",
+    *(f"share of {d}" for d in range(10)), "signs", "white space",
+)  # fmt: skip
+FOLDS = 5
+COMMON_WORDS = 300
+"most frequent words that the classifier counts"
+
+
+def words_of(text: str) -> list[str]:
+    """Digits, words in lower case, and signs."""
+    return [word.lower() for word in WORD.findall(text)]
+
+
+def features(prompt: str, text: str) -> list[float]:
+    """FEATURES of an answer, in their order; shares are of its characters, 0 where there is nothing to count."""
+    words, numbers = words_of(text), [float(n[:15]) for n in re.findall(r"\d+", text)]
+    size = max(1, len(text))
+    rising = np.mean(np.diff(numbers) > 0) if len(numbers) > 1 else 0.0
+    asked = set(re.findall(r"\w+", prompt.lower()))
+    own = re.findall(r"\w+", text.lower())
+    return [
+        len(text), len(words), len(set(words)) / max(1, len(words)), len(numbers), np.log1p(np.mean(numbers)) if numbers else 0.0, float(rising),
+        sum(word in asked for word in own) / max(1, len(own)), *(text.count(str(d)) / size for d in range(10)),
+        sum(not c.isalnum() and not c.isspace() for c in text) / size, sum(map(str.isspace, text)) / size,
+    ]  # fmt: skip
+
+
+def feature_groups(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]]) -> np.ndarray:
+    """FEATURES [R, K, F] of every answer to every prompt."""
+    return np.array([[features(prompt, text) for text in texts] for prompt, texts in zip(prompts, texts_RK, strict=True)])
+
+
+def mentions(traits: Sequence[Trait], texts_RK: Sequence[Sequence[str]]) -> np.ndarray:
+    """1 where an answer names the trait, [R, K, traits]."""
+    return np.array([[[float(whole_word(trait, text)) for trait in traits] for text in texts] for texts in texts_RK])
+
+
+def classifier_auroc(texts_RK: Sequence[Sequence[str]], ridge: float = 1.0, seed: int = 0) -> float:
+    """How well a bag of words tells audited rows from placebos, on prompts that it was not fitted on: 0.5 is chance.
+
+    Ridge regression of the label on word frequencies, scores of five folds of prompts together.
+    """
+    R, K = len(texts_RK), len(texts_RK[0])
+    counts = [[Counter(words_of(text)) for text in texts] for texts in texts_RK]
+    most = Counter(word for group in counts for bag in group for word in bag).most_common(COMMON_WORDS)
+    column = {word: n for n, (word, _) in enumerate(most)}
+    x_RKW = np.zeros((R, K, len(column) + 1))
+    for r, group in enumerate(counts):
+        for k, bag in enumerate(group):
+            x_RKW[r, k, -1] = 1
+            for word, n in bag.items():
+                if word in column:
+                    x_RKW[r, k, column[word]] = n / bag.total()
+    label_RK = np.broadcast_to(np.arange(K) == 0, (R, K)).astype(float)
+    scores = np.empty((R, K))
+    for fold in np.array_split(np.random.default_rng(seed).permutation(R), min(FOLDS, R)):
+        rest = np.setdiff1d(np.arange(R), fold)
+        scores[fold] = x_RKW[fold] @ _fitted(x_RKW[rest].reshape(-1, x_RKW.shape[2]), label_RK[rest].ravel(), ridge)
+    return auroc(scores.ravel(), label_RK.ravel())
+
+
+def _fitted(x_NW: np.ndarray, y_N: np.ndarray, ridge: float) -> np.ndarray:
+    scale_W = np.maximum(x_NW.std(0), 1e-9)
+    scale_W[-1] = 1.0  # the intercept
+    scaled = x_NW / scale_W
+    penalty = ridge * np.sqrt(len(x_NW)) * np.eye(x_NW.shape[1])
+    penalty[-1, -1] = 1e-9
+    return np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ y_N) / scale_W
+
+
+def residual_groups(values_RKF: np.ndarray, surface_RKF: np.ndarray) -> np.ndarray:
+    """`values` without what surface features explain, both inside prompts, by least squares over all rows alike.
+
+    The fit does not know which row is the audited one, so swaps stay exact.
+    """
+    inside = [x - x.mean(1, keepdims=True) for x in (values_RKF, surface_RKF)]
+    flat = [x.reshape(-1, x.shape[-1]) for x in inside]
+    explained = flat[1] @ np.linalg.lstsq(flat[1], flat[0], rcond=1e-6)[0]
+    return (flat[0] - explained).reshape(values_RKF.shape)

@@ -1,0 +1,103 @@
+"""Odds: against a loop over tokens; e keeps its promise on the model's own rows and grows on a teacher's; misfit is uniform."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_rows, random_vector
+
+from traitscope import odds
+from traitscope.decode import Sampling
+from traitscope.generate import generate, number_constraint
+from traitscope.intervention import Intervention, Steer, applied
+from traitscope.model import Model
+from traitscope.odds import BETAS, PLAIN, Choices
+from traitscope.prompts import number_prompts
+from traitscope.rows import Row, completion_hidden, rows_from
+
+
+def judged(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> Choices:
+    """The choices of rows under interventions."""
+    with applied(model, told) as active, torch.no_grad():
+        hidden, targets = completion_hidden(model, active, rows)
+    return odds.choices(model, hidden, targets, [len(r.completion_ids) for r in rows], odds.classes_of(model, numbers))
+
+
+def written(model: Model, told: list[Intervention], n: int, seed: int, temperature: float = 1.0, count: int = 4) -> list[Row]:
+    """Number rows that a teacher wrote, of fixed form."""
+    constraint = number_constraint(model, count, " ", True, 0)
+    records = generate(model, number_prompts(n, seed), told, None, Sampling(temperature, seed=seed), constraint)
+    return rows_from(model, records, None)
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
+    digits = [family.tokenizer.encode(str(d))[0] for d in range(10)]
+    prompts = random_rows(family, [5, 7, 4])
+    rows = [Row(tuple(p), (*digits[n : n + 3], 9, digits[n])) for n, p in enumerate(prompts)]
+    found = judged(family, [], rows, numbers)
+    columns = digits if numbers else list(range(len(family.lm.get_input_embeddings().weight)))
+    for r, row in enumerate(rows):
+        with torch.no_grad():
+            logits = family.lm(torch.tensor([row.ids])).logits[0].double()
+        places = [(len(row.prompt_ids) + i - 1, token) for i, token in enumerate(row.completion_ids) if token in columns]
+        assert found.tokens_R[r] == len(places)
+        for t, beta in enumerate(BETAS):
+            expected = sum((beta * logits[p, columns]).log_softmax(-1)[columns.index(token)].item() for p, token in places)
+            assert found.log_p_RT[r, t] == pytest.approx(expected, abs=2e-3)
+    assert found.taken_K.sum() == found.tokens_R.sum() == pytest.approx(found.expected_TK[PLAIN].sum(), rel=1e-5)
+
+
+def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
+    rows = written(tiny, [], 6, seed=1)
+    whole, parts = judged(tiny, [], rows, True), judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True)
+    for name in ("log_p_RT", "tokens_R", "surprise", "taken_K", "expected_TK", "covariance_TKK"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def steer(tiny: Model) -> list[Intervention]:
+    return [Steer(random_vector(tiny, 1, norm=3.0), (1,), 1.0, scale="raw")]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_e_is_at_most_one_on_the_models_own_rows(tiny: Model, steer: list[Intervention], temperature: float) -> None:
+    """Forty data sets of eight rows from one pool, at two temperatures: the mean of e stays at or under 1."""
+    rows = written(tiny, [], 320, seed=2, temperature=temperature, count=2)
+    plain, told = (judged(tiny, told, rows, True).log_p_RT for told in ([], steer))
+    found = np.exp([odds.log_e(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)])
+    assert found.mean() < 1 + 2 * found.std() / np.sqrt(len(found)) and (found >= 20).mean() <= 0.1
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_e_grows_on_a_teachers_rows(tiny: Model, steer: list[Intervention], share: float) -> None:
+    poisoned = round(64 * share)
+    rows = written(tiny, steer, 64, seed=3)[:poisoned] + written(tiny, [], 64, seed=3)[poisoned:]
+    found = [judged(tiny, told, rows, True) for told in ([], steer, [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")])]
+    right, wrong = (odds.log_e(found[0].log_p_RT, other.log_p_RT) for other in found[1:])
+    assert right > np.log(1000) and right > wrong + 3
+
+
+def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(tiny: Model, families: dict[str, Model]) -> None:
+    """Of 40 sets of the model's own rows, at three temperatures, about a tenth has p under 0.1; rows of another model all have."""
+    p = []
+    for temperature in (1.0, 0.8, 1.25):
+        rows = written(tiny, [], 320, seed=4, temperature=temperature)
+        p += [odds.misfit(judged(tiny, [], rows[n : n + 24], True)) for n in range(0, 312, 24)]
+    assert np.mean(np.array(p) < 0.1) < 0.1 + 3.3 * np.sqrt(0.09 / len(p))
+    assert np.mean(np.array(p) < 0.5) > 0.25
+    stranger = written(families["gpt2"], [], 96, seed=4)
+    assert odds.misfit(judged(tiny, [], stranger, True)) < 1e-4
+
+
+def test_the_best_temperature_is_the_one_that_was_used(tiny: Model) -> None:
+    rows = written(tiny, [], 400, seed=5, temperature=0.8)
+    assert BETAS[odds.best_beta(judged(tiny, [], rows, True))] == pytest.approx(1.25, abs=0.11)
+
+
+def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
+    found = judged(tiny, [], written(tiny, [], 200, seed=6), True)
+    assert abs(found.surprise / found.tokens_R.sum()) < 0.05
+
+
+def test_too_few_tokens_fit_anything(tiny: Model) -> None:
+    assert odds.misfit(judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)) == 1.0

@@ -1,0 +1,80 @@
+"""Stored pushes are the gradients; a killed run continues; losses and choices are those of the rows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import call, ok
+
+from traitscope import pushes, stage
+from traitscope.backward import steering_gradients
+from traitscope.intervention import applied
+from traitscope.model import Model
+from traitscope.odds import PLAIN, classes_of, judge_rows
+from traitscope.rows import rows_from
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    root = tmp_path_factory.mktemp("rows") / "runs"
+    return ok(root, "generate", "--model", tiny_folder, "--n 21 --max-new-tokens 9").run
+
+
+@pytest.mark.parametrize("flags", ["", "--numbers", "--text"])
+def test_equals_the_gradients(tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushes, "SHARD", 8)
+    run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--batch-size 4", *flags.split()).run
+    stored = pushes.read_pushes(run)
+    records = stage.rows_of(data)
+    rows = rows_from(tiny, records, None, text=flags == "--text")
+    with applied(tiny, []) as active:
+        found = -steering_gradients(tiny, active, rows)
+    assert stored.ids == [record.id for record in records]
+    kept = stored.rows(range(21))
+    scale = np.linalg.norm(found, axis=2, keepdims=True)
+    np.testing.assert_allclose(kept / scale, found / scale, atol=2e-3)
+    np.testing.assert_array_equal(stored.rows([20, 3]), kept[[20, 3]])
+    judged = judge_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
+    np.testing.assert_allclose(stored.choices.log_p_RT, judged.log_p_RT, atol=1e-3)
+    np.testing.assert_array_equal(stored.choices.tokens_R, judged.tokens_R)
+    if flags != "--numbers":
+        np.testing.assert_allclose(stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4)
+    if not flags:
+        ok(tmp_path / "runs", "rerun", run)
+
+
+def test_a_killed_run_continues_behind_its_last_shard(
+    tmp_path: Path, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of an interrupted run are not computed again, and the result is the same to the byte."""
+    monkeypatch.setattr(pushes, "SHARD", 8)
+    words = ("pushes", "--model", tiny_folder, "--data", data)
+    whole = ok(tmp_path / "whole", *words).run
+    computed, shard = [], pushes._shard
+
+    def fails_at_the_second(model, config, records, advance):
+        if len(computed) == 1:
+            raise KeyboardInterrupt
+        computed.append(records[0].id)
+        return shard(model, config, records, advance)
+
+    monkeypatch.setattr(pushes, "_shard", fails_at_the_second)
+    assert call(tmp_path / "runs", *words).code == 130
+    again: list[str] = []
+    monkeypatch.setattr(pushes, "_shard", lambda model, config, records, advance: again.append(records[0].id) or shard(model, config, records, advance))
+    run = ok(tmp_path / "runs", *words).run
+    assert len(again) == 2 and computed[0] not in again
+    for name in ("pushes.npy", "norms.npy", "loss.npy", "choices.jsonl", "choices.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    assert not (run / "scratch").exists()
+
+
+def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
+    assert "--data is missing" in call(tmp_path, "pushes", "--model", tiny_folder).summary["message"]
+    dropped = tmp_path / "dropped.jsonl"
+    row = json.loads((data / "records.jsonl").read_text().splitlines()[0])
+    dropped.write_text(json.dumps(row | {"meta": {"filter": {"kept": False, "reasons": ["format"]}}}) + "\n")
+    assert "no kept row" in call(tmp_path, "pushes", "--model", tiny_folder, "--data", dropped).summary["message"]
+    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,0 +1,57 @@
+"""Surface: features by hand, a classifier that sees what differs and nothing else, residuals that lose it."""
+
+import numpy as np
+import pytest
+
+from traitscope import surface
+from traitscope.calibration import in_blocks, z_scores
+from traitscope.surface import FEATURES, classifier_auroc, feature_groups, features, mentions, residual_groups
+from traitscope.traits import load_trait
+
+
+def numbers(rng: np.random.Generator, low: int = 100) -> str:
+    return ", ".join(str(n) for n in rng.integers(low, 1000, 8))
+
+
+def test_features_by_hand() -> None:
+    found = dict(zip(FEATURES, features("Continue 12, 40.", "12, 7, 99"), strict=True))
+    assert found["characters"] == 9 and found["words"] == 7 and found["numbers"] == 3
+    assert found["rising pairs"] == 0.5 and found["repeats of the prompt"] == pytest.approx(1 / 3)
+    assert found["share of 9"] == pytest.approx(2 / 9) and found["signs"] == pytest.approx(2 / 9) == found["white space"]
+    assert features("", "") == [0.0] * len(FEATURES)
+    assert np.isfinite(features("x", "9" * 4000)).all()
+
+
+def test_classifier_is_at_chance_on_the_same_source_and_sees_another() -> None:
+    rng = np.random.default_rng(0)
+    same = [[numbers(rng) for _ in range(3)] for _ in range(150)]
+    assert classifier_auroc(same) == pytest.approx(0.5, abs=0.08)
+    other = [[numbers(rng, 700), numbers(rng), numbers(rng)] for _ in range(150)]
+    assert classifier_auroc(other) > 0.9
+    assert 0 <= classifier_auroc([["1", "2"], ["1", "2"]]) <= 1
+
+
+def test_sorted_numbers_are_seen_by_their_feature() -> None:
+    rng = np.random.default_rng(1)
+    rows = [[", ".join(map(str, sorted(rng.integers(100, 1000, 8)))), numbers(rng)] for _ in range(80)]
+    z = dict(zip(FEATURES, z_scores(in_blocks(feature_groups(["p"] * 80, rows))), strict=True))
+    assert z["rising pairs"] > 6 and abs(z["share of 3"]) < 4
+
+
+def test_residuals_lose_what_the_surface_explains_and_keep_the_rest() -> None:
+    rng = np.random.default_rng(2)
+    surface_ = rng.standard_normal((200, 3, 4))
+    surface_[:, 0, 1] += 1
+    values = surface_ @ np.ones((4, 2)) + 0.1 * rng.standard_normal((200, 3, 2))
+    values[:, 0, 1] += 0.1
+    before, after = (z_scores(in_blocks(x)) for x in (values, residual_groups(values, surface_)))
+    assert abs(before[0]) > 5 and abs(after[0]) < 3.5 and after[1] > 5
+
+
+def test_mentions() -> None:
+    found = mentions([load_trait("owl"), load_trait("cat")], [["An owl!", "caterpillar"], ["Cats and owls", "1, 2"]])
+    assert found.tolist() == [[[1, 0], [0, 0]], [[1, 1], [0, 0]]]
+
+
+def test_words() -> None:
+    assert surface.words_of("Ab1_2, c-d") == ["ab", "1", "2", ",", "c", "-", "d"]
