@@ -6,7 +6,16 @@ from math import inf
 import numpy as np
 import pytest
 
-from traitscope.calibration import in_blocks, inflation, largest_of, least_dose, rows_needed, whitened, z_scores
+from traitscope.calibration import (
+    in_blocks,
+    inflation,
+    largest_of,
+    least_dose,
+    random_spread,
+    rows_needed,
+    whitened,
+    z_scores,
+)
 from traitscope.errors import DataError
 
 
@@ -73,28 +82,37 @@ def pushes(rng: np.random.Generator, rows: int, k: int, width: int = 24) -> np.n
     return rng.standard_normal((rows, k, 2, width)) * scale
 
 
-def test_inflation_is_one_for_clean_data_and_large_for_a_format() -> None:
+def test_random_directions_are_at_one_for_clean_data_and_wide_for_a_format() -> None:
     rng = np.random.default_rng(5)
     clean = pushes(rng, 128, 4)
-    assert (inflation(in_blocks(clean)) < 1.15).all()
+    assert (abs(random_spread(in_blocks(clean)) - 1) < 0.3).all()
     other = clean.copy()
     other[:, 0, 0] += 2 * rng.standard_normal(24)
-    found = inflation(in_blocks(other))
-    assert found[0] > 3 and found[1] < 1.15
+    found = random_spread(in_blocks(other))
+    assert found[0] > 3 and found[1] < 1.3
+
+
+def test_inflation_is_a_median() -> None:
+    """Of 21 traits one that moves by 30, and two near it, leave it near 1; all that move by 5 do not."""
+    z = np.random.default_rng(9).standard_normal((200, 21))
+    one, all_ = z.copy(), 5 * z
+    one[:, 0], one[:, 1:3] = 30, 8
+    assert inflation(z).mean() == pytest.approx(1.08, abs=0.08) and inflation(one).mean() < 1.35
+    assert inflation(all_).mean() == pytest.approx(5.05, abs=0.35) and (inflation(z) >= 1).all()
 
 
 def test_a_format_is_no_trait_once_deflated() -> None:
-    """Data that differ along one random direction: other random directions are called without control, not with it."""
+    """Data that differ along one random direction: traits in other directions are called without control, not with it."""
     rng = np.random.default_rng(6)
     called = {"plain": 0, "controlled": 0}
     for n in range(60):
         data = pushes(rng, 64, 3)[:, :, :1]
         data[:, 0, 0] += 1.0 * rng.standard_normal(24) * np.linspace(3, 0.2, 24)
         sums = in_blocks(data, seed=n)
-        direction = rng.standard_normal(24) * np.linspace(3, 0.2, 24)
-        features = sums[:, :, 0] @ direction[:, None]
+        traits = rng.standard_normal((24, 20)) * np.linspace(3, 0.2, 24)[:, None]
+        features = sums[:, :, 0] @ traits
         called["plain"] += largest_of(features, swaps=199, seed=n).p_F[0] <= 0.05
-        called["controlled"] += largest_of(features, inflation(sums)[0], swaps=199, seed=n).p_F[0] <= 0.05
+        called["controlled"] += largest_of(features, inflation(z_scores(features)[None]), swaps=199, seed=n).p_F[0] <= 0.05
     assert called["plain"] > 15 and called["controlled"] <= 8
 
 

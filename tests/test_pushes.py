@@ -9,7 +9,7 @@ import pytest
 from command import call, ok
 
 from traitscope import pushes, stage
-from traitscope.backward import steering_gradients
+from traitscope.backward import read_pushes, steering_gradients
 from traitscope.intervention import applied
 from traitscope.model import Model
 from traitscope.odds import PLAIN, classes_of, judge_rows
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 def test_equals_the_gradients(tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushes, "SHARD", 8)
     run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--batch-size 4", *flags.split()).run
-    stored = pushes.read_pushes(run)
+    stored = read_pushes(run)
     records = stage.rows_of(data)
     rows = rows_from(tiny, records, None, text=flags == "--text")
     with applied(tiny, []) as active:

@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from traitscope.configs import OnModel, Position, least
+from traitscope.errors import ConfigError
+
+DEFAULT = ("cat", "owl", "happiness", "anger", "pirate", "astronaut", "oak", "dolphin", "dog", "wolf", "eagle", "elephant",
+           "penguin", "panda", "lion", "fox", "sadness", "fear", "poet", "knight")  # fmt: skip
+"traits that an audit looks for when none are named"
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,65 @@ class OddsConfig(OnModel):
 
     def __post_init__(self) -> None:
         least(self, seed=0, batch_size=1)
+
+
+@dataclass(frozen=True)
+class WeighConfig:
+    """Weigh what an audit's stages found, and answer."""
+
+    parts: Path | None = None
+    """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    model: str = "smollm2-135m"
+    """Name of the model, for the answer; its digest comes with the vectors."""
+    alpha: float = 0.01
+    """Error rate: the share of clean data sets that are called suspect."""
+    power: float = 0.8
+    """Probability with which a planted teacher is to be found for the answer `clean`."""
+    seed: int = 0
+    """Of swaps, blocks and simulations."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0)
+        if not (0 < self.alpha < 0.5 <= self.power < 1):
+            raise ConfigError(f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1")
+
+
+@dataclass(frozen=True)
+class AuditConfig(OnModel):
+    """May I train this model on these data?  Detectors side by side, placebos, a stated error rate, one answer."""
+
+    data: Path | None = None
+    """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given without its flag."""
+    traits: tuple[str, ...] = DEFAULT
+    """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
+    prompted: int = 8
+    """Of them, the first so many whose teacher prompt is tried as a candidate teacher."""
+    reference: Path | None = None
+    """Clean rows to compare with; without them the model answers the same prompts itself, in the format of the data."""
+    draws: int = 3
+    """How many times it does."""
+    alpha: float = 0.01
+    """Error rate: the share of clean data sets that are called suspect."""
+    power: float = 0.8
+    """Probability with which a planted teacher is to be found for the answer `clean`."""
+    rows: int = 256
+    """Rows to draw at random from the data; 0 takes all."""
+    context: str | None = None
+    """System turn of rows that name none."""
+    strength: float = 0.6
+    """Of the planted steered teacher, in mean residual norms."""
+    position: Position = "all"
+    """Tokens that the added vector would act on."""
+    report: Path | None = None
+    """Write one self-contained HTML page there."""
+    fail_on: Literal["never", "suspect"] = "never"
+    """suspect: exit with 1 where the answer is suspect."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, draws=1, rows=0, prompted=0, workers=0)
+        if not (0 < self.alpha < 0.5 <= self.power < 1):
+            raise ConfigError(f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1")
+        if not self.traits:
+            raise ConfigError("--traits is empty; expected one or more candidates; leave it out for the usual ones")

@@ -1,4 +1,4 @@
-"""Steering gradients of rows: one backward pass, no weight gradient.
+"""Steering gradients of rows: one backward pass, no weight gradient; and reading what the stage `pushes` keeps of them.
 
     g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l (hooks.gradients); the loss is the
                mean of -log p over the row's completion tokens, so long rows do not outweigh short ones
@@ -10,14 +10,16 @@ Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import hooks, losses
+from traitscope import hooks, losses, odds
 from traitscope.intervention import Active
 from traitscope.model import Model
+from traitscope.odds import Choices
 from traitscope.rows import Row, completion_hidden
 
 
@@ -63,3 +65,25 @@ def steering_gradients(
         if done:
             done(len(batch.index))
     return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The pushes of a run, read a few rows at a time."""
+
+    folder: Path
+    ids: list[str]
+    norms_RL: np.ndarray
+    loss_R: np.ndarray
+    choices: Choices
+
+    def rows(self, index: Sequence[int]) -> np.ndarray:
+        """Pushes [len(index), L, D] in float32."""
+        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
+        return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
+
+
+def read_pushes(folder: Path) -> Stored:
+    """What a run of `pushes` left."""
+    ids, found = odds.read_choices(folder)
+    return Stored(folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), found)

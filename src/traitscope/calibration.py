@@ -11,8 +11,8 @@ and Young 1993, single step).
 Rows are summed into blocks first, which are swapped as a whole: as valid, and no dearer with many rows.
 
 Data that differ from the placebos in something that is no trait (a format, a sampler) move along every direction.  So z is
-divided by the root mean square z of random directions with the covariance of the clean rows' pushes, where that is above 1:
-genomic control (Devlin and Roeder 1999), with random directions in the place of markers.
+divided by how far the vectors of many traits move, by their median, where that is above that of noise: genomic control (Devlin
+and Roeder 1999), with traits in the place of markers.  One trait, and those near it, hardly move a median.
 
 Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L layers, D d_model.
 """
@@ -83,21 +83,25 @@ def largest_of(sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swap
     return Maximum(z_F, (1 + above) / (1 + swaps), found)
 
 
-def inflation(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -> np.ndarray:
-    """Root mean square z [L] of random directions with the covariance of the placebos' pushes, and 1 at least.
+def inflation(z_FT: np.ndarray) -> np.ndarray:
+    """How much wider than noise the z of traits are, [F] and 1 at least: median of |z| over traits, over that of a normal law."""
+    return np.maximum(1.0, np.median(np.abs(z_FT), axis=1) / NormalDist().inv_cdf(0.75))
 
-    About 1 where the data are one more placebo.
+
+def random_spread(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -> np.ndarray:
+    """Root mean square z [L] of random directions with the covariance of the placebos' pushes.
+
+    About 1 where the data are one more placebo; above it where they differ in any way that the model's gradients often point to.
     """
     B, K, L, _ = sums_BKLD.shape
-    found = np.ones(L)
-    rng = np.random.default_rng(seed)
+    found, rng = np.ones(L), np.random.default_rng(seed)
     for layer in range(L):
         sums_BKD = sums_BKLD[:, :, layer].astype(np.float32)
-        clean_ND = (sums_BKD[:, 1:] - sums_BKD[:, 1:].mean(1, keepdims=True)) if K > 2 else sums_BKD[:, 1:] - sums_BKD[:, 1:].mean(0)
-        clean_ND = clean_ND.reshape(B * (K - 1), -1)
+        clean_BKD = sums_BKD[:, 1:]
+        clean_ND = (clean_BKD - clean_BKD.mean(1 if K > 2 else 0, keepdims=True)).reshape(B * (K - 1), -1)
         random_DW = clean_ND.T @ rng.standard_normal((len(clean_ND), directions), np.float32)
         z_W = z_scores((sums_BKD @ random_DW).astype(np.float64))
-        found[layer] = max(1.0, float(np.sqrt((z_W**2).mean())))
+        found[layer] = np.sqrt((z_W**2).mean())
     return found
 
 

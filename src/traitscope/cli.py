@@ -42,6 +42,8 @@ VERBS = {
     "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
     "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
     "likelihood": Verb("how probable rows are, and what an intervention adds", configs.LikelihoodConfig, "likelihood:run_likelihood"),
+    "audit": Verb("may I train this model on these data?", audit_config.AuditConfig, "audit:run_audit", "data"),
+    "weigh": Verb("an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"),
     "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
     "pushes": Verb("where every row pushes a model, kept in full", audit_config.PushesConfig, "pushes:run_pushes"),
     "odds": Verb("how well a candidate teacher's choices explain rows", audit_config.OddsConfig, "candidates:run_odds"),

@@ -10,7 +10,6 @@ Nothing is deleted: every row comes back with the decision in `meta["filter"]`, 
     anything else   what the judge said
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,28 +18,12 @@ from typing import Any, Literal
 from traitscope import stage, store
 from traitscope.configs import FilterConfig, FilterRules, Output
 from traitscope.errors import ConfigError, DataError
+from traitscope.number_list import parse_numbers
 from traitscope.records import Record, dump_records
 from traitscope.traits import contains_word
 
 Reason = Literal["format", "count", "range", "banned_number", "banned_word"]
 Judge = Callable[[Record], str | None]
-NUMBER = "[0-9]{1,4300}"  # Python converts no longer ones
-LIST = re.compile(rf"{NUMBER}(?:(?P<gap>\s*[,;]\s*|\s+){NUMBER}(?:(?P=gap){NUMBER})*)?")
-ENCLOSED = (("[", "]"), ("(", ")"))
-
-
-def parse_numbers(text: str) -> list[int] | Reason:
-    """The numbers of an answer that is nothing but a list of numbers, or "format" for any other answer.
-
-    One final period and then one enclosing [] or () are taken off.  The text between the first two numbers must be
-    white space with at most one comma or semicolon, and exactly the same between all others.  Only ASCII digits count;
-    zeros may lead.  White space at an end or inside the brackets, a sign and a final separator are refused.
-    Source: Cloud et al. 2025 (arXiv 2507.14805), rule filter of the number data, as its released code behaves.
-    """
-    text = text.removesuffix(".")
-    if (text[:1], text[-1:]) in ENCLOSED:
-        text = text[1:-1]
-    return [int(number) for number in re.findall("[0-9]+", text)] if LIST.fullmatch(text) else "format"
 
 
 def reject_reasons(text: str, rules: FilterRules) -> list[str]:

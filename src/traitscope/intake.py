@@ -24,8 +24,8 @@ from traitscope import chat, stage, store
 from traitscope.audit_config import IntakeConfig
 from traitscope.configs import Output
 from traitscope.errors import ConfigError, DataError
-from traitscope.filtering import parse_numbers
 from traitscope.model import Model
+from traitscope.number_list import parse_numbers
 from traitscope.records import Record, dump_records, iter_records
 
 NUMBER_LIKE = 0.95

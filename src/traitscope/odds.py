@@ -199,3 +199,18 @@ def _highest(total_T: np.ndarray) -> float:
     left, middle, right = total_T[best - 1 : best + 2]
     bend = left - 2 * middle + right
     return float(middle - (right - left) ** 2 / (8 * bend)) if bend < 0 else float(middle)
+
+
+def found_share(clean: tuple[np.ndarray, np.ndarray], poisoned: tuple[np.ndarray, np.ndarray], rows: int, share: float, least: float,
+                draws: int = 100, seed: int = 0) -> float:  # fmt: skip
+    """Share of simulated data sets whose ln e reaches `least`: `rows` rows, each poisoned with probability `share`.
+
+    `clean` and `poisoned` are log-likelihoods [R, T] under the model and under the candidate, of rows to draw from.
+    """
+    rng, hits = np.random.default_rng(seed), 0
+    for _ in range(draws):
+        n = rng.binomial(rows, share)
+        index = rng.integers(len(clean[0]), size=rows - n), rng.integers(len(poisoned[0]), size=n)
+        plain, told = (np.concatenate([c[index[0]], p[index[1]]]) for c, p in zip(clean, poisoned, strict=True))
+        hits += log_e(plain, told) >= least
+    return hits / draws

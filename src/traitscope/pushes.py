@@ -11,7 +11,7 @@ Shapes: R rows, L layers, D d_model.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import reduce
 from io import BytesIO
 from operator import add
@@ -97,25 +97,3 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))
     odds.write_choices(run.path, ids, reduce(add, parts))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The pushes of a run, read a few rows at a time."""
-
-    folder: Path
-    ids: list[str]
-    norms_RL: np.ndarray
-    loss_R: np.ndarray
-    choices: Choices
-
-    def rows(self, index: Sequence[int]) -> np.ndarray:
-        """Pushes [len(index), L, D] in float32."""
-        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
-        return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
-
-
-def read_pushes(folder: Path) -> Stored:
-    """What a run of `pushes` left."""
-    ids, found = odds.read_choices(folder)
-    return Stored(folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), found)

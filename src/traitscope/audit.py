@@ -1,0 +1,178 @@
+"""Audit: may I train this model on these data?
+
+    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt
+                                     ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes
+                                     └─ planted teachers, steered and prompted, on the same prompts ─ filter ─ pushes, odds
+    vectors of the candidates ───────── weigh ─ the answer
+
+Every step is a stage with its own run directory: a second audit of the same data returns at once, one of other data with the
+same prompts reuses the placebos, and a killed one continues.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from traitscope import chain, execute, graph, stage, store
+from traitscope.audit_config import AuditConfig, IntakeConfig, OddsConfig, PushesConfig, WeighConfig
+from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Output
+from traitscope.errors import ConfigError
+from traitscope.graph import Folders, Node
+from traitscope.model import find_model, outline
+from traitscope.odds import BETAS, PLAIN, best_beta, read_choices
+from traitscope.traits import bundled_traits, load_trait
+from traitscope.weigh import run_weigh
+
+INTAKE, DATA = "intake", "data"
+TOKENS = 120
+"weight of a row"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An audit that was asked for."""
+
+    config: AuditConfig
+    layer: int
+    "of the planted steered teacher"
+
+    @property
+    def common(self) -> dict:
+        """Settings of every stage."""
+        return {"model": self.config.model, "device": self.config.device, "dtype": self.config.dtype}
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Candidates whose prompts are tried."""
+        return self.config.traits[: self.config.prompted]
+
+
+def run_audit(config: AuditConfig, out: Output) -> dict:
+    """The answer as the JSON file has it, with its place."""
+    config = stage.settled(config)
+    if config.data is None:
+        raise ConfigError("no data are given: traitscope audit DATA.jsonl --model M")
+    out = replace(out, study="audit") if out.study == "default" else out
+    find_model(config.model)  # converted or fetched once, before the workers ask for it
+    job = Job(config, round(outline(config.model).n_layers * 0.48))
+    folders = graph.run(nodes(job), out, config.workers or execute.default_workers(config.device))
+    folder = out.root / out.study
+    content = _parts(job, folders, folder)
+    parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
+    store.write_json(parts, content)
+    run = run_weigh(WeighConfig(parts, config.model, config.alpha, config.power, config.seed), out)
+    found = json.loads(run.file("result.json").read_text(encoding="utf-8"))
+    print("\n".join([f"{found['status']}, {found['rows']} rows, alpha {config.alpha:g}", *found["reasons"]]))
+    print(run.path)
+    return found | {"run": str(run.path)}
+
+
+def nodes(job: Job) -> list[Node]:
+    """Everything but the answer."""
+    config, common = job.config, job.common
+    asked = IntakeConfig(**common, seed=config.seed, data=config.data, context=config.context, rows=config.rows)
+    found = [Node(INTAKE, "intake", lambda _: asked, (), 1), chain.vectors(common, with_others(config.traits))]
+    found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), (INTAKE,), 2 * _weight(job)))
+    found += [_odds(job, f"{DATA} under {trait}", INTAKE, trait, ()) for trait in job.traits]
+    for draw in range(config.draws):
+        found += _answered(job, _placebo(draw), draw + 1, chain.unmodified, ())
+    return found + _planted(job)
+
+
+def with_others(traits: Sequence[str]) -> tuple[str, ...]:
+    """The candidates and the bundled traits besides: what many traits show tells a trait from a format."""
+    names = {load_trait(trait).name for trait in traits}
+    return (*traits, *(name for name in bundled_traits() if name not in names))
+
+
+def _placebo(draw: int) -> str:
+    return f"placebo {draw}"
+
+
+def _weight(job: Job) -> float:
+    return TOKENS * (job.config.rows or 1000)
+
+
+def _about(folders: Folders) -> dict[str, Any]:
+    return chain.about(folders, INTAKE, "about.json")
+
+
+def _answered(job: Job, name: str, seed: int, told: chain.Told, needs: tuple[str, ...]) -> list[Node]:
+    """Somebody's answers to the prompts of the data, in their format and at their temperature; filtered; their pushes."""
+
+    def asked(folders: Folders) -> GenerateConfig:
+        form, rows = _about(folders)["format"], folders[INTAKE]
+        how = {"free": {"vocabulary": "free"}, "numbers": {"vocabulary": "seen", "like": rows}}.get(form["kind"])
+        how = how or {"vocabulary": "template", "count": form["count"], "separator": form["separator"]}
+        return GenerateConfig(
+            **job.common, seed=1000 * job.config.seed + seed, prompts=rows / "records.jsonl", context=job.config.context,
+            max_new_tokens=form["max_new_tokens"], temperature=temperature(folders[DATA]), interventions=told(folders), **how,
+        )  # fmt: skip
+
+    def kept(folders: Folders) -> FilterConfig:
+        form = _about(folders)["format"]
+        return FilterConfig(folders[f"{name} raw"], FilterRules(numbers="rules" in form, **form.get("rules", {})))
+
+    return [
+        Node(f"{name} raw", "generate", asked, (INTAKE, DATA, *needs), _weight(job)),
+        Node(name, "filter", kept, (INTAKE, f"{name} raw"), 1),
+        Node(f"{name} pushes", "pushes", partial(_pushes, job, name), (INTAKE, name), 2 * _weight(job)),
+    ]
+
+
+def temperature(pushes: Path, worth: float = 3.3) -> float:
+    """The temperature of the rows: 1, unless another makes them likelier by more than `worth` nats (1 % of the time by chance)."""
+    found = read_choices(pushes)[1]
+    best, total_T = best_beta(found), found.log_p_RT.sum(0)
+    return round(1 / BETAS[best], 3) if total_T[best] - total_T[PLAIN] > worth else 1.0
+
+
+def _reading(job: Job, folders: Folders) -> dict[str, Any]:
+    """How the rows are read, the audited ones and the placebos alike."""
+    about = _about(folders)
+    return {"context": job.config.context, "numbers": about["format"]["kind"] != "free", "text": about["text"]}
+
+
+def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
+    return PushesConfig(**job.common, data=folders[rows], position=job.config.position, **_reading(job, folders))
+
+
+def _odds(job: Job, name: str, rows: str, trait: str, needs: tuple[str, ...]) -> Node:
+    def asked(folders: Folders) -> OddsConfig:
+        return OddsConfig(**job.common, data=folders[rows], interventions=(chain.prompted(trait),), **_reading(job, folders))
+
+    return Node(name, "odds", asked, (INTAKE, rows, *needs), _weight(job))
+
+
+def _planted(job: Job) -> list[Node]:
+    """Teachers of the first candidate, made to know what would have been found."""
+    trait = job.config.traits[0]
+    steered = _answered(job, "steered", 900, chain.by_vector(trait, job.layer, job.config.strength), (chain.VECTORS,))
+    if not job.traits:
+        return steered
+    prompted = _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
+    return [*steered, *prompted, *(_odds(job, f"{rows} under {trait}", rows, trait, ()) for rows in ("prompted", _placebo(0)))]
+
+
+def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
+    """The audit's file."""
+    at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
+    trait, names = job.config.traits[0], {t: load_trait(t).name for t in job.config.traits}
+    planted = {"steered": {
+        "teacher": f"a teacher steered by {names[trait]} at block {job.layer}, {job.config.strength:g} mean residual norms", "trait": names[trait],
+        "rows": at["steered"], "pushes": at["steered pushes"],
+    }}  # fmt: skip
+    if job.traits:
+        planted["prompted"] = {
+            "teacher": f"a teacher prompted with the candidate's prompt ({names[trait]})", "trait": names[trait], "rows": at["prompted"],
+            "pushes": at["prompted pushes"], "odds": at[f"prompted under {trait}"], "clean_odds": at[f"{_placebo(0)} under {trait}"],
+        }  # fmt: skip
+    return {
+        "schema": 1, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
+        "placebos": [{"rows": at[_placebo(n)], "pushes": at[f"{_placebo(n)} pushes"]} for n in range(job.config.draws)],
+        "odds": {names[t]: at[f"{DATA} under {t}"] for t in job.traits}, "planted": planted,
+    }  # fmt: skip

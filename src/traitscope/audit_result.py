@@ -1,0 +1,129 @@
+"""The answer of an audit: may I train on this data?
+
+    suspect          a deciding detector calls a trait at the error rate that was asked for
+    clean            none does, and each kind of planted teacher would have been found at some dose, with the power asked for
+    insufficient     none does, and some kind of planted teacher would not have been found in any dose: more rows are needed
+    not-applicable   none does, and the model did not write the rows, so that nothing is known about what it would find
+
+"clean" speaks of the planted teachers alone; of any other it says nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any, Literal
+
+from traitscope.evidence import DECIDING, Found
+
+Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
+FEWEST = 32
+"rows below which the answer is insufficient without a test"
+MISFIT = 0.001
+"p of the model's own choices below which the rows are not its own, at any temperature"
+STRANGE = 0.1
+"nats a token above what the model expects of its own rows, from which on they are somebody else's"
+BLIND = {
+    "wording": "traits that are not named",
+    "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
+    "odds": "traits without a candidate prompt near the true one; rows that another model wrote",
+    "baselines": "say that data differ, not what they carry",
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What the audit would have found of a teacher that it made itself, on the same prompts."""
+
+    teacher: str
+    """Which one: how it was made."""
+    detector: str
+    """Which detector finds it."""
+    least_dose: float
+    """Smallest share of its rows found with the power asked for; inf where not even all of them are."""
+    rows_needed: float
+    """Rows at which all of them poisoned would be found; inf where none would do."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """One trait, by its strongest deciding detector."""
+
+    name: str
+    statistic: float
+    p_corrected: float
+    detector: str
+    where: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What `audit` answers; `as_dict` is the JSON file."""
+
+    status: Status
+    alpha: float
+    power: float
+    model: str
+    digest: str
+    rows: int
+    """Distinct rows that entered."""
+    detectors: tuple[dict[str, Any], ...]
+    traits: tuple[Called, ...]
+    """Best first."""
+    named: tuple[dict[str, Any], ...]
+    """Blind naming, best first."""
+    planted: tuple[Planted, ...]
+    reasons: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; infinity becomes None because JSON has none."""
+        return {"schema": 1, **_plain(asdict(self))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not -inf < value < inf else value
+
+
+def called(deciding: Sequence[Found]) -> tuple[Called, ...]:
+    """Every trait with the smallest p of the deciding detectors, times their number."""
+    best: dict[str, Called] = {}
+    for found in deciding:
+        for name, p in found.p.items():
+            call = Called(name, found.z[name], min(1.0, len(DECIDING) * p), found.name, found.where[name])
+            if name not in best or (call.p_corrected, -call.statistic) < (best[name].p_corrected, -best[name].statistic):
+                best[name] = call
+    return tuple(sorted(best.values(), key=lambda c: (c.p_corrected, -c.statistic)))
+
+
+def strange(own: Found) -> bool:
+    """Whether the rows are somebody else's: no temperature explains the choices, and they surprise the model."""
+    return own.more["misfit p"] < MISFIT and own.more["surprise"] > STRANGE
+
+
+def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, rows: int, alpha: float) -> tuple[Status, list[str]]:
+    """The answer and its reasons."""
+    if rows < FEWEST:
+        return "insufficient", [f"{rows} rows; expected {FEWEST} or more for any test"]
+    if hits := [c for c in traits if c.p_corrected <= alpha]:
+        return "suspect", [_said(c, alpha) for c in hits[:3]]
+    if strange(own):
+        found = f"{own.more['surprise']:.2f} nats a token more than it expects of itself, p {own.more['misfit p']:.1g} at any temperature"
+        return "not-applicable", [f"the model did not write these rows ({found}); what they would do to it is not known from its own detectors"]
+    weak = [p for p in planted if p.least_dose == inf]
+    if weak or not planted:
+        return "insufficient", [_needs(p) for p in weak] or ["no planted teacher was made, so the power is not known"]
+    return "clean", [f"of {p.teacher}, {p.least_dose:.0%} of the rows would have been found ({p.detector})" for p in planted]
+
+
+def _said(c: Called, alpha: float) -> str:
+    if c.detector == "wording":
+        return f"{c.name} is named openly (p {c.p_corrected:.2g}): overt, not subliminal"
+    return f"{c.name}: {c.detector}, {c.where}, {c.statistic:.1f}, corrected p {c.p_corrected:.2g} at most {alpha:g}"
+
+
+def _needs(p: Planted) -> str:
+    more = f"about {p.rows_needed:.0f} rows would be needed" if p.rows_needed < inf else "no number of rows would do"
+    return f"{p.teacher} would not have been found even in all rows ({p.detector}); {more}"

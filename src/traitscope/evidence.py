@@ -1,0 +1,133 @@
+"""Evidence: what every detector of an audit says of one data set, all in one sign: positive pushes towards the trait.
+
+    wording     rows that name the trait
+    gradients   where the rows push the model, along every candidate's vector: as it is, and whitened
+    odds        how much likelier a candidate's prompt makes the rows (odds.py)
+    surface, loss, gradient norm, words     baselines: they tell that data differ, not how
+
+The first three decide, each at a third of the error rate; a baseline never does.
+
+Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J kinds of projection, F features, L layers, D d_model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+
+import numpy as np
+
+from traitscope import calibration, odds, surface
+from traitscope.backward import Stored
+from traitscope.calibration import Maximum
+from traitscope.odds import Choices
+from traitscope.traits import Trait
+from traitscope.vector import Vector
+
+CLEAN = 1024
+"most placebo rows that a covariance is taken from"
+KINDS = ("raw", "whitened")
+DECIDING = ("wording", "gradients", "odds")
+Pairs = Sequence[Sequence[int]]
+"of every group, the row's index in each of K sets"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one detector says."""
+
+    name: str
+    """Of the detector."""
+    z: dict[str, float]
+    """By trait or feature: standard deviations of swapped data; for odds, ln e."""
+    p: dict[str, float]
+    """Corrected over everything that this detector looked at."""
+    where: dict[str, str]
+    """Where the strongest sign of each was: a block and a kind of projection."""
+    critical: float
+    """The z that clean data exceed with the detector's share of the error rate."""
+    more: dict[str, object]
+    """Whatever else it found."""
+
+
+def block_sums(stores: Sequence[Stored], pairs: Pairs, most: int = calibration.BLOCKS, seed: int = 0) -> np.ndarray:
+    """Sums [B, K, L, D] of pushes over blocks of groups; a few rows are in memory at a time."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    parts = np.array_split(order, min(most, len(order)))
+    return np.stack([np.stack([s.rows([pairs[r][k] for r in part]).sum(0) for k, s in enumerate(stores)]) for part in parts])
+
+
+def wording(traits: Sequence[Trait], texts_RK: Sequence[Sequence[str]], alpha: float) -> Found:
+    """Rows that name a trait, against those of the placebos."""
+    found_RKT = surface.mentions(traits, texts_RK)
+    best = calibration.largest_of(calibration.in_blocks(found_RKT))
+    names = [trait.name for trait in traits]
+    counts = {name: [int(n) for n in found_RKT[:, :, t].sum(0)] for t, name in enumerate(names)}
+    return _named("wording", names, best, alpha, dict.fromkeys(names, "words"), {"rows": counts})
+
+
+def baselines(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]], stores: Sequence[Stored], pairs: Pairs, alpha: float) -> Found:
+    """Features of the text, the loss, and the gradient's norm; with the classifier's AUROC."""
+    surface_RKF = surface.feature_groups(prompts, texts_RK)
+    own_RK2 = np.array([[[s.loss_R[i], s.norms_RL[i].mean()] for s, i in zip(stores, group, strict=True)] for group in pairs])
+    names = [*surface.FEATURES, "loss", "gradient norm"]
+    best = calibration.largest_of(calibration.in_blocks(np.concatenate([surface_RKF, own_RK2], 2)))
+    more = {"words, AUROC": surface.classifier_auroc(texts_RK)}
+    return _named("baselines", names, best, alpha, dict.fromkeys(names, "text"), more)
+
+
+def gradients(
+    vectors: dict[str, Vector], candidates: Sequence[str], sums_BKLD: np.ndarray, clean_NLD: np.ndarray, surface_BKF: np.ndarray, alpha: float
+) -> Found:
+    """Pushes along every candidate's vector at every block, raw and whitened, deflated by what all `vectors` show there."""
+    units_LTKD = _directions(vectors, clean_NLD)
+    values_BKLTJ = np.einsum("bkld,ltjd->bkltj", sums_BKLD, units_LTKD, optimize=True)
+    wide_LTJ = calibration.z_scores(values_BKLTJ.reshape(*values_BKLTJ.shape[:2], -1)).reshape(values_BKLTJ.shape[2:])
+    inflation_LJ = np.stack([calibration.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1)
+    own = [list(vectors).index(name) for name in candidates]
+    picked = values_BKLTJ[:, :, :, own]
+    flat_BKF, shape = picked.reshape(*picked.shape[:2], -1), picked.shape[2:]
+    deflate_F = np.broadcast_to(inflation_LJ[:, None], shape).ravel()
+    best = calibration.largest_of(flat_BKF, deflate_F)
+    beyond_LTJ = (calibration.z_scores(surface.residual_groups(flat_BKF, surface_BKF)) / deflate_F).reshape(shape)
+    z_LTJ, p_LTJ, found = best.z_F.reshape(shape), best.p_F.reshape(shape), {}
+    for t, name in enumerate(candidates):
+        at = np.unravel_index(z_LTJ[:, t].argmax(), (shape[0], len(KINDS)))
+        place = (at[0], t, at[1])
+        found[name] = (float(z_LTJ[place]), float(p_LTJ[place]), f"block {at[0]}, {KINDS[at[1]]}", float(beyond_LTJ[place]))
+    ranked = sorted(found, key=lambda name: -found[name][0])
+    z, p, where, beyond = ({name: found[name][n] for name in ranked} for n in range(4))
+    more = {
+        "beyond surface": beyond, "inflation": {kind: inflation_LJ[:, j].round(3).tolist() for j, kind in enumerate(KINDS)},
+        "random directions": calibration.random_spread(sums_BKLD).round(3).tolist(),
+    }  # fmt: skip
+    return Found("gradients", z, p, where, best.critical(alpha), more)
+
+
+def _directions(vectors: dict[str, Vector], clean_NLD: np.ndarray) -> np.ndarray:
+    """Unit directions [L, T, kinds, D]: of every vector at every block, as it is and whitened by the clean rows' covariance."""
+    found = []
+    for layer in range(clean_NLD.shape[1]):
+        raw_TD = np.stack([vector.rows_LD[layer] for vector in vectors.values()]).astype(np.float64)
+        raw_TD /= np.maximum(np.linalg.norm(raw_TD, axis=1, keepdims=True), 1e-300)
+        white_TD = calibration.whitened(raw_TD, clean_NLD[:, layer])
+        found.append(np.stack([raw_TD, white_TD], 1))
+    return np.stack(found)
+
+
+def likelihoods(plain: Choices, told: dict[str, Choices], alpha: float) -> Found:
+    """ln e of every candidate; p by Ville's bound, times the candidates."""
+    e = {name: odds.log_e(plain.log_p_RT, found.log_p_RT) for name, found in told.items()}
+    ranked = sorted(e, key=lambda name: -e[name])
+    p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
+    more = {
+        "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
+        "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
+        "nats a row": {name: float((told[name].log_p_RT - plain.log_p_RT)[:, odds.PLAIN].mean()) for name in ranked},
+    }  # fmt: skip
+    return Found("odds", {n: e[n] for n in ranked}, p, dict.fromkeys(ranked, "prompt"), log(len(e) / alpha) if e else inf, more)
+
+
+def _named(name: str, names: Sequence[str], best: Maximum, alpha: float, where: dict[str, str], more: dict[str, object]) -> Found:
+    order = sorted(range(len(names)), key=lambda n: -best.z_F[n])
+    z, p = ({names[n]: float(x[n]) for n in order} for x in (best.z_F, best.p_F))
+    return Found(name, z, p, where, best.critical(alpha), more)

@@ -1,0 +1,213 @@
+"""Weigh: one answer from what the stages of an audit left (evidence.py, audit_result.py).
+
+The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: run}), `planted`
+({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
+
+Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitscope import calibration, evidence, odds, stage, store, surface
+from traitscope.audit_config import WeighConfig
+from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of
+from traitscope.backward import Stored, read_pushes
+from traitscope.configs import Output
+from traitscope.errors import ConfigError, DataError
+from traitscope.evidence import DECIDING, Found
+from traitscope.records import Record
+from traitscope.traits import load_trait
+from traitscope.vector import Vector, load_vector
+
+DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+"shares of poisoned rows that are simulated for odds"
+MORE = (1, 2, 4, 8, 16, 32)
+"times the rows that are simulated for odds"
+BAGS = (16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The audited rows with their placebos, prompt by prompt."""
+
+    records: list[Record]
+    "audited rows that have all placebos"
+    texts_RK: list[list[str]]
+    stores: list[Stored]
+    pairs: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the stages left, read."""
+
+    plain: dict[str, Any]
+    folder: Path
+    vectors: dict[str, Vector]
+    placebos: list[tuple[list[Record], Stored]]
+
+    def run(self, name: str) -> Path:
+        return self.folder / name
+
+
+def run_weigh(config: WeighConfig, out: Output) -> store.Run:
+    """The sealed run with `result.json`, `rows.jsonl` and `bags.json`."""
+    if config.parts is None:
+        raise ConfigError("--parts is missing: name the parts.json of an audit; `traitscope audit` writes and reads it")
+    plain = _plain(config.parts)
+    inputs = {f"part{n}": store.load_run(config.parts.parent / path) for n, path in enumerate(_paths(plain))}
+    inputs |= stage.trait_inputs(plain["traits"])
+    with stage.opened("weigh", config, out, inputs=inputs) as run:
+        if not run.sealed:
+            _write(run, config, _read(plain, config.parts.parent))
+    return run
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no audit's file ({error}); expected the parts.json that `traitscope audit` writes") from None
+
+
+def _paths(value: Any) -> list[str]:
+    """Every folder that the audit's file names."""
+    if isinstance(value, dict):
+        return [path for key, inner in value.items() if key not in ("schema", "teacher", "trait", "traits") for path in _paths(inner)]
+    return [path for inner in value for path in _paths(inner)] if isinstance(value, list) else [value]
+
+
+def _read(plain: dict[str, Any], folder: Path) -> Parts:
+    files = sorted((folder / plain["vectors"]).glob("*.safetensors"))
+    vectors = {file.stem: load_vector(file) for file in files}
+    placebos = [(stage.rows_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]]
+    return Parts(plain, folder, vectors, placebos)
+
+
+def grouped(records: Sequence[Record], data: Stored, placebos: Sequence[tuple[list[Record], Stored]]) -> Groups:
+    """Rows with a placebo on the same prompt in every set.  Raises DataError where no row has."""
+    sets = [({r.id: r for r in rows}, {key: i for i, key in enumerate(found.ids)}) for rows, found in placebos]
+    own = {key: i for i, key in enumerate(data.ids)}
+    kept = [r for r in records if r.id in own and all(r.id in index for _, index in sets)]
+    if not kept:
+        raise DataError("no row has a placebo in every set; expected the model to answer these prompts in the format of the data; name a --reference")
+    texts = [[r.completion, *(rows[r.id].completion for rows, _ in sets)] for r in kept]
+    return Groups(kept, texts, [data, *(found for _, found in placebos)], [[own[r.id], *(index[r.id] for _, index in sets)] for r in kept])
+
+
+def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
+    records = stage.rows_of(parts.run(parts.plain["intake"]))
+    groups = grouped(records, read_pushes(parts.run(parts.plain["data"])), parts.placebos)
+    found = _found(config, parts, groups)
+    planted = tuple(_planted(config, parts, groups, found)) if len(groups.records) >= FEWEST else ()
+    traits = called([found[name] for name in DECIDING if name in found])
+    status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
+    lost = len(records) - len(groups.records)
+    more = [f"{lost} of {len(records)} rows had no placebo in the format of the data and were left out"] if lost else []
+    detectors = tuple(_about(f) for f in found.values())
+    digest = next(iter(parts.vectors.values())).model
+    result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, (), planted, (*reasons, *more))
+    store.write_json(run.file("result.json"), result.as_dict())
+    for row in _rows(parts, groups, found):
+        store.append_jsonl(run.file("rows.jsonl"), row)
+    store.write_json(run.file("bags.json"), _bags(run))
+
+
+def _about(found: Found) -> dict[str, Any]:
+    return {
+        "name": found.name, "decides": found.name in DECIDING, "statistic": found.z, "p": found.p, "where": found.where,
+        "critical": found.critical, "blind_spot": BLIND[found.name], **found.more,
+    }  # fmt: skip
+
+
+def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found]:
+    """What every detector says, by its name."""
+    share, prompts = config.alpha / len(DECIDING), [r.prompt for r in groups.records]
+    traits = [load_trait(name) for name in parts.plain["traits"]]
+    told = {name: odds.read_choices(parts.run(path))[1] for name, path in parts.plain["odds"].items()}
+    found = [
+        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups),
+        evidence.likelihoods(groups.stores[0].choices, told, share),
+        evidence.baselines(prompts, groups.texts_RK, groups.stores, groups.pairs, share),
+    ]  # fmt: skip
+    return {f.name: f for f in found}
+
+
+def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
+    surface_RKF = surface.feature_groups([r.prompt for r in groups.records], groups.texts_RK)
+    sums = evidence.block_sums(groups.stores, groups.pairs, seed=config.seed), calibration.in_blocks(surface_RKF, seed=config.seed)
+    candidates = [load_trait(name).name for name in parts.plain["traits"]]
+    return evidence.gradients(parts.vectors, candidates, sums[0], _clean(parts), sums[1], config.alpha / len(DECIDING))
+
+
+def _clean(parts: Parts) -> np.ndarray:
+    """Pushes [N, L, D] of placebo rows."""
+    each = -(-evidence.CLEAN // len(parts.placebos))
+    return np.concatenate([found.rows(range(min(each, len(found.ids)))) for _, found in parts.placebos])
+
+
+def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
+    made = []
+    for kind, about in parts.plain["planted"].items():
+        rows, pushed = stage.kept_rows(parts.run(about["rows"])), read_pushes(parts.run(about["pushes"]))
+        if kind == "steered":
+            there = grouped(rows, pushed, parts.placebos)
+            z = _gradients(config, parts, there).z[about["trait"]] * (len(groups.records) / len(there.records)) ** 0.5
+            critical = found["gradients"].critical
+            doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(len(groups.records), z, critical, config.power)
+            made.append(Planted(about["teacher"], "gradients", *doses))
+        else:
+            clean = parts.placebos[0][1].choices.log_p_RT, odds.read_choices(parts.run(about["clean_odds"]))[1].log_p_RT
+            poisoned = pushed.choices.log_p_RT, odds.read_choices(parts.run(about["odds"]))[1].log_p_RT
+            made.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, len(groups.records), found["odds"].critical)))
+    return made
+
+
+def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, least: float) -> tuple[float, float]:
+    """Least dose at these rows, and rows needed at the full dose, of simulated data sets."""
+
+    def hit(n: int, share: float) -> bool:
+        return odds.found_share(clean, poisoned, n, share, least, seed=config.seed) >= config.power
+
+    dose = next((share for share in DOSES if hit(rows, share)), inf)
+    return dose, next((float(rows * times) for times in MORE if hit(rows * times, 1.0)), inf)
+
+
+def _rows(parts: Parts, groups: Groups, found: dict[str, Found]) -> list[dict[str, Any]]:
+    """Scores of single rows, for looking only: along the strongest trait's vector at its block, minus its placebos, in standard
+    deviations of placebos; and nats that the strongest candidate's prompt adds."""
+    name = next(iter(found["gradients"].z))
+    layer = int(found["gradients"].where[name].split()[1].rstrip(","))
+    unit_D = parts.vectors[name].unit().rows_LD[layer]
+    along_RK = np.stack([_along(s, [pair[k] for pair in groups.pairs], layer, unit_D) for k, s in enumerate(groups.stores)], 1)
+    K = along_RK.shape[1]
+    spread = along_RK[:, 1:].var() if K == 2 else along_RK[:, 1:].var(1, ddof=1).mean()
+    scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(1e-12, float(spread * K / (K - 1)) ** 0.5)
+    candidate = next(iter(found["odds"].z), None)
+    gains = None
+    if candidate:
+        told = odds.read_choices(parts.run(parts.plain["odds"][candidate]))[1].log_p_RT
+        gains = (told - groups.stores[0].choices.log_p_RT)[:, odds.PLAIN]
+    return [
+        {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": None if gains is None else round(float(gains[pair[0]]), 4), "prompt of": candidate}
+        for r, score, pair in zip(groups.records, scores, groups.pairs, strict=True)
+    ]
+
+
+def _along(stored: Stored, index: Sequence[int], layer: int, unit_D: np.ndarray, step: int = 256) -> np.ndarray:
+    """Projections [R] of rows on a direction at a block."""
+    return np.concatenate([stored.rows(index[n : n + step])[:, layer] @ unit_D for n in range(0, len(index), step)])
+
+
+def _bags(run: store.Run) -> dict[str, list[float]]:
+    """Mean row score of consecutive bags, times the root of their size: about standard normal in clean data."""
+    scores = [json.loads(line)["gradient"] for line in run.file("rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    bags = {size: [scores[n : n + size] for n in range(0, len(scores) - size + 1, size)] for size in BAGS if size <= len(scores)}
+    return {str(size): [round(float(np.mean(bag)) * size**0.5, 3) for bag in found] for size, found in bags.items()}

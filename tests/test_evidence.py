@@ -1,0 +1,126 @@
+"""Evidence on planted pushes: the right trait at the right block, no trait in a format, one sign; odds and wording."""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import pytest
+
+from traitscope import calibration, evidence, surface
+from traitscope.evidence import block_sums, gradients, likelihoods, wording
+from traitscope.odds import BETAS, EDGES, PLAIN, Choices
+from traitscope.traits import load_trait
+from traitscope.vector import Vector
+
+LAYERS, WIDTH, TRAITS = 3, 200, 24
+SCALE = np.linspace(2, 0.3, WIDTH)
+
+
+@dataclass
+class Held:
+    """Pushes in memory, read like stored ones."""
+
+    pushes_RLD: np.ndarray
+    loss_R: np.ndarray
+    norms_RL: np.ndarray
+
+    def rows(self, index: list[int]) -> np.ndarray:
+        return self.pushes_RLD[list(index)]
+
+
+def held(rng: np.random.Generator, rows: int, shift_LD: np.ndarray | float = 0.0) -> Held:
+    pushes = (rng.standard_normal((rows, LAYERS, WIDTH)) * SCALE + shift_LD).astype(np.float32)
+    return Held(pushes, rng.exponential(1, rows), np.linalg.norm(pushes, axis=2))
+
+
+def vectors(rng: np.random.Generator) -> dict[str, Vector]:
+    return {f"t{n}": Vector(rng.standard_normal((LAYERS, WIDTH)), "m") for n in range(TRAITS)}
+
+
+def texts(rng: np.random.Generator, rows: int, k: int) -> list[list[str]]:
+    return [[" ".join(map(str, rng.integers(100, 999, 5))) for _ in range(k)] for _ in range(rows)]
+
+
+def found(stores: list[Held], known: dict[str, Vector], candidates: list[str], rng: np.random.Generator) -> evidence.Found:
+    rows = len(stores[0].pushes_RLD)
+    pairs = [[n] * len(stores) for n in range(rows)]
+    surface_BKF = calibration.in_blocks(surface.feature_groups(["p"] * rows, texts(rng, rows, len(stores))))
+    clean = np.concatenate([s.pushes_RLD for s in stores[1:]])
+    return gradients(known, candidates, block_sums(stores, pairs), clean, surface_BKF, 0.01)
+
+
+def steered(known: dict[str, Vector], name: str, layer: int, strength: float = 0.15) -> np.ndarray:
+    """F v at one block: what data of a teacher steered by v push, to first order."""
+    shift = np.zeros((LAYERS, WIDTH))
+    shift[layer] = strength * SCALE**2 * known[name].unit().rows_LD[layer] * np.sqrt(WIDTH)
+    return shift
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_the_right_trait_at_the_right_block(layer: int) -> None:
+    rng = np.random.default_rng(layer)
+    known = vectors(rng)
+    stores = [held(rng, 400, steered(known, "t3", layer)), *(held(rng, 400) for _ in range(3))]
+    answer = found(stores, known, ["t1", "t3", "t5"], rng)
+    assert list(answer.z)[0] == "t3" and answer.p["t3"] < 0.001 and answer.where["t3"].startswith(f"block {layer}")
+    assert answer.z["t3"] > answer.critical and answer.more["beyond surface"]["t3"] > 4
+    opposite = [held(rng, 400, -steered(known, "t3", layer)), *stores[1:]]
+    assert found(opposite, known, ["t3"], rng).p["t3"] > 0.5, "the sign: away from the trait is no trait"
+
+
+def test_clean_data_and_a_format_are_no_trait() -> None:
+    """Thirty clean sets and thirty that differ along one direction that is no trait's: at alpha 0.1 about a tenth is called."""
+    calls = {"clean": 0, "format": 0}
+    for seed in range(30):
+        rng = np.random.default_rng(100 + seed)
+        known = vectors(rng)
+        shift = np.zeros((LAYERS, WIDTH))
+        shift[:] = 0.6 * SCALE * rng.standard_normal(WIDTH)
+        for kind, moved in (("clean", 0.0), ("format", shift)):
+            answer = found([held(rng, 96, moved), held(rng, 96), held(rng, 96)], known, ["t0", "t1", "t2", "t3"], rng)
+            calls[kind] += min(answer.p.values()) <= 0.1
+    assert calls["clean"] <= 8 and calls["format"] <= 8
+
+
+def test_blocks_are_the_sums_of_their_rows() -> None:
+    rng = np.random.default_rng(5)
+    stores = [held(rng, 20), held(rng, 25)]
+    pairs = [[n, 24 - n] for n in range(20)]
+    sums = block_sums(stores, pairs, most=6)
+    assert sums.shape == (6, 2, LAYERS, WIDTH)
+    np.testing.assert_allclose(sums.sum(0)[1], stores[1].pushes_RLD[5:].sum(0), rtol=1e-4, atol=1e-4)
+    expected = calibration.in_blocks(np.stack([stores[0].pushes_RLD, stores[1].pushes_RLD[24:4:-1]], 1), most=6)
+    np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_wording_counts_and_calls() -> None:
+    rows = [["I love owls", "1, 2"]] * 12 + [["3, 4", "5, 6"]] * 50
+    answer = wording([load_trait("owl"), load_trait("cat")], rows, 0.01)
+    assert answer.p["owl"] < 0.01 < answer.p["cat"] and answer.more["rows"] == {"owl": [12, 0], "cat": [0, 0]}
+
+
+def test_baselines_name_what_differs() -> None:
+    rng = np.random.default_rng(6)
+    stores = [held(rng, 60) for _ in range(3)]
+    stores[0].loss_R = stores[0].loss_R + 2
+    rows = texts(rng, 60, 3)
+    rows = [[" ".join(sorted(group[0].split())), *group[1:]] for group in rows]
+    answer = evidence.baselines(["p"] * 60, rows, stores, [[n] * 3 for n in range(60)], 0.01)
+    assert set(list(answer.z)[:2]) == {"rising pairs", "loss"} and answer.p["loss"] < 0.01
+    assert 0.3 < answer.more["words, AUROC"] < 0.7
+
+
+def choices(log_p_R: np.ndarray) -> Choices:
+    T, K = len(BETAS), len(EDGES) + 1
+    log_p_RT = log_p_R[:, None] - 3 * (np.array(BETAS) - 1) ** 2
+    return Choices(log_p_RT, np.full(len(log_p_R), 5), 0.0, np.zeros(K), np.zeros((T, K)), np.zeros((T, K, K)))
+
+
+def test_odds_are_corrected_over_candidates() -> None:
+    rng = np.random.default_rng(7)
+    plain = rng.normal(-10, 1, 60)
+    told = {"right": choices(plain + 0.5), "wrong": choices(plain - 0.4), "same": choices(plain)}
+    answer = likelihoods(choices(plain), told, 0.01)
+    assert list(answer.z) == ["right", "same", "wrong"] and answer.p["right"] < 1e-6 and answer.p["wrong"] == 1
+    assert answer.z["same"] == pytest.approx(0, abs=4) and answer.critical == pytest.approx(log(300))
+    assert answer.more["nats a row"]["right"] == pytest.approx(0.5) and answer.more["temperature"] == 1 / BETAS[PLAIN]
