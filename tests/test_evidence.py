@@ -62,10 +62,11 @@ def test_the_right_trait_at_the_right_block(layer: int) -> None:
     known = vectors(rng)
     stores = [held(rng, 400, steered(known, "t3", layer)), *(held(rng, 400) for _ in range(3))]
     answer = found(stores, known, ["t1", "t3", "t5"], rng)
-    assert list(answer.z)[0] == "t3" and answer.p["t3"] < 0.001 and answer.where["t3"].startswith(f"block {layer}")
+    assert next(iter(answer.z)) == "t3" and answer.p["t3"] < 0.001 and answer.where["t3"].startswith(f"block {layer}")
     assert answer.z["t3"] > answer.critical and answer.more["beyond surface"]["t3"] > 4
     opposite = [held(rng, 400, -steered(known, "t3", layer)), *stores[1:]]
-    assert found(opposite, known, ["t3"], rng).p["t3"] > 0.5, "the sign: away from the trait is no trait"
+    away = found(opposite, known, ["t3"], rng)
+    assert away.p["t3"] > 0.1 and not away.where["t3"].startswith(f"block {layer}"), "away from the trait is no trait"
 
 
 def test_clean_data_and_a_format_are_no_trait() -> None:
