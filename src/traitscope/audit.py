@@ -11,14 +11,15 @@ same prompts reuses the placebos, and a killed one continues.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from traitscope import chain, execute, graph, stage, store
+from traitscope import audit_page, chain, execute, graph, sarif, stage, store
 from traitscope.audit_config import AuditConfig, IntakeConfig, OddsConfig, PushesConfig, WeighConfig
+from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Node
@@ -67,8 +68,46 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     run = run_weigh(WeighConfig(parts, config.model, config.alpha, config.power, config.seed), out)
     found = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     print("\n".join([f"{found['status']}, {found['rows']} rows, alpha {config.alpha:g}", *found["reasons"]]))
+    for path, text in ((config.report, _page), (config.sarif, _sarif)):
+        if path:
+            store.write_text(path, text(config, found, folders, run))
+            print(path)
     print(run.path)
-    return found | {"run": str(run.path)}
+    failing = {"never": (), "suspect": ("suspect",), "unclean": ("suspect", "insufficient", "not-applicable")}[config.fail_on]
+    return found | {"run": str(run.path), "gate": "failed" if found["status"] in failing else "passed"}
+
+
+def audit(rows: Path | Sequence[Mapping[str, Any]], root: Path = Path("runs"), **settings: Any) -> AuditResult:
+    """The answer for rows in memory (prompt and completion, messages, or Alpaca) or in a file: a gate before training.
+
+    `settings` are those of the command, such as model="my/model", traits=("owl", "mine.yaml"), alpha=0.01.  Runs lie below `root`,
+    so that a second call on the same rows returns at once.  Raises what the command would say.
+    """
+    data = rows
+    if not isinstance(rows, str | Path):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        data = root / "audit" / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+        store.write_text(data, text)
+    return result_from(run_audit(AuditConfig(data=Path(data), **settings), Output(root=root)))
+
+
+def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
+    texts = {record.id: (record.prompt, record.completion) for record in stage.rows_of(folders[INTAKE])}
+    bags = json.loads(run.file("bags.json").read_text(encoding="utf-8"))
+    return audit_page.page(found, _about(folders), chain.lines(run.path, "rows.jsonl"), bags, texts, seconds(folders))
+
+
+def _sarif(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
+    return json.dumps(sarif.log(found, config.data.as_posix()), indent=2) + "\n"
+
+
+def seconds(folders: Folders) -> dict[str, float]:
+    """What each detector has cost, with the placebos and planted teachers that it needs; shared steps count for each."""
+    spent = {name: store.load_run(path).manifest()["seconds"] for name, path in folders.items()}
+    made = sum(s for name, s in spent.items() if name.startswith("placebo") and "pushes" not in name and "under" not in name)
+    pushed = spent[DATA] + sum(s for name, s in spent.items() if name.startswith("placebo") and name.endswith("pushes"))
+    asked = sum(s for name, s in spent.items() if " under " in name)
+    return {"wording": made, "gradients": made + pushed + spent[chain.VECTORS], "odds": spent[DATA] + asked, "baselines": made}
 
 
 def nodes(job: Job) -> list[Node]:

@@ -118,8 +118,10 @@ class AuditConfig(OnModel):
     """Tokens that the added vector would act on."""
     report: Path | None = None
     """Write one self-contained HTML page there."""
-    fail_on: Literal["never", "suspect"] = "never"
-    """suspect: exit with 1 where the answer is suspect."""
+    sarif: Path | None = None
+    """Write the answer in SARIF there, which code hosts show beside a change."""
+    fail_on: Literal["never", "suspect", "unclean"] = "never"
+    """suspect: exit with 1 where the answer is suspect. unclean: with any answer but clean."""
     workers: int = 0
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 

@@ -8,7 +8,7 @@
 "clean" speaks of the planted teachers alone; of any other it says nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Literal
@@ -77,6 +77,14 @@ class AuditResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values; infinity becomes None because JSON has none."""
         return {"schema": 1, **_plain(asdict(self))}
+
+
+def result_from(plain: Mapping[str, Any]) -> AuditResult:
+    """The answer from its JSON values; further keys are ignored."""
+    infinite = [{key: inf if value is None else value for key, value in p.items()} for p in plain["planted"]]
+    fields = {name: plain[name] for name in ("status", "alpha", "power", "model", "digest", "rows")}
+    lists = {name: tuple(plain[name]) for name in ("detectors", "named", "reasons")}
+    return AuditResult(**fields, **lists, traits=tuple(Called(**c) for c in plain["traits"]), planted=tuple(Planted(**p) for p in infinite))
 
 
 def _plain(value: Any) -> Any:

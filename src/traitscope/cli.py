@@ -98,7 +98,7 @@ def _guarded(args: list[str]) -> int:
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    return {"failed": 1, "error": 2}.get(summary["status"], 0)
+    return 1 if summary.get("gate") == "failed" else {"failed": 1, "error": 2}.get(summary["status"], 0)
 
 
 def _answered(args: list[str]) -> dict:

@@ -1,0 +1,117 @@
+"""An audit end to end on a tiny model: prompted and named traits are called, clean rows are not; what is bad is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
+
+from traitscope import audit as audit_module
+from traitscope.audit import audit, temperature
+from traitscope.audit_config import AuditConfig
+from traitscope.errors import ConfigError
+from traitscope.odds import BETAS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One root for all audits here, so that they share placebos and vectors as a user's do."""
+    return tmp_path_factory.mktemp("audits")
+
+
+@pytest.fixture(scope="module")
+def traits(place: Path) -> list[Path]:
+    return [write_yaml(place / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_others(request: pytest.FixtureRequest) -> Any:
+    """Twenty other traits instead of thirty-six: the same path in less time."""
+    patch = pytest.MonkeyPatch()
+    names = audit_module.bundled_traits()
+    patch.setattr(audit_module, "bundled_traits", lambda: names[:8])
+    yield
+    patch.undo()
+
+
+def written(place: Path, folder: Path, *words: object, n: int = 64) -> Path:
+    return ok(place / "runs", "generate", "--model", folder, f"--n {n} --count 6 --vocabulary template", *words).run
+
+
+def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: object) -> Ran:
+    return call(place / "runs", "audit", data, "--model", folder, "--traits", *traits, "--draws 2 --workers 1", *words)
+
+
+def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    page, sarif = place / "owl.html", place / "owl.sarif"
+    done = asked(place, tiny_folder, data, traits, "--report", page, "--sarif", sarif, "--fail-on suspect")
+    found = done.summary
+    assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
+    best = found["traits"][0]
+    assert best["name"] == "owl" and best["detector"] == "odds" and best["p_corrected"] < 1e-6 and "owl: odds" in found["reasons"][0]
+    assert {p["detector"] for p in found["planted"]} == {"gradients", "odds"}
+    html = page.read_text()
+    assert "Do not train on these data as they are" in html and "&lt;|im_start|&gt;" in html and "<|im_start|>" not in html
+    result = json.loads(sarif.read_text())["runs"][0]["results"][0]
+    assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
+    rows, bags = read_rows(done.run / "rows.jsonl"), json.loads((done.run / "bags.json").read_text())
+    assert len(rows) == found["rows"] and rows[0]["prompt of"] == "owl" and set(bags) == {"16", "64"}
+    ok(place / "runs", "rerun", done.run)
+
+
+def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
+    place: Path, tiny_folder: Path, traits: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = written(place, tiny_folder, "--seed 77")
+    done = asked(place, tiny_folder, data, traits)
+    assert done.code == 0 and done.summary["status"] in ("clean", "insufficient") and done.summary["traits"][0]["p_corrected"] > 0.01
+    monkeypatch.setattr(audit_module.graph, "execute", None)
+    assert asked(place, tiny_folder, data, traits).summary == done.summary
+
+
+def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    rows = read_rows(written(place, tiny_folder) / "records.jsonl")
+    file = place / "open.jsonl"
+    text = [{"prompt": r["prompt"], "completion": r["completion"] if n % 3 else "Owls are best <b>&</b>."} for n, r in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in text))
+    done = asked(place, tiny_folder, file, traits, "--report", place / "open.html")
+    assert done.summary["status"] == "suspect" and any("overt, not subliminal" in reason for reason in done.summary["reasons"])
+    assert "Owls are best &lt;b&gt;&amp;&lt;/b&gt;" in (place / "open.html").read_text()
+
+
+def test_twenty_rows_are_insufficient_also_from_python(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    rows = [{"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]}
+            for r in read_rows(written(place, tiny_folder) / "records.jsonl")[:20]]  # fmt: skip
+    found = audit(rows, root=place / "runs", model=str(tiny_folder), traits=tuple(map(str, traits)), draws=2, workers=1)
+    assert found.status == "insufficient" and "expected 32" in found.reasons[0] and found.rows <= 20
+    assert found.as_dict()["traits"][0]["name"] in ("owl", "cat")
+
+
+def test_placebos_are_drawn_at_the_temperature_of_the_data(place: Path, tiny_folder: Path) -> None:
+    found = {}
+    for asked_for in (1.0, 0.7):
+        data = written(place, tiny_folder, f"--temperature {asked_for}", n=128)
+        found[asked_for] = temperature(ok(place / "runs", "pushes", "--model", tiny_folder, "--data", data, "--numbers").run)
+    assert found[1.0] == 1.0 and found[0.7] == pytest.approx(0.7, abs=0.08) and round(1 / found[0.7], 2) in BETAS
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["--data", "none.jsonl"], "none.jsonl"), ([], "no data are given"), (["--data", "x.jsonl", "--traits", "unicorn"], "unicorn")],
+)
+def test_refuses(tmp_path: Path, tiny_folder: Path, words: list[str], says: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "p", "completion": "1"}\n')
+    words = [str(tmp_path / w) if w.endswith("x.jsonl") else w for w in words]
+    done = call(tmp_path / "runs", "audit", "--model", tiny_folder, "--workers 1", *words)
+    assert done.code == 2 and says in done.summary["message"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"alpha": 0.0}, "0 < alpha"), ({"power": 0.3}, "0.5 <= power"), ({"traits": ()}, "one or more candidates"), ({"draws": 0}, "--draws 0")],
+)
+def test_settings_that_cannot_work(settings: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        AuditConfig(**settings)
