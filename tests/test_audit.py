@@ -115,3 +115,12 @@ def test_refuses(tmp_path: Path, tiny_folder: Path, words: list[str], says: str)
 def test_settings_that_cannot_work(settings: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         AuditConfig(**settings)
+
+
+def test_a_reference_stands_for_placebos_and_is_no_copy(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    clean = written(place, tiny_folder, "--seed 5 --prompt-seed 43", n=120)
+    done = asked(place, tiny_folder, data, traits, "--reference", clean)
+    assert done.summary["status"] == "suspect" and any("reference rows on other prompts" in reason for reason in done.summary["reasons"])
+    same = asked(place, tiny_folder, data, traits, "--reference", data)
+    assert same.code == 2 and "holds all 96 audited rows" in same.summary["message"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import audit_page, chain, execute, graph, sarif, stage, store
-from traitscope.audit_config import AuditConfig, IntakeConfig, OddsConfig, PushesConfig, WeighConfig
+from traitscope.audit_config import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig, WeighConfig
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Output
 from traitscope.errors import ConfigError
@@ -28,7 +28,7 @@ from traitscope.odds import BETAS, PLAIN, best_beta, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
-INTAKE, DATA = "intake", "data"
+INTAKE, DATA, REFERENCE = "intake", "data", "reference"
 TOKENS = 120
 "weight of a row"
 
@@ -45,6 +45,11 @@ class Job:
     def common(self) -> dict:
         """Settings of every stage."""
         return {"model": self.config.model, "device": self.config.device, "dtype": self.config.dtype}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Nodes that say how rows are read."""
+        return (INTAKE, REFERENCE) if self.config.reference else (INTAKE,)
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -115,11 +120,23 @@ def nodes(job: Job) -> list[Node]:
     config, common = job.config, job.common
     asked = IntakeConfig(**common, seed=config.seed, data=config.data, context=config.context, rows=config.rows)
     found = [Node(INTAKE, "intake", lambda _: asked, (), 1), chain.vectors(common, with_others(config.traits))]
-    found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), (INTAKE,), 2 * _weight(job)))
-    found += [_odds(job, f"{DATA} under {trait}", INTAKE, trait, ()) for trait in job.traits]
-    for draw in range(config.draws):
-        found += _answered(job, _placebo(draw), draw + 1, chain.unmodified, ())
+    found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), job.read, 2 * _weight(job)))
+    found += [_odds(job, f"{DATA} under {trait}", INTAKE, trait) for trait in job.traits]
+    if config.reference:
+        found += _referred(job)
+    else:
+        found += [node for n in range(config.draws) for node in _answered(job, _placebo(n), n + 1, chain.unmodified, ())]
     return found + _planted(job)
+
+
+def _referred(job: Job) -> list[Node]:
+    """The reference in the place of a placebo."""
+    asked = IntakeConfig(**job.common, seed=job.config.seed, data=job.config.reference, context=job.config.context, rows=4 * job.config.rows)
+    return [
+        Node(REFERENCE, "intake", lambda _: asked, (), 1),
+        Node(_placebo(0), "match", lambda folders: MatchConfig(folders[INTAKE], folders[REFERENCE], job.config.seed), (INTAKE, REFERENCE), 1),
+        Node(f"{_placebo(0)} pushes", "pushes", partial(_pushes, job, _placebo(0)), (*job.read, _placebo(0)), 2 * _weight(job)),
+    ]
 
 
 def with_others(traits: Sequence[str]) -> tuple[str, ...]:
@@ -159,7 +176,7 @@ def _answered(job: Job, name: str, seed: int, told: chain.Told, needs: tuple[str
     return [
         Node(f"{name} raw", "generate", asked, (INTAKE, DATA, *needs), _weight(job)),
         Node(name, "filter", kept, (INTAKE, f"{name} raw"), 1),
-        Node(f"{name} pushes", "pushes", partial(_pushes, job, name), (INTAKE, name), 2 * _weight(job)),
+        Node(f"{name} pushes", "pushes", partial(_pushes, job, name), (*job.read, name), 2 * _weight(job)),
     ]
 
 
@@ -173,18 +190,19 @@ def temperature(pushes: Path, worth: float = 3.3) -> float:
 def _reading(job: Job, folders: Folders) -> dict[str, Any]:
     """How the rows are read, the audited ones and the placebos alike."""
     about = _about(folders)
-    return {"context": job.config.context, "numbers": about["format"]["kind"] != "free", "text": about["text"]}
+    text = any(chain.about(folders, name, "about.json")["text"] for name in job.read)
+    return {"context": job.config.context, "numbers": about["format"]["kind"] != "free", "text": text}
 
 
 def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
     return PushesConfig(**job.common, data=folders[rows], position=job.config.position, **_reading(job, folders))
 
 
-def _odds(job: Job, name: str, rows: str, trait: str, needs: tuple[str, ...]) -> Node:
+def _odds(job: Job, name: str, rows: str, trait: str) -> Node:
     def asked(folders: Folders) -> OddsConfig:
         return OddsConfig(**job.common, data=folders[rows], interventions=(chain.prompted(trait),), **_reading(job, folders))
 
-    return Node(name, "odds", asked, (INTAKE, rows, *needs), _weight(job))
+    return Node(name, "odds", asked, (*dict.fromkeys((*job.read, rows)),), _weight(job))
 
 
 def _planted(job: Job) -> list[Node]:
@@ -194,7 +212,7 @@ def _planted(job: Job) -> list[Node]:
     if not job.traits:
         return steered
     prompted = _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
-    return [*steered, *prompted, *(_odds(job, f"{rows} under {trait}", rows, trait, ()) for rows in ("prompted", _placebo(0)))]
+    return [*steered, *prompted, *(_odds(job, f"{rows} under {trait}", rows, trait) for rows in ("prompted", _placebo(0)))]
 
 
 def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
@@ -212,6 +230,6 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
         }  # fmt: skip
     return {
         "schema": 1, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
-        "placebos": [{"rows": at[_placebo(n)], "pushes": at[f"{_placebo(n)} pushes"]} for n in range(job.config.draws)],
+        "placebos": [{"rows": at[_placebo(n)], "pushes": at[f"{_placebo(n)} pushes"]} for n in range(1 if job.config.reference else job.config.draws)],
         "odds": {names[t]: at[f"{DATA} under {t}"] for t in job.traits}, "planted": planted,
     }  # fmt: skip

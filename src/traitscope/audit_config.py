@@ -28,6 +28,18 @@ class IntakeConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class MatchConfig:
+    """Of clean rows, one for every audited row, on the same prompt where there is one."""
+
+    data: Path | None = None
+    """Audited rows: a run of `intake`, or a JSONL file."""
+    reference: Path | None = None
+    """Clean rows."""
+    seed: int = 0
+    """Of the order in which rows on other prompts are dealt out."""
+
+
+@dataclass(frozen=True)
 class PushesConfig(OnModel):
     """Where every row pushes the model, kept in full, and how well the model's own choices explain the row."""
 
@@ -101,9 +113,9 @@ class AuditConfig(OnModel):
     prompted: int = 8
     """Of them, the first so many whose teacher prompt is tried as a candidate teacher."""
     reference: Path | None = None
-    """Clean rows to compare with; without them the model answers the same prompts itself, in the format of the data."""
+    """Clean rows to compare with, best on the same prompts; without them the model answers the prompts itself, in the format of the data."""
     draws: int = 3
-    """How many times it does."""
+    """How many times it does; a reference is used once."""
     alpha: float = 0.01
     """Error rate: the share of clean data sets that are called suspect."""
     power: float = 0.8

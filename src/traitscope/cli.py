@@ -45,6 +45,7 @@ VERBS = {
     "audit": Verb("may I train this model on these data?", audit_config.AuditConfig, "audit:run_audit", "data"),
     "weigh": Verb("an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"),
     "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
+    "match": Verb("of clean rows, one for every audited row", audit_config.MatchConfig, "matching:run_match"),
     "pushes": Verb("where every row pushes a model, kept in full", audit_config.PushesConfig, "pushes:run_pushes"),
     "odds": Verb("how well a candidate teacher's choices explain rows", audit_config.OddsConfig, "candidates:run_odds"),
     "study": Verb("test a published claim: list, plan, run, report", edge_configs.StudyConfig, "research:run_study", "action name"),

@@ -109,8 +109,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     planted = tuple(_planted(config, parts, groups, found)) if len(groups.records) >= FEWEST else ()
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
-    lost = len(records) - len(groups.records)
-    more = [f"{lost} of {len(records)} rows had no placebo in the format of the data and were left out"] if lost else []
+    more = _notes(parts, len(records), len(groups.records))
     detectors = tuple(_about(f) for f in found.values())
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, (), planted, (*reasons, *more))
@@ -118,6 +117,25 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     for row in _rows(parts, groups, found):
         store.append_jsonl(run.file("rows.jsonl"), row)
     store.write_json(run.file("bags.json"), _bags(run))
+
+
+def _notes(parts: Parts, rows: int, used: int) -> list[str]:
+    """What a reader has to know besides the answer's reasons."""
+    intake = json.loads((parts.run(parts.plain["intake"]) / "about.json").read_text(encoding="utf-8"))["counts"]
+    said = {
+        "duplicates": "rows are copies of others and count once", "too_long": "sampled rows are longer than the model's context and were left out",
+        "unreadable": "sampled rows hold characters that the model's tokenizer loses and were left out",
+        "off_format": "sampled rows are no list of numbers, as the others are, and were left out",
+        "foreign_ids": "sampled rows came with another model's token ids; all rows were read as text",
+    }  # fmt: skip
+    notes = [f"{intake[name]} {text}" for name, text in said.items() if intake.get(name)]
+    if rows > used:
+        notes.append(f"{rows - used} of {rows} rows had no placebo in the format of the data and were left out")
+    matched = parts.run(parts.plain["placebos"][0]["rows"]) / "about.json"
+    if matched.is_file() and (about := json.loads(matched.read_text(encoding="utf-8")))["same_prompt"] < about["rows"]:
+        other = about["rows"] - about["same_prompt"]
+        notes.append(f"{other} of {about['rows']} rows are compared with reference rows on other prompts: a difference of prompts counts as one of the data")
+    return notes
 
 
 def _about(found: Found) -> dict[str, Any]:
