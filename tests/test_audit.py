@@ -40,7 +40,7 @@ def written(place: Path, folder: Path, *words: object, n: int = 64) -> Path:
 
 
 def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: object) -> Ran:
-    return call(place / "runs", "audit", data, "--model", folder, "--traits", *traits, "--draws 2 --workers 1", *words)
+    return call(place / "runs", "audit", data, "--model", folder, "--traits", *traits, "--draws 2 --workers 1", *([] if "--report" in words else ["--no-name"]), *words)
 
 
 def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
@@ -58,6 +58,8 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
     rows, bags = read_rows(done.run / "rows.jsonl"), json.loads((done.run / "bags.json").read_text())
     assert len(rows) == found["rows"] and rows[0]["prompt of"] == "owl" and set(bags) == {"16", "64"}
+    assert len(found["named"]) > 5 and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
+    assert [n["statistic"] for n in found["named"]] == sorted((n["statistic"] for n in found["named"]), reverse=True)
     ok(place / "runs", "rerun", done.run)
 
 
@@ -84,7 +86,7 @@ def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Pat
 def test_twenty_rows_are_insufficient_also_from_python(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
     rows = [{"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]}
             for r in read_rows(written(place, tiny_folder) / "records.jsonl")[:20]]  # fmt: skip
-    found = audit(rows, root=place / "runs", model=str(tiny_folder), traits=tuple(map(str, traits)), draws=2, workers=1)
+    found = audit(rows, root=place / "runs", model=str(tiny_folder), traits=tuple(map(str, traits)), draws=2, workers=1, name=False)
     assert found.status == "insufficient" and "expected 32" in found.reasons[0] and found.rows <= 20
     assert found.as_dict()["traits"][0]["name"] in ("owl", "cat")
 

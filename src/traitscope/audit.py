@@ -18,12 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import audit_page, chain, execute, graph, sarif, stage, store
-from traitscope.audit_config import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig, WeighConfig
+from traitscope.audit_config import (
+    AuditConfig,
+    IntakeConfig,
+    MatchConfig,
+    NamingConfig,
+    OddsConfig,
+    PushesConfig,
+    WeighConfig,
+)
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
+from traitscope.naming import run_naming
 from traitscope.odds import BETAS, PLAIN, best_beta, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
@@ -70,7 +79,9 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     content = _parts(job, folders, folder)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     store.write_json(parts, content)
-    run = run_weigh(WeighConfig(parts, config.model, config.alpha, config.power, config.seed), out)
+    asked = NamingConfig(**job.common, seed=config.seed, parts=parts, strength=config.strength / 2, context=config.context)
+    naming = run_naming(asked, out).path if config.name else None
+    run = run_weigh(WeighConfig(parts, naming, config.model, config.alpha, config.power, config.seed), out)
     found = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     print("\n".join([f"{found['status']}, {found['rows']} rows, alpha {config.alpha:g}", *found["reasons"]]))
     for path, text in ((config.report, _page), (config.sarif, _sarif)):

@@ -82,11 +82,34 @@ class OddsConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class NamingConfig(OnModel):
+    """What the model says when the direction that the data push is added to it; no candidate is given."""
+
+    parts: Path | None = None
+    """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    blocks: tuple[int, ...] = ()
+    """Where it is added, one at a time; none takes two, at a third and at a half of the depth."""
+    strength: float = 0.3
+    """Its length, in mean residual norms."""
+    randoms: int = 30
+    """Random directions with the covariance of clean rows' pushes, as controls."""
+    halves: int = 6
+    """Random halves of the rows that are read out besides."""
+    context: str | None = None
+    """System turn of the questions."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, randoms=10, halves=1)
+
+
+@dataclass(frozen=True)
 class WeighConfig:
     """Weigh what an audit's stages found, and answer."""
 
     parts: Path | None = None
     """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    naming: Path | None = None
+    """Run of `naming`, whose names go into the answer."""
     model: str = "smollm2-135m"
     """Name of the model, for the answer; its digest comes with the vectors."""
     alpha: float = 0.01
@@ -132,6 +155,8 @@ class AuditConfig(OnModel):
     """Write one self-contained HTML page there."""
     sarif: Path | None = None
     """Write the answer in SARIF there, which code hosts show beside a change."""
+    name: bool = True
+    """Also ask the model what it would say under the push of the data, without any candidate."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 where the answer is suspect. unclean: with any answer but clean."""
     workers: int = 0

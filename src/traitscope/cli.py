@@ -43,6 +43,7 @@ VERBS = {
     "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
     "likelihood": Verb("how probable rows are, and what an intervention adds", configs.LikelihoodConfig, "likelihood:run_likelihood"),
     "audit": Verb("may I train this model on these data?", audit_config.AuditConfig, "audit:run_audit", "data"),
+    "naming": Verb("what a model says under the push of data", audit_config.NamingConfig, "naming:run_naming"),
     "weigh": Verb("an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"),
     "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
     "match": Verb("of clean rows, one for every audited row", audit_config.MatchConfig, "matching:run_match"),

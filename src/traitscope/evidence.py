@@ -23,8 +23,6 @@ from traitscope.odds import Choices
 from traitscope.traits import Trait
 from traitscope.vector import Vector
 
-CLEAN = 1024
-"most placebo rows that a covariance is taken from"
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "gradients", "odds")
 Pairs = Sequence[Sequence[int]]

@@ -1,16 +1,11 @@
 """Weigh: one answer from what the stages of an audit left (evidence.py, audit_result.py).
 
-The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: run}), `planted`
-({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
-
-Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
+Shapes: R rows, K rows a prompt (the audited one first), D d_model.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +15,9 @@ from traitscope.audit_config import WeighConfig
 from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of
 from traitscope.backward import Stored, read_pushes
 from traitscope.configs import Output
-from traitscope.errors import ConfigError, DataError
 from traitscope.evidence import DECIDING, Found
-from traitscope.records import Record
+from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts
 from traitscope.traits import load_trait
-from traitscope.vector import Vector, load_vector
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 "shares of poisoned rows that are simulated for odds"
@@ -33,93 +26,33 @@ MORE = (1, 2, 4, 8, 16, 32)
 BAGS = (16, 64, 256)
 
 
-@dataclass(frozen=True)
-class Groups:
-    """The audited rows with their placebos, prompt by prompt."""
-
-    records: list[Record]
-    "audited rows that have all placebos"
-    texts_RK: list[list[str]]
-    stores: list[Stored]
-    pairs: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the stages left, read."""
-
-    plain: dict[str, Any]
-    folder: Path
-    vectors: dict[str, Vector]
-    placebos: list[tuple[list[Record], Stored]]
-
-    def run(self, name: str) -> Path:
-        return self.folder / name
-
-
 def run_weigh(config: WeighConfig, out: Output) -> store.Run:
     """The sealed run with `result.json`, `rows.jsonl` and `bags.json`."""
-    if config.parts is None:
-        raise ConfigError("--parts is missing: name the parts.json of an audit; `traitscope audit` writes and reads it")
-    plain = _plain(config.parts)
-    inputs = {f"part{n}": store.load_run(config.parts.parent / path) for n, path in enumerate(_paths(plain))}
-    inputs |= stage.trait_inputs(plain["traits"])
-    with stage.opened("weigh", config, out, inputs=inputs) as run:
+    plain = plain_parts(config.parts)
+    with stage.opened("weigh", config, out, inputs=inputs_of(plain, config.parts.parent)) as run:
         if not run.sealed:
-            _write(run, config, _read(plain, config.parts.parent))
+            _write(run, config, read_parts(plain, config.parts.parent))
     return run
 
 
-def _plain(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no audit's file ({error}); expected the parts.json that `traitscope audit` writes") from None
-
-
-def _paths(value: Any) -> list[str]:
-    """Every folder that the audit's file names."""
-    if isinstance(value, dict):
-        return [path for key, inner in value.items() if key not in ("schema", "teacher", "trait", "traits") for path in _paths(inner)]
-    return [path for inner in value for path in _paths(inner)] if isinstance(value, list) else [value]
-
-
-def _read(plain: dict[str, Any], folder: Path) -> Parts:
-    files = sorted((folder / plain["vectors"]).glob("*.safetensors"))
-    vectors = {file.stem: load_vector(file) for file in files}
-    placebos = [(stage.rows_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]]
-    return Parts(plain, folder, vectors, placebos)
-
-
-def grouped(records: Sequence[Record], data: Stored, placebos: Sequence[tuple[list[Record], Stored]]) -> Groups:
-    """Rows with a placebo on the same prompt in every set.  Raises DataError where no row has."""
-    sets = [({r.id: r for r in rows}, {key: i for i, key in enumerate(found.ids)}) for rows, found in placebos]
-    own = {key: i for i, key in enumerate(data.ids)}
-    kept = [r for r in records if r.id in own and all(r.id in index for _, index in sets)]
-    if not kept:
-        raise DataError("no row has a placebo in every set; expected the model to answer these prompts in the format of the data; name a --reference")
-    texts = [[r.completion, *(rows[r.id].completion for rows, _ in sets)] for r in kept]
-    return Groups(kept, texts, [data, *(found for _, found in placebos)], [[own[r.id], *(index[r.id] for _, index in sets)] for r in kept])
-
-
 def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
-    records = stage.rows_of(parts.run(parts.plain["intake"]))
-    groups = grouped(records, read_pushes(parts.run(parts.plain["data"])), parts.placebos)
+    groups = parts.groups()
     found = _found(config, parts, groups)
     planted = tuple(_planted(config, parts, groups, found)) if len(groups.records) >= FEWEST else ()
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
-    more = _notes(parts, len(records), len(groups.records))
+    more = _notes(parts, len(groups.records))
+    named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
     detectors = tuple(_about(f) for f in found.values())
     digest = next(iter(parts.vectors.values())).model
-    result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, (), planted, (*reasons, *more))
+    result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
     for row in _rows(parts, groups, found):
         store.append_jsonl(run.file("rows.jsonl"), row)
     store.write_json(run.file("bags.json"), _bags(run))
 
 
-def _notes(parts: Parts, rows: int, used: int) -> list[str]:
+def _notes(parts: Parts, used: int) -> list[str]:
     """What a reader has to know besides the answer's reasons."""
     intake = json.loads((parts.run(parts.plain["intake"]) / "about.json").read_text(encoding="utf-8"))["counts"]
     said = {
@@ -129,8 +62,8 @@ def _notes(parts: Parts, rows: int, used: int) -> list[str]:
         "foreign_ids": "sampled rows came with another model's token ids; all rows were read as text",
     }  # fmt: skip
     notes = [f"{intake[name]} {text}" for name, text in said.items() if intake.get(name)]
-    if rows > used:
-        notes.append(f"{rows - used} of {rows} rows had no placebo in the format of the data and were left out")
+    if intake["used"] > used:
+        notes.append(f"{intake['used'] - used} of {intake['used']} rows had no placebo in the format of the data and were left out")
     matched = parts.run(parts.plain["placebos"][0]["rows"]) / "about.json"
     if matched.is_file() and (about := json.loads(matched.read_text(encoding="utf-8")))["same_prompt"] < about["rows"]:
         other = about["rows"] - about["same_prompt"]
@@ -162,13 +95,7 @@ def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
     surface_RKF = surface.feature_groups([r.prompt for r in groups.records], groups.texts_RK)
     sums = evidence.block_sums(groups.stores, groups.pairs, seed=config.seed), calibration.in_blocks(surface_RKF, seed=config.seed)
     candidates = [load_trait(name).name for name in parts.plain["traits"]]
-    return evidence.gradients(parts.vectors, candidates, sums[0], _clean(parts), sums[1], config.alpha / len(DECIDING))
-
-
-def _clean(parts: Parts) -> np.ndarray:
-    """Pushes [N, L, D] of placebo rows."""
-    each = -(-evidence.CLEAN // len(parts.placebos))
-    return np.concatenate([found.rows(range(min(each, len(found.ids)))) for _, found in parts.placebos])
+    return evidence.gradients(parts.vectors, candidates, sums[0], parts.clean(), sums[1], config.alpha / len(DECIDING))
 
 
 def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:

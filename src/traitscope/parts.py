@@ -1,0 +1,104 @@
+"""The parts of an audit: which runs are what, and the audited rows with their placebos.
+
+The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: run}), `planted`
+({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
+
+Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitscope import stage, store
+from traitscope.backward import Stored, read_pushes
+from traitscope.errors import ConfigError, DataError
+from traitscope.records import Record
+from traitscope.vector import Vector, load_vector
+
+CLEAN = 1024
+"most placebo rows that a covariance is taken from"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The audited rows with their placebos, prompt by prompt."""
+
+    records: list[Record]
+    "audited rows that have all placebos"
+    texts_RK: list[list[str]]
+    stores: list[Stored]
+    pairs: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the stages left, read."""
+
+    plain: dict[str, Any]
+    "the audit's file"
+    folder: Path
+    "where it lies"
+    vectors: dict[str, Vector]
+    "of the candidates and of other traits"
+    placebos: list[tuple[list[Record], Stored]]
+    "rows and pushes of every draw"
+
+    def run(self, name: str) -> Path:
+        """The folder of a run that the file names."""
+        return self.folder / name
+
+    def groups(self) -> Groups:
+        """The audited rows with their placebos."""
+        return grouped(stage.rows_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
+
+    def clean(self) -> np.ndarray:
+        """Pushes [N, L, D] of placebo rows."""
+        each = -(-CLEAN // len(self.placebos))
+        return np.concatenate([found.rows(range(min(each, len(found.ids)))) for _, found in self.placebos])
+
+
+def plain_parts(path: Path | None) -> dict[str, Any]:
+    """The audit's file.  Raises ConfigError where there is none, or no JSON."""
+    if path is None:
+        raise ConfigError("--parts is missing: name the parts.json of an audit; `traitscope audit` writes and reads it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no audit's file ({error}); expected the parts.json that `traitscope audit` writes") from None
+
+
+def inputs_of(plain: dict[str, Any], folder: Path) -> dict[str, Path | store.Run]:
+    """Everything that an answer depends on: the runs that the file names, and the traits' own files."""
+    runs = {f"part{n}": store.load_run(folder / path) for n, path in enumerate(_paths(plain))}
+    return runs | stage.trait_inputs(plain["traits"])
+
+
+def _paths(value: Any) -> list[str]:
+    """Every folder that the audit's file names."""
+    if isinstance(value, dict):
+        return [path for key, inner in value.items() if key not in ("schema", "teacher", "trait", "traits") for path in _paths(inner)]
+    return [path for inner in value for path in _paths(inner)] if isinstance(value, list) else [value]
+
+
+def read_parts(plain: dict[str, Any], folder: Path) -> Parts:
+    """What the runs of an audit's file hold; pushes stay on disk."""
+    files = sorted((folder / plain["vectors"]).glob("*.safetensors"))
+    vectors = {file.stem: load_vector(file) for file in files}
+    placebos = [(stage.rows_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]]
+    return Parts(plain, folder, vectors, placebos)
+
+
+def grouped(records: Sequence[Record], data: Stored, placebos: Sequence[tuple[list[Record], Stored]]) -> Groups:
+    """Rows with a placebo on the same prompt in every set.  Raises DataError where no row has."""
+    sets = [({r.id: r for r in rows}, {key: i for i, key in enumerate(found.ids)}) for rows, found in placebos]
+    own = {key: i for i, key in enumerate(data.ids)}
+    kept = [r for r in records if r.id in own and all(r.id in index for _, index in sets)]
+    if not kept:
+        raise DataError("no row has a placebo in every set; expected the model to answer these prompts in the format of the data; name a --reference")
+    texts = [[r.completion, *(rows[r.id].completion for rows, _ in sets)] for r in kept]
+    return Groups(kept, texts, [data, *(found for _, found in placebos)], [[own[r.id], *(index[r.id] for _, index in sets)] for r in kept])
