@@ -63,9 +63,10 @@ class Choices:
     "of those counts"
 
     def __add__(self, other: "Choices") -> "Choices":
-        joined = [np.concatenate([a, b]) for a, b in ((self.log_p_RT, other.log_p_RT), (self.tokens_R, other.tokens_R))]
-        names = ("surprise", "taken_K", "expected_TK", "covariance_TKK")
-        return Choices(*joined, *(getattr(self, name) + getattr(other, name) for name in names))
+        return Choices(
+            np.concatenate([self.log_p_RT, other.log_p_RT]), np.concatenate([self.tokens_R, other.tokens_R]), self.surprise + other.surprise,
+            self.taken_K + other.taken_K, self.expected_TK + other.expected_TK, self.covariance_TKK + other.covariance_TKK,
+        )  # fmt: skip
 
 
 def classes_of(model: Model, numbers: bool) -> list[Tensor]:
