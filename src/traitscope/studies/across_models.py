@@ -16,6 +16,7 @@ from traitscope import chain
 from traitscope.configs import Recipe
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, paired_difference
+from traitscope.traits import load_trait
 from traitscope.vector import load_vector
 from traitscope.verdict import Findings, Sheet, judged, over
 
@@ -163,6 +164,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     sheets = (
         Sheet("ladder", "Treated minus control by rung, steered block", "EAS against the rung's own vector, over seeds.",
               ("rung", "difference"), tuple(eas.items())),
+        Sheet("others", "The same against the other traits' vectors", "Treated minus control, mean over seeds: where others rise as much, the students "
+              "moved along an axis that the model's vectors share, and not towards the trait.", ("rung", *size.traits), tuple(
+                  (rung, *(_mean(_apart(size, folders, rung, name)) for name in ("v_student", *(f"other/{load_trait(t).name}" for t in size.traits[1:]))))
+                  for rung in size.rungs)),
         Sheet("matrix", "What the scorer's own vector adds to rows", "Nats a token: gain on the treated rows minus gain on the control rows "
               "of the same model, rows paired by prompt.", ("rows", "written by", "scored by", "gain"), matrix),
     )  # fmt: skip
@@ -175,11 +180,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     return Findings(verdicts, (other, shared), sheets, notes)
 
 
-def _apart(size: Size, folders: Folders, rung: str) -> list[float]:
-    """Treated minus control EAS at the steered block, by seed."""
+def _apart(size: Size, folders: Folders, rung: str, name: str = "v_student") -> list[float]:
+    """Treated minus control EAS at the steered block, by seed; against another trait's vector where `name` says so."""
     layer = _layer(size, rung, folders)
-    ends = {role: [chain.eas(folders, f"{role} on {rung}.{seed}")[layer] for seed in size.seeds] for role in ROLES}
+    ends = {role: [chain.eas(folders, f"{role} on {rung}.{seed}", name)[layer] for seed in size.seeds] for role in ROLES}
     return [t - c for t, c in zip(ends["treated"], ends["control"], strict=True)]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _by_row(folders: Folders, role: str, text: str, source: str, scorer: str) -> dict[str, float]:
