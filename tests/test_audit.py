@@ -51,13 +51,13 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
     best = found["traits"][0]
     assert best["name"] == "owl" and best["detector"] == "odds" and best["p_corrected"] < 1e-6 and "owl: odds" in found["reasons"][0]
-    assert {p["detector"] for p in found["planted"]} == {"gradients", "odds"}
+    assert [p["detector"] for p in found["planted"]] == ["odds", "odds"] and "steered by owl" in found["planted"][0]["teacher"]
     html = page.read_text()
     assert "Do not train on these data as they are" in html and "&lt;|im_start|&gt;" in html and "<|im_start|>" not in html
     result = json.loads(sarif.read_text())["runs"][0]["results"][0]
     assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
     rows, bags = read_rows(done.run / "rows.jsonl"), json.loads((done.run / "bags.json").read_text())
-    assert len(rows) == found["rows"] and rows[0]["prompt of"] == "owl" and set(bags) == {"16", "64"}
+    assert len(rows) == found["rows"] and rows[0]["teacher of"] == "owl" and set(bags) == {"16", "64"}
     assert len(found["named"]) > 5 and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
     assert [n["statistic"] for n in found["named"]] == sorted((n["statistic"] for n in found["named"]), reverse=True)
     ok(place / "runs", "rerun", done.run)

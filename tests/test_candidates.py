@@ -24,6 +24,9 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     np.testing.assert_allclose(found.log_p_RT, expected.log_p_RT, atol=1e-4)
     np.testing.assert_allclose(found.covariance_TKK, expected.covariance_TKK, rtol=1e-4, atol=1e-4)
     assert found.surprise == pytest.approx(expected.surprise, abs=1e-3)
+    some = odds.read_choices(ok(root, "odds", *on, "--data", data, "--numbers --rows 4", "--interventions", "prompt:Owls, owls, owls!").run)
+    assert len(some[0]) == 4 and [key for key in ids if key in some[0]] == some[0]
+    np.testing.assert_allclose(some[1].log_p_RT, found.log_p_RT[[ids.index(key) for key in some[0]]], atol=1e-4)
     plain = odds.read_choices(ok(root, "odds", *on, "--data", data, "--numbers").run)[1]
     assert abs(plain.log_p_RT - found.log_p_RT).max() > 0.01
     ok(root, "rerun", told)

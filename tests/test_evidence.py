@@ -111,17 +111,26 @@ def test_baselines_name_what_differs() -> None:
     assert 0.3 < answer.more["words, AUROC"] < 0.7
 
 
-def choices(log_p_R: np.ndarray) -> Choices:
-    T, K = len(BETAS), len(EDGES) + 1
-    log_p_RT = log_p_R[:, None] - 3 * (np.array(BETAS) - 1) ** 2
-    return Choices(log_p_RT, np.full(len(log_p_R), 5), 0.0, np.zeros(K), np.zeros((T, K)), np.zeros((T, K, K)))
+def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
+    return log_p_R[:, None] - 3 * (np.array(BETAS) - 1) ** 2
 
 
-def test_odds_are_corrected_over_candidates() -> None:
-    rng = np.random.default_rng(7)
-    plain = rng.normal(-10, 1, 60)
-    told = {"right": choices(plain + 0.5), "wrong": choices(plain - 0.4), "same": choices(plain)}
-    answer = likelihoods(choices(plain), told, 0.01)
+def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers() -> None:
+    rng, T, K = np.random.default_rng(7), len(BETAS), len(EDGES) + 1
+    log_p = rng.normal(-10, 1, 80)
+    plain = Choices(by_temperature(log_p), np.full(80, 5), 4.0, np.zeros(K), np.zeros((T, K)), np.zeros((T, K, K)))
+    index = list(range(0, 80, 2))
+    own = log_p[index]
+    told = {
+        "right": {"its prompt": by_temperature(own - 0.2), "its vector": by_temperature(own + 0.5)},
+        "wrong": {"its prompt": by_temperature(own - 0.4)}, "same": {"its prompt": by_temperature(own)},
+    }  # fmt: skip
+    answer = likelihoods(plain, index, told, [], 0.01)
     assert list(answer.z) == ["right", "same", "wrong"] and answer.p["right"] < 1e-6 and answer.p["wrong"] == 1
-    assert answer.z["same"] == pytest.approx(0, abs=4) and answer.critical == pytest.approx(log(300))
-    assert answer.more["nats a row"]["right"] == pytest.approx(0.5) and answer.more["temperature"] == 1 / BETAS[PLAIN]
+    assert answer.z["same"] == pytest.approx(0, abs=4) and answer.critical == pytest.approx(log(300)) and answer.more["rows judged"] == 40
+    assert answer.more["nats a row"]["right"] == pytest.approx(0.5) and answer.where["right"] == "its vector"
+    assert answer.more["temperature"] == 1 / BETAS[PLAIN] and answer.more["surprise"] == pytest.approx(0.01)
+    alone = likelihoods(plain, index, {"right": {"its vector": told["right"]["its vector"]}}, [], 0.01)
+    assert alone.z["right"] - answer.z["right"] == pytest.approx(log(2), abs=1e-3)
+    against = likelihoods(plain, index, told, [by_temperature(own + 0.5)], 0.01)
+    assert against.p["right"] == 1, "a null that explains the rows as well leaves no evidence"

@@ -28,7 +28,7 @@ from traitscope.audit_config import (
     WeighConfig,
 )
 from traitscope.audit_result import AuditResult, result_from
-from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Output
+from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
@@ -37,7 +37,10 @@ from traitscope.odds import BETAS, PLAIN, best_beta, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
-INTAKE, DATA, REFERENCE = "intake", "data", "reference"
+INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
+TEACHERS = ("prompted", "steered")
+RANDOMS = 2
+"vectors of no meaning that the model may be steered by under the null"
 TOKENS = 120
 "weight of a row"
 
@@ -48,7 +51,9 @@ class Job:
 
     config: AuditConfig
     layer: int
-    "of the planted steered teacher"
+    "at which candidates are steered"
+    planted: int
+    "at which the planted teacher is: another one, since an auditor does not know it"
 
     @property
     def common(self) -> dict:
@@ -62,8 +67,8 @@ class Job:
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """Candidates whose prompts are tried."""
-        return self.config.traits[: self.config.prompted]
+        """Candidates whose teachers are tried."""
+        return self.config.traits[: self.config.tried]
 
 
 def run_audit(config: AuditConfig, out: Output) -> dict:
@@ -73,7 +78,8 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
         raise ConfigError("no data are given: traitscope audit DATA.jsonl --model M")
     out = replace(out, study="audit") if out.study == "default" else out
     find_model(config.model)  # converted or fetched once, before the workers ask for it
-    job = Job(config, round(outline(config.model).n_layers * 0.48))
+    blocks = outline(config.model).n_layers
+    job = Job(config, round(0.48 * blocks), round(0.35 * blocks))
     folders = graph.run(nodes(job), out, config.workers or execute.default_workers(config.device))
     folder = out.root / out.study
     content = _parts(job, folders, folder)
@@ -132,12 +138,20 @@ def nodes(job: Job) -> list[Node]:
     asked = IntakeConfig(**common, seed=config.seed, data=config.data, context=config.context, rows=config.rows)
     found = [Node(INTAKE, "intake", lambda _: asked, (), 1), chain.vectors(common, with_others(config.traits))]
     found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), job.read, 2 * _weight(job)))
-    found += [_odds(job, f"{DATA} under {trait}", INTAKE, trait) for trait in job.traits]
+    found.append(Node(RANDOM, "extract", partial(_random, job), (chain.VECTORS,), 1))
+    found += [_odds(job, INTAKE, trait, how) for trait in job.traits for how in TEACHERS]
+    found += [_odds(job, INTAKE, n, RANDOM) for n in range(RANDOMS) if job.traits]
     if config.reference:
         found += _referred(job)
     else:
         found += [node for n in range(config.draws) for node in _answered(job, _placebo(n), n + 1, chain.unmodified, ())]
     return found + _planted(job)
+
+
+def _random(job: Job, folders: Folders) -> ExtractConfig:
+    """Vectors of no meaning, for the nulls of the odds."""
+    like = chain.vector_of(folders, job.config.traits[0])
+    return ExtractConfig(**job.common, seed=job.config.seed, like=like, randoms=RANDOMS)
 
 
 def _referred(job: Job) -> list[Node]:
@@ -209,38 +223,55 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
     return PushesConfig(**job.common, data=folders[rows], position=job.config.position, **_reading(job, folders))
 
 
-def _odds(job: Job, name: str, rows: str, trait: str) -> Node:
-    def asked(folders: Folders) -> OddsConfig:
-        return OddsConfig(**job.common, data=folders[rows], interventions=(chain.prompted(trait),), **_reading(job, folders))
+def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
+    """How well a teacher explains rows: a trait's, prompted or steered at half the planted strength, or a random vector's."""
 
-    return Node(name, "odds", asked, (*dict.fromkeys((*job.read, rows)),), _weight(job))
+    def told(folders: Folders) -> str:
+        if how == "prompted":
+            return chain.prompted(of)
+        vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
+        return chain.steered(vector, job.layer, job.config.strength / 2)
+
+    def asked(folders: Folders) -> OddsConfig:
+        return OddsConfig(
+            **job.common, seed=job.config.seed, data=folders[rows], interventions=(told(folders),), rows=job.config.judged, **_reading(job, folders)
+        )
+
+    needs = {"prompted": (), "steered": (chain.VECTORS,), RANDOM: (RANDOM,)}[how]
+    return Node(_judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *needs)),), TOKENS * (job.config.judged or 1000))
+
+
+def _judged(rows: str, of: str | int, how: str) -> str:
+    return f"{rows} under {of} {how}"
 
 
 def _planted(job: Job) -> list[Node]:
     """Teachers of the first candidate, made to know what would have been found."""
     trait = job.config.traits[0]
-    steered = _answered(job, "steered", 900, chain.by_vector(trait, job.layer, job.config.strength), (chain.VECTORS,))
-    if not job.traits:
-        return steered
-    prompted = _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
-    return [*steered, *prompted, *(_odds(job, f"{rows} under {trait}", rows, trait) for rows in ("prompted", _placebo(0)))]
+    found = _answered(job, "steered", 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
+    if job.traits:
+        found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
+        found += [_odds(job, rows, trait, how) for how in TEACHERS for rows in (how, _placebo(0))]
+    return found
 
 
 def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     """The audit's file."""
     at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
     trait, names = job.config.traits[0], {t: load_trait(t).name for t in job.config.traits}
-    planted = {"steered": {
-        "teacher": f"a teacher steered by {names[trait]} at block {job.layer}, {job.config.strength:g} mean residual norms", "trait": names[trait],
-        "rows": at["steered"], "pushes": at["steered pushes"],
-    }}  # fmt: skip
-    if job.traits:
-        planted["prompted"] = {
-            "teacher": f"a teacher prompted with the candidate's prompt ({names[trait]})", "trait": names[trait], "rows": at["prompted"],
-            "pushes": at["prompted pushes"], "odds": at[f"prompted under {trait}"], "clean_odds": at[f"{_placebo(0)} under {trait}"],
-        }  # fmt: skip
+    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}"}
+    teachers = {
+        "steered": f"a teacher steered by {names[trait]} at block {job.planted}, {job.config.strength:g} mean residual norms",
+        "prompted": f"a teacher prompted with the candidate's own prompt ({names[trait]})",
+    }  # fmt: skip
+    planted = {
+        how: {"teacher": teachers[how], "trait": names[trait], "rows": at[how], "pushes": at[f"{how} pushes"]}
+        | ({"odds": at[_judged(how, trait, how)], "clean_odds": at[_judged(_placebo(0), trait, how)]} if job.traits else {})
+        for how in TEACHERS if how in at
+    }  # fmt: skip
     return {
         "schema": 1, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
         "placebos": [{"rows": at[_placebo(n)], "pushes": at[f"{_placebo(n)} pushes"]} for n in range(1 if job.config.reference else job.config.draws)],
-        "odds": {names[t]: at[f"{DATA} under {t}"] for t in job.traits}, "planted": planted,
+        "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in TEACHERS} for t in job.traits},
+        "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,
     }  # fmt: skip

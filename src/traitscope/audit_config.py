@@ -74,11 +74,13 @@ class OddsConfig(OnModel):
     """Judge digits among digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
+    rows: int = 0
+    """Rows to draw at random; 0 takes all."""
     batch_size: int = 16
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, batch_size=1)
+        least(self, seed=0, rows=0, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,10 @@ class AuditConfig(OnModel):
     """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given without its flag."""
     traits: tuple[str, ...] = DEFAULT
     """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
-    prompted: int = 8
-    """Of them, the first so many whose teacher prompt is tried as a candidate teacher."""
+    tried: int = 8
+    """Of them, the first so many whose teachers, prompted and steered, are tried as an explanation of the rows."""
+    judged: int = 96
+    """Rows, drawn at random, on which they are tried; 0 takes all."""
     reference: Path | None = None
     """Clean rows to compare with, best on the same prompts; without them the model answers the prompts itself, in the format of the data."""
     draws: int = 3
@@ -148,7 +152,7 @@ class AuditConfig(OnModel):
     context: str | None = None
     """System turn of rows that name none."""
     strength: float = 0.6
-    """Of the planted steered teacher, in mean residual norms."""
+    """Of the planted steered teacher, in mean residual norms; candidates are tried at half of it."""
     position: Position = "all"
     """Tokens that the added vector would act on."""
     report: Path | None = None
@@ -163,7 +167,7 @@ class AuditConfig(OnModel):
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, draws=1, rows=0, prompted=0, workers=0)
+        least(self, seed=0, draws=1, rows=0, tried=0, judged=0, workers=0)
         if not (0 < self.alpha < 0.5 <= self.power < 1):
             raise ConfigError(f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1")
         if not self.traits:

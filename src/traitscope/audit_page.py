@@ -66,7 +66,7 @@ def _traits(result: Mapping, found: Mapping[str, Mapping]) -> Table:
             _number(gradients["beyond surface"].get(name)), _number(odds["nats a row"].get(name)), _number(odds["statistic"].get(name)),
             " / ".join(map(str, words["rows"].get(name, ()))),
         ))  # fmt: skip
-    header = ("trait", "corrected p", "strongest by", "push, z", "push beyond the surface, z", "its prompt adds, nats a row", "ln e", "rows that name it: data / placebos")
+    header = ("trait", "corrected p", "strongest by", "push, z", "push beyond the surface, z", "its teacher adds, nats a row", "ln e", "rows that name it: data / placebos")
     caption = (
         f"All signs: positive pushes towards the trait. A push is called above z = {gradients['critical']:.1f}, odds above ln e = {_number(odds['critical'])}; "
         "p is corrected over traits, blocks and detectors."
@@ -100,10 +100,10 @@ def _baselines(found: Mapping) -> Table:
 def _rows(rows: Sequence[Mapping], texts: Mapping[str, tuple[str, str]]) -> Table:
     best = sorted(rows, key=lambda row: -row["gradient"])[:SHOWN]
     shown = [(row["id"], _number(row["gradient"]), _number(row["odds"]), *(_cut(text) for text in texts[row["id"]])) for row in best]
-    name, candidate = (best[0]["along"], best[0]["prompt of"]) if best else ("", "")
+    name, candidate = (best[0]["along"], best[0]["teacher of"]) if best else ("", "")
     caption = (
         f"Single rows are weak evidence: most of the highest are clean rows by chance. Push along {name}, in standard deviations of placebos; "
-        f"nats that the prompt of {candidate} adds."
+        f"nats that the teacher of {candidate} adds, where it was tried."
     )
     return Table("rows", "Rows that push most", caption, ("row", "push", "odds", "prompt", "answer"), shown)
 

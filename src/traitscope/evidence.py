@@ -2,7 +2,7 @@
 
     wording     rows that name the trait
     gradients   where the rows push the model, along every candidate's vector: as it is, and whitened
-    odds        how much likelier a candidate's prompt makes the rows (odds.py)
+    odds        how much likelier a candidate teacher, prompted or steered, makes the rows (odds.py)
     surface, loss, gradient norm, words     baselines: they tell that data differ, not how
 
 The first three decide, each at a third of the error rate; a baseline never does.
@@ -112,17 +112,23 @@ def _directions(vectors: dict[str, Vector], clean_NLD: np.ndarray) -> np.ndarray
     return np.stack(found)
 
 
-def likelihoods(plain: Choices, told: dict[str, Choices], alpha: float) -> Found:
-    """ln e of every candidate; p by Ville's bound, times the candidates."""
-    e = {name: odds.log_e(plain.log_p_RT, found.log_p_RT) for name, found in told.items()}
+def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray], alpha: float) -> Found:
+    """ln e of every candidate, the mean over its teachers; p by Ville's bound, times the candidates.
+
+    `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`: {candidate: {teacher: ...}}.
+    """
+    own_RT = plain.log_p_RT[list(index)]
+    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items()}
+    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(len(found))) for name, found in each.items()}
     ranked = sorted(e, key=lambda name: -e[name])
+    where = {name: max(each[name], key=each[name].__getitem__) for name in ranked}
     p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
     more = {
-        "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
+        "rows judged": len(own_RT), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
         "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
-        "nats a row": {name: float((told[name].log_p_RT - plain.log_p_RT)[:, odds.PLAIN].mean()) for name in ranked},
+        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in ranked},
     }  # fmt: skip
-    return Found("odds", {n: e[n] for n in ranked}, p, dict.fromkeys(ranked, "prompt"), log(len(e) / alpha) if e else inf, more)
+    return Found("odds", {n: e[n] for n in ranked}, p, where, log(len(e) / alpha) if e else inf, more)
 
 
 def _named(name: str, names: Sequence[str], best: Maximum, alpha: float, where: dict[str, str], more: dict[str, object]) -> Found:

@@ -4,12 +4,13 @@ Of every completion token the choice inside its class is judged: for number data
 which kind of token comes next is the work of a format, a filter or a constrained sampler; else any token of the vocabulary.
 
     log p(token | class) at inverse temperature b     = b z(token) - log sum over the class of exp(b z),  z the logits
-    e(candidate) = mean over shares q and temperatures of prod over rows of (1 - q + q L(row | candidate) / L(row | model))
-                   times L(rows | model) at that temperature over the largest L(rows | model) of any temperature
+    e(candidate) = mean over shares q and temperatures of prod over rows of ((1 - q) L(row | model) + q L(row | candidate))
+                   over the largest L(rows | null) of any temperature and any null
 
-Where the model wrote the rows, in this context, at whatever constant temperature, the expectation of e is at most 1, so that
-P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and
-Balakrishnan 2020, universal inference).  Whether it did is tested first, by how often the likeliest tokens were taken.
+The nulls are the model itself and the model steered by random vectors, since a push in any direction may suit rows that the model
+did not write.  Where a null wrote the rows, in this context, at whatever constant temperature, the expectation of e is at most 1,
+so that P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and
+Balakrishnan 2020, universal inference).  Whether the model did is tested besides, by how often the likeliest tokens were taken.
 
 Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, K bins of ranks.
 """
@@ -60,7 +61,7 @@ class Choices:
     expected_TK: np.ndarray
     "how often one was to be"
     covariance_TKK: np.ndarray
-    "of those counts"
+    "of those counts, over all rows"
 
     def __add__(self, other: "Choices") -> "Choices":
         return Choices(
@@ -180,15 +181,15 @@ def misfit(found: Choices) -> float:
     return float(chi2.sf(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K, freedom))
 
 
-def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray) -> float:
-    """ln e of a candidate teacher, from log-likelihoods of the same choices under the model and under the candidate."""
+def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()) -> float:
+    """ln e of a candidate teacher, from log-likelihoods of the same choices under the model, the candidate and further nulls."""
     gain_RT = candidate_RT - plain_RT
     terms = []
     for share in SHARES:
         poisoned_RT = np.logaddexp(np.log1p(-share), np.log(share) + gain_RT) if share < 1 else gain_RT
         terms.append((plain_RT + poisoned_RT).sum(0))
     joined = np.concatenate(terms)
-    return float(np.logaddexp.reduce(joined) - np.log(len(joined)) - _highest(plain_RT.sum(0)))
+    return float(np.logaddexp.reduce(joined) - np.log(len(joined)) - max(_highest(x.sum(0)) for x in (plain_RT, *nulls)))
 
 
 def _highest(total_T: np.ndarray) -> float:

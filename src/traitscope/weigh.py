@@ -5,7 +5,7 @@ Shapes: R rows, K rows a prompt (the audited one first), D d_model.
 
 import json
 from collections.abc import Sequence
-from math import inf
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,20 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found
     """What every detector says, by its name."""
     share, prompts = config.alpha / len(DECIDING), [r.prompt for r in groups.records]
     traits = [load_trait(name) for name in parts.plain["traits"]]
-    told = {name: odds.read_choices(parts.run(path))[1] for name, path in parts.plain["odds"].items()}
     found = [
-        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups),
-        evidence.likelihoods(groups.stores[0].choices, told, share),
+        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups), _odds(parts, groups.stores[0], share),
         evidence.baselines(prompts, groups.texts_RK, groups.stores, groups.pairs, share),
     ]  # fmt: skip
     return {f.name: f for f in found}
+
+
+def _odds(parts: Parts, data: Stored, share: float) -> Found:
+    told = {name: {how: odds.read_choices(parts.run(path)) for how, path in teachers.items()} for name, teachers in parts.plain["odds"].items()}
+    nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
+    ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
+    place = {key: n for n, key in enumerate(data.ids)}
+    alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
+    return evidence.likelihoods(data.choices, [place[key] for key in ids], alone, [x.log_p_RT for _, x in nulls], share)
 
 
 def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
@@ -99,20 +106,28 @@ def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
 
 
 def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
+    """What would have been found of every planted teacher, by the detector that finds the smaller dose."""
     made = []
-    for kind, about in parts.plain["planted"].items():
-        rows, pushed = stage.kept_rows(parts.run(about["rows"])), read_pushes(parts.run(about["pushes"]))
-        if kind == "steered":
-            there = grouped(rows, pushed, parts.placebos)
-            z = _gradients(config, parts, there).z[about["trait"]] * (len(groups.records) / len(there.records)) ** 0.5
-            critical = found["gradients"].critical
-            doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(len(groups.records), z, critical, config.power)
-            made.append(Planted(about["teacher"], "gradients", *doses))
-        else:
-            clean = parts.placebos[0][1].choices.log_p_RT, odds.read_choices(parts.run(about["clean_odds"]))[1].log_p_RT
-            poisoned = pushed.choices.log_p_RT, odds.read_choices(parts.run(about["odds"]))[1].log_p_RT
-            made.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, len(groups.records), found["odds"].critical)))
+    for about in parts.plain["planted"].values():
+        pushed = read_pushes(parts.run(about["pushes"]))
+        there = grouped(stage.kept_rows(parts.run(about["rows"])), pushed, parts.placebos)
+        z = _gradients(config, parts, there).z[about["trait"]] * (len(groups.records) / len(there.records)) ** 0.5
+        critical, rows = found["gradients"].critical, len(groups.records)
+        doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
+        options = [Planted(about["teacher"], "gradients", *doses)]
+        if "odds" in about:
+            clean, poisoned = _sides(parts, parts.placebos[0][1], about["clean_odds"]), _sides(parts, pushed, about["odds"])
+            judged = found["odds"].more["rows judged"]
+            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, judged, found["odds"].critical + log(2))))
+        made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
+
+
+def _sides(parts: Parts, pushed: Stored, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods [R, T] of the same rows under the model and under a teacher."""
+    ids, told = odds.read_choices(parts.run(path))
+    place = {key: n for n, key in enumerate(pushed.ids)}
+    return pushed.choices.log_p_RT[[place[key] for key in ids]], told.log_p_RT
 
 
 def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, least: float) -> tuple[float, float]:
@@ -127,7 +142,7 @@ def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, le
 
 def _rows(parts: Parts, groups: Groups, found: dict[str, Found]) -> list[dict[str, Any]]:
     """Scores of single rows, for looking only: along the strongest trait's vector at its block, minus its placebos, in standard
-    deviations of placebos; and nats that the strongest candidate's prompt adds."""
+    deviations of placebos; and nats that the strongest candidate's teacher adds, for the rows that it was tried on."""
     name = next(iter(found["gradients"].z))
     layer = int(found["gradients"].where[name].split()[1].rstrip(","))
     unit_D = parts.vectors[name].unit().rows_LD[layer]
@@ -135,14 +150,15 @@ def _rows(parts: Parts, groups: Groups, found: dict[str, Found]) -> list[dict[st
     K = along_RK.shape[1]
     spread = along_RK[:, 1:].var() if K == 2 else along_RK[:, 1:].var(1, ddof=1).mean()
     scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(1e-12, float(spread * K / (K - 1)) ** 0.5)
-    candidate = next(iter(found["odds"].z), None)
-    gains = None
+    candidate, gains = next(iter(found["odds"].z), None), {}
     if candidate:
-        told = odds.read_choices(parts.run(parts.plain["odds"][candidate]))[1].log_p_RT
-        gains = (told - groups.stores[0].choices.log_p_RT)[:, odds.PLAIN]
+        path = parts.plain["odds"][candidate][found["odds"].where[candidate]]
+        plain, told = _sides(parts, groups.stores[0], path)
+        ids, _ = odds.read_choices(parts.run(path))
+        gains = dict(zip(ids, (told - plain)[:, odds.PLAIN].round(4).tolist(), strict=True))
     return [
-        {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": None if gains is None else round(float(gains[pair[0]]), 4), "prompt of": candidate}
-        for r, score, pair in zip(groups.records, scores, groups.pairs, strict=True)
+        {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": gains.get(r.id), "teacher of": candidate}
+        for r, score in zip(groups.records, scores, strict=True)
     ]
 
 
