@@ -51,7 +51,7 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
     best = found["traits"][0]
     assert best["name"] == "owl" and best["detector"] == "odds" and best["p_corrected"] < 1e-6 and "owl: odds" in found["reasons"][0]
-    assert [p["detector"] for p in found["planted"]] == ["odds", "odds"] and "steered by owl" in found["planted"][0]["teacher"]
+    assert [p["detector"] for p in found["planted"]] == ["odds", "odds"] and "steered by owl" in found["planted"][1]["teacher"]
     html = page.read_text()
     assert "Do not train on these data as they are" in html and "&lt;|im_start|&gt;" in html and "<|im_start|>" not in html
     result = json.loads(sarif.read_text())["runs"][0]["results"][0]
