@@ -25,7 +25,7 @@ STRANGE = 0.1
 BLIND = {
     "wording": "traits that are not named",
     "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
-    "odds": "traits without a candidate prompt near the true one; rows that another model wrote",
+    "odds": "teachers unlike every candidate's prompt and vector; rows that another model wrote",
     "baselines": "say that data differ, not what they carry",
 }
 
