@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from traitscope import calibration, evidence, surface
-from traitscope.evidence import block_sums, gradients, likelihoods, wording
+from traitscope.evidence import along, block_sums, directions, gradients, likelihoods, wording
 from traitscope.odds import BETAS, EDGES, PLAIN, Choices
 from traitscope.traits import load_trait
 from traitscope.vector import Vector
@@ -46,7 +46,8 @@ def found(stores: list[Held], known: dict[str, Vector], candidates: list[str], r
     pairs = [[n] * len(stores) for n in range(rows)]
     surface_BKF = calibration.in_blocks(surface.feature_groups(["p"] * rows, texts(rng, rows, len(stores))))
     clean = np.concatenate([s.pushes_RLD for s in stores[1:]])
-    return gradients(known, candidates, block_sums(stores, pairs), clean, surface_BKF, 0.01)
+    values = along(block_sums(stores, pairs), directions(known, clean))
+    return gradients(list(known), candidates, values, surface_BKF, 0.01, swaps=2999)
 
 
 def steered(known: dict[str, Vector], name: str, layer: int, strength: float = 0.15) -> np.ndarray:

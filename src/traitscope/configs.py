@@ -318,6 +318,21 @@ class LikelihoodConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class EditConfig:
+    """The same numbers in another order."""
+
+    data: Path | None = None
+    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    how: Literal["sort", "shuffle"] = "sort"
+    """sort: ascending. shuffle: each row by a random stream of its own."""
+    seed: int = 0
+    """Of the shuffles."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0)
+
+
+@dataclass(frozen=True)
 class Output:
     """Where results go; changes no result."""
 

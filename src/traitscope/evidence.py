@@ -73,43 +73,46 @@ def baselines(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]], stores:
     return _named("baselines", names, best, alpha, dict.fromkeys(names, "text"), more)
 
 
-def gradients(
-    vectors: dict[str, Vector], candidates: Sequence[str], sums_BKLD: np.ndarray, clean_NLD: np.ndarray, surface_BKF: np.ndarray, alpha: float
-) -> Found:
-    """Pushes along every candidate's vector at every block, raw and whitened, deflated by what all `vectors` show there."""
-    units_LTKD = _directions(vectors, clean_NLD)
-    values_BKLTJ = np.einsum("bkld,ltjd->bkltj", sums_BKLD, units_LTKD, optimize=True)
-    wide_LTJ = calibration.z_scores(values_BKLTJ.reshape(*values_BKLTJ.shape[:2], -1)).reshape(values_BKLTJ.shape[2:])
-    inflation_LJ = np.stack([calibration.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1)
-    own = [list(vectors).index(name) for name in candidates]
-    picked = values_BKLTJ[:, :, :, own]
-    flat_BKF, shape = picked.reshape(*picked.shape[:2], -1), picked.shape[2:]
-    deflate_F = np.broadcast_to(inflation_LJ[:, None], shape).ravel()
-    best = calibration.largest_of(flat_BKF, deflate_F)
-    beyond_LTJ = (calibration.z_scores(surface.residual_groups(flat_BKF, surface_BKF)) / deflate_F).reshape(shape)
-    z_LTJ, p_LTJ, found = best.z_F.reshape(shape), best.p_F.reshape(shape), {}
-    for t, name in enumerate(candidates):
-        at = np.unravel_index(z_LTJ[:, t].argmax(), (shape[0], len(KINDS)))
-        place = (at[0], t, at[1])
-        found[name] = (float(z_LTJ[place]), float(p_LTJ[place]), f"block {at[0]}, {KINDS[at[1]]}", float(beyond_LTJ[place]))
-    ranked = sorted(found, key=lambda name: -found[name][0])
-    z, p, where, beyond = ({name: found[name][n] for name in ranked} for n in range(4))
-    more = {
-        "beyond surface": beyond, "inflation": {kind: inflation_LJ[:, j].round(3).tolist() for j, kind in enumerate(KINDS)},
-        "random directions": calibration.random_spread(sums_BKLD).round(3).tolist(),
-    }  # fmt: skip
-    return Found("gradients", z, p, where, best.critical(alpha), more)
-
-
-def _directions(vectors: dict[str, Vector], clean_NLD: np.ndarray) -> np.ndarray:
-    """Unit directions [L, T, kinds, D]: of every vector at every block, as it is and whitened by the clean rows' covariance."""
+def directions(vectors: dict[str, Vector], clean_NLD: np.ndarray) -> np.ndarray:
+    """Unit directions [L, T, J, D]: of every vector at every block, as it is and whitened by the clean rows' covariance."""
     found = []
     for layer in range(clean_NLD.shape[1]):
         raw_TD = np.stack([vector.rows_LD[layer] for vector in vectors.values()]).astype(np.float64)
         raw_TD /= np.maximum(np.linalg.norm(raw_TD, axis=1, keepdims=True), 1e-300)
-        white_TD = calibration.whitened(raw_TD, clean_NLD[:, layer])
-        found.append(np.stack([raw_TD, white_TD], 1))
+        found.append(np.stack([raw_TD, calibration.whitened(raw_TD, clean_NLD[:, layer])], 1))
     return np.stack(found)
+
+
+def along(sums_BKLD: np.ndarray, units_LTJD: np.ndarray) -> np.ndarray:
+    """Projections [B, K, L, T, J] of pushes on directions."""
+    return np.einsum("bkld,ltjd->bkltj", sums_BKLD, units_LTJD, optimize=True)
+
+
+def gradients(
+    names: Sequence[str], candidates: Sequence[str], values_BKLTJ: np.ndarray, surface_BKF: np.ndarray | None, alpha: float, swaps: int = 9999
+) -> Found:
+    """Projections on the vectors of all `names`: every candidate's at every block, raw and whitened, deflated by what all show there."""
+    wide_LTJ = calibration.z_scores(_flat(values_BKLTJ)).reshape(values_BKLTJ.shape[2:])
+    inflation_LJ = np.stack([calibration.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1)
+    picked = values_BKLTJ[:, :, :, [list(names).index(name) for name in candidates]]
+    shape = picked.shape[2:]
+    deflate_F = np.broadcast_to(inflation_LJ[:, None], shape).ravel()
+    best = calibration.largest_of(_flat(picked), deflate_F, swaps)
+    rest = _flat(picked) if surface_BKF is None else surface.residual_groups(_flat(picked), surface_BKF)
+    beyond_LTJ = (calibration.z_scores(rest) / deflate_F).reshape(shape)
+    z_LTJ, p_LTJ, found = best.z_F.reshape(shape), best.p_F.reshape(shape), {}
+    for t, name in enumerate(candidates):
+        layer, kind = np.unravel_index(z_LTJ[:, t].argmax(), (shape[0], len(KINDS)))
+        values = (float(x[layer, t, kind]) for x in (z_LTJ, p_LTJ, beyond_LTJ))
+        found[name] = (*values, f"block {layer}, {KINDS[kind]}")
+    ranked = sorted(found, key=lambda name: -found[name][0])
+    z, p, beyond, where = ({name: found[name][n] for name in ranked} for n in range(4))
+    inflated = {kind: inflation_LJ[:, j].round(3).tolist() for j, kind in enumerate(KINDS)}
+    return Found("gradients", z, p, where, best.critical(alpha), {"beyond surface": beyond, "inflation": inflated})
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(*values.shape[:2], -1)
 
 
 def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray], alpha: float) -> Found:

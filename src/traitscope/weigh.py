@@ -5,6 +5,7 @@ Shapes: R rows, K rows a prompt (the audited one first), D d_model.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, log
 from typing import Any
 
@@ -100,9 +101,12 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
 
 def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
     surface_RKF = surface.feature_groups([r.prompt for r in groups.records], groups.texts_RK)
-    sums = evidence.block_sums(groups.stores, groups.pairs, seed=config.seed), calibration.in_blocks(surface_RKF, seed=config.seed)
+    sums_BKLD = evidence.block_sums(groups.stores, groups.pairs, seed=config.seed)
+    values = evidence.along(sums_BKLD, evidence.directions(parts.vectors, parts.clean()))
     candidates = [load_trait(name).name for name in parts.plain["traits"]]
-    return evidence.gradients(parts.vectors, candidates, sums[0], parts.clean(), sums[1], config.alpha / len(DECIDING))
+    surface_BKF = calibration.in_blocks(surface_RKF, seed=config.seed)
+    found = evidence.gradients(list(parts.vectors), candidates, values, surface_BKF, config.alpha / len(DECIDING))
+    return replace(found, more=found.more | {"random directions": calibration.random_spread(sums_BKLD).round(3).tolist()})
 
 
 def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
