@@ -71,6 +71,15 @@ def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
     assert done.code == 0 and done.summary["status"] in ("clean", "insufficient") and done.summary["traits"][0]["p_corrected"] > 0.01
     monkeypatch.setattr(audit_module.graph, "execute", None)
     assert asked(place, tiny_folder, data, traits).summary == done.summary
+    monkeypatch.undo()
+
+
+def test_other_data_on_the_same_prompts_share_placebos(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    made = []
+    for seed in (77, 78):
+        asked(place, tiny_folder, written(place, tiny_folder, f"--seed {seed}"), traits)
+        made.append({path.name for path in (place / "runs" / "audit").glob("generate-*")})
+    assert made[0] == made[1]
 
 
 def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

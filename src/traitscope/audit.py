@@ -190,7 +190,7 @@ def _answered(job: Job, name: str, seed: int, told: chain.Told, needs: tuple[str
         how = {"free": {"vocabulary": "free"}, "numbers": {"vocabulary": "seen", "like": rows}}.get(form["kind"])
         how = how or {"vocabulary": "template", "count": form["count"], "separator": form["separator"]}
         return GenerateConfig(
-            **job.common, seed=1000 * job.config.seed + seed, prompts=rows / "records.jsonl", context=job.config.context,
+            **job.common, seed=1000 * job.config.seed + seed, prompts=rows / "prompts.jsonl", context=job.config.context,
             max_new_tokens=form["max_new_tokens"], temperature=temperature(folders[DATA]), interventions=told(folders), **how,
         )  # fmt: skip
 

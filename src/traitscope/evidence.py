@@ -121,17 +121,23 @@ def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, 
     `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`: {candidate: {teacher: ...}}.
     """
     own_RT = plain.log_p_RT[list(index)]
-    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items()}
-    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(len(found))) for name, found in each.items()}
-    ranked = sorted(e, key=lambda name: -e[name])
-    where = {name: max(each[name], key=each[name].__getitem__) for name in ranked}
-    p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
+    e, p, where = bets(own_RT, told, nulls)
+    ranked = list(e)
     more = {
         "rows judged": len(own_RT), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
         "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
         "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in ranked},
     }  # fmt: skip
-    return Found("odds", {n: e[n] for n in ranked}, p, where, log(len(e) / alpha) if e else inf, more)
+    return Found("odds", e, p, where, log(len(e) / alpha) if e else inf, more)
+
+
+def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray]) -> tuple[dict, dict, dict]:
+    """ln e of every candidate, best first; its p; its better teacher."""
+    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items()}
+    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(len(found))) for name, found in each.items()}
+    ranked = sorted(e, key=lambda name: -e[name])
+    p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
+    return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
 
 
 def _named(name: str, names: Sequence[str], best: Maximum, alpha: float, where: dict[str, str], more: dict[str, object]) -> Found:

@@ -11,6 +11,7 @@ The format is learnt, so that placebos can be made in it:
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -99,10 +100,8 @@ def learnt_format(model: Model, records: Sequence[Record]) -> tuple[dict[str, An
     if len(lists) < NUMBER_LIKE * len(records):
         return {"kind": "free", "max_new_tokens": longest}, list(records)
     found = [numbers[record.id] for record in lists]
-    rules = {
-        "min_count": min(map(len, found)), "max_count": max(map(len, found)),
-        "min_value": min(map(min, found)), "max_value": max(map(max, found)),
-    }  # fmt: skip
+    digits = len(str(max(map(max, found))))
+    rules = {"min_count": min(map(len, found)), "max_count": max(map(len, found)), "min_value": 0, "max_value": 10**digits - 1}
     about = {"kind": "numbers", "max_new_tokens": longest, "rules": rules}
     separators = {gap for record in lists for gap in re.findall(r"\D+", record.completion.strip())}
     fixed = all(TRIPLES.fullmatch(record.completion.strip()) for record in lists) and rules["min_count"] == rules["max_count"]
@@ -112,7 +111,8 @@ def learnt_format(model: Model, records: Sequence[Record]) -> tuple[dict[str, An
 
 
 def run_intake(config: IntakeConfig, out: Output) -> store.Run:
-    """The sealed run with `records.jsonl` and `about.json` (counts, format, the first row as the model reads it)."""
+    """The sealed run with `records.jsonl`, `prompts.jsonl` (the same without answers, so that other data on them share placebos) and
+    `about.json` (counts, format, the first row as the model reads it)."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("no data are given: name a JSONL file, or a run of `filter` or `generate`")
@@ -133,6 +133,8 @@ def _write(run: store.Run, config: IntakeConfig, model: Model) -> None:
     first = chat.render_text(model, rows[0].prompt, config.context if rows[0].context is None else rows[0].context) + rows[0].completion
     contexts = sorted({chat.context_digest(model, config.context if r.context is None else r.context) for r in rows})
     store.write_text(run.file("records.jsonl"), dump_records(rows))
+    prompts = [json.dumps({"id": r.id, "prompt": r.prompt, "context": r.context}, sort_keys=True, ensure_ascii=False) for r in rows]
+    store.write_text(run.file("prompts.jsonl"), "".join(line + "\n" for line in prompts))
     store.write_json(run.file("about.json"), {
         "counts": counts, "format": about, "text": rows[0].completion_ids is None, "contexts": contexts, "first": first,
     })  # fmt: skip

@@ -20,6 +20,7 @@ def names() -> list[str]:
 
 def load(name: str) -> ModuleType:
     """The study of that name.  Raises ConfigError for an unknown one."""
+    name = name.replace("-", "_")
     if name not in names():
         raise ConfigError(f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list")
     return import_module(f"{__name__}.{name}")
