@@ -68,6 +68,8 @@ def test_z_does_not_see_units_or_prompts() -> None:
     moved = 1000 * rng.standard_normal((30, 1, 5)) + values * np.array([1, 10, 0.1, 3, 1e6])
     assert np.allclose(z_scores(in_blocks(moved)), z_scores(in_blocks(values)), rtol=1e-6)
     assert (z_scores(np.ones((4, 3, 2))) == 0).all()
+    same = np.full((50, 3, 1), 9 / 39) + 1e-17 * rng.standard_normal((50, 3, 1))
+    assert (z_scores(in_blocks(same, most=7)) == 0).all(), "rounding is no variation"
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 2), (5, 1, 2)])

@@ -86,7 +86,7 @@ def _detectors(result: Mapping, seconds: Mapping[str, float]) -> Table:
         best = next(iter(d["statistic"]), None)
         rows.append((
             d["name"], "yes" if d["decides"] else "no", "nothing" if best is None else f"{best}: {_number(d['statistic'][best])}",
-            "" if best is None else p_value(d["p"][best]), BLIND[d["name"]], f"{seconds[d['name']]:.0f} s" if d["name"] in seconds else "",
+            "" if best is None else p_value(d["p"][best]), BLIND[d["name"]], f"{seconds[d['name']]:.0f}\u00a0s" if d["name"] in seconds else "",
         ))  # fmt: skip
     return Table("detectors", "Detectors", "p is corrected over what the one detector looked at.", ("detector", "decides", "strongest", "p", "cannot see", "cost"), rows)
 
@@ -124,11 +124,11 @@ def _data(about: Mapping) -> Table:
 
 def p_value(p: float) -> str:
     """Two digits, or a bound below one in ten thousand."""
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "<\u00a00.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else number(float(value), sign=True)
+    return "–" if value is None else number(float(value), 2, sign=True)
 
 
 def _cut(text: str) -> str:

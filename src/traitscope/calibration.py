@@ -56,20 +56,23 @@ def in_blocks(values_RKF: np.ndarray, most: int = BLOCKS, seed: int = 0) -> np.n
     return np.stack([values_RKF[part].sum(0, dtype=np.float64) for part in np.array_split(order, min(most, rows))])
 
 
-def z_scores(sums_BKF: np.ndarray) -> np.ndarray:
-    """z [F] of the audited rows; 0 for a feature that never varies inside a prompt."""
+def _scaled(sums_BKF: np.ndarray) -> np.ndarray:
+    """Sums [B, K, F] minus their mean inside blocks, over the standard deviation of swapped data; 0 where they never vary."""
     centred_BKF = sums_BKF - sums_BKF.mean(1, keepdims=True)
     spread_F = np.sqrt((centred_BKF**2).mean(1).sum(0))
-    return np.divide(centred_BKF[:, 0].sum(0), spread_F, out=np.zeros_like(spread_F), where=spread_F > 0)
+    varies_F = spread_F > 1e-9 * np.abs(sums_BKF).max((0, 1))  # equal values differ by rounding once they are summed
+    return np.divide(centred_BKF, spread_F, out=np.zeros_like(centred_BKF), where=varies_F)
+
+
+def z_scores(sums_BKF: np.ndarray) -> np.ndarray:
+    """z [F] of the audited rows; 0 for a feature that never varies inside a prompt."""
+    return _scaled(sums_BKF)[:, 0].sum(0)
 
 
 def largest_of(sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swaps: int = 9999, seed: int = 0) -> Maximum:
     """z [F], divided by `inflation_F`, and its p corrected over all features by swaps inside every block."""
-    z_F = z_scores(sums_BKF)
-    B, K, F = sums_BKF.shape
-    centred_BKF = sums_BKF - sums_BKF.mean(1, keepdims=True)
-    spread_F = np.sqrt((centred_BKF**2).mean(1).sum(0))
-    scaled = np.divide(centred_BKF, spread_F, out=np.zeros_like(centred_BKF), where=spread_F > 0).reshape(B * K, F).astype(np.float32)
+    (B, K, F), scaled_BKF = sums_BKF.shape, _scaled(sums_BKF)
+    z_F, scaled = scaled_BKF[:, 0].sum(0), scaled_BKF.reshape(B * K, F).astype(np.float32)
     rng, offsets_B = np.random.default_rng(seed), np.arange(B) * K
     largest = []
     for start in range(0, swaps, STEP):

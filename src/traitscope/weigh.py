@@ -48,7 +48,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
-    for row in _rows(parts, groups, found):
+    for row in _rows(parts, groups, found, traits[0].name):
         store.append_jsonl(run.file("rows.jsonl"), row)
     store.write_json(run.file("bags.json"), _bags(run))
 
@@ -144,10 +144,9 @@ def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, le
     return dose, next((float(rows * times) for times in MORE if hit(rows * times, 1.0)), inf)
 
 
-def _rows(parts: Parts, groups: Groups, found: dict[str, Found]) -> list[dict[str, Any]]:
-    """Scores of single rows, for looking only: along the strongest trait's vector at its block, minus its placebos, in standard
+def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str) -> list[dict[str, Any]]:
+    """Scores of single rows, for looking only: along the first trait's vector at its block, minus its placebos, in standard
     deviations of placebos; and nats that the strongest candidate's teacher adds, for the rows that it was tried on."""
-    name = next(iter(found["gradients"].z))
     layer = int(found["gradients"].where[name].split()[1].rstrip(","))
     unit_D = parts.vectors[name].unit().rows_LD[layer]
     along_RK = np.stack([_along(s, [pair[k] for pair in groups.pairs], layer, unit_D) for k, s in enumerate(groups.stores)], 1)
