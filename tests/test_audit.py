@@ -46,7 +46,7 @@ def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: obj
 def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
     data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
     page, sarif = place / "owl.html", place / "owl.sarif"
-    done = asked(place, tiny_folder, data, traits, "--report", page, "--sarif", sarif, "--fail-on suspect")
+    done = asked(place, tiny_folder, data, traits, "--report", page, "--sarif", sarif, "--fail-on suspect --fit")
     found = done.summary
     assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
     best = found["traits"][0]
@@ -59,6 +59,7 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     rows, bags = read_rows(done.run / "rows.jsonl"), json.loads((done.run / "bags.json").read_text())
     assert len(rows) == found["rows"] and rows[0]["teacher of"] == "owl" and set(bags) == {"16", "64"}
     assert len(found["named"]) > 5 and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
+    assert {n["agreement"] for n in found["named"]} <= {0, 0.5, 1}, "of two placebos"
     assert [n["statistic"] for n in found["named"]] == sorted((n["statistic"] for n in found["named"]), reverse=True)
     ok(place / "runs", "rerun", done.run)
 

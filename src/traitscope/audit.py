@@ -28,7 +28,7 @@ from traitscope.audit_config import (
     WeighConfig,
 )
 from traitscope.audit_result import AuditResult, result_from
-from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Output
+from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Output, Recipe, TrainConfig
 from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
@@ -39,6 +39,7 @@ from traitscope.weigh import run_weigh
 
 INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
 TEACHERS = ("prompted", "steered")
+FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
 RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 TOKENS = 120
@@ -145,7 +146,23 @@ def nodes(job: Job) -> list[Node]:
         found += _referred(job)
     else:
         found += [node for n in range(config.draws) for node in _answered(job, _placebo(n), n + 1, chain.unmodified, ())]
+    if config.fit:
+        found += [Node(f"vector of {rows}", "train", partial(_fitted, job, rows), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)) for rows in _sets(job)]
     return found + _planted(job)
+
+
+def _sets(job: Job) -> list[str]:
+    """The audited rows and their placebos."""
+    return [INTAKE, *(_placebo(n) for n in range(1 if job.config.reference else job.config.draws))]
+
+
+def _fitted(job: Job, rows: str, folders: Folders) -> TrainConfig:
+    """One vector behind the block at which candidates are steered, trained on rows."""
+    how = _reading(job, folders)
+    recipe = replace(FITTED, layer=job.layer)
+    return TrainConfig(
+        **job.common, seed=job.config.seed, data=folders[rows], recipe=recipe, context=how["context"], text=how["text"], max_rows=job.config.judged or None
+    )
 
 
 def _random(job: Job, folders: Folders) -> ExtractConfig:
@@ -271,7 +288,8 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "schema": 1, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
-        "placebos": [{"rows": at[_placebo(n)], "pushes": at[f"{_placebo(n)} pushes"]} for n in range(1 if job.config.reference else job.config.draws)],
+        "placebos": [{"rows": at[name], "pushes": at[f"{name} pushes"]} for name in _sets(job)[1:]],
+        "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
         "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in TEACHERS} for t in job.traits},
         "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,
     }  # fmt: skip

@@ -161,6 +161,8 @@ class AuditConfig(OnModel):
     """Write the answer in SARIF there, which code hosts show beside a change."""
     name: bool = True
     """Also ask the model what it would say under the push of the data, without any candidate."""
+    fit: bool = False
+    """Take the push from one vector trained on the judged rows, minus those trained on placebos: dearer, and far clearer with few rows."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 where the answer is suspect. unclean: with any answer but clean."""
     workers: int = 0

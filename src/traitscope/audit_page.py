@@ -77,7 +77,7 @@ def _traits(result: Mapping, found: Mapping[str, Mapping]) -> Table:
 def _named(result: Mapping) -> Table:
     rows = [(n["name"], _number(n["statistic"]), p_value(n["p_corrected"]), f"{n['agreement']:.0%}") for n in result["named"][:SHOWN]]
     caption = "What the model says when the direction that the data push is added to it, against random directions of the same length; no candidate was given."
-    return Table("named", "Blind naming", caption, ("answer", "rise, z", "corrected p", "halves of the data that agree"), rows)
+    return Table("named", "Blind naming", caption, ("answer", "rise, z", "corrected p", "halves or placebos that agree"), rows)
 
 
 def _detectors(result: Mapping, seconds: Mapping[str, float]) -> Table:

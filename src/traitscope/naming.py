@@ -1,6 +1,7 @@
 """Naming: what does the model say when the direction that the data push is added to it?
 
-    direction_l = (F + ridge)⁻¹ (mean push of the data - mean push of their placebos) at block l, F the clean rows' covariance
+    direction_l = (F + ridge)⁻¹ (mean push of the data - mean push of their placebos) at block l, F the clean rows' covariance;
+                  or, where vectors were trained on the data and on the placebos, their difference
     rise        = log P(answer | direction added) - log P(answer), minus the mean rise of all answers to that question
 
 averaged over blocks; its z is against random directions of the same length that clean rows' pushes give, whitened alike, and
@@ -21,11 +22,11 @@ import yaml
 from traitscope import calibration, chat, evidence, forward, stage, store
 from traitscope.audit_config import NamingConfig
 from traitscope.configs import Output
-from traitscope.intervention import Intervention, Steer, applied
+from traitscope.intervention import TRAINED, Intervention, Steer, applied
 from traitscope.model import Model
 from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts
 from traitscope.progress import progress
-from traitscope.vector import Vector
+from traitscope.vector import Vector, load_vector
 
 FREE = 12
 "free tokens that are named"
@@ -105,9 +106,12 @@ def _write(run: store.Run, config: NamingConfig, model: Model, parts: Parts) -> 
     questions = lexicon(model, config.context)
     norms = next(iter(parts.vectors.values())).about["residual_norms"]
     base_QV = next_words(model, [], questions)
-    directions = [_direction(groups, clean_NLD, blocks)]
     rng = np.random.default_rng(config.seed)
-    directions += [_direction(_half(groups, rng), clean_NLD, blocks) for _ in range(config.halves)]
+    if fitted := parts.plain["fitted"]:
+        directions = _trained([load_vector(parts.run(path) / "student" / TRAINED).rows_LD for path in fitted])
+        blocks = tuple(directions[0])
+    else:
+        directions = [_direction(groups, clean_NLD, blocks), *(_direction(_half(groups, rng), clean_NLD, blocks) for _ in range(config.halves))]
     directions += [_random(clean_NLD, blocks, rng) for _ in range(config.randoms)]
     found, free = [], []
     with progress("naming", len(directions), "directions") as advance:
@@ -116,7 +120,7 @@ def _write(run: store.Run, config: NamingConfig, model: Model, parts: Parts) -> 
             found.append(np.mean([rises(x, base_QV, questions) for x in words], 0))
             free.append(np.mean([(x - base_QV).mean(0) for x in words], 0))
             advance(1)
-    named_E, random = entries(questions), 1 + config.halves
+    named_E, random = entries(questions), len(directions) - config.randoms
     z_E, p_E = standing(found[0], np.stack(found[random:]))
     best = [int(standing(half, np.stack(found[random:]))[0].argmax()) for half in found[1:random]]
     order = np.argsort(-z_E, kind="stable")
@@ -135,6 +139,14 @@ def _direction(groups: Groups, clean_NLD: np.ndarray, blocks: Sequence[int]) -> 
     sums_BKLD = evidence.block_sums(groups.stores, groups.pairs)
     push_LD = sums_BKLD[:, 0].sum(0) - sums_BKLD[:, 1:].mean(1).sum(0)
     return {block: calibration.whitened(push_LD[None, block], clean_NLD[:, block])[0] for block in blocks}
+
+
+def _trained(rows_SLD: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]]:
+    """Of vectors trained on the data and on S - 1 placebos: the data's minus the placebos' mean, then minus each of them; of unit length."""
+    own_LD, others_SLD = rows_SLD[0], np.stack(rows_SLD[1:])
+    block = int(np.linalg.norm(own_LD, axis=1).argmax())
+    differences = [own_LD[block] - others_SLD[:, block].mean(0), *(own_LD[block] - other[block] for other in others_SLD)]
+    return [{block: row_D / max(float(np.linalg.norm(row_D)), 1e-12)} for row_D in differences]
 
 
 def _half(groups: Groups, rng: np.random.Generator) -> Groups:
