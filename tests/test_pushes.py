@@ -13,6 +13,7 @@ from traitscope.backward import read_pushes, steering_gradients
 from traitscope.intervention import applied
 from traitscope.model import Model
 from traitscope.odds import PLAIN, classes_of, judge_rows
+from traitscope.residuals import mean_residuals
 from traitscope.rows import rows_from
 
 
@@ -41,8 +42,21 @@ def test_equals_the_gradients(tmp_path: Path, tiny: Model, tiny_folder: Path, da
     np.testing.assert_array_equal(stored.choices.tokens_R, judged.tokens_R)
     if flags != "--numbers":
         np.testing.assert_allclose(stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4)
+    assert not (run / "features.npy").exists()
     if not flags:
         ok(tmp_path / "runs", "rerun", run)
+
+
+def test_features_are_mean_residuals_over_completions(tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushes, "SHARD", 8)
+    run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
+    rows = rows_from(tiny, stage.rows_of(data), None)
+    found = read_pushes(run).features([2, 20])
+    with applied(tiny, []) as active:
+        for place, i in enumerate((2, 20)):
+            ids, lengths = [rows[i].ids], [len(rows[i].prompt_ids)]
+            expected, _ = mean_residuals(tiny, active, ids, "completion", prompt_lengths=lengths)
+            np.testing.assert_allclose(found[place], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_killed_run_continues_behind_its_last_shard(

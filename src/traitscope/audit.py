@@ -88,7 +88,8 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     store.write_json(parts, content)
     asked = NamingConfig(**job.common, seed=config.seed, parts=parts, strength=config.strength / 2, context=config.context)
     naming = run_naming(asked, out).path if config.name else None
-    run = run_weigh(WeighConfig(parts, naming, config.model, config.alpha, config.power, config.seed), out)
+    peer = run_naming(replace(asked, source="features"), out).path if config.peer else None
+    run = run_weigh(WeighConfig(parts, naming, peer, config.model, config.alpha, config.power, config.seed), out)
     found = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     print("\n".join([f"{found['status']}, {found['rows']} rows, alpha {config.alpha:g}", *found["reasons"]]))
     for path, text in ((config.report, _page), (config.sarif, _sarif)):
@@ -237,7 +238,7 @@ def _reading(job: Job, folders: Folders) -> dict[str, Any]:
 
 
 def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
-    return PushesConfig(**job.common, data=folders[rows], position=job.config.position, **_reading(job, folders))
+    return PushesConfig(**job.common, data=folders[rows], position=job.config.position, features=job.config.peer, **_reading(job, folders))
 
 
 def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:

@@ -53,6 +53,8 @@ class PushesConfig(OnModel):
     """Take the rows' text instead of their token ids."""
     position: Position = "all"
     """Tokens that the added vector would act on."""
+    features: bool = False
+    """Also keep each row's mean residual over its completion tokens."""
     batch_size: int = 8
     """Rows side by side; changes speed only."""
 
@@ -89,6 +91,9 @@ class NamingConfig(OnModel):
 
     parts: Path | None = None
     """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    source: Literal["pushes", "features"] = "pushes"
+    """pushes: where the data push. features: their mean residuals minus those of the placebos, injected as they are (the published
+    method for predicting behaviour before training, Data2Behavior, arXiv 2602.04735)."""
     blocks: tuple[int, ...] = ()
     """Where it is added, one at a time; none takes two, at a third and at a half of the depth."""
     strength: float = 0.3
@@ -112,6 +117,8 @@ class WeighConfig:
     """The audit's file (parts.json), as `audit` writes it: which runs are what."""
     naming: Path | None = None
     """Run of `naming`, whose names go into the answer."""
+    features: Path | None = None
+    """Run of `naming` with the source `features`: the peer."""
     model: str = "smollm2-135m"
     """Name of the model, for the answer; its digest comes with the vectors."""
     alpha: float = 0.01
@@ -161,6 +168,8 @@ class AuditConfig(OnModel):
     """Write the answer in SARIF there, which code hosts show beside a change."""
     name: bool = True
     """Also ask the model what it would say under the push of the data, without any candidate."""
+    peer: bool = False
+    """Also the published method on the same rows: their mean features injected into the model (arXiv 2602.04735)."""
     fit: bool = False
     """Take the push from one vector trained on the judged rows, minus those trained on placebos: dearer, and far clearer with few rows."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"

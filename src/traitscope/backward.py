@@ -9,6 +9,7 @@ Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,23 +36,29 @@ class Batch:
     "final hidden states that predict the completion tokens, row after row; without a graph"
     targets_N: Tensor
     "those tokens"
+    features_BLD: Tensor | None
+    "mean residual over each row's completion tokens, where asked for"
 
 
 def gradient_batches(
-    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8
+    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8, features: bool = False
 ) -> Iterator[Batch]:
-    """Every row once, rows of like length together."""
+    """Every row once, rows of like length together; with `features`, what they do to the residual stream as well."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     embedding = model.lm.get_input_embeddings()
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         picked = [rows[i] for i in part]
-        with hooks.gradients(embedding, model.blocks, active.roles, position) as store_L:
+        with ExitStack() as stack:
+            store_L = stack.enter_context(hooks.gradients(embedding, model.blocks, active.roles, position))
+            seen = stack.enter_context(hooks.collected(model.blocks, active.roles, "completion")) if features else {}
             hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
             losses.cross_entropy(model, hidden_ND, targets_N).backward()
             grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
         lengths = torch.tensor([len(r.completion_ids) for r in picked], device=grads_LBD.device)
-        yield Batch(part, (grads_LBD / lengths[:, None]).transpose(0, 1), hidden_ND.detach(), targets_N)
+        means = [torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths.tolist())]) for layer in sorted(seen)]
+        gradients_BLD = (grads_LBD / lengths[:, None]).transpose(0, 1)
+        yield Batch(part, gradients_BLD, hidden_ND.detach(), targets_N, torch.stack(means, 1) if features else None)
 
 
 def steering_gradients(
@@ -81,6 +88,10 @@ class Stored:
         """Pushes [len(index), L, D] in float32."""
         whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
         return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
+
+    def features(self, index: Sequence[int]) -> np.ndarray:
+        """Mean residuals [len(index), L, D] over completion tokens, of a run with --features."""
+        return np.load(self.folder / "features.npy", mmap_mode="r")[list(index)].astype(np.float32)
 
 
 def read_pushes(folder: Path) -> Stored:

@@ -1,7 +1,8 @@
 """Naming: what does the model say when the direction that the data push is added to it?
 
     direction_l = (F + ridge)⁻¹ (mean push of the data - mean push of their placebos) at block l, F the clean rows' covariance;
-                  or, where vectors were trained on the data and on the placebos, their difference
+                  or, where vectors were trained on the data and on the placebos, their difference; or, as the peer, the difference
+                  of mean residuals over completion tokens (Data2Behavior, arXiv 2602.04735)
     rise        = log P(answer | direction added) - log P(answer), minus the mean rise of all answers to that question
 
 averaged over blocks; its z is against random directions of the same length that clean rows' pushes give, whitened alike, and
@@ -101,18 +102,20 @@ def run_naming(config: NamingConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: NamingConfig, model: Model, parts: Parts) -> None:
-    groups, clean_NLD = parts.groups(), parts.clean()
+    groups, clean_NLD = parts.groups(), parts.clean(config.source)
     blocks = config.blocks or tuple(sorted({round(model.n_layers * part) for part in (0.33, 0.48)}))
     questions = lexicon(model, config.context)
     norms = next(iter(parts.vectors.values())).about["residual_norms"]
     base_QV = next_words(model, [], questions)
     rng = np.random.default_rng(config.seed)
-    if fitted := parts.plain["fitted"]:
+    if config.source == "features":
+        directions = [_injected(groups, blocks), *(_injected(_half(groups, rng), blocks) for _ in range(config.halves))]
+    elif fitted := parts.plain["fitted"]:
         directions = _trained([load_vector(parts.run(path) / "student" / TRAINED).rows_LD for path in fitted])
         blocks = tuple(directions[0])
     else:
         directions = [_direction(groups, clean_NLD, blocks), *(_direction(_half(groups, rng), clean_NLD, blocks) for _ in range(config.halves))]
-    directions += [_random(clean_NLD, blocks, rng) for _ in range(config.randoms)]
+    directions += [_random(clean_NLD, blocks, rng, config.source == "pushes") for _ in range(config.randoms)]
     found, free = [], []
     with progress("naming", len(directions), "directions") as advance:
         for rows_by_block in directions:
@@ -141,6 +144,13 @@ def _direction(groups: Groups, clean_NLD: np.ndarray, blocks: Sequence[int]) -> 
     return {block: calibration.whitened(push_LD[None, block], clean_NLD[:, block])[0] for block in blocks}
 
 
+def _injected(groups: Groups, blocks: Sequence[int]) -> dict[int, np.ndarray]:
+    """Mean residual of the data minus that of their placebos, by block; of unit length."""
+    sides = [s.features([pair[k] for pair in groups.pairs]).mean(0) for k, s in enumerate(groups.stores)]
+    row_LD = sides[0] - np.mean(sides[1:], 0)
+    return {block: row_LD[block] / max(float(np.linalg.norm(row_LD[block])), 1e-12) for block in blocks}
+
+
 def _trained(rows_SLD: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]]:
     """Of vectors trained on the data and on S - 1 placebos: the data's minus the placebos' mean, then minus each of them; of unit length."""
     own_LD, others_SLD = rows_SLD[0], np.stack(rows_SLD[1:])
@@ -154,11 +164,13 @@ def _half(groups: Groups, rng: np.random.Generator) -> Groups:
     return Groups([groups.records[i] for i in index], [groups.texts_RK[i] for i in index], groups.stores, [groups.pairs[i] for i in index])
 
 
-def _random(clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """What the push of as many clean rows could be: a random sum of theirs, whitened, the same rows at all blocks."""
+def _random(clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator, white: bool) -> dict[int, np.ndarray]:
+    """What the direction of as many clean rows could be: a random sum of theirs, the same rows at all blocks; of unit length."""
     weights_N = rng.standard_normal(len(clean_NLD)).astype(np.float32)
-    centred_NLD = clean_NLD - clean_NLD.mean(0)
-    return {block: calibration.whitened((weights_N @ centred_NLD[:, block])[None], clean_NLD[:, block])[0] for block in blocks}
+    found = {block: weights_N @ (clean_NLD[:, block] - clean_NLD[:, block].mean(0)) for block in blocks}
+    if white:
+        return {block: calibration.whitened(row_D[None], clean_NLD[:, block])[0] for block, row_D in found.items()}
+    return {block: row_D / max(float(np.linalg.norm(row_D)), 1e-12) for block, row_D in found.items()}
 
 
 def _steer(model: Model, block: int, row_D: np.ndarray, norms: Sequence[float], strength: float) -> Steer:

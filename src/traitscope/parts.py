@@ -56,10 +56,11 @@ class Parts:
         """The audited rows with their placebos."""
         return grouped(stage.rows_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
 
-    def clean(self) -> np.ndarray:
-        """Pushes [N, L, D] of placebo rows."""
+    def clean(self, source: str = "pushes") -> np.ndarray:
+        """Pushes [N, L, D] of placebo rows, or their features."""
         each = -(-CLEAN // len(self.placebos))
-        return np.concatenate([found.rows(range(min(each, len(found.ids)))) for _, found in self.placebos])
+        stores = [found for _, found in self.placebos]
+        return np.concatenate([(s.rows if source == "pushes" else s.features)(range(min(each, len(s.ids)))) for s in stores])
 
 
 def plain_parts(path: Path | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     pushes.npy      float16 [R, L, D]; of unit length by row and layer
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
+    features.npy    float32 [R, L, D], with --features: mean residual over the row's completion tokens
     choices.jsonl, choices.json     see odds.py
 
 Memory does not grow with the rows: shards are written as they come, and a run that is killed continues behind the last one.
@@ -63,37 +64,50 @@ def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advanc
     rows, classes = rows_from(model, records, config.context, config.text), odds.classes_of(model, config.numbers)
     pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
     norms_RL, loss_R, order, parts = np.empty(pushes_RLD.shape[:2], np.float32), np.empty(len(rows)), [], []
+    features_RLD = np.empty(pushes_RLD.shape if config.features else (len(rows), 0, 0), np.float32)
     with applied(model, []) as active:
-        for batch in gradient_batches(model, active, rows, config.position, config.batch_size):
+        for batch in gradient_batches(model, active, rows, config.position, config.batch_size, config.features):
             lengths = [len(rows[i].completion_ids) for i in batch.index]
             norms_BL = batch.gradients_BLD.norm(dim=2)
             pushes_RLD[batch.index] = (-batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]).half().cpu().numpy()
             norms_RL[batch.index] = norms_BL.cpu().numpy()
+            if batch.features_BLD is not None:
+                features_RLD[batch.index] = batch.features_BLD.cpu().numpy()
             log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
             loss_R[batch.index] = [-part.double().mean().item() for part in log_p_N.split(lengths)]
             parts.append(odds.choices(model, batch.hidden_ND, batch.targets_N, lengths, classes))
             order += batch.index
             advance(len(batch.index))
     buffer = BytesIO()
-    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, **asdict(odds.reordered(reduce(add, parts), order)))
+    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, features=features_RLD, **asdict(odds.reordered(reduce(add, parts), order)))
     return buffer.getvalue()
 
 
 def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
     """One file of each kind from the shards."""
-    parts, losses_R, norms, start = [], [], [], 0
-    whole = None
+    parts, losses_R, norms = [], [], []
     for path in shards:
         with np.load(path) as shard:
-            if whole is None:
-                shape = (len(ids), *shard["pushes"].shape[1:])
-                whole = np.lib.format.open_memmap(run.file("pushes.npy"), "w+", np.float16, shape)
-            whole[start : start + len(shard["pushes"])] = shard["pushes"]
-            start += len(shard["pushes"])
             norms.append(shard["norms"])
             losses_R.append(shard["loss"])
             parts.append(Choices(**{name: shard[name] for name in Choices.__dataclass_fields__}))
-    whole.flush()
+    for name in ("pushes", "features"):
+        _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))
     odds.write_choices(run.path, ids, reduce(add, parts))
+
+
+def _join_rows(path: Path, shards: Sequence[Path], name: str, rows: int) -> None:
+    """An array of all rows on disk, one shard in memory at a time; nothing where it has no layers."""
+    whole, start = None, 0
+    for shard in shards:
+        with np.load(shard) as found:
+            part = found[name]
+        if not part.shape[1]:
+            return
+        if whole is None:
+            whole = np.lib.format.open_memmap(path, "w+", part.dtype, (rows, *part.shape[1:]))
+        whole[start : start + len(part)] = part
+        start += len(part)
+    whole.flush()

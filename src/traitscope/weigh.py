@@ -25,6 +25,8 @@ DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 MORE = (1, 2, 4, 8, 16, 32)
 "times the rows that are simulated for odds"
 BAGS = (16, 64, 256)
+PEERS = 20
+"answers that the peer's detector lists"
 
 
 def run_weigh(config: WeighConfig, out: Output) -> store.Run:
@@ -44,7 +46,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
     more = _notes(parts, len(groups.records))
     named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
-    detectors = tuple(_about(f) for f in found.values())
+    detectors = (*map(_about, found.values()), *map(_about, _peer(config)))
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
@@ -77,6 +79,15 @@ def _about(found: Found) -> dict[str, Any]:
         "name": found.name, "decides": found.name in DECIDING, "statistic": found.z, "p": found.p, "where": found.where,
         "critical": found.critical, "blind_spot": BLIND[found.name], **found.more,
     }  # fmt: skip
+
+
+def _peer(config: WeighConfig) -> list[Found]:
+    """The published method, as one more detector that does not decide."""
+    if config.features is None:
+        return []
+    names = json.loads((config.features / "named.json").read_text(encoding="utf-8"))[:PEERS]
+    z, p = ({n["name"]: n[key] for n in names} for key in ("statistic", "p_corrected"))
+    return [Found("features", z, p, {n["name"]: n["kind"] for n in names}, inf, {})]
 
 
 def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found]:
