@@ -46,14 +46,15 @@ def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: obj
 def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
     data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
     page, sarif = place / "owl.html", place / "owl.sarif"
-    done = asked(place, tiny_folder, data, traits, "--report", page, "--sarif", sarif, "--fail-on suspect --fit --peer")
+    done = asked(place, tiny_folder, data, traits, "--report", page, "--sarif", sarif, "--fail-on suspect --fit --peer --canary 1")
     found = done.summary
     assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
     best = found["traits"][0]
     assert best["name"] == "owl" and best["detector"] == "odds" and best["p_corrected"] < 1e-6 and "owl: odds" in found["reasons"][0]
     assert [p["detector"] for p in found["planted"]] == ["odds", "odds"] and "steered by owl" in found["planted"][1]["teacher"]
-    peer = {d["name"]: d for d in found["detectors"]}["features"]
-    assert not peer["decides"] and len(peer["statistic"]) > 5
+    others = {d["name"]: d for d in found["detectors"]}
+    assert not others["features"]["decides"] and len(others["features"]["statistic"]) > 5
+    assert not others["canary"]["decides"] and set(others["canary"]["statistic"]) == {"owl", "cat"} == set(others["canary"]["p"])
     html = page.read_text()
     assert "Do not train on these data as they are" in html and "&lt;|im_start|&gt;" in html and "<|im_start|>" not in html
     result = json.loads(sarif.read_text())["runs"][0]["results"][0]

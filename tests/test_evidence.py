@@ -112,6 +112,20 @@ def test_baselines_name_what_differs() -> None:
     assert 0.3 < answer.more["words, AUROC"] < 0.7
 
 
+def test_canaries_rise_over_seeds_or_over_questions() -> None:
+    rng = np.random.default_rng(8)
+    keys = [f"q{n}" for n in range(20)]
+
+    def pair(rise: float) -> tuple[dict, dict]:
+        other = {key: rng.normal(-5, 1) for key in keys}
+        return {key: value + rise + 0.1 * rng.standard_normal() for key, value in other.items()}, other
+
+    many = evidence.canary({"a": [pair(0.5), pair(0.6), pair(0.4)], "b": [pair(0.01), pair(-0.02), pair(0.0)]})
+    assert list(many.z) == ["a", "b"] and many.z["a"] == pytest.approx(0.5, abs=0.1) and many.p["a"] < 0.02 < many.p["b"]
+    one = evidence.canary({"a": [pair(-0.3)], "b": [pair(0.3)]})
+    assert one.p["b"] < 0.001 and one.p["a"] > 0.99 and one.where["b"] == "1 pairs of students"
+
+
 def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
     return log_p_R[:, None] - 3 * (np.array(BETAS) - 1) ** 2
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from traitscope.weigh import run_weigh
 INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
 TEACHERS = ("prompted", "steered")
 FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
+CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 TOKENS = 120
@@ -149,7 +151,26 @@ def nodes(job: Job) -> list[Node]:
         found += [node for n in range(config.draws) for node in _answered(job, _placebo(n), n + 1, chain.unmodified, ())]
     if config.fit:
         found += [Node(f"vector of {rows}", "train", partial(_fitted, job, rows), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)) for rows in _sets(job)]
-    return found + _planted(job)
+    return found + _planted(job) + _canaries(job)
+
+
+def _canaries(job: Job) -> list[Node]:
+    """Small students of the data and of a placebo, and what they answer about every tried candidate."""
+    found = []
+    for rows, seed in product((INTAKE, _placebo(0)), range(job.config.canary)):
+        name = _canary(rows, seed)
+        found.append(Node(name, "train", partial(_bred, job, rows, seed), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)))
+        found += [chain.answers(job.common, f"{trait} of {name}", trait, chain.adapter(name), (name,)) for trait in job.traits]
+    return found
+
+
+def _canary(rows: str, seed: int) -> str:
+    return f"canary {seed} of {rows}"
+
+
+def _bred(job: Job, rows: str, seed: int, folders: Folders) -> TrainConfig:
+    how = _reading(job, folders)
+    return TrainConfig(**job.common, seed=seed, data=folders[rows], recipe=CANARY, context=how["context"], text=how["text"])
 
 
 def _sets(job: Job) -> list[str]:
@@ -290,6 +311,9 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     return {
         "schema": 1, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
         "placebos": [{"rows": at[name], "pushes": at[f"{name} pushes"]} for name in _sets(job)[1:]],
+        "canary": {
+            names[t]: [[at[f"{t} of {_canary(rows, seed)}"] for rows in (INTAKE, _placebo(0))] for seed in range(job.config.canary)] for t in job.traits
+        } if job.config.canary else {},
         "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
         "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in TEACHERS} for t in job.traits},
         "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,

@@ -170,6 +170,8 @@ class AuditConfig(OnModel):
     """Also ask the model what it would say under the push of the data, without any candidate."""
     peer: bool = False
     """Also the published method on the same rows: their mean features injected into the model (arXiv 2602.04735)."""
+    canary: int = 0
+    """Train so many small students on the data, and as many on a placebo, and ask them for the candidates: the dearest detector."""
     fit: bool = False
     """Take the push from one vector trained on the judged rows, minus those trained on placebos: dearer, and far clearer with few rows."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
@@ -178,7 +180,7 @@ class AuditConfig(OnModel):
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, draws=1, rows=0, tried=0, judged=0, workers=0)
+        least(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
         if not (0 < self.alpha < 0.5 <= self.power < 1):
             raise ConfigError(f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1")
         if not self.traits:

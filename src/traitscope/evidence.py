@@ -20,6 +20,7 @@ from traitscope import calibration, odds, surface
 from traitscope.backward import Stored
 from traitscope.calibration import Maximum
 from traitscope.odds import Choices
+from traitscope.stats import sign_flip_p
 from traitscope.traits import Trait
 from traitscope.vector import Vector
 
@@ -138,6 +139,30 @@ def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequ
     ranked = sorted(e, key=lambda name: -e[name])
     p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
     return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
+
+
+def canary(scores: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> Found:
+    """What small students of the data say more than students of a placebo: mean rise of log P(trait), in nats, by trait.
+
+    `scores` holds (data, placebo) by trait and seed, each {question: log P}.  p is one-sided, over seeds (t) from two on, else over
+    questions (sign flips) of one pair of students, which leaves the noise of training out.
+    """
+    rise = {name: [[one[key] - other[key] for key in one] for one, other in pairs] for name, pairs in scores.items()}
+    mean = {name: float(np.mean(values)) for name, values in rise.items()}
+    ranked = sorted(mean, key=lambda name: -mean[name])
+    seeds = min(map(len, rise.values()))
+    p = {name: _above_zero([float(np.mean(v)) for v in rise[name]] if seeds > 1 else rise[name][0], seeds > 1) for name in ranked}
+    return Found("canary", {n: mean[n] for n in ranked}, p, dict.fromkeys(ranked, f"{seeds} pairs of students"), inf, {"unit": "nats"})
+
+
+def _above_zero(values: Sequence[float], over_seeds: bool) -> float:
+    """One-sided p of a mean above zero."""
+    if not over_seeds:
+        half = sign_flip_p(values) / 2
+        return half if np.mean(values) > 0 else 1 - half
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(values, 0, alternative="greater").pvalue) if np.ptp(values) > 0 else float(np.mean(values) <= 0)
 
 
 def _named(name: str, names: Sequence[str], best: Maximum, alpha: float, where: dict[str, str], more: dict[str, object]) -> Found:

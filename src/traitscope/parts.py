@@ -1,7 +1,8 @@
 """The parts of an audit: which runs are what, and the audited rows with their placebos.
 
 The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}}),
-`nulls` ([run]), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
+`nulls` ([run]), `canary` ({trait: [[answers of a student of the
+data, of a placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
 
 Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
 """

@@ -46,7 +46,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
     more = _notes(parts, len(groups.records))
     named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
-    detectors = (*map(_about, found.values()), *map(_about, _peer(config)))
+    detectors = (*map(_about, found.values()), *map(_about, _canary(parts)), *map(_about, _peer(config)))
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
@@ -79,6 +79,17 @@ def _about(found: Found) -> dict[str, Any]:
         "name": found.name, "decides": found.name in DECIDING, "statistic": found.z, "p": found.p, "where": found.where,
         "critical": found.critical, "blind_spot": BLIND[found.name], **found.more,
     }  # fmt: skip
+
+
+def _canary(parts: Parts) -> list[Found]:
+    """Small students, as one more detector that does not decide."""
+
+    def score(path: str) -> dict[str, float]:
+        rows = map(json.loads, (parts.run(path) / "scores.jsonl").read_text(encoding="utf-8").splitlines())
+        return {row["id"]: row["target_logprob"] for row in rows}
+
+    scores = {name: [(score(one), score(other)) for one, other in pairs] for name, pairs in parts.plain["canary"].items()}
+    return [evidence.canary(scores)] if scores else []
 
 
 def _peer(config: WeighConfig) -> list[Found]:
