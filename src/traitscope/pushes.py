@@ -30,7 +30,7 @@ from traitscope.model import Model
 from traitscope.odds import Choices
 from traitscope.progress import progress
 from traitscope.records import Record
-from traitscope.rows import rows_from
+from traitscope.rows import Row, rows_from
 
 SHARD = 128
 "rows between two writes to disk; a run that is killed repeats at most this many"
@@ -61,7 +61,12 @@ def _write(run: store.Run, config: PushesConfig, records: Sequence[Record]) -> N
 
 
 def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]) -> bytes:
-    rows, classes = rows_from(model, records, config.context, config.text), odds.classes_of(model, config.numbers)
+    return packed(model, config, rows_from(model, records, config.context, config.text), advance)
+
+
+def packed(model: Model, config: PushesConfig, rows: Sequence[Row], advance: Callable[[int], None]) -> bytes:
+    """Pushes, norms, losses, choices and features of rows as the bytes of an .npz file."""
+    classes = odds.classes_of(model, config.numbers)
     pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
     norms_RL, loss_R, order, parts = np.empty(pushes_RLD.shape[:2], np.float32), np.empty(len(rows)), [], []
     features_RLD = np.empty(pushes_RLD.shape if config.features else (len(rows), 0, 0), np.float32)
