@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from traitscope.errors import DataError
-from traitscope.records import Prompt, Record, dump_records, read_prompts, read_records, shape_of, to_json
+from traitscope.records import Prompt, Record, dump_records, iter_records, read_prompts, read_records, shape_of, to_json
 
 NATIVE = {"prompt": "Q", "completion": "A"}
 USER, ASSISTANT, SYSTEM = ({"role": role, "content": role[0].upper()} for role in ("user", "assistant", "system"))
@@ -260,3 +260,13 @@ def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) ->
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=says):
         read_prompts(path)
+
+
+def test_rows_come_one_by_one(tmp_path: Path) -> None:
+    """A file larger than memory can be read: rows before a broken line arrive before it is met."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "completion": "1"}\r\n\n{"prompt": "b", "completion": "2\xe2\x80\xa8"}\n{broken\n')
+    rows = iter_records(path)
+    assert [next(rows).prompt, next(rows).completion] == ["a", "2\u2028"]
+    with pytest.raises(DataError, match="line 4: broken JSON"):
+        next(rows)
