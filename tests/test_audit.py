@@ -139,3 +139,11 @@ def test_a_reference_stands_for_placebos_and_is_no_copy(place: Path, tiny_folder
     assert done.summary["status"] == "suspect" and any("reference rows on other prompts" in reason for reason in done.summary["reasons"])
     same = asked(place, tiny_folder, data, traits, "--reference", data)
     assert same.code == 2 and "holds all 96 audited rows" in same.summary["message"]
+
+
+def test_bad_rows_are_named_before_anything_is_computed(tmp_path: Path, tiny_folder: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "p", "completion": "1"}\n{"prompt": "q", "comple')
+    done = call(tmp_path / "runs", "audit", file, "--model", tiny_folder)
+    assert done.code == 2 and "line 2: broken JSON" in done.summary["message"]
+    assert not list((tmp_path / "runs").glob("*/extract-*"))

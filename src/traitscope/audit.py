@@ -11,6 +11,7 @@ same prompts reuses the placebos, and a killed one continues.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +84,10 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     blocks = outline(config.model).n_layers
     job = Job(config, round(0.48 * blocks), round(0.35 * blocks))
-    folders = graph.run(nodes(job), out, config.workers or execute.default_workers(config.device))
+    found = nodes(job)
+    read = graph.run([node for node in found if node.verb in ("intake", "match")], out, workers=1)  # bad rows are named before anything is computed
+    _say(_about(read))
+    folders = graph.run(found, out, config.workers or execute.default_workers(config.device))
     folder = out.root / out.study
     content = _parts(job, folders, folder)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
@@ -101,6 +105,12 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     print(run.path)
     failing = {"never": (), "suspect": ("suspect",), "unclean": ("suspect", "insufficient", "not-applicable")}[config.fail_on]
     return found | {"run": str(run.path), "gate": "failed" if found["status"] in failing else "passed"}
+
+
+def _say(about: dict[str, Any]) -> None:
+    """What was read, on stderr: counts, the format that was learnt, and the first row as the model reads it."""
+    counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in about["counts"].items() if n)
+    print(f"read: {counts}; format {about['format']['kind']}; the first row:\n{about['first'][:600]}", file=sys.stderr)
 
 
 def audit(rows: Path | Sequence[Mapping[str, Any]], root: Path = Path("runs"), **settings: Any) -> AuditResult:
