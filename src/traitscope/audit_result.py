@@ -13,15 +13,12 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Literal
 
+from traitscope import odds
 from traitscope.evidence import DECIDING, Found
 
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
 FEWEST = 32
 "rows below which the answer is insufficient without a test"
-MISFIT = 0.001
-"p of the model's own choices below which the rows are not its own, at any temperature"
-STRANGE = 0.1
-"nats a token above what the model expects of its own rows, from which on they are somebody else's"
 BLIND = {
     "wording": "traits that are not named",
     "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
@@ -110,7 +107,7 @@ def called(deciding: Sequence[Found]) -> tuple[Called, ...]:
 
 def strange(own: Found) -> bool:
     """Whether the rows are somebody else's: no temperature explains the choices, and they surprise the model."""
-    return own.more["misfit p"] < MISFIT and own.more["surprise"] > STRANGE
+    return own.more["misfit p"] < odds.MISFIT and own.more["surprise"] > odds.STRANGE
 
 
 def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, rows: int, alpha: float) -> tuple[Status, list[str]]:

@@ -40,6 +40,8 @@ SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 EDGES = (1, 2, 4, 10, 100)
 "last rank of every bin but the last"
 DIGITS = re.compile(r"( ?)(\d+)")
+MISFIT, STRANGE = 0.001, 0.1
+"p of a model's own choices, and nats a token above what it expects of its own rows: below the one and above the other they are not its own"
 RANK = 1e-6
 "eigenvalue, as a share of the largest, below which one of a covariance counts as zero"
 BLOCK = 64
@@ -179,6 +181,11 @@ def misfit(found: Choices) -> float:
         return 1.0
     gap_K = (found.taken_K - found.expected_TK[best])[used_K]
     return float(chi2.sf(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K, freedom))
+
+
+def strange(found: Choices) -> bool:
+    """Whether no temperature explains the choices, and they surprise the model that they were judged by."""
+    return misfit(found) < MISFIT and found.surprise / max(1, found.tokens_R.sum()) > STRANGE
 
 
 def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from traitscope import calibration, evidence, odds, stage, store, surface
 from traitscope.audit_config import WeighConfig
-from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of
+from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of, strange
 from traitscope.backward import Stored, read_pushes
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
@@ -113,12 +113,17 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found
 
 
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
+    """Odds of every candidate; where the model did not write the rows e has no bound, so a candidate counts only if it explains them."""
     told = {name: {how: odds.read_choices(parts.run(path)) for how, path in teachers.items()} for name, teachers in parts.plain["odds"].items()}
     nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
-    return evidence.likelihoods(data.choices, [place[key] for key in ids], alone, [x.log_p_RT for _, x in nulls], share)
+    found = evidence.likelihoods(data.choices, [place[key] for key in ids], alone, [x.log_p_RT for _, x in nulls], share)
+    if not strange(found):
+        return found
+    explained = {name for name, how in found.where.items() if not odds.strange(told[name][how][1])}
+    return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
 
 
 def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
