@@ -147,3 +147,12 @@ def test_bad_rows_are_named_before_anything_is_computed(tmp_path: Path, tiny_fol
     done = call(tmp_path / "runs", "audit", file, "--model", tiny_folder)
     assert done.code == 2 and "line 2: broken JSON" in done.summary["message"]
     assert not list((tmp_path / "runs").glob("*/extract-*"))
+
+
+def test_rows_of_another_model_are_not_called(place: Path, folders: dict[str, Path], traits: list[Path]) -> None:
+    """Neither the model nor a candidate explains them, so no odds count, however large."""
+    data = written(place, folders["gpt2"])
+    done = asked(place, folders["llama"], data, traits)
+    odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
+    assert odds["misfit p"] < 0.001 and odds["surprise"] > 0.1 and set(odds["p"].values()) == {1.0}
+    assert done.summary["status"] == "not-applicable" and "did not write these rows" in done.summary["reasons"][0]
