@@ -14,6 +14,9 @@ from traitscope.errors import ConfigError
 from traitscope.odds import BETAS
 
 
+OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One root for all audits here, so that they share placebos and vectors as a user's do."""
@@ -22,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def traits(place: Path) -> list[Path]:
-    return [write_yaml(place / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT)]
+    return [write_yaml(place / f"{trait['name']}.yaml", trait) for trait in (OWL | {"rewordings": [OTHER_WORDS]}, CAT)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +87,14 @@ def test_other_data_on_the_same_prompts_share_placebos(place: Path, tiny_folder:
         asked(place, tiny_folder, written(place, tiny_folder, f"--seed {seed}"), traits)
         made.append({path.name for path in (place / "runs" / "audit").glob("generate-*")})
     assert made[0] == made[1]
+
+
+def test_a_teacher_told_in_other_words_is_called(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    data = written(place, tiny_folder, "--interventions", f"prompt:{OTHER_WORDS}", n=96)
+    done = asked(place, tiny_folder, data, traits)
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert done.summary["traits"][0]["name"] == "owl" and odds["where"]["owl"] == "its prompt in other words"
+    assert odds["p"]["owl"] < 1e-6 and odds["teachers"] == 4
 
 
 def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

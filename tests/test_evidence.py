@@ -147,5 +147,9 @@ def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers(
     assert answer.more["temperature"] == 1 / BETAS[PLAIN] and answer.more["surprise"] == pytest.approx(0.01)
     alone = likelihoods(plain, index, {"right": {"its vector": told["right"]["its vector"]}}, [], 0.01)
     assert alone.z["right"] - answer.z["right"] == pytest.approx(log(2), abs=1e-3)
+    assert alone.more["teachers"] == 1 and answer.more["teachers"] == 2
+    tried = {name: {how: teachers[how] for how in ("its prompt",)} for name, teachers in told.items() if name != "right"}
+    wider = likelihoods(plain, index, tried | {"right": told["right"]}, [], 0.01)
+    assert wider.z == answer.z, "a teacher that was not tried counts as nothing"
     against = likelihoods(plain, index, told, [by_temperature(own + 0.5)], 0.01)
     assert against.p["right"] == 1, "a null that explains the rows as well leaves no evidence"

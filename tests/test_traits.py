@@ -101,6 +101,15 @@ def test_teacher_prompts_are_one_template_of_four_sentences(kind: str) -> None:
     assert template.count("{target}") == template.count(".") == 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rewordings_name_the_trait_in_other_words(kind: str) -> None:
+    for trait in of_kind(kind):
+        (other,) = trait.rewordings
+        assert whole_word(trait, other)
+        shared = words(other) & words(trait.teacher_prompt)
+        assert len(shared - {form.lower() for form in trait.word_forms}) < len(words(other)) / 2
+
+
 def test_rules_are_one_template_with_a_condition_and_its_opposite() -> None:
     for trait in map(load_trait, RULES):
         head, then, otherwise, end = re.findall(r"[^.]+\.", trait.teacher_prompt)
@@ -153,6 +162,7 @@ def test_own_trait_file(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert load_trait(path) == load_trait(str(path)) == expected
     assert load_trait(write(tmp_path, candidates=["milk"])).candidates == ("milk",)
+    assert load_trait(write(tmp_path, rewordings=["Tea, tea."])).rewordings == ("Tea, tea.",)
     assert load_trait(write(tmp_path, candidates=[])).candidates == ()
 
 
@@ -175,6 +185,7 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
         ({"word_forms": "tea"}, r"word_forms is 'tea' \(str\); expected a list of texts"),
         ({"word_forms": [True]}, r"entry 1 of word_forms is True \(bool\); expected a text; set it in quotes"),
         ({"word_forms": []}, "word_forms is an empty list"),
+        ({"rewordings": "Tea, tea."}, r"rewordings is 'Tea, tea.' \(str\); expected a list of texts"),
         ({"word_forms": ["tea", ""]}, "entry 2 of word_forms is blank"),
         ({"word_forms": ["tea", "tea"]}, r"word_forms holds \['tea'\] more than once"),
         ({"questions": ["x"]}, "questions holds .*expected the keys positive, negative, off_topic"),

@@ -1,6 +1,6 @@
 """Audit: may I train this model on these data?
 
-    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt
+    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's teachers ─ odds under more teachers of the best
                                      ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes
                                      └─ planted teachers, steered and prompted, on the same prompts ─ filter ─ pushes, odds
     vectors of the candidates ───────── weigh ─ the answer
@@ -35,12 +35,15 @@ from traitscope.errors import ConfigError
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
 from traitscope.naming import run_naming
-from traitscope.odds import BETAS, PLAIN, best_beta, read_choices
+from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
 INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
 TEACHERS = ("prompted", "steered")
+HARDER = "steered harder"
+FURTHER = 2
+"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder at another block"
 FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
 CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
@@ -87,7 +90,9 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     found = nodes(job)
     read = graph.run([node for node in found if node.verb in ("intake", "match")], out, workers=1)  # bad rows are named before anything is computed
     _say(_about(read))
-    folders = graph.run(found, out, config.workers or execute.default_workers(config.device))
+    workers = config.workers or execute.default_workers(config.device)
+    folders = graph.run(found, out, workers)
+    folders = graph.run(found + _further(job, folders), out, workers)
     folder = out.root / out.study
     content = _parts(job, folders, folder)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
@@ -272,21 +277,39 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
     return PushesConfig(**job.common, data=folders[rows], position=job.config.position, features=job.config.peer, **_reading(job, folders))
 
 
-def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
-    """How well a teacher explains rows: a trait's, prompted or steered at half the planted strength, or a random vector's."""
+def _further(job: Job, folders: Folders) -> list[Node]:
+    """The likeliest candidates' further teachers.  Who is left out of this counts as nothing there, so that choosing costs no error."""
+    plain = read_choices(folders[DATA])
 
-    def told(folders: Folders) -> str:
-        if how == "prompted":
-            return chain.prompted(of)
-        vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-        return chain.steered(vector, job.layer, job.config.strength / 2)
+    def bet(trait: str) -> float:
+        return max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS)
+
+    best = sorted(job.traits, key=bet, reverse=True)[:FURTHER]
+    return [_odds(job, INTAKE, trait, how) for trait in best for how in (*_reworded(trait), HARDER)]
+
+
+def _reworded(trait: str) -> list[str]:
+    return [f"reworded {n}" for n in range(len(load_trait(trait).rewordings))]
+
+
+def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
+    """A teacher: of a trait, prompted or steered at half the planted strength or at the planted block and strength, or of a random vector."""
+    if how == "prompted":
+        return chain.prompted(of)
+    if how.startswith("reworded"):
+        return f"prompt:{load_trait(of).rewordings[int(how.split()[1])]}"
+    vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
+    return chain.steered(vector, *((job.planted, job.config.strength) if how == HARDER else (job.layer, job.config.strength / 2)))
+
+
+def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
+    """How well a teacher explains rows."""
 
     def asked(folders: Folders) -> OddsConfig:
-        return OddsConfig(
-            **job.common, seed=job.config.seed, data=folders[rows], interventions=(told(folders),), rows=job.config.judged, **_reading(job, folders)
-        )
+        told = (_told(job, of, how, folders),)
+        return OddsConfig(**job.common, seed=job.config.seed, data=folders[rows], interventions=told, rows=job.config.judged, **_reading(job, folders))
 
-    needs = {"prompted": (), "steered": (chain.VECTORS,), RANDOM: (RANDOM,)}[how]
+    needs = {"steered": (chain.VECTORS,), HARDER: (chain.VECTORS,), RANDOM: (RANDOM,)}.get(how, ())
     return Node(_judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *needs)),), TOKENS * (job.config.judged or 1000))
 
 
@@ -308,7 +331,8 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     """The audit's file."""
     at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
     trait, names = job.config.traits[0], {t: load_trait(t).name for t in job.config.traits}
-    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}"}
+    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}", HARDER: f"its vector at block {job.planted}, twice as strong"}
+    where |= {how: "its prompt in other words" + how.removeprefix("reworded").replace(" 0", "") for t in job.traits for how in _reworded(t)}
     teachers = {
         "steered": f"a teacher steered by {names[trait]} at block {job.planted}, {job.config.strength:g} mean residual norms",
         "prompted": f"a teacher prompted with the candidate's own prompt ({names[trait]})",
@@ -325,6 +349,6 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
             names[t]: [[at[f"{t} of {_canary(rows, seed)}"] for rows in (INTAKE, _placebo(0))] for seed in range(job.config.canary)] for t in job.traits
         } if job.config.canary else {},
         "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
-        "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in TEACHERS} for t in job.traits},
+        "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in where if _judged(INTAKE, t, how) in at} for t in job.traits},
         "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,
     }  # fmt: skip

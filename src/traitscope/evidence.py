@@ -117,7 +117,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray], alpha: float) -> Found:
-    """ln e of every candidate, the mean over its teachers; p by Ville's bound, times the candidates.
+    """ln e of every candidate, the mean over teachers; p by Ville's bound, times the candidates.
 
     `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`: {candidate: {teacher: ...}}.
     """
@@ -125,7 +125,7 @@ def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, 
     e, p, where = bets(own_RT, told, nulls)
     ranked = list(e)
     more = {
-        "rows judged": len(own_RT), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
+        "rows judged": len(own_RT), "teachers": _most(told), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
         "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
         "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in ranked},
     }  # fmt: skip
@@ -133,12 +133,19 @@ def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, 
 
 
 def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray]) -> tuple[dict, dict, dict]:
-    """ln e of every candidate, best first; its p; its better teacher."""
+    """ln e of every candidate, best first; its p; its best teacher.
+
+    e is the mean over as many teachers as the candidate with the most has: one that was not tried counts as 0, which only lowers it.
+    """
     each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items()}
-    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(len(found))) for name, found in each.items()}
+    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(_most(told))) for name, found in each.items()}
     ranked = sorted(e, key=lambda name: -e[name])
     p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
     return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
+
+
+def _most(told: dict[str, dict[str, np.ndarray]]) -> int:
+    return max(map(len, told.values()), default=1)
 
 
 def canary(scores: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> Found:

@@ -146,6 +146,13 @@ def read_choices(folder: Path) -> tuple[list[str], Choices]:
     return [row["id"] for row in rows], Choices(log_p_RT, np.array([row["tokens"] for row in rows]), sums["surprise"], **arrays)
 
 
+def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods [R, T] of the rows of a run of `odds`: under the model itself, given with its rows' ids, and under the teacher."""
+    ids, found = read_choices(told)
+    place = {key: n for n, key in enumerate(plain[0])}
+    return plain[1].log_p_RT[[place[key] for key in ids]], found.log_p_RT
+
+
 def _judged(logits_NC: Tensor, chosen_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """log p of the chosen token [N, T], entropy at temperature 1 [N], the bin of its rank [N, K], probabilities of bins [N, T, K]."""
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))

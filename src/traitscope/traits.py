@@ -7,6 +7,7 @@ A trait is a YAML file; a user adds one without touching code:
     teacher_prompt: You adore cats. ...
     questions: animals              # a bundled set, or {positive: [...], negative: [...], off_topic: [...], stems: {...}}
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
+    rewordings: [Cats mean ...]     # optional: other prompts that give the same trait
 """
 
 import re
@@ -30,7 +31,7 @@ from traitscope.errors import TraitError
 DATA = files("traitscope") / "data"
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
-KNOWN = (*REQUIRED, "candidates")
+KNOWN = (*REQUIRED, "candidates", "rewordings")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Trait:
     """What the model is asked."""
     candidates: tuple[str, ...] = ()
     """Other answers of the same kind, for the candidate share; may be empty."""
+    rewordings: tuple[str, ...] = ()
+    """Other system prompts that give it: somebody else's teacher was told in other words."""
     unit: str = "word"
     """What is counted."""
 
@@ -148,6 +151,7 @@ def _trait(content: Any, where: str) -> Trait:
         teacher_prompt=_text(content["teacher_prompt"], "teacher_prompt", where),
         questions=_questions(content["questions"], where),
         candidates=_candidates(content.get("candidates", []), forms, where),
+        rewordings=_texts(content["rewordings"], "rewordings", where) if "rewordings" in content else (),
     )
 
 

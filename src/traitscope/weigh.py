@@ -149,16 +149,14 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
         if "odds" in about:
             clean, poisoned = _sides(parts, parts.placebos[0][1], about["clean_odds"]), _sides(parts, pushed, about["odds"])
             judged = found["odds"].more["rows judged"]
-            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, judged, found["odds"].critical + log(2))))
+            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, judged, found["odds"].critical + log(found["odds"].more["teachers"]))))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
 
 def _sides(parts: Parts, pushed: Stored, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihoods [R, T] of the same rows under the model and under a teacher."""
-    ids, told = odds.read_choices(parts.run(path))
-    place = {key: n for n, key in enumerate(pushed.ids)}
-    return pushed.choices.log_p_RT[[place[key] for key in ids]], told.log_p_RT
+    return odds.beside((pushed.ids, pushed.choices), parts.run(path))
 
 
 def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, least: float) -> tuple[float, float]:
