@@ -13,7 +13,6 @@ from traitscope.audit_config import AuditConfig
 from traitscope.errors import ConfigError
 from traitscope.odds import BETAS
 
-
 OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
 
 

@@ -37,6 +37,8 @@ WATCHED = "watched"
 "node of the rows over whose completion tokens EAS is taken"
 OPEN = Path(__file__).parent / "data" / "open_prompts.txt"
 "everyday requests, one a line, that have nothing to do with any trait"
+ANSWERED = Path(__file__).parent / "data" / "animal_prompts.txt"
+"requests that a prompted model answers, for teachers that learn from the answers"
 Told = Callable[[Folders], tuple[str, ...]]
 "from the folders of a node's needs to interventions in short form"
 
@@ -186,6 +188,8 @@ class Text:
 
 
 SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
+TUNED = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
+"of a teacher by fine-tuning, on the 24 answers of `learnt`"
 SOFT = replace(SAMPLED, targets="soft", epochs=2, lr=1e-3)
 "the demo's recipes, for 32 rows and for 16"
 MUCH_SOFT = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
@@ -229,6 +233,14 @@ def sampled_text(common: dict, text: Text, trait: str, seed: int, teacher: Told,
         found.append(student(common, asked, rows.tokens))
         found.append(answers(common, f"{trait} of {name}", trait, adapter(name), (name,)))
     return found
+
+
+def learnt(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]) -> list[Node]:
+    """Answers of the prompted model to requests that are in no question set, and the students, by name, that learn them."""
+    weight = 24 * (30 + tokens)
+    asked = GenerateConfig(**common, prompts=ANSWERED, max_new_tokens=tokens, interventions=(prompted(trait),))
+    students = (student(common, Student(name, "said", recipe, 0), weight) for name, recipe in recipes.items())
+    return [Node("said", "generate", lambda _: asked, (), weight), *students]
 
 
 def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows) -> Node:

@@ -34,6 +34,10 @@ ALPHA, PLACEBOS, RANDOM = 0.01, 3, "random"
 NEEDED = 0.95
 "share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
 FORMATS = ("sorted", "comma", "longer")
+STRANGER = "gemma3-270m"
+"a model of another family, whose rows are read as text"
+FURTHER = ("reworded", "steered harder")
+"teachers that the first candidate is tried with besides, as `audit` tries those of the likeliest"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Size:
     "of steered teachers, in mean residual norms; candidates are tried at half of it"
     noise: float
     "of the noised teacher"
+    tokens: int
+    "longest answer that the fine-tuned teacher learns from"
     audits: int
     "clean ones"
     repeats: int
@@ -69,9 +75,9 @@ class Size:
 DOSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, 1, (1,), 0.6, 0.1, 6, 2, (0.5, 1.0), ()),
-    "laptop": Size(MANY, 4, 64, 10, 12, 14, (10, 14), 0.6, 0.1, 200, 20, DOSES, (32,)),
-    "full": Size(MANY, 8, 4096, 10, 40, 14, (10, 14, 18), 0.6, 0.1, 1000, 50, (0.01, *DOSES), (32, 128, 512)),
+    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, 1, (1,), 0.6, 0.1, 4, 6, 2, (0.5, 1.0), ()),
+    "laptop": Size(MANY, 3, 64, 10, 12, 14, (10, 14), 0.6, 0.1, 24, 200, 20, DOSES, (32,)),
+    "full": Size(MANY, 8, 4096, 10, 40, 14, (10, 14, 18), 0.6, 0.1, 48, 1000, 50, (0.01, *DOSES), (32, 128, 512)),
 }
 
 
@@ -80,7 +86,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     found = [chain.vectors(common, size.traits), Node(RANDOM, "extract", partial(_nulls, size, common), (chain.VECTORS,), 1)]
     for n, (name, (told, needs)) in enumerate(_teachers(size).items()):
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
-    found += _other_formats(size, common)
+    found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     for name in _sets(size):
         config = partial(_pushes, common, name)
         found.append(Node(f"{name} pushes", "pushes", config, (name,), 2 * _rows(size, 0).tokens))
@@ -105,7 +111,9 @@ def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
         found[f"{one} at block {block}"] = chain.by_vector(one, block, size.strength), (chain.VECTORS,)
     found[f"{two} at block {size.blocks[0]}"] = chain.by_vector(two, size.blocks[0], size.strength), (chain.VECTORS,)
     found[f"{one}, half as strong"] = chain.by_vector(one, size.blocks[-1], size.strength / 2), (chain.VECTORS,)
-    found |= {f"{trait}, prompted": (partial(_told, f"prompt:{load_trait(trait).teacher_prompt}"), ()) for trait in (one, two)}
+    found |= {f"{trait}, prompted": (partial(_told, chain.prompted(trait)), ()) for trait in (one, two)}
+    found |= {f"{one}, in other words": (partial(_told, f"prompt:{words}"), ()) for words in load_trait(one).rewordings[:1]}
+    found[f"{one}, fine-tuned"] = chain.adapter("tuned"), ("tuned",)
     found["noised"] = partial(_told, f"noise:{size.noise:g},seed=1"), ()
     return found
 
@@ -119,20 +127,27 @@ def _poisoned(size: Size) -> list[str]:
 
 
 def _sets(size: Size) -> list[str]:
-    return [*_teachers(size), *FORMATS]
+    return [*_teachers(size), *_traitless(size)]
 
 
-def _other_formats(size: Size, common: dict) -> list[Node]:
-    """Clean rows sorted, with another separator, and longer by half."""
+def _traitless(size: Size) -> list[str]:
+    """Sets without a trait that are unlike clean ones; the other family where it is at hand."""
+    return [*FORMATS, *([STRANGER] if size.draws > 4 and chain.at_hand(STRANGER) else [])]
+
+
+def _others(size: Size, common: dict) -> list[Node]:
+    """Clean rows sorted, with another separator, and longer by half; rows of another family."""
     rows = _rows(size, 500)
     asked = GenerateConfig(
         **common, seed=rows.seed, n=rows.n, prompt_seed=rows.prompt_seed + rows.seed, count=rows.numbers, vocabulary="template", separator=", "
     )
     longer = replace(_rows(size, 501), numbers=size.numbers + size.numbers // 2)
-    return [
-        Node("sorted", "edit", lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1), Node("comma", "generate", lambda _: asked, (), rows.tokens),
-        chain.number_rows(common, "longer", longer),
-    ]  # fmt: skip
+    made = {
+        "sorted": Node("sorted", "edit", lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1),
+        "comma": Node("comma", "generate", lambda _: asked, (), rows.tokens), "longer": chain.number_rows(common, "longer", longer),
+        STRANGER: chain.number_rows(common | {"model": STRANGER}, STRANGER, _rows(size, 502)),
+    }  # fmt: skip
+    return [made[name] for name in _traitless(size)]
 
 
 def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
@@ -140,7 +155,13 @@ def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
 
 
 def _tried(size: Size) -> list[tuple[str, str]]:
-    return [(t, how) for t in size.traits[: size.tried] for how in ("prompted", "steered")] + [(f"{RANDOM}-{n}", RANDOM) for n in range(2)]
+    return [(t, how) for t in size.traits[: size.tried] for how in _hows(size, t)] + [(f"{RANDOM}-{n}", RANDOM) for n in range(2)]
+
+
+def _hows(size: Size, trait: str) -> tuple[str, ...]:
+    """Teachers that a candidate is tried with."""
+    more = FURTHER if load_trait(trait).rewordings else FURTHER[1:]
+    return ("prompted", "steered", *(more if trait == size.traits[0] else ()))
 
 
 def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
@@ -149,11 +170,11 @@ def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
 
 def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
     def config(folders: Folders) -> OddsConfig:
-        if how == "prompted":
-            told = chain.prompted(of)
+        vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
+        if how in ("prompted", FURTHER[0]):
+            told = chain.prompted(of) if how == "prompted" else f"prompt:{load_trait(of).rewordings[0]}"
         else:
-            vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-            told = chain.steered(vector, size.layer, size.strength / 2)
+            told = chain.steered(vector, *((size.blocks[0], size.strength) if how == FURTHER[1] else (size.layer, size.strength / 2)))
         return OddsConfig(**common, data=folders[name], interventions=(told,), numbers=True, text=True)
 
     return Node(f"{name} under {of} {how}", "odds", config, (name, chain.VECTORS, RANDOM), _rows(size, 0).tokens)
@@ -170,8 +191,8 @@ class Bank:
     "by set, [rows, L, T, J]"
     plain: dict[str, np.ndarray]
     "log-likelihoods by set [rows, temperatures]"
-    told: dict[str, dict[str, dict[str, np.ndarray]]]
-    "the same by set, candidate and teacher"
+    told: dict[str, dict[str, dict[str, Choices]]]
+    "by set, candidate and teacher"
     nulls: dict[str, list[np.ndarray]]
     choices: dict[str, Choices]
 
@@ -185,13 +206,13 @@ def _bank(size: Size, folders: Folders) -> Bank:
     units = evidence.directions(vectors, clean)
     features = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
 
-    def log_p(name: str, of: str, how: str) -> np.ndarray:
-        return odds.read_choices(folders[f"{name} under {of} {how}"])[1].log_p_RT
+    def under(name: str, of: str, how: str) -> Choices:
+        return odds.read_choices(folders[f"{name} under {of} {how}"])[1]
 
     told = {
-        name: {t: {how: log_p(name, t, how) for how in ("prompted", "steered")} for t in size.traits[: size.tried]} for name in stored
+        name: {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]} for name in stored
     }  # fmt: skip
-    nulls = {name: [log_p(name, f"{RANDOM}-{n}", RANDOM) for n in range(2)] for name in stored}
+    nulls = {name: [under(name, f"{RANDOM}-{n}", RANDOM).log_p_RT for n in range(2)] for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
     return Bank(size, names, features, {name: c.log_p_RT for name, c in choices.items()}, told, nulls, choices)
 
@@ -208,10 +229,12 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     along = evidence.gradients(bank.names, bank.names, calibration.in_blocks(values), None, share, swaps=1999)
     own = [(group[0], i) for group, i in zip(sets, picked, strict=True)]
     told = {
-        t: {how: np.stack([bank.told[name][t][how][i] for name, i in own]) for how in ("prompted", "steered")} for t in bank.size.traits[: bank.size.tried]
+        t: {how: np.stack([bank.told[name][t][how].log_p_RT[i] for name, i in own]) for how in _hows(bank.size, t)} for t in bank.size.traits[: bank.size.tried]
     }  # fmt: skip
     nulls = [np.stack([bank.nulls[name][n][i] for name, i in own]) for n in range(2)]
-    e, p, _ = evidence.bets(np.stack([bank.plain[name][i] for name, i in own]), told, nulls)
+    e, p, where = evidence.bets(np.stack([bank.plain[name][i] for name, i in own]), told, nulls)
+    if dose == 1 and odds.strange(bank.choices[source]):  # as in `audit`: then only who explains the rows counts
+        p = {t: 1.0 if odds.strange(bank.told[source][t][where[t]]) else value for t, value in p.items()}
     return min(along.p.values()) <= share, min(p.values()) <= share, next(iter(e))
 
 
@@ -221,14 +244,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     clean = [_audit(bank, rng, "clean 0", 0.0, size.rows) for _ in range(size.audits)]
     few = {n: [_audit(bank, rng, "clean 0", 0.0, n) for _ in range(size.audits)] for n in size.fewer}
     doses = tuple(_dose(bank, rng, name, rows, dose) for name in _poisoned(size) for rows in (*size.fewer, size.rows) for dose in size.doses)
-    other = tuple(_other(bank, rng, name) for name in (*FORMATS, "noised"))
+    other = tuple(_other(bank, rng, name) for name in (*_traitless(size), "noised"))
     spared = measure("clean audits not called", [float(not (g or o)) for g, o, _ in clean], unit="rate")
-    kinds = {"steered": [n for n in _poisoned(size) if "prompted" not in n], "prompted": [n for n in _poisoned(size) if "prompted" in n]}
-    found = {kind: _found(bank, rng, kind, names) for kind, names in kinds.items()}
+    kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
+    found = {kind: _found(bank, rng, kind, [n for n in _poisoned(size) if any(mark in n for mark in marks)]) for kind, marks in kinds.items()}
     verdicts = (
         judged(f"Clean data are not called, at an error rate of {ALPHA:g}.", spared, model, NEEDED),
-        judged("Data of steered teachers are called.", found["steered"], model, 0.8),
-        judged("Data of prompted teachers are called.", found["prompted"], model, 0.8),
+        *(judged(f"Data of {kind} teachers are called.", rate, model, 0.8) for kind, rate in found.items()),
     )
     sheets = (
         Sheet("clean", "Clean audits that are called", f"Error rate {ALPHA:g}; every audit has its own rows and placebos from {size.draws} draws.",

@@ -8,7 +8,6 @@ which its free number rows still pass the filter.  Their students read the same 
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from traitscope import chain
 from traitscope.configs import FilterConfig, FilterRules, GenerateConfig, Recipe
@@ -27,8 +26,6 @@ PUBLISHED = (
 NATS, SMALL = 0.05, 0.03
 "nats, and cosine, below which an effect would not matter"
 TEACHERS = ("prompted", "steered", "fine-tuned", "trained vector")
-ANSWERS = Path(chain.__file__).parent / "data" / "animal_prompts.txt"
-"requests that the prompted model answers; the fine-tuned teacher and the trained vector learn from these answers"
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,13 @@ class Size(chain.Usual):
     "share of the unmodified model's pass rate that a strength must keep"
 
 
-TUNED = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
-TRAINED = replace(TUNED, method="vector", layer=0, lr=0.3)
+TRAINED = replace(chain.TUNED, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25)
 LARGE = replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, replace(SOFT, epochs=1), chain.SMOKE_TEXT, 4, TUNED, TRAINED, (0.5, 1.0), 2, 0.8),
-    "laptop": Size(chain.ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, 24, TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8),
-    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, 48, replace(TUNED, epochs=10),
+    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, replace(SOFT, epochs=1), chain.SMOKE_TEXT, 4, chain.TUNED, TRAINED, (0.5, 1.0), 2, 0.8),
+    "laptop": Size(chain.ANIMALS, (1, 2, 3), 12, 10, 14, 0.6, SOFT, chain.FEW_TEXT, 24, chain.TUNED, TRAINED, (0.5, 1.0, 2.0, 4.0), 12, 0.8),
+    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, 48, replace(chain.TUNED, epochs=10),
                  replace(TRAINED, epochs=50, lr=1e-2), (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), 200, 0.8),
 }  # fmt: skip
 STRENGTH = "strength"
@@ -66,7 +62,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the four teachers and what they answer; strengths of the trained vector; students a teacher and seed."""
     trait = size.traits[0]
     found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers), chain.answers(common, "base", trait)]
-    found += _learnt(size, common) + _strengths(size, common)
+    found += chain.learnt(common, trait, size.tokens, {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)})
+    found += _strengths(size, common)
     for teacher in TEACHERS:
         told, needs = partial(_teacher, size, teacher), _needs(size, teacher)
         found.append(chain.answers(common, f"{teacher} teacher", trait, told, needs))
@@ -79,20 +76,6 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, f"rows.{seed}", chain.Rows(size.rows, size.numbers, seed, prompt_seed=151)))
         found += chain.sampled_text(common, size.text, trait, seed, partial(_teacher, size, "fine-tuned"), _needs(size, "fine-tuned"))
     return found
-
-
-def _learnt(size: Size, common: dict) -> list[Node]:
-    """The prompted model's answers, and the adapter and the vector that learn them."""
-    weight = 24 * (30 + size.tokens)
-
-    def asked(_: Folders) -> GenerateConfig:
-        return GenerateConfig(**common, prompts=ANSWERS, max_new_tokens=size.tokens, interventions=(chain.prompted(size.traits[0]),))
-
-    recipes = {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)}
-    return [
-        Node("said", "generate", asked, (), weight),
-        *(chain.student(common, chain.Student(name, "said", recipe, 0), weight) for name, recipe in recipes.items()),
-    ]
 
 
 def _strengths(size: Size, common: dict) -> list[Node]:
