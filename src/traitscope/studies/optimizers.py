@@ -21,8 +21,8 @@ PUBLISHED = (
     "Qwen2.5-7B, cat: AdamW 57 % at loss 0.142, SGD 0 % at loss 0.167; RMSProp and SGD with Adam's frozen scales transfer. "
     "Nief et al. (arXiv 2606.00831) report SGD like AdamW; a replication finds Signum transferring and masked SGD not."
 )
-SMALL = 0.03
-"cosine below which a difference would not matter"
+SMALL, NATS = 0.03, 0.05
+"cosine, and nats, below which a difference would not matter"
 REACHED = 0.1
 "an optimizer counts as matched if its best held-out loss is at most this share above AdamW's"
 ARMS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -64,7 +64,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and seed, measured."""
-    found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers)]
+    found = [chain.vectors(common, size.traits), chain.watched(common, size.numbers), chain.answers(common, "base", size.traits[0])]
     for seed in size.seeds:
         rows = chain.Rows(size.rows, size.numbers, seed, prompt_seed=71)
         found.append(chain.number_rows(common, f"rows.{seed}", rows, size.by_vector, (chain.VECTORS,)))
@@ -101,18 +101,20 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for arm, rows in chosen.items():
         measured.append(over(f"EAS of {arm}", eas[arm], "cosine"))
         reached = sum(row["loss"] <= (1 + REACHED) * usual[seed] for row, seed in zip(rows, size.seeds, strict=True))
-        columns = [[row[key] for row in rows] for key in ("loss", "eas", "rise", "norm", "along", "share_B")]
-        rates = "/".join(f"{row['lr']:g}" for row in rows)
-        table.append((arm, rates, *(sum(c) / len(c) for c in columns), f"{reached} of {len(rows)}"))
+        loss, turned, norm, along, share_B = (sum(row[key] for row in rows) / len(rows) for key in ("loss", "eas", "norm", "along", "share_B"))
+        rates, rose = "/".join(f"{row['lr']:g}" for row in rows), chain.rise(folders, f"rise, {arm}", _pairs(size, rows, "base"))
+        table.append((arm, rates, loss, f"{reached} of {len(rows)}", turned, rose, norm, along, share_B))
     for arm, plain in PAIRS:
         if {arm, plain} <= eas.keys():
             difference = [a - b for a, b in zip(eas[arm], eas[plain], strict=True)]
             claim = f"At the nearest held-out loss, {arm} turns the student towards v_teacher more than {plain} does."
             verdicts.append(judged(claim, over(f"EAS, {arm} minus {plain}", difference, "cosine"), model, 0, SMALL))
-    header = ("optimizer", "rates", "held-out loss", "EAS", "target, nats", "update norm", "share along the vector", "share in B", "matched")
+            rose = chain.rise(folders, f"log P(trait), {arm} minus {plain}", _pairs(size, chosen[arm], chosen[plain]))
+            verdicts.append(judged(f"At the nearest held-out loss, {arm} makes the student say more of the trait than {plain} does.", rose, model, 0, NATS))
+    header = ("optimizer", "rates", "held-out loss", "matched", "EAS", "rise", "update norm", "share along the vector", "share in B")
     caption = (
-        f"Means over {len(size.seeds)} seeds at the rate whose held-out loss is nearest to AdamW's best. EAS at block {size.layer}; target: "
-        "log-probability of the trait's word; update norm: summed over steps; share along the vector: of the "
+        f"Means over {len(size.seeds)} seeds at the rate whose held-out loss is nearest to AdamW's best. EAS at block {size.layer}; rise: of the "
+        "log-probability of the trait's word over the base, nats; update norm: summed over steps; share along the vector: of the "
         "squared change of the residual at that block."
     )
     text = over("EAS, sampled text under AdamW, treated minus control", chain.text_eas(folders, size.layer, size.seeds), "cosine")
@@ -131,13 +133,19 @@ def _matched(size: Size, folders: Folders, arm: str, usual: dict[int, float]) ->
     return found
 
 
+def _pairs(size: Size, rows: list[dict], others: list[dict] | str) -> list[tuple[int, str, str]]:
+    """For every seed the answers of a run and those of another run, or of one node."""
+    against = [others] * len(rows) if isinstance(others, str) else [row["answers"] for row in others]
+    return [(seed, row["answers"], other) for seed, row, other in zip(size.seeds, rows, against, strict=True)]
+
+
 def _about(size: Size, folders: Folders, arm: str, lr: float, seed: int) -> dict:
     name = _name(arm, lr, seed)
     steps = chain.lines(folders[name], "metrics.jsonl")
-    last, rates = steps[-1], chain.positive(folders, f"answers.{name}").values()
+    last = steps[-1]
     shares = [row["update_share_B"] for row in steps if row.get("update_share_B") is not None]
     eas = last["eas"][size.layer]
     return {
-        "lr": lr, "loss": last["held_out_loss"], "eas": eas, "along": eas * eas, "rise": sum(rates) / len(rates),
+        "lr": lr, "loss": last["held_out_loss"], "eas": eas, "along": eas * eas, "answers": f"answers.{name}",
         "norm": sum(row.get("update_norm", nan) for row in steps), "share_B": sum(shares) / len(shares) if shares else nan,
     }  # fmt: skip
