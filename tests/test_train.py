@@ -391,8 +391,11 @@ def test_the_first_step_of_sgd_is_in_B_alone(tiny: Model) -> None:
 
 def test_a_step_of_zero_has_no_share(tiny: Model) -> None:
     with train.new_student(tiny, PLAIN, 0) as student:
-        still = [p.detach().clone() for p in student.params]
-        assert train._update(student, still) == {"update_norm": 0.0, "update_share_B": None}
+        for p in student.params:
+            p.grad = torch.zeros_like(p)
+        values = train.advance(student, PLAIN, torch.tensor(1.0), 8).tolist()
+        assert train.stepped(student, PLAIN, values) == {
+            "step": 1, "loss": 1.0, "grad_norm": 0.0, "lr": PLAIN.lr, "update_norm": 0.0, "update_share_B": None}
 
 
 def test_full_fine_tuning_keeps_no_copy_for_the_metrics(tiny: Model) -> None:

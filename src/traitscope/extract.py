@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from traitscope import chat, residuals, stage, store
+from traitscope import chat, packing, residuals, stage, store
 from traitscope.configs import ExtractConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.intervention import Intervention, applied, context_of
@@ -83,6 +83,16 @@ def student_vector(
     return residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config))
 
 
+def student_vectors(model: Model, folders: Sequence[Path], prompts: Sequence[Prompt], config: ExtractConfig) -> list[Vector]:
+    """v_student of every LoRA student in these folders, from passes that they share (packing.py)."""
+    rows = [_rendered(model, p.text, config.context) for p in prompts]
+    with applied(model, []) as active:
+        base_LD, norms_L = residuals.mean_residuals(model, active, rows, config.position, config.batch_size)
+        with packing.mounted(model, folders) as active.pack:
+            now_SLD = residuals.mean_residuals_each(model, active, rows, config.position, config.batch_size)
+    return [residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config)) for now_LD in now_SLD]
+
+
 def component_vectors(model: Model, prompts: Sequence[Prompt], config: ExtractConfig) -> dict[str, Vector]:
     """The directions in which the base's residuals vary most over the prompts: vectors of activations, not of a trait."""
     rows = [_rendered(model, p.text, config.context) for p in prompts]
@@ -135,16 +145,20 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
         if not run.sealed:
             model = stage.model_of(config)
-            vectors = _vectors(model, config)
-            if config.orthogonal_to:
-                away = load_vector(stage.vector_file(config.orthogonal_to))
-                check_vector(away, model)
-                vectors = {name: vector.project_out(away) for name, vector in vectors.items()}
-            for name, vector in vectors.items():
-                store.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
-            if config.reference:
-                store.write_json(run.file("eas.json"), _compared(model, vectors, config.reference))
+            write_vectors(run, model, _vectors(model, config), config)
     return run
+
+
+def write_vectors(run: store.Run, model: Model, vectors: dict[str, Vector], config: ExtractConfig) -> None:
+    """The vectors' files, orthogonal to what the config says, and `eas.json`."""
+    if config.orthogonal_to:
+        away = load_vector(stage.vector_file(config.orthogonal_to))
+        check_vector(away, model)
+        vectors = {name: vector.project_out(away) for name, vector in vectors.items()}
+    for name, vector in vectors.items():
+        store.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
+    if config.reference:
+        store.write_json(run.file("eas.json"), _compared(model, vectors, config.reference))
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:

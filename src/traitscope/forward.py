@@ -7,14 +7,14 @@ Shapes: B batch, T tokens of the pass, S cached + new tokens, N chosen positions
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from traitscope import full, hooks, lora
+from traitscope import full, hooks, lora, packing
 from traitscope.errors import ConfigError
 from traitscope.intervention import Active
 from traitscope.model import Model, backbone
@@ -34,17 +34,19 @@ class Batch:
     "see hooks.py"
     on_BT: Tensor | None = None
     "bool, where an adapter for some tokens acts (lora.Switch); not needed for completions"
+    owners: packing.Owners | None = None
+    "of every row, its packed student; not needed where a state knows"
 
     def to(self, device: torch.device) -> "Batch":
         on_BT = None if self.on_BT is None else self.on_BT.to(device)
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device), on_BT)
+        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device), on_BT, self.owners)
 
 
 def batch_of(
     rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int, left: bool = False, width: int | None = None,
-    on: Sequence[Sequence[bool]] | None = None,
+    on: Sequence[Sequence[bool]] | None = None, owners: packing.Owners | None = None,
 ) -> Batch:
-    """Pad rows to one width, on the right unless `left`; `on` tells by token where an adapter acts."""
+    """Pad rows to one width, on the right unless `left`; `on` tells by token where an adapter acts, `owners` whose a row is."""
     lengths = [len(row) for row in rows]
     width = width or max(lengths)
     before = [width - n if left else 0 for n in lengths]
@@ -56,7 +58,7 @@ def batch_of(
         acts[i, before[i] : before[i] + lengths[i]] = torch.tensor(row)
     totals = [p + n if not left else n for p, n in zip(before, lengths, strict=True)]
     roles = hooks.token_roles(prompt_lengths, totals, before, width)
-    return Batch(ids, roles != hooks.PAD, roles, acts)
+    return Batch(ids, roles != hooks.PAD, roles, acts, owners)
 
 
 class _Layer(DynamicLayer):
@@ -99,18 +101,24 @@ class _Layer(DynamicLayer):
 
 
 class _Prefix(DynamicLayer):
-    """Keys and values of one layer for tokens that all rows share: computed once, expanded, with gradients."""
+    """Keys and values of one layer for tokens that all rows share: computed once (once a packed student), repeated, with gradients."""
+
+    def __init__(self, repeats: Tensor) -> None:
+        super().__init__()
+        self.repeats = repeats
+        "[B], of every row of the batch, the row of the prefix"
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
             return key_states, value_states
-        rows = key_states.shape[0]
         return tuple(
-            torch.cat([shared.expand(rows, -1, -1, -1), new], dim=2)
-            for shared, new in ((self.keys, key_states), (self.values, value_states))
+            torch.cat([self._repeated(shared), new], dim=2) for shared, new in ((self.keys, key_states), (self.values, value_states))
         )
+
+    def _repeated(self, shared: Tensor) -> Tensor:
+        return shared.expand(len(self.repeats), -1, -1, -1) if len(shared) == 1 else shared.index_select(0, self.repeats)
 
     def get_seq_length(self) -> int:
         return self.keys.shape[2] if self.is_initialized else 0
@@ -123,10 +131,14 @@ class State:
     mask_BS: Tensor
     cache: Cache
     base_cache: Cache | None
+    owners: packing.Owners | None = None
+    "of every row, its packed student"
 
     def take(self, index: Tensor) -> None:
         """Keep (or repeat) the rows `index` everywhere."""
         self.mask_BS = self.mask_BS.index_select(0, index)
+        if self.owners is not None:
+            self.owners = tuple(self.owners[i] for i in index.tolist())
         for cache in (self.cache, self.base_cache):
             for layer in cache.layers if cache is not None else []:
                 layer.take(index)
@@ -155,6 +167,8 @@ def new_state(model: Model, active: Active, capacity: int) -> State:
 def hidden_states(model: Model, active: Active, batch: Batch, state: State | None = None) -> Tensor:
     """Hidden states after the final norm [B, T, D] of the tokens in `batch`, extending `state` where given."""
     mask = batch.mask_BT
+    if state is not None and state.owners is not None and batch.owners is None:
+        batch = replace(batch, owners=state.owners)
     if state is not None:
         mask = torch.cat([state.mask_BS, mask], dim=1) if state.mask_BS.numel() else mask
         state.mask_BS = mask
@@ -166,6 +180,8 @@ def hidden_states(model: Model, active: Active, batch: Batch, state: State | Non
 
 def _pass(model: Model, active: Active, batch: Batch, mask_BS: Tensor, places_BT: Tensor, cache: Cache | None) -> Tensor:
     active.roles.current_BT = batch.roles_BT
+    if active.pack is not None:
+        active.pack.enter(batch.owners)
     if active.switch is not None:
         active.switch.current_BT = _acting(active.switch, batch)
     try:
@@ -212,20 +228,24 @@ def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extr
     """
     fits = model.window is None or max(map(len, prompts)) + extra <= model.window
     on = active.switch.at(prompts) if active.switch else None
+    owners = active.pack.owners(len(prompts)) if active.pack else None
     shared = shared_length(prompts, on) if fits else 0
     first = new_state(model, active, shared)
     if shared:
-        hidden_states(model, active, _prompt_batch(prompts[0][:shared], on and on[0][:shared]).to(model.device), first)
+        beginning, repeats = _beginning(prompts[0][:shared], on and on[0][:shared], len(prompts), owners)
+        hidden_states(model, active, beginning.to(model.device), first)
     length, last = max(map(len, prompts)), []
     state = new_state(model, active, length + extra)
+    state.owners = owners
     for part in _passes([len(p) - shared for p in prompts], model.device):
         picked = prompts[part]
         acts = on and [row[shared:] for row in on[part]]
-        rest = batch_of([p[shared:] for p in picked], [len(p) - shared for p in picked], model.pad_id, left=True, on=acts)
+        whose = owners and owners[part]
+        rest = batch_of([p[shared:] for p in picked], [len(p) - shared for p in picked], model.pad_id, left=True, on=acts, owners=whose)
         small = new_state(model, active, shared + rest.ids_BT.shape[1])
         if shared:
-            small.put(first, 0, 1, shared)
-            small.take(torch.zeros(len(picked), dtype=torch.long, device=model.device))
+            small.put(first, 0, len(first.mask_BS), shared)
+            small.take(repeats[part].to(model.device))
         last.append(hidden_states(model, active, rest.to(model.device), small)[:, -1])
         state.put(small, part.start, len(prompts), length)
     return state, torch.cat(last)
@@ -240,10 +260,12 @@ def _passes(lengths: Sequence[int], device: torch.device) -> Iterator[slice]:
             start = end
 
 
-def _prompt_batch(ids: Sequence[int], on: Sequence[bool] | None) -> Batch:
-    """One row of prompt tokens of which none is the last."""
-    ids_BT, on_BT = torch.tensor([list(ids)]), None if on is None else torch.tensor([list(on)])
-    return Batch(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), torch.full_like(ids_BT, hooks.PROMPT), on_BT)
+def _beginning(ids: Sequence[int], on: Sequence[bool] | None, rows: int, owners: packing.Owners | None) -> tuple[Batch, Tensor]:
+    """What `rows` rows begin with, none of it a last prompt token: one row, or one for each packed student; and each row's [B]."""
+    whose = None if owners is None else tuple(sorted(set(owners)))
+    ids_BT = torch.tensor([list(ids)]).expand(len(whose or (0,)), -1)
+    batch = Batch(ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), torch.full_like(ids_BT, hooks.PROMPT), None if on is None else torch.tensor([list(on)]), whose)
+    return batch, torch.tensor([whose.index(owner) for owner in owners] if whose else [0] * rows)
 
 
 def shared_length(prompts: Sequence[Sequence[int]], on: Sequence[Sequence[bool]] | None = None) -> int:
@@ -262,19 +284,23 @@ def rows_hidden(
 ) -> tuple[Tensor, Batch]:
     """Final hidden states [B, T, D] of right-padded rows without the tokens all prompts share, and their batch.
 
-    The shared tokens run once for the whole batch, with gradients: the same function, a fifth less work on chat rows.
+    The shared tokens run once for the whole batch, once a packed student, with gradients: the same function, a fifth less
+    work on chat rows.
     Not so with `share` false, where each row is to keep its own gradient at them.
     """
     on = active.switch.at(rows) if active.switch else None
     prompts, states = ([row[:n] for row, n in zip(part, prompt_lengths, strict=True)] if part else None for part in (rows, on))
     shared = shared_length(prompts, states) if share and not active.replaced else 0
     rest = [n - shared for n in prompt_lengths]
-    batch = batch_of([r[shared:] for r in rows], rest, model.pad_id, on=on and [r[shared:] for r in on]).to(model.device)
+    owners = active.pack.owners(len(rows)) if active.pack else None
+    batch = batch_of([r[shared:] for r in rows], rest, model.pad_id, on=on and [r[shared:] for r in on], owners=owners).to(model.device)
     if not shared:
         return hidden_states(model, active, batch), batch
-    state = State(torch.zeros(0), Cache(layers=[_Prefix() for _ in range(model.n_layers)]), None)
-    hidden_states(model, active, _prompt_batch(rows[0][:shared], on and on[0][:shared]).to(model.device), state)
-    state.mask_BS = state.mask_BS.expand(len(rows), -1)
+    beginning, repeats = _beginning(rows[0][:shared], on and on[0][:shared], len(rows), owners)
+    repeats = repeats.to(model.device)
+    state = State(torch.zeros(0), Cache(layers=[_Prefix(repeats) for _ in range(model.n_layers)]), None)
+    hidden_states(model, active, beginning.to(model.device), state)
+    state.mask_BS = state.mask_BS.index_select(0, repeats)
     return hidden_states(model, active, batch, state), batch
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import full, hooks, locate, lora
+from traitscope import full, hooks, locate, lora, packing
 from traitscope.errors import ConfigError, VectorError
 from traitscope.model import Model, noised_weights
 from traitscope.noise import Noise
@@ -186,6 +186,8 @@ class Active:
     "the base's own values of the parameters that a full student replaced"
     switch: lora.Switch | None = None
     "of an adapter that acts at some tokens only"
+    pack: packing.Pack | None = None
+    "whose rows are whose, where students are packed"
     editing: bool = True
     "false during the base's own pass"
 

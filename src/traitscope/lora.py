@@ -86,6 +86,12 @@ class LoraLinear(nn.Module):
         self.turn_in: Tensor | None = None
         self.turn_out: Tensor | None = None
 
+    def hold(self, a_RI: Tensor, b_OR: Tensor) -> None:
+        """Take these factors, not to be trained."""
+        self.lora_A.data.copy_(a_RI)
+        self.lora_B.data.copy_(b_OR)
+        self.requires_grad_(False)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """A and B as they act on the model: the parameters, turned back where rotation.py has turned them."""
         a = self.lora_A if self.turn_in is None else self.lora_A @ self.turn_in.t()
@@ -167,25 +173,31 @@ def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[
     return vh @ p_IR.t(), (q_OR @ u) * (s * keep)
 
 
+def layer_on(model: Model, name: str, shape: LoraShape) -> LoraLinear:
+    """A zero-function adapter for the linear map of that name, not yet in its place.  Raises ConfigError for a rank that it cannot have."""
+    linear = model.lm.get_submodule(name)
+    smallest = min(weight_of(linear).shape)
+    if shape.rank > smallest:
+        raise ConfigError(f"--rank {shape.rank} is larger than {name} allows ({smallest}); choose a smaller rank")
+    return LoraLinear(linear, shape.rank, shape.alpha)
+
+
 @contextmanager
 def adapted(model: Model, shape: LoraShape, names: list[str] | None = None) -> Iterator[dict[str, LoraLinear]]:
     """Put zero-function adapters on the model until the context ends; yields them by module name."""
     layers: dict[str, LoraLinear] = {}
     try:
         for name in names or linear_names(model):
-            linear = model.lm.get_submodule(name)
-            smallest = min(weight_of(linear).shape)
-            if shape.rank > smallest:
-                raise ConfigError(f"--rank {shape.rank} is larger than {name} allows ({smallest}); choose a smaller rank")
-            layers[name] = LoraLinear(linear, shape.rank, shape.alpha)
-            _swap(model, name, layers[name])
+            layers[name] = layer_on(model, name, shape)
+            swap(model, name, layers[name])
         yield layers
     finally:
         for name, layer in layers.items():
-            _swap(model, name, layer.linear)
+            swap(model, name, layer.linear)
 
 
-def _swap(model: Model, name: str, module: nn.Module) -> None:
+def swap(model: Model, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another one."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.lm.get_submodule(parent), leaf, module)
 
@@ -295,9 +307,7 @@ def mounted(model: Model, folder: Path, share: Share = Share(), switch: Switch |
             a, b = pairs[name]
             if share.top is not None or share.drop:
                 a, b = directions(a, b, share.top, share.drop)
-            layers[name].lora_A.data.copy_(a)
-            layers[name].lora_B.data.copy_(b)
-            layers[name].requires_grad_(False)
+            layers[name].hold(a, b)
         yield layers
 
 

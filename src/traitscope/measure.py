@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import exp, isnan, nan
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from traitscope import chat, forward, stage, store
+from traitscope import chat, forward, losses, packing, stage, store
 from traitscope.configs import MeasureConfig, Output
 from traitscope.decode import Sampling, continue_rows, extend
 from traitscope.intervention import Active, Intervention, applied, context_of
@@ -95,30 +96,62 @@ def score(
 
     A question set is put in batches that share a stem.  NaN marks an answer that could not be scored.
     """
-    rows = []
-    questions = questions_of(trait)
-    asked = context_of(interventions, context)
-    for question in questions:
-        longest = max(len(question_ids(model, question, c)) for c in {context, asked})
-        chat.check_length(model, longest + sampling.max_new_tokens, f"question {question.id}")
+    _check_lengths(model, trait, {context, asked := context_of(interventions, context)}, sampling)
     base = _base_logprobs(model, trait, context)
     with applied(model, interventions) as active:
-        for name in SETS:
-            part = [(i, q) for i, q in enumerate(questions) if q.set == name]
-            for start in range(0, len(part), batch_size):
-                index, batch = zip(*part[start : start + batch_size], strict=True)
-                prompts = [question_ids(model, q, asked) for q in batch]
-                forced, texts = _score_batch(model, active, trait, batch, prompts, base[list(index)], samples, sampling)
-                rows += [_row(trait, *parts) for parts in zip(batch, forced, texts, strict=True)]
-                if done:
-                    done(len(batch))
+        return _scored(model, active, trait, Asked(asked, base, samples, sampling, batch_size), done)
+
+
+@torch.inference_mode()
+def score_each(
+    model: Model, trait: Trait, folders: Sequence[Path], context: str | None, samples: int, sampling: Sampling, batch_size: int = 64
+) -> list[list[dict]]:
+    """What `score` gives for every one of LoRA students, by their folders, from passes that they share (packing.py)."""
+    _check_lengths(model, trait, {context}, sampling)
+    asked = Asked(context, _base_logprobs(model, trait, context), samples, sampling, batch_size)
+    with applied(model, []) as active, packing.mounted(model, folders) as active.pack:
+        rows = _scored(model, active, trait, asked)
+    return [rows[s :: len(folders)] for s in range(len(folders))]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How questions are put."""
+
+    context: str | None
+    base_QV: Tensor
+    "what the base answers next, as log-probabilities"
+    samples: int
+    sampling: Sampling
+    batch_size: int
+
+
+def _check_lengths(model: Model, trait: Trait, contexts: set[str | None], sampling: Sampling) -> None:
+    for question in questions_of(trait):
+        longest = max(len(question_ids(model, question, c)) for c in contexts)
+        chat.check_length(model, longest + sampling.max_new_tokens, f"question {question.id}")
+
+
+def _scored(model: Model, active: Active, trait: Trait, asked: Asked, done: Callable[[int], None] | None = None) -> list[dict]:
+    """A dict a question; where students are packed one a question and student, the students of a question together."""
+    rows, questions, students = [], questions_of(trait), active.pack.size if active.pack else 1
+    for name in SETS:
+        part = [(i, q) for i, q in enumerate(questions) if q.set == name]
+        for start in range(0, len(part), asked.batch_size):
+            index, batch = zip(*part[start : start + asked.batch_size], strict=True)
+            forced, texts = _score_batch(model, active, trait, batch * students, asked, asked.base_QV[list(index)].repeat(students, 1))
+            found = [_row(trait, *parts) for parts in zip(batch * students, forced, texts, strict=True)]
+            rows += [found[s * len(batch) + i] for i in range(len(batch)) for s in range(students)]
+            if done:
+                done(len(batch))
     return rows
 
 
 def _score_batch(
-    model: Model, active: Active, trait: Trait, batch: Sequence[Question], prompts: list, base_QV: Tensor, samples: int,
-    sampling: Sampling,
+    model: Model, active: Active, trait: Trait, batch: Sequence[Question], asked: Asked, base_QV: Tensor
 ) -> tuple[list[dict[str, float]], list[list[str]]]:
+    samples, sampling = asked.samples, asked.sampling
+    prompts = [question_ids(model, q, asked.context) for q in batch]
     stem = batch[0].stem
     longest = max(len(f) for f in form_ids(model, trait.word_forms, stem))
     state, hidden_QD = forward.prefill(model, active, prompts, max(longest, sampling.max_new_tokens))
@@ -197,13 +230,24 @@ def perplexity(model: Model, interventions: Sequence[Intervention]) -> float:
 
     A mark at the beginning stands where the model's tokenizer puts one: Gemma is lost without it.
     """
+    with applied(model, interventions) as active:
+        return _perplexities(model, active)[0]
+
+
+def perplexity_each(model: Model, folders: Sequence[Path]) -> list[float]:
+    """`perplexity` of every one of LoRA students, from one pass."""
+    with applied(model, []) as active, packing.mounted(model, folders) as active.pack:
+        return _perplexities(model, active)
+
+
+@torch.inference_mode()
+def _perplexities(model: Model, active: Active) -> list[float]:
     text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
-    rows = [model.tokenizer.encode(part) for part in text.split("\n\n")]
-    with torch.inference_mode(), applied(model, interventions) as active:
-        hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
-        inside = batch.mask_BT[:, 1:]
-        log_p = torch.log_softmax(forward.logits_of(model, hidden_BTD[:, :-1][inside]), -1)
-        return exp(-log_p.gather(1, batch.ids_BT[:, 1:][inside].unsqueeze(1)).mean().item())
+    rows = [model.tokenizer.encode(part) for part in text.split("\n\n")] * (students := active.pack.size if active.pack else 1)
+    hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
+    inside = batch.mask_BT[:, 1:]
+    log_p_N = losses.log_likelihood(model, hidden_BTD[:, :-1][inside], batch.ids_BT[:, 1:][inside])
+    return [exp(-part.mean().item()) for part in log_p_N.chunk(students)]
 
 
 def summarise(rows: Sequence[dict]) -> list[Measurement]:
@@ -234,14 +278,17 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
             sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
             with progress("measure", len(questions_of(trait)), "questions") as advance:
                 rows = score(model, trait, interventions, config.context, config.samples, sampling, config.batch_size, advance)
-            found = [m.as_dict() for m in summarise(rows)]
-            summary = {
-                "trait": trait.name,
-                "context_digest": chat.context_digest(model, context_of(interventions, config.context)),
-                "measurements": found,
-                "perplexity": perplexity(model, interventions) if config.capability else None,
-            }
-            for row in rows:
-                store.append_jsonl(run.file("scores.jsonl"), _without_nan(row))
-            store.write_json(run.file("measurements.json"), summary)
+            whole = perplexity(model, interventions) if config.capability else None
+            write_scores(run, model, trait, context_of(interventions, config.context), rows, whole)
     return run
+
+
+def write_scores(run: store.Run, model: Model, trait: Trait, context: str | None, rows: Sequence[dict], whole: float | None) -> None:
+    """`scores.jsonl` and `measurements.json`; `whole` is the perplexity, None where it was not asked for."""
+    summary = {
+        "trait": trait.name, "context_digest": chat.context_digest(model, context),
+        "measurements": [m.as_dict() for m in summarise(rows)], "perplexity": whole,
+    }  # fmt: skip
+    for row in rows:
+        store.append_jsonl(run.file("scores.jsonl"), _without_nan(row))
+    store.write_json(run.file("measurements.json"), summary)

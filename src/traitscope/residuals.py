@@ -32,21 +32,40 @@ def mean_residuals(
     Token-weighted for `prompt`, `completion` and `all`; one token a row for `last` (Blank et al., arXiv 2606.00995, §3).  Sums run in
     float64, so the order of the batches does not show.  Edits of `active` are in the residuals.
     """
+    found_SLD, norms_SL = _means(model, active, prompts, position, batch_size, done, prompt_lengths)
+    return found_SLD[0], norms_SL[0]
+
+
+@torch.no_grad()
+def mean_residuals_each(
+    model: Model, active: Active, prompts: Sequence[Sequence[int]], position: str = "last", batch_size: int = 32
+) -> np.ndarray:
+    """Mean residuals [S, L, D] of every one of packed students over the same prompts."""
+    return _means(model, active, prompts, position, batch_size)[0]
+
+
+def _means(
+    model: Model, active: Active, prompts: Sequence[Sequence[int]], position: str, batch_size: int,
+    done: Callable[[int], None] | None = None, prompt_lengths: Sequence[int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Mean residuals [S, L, D] and norms [S, L] of S packed students; S is 1 where none are, or all rows are one's."""
     hooks.check_position(position)
-    total_LD = torch.zeros(model.n_layers, model.d_model, dtype=torch.float64)
-    norms_L, count = torch.zeros(model.n_layers, dtype=torch.float64), 0
+    students = 1 if active.pack is None or active.pack.alone is not None else active.pack.size
+    total_SLD = torch.zeros(students, model.n_layers, model.d_model, dtype=torch.float64)
+    norms_SL, count = torch.zeros(students, model.n_layers, dtype=torch.float64), 0
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for start in range(0, len(order), batch_size):
         picked = order[start : start + batch_size]
         rows = [prompts[i] for i in picked]
         lengths = [len(r) for r in rows] if prompt_lengths is None else [prompt_lengths[i] for i in picked]
-        for layer, picked_ND in _picked(model, active, rows, position, lengths).items():
-            total_LD[layer] += picked_ND.sum(0)
-            norms_L[layer] += picked_ND.norm(dim=1).sum()
-        count += len(picked_ND)
+        for layer, picked_ND in _picked(model, active, rows * students, position, lengths * students).items():
+            for student, own_ND in enumerate(picked_ND.chunk(students)):
+                total_SLD[student, layer] += own_ND.sum(0)
+                norms_SL[student, layer] += own_ND.norm(dim=1).sum()
+        count += len(own_ND)
         if done:
             done(len(rows))
-    return (total_LD / count).numpy(), (norms_L / count).numpy()
+    return (total_SLD / count).numpy(), (norms_SL / count).numpy()
 
 
 @torch.no_grad()

@@ -88,12 +88,13 @@ def _refuse_missing(folder: Path, stage: str, plain: dict, found: dict, digest: 
 
 @contextmanager
 def opened(
-    stage: str, config: Any, out: Output, resumable: bool = False, inputs: dict[str, Path | store.Run] | None = None
+    stage: str, config: Any, out: Output, resumable: bool = False, inputs: dict[str, Path | store.Run] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Iterator[store.Run]:
     """The run directory that belongs to `config`; see store.stage_run."""
     plain, found = _plain(config)
     found |= inputs or {}
-    facts: dict[str, Any] = {}
+    facts = dict(facts or {})
     digest = None
     if isinstance(config, OnModel):
         import torch

@@ -1,6 +1,6 @@
 """A student in training: low-rank adapters, all weights of the blocks or one vector, put on a model and taken off again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import full, hooks, intervention, lora, rotation
+from traitscope import full, hooks, intervention, lora, packing, rotation
+from traitscope.errors import ConfigError
 from traitscope.intervention import Active, applied
 from traitscope.model import Model
 from traitscope.optimizers import Stepper, make_optimizer, read_scales
@@ -45,20 +46,46 @@ def new_student(model: Model, recipe: Recipe, seed: int, scales: Path | None = N
     scales: the run whose scales.safetensors frozen_adam takes.
     """
     with MAKERS[recipe.method](model, recipe, seed) as student:
-        factors = read_scales(scales, student.names, student.params) if scales else None
-        student.optimizer = make_optimizer(recipe, student.params, factors)
+        _equip(student, recipe, scales)
         yield student
 
 
 @contextmanager
 def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     with applied(model, []) as active, lora.adapted(model, lora.LoraShape(recipe.rank, recipe.alpha)) as layers:
-        lora.initialise(layers, seed)
-        if recipe.rotate != "none":
-            rotation.rotate(model, layers, recipe.rotate)
-        names = [f"{name}.lora_{letter}" for name in sorted(layers) for letter in "AB"]
-        params = [model.lm.get_parameter(name) for name in names]
-        yield Student(active, names, params, _nothing, _nothing, lambda: lora.adapter_files(model, layers))
+        yield _of_layers(model, active, layers, recipe, seed)
+
+
+def _of_layers(model: Model, active: Active, layers: dict[str, lora.LoraLinear], recipe: Recipe, seed: int) -> Student:
+    """The student that is these adapters, drawn anew."""
+    lora.initialise(layers, seed)
+    if recipe.rotate != "none":
+        rotation.rotate(model, layers, recipe.rotate)
+    params = {f"{name}.lora_{x}": factor for name in sorted(layers) for x, factor in (("A", layers[name].lora_A), ("B", layers[name].lora_B))}
+    return Student(active, list(params), list(params.values()), _nothing, _nothing, lambda: lora.adapter_files(model, layers))
+
+
+@contextmanager
+def packed_students(model: Model, recipes: Sequence[Recipe], seeds: Sequence[int], scales: Sequence[Path | None]) -> Iterator[list[Student]]:
+    """Students as `new_student` makes them, side by side on one model (packing.py); all share one `active`, whose `pack` deals rows out.
+
+    Raises ConfigError for a student that is no LoRA.
+    """
+    if odd := [recipe.method for recipe in recipes if recipe.method != "lora"]:
+        raise ConfigError(f"--method {odd[0]} cannot be packed: only LoRA students leave the weights that they share alone; train it by itself")
+    shapes = [lora.LoraShape(recipe.rank, recipe.alpha) for recipe in recipes]
+    with applied(model, []) as active, packing.packed(model, shapes) as (pack, layers):
+        active.pack = pack
+        students = [_of_layers(model, active, *own) for own in zip(layers, recipes, seeds, strict=True)]
+        for student, recipe, path in zip(students, recipes, scales, strict=True):
+            _equip(student, recipe, path)
+        yield students
+
+
+def _equip(student: Student, recipe: Recipe, scales: Path | None) -> None:
+    """Give a student its optimizer."""
+    factors = read_scales(scales, student.names, student.params) if scales else None
+    student.optimizer = make_optimizer(recipe, student.params, factors)
 
 
 @contextmanager

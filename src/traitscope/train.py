@@ -15,7 +15,9 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,6 +68,13 @@ def batches(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int
     return [found[i] for i in rng.permutation(len(found))]
 
 
+def remaining(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, done: int) -> Iterator[list[int]]:
+    """The batches of the whole training behind the first `done` steps."""
+    per_epoch = -(-len(train) // recipe.batch_size)
+    for epoch in range(done // per_epoch, recipe.epochs):
+        yield from batches(rows, train, recipe, seed, epoch)[max(0, done - epoch * per_epoch) :]
+
+
 def total_steps(n_train: int, recipe: Recipe) -> int:
     """Optimizer steps of the whole training."""
     return recipe.epochs * -(-n_train // recipe.batch_size)
@@ -89,9 +98,6 @@ def train_step(
     the last two out: they would take another copy of all weights.
     """
     tokens = sum(len(r.completion_ids) for r in rows)
-    lr = learning_rate(recipe.schedule, student.step, total, recipe.lr, recipe.warmup)
-    for group in student.optimizer.param_groups:
-        group["lr"] = lr
     loss = torch.zeros((), device=model.device)
     for start in range(0, len(rows), recipe.micro_batch):
         part = slice(start, start + recipe.micro_batch)
@@ -99,30 +105,43 @@ def train_step(
         micro.backward()
         student.collect()
         loss += micro.detach()
+    return stepped(student, recipe, advance(student, recipe, loss, total).tolist())
+
+
+def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tensor:
+    """The optimizer's part of a step, on the gradients that are there; what `stepped` reads, still on the device.
+
+    Loss, gradient norm and rate; but of full students also the norms of what the B factors and all others moved by.
+    """
+    lr = learning_rate(recipe.schedule, student.step, total, recipe.lr, recipe.warmup)
+    for group in student.optimizer.param_groups:
+        group["lr"] = lr
     norm = limit_gradient(student.params, recipe)
-    if not (loss.isfinite() and norm.isfinite()):
-        raise ConfigError(f"step {student.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
     before = [] if recipe.method == "full" else [p.detach().clone() for p in student.params]
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
     student.step += 1
-    return {"step": student.step, "loss": loss.item(), "grad_norm": norm.item(), "lr": lr} | _update(student, before)
-
-
-def _update(student: Student, before: list[Tensor]) -> Metrics:
-    """Size of a student's last step, and of a LoRA student the B factors' share of its square (None for a step of zero)."""
-    if not before:
-        return {}
     change: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, p, old in zip(student.names, student.params, before, strict=True):
+    for name, p, old in zip(student.names, student.params, before, strict=bool(before)):
         change[name.endswith(".lora_B")].append(p.detach() - old)
-    norm_B, rest = (torch.nn.utils.get_total_norm(change[inside]).item() for inside in (True, False))
-    norm = math.hypot(norm_B, rest)
-    if not math.isfinite(norm):
-        raise ConfigError(f"step {student.step}: the weights moved by {norm}; training diverged, lower --lr")
-    share = {"update_share_B": (norm_B / norm) ** 2 if norm else None} if change[True] else {}
-    return {"update_norm": norm} | share
+    moved = [torch.nn.utils.get_total_norm(change[inside]) for inside in (True, False)] if before else []
+    return torch.stack([x.double().to(loss.device) for x in (loss, norm, torch.tensor(lr, dtype=torch.float64), *moved)])
+
+
+def stepped(student: Student, recipe: Recipe, values: Sequence[float]) -> Metrics:
+    """The metrics of the step that `advance` has done.  Raises ConfigError where it diverged."""
+    loss, norm, lr, *moved = values
+    found = {"step": student.step, "loss": loss, "grad_norm": norm, "lr": lr}
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise ConfigError(f"step {student.step}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
+    if not moved:
+        return found
+    change = math.hypot(*moved)
+    if not math.isfinite(change):
+        raise ConfigError(f"step {student.step}: the weights moved by {change}; training diverged, lower --lr")
+    share = {"update_share_B": (moved[0] / change) ** 2 if change else None} if recipe.method == "lora" else {}
+    return found | {"update_norm": change} | share
 
 
 @torch.no_grad()
@@ -137,6 +156,15 @@ def held_out_loss(
     return total / sum(len(r.completion_ids) for r in rows)
 
 
+def held_out(model: Model, student: Student, recipe: Recipe, seed: int, rows: Sequence[Row], soft: Sequence[Tensor] | None) -> Metrics:
+    """The loss on held-out rows, where there are any, after the last step of an epoch; else nothing."""
+    keep, held = split(rows, recipe, seed)
+    if not held or student.step % -(-len(keep) // recipe.batch_size):
+        return {}
+    states = None if soft is None else [soft[i] for i in held]
+    return {"held_out_loss": held_out_loss(model, student, [rows[i] for i in held], states, recipe.micro_batch)}
+
+
 def train(
     model: Model,
     student: Student,
@@ -148,20 +176,16 @@ def train(
     progress: Progress | None = None,
 ) -> None:
     """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics after each step."""
-    keep, held = split(rows, recipe, seed)
+    keep, _ = split(rows, recipe, seed)
     total = total_steps(len(keep), recipe)
-    per_epoch = total // recipe.epochs
-    for epoch in range(student.step // per_epoch, recipe.epochs):
-        for batch in batches(rows, keep, recipe, seed, epoch)[student.step - epoch * per_epoch :]:
-            picked = [rows[i] for i in batch]
-            metrics = train_step(model, student, recipe, picked, None if soft is None else [soft[i] for i in batch], total)
-            if held and student.step % per_epoch == 0:
-                states = None if soft is None else [soft[i] for i in held]
-                metrics["held_out_loss"] = held_out_loss(model, student, [rows[i] for i in held], states, recipe.micro_batch)
-            if on_step:
-                on_step(metrics, student)
-            if progress:
-                progress(student.step, sum(len(r.ids) for r in picked))
+    for batch in remaining(rows, keep, recipe, seed, student.step):
+        picked = [rows[i] for i in batch]
+        metrics = train_step(model, student, recipe, picked, None if soft is None else [soft[i] for i in batch], total)
+        metrics |= held_out(model, student, recipe, seed, rows, soft)
+        if on_step:
+            on_step(metrics, student)
+        if progress:
+            progress(student.step, sum(len(r.ids) for r in picked))
 
 
 def run_train(config: TrainConfig, out: Output) -> store.Run:
@@ -169,14 +193,14 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
-    _check_scales(config)
+    check_scales(config)
     with stage.opened("train", config, out, resumable=True) as run:
         if not run.sealed:
             _train_into(run, config, stage.model_of(config))
     return run
 
 
-def _check_scales(config: TrainConfig) -> None:
+def check_scales(config: TrainConfig) -> None:
     """Raise ConfigError where factors are asked for that this optimizer neither takes nor leaves."""
     name = config.recipe.optimizer
     if config.save_scales and name not in ("adamw", "rmsprop"):
@@ -188,29 +212,58 @@ def _check_scales(config: TrainConfig) -> None:
 
 
 def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
+    course = course_of(run, config, model)
+    with new_student(model, config.recipe, config.seed, config.scales) as student:
+        restore(run, student)
+        with progress(f"train {config.recipe.targets}", course.left(student.step), "tokens") as told:
+            train(model, student, config.recipe, config.seed, course.rows, course.soft, course.on_step, lambda _, n: told(n))
+        course.finish(student)
+
+
+@dataclass
+class Course:
+    """A student's way through its rows, and what it leaves on disk."""
+
+    run: store.Run
+    config: TrainConfig
+    rows: list[Row]
+    soft: list[Tensor] | None
+    "the teacher's states of the same rows"
+    watch: "Watch"
+
+    @cached_property
+    def total(self) -> int:
+        """Optimizer steps."""
+        return total_steps(len(split(self.rows, self.config.recipe, self.config.seed)[0]), self.config.recipe)
+
+    def left(self, step: int) -> int:
+        """Tokens of the steps behind `step`."""
+        keep, _ = split(self.rows, self.config.recipe, self.config.seed)
+        return self.config.recipe.epochs * sum(len(self.rows[i].ids) for i in keep) * (self.total - step) // self.total
+
+    def on_step(self, metrics: Metrics, student: Student) -> None:
+        """What a step leaves."""
+        last = student.step == self.total
+        if self.config.eas_every and student.step % self.config.eas_every == 0 or last:
+            metrics |= self.watch(student)
+        store.append_jsonl(self.run.file("metrics.jsonl"), metrics)
+        _keep(self.run, self.config, student, last)
+
+    def finish(self, student: Student) -> None:
+        """What the end leaves."""
+        files = self.watch.files()
+        if self.config.save_scales:
+            files[SCALES] = scales_file(student.optimizer, student.names, student.params)
+        for name, data in files.items():
+            store.write_bytes(self.run.file(name), data)
+
+
+def course_of(run: store.Run, config: TrainConfig, model: Model) -> Course:
+    """The rows of a settled config, what the teacher knows of them, and the watch."""
     records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
     rows = rows_from(model, records, config.context, config.text)
     soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
-    keep, _ = split(rows, config.recipe, config.seed)
-    total = total_steps(len(keep), config.recipe)
-    watch = Watch(model, config)
-    with new_student(model, config.recipe, config.seed, config.scales) as student:
-        _restore(run, student)
-        tokens = config.recipe.epochs * sum(len(rows[i].ids) for i in keep)
-        with progress(f"train {config.recipe.targets}", tokens * (total - student.step) // total, "tokens") as advance:
-
-            def on_step(metrics: Metrics, student: Student) -> None:
-                last = student.step == total
-                if config.eas_every and student.step % config.eas_every == 0 or last:
-                    metrics |= watch(student)
-                store.append_jsonl(run.file("metrics.jsonl"), metrics)
-                _keep(run, config, student, last)
-
-            train(model, student, config.recipe, config.seed, rows, soft, on_step, lambda _, n: advance(n))
-        if config.save_scales:
-            store.write_bytes(run.file(SCALES), scales_file(student.optimizer, student.names, student.params))
-    for name, data in watch.files().items():
-        store.write_bytes(run.file(name), data)
+    return Course(run, config, rows, soft, Watch(model, config))
 
 
 def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:
@@ -305,7 +358,7 @@ def _write_student(run: store.Run, folder: str, student: Student) -> None:
         store.write_bytes(run.file(f"{folder}/{name}"), data)
 
 
-def _restore(run: store.Run, student: Student) -> None:
+def restore(run: store.Run, student: Student) -> None:
     """Continue where an interrupted run left its state: weights, optimizer, step; later metrics are dropped."""
     path, metrics = run.file("scratch/state.pt"), run.file("metrics.jsonl")
     if path.exists():

@@ -1,0 +1,207 @@
+"""Together: stages of one kind over one frozen base, side by side in one process: many students in a pass (packing.py).
+
+Every run keeps its own address, folder and seal, and equals the run made alone to rounding; its manifest says how many it was
+packed with.  One that fails, or diverges, does not disturb the others.  A pack that was killed continues to the same bytes; only
+where it was killed while it wrote its checkpoints, so that some students are ahead, to rounding.
+
+Shapes: N completion tokens.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from traitscope import cli, extract, losses, measure, stage, store, train
+from traitscope.configs import ExtractConfig, MeasureConfig, OnModel, Output, TrainConfig
+from traitscope.decode import Sampling
+from traitscope.errors import TraitscopeError
+from traitscope.intervention import Adapter
+from traitscope.model import Model
+from traitscope.progress import progress
+from traitscope.prompts import number_prompts
+from traitscope.records import read_prompts
+from traitscope.rows import completion_hidden
+from traitscope.students import Student, packed_students
+from traitscope.traits import load_trait
+
+
+def key(verb: str, config: Any) -> Hashable | None:
+    """What stages must share to be packed; None for one that cannot be."""
+    if verb == "train" and config.recipe.method == "lora":
+        return verb, config.model, config.device, config.dtype
+    if verb in ("measure", "extract") and _folder(config):
+        return verb, replace(config, interventions=())
+    return None
+
+
+def _folder(config: MeasureConfig | ExtractConfig) -> Path | None:
+    """The whole LoRA student that a config is about, and nothing else."""
+    told = stage.parse_all(config.interventions)
+    if len(told) == 1 and isinstance(told[0], Adapter) and told[0].whole and (Path(told[0].folder) / "adapter_config.json").exists():
+        return Path(told[0].folder)
+    return None
+
+
+def run_together(verb: str, configs: Sequence[OnModel], out: Output) -> list[Path | TraitscopeError]:
+    """The sealed runs of configs with one `key`, in their order; in the place of one that failed, why."""
+    configs = [stage.settled(config) for config in configs]
+    found: dict[int, Path | TraitscopeError] = {}
+    jobs = list(_opened(verb, configs, out, found))
+    try:
+        if jobs:
+            MAKERS[verb](stage.model_of(configs[0]), jobs)
+    except TraitscopeError as error:
+        for job in jobs:
+            job.close(error)
+    except BaseException as error:
+        for job in jobs:
+            job.close(error)
+        raise
+    found |= {job.place: job.error or job.run.path for job in jobs}
+    return [found[n] for n in range(len(configs))]
+
+
+@dataclass
+class Job:
+    """One stage of a pack, from opening its run to sealing it."""
+
+    place: int
+    config: Any
+    run: store.Run
+    stack: ExitStack
+    error: Any = None
+    open: bool = True
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Seal the run, or leave it unsealed where something went wrong; once."""
+        if self.open:
+            self.open, self.error = False, error
+            self.stack.__exit__(*((type(error), error, error.__traceback__) if error else (None, None, None)))
+
+
+def _opened(verb: str, configs: Sequence[OnModel], out: Output, found: dict[int, Path | TraitscopeError]) -> Iterator[Job]:
+    """Jobs for what is not sealed yet, opened in the order of their folders, so that two packs never wait for each other."""
+    places = {}
+    for n, config in enumerate(configs):
+        try:
+            with stage.planning():
+                found[n] = cli.function(cli.VERBS[verb].run)(config, out).path
+        except stage.Missing as missing:
+            places[n] = missing.path
+        except TraitscopeError as error:
+            found[n] = error
+    inputs = {n: stage.trait_inputs([config.trait]) if verb == "measure" else {} for n, config in enumerate(configs) if n in places}
+    for n in sorted(places, key=lambda n: str(places[n])):
+        stack = ExitStack()
+        opening = stage.opened(verb, configs[n], out, verb == "train", inputs[n], {"packed": len(places)})
+        run = stack.enter_context(opening)
+        if run.sealed:  # by another process, in the meantime
+            stack.close()
+            found[n] = run.path
+        else:
+            yield Job(n, configs[n], run, stack)
+
+
+def _train(model: Model, jobs: Sequence[Job]) -> None:
+    courses: dict[int, train.Course] = {}
+    for n, job in enumerate(jobs):
+        try:
+            train.check_scales(job.config)
+            courses[n] = train.course_of(job.run, job.config, model)
+        except TraitscopeError as error:
+            job.close(error)
+    going = [jobs[n] for n in courses]
+    if not going:
+        return
+    recipes, seeds, scales = zip(*((job.config.recipe, job.config.seed, job.config.scales) for job in going), strict=True)
+    with packed_students(model, recipes, seeds, scales) as students:
+        pairs = list(zip(courses.values(), students, strict=True))
+        for course, student in pairs:
+            train.restore(course.run, student)
+        left = sum(course.left(student.step) for course, student in pairs)
+        with progress(f"train {len(pairs)} students", left, "tokens") as told:
+            train_packed(model, pairs, lambda n, error: going[n].close(error), told)
+
+
+def train_packed(
+    model: Model, pairs: Sequence[tuple[train.Course, Student]], ended: Callable[[int, TraitscopeError | None], None], told: Callable[[int], None]
+) -> None:
+    """Train packed students, each from where it stands to its own end; `ended` hears which has come there, or why not."""
+    pack = pairs[0][1].active.pack
+    ways = {}
+    for n, (course, student) in enumerate(pairs):
+        keep, _ = train.split(course.rows, course.config.recipe, course.config.seed)
+        ways[n] = train.remaining(course.rows, keep, course.config.recipe, course.config.seed, student.step)
+    while ways:
+        batches = {n: batch for n, way in ways.items() if (batch := next(way, None))}
+        for n in [n for n in ways if n not in batches]:
+            del ways[n]
+            pairs[n][0].finish(pairs[n][1])
+            ended(n, None)
+        if not batches:
+            break
+        sums = _gradients(model, pairs, batches)
+        values = torch.stack([train.advance(pairs[n][1], pairs[n][0].config.recipe, sums[n], pairs[n][0].total) for n in batches]).tolist()
+        for n, own in zip(batches, values, strict=True):
+            course, student = pairs[n]
+            try:
+                metrics = train.stepped(student, course.config.recipe, own)
+                with pack.only(n):
+                    metrics |= train.held_out(model, student, course.config.recipe, course.config.seed, course.rows, course.soft)
+                    course.on_step(metrics, student)
+            except TraitscopeError as error:
+                del ways[n]
+                ended(n, error)
+            told(sum(len(course.rows[i].ids) for i in batches[n]))
+
+
+def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batches: dict[int, list[int]]) -> dict[int, Tensor]:
+    """Fill every student's gradients from its own batch, micro-batches of all side by side; its loss per token."""
+    active = pairs[0][1].active
+    tokens = {n: sum(len(pairs[n][0].rows[i].completion_ids) for i in batch) for n, batch in batches.items()}
+    found = {n: torch.zeros((), device=model.device) for n in batches}
+    sizes = {n: pairs[n][0].config.recipe.micro_batch for n in batches}
+    for k in range(max(-(-len(batch) // sizes[n]) for n, batch in batches.items())):
+        parts = {n: batch[k * sizes[n] : (k + 1) * sizes[n]] for n, batch in batches.items()}
+        active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
+        rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items() if part}
+        hidden_ND, targets_N = completion_hidden(model, active, [row for own in rows.values() for row in own])
+        lengths = [sum(len(row.completion_ids) for row in own) for own in rows.values()]
+        total = torch.zeros((), device=model.device)
+        for n, hidden, targets in zip(rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True):
+            soft = pairs[n][0].soft
+            if soft is None:
+                loss = losses.cross_entropy(model, hidden, targets)
+            else:
+                loss = losses.soft_cross_entropy(model, hidden, torch.cat([soft[i] for i in parts[n]]).to(model.device))
+            found[n] += (loss / tokens[n]).detach()
+            total = total + loss / tokens[n]
+        total.backward()
+    return found
+
+
+def _measure(model: Model, jobs: Sequence[Job]) -> None:
+    config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
+    trait = measure.only(load_trait(config.trait), config.sets)
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+    each = measure.score_each(model, trait, folders, config.context, config.samples, sampling, config.batch_size)
+    whole = measure.perplexity_each(model, folders) if config.capability else [None] * len(jobs)
+    for job, rows, perplexity in zip(jobs, each, whole, strict=True):
+        measure.write_scores(job.run, model, trait, config.context, rows, perplexity)
+        job.close()
+
+
+def _extract(model: Model, jobs: Sequence[Job]) -> None:
+    config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
+    prompts = read_prompts(config.prompts) if config.prompts else number_prompts(config.n, config.prompt_seed)
+    for job, vector in zip(jobs, extract.student_vectors(model, folders, prompts, config), strict=True):
+        extract.write_vectors(job.run, model, {"v_student": vector}, config)
+        job.close()
+
+
+MAKERS = {"train": _train, "measure": _measure, "extract": _extract}
