@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from traitscope import cli, extract, losses, measure, stage, store, train
-from traitscope.configs import ExtractConfig, MeasureConfig, OnModel, Output, TrainConfig
+from traitscope.configs import ExtractConfig, MeasureConfig, OnModel, Output
 from traitscope.decode import Sampling
 from traitscope.errors import TraitscopeError
 from traitscope.intervention import Adapter
