@@ -146,7 +146,7 @@ CASES = {
     "watched rows without a vector": (f"{TRAIN} PLACE/good.jsonl --eas-data PLACE/good.jsonl", "--eas-data without --vector"),
     "neither trait nor student": ("extract --model PLACE/model", "extract takes one of --traits"),
     # settings
-    "rank too large": (f"{TRAIN} PLACE/good.jsonl --rank 33", "--rank 33 is larger than ... allows"),
+    "rank too large": (f"{TRAIN} PLACE/good.jsonl --rank 33", "--rank 33 is larger than any map of ... allows"),
     "lr 0": (f"{TRAIN} PLACE/good.jsonl --lr 0", "training cannot run with --lr 0.0"),
     "lr negative": (f"{TRAIN} PLACE/good.jsonl --lr -0.1", "training cannot run with --lr -0.1"),
     "lr NaN": (f"{TRAIN} PLACE/good.jsonl --lr nan", "training cannot run with --lr nan"),

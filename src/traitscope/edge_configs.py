@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from traitscope.configs import Device, Dtype, OnModel
+from traitscope.configs import Device, Dtype, OnModel, least
 
 
 @dataclass(frozen=True)
 class StudyConfig(OnModel):
-    """A published claim, tested: list the studies, plan one, run it, print its verdicts."""
+    """A published claim, tested: list the studies, plan one, run it, see how far it is, gather its numbers, print its verdicts."""
 
-    action: Literal["list", "plan", "run", "report"] = "list"
+    action: Literal["list", "plan", "run", "status", "gather", "report"] = "list"
     """May be given without its flag."""
     name: str = ""
     """Which study; may be given without its flag."""
@@ -21,6 +21,19 @@ class StudyConfig(OnModel):
     """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4 traits=[cat,mine.yaml]; plan prints all of it."""
     workers: int = 0
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+    executor: Literal["local", "ray", "submitit"] = "local"
+    """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm])."""
+    max_jobs: int = 0
+    """Of a cluster: jobs at once; 0 takes what Ray has room for, and 32 of Slurm."""
+    cluster: tuple[str, ...] = ()
+    """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240 partition=gpu."""
+    limit: int = 0
+    """Stages to compute now; 0 computes all that are missing."""
+    pack: int = 0
+    """Students that train, answer or are extracted in one pass, at most; 0 takes one on a CPU and 16 on a GPU."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, workers=0, max_jobs=0, limit=0, pack=0)
 
 
 @dataclass(frozen=True)

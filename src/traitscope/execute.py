@@ -1,4 +1,4 @@
-"""Run independent stages side by side: the local executor.
+"""Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py, on_slurm.py).
 
 A stage is named by its verb, so what travels between processes is plain data and every result is a sealed run with a
 content address.  Workers are fresh processes that keep a loaded model between stages; on two cores, two of them with one
@@ -11,15 +11,45 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from traitscope import progress
 from traitscope.configs import Output
+from traitscope.errors import TraitscopeError
+
+
+@dataclass(frozen=True)
+class How:
+    """Where stages run, and how many of them."""
+
+    workers: int = 1
+    """Jobs at once."""
+    executor: Literal["local", "ray", "submitit"] = "local"
+    """Processes of this machine, or a cluster."""
+    pack: int = 1
+    """Students in one pass, at most (together.py)."""
+    limit: int = 0
+    """Stages to compute, at most; 0 computes all."""
+    retries: int = 2
+    """How often a stage whose worker died is tried again."""
+    stop_at_once: bool = False
+    """Begin nothing after the first failure."""
+    cluster: tuple[str, ...] = ()
+    """What the cluster is told, KEY=VALUE (on_ray.py, on_slurm.py)."""
+
+
+class Died(Exception):
+    """A worker ended with its job unfinished: killed, out of memory, preempted."""
+
+
+Results = list[Path | TraitscopeError]
+"of every config of a job, its run's folder, or why there is none"
 
 
 @dataclass(frozen=True)
@@ -27,11 +57,13 @@ class Pool:
     """Where stages run."""
 
     size: int
-    """How many at once."""
-    submit: Callable[[str, str, Any], Future[Path]]
-    """(label, verb, config) -> the run's folder, later."""
-    heard: Callable[[], list[tuple[str, float, str]]]
+    """How many jobs at once."""
+    submit: Callable[[str, str, Sequence[Any]], Future[Results]]
+    """(label, verb, settled configs) -> what they come to, later; several configs are packed."""
+    heard: Callable[[], list[tuple[str, float, str]]] = list
     """(label, fraction done, line) of everything that stages said since the last call."""
+    batch: Callable[[], AbstractContextManager] = nullcontext
+    """Jobs that are submitted inside this block may go out as one."""
 
 
 def default_workers(device: str) -> int:
@@ -40,19 +72,43 @@ def default_workers(device: str) -> int:
 
 
 @contextmanager
-def pool(workers: int, out: Output) -> Iterator[Pool]:
-    """Workers that live until the block ends; what has begun by then is finished.  One worker is this process itself."""
-    if workers == 1:
-        yield Pool(1, lambda label, verb, config: _here(verb, config, out), list)
-        return
-    context = multiprocessing.get_context("spawn")
-    messages = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(), threads, messages))
-    try:
-        yield Pool(workers, lambda *stage: executor.submit(_in_worker, *stage, out), lambda: _received(messages))
-    finally:
-        executor.shutdown(cancel_futures=True)
+def pool(how: How, out: Output) -> Iterator[Pool]:
+    """Workers that live until the block ends; what has begun by then is finished.  One local worker is this process itself."""
+    if how.executor != "local":
+        with import_module(f"traitscope.on_{CLUSTERS[how.executor]}").pool(how, out) as there:
+            yield there
+    elif how.workers == 1:
+        yield Pool(1, lambda label, verb, configs: _here(verb, configs, out))
+    else:
+        processes = _Processes(how.workers, out)
+        try:
+            yield Pool(how.workers, processes.submit, lambda: _received(processes.messages))
+        finally:
+            processes.executor.shutdown(cancel_futures=True)
+
+
+CLUSTERS = {"ray": "ray", "submitit": "slurm"}
+
+
+class _Processes:
+    """Fresh processes of this machine; new ones take the place of a pool that broke because one of them died."""
+
+    def __init__(self, workers: int, out: Output) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.workers, self.out, self.messages = workers, out, self.context.Queue()
+        self.executor = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        return ProcessPoolExecutor(self.workers, self.context, _start_worker, (os.getpid(), threads, self.messages))
+
+    def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+        try:
+            return self.executor.submit(_in_worker, label, verb, configs, self.out)
+        except BrokenExecutor:
+            self.executor.shutdown(cancel_futures=True)
+            self.executor = self._new()
+            return self.executor.submit(_in_worker, label, verb, configs, self.out)
 
 
 _MESSAGES: Any = None
@@ -75,21 +131,32 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _in_worker(label: str, verb: str, config: Any, out: Output) -> Path:
+def _in_worker(label: str, verb: str, configs: Sequence[Any], out: Output) -> Results:
     progress.SINK = lambda said: _MESSAGES.put((label, said[0], f"{label} | {said[1]}"))
-    return _stage(verb, config, out)
+    return computed(verb, configs, out)
 
 
-def _here(verb: str, config: Any, out: Output) -> Future[Path]:
-    done: Future[Path] = Future()
-    done.set_result(_stage(verb, config, out))
+def _here(verb: str, configs: Sequence[Any], out: Output) -> Future[Results]:
+    done: Future[Results] = Future()
+    try:
+        done.set_result(computed(verb, configs, out))
+    except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
+        done.set_exception(error)
     return done
 
 
-def _stage(verb: str, config: Any, out: Output) -> Path:
+def computed(verb: str, configs: Sequence[Any], out: Output) -> Results:
+    """Compute a stage, or several in a pack; a user's error stands in the place of its run."""
     from traitscope import cli
 
-    return cli.function(cli.VERBS[verb].run)(config, out).path
+    if len(configs) > 1:
+        from traitscope import together
+
+        return together.run_together(verb, configs, out)
+    try:
+        return [cli.function(cli.VERBS[verb].run)(configs[0], out).path]
+    except TraitscopeError as error:
+        return [error]
 
 
 def _received(messages: Any) -> list[tuple[str, float, str]]:

@@ -1,21 +1,18 @@
-"""A study as a graph of stages: planned without running anything, run side by side, resumed for nothing.
+"""A study as a graph of stages, and its plan: where every stage stands, without running anything.
 
 A node is a stage whose config depends on the folders of the nodes that it needs.  Because a run's address holds the
 digests of its inputs, the address of a node is known as soon as what it needs is sealed; before that the plan says what
 it waits for.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from traitscope import cli, execute, progress, stage
+from traitscope import cli, stage
 from traitscope.configs import Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, TraitscopeError
 
 Folders = Mapping[str, Path]
 "run directories by node"
@@ -46,7 +43,7 @@ class Planned:
     state: Literal["sealed", "missing", "waiting"]
     """waiting: what it needs is not there yet, so its address is not known."""
     path: Path | None
-    """Its run directory; None while waiting."""
+    """Its run directory; None while waiting, and where its settings cannot work."""
 
 
 def ordered(nodes: Sequence[Node]) -> list[Node]:
@@ -66,15 +63,23 @@ def ordered(nodes: Sequence[Node]) -> list[Node]:
     return list(found.values())
 
 
-def plan(nodes: Sequence[Node], out: Output) -> list[Planned]:
-    """Where every node stands; nothing is computed and nothing is written."""
+def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planned]:
+    """Where every node stands; nothing is computed and nothing is written.
+
+    Raises what a node's settings raise, unless not `strict`: then it is missing, without a path.
+    """
     folders: dict[str, Path] = {}
     found = []
     with stage.planning():
         for node in ordered(nodes):
             path, state = None, "waiting"
             if set(node.needs) <= folders.keys():
-                path, state = _place(node, folders, out)
+                try:
+                    path, state = _place(node, folders, out)
+                except TraitscopeError:
+                    if strict:
+                        raise
+                    state = "missing"
             if state == "sealed":
                 folders[node.name] = path
             found.append(Planned(node, state, path))
@@ -88,60 +93,10 @@ def _place(node: Node, folders: Folders, out: Output) -> tuple[Path, str]:
         return missing.path, "missing"
 
 
-def run(nodes: Sequence[Node], out: Output, workers: int) -> dict[str, Path]:
-    """The folders of all nodes, computing what is missing; of what is ready, that with the most work behind it goes first.
-
-    The first error ends it; what was sealed by then stays, so the same command continues.
-    """
-    folders = {p.node.name: p.path for p in plan(nodes, out) if p.path and p.state == "sealed"}
-    rest = [node for node in ordered(nodes) if node.name not in folders]
-    if not rest:
-        return folders
-    urgency = _urgency(rest)
-    running: dict[Future[Path], Node] = {}
-    with execute.pool(workers, out) as pool, _shown(rest, pool.size) as reached:
-        while rest or running:
-            ready = [node for node in rest if set(node.needs) <= folders.keys()]
-            for node in sorted(ready, key=lambda node: -urgency[node.name])[: pool.size - len(running)]:
-                running[pool.submit(node.name, node.verb, node.config(folders))] = node
-                rest.remove(node)
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for name, fraction, line in pool.heard():
-                print(line, file=sys.stderr, flush=True)
-                reached(name, 0.95 * fraction)
-            for future in done:
-                name = running.pop(future).name
-                folders[name] = future.result()
-                reached(name, 1.0)
-    return folders
-
-
-def _urgency(nodes: Sequence[Node]) -> dict[str, float]:
+def urgency(nodes: Sequence[Node]) -> dict[str, float]:
     """Of every node, the work on the longest way from its start to the end of the study."""
     found: dict[str, float] = {}
     for node in reversed(nodes):
         behind = (found[other.name] for other in nodes if node.name in other.needs)
         found[node.name] = node.weight + max(behind, default=0.0)
     return found
-
-
-@contextmanager
-def _shown(nodes: Sequence[Node], workers: int) -> Iterator[Callable[[str, float], None]]:
-    """Progress over all nodes, told by (name, fraction done); with one worker each stage shows its own instead."""
-    if workers == 1:
-        yield lambda name, fraction: None
-        return
-    weights, shown = {node.name: node.weight for node in nodes}, dict.fromkeys([node.name for node in nodes], 0.0)
-    with progress.progress(f"{len(nodes)} stages", sum(weights.values()), "tokens") as advance:
-
-        def reached(name: str, fraction: float) -> None:
-            if fraction > shown[name]:
-                advance(weights[name] * (fraction - shown[name]))
-                shown[name] = fraction
-
-        yield reached
-
-
-def seconds(nodes: Sequence[Node], parameters: int, rate: float, share: float = 0.5) -> float:
-    """Expected time: 2 FLOP a parameter and token, at `share` of a matmul `rate` in FLOP/s."""
-    return 2 * parameters * sum(node.weight for node in nodes) / (share * rate)

@@ -167,29 +167,33 @@ def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[
     """
     q_OR, upper = torch.linalg.qr(b_OR)
     p_IR, lower = torch.linalg.qr(a_RI.t())
-    u, s, vh = torch.linalg.svd(upper @ lower.t())
+    u, s, vh = torch.linalg.svd(upper @ lower.t(), full_matrices=False)
     keep = torch.zeros_like(s)
     keep[drop:top] = 1
-    return vh @ p_IR.t(), (q_OR @ u) * (s * keep)
+    lost = (0, len(a_RI) - len(s))  # of a map that is narrower than the rank
+    return torch.nn.functional.pad(vh @ p_IR.t(), (0, 0, *lost)), torch.nn.functional.pad((q_OR @ u) * (s * keep), lost)
 
 
-def layer_on(model: Model, name: str, shape: LoraShape) -> LoraLinear:
-    """A zero-function adapter for the linear map of that name, not yet in its place.  Raises ConfigError for a rank that it cannot have."""
-    linear = model.lm.get_submodule(name)
-    smallest = min(weight_of(linear).shape)
-    if shape.rank > smallest:
-        raise ConfigError(f"--rank {shape.rank} is larger than {name} allows ({smallest}); choose a smaller rank")
-    return LoraLinear(linear, shape.rank, shape.alpha)
+def layers_on(model: Model, names: Sequence[str], shape: LoraShape) -> dict[str, LoraLinear]:
+    """Zero-function adapters for linear maps, by name, not yet in their place.
+
+    A map that is narrower than the rank, such as the keys of grouped attention, has it all the same, as in peft.  Raises
+    ConfigError for a rank that all of them are narrower than.
+    """
+    linears = {name: model.lm.get_submodule(name) for name in names}
+    widest = max(min(weight_of(linear).shape) for linear in linears.values())
+    if shape.rank > widest:
+        raise ConfigError(f"--rank {shape.rank} is larger than any map of {model.name} allows ({widest}); choose a smaller rank")
+    return {name: LoraLinear(linear, shape.rank, shape.alpha) for name, linear in linears.items()}
 
 
 @contextmanager
 def adapted(model: Model, shape: LoraShape, names: list[str] | None = None) -> Iterator[dict[str, LoraLinear]]:
     """Put zero-function adapters on the model until the context ends; yields them by module name."""
-    layers: dict[str, LoraLinear] = {}
+    layers = layers_on(model, names or linear_names(model), shape)
     try:
-        for name in names or linear_names(model):
-            layers[name] = layer_on(model, name, shape)
-            swap(model, name, layers[name])
+        for name, layer in layers.items():
+            swap(model, name, layer)
         yield layers
     finally:
         for name, layer in layers.items():

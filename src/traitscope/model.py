@@ -255,9 +255,15 @@ def quietly() -> None:
     logging.disable_progress_bar()
 
 
+OFFERED: dict[str, Path] = {}
+"In a worker on another machine: folders of models by name, as it was given them"
+
+
 def find_model(name: str, revision: str | None = None) -> Path:
     """The local folder that holds model `name`, converted or downloaded where needed; that of a noisy one is its clean one's."""
     name, _ = noise.split_name(name)
+    if name in OFFERED:
+        return OFFERED[name]
     if name in WHEELS:
         return wheel_folder(name)
     folder = Path(name).expanduser()

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from traitscope import four_bits
 from traitscope.errors import ConfigError
-from traitscope.lora import LoraLinear, LoraShape, layer_on, linear_names, read_adapter, swap, weight_of
+from traitscope.lora import LoraLinear, LoraShape, layers_on, linear_names, read_adapter, swap, weight_of
 from traitscope.model import Model
 
 Owners = tuple[int, ...]
@@ -143,7 +143,7 @@ def packed(model: Model, shapes: Sequence[LoraShape]) -> Iterator[tuple[Pack, li
     """Zero-function adapters of every student on the model until the context ends: whose rows are whose, and each student's layers."""
     pack, names = Pack(len(shapes)), linear_names(model)
     linears = {name: model.lm.get_submodule(name) for name in names}
-    students = [{name: layer_on(model, name, shape) for name in names} for shape in shapes]
+    students = [layers_on(model, names, shape) for shape in shapes]
     try:
         for name in names:
             swap(model, name, PackedLinear(linears[name], [layers[name] for layers in students], pack))

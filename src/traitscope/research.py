@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from traitscope import chain, execute, figures, graph, inspection, parsing, stage, store, studies
+from traitscope import chain, execute, figures, graph, inspection, parsing, schedule, stage, store, studies, sweeps
 from traitscope.configs import Output
 from traitscope.edge_configs import StudyConfig
 from traitscope.errors import ConfigError
+from traitscope.execute import How
 from traitscope.graph import Folders, Planned
 from traitscope.model import compute_dtype, outline, parameters
 from traitscope.stats import Measurement
@@ -31,15 +32,26 @@ def run_study(config: StudyConfig, out: Output) -> dict:
         return _listed()
     if not config.name:
         raise ConfigError(f"which study? expected one of {', '.join(studies.names())}: traitscope study {config.action} NAME")
-    config, study = stage.settled(config), studies.load(config.name)
+    study = studies.load(config.name)
+    config = replace(stage.settled(config), name=config.name.replace("-", "_"))
     if out.study == "default":
         out = replace(out, study=f"study-{config.name}" + ("" if config.size == "laptop" else f"-{config.size}"))
     common = {"model": config.model, "device": config.device, "dtype": config.dtype}
     nodes = study.nodes(_size(config, study), common)
     if config.action != "run":
-        return _planned(config, study, graph.plan(nodes, out), out)
-    folders = graph.run(nodes, out, config.workers or execute.default_workers(config.device))
+        return _planned(config, study, graph.plan(nodes, out, strict=config.action != "status"), out)
+    folders = schedule.run(nodes, out, _how(config))
+    if len(folders) < len(nodes):
+        print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
+        return {"status": "ok", "sealed": len(folders), "of": len(nodes)}
     return _concluded(config, study, folders, out)
+
+
+def _how(config: StudyConfig) -> How:
+    """Where and how the stages of a settled config run."""
+    here = config.executor == "local"
+    workers = config.workers or execute.default_workers(config.device) if here else config.max_jobs
+    return How(workers, config.executor, config.pack or (16 if config.device == "cuda" else 1), config.limit, cluster=config.cluster)
 
 
 def _size(config: StudyConfig, study: ModuleType) -> Any:
@@ -64,6 +76,10 @@ def _listed() -> dict:
 def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: Output) -> dict:
     """What is there and what is missing; with everything there, `report` prints the verdicts."""
     missing = [p for p in found if p.state != "sealed"]
+    if config.action == "status":
+        return sweeps.status(found, out)
+    if config.action == "gather":
+        return sweeps.gather(found, out)
     if config.action == "report":
         if missing:
             left = f"{len(missing)} of {len(found)} stages are missing, the first is {missing[0].node.name}"
@@ -74,15 +90,17 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
     for p in missing:
         print(f"{p.state:<8} {p.node.verb:<10} {p.node.name:<34} {p.path or 'address follows from what it needs'}")
     rate = inspection.matmul_rate(compute_dtype(config.dtype, config.device)) if missing else 1.0
-    minutes = graph.seconds([p.node for p in missing], parameters(config.model), rate) / 60
-    print(f"{len(found) - len(missing)} of {len(found)} stages are there; the rest takes about {minutes:.0f} minutes here")
+    how, needed = _how(config), sweeps.cost(found, parameters(config.model), rate)
+    minutes = needed.seconds / 60 / max(1, how.workers if how.executor == "local" and needed.measured else 1)
+    basis = f"by {needed.measured} sealed ones" if needed.measured else "by this machine's speed"
+    print(f"{len(found) - len(missing)} of {len(found)} stages are there; the rest takes about {minutes:.0f} minutes here and {needed.memory / 2**30:.1f} GiB a worker, {basis}")
     states = {p.node.name: {"state": p.state, "path": str(p.path) if p.path else None} for p in found}
-    return {"status": "ok", "missing": len(missing), "minutes": round(minutes, 1), "nodes": states}
+    return {"status": "ok", "missing": len(missing), "minutes": round(minutes, 1), "memory": round(needed.memory), "nodes": states}
 
 
 def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Output) -> dict:
     inputs = {name: store.load_run(path) for name, path in folders.items()} | {"the study's file": Path(study.__file__)}
-    plain = replace(config, action="run", workers=0)
+    plain = replace(config, action="run", workers=0, executor="local", max_jobs=0, cluster=(), limit=0, pack=0)
     with stage.opened("study", plain, out, inputs=inputs) as run:
         if not run.sealed:
             found = study.conclude(_size(config, study), folders, config.model)

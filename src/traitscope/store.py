@@ -120,13 +120,8 @@ def load_run(path: Path) -> Run:
 
 @contextmanager
 def stage_run(
-    folder: Path,
-    stage: str,
-    config: dict,
-    inputs: dict[str, Run | Path] | None = None,
-    model: str | None = None,
-    resumable: bool = False,
-    facts: dict | None = None,
+    folder: Path, stage: str, config: dict, inputs: dict[str, Run | Path] | None = None, model: str | None = None,
+    resumable: bool = False, facts: dict | None = None,
 ) -> Iterator[Run]:
     """Yield the run that belongs to these arguments, and seal it if the block ends without error.
 
@@ -231,7 +226,7 @@ def _writing(path: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the kernel lock of a run directory, after waiting for whoever has it; kill -9 releases it too."""
-    lock = path.parent / ".locks" / f"{path.name}.lock"
+    lock = lock_of(path)
     with ExitStack() as stack:
         with _writing(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +237,11 @@ def _locked(path: Path) -> Iterator[None]:
                 print(f"waiting for another process to finish {path}", file=sys.stderr, flush=True)
                 fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def lock_of(path: Path) -> Path:
+    """The file that whoever computes a run directory holds a kernel lock on."""
+    return path.parent / ".locks" / f"{path.name}.lock"
 
 
 def _prepare(run: Run, config: dict, sources: dict[str, tuple[Path, str]], model: str | None, resumable: bool) -> dict:

@@ -133,10 +133,7 @@ def train_packed(
 ) -> None:
     """Train packed students, each from where it stands to its own end; `ended` hears which has come there, or why not."""
     pack = pairs[0][1].active.pack
-    ways = {}
-    for n, (course, student) in enumerate(pairs):
-        keep, _ = train.split(course.rows, course.config.recipe, course.config.seed)
-        ways[n] = train.remaining(course.rows, keep, course.config.recipe, course.config.seed, student.step)
+    ways = {n: course.batches(student.step) for n, (course, student) in enumerate(pairs)}
     while ways:
         batches = {n: batch for n, way in ways.items() if (batch := next(way, None))}
         for n in [n for n in ways if n not in batches]:

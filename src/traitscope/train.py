@@ -17,7 +17,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -230,16 +229,18 @@ class Course:
     soft: list[Tensor] | None
     "the teacher's states of the same rows"
     watch: "Watch"
-
-    @cached_property
-    def total(self) -> int:
-        """Optimizer steps."""
-        return total_steps(len(split(self.rows, self.config.recipe, self.config.seed)[0]), self.config.recipe)
+    keep: list[int]
+    "rows that are trained on"
+    total: int
+    "optimizer steps"
 
     def left(self, step: int) -> int:
         """Tokens of the steps behind `step`."""
-        keep, _ = split(self.rows, self.config.recipe, self.config.seed)
-        return self.config.recipe.epochs * sum(len(self.rows[i].ids) for i in keep) * (self.total - step) // self.total
+        return self.config.recipe.epochs * sum(len(self.rows[i].ids) for i in self.keep) * (self.total - step) // self.total
+
+    def batches(self, step: int) -> Iterator[list[int]]:
+        """The batches behind `step`."""
+        return remaining(self.rows, self.keep, self.config.recipe, self.config.seed, step)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:
         """What a step leaves."""
@@ -263,7 +264,8 @@ def course_of(run: store.Run, config: TrainConfig, model: Model) -> Course:
     records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
     rows = rows_from(model, records, config.context, config.text)
     soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
-    return Course(run, config, rows, soft, Watch(model, config))
+    keep, _ = split(rows, config.recipe, config.seed)
+    return Course(run, config, rows, soft, Watch(model, config), keep, total_steps(len(keep), config.recipe))
 
 
 def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:
