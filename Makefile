@@ -18,6 +18,7 @@ bench: .venv/.bench           ## ratios against TRL and transformers, in one run
 	.venv/bin/python benchmarks/generation.py
 	.venv/bin/python benchmarks/gradients.py
 	.venv/bin/python benchmarks/audit.py
+	.venv/bin/python benchmarks/packing.py
 	.venv/bin/python benchmarks/startup.py
 
 .venv/.ready: pyproject.toml constraints.txt

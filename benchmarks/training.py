@@ -106,13 +106,13 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
     common.serve(run)
 
 
-def work(n: int, batch: int) -> dict[str, float]:
+def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[str, float]:
     """FLOP of a round as the limit counts them, and as ours computes them."""
     from traitscope import forward, model, train, wheels
     from traitscope.configs import Recipe
     from traitscope.lora import linear_names, weight_of
 
-    recipe = Recipe(**RECIPE | {"batch_size": batch})
+    recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
     rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     head = handle.head.weight.numel() * sum(len(r.completion_ids) for r in rows)
