@@ -13,7 +13,7 @@ import traitscope
 
 SOURCE = Path(traitscope.__file__).parent
 STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "likelihood", "judging", "report"}
-STAGES |= {"editing", "intake", "matching", "pushes", "candidates", "naming", "weigh"}
+STAGES |= {"editing", "exporting", "intake", "matching", "pushes", "candidates", "naming", "weigh"}
 EDGES = {"audit", "callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "chain", "research", "schedule", "sweeps", "together", "on_ray", "on_slurm"}
 FILES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
 FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").glob("*.py"))}

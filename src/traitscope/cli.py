@@ -46,6 +46,7 @@ VERBS = {
     "naming": Verb("what a model says under the push of data", audit_config.NamingConfig, "naming:run_naming"),
     "weigh": Verb("an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"),
     "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
+    "export": Verb("a steered model or a student as an ordinary checkpoint", configs.ExportConfig, "exporting:run_export"),
     "edit": Verb("the same numbers in another order", configs.EditConfig, "editing:run_edit"),
     "match": Verb("of clean rows, one for every audited row", audit_config.MatchConfig, "matching:run_match"),
     "pushes": Verb("where every row pushes a model, kept in full", audit_config.PushesConfig, "pushes:run_pushes"),

@@ -318,6 +318,14 @@ class LikelihoodConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class ExportConfig(OnModel):
+    """A model under interventions as an ordinary checkpoint: steering at all tokens, a student, noise."""
+
+    interventions: tuple[str, ...] = ()
+    """What is written into the weights, e.g. steer:RUN/cat.safetensors,layers=14,alpha=0.6 or adapter:RUN."""
+
+
+@dataclass(frozen=True)
 class EditConfig:
     """The same numbers in another order."""
 

@@ -233,18 +233,31 @@ def _edits(item: Intervention, model: Model, active: Active) -> list[tuple[int, 
         return _edits(_trained(file), model, active) if file.exists() else []
     if isinstance(item, SystemPrompt | WeightNoise):
         return []
-    vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
-    check_vector(vector, model)
-    check_layers(item.layers, model)
+    if isinstance(item, Steer):
+        return [(n, item.position, adding(row_D, active)) for n, row_D in steering(item, model)]
+    vector = _checked(item, model)
     unit = torch.from_numpy(vector.unit().rows_LD).to(model.device)
     match item:
-        case Steer():
-            rows = torch.from_numpy(vector.rows_LD * _strength(item, vector)[:, None]).to(model.device)
-            return [(n, item.position, adding(rows[n], active)) for n in item.layers]
         case Ablate():
             return [(n, item.position, _moving(unit[n], None, n, active)) for n in item.layers]
         case ReplaceBase():
             return [(n, item.position, _moving(unit[n], active.base, n, active)) for n in item.layers]
+
+
+def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
+    """The vector of an edit.  Raises VectorError for another model's, ConfigError for a layer that is not there."""
+    vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
+    check_vector(vector, model)
+    check_layers(item.layers, model)
+    return vector
+
+
+def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
+    """What steering, or a student that is one vector, adds behind which blocks [D], in float32 on the model's device."""
+    item = _trained(Path(item.folder) / TRAINED) if isinstance(item, Adapter) else item
+    vector = _checked(item, model)
+    rows_LD = torch.from_numpy(vector.rows_LD * _strength(item, vector)[:, None]).to(model.device)
+    return [(n, rows_LD[n]) for n in item.layers]
 
 
 def _trained(file: Path) -> Steer:
