@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from traitscope import cli
+from traitscope import chain, cli
 
 HERE = Path(__file__).parents[1]
 README = (HERE / "README.md").read_text(encoding="utf-8")
@@ -59,6 +59,12 @@ def maker(name: str) -> ModuleType:
 
 def test_command_line_page_is_up_to_date() -> None:
     assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker("make_cli").page(), "run python docs/make_cli.py"
+
+
+def test_page_of_costs_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted with the optional second family at hand, as the page is."""
+    monkeypatch.setattr(chain, "at_hand", lambda _: True)
+    assert (HERE / "docs/costs.md").read_text(encoding="utf-8") == maker("make_costs").page(), "run python docs/make_costs.py"
 
 
 def test_list_of_studies_is_up_to_date() -> None:

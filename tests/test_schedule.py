@@ -162,6 +162,20 @@ def test_the_command(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFi
     assert call(tmp_path, "study", "run", "steering_gradients", *words, "--limit", "-1").code == 2
 
 
+def test_hours_of_a_model_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Twice the parameters, or half the rate, is twice the time; blocks move the layers; nothing is loaded or written."""
+    found = [
+        ok(tmp_path, "study", "plan", "rank_and_rate", "--size", "full", "--blocks", "28", "--parameters", p, "--rate", r).summary["hours"]
+        for p, r in (("7e9", "8e14"), ("14e9", "8e14"), ("7e9", "4e14"))
+    ]
+    assert found[1] == pytest.approx(2 * found[0], abs=0.002) and found[2] == found[1] > 1
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in ([], ["json"])
+    assert "hours of one such device" in capsys.readouterr().out
+    for words in (["plan", "rank_and_rate", "--blocks", "28"], ["run", "rank_and_rate", "--blocks", "28", "--parameters", "7e9", "--rate", "8e14"]):
+        assert call(tmp_path, "study", *words).code == 2
+        assert "expected all three above 0" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     def wrong(_: object) -> FilterConfig:
         raise ConfigError("no such thing")

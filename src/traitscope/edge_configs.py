@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.configs import Device, Dtype, OnModel, least
+from traitscope.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,22 @@ class StudyConfig(OnModel):
     """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240 partition=gpu."""
     limit: int = 0
     """Stages to compute now; 0 computes all that are missing."""
+    blocks: int = 0
+    """For plan, of a model that is not here: how many blocks it has. With `parameters` and `rate` plan tells its hours alone, without addresses."""
+    parameters: float = 0
+    """And how many numbers its weights are, such as 7.6e9."""
+    rate: float = 0
+    """And the matrix products of the machine that it would run on, in FLOP/s, such as 8e14; half of that is expected to be reached."""
     pack: int = 0
     """Students that train, answer or are extracted in one pass, at most; 0 takes one on a CPU and 16 on a GPU."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, workers=0, max_jobs=0, limit=0, pack=0)
+        least(self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0)
+        elsewhere = (self.blocks > 0, self.parameters > 0, self.rate > 0)
+        if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
+            raise ConfigError(
+                f"--blocks {self.blocks} --parameters {self.parameters:g} --rate {self.rate:g} with action {self.action}: expected all three above 0, with plan"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ nodes alone.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ from traitscope.configs import Output
 from traitscope.edge_configs import StudyConfig
 from traitscope.errors import ConfigError
 from traitscope.execute import How
-from traitscope.graph import Folders, Planned
+from traitscope.graph import Folders, Node, Planned
 from traitscope.model import compute_dtype, outline, parameters
 from traitscope.stats import Measurement
 from traitscope.tables import bounds, estimate, number, template
@@ -37,6 +39,8 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     if out.study == "default":
         out = replace(out, study=f"study-{config.name}" + ("" if config.size == "laptop" else f"-{config.size}"))
     common = {"model": config.model, "device": config.device, "dtype": config.dtype}
+    if config.blocks:
+        return _foreseen(config, study.nodes(chain.at_depth(study.SIZES[config.size], config.blocks), common))
     nodes = study.nodes(_size(config, study), common)
     if config.action != "run":
         return _planned(config, study, graph.plan(nodes, out, strict=config.action != "status"), out)
@@ -45,6 +49,14 @@ def run_study(config: StudyConfig, out: Output) -> dict:
         print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
         return {"status": "ok", "sealed": len(folders), "of": len(nodes)}
     return _concluded(config, study, folders, out)
+
+
+def _foreseen(config: StudyConfig, nodes: Sequence[Node]) -> dict:
+    """What a study would take with a model, and on a machine, that are not here."""
+    hours = sweeps.usual(nodes, config.parameters, config.rate) / 3600
+    by_verb = Counter(node.verb for node in nodes)
+    print(f"{len(nodes)} stages ({', '.join(f'{n} {verb}' for verb, n in by_verb.most_common())}): {hours:.1f} hours of one such device")
+    return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
 
 
 def _how(config: StudyConfig) -> How:
@@ -100,7 +112,7 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
 
 def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Output) -> dict:
     inputs = {name: store.load_run(path) for name, path in folders.items()} | {"the study's file": Path(study.__file__)}
-    plain = replace(config, action="run", workers=0, executor="local", max_jobs=0, cluster=(), limit=0, pack=0)
+    plain = replace(config, action="run", workers=0, executor="local", max_jobs=0, cluster=(), limit=0, pack=0)  # what changes no number
     with stage.opened("study", plain, out, inputs=inputs) as run:
         if not run.sealed:
             found = study.conclude(_size(config, study), folders, config.model)

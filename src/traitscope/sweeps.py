@@ -17,6 +17,8 @@ from traitscope.configs import Output
 from traitscope.graph import Node, Planned
 
 STATES = ("sealed", "running", "interrupted", "failed", "missing", "waiting")
+SHARE = 0.5
+"of the matmul rate that is expected to be reached"
 RESERVE = 1.5
 "memory of a worker, in sizes of its model's weights, where nothing was measured yet"
 
@@ -72,15 +74,19 @@ class Cost:
     """Sealed stages that the figures come from; 0 where the machine's own speed and the model's size stand in."""
 
 
-def cost(planned: Sequence[Planned], parameters: int, rate: float, share: float = 0.5) -> Cost:
-    """What the stages that are not sealed take: by stages of their kind that are, else 2 FLOP a parameter and token at `share` of
-    a matmul `rate` in FLOP/s."""
+def usual(nodes: Sequence[Node], parameters: float, rate: float) -> float:
+    """Seconds that stages take where nothing was measured: 2 FLOP a parameter and token, at SHARE of a matmul `rate` in FLOP/s."""
+    return 2 * parameters * sum(node.weight for node in nodes) / (SHARE * rate)
+
+
+def cost(planned: Sequence[Planned], parameters: int, rate: float) -> Cost:
+    """What the stages that are not sealed take: by stages of their kind that are, else as `usual` has it."""
     sealed = [(p.node, store.load_run(p.path).manifest()) for p in planned if p.state == "sealed"]
     by_verb = {node.verb: _per_weight([(n, m) for n, m in sealed if n.verb == node.verb]) for node, _ in sealed}
-    usual = 2 * parameters / (share * rate)
     left = [p.node for p in planned if p.state != "sealed"]
     peak = max((manifest["peak_memory_mib"] * 2**20 for _, manifest in sealed), default=RESERVE * 4 * parameters)
-    return Cost(sum(node.weight * (by_verb.get(node.verb) or usual) for node in left), peak, len(sealed))
+    seconds = sum(node.weight * by_verb[node.verb] if by_verb.get(node.verb) else usual([node], parameters, rate) for node in left)
+    return Cost(seconds, peak, len(sealed))
 
 
 def _per_weight(made: Sequence[tuple[Node, dict]]) -> float:
