@@ -13,7 +13,7 @@ from command import OWL, call, ok, read_rows, write_yaml
 
 from traitscope import graph, schedule, store, sweeps
 from traitscope.configs import FilterConfig, GenerateConfig, MeasureConfig, Output, Recipe, TrainConfig
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import ConfigError, DataError, StoreError
 from traitscope.execute import How
 from traitscope.graph import Node
 
@@ -174,6 +174,12 @@ def test_hours_of_a_model_that_is_not_here(tmp_path: Path, capsys: pytest.Captur
     for words in (["plan", "rank_and_rate", "--blocks", "28"], ["run", "rank_and_rate", "--blocks", "28", "--parameters", "7e9", "--rate", "8e14"]):
         assert call(tmp_path, "study", *words).code == 2
         assert "expected all three above 0" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_run_that_lies_on_another_machine_is_named(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule.execute, "computed", lambda verb, configs, out: [tmp_path / "there" / "generate-0"])
+    with pytest.raises(StoreError, match="made where this machine does not see it; put --root on a disk"):
+        schedule.run(students(tiny_folder, tmp_path, 1), Output(root=tmp_path / "runs"), How())
 
 
 def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ class _Sweep:
         error = future.exception()
         results = [error] * len(nodes) if error else future.result()
         for node, result in zip(nodes, results, strict=True):
+            if isinstance(result, Path) and not (result / "manifest.json").exists():
+                result = StoreError(f"{result} was made where this machine does not see it; put --root on a disk that all machines share")
             if isinstance(result, Path):
                 self.folders[node.name] = result
                 _note(self.out, node.name).unlink(missing_ok=True)
