@@ -113,7 +113,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, tiny_folder: Path, capsy
     thread.start()
     folders = schedule.run(nodes, out, How(2))
     assert killed and len(folders) == 5 and "its worker died, so it is tried again" in capsys.readouterr().err
-    reference = schedule.run(nodes, Output(root=tmp_path / "again", study="s"), How(2))
+    reference = schedule.run(nodes, Output(root=tmp_path / "again", study="s"), How())
     assert {n: store.load_run(p).digest for n, p in folders.items()} == {n: store.load_run(p).digest for n, p in reference.items()}
 
 
