@@ -95,8 +95,8 @@ def test_a_worker_that_sees_another_root_says_so(tmp_path: Path, tiny_folder: Pa
 
 def test_jobs_of_submitit_make_the_same_runs(tmp_path: Path, tiny_folder: Path, here: dict) -> None:
     how = How(2, "submitit", cluster=("cluster=local", "minutes=5"))
-    found = digests(schedule.run(students(tiny_folder, tmp_path, 1), Output(root=tmp_path / "runs"), how))
-    assert len(found) == 3 and found.items() <= here.items()
+    found = digests(schedule.run(students(tiny_folder, tmp_path, 1)[:2], Output(root=tmp_path / "runs"), how))
+    assert len(found) == 2 and found.items() <= here.items()
     assert list((tmp_path / "runs" / "default" / ".slurm").iterdir())
 
 

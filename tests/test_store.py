@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import traitscope
-from traitscope import store
+from traitscope import checkout, store
 from traitscope.errors import StoreError
 from traitscope.store import (
     address,
@@ -212,16 +212,16 @@ def test_git_describes_only_a_checkout_that_tracks_the_package(tmp_path):
         subprocess.run(["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True)
 
     (tmp_path / "store.py").write_text("")
-    assert store._git(tmp_path) is None
+    assert checkout.described(tmp_path) is None
     git("init", "-q")
-    assert store._git(tmp_path) is None
+    assert checkout.described(tmp_path) is None
     git("add", "store.py")
-    assert store._git(tmp_path) is None
+    assert checkout.described(tmp_path) is None
     git("commit", "-q", "-m", "first")
-    clean = store._git(tmp_path)
+    clean = checkout.described(tmp_path)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False
     (tmp_path / "store.py").write_text("changed")
-    assert store._git(tmp_path) == clean | {"dirty": True}
+    assert checkout.described(tmp_path) == clean | {"dirty": True}
 
 
 # --- crashes and company

@@ -96,10 +96,12 @@ def score(
 
     A question set is put in batches that share a stem.  NaN marks an answer that could not be scored.
     """
-    _check_lengths(model, trait, {context, asked := context_of(interventions, context)}, sampling)
-    base = _base_logprobs(model, trait, context)
+    neutral = told = _rendered(model, trait, context, sampling)
+    if (other := context_of(interventions, context)) != context:
+        told = _rendered(model, trait, other, sampling)
+    asked = Asked(told, _base_logprobs(model, neutral), samples, sampling, batch_size)
     with applied(model, interventions) as active:
-        return _scored(model, active, trait, Asked(asked, base, samples, sampling, batch_size), done)
+        return _scored(model, active, trait, asked, done)
 
 
 @torch.inference_mode()
@@ -107,8 +109,8 @@ def score_each(
     model: Model, trait: Trait, folders: Sequence[Path], context: str | None, samples: int, sampling: Sampling, batch_size: int = 64
 ) -> list[list[dict]]:
     """What `score` gives for every one of LoRA students, by their folders, from passes that they share (packing.py)."""
-    _check_lengths(model, trait, {context}, sampling)
-    asked = Asked(context, _base_logprobs(model, trait, context), samples, sampling, batch_size)
+    prompts = _rendered(model, trait, context, sampling)
+    asked = Asked(prompts, _base_logprobs(model, prompts), samples, sampling, batch_size)
     with applied(model, []) as active, packing.mounted(model, folders) as active.pack:
         rows = _scored(model, active, trait, asked)
     return [rows[s :: len(folders)] for s in range(len(folders))]
@@ -118,7 +120,8 @@ def score_each(
 class Asked:
     """How questions are put."""
 
-    context: str | None
+    prompts: dict[str, list[int]]
+    "by question, its rendered chat"
     base_QV: Tensor
     "what the base answers next, as log-probabilities"
     samples: int
@@ -126,10 +129,12 @@ class Asked:
     batch_size: int
 
 
-def _check_lengths(model: Model, trait: Trait, contexts: set[str | None], sampling: Sampling) -> None:
-    for question in questions_of(trait):
-        longest = max(len(question_ids(model, question, c)) for c in contexts)
-        chat.check_length(model, longest + sampling.max_new_tokens, f"question {question.id}")
+def _rendered(model: Model, trait: Trait, context: str | None, sampling: Sampling) -> dict[str, list[int]]:
+    """Every question as the model reads it, by its id.  Raises DataError for one that leaves no room for an answer."""
+    found = {question.id: question_ids(model, question, context) for question in questions_of(trait)}
+    for name, ids in found.items():
+        chat.check_length(model, len(ids) + sampling.max_new_tokens, f"question {name}")
+    return found
 
 
 def _scored(model: Model, active: Active, trait: Trait, asked: Asked, done: Callable[[int], None] | None = None) -> list[dict]:
@@ -151,7 +156,7 @@ def _score_batch(
     model: Model, active: Active, trait: Trait, batch: Sequence[Question], asked: Asked, base_QV: Tensor
 ) -> tuple[list[dict[str, float]], list[list[str]]]:
     samples, sampling = asked.samples, asked.sampling
-    prompts = [question_ids(model, q, asked.context) for q in batch]
+    prompts = [asked.prompts[q.id] for q in batch]
     stem = batch[0].stem
     longest = max(len(f) for f in form_ids(model, trait.word_forms, stem))
     state, hidden_QD = forward.prefill(model, active, prompts, max(longest, sampling.max_new_tokens))
@@ -200,9 +205,9 @@ _BASE: dict[tuple, Tensor] = {}
 "next-token log-probabilities of base models met in this process: every condition is compared with them"
 
 
-def _base_logprobs(model: Model, trait: Trait, context: str | None) -> Tensor:
+def _base_logprobs(model: Model, prompts: dict[str, list[int]]) -> Tensor:
     """Next-token log-probabilities [Q, V] of the unmodified model at the scored places."""
-    rows = [question_ids(model, q, context) for q in questions_of(trait)]
+    rows = list(prompts.values())
     key = (model.digest, model.dtype, model.device, tuple(map(tuple, rows)))
     if key not in _BASE:
         found = []

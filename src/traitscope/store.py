@@ -24,7 +24,6 @@ import re
 import resource
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from traitscope import __version__
+from traitscope import __version__, checkout
 from traitscope.errors import StoreError
 
 SCHEMA = 1
@@ -257,10 +256,9 @@ def _prepare(run: Run, config: dict, sources: dict[str, tuple[Path, str]], model
     inputs = {name: {"path": os.path.relpath(path.resolve(), home), "digest": d} for name, (path, d) in sources.items()}
     about = {"schema": SCHEMA, "stage": run.stage, "address": run.address, "inputs": inputs, "model": model}
     write_json(run.file("config.json"), about | {"config": config})
-    versions = {"python": platform.python_version(), "traitscope": __version__}
-    versions |= {name: version(name) for name in ("torch", "transformers", "numpy")}
+    versions = {"python": platform.python_version(), "traitscope": __version__} | {n: version(n) for n in ("torch", "transformers", "numpy")}
     about |= {"config_sha256": _sha256(run.file("config.json")), "seed": config.get("seed"), "versions": versions}
-    return about | {"git": _git(Path(__file__).parent)}
+    return about | {"git": checkout.known(Path(__file__).parent)}
 
 
 def _seal(run: Run, about: dict, facts: dict) -> None:
@@ -278,21 +276,6 @@ def _seal(run: Run, about: dict, facts: dict) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     about |= {"outputs": outputs, "peak_memory_mib": round(peak, 1), "created": datetime.now(UTC).isoformat()}
     write_json(run.file("manifest.json"), {"device": None, "threads": None} | facts | about)
-
-
-def _git(folder: Path) -> dict | None:
-    """Commit and dirty flag of the checkout that tracks this file in `folder`; None for an installed copy or no git."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a git hook's repository
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, check=True, timeout=10, env=env)
-        return done.stdout.decode(errors="replace").strip()
-
-    try:
-        ask("ls-files", "--error-unmatch", Path(__file__).name)
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _sync(path: Path) -> None:
