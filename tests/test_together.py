@@ -78,6 +78,12 @@ def test_students_are_those_trained_alone(place: Path, configs: list[TrainConfig
     assert min(moved) > 1e-4
 
 
+def test_the_same_stage_twice_is_made_once(place: Path, configs: list[TrainConfig]) -> None:
+    """Two arms of a study may be one computation; its lock must not be waited for by whoever holds it."""
+    found = made(together.run_together("train", [configs[0], configs[1], configs[0]], Output(root=place / "twice")))
+    assert found[0] == found[2] != found[1] and store.load_run(found[0]).manifest()["packed"] == 2
+
+
 def test_a_sealed_run_is_returned_and_one_missing_is_made(place: Path, configs: list[TrainConfig], students: list[Path]) -> None:
     more = dataclasses.replace(configs[0], seed=77)
     found = made(together.run_together("train", [configs[2], more, configs[0]], Output(root=place / "packed")))

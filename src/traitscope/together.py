@@ -62,7 +62,7 @@ def run_together(verb: str, configs: Sequence[OnModel], out: Output) -> list[Pat
         for job in jobs:
             job.close(error)
         raise
-    found |= {job.place: job.error or job.run.path for job in jobs}
+    found |= {n: job.error or job.run.path for job in jobs for n in job.places}
     return [found[n] for n in range(len(configs))]
 
 
@@ -70,7 +70,8 @@ def run_together(verb: str, configs: Sequence[OnModel], out: Output) -> list[Pat
 class Job:
     """One stage of a pack, from opening its run to sealing it."""
 
-    place: int
+    places: list[int]
+    "which of the configs it is for: two of a study may be the same stage"
     config: Any
     run: store.Run
     stack: ExitStack
@@ -86,25 +87,24 @@ class Job:
 
 def _opened(verb: str, configs: Sequence[OnModel], out: Output, found: dict[int, Path | TraitscopeError]) -> Iterator[Job]:
     """Jobs for what is not sealed yet, opened in the order of their folders, so that two packs never wait for each other."""
-    places = {}
+    places: dict[Path, list[int]] = {}
     for n, config in enumerate(configs):
         try:
             with stage.planning():
                 found[n] = cli.function(cli.VERBS[verb].run)(config, out).path
         except stage.Missing as missing:
-            places[n] = missing.path
+            places.setdefault(missing.path, []).append(n)
         except TraitscopeError as error:
             found[n] = error
-    inputs = {n: stage.trait_inputs([config.trait]) if verb == "measure" else {} for n, config in enumerate(configs) if n in places}
-    for n in sorted(places, key=lambda n: str(places[n])):
-        stack = ExitStack()
-        opening = stage.opened(verb, configs[n], out, verb == "train", inputs[n], {"packed": len(places)})
-        run = stack.enter_context(opening)
+    for path in sorted(places):
+        config, stack = configs[places[path][0]], ExitStack()
+        inputs = stage.trait_inputs([config.trait]) if verb == "measure" else {}
+        run = stack.enter_context(stage.opened(verb, config, out, verb == "train", inputs, {"packed": len(places)}))
         if run.sealed:  # by another process, in the meantime
             stack.close()
-            found[n] = run.path
+            found |= dict.fromkeys(places[path], run.path)
         else:
-            yield Job(n, configs[n], run, stack)
+            yield Job(places[path], config, run, stack)
 
 
 def _train(model: Model, jobs: Sequence[Job]) -> None:
