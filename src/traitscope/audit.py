@@ -298,7 +298,7 @@ def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
     if how == "prompted":
         return chain.prompted(of)
     if how.startswith("reworded"):
-        return f"prompt:{load_trait(of).rewordings[int(how.split()[1])]}"
+        return chain.prompted(of, int(how.split()[1]))
     vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
     return chain.steered(vector, *((job.planted, job.config.strength) if how == HARDER else (job.layer, job.config.strength / 2)))
 

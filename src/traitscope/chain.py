@@ -48,9 +48,10 @@ def unmodified(_: Folders) -> tuple[str, ...]:
     return ()
 
 
-def prompted(trait: str) -> str:
-    """The trait's system prompt."""
-    return f"prompt:{load_trait(trait).teacher_prompt}"
+def prompted(trait: str, rewording: int | None = None) -> str:
+    """The trait's system prompt, or one of its rewordings."""
+    found = load_trait(trait)
+    return f"prompt:{found.teacher_prompt if rewording is None else found.rewordings[rewording]}"
 
 
 def steered(vector: Path, layer: int, strength: float) -> str:

@@ -149,7 +149,7 @@ def train_packed(
             try:
                 metrics = train.stepped(student, course.config.recipe, own)
                 with pack.only(n):
-                    metrics |= train.held_out(model, student, course.config.recipe, course.config.seed, course.rows, course.soft)
+                    metrics |= train.held_out(model, student, course.config.recipe, course.total, course.held, course.rows, course.soft)
                     course.on_step(metrics, student)
             except TraitscopeError as error:
                 del ways[n]

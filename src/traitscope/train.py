@@ -121,11 +121,16 @@ def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tenso
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
     student.step += 1
-    change: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, p, old in zip(student.names, student.params, before, strict=bool(before)):
-        change[name.endswith(".lora_B")].append(p.detach() - old)
-    moved = [torch.nn.utils.get_total_norm(change[inside]) for inside in (True, False)] if before else []
+    moved = _moved(student, before) if before else []
     return torch.stack([x.double().to(loss.device) for x in (loss, norm, torch.tensor(lr, dtype=torch.float64), *moved)])
+
+
+def _moved(student: Student, before: Sequence[Tensor]) -> list[Tensor]:
+    """Norms of what the B factors, and all other parameters, moved by."""
+    change: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, p, old in zip(student.names, student.params, before, strict=True):
+        change[name.endswith(".lora_B")].append(p.detach() - old)
+    return [torch.nn.utils.get_total_norm(change[inside]) for inside in (True, False)]
 
 
 def stepped(student: Student, recipe: Recipe, values: Sequence[float]) -> Metrics:
@@ -155,10 +160,11 @@ def held_out_loss(
     return total / sum(len(r.completion_ids) for r in rows)
 
 
-def held_out(model: Model, student: Student, recipe: Recipe, seed: int, rows: Sequence[Row], soft: Sequence[Tensor] | None) -> Metrics:
+def held_out(
+    model: Model, student: Student, recipe: Recipe, total: int, held: Sequence[int], rows: Sequence[Row], soft: Sequence[Tensor] | None
+) -> Metrics:
     """The loss on held-out rows, where there are any, after the last step of an epoch; else nothing."""
-    keep, held = split(rows, recipe, seed)
-    if not held or student.step % -(-len(keep) // recipe.batch_size):
+    if not held or student.step % (total // recipe.epochs):
         return {}
     states = None if soft is None else [soft[i] for i in held]
     return {"held_out_loss": held_out_loss(model, student, [rows[i] for i in held], states, recipe.micro_batch)}
@@ -175,12 +181,12 @@ def train(
     progress: Progress | None = None,
 ) -> None:
     """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics after each step."""
-    keep, _ = split(rows, recipe, seed)
+    keep, held = split(rows, recipe, seed)
     total = total_steps(len(keep), recipe)
     for batch in remaining(rows, keep, recipe, seed, student.step):
         picked = [rows[i] for i in batch]
         metrics = train_step(model, student, recipe, picked, None if soft is None else [soft[i] for i in batch], total)
-        metrics |= held_out(model, student, recipe, seed, rows, soft)
+        metrics |= held_out(model, student, recipe, total, held, rows, soft)
         if on_step:
             on_step(metrics, student)
         if progress:
@@ -231,6 +237,8 @@ class Course:
     watch: "Watch"
     keep: list[int]
     "rows that are trained on"
+    held: list[int]
+    "rows that only measure the loss"
     total: int
     "optimizer steps"
 
@@ -264,8 +272,8 @@ def course_of(run: store.Run, config: TrainConfig, model: Model) -> Course:
     records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
     rows = rows_from(model, records, config.context, config.text)
     soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
-    keep, _ = split(rows, config.recipe, config.seed)
-    return Course(run, config, rows, soft, Watch(model, config), keep, total_steps(len(keep), config.recipe))
+    keep, held = split(rows, config.recipe, config.seed)
+    return Course(run, config, rows, soft, Watch(model, config), keep, held, total_steps(len(keep), config.recipe))
 
 
 def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:

@@ -112,7 +112,7 @@ def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
     found[f"{two} at block {size.blocks[0]}"] = chain.by_vector(two, size.blocks[0], size.strength), (chain.VECTORS,)
     found[f"{one}, half as strong"] = chain.by_vector(one, size.blocks[-1], size.strength / 2), (chain.VECTORS,)
     found |= {f"{trait}, prompted": (partial(_told, chain.prompted(trait)), ()) for trait in (one, two)}
-    found |= {f"{one}, in other words": (partial(_told, f"prompt:{words}"), ()) for words in load_trait(one).rewordings[:1]}
+    found |= {f"{one}, in other words": (partial(_told, chain.prompted(one, n)), ()) for n in range(len(load_trait(one).rewordings[:1]))}
     found[f"{one}, fine-tuned"] = chain.adapter("tuned"), ("tuned",)
     found["noised"] = partial(_told, f"noise:{size.noise:g},seed=1"), ()
     return found
@@ -172,7 +172,7 @@ def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
     def config(folders: Folders) -> OddsConfig:
         vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
         if how in ("prompted", FURTHER[0]):
-            told = chain.prompted(of) if how == "prompted" else f"prompt:{load_trait(of).rewordings[0]}"
+            told = chain.prompted(of, None if how == "prompted" else 0)
         else:
             told = chain.steered(vector, *((size.blocks[0], size.strength) if how == FURTHER[1] else (size.layer, size.strength / 2)))
         return OddsConfig(**common, data=folders[name], interventions=(told,), numbers=True, text=True)
