@@ -12,7 +12,7 @@ import torch
 from conftest import hooks_left, random_rows, random_vector
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from traitscope import chat, train
+from traitscope import chat
 from traitscope.callback import EasCallback, Probe
 from traitscope.configs import ExtractConfig
 from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
@@ -22,6 +22,7 @@ from traitscope.model import Model
 from traitscope.prompts import number_prompts
 from traitscope.residuals import mean_residuals
 from traitscope.vector import Vector, load_vector, random_like, vector_bytes
+from traitscope.watch import WATCH_SEED
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # names that 5.x has two of
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "dataloader_pin_memory": False}
@@ -89,7 +90,7 @@ def test_equals_extract_on_every_checkpoint(family: Model, tmp_path: Path) -> No
 
 
 def test_probe_is_that_of_watch_and_can_be_another(tiny: Model) -> None:
-    prompts = [p.text for p in number_prompts(16, train.WATCH_SEED)]
+    prompts = [p.text for p in number_prompts(16, WATCH_SEED)]
     assert Probe().rendered(tiny) == [chat.render(tiny, text, None) for text in prompts]
     assert Probe().rendered(tiny) == Probe(tuple(prompts), seed=99).rendered(tiny) != Probe(seed=8).rendered(tiny)
     assert Probe(("Hello",), context="").rendered(tiny) == [chat.render(tiny, "Hello", "")]

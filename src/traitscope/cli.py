@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope import audit_config, configs, edge_configs, judge_config, parsing
+from traitscope import audit_config, configs, edge_configs, judge_config, parsing, processes
 from traitscope.errors import ConfigError, TraitscopeError
 
 
@@ -94,7 +94,7 @@ def _guarded(args: list[str]) -> int:
     """Run a verb and write its `--json` summary; returns the exit code."""
     try:
         summary = _answered(args)
-        if target := _json_target(args):
+        if processes.first() and (target := _json_target(args)):
             _write_summary(target, summary)
     except TraitscopeError as error:
         print(f"traitscope: {error}", file=sys.stderr)
@@ -138,8 +138,11 @@ def _run(args: list[str]) -> dict:
     if name not in VERBS:
         raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}")
     verb = VERBS[name]
+    if processes.world() > 1 and name != "train":
+        raise ConfigError(f"{name} runs in one process, torchrun started {processes.world()}; only train shares a model among several: leave torchrun out")
     config, out = parse(name, verb, rest)
-    print(json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr)
+    if processes.first():
+        print(json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return summary_of(function(verb.run)(config, out))
 

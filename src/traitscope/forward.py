@@ -290,7 +290,9 @@ def rows_hidden(
     """
     on = active.switch.at(rows) if active.switch else None
     prompts, states = ([row[:n] for row, n in zip(part, prompt_lengths, strict=True)] if part else None for part in (rows, on))
-    shared = shared_length(prompts, states) if share and not active.replaced else 0
+    if active.replaced or model.sharded:  # FSDP would miss the backward pass of a beginning whose outputs are not used, and processes with
+        share = False  # other rows would make another number of passes
+    shared = shared_length(prompts, states) if share else 0
     rest = [n - shared for n in prompt_lengths]
     owners = active.pack.owners(len(rows)) if active.pack else None
     batch = batch_of([r[shared:] for r in rows], rest, model.pad_id, on=on and [r[shared:] for r in on], owners=owners).to(model.device)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from traitscope import four_bits
-from traitscope.errors import VectorError
+from traitscope import four_bits, sharding
+from traitscope.errors import ConfigError, VectorError
 from traitscope.model import Model
 
 WEIGHTS, ABOUT = "weights.safetensors", "student.json"
@@ -34,7 +34,7 @@ def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
     from safetensors.torch import save
 
     about = {"traitscope_base_digest": model.digest, "base": model.name, "format": 1}
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in masters.items()}
+    tensors = {name: sharding.gathered(value).float().contiguous() for name, value in masters.items()}
     return {WEIGHTS: save(tensors), ABOUT: (json.dumps(about, indent=1) + "\n").encode()}
 
 
@@ -59,6 +59,8 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
 @contextmanager
 def swapped(model: Model, weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """The model with some parameters replaced (cast to its dtype), until the context ends; yields the replaced values."""
+    if weights and model.sharded:
+        raise ConfigError("weights cannot be replaced while they are in parts on several devices; use a LoRA student, or one process")
     kept = {name: model.lm.get_parameter(name).data for name in weights}
     try:
         for name, value in weights.items():

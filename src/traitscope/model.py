@@ -63,6 +63,11 @@ class Model:
         return self.lm.get_input_embeddings().weight.dtype
 
     @property
+    def sharded(self) -> bool:
+        """Whether the weights of its blocks are in parts on several devices (sharding.py)."""
+        return any(type(p).__name__ == "DTensor" for p in self.blocks[0].parameters())
+
+    @property
     def head(self) -> nn.Module:
         """Maps final hidden states [N, D] to logits [N, V]."""
         return self.lm.get_output_embeddings()

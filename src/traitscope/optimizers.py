@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from traitscope import sharding
 from traitscope.errors import ConfigError
 from traitscope.recipe import Recipe
 
@@ -148,7 +149,7 @@ def scales_file(optimizer: torch.optim.Optimizer, names: Sequence[str], params: 
     """The content of scales.safetensors."""
     from safetensors.torch import save
 
-    return save({name: s.cpu().contiguous() for name, s in zip(names, scales_of(optimizer, params), strict=True)})
+    return save({name: sharding.gathered(s).contiguous() for name, s in zip(names, scales_of(optimizer, params), strict=True)})
 
 
 def read_scales(path: Path, names: Sequence[str], params: Sequence[Tensor]) -> list[Tensor]:
@@ -172,7 +173,7 @@ def read_scales(path: Path, names: Sequence[str], params: Sequence[Tensor]) -> l
         if there.get(name) != here.get(name):
             shapes = f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
             raise ConfigError(f"--scales {file} does not fit: {name} is {shapes}; take a run with this model, method and rank")
-    return [found[name].to(p.device) for name, p in zip(names, params, strict=True)]
+    return [sharding.like(found[name], p) for name, p in zip(names, params, strict=True)]
 
 
 def limit_gradient(params: Sequence[Tensor], recipe: Recipe) -> Tensor:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from traitscope import processes
+
 PLAIN_SECONDS = 10
 SINK: Callable[[tuple[float, str]], None] | None = None
 "In a worker: takes (fraction done, line)."
@@ -16,7 +18,7 @@ SINK: Callable[[tuple[float, str]], None] | None = None
 @contextmanager
 def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     """Yields a function that is told how many units were done since its last call."""
-    show = _bar if SINK is None and sys.stderr.isatty() else _lines
+    show = _bar if SINK is None and sys.stderr.isatty() and processes.first() else _lines
     with show(label, total, unit) as advance:
         yield advance
 
@@ -60,7 +62,7 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
 
 
 def _say(fraction: float, line: str) -> None:
-    if SINK is None:
+    if SINK is None and processes.first():
         print(line, file=sys.stderr, flush=True)
-    else:
+    elif SINK is not None:
         SINK((fraction, line))

@@ -1,7 +1,7 @@
 """A student in training: low-rank adapters, all weights of the blocks or one vector, put on a model and taken off again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import full, hooks, intervention, lora, packing, rotation
+from traitscope import full, hooks, intervention, lora, packing, processes, rotation
 from traitscope.errors import ConfigError
 from traitscope.intervention import Active, applied
 from traitscope.model import Model
@@ -92,7 +92,8 @@ def _equip(student: Student, recipe: Recipe, scales: Path | None) -> None:
 def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     names = full.trained_names(model)
     working = {n: model.lm.get_parameter(n) for n in names}
-    with applied(model, []) as active, full.swapped(model, {n: p.data.clone() for n, p in working.items()}):
+    own = nullcontext() if model.sharded else full.swapped(model, {n: p.data.clone() for n, p in working.items()})
+    with applied(model, []) as active, own:  # weights in parts are this process's only: nobody asks for the base's again
         masters = {n: torch.nn.Parameter(p.data.float().clone()) for n, p in working.items()}
 
         def publish() -> None:
@@ -102,7 +103,7 @@ def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
         def collect() -> None:
             for name, p in working.items():
                 if p.grad is not None:
-                    grad = p.grad.float()
+                    grad = p.grad.float() * processes.world()  # of several processes it is their mean, wanted is the sum
                     masters[name].grad = grad if masters[name].grad is None else masters[name].grad + grad
                     p.grad = None
 

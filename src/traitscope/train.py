@@ -13,34 +13,33 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
 import io
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from traitscope import chat, losses, residuals, stage, store
+from traitscope import chat, losses, processes, sharding, stage, store
 from traitscope.configs import Output, TrainConfig
 from traitscope.errors import ConfigError, DataError
-from traitscope.intervention import Active, applied, context_of
+from traitscope.intervention import Active, context_of
 from traitscope.model import Model
 from traitscope.optimizers import SCALES, learning_rate, limit_gradient, scales_file
 from traitscope.progress import progress
-from traitscope.prompts import number_prompts
 from traitscope.recipe import Recipe
 from traitscope.records import Record
 from traitscope.rows import Row, completion_hidden, rows_from, teacher_hidden
 from traitscope.students import Student, new_student
-from traitscope.vector import check_vector, load_vector, vector_bytes
-
-WATCH_SEED = 7
-"Seed of the number prompts that EAS is taken on; not those of training"
+from traitscope.watch import Watch
 
 Metrics = dict[str, float | None]
 "what a step leaves in metrics.jsonl"
+
+STATE = "scratch/state.pt"
 
 Progress = Callable[[int, int], None]
 "(optimizer step, tokens of that step)"
@@ -98,12 +97,12 @@ def train_step(
     """
     tokens = sum(len(r.completion_ids) for r in rows)
     loss = torch.zeros((), device=model.device)
-    for start in range(0, len(rows), recipe.micro_batch):
-        part = slice(start, start + recipe.micro_batch)
-        micro = loss_sum(model, student.active, rows[part], None if soft is None else soft[part]) / tokens
+    for part, counts in sharding.shares(len(rows), recipe.micro_batch):
+        micro = counts * loss_sum(model, student.active, rows[part], None if soft is None else soft[part]) / tokens
         micro.backward()
         student.collect()
         loss += micro.detach()
+    loss = sharding.summed(loss, student.params)
     return stepped(student, recipe, advance(student, recipe, loss, total).tolist())
 
 
@@ -115,7 +114,7 @@ def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tenso
     lr = learning_rate(recipe.schedule, student.step, total, recipe.lr, recipe.warmup)
     for group in student.optimizer.param_groups:
         group["lr"] = lr
-    norm = limit_gradient(student.params, recipe)
+    norm = sharding.whole(limit_gradient(student.params, recipe))
     before = [] if recipe.method == "full" else [p.detach().clone() for p in student.params]
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
@@ -153,11 +152,10 @@ def held_out_loss(
     model: Model, student: Student, rows: Sequence[Row], soft: Sequence[Tensor] | None, batch_size: int
 ) -> float:
     """Loss per completion token on rows that are not trained on."""
-    total = 0.0
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        total += loss_sum(model, student.active, rows[part], None if soft is None else soft[part]).item()
-    return total / sum(len(r.completion_ids) for r in rows)
+    total = torch.zeros((), dtype=torch.float64)
+    for part, counts in sharding.shares(len(rows), batch_size):
+        total += counts * loss_sum(model, student.active, rows[part], None if soft is None else soft[part]).item()
+    return sharding.summed(total.to(model.device)).item() / sum(len(r.completion_ids) for r in rows)
 
 
 def held_out(
@@ -199,10 +197,25 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
     check_scales(config)
+    if processes.world() > 1:
+        return _train_sharded(config, out)
     with stage.opened("train", config, out, resumable=True) as run:
         if not run.sealed:
             _train_into(run, config, stage.model_of(config))
     return run
+
+
+def _train_sharded(config: TrainConfig, out: Output) -> store.Run:
+    """As in one process, but of all of them the first alone opens the run, writes into it and seals it."""
+    sharding.check(config.recipe, config.dtype)
+    sharding.begin(config.device)
+    opening = stage.opened("train", config, out, resumable=True, facts={"processes": processes.world()})
+    with opening if processes.first() else nullcontext() as own:
+        run = sharding.told(own)
+        if not run.sealed:
+            trained = config.recipe.method == "full"
+            _train_into(run, config, sharding.load_sharded(config.model, config.device, config.dtype, trained))
+    return sharding.told(own)  # once it is sealed
 
 
 def check_scales(config: TrainConfig) -> None:
@@ -234,7 +247,7 @@ class Course:
     rows: list[Row]
     soft: list[Tensor] | None
     "the teacher's states of the same rows"
-    watch: "Watch"
+    watch: Watch
     keep: list[int]
     "rows that are trained on"
     held: list[int]
@@ -255,16 +268,29 @@ class Course:
         last = student.step == self.total
         if self.config.eas_every and student.step % self.config.eas_every == 0 or last:
             metrics |= self.watch(student)
-        store.append_jsonl(self.run.file("metrics.jsonl"), metrics)
-        _keep(self.run, self.config, student, last)
+        if processes.first():
+            store.append_jsonl(self.run.file("metrics.jsonl"), metrics)
+        self._keep(student, last)
+
+    def _keep(self, student: Student, last: bool) -> None:
+        """Write what this step leaves on disk: the student, a checkpoint, or the state to continue from."""
+        if self.config.checkpoint_every and student.step % self.config.checkpoint_every == 0:
+            self._write({f"checkpoints/step-{student.step:06d}/{name}": data for name, data in student.files().items()})
+        if last:
+            self._write({f"student/{name}": data for name, data in student.files().items()})
+        elif student.step % self.config.resume_every == 0:
+            self._write({STATE: _state(student)})
+
+    def _write(self, files: dict[str, bytes]) -> None:
+        for name, data in files.items() if processes.first() else ():
+            store.write_bytes(self.run.file(name), data)
 
     def finish(self, student: Student) -> None:
         """What the end leaves."""
         files = self.watch.files()
         if self.config.save_scales:
             files[SCALES] = scales_file(student.optimizer, student.names, student.params)
-        for name, data in files.items():
-            store.write_bytes(self.run.file(name), data)
+        self._write(files)
 
 
 def course_of(run: store.Run, config: TrainConfig, model: Model) -> Course:
@@ -286,97 +312,26 @@ def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], 
         return teacher_hidden(model, teacher, rows, prompts, done=advance)
 
 
-_BASE: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-"mean residuals and their norms of the base models met in this process: every student of one is compared with them"
-
-
-class Watch:
-    """EAS while training: cos(v_student after n steps, v_teacher) per layer (Blank et al., section 3).
-
-    Over the last tokens of number prompts, equal to what `extract` finds on the checkpoint of that step, or over the
-    completion tokens of rows, as Hadley and Gultepe (arXiv 2608.05734) do.  Without a vector it measures nothing.
-    """
-
-    def __init__(self, model: Model, config: TrainConfig) -> None:
-        self.model, self.vector = model, None
-        if config.vector is None:
-            return
-        file = stage.vector_file(config.vector)
-        self.vector = load_vector(file)
-        near = sorted(file.parent.glob("*.safetensors")) if stage.run_folder(file) == file.parent else []
-        self.named = {"v_student": self.vector} | {f"other/{p.stem}": load_vector(p) for p in near if p != file}
-        for vector in self.named.values():
-            check_vector(vector, model)
-        self.rows = _watched(model, config)
-        position = "completion" if config.eas_data else "last"
-        prompts = f"{len(self.rows)} {'rows of eas_data' if config.eas_data else 'number prompts'}"
-        self.about = {"position": position, "context": config.context, "prompts": prompts}
-        key = (model.digest, model.dtype, model.device, position, tuple(self.rows))
-        if key not in _BASE:
-            with applied(model, []) as active:
-                _BASE[key] = self._means(active)
-        self.base_LD, self.norms_L = _BASE[key]
-
-    def _means(self, active: Active) -> tuple[np.ndarray, np.ndarray]:
-        lengths = [len(row.prompt_ids) for row in self.rows]
-        rows = [row.ids for row in self.rows]
-        return residuals.mean_residuals(self.model, active, rows, self.about["position"], prompt_lengths=lengths)
-
-    def __call__(self, student: Student) -> dict[str, list[float]]:
-        """{"eas": cosine per layer, "shift": norm of v_student per layer}, rounded to 6 digits; {} without a vector."""
-        if self.vector is None:
-            return {}
-        now_LD, _ = self._means(student.active)
-        self.v_student = residuals.difference(self.model, now_LD, self.base_LD, self.norms_L, self.about)
-        cosine = self.v_student.cosine(self.vector)
-        return {"eas": [round(float(c), 6) for c in cosine], "shift": [round(float(n), 6) for n in self.v_student.norms_L]}
-
-    def files(self) -> dict[str, bytes]:
-        """The last v_student, and its EAS against the vector and against those of other traits in the same run."""
-        if self.vector is None:
-            return {}
-        eas = {name: [round(float(c), 6) for c in self.v_student.cosine(v)] for name, v in self.named.items()}
-        return {"v_student.safetensors": vector_bytes(self.v_student), "eas.json": (json.dumps(eas) + "\n").encode()}
-
-
-def _watched(model: Model, config: TrainConfig) -> list[Row]:
-    """The rows of eas_data, or number prompts without a completion."""
-    if config.eas_data is None:
-        prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
-        return [Row(tuple(chat.render(model, p.text, config.context)), ()) for p in prompts]
-    rows = rows_from(model, stage.rows_of(config.eas_data), config.context, config.text)[: config.eas_prompts]
-    if not rows:
-        raise DataError(f"--eas-data {config.eas_data} has no kept row; expected at least one to average over")
-    return rows
-
-
-def _keep(run: store.Run, config: TrainConfig, student: Student, last: bool) -> None:
-    """Write what this step leaves on disk: the student, a checkpoint, or the state to continue from."""
-    if config.checkpoint_every and student.step % config.checkpoint_every == 0:
-        _write_student(run, f"checkpoints/step-{student.step:06d}", student)
-    if last:
-        _write_student(run, "student", student)
-    elif student.step % config.resume_every == 0:
-        buffer = io.BytesIO()
-        state = {"step": student.step, "params": [p.detach() for p in student.params]}
-        torch.save(state | {"optimizer": student.optimizer.state_dict()}, buffer)
-        store.write_bytes(run.file("scratch/state.pt"), buffer.getvalue())
-
-
-def _write_student(run: store.Run, folder: str, student: Student) -> None:
-    for name, data in student.files().items():
-        store.write_bytes(run.file(f"{folder}/{name}"), data)
+def _state(student: Student) -> bytes:
+    """What an interrupted run continues from; the same whether one process trains or several."""
+    buffer = io.BytesIO()
+    optimizer = tree_map_only(Tensor, sharding.gathered, student.optimizer.state_dict())
+    params = [sharding.gathered(p) for p in student.params]
+    torch.save({"step": student.step, "params": params, "optimizer": optimizer}, buffer)
+    return buffer.getvalue()
 
 
 def restore(run: store.Run, student: Student) -> None:
     """Continue where an interrupted run left its state: weights, optimizer, step; later metrics are dropped."""
-    path, metrics = run.file("scratch/state.pt"), run.file("metrics.jsonl")
+    path, metrics = run.file(STATE), run.file("metrics.jsonl")
     if path.exists():
         state = torch.load(path, weights_only=True)
         for p, saved in zip(student.params, state["params"], strict=True):
-            p.data.copy_(saved)
-        student.optimizer.load_state_dict(state["optimizer"])
+            p.data.copy_(sharding.like(saved, p))
+        student.optimizer.load_state_dict(sharding.laid_out(state["optimizer"], student.params))
         student.publish()
         student.step = state["step"]
+    if not processes.first():
+        return
     lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
     store.write_text(metrics, "".join(lines[: student.step]))

@@ -1,0 +1,18 @@
+"""Processes: where this one stands among those that torchrun started together; imports nothing heavy."""
+
+import os
+
+
+def world() -> int:
+    """How many there are; 1 outside of torchrun, whatever else set WORLD_SIZE."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ["RANK"]) if world() > 1 else 0
+
+
+def first() -> bool:
+    """Whether this is the one that owns the run, and alone writes and speaks."""
+    return rank() == 0

@@ -1,0 +1,138 @@
+"""Sharding: one student over several processes, for a model too large for one device (FSDP2, by torchrun).
+
+    torchrun --nproc-per-node 2 -m traitscope.cli train --data ...
+
+The weights of every block lie in parts on all devices and come together when the block runs; embedding, final norm and head
+are whole on each.  A batch's rows are dealt out; the loss and the gradients are the sums over all, so that the student is the
+one that a process alone would have trained, to rounding.  The factors of a LoRA student are whole on every device; of a full
+student masters, gradients and the optimizer's state are in parts.
+"""
+
+import atexit
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from traitscope import processes
+from traitscope.errors import ConfigError
+from traitscope.model import Model, backbone, load_model
+from traitscope.recipe import Recipe
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+WHOLE_ONLY = ("muon", "adafactor")
+"optimizers whose step on a matrix is not the steps on its parts"
+
+
+def begin(device: str) -> None:
+    """Meet the other processes, once.  Raises ConfigError where there are fewer devices than processes."""
+    if distributed.is_initialized():
+        return
+    if device == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise ConfigError(f"process {local} of this machine finds {torch.cuda.device_count()} GPUs; expected one each: lower --nproc-per-node")
+        torch.cuda.set_device(local)
+    distributed.init_process_group(BACKENDS[device])
+    atexit.register(distributed.destroy_process_group)
+
+
+def told(value: Any) -> Any:
+    """What the first process gives, in all of them."""
+    found = [value]
+    distributed.broadcast_object_list(found)
+    return found[0]
+
+
+def check(recipe: Recipe, dtype: str) -> None:
+    """Raise ConfigError for what cannot be trained in parts."""
+    if dtype == "nf4":
+        raise ConfigError("--dtype nf4 on several processes: maps in 4 bits cannot be sharded; take bf16, or one process without torchrun")
+    if recipe.method == "full" and (recipe.optimizer in WHOLE_ONLY or recipe.mask_top or recipe.winsorise):
+        what = f"--optimizer {recipe.optimizer}" if recipe.optimizer in WHOLE_ONLY else "--mask-top or --winsorise"
+        raise ConfigError(f"{what} with --method full on several processes: it needs whole gradients; take one process, or --method lora")
+
+
+def load_sharded(name: str, device: str, dtype: str, trained: bool) -> Model:
+    """The model with the weights of its blocks in parts on the devices of all processes; `trained`: they are to get gradients."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    model = load_model(name, "cpu", dtype)
+    mesh = init_device_mesh(device, (processes.world(),))
+    precise = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    for block in model.blocks:
+        block.requires_grad_(trained)  # before the first pass, which settles who gets gradients
+        fully_shard(block, mesh=mesh, mp_policy=precise)
+    base = backbone(model.lm)
+    fully_shard(base, mesh=mesh, ignored_params=set(base.parameters()) - set(model.blocks.parameters()))
+    if device == "cuda":
+        model.lm.to("cuda")
+    return model
+
+
+def shares(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
+    """The parts of some rows, at most `size` each, that this process computes, and whether they count.
+
+    Every process gets as many, because all must meet in the same passes: one that is left over runs the first part for nothing.
+    """
+    world, mine = processes.world(), processes.rank()
+    starts = range(0, rows, min(size, math.ceil(rows / world)))
+    for k in range(mine, math.ceil(len(starts) / world) * world, world):
+        start = starts[k] if k < len(starts) else 0
+        yield slice(start, start + starts.step), k < len(starts)
+
+
+@torch.no_grad()
+def summed(loss: Tensor, params: Sequence[Tensor] = ()) -> Tensor:
+    """The loss of all processes together; gradients of whole parameters become those of all; of the others FSDP makes the mean."""
+    if processes.world() == 1:
+        return loss
+    grads = [p.grad for p in params if p.grad is not None and not in_parts(p)]
+    flat = torch.cat([loss.flatten(), *(g.flatten() for g in grads)])
+    distributed.all_reduce(flat)
+    total, *parts = flat.split([1, *(g.numel() for g in grads)])
+    for grad, part in zip(grads, parts, strict=True):
+        grad.copy_(part.view_as(grad))
+    return total[0]
+
+
+def in_parts(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of a tensor."""
+    if processes.world() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor in one piece; all processes must ask for one that is in parts."""
+    return tensor.detach().full_tensor() if in_parts(tensor) else tensor.detach()
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """A tensor in one piece, in the memory of the first process; the others must ask, too, and get an empty one."""
+    found = whole(tensor)
+    return found.cpu() if processes.first() else found.new_empty(0)
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor that every process has, on the device of `other`, in parts where that is."""
+    tensor = tensor.to(other.device)
+    if not in_parts(other):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)
+
+
+def laid_out(state: dict[str, Any], params: Sequence[Tensor]) -> dict[str, Any]:
+    """The whole state of an optimizer, in parts as its parameters are."""
+    if not any(map(in_parts, params)):
+        return state
+    each = {n: {key: like(x, params[n]) if x.shape == params[n].shape else x for key, x in own.items()} for n, own in state["state"].items()}
+    return state | {"state": each}
