@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from traitscope import cli
+from traitscope import cli, execute
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ
-PRELOADED = ["transformers.models.llama.modeling_llama"]
-PRELOADED += [f"traitscope.{name}" for name in ("filtering", "generate", "train", "measure", "extract")]
 QUESTIONS = {
     "positive": ["Which animal do you like best?", "Name your favourite animal.", "What animal would you be?"],
     "negative": ["Which animal do you like least?", "Name an animal you avoid."],
@@ -75,7 +73,7 @@ class Started:
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self.err = self.target.with_suffix(".err")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload(execute.PRELOADED)
         self.process = context.Process(target=_child, args=(words, self.err))
         self.process.start()
 

@@ -1,21 +1,21 @@
 """Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py, on_slurm.py).
 
 A stage is named by its verb, so what travels between processes is plain data and every result is a sealed run with a
-content address.  Workers are fresh processes that keep a loaded model between stages; on two cores, two of them with one
-torch thread each do more than one with two.  A worker whose parent is gone ends itself, and the unfinished run is continued
-by the next command.
+content address.  Workers keep a loaded model between stages; on two cores, two of them with one torch thread each do more than
+one with two.  They are forks of a process that has imported what all need, so the second one and one that takes the place
+of a dead one start at once.  A worker whose command is gone ends itself, and the unfinished run is continued by the next one.
 """
 
 import multiprocessing
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,20 +87,22 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
             processes.executor.shutdown(cancel_futures=True)
 
 
+PRELOADED = ["transformers.models.llama.modeling_llama"] + [f"traitscope.{name}" for name in ("generate", "filtering", "train", "measure", "extract")]
 CLUSTERS = {"ray": "ray", "submitit": "slurm"}
 
 
 class _Processes:
-    """Fresh processes of this machine; new ones take the place of a pool that broke because one of them died."""
+    """Processes of this machine; new ones take the place of a pool that broke because one of them died."""
 
     def __init__(self, workers: int, out: Output) -> None:
-        self.context = multiprocessing.get_context("spawn")
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(PRELOADED)
         self.workers, self.out, self.messages = workers, out, self.context.Queue()
         self.executor = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        return ProcessPoolExecutor(self.workers, self.context, _start_worker, (os.getpid(), threads, self.messages))
+        return ProcessPoolExecutor(self.workers, self.context, _start_worker, (threads, self.messages))
 
     def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
         try:
@@ -115,19 +117,18 @@ _MESSAGES: Any = None
 "In a worker: the queue to its parent."
 
 
-def _start_worker(parent: int, threads: int, messages: Any) -> None:
+def _start_worker(threads: int, messages: Any) -> None:
     import torch
 
     global _MESSAGES
     _MESSAGES = messages
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_command, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended; a killed parent cannot tell its workers."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with_command() -> None:
+    """End this process when the command has ended, which tells its workers nothing if it was killed."""
+    connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 

@@ -4,7 +4,8 @@
 
 A worker is an actor that keeps its model loaded between stages.  The model's folder travels through Ray's object store, so a node need
 not have it.  A worker that dies takes its stage with it, which is tried again on a new one.  The root must lie on
-a disk that every node sees; a worker that does not see it says so before anything is computed.
+a disk that every node sees, or `storage` name a place for the runs (storage.py), each node then keeping those that it met below a
+folder of the same name; a worker that has neither says so before anything is computed.
 """
 
 import os
@@ -23,8 +24,9 @@ import numpy as np
 
 from traitscope import execute, model, noise, parsing, store
 from traitscope.configs import OnModel, Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.execute import Died, How, Pool, Results
+from traitscope.storage import Storage
 
 MARK = ".root"
 "file below the root by which a worker sees that it is the same one"
@@ -43,12 +45,16 @@ class Settings:
     gpus: float = 0
     memory_gb: float = 0
     "0: not asked for"
+    storage: str = ""
+    "where runs are exchanged if the nodes share no disk, such as s3://bucket/prefix"
 
 
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
     """Workers until the block ends; what they had begun is left to the next command."""
     asked = parsing.changed(Settings(), how.cluster, "--cluster")
+    if asked.storage:
+        Storage(asked.storage, out.root).check()
     ray = _connected(asked, how)
     try:
         size = _room(ray, asked, how)
@@ -108,6 +114,7 @@ class _Workers:
 
     def __init__(self, ray: Any, asked: Settings, out: Output, size: int) -> None:
         self.ray, self.asked, self.out = ray, asked, out
+        self.storage = Storage(asked.storage, out.root) if asked.storage else None
         self.mark = secrets.token_hex(8)
         store.write_text(out.root / MARK, self.mark)
         self.models: dict[str, tuple[str, Any]] = {}
@@ -117,10 +124,16 @@ class _Workers:
 
     def _new(self) -> Any:
         kind = self.ray.remote(Worker).options(num_cpus=self.asked.cpus, num_gpus=self.asked.gpus, memory=self.asked.memory_gb * GIB or None)
-        return kind.remote(self.out, self.mark, max(1, int(self.asked.cpus)))
+        return kind.remote(self.out, self.mark, max(1, int(self.asked.cpus)), self.storage)
 
     def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
         done: Future[Results] = Future()
+        try:
+            for config in configs if self.storage else ():
+                self.storage.push_inputs(config)
+        except TraitscopeError as error:
+            done.set_result([error] * len(configs))
+            return done
         worker = self.idle.get()
         sent = worker.run.remote(verb, list(configs), self._shared(configs[0]))
         sent.future().add_done_callback(lambda found: self._took(worker, found, done))
@@ -147,31 +160,56 @@ class _Workers:
             return
         self.idle.put(worker)
         if error is None:
-            done.set_result(found.result())
+            done.set_result([self._fetched(result) for result in found.result()])
         else:
             done.set_exception(error.cause if isinstance(error, RayTaskError) and error.cause else error)
+
+    def _fetched(self, result: Path | TraitscopeError) -> Path | TraitscopeError:
+        """A run that a worker made, when it is here, too."""
+        if self.storage and isinstance(result, Path):
+            try:
+                self.storage.pull(result)
+            except TraitscopeError as error:
+                return error
+        return result
 
 
 class Worker:
     """What runs on a node: keeps a model between stages."""
 
-    def __init__(self, out: Output, mark: str, threads: int) -> None:
+    def __init__(self, out: Output, mark: str, threads: int, storage: Storage | None = None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.out, self.mark = out, mark
+        self.out, self.mark, self.storage = out, mark, storage
 
     def run(self, verb: str, configs: Sequence[Any], shared: tuple[str, str, Any] | None) -> Results:
         """The results of a job; `shared` is its model's name, digest and place in the object store."""
-        import ray
-
-        seen = self.out.root / MARK
-        if not seen.is_file() or seen.read_text(encoding="utf-8") != self.mark:
-            return [ConfigError(f"the worker on {ray.util.get_node_ip_address()} does not see {self.out.root} as this machine does; put --root on a shared disk")] * len(configs)
         if shared and shared[0] not in model.OFFERED:
             name, digest, files = shared
             model.OFFERED[name] = _unpacked(digest, files)
-        return execute.computed(verb, configs, self.out)
+        seen = self.out.root / MARK
+        if seen.is_file() and seen.read_text(encoding="utf-8") == self.mark:
+            return execute.computed(verb, configs, self.out)
+        try:
+            return self._apart(verb, configs)
+        except TraitscopeError as error:
+            return [error] * len(configs)
+
+    def _apart(self, verb: str, configs: Sequence[Any]) -> Results:
+        """The results of a job where the root is not the one that the command writes to."""
+        if self.storage is None:
+            import ray
+
+            where = f"the worker on {ray.util.get_node_ip_address()}"
+            raise ConfigError(f"{where} does not see {self.out.root} as this machine does; put --root on a shared disk, or name a --cluster storage=...")
+        for config in configs:
+            self.storage.pull_inputs(config)
+        results = execute.computed(verb, configs, self.out)
+        for run in results:
+            if isinstance(run, Path):
+                self.storage.push(run)
+        return results
 
 
 def _unpacked(digest: str, files: Any) -> Path:

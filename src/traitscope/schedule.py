@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
 
     Raises the error of the stage that failed, or one that names all that did, when everything else is done.
     """
+    if how.executor != "local":  # whose workers have another working directory
+        out = replace(out, root=out.root.absolute())
     folders = {p.node.name: p.path for p in graph.plan(nodes, out, strict=False) if p.path and p.state == "sealed"}
     rest = [node for node in graph.ordered(nodes) if node.name not in folders]
     if not rest:

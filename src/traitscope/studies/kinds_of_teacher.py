@@ -122,9 +122,21 @@ def _passed(folders: Folders, node: str) -> float:
 
 
 def _strength(size: Size, folders: Folders) -> float:
-    """The greatest multiple whose rows pass nearly as often as the unmodified model's; the least where none does."""
+    """The greatest multiple whose rows pass nearly as often as the unmodified model's; the least where none does.
+
+    As trained where the unmodified model's never pass: then the rate tells nothing.
+    """
     enough = size.passing * _passed(folders, STRENGTH)
+    if not enough:
+        return 1.0
     return max([d for d in size.doses if _passed(folders, _dose(d)) >= enough] or [size.doses[0]])
+
+
+def _told(folders: Folders) -> str:
+    """What chose the strength."""
+    if _passed(folders, STRENGTH):
+        return ", chosen by the filter's pass rate."
+    return ", as trained: no free row of the unmodified model passes the filter, so a pass rate cannot choose."
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -144,7 +156,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         Sheet("strengths", "Strength of the trained vector", f"Share of {size.tried} free number rows that pass the filter.", ("multiple", "passed"), passed),
     )  # fmt: skip
     notes = (
-        f"Strength of the trained vector: {_strength(size, folders):g} times its length.",
+        f"Strength of the trained vector: {_strength(size, folders):g} times its length" + _told(folders),
         (
             "Soft targets on the unmodified model's rows; the base is the control. The fine-tuned teacher is repeated with sampled "
             "text and control students. Fine-tuned teacher and trained vector learnt answers to requests that are in no question set."
