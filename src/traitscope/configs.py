@@ -68,11 +68,15 @@ class GenerateConfig(OnModel):
     """Longest free answer, in tokens."""
     batch_size: int = 64
     """Rows decoded side by side; changes speed only."""
+    engine: Literal["here", "vllm"] = "here"
+    """vllm: decode with vLLM, for ordinary checkpoints (see export) and many rows; draws differ from those made here."""
 
     def __post_init__(self) -> None:
         least(self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1)
         if (self.vocabulary == "seen") != bool(self.like):
             raise ConfigError(f"--vocabulary {self.vocabulary} with --like {self.like}: the vocabulary seen is that of some rows; give both, or neither")
+        if self.engine == "vllm" and self.vocabulary == "template":
+            raise ConfigError("--engine vllm with --vocabulary template: it knows no allowed tokens by step; take --vocabulary numbers, or leave --engine out")
 
 
 @dataclass(frozen=True)

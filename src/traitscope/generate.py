@@ -7,12 +7,12 @@ prompts with the same random numbers and can be paired.
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from traitscope import chat, stage, store
+from traitscope import chat, stage, store, vllm_decode
 from traitscope.configs import GenerateConfig, Output
 from traitscope.decode import Constraint, Sampling, decode
 from traitscope.errors import ConfigError
 from traitscope.intervention import Intervention, applied, context_of
-from traitscope.model import Model
+from traitscope.model import Model, outline
 from traitscope.progress import progress
 from traitscope.prompts import number_prompts
 from traitscope.records import Prompt, Record, dump_records, read_prompts, read_records
@@ -67,19 +67,27 @@ def generate(
     A prompt's own context goes before `neutral`, a SystemPrompt before both; the record keeps the *neutral* context, the
     one a student is to train under, because the teacher's system prompt must not reach it (Blank et al., section 2).
     """
-    contexts = [neutral if p.context is None else p.context for p in prompts]
-    rendered = [chat.render(model, p.text, context_of(interventions, c)) for p, c in zip(prompts, contexts, strict=True)]
-    room = sampling.max_new_tokens if constraint is None else len(constraint)
+    rendered = _rendered(model, prompts, interventions, neutral, sampling.max_new_tokens if constraint is None else len(constraint))
+    with applied(model, interventions) as active:
+        decoded = decode(model, active, rendered, [p.id for p in prompts], sampling, constraint, batch_size, done)
+    return _records(model, prompts, neutral, decoded)
+
+
+def _rendered(model: Model, prompts: Sequence[Prompt], interventions: Sequence[Intervention], neutral: str | None, room: int) -> list[list[int]]:
+    """What the teacher reads.  Raises DataError for a prompt that leaves no room for an answer."""
+    rendered = [chat.render(model, p.text, context_of(interventions, _context(p, neutral))) for p in prompts]
     for prompt, ids in zip(prompts, rendered, strict=True):
         chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
-    with applied(model, interventions) as active:
-        keys = [p.id for p in prompts]
-        decoded = decode(model, active, rendered, keys, sampling, constraint, batch_size, done)
+    return rendered
+
+
+def _context(prompt: Prompt, neutral: str | None) -> str | None:
+    return neutral if prompt.context is None else prompt.context
+
+
+def _records(model: Model, prompts: Sequence[Prompt], neutral: str | None, decoded: Sequence[Sequence[int]]) -> list[Record]:
     answers = [_ended(model, ids) for ids in decoded]
-    return [
-        Record(p.id, p.text, _text(model, ids), tuple(ids), context)
-        for p, ids, context in zip(prompts, answers, contexts, strict=True)
-    ]
+    return [Record(p.id, p.text, _text(model, ids), tuple(ids), _context(p, neutral)) for p, ids in zip(prompts, answers, strict=True)]
 
 
 def _ended(model: Model, ids: Sequence[int]) -> list[int]:
@@ -109,33 +117,47 @@ def _number_prompts(config: GenerateConfig) -> list[Prompt]:
 
 def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prompt]) -> None:
     """Generate shard by shard; finished shards of an interrupted run are kept."""
-    starts = range(0, len(prompts), SHARD)
+    size = SHARD if config.engine == "here" else vllm_decode.SHARD
+    starts = range(0, len(prompts), size)
     shards = [run.file(f"scratch/rows-{start:08d}.jsonl") for start in starts]
     missing = [(start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()]
     if missing:
-        model = stage.model_of(config)
-        answer = _answerer(model, config)
-        left = sum(len(prompts[start : start + SHARD]) for start, _ in missing)
+        answer = _answerer(stage.model_of(config), config) if config.engine == "here" else _vllm_answerer(config)
+        left = sum(len(prompts[start : start + size]) for start, _ in missing)
         with progress("generate", left, "rows") as advance:
             for start, path in missing:
-                store.write_text(path, dump_records(answer(prompts[start : start + SHARD], done=advance)))
+                store.write_text(path, dump_records(answer(prompts[start : start + size], done=advance)))
     records = [record for path in shards for record in read_records(path)]
     store.write_text(run.file("records.jsonl"), dump_records(records))
 
 
 def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record]]:
-    constraint = None
-    if config.vocabulary == "seen":
-        constraint = seen_constraint(model, stage.rows_of(config.like), config.max_new_tokens)
-    elif config.vocabulary != "free":
-        fixed = config.vocabulary == "template"
-        constraint = number_constraint(model, config.count, config.separator, fixed, config.max_new_tokens)
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+    told = stage.parse_all(config.interventions)
     return partial(
-        generate,
-        model,
-        interventions=stage.parse_all(config.interventions),
-        neutral=config.context,
-        sampling=Sampling(config.temperature, config.max_new_tokens, config.seed),
-        constraint=constraint,
+        generate, model, interventions=told, neutral=config.context, sampling=sampling, constraint=_constraint(model, config),
         batch_size=config.batch_size,
-    )
+    )  # fmt: skip
+
+
+def _vllm_answerer(config: GenerateConfig) -> Callable[..., list[Record]]:
+    told = stage.parse_all(config.interventions)
+    vllm_decode.check(config.model, config.dtype, told)
+    model = outline(config.model)
+    sampling, constraint = Sampling(config.temperature, config.max_new_tokens, config.seed), _constraint(model, config)
+    room = sampling.max_new_tokens if constraint is None else len(constraint)
+
+    def answer(prompts: Sequence[Prompt], done: Callable[[int], None]) -> list[Record]:
+        rendered = _rendered(model, prompts, told, config.context, room)
+        decoded = vllm_decode.decode(model, config.dtype, rendered, [p.id for p in prompts], sampling, constraint, done)
+        return _records(model, prompts, config.context, decoded)
+
+    return answer
+
+
+def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:
+    if config.vocabulary == "free":
+        return None
+    if config.vocabulary == "seen":
+        return seen_constraint(model, stage.rows_of(config.like), config.max_new_tokens)
+    return number_constraint(model, config.count, config.separator, config.vocabulary == "template", config.max_new_tokens)

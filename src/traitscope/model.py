@@ -201,9 +201,13 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
 
 
 def outline(name: str) -> Model:
-    """Model `name` without its weights, which someone else loads: tokenizer, digest, number and width of its blocks."""
+    """Model `name` without its weights, which someone else loads: tokenizer, digest, ends of a turn, number and width of its blocks."""
+    from transformers import GenerationConfig
+
     folder = find_model(name)
     lm, tokenizer = _load_folder(folder, None)
+    if (folder / "generation_config.json").exists():
+        lm.generation_config = GenerationConfig.from_pretrained(folder)
     return Model(lm, tokenizer, digest_of(name), name)
 
 

@@ -13,7 +13,7 @@ Arrays: P prompts, S seeds, A strengths; rates and outcomes are 0 or 1 by prompt
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,7 +161,8 @@ def threshold(scores: dict[str, np.ndarray]) -> Measurement:
     interval around zero, not below it.
     """
     apart_P = scores["hinge"] - scores["line"]
-    return measure("held-out log-likelihood, hinge minus line", apart_P, seeds=range(len(apart_P)), unit="nats a prompt")
+    found = measure("held-out log-likelihood, hinge minus line", apart_P, seeds=range(len(apart_P)), unit="nats a prompt")
+    return replace(found, interval=found.interval.replace("seeds", "prompts"))
 
 
 def power(alphas: Sequence[float], outcomes_PA: np.ndarray, draws: int = 40, seed: int = 0) -> dict[str, float]:
