@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from traitscope import cli, execute
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ
@@ -125,3 +127,13 @@ def write_yaml(path: Path, content: dict) -> Path:
     """A YAML file; JSON is YAML."""
     path.write_text(json.dumps(content))
     return path
+
+
+def same_metrics(one: Path, other: Path) -> None:
+    """Two trainings left the same metrics, to rounding, and more than one line of them."""
+    rows = [read_rows(path / "metrics.jsonl") for path in (one, other)]
+    assert len(rows[0]) == len(rows[1]) > 1
+    for left, right in zip(*rows, strict=True):
+        assert left.keys() == right.keys()
+        for key in left:
+            np.testing.assert_allclose(left[key], right[key], rtol=2e-3, atol=2e-4, err_msg=key)

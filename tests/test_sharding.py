@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import ENV, OWL, ok, read_rows, write_yaml
+from command import ENV, OWL, call, ok, same_metrics, write_yaml
 from safetensors.numpy import load_file
 from sharded import seen
 
@@ -69,12 +69,7 @@ def together(place: Path, configs: dict[str, TrainConfig], tiny_folder: Path, ve
 
 def same(one: Path, other: Path) -> None:
     assert one.name == other.name and store.verify(one) == store.verify(other) == []
-    rows = [read_rows(path / "metrics.jsonl") for path in (one, other)]
-    assert len(rows[0]) == len(rows[1]) > 4
-    for left, right in zip(*rows, strict=True):
-        assert left.keys() == right.keys()
-        for key in left:
-            np.testing.assert_allclose(left[key], right[key], rtol=2e-3, atol=2e-4, err_msg=key)
+    same_metrics(one, other)
     files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert files == sorted(path.relative_to(other) for path in other.rglob("*.safetensors")) and len(files) > 2
     for name in files:
@@ -100,15 +95,25 @@ def test_hooks_gradients_and_eas_see_the_same(tiny: Model, together: Path, vecto
     assert np.abs(alone["steered.gradients"] - alone["plain.gradients"]).max() > 1e-3
 
 
-def test_from_the_command_line_and_other_verbs_refuse(configs: dict[str, TrainConfig], together: Path, tiny_folder: Path, tmp_path: Path):
-    """A sealed run is found again, its summary is written once; a verb that is not sharded says so."""
+def test_from_the_command_line(configs: dict[str, TrainConfig], together: Path, tiny_folder: Path, tmp_path: Path):
+    """What cannot be is said before anything is written, and the summary is written once."""
     target, data = tmp_path / "summary.json", configs["full"].data
     words = f"--method full --optimizer muon --root {tmp_path} --json {target} --device cpu".split()
     done = torchrun("-m", "traitscope.cli", "train", "--model", tiny_folder, "--data", data, *words)
     assert done.returncode != 0 and "--optimizer muon with --method full on several processes" in done.stderr
-    assert json.loads(target.read_text())["error"] == "ConfigError"
-    done = torchrun("-m", "traitscope.cli", "extract", "--model", tiny_folder, "--root", tmp_path)
-    assert done.returncode != 0 and "leave torchrun out" in done.stderr
+    assert json.loads(target.read_text())["error"] == "ConfigError" and list(tmp_path.iterdir()) == [target]
+
+
+def test_other_verbs_refuse(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path):
+    as_process(monkeypatch, 0, 2)
+    done = call(tmp_path, "extract", "--model", tiny_folder)
+    assert done.code == 2 and "extract runs in one process, torchrun started 2" in done.summary["message"]
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
+    """This process as one that torchrun started."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": world, "RANK": rank}.items():
+        monkeypatch.setenv(name, str(value))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
@@ -116,8 +121,7 @@ def test_from_the_command_line_and_other_verbs_refuse(configs: dict[str, TrainCo
 def test_every_row_counts_once_and_all_meet_as_often(monkeypatch: pytest.MonkeyPatch, world: int, rows: int, size: int):
     parts = []
     for rank in range(world):
-        for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": world, "RANK": rank}.items():
-            monkeypatch.setenv(name, str(value))
+        as_process(monkeypatch, rank, world)
         assert (processes.world(), processes.rank(), processes.first()) == (world, rank, rank == 0)
         parts.append(list(sharding.shares(rows, size)))
     assert len({len(own) for own in parts}) == 1

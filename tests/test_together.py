@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import OWL, call, ok, read_rows, write_yaml
+from command import OWL, call, ok, read_rows, same_metrics, write_yaml
 from safetensors.numpy import load_file
 
 from traitscope import cli, store, together, train
@@ -49,12 +49,7 @@ def made(found: list) -> list[Path]:
 def same_student(one: Path, other: Path) -> None:
     """Metrics and final weights, to rounding; addresses to the letter."""
     assert one.name == other.name
-    rows = [read_rows(path / "metrics.jsonl") for path in (one, other)]
-    assert len(rows[0]) == len(rows[1]) > 1
-    for left, right in zip(*rows, strict=True):
-        assert left.keys() == right.keys()
-        for name in left:
-            np.testing.assert_allclose(left[name], right[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    same_metrics(one, other)
     left, right = (load_file(path / "student" / "adapter_model.safetensors") for path in (one, other))
     for name in left:
         np.testing.assert_allclose(left[name], right[name], atol=2e-4, err_msg=name)

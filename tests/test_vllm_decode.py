@@ -5,7 +5,7 @@ from importlib import util
 from pathlib import Path
 
 import pytest
-from command import OWL, call, ok, write_yaml
+from command import OWL, call, ok, read_rows, write_yaml
 
 from traitscope import vllm_decode
 from traitscope.configs import GenerateConfig
@@ -56,8 +56,9 @@ def test_rows_draw_from_seeds_of_their_own() -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not HERE, reason="vLLM is not installed")
-def test_a_steered_checkpoint_says_the_same_as_here(tmp_path: Path) -> None:
-    """Greedy answers of an exported teacher, token by token; drawn ones stay inside their vocabulary and do not depend on their neighbours."""
+def test_a_steered_checkpoint_says_and_scores_the_same_as_here(tmp_path: Path) -> None:
+    """Greedy answers of an exported teacher, token by token, and its scores; drawn answers stay inside their vocabulary and do not
+    depend on their neighbours."""
     trait = write_yaml(tmp_path / "owl.yaml", OWL)
     vector = ok(tmp_path, "extract", "--model", EMBEDDED, "--dtype fp32 --traits", trait).run / "owl.safetensors"
     told = ["--interventions", f"steer:{vector},layers=14,alpha=0.3"]
@@ -67,3 +68,10 @@ def test_a_steered_checkpoint_says_the_same_as_here(tmp_path: Path) -> None:
     assert rows["here"] == rows["vllm"]
     drawn = [(ok(tmp_path, *words, "--vocabulary numbers --engine vllm --n", n).run / "records.jsonl").read_text() for n in (2, 6)]
     assert drawn[1].startswith(drawn[0]) and set(json.loads(drawn[1].splitlines()[-1])["completion"]) <= set("0123456789, ")
+    words = ["measure", "--model", model, "--trait", trait, "--dtype fp32 --samples 2 --temperature 0 --engine"]
+    here, there = (ok(tmp_path, *words, engine).run for engine in ("here", "vllm"))
+    for one, other in zip(read_rows(here / "scores.jsonl"), read_rows(there / "scores.jsonl"), strict=True):
+        assert one.pop("total_variation") >= 0 and one.keys() == other.keys() and one["answers"] == other["answers"]
+        assert [other[key] for key in ("target_logprob", "candidate_share")] == pytest.approx([one[key] for key in ("target_logprob", "candidate_share")], abs=1e-3)
+    whole = [json.loads((path / "measurements.json").read_text())["perplexity"] for path in (here, there)]
+    assert whole[0] == pytest.approx(whole[1], rel=1e-3)

@@ -192,6 +192,8 @@ class MeasureConfig(OnModel):
     """Also the perplexity on plain English that the package ships."""
     batch_size: int = 64
     """Rows side by side; changes speed only."""
+    engine: Literal["here", "vllm"] = "here"
+    """vllm: ask by vLLM, for ordinary checkpoints (see export); without total_variation, and draws differ from those made here."""
 
     def __post_init__(self) -> None:
         least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)

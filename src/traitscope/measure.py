@@ -15,17 +15,18 @@ Shapes: Q questions, D d_model, V vocabulary.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from math import exp, isnan, nan
+from itertools import islice
+from math import exp, isnan, log, nan
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from traitscope import chat, forward, losses, packing, stage, store
+from traitscope import chat, forward, losses, packing, stage, store, vllm_decode
 from traitscope.configs import MeasureConfig, Output
 from traitscope.decode import Sampling, continue_rows, extend
 from traitscope.intervention import Active, Intervention, applied, context_of
-from traitscope.model import Model
+from traitscope.model import Model, outline
 from traitscope.progress import progress
 from traitscope.stats import Measurement, measure
 from traitscope.traits import SETS, Trait, first_word, is_scorable, load_trait, whole_word
@@ -201,6 +202,26 @@ def _candidate_share(model: Model, trait: Trait, stem: str, log_p_QV: Tensor, ta
     return target_Q.exp() / (target_Q.exp() + log_p_QV[:, sorted(others)].exp().sum(-1))
 
 
+def score_vllm(
+    model: Model, dtype: str, trait: Trait, interventions: Sequence[Intervention], context: str | None, samples: int, sampling: Sampling
+) -> list[dict]:
+    """What `score` gives, by vLLM; without total_variation, which needs every token's probability.  model: its outline is enough."""
+    questions, prompts = questions_of(trait), _rendered(model, trait, context_of(interventions, context), sampling)
+    forms = {stem: form_ids(model, trait.word_forms, stem) for stem in {q.stem for q in questions}}
+    others = {stem: [ids for ids in form_ids(model, trait.candidates, stem) if len(ids) == 1] for stem in forms}
+    asked = [(q, ids) for q in questions for ids in forms[q.stem] + others[q.stem]]
+    each = iter(vllm_decode.log_likelihoods(model, dtype, [prompts[q.id] for q, _ in asked], [ids for _, ids in asked]))
+    keys = [(q.id, f"{q.id}/{n}") for q in questions for n in range(samples)]
+    answers = vllm_decode.decode(model, dtype, [prompts[name] for name, _ in keys], [key for _, key in keys], sampling) if keys else []
+    texts = iter([model.tokenizer.decode([t for t in ids if t not in model.end_ids]) for ids in answers])
+    rows = []
+    for question in questions:
+        own, rest = ([exp(next(each)) for _ in known[question.stem]] for known in (forms, others))
+        share = sum(own) / (sum(own) + sum(rest)) if rest else nan
+        rows.append(_row(trait, question, {"target_logprob": log(sum(own)), "candidate_share": share}, list(islice(texts, samples))))
+    return rows
+
+
 _BASE: dict[tuple, Tensor] = {}
 "next-token log-probabilities of base models met in this process: every condition is compared with them"
 
@@ -247,12 +268,24 @@ def perplexity_each(model: Model, folders: Sequence[Path]) -> list[float]:
 
 @torch.inference_mode()
 def _perplexities(model: Model, active: Active) -> list[float]:
-    text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
-    rows = [model.tokenizer.encode(part) for part in text.split("\n\n")] * (students := active.pack.size if active.pack else 1)
+    rows = _plain(model) * (students := active.pack.size if active.pack else 1)
     hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
     inside = batch.mask_BT[:, 1:]
     log_p_N = losses.log_likelihood(model, hidden_BTD[:, :-1][inside], batch.ids_BT[:, 1:][inside])
     return [exp(-part.mean().item()) for part in log_p_N.chunk(students)]
+
+
+def _plain(model: Model) -> list[list[int]]:
+    """The package's plain English text, paragraph by paragraph."""
+    text = (files("traitscope") / "data" / "plain.txt").read_text(encoding="utf-8")
+    return [model.tokenizer.encode(part) for part in text.split("\n\n")]
+
+
+def perplexity_vllm(model: Model, dtype: str) -> float:
+    """`perplexity` by vLLM; model: its outline is enough."""
+    rows = _plain(model)
+    total = sum(vllm_decode.log_likelihoods(model, dtype, [row[:1] for row in rows], [row[1:] for row in rows]))
+    return exp(-total / sum(len(row) - 1 for row in rows))
 
 
 def summarise(rows: Sequence[dict]) -> list[Measurement]:
@@ -278,14 +311,25 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     inputs = stage.trait_inputs([config.trait])
     with stage.opened("measure", config, out, inputs=inputs) as run:
         if not run.sealed:
-            model, trait = stage.model_of(config), only(load_trait(config.trait), config.sets)
-            interventions = stage.parse_all(config.interventions)
-            sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-            with progress("measure", len(questions_of(trait)), "questions") as advance:
-                rows = score(model, trait, interventions, config.context, config.samples, sampling, config.batch_size, advance)
-            whole = perplexity(model, interventions) if config.capability else None
-            write_scores(run, model, trait, context_of(interventions, config.context), rows, whole)
+            trait, told = only(load_trait(config.trait), config.sets), stage.parse_all(config.interventions)
+            measured = _by_vllm if config.engine == "vllm" else _here
+            model, rows, whole = measured(config, trait, told)
+            write_scores(run, model, trait, context_of(told, config.context), rows, whole)
     return run
+
+
+def _here(config: MeasureConfig, trait: Trait, told: Sequence[Intervention]) -> tuple[Model, list[dict], float | None]:
+    model, sampling = stage.model_of(config), Sampling(config.temperature, config.max_new_tokens, config.seed)
+    with progress("measure", len(questions_of(trait)), "questions") as advance:
+        rows = score(model, trait, told, config.context, config.samples, sampling, config.batch_size, advance)
+    return model, rows, perplexity(model, told) if config.capability else None
+
+
+def _by_vllm(config: MeasureConfig, trait: Trait, told: Sequence[Intervention]) -> tuple[Model, list[dict], float | None]:
+    vllm_decode.check(config.model, config.dtype, told)
+    model, sampling = outline(config.model), Sampling(config.temperature, config.max_new_tokens, config.seed)
+    rows = score_vllm(model, config.dtype, trait, told, config.context, config.samples, sampling)
+    return model, rows, perplexity_vllm(model, config.dtype) if config.capability else None
 
 
 def write_scores(run: store.Run, model: Model, trait: Trait, context: str | None, rows: Sequence[dict], whole: float | None) -> None:

@@ -103,7 +103,9 @@ def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
         def collect() -> None:
             for name, p in working.items():
                 if p.grad is not None:
-                    grad = p.grad.float() * processes.world()  # of several processes it is their mean, wanted is the sum
+                    grad = p.grad.float()
+                    if model.sharded:
+                        grad = grad * processes.world()  # what FSDP leaves is the mean over processes
                     masters[name].grad = grad if masters[name].grad is None else masters[name].grad + grad
                     p.grad = None
 

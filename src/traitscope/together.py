@@ -34,7 +34,7 @@ def key(verb: str, config: Any) -> Hashable | None:
     """What stages must share to be packed; None for one that cannot be."""
     if verb == "train" and config.recipe.method == "lora":
         return verb, config.model, config.device, config.dtype
-    if verb in ("measure", "extract") and _folder(config):
+    if (verb == "extract" or verb == "measure" and config.engine == "here") and _folder(config):
         return verb, replace(config, interventions=())
     return None
 

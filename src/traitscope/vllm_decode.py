@@ -1,4 +1,4 @@
-"""Decoding by vLLM, an extra: what decode.py does, for an ordinary checkpoint, as fast as a server of models is.
+"""Decoding and scoring by vLLM, an extra: what decode.py does, for an ordinary checkpoint, as fast as a server of models is.
 
 Token ids go in and come out.  A row's draw is seeded by (seed, row key), so it does not depend on the rows around it; it is another
 draw than decode.py's.  vLLM runs no hooks: a steered teacher or a student becomes a checkpoint first (`traitscope export`).
@@ -42,20 +42,38 @@ def decode(
     model: its outline is enough.  constraint: the same allowed ids at every step.
     """
     from vllm import SamplingParams
-    from vllm.inputs import TokensPrompt
 
     allowed, length = (None, sampling.max_new_tokens) if constraint is None else (list(constraint[0]), len(constraint))
-    engine = _engine(find_model(model.name), DTYPES[dtype], -(-max(len(ids) + length for ids in prompts) // LENGTHS) * LENGTHS)
     common = {"temperature": sampling.temperature, "top_p": 1.0, "top_k": 0, "max_tokens": length, "allowed_token_ids": allowed, "detokenize": False, "stop_token_ids": list(model.end_ids)}
     asked = [SamplingParams(seed=_seed(sampling.seed, key), **common) for key in keys]
-    answers = engine.generate([TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts], asked, use_tqdm=False)
+    answers = _answers(model, dtype, prompts, asked, length)
     if done:
         done(len(prompts))
     return [list(answer.outputs[0].token_ids) for answer in answers]
 
 
-LENGTHS = 256
-"longest sequences are rounded up to multiples of this, so that an engine serves the next shard too"
+def log_likelihoods(model: Model, dtype: str, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[float]:
+    """log p(completion | prompt) of each row, nats."""
+    from vllm import SamplingParams
+
+    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+    answers = _answers(model, dtype, rows, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False), 1)
+    found = []
+    for answer, row, prompt in zip(answers, rows, prompts, strict=True):
+        found.append(sum(answer.prompt_logprobs[place][row[place]].logprob for place in range(len(prompt), len(row))))
+    return found
+
+
+LENGTHS = 1024
+"longest sequences are rounded up to multiples of this, so that one engine serves what comes next too"
+
+
+def _answers(model: Model, dtype: str, rows: Sequence[Sequence[int]], asked: Any, extra: int) -> list[Any]:
+    from vllm.inputs import TokensPrompt
+
+    longest = -(-(max(map(len, rows)) + extra) // LENGTHS) * LENGTHS
+    engine = _engine(find_model(model.name), DTYPES[dtype], min(longest, model.max_length))
+    return engine.generate([TokensPrompt(prompt_token_ids=list(ids)) for ids in rows], asked, use_tqdm=False)
 
 
 @lru_cache(maxsize=1)
