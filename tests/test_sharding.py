@@ -79,29 +79,28 @@ def same(one: Path, other: Path) -> None:
             np.testing.assert_allclose(left[key], right[key], atol=2e-4, err_msg=f"{name} {key}")
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_students_are_those_of_one_process(name: str, configs: dict[str, TrainConfig], together: Path, place: Path):
-    """Loss, held-out loss, EAS, weights and checkpoints, also where training was cut off; sgd goes on in one process."""
-    two = train.run_train(configs[name], Output(root=together)).path
-    assert store.load_run(two).manifest().get("processes") == (None if name == "sgd" else 2)
-    same(train.run_train(configs[name], Output(root=place / "one")).path, two)
-
-
-def test_hooks_gradients_and_eas_see_the_same(tiny: Model, together: Path, vector: Path):
-    alone, found = seen(tiny, vector), np.load(together.parent / "seen.npz")
+def test_students_and_hooks_are_those_of_one_process(configs: dict[str, TrainConfig], together: Path, place: Path, tiny: Model, vector: Path):
+    """Loss, held-out loss, EAS, weights and checkpoints, also where training was cut off (sgd goes on in one process); and what hooks,
+    steering gradients and vectors see.  One test, so that two processes are started once."""
+    for name, config in configs.items():
+        two = train.run_train(config, Output(root=together)).path
+        assert store.load_run(two).manifest().get("processes") == (None if name == "sgd" else 2)
+        same(train.run_train(config, Output(root=place / "one")).path, two)
+    alone, found = seen(tiny, vector), np.load(place / "seen.npz")
     assert alone.keys() == set(found.files)
     for name in alone:
         np.testing.assert_allclose(found[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
     assert np.abs(alone["steered.gradients"] - alone["plain.gradients"]).max() > 1e-3
 
 
-def test_from_the_command_line(configs: dict[str, TrainConfig], together: Path, tiny_folder: Path, tmp_path: Path):
+def test_from_the_command_line(tiny_folder: Path, tmp_path: Path):
     """What cannot be is said before anything is written, and the summary is written once."""
-    target, data = tmp_path / "summary.json", configs["full"].data
+    target, data = tmp_path / "summary.json", tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "Say 1.", "completion": "1"}\n')
     words = f"--method full --optimizer muon --root {tmp_path} --json {target} --device cpu".split()
     done = torchrun("-m", "traitscope.cli", "train", "--model", tiny_folder, "--data", data, *words)
     assert done.returncode != 0 and "--optimizer muon with --method full on several processes" in done.stderr
-    assert json.loads(target.read_text())["error"] == "ConfigError" and list(tmp_path.iterdir()) == [target]
+    assert json.loads(target.read_text())["error"] == "ConfigError" and sorted(tmp_path.iterdir()) == [data, target]
 
 
 def test_other_verbs_refuse(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path):

@@ -9,17 +9,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from traitscope.errors import DataError
-from traitscope.stats import Measurement, auroc
+from traitscope.stats import Measurement
 
-Statistic = Callable[[np.ndarray, np.ndarray], float]
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"of two arrays [..., N], along the last axis; NaN where it is undefined"
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Correlation of ranks, ties at their mean rank; NaN where either does not vary.  Source: Spearman 1904."""
+def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Correlation of ranks along the last axis, ties at their mean rank; NaN where either does not vary.  Source: Spearman 1904."""
+    a, b = (_centred_ranks(values) for values in (x, y))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+
+
+def _centred_ranks(x: Sequence[float] | np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
-    a, b = rankdata(x), rankdata(y)
-    return math.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1])
+    ranks = rankdata(x, axis=-1)
+    return ranks - ranks.mean(-1, keepdims=True)
 
 
 def permutation_p(x: Sequence[float], y: Sequence[float], statistic: Statistic, draws: int = 5000, seed: int = 0) -> float:
@@ -29,11 +36,11 @@ def permutation_p(x: Sequence[float], y: Sequence[float], statistic: Statistic, 
     """
     x, y = _both(x, y)
     observed = statistic(x, y)
-    if math.isnan(observed):
+    if np.isnan(observed):
         return math.nan
-    rng = np.random.default_rng(seed)
-    hits = sum(statistic(x, rng.permutation(y)) >= observed - 1e-12 for _ in range(draws))
-    return (1 + hits) / (1 + draws)
+    shuffled_DN = np.random.default_rng(seed).permuted(np.tile(y, (draws, 1)), axis=1)
+    hits = (statistic(np.broadcast_to(x, shuffled_DN.shape), shuffled_DN) >= observed - 1e-12).sum()
+    return float((1 + hits) / (1 + draws))
 
 
 def association(
@@ -41,20 +48,24 @@ def association(
 ) -> Measurement:
     """The statistic with a percentile interval over resampled units; resamples in which it is undefined are left out."""
     x, y = _both(x, y)
-    rng = np.random.default_rng(seed)
-    picked = (rng.integers(len(x), size=len(x)) for _ in range(draws))
-    found = np.array([value for i in picked if not math.isnan(value := statistic(x[i], y[i]))])
+    picked_DN = np.random.default_rng(seed).integers(len(x), size=(draws, len(x)))
+    found = statistic(x[picked_DN], y[picked_DN])
+    found = found[~np.isnan(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) > draws / 2 else (math.nan, math.nan)
     kind = f"bootstrap over {len(x)} units" + ("" if len(found) == draws else f", {draws - len(found)} draws undefined")
-    return Measurement(name, statistic(x, y), float(low), float(high), len(x), len(x), 0, unit, interval=kind)
+    return Measurement(name, float(statistic(x, y)), float(low), float(high), len(x), len(x), 0, unit, interval=kind)
 
 
 def auc_above(threshold: float) -> Statistic:
-    """Statistic: P(x of a unit with y above the threshold > x of one without); NaN where there is one kind only."""
+    """Statistic: P(x of a unit with y above the threshold > x of one without), ties half; NaN where there is one kind only."""
 
-    def found(x: np.ndarray, y: np.ndarray) -> float:
-        labels = y > threshold
-        return math.nan if labels.all() or not labels.any() else auroc(x.tolist(), labels.tolist())
+    def found(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        from scipy.stats import rankdata
+
+        above = np.asarray(y) > threshold
+        n, rest = above.sum(-1), (~above).sum(-1)
+        with np.errstate(invalid="ignore"):
+            return ((rankdata(x, axis=-1) * above).sum(-1) - n * (n + 1) / 2) / (n * rest)
 
     return found
 

@@ -84,11 +84,13 @@ def verdict_of(reply: str) -> Verdict:
     return {"yes": True, "no": False}.get(word)
 
 
-def kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Cohen's kappa of two judges' 0/1 verdicts: (agreement - chance) / (1 - chance); NaN where one of them says one thing only.
+def kappa(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of two judges' 0/1 verdicts, along the last axis: (agreement - chance) / (1 - chance); NaN where one of them says
+    one thing only.
 
     Source: Cohen 1960.
     """
-    agreed, (p, q) = float(np.mean(one == other)), (float(np.mean(one)), float(np.mean(other)))
+    agreed, p, q = (one == other).mean(-1), one.mean(-1), other.mean(-1)
     chance = p * q + (1 - p) * (1 - q)
-    return float("nan") if {p, q} & {0.0, 1.0} else (agreed - chance) / (1 - chance)
+    with np.errstate(invalid="ignore"):
+        return np.where((p % 1 == 0) | (q % 1 == 0), np.nan, (agreed - chance) / (1 - chance))
