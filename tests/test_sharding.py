@@ -94,13 +94,12 @@ def test_students_and_hooks_are_those_of_one_process(configs: dict[str, TrainCon
 
 
 def test_from_the_command_line(tiny_folder: Path, tmp_path: Path):
-    """What cannot be is said before anything is written, and the summary is written once."""
-    target, data = tmp_path / "summary.json", tmp_path / "rows.jsonl"
-    data.write_text('{"prompt": "Say 1.", "completion": "1"}\n')
-    words = f"--method full --optimizer muon --root {tmp_path} --json {target} --device cpu".split()
-    done = torchrun("-m", "traitscope.cli", "train", "--model", tiny_folder, "--data", data, *words)
-    assert done.returncode != 0 and "--optimizer muon with --method full on several processes" in done.stderr
-    assert json.loads(target.read_text())["error"] == "ConfigError" and sorted(tmp_path.iterdir()) == [data, target]
+    """An error of the user's is said once, by the first process, and nothing is left."""
+    target = tmp_path / "summary.json"
+    words = ["--model", tiny_folder, "--data", tmp_path / "nowhere.jsonl", "--root", tmp_path / "runs", "--json", target, "--device", "cpu"]
+    done = torchrun("-m", "traitscope.cli", "train", *words)
+    assert done.returncode != 0 and done.stderr.count("nowhere.jsonl does not exist") == 1 and "traitscope/cli.py" not in done.stderr
+    assert json.loads(target.read_text())["status"] == "error" and list(tmp_path.rglob("train-*")) == []
 
 
 def test_other_verbs_refuse(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path):

@@ -97,7 +97,7 @@ def _guarded(args: list[str]) -> int:
         if processes.first() and (target := _json_target(args)):
             _write_summary(target, summary)
     except TraitscopeError as error:
-        print(f"traitscope: {error}", file=sys.stderr)
+        _explain(error)
         return 2
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
@@ -105,12 +105,17 @@ def _guarded(args: list[str]) -> int:
     return 1 if summary.get("gate") == "failed" else {"failed": 1, "error": 2}.get(summary["status"], 0)
 
 
+def _explain(error: TraitscopeError) -> None:
+    who = "traitscope" if processes.first() else f"traitscope, process {processes.rank()}"
+    print(f"{who}: {error}", file=sys.stderr)
+
+
 def _answered(args: list[str]) -> dict:
     """The summary of a verb; a user's error becomes a message and the status `error`."""
     try:
         return _run(args)
     except TraitscopeError as error:
-        print(f"traitscope: {error}", file=sys.stderr)
+        _explain(error)
         return {"status": "error", "error": type(error).__name__, "message": str(error)}
     except SystemExit as stop:  # the flags: help was asked for, or one was not understood and the reason is printed
         if not stop.code:

@@ -11,14 +11,14 @@ student masters, gradients and the optimizer's state are in parts.
 import atexit
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from traitscope import processes
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.model import Model, backbone, load_model
 from traitscope.recipe import Recipe
 
@@ -40,10 +40,18 @@ def begin(device: str) -> None:
     atexit.register(distributed.destroy_process_group)
 
 
-def told(value: Any) -> Any:
-    """What the first process gives, in all of them."""
-    found = [value]
+def told(make: Callable[[], Any]) -> Any:
+    """What the first process makes, in all of them.  Where it raises an error of the user's, the others end without another word."""
+    found: list[Any] = [None]
+    if processes.first():
+        try:
+            found = [make()]
+        except TraitscopeError as error:
+            distributed.broadcast_object_list([error])
+            raise
     distributed.broadcast_object_list(found)
+    if isinstance(found[0], TraitscopeError):
+        raise SystemExit(2)
     return found[0]
 
 

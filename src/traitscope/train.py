@@ -15,7 +15,7 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,13 +209,13 @@ def _train_sharded(config: TrainConfig, out: Output) -> store.Run:
     """As in one process, but of all of them the first alone opens the run, writes into it and seals it."""
     sharding.check(config.recipe, config.dtype)
     sharding.begin(config.device)
-    opening = stage.opened("train", config, out, resumable=True, facts={"processes": processes.world()})
-    with opening if processes.first() else nullcontext() as own:
-        run = sharding.told(own)
+    with ExitStack() as opened:
+        opening = stage.opened("train", config, out, resumable=True, facts={"processes": processes.world()})
+        run = sharding.told(lambda: opened.enter_context(opening))
         if not run.sealed:
             trained = config.recipe.method == "full"
             _train_into(run, config, sharding.load_sharded(config.model, config.device, config.dtype, trained))
-    return sharding.told(own)  # once it is sealed
+    return sharding.told(lambda: run)  # once it is sealed
 
 
 def check_scales(config: TrainConfig) -> None:
