@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -99,6 +100,7 @@ class Started:
 
 
 def _child(words: list[str], err: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background is deaf to it, and its children with it
     for handle in (1, 2):
         os.dup2(os.open(err if handle == 2 else os.devnull, os.O_CREAT | os.O_WRONLY), handle)
     cli.main(words)
