@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from command import OWL, call, ok, read_rows, write_yaml
 
-from traitscope import vllm_decode
+from traitscope import losses, measure, vllm_decode
 from traitscope.configs import GenerateConfig
+from traitscope.decode import Sampling
 from traitscope.errors import ConfigError
-from traitscope.intervention import SystemPrompt, WeightNoise
+from traitscope.intervention import SystemPrompt, WeightNoise, applied
 from traitscope.model import Model, outline
+from traitscope.rows import Row, completion_hidden
+from traitscope.traits import load_trait
 from traitscope.wheels import EMBEDDED
 
 HERE = util.find_spec("vllm") is not None
@@ -52,6 +55,25 @@ def test_an_outline_knows_where_a_turn_ends(tiny: Model, tiny_folder: Path) -> N
 def test_rows_draw_from_seeds_of_their_own() -> None:
     seeds = {vllm_decode._seed(seed, key) for seed in range(20) for key in ("a", "b", "number-000001")}
     assert len(seeds) == 60 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2000.0])
+def test_scores_are_put_together_as_here(shift: float, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this package's own likelihoods in the place of vLLM's, and where a word is too unlikely for a float."""
+
+    def log_likelihoods(model: Model, dtype: str, prompts: list, completions: list) -> list[float]:
+        rows = [Row(tuple(p), tuple(c)) for p, c in zip(prompts, completions, strict=True)]
+        with applied(tiny, []) as active:
+            return [losses.log_likelihood(tiny, *completion_hidden(tiny, active, [row])).sum().item() + shift for row in rows]
+
+    monkeypatch.setattr(vllm_decode, "log_likelihoods", log_likelihoods)
+    trait, sampling = load_trait(str(write_yaml(tmp_path / "owl.yaml", OWL))), Sampling(max_new_tokens=2)
+    here = measure.score(tiny, trait, [], None, 0, sampling)
+    there = measure.score_vllm(outline(tiny.name), "fp32", trait, [], None, 0, sampling)
+    for one, other in zip(here, there, strict=True):
+        assert one.pop("total_variation") >= 0 and one.keys() == other.keys()
+        assert other["target_logprob"] == pytest.approx(one["target_logprob"] + shift, abs=1e-3)
+        assert other["candidate_share"] == pytest.approx(one["candidate_share"], abs=1e-3, nan_ok=True)
 
 
 @pytest.mark.real

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import islice
-from math import exp, isnan, log, nan
+from math import exp, isnan, nan
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -216,9 +217,9 @@ def score_vllm(
     texts = iter([model.tokenizer.decode([t for t in ids if t not in model.end_ids]) for ids in answers])
     rows = []
     for question in questions:
-        own, rest = ([exp(next(each)) for _ in known[question.stem]] for known in (forms, others))
-        share = sum(own) / (sum(own) + sum(rest)) if rest else nan
-        rows.append(_row(trait, question, {"target_logprob": log(sum(own)), "candidate_share": share}, list(islice(texts, samples))))
+        own, rest = (np.logaddexp.reduce(list(islice(each, len(known[question.stem])))) for known in (forms, others))
+        share = float(np.exp(own - np.logaddexp(own, rest))) if others[question.stem] else nan
+        rows.append(_row(trait, question, {"target_logprob": float(own), "candidate_share": share}, list(islice(texts, samples))))
     return rows
 
 
