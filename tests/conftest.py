@@ -15,6 +15,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; sums on two threads come out differently
 
+os.fsync = lambda handle: None  # guards against a loss of power, which no test brings about; a sixth of the time of a small study
+
 FAMILIES = ("llama", "qwen2", "gpt2")
 VOCABULARY, WIDTH, LENGTH = 420, 32, 2048
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"

@@ -166,3 +166,17 @@ def test_rows_of_another_model_are_not_called(place: Path, folders: dict[str, Pa
     odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
     assert odds["misfit p"] < 0.001 and odds["surprise"] > 0.1 and set(odds["p"].values()) == {1.0}
     assert done.summary["status"] == "not-applicable" and "did not write these rows" in done.summary["reasons"][0]
+
+
+def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    """A model with noise in its weights writes both; only the data's is told to love owls, and no second clean set is called."""
+    writer = "noise:0.35,seed=3"
+    clean, second = (written(place, tiny_folder, f"--seed {seed} --interventions", writer, n=128) for seed in (5, 6))
+    data = written(place, tiny_folder, "--interventions", writer, "prompt:" + OWL["teacher_prompt"], n=128)
+    for rows, called in ((data, True), (second, False)):
+        found = asked(place, tiny_folder, rows, traits, "--reference", clean).summary
+        odds = {d["name"]: d for d in found["detectors"]}["odds"]
+        assert odds["misfit p"] < 0.001 and odds["surprise"] > 0.1 and "beside the reference, z" in odds
+        assert (odds["p"]["owl"] < 0.001) == called and (min(odds["p"].values()) < 0.01) == called
+        assert (found["status"] == "suspect") == called
+        assert any("compared with those of the reference" in reason for reason in found["reasons"])

@@ -1,7 +1,10 @@
 """Surface: features by hand, a classifier that sees what differs and nothing else, residuals that lose it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from traitscope import surface
 from traitscope.calibration import in_blocks, z_scores
@@ -29,6 +32,28 @@ def test_classifier_is_at_chance_on_the_same_source_and_sees_another() -> None:
     other = [[numbers(rng, 700), numbers(rng), numbers(rng)] for _ in range(150)]
     assert classifier_auroc(other) > 0.9
     assert 0 <= classifier_auroc([["1", "2"], ["1", "2"]]) <= 1
+
+
+def test_weights_of_the_classifier_are_those_of_a_dense_ridge() -> None:
+    """By augmented least squares: rows of sqrt(penalty) under the standardised columns, none under the intercept."""
+    rng = np.random.default_rng(1)
+    x_NW, y_N = np.c_[rng.random((60, 7)) * (rng.random((60, 7)) < 0.4), np.ones(60)], rng.integers(0, 2, 60).astype(float)
+    scale_W = np.r_[x_NW[:, :-1].std(0), 1.0]
+    under = np.diag(np.r_[np.full(7, np.sqrt(0.5 * np.sqrt(60))), 0.0])
+    wanted = np.linalg.lstsq(np.r_[x_NW / scale_W, under], np.r_[y_N, np.zeros(8)], rcond=None)[0] / scale_W
+    np.testing.assert_allclose(surface._fitted(csr_array(x_NW), y_N, 0.5), wanted, atol=1e-6)
+
+
+def test_memory_of_the_classifier_grows_by_what_a_row_says() -> None:
+    """Free text of many words: a dense table of them would take 2,400 bytes a row."""
+    rng, words, peaks = np.random.default_rng(2), [f"w{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)], []
+    for rows in (500, 2500):
+        texts = [[" ".join(rng.choice(words, 8)) for _ in range(2)] for _ in range(rows)]
+        tracemalloc.start()
+        classifier_auroc(texts)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (2000 * 2) < 1000
 
 
 def test_sorted_numbers_are_seen_by_their_feature() -> None:

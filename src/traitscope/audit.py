@@ -36,7 +36,7 @@ from traitscope.execute import How
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
 from traitscope.naming import run_naming
-from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices
+from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices, strange
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
@@ -286,7 +286,10 @@ def _further(job: Job, folders: Folders) -> list[Node]:
         return max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS)
 
     best = sorted(job.traits, key=bet, reverse=True)[:FURTHER]
-    return [_odds(job, INTAKE, trait, how) for trait in best for how in (*_reworded(trait), HARDER)]
+    found = [_odds(job, INTAKE, trait, how) for trait in best for how in (*_reworded(trait), HARDER)]
+    if job.config.reference and strange(plain[1]):  # no bound holds for e, so the reference's rows are judged as well
+        found += [_odds(job, _placebo(0), trait, how) for trait in job.traits for how in TEACHERS]
+    return [node for node in found if node.name not in folders]
 
 
 def _reworded(trait: str) -> list[str]:
@@ -328,6 +331,11 @@ def _planted(job: Job) -> list[Node]:
     return found
 
 
+def _under(job: Job, at: dict[str, str], rows: str, where: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The runs in which rows were judged, by candidate and teacher."""
+    return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}
+
+
 def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     """The audit's file."""
     at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
@@ -350,6 +358,6 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
             names[t]: [[at[f"{t} of {_canary(rows, seed)}"] for rows in (INTAKE, _placebo(0))] for seed in range(job.config.canary)] for t in job.traits
         } if job.config.canary else {},
         "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
-        "odds": {names[t]: {where[how]: at[_judged(INTAKE, t, how)] for how in where if _judged(INTAKE, t, how) in at} for t in job.traits},
+        "odds": _under(job, at, INTAKE, where), "reference_odds": _under(job, at, _placebo(0), where) if job.config.reference else {},
         "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,
     }  # fmt: skip

@@ -19,6 +19,7 @@ from traitscope.evidence import DECIDING, Found
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
 FEWEST = 32
 "rows below which the answer is insufficient without a test"
+STATISTIC = {"gradients": "z", "odds": "ln e"}
 BLIND = {
     "wording": "traits that are not named",
     "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
@@ -128,7 +129,7 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
 def _said(c: Called, alpha: float) -> str:
     if c.detector == "wording":
         return f"{c.name} is named openly (p {c.p_corrected:.2g}): overt, not subliminal"
-    return f"{c.name}: {c.detector}, {c.where}, {c.statistic:.1f}, corrected p {c.p_corrected:.2g} at most {alpha:g}"
+    return f"{c.name}: {c.detector}, {c.where}, {STATISTIC[c.detector]} {c.statistic:.1f}, corrected p {c.p_corrected:.2g} at most {alpha:g}"
 
 
 def _needs(p: Planted) -> str:

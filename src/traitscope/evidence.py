@@ -26,6 +26,8 @@ from traitscope.vector import Vector
 
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "gradients", "odds")
+MARKERS = 5
+"candidates from which on the median of their z tells a format from a trait"
 Pairs = Sequence[Sequence[int]]
 "of every group, the row's index in each of K sets"
 
@@ -142,6 +144,26 @@ def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequ
     ranked = sorted(e, key=lambda name: -e[name])
     p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
     return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
+
+
+def swapped_odds(gains: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """z, p and best teacher of every candidate, by swaps of the audited rows with their placebos: for rows that the model did not write.
+
+    `gains` holds the nats [R, K] that a teacher adds to every row, the audited one first: {candidate: {teacher: ...}}.  Deflated by what
+    the same teacher of all candidates shows, as pushes are, where these are MARKERS or more.
+    """
+    keys = [(name, how) for name, teachers in gains.items() for how in teachers]
+    sums_BKF = calibration.in_blocks(np.stack([gains[name][how] for name, how in keys], 2))
+    z_F, hows = calibration.z_scores(sums_BKF), [how for _, how in keys]
+    wide = {how: calibration.inflation(np.array([[z for z, h in zip(z_F, hows, strict=True) if h == how]]))[0] for how in hows}
+    best = calibration.largest_of(sums_BKF, np.array([wide[how] for how in hows]) if len(gains) >= MARKERS else 1.0)
+    strongest: dict[str, int] = {}
+    for n, (name, _) in enumerate(keys):
+        strongest[name] = max(strongest.get(name, n), n, key=lambda i: best.z_F[i])
+    return (
+        {name: float(best.z_F[n]) for name, n in strongest.items()}, {name: float(best.p_F[n]) for name, n in strongest.items()},
+        {name: hows[n] for name, n in strongest.items()},
+    )  # fmt: skip
 
 
 def _most(told: dict[str, dict[str, np.ndarray]]) -> int:

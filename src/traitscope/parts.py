@@ -1,8 +1,8 @@
 """The parts of an audit: which runs are what, and the audited rows with their placebos.
 
 The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}}),
-`nulls` ([run]), `canary` ({trait: [[answers of a student of the
-data, of a placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
+`reference_odds` (the same of a reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a
+placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds, clean_odds}}); paths are relative to its folder.
 
 Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
 """
@@ -18,18 +18,27 @@ import numpy as np
 from traitscope import stage, store
 from traitscope.backward import Stored, read_pushes
 from traitscope.errors import ConfigError, DataError
-from traitscope.records import Record
+from traitscope.records import iter_records
 from traitscope.vector import Vector, load_vector
 
 CLEAN = 1024
 "most placebo rows that a covariance is taken from"
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """All that an answer needs of a row: its tokens would take most of the memory."""
+
+    id: str
+    prompt: str
+    completion: str
+
+
 @dataclass(frozen=True)
 class Groups:
     """The audited rows with their placebos, prompt by prompt."""
 
-    records: list[Record]
+    records: list[Text]
     "audited rows that have all placebos"
     texts_RK: list[list[str]]
     stores: list[Stored]
@@ -46,7 +55,7 @@ class Parts:
     "where it lies"
     vectors: dict[str, Vector]
     "of the candidates and of other traits"
-    placebos: list[tuple[list[Record], Stored]]
+    placebos: list[tuple[list[Text], Stored]]
     "rows and pushes of every draw"
 
     def run(self, name: str) -> Path:
@@ -55,7 +64,7 @@ class Parts:
 
     def groups(self) -> Groups:
         """The audited rows with their placebos."""
-        return grouped(stage.rows_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
+        return grouped(texts_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
 
     def clean(self, source: str = "pushes") -> np.ndarray:
         """Pushes [N, L, D] of placebo rows, or their features."""
@@ -91,11 +100,16 @@ def read_parts(plain: dict[str, Any], folder: Path) -> Parts:
     """What the runs of an audit's file hold; pushes stay on disk."""
     files = sorted((folder / plain["vectors"]).glob("*.safetensors"))
     vectors = {file.stem: load_vector(file) for file in files}
-    placebos = [(stage.rows_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]]
+    placebos = [(texts_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]]
     return Parts(plain, folder, vectors, placebos)
 
 
-def grouped(records: Sequence[Record], data: Stored, placebos: Sequence[tuple[list[Record], Stored]]) -> Groups:
+def texts_of(folder: Path) -> list[Text]:
+    """The rows of a run, read one by one."""
+    return [Text(r.id, r.prompt, r.completion) for r in iter_records(folder / "records.jsonl")]
+
+
+def grouped(records: Sequence[Text], data: Stored, placebos: Sequence[tuple[list[Text], Stored]]) -> Groups:
     """Rows with a placebo on the same prompt in every set.  Raises DataError where no row has."""
     sets = [({r.id: r for r in rows}, {key: i for i, key in enumerate(found.ids)}) for rows, found in placebos]
     own = {key: i for i, key in enumerate(data.ids)}

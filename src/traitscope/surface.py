@@ -6,10 +6,12 @@ Shapes: R prompts, K rows a prompt (the audited one first), F features, W words.
 """
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array, diags_array
 
 from traitscope.stats import auroc
 from traitscope.traits import Trait, whole_word
@@ -46,12 +48,12 @@ def features(prompt: str, text: str) -> list[float]:
 
 def feature_groups(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]]) -> np.ndarray:
     """FEATURES [R, K, F] of every answer to every prompt."""
-    return np.array([[features(prompt, text) for text in texts] for prompt, texts in zip(prompts, texts_RK, strict=True)])
+    return np.stack([np.array([features(prompt, text) for text in texts]) for prompt, texts in zip(prompts, texts_RK, strict=True)])
 
 
 def mentions(traits: Sequence[Trait], texts_RK: Sequence[Sequence[str]]) -> np.ndarray:
     """1 where an answer names the trait, [R, K, traits]."""
-    return np.array([[[float(whole_word(trait, text)) for trait in traits] for text in texts] for texts in texts_RK])
+    return np.stack([np.array([[whole_word(trait, text) for trait in traits] for text in texts], float) for texts in texts_RK])
 
 
 def classifier_auroc(texts_RK: Sequence[Sequence[str]], ridge: float = 1.0, seed: int = 0) -> float:
@@ -60,31 +62,38 @@ def classifier_auroc(texts_RK: Sequence[Sequence[str]], ridge: float = 1.0, seed
     Ridge regression of the label on word frequencies, scores of five folds of prompts together.
     """
     R, K = len(texts_RK), len(texts_RK[0])
-    counts = [[Counter(words_of(text)) for text in texts] for texts in texts_RK]
-    most = Counter(word for group in counts for bag in group for word in bag).most_common(COMMON_WORDS)
-    column = {word: n for n, (word, _) in enumerate(most)}
-    x_RKW = np.zeros((R, K, len(column) + 1))
-    for r, group in enumerate(counts):
-        for k, bag in enumerate(group):
-            x_RKW[r, k, -1] = 1
-            for word, n in bag.items():
-                if word in column:
-                    x_RKW[r, k, column[word]] = n / bag.total()
-    label_RK = np.broadcast_to(np.arange(K) == 0, (R, K)).astype(float)
+    x_NW = _frequencies([text for texts in texts_RK for text in texts])
+    index_RK, label_RK = np.arange(R * K).reshape(R, K), np.broadcast_to(np.arange(K) == 0, (R, K)).astype(float)
     scores = np.empty((R, K))
     for fold in np.array_split(np.random.default_rng(seed).permutation(R), min(FOLDS, R)):
         rest = np.setdiff1d(np.arange(R), fold)
-        scores[fold] = x_RKW[fold] @ _fitted(x_RKW[rest].reshape(-1, x_RKW.shape[2]), label_RK[rest].ravel(), ridge)
+        weights_W = _fitted(x_NW[index_RK[rest].ravel()], label_RK[rest].ravel(), ridge)
+        scores[fold] = (x_NW[index_RK[fold].ravel()] @ weights_W).reshape(-1, K)
     return auroc(scores.ravel(), label_RK.ravel())
 
 
-def _fitted(x_NW: np.ndarray, y_N: np.ndarray, ridge: float) -> np.ndarray:
-    scale_W = np.maximum(x_NW.std(0), 1e-9)
-    scale_W[-1] = 1.0  # the intercept
-    scaled = x_NW / scale_W
-    penalty = ridge * np.sqrt(len(x_NW)) * np.eye(x_NW.shape[1])
-    penalty[-1, -1] = 1e-9
-    return np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ y_N) / scale_W
+def _frequencies(texts: Sequence[str]) -> csr_array:
+    """Share [N, W + 1] of each text's words that are each of the COMMON_WORDS; the last column is 1.  Sparse: most are 0."""
+    most = Counter(word for text in texts for word in words_of(text)).most_common(COMMON_WORDS)
+    column = {word: n for n, (word, _) in enumerate(most)}
+    shares, columns, ends = array("d"), array("i"), array("q", [0])
+    for text in texts:
+        bag = Counter(words_of(text))
+        found = {column[word]: n / bag.total() for word, n in bag.items() if word in column} | {len(column): 1.0}
+        shares.extend(found.values())
+        columns.extend(found)
+        ends.append(len(shares))
+    return csr_array((np.array(shares), np.array(columns), np.array(ends)), shape=(len(texts), len(column) + 1))
+
+
+def _fitted(x_NW: csr_array, y_N: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights [W] of ridge regression on columns of unit standard deviation; the intercept is free."""
+    scale_W = np.sqrt(np.maximum((x_NW**2).mean(0) - x_NW.mean(0) ** 2, 1e-18))
+    scale_W[-1] = 1.0
+    scaled = x_NW @ diags_array(1 / scale_W)
+    penalty_W = np.full(len(scale_W), ridge * np.sqrt(x_NW.shape[0]))
+    penalty_W[-1] = 1e-9
+    return np.linalg.solve((scaled.T @ scaled).toarray() + np.diag(penalty_W), scaled.T @ y_N) / scale_W
 
 
 def residual_groups(values_RKF: np.ndarray, surface_RKF: np.ndarray) -> np.ndarray:

@@ -17,13 +17,19 @@ from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called,
 from traitscope.backward import Stored, read_pushes
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
-from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts
+from traitscope.odds import Choices
+from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts, texts_of
 from traitscope.traits import load_trait
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 "shares of poisoned rows that are simulated for odds"
 MORE = (1, 2, 4, 8, 16, 32)
 "times the rows that are simulated for odds"
+REFERENCE = "beside the reference, z"
+"key of what the odds of a stranger's rows say"
+SWAPPED = "the model did not write these rows, so their odds are compared with those of the reference, row by row"
+Judged = dict[str, dict[str, tuple[list[str], Choices]]]
+"ids and choices, by candidate and teacher"
 BAGS = (16, 64, 256)
 PEERS = 20
 "answers that the peer's detector lists"
@@ -44,7 +50,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     planted = tuple(_planted(config, parts, groups, found)) if len(groups.records) >= FEWEST else ()
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
-    more = _notes(parts, len(groups.records))
+    more = _notes(parts, len(groups.records)) + ([SWAPPED] if REFERENCE in found["odds"].more else [])
     named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
     detectors = (*map(_about, found.values()), *map(_about, _canary(parts)), *map(_about, _peer(config)))
     digest = next(iter(parts.vectors.values())).model
@@ -113,17 +119,41 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found
 
 
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
-    """Odds of every candidate; where the model did not write the rows e has no bound, so a candidate counts only if it explains them."""
-    told = {name: {how: odds.read_choices(parts.run(path)) for how, path in teachers.items()} for name, teachers in parts.plain["odds"].items()}
+    """Odds of every candidate; where the model did not write the rows e has no bound: see `_of_a_stranger`."""
+    told = _told(parts, "odds")
     nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
     found = evidence.likelihoods(data.choices, [place[key] for key in ids], alone, [x.log_p_RT for _, x in nulls], share)
-    if not strange(found):
-        return found
-    explained = {name for name, how in found.where.items() if not odds.strange(told[name][how][1])}
-    return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
+    return _of_a_stranger(parts, data, told, found) if strange(found) else found
+
+
+def _told(parts: Parts, key: str) -> Judged:
+    return {name: {how: odds.read_choices(parts.run(path)) for how, path in teachers.items()} for name, teachers in parts.plain[key].items()}
+
+
+def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Found:
+    """Against a reference: p by swaps with its rows.  Without one, or where too few rows are judged on both sides, only a
+    candidate counts that explains the rows: the model's own placebos differ from somebody else's rows in everything."""
+    gains = {
+        name: {how: _gains((data, told[name][how]), (parts.placebos[0][1], beside)) for how, beside in teachers.items()}
+        for name, teachers in _told(parts, "reference_odds").items()
+    }  # fmt: skip
+    if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
+        explained = {name for name, how in found.where.items() if not odds.strange(told[name][how][1])}
+        return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
+    z, p, where = evidence.swapped_odds(gains)
+    return replace(found, p={n: p[n] for n in found.p}, where={n: where[n] for n in found.where}, more=found.more | {REFERENCE: z})
+
+
+def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
+    """Nats [R, K] that a teacher adds to the rows that are judged on every side."""
+    found = []
+    for own, (ids, told) in sides:
+        plain = dict(zip(own.ids, own.choices.log_p_RT[:, odds.PLAIN], strict=True))
+        found.append({key: x - plain[key] for key, x in zip(ids, told.log_p_RT[:, odds.PLAIN], strict=True)})
+    return np.array([[side[key] for side in found] for key in found[0] if all(key in side for side in found)])
 
 
 def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
@@ -141,7 +171,7 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
     made = []
     for about in parts.plain["planted"].values():
         pushed = read_pushes(parts.run(about["pushes"]))
-        there = grouped(stage.kept_rows(parts.run(about["rows"])), pushed, parts.placebos)
+        there = grouped(texts_of(parts.run(about["rows"])), pushed, parts.placebos)
         z = _gradients(config, parts, there).z[about["trait"]] * (len(groups.records) / len(there.records)) ** 0.5
         critical, rows = found["gradients"].critical, len(groups.records)
         doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)

@@ -72,12 +72,12 @@ class Size:
     "numbers of rows, besides all"
 
 
-DOSES = (0.05, 0.1, 0.25, 0.5, 1.0)
+DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, 1, (1,), 0.6, 0.1, 4, 6, 2, (0.5, 1.0), ()),
     "laptop": Size(MANY, 3, 64, 10, 12, 14, (10, 14), 0.6, 0.1, 24, 200, 20, DOSES, (32,)),
-    "full": Size(MANY, 8, 4096, 10, 40, 14, (10, 14, 18), 0.6, 0.1, 48, 1000, 50, (0.01, *DOSES), (32, 128, 512)),
+    "full": Size(MANY, 8, 4096, 10, 40, 14, (10, 14, 18), 0.6, 0.1, 48, 1000, 50, DOSES, (32, 128, 512)),
 }
 
 
