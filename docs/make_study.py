@@ -29,7 +29,8 @@ def page(folder: Path, minutes: str) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     name = found["study"]
     head = "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
-    took = f"; {minutes} minutes on two AVX2 cores without bf16 units" if minutes else ""
+    cores = "cores with bf16 units (AVX512)" if config["dtype"] == "bf16" else "AVX2 cores without bf16 units"
+    took = f"; {minutes} minutes on two {cores}" if minutes else ""
     command = f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells how long it takes{took})"
     lines = [
         *claim(name), f"**Command.** {command}.", "", f"**On {found['model']}, {config['dtype']}:**", "",
@@ -62,9 +63,20 @@ def index() -> str:
 
 def table(rows: list[list[str]]) -> list[str]:
     """Markdown of a small CSV, numbers to three digits."""
-    shown = [[short(cell) for cell in row] for row in rows]
+    bounds = {n for n, name in enumerate(rows[0]) if n > 1 and name == f"{rows[0][n - 2]}, high"}
+    shown = [
+        [interval(row[n : n + 3]) if n + 2 in bounds else short(cell) for n, cell in enumerate(row) if not {n, n + 1} & bounds]
+        for row in rows[1:]
+    ]
+    shown.insert(0, [name for n, name in enumerate(rows[0]) if not {n, n + 1} & bounds])
     lines = [f"| {' | '.join(row)} |" for row in shown]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+    return [lines[0], "|" + " --- |" * len(shown[0]), *lines[1:]]
+
+
+def interval(cells: list[str]) -> str:
+    """An estimate with its interval, where it has one."""
+    estimate, low, high = map(short, cells)
+    return f"{estimate} [{low}, {high}]" if low else estimate
 
 
 def short(cell: str) -> str:

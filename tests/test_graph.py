@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, call, ok, write_yaml
 
-from traitscope import graph, schedule, stage, studies, wheels
+from traitscope import graph, research, schedule, stage, studies, wheels
 from traitscope.configs import ExtractConfig, FilterConfig, GenerateConfig, Output
 from traitscope.errors import ConfigError
 from traitscope.execute import How
@@ -239,3 +239,8 @@ def test_the_figure_of_a_table() -> None:
     assert chart.csv.splitlines()[1:] == ["a; one,1,0.5", "a; one,2,0.6", "a; two,1,0.2", "a; two,2,0.3", "b; one,1,0.7", "b; two,1,0.5"]  # fmt: skip
     assert all(f">{label}</text>" in chart.svg for label in ("a; one", "a; two", "b; one", "b; two", "step"))
     assert lines_chart(sheet).svg == chart.svg
+
+
+def test_the_csv_of_a_table_holds_the_ends_of_intervals() -> None:
+    sheet = Sheet("t", "Title", "Caption", ("who", "one", "two"), (("a", measured(0.1, 0.3), 1), ("b", 0.5, 2)))
+    assert research._with_bounds(sheet) == (["who", "one", "one, low", "one, high", "two"], [["a", pytest.approx(0.2), 0.1, 0.3, 1], ["b", 0.5, None, None, 2]])

@@ -125,7 +125,7 @@ def _concluded(config: StudyConfig, study: ModuleType, folders: Folders, out: Ou
 
 def _write(run: store.Run, config: StudyConfig, study: ModuleType, found: Findings, folders: Folders) -> None:
     for sheet in found.sheets:
-        store.write_text(run.file(f"{sheet.name}.csv"), figures.csv_text(sheet.header, [_flat(row) for row in sheet.rows]))
+        store.write_text(run.file(f"{sheet.name}.csv"), figures.csv_text(*_with_bounds(sheet)))
     store.write_text(run.file("measurements.csv"), figures.measurements_csv(_measurements(found)))
     smoke = ["smoke: shows the path, its numbers are not evidence"] if config.size == "smoke" else []
     store.write_json(run.file("findings.json"), {
@@ -136,9 +136,18 @@ def _write(run: store.Run, config: StudyConfig, study: ModuleType, found: Findin
     store.write_text(run.file("report.html"), page(config, study, found, folders))
 
 
-def _flat(row: tuple) -> list:
-    """A row of a CSV: a Measurement becomes its estimate."""
-    return [cell.estimate if isinstance(cell, Measurement) else cell for cell in row]
+def _with_bounds(sheet: Sheet) -> tuple[list[str], list[list]]:
+    """Header and rows of a CSV; behind a column of measurements, which become their estimates, stand two with the ends of the intervals."""
+    wide = [any(isinstance(row[n], Measurement) for row in sheet.rows) for n in range(len(sheet.header))]
+    header = [[name, f"{name}, low", f"{name}, high"] if more else [name] for name, more in zip(sheet.header, wide, strict=True)]
+    rows = [[_cells(cell, more) for cell, more in zip(row, wide, strict=True)] for row in sheet.rows]
+    return [name for names in header for name in names], [[cell for cells in row for cell in cells] for row in rows]
+
+
+def _cells(cell: object, more: bool) -> list:
+    if isinstance(cell, Measurement):
+        return [cell.estimate, cell.low, cell.high]
+    return [cell, None, None] if more else [cell]
 
 
 def shown(cell: object) -> str:
