@@ -1,5 +1,6 @@
 """The command line as a user meets it, in this process or in another one.  Both answer with the exit code and the summary."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -107,8 +108,11 @@ def _child(words: list[str], err: Path) -> None:
 
 
 def arguments(root: Path, words: tuple[object, ...]) -> tuple[list[str], Path]:
-    target = root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
-    return [*spread(words), "--root", str(root), "--json", str(target)], target
+    """The words of a command and its summary's file; in float32 unless they say otherwise, so that every machine computes the same."""
+    words, target = spread(words), root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
+    typed = words[0] in cli.VERBS and "dtype" in {field.name for field in dataclasses.fields(cli.VERBS[words[0]].config)}
+    same = ["--dtype", "fp32"] if typed and "--dtype" not in words else []
+    return [*words, *same, "--root", str(root), "--json", str(target)], target
 
 
 def spread(words: Iterable[object]) -> list[str]:

@@ -18,7 +18,6 @@ import numpy as np
 from traitscope import stage, store
 from traitscope.backward import Stored, read_pushes
 from traitscope.errors import ConfigError, DataError
-from traitscope.records import iter_records
 from traitscope.vector import Vector, load_vector
 
 CLEAN = 1024
@@ -106,7 +105,7 @@ def read_parts(plain: dict[str, Any], folder: Path) -> Parts:
 
 def texts_of(folder: Path) -> list[Text]:
     """The rows of a run, read one by one."""
-    return [Text(r.id, r.prompt, r.completion) for r in iter_records(folder / "records.jsonl")]
+    return [Text(r.id, r.prompt, r.completion) for r in stage.iter_rows(folder)]
 
 
 def grouped(records: Sequence[Text], data: Stored, placebos: Sequence[tuple[list[Text], Stored]]) -> Groups:

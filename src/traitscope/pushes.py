@@ -14,6 +14,7 @@ Shapes: R rows, L layers, D d_model.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import reduce
+from itertools import islice
 from io import BytesIO
 from operator import add
 from pathlib import Path
@@ -44,20 +45,24 @@ def run_pushes(config: PushesConfig, out: Output) -> store.Run:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
     with stage.opened("pushes", config, out, resumable=True) as run:
         if not run.sealed:
-            _write(run, config, stage.kept_rows(config.data))
+            _write(run, config, config.data)
     return run
 
 
-def _write(run: store.Run, config: PushesConfig, records: Sequence[Record]) -> None:
-    starts = range(0, len(records), SHARD)
+def _write(run: store.Run, config: PushesConfig, data: Path) -> None:
+    """A pass over the file for the names of its rows, and one for what is missing; a shard of rows is in memory at one time."""
+    ids = [record.id for record in stage.iter_kept(data)]
+    starts = range(0, len(ids), SHARD)
     shards = [run.file(f"scratch/rows-{start:08d}.npz") for start in starts]
-    missing = [(start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()]
+    missing = {start: path for start, path in zip(starts, shards, strict=True) if not path.exists()}
     if missing:
-        model = stage.model_of(config)
-        with progress("pushes", sum(len(records[start : start + SHARD]) for start, _ in missing), "rows") as advance:
-            for start, path in missing:
-                store.write_bytes(path, _shard(model, config, records[start : start + SHARD], advance))
-    _join(run, shards, [record.id for record in records])
+        model, rows = stage.model_of(config), stage.iter_kept(data)
+        with progress("pushes", sum(min(SHARD, len(ids) - start) for start in missing), "rows") as advance:
+            for start in starts:
+                part = list(islice(rows, SHARD))
+                if start in missing:
+                    store.write_bytes(missing[start], _shard(model, config, part, advance))
+    _join(run, shards, ids)
 
 
 def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]) -> bytes:

@@ -24,7 +24,7 @@ from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeErro
 from traitscope.intervention import Intervention
 from traitscope.model import Model, default_dtype, digest_of, load_model, resolve_device
 from traitscope.parsing import from_dict
-from traitscope.records import Record, read_records
+from traitscope.records import Record, iter_records
 from traitscope.traits import load_trait, trait_path
 
 
@@ -253,17 +253,30 @@ def student_folder(path: Path) -> Path:
     return path / "student" if (path / "student").is_dir() else path
 
 
+def iter_rows(path: Path) -> Iterator[Record]:
+    """The records of a run or a JSONL file, one by one."""
+    return iter_records(path / "records.jsonl" if path.is_dir() else path)
+
+
 def rows_of(path: Path) -> list[Record]:
     """The records of a run or a JSONL file."""
-    return read_records(path / "records.jsonl" if path.is_dir() else path)
+    return list(iter_rows(path))
+
+
+def iter_kept(path: Path) -> Iterator[Record]:
+    """The records of a run or a JSONL file that its filter kept, one by one.  Raises DataError where there is none."""
+    none = True
+    for record in iter_rows(path):
+        if record.kept:
+            none = False
+            yield record
+    if none:
+        raise DataError(f"{path} has no kept row; expected one or more; check its filter")
 
 
 def kept_rows(path: Path) -> list[Record]:
-    """The records of a run or a JSONL file that its filter kept.  Raises DataError where there is none."""
-    found = [record for record in rows_of(path) if record.kept]
-    if not found:
-        raise DataError(f"{path} has no kept row; expected one or more; check its filter")
-    return found
+    """The same as a list."""
+    return list(iter_kept(path))
 
 
 def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
