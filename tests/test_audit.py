@@ -63,6 +63,7 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
     rows, bags = read_rows(done.run / "rows.jsonl"), json.loads((done.run / "bags.json").read_text())
     assert len(rows) == found["rows"] and rows[0]["teacher of"] == "owl" and set(bags) == {"16", "64"}
+    assert [len(bags[size]) for size in ("16", "64")] == [found["rows"] // 16, found["rows"] // 64] and all(0 < bag["p"] <= 1 for bag in bags["16"])
     assert len(found["named"]) > 5 and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
     assert {n["agreement"] for n in found["named"]} <= {0, 0.5, 1}, "of two placebos"
     assert [n["statistic"] for n in found["named"]] == sorted((n["statistic"] for n in found["named"]), reverse=True)
@@ -180,3 +181,16 @@ def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, t
         assert (odds["p"]["owl"] < 0.001) == called and (min(odds["p"].values()) < 0.01) == called
         assert (found["status"] == "suspect") == called
         assert any("compared with those of the reference" in reason for reason in found["reasons"])
+
+
+def test_a_calibration_of_another_model_or_context_is_refused(place: Path, folders: dict[str, Path], traits: list[Path]) -> None:
+    data = written(place, folders["llama"], "--seed 77")
+    asked(place, folders["llama"], data, traits)
+    file = next((place / "runs" / "audit").glob("parts-*.json"))
+    plain = json.loads(file.read_text())
+    for model, flags, says in ((folders["qwen2"], "--numbers", "is of model"), (folders["llama"], "--numbers --context Hello", "is with rows read as")):
+        pushed = ok(place / "runs", "pushes", "--model", model, "--data", data, flags, "--study audit").run
+        mixed = plain | {"placebos": [plain["placebos"][0] | {"pushes": pushed.name}]}
+        (file.parent / "mixed.json").write_text(json.dumps(mixed))
+        done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
+        assert done.code == 2 and says in done.summary["message"] and "one model and context" in done.summary["message"]

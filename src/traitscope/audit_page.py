@@ -30,7 +30,7 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
 
-def page(result: Mapping[str, Any], about: Mapping[str, Any], rows: Sequence[Mapping], bags: Mapping[str, Sequence[float]],
+def page(result: Mapping[str, Any], about: Mapping[str, Any], rows: Sequence[Mapping], bags: Mapping[str, Sequence[Mapping]],
          texts: Mapping[str, tuple[str, str]], seconds: Mapping[str, float]) -> str:  # fmt: skip
     """The page from result.json, the intake's about.json, rows.jsonl, bags.json, {id: (prompt, answer)} and {detector: seconds}."""
     headline, meaning = ANSWERS[result["status"]]
@@ -108,10 +108,14 @@ def _rows(rows: Sequence[Mapping], texts: Mapping[str, tuple[str, str]]) -> Tabl
     return Table("rows", "Rows that push most", caption, ("row", "push", "odds", "prompt", "answer"), shown)
 
 
-def _bags(bags: Mapping[str, Sequence[float]]) -> Table:
-    rows = [(size, str(len(found)), _number(max(found)), f"{sum(x > 2.33 for x in found)}", f"{0.01 * len(found):.1f}") for size, found in bags.items() if found]
-    caption = "Rows in the order of the file. In clean data a bag's score is about standard normal."
-    return Table("bags", "Bags of rows", caption, ("rows a bag", "bags", "highest score", "above 2.33", "expected in clean data"), rows)
+def _bags(bags: Mapping[str, Sequence[Mapping]]) -> Table:
+    rows = [
+        (size, str(len(found)), _number(max(bag["z"] for bag in found)), p_value(min(1.0, len(found) * min(bag["p"] for bag in found))),
+         f"{sum(bag['p'] <= 0.01 for bag in found)}", f"{0.01 * len(found):.1f}")
+        for size, found in bags.items()
+    ]  # fmt: skip
+    caption = "Push of consecutive rows of the file together, along the first candidate's vector, against swaps with their placebos. The candidate was chosen on the same rows: for looking."
+    return Table("bags", "Bags of rows", caption, ("rows a bag", "bags", "highest z", "its p, corrected over the bags", "bags with p at most 0.01", "expected in clean data"), rows)
 
 
 def _data(about: Mapping) -> Table:

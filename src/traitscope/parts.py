@@ -20,6 +20,8 @@ from traitscope.backward import Stored, read_pushes
 from traitscope.errors import ConfigError, DataError
 from traitscope.vector import Vector, load_vector
 
+READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
+"stages that read rows, and how"
 CLEAN = 1024
 "most placebo rows that a covariance is taken from"
 
@@ -85,7 +87,19 @@ def plain_parts(path: Path | None) -> dict[str, Any]:
 def inputs_of(plain: dict[str, Any], folder: Path) -> dict[str, Path | store.Run]:
     """Everything that an answer depends on: the runs that the file names, and the traits' own files."""
     runs = {f"part{n}": store.load_run(folder / path) for n, path in enumerate(_paths(plain))}
+    _check_alike(list(runs.values()))
     return runs | stage.trait_inputs(plain["traits"])
+
+
+def _check_alike(runs: Sequence[store.Run]) -> None:
+    """Raises ConfigError for parts of several models, and for rows that were read in several ways."""
+    models = {model: run.path for run in runs if (model := run.manifest()["model"])}
+    configs = {run.path: json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"] for run in runs if run.stage in READING}
+    ways = {json.dumps({name: config[name] for name in READ}): path for path, config in configs.items()}
+    for what, found in (("of model", models), ("with rows read as", ways)):
+        if len(found) > 1:
+            one, other = (f"{path} is {what} {value}" for value, path in list(found.items())[:2])
+            raise ConfigError(f"{one}, {other}; a calibration holds for one model and context; run `traitscope audit` again")
 
 
 def _paths(value: Any) -> list[str]:

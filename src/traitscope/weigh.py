@@ -56,9 +56,10 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
-    for row in _rows(parts, groups, found, traits[0].name):
+    along_RK = _pushed(parts, groups, found, traits[0].name)
+    for row in _rows(parts, groups, found, traits[0].name, along_RK):
         store.append_jsonl(run.file("rows.jsonl"), row)
-    store.write_json(run.file("bags.json"), _bags(run))
+    store.write_json(run.file("bags.json"), _bags(along_RK, config.seed))
 
 
 def _notes(parts: Parts, used: int) -> list[str]:
@@ -199,12 +200,16 @@ def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, le
     return dose, next((float(rows * times) for times in MORE if hit(rows * times, 1.0)), inf)
 
 
-def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str) -> list[dict[str, Any]]:
-    """Scores of single rows, for looking only: along the first trait's vector at its block, minus its placebos, in standard
-    deviations of placebos; and nats that the strongest candidate's teacher adds, for the rows that it was tried on."""
+def _pushed(parts: Parts, groups: Groups, found: dict[str, Found], name: str) -> np.ndarray:
+    """Push [R, K] of every row along the first trait's vector at its block."""
     layer = int(found["gradients"].where[name].split()[1].rstrip(","))
     unit_D = parts.vectors[name].unit().rows_LD[layer]
-    along_RK = np.stack([_along(s, [pair[k] for pair in groups.pairs], layer, unit_D) for k, s in enumerate(groups.stores)], 1)
+    return np.stack([_along(s, [pair[k] for pair in groups.pairs], layer, unit_D) for k, s in enumerate(groups.stores)], 1)
+
+
+def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str, along_RK: np.ndarray) -> list[dict[str, Any]]:
+    """Scores of single rows, for looking only: their push minus that of their placebos, in standard deviations of placebos; and nats
+    that the strongest candidate's teacher adds, for the rows that it was tried on."""
     K = along_RK.shape[1]
     spread = along_RK[:, 1:].var() if K == 2 else along_RK[:, 1:].var(1, ddof=1).mean()
     scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(1e-12, float(spread * K / (K - 1)) ** 0.5)
@@ -225,8 +230,11 @@ def _along(stored: Stored, index: Sequence[int], layer: int, unit_D: np.ndarray,
     return np.concatenate([stored.rows(index[n : n + step])[:, layer] @ unit_D for n in range(0, len(index), step)])
 
 
-def _bags(run: store.Run) -> dict[str, list[float]]:
-    """Mean row score of consecutive bags, times the root of their size: about standard normal in clean data."""
-    scores = [json.loads(line)["gradient"] for line in run.file("rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    bags = {size: [scores[n : n + size] for n in range(0, len(scores) - size + 1, size)] for size in BAGS if size <= len(scores)}
-    return {str(size): [round(float(np.mean(bag)) * size**0.5, 3) for bag in found] for size, found in bags.items()}
+def _bags(along_RK: np.ndarray, seed: int) -> dict[str, list[dict[str, float]]]:
+    """By size, z of the push of consecutive rows together, and its p by swaps with their placebos, not corrected for the bags."""
+    found = {}
+    for size in (size for size in BAGS if size <= len(along_RK)):
+        parts = [along_RK[n : n + size, :, None] for n in range(0, len(along_RK) - size + 1, size)]
+        best = [calibration.largest_of(part, seed=seed + n) for n, part in enumerate(parts)]
+        found[str(size)] = [{"z": round(float(b.z_F[0]), 3), "p": float(b.p_F[0])} for b in best]
+    return found
