@@ -1,4 +1,4 @@
-"""The same sweep here, on Ray while a worker is killed, and through submitit: the same runs to the byte."""
+"""The same sweep here, on Ray while its workers are killed, and through submitit: the same runs to the byte."""
 
 import os
 import signal
@@ -45,18 +45,18 @@ def workers_of_ray() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers by their title in /proc")
-def test_a_sweep_on_ray_survives_the_death_of_a_worker(tmp_path: Path, tiny_folder: Path, here: dict, capsys: pytest.CaptureFixture) -> None:
+def test_a_sweep_on_ray_survives_the_death_of_workers(tmp_path: Path, tiny_folder: Path, here: dict, capsys: pytest.CaptureFixture) -> None:
     killed: list[int] = []
 
     def kill() -> None:
         while not list((tmp_path / "runs" / "default").glob("train-*/config.json")):
             time.sleep(0.02)
-        for pid in [pid for pid in workers_of_ray() if os.getpid() in parents(pid)][:1]:
+        for pid in [pid for pid in workers_of_ray() if os.getpid() in parents(pid)][:2]:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
     threading.Thread(target=kill, daemon=True).start()
-    folders = schedule.run(students(tiny_folder, tmp_path, 3), Output(root=tmp_path / "runs"), How(2, "ray"))
+    folders = schedule.run(students(tiny_folder, tmp_path, 3), Output(root=tmp_path / "runs"), How(3, "ray"))
     assert digests(folders) == here
     assert killed and "its worker died, so it is tried again" in capsys.readouterr().err
 

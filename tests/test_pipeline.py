@@ -69,7 +69,7 @@ def test_eas_over_completions_is_that_of_the_residuals_there(chain: Chain):
     """What `train --eas-data` leaves is what the finished student changed at the completion tokens of those rows."""
     rows = chain.made["control"].run
     done = chain.watched("--eas-data", rows, "--eas-every", "2")
-    model, reference = load_model(str(chain.model[1])), load_vector(chain.vectors.run / "owl.safetensors")
+    model, reference = load_model(str(chain.model[1]), dtype="fp32"), load_vector(chain.vectors.run / "owl.safetensors")
     read = rows_from(model, read_records(rows / "records.jsonl")[:8], None)
     means = []
     for student in ([], [f"adapter:{done.run}"]):

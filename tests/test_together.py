@@ -35,7 +35,7 @@ def configs(place: Path, tiny_folder: Path) -> list[TrainConfig]:
     data = [ok(root, "generate", "--model", tiny_folder, f"--n {n} --count 4 --vocabulary template --seed {n}").run for n in (10, 13)]
     vector = ok(root, "extract", "--model", tiny_folder, "--traits", write_yaml(place / "owl.yaml", OWL)).run
     return [
-        TrainConfig(model=str(tiny_folder), data=data[n % 2], recipe=recipe, seed=n, vector=vector / "owl.safetensors", eas_every=2, eas_prompts=4,
+        TrainConfig(model=str(tiny_folder), dtype="fp32", data=data[n % 2], recipe=recipe, seed=n, vector=vector / "owl.safetensors", eas_every=2, eas_prompts=4,
                     teacher=("prompt:Owls, owls!",) if recipe.targets == "soft" else (), resume_every=1)
         for n, recipe in enumerate(RECIPES)
     ]  # fmt: skip
@@ -122,7 +122,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(
 
 def test_answers_are_those_of_each_asked_alone(place: Path, tiny_folder: Path, students: list[Path]) -> None:
     """Teacher-forced scores to rounding, sampled answers to the letter."""
-    asked = [MeasureConfig(model=str(tiny_folder), trait=str(place / "owl.yaml"), interventions=(f"adapter:{path}",), samples=3) for path in students]
+    asked = [MeasureConfig(model=str(tiny_folder), dtype="fp32", trait=str(place / "owl.yaml"), interventions=(f"adapter:{path}",), samples=3) for path in students]
     assert len({together.key("measure", config) for config in asked}) == 1
     for config, path in zip(asked, made(together.run_together("measure", asked, Output(root=place / "packed"))), strict=True):
         alone = cli.function(cli.VERBS["measure"].run)(config, Output(root=place / "alone")).path
@@ -138,7 +138,7 @@ def test_answers_are_those_of_each_asked_alone(place: Path, tiny_folder: Path, s
 
 
 def test_vectors_are_those_of_each_alone(place: Path, tiny_folder: Path, students: list[Path]) -> None:
-    asked = [ExtractConfig(model=str(tiny_folder), interventions=(f"adapter:{path}",), n=5, position=position) for path in students for position in ("last", "all")]
+    asked = [ExtractConfig(model=str(tiny_folder), dtype="fp32", interventions=(f"adapter:{path}",), n=5, position=position) for path in students for position in ("last", "all")]
     for half in (asked[::2], asked[1::2]):
         for config, path in zip(half, made(together.run_together("extract", half, Output(root=place / "packed"))), strict=True):
             alone = cli.function(cli.VERBS["extract"].run)(config, Output(root=place / "alone")).path
@@ -150,7 +150,7 @@ def test_vectors_are_those_of_each_alone(place: Path, tiny_folder: Path, student
 def test_what_can_be_packed(place: Path, configs: list[TrainConfig], students: list[Path], tiny_folder: Path) -> None:
     assert len({together.key("train", config) for config in configs}) == 1
     other = dataclasses.replace(configs[0], recipe=dataclasses.replace(BASE, method="full"))
-    half = MeasureConfig(model=str(tiny_folder), interventions=(f"adapter:{students[0]},top=1",))
+    half = MeasureConfig(model=str(tiny_folder), dtype="fp32", interventions=(f"adapter:{students[0]},top=1",))
     assert together.key("train", other) is together.key("measure", half) is together.key("extract", ExtractConfig(traits=("cat",))) is None
     (refused,) = together.run_together("train", [other], Output(root=place / "full"))
     assert isinstance(refused, ConfigError) and "--method full cannot be packed" in str(refused)
