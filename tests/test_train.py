@@ -12,6 +12,7 @@ import torch
 from command import call, ok, read_rows
 from conftest import eager_lm, hooks_left, load_tiny, parameters_of, random_rows, random_vector
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from traitscope import chat, full, residuals, train
 from traitscope.configs import Recipe
@@ -502,3 +503,32 @@ def test_rows_of_another_tokenizer_are_read_as_text(tmp_path: Path, tiny_folder:
     assert students[0] == students[1]
     refused = call(tmp_path, "train", "--model", tiny_folder, "--data", tmp_path / "foreign.jsonl", "--epochs", 1)
     assert refused.code == 2 and "--text" in refused.summary["message"]
+
+
+class Waiting(TorchDispatchMode):
+    """Operations whose result the program has to know before it can go on: on a GPU each waits for all that was asked before."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        index = args[1] if func.__name__.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        if any(name in func.__name__ for name in self.NAMES) or any(t is not None and t.dtype == torch.bool for t in index):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("targets", ["sampled", "soft"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["method"])
+def test_a_step_waits_for_nothing_but_its_metrics(tiny: Model, method: dict, targets: str) -> None:
+    rows = make_rows(tiny, shared=5)
+    soft = self_distilled(tiny, rows, [Steer(random_vector(tiny), (0,), 4.0, scale="unit")]) if targets == "soft" else None
+    recipe = dataclasses.replace(PLAIN, **method, targets=targets, micro_batch=3)
+    with train.new_student(tiny, recipe, 0) as student, Waiting() as waiting:
+        train.train_step(tiny, student, recipe, rows, soft, 2)
+        assert waiting.found == []
+        torch.arange(3)[torch.tensor([True, False, True])]
+        assert len(waiting.found) == 1, "it sees what it looks for"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import hooks, losses, odds
+from traitscope import forward, hooks, losses, odds
 from traitscope.intervention import Active
 from traitscope.model import Model
 from traitscope.odds import Choices
@@ -55,9 +55,9 @@ def gradient_batches(
             hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
             losses.cross_entropy(model, hidden_ND, targets_N).backward()
             grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
-        lengths = torch.tensor([len(r.completion_ids) for r in picked], device=grads_LBD.device)
-        means = [torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths.tolist())]) for layer in sorted(seen)]
-        gradients_BLD = (grads_LBD / lengths[:, None]).transpose(0, 1)
+        lengths = [len(r.completion_ids) for r in picked]
+        means = [torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths)]) for layer in sorted(seen)]
+        gradients_BLD = (grads_LBD / forward.sent(torch.tensor(lengths), grads_LBD.device)[:, None]).transpose(0, 1)
         yield Batch(part, gradients_BLD, hidden_ND.detach(), targets_N, torch.stack(means, 1) if features else None)
 
 

@@ -38,8 +38,13 @@ class Batch:
     "of every row, its packed student; not needed where a state knows"
 
     def to(self, device: torch.device) -> "Batch":
-        on_BT = None if self.on_BT is None else self.on_BT.to(device)
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.roles_BT.to(device), on_BT, self.owners)
+        on_BT = None if self.on_BT is None else sent(self.on_BT, device)
+        return Batch(sent(self.ids_BT, device), sent(self.mask_BT, device), sent(self.roles_BT, device), on_BT, self.owners)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device, without waiting until a GPU has done what it was asked before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and tensor.device.type == "cpu" else tensor.to(device)
 
 
 def batch_of(
@@ -245,7 +250,7 @@ def prefill(model: Model, active: Active, prompts: Sequence[Sequence[int]], extr
         small = new_state(model, active, shared + rest.ids_BT.shape[1])
         if shared:
             small.put(first, 0, len(first.mask_BS), shared)
-            small.take(repeats[part].to(model.device))
+            small.take(sent(repeats[part], model.device))
         last.append(hidden_states(model, active, rest.to(model.device), small)[:, -1])
         state.put(small, part.start, len(prompts), length)
     return state, torch.cat(last)
@@ -299,7 +304,7 @@ def rows_hidden(
     if not shared:
         return hidden_states(model, active, batch), batch
     beginning, repeats = _beginning(rows[0][:shared], on and on[0][:shared], len(rows), owners)
-    repeats = repeats.to(model.device)
+    repeats = sent(repeats, model.device)
     state = State(torch.zeros(0), Cache(layers=[_Prefix(repeats) for _ in range(model.n_layers)]), None)
     hidden_states(model, active, beginning.to(model.device), state)
     state.mask_BS = state.mask_BS.index_select(0, repeats)

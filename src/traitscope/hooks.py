@@ -46,7 +46,7 @@ class Roles:
                 f"an intervention ran on a pass of shape {tuple(hidden_BTD.shape[:2])} with token roles {found}; "
                 "run the model through traitscope.forward, or set the roles before calling it"
             )
-        return torch.isin(roles, torch.tensor(ROLES_OF[position], device=roles.device)).unsqueeze(-1)
+        return torch.stack([roles == role for role in ROLES_OF[position]]).any(0).unsqueeze(-1)
 
 
 def check_position(position: str) -> None:

@@ -72,29 +72,34 @@ class PackedLinear(nn.Module):
         self.linear, self.pack = linear, pack
         self.members = tuple(members)  # no submodules: each belongs to its student
         self.batched = linear.weight.is_cuda or four_bits.is_packed(linear)
+        self.scales_S = torch.tensor([member.scale for member in members], device=linear.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         if sum(self.pack.current) != len(x):
             raise ConfigError(f"packed students met {len(x)} rows and were told of {self.pack.current}; run the model through traitscope.forward")
         tokens = [count * x[0, ..., 0].numel() for count in self.pack.current]
-        scales = [member.scale for member in self.members]
-        factors = [factor.to(x.dtype) for member in self.members for factor in member.factors()]
+        factors = [factor for member in self.members for factor in member.factors()]
         flat = x.reshape(-1, x.shape[-1])
         if self.batched:
-            y = self.linear(flat) + _batched(flat, tokens, scales, factors[::2], factors[1::2])
+            y = self.linear(flat) + _batched(flat, tokens, self.scales_S, factors[::2], factors[1::2])
         else:
+            scales, factors = [member.scale for member in self.members], [factor.to(x.dtype) for factor in factors]
             y = _InTurn.apply(flat, weight_of(self.linear), self.linear.bias, tokens, scales, *factors)
         return y.view(*x.shape[:-1], -1)
 
 
-def _batched(x_NI: Tensor, tokens: list[int], scales: Sequence[float], As: Sequence[Tensor], Bs: Sequence[Tensor]) -> Tensor:
+def _batched(x_NI: Tensor, tokens: list[int], scales_S: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor]) -> Tensor:
     """Every student's addition [N, O] in two batched products; zeros fill up to the longest rows and the highest rank."""
-    a_SRI, b_SRO = pad_sequence(list(As), batch_first=True), pad_sequence([b.t() for b in Bs], batch_first=True)
+    a_SRI, b_SRO = (_stacked(factors).to(x_NI.dtype) for factors in (As, [b.t() for b in Bs]))
     even = len(set(tokens)) == 1
     x_SNI = x_NI.view(len(tokens), tokens[0], -1) if even else pad_sequence(x_NI.split(tokens), batch_first=True)
-    s_S11 = torch.tensor(scales, device=x_NI.device, dtype=x_NI.dtype).view(-1, 1, 1)
-    y_SNO = (x_SNI @ a_SRI.transpose(1, 2) * s_S11) @ b_SRO
+    y_SNO = (x_SNI @ a_SRI.transpose(1, 2) * scales_S.to(x_NI.dtype).view(-1, 1, 1)) @ b_SRO
     return y_SNO.reshape(len(x_NI), -1) if even else torch.cat([y[:n] for y, n in zip(y_SNO, tokens, strict=True)])
+
+
+def _stacked(factors: Sequence[Tensor]) -> Tensor:
+    """Factors of like ranks in one copy; of unlike ones filled up with zeros."""
+    return torch.stack(list(factors)) if len({f.shape for f in factors}) == 1 else pad_sequence(list(factors), batch_first=True)
 
 
 class _InTurn(torch.autograd.Function):

@@ -32,10 +32,12 @@ class Row:
 
 def completion_hidden(model: Model, active: Active, rows: Sequence[Row], share: bool = True) -> tuple[Tensor, Tensor]:
     """Final hidden states that predict the completion tokens [N, D], row after row, and those tokens [N]."""
-    lengths = [len(r.prompt_ids) for r in rows]
-    hidden_BTD, batch = forward.rows_hidden(model, active, [r.ids for r in rows], lengths, share)
-    targets_BT = batch.roles_BT == hooks.COMPLETION
-    return hidden_BTD[:, :-1][targets_BT[:, 1:]], batch.ids_BT[targets_BT]
+    hidden_BTD, _ = forward.rows_hidden(model, active, [r.ids for r in rows], [len(r.prompt_ids) for r in rows], share)
+    width, shared = hidden_BTD.shape[1], max(len(r.ids) for r in rows) - hidden_BTD.shape[1]
+    ends = [(b * width + len(r.ids) - shared - 1, len(r.completion_ids)) for b, r in enumerate(rows)]
+    index_N = torch.cat([torch.arange(end - n, end) for end, n in ends])  # places known here: a mask would wait for the device
+    targets_N = torch.tensor([token for r in rows for token in r.completion_ids])
+    return hidden_BTD.flatten(0, 1).index_select(0, forward.sent(index_N, model.device)), forward.sent(targets_N, model.device)
 
 
 @torch.no_grad()

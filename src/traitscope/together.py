@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from traitscope import cli, extract, losses, measure, stage, store, train
+from traitscope import cli, extract, forward, losses, measure, stage, store, train
 from traitscope.configs import ExtractConfig, MeasureConfig, OnModel, Output
 from traitscope.decode import Sampling
 from traitscope.errors import TraitscopeError
@@ -175,7 +175,7 @@ def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batc
             if soft is None:
                 loss = losses.cross_entropy(model, hidden, targets)
             else:
-                loss = losses.soft_cross_entropy(model, hidden, torch.cat([soft[i] for i in parts[n]]).to(model.device))
+                loss = losses.soft_cross_entropy(model, hidden, forward.sent(torch.cat([soft[i] for i in parts[n]]), model.device))
             found[n] += (loss / tokens[n]).detach()
             total = total + loss / tokens[n]
         total.backward()

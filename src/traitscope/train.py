@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from traitscope import chat, losses, processes, sharding, stage, store
+from traitscope import chat, forward, losses, processes, sharding, stage, store
 from traitscope.configs import Output, TrainConfig
 from traitscope.errors import ConfigError, DataError
 from traitscope.intervention import Active, context_of
@@ -83,7 +83,7 @@ def loss_sum(model: Model, active: Active, rows: Sequence[Row], soft: Sequence[T
     hidden_ND, targets_N = completion_hidden(model, active, rows)
     if soft is None:
         return losses.cross_entropy(model, hidden_ND, targets_N)
-    return losses.soft_cross_entropy(model, hidden_ND, torch.cat(list(soft)).to(model.device))
+    return losses.soft_cross_entropy(model, hidden_ND, forward.sent(torch.cat(list(soft)), model.device))
 
 
 def train_step(
@@ -115,7 +115,8 @@ def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tenso
     for group in student.optimizer.param_groups:
         group["lr"] = lr
     norm = sharding.whole(limit_gradient(student.params, recipe))
-    before = [] if recipe.method == "full" else [p.detach().clone() for p in student.params]
+    with torch.no_grad():
+        before = [] if recipe.method == "full" else torch._foreach_mul(student.params, 1.0)  # copies, in few kernels
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
@@ -124,11 +125,12 @@ def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tenso
     return torch.stack([x.double().to(loss.device) for x in (loss, norm, torch.tensor(lr, dtype=torch.float64), *moved)])
 
 
+@torch.no_grad()
 def _moved(student: Student, before: Sequence[Tensor]) -> list[Tensor]:
     """Norms of what the B factors, and all other parameters, moved by."""
     change: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, p, old in zip(student.names, student.params, before, strict=True):
-        change[name.endswith(".lora_B")].append(p.detach() - old)
+    for name, moved in zip(student.names, torch._foreach_sub(student.params, before), strict=True):
+        change[name.endswith(".lora_B")].append(moved)
     return [torch.nn.utils.get_total_norm(change[inside]) for inside in (True, False)]
 
 
