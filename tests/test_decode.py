@@ -67,7 +67,9 @@ def test_greedy_equals_transformers(family: Model, early_end: int) -> None:
     assert {len(e) for e in expected} > {12}
 
 
-def test_rows_stop_at_an_end_token(family: Model, early_end: int) -> None:
+@pytest.mark.parametrize("look", [1, 5])
+def test_rows_stop_at_an_end_token(family: Model, early_end: int, look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "LOOK", (look, look))
     answers = answers_of(family, random_rows(family, LENGTHS), GREEDY)
     for answer in answers:
         ends = [i for i, token in enumerate(answer) if token in (2, early_end)]
@@ -90,7 +92,10 @@ def test_answers_do_not_depend_on_the_batch(family: Model, many_ends: list[int],
         assert shuffled == [expected[i] for i in order]
 
 
-def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[int]) -> None:
+@pytest.mark.parametrize("look", [1, 4, 20], ids=lambda n: f"look-{n}")
+def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[int], look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tokens lie between two looks at which rows have ended."""
+    monkeypatch.setattr(decode, "LOOK", (look, look))
     prompts = random_rows(family, LENGTHS)
     found = answers_of(family, prompts, WARM)
     assert len({len(answer) for answer in found}) > 2

@@ -10,7 +10,7 @@ token is written down and enters the model together with the next one, so punctu
 Shapes: B rows still running, T tokens, V vocabulary (or allowed ids).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +25,9 @@ from traitscope.model import Model
 
 CHUNK = 256
 "vocabulary entries whose probabilities are summed together before the inversion looks inside"
+
+LOOK = 1, 8
+"tokens between two looks at which rows have ended, on a CPU and on a GPU, which each look makes wait"
 
 
 @dataclass(frozen=True)
@@ -109,22 +112,29 @@ def continue_rows(
 def _continue(
     model: Model, active: Active, state: forward.State, hidden_BD: Tensor, random_BN: Tensor, sampling: Sampling
 ) -> list[list[int]]:
-    ends = torch.tensor(model.end_ids, device=model.device)
     answers: list[list[int]] = [[] for _ in range(len(hidden_BD))]
-    alive = torch.arange(len(hidden_BD), device=model.device)
+    alive, unread = list(range(len(hidden_BD))), []
     for step in range(sampling.max_new_tokens):
-        ids_B = choose(forward.logits_of(model, hidden_BD), random_BN[alive, step], sampling.temperature)
-        for row, token in zip(alive.tolist(), ids_B.tolist(), strict=True):
-            answers[row].append(token)
-        running = ~torch.isin(ids_B, ends)
-        if not running.all():
-            keep = running.nonzero().squeeze(1)
-            alive, ids_B = alive[keep], ids_B[keep]
-            state.take(keep)
-        if not len(alive) or step + 1 == sampling.max_new_tokens:
-            break
+        ids_B = choose(forward.logits_of(model, hidden_BD), random_BN[:, step], sampling.temperature)
+        unread.append(ids_B)
+        last = step + 1 == sampling.max_new_tokens
+        if last or len(unread) == LOOK[model.device.type == "cuda"]:
+            for row, tokens in zip(alive, torch.stack(unread, 1).tolist(), strict=True):
+                answers[row] += _to_the_end(tokens, model.end_ids)
+            keep, unread = [i for i, row in enumerate(alive) if answers[row][-1] not in model.end_ids], []
+            if last or not keep:
+                break
+            if len(keep) < len(alive):
+                index = forward.sent(torch.tensor(keep), model.device)
+                alive, ids_B, random_BN = [alive[i] for i in keep], ids_B[index], random_BN[index]
+                state.take(index)
         hidden_BD = extend(model, active, state, ids_B.unsqueeze(1))[:, -1]
     return answers
+
+
+def _to_the_end(tokens: list[int], ends: Collection[int]) -> list[int]:
+    """Tokens up to the first that ends an answer, that one included."""
+    return tokens[: next((n + 1 for n, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
 @torch.inference_mode()
