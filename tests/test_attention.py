@@ -44,6 +44,16 @@ def test_formula(softcap: float | None, masked: bool) -> None:
             torch.testing.assert_close(found[b, :, h], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("heads", [2, 6])
+def test_what_a_gpu_computes_is_the_same(masked: bool, heads: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, heads, 3, 4), torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4)
+    mask = torch.where(torch.rand(2, 1, 3, 5) < 0.3, -1e9, torch.randn(2, 1, 3, 5)) if masked else None
+    expected, _ = attention.grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.7)
+    torch.testing.assert_close(attention._fused(query, key, value, mask, 0.7).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_default_scale_is_the_root_of_the_head_size() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 3, 16) for _ in range(3))

@@ -47,10 +47,7 @@ def grouped_attention(
     scale = E**-0.5 if scaling is None else scaling
     mask = None if attention_mask is None else attention_mask[..., :S]
     if query_BHTE.is_cuda and softcap is None:
-        out = nn.functional.scaled_dot_product_attention(
-            query_BHTE, key_BKSE, value_BKSE, attn_mask=mask, scale=scale, enable_gqa=H != K
-        )
-        return out.transpose(1, 2), None
+        return _fused(query_BHTE, key_BKSE, value_BKSE, mask, scale).transpose(1, 2), None
     q = (query_BHTE * scale).reshape(B, K, H // K * T, E)
     scores = torch.matmul(q, key_BKSE.transpose(2, 3))
     if softcap is not None:
@@ -60,3 +57,11 @@ def grouped_attention(
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query_BHTE.dtype)
     out = torch.matmul(weights, value_BKSE).view(B, H, T, E)
     return out.transpose(1, 2), None
+
+
+def _fused(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The same [B, H, T, E] by torch's fused kernels, which take a mask or grouped heads, not both: with both they write all scores out."""
+    groups = query_BHTE.shape[1] // key_BKSE.shape[1]
+    if mask is not None and groups > 1:
+        key_BKSE, value_BKSE, groups = key_BKSE.repeat_interleave(groups, 1), value_BKSE.repeat_interleave(groups, 1), 1
+    return nn.functional.scaled_dot_product_attention(query_BHTE, key_BKSE, value_BKSE, attn_mask=mask, scale=scale, enable_gqa=groups > 1)
