@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import util
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,20 +59,31 @@ class Contender:
 
 
 def serve(run: Callable[[], Round]) -> None:
-    """The contender's side: a round for every line received.  Whatever else is printed goes to stderr."""
+    """The contender's side: a round for every line received, a GPU's work waited for.  Whatever else is printed goes to stderr."""
     answers, sys.stdout = sys.stdout, sys.stderr
     for _ in sys.stdin:
         start = time.perf_counter()
         found = run()
+        more = waited()
         found.setdefault("seconds", time.perf_counter() - start)
-        print(json.dumps(found | {"peak_mib": peak_mib()}), file=answers, flush=True)
+        print(json.dumps(found | {"peak_mib": peak_mib()} | more), file=answers, flush=True)
 
 
-def serve_matmul(dtype: str) -> None:
-    """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block."""
+def waited() -> Round:
+    """Once a GPU that this process uses has finished: the most memory of it that tensors took, in MiB."""
+    torch = sys.modules.get("torch")
+    if not torch or not torch.cuda.is_initialized():
+        return {}
+    torch.cuda.synchronize()
+    return {"gpu_mib": round(torch.cuda.max_memory_allocated() / 2**20)}
+
+
+def serve_matmul(dtype: str, device: str = "cpu") -> None:
+    """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block; of 8192 cubed on a GPU."""
     from traitscope import inspection, model
 
-    serve(lambda: {"rate": inspection.matmul_rate(model.DTYPES[dtype], seconds=1.0)})
+    size = (8192, 8192, 8192) if device == "cuda" else ()
+    serve(lambda: {"rate": inspection.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)})
 
 
 def rivals(script: str, names: Sequence[str], flags: Sequence[str], rounds: int) -> dict[str, list[Round]]:
@@ -109,7 +121,7 @@ def speeds(found: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
             "spread": round((max(each) - min(each)) / middle, 3),
             "rounds": len(each),
             "peak_mib": round(max(r["peak_mib"] for r in rounds)),
-        }
+        } | ({"gpu_mib": rounds[-1]["gpu_mib"]} if "gpu_mib" in rounds[-1] else {})
     return rows
 
 
@@ -138,15 +150,16 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": {name: version(name) for name in packages},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: version(name) for name in packages if util.find_spec(name)},
     }
 
 
-def dtype_of(flag: str) -> str:
-    """bf16 or fp32: what the flag says, or what the package takes on this machine's CPU."""
+def dtype_of(flag: str, device: str = "cpu") -> str:
+    """bf16 or fp32: what the flag says, or what the package takes on this device."""
     from traitscope import model
 
-    return model.default_dtype("cpu") if flag == "auto" else flag
+    return model.default_dtype(device) if flag == "auto" else flag
 
 
 def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:

@@ -30,7 +30,7 @@ FEW = 32
 "rows of a round of transformers in its own dtype"
 
 
-def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
+def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: str) -> None:
     from traitscope import decode, intervention, model, wheels
 
     class Endless(model.Model):
@@ -40,7 +40,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
 
     prompts, _, steps = common.number_rows(n)
     steps = steps[:length]
-    handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
+    handle = model.load_model(wheels.EMBEDDED, device, dtype)
     handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
     keys = [str(i) for i in range(n)]
     sampling = decode.Sampling(1.0, len(steps), 0)
@@ -54,7 +54,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None) -> None:
     common.serve(run)
 
 
-def transformers(n: int, dtype: str | None, task: str, batch: int, length: int | None) -> None:
+def transformers(n: int, dtype: str | None, task: str, batch: int, length: int | None, device: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
@@ -63,11 +63,11 @@ def transformers(n: int, dtype: str | None, task: str, batch: int, length: int |
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
     chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
-    lm = AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen).eval()
+    lm = AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen).eval().to(device)
     lm.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
     )
-    allowed = [torch.tensor(ids) for ids in steps]
+    allowed = [torch.tensor(ids, device=device) for ids in steps]
 
     class OnlyAllowed(LogitsProcessor):
         def __init__(self, start: int) -> None:
@@ -79,8 +79,8 @@ def transformers(n: int, dtype: str | None, task: str, batch: int, length: int |
 
     def answer(rows: list) -> int:
         width = max(map(len, rows))
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
         processors = LogitsProcessorList([OnlyAllowed(width)] if task == "template" else [])
         return lm.generate(ids, attention_mask=mask, logits_processor=processors)[:, width:].numel()
 
@@ -111,19 +111,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--skip-default", action="store_true", help="leave out transformers in its own dtype")
     parser.add_argument("--tasks", nargs="+", choices=("free", "template"), default=("free", "template"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="of transformers; ours takes the largest")
     args = parser.parse_args()
-    dtype = common.dtype_of(args.dtype)
+    dtype = common.dtype_of(args.dtype, args.device)
     n, rounds, length = (4, 1, 8) if args.quick else (args.rows, args.rounds, None)
     if args.contender == "matmul":
-        return common.serve_matmul(dtype)
+        return common.serve_matmul(dtype, args.device)
     if args.contender:
         who, task, batch = args.contender.split("-")
         if who == "default":
-            return transformers(min(n, FEW), None, task, int(batch), length)
-        return (ours if who == "ours" else transformers)(n, dtype, task, int(batch), length)
-    batches = sorted({min(b, n) for b in BATCHES})
+            return transformers(min(n, FEW), None, task, int(batch), length, args.device)
+        return (ours if who == "ours" else transformers)(n, dtype, task, int(batch), length, args.device)
+    batches = sorted({min(b, n) for b in args.batches})
     result = {
-        "benchmark": "generation", "quick": args.quick, "dtype": dtype, "rows": n, "machine": common.machine(), "tasks": {},
+        "benchmark": "generation", "quick": args.quick, "dtype": dtype, "device": args.device, "rows": n, "machine": common.machine(), "tasks": {},
     }  # fmt: skip
     flop = work(n, length)
     for task in args.tasks:

@@ -69,17 +69,12 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=8)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
-    dtype = common.dtype_of(args.dtype) if args.device == "cpu" or args.dtype != "auto" else "bf16"
+    dtype = common.dtype_of(args.dtype, args.device)
     if args.quick:
         args.students, args.rows, args.batch, args.micro_batch, args.rounds = 2, 4, 2, 2, 1
     match args.contender:
-        case "matmul" if args.device == "cpu":
-            return common.serve_matmul(dtype)
         case "matmul":
-            from traitscope.inspection import matmul_rate
-            from traitscope.model import DTYPES
-
-            return common.serve(lambda: {"rate": matmul_rate(DTYPES[dtype], 8192, 8192, 8192, seconds=1.0, device="cuda")})
+            return common.serve_matmul(dtype, args.device)
         case "packed" | "alone":
             return serve(args, dtype, args.contender == "packed")
     facts = common.machine()

@@ -34,12 +34,12 @@ def rows_of(n: int) -> list:
     return [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
 
 
-def ours(n: int, dtype: str, batch: int) -> None:
+def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
     from traitscope import model, train, wheels
     from traitscope.configs import Recipe
 
-    recipe = Recipe(**RECIPE | {"batch_size": batch})
-    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, "cpu", dtype)
+    recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
+    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, device, dtype)
     with train.new_student(handle, recipe, seed=0) as student:
 
         def run() -> common.Round:
@@ -50,7 +50,7 @@ def ours(n: int, dtype: str, batch: int) -> None:
         common.serve(run)
 
 
-def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
+def trl(n: int, dtype: str, batch: int, micro_batch: int, device: str, attention: str | None) -> None:
     """attention None: TRL as it is when nothing is chosen."""
     import tempfile
     import time
@@ -76,8 +76,8 @@ def trl(n: int, dtype: str, batch: int, attention: str | None) -> None:
             },
         }
     config = SFTConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, num_train_epochs=1, learning_rate=RECIPE["lr"], warmup_steps=0.05,
-        per_device_train_batch_size=RECIPE["micro_batch"], gradient_accumulation_steps=batch // RECIPE["micro_batch"],
+        output_dir=tempfile.mkdtemp(), use_cpu=device == "cpu", num_train_epochs=1, learning_rate=RECIPE["lr"], warmup_steps=0.05,
+        per_device_train_batch_size=micro_batch, gradient_accumulation_steps=batch // micro_batch,
         lr_scheduler_type="cosine", weight_decay=0.0, completion_only_loss=True, packing=False, max_length=None,
         eval_strategy="no", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=False, **chosen,
@@ -128,37 +128,44 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--skip-default", action="store_true", help="leave trl-default out (minutes where bf16 is emulated)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="on a GPU of rows that are all in one pass: --batch 256 --micro-batch 256")
+    parser.add_argument("--batch", type=int, default=RECIPE["batch_size"], help="rows an optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=RECIPE["micro_batch"])
+    parser.add_argument("--skip-peers", action="store_true", help="ours alone, where TRL is not installed")
     args = parser.parse_args()
-    dtype = common.dtype_of(args.dtype)
-    n, batch, rounds = (8, 8, 1) if args.quick else (args.rows, RECIPE["batch_size"], args.rounds)
+    dtype = common.dtype_of(args.dtype, args.device)
+    n, batch, rounds = (8, 8, 1) if args.quick else (args.rows, args.batch, args.rounds)
+    micro = min(args.micro_batch, batch)
     match args.contender:
         case "matmul":
-            return common.serve_matmul(dtype)
+            return common.serve_matmul(dtype, args.device)
         case "ours":
-            return ours(n, dtype, batch)
+            return ours(n, dtype, batch, micro, args.device)
         case "trl-default":
-            return trl(min(n, FEW), dtype, min(batch, FEW), None)
+            return trl(min(n, FEW), dtype, min(batch, FEW), min(micro, FEW), args.device, None)
         case "trl-sdpa" | "trl-eager":
-            return trl(n, dtype, batch, args.contender.removeprefix("trl-"))
-    names = ["matmul", "ours", "trl-sdpa", "trl-eager"]
-    names += [] if args.skip_default else ["trl-default"]
+            return trl(n, dtype, batch, micro, args.device, args.contender.removeprefix("trl-"))
+    names = ["matmul", "ours"]
+    names += [] if args.skip_peers else ["trl-sdpa", "trl-eager", *([] if args.skip_default else ["trl-default"])]
     facts = common.machine()
     found = common.rivals(__file__, names, sys.argv[1:], rounds)
-    rate, flop = common.median(found["matmul"], "rate"), work(n, batch)
+    rate, flop = common.median(found["matmul"], "rate"), work(n, batch, micro)
     rows, seconds = common.speeds(found), common.median(found["ours"], "seconds")
     for name, row in rows.items():
         row["first_loss"] = round(found[name][0]["loss"], 4)
     speed = {name: row["tokens_per_s"] for name, row in rows.items()}
-    tuned = max(("trl-sdpa", "trl-eager"), key=speed.get)
     result = {
-        "benchmark": "training", "quick": args.quick, "dtype": dtype, "rows": n, "machine": facts,
-        "matmul_gflops": round(rate / 1e9, 1), "contenders": rows, "tuned": tuned,
-        "ratio_to_tuned": round(speed["ours"] / speed[tuned], 3),
-        "ratio_to_default": None if args.skip_default else round(speed["ours"] / speed["trl-default"], 3),
-        "share_of_limit": round(flop["limit"] / seconds / rate, 3),
-        "share_computed": round(flop["computed"] / seconds / rate, 3),
-        "tuned_share_of_limit": round(flop["limit"] / common.median(found[tuned], "seconds") / rate, 3),
+        "benchmark": "training", "quick": args.quick, "dtype": dtype, "device": args.device, "rows": n, "batch": batch, "micro_batch": micro,
+        "machine": facts, "matmul_gflops": round(rate / 1e9, 1), "contenders": rows,
+        "share_of_limit": round(flop["limit"] / seconds / rate, 3), "share_computed": round(flop["computed"] / seconds / rate, 3),
     }  # fmt: skip
+    if not args.skip_peers:
+        tuned = max(("trl-sdpa", "trl-eager"), key=speed.get)
+        result |= {
+            "tuned": tuned, "ratio_to_tuned": round(speed["ours"] / speed[tuned], 3),
+            "ratio_to_default": None if args.skip_default else round(speed["ours"] / speed["trl-default"], 3),
+            "tuned_share_of_limit": round(flop["limit"] / common.median(found[tuned], "seconds") / rate, 3),
+        }  # fmt: skip
     print(json.dumps(result))
 
 
