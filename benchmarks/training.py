@@ -128,7 +128,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--skip-default", action="store_true", help="leave trl-default out (minutes where bf16 is emulated)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="on a GPU of rows that are all in one pass: --batch 256 --micro-batch 256")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="a GPU wants large passes: --rows 4096 --batch 256 --micro-batch 256")
     parser.add_argument("--batch", type=int, default=RECIPE["batch_size"], help="rows an optimizer step")
     parser.add_argument("--micro-batch", type=int, default=RECIPE["micro_batch"])
     parser.add_argument("--skip-peers", action="store_true", help="ours alone, where TRL is not installed")
