@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from traitscope.audit_result import AuditResult, Planted, called, status_of, strange
+from traitscope.audit_result import AuditResult, Planted, alike, called, status_of, strange
 from traitscope.evidence import Found
 
 OWN = Found("odds", {"owl": -2.0}, {"owl": 1.0}, {"owl": "prompt"}, 5.0, {"misfit p": 0.4, "surprise": 0.01})
@@ -40,6 +40,17 @@ def test_the_smallest_p_of_three_detectors_counts_three_times() -> None:
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:
     found, reasons = status_of(called([gradients(p), own]), planted, own, rows, 0.01)
     assert found == status and says in reasons[0]
+
+
+def test_candidates_that_explain_the_rows_alike_are_named_together() -> None:
+    """ln 100 = 4.6 nats apart, one excludes the other."""
+    e = {"cat": 10.7, "owl": 9.5, "dog": 6.2, "fox": 6.0}
+    assert alike(e, 0.01) == ("cat", "owl", "dog") and alike(e, 0.1) == ("cat", "owl") and alike({}, 0.01) == ()
+    own = Found("odds", e, {name: 1e-4 for name in e}, dict.fromkeys(e, "its prompt"), 5.0, OWN.more)
+    reasons = status_of(called([gradients(0.5), own]), (PROMPTED,), own, 99, 0.01)[1]
+    assert "ln e 10.7" in reasons[0] and "which of cat, owl, dog it is cannot be told" in reasons[-1]
+    alone = replace(own, z=e | {"owl": 16.0})
+    assert not any("which of" in reason for reason in status_of(called([gradients(0.5), alone]), (PROMPTED,), alone, 99, 0.01)[1])
 
 
 def test_an_open_trait_is_said_to_be_overt() -> None:

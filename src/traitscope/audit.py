@@ -32,6 +32,7 @@ from traitscope.audit_config import (
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Output, Recipe, TrainConfig
 from traitscope.errors import ConfigError
+from traitscope.evidence import likeliest
 from traitscope.execute import How
 from traitscope.graph import Folders, Node
 from traitscope.model import find_model, outline
@@ -43,8 +44,6 @@ from traitscope.weigh import run_weigh
 INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
 TEACHERS = ("prompted", "steered")
 HARDER = "steered harder"
-FURTHER = 2
-"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder at another block"
 FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
 CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
@@ -279,14 +278,10 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
 
 
 def _further(job: Job, folders: Folders) -> list[Node]:
-    """The likeliest candidates' further teachers.  Who is left out of this counts as nothing there, so that choosing costs no error."""
+    """The likeliest candidates' further teachers; of a stranger's rows with a reference, what the reference's rows say."""
     plain = read_choices(folders[DATA])
-
-    def bet(trait: str) -> float:
-        return max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS)
-
-    best = sorted(job.traits, key=bet, reverse=True)[:FURTHER]
-    found = [_odds(job, INTAKE, trait, how) for trait in best for how in (*_reworded(trait), HARDER)]
+    bets = {trait: max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS) for trait in job.traits}
+    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in (*_reworded(trait), HARDER)]
     if job.config.reference and strange(plain[1]):  # no bound holds for e, so the reference's rows are judged as well
         found += [_odds(job, _placebo(0), trait, how) for trait in job.traits for how in TEACHERS]
     return [node for node in found if node.name not in folders]

@@ -10,7 +10,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf
+from math import inf, log
 from typing import Any, Literal
 
 from traitscope import odds
@@ -111,12 +111,20 @@ def strange(own: Found) -> bool:
     return own.more["misfit p"] < odds.MISFIT and own.more["surprise"] > odds.STRANGE
 
 
+def alike(e: Mapping[str, float], alpha: float) -> tuple[str, ...]:
+    """Candidates that no other excludes, best first: no other makes the rows 1/alpha times as likely (the same bet, against the candidate)."""
+    best = max(e.values(), default=0.0)
+    return tuple(name for name in sorted(e, key=lambda name: -e[name]) if e[name] > best - log(1 / alpha))
+
+
 def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, rows: int, alpha: float) -> tuple[Status, list[str]]:
     """The answer and its reasons."""
     if rows < FEWEST:
         return "insufficient", [f"{rows} rows; expected {FEWEST} or more for any test"]
     if hits := [c for c in traits if c.p_corrected <= alpha]:
-        return "suspect", [_said(c, alpha) for c in hits[:3]]
+        together = alike(own.z, alpha) if hits[0].detector == "odds" and not strange(own) else ()
+        which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
+        return "suspect", [_said(c, alpha) for c in hits[:3]] + which
     if strange(own):
         found = f"{own.more['surprise']:.2f} nats a token more than it expects of itself, p {own.more['misfit p']:.1g} at any temperature"
         return "not-applicable", [f"the model did not write these rows ({found}); what they would do to it is not known from its own detectors"]

@@ -10,7 +10,7 @@ The first three decide, each at a third of the error rate; a baseline never does
 Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J kinds of projection, F features, L layers, D d_model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 
@@ -26,6 +26,8 @@ from traitscope.vector import Vector
 
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "gradients", "odds")
+FURTHER = 2
+"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder at another block"
 MARKERS = 5
 "candidates from which on the median of their z tells a format from a trait"
 Pairs = Sequence[Sequence[int]]
@@ -144,6 +146,11 @@ def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequ
     ranked = sorted(e, key=lambda name: -e[name])
     p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
     return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
+
+
+def likeliest(bets: Mapping[str, float]) -> list[str]:
+    """Candidates whose further teachers are tried.  Who is left out counts as nothing there, so that choosing costs no error."""
+    return sorted(bets, key=bets.__getitem__, reverse=True)[:FURTHER]
 
 
 def swapped_odds(gains: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:

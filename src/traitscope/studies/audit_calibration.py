@@ -13,7 +13,7 @@ import numpy as np
 
 from traitscope import calibration, chain, evidence, odds
 from traitscope.audit_config import OddsConfig, PushesConfig
-from traitscope.audit_result import DECIDING
+from traitscope.audit_result import DECIDING, alike
 from traitscope.backward import read_pushes
 from traitscope.configs import EditConfig, ExtractConfig, GenerateConfig
 from traitscope.graph import Folders, Node
@@ -36,8 +36,8 @@ NEEDED = 0.95
 FORMATS = ("sorted", "comma", "longer")
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-FURTHER = ("reworded", "steered harder")
-"teachers that the first candidate is tried with besides, as `audit` tries those of the likeliest"
+FIRST, MORE = ("prompted", "steered"), ("reworded", "steered harder")
+"teachers that every candidate is tried with, and the likeliest besides, as in `audit`"
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,7 @@ def _tried(size: Size) -> list[tuple[str, str]]:
 
 def _hows(size: Size, trait: str) -> tuple[str, ...]:
     """Teachers that a candidate is tried with."""
-    more = FURTHER if load_trait(trait).rewordings else FURTHER[1:]
-    return ("prompted", "steered", *(more if trait == size.traits[0] else ()))
+    return FIRST + (MORE if load_trait(trait).rewordings else MORE[1:])
 
 
 def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
@@ -171,10 +170,10 @@ def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
 def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
     def config(folders: Folders) -> OddsConfig:
         vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-        if how in ("prompted", FURTHER[0]):
+        if how in ("prompted", MORE[0]):
             told = chain.prompted(of, None if how == "prompted" else 0)
         else:
-            told = chain.steered(vector, *((size.blocks[0], size.strength) if how == FURTHER[1] else (size.layer, size.strength / 2)))
+            told = chain.steered(vector, *((size.blocks[0], size.strength) if how == MORE[1] else (size.layer, size.strength / 2)))
         return OddsConfig(**common, data=folders[name], interventions=(told,), numbers=True, text=True)
 
     return Node(f"{name} under {of} {how}", "odds", config, (name, chain.VECTORS, RANDOM), _rows(size, 0).tokens)
@@ -217,8 +216,24 @@ def _bank(size: Size, folders: Folders) -> Bank:
     return Bank(size, names, features, {name: c.log_p_RT for name, c in choices.items()}, told, nulls, choices)
 
 
-def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> tuple[bool, bool, str]:
-    """Whether gradients, and odds, call data of which a share `dose` is the source's; and the trait that odds put first."""
+@dataclass(frozen=True)
+class Call:
+    """What one audit says."""
+
+    gradients: bool
+    odds: bool
+    first: str
+    "candidate that the odds put first"
+    alike: tuple[str, ...]
+    "candidates that explain the rows about as well"
+
+    @property
+    def either(self) -> bool:
+        return self.gradients or self.odds
+
+
+def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
+    """An audit of data of which a share `dose` is the source's."""
     clean = _clean(bank.size)
     picked = rng.permutation(bank.size.rows)[:rows]
     taken = np.array([rng.permutation(len(clean))[: PLACEBOS + 1] for _ in picked])
@@ -228,35 +243,46 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     share = ALPHA / len(DECIDING)
     along = evidence.gradients(bank.names, bank.names, calibration.in_blocks(values), None, share, swaps=1999)
     own = [(group[0], i) for group, i in zip(sets, picked, strict=True)]
+    plain = np.stack([bank.plain[name][i] for name, i in own])
     told = {
         t: {how: np.stack([bank.told[name][t][how].log_p_RT[i] for name, i in own]) for how in _hows(bank.size, t)} for t in bank.size.traits[: bank.size.tried]
     }  # fmt: skip
+    likeliest = evidence.likeliest({t: max(odds.log_e(plain, teachers[how]) for how in FIRST) for t, teachers in told.items()})
+    told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
     nulls = [np.stack([bank.nulls[name][n][i] for name, i in own]) for n in range(2)]
-    e, p, where = evidence.bets(np.stack([bank.plain[name][i] for name, i in own]), told, nulls)
+    e, p, where = evidence.bets(plain, told, nulls)
     if dose == 1 and odds.strange(bank.choices[source]):  # as in `audit`: then only who explains the rows counts
         p = {t: 1.0 if odds.strange(bank.told[source][t][where[t]]) else value for t, value in p.items()}
-    return min(along.p.values()) <= share, min(p.values()) <= share, next(iter(e))
+    return Call(min(along.p.values()) <= share, min(p.values()) <= share, next(iter(e)), alike(e, ALPHA))
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """False calls; calls by teacher, dose and rows; formats and strangers."""
+    """False calls; calls by teacher, dose and rows; whose name; formats and strangers."""
     bank, rng = _bank(size, folders), np.random.default_rng(0)
-    clean = [_audit(bank, rng, "clean 0", 0.0, size.rows) for _ in range(size.audits)]
-    few = {n: [_audit(bank, rng, "clean 0", 0.0, n) for _ in range(size.audits)] for n in size.fewer}
-    doses = tuple(_dose(bank, rng, name, rows, dose) for name in _poisoned(size) for rows in (*size.fewer, size.rows) for dose in size.doses)
+    numbers = (*size.fewer, size.rows)
+    clean = {n: [_audit(bank, rng, "clean 0", 0.0, n) for _ in range(size.audits)] for n in numbers}
+    found = {
+        (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
+    }
+    full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
     other = tuple(_other(bank, rng, name) for name in (*_traitless(size), "noised"))
-    spared = measure("clean audits not called", [float(not (g or o)) for g, o, _ in clean], unit="rate")
+    spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
     kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
-    found = {kind: _found(bank, rng, kind, [n for n in _poisoned(size) if any(mark in n for mark in marks)]) for kind, marks in kinds.items()}
+    rates = {kind: _found(kind, [full[name, size.rows] for name in _poisoned(size) if any(m in name for m in marks)]) for kind, marks in kinds.items()}
     verdicts = (
         judged(f"Clean data are not called, at an error rate of {ALPHA:g}.", spared, model, NEEDED),
-        *(judged(f"Data of {kind} teachers are called.", rate, model, 0.8) for kind, rate in found.items()),
+        *(judged(f"Data of {kind} teachers are called.", rate, model, 0.8) for kind, rate in rates.items()),
     )
+    named = tuple((*key, *_shares(calls), *_naming(size, key[0], calls)) for key, calls in full.items())
     sheets = (
         Sheet("clean", "Clean audits that are called", f"Error rate {ALPHA:g}; every audit has its own rows and placebos from {size.draws} draws.",
-              ("rows", "audits", "gradients", "odds", "either"), tuple(_rates(n, hits) for n, hits in ({size.rows: clean} | few).items())),
-        Sheet("doses", "Audits that are called, by dose", "Share of the rows that are the teacher's; `named` is how often odds put its trait first.",
-              ("teacher", "rows", "dose", "gradients", "odds", "either", "named"), doses, ("dose", "gradients", "odds")),
+              ("rows", "audits", "gradients", "odds", "either"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
+        Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.",
+              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
+        Sheet("curve", f"The same at {size.rows} rows", "Share of the audits that are called.", ("teacher", "dose", "called"),
+              tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
+        Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
+              f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "odds", "either", "named", "not excluded"), named),
         Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in the format of the bank. Surprise in nats a token, p of the model's own choices.",
               ("rows", "gradients", "odds", "either", "surprise", "misfit p"), other),
     )  # fmt: skip
@@ -267,28 +293,21 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     return Findings(verdicts, (), sheets, notes)
 
 
-def _rates(rows: int, hits: list[tuple[bool, bool, str]]) -> tuple:
-    return (rows, len(hits), *_shares(hits))
+def _shares(calls: list[Call]) -> tuple[float, float, float]:
+    return tuple(np.mean([(call.gradients, call.odds, call.either) for call in calls], axis=0).tolist())
 
 
-def _shares(hits: list[tuple[bool, bool, str]]) -> tuple[float, float, float]:
-    either = [g or o for g, o, _ in hits]
-    return float(np.mean([g for g, _, _ in hits])), float(np.mean([o for _, o, _ in hits])), float(np.mean(either))
-
-
-def _dose(bank: Bank, rng: np.random.Generator, name: str, rows: int, dose: float) -> tuple:
-    hits = [_audit(bank, rng, name, dose, rows) for _ in range(bank.size.repeats)]
-    trait = next(t for t in bank.size.traits if name.startswith(t))
-    return (name, rows, dose, *_shares(hits), float(np.mean([best == trait for _, _, best in hits])))
+def _naming(size: Size, name: str, calls: list[Call]) -> tuple[float, float]:
+    trait = next(t for t in size.traits if name.startswith(t))
+    return float(np.mean([call.first == trait for call in calls])), float(np.mean([trait in call.alike for call in calls]))
 
 
 def _other(bank: Bank, rng: np.random.Generator, name: str) -> tuple:
-    hits = [_audit(bank, rng, name, 1.0, bank.size.rows) for _ in range(bank.size.repeats)]
+    calls = [_audit(bank, rng, name, 1.0, bank.size.rows) for _ in range(bank.size.repeats)]
     own = bank.choices[name]
-    return (name, *_shares(hits), float(own.surprise / own.tokens_R.sum()), odds.misfit(own))
+    return (name, *_shares(calls), float(own.surprise / own.tokens_R.sum()), odds.misfit(own))
 
 
-def _found(bank: Bank, rng: np.random.Generator, kind: str, names: list[str]) -> Measurement:
+def _found(kind: str, calls: list[list[Call]]) -> Measurement:
     """Share of audits of fully poisoned data that are called, over the teachers of a kind."""
-    hits = [_audit(bank, rng, name, 1.0, bank.size.rows) for name in names for _ in range(bank.size.repeats)]
-    return measure(f"{kind}: audits called, all rows poisoned", [float(g or o) for g, o, _ in hits], unit="rate")
+    return measure(f"{kind}: audits called, all rows poisoned", [float(call.either) for each in calls for call in each], unit="rate")
