@@ -55,6 +55,7 @@ def test_a_prompted_teacher_is_called_and_shown(place: Path, tiny_folder: Path, 
     assert best["name"] == "owl" and best["detector"] == "odds" and best["p_corrected"] < 1e-6 and "owl: odds" in found["reasons"][0]
     assert [p["detector"] for p in found["planted"]] == ["odds", "odds"] and "steered by owl" in found["planted"][1]["teacher"]
     others = {d["name"]: d for d in found["detectors"]}
+    assert not others["fitted"]["decides"] and len(others["fitted"]["statistic"]) > 8
     assert not others["features"]["decides"] and len(others["features"]["statistic"]) > 5
     assert not others["canary"]["decides"] and set(others["canary"]["statistic"]) == {"owl", "cat"} == set(others["canary"]["p"])
     html = page.read_text()

@@ -153,3 +153,20 @@ def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers(
     assert wider.z == answer.z, "a teacher that was not tried counts as nothing"
     against = likelihoods(plain, index, told, [by_temperature(own + 0.5)], 0.01)
     assert against.p["right"] == 1, "a null that explains the rows as well leaves no evidence"
+
+
+def test_a_vector_trained_on_the_data_points_along_its_trait_and_one_of_clean_rows_along_none() -> None:
+    """What all rows of numbers train is in the placebos' vectors, too, and cancels."""
+    rng = np.random.default_rng(5)
+    known, common, called = vectors(rng), 3 * rng.standard_normal(WIDTH), []
+
+    def trained(*more: np.ndarray) -> np.ndarray:
+        rows_LD = np.zeros((LAYERS, WIDTH))
+        rows_LD[1] = common + rng.standard_normal(WIDTH) + sum(more)
+        return rows_LD
+
+    for _ in range(40):
+        found = evidence.fitted([trained(0.5 * np.sqrt(WIDTH) * known["t7"].unit().rows_LD[1]), trained(), trained()], known)
+        assert next(iter(found.z)) == "t7" and found.p["t7"] < 0.01 and found.where["t7"] == "block 1"
+        called.append(min(evidence.fitted([trained(), trained(), trained()], known).p.values()) < 0.05)
+    assert np.mean(called) <= 0.2

@@ -44,6 +44,8 @@ from traitscope.weigh import run_weigh
 INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
 TEACHERS = ("prompted", "steered")
 HARDER = "steered harder"
+IMITATED = {"prompted": ("prompted",), "steered": ("steered", HARDER)}
+"teachers that are tried as an explanation of each kind of planted one"
 FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
 CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
@@ -61,6 +63,8 @@ class Job:
     "at which candidates are steered"
     planted: int
     "at which the planted teacher is: another one, since an auditor does not know it"
+    harder: int
+    "at which the likeliest candidates are steered harder"
 
     @property
     def common(self) -> dict:
@@ -86,7 +90,7 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     out = replace(out, study="audit") if out.study == "default" else out
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     blocks = outline(config.model).n_layers
-    job = Job(config, round(0.48 * blocks), round(0.35 * blocks))
+    job = Job(config, *(round(depth * blocks) for depth in (0.48, 0.42, 0.35)))
     found = nodes(job)
     read = schedule.run([node for node in found if node.verb in ("intake", "match")], out, How(stop_at_once=True))  # bad rows are named before anything is computed
     _say(_about(read))
@@ -148,7 +152,9 @@ def seconds(folders: Folders) -> dict[str, float]:
     made = sum(s for name, s in spent.items() if name.startswith("placebo") and "pushes" not in name and "under" not in name)
     pushed = spent[DATA] + sum(s for name, s in spent.items() if name.startswith("placebo") and name.endswith("pushes"))
     asked = sum(s for name, s in spent.items() if " under " in name)
-    return {"wording": made, "gradients": made + pushed + spent[chain.VECTORS], "odds": spent[DATA] + asked, "baselines": made}
+    trained = sum(s for name, s in spent.items() if name.startswith("vector of"))
+    found = {"wording": made, "gradients": made + pushed + spent[chain.VECTORS], "odds": spent[DATA] + asked, "baselines": made}
+    return found | ({"fitted": made + trained} if trained else {})
 
 
 def nodes(job: Job) -> list[Node]:
@@ -292,13 +298,13 @@ def _reworded(trait: str) -> list[str]:
 
 
 def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
-    """A teacher: of a trait, prompted or steered at half the planted strength or at the planted block and strength, or of a random vector."""
+    """A teacher: of a trait, prompted, or steered at half the planted strength, or harder at another block; or of a random vector."""
     if how == "prompted":
         return chain.prompted(of)
     if how.startswith("reworded"):
         return chain.prompted(of, int(how.split()[1]))
     vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-    return chain.steered(vector, *((job.planted, job.config.strength) if how == HARDER else (job.layer, job.config.strength / 2)))
+    return chain.steered(vector, *((job.harder, job.config.strength) if how == HARDER else (job.layer, job.config.strength / 2)))
 
 
 def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
@@ -322,7 +328,7 @@ def _planted(job: Job) -> list[Node]:
     found = _answered(job, "steered", 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
     if job.traits:
         found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
-        found += [_odds(job, rows, trait, how) for how in TEACHERS for rows in (how, _placebo(0))]
+        found += [_odds(job, rows, trait, how) for kind in TEACHERS for how in IMITATED[kind] for rows in (kind, _placebo(0))]
     return found
 
 
@@ -335,7 +341,7 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     """The audit's file."""
     at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
     trait, names = job.config.traits[0], {t: load_trait(t).name for t in job.config.traits}
-    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}", HARDER: f"its vector at block {job.planted}, twice as strong"}
+    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}", HARDER: f"its vector at block {job.harder}, twice as strong"}
     where |= {how: "its prompt in other words" + how.removeprefix("reworded").replace(" 0", "") for t in job.traits for how in _reworded(t)}
     teachers = {
         "steered": f"a teacher steered by {names[trait]} at block {job.planted}, {job.config.strength:g} mean residual norms",
@@ -343,7 +349,7 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     planted = {
         how: {"teacher": teachers[how], "trait": names[trait], "rows": at[how], "pushes": at[f"{how} pushes"]}
-        | ({"odds": at[_judged(how, trait, how)], "clean_odds": at[_judged(_placebo(0), trait, how)]} if job.traits else {})
+        | {"odds": [{"own": at[_judged(how, trait, by)], "clean": at[_judged(_placebo(0), trait, by)]} for by in IMITATED[how] if job.traits]}
         for how in TEACHERS if how in at
     }  # fmt: skip
     return {

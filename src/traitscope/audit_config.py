@@ -173,7 +173,7 @@ class AuditConfig(OnModel):
     canary: int = 0
     """Train so many small students on the data, and as many on a placebo, and ask them for the candidates: the dearest detector."""
     fit: bool = False
-    """Take the push from one vector trained on the judged rows, minus those trained on placebos: dearer, and far clearer with few rows."""
+    """Train one vector on the judged rows and one on every placebo: along which trait's vector does it point, and what does it name? Dearer."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 where the answer is suspect. unclean: with any answer but clean."""
     workers: int = 0

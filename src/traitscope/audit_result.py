@@ -24,6 +24,7 @@ BLIND = {
     "wording": "traits that are not named",
     "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
     "odds": "teachers unlike every candidate's prompt and vector; rows that another model wrote",
+    "fitted": "teachers that no single vector imitates; p leans on a normal law and few placebos",
     "canary": "what so small a student does not pick up; p says nothing of other students",
     "features": "what only gradients or likelihoods show; it reads what the rows do to the model, not what they would teach it",
     "baselines": "say that data differ, not what they carry",

@@ -13,6 +13,7 @@ Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J k
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
+from statistics import NormalDist
 
 import numpy as np
 
@@ -175,6 +176,25 @@ def swapped_odds(gains: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, flo
 
 def _most(told: dict[str, dict[str, np.ndarray]]) -> int:
     return max(map(len, told.values()), default=1)
+
+
+def fitted(rows_SLD: Sequence[np.ndarray], vectors: Mapping[str, Vector]) -> Found:
+    """Which trait's vector does one trained on the data point along?  `rows_SLD` are vectors trained on the data and on two or more placebos.
+
+    Cosine of the data's, minus the placebos' mean, with every trait's vector at the block that was trained, in root mean squares of the
+    same cosines of each placebo's minus the others' mean.  p is that of a normal law, times the traits.
+    """
+    block = int(np.linalg.norm(rows_SLD[0], axis=1).argmax())
+    own_D, *others = (rows_LD[block] for rows_LD in rows_SLD)
+    nulls = [other - np.mean([x for m, x in enumerate(others) if m != n], 0) for n, other in enumerate(others)]
+    units_TD = np.stack([vector.unit().rows_LD[block] for vector in vectors.values()])
+    cosine_T, *null_NT = (units_TD @ (x / max(float(np.linalg.norm(x)), 1e-12)) for x in (own_D - np.mean(others, 0), *nulls))
+    z_T = cosine_T / max(float(np.sqrt(np.mean(np.square(null_NT)))), 1e-12)
+    names = list(vectors)
+    order = np.argsort(-z_T, kind="stable")
+    p = {names[t]: min(1.0, len(names) * NormalDist().cdf(-float(z_T[t]))) for t in order}
+    more = {"cosine": {names[t]: round(float(cosine_T[t]), 4) for t in order}}
+    return Found("fitted", {names[t]: float(z_T[t]) for t in order}, p, dict.fromkeys(p, f"block {block}"), inf, more)
 
 
 def canary(scores: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> Found:

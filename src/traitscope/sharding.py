@@ -108,6 +108,16 @@ def summed(loss: Tensor, params: Sequence[Tensor] = ()) -> Tensor:
     return total[0]
 
 
+def dealt(rows: int, size: int, compute: Callable[[slice], list[Any]]) -> list[Any]:
+    """What `compute` finds of some rows, one thing a row: every process computes a share of them and gets all."""
+    if processes.world() == 1:
+        return compute(slice(0, rows))
+    own, parts = {part.start: compute(part) for part, _ in shares(rows, size)}, [None] * processes.world()
+    distributed.all_gather_object(parts, own)
+    found = {start: things for part in parts for start, things in part.items()}
+    return [thing for start in sorted(found) for thing in found[start]]
+
+
 def in_parts(tensor: Tensor) -> bool:
     """Whether this process holds only a part of a tensor."""
     if processes.world() == 1:

@@ -40,6 +40,8 @@ Metrics = dict[str, float | None]
 "what a step leaves in metrics.jsonl"
 
 STATE = "scratch/state.pt"
+READ = 16
+"rows that the teacher reads at one time"
 
 Progress = Callable[[int, int], None]
 "(optimizer step, tokens of that step)"
@@ -311,7 +313,7 @@ def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], 
     for prompt, row, record in zip(prompts, rows, records, strict=True):
         chat.check_length(model, len(prompt) + len(row.completion_ids), f"row {record.id} as the teacher reads it")
     with progress("teacher distributions", len(rows), "rows") as advance:
-        return teacher_hidden(model, teacher, rows, prompts, done=advance)
+        return sharding.dealt(len(rows), READ, lambda part: teacher_hidden(model, teacher, rows[part], prompts[part], READ, advance))
 
 
 def _state(student: Student) -> bytes:

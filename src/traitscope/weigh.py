@@ -17,9 +17,11 @@ from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called,
 from traitscope.backward import Stored, read_pushes
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
+from traitscope.intervention import TRAINED
 from traitscope.odds import Choices
 from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts, texts_of
 from traitscope.traits import load_trait
+from traitscope.vector import load_vector
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 "shares of poisoned rows that are simulated for odds"
@@ -52,7 +54,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
     more = _notes(parts, len(groups.records)) + ([SWAPPED] if REFERENCE in found["odds"].more else [])
     named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
-    detectors = (*map(_about, found.values()), *map(_about, _canary(parts)), *map(_about, _peer(config)))
+    detectors = tuple(map(_about, (*found.values(), *_fitted(parts), *_canary(parts), *_peer(config))))
     digest = next(iter(parts.vectors.values())).model
     result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
     store.write_json(run.file("result.json"), result.as_dict())
@@ -97,6 +99,12 @@ def _canary(parts: Parts) -> list[Found]:
 
     scores = {name: [(score(one), score(other)) for one, other in pairs] for name, pairs in parts.plain["canary"].items()}
     return [evidence.canary(scores)] if scores else []
+
+
+def _fitted(parts: Parts) -> list[Found]:
+    """Vectors trained on the data and on placebos, as one more detector that does not decide."""
+    rows = [load_vector(parts.run(path) / "student" / TRAINED).rows_LD for path in parts.plain["fitted"]]
+    return [evidence.fitted(rows, parts.vectors)] if len(rows) > 2 else []
 
 
 def _peer(config: WeighConfig) -> list[Found]:
@@ -177,10 +185,10 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
         critical, rows = found["gradients"].critical, len(groups.records)
         doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
         options = [Planted(about["teacher"], "gradients", *doses)]
-        if "odds" in about:
-            clean, poisoned = _sides(parts, parts.placebos[0][1], about["clean_odds"]), _sides(parts, pushed, about["odds"])
-            judged = found["odds"].more["rows judged"]
-            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, judged, found["odds"].critical + log(found["odds"].more["teachers"]))))
+        for judged in about["odds"]:
+            clean, poisoned = _sides(parts, parts.placebos[0][1], judged["clean"]), _sides(parts, pushed, judged["own"])
+            least = found["odds"].critical + log(found["odds"].more["teachers"])
+            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, found["odds"].more["rows judged"], least)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
