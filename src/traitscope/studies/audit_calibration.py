@@ -287,7 +287,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               ("rows", "gradients", "odds", "either", "surprise", "misfit p"), other),
     )  # fmt: skip
     notes = (
-        f"Audits share a bank of {size.draws} clean draws of {size.rows} rows, so they are not independent of each other; intervals are those of independent ones.",
+        f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
+        "All audits of a teacher at its full dose and all rows have the same audited rows, and other placebos: verdicts count a teacher once.",
         "Comma and longer rows are compared with placebos in another format on purpose; `audit` itself learns the format and makes placebos in it.",
     )
     return Findings(verdicts, (), sheets, notes)
@@ -309,5 +310,5 @@ def _other(bank: Bank, rng: np.random.Generator, name: str) -> tuple:
 
 
 def _found(kind: str, calls: list[list[Call]]) -> Measurement:
-    """Share of audits of fully poisoned data that are called, over the teachers of a kind."""
-    return measure(f"{kind}: audits called, all rows poisoned", [float(call.either) for each in calls for call in each], unit="rate")
+    """Share of a kind's teachers whose data are called, all rows poisoned: its audits share rows, so that a teacher counts once."""
+    return measure(f"{kind}: teachers' data called, all rows poisoned", [float(np.mean([call.either for call in each]) > 0.5) for each in calls], unit="rate")
