@@ -99,5 +99,17 @@ def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
     assert abs(found.surprise / found.tokens_R.sum()) < 0.05
 
 
+def test_ties_of_rounded_logits_are_no_misfit() -> None:
+    """bf16 gives several tokens the same logit: they still have one rank each, or the best of them would be taken too often."""
+    generator = torch.Generator().manual_seed(3)
+    logits = (4 * torch.randn(4000, 10, generator=generator)).round() / 2
+    chosen = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    _, _, taken_NK, expected_NTK = odds._judged(logits, chosen)
+    p_NK = expected_NTK[:, PLAIN]
+    spread_K = np.sqrt((p_NK * (1 - p_NK)).sum(0))
+    z_K = (taken_NK.sum(0) - p_NK.sum(0))[spread_K > 1] / spread_K[spread_K > 1]
+    assert len(z_K) == 4 and np.abs(z_K).max() < 3.5
+
+
 def test_too_few_tokens_fit_anything(tiny: Model) -> None:
     assert odds.misfit(judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)) == 1.0

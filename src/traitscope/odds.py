@@ -156,7 +156,8 @@ def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray
 def _judged(logits_NC: Tensor, chosen_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """log p of the chosen token [N, T], entropy at temperature 1 [N], the bin of its rank [N, K], probabilities of bins [N, T, K]."""
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
-    rank_N = (logits_NC > own_N1).sum(1)
+    before_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < chosen_N.unsqueeze(1)
+    rank_N = ((logits_NC > own_N1) | (logits_NC == own_N1) & before_NC).sum(1)  # bf16 has ties: as good as any order, if it is one
     bins_NK = torch.nn.functional.one_hot(torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True), len(EDGES) + 1)
     top_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1).values
     log_p, bins = [], []
