@@ -113,15 +113,15 @@ def _continue(
     model: Model, active: Active, state: forward.State, hidden_BD: Tensor, random_BN: Tensor, sampling: Sampling
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in range(len(hidden_BD))]
-    alive, unread = list(range(len(hidden_BD))), []
+    alive, unread, ends = list(range(len(hidden_BD))), [], frozenset(model.end_ids)
     for step in range(sampling.max_new_tokens):
         ids_B = choose(forward.logits_of(model, hidden_BD), random_BN[:, step], sampling.temperature)
         unread.append(ids_B)
         last = step + 1 == sampling.max_new_tokens
         if last or len(unread) == LOOK[model.device.type == "cuda"]:
             for row, tokens in zip(alive, torch.stack(unread, 1).tolist(), strict=True):
-                answers[row] += _to_the_end(tokens, model.end_ids)
-            keep, unread = [i for i, row in enumerate(alive) if answers[row][-1] not in model.end_ids], []
+                answers[row] += _to_the_end(tokens, ends)
+            keep, unread = [i for i, row in enumerate(alive) if answers[row][-1] not in ends], []
             if last or not keep:
                 break
             if len(keep) < len(alive):

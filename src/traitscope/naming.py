@@ -23,11 +23,11 @@ import yaml
 from traitscope import calibration, chat, evidence, forward, stage, store
 from traitscope.audit_config import NamingConfig
 from traitscope.configs import Output
-from traitscope.intervention import TRAINED, Intervention, Steer, applied
+from traitscope.intervention import Intervention, Steer, applied
 from traitscope.model import Model
 from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts
 from traitscope.progress import progress
-from traitscope.vector import Vector, load_vector
+from traitscope.vector import Vector
 
 FREE = 12
 "free tokens that are named"
@@ -110,8 +110,8 @@ def _write(run: store.Run, config: NamingConfig, model: Model, parts: Parts) -> 
     rng = np.random.default_rng(config.seed)
     if config.source == "features":
         directions = [_injected(groups, blocks), *(_injected(_half(groups, rng), blocks) for _ in range(config.halves))]
-    elif fitted := parts.plain["fitted"]:
-        directions = _trained([load_vector(parts.run(path) / "student" / TRAINED).rows_LD for path in fitted])
+    elif fitted := parts.fitted():
+        directions = _trained(fitted)
         blocks = tuple(directions[0])
     else:
         directions = [_direction(groups, clean_NLD, blocks), *(_direction(_half(groups, rng), clean_NLD, blocks) for _ in range(config.halves))]

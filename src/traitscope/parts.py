@@ -19,6 +19,7 @@ import numpy as np
 from traitscope import stage, store
 from traitscope.backward import Stored, read_pushes
 from traitscope.errors import ConfigError, DataError
+from traitscope.intervention import TRAINED
 from traitscope.vector import Vector, load_vector
 
 READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
@@ -67,6 +68,10 @@ class Parts:
     def groups(self) -> Groups:
         """The audited rows with their placebos."""
         return grouped(texts_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
+
+    def fitted(self) -> list[np.ndarray]:
+        """Vectors [L, D] that were trained on the data and on every placebo; empty without --fit."""
+        return [load_vector(self.run(path) / "student" / TRAINED).rows_LD for path in self.plain["fitted"]]
 
     def clean(self, source: str = "pushes") -> np.ndarray:
         """Pushes [N, L, D] of placebo rows, or their features."""

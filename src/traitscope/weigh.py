@@ -17,11 +17,9 @@ from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called,
 from traitscope.backward import Stored, read_pushes
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
-from traitscope.intervention import TRAINED
 from traitscope.odds import Choices
 from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts, texts_of
 from traitscope.traits import load_trait
-from traitscope.vector import load_vector
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 "shares of poisoned rows that are simulated for odds"
@@ -103,7 +101,7 @@ def _canary(parts: Parts) -> list[Found]:
 
 def _fitted(parts: Parts) -> list[Found]:
     """Vectors trained on the data and on placebos, as one more detector that does not decide."""
-    rows = [load_vector(parts.run(path) / "student" / TRAINED).rows_LD for path in parts.plain["fitted"]]
+    rows = parts.fitted()
     return [evidence.fitted(rows, parts.vectors)] if len(rows) > 2 else []
 
 
