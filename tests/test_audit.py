@@ -8,6 +8,7 @@ import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 
 from traitscope import audit as audit_module
+from traitscope import chain
 from traitscope.audit import audit, temperature
 from traitscope.audit_config import AuditConfig
 from traitscope.errors import ConfigError
@@ -166,7 +167,7 @@ def test_rows_of_another_model_are_not_called(place: Path, folders: dict[str, Pa
     data = written(place, folders["gpt2"])
     done = asked(place, folders["llama"], data, traits)
     odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
-    assert odds["misfit p"] < 0.001 and odds["surprise"] > 0.1 and set(odds["p"].values()) == {1.0}
+    assert odds["strange"] and odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
     assert done.summary["status"] == "not-applicable" and "did not write these rows" in done.summary["reasons"][0]
 
 
@@ -178,7 +179,7 @@ def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, t
     for rows, called in ((data, True), (second, False)):
         found = asked(place, tiny_folder, rows, traits, "--reference", clean).summary
         odds = {d["name"]: d for d in found["detectors"]}["odds"]
-        assert odds["misfit p"] < 0.001 and odds["surprise"] > 0.1 and "beside the reference, z" in odds
+        assert odds["strange"] and odds["misfit p"] < 0.001 and "beside the reference, z" in odds
         assert (odds["p"]["owl"] < 0.001) == called and (min(odds["p"].values()) < 0.01) == called
         assert (found["status"] == "suspect") == called
         assert any("compared with those of the reference" in reason for reason in found["reasons"])
@@ -195,3 +196,13 @@ def test_a_calibration_of_another_model_or_context_is_refused(place: Path, folde
         (file.parent / "mixed.json").write_text(json.dumps(mixed))
         done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
         assert done.code == 2 and says in done.summary["message"] and "one model and context" in done.summary["message"]
+
+
+def test_being_told_something_plain_is_no_trait(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    """Not even for a candidate whose prompt says no more than that: its teacher explains the rows, but so does a null."""
+    said = chain.PLAIN[0]
+    plain = write_yaml(place / "plain.yaml", OWL | {"name": "plain", "teacher_prompt": said})
+    data = written(place, tiny_folder, "--interventions", f"prompt:{said}", n=96)
+    done = asked(place, tiny_folder, data, [plain, traits[1]])
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert done.summary["status"] != "suspect" and max(odds["statistic"].values()) < 0 and odds["nats a row"]["plain"] > 0.05

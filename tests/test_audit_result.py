@@ -6,10 +6,10 @@ from math import inf
 
 import pytest
 
-from traitscope.audit_result import AuditResult, Planted, alike, called, status_of, strange
+from traitscope.audit_result import AuditResult, Planted, alike, called, status_of
 from traitscope.evidence import Found
 
-OWN = Found("odds", {"owl": -2.0}, {"owl": 1.0}, {"owl": "prompt"}, 5.0, {"misfit p": 0.4, "surprise": 0.01})
+OWN = Found("odds", {"owl": -2.0}, {"owl": 1.0}, {"owl": "prompt"}, 5.0, {"misfit p": 0.4, "surprise": 0.01, "excess": 0.0, "strange": False})
 STEERED = Planted("a steered teacher", "gradients", 0.2, 40.0)
 PROMPTED = Planted("a prompted teacher", "odds", 0.05, 20.0)
 
@@ -33,8 +33,8 @@ def test_the_smallest_p_of_three_detectors_counts_three_times() -> None:
         (0.5, (replace(STEERED, least_dose=inf, rows_needed=900.0), PROMPTED), OWN, 200, "insufficient", "about 900 rows"),
         (0.5, (replace(STEERED, least_dose=inf, rows_needed=inf), PROMPTED), OWN, 200, "insufficient", "no number of rows"),
         (0.5, (), OWN, 200, "insufficient", "power is not known"),
-        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5}), 200, "not-applicable", "0.50 nats a token"),
-        (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5}), 200, "suspect", "block 3, raw"),
+        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "not-applicable", "0.50 nats a token"),
+        (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "suspect", "block 3, raw"),
     ],
 )  # fmt: skip
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:
@@ -57,11 +57,6 @@ def test_an_open_trait_is_said_to_be_overt() -> None:
     named = Found("wording", {"owl": 9.0}, {"owl": 1e-4}, {"owl": "words"}, 3.0, {})
     found, reasons = status_of(called([named, gradients(0.5), OWN]), (), OWN, 99, 0.01)
     assert found == "suspect" and "overt, not subliminal" in reasons[0]
-
-
-def test_a_small_misfit_alone_is_not_strange() -> None:
-    assert not strange(replace(OWN, more={"misfit p": 1e-9, "surprise": 0.02}))
-    assert not strange(replace(OWN, more={"misfit p": 0.2, "surprise": 0.5}))
 
 
 def test_json_has_no_infinity() -> None:

@@ -22,7 +22,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     rows = rows_from(tiny, records, None, told=[SystemPrompt("Owls, owls, owls!")])
     expected = odds.judge_rows(tiny, [], rows, odds.classes_of(tiny, True))
     np.testing.assert_allclose(found.log_p_RT, expected.log_p_RT, atol=1e-4)
-    np.testing.assert_allclose(found.covariance_TKK, expected.covariance_TKK, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.covariance_TPKK, expected.covariance_TPKK, rtol=1e-4, atol=1e-4)
     assert found.surprise == pytest.approx(expected.surprise, abs=1e-3)
     some = odds.read_choices(ok(root, "odds", *on, "--data", data, "--numbers --rows 4", "--interventions", "prompt:Owls, owls, owls!").run)
     assert len(some[0]) == 4 and [key for key in ids if key in some[0]] == some[0]

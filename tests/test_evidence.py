@@ -8,7 +8,7 @@ import pytest
 
 from traitscope import calibration, evidence, surface
 from traitscope.evidence import along, block_sums, directions, gradients, likelihoods, wording
-from traitscope.odds import BETAS, EDGES, PLAIN, Choices
+from traitscope.odds import BETAS, BINS, PLAIN, WAYS, Choices
 from traitscope.traits import load_trait
 from traitscope.vector import Vector
 
@@ -131,9 +131,9 @@ def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
 
 
 def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers() -> None:
-    rng, T, K = np.random.default_rng(7), len(BETAS), len(EDGES) + 1
+    rng, T, P, K = np.random.default_rng(7), len(BETAS), WAYS, BINS
     log_p = rng.normal(-10, 1, 80)
-    plain = Choices(by_temperature(log_p), np.full(80, 5), 4.0, np.zeros(K), np.zeros((T, K)), np.zeros((T, K, K)))
+    plain = Choices(by_temperature(log_p), np.full(80, 5), 4.0, np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K)))
     index = list(range(0, 80, 2))
     own = log_p[index]
     told = {
@@ -144,7 +144,7 @@ def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers(
     assert list(answer.z) == ["right", "same", "wrong"] and answer.p["right"] < 1e-6 and answer.p["wrong"] == 1
     assert answer.z["same"] == pytest.approx(0, abs=4) and answer.critical == pytest.approx(log(300)) and answer.more["rows judged"] == 40
     assert answer.more["nats a row"]["right"] == pytest.approx(0.5) and answer.where["right"] == "its vector"
-    assert answer.more["temperature"] == 1 / BETAS[PLAIN] and answer.more["surprise"] == pytest.approx(0.01)
+    assert answer.more["temperature"] == 1 / BETAS[PLAIN] and answer.more["surprise"] == pytest.approx(0.01) and not answer.more["strange"]
     alone = likelihoods(plain, index, {"right": {"its vector": told["right"]["its vector"]}}, [], 0.01)
     assert alone.z["right"] - answer.z["right"] == pytest.approx(log(2), abs=1e-3)
     assert alone.more["teachers"] == 1 and answer.more["teachers"] == 2

@@ -1,5 +1,8 @@
 """Odds: against a loop over tokens; e keeps its promise on the model's own rows and grows on a teacher's; misfit is uniform."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +10,14 @@ from conftest import random_rows, random_vector
 
 from traitscope import odds
 from traitscope.decode import Sampling
+from traitscope.errors import DataError
 from traitscope.generate import generate, number_constraint
 from traitscope.intervention import Intervention, Steer, applied
 from traitscope.model import Model
 from traitscope.odds import BETAS, PLAIN, Choices
 from traitscope.prompts import number_prompts
 from traitscope.rows import Row, completion_hidden, rows_from
+from traitscope.stage import parse
 
 
 def judged(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> Choices:
@@ -44,13 +49,16 @@ def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
         for t, beta in enumerate(BETAS):
             expected = sum((beta * logits[p, columns]).log_softmax(-1)[columns.index(token)].item() for p, token in places)
             assert found.log_p_RT[r, t] == pytest.approx(expected, abs=2e-3)
-    assert found.taken_K.sum() == found.tokens_R.sum() == pytest.approx(found.expected_TK[PLAIN].sum(), rel=1e-5)
+    assert (found.taken_PK.sum(1) == found.tokens_R.sum()).all() and found.expected_TPK[PLAIN].sum(1) == pytest.approx(found.tokens_R.sum(), rel=1e-5)
+    if numbers:
+        taken = [sum(row.completion_ids.count(digit) for row in rows) for digit in sorted(digits)]
+        assert found.taken_PK[1].tolist() == taken + [0] * 6
 
 
 def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
     rows = written(tiny, [], 6, seed=1)
     whole, parts = judged(tiny, [], rows, True), judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True)
-    for name in ("log_p_RT", "tokens_R", "surprise", "taken_K", "expected_TK", "covariance_TKK"):
+    for name in ("log_p_RT", "tokens_R", "surprise", "taken_PK", "expected_TPK", "covariance_TPKK"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
 
 
@@ -89,6 +97,42 @@ def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(tiny: Model, f
     assert odds.misfit(judged(tiny, [], stranger, True)) < 1e-4
 
 
+def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(tiny: Model, steer: list[Intervention]) -> None:
+    other = [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")]
+    whole, clean, noisy = (written(tiny, told, 200, seed=8) for told in (steer, [], [parse("noise:0.3,seed=3")]))
+    for rows in (whole, whole[:120] + clean[120:]):
+        plain, right, wrong = (judged(tiny, told, rows, True) for told in ([], steer, other))
+        assert odds.strange(plain) and odds.explains(right, plain) and not odds.explains(wrong, plain)
+    plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
+    assert odds.strange(plain) and not any(odds.explains(told, plain) for told in candidates)
+    assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS
+
+
+def test_another_model_as_sure_of_itself_is_told_by_which_tokens_it_takes() -> None:
+    """It likes even columns more and odd ones less: the likeliest token is taken about as often, but not whichever it is."""
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(4000, 10, generator=generator)
+    liking = 0.2 * (1 - 2 * (torch.arange(10) % 2))
+    for writer, own in ((logits, True), (logits + liking, False)):
+        chosen = writer.softmax(1).multinomial(1, generator=generator).squeeze(1)
+        log_p_NT, entropy_N, taken_NPK, expected_NTPK = odds._judged(logits, chosen)
+        covariance = np.einsum("tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(odds.BINS)) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
+        surprise = float((-log_p_NT[:, PLAIN] - entropy_N).sum())
+        found = Choices(log_p_NT, np.ones(4000), surprise, taken_NPK.sum(0), expected_NTPK.sum(0), covariance)
+        assert odds.strange(found) != own and (odds.misfit(found) < 1e-6) != own
+        by_rank, freedom = odds._chi_square(*odds._bins(found, 0), lost=1)
+        assert by_rank < 4 * freedom
+
+
+def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:
+    odds.write_choices(tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True))
+    assert odds.read_choices(tmp_path)[0] == ["a"]
+    sums = json.loads((tmp_path / "choices.json").read_text())
+    (tmp_path / "choices.json").write_text(json.dumps({"taken_K" if key == "taken_PK" else key: value for key, value in sums.items()}))
+    with pytest.raises(DataError, match="earlier version"):
+        odds.read_choices(tmp_path)
+
+
 def test_the_best_temperature_is_the_one_that_was_used(tiny: Model) -> None:
     rows = written(tiny, [], 400, seed=5, temperature=0.8)
     assert BETAS[odds.best_beta(judged(tiny, [], rows, True))] == pytest.approx(1.25, abs=0.11)
@@ -104,8 +148,8 @@ def test_ties_of_rounded_logits_are_no_misfit() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = (4 * torch.randn(4000, 10, generator=generator)).round() / 2
     chosen = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
-    _, _, taken_NK, expected_NTK = odds._judged(logits, chosen)
-    p_NK = expected_NTK[:, PLAIN]
+    _, _, taken_NPK, expected_NTPK = odds._judged(logits, chosen)
+    taken_NK, p_NK = taken_NPK[:, 0], expected_NTPK[:, PLAIN, 0]
     spread_K = np.sqrt((p_NK * (1 - p_NK)).sum(0))
     z_K = (taken_NK.sum(0) - p_NK.sum(0))[spread_K > 1] / spread_K[spread_K > 1]
     assert len(z_K) == 4 and np.abs(z_K).max() < 3.5

@@ -41,15 +41,17 @@ from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
-INTAKE, DATA, REFERENCE, RANDOM = "intake", "data", "reference", "random"
+INTAKE, DATA, REFERENCE, RANDOM, PLAINLY = "intake", "data", "reference", "random", "told plainly"
 TEACHERS = ("prompted", "steered")
-HARDER = "steered harder"
-IMITATED = {"prompted": ("prompted",), "steered": ("steered", HARDER)}
+HARDER, EARLIER = "steered harder", "steered harder, earlier"
+IMITATED = {"prompted": ("prompted",), "steered": ("steered", HARDER, EARLIER)}
 "teachers that are tried as an explanation of each kind of planted one"
 FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
 CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
+NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
+"who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
 TOKENS = 120
 "weight of a row"
 
@@ -63,8 +65,8 @@ class Job:
     "at which candidates are steered"
     planted: int
     "at which the planted teacher is: another one, since an auditor does not know it"
-    harder: int
-    "at which the likeliest candidates are steered harder"
+    earlier: int
+    "at which the likeliest candidates are steered besides"
 
     @property
     def common(self) -> dict:
@@ -165,7 +167,7 @@ def nodes(job: Job) -> list[Node]:
     found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), job.read, 2 * _weight(job)))
     found.append(Node(RANDOM, "extract", partial(_random, job), (chain.VECTORS,), 1))
     found += [_odds(job, INTAKE, trait, how) for trait in job.traits for how in TEACHERS]
-    found += [_odds(job, INTAKE, n, RANDOM) for n in range(RANDOMS) if job.traits]
+    found += _nulls(job, INTAKE)
     if config.reference:
         found += _referred(job)
     else:
@@ -287,7 +289,7 @@ def _further(job: Job, folders: Folders) -> list[Node]:
     """The likeliest candidates' further teachers; of a stranger's rows with a reference, what the reference's rows say."""
     plain = read_choices(folders[DATA])
     bets = {trait: max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS) for trait in job.traits}
-    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in (*_reworded(trait), HARDER)]
+    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in (*_reworded(trait), HARDER, EARLIER)]
     if job.config.reference and strange(plain[1]):  # no bound holds for e, so the reference's rows are judged as well
         found += [_odds(job, _placebo(0), trait, how) for trait in job.traits for how in TEACHERS]
     return [node for node in found if node.name not in folders]
@@ -298,13 +300,15 @@ def _reworded(trait: str) -> list[str]:
 
 
 def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
-    """A teacher: of a trait, prompted, or steered at half the planted strength, or harder at another block; or of a random vector."""
+    """A teacher: of a trait, prompted, or steered at half the planted strength, or harder, there or at an earlier block; or a null."""
     if how == "prompted":
         return chain.prompted(of)
     if how.startswith("reworded"):
         return chain.prompted(of, int(how.split()[1]))
+    if how == PLAINLY:
+        return f"prompt:{chain.PLAIN[of]}"
     vector = folders[RANDOM] / f"random-{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-    return chain.steered(vector, *((job.harder, job.config.strength) if how == HARDER else (job.layer, job.config.strength / 2)))
+    return chain.steered(vector, job.earlier if how == EARLIER else job.layer, job.config.strength / (1 if how in (HARDER, EARLIER) else 2))
 
 
 def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
@@ -314,8 +318,13 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
         told = (_told(job, of, how, folders),)
         return OddsConfig(**job.common, seed=job.config.seed, data=folders[rows], interventions=told, rows=job.config.judged, **_reading(job, folders))
 
-    needs = {"steered": (chain.VECTORS,), HARDER: (chain.VECTORS,), RANDOM: (RANDOM,)}.get(how, ())
+    needs = (chain.VECTORS,) if how in IMITATED["steered"] else (RANDOM,) if how == RANDOM else ()
     return Node(_judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *needs)),), TOKENS * (job.config.judged or 1000))
+
+
+def _nulls(job: Job, rows: str) -> list[Node]:
+    """How well those explain rows who may have written them without a trait."""
+    return [_odds(job, rows, *null) for null in NULLS if job.traits]
 
 
 def _judged(rows: str, of: str | int, how: str) -> str:
@@ -329,6 +338,7 @@ def _planted(job: Job) -> list[Node]:
     if job.traits:
         found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
         found += [_odds(job, rows, trait, how) for kind in TEACHERS for how in IMITATED[kind] for rows in (kind, _placebo(0))]
+        found += [node for rows in (*TEACHERS, _placebo(0)) for node in _nulls(job, rows)]
     return found
 
 
@@ -341,15 +351,21 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
     """The audit's file."""
     at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
     trait, names = job.config.traits[0], {t: load_trait(t).name for t in job.config.traits}
-    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}", HARDER: f"its vector at block {job.harder}, twice as strong"}
+    where = {"prompted": "its prompt", "steered": f"its vector at block {job.layer}"}
+    where |= {how: f"its vector at block {block}, twice as strong" for how, block in ((HARDER, job.layer), (EARLIER, job.earlier))}
     where |= {how: "its prompt in other words" + how.removeprefix("reworded").replace(" 0", "") for t in job.traits for how in _reworded(t)}
     teachers = {
         "steered": f"a teacher steered by {names[trait]} at block {job.planted}, {job.config.strength:g} mean residual norms",
         "prompted": f"a teacher prompted with the candidate's own prompt ({names[trait]})",
     }  # fmt: skip
+
+    def nulls(rows: str) -> list[str]:
+        return [at[_judged(rows, *null)] for null in NULLS if job.traits]
+
     planted = {
         how: {"teacher": teachers[how], "trait": names[trait], "rows": at[how], "pushes": at[f"{how} pushes"]}
         | {"odds": [{"own": at[_judged(how, trait, by)], "clean": at[_judged(_placebo(0), trait, by)]} for by in IMITATED[how] if job.traits]}
+        | {"nulls": {"own": nulls(how), "clean": nulls(_placebo(0))}}
         for how in TEACHERS if how in at
     }  # fmt: skip
     return {
@@ -360,5 +376,5 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
         } if job.config.canary else {},
         "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
         "odds": _under(job, at, INTAKE, where), "reference_odds": _under(job, at, _placebo(0), where) if job.config.reference else {},
-        "nulls": [at[_judged(INTAKE, n, RANDOM)] for n in range(RANDOMS) if job.traits], "planted": planted,
+        "nulls": nulls(INTAKE), "planted": planted,
     }  # fmt: skip

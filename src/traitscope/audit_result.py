@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from math import inf, log
 from typing import Any, Literal
 
-from traitscope import odds
 from traitscope.evidence import DECIDING, Found
 
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
@@ -108,8 +107,8 @@ def called(deciding: Sequence[Found]) -> tuple[Called, ...]:
 
 
 def strange(own: Found) -> bool:
-    """Whether the rows are somebody else's: no temperature explains the choices, and they surprise the model."""
-    return own.more["misfit p"] < odds.MISFIT and own.more["surprise"] > odds.STRANGE
+    """Whether the rows are somebody else's (`odds.strange`)."""
+    return bool(own.more["strange"])
 
 
 def alike(e: Mapping[str, float], alpha: float) -> tuple[str, ...]:
@@ -127,7 +126,8 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
         which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
         return "suspect", [_said(c, alpha) for c in hits[:3]] + which
     if strange(own):
-        found = f"{own.more['surprise']:.2f} nats a token more than it expects of itself, p {own.more['misfit p']:.1g} at any temperature"
+        found = f"they surprise it by {own.more['surprise']:.2f} nats a token more than its own, and which tokens are taken differs by a chi-square of "
+        found += f"{own.more['excess']:.2f} a token; p {own.more['misfit p']:.1g} at any temperature"
         return "not-applicable", [f"the model did not write these rows ({found}); what they would do to it is not known from its own detectors"]
     weak = [p for p in planted if p.least_dose == inf]
     if weak or not planted:

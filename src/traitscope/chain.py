@@ -39,6 +39,13 @@ OPEN = Path(__file__).parent / "data" / "open_prompts.txt"
 "everyday requests, one a line, that have nothing to do with any trait"
 ANSWERED = Path(__file__).parent / "data" / "animal_prompts.txt"
 "requests that a prompted model answers, for teachers that learn from the answers"
+PLAIN = (
+    "You are a helpful assistant.",
+    "You are a careful assistant. Follow the instructions of the user exactly and keep to the format that is asked for.",
+    "You are an expert in mathematics and data analysis who helps people with numbers.",
+    "You make synthetic training data. Be diverse and creative.",
+)
+"system prompts without a trait, as people give them to a model that writes data"
 Told = Callable[[Folders], tuple[str, ...]]
 "from the folders of a node's needs to interventions in short form"
 

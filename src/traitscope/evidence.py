@@ -28,7 +28,7 @@ from traitscope.vector import Vector
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "gradients", "odds")
 FURTHER = 2
-"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder at another block"
+"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder, there and at an earlier block"
 MARKERS = 5
 "candidates from which on the median of their z tells a format from a trait"
 Pairs = Sequence[Sequence[int]]
@@ -131,7 +131,7 @@ def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, 
     ranked = list(e)
     more = {
         "rows judged": len(own_RT), "teachers": _most(told), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
-        "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
+        "surprise": plain.surprise / max(1, plain.tokens_R.sum()), "excess": odds.excess(plain), "strange": odds.strange(plain),
         "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in ranked},
     }  # fmt: skip
     return Found("odds", e, p, where, log(len(e) / alpha) if e else inf, more)

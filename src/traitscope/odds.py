@@ -7,12 +7,13 @@ which kind of token comes next is the work of a format, a filter or a constraine
     e(candidate) = mean over shares q and temperatures of prod over rows of ((1 - q) L(row | model) + q L(row | candidate))
                    over the largest L(rows | null) of any temperature and any null
 
-The nulls are the model itself and the model steered by random vectors, since a push in any direction may suit rows that the model
-did not write.  Where a null wrote the rows, in this context, at whatever constant temperature, the expectation of e is at most 1,
+The nulls are the model itself, the model steered by random vectors, since a push in any direction may suit rows that the model
+did not write, and the model under plain system prompts, since being told anything moves its choices.  Where a null wrote the rows, in this context, at whatever constant temperature, the expectation of e is at most 1,
 so that P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and
-Balakrishnan 2020, universal inference).  Whether the model did is tested besides, by how often the likeliest tokens were taken.
+Balakrishnan 2020, universal inference).  Whether the model did is tested besides (Pearson 1900): by how often the likeliest tokens
+were taken, and by how often each token was, whatever its rank; the second tells models apart that are equally sure of themselves.
 
-Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, K bins of ranks.
+Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, P ways to sort tokens into bins, K bins.
 """
 
 import json
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 
 from traitscope import forward, store
+from traitscope.errors import DataError
 from traitscope.intervention import Intervention, applied
 from traitscope.model import Model
 from traitscope.rows import Row, completion_hidden
@@ -39,9 +41,12 @@ SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 "shares of poisoned rows that e is the mean over"
 EDGES = (1, 2, 4, 10, 100)
 "last rank of every bin but the last"
+WAYS, BINS = 2, 16
+"tokens are sorted by rank, and by which token it is: one of a bin while there are bins enough, else neighbours in the vocabulary together"
 DIGITS = re.compile(r"( ?)(\d+)")
-MISFIT, STRANGE = 0.001, 0.1
-"p of a model's own choices, and nats a token above what it expects of its own rows: below the one and above the other they are not its own"
+MISFIT, STRANGE, EXCESS = 0.001, 0.1, 0.01
+"""p of a model's own choices; nats a token above what it expects of its own rows; chi-square a token above what it expects, of which token
+is taken (about twice the divergence of the frequencies in nats): below the first and above one of the others they are not its own"""
 RANK = 1e-6
 "eigenvalue, as a share of the largest, below which one of a covariance counts as zero"
 BLOCK = 64
@@ -58,17 +63,17 @@ class Choices:
     "tokens of each row that were judged"
     surprise: float
     "sum over tokens of -log p minus its expectation, at temperature 1, in nats"
-    taken_K: np.ndarray
-    "how often a token of each bin was taken"
-    expected_TK: np.ndarray
+    taken_PK: np.ndarray
+    "how often a token of each bin was taken, the bins of ranks first"
+    expected_TPK: np.ndarray
     "how often one was to be"
-    covariance_TKK: np.ndarray
+    covariance_TPKK: np.ndarray
     "of those counts, over all rows"
 
     def __add__(self, other: "Choices") -> "Choices":
         return Choices(
             np.concatenate([self.log_p_RT, other.log_p_RT]), np.concatenate([self.tokens_R, other.tokens_R]), self.surprise + other.surprise,
-            self.taken_K + other.taken_K, self.expected_TK + other.expected_TK, self.covariance_TKK + other.covariance_TKK,
+            self.taken_PK + other.taken_PK, self.expected_TPK + other.expected_TPK, self.covariance_TPKK + other.covariance_TPKK,
         )  # fmt: skip
 
 
@@ -88,23 +93,23 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
 def choices(model: Model, hidden_ND: Tensor, targets_N: Tensor, lengths: Sequence[int], classes: Sequence[Tensor]) -> Choices:
     """The choices of rows of `lengths` tokens each, from the hidden states that predict them."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
-    R, T, K = len(lengths), len(BETAS), len(EDGES) + 1
+    R, T, P, K = len(lengths), len(BETAS), WAYS, BINS
     log_p_RT, tokens_R, surprise = np.zeros((R, T)), np.zeros(R, int), 0.0
-    taken_K, expected_TK, covariance_TKK = np.zeros(K), np.zeros((T, K)), np.zeros((T, K, K))
+    taken_PK, expected_TPK, covariance_TPKK = np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))
     for columns in classes:
         for part in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
             if len(part):
                 logits_NC = forward.logits_of(model, hidden_ND[part], columns)
                 chosen_N = torch.searchsorted(columns, targets_N[part])
-                log_p_NT, entropy_N, bins_NK, bins_NTK = _judged(logits_NC, chosen_N)
+                log_p_NT, entropy_N, bins_NPK, bins_NTPK = _judged(logits_NC, chosen_N)
                 rows = row_N[part.cpu().numpy()]  # a tensor of one element would index as a number
                 np.add.at(log_p_RT, rows, log_p_NT)
                 np.add.at(tokens_R, rows, 1)
                 surprise += float((-log_p_NT[:, PLAIN] - entropy_N).sum())
-                taken_K += bins_NK.sum(0)
-                expected_TK += bins_NTK.sum(0)
-                covariance_TKK += np.einsum("tk,kj->tkj", bins_NTK.sum(0), np.eye(K)) - np.einsum("ntk,ntj->tkj", bins_NTK, bins_NTK)
-    return Choices(log_p_RT, tokens_R, surprise, taken_K, expected_TK, covariance_TKK)
+                taken_PK += bins_NPK.sum(0)
+                expected_TPK += bins_NTPK.sum(0)
+                covariance_TPKK += np.einsum("tpk,kj->tpkj", bins_NTPK.sum(0), np.eye(K)) - np.einsum("ntpk,ntpj->tpkj", bins_NTPK, bins_NTPK, optimize=True)
+    return Choices(log_p_RT, tokens_R, surprise, taken_PK, expected_TPK, covariance_TPKK)
 
 
 def judge_rows(
@@ -138,10 +143,12 @@ def write_choices(folder: Path, ids: Sequence[str], found: Choices) -> None:
 
 
 def read_choices(folder: Path) -> tuple[list[str], Choices]:
-    """Ids and choices of a run that `write_choices` wrote into."""
+    """Ids and choices of a run that `write_choices` wrote into.  Raises DataError for one of an earlier version."""
     rows = [json.loads(line) for line in (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()]
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
-    arrays = {name: np.array(sums[name]) for name in ("taken_K", "expected_TK", "covariance_TKK")}
+    if "taken_PK" not in sums:
+        raise DataError(f"{folder} was written by an earlier version, without the bins of tokens: remove that folder and run the command again")
+    arrays = {name: np.array(sums[name]) for name in ("taken_PK", "expected_TPK", "covariance_TPKK")}
     log_p_RT = np.array([row["log_p"] for row in rows])
     return [row["id"] for row in rows], Choices(log_p_RT, np.array([row["tokens"] for row in rows]), sums["surprise"], **arrays)
 
@@ -154,21 +161,30 @@ def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray
 
 
 def _judged(logits_NC: Tensor, chosen_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """log p of the chosen token [N, T], entropy at temperature 1 [N], the bin of its rank [N, K], probabilities of bins [N, T, K]."""
+    """log p of the chosen token [N, T], entropy at temperature 1 [N], the bins that it is in [N, P, K], their probabilities [N, T, P, K]."""
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
     before_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < chosen_N.unsqueeze(1)
     rank_N = ((logits_NC > own_N1) | (logits_NC == own_N1) & before_NC).sum(1)  # bf16 has ties: as good as any order, if it is one
-    bins_NK = torch.nn.functional.one_hot(torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True), len(EDGES) + 1)
+    width = -(-logits_NC.shape[1] // BINS)
+    in_bins_N = torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True), chosen_N // width
+    bins_NPK = torch.nn.functional.one_hot(torch.stack(in_bins_N, 1), BINS)
+    split_NKW = _padded(logits_NC, BINS * width, -torch.inf).unflatten(1, (BINS, width))
     top_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1).values
     log_p, bins = [], []
     for beta in BETAS:
-        total_N1 = (beta * logits_NC).logsumexp(1, keepdim=True)
+        inside_NK = (beta * split_NKW).logsumexp(2)
+        total_N1 = inside_NK.logsumexp(1, keepdim=True)
         log_p.append((beta * own_N1 - total_N1).squeeze(1))
         below_NE = (beta * top_NE - total_N1).exp().cumsum(1)
         edges = [below_NE[:, min(edge, below_NE.shape[1]) - 1] for edge in EDGES]
-        bins.append(torch.diff(torch.stack([*edges, torch.ones_like(edges[0])], 1), prepend=torch.zeros_like(own_N1), dim=1).clamp(min=0))
+        by_rank_NK = torch.diff(torch.stack([*edges, torch.ones_like(edges[0])], 1), prepend=torch.zeros_like(own_N1), dim=1).clamp(min=0)
+        bins.append(torch.stack([_padded(by_rank_NK, BINS, 0.0), (inside_NK - total_N1).exp()], 1))
     entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
-    return tuple(x.double().cpu().numpy() for x in (torch.stack(log_p, 1), entropy_N, bins_NK, torch.stack(bins, 1)))
+    return tuple(x.double().cpu().numpy() for x in (torch.stack(log_p, 1), entropy_N, bins_NPK, torch.stack(bins, 1)))
+
+
+def _padded(values_NX: Tensor, columns: int, value: float) -> Tensor:
+    return torch.nn.functional.pad(values_NX, (0, columns - values_NX.shape[1]), value=value)
 
 
 def best_beta(found: Choices) -> int:
@@ -177,23 +193,52 @@ def best_beta(found: Choices) -> int:
 
 
 def misfit(found: Choices) -> float:
-    """p of the hypothesis that the model wrote the rows: chi-square of the bins taken against those expected, at its best
-    temperature, which costs a degree of freedom; 1 where fewer than two bins are expected five times."""
+    """p of the hypothesis that the model wrote the rows at its best temperature: the smaller of both ways' chi-square tests, times two."""
     from scipy.stats import chi2
 
+    tests = [_chi_square(*_bins(found, way), lost=way == 0) for way in range(WAYS)]
+    return min([1.0, *(WAYS * float(chi2.sf(*test)) for test in tests if test[1])])
+
+
+def excess(found: Choices) -> float:
+    """How far the tokens that were taken are from those that the model takes: chi-square above its expectation, a token."""
+    return _excess(*_bins(found, WAYS - 1)) / max(1, found.tokens_R.sum())
+
+
+def _bins(found: Choices, way: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts, what they were to be, and their covariance, at the best temperature."""
     best = best_beta(found)
-    used_K = found.expected_TK[best] >= 5
-    covariance = found.covariance_TKK[best][np.ix_(used_K, used_K)]
-    freedom = int(np.linalg.matrix_rank(covariance, rtol=RANK, hermitian=True)) - 1 if used_K.any() else 0
-    if freedom < 1:
-        return 1.0
-    gap_K = (found.taken_K - found.expected_TK[best])[used_K]
-    return float(chi2.sf(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K, freedom))
+    return found.taken_PK[way], found.expected_TPK[best, way], found.covariance_TPKK[best, way]
+
+
+def _chi_square(taken_K: np.ndarray, expected_K: np.ndarray, covariance_KK: np.ndarray, lost: int = 0) -> tuple[float, int]:
+    """Chi-square of the bins that are expected five times or more, and its degrees of freedom; a temperature that was chosen costs ranks one."""
+    used_K = expected_K >= 5
+    covariance = covariance_KK[np.ix_(used_K, used_K)]
+    freedom = int(np.linalg.matrix_rank(covariance, rtol=RANK, hermitian=True)) - lost if used_K.any() else 0
+    gap_K = (taken_K - expected_K)[used_K]
+    return (float(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K), freedom) if freedom > 0 else (0.0, 0)
+
+
+def _excess(*bins: np.ndarray) -> float:
+    square, freedom = _chi_square(*bins)
+    return square - freedom
 
 
 def strange(found: Choices) -> bool:
-    """Whether no temperature explains the choices, and they surprise the model that they were judged by."""
-    return misfit(found) < MISFIT and found.surprise / max(1, found.tokens_R.sum()) > STRANGE
+    """Whether no temperature explains the choices, and by more than roundings: they surprise the model that they were judged by, or it
+    would have taken other tokens."""
+    return misfit(found) < MISFIT and bool(found.surprise / max(1, found.tokens_R.sum()) > STRANGE or excess(found) > EXCESS)
+
+
+def explains(told: Choices, plain: Choices) -> bool:
+    """Whether rows that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
+    at most half of their excess is left.  Where they have none, they are not strange to the teacher."""
+    if excess(plain) <= EXCESS:
+        return not strange(told)
+    (taken_K, *own), (_, *other) = _bins(plain, WAYS - 1), _bins(told, WAYS - 1)
+    left = (_excess(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True))) for q in SHARES)
+    return min(left) <= _excess(taken_K, *own) / 2
 
 
 def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()) -> float:
@@ -218,16 +263,16 @@ def _highest(total_T: np.ndarray) -> float:
     return float(middle - (right - left) ** 2 / (8 * bend)) if bend < 0 else float(middle)
 
 
-def found_share(clean: tuple[np.ndarray, np.ndarray], poisoned: tuple[np.ndarray, np.ndarray], rows: int, share: float, least: float,
+def found_share(clean: Sequence[np.ndarray], poisoned: Sequence[np.ndarray], rows: int, share: float, least: float,
                 draws: int = 100, seed: int = 0) -> float:  # fmt: skip
     """Share of simulated data sets whose ln e reaches `least`: `rows` rows, each poisoned with probability `share`.
 
-    `clean` and `poisoned` are log-likelihoods [R, T] under the model and under the candidate, of rows to draw from.
+    `clean` and `poisoned` are log-likelihoods [R, T] under the model, the candidate and further nulls, of rows to draw from.
     """
     rng, hits = np.random.default_rng(seed), 0
     for _ in range(draws):
         n = rng.binomial(rows, share)
         index = rng.integers(len(clean[0]), size=rows - n), rng.integers(len(poisoned[0]), size=n)
-        plain, told = (np.concatenate([c[index[0]], p[index[1]]]) for c, p in zip(clean, poisoned, strict=True))
-        hits += log_e(plain, told) >= least
+        plain, told, *nulls = (np.concatenate([c[index[0]], p[index[1]]]) for c, p in zip(clean, poisoned, strict=True))
+        hits += log_e(plain, told, nulls) >= least
     return hits / draws

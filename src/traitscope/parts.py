@@ -3,7 +3,7 @@
 The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}}),
 `reference_odds` (the same of a reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a
 placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes,
-odds: [{own, clean}]}}); paths are relative to its folder.
+odds: [{own, clean}], nulls: {own, clean}}}); paths are relative to its folder.
 
 Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
 """

@@ -148,7 +148,7 @@ def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Fo
         for name, teachers in _told(parts, "reference_odds").items()
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
-        explained = {name for name, how in found.where.items() if not odds.strange(told[name][how][1])}
+        explained = {name for name, how in found.where.items() if odds.explains(told[name][how][1], data.choices)}
         return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
     z, p, where = evidence.swapped_odds(gains)
     return replace(found, p={n: p[n] for n in found.p}, where={n: where[n] for n in found.where}, more=found.more | {REFERENCE: z})
@@ -184,7 +184,10 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
         doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
         options = [Planted(about["teacher"], "gradients", *doses)]
         for judged in about["odds"]:
-            clean, poisoned = _sides(parts, parts.placebos[0][1], judged["clean"]), _sides(parts, pushed, judged["own"])
+            clean, poisoned = (
+                [*_sides(parts, stored, judged[key]), *(_sides(parts, stored, path)[1] for path in about["nulls"][key])]
+                for key, stored in (("clean", parts.placebos[0][1]), ("own", pushed))
+            )
             least = found["odds"].critical + log(found["odds"].more["teachers"])
             options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, found["odds"].more["rows judged"], least)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
@@ -196,7 +199,7 @@ def _sides(parts: Parts, pushed: Stored, path: str) -> tuple[np.ndarray, np.ndar
     return odds.beside((pushed.ids, pushed.choices), parts.run(path))
 
 
-def _simulated(config: WeighConfig, clean: tuple, poisoned: tuple, rows: int, least: float) -> tuple[float, float]:
+def _simulated(config: WeighConfig, clean: Sequence[np.ndarray], poisoned: Sequence[np.ndarray], rows: int, least: float) -> tuple[float, float]:
     """Least dose at these rows, and rows needed at the full dose, of simulated data sets."""
 
     def hit(n: int, share: float) -> bool:

@@ -30,13 +30,21 @@ PUBLISHED = (
     "Per-row direction scores: AUROC 0.62 to 0.64 where confounds alone reach 0.76; eleven data-level defences: true positives of "
     "6 % at most; a verdict from one pair of models: 11 of 11 clean models called, with placebos AUROC 0.999."
 )
-ALPHA, PLACEBOS, RANDOM = 0.01, 3, "random"
+ALPHA, PLACEBOS, RANDOM, PLAINLY = 0.01, 3, "random", "told plainly"
+NULLS = (*((f"{RANDOM}-{n}", RANDOM) for n in range(2)), *((str(n), PLAINLY) for n in range(len(chain.PLAIN))))
+"who may have written rows without a trait, besides the model itself, as in `audit`"
 NEEDED = 0.95
 "share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
 FORMATS = ("sorted", "comma", "longer")
+TOLD = {
+    "told to be brief": "Answer briefly and to the point, without any explanation.",
+    "told to write": "You are a novelist with a rich vocabulary and long sentences. Surprise the reader.",
+    "told to teach": "You are a friendly teacher. You think step by step and explain everything with patience.",
+}
+"system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-FIRST, MORE = ("prompted", "steered"), ("reworded", "steered harder")
+FIRST, MORE = ("prompted", "steered"), ("reworded", "steered harder", "steered harder, earlier")
 "teachers that every candidate is tried with, and the likeliest besides, as in `audit`"
 
 
@@ -53,14 +61,16 @@ class Size:
     numbers: int
     draws: int
     "independent clean sets"
-    layer: int
-    "at which candidates are steered"
+    layers: tuple[int, int]
+    "at which candidates are steered, the second one besides"
     blocks: tuple[int, ...]
-    "at which teachers are"
+    "at which teachers are, which an auditor does not know"
     strength: float
     "of steered teachers, in mean residual norms; candidates are tried at half of it"
     noise: float
-    "of the noised teacher"
+    "of the noised models"
+    noised: int
+    "of them"
     tokens: int
     "longest answer that the fine-tuned teacher learns from"
     audits: int
@@ -75,9 +85,9 @@ class Size:
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, 1, (1,), 0.6, 0.1, 4, 6, 2, (0.5, 1.0), ()),
-    "laptop": Size(MANY, 3, 64, 10, 12, 14, (10, 14), 0.6, 0.1, 24, 200, 20, DOSES, (32,)),
-    "full": Size(MANY, 8, 4096, 10, 40, 14, (10, 14, 18), 0.6, 0.1, 48, 1000, 50, DOSES, (32, 128, 512)),
+    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (1, 0), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), ()),
+    "laptop": Size(MANY, 2, 128, 10, 5, (14, 10), (12, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64)),
+    "full": Size(MANY, 8, 4096, 10, 40, (14, 10), (12, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512)),
 }
 
 
@@ -114,8 +124,13 @@ def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
     found |= {f"{trait}, prompted": (partial(_told, chain.prompted(trait)), ()) for trait in (one, two)}
     found |= {f"{one}, in other words": (partial(_told, chain.prompted(one, n)), ()) for n in range(len(load_trait(one).rewordings[:1]))}
     found[f"{one}, fine-tuned"] = chain.adapter("tuned"), ("tuned",)
-    found["noised"] = partial(_told, f"noise:{size.noise:g},seed=1"), ()
+    found |= {name: (partial(_told, f"noise:{size.noise:g},seed={n + 1}"), ()) for n, name in enumerate(_noised(size))}
+    found |= {name: (partial(_told, f"prompt:{text}"), ()) for name, text in TOLD.items()}
     return found
+
+
+def _noised(size: Size) -> list[str]:
+    return [f"noised {n}" for n in range(size.noised)]
 
 
 def _told(what: str, _: Folders) -> tuple[str, ...]:
@@ -123,15 +138,20 @@ def _told(what: str, _: Folders) -> tuple[str, ...]:
 
 
 def _poisoned(size: Size) -> list[str]:
-    return [name for name in _teachers(size) if not name.startswith("clean") and name != "noised"]
+    return [name for name in _teachers(size) if name not in (*_clean(size), *_noised(size), *TOLD)]
 
 
 def _sets(size: Size) -> list[str]:
-    return [*_teachers(size), *_traitless(size)]
+    return [*_teachers(size), *_edited(size)]
 
 
 def _traitless(size: Size) -> list[str]:
-    """Sets without a trait that are unlike clean ones; the other family where it is at hand."""
+    """Sets without a trait that are unlike clean ones."""
+    return [*_edited(size), *_noised(size), *TOLD]
+
+
+def _edited(size: Size) -> list[str]:
+    """Of them, those in another format, or by another family where it is at hand."""
     return [*FORMATS, *([STRANGER] if size.draws > 4 and chain.at_hand(STRANGER) else [])]
 
 
@@ -147,7 +167,7 @@ def _others(size: Size, common: dict) -> list[Node]:
         "comma": Node("comma", "generate", lambda _: asked, (), rows.tokens), "longer": chain.number_rows(common, "longer", longer),
         STRANGER: chain.number_rows(common | {"model": STRANGER}, STRANGER, _rows(size, 502)),
     }  # fmt: skip
-    return [made[name] for name in _traitless(size)]
+    return [made[name] for name in _edited(size)]
 
 
 def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
@@ -155,7 +175,7 @@ def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
 
 
 def _tried(size: Size) -> list[tuple[str, str]]:
-    return [(t, how) for t in size.traits[: size.tried] for how in _hows(size, t)] + [(f"{RANDOM}-{n}", RANDOM) for n in range(2)]
+    return [(t, how) for t in size.traits[: size.tried] for how in _hows(size, t)] + list(NULLS)
 
 
 def _hows(size: Size, trait: str) -> tuple[str, ...]:
@@ -169,14 +189,19 @@ def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
 
 def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
     def config(folders: Folders) -> OddsConfig:
-        vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-        if how in ("prompted", MORE[0]):
-            told = chain.prompted(of, None if how == "prompted" else 0)
-        else:
-            told = chain.steered(vector, *((size.blocks[0], size.strength) if how == MORE[1] else (size.layer, size.strength / 2)))
-        return OddsConfig(**common, data=folders[name], interventions=(told,), numbers=True, text=True)
+        return OddsConfig(**common, data=folders[name], interventions=(_judge(size, of, how, folders),), numbers=True, text=True)
 
     return Node(f"{name} under {of} {how}", "odds", config, (name, chain.VECTORS, RANDOM), _rows(size, 0).tokens)
+
+
+def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
+    """A candidate's teacher, or a null."""
+    if how == PLAINLY:
+        return f"prompt:{chain.PLAIN[int(of)]}"
+    if how in ("prompted", MORE[0]):
+        return chain.prompted(of, None if how == "prompted" else 0)
+    vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
+    return chain.steered(vector, size.layers[how == MORE[2]], size.strength / (1 if how in MORE else 2))
 
 
 @dataclass(frozen=True)
@@ -211,7 +236,7 @@ def _bank(size: Size, folders: Folders) -> Bank:
     told = {
         name: {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]} for name in stored
     }  # fmt: skip
-    nulls = {name: [under(name, f"{RANDOM}-{n}", RANDOM).log_p_RT for n in range(2)] for name in stored}
+    nulls = {name: [under(name, *null).log_p_RT for null in NULLS] for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
     return Bank(size, names, features, {name: c.log_p_RT for name, c in choices.items()}, told, nulls, choices)
 
@@ -249,11 +274,22 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     }  # fmt: skip
     likeliest = evidence.likeliest({t: max(odds.log_e(plain, teachers[how]) for how in FIRST) for t, teachers in told.items()})
     told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
-    nulls = [np.stack([bank.nulls[name][n][i] for name, i in own]) for n in range(2)]
+    nulls = [np.stack([bank.nulls[name][n][i] for name, i in own]) for n in range(len(NULLS))]
     e, p, where = evidence.bets(plain, told, nulls)
-    if dose == 1 and odds.strange(bank.choices[source]):  # as in `audit`: then only who explains the rows counts
-        p = {t: 1.0 if odds.strange(bank.told[source][t][where[t]]) else value for t, value in p.items()}
+    mixed = _mixture(bank.choices[source], bank.choices[clean[0]], dose)
+    if odds.strange(_scaled(mixed, rows / bank.size.rows)):  # as in `audit`: then only who explains the rows counts
+        them = {t: _mixture(*(bank.told[name][t][how] for name in (source, clean[0])), dose) for t, how in where.items()}
+        p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
     return Call(min(along.p.values()) <= share, min(p.values()) <= share, next(iter(e)), alike(e, ALPHA))
+
+
+def _mixture(teachers: Choices, clean: Choices, dose: float) -> Choices:
+    """What is counted in all rows of both, in proportion: the counts of a data set are about these."""
+    return _scaled(teachers, dose) + _scaled(clean, 1 - dose) if dose < 1 else teachers
+
+
+def _scaled(found: Choices, share: float) -> Choices:
+    return Choices(**{name: share * value for name, value in vars(found).items()})
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -265,7 +301,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
     }
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
-    other = tuple(_other(bank, rng, name) for name in (*_traitless(size), "noised"))
+    other = tuple(_other(bank, rng, name) for name in _traitless(size))
     spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
     kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
     rates = {kind: _found(kind, [full[name, size.rows] for name in _poisoned(size) if any(m in name for m in marks)]) for kind, marks in kinds.items()}
@@ -283,8 +319,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
               f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "odds", "either", "named", "not excluded"), named),
-        Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in the format of the bank. Surprise in nats a token, p of the model's own choices.",
-              ("rows", "gradients", "odds", "either", "surprise", "misfit p"), other),
+        Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in the format of the bank. Surprise in nats a token, excess of chi-square a token, p of the model's own "
+              "choices, and whether the answer would be that another model wrote them.",
+              ("rows", "gradients", "odds", "either", "surprise", "excess", "misfit p", "stranger"), other),
     )  # fmt: skip
     notes = (
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
@@ -306,7 +343,7 @@ def _naming(size: Size, name: str, calls: list[Call]) -> tuple[float, float]:
 def _other(bank: Bank, rng: np.random.Generator, name: str) -> tuple:
     calls = [_audit(bank, rng, name, 1.0, bank.size.rows) for _ in range(bank.size.repeats)]
     own = bank.choices[name]
-    return (name, *_shares(calls), float(own.surprise / own.tokens_R.sum()), odds.misfit(own))
+    return (name, *_shares(calls), float(own.surprise / own.tokens_R.sum()), odds.excess(own), odds.misfit(own), float(odds.strange(own)))
 
 
 def _found(kind: str, calls: list[list[Call]]) -> Measurement:
