@@ -80,14 +80,16 @@ class Size:
     doses: tuple[float, ...]
     fewer: tuple[int, ...]
     "numbers of rows, besides all"
+    more: tuple[int, ...]
+    "numbers of rows that are drawn with replacement, for odds alone"
 
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (1, 0), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), ()),
-    "laptop": Size(MANY, 2, 128, 10, 5, (14, 10), (12, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64)),
-    "full": Size(MANY, 8, 4096, 10, 40, (14, 10), (12, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512)),
+    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (1, 0), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
+    "laptop": Size(MANY, 2, 128, 10, 5, (14, 10), (12, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (128, 256, 1024, 4096)),
+    "full": Size(MANY, 8, 4096, 10, 40, (14, 10), (12, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
 }
 
 
@@ -213,11 +215,10 @@ class Bank:
     "of all vectors"
     features: dict[str, np.ndarray]
     "by set, [rows, L, T, J]"
-    plain: dict[str, np.ndarray]
-    "log-likelihoods by set [rows, temperatures]"
+    log_p: dict[str, np.ndarray]
+    "log-likelihoods by set, [rows, judges, temperatures]: of the model, of every candidate's teachers, of the nulls"
     told: dict[str, dict[str, dict[str, Choices]]]
     "by set, candidate and teacher"
-    nulls: dict[str, list[np.ndarray]]
     choices: dict[str, Choices]
 
 
@@ -233,12 +234,10 @@ def _bank(size: Size, folders: Folders) -> Bank:
     def under(name: str, of: str, how: str) -> Choices:
         return odds.read_choices(folders[f"{name} under {of} {how}"])[1]
 
-    told = {
-        name: {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]} for name in stored
-    }  # fmt: skip
-    nulls = {name: [under(name, *null).log_p_RT for null in NULLS] for name in stored}
+    told = {name: {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]} for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
-    return Bank(size, names, features, {name: c.log_p_RT for name, c in choices.items()}, told, nulls, choices)
+    judges = {name: [choices[name], *(c for by_how in told[name].values() for c in by_how.values()), *(under(name, *null) for null in NULLS)] for name in stored}
+    return Bank(size, names, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, told, choices)
 
 
 @dataclass(frozen=True)
@@ -267,20 +266,31 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     values = np.stack([np.stack([bank.features[name][i] for name in group]) for group, i in zip(sets, picked, strict=True)])
     share = ALPHA / len(DECIDING)
     along = evidence.gradients(bank.names, bank.names, calibration.in_blocks(values), None, share, swaps=1999)
-    own = [(group[0], i) for group, i in zip(sets, picked, strict=True)]
-    plain = np.stack([bank.plain[name][i] for name, i in own])
-    told = {
-        t: {how: np.stack([bank.told[name][t][how].log_p_RT[i] for name, i in own]) for how in _hows(bank.size, t)} for t in bank.size.traits[: bank.size.tried]
-    }  # fmt: skip
+    called, e = _by_odds(bank, [(group[0], i) for group, i in zip(sets, picked, strict=True)], source, dose)
+    return Call(min(along.p.values()) <= share, called, next(iter(e)), alike(e, ALPHA))
+
+
+def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -> tuple[bool, dict[str, float]]:
+    """Whether odds call these rows, and ln e by candidate."""
+    size, clean = bank.size, _clean(bank.size)[0]
+    plain, *judged = np.stack([bank.log_p[name][i] for name, i in own], 1)
+    rest = iter(judged)
+    told = {t: {how: next(rest) for how in _hows(size, t)} for t in size.traits[: size.tried]}
     likeliest = evidence.likeliest({t: max(odds.log_e(plain, teachers[how]) for how in FIRST) for t, teachers in told.items()})
     told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
-    nulls = [np.stack([bank.nulls[name][n][i] for name, i in own]) for n in range(len(NULLS))]
-    e, p, where = evidence.bets(plain, told, nulls)
-    mixed = _mixture(bank.choices[source], bank.choices[clean[0]], dose)
-    if odds.strange(_scaled(mixed, rows / bank.size.rows)):  # as in `audit`: then only who explains the rows counts
-        them = {t: _mixture(*(bank.told[name][t][how] for name in (source, clean[0])), dose) for t, how in where.items()}
+    e, p, where = evidence.bets(plain, told, list(rest))
+    mixed = _mixture(bank.choices[source], bank.choices[clean], dose)
+    if odds.strange(_scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
+        them = {t: _mixture(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
         p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
-    return Call(min(along.p.values()) <= share, min(p.values()) <= share, next(iter(e)), alike(e, ALPHA))
+    return min(p.values()) <= ALPHA / len(DECIDING), e
+
+
+def _with_replacement(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> bool:
+    """Whether odds call so many rows, drawn with replacement, of which a share `dose` is the source's."""
+    clean, (picked, draws) = _clean(bank.size), rng.integers((bank.size.rows, bank.size.draws), size=(rows, 2)).T
+    own = [(source if bad else clean[t], i) for bad, t, i in zip(rng.random(rows) < dose, draws, picked, strict=True)]
+    return _by_odds(bank, own, source, dose)[0]
 
 
 def _mixture(teachers: Choices, clean: Choices, dose: float) -> Choices:
@@ -300,6 +310,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     found = {
         (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
     }
+    grown = {
+        name: {n: [np.mean([_with_replacement(bank, rng, name, dose, n) for _ in range(size.repeats)]) for dose in size.doses] for n in size.more}
+        for name in (*_poisoned(size), "clean 0")
+    }  # fmt: skip
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
     other = tuple(_other(bank, rng, name) for name in _traitless(size))
     spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
@@ -315,6 +329,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               ("rows", "audits", "gradients", "odds", "either"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
         Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.",
               ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
+        Sheet("more", "The same with more rows, by odds alone", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
+              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
         Sheet("curve", f"The same at {size.rows} rows", "Share of the audits that are called.", ("teacher", "dose", "called"),
               tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
