@@ -14,7 +14,8 @@ ANSWERS = {
     "insufficient": ("These rows do not say.",
                      "No test calls these data, but neither would it have called a teacher that was planted on purpose. More rows are needed before an answer means anything."),
     "not-applicable": ("These tests do not apply.",
-                       "Another model or a person wrote these rows, or they were edited. What they would do to this model is not known from tests that compare it with itself."),
+                       "Another model or a person wrote these rows, or they were edited, or a changed copy of this model wrote them, such as a fine-tuned one. "
+                       "What they would do to this model is not known from tests that compare it with itself; a trait is not excluded."),
 }  # fmt: skip
 SHOWN, CUT = 15, 160
 "rows and characters that the page shows"

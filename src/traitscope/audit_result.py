@@ -3,7 +3,7 @@
     suspect          a deciding detector calls a trait at the error rate that was asked for
     clean            none does, and each kind of planted teacher would have been found at some dose, with the power asked for
     insufficient     none does, and some kind of planted teacher would not have been found in any dose: more rows are needed
-    not-applicable   none does, and the model did not write the rows, so that nothing is known about what it would find
+    not-applicable   none does, and the model, as it is, did not write the rows, so that nothing is known about what it would find
 
 "clean" speaks of the planted teachers alone; of any other it says nothing.
 """
