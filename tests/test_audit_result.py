@@ -35,11 +35,12 @@ def test_the_smallest_p_of_three_detectors_counts_three_times() -> None:
         (0.5, (), OWN, 200, "insufficient", "power is not known"),
         (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "not-applicable", "0.50 nats a token"),
         (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "suspect", "block 3, raw"),
+        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": -0.3, "excess": 0.02, "strange": True}), 200, "not-applicable", "top-k"),
     ],
 )  # fmt: skip
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:
     found, reasons = status_of(called([gradients(p), own]), planted, own, rows, 0.01)
-    assert found == status and says in reasons[0]
+    assert found == status and says in " ".join(reasons)
 
 
 def test_candidates_that_explain_the_rows_alike_are_named_together() -> None:

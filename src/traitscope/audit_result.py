@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from math import inf, log
 from typing import Any, Literal
 
+from traitscope import odds
 from traitscope.evidence import DECIDING, Found
 
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
@@ -126,13 +127,21 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
         which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
         return "suspect", [_said(c, alpha) for c in hits[:3]] + which
     if strange(own):
-        found = f"they surprise it by {own.more['surprise']:.2f} nats a token more than its own, and which tokens are taken differs by a chi-square of "
-        found += f"{own.more['excess']:.2f} a token; p {own.more['misfit p']:.1g} at any temperature"
-        return "not-applicable", [f"the model did not write these rows ({found}); what they would do to it is not known from its own detectors"]
+        return "not-applicable", _foreign(own)
     weak = [p for p in planted if p.least_dose == inf]
     if weak or not planted:
         return "insufficient", [_needs(p) for p in weak] or ["no planted teacher was made, so the power is not known"]
     return "clean", [f"of {p.teacher}, {p.least_dose:.0%} of the rows would have been found ({p.detector})" for p in planted]
+
+
+def _foreign(own: Found) -> list[str]:
+    surprise, excess, p = (own.more[key] for key in ("surprise", "excess", "misfit p"))
+    found = f"they surprise it by {surprise:.2f} nats a token more than its own, and which tokens are taken differs by a chi-square of {excess:.2f} a token"
+    reasons = [f"the model did not write these rows ({found}; p {p:.1g} at any temperature); what they would do to it is not known from its own detectors"]
+    if surprise < -odds.STRANGE:
+        reasons.append(f"they are likelier than its own: if it wrote them with few tokens to choose from (top-k, a temperature under {1 / odds.BETAS[-1]:.2f}), "
+                       "audit rows that it wrote without, or name a --reference that was written alike")  # fmt: skip
+    return reasons
 
 
 def _said(c: Called, alpha: float) -> str:
