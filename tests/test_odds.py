@@ -67,9 +67,9 @@ def steer(tiny: Model) -> list[Intervention]:
     return [Steer(random_vector(tiny, 1, norm=3.0), (1,), 1.0, scale="raw")]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.8])
+@pytest.mark.parametrize("temperature", [1.0, 0.8, 0.36])
 def test_e_is_at_most_one_on_the_models_own_rows(tiny: Model, steer: list[Intervention], temperature: float) -> None:
-    """Forty data sets of eight rows from one pool, at two temperatures: the mean of e stays at or under 1."""
+    """Forty data sets of eight rows from one pool, at three temperatures: the mean of e stays at or under 1."""
     rows = written(tiny, [], 320, seed=2, temperature=temperature, count=2)
     plain, told = (judged(tiny, told, rows, True).log_p_RT for told in ([], steer))
     found = np.exp([odds.log_e(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)])
@@ -128,14 +128,27 @@ def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) 
     odds.write_choices(tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True))
     assert odds.read_choices(tmp_path)[0] == ["a"]
     sums = json.loads((tmp_path / "choices.json").read_text())
-    (tmp_path / "choices.json").write_text(json.dumps({"taken_K" if key == "taken_PK" else key: value for key, value in sums.items()}))
-    with pytest.raises(DataError, match="earlier version"):
-        odds.read_choices(tmp_path)
+    for old in ({key: value for key, value in sums.items() if key != "taken_PK"}, sums | {"betas": BETAS[:-1]}):
+        (tmp_path / "choices.json").write_text(json.dumps(old))
+        with pytest.raises(DataError, match="earlier version"):
+            odds.read_choices(tmp_path)
 
 
 def test_the_best_temperature_is_the_one_that_was_used(tiny: Model) -> None:
     rows = written(tiny, [], 400, seed=5, temperature=0.8)
     assert BETAS[odds.best_beta(judged(tiny, [], rows, True))] == pytest.approx(1.25, abs=0.11)
+
+
+@pytest.mark.parametrize("beta", [0.83, 1.42, 2.7, 8.4])
+def test_the_largest_likelihood_between_two_temperatures_is_found(beta: float) -> None:
+    logits = torch.randn(500, 10, generator=torch.Generator().manual_seed(9)).double()
+    chosen = (beta * logits).softmax(1).multinomial(1, generator=torch.Generator().manual_seed(10))
+
+    def total(b: float) -> float:
+        return float((b * logits).log_softmax(1).gather(1, chosen).sum())
+
+    expected = max(total(b) for b in np.geomspace(0.6, 10, 2000))
+    assert odds._highest(np.array([total(b) for b in BETAS])) == pytest.approx(expected, abs=0.2)
 
 
 def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:

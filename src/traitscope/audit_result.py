@@ -139,7 +139,7 @@ def _foreign(own: Found) -> list[str]:
     found = f"they surprise it by {surprise:.2f} nats a token more than its own, and which tokens are taken differs by a chi-square of {excess:.2f} a token"
     reasons = [f"the model did not write these rows ({found}; p {p:.1g} at any temperature); what they would do to it is not known from its own detectors"]
     if surprise < -odds.STRANGE:
-        reasons.append(f"they are likelier than its own: if it wrote them with few tokens to choose from (top-k, a temperature under {1 / odds.BETAS[-1]:.2f}), "
+        reasons.append("they are likelier than its own: if it wrote them with few tokens to choose from (greedily, or with a small top-k), "
                        "audit rows that it wrote without, or name a --reference that was written alike")  # fmt: skip
     return reasons
 

@@ -4,7 +4,7 @@ Of every completion token the choice inside its class is judged: for number data
 which kind of token comes next is the work of a format, a filter or a constrained sampler; else any token of the vocabulary.
 
     log p(token | class) at inverse temperature b     = b z(token) - log sum over the class of exp(b z),  z the logits
-    e(candidate) = mean over shares q and temperatures of prod over rows of ((1 - q) L(row | model) + q L(row | candidate))
+    e(candidate) = mean over shares q and temperatures (WEIGHTS) of prod over rows of ((1 - q) L(row | model) + q L(row | candidate))
                    over the largest L(rows | null) of any temperature and any null
 
 The nulls are the model itself, the model steered by random vectors, since a push in any direction may suit rows that the model
@@ -34,8 +34,11 @@ from traitscope.intervention import Intervention, applied
 from traitscope.model import Model
 from traitscope.rows import Row, completion_hidden
 
-BETAS = tuple(round(0.6 + 0.05 * n, 2) for n in range(19))
-"inverse temperatures, from 0.6 to 1.5"
+USUAL, GREEDY = tuple(round(0.6 + 0.05 * n, 2) for n in range(19)), (1.9, 2.4, 3.0, 3.8, 4.8, 6.0, 7.5, 10.0, 25.0, 100.0)
+BETAS = (*USUAL, *GREEDY)
+"inverse temperatures: narrow steps where most data are sampled, and on to nearly greedy ones"
+WEIGHTS = (*(0.9 / len(USUAL) for _ in USUAL), *(0.1 / len(GREEDY) for _ in GREEDY))
+"of the temperatures, in the mean that e is"
 PLAIN = BETAS.index(1.0)
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 "shares of poisoned rows that e is the mean over"
@@ -146,8 +149,8 @@ def read_choices(folder: Path) -> tuple[list[str], Choices]:
     """Ids and choices of a run that `write_choices` wrote into.  Raises DataError for one of an earlier version."""
     rows = [json.loads(line) for line in (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()]
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
-    if "taken_PK" not in sums:
-        raise DataError(f"{folder} was written by an earlier version, without the bins of tokens: remove that folder and run the command again")
+    if "taken_PK" not in sums or tuple(sums["betas"]) != BETAS:
+        raise DataError(f"{folder} was written by an earlier version, with other bins or temperatures: remove that folder and run the command again")
     arrays = {name: np.array(sums[name]) for name in ("taken_PK", "expected_TPK", "covariance_TPKK")}
     log_p_RT = np.array([row["log_p"] for row in rows])
     return [row["id"] for row in rows], Choices(log_p_RT, np.array([row["tokens"] for row in rows]), sums["surprise"], **arrays)
@@ -247,20 +250,18 @@ def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.nda
     terms = []
     for share in SHARES:
         poisoned_RT = np.logaddexp(np.log1p(-share), np.log(share) + gain_RT) if share < 1 else gain_RT
-        terms.append((plain_RT + poisoned_RT).sum(0))
-    joined = np.concatenate(terms)
-    return float(np.logaddexp.reduce(joined) - np.log(len(joined)) - max(_highest(x.sum(0)) for x in (plain_RT, *nulls)))
+        terms.append((plain_RT + poisoned_RT).sum(0) + np.log(WEIGHTS))
+    return float(np.logaddexp.reduce(np.concatenate(terms)) - np.log(len(SHARES)) - max(_highest(x.sum(0)) for x in (plain_RT, *nulls)))
 
 
 def _highest(total_T: np.ndarray) -> float:
-    """The largest log-likelihood of any inverse temperature in the grid's range: it is concave, so a parabola through the
-    best three points finds what lies between them."""
+    """The largest log-likelihood of any inverse temperature in the grid's range: it has one summit, so a parabola through the
+    best three points, over the logarithm, finds what lies between them."""
     best = int(total_T.argmax())
     if not 0 < best < len(total_T) - 1:
         return float(total_T[best])
-    left, middle, right = total_T[best - 1 : best + 2]
-    bend = left - 2 * middle + right
-    return float(middle - (right - left) ** 2 / (8 * bend)) if bend < 0 else float(middle)
+    bend, slope, middle = np.polyfit(np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best]), total_T[best - 1 : best + 2], 2)
+    return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
 
 
 def found_share(clean: Sequence[np.ndarray], poisoned: Sequence[np.ndarray], rows: int, share: float, least: float,
