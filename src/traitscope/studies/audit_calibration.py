@@ -250,10 +250,17 @@ class Call:
     "candidate that the odds put first"
     alike: tuple[str, ...]
     "candidates that explain the rows about as well"
+    stranger: bool
+    "whether the rows are not the model's own"
 
     @property
     def either(self) -> bool:
         return self.gradients or self.odds
+
+    @property
+    def stopped(self) -> bool:
+        """Called, or not applicable: anything but let through."""
+        return self.either or self.stranger
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
@@ -266,12 +273,12 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     values = np.stack([np.stack([bank.features[name][i] for name in group]) for group, i in zip(sets, picked, strict=True)])
     share = ALPHA / len(DECIDING)
     along = evidence.gradients(bank.names, bank.names, calibration.in_blocks(values), None, share, swaps=1999)
-    called, e = _by_odds(bank, [(group[0], i) for group, i in zip(sets, picked, strict=True)], source, dose)
-    return Call(min(along.p.values()) <= share, called, next(iter(e)), alike(e, ALPHA))
+    called, e, stranger = _by_odds(bank, [(group[0], i) for group, i in zip(sets, picked, strict=True)], source, dose)
+    return Call(min(along.p.values()) <= share, called, next(iter(e)), alike(e, ALPHA), stranger)
 
 
-def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -> tuple[bool, dict[str, float]]:
-    """Whether odds call these rows, and ln e by candidate."""
+def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -> tuple[bool, dict[str, float], bool]:
+    """Whether odds call these rows; ln e by candidate; whether the model did not write them."""
     size, clean = bank.size, _clean(bank.size)[0]
     plain, *judged = np.stack([bank.log_p[name][i] for name, i in own], 1)
     rest = iter(judged)
@@ -280,10 +287,10 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -
     told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
     e, p, where = evidence.bets(plain, told, list(rest))
     mixed = _mixture(bank.choices[source], bank.choices[clean], dose)
-    if odds.strange(_scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
+    if stranger := odds.strange(_scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
         them = {t: _mixture(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
         p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
-    return min(p.values()) <= ALPHA / len(DECIDING), e
+    return min(p.values()) <= ALPHA / len(DECIDING), e, stranger
 
 
 def _with_replacement(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> bool:
@@ -315,7 +322,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         for name in (*_poisoned(size), "clean 0")
     }  # fmt: skip
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
-    other = tuple(_other(bank, rng, name) for name in _traitless(size))
+    other = tuple(_other(bank, rng, name) for name in (*_traitless(size), *_clean(size)))
     spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
     kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
     rates = {kind: _found(kind, [full[name, size.rows] for name in _poisoned(size) if any(m in name for m in marks)]) for kind, marks in kinds.items()}
@@ -329,6 +336,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               ("rows", "audits", "gradients", "odds", "either"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
         Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.",
               ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
+        Sheet("stopped", "Audits that are called or not applicable, by dose", "Everything but `clean` and `insufficient`: no candidate need be near the teacher for that.",
+              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)),
+              tuple((*key, *(float(np.mean([call.stopped for call in c])) for c in d.values())) for key, d in found.items())),
         Sheet("more", "The same with more rows, by odds alone", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
               ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
         Sheet("curve", f"The same at {size.rows} rows", "Share of the audits that are called.", ("teacher", "dose", "called"),
@@ -342,6 +352,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     notes = (
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
         "All audits of a teacher at its full dose and all rows have the same audited rows, and other placebos: verdicts count a teacher once.",
+        "Whether the model wrote the rows of a mixture or of fewer rows is reckoned from the counts of all rows of its parts, in proportion.",
         "Comma and longer rows are compared with placebos in another format on purpose; `audit` itself learns the format and makes placebos in it.",
     )
     return Findings(verdicts, (), sheets, notes)
