@@ -35,7 +35,9 @@ NULLS = (*((f"{RANDOM}-{n}", RANDOM) for n in range(2)), *((str(n), PLAINLY) for
 "who may have written rows without a trait, besides the model itself, as in `audit`"
 NEEDED = 0.95
 "share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
-FORMATS = ("sorted", "comma", "longer")
+LEARNT = ("comma", "longer")
+"formats that `audit` learns, so that its placebos have them"
+FORMATS = ("sorted", *LEARNT)
 TOLD = {
     "told to be brief": "Answer briefly and to the point, without any explanation.",
     "told to write": "You are a novelist with a rich vocabulary and long sentences. Surprise the reader.",
@@ -103,6 +105,10 @@ def nodes(size: Size, common: dict) -> list[Node]:
         config = partial(_pushes, common, name)
         found.append(Node(f"{name} pushes", "pushes", config, (name,), 2 * _rows(size, 0).tokens))
         found += [_judged(size, common, name, of, how) for of, how in _tried(size)]
+    for name in LEARNT:
+        for n, placebo in enumerate(_placebos(size, name)):
+            found.append(_formed(size, common, name, placebo, 510 + 10 * LEARNT.index(name) + n))
+            found.append(Node(f"{placebo} pushes", "pushes", partial(_pushes, common, placebo), (placebo,), 2 * _rows(size, 0).tokens))
     return found
 
 
@@ -113,6 +119,11 @@ def _rows(size: Size, n: int) -> chain.Rows:
 
 def _clean(size: Size) -> list[str]:
     return [f"clean {n}" for n in range(size.draws)]
+
+
+def _placebos(size: Size, source: str) -> list[str]:
+    """Sets that the rows of a source are compared with: clean ones, in its format where `audit` learns that."""
+    return [f"{source}, placebo {n}" for n in range(PLACEBOS + 1)] if source in LEARNT else _clean(size)
 
 
 def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
@@ -159,17 +170,23 @@ def _edited(size: Size) -> list[str]:
 
 def _others(size: Size, common: dict) -> list[Node]:
     """Clean rows sorted, with another separator, and longer by half; rows of another family."""
-    rows = _rows(size, 500)
+    made = {
+        "sorted": Node("sorted", "edit", lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1),
+        STRANGER: chain.number_rows(common | {"model": STRANGER}, STRANGER, _rows(size, 502)),
+    }  # fmt: skip
+    made |= {name: _formed(size, common, name, name, 500 + n) for n, name in enumerate(LEARNT)}
+    return [made[name] for name in _edited(size)]
+
+
+def _formed(size: Size, common: dict, how: str, name: str, n: int) -> Node:
+    """The n-th set: clean rows with another separator, or longer by half."""
+    rows = _rows(size, n)
+    if how == "longer":
+        return chain.number_rows(common, name, replace(rows, numbers=size.numbers + size.numbers // 2))
     asked = GenerateConfig(
         **common, seed=rows.seed, n=rows.n, prompt_seed=rows.prompt_seed + rows.seed, count=rows.numbers, vocabulary="template", separator=", "
     )
-    longer = replace(_rows(size, 501), numbers=size.numbers + size.numbers // 2)
-    made = {
-        "sorted": Node("sorted", "edit", lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1),
-        "comma": Node("comma", "generate", lambda _: asked, (), rows.tokens), "longer": chain.number_rows(common, "longer", longer),
-        STRANGER: chain.number_rows(common | {"model": STRANGER}, STRANGER, _rows(size, 502)),
-    }  # fmt: skip
-    return [made[name] for name in _edited(size)]
+    return Node(name, "generate", lambda _: asked, (), rows.tokens)
 
 
 def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
@@ -224,7 +241,8 @@ class Bank:
 
 def _bank(size: Size, folders: Folders) -> Bank:
     stored = {name: read_pushes(folders[f"{name} pushes"]) for name in _sets(size)}
-    rows = {name: found.rows(range(len(found.ids))) for name, found in stored.items()}
+    placebos = {name: read_pushes(folders[f"{name} pushes"]) for source in LEARNT for name in _placebos(size, source)}
+    rows = {name: found.rows(range(len(found.ids))) for name, found in (stored | placebos).items()}
     names = [load_trait(t).name for t in size.traits]
     vectors = {name: load_vector(chain.vector_of(folders, t)) for name, t in zip(names, size.traits, strict=True)}
     clean = np.concatenate([rows[name] for name in _clean(size)])[:1024]
@@ -265,7 +283,7 @@ class Call:
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
     """An audit of data of which a share `dose` is the source's."""
-    clean = _clean(bank.size)
+    clean = _placebos(bank.size, source)
     picked = rng.permutation(bank.size.rows)[:rows]
     taken = np.array([rng.permutation(len(clean))[: PLACEBOS + 1] for _ in picked])
     poisoned = rng.random(rows) < dose
@@ -345,7 +363,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
               f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "odds", "either", "named", "not excluded"), named),
-        Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in the format of the bank. Surprise in nats a token, excess of chi-square a token, p of the model's own "
+        Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in their format but for sorted rows. Surprise in nats a token, excess of chi-square a token, p of the model's own "
               "choices, and whether the answer would be that another model wrote them.",
               ("rows", "gradients", "odds", "either", "surprise", "excess", "misfit p", "stranger"), other),
     )  # fmt: skip
@@ -353,7 +371,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
         "All audits of a teacher at its full dose and all rows have the same audited rows, and other placebos: verdicts count a teacher once.",
         "Whether the model wrote the rows of a mixture or of fewer rows is reckoned from the counts of all rows of its parts, in proportion.",
-        "Comma and longer rows are compared with placebos in another format on purpose; `audit` itself learns the format and makes placebos in it.",
+        "Sorted rows are compared with placebos that are not: `audit` cannot learn that.",
     )
     return Findings(verdicts, (), sheets, notes)
 
