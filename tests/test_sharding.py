@@ -31,7 +31,7 @@ CUT = {"full": 3, "sgd": 3}
 
 def torchrun(*words: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
-    return subprocess.run(command, check=False, env=ENV, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, check=False, env=ENV | {"PYTHONFAULTHANDLER": "1"}, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ student masters, gradients and the optimizer's state are in parts.
 """
 
 import atexit
+import gc
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,14 @@ def begin(device: str) -> None:
             raise ConfigError(f"process {local} of this machine finds {torch.cuda.device_count()} GPUs; expected one each: lower --nproc-per-node")
         torch.cuda.set_device(local)
     distributed.init_process_group(BACKENDS[device])
-    atexit.register(distributed.destroy_process_group)
+    atexit.register(_end)
+
+
+def _end() -> None:
+    """Leave the other processes while the interpreter is whole.  Sharded modules are in reference cycles and hold their group: one that is
+    still there when the interpreter ends takes its threads down with an abort, now and then, after all work is done."""
+    gc.collect()
+    distributed.destroy_process_group()
 
 
 def told(make: Callable[[], Any]) -> Any:
