@@ -108,6 +108,20 @@ def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(ti
     assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS
 
 
+def test_what_would_be_noticed_is(tiny: Model, steer: list[Intervention]) -> None:
+    """At the least share that is to be noticed four times in five, drawn data sets are; at a quarter of it hardly ever."""
+    pools = [written(tiny, told, 300, seed=11) for told in (steer, [])]
+    whole = [judged(tiny, [], rows, True) for rows in pools]
+    tokens = float(whole[0].tokens_R.mean())
+    least = next(share for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if odds.noticed(odds.mixed(*whole, share), 100 * tokens, 0.8))
+    rng, rates = np.random.default_rng(12), []
+    for share in (least, least / 4):
+        sets = [[pools[int(rng.random() >= share)][i] for i in rng.permutation(300)[:100]] for _ in range(30)]
+        rates.append(np.mean([odds.strange(judged(tiny, [], rows, True)) for rows in sets]))
+    assert rates[0] > 0.6 and rates[1] < 0.3
+    assert not odds.noticed(whole[1], 100 * tokens, 0.8)
+
+
 def test_another_model_as_sure_of_itself_is_told_by_which_tokens_it_takes() -> None:
     """It likes even columns more and odd ones less: the likeliest token is taken about as often, but not whichever it is."""
     generator = torch.Generator().manual_seed(5)

@@ -38,7 +38,7 @@ class Planted:
     teacher: str
     """Which one: how it was made."""
     detector: str
-    """Which detector finds it."""
+    """Which detector finds it; "stranger": its rows would not count as the model's own, and the answer would be `not-applicable`."""
     least_dose: float
     """Smallest share of its rows found with the power asked for; inf where not even all of them are."""
     rows_needed: float

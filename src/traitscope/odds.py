@@ -234,6 +234,24 @@ def strange(found: Choices) -> bool:
     return misfit(found) < MISFIT and bool(found.surprise / max(1, found.tokens_R.sum()) > STRANGE or excess(found) > EXCESS)
 
 
+def mixed(poisoned: Choices, clean: Choices, share: float) -> Choices:
+    """Counts in all rows of both, in proportion: those of a data set of which `share` is poisoned are about these."""
+    return scaled(poisoned, share) + scaled(clean, 1 - share) if share < 1 else poisoned
+
+
+def scaled(found: Choices, share: float) -> Choices:
+    """All counts times a share: about those of so many of the rows."""
+    return Choices(**{name: share * value for name, value in vars(found).items()})
+
+
+def noticed(found: Choices, tokens: float, power: float) -> bool:
+    """Whether so many tokens, counted in proportion to these, are strange by which of them are taken, with a probability of `power`."""
+    from scipy.stats import chi2, ncx2
+
+    freedom, above = _chi_square(*_bins(found, WAYS - 1))[1], excess(found) * tokens
+    return bool(freedom and above > 0 and ncx2.sf(max(chi2.isf(MISFIT / WAYS, freedom), freedom + EXCESS * tokens), freedom, above) >= power)
+
+
 def explains(told: Choices, plain: Choices) -> bool:
     """Whether rows that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
     at most half of their excess is left.  Where they have none, they are not strange to the teacher."""

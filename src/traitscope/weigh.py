@@ -4,7 +4,7 @@ Shapes: R rows, K rows a prompt (the audited one first), D d_model.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf, log
 from typing import Any
@@ -174,7 +174,8 @@ def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
 
 
 def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
-    """What would have been found of every planted teacher, by the detector that finds the smaller dose."""
+    """What would have been found of every planted teacher, by the detector that finds the smaller dose; rows that would not have counted
+    as the model's own are found, too."""
     made = []
     for about in parts.plain["planted"].values():
         pushed = read_pushes(parts.run(about["pushes"]))
@@ -190,6 +191,7 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
             )
             least = found["odds"].critical + log(found["odds"].more["teachers"])
             options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, found["odds"].more["rows judged"], least)))
+        options.append(Planted(about["teacher"], "stranger", *_noticed(config, pushed.choices, parts.placebos[0][1].choices, rows)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
@@ -205,6 +207,20 @@ def _simulated(config: WeighConfig, clean: Sequence[np.ndarray], poisoned: Seque
     def hit(n: int, share: float) -> bool:
         return odds.found_share(clean, poisoned, n, share, least, seed=config.seed) >= config.power
 
+    return _least(hit, rows)
+
+
+def _noticed(config: WeighConfig, poisoned: Choices, clean: Choices, rows: int) -> tuple[float, float]:
+    """Least dose at these rows, and rows needed at the full dose, from which on they would not count as the model's own."""
+    tokens = float(poisoned.tokens_R.mean())
+
+    def hit(n: int, share: float) -> bool:
+        return odds.noticed(odds.mixed(poisoned, clean, share), n * tokens, config.power)
+
+    return _least(hit, rows)
+
+
+def _least(hit: Callable[[int, float], bool], rows: int) -> tuple[float, float]:
     dose = next((share for share in DOSES if hit(rows, share)), inf)
     return dose, next((float(rows * times) for times in MORE if hit(rows * times, 1.0)), inf)
 

@@ -304,9 +304,9 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -
     likeliest = evidence.likeliest({t: max(odds.log_e(plain, teachers[how]) for how in FIRST) for t, teachers in told.items()})
     told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
     e, p, where = evidence.bets(plain, told, list(rest))
-    mixed = _mixture(bank.choices[source], bank.choices[clean], dose)
-    if stranger := odds.strange(_scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
-        them = {t: _mixture(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
+    mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
+    if stranger := odds.strange(odds.scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
+        them = {t: odds.mixed(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
         p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
     return min(p.values()) <= ALPHA / len(DECIDING), e, stranger
 
@@ -316,15 +316,6 @@ def _with_replacement(bank: Bank, rng: np.random.Generator, source: str, dose: f
     clean, (picked, draws) = _clean(bank.size), rng.integers((bank.size.rows, bank.size.draws), size=(rows, 2)).T
     own = [(source if bad else clean[t], i) for bad, t, i in zip(rng.random(rows) < dose, draws, picked, strict=True)]
     return _by_odds(bank, own, source, dose)[0]
-
-
-def _mixture(teachers: Choices, clean: Choices, dose: float) -> Choices:
-    """What is counted in all rows of both, in proportion: the counts of a data set are about these."""
-    return _scaled(teachers, dose) + _scaled(clean, 1 - dose) if dose < 1 else teachers
-
-
-def _scaled(found: Choices, share: float) -> Choices:
-    return Choices(**{name: share * value for name, value in vars(found).items()})
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
