@@ -206,3 +206,12 @@ def test_being_told_something_plain_is_no_trait(place: Path, tiny_folder: Path, 
     done = asked(place, tiny_folder, data, [plain, traits[1]])
     (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
     assert done.summary["status"] != "suspect" and max(odds["statistic"].values()) < 0 and odds["nats a row"]["plain"] > 0.05
+
+
+def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    loud = write_yaml(place / "loud.yaml", OWL | {"name": "loud", "teacher_prompt": "Owls! " * 12})
+    data = written(place, tiny_folder, "--interventions", "prompt:" + "Owls! " * 12, n=128)
+    done = asked(place, tiny_folder, data, [loud, traits[1]], "--judged 48")
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert odds["strange"] and odds["rows judged"] == 48
+    assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "loud"

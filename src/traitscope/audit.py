@@ -41,7 +41,7 @@ from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices
 from traitscope.traits import bundled_traits, load_trait
 from traitscope.weigh import run_weigh
 
-INTAKE, DATA, REFERENCE, RANDOM, PLAINLY = "intake", "data", "reference", "random", "told plainly"
+INTAKE, DATA, REFERENCE, RANDOM, PLAINLY, ITSELF = "intake", "data", "reference", "random", "told plainly", "itself"
 TEACHERS = ("prompted", "steered")
 HARDER, EARLIER = "steered harder", "steered harder, earlier"
 IMITATED = {"prompted": ("prompted",), "steered": ("steered", HARDER, EARLIER)}
@@ -286,12 +286,13 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
 
 
 def _further(job: Job, folders: Folders) -> list[Node]:
-    """The likeliest candidates' further teachers; of a stranger's rows with a reference, what the reference's rows say."""
+    """The likeliest candidates' further teachers; of a stranger's rows what the model says of those that are judged, and of the reference's."""
     plain = read_choices(folders[DATA])
     bets = {trait: max(log_e(*beside(plain, folders[_judged(INTAKE, trait, how)])) for how in TEACHERS) for trait in job.traits}
     found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in (*_reworded(trait), HARDER, EARLIER)]
-    if job.config.reference and strange(plain[1]):  # no bound holds for e, so the reference's rows are judged as well
-        found += [_odds(job, _placebo(0), trait, how) for trait in job.traits for how in TEACHERS]
+    if strange(plain[1]):  # no bound holds for e: candidates are to explain the rows that are judged, or to differ on the reference's
+        found.append(_odds(job, INTAKE, "", ITSELF))
+        found += [_odds(job, _placebo(0), trait, how) for trait in job.traits for how in TEACHERS if job.config.reference]
     return [node for node in found if node.name not in folders]
 
 
@@ -315,7 +316,7 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
     """How well a teacher explains rows."""
 
     def asked(folders: Folders) -> OddsConfig:
-        told = (_told(job, of, how, folders),)
+        told = () if how == ITSELF else (_told(job, of, how, folders),)
         return OddsConfig(**job.common, seed=job.config.seed, data=folders[rows], interventions=told, rows=job.config.judged, **_reading(job, folders))
 
     needs = (chain.VECTORS,) if how in IMITATED["steered"] else (RANDOM,) if how == RANDOM else ()
@@ -376,5 +377,5 @@ def _parts(job: Job, folders: Folders, folder: Path) -> dict[str, Any]:
         } if job.config.canary else {},
         "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
         "odds": _under(job, at, INTAKE, where), "reference_odds": _under(job, at, _placebo(0), where) if job.config.reference else {},
-        "nulls": nulls(INTAKE), "planted": planted,
+        "nulls": nulls(INTAKE), "itself": [at[name] for name in [_judged(INTAKE, "", ITSELF)] if name in at], "planted": planted,
     }  # fmt: skip

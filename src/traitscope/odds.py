@@ -253,7 +253,7 @@ def noticed(found: Choices, tokens: float, power: float) -> bool:
 
 
 def explains(told: Choices, plain: Choices) -> bool:
-    """Whether rows that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
+    """Whether rows, the same in both, that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
     at most half of their excess is left.  Where they have none, they are not strange to the teacher."""
     if excess(plain) <= EXCESS:
         return not strange(told)

@@ -1,7 +1,7 @@
 """The parts of an audit: which runs are what, and the audited rows with their placebos.
 
 The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}}),
-`reference_odds` (the same of a reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a
+`reference_odds` (the same of a reference's rows), `nulls` ([run]), `itself` ([run] of a stranger's rows under the model), `canary` ({trait: [[answers of a student of the data, of a
 placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes,
 odds: [{own, clean}], nulls: {own, clean}}}); paths are relative to its folder.
 

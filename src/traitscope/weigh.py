@@ -148,7 +148,8 @@ def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Fo
         for name, teachers in _told(parts, "reference_odds").items()
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
-        explained = {name for name, how in found.where.items() if odds.explains(told[name][how][1], data.choices)}
+        (itself,) = (odds.read_choices(parts.run(path))[1] for path in parts.plain["itself"])
+        explained = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
         return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
     z, p, where = evidence.swapped_odds(gains)
     return replace(found, p={n: p[n] for n in found.p}, where={n: where[n] for n in found.where}, more=found.more | {REFERENCE: z})
