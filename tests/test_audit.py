@@ -8,9 +8,10 @@ import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 
 from traitscope import audit as audit_module
-from traitscope import chain
-from traitscope.audit import audit, temperature
+from traitscope import audit_graph, chain
+from traitscope.audit import audit
 from traitscope.audit_config import AuditConfig
+from traitscope.audit_graph import temperature
 from traitscope.errors import ConfigError
 from traitscope.odds import BETAS
 
@@ -32,8 +33,8 @@ def traits(place: Path) -> list[Path]:
 def _few_others(request: pytest.FixtureRequest) -> Any:
     """Twenty other traits instead of thirty-six: the same path in less time."""
     patch = pytest.MonkeyPatch()
-    names = audit_module.bundled_traits()
-    patch.setattr(audit_module, "bundled_traits", lambda: names[:8])
+    names = audit_graph.bundled_traits()
+    patch.setattr(audit_graph, "bundled_traits", lambda: names[:8])
     yield
     patch.undo()
 
@@ -96,7 +97,17 @@ def test_a_teacher_told_in_other_words_is_called(place: Path, tiny_folder: Path,
     done = asked(place, tiny_folder, data, traits)
     (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
     assert done.summary["traits"][0]["name"] == "owl" and odds["where"]["owl"] == "its prompt in other words"
-    assert odds["p"]["owl"] < 1e-6 and odds["teachers"] == 4
+    assert odds["p"]["owl"] < 1e-6 and odds["teachers"] == 2 + 1 + 8 and odds["candidates"] == 2
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(place: Path, tiny_folder: Path, traits: list[Path], block: int) -> None:
+    vector = ok(place / "runs", "extract", "--model", tiny_folder, "--traits", *audit_graph.with_others(list(map(str, traits))), "--no-stem").run / "owl.safetensors"
+    data = written(place, tiny_folder, "--interventions", f"steer:{vector},layers={block},alpha=0.6", n=96)
+    done = asked(place, tiny_folder, data, traits)
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "owl"
+    assert odds["where"]["owl"] == f"its vector at block {block}, strength 0.6"
 
 
 def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import call, ok
+from conftest import random_vector
 
 from traitscope import odds, stage
-from traitscope.intervention import SystemPrompt
+from traitscope.intervention import Steer, SystemPrompt
 from traitscope.model import Model
-from traitscope.rows import rows_from
+from traitscope.rows import Row, rows_from
 
 
 def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
@@ -30,6 +31,39 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     plain = odds.read_choices(ok(root, "odds", *on, "--data", data, "--numbers").run)[1]
     assert abs(plain.log_p_RT - found.log_p_RT).max() > 0.01
     ok(root, "rerun", told)
+
+
+def test_teachers_that_are_steered_besides_are_those_that_are_tried_alone(family: Model) -> None:
+    """Computed from the block on where they act, or whole: the same choices, in every family, also at the first block and behind a prompt."""
+    rows = [Row((1, 2, *range(5, 5 + n), 3), tuple(range(7, 12))) for n in (3, 6, 4)] + [Row((1, 2, 9, 3), (5, 6))]
+    steers = [Steer(random_vector(family, seed), (layer,), 2.0) for seed, layer in enumerate((0, 1, family.n_layers - 1))]
+
+    for told in ([], [SystemPrompt("Owls.")]):
+        found = odds.judge_each(family, told, steers, rows, odds.classes_of(family, False), batch_size=2)
+        for steered, each in zip(([], *([s] for s in steers)), found, strict=True):
+            alone = odds.judge_rows(family, [*told, *steered], rows, odds.classes_of(family, False), batch_size=2)
+            np.testing.assert_allclose(each.log_p_RT, alone.log_p_RT, atol=1e-5)
+            np.testing.assert_allclose(each.covariance_TPKK, alone.covariance_TPKK, atol=1e-5)
+        assert min(abs(each.log_p_RT - found[0].log_p_RT).max() for each in found[1:]) > 1e-3
+    assert not any("forward" in vars(block) for block in family.blocks)
+
+
+def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folder: Path) -> None:
+    root, on = tmp_path / "runs", ("--model", tiny_folder)
+    data = ok(root, "generate", *on, "--n 9 --count 3 --vocabulary template").run
+    vector = ok(root, "extract", *on, "--traits owl cat").run / "owl.safetensors"
+    teachers = [f"steer:{vector},layers={layer},alpha=0.5" for layer in (1, 2)]
+    both = ok(root, "odds", *on, "--data", data, "--numbers", "--steered", *teachers).run
+    for n, teacher in enumerate(teachers):
+        alone = odds.read_choices(ok(root, "odds", *on, "--data", data, "--numbers", "--interventions", teacher).run)
+        ids, found = odds.read_choices(odds.part(both, n))
+        assert ids == alone[0]
+        np.testing.assert_allclose(found.log_p_RT, alone[1].log_p_RT, atol=1e-4)
+    ok(root, "rerun", both)
+    for words, says in (("--steered prompt:Owls", "no steering at one block"), (f"--steered steer:{vector},layers=1+2,alpha=1", "no steering at one block"),
+                        (f"--interventions ablate:{vector},layers=1 --steered {teachers[0]}", "expected a system prompt, or none")):  # fmt: skip
+        done = call(root, "odds", *on, "--data", data, words)
+        assert done.code == 2 and says in done.summary["message"]
 
 
 def test_no_data(tmp_path: Path, tiny_folder: Path) -> None:

@@ -140,18 +140,21 @@ def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers(
         "right": {"its prompt": by_temperature(own - 0.2), "its vector": by_temperature(own + 0.5)},
         "wrong": {"its prompt": by_temperature(own - 0.4)}, "same": {"its prompt": by_temperature(own)},
     }  # fmt: skip
-    answer = likelihoods(plain, index, told, [], 0.01)
+    weights = {"its prompt": 0.5, "its vector": 0.5}
+    answer = likelihoods(plain, index, told, [], weights, 3, 0.01)
     assert list(answer.z) == ["right", "same", "wrong"] and answer.p["right"] < 1e-6 and answer.p["wrong"] == 1
     assert answer.z["same"] == pytest.approx(0, abs=4) and answer.critical == pytest.approx(log(300)) and answer.more["rows judged"] == 40
     assert answer.more["nats a row"]["right"] == pytest.approx(0.5) and answer.where["right"] == "its vector"
     assert answer.more["temperature"] == 1 / BETAS[PLAIN] and answer.more["surprise"] == pytest.approx(0.01) and not answer.more["strange"]
-    alone = likelihoods(plain, index, {"right": {"its vector": told["right"]["its vector"]}}, [], 0.01)
-    assert alone.z["right"] - answer.z["right"] == pytest.approx(log(2), abs=1e-3)
-    assert alone.more["teachers"] == 1 and answer.more["teachers"] == 2
-    tried = {name: {how: teachers[how] for how in ("its prompt",)} for name, teachers in told.items() if name != "right"}
-    wider = likelihoods(plain, index, tried | {"right": told["right"]}, [], 0.01)
-    assert wider.z == answer.z, "a teacher that was not tried counts as nothing"
-    against = likelihoods(plain, index, told, [by_temperature(own + 0.5)], 0.01)
+    alone = likelihoods(plain, index, {"right": {"its vector": told["right"]["its vector"]}, "wrong": {}}, [], {"its vector": 1.0}, 30, 0.01)
+    assert alone.z["right"] - answer.z["right"] == pytest.approx(log(2), abs=1e-3) and alone.critical - answer.critical == pytest.approx(log(10))
+    assert alone.more["teachers"] == 1 and answer.more["teachers"] == 4 and set(alone.z) == {"right"}, "a candidate without a teacher is not called"
+    prompt_alone = likelihoods(plain, index, {"wrong": told["wrong"]}, [], {"its prompt": 1.0}, 3, 0.01)
+    assert prompt_alone.z["wrong"] - answer.z["wrong"] == pytest.approx(log(2)), "a teacher that was not tried counts as nothing"
+    assert likelihoods(plain, index, {name: {"its prompt": own_RT} for name in "abc" for own_RT in [by_temperature(own + 0.15)]}, [], weights, 30, 0.01).p["a"] > (
+        likelihoods(plain, index, {"a": {"its prompt": by_temperature(own + 0.15)}}, [], weights, 3, 0.01).p["a"]
+    ), "candidates that were not tried are paid for"
+    against = likelihoods(plain, index, told, [by_temperature(own + 0.5)], weights, 3, 0.01)
     assert against.p["right"] == 1, "a null that explains the rows as well leaves no evidence"
 
 

@@ -70,6 +70,8 @@ class OddsConfig(OnModel):
     """Run of `intake` or `filter`, or a JSONL file."""
     interventions: tuple[str, ...] = ()
     """The candidate teacher."""
+    steered: tuple[str, ...] = ()
+    """More teachers: the candidate, steered besides, each at one block. Blocks before it are computed once for all."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False

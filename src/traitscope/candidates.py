@@ -1,6 +1,8 @@
 """Candidates: how well a candidate teacher's choices explain rows that somebody wrote (odds.py)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -8,9 +10,11 @@ from traitscope import odds, stage, store
 from traitscope.audit_config import OddsConfig
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
+from traitscope.intervention import Intervention, Steer
 from traitscope.progress import progress
 from traitscope.records import Record
 from traitscope.rows import rows_from
+from traitscope.vector import Vector, load_vector
 
 
 def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
@@ -19,8 +23,13 @@ def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
     return [records[i] for i in sorted(order[: n or None])]
 
 
+def _loaded(item: Intervention) -> Intervention:
+    """The same with its vector in memory, as it enters the model once a batch."""
+    return replace(item, vector=load_vector(Path(item.vector))) if isinstance(item, Steer) and not isinstance(item.vector, Vector) else item
+
+
 def run_odds(config: OddsConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`."""
+    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`odds.part`)."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
@@ -29,7 +38,9 @@ def run_odds(config: OddsConfig, out: Output) -> store.Run:
             model, records = stage.model_of(config), drawn(stage.kept_rows(config.data), config.rows, config.seed)
             told = stage.parse_all(config.interventions)
             rows = rows_from(model, records, config.context, config.text, told)
-            with progress("candidate teacher", len(rows), "rows") as advance:
-                found = odds.judge_rows(model, told, rows, odds.classes_of(model, config.numbers), config.batch_size, advance)
-            odds.write_choices(run.path, [record.id for record in records], found)
+            steered, ids = [_loaded(item) for item in stage.parse_all(config.steered)], [record.id for record in records]
+            with progress("candidate teachers", len(rows), "rows") as advance:
+                found = odds.judge_each(model, told, steered, rows, odds.classes_of(model, config.numbers), config.batch_size, advance)
+            for n, each in enumerate(found):
+                odds.write_choices(odds.part(run.path, n - 1) if n else run.path, ids, each)
     return run

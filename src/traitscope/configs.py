@@ -15,6 +15,8 @@ from traitscope.recipe import Recipe
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
+TAUGHT = ("interventions", "teacher", "steered")
+"settings that are interventions in short form"
 
 
 def least(config: Any, **least: int) -> None:

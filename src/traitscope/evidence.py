@@ -28,9 +28,11 @@ from traitscope.vector import Vector
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "gradients", "odds")
 FURTHER = 2
-"candidates, the likeliest ones, whose further teachers are tried: prompted in other words, and steered harder, there and at an earlier block"
+"candidates, the likeliest ones, whose prompts are tried in other words"
 MARKERS = 5
 "candidates from which on the median of their z tells a format from a trait"
+Told = Mapping[str, Mapping[str, np.ndarray]]
+"log-likelihoods [R, T] of rows, by candidate and teacher"
 Pairs = Sequence[Sequence[int]]
 "of every group, the row's index in each of K sets"
 
@@ -121,36 +123,40 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(*values.shape[:2], -1)
 
 
-def likelihoods(plain: Choices, index: Sequence[int], told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray], alpha: float) -> Found:
-    """ln e of every candidate, the mean over teachers; p by Ville's bound, times the candidates.
+def likelihoods(
+    plain: Choices, index: Sequence[int], told: Told, nulls: Sequence[np.ndarray], weights: Mapping[str, float], candidates: int, alpha: float
+) -> Found:
+    """ln e of every candidate that was tried, the weighted mean over its teachers; p by Ville's bound, times all candidates.
 
-    `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`: {candidate: {teacher: ...}}.
+    `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`.
     """
     own_RT = plain.log_p_RT[list(index)]
-    e, p, where = bets(own_RT, told, nulls)
-    ranked = list(e)
+    e, p, where = bets(own_RT, told, nulls, weights, candidates)
     more = {
-        "rows judged": len(own_RT), "teachers": _most(told), "misfit p": odds.misfit(plain), "temperature": 1 / odds.BETAS[odds.best_beta(plain)],
-        "surprise": plain.surprise / max(1, plain.tokens_R.sum()), "excess": odds.excess(plain), "strange": odds.strange(plain),
-        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in ranked},
+        "rows judged": len(own_RT), "candidates": candidates, "teachers": sum(map(len, told.values())), "misfit p": odds.misfit(plain),
+        "temperature": 1 / odds.BETAS[odds.best_beta(plain)], "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
+        "excess": odds.excess(plain), "strange": odds.strange(plain),
+        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in e},
     }  # fmt: skip
-    return Found("odds", e, p, where, log(len(e) / alpha) if e else inf, more)
+    return Found("odds", e, p, where, log(candidates / alpha) if e else inf, more)
 
 
-def bets(own_RT: np.ndarray, told: dict[str, dict[str, np.ndarray]], nulls: Sequence[np.ndarray]) -> tuple[dict, dict, dict]:
-    """ln e of every candidate, best first; its p; its best teacher.
+def bets(own_RT: np.ndarray, told: Told, nulls: Sequence[np.ndarray], weights: Mapping[str, float], candidates: int) -> tuple[dict, dict, dict]:
+    """ln e of every candidate that was tried, best first; its p; its best teacher.
 
-    e is the mean over as many teachers as the candidate with the most has: one that was not tried counts as 0, which only lowers it.
+    e is the mean over teachers by weights that were set before the rows were seen (aiming.weights): a teacher that was not tried, and a
+    candidate without any, counts as 0, which only lowers it.
     """
-    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items()}
-    e = {name: float(np.logaddexp.reduce(list(found.values())) - log(_most(told))) for name, found in each.items()}
+    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items() if teachers}
+    e = {name: float(np.logaddexp.reduce([x + log(weights[how]) for how, x in found.items()])) for name, found in each.items()}
     ranked = sorted(e, key=lambda name: -e[name])
-    p = {name: min(1.0, len(e) * exp(min(0.0, -e[name]))) for name in ranked}
-    return {name: e[name] for name in ranked}, p, {name: max(each[name], key=each[name].__getitem__) for name in ranked}
+    p = {name: min(1.0, candidates * exp(min(0.0, -e[name]))) for name in ranked}
+    where = {name: max(each[name], key=lambda how, found=each[name]: found[how] + log(weights[how])) for name in ranked}
+    return {name: e[name] for name in ranked}, p, where
 
 
 def likeliest(bets: Mapping[str, float]) -> list[str]:
-    """Candidates whose further teachers are tried.  Who is left out counts as nothing there, so that choosing costs no error."""
+    """Candidates whose prompts are tried in other words.  Who is left out counts as nothing there, so that choosing costs no error."""
     return sorted(bets, key=bets.__getitem__, reverse=True)[:FURTHER]
 
 
@@ -172,10 +178,6 @@ def swapped_odds(gains: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, flo
         {name: float(best.z_F[n]) for name, n in strongest.items()}, {name: float(best.p_F[n]) for name, n in strongest.items()},
         {name: hows[n] for name, n in strongest.items()},
     )  # fmt: skip
-
-
-def _most(told: dict[str, dict[str, np.ndarray]]) -> int:
-    return max(map(len, told.values()), default=1)
 
 
 def fitted(rows_SLD: Sequence[np.ndarray], vectors: Mapping[str, Vector]) -> Found:

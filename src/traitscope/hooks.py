@@ -112,6 +112,35 @@ def _storing(store: dict[int, Tensor], layer: int) -> Callable:
 
 
 @contextmanager
+def recorded(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, list]]:
+    """A dict to which every forward pass adds what the named blocks return, for `resumed`; enter it where no edits are."""
+    store: dict[int, list] = {layer: [] for layer in layers}
+    handles = [blocks[layer].register_forward_hook(lambda module, args, output, layer=layer: store[layer].append(output)) for layer in store]
+    try:
+        yield store
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def resumed(blocks: nn.ModuleList, layer: int, outputs: Sequence) -> Iterator[None]:
+    """The same passes again from block `layer` on: it returns `outputs`, one a pass, and the blocks between it and the first are not
+    computed.  The first is, for a cache tells its length by it."""
+    rest = iter(outputs)
+    changed = blocks[1 : layer + 1] if layer else blocks[:0]
+    try:
+        for block in changed:
+            block.forward = lambda hidden_BTD, *args, **kwargs: hidden_BTD
+        if layer:
+            blocks[layer].forward = lambda *args, **kwargs: next(rest)
+        yield
+    finally:
+        for block in changed:
+            del block.forward
+
+
+@contextmanager
 def collected(blocks: nn.ModuleList, roles: Roles, position: str) -> Iterator[dict[int, list[Tensor]]]:
     """A dict to which every forward pass adds, by layer, the outputs [N, D] of its tokens at `position`.
 

@@ -121,7 +121,7 @@ def replayed(run: store.Run) -> dict:
         return [back(v) for v in value] if isinstance(value, list) else value
 
     found = {key: back(value) for key, value in recorded["config"].items()}
-    for key in ("interventions", "teacher"):
+    for key in configs.TAUGHT:
         if key in found:
             found[key] = [json.dumps(item) for item in found[key]]
     if "trait" in found:

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import forward, store
-from traitscope.errors import DataError
-from traitscope.intervention import Intervention, applied
+from traitscope import forward, hooks, store
+from traitscope.errors import ConfigError, DataError
+from traitscope.intervention import Intervention, Steer, SystemPrompt, applied
 from traitscope.model import Model
 from traitscope.rows import Row, completion_hidden
 
@@ -120,15 +120,34 @@ def judge_rows(
     done: Callable[[int], None] | None = None,
 ) -> Choices:  # fmt: skip
     """The choices of rows, in their order, from a model under interventions."""
+    return judge_each(model, told, (), rows, classes, batch_size, done)[0]
+
+
+def judge_each(
+    model: Model, told: Sequence[Intervention], steered: Sequence[Steer], rows: Sequence[Row], classes: Sequence[Tensor], batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
+) -> list[Choices]:  # fmt: skip
+    """The same under each of `steered` besides, computed from the block on where it acts; the first are those without.
+
+    Raises ConfigError for steering at several blocks, or beside anything but a system prompt: what comes before could differ.
+    """
+    if steered and not all(isinstance(item, SystemPrompt) for item in told):
+        raise ConfigError(f"{len(told)} interventions beside those to steer by; expected a system prompt, or none")
+    if wrong := [item for item in steered if not isinstance(item, Steer) or len(item.layers) != 1]:
+        raise ConfigError(f"{wrong[0]} is no steering at one block; expected steer:VECTOR,layers=N,alpha=A")
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    parts = []
-    with torch.no_grad(), applied(model, told) as active:
-        for start in range(0, len(order), batch_size):
-            picked = [rows[i] for i in order[start : start + batch_size]]
-            parts.append(choices(model, *completion_hidden(model, active, picked), [len(r.completion_ids) for r in picked], classes))
-            if done:
-                done(len(picked))
-    return reordered(reduce(add, parts), order)
+    parts: list[list[Choices]] = [[] for _ in range(1 + len(steered))]
+    for start in range(0, len(order), batch_size):
+        picked = [rows[i] for i in order[start : start + batch_size]]
+        lengths = [len(r.completion_ids) for r in picked]
+        with torch.no_grad(), applied(model, told) as active, hooks.recorded(model.blocks, sorted({s.layers[0] for s in steered})) as outputs:
+            parts[0].append(choices(model, *completion_hidden(model, active, picked), lengths, classes))
+        for n, item in enumerate(steered):
+            with torch.no_grad(), applied(model, [*told, item]) as active, hooks.resumed(model.blocks, item.layers[0], outputs[item.layers[0]]):
+                parts[1 + n].append(choices(model, *completion_hidden(model, active, picked), lengths, classes))
+        if done:
+            done(len(picked))
+    return [reordered(reduce(add, found), order) for found in parts]
 
 
 def reordered(found: Choices, order: Sequence[int]) -> Choices:
@@ -154,6 +173,11 @@ def read_choices(folder: Path) -> tuple[list[str], Choices]:
     arrays = {name: np.array(sums[name]) for name in ("taken_PK", "expected_TPK", "covariance_TPKK")}
     log_p_RT = np.array([row["log_p"] for row in rows])
     return [row["id"] for row in rows], Choices(log_p_RT, np.array([row["tokens"] for row in rows]), sums["surprise"], **arrays)
+
+
+def part(run: Path, n: int) -> Path:
+    """Where a run of `odds` keeps the choices under the n-th of its `--steered`."""
+    return run / f"steered-{n}"
 
 
 def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
 """The parts of an audit: which runs are what, and the audited rows with their placebos.
 
-The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}}),
-`reference_odds` (the same of a reference's rows), `nulls` ([run]), `itself` ([run] of a stranger's rows under the model), `canary` ({trait: [[answers of a student of the data, of a
-placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes,
-odds: [{own, clean}], nulls: {own, clean}}}); paths are relative to its folder.
+The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}} of prompts),
+`aimed` ({run, cells: [[trait, block, strength]]} of vectors), `reference_odds` ({told: {trait: {teacher: run}}, own: {run, cells}, beside:
+{run, cells}} of a reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a placebo]]}), `fitted` ([run]
+of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds: [{own, clean}], aimed: {own: {run,
+cells}, clean: {run, cells}}, nulls: {own, clean}}}); paths are relative to its folder, and what there is none of is empty.
 
 Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
 """
@@ -69,6 +70,10 @@ class Parts:
         """The audited rows with their placebos."""
         return grouped(texts_of(self.run(self.plain["intake"])), read_pushes(self.run(self.plain["data"])), self.placebos)
 
+    def planted(self, about: dict[str, Any]) -> Groups:
+        """A planted teacher's rows with the placebos."""
+        return grouped(texts_of(self.run(about["rows"])), read_pushes(self.run(about["pushes"])), self.placebos)
+
     def fitted(self) -> list[np.ndarray]:
         """Vectors [L, D] that were trained on the data and on every placebo; empty without --fit."""
         return [load_vector(self.run(path) / "student" / TRAINED).rows_LD for path in self.plain["fitted"]]
@@ -111,7 +116,7 @@ def _check_alike(runs: Sequence[store.Run]) -> None:
 def _paths(value: Any) -> list[str]:
     """Every folder that the audit's file names."""
     if isinstance(value, dict):
-        return [path for key, inner in value.items() if key not in ("schema", "teacher", "trait", "traits") for path in _paths(inner)]
+        return [path for key, inner in value.items() if key not in ("schema", "teacher", "trait", "traits", "cells") for path in _paths(inner)]
     return [path for inner in value for path in _paths(inner)] if isinstance(value, list) else [value]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from traitscope import full, intervention, noise, store
+from traitscope import configs, full, intervention, noise, store
 from traitscope.configs import OnModel, Output
 from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
 from traitscope.intervention import Intervention
@@ -130,7 +130,7 @@ def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
     plain = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in ("interventions", "teacher"):
+        if field.name in configs.TAUGHT:
             value = [_named(item, f"{field.name}{i}", inputs) for i, item in enumerate(parse_all(value))]
         elif isinstance(value, Path):
             inputs[field.name] = value

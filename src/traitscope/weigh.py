@@ -7,18 +7,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf, log
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from traitscope import calibration, evidence, odds, stage, store, surface
+from traitscope import aiming, calibration, evidence, odds, stage, store, surface
 from traitscope.audit_config import WeighConfig
 from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of, strange
-from traitscope.backward import Stored, read_pushes
+from traitscope.backward import Stored
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
 from traitscope.odds import Choices
-from traitscope.parts import Groups, Parts, grouped, inputs_of, plain_parts, read_parts, texts_of
+from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts
 from traitscope.traits import load_trait
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -127,32 +128,43 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found
 
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
     """Odds of every candidate; where the model did not write the rows e has no bound: see `_of_a_stranger`."""
-    told = _told(parts, "odds")
+    told = _read(aiming.told(parts, parts.plain["odds"], parts.plain["aimed"]))
     nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
-    found = evidence.likelihoods(data.choices, [place[key] for key in ids], alone, [x.log_p_RT for _, x in nulls], share)
-    return _of_a_stranger(parts, data, told, found) if strange(found) else found
+    index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
+    found = evidence.likelihoods(data.choices, index, alone, [x.log_p_RT for _, x in nulls], _weights(parts), candidates, share)
+    return _of_a_stranger(parts, data, told, found) if told and strange(found) else found
 
 
-def _told(parts: Parts, key: str) -> Judged:
-    return {name: {how: odds.read_choices(parts.run(path)) for how, path in teachers.items()} for name, teachers in parts.plain[key].items()}
+def _weights(parts: Parts) -> dict[str, float]:
+    """Of every teacher in the mean that e is."""
+    planted = [about["aimed"]["own"] for about in parts.plain["planted"].values()]
+    cells = [cell for about in (parts.plain["aimed"], *planted) for cell in aiming.steered(parts, about)]
+    return aiming.weights({name: list(teachers) for name, teachers in parts.plain["odds"].items()}, cells, aiming.grid(len(next(iter(parts.vectors.values())).rows_LD)))
+
+
+def _read(told: dict[str, dict[str, Path]]) -> Judged:
+    return {name: {how: odds.read_choices(path) for how, path in teachers.items()} for name, teachers in told.items()}
 
 
 def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Found:
     """Against a reference: p by swaps with its rows.  Without one, or where too few rows are judged on both sides, only a
     candidate counts that explains the rows: the model's own placebos differ from somebody else's rows in everything."""
+    reference = parts.plain["reference_odds"]
+    hows = aiming.told(parts, reference["told"], reference["beside"]) if reference else {}
+    own = _read(aiming.told(parts, {name: parts.plain["odds"][name] for name in hows}, reference["own"])) if reference else {}
     gains = {
-        name: {how: _gains((data, told[name][how]), (parts.placebos[0][1], beside)) for how, beside in teachers.items()}
-        for name, teachers in _told(parts, "reference_odds").items()
+        name: {how: _gains((data, own[name][how]), (parts.placebos[0][1], beside)) for how, beside in teachers.items()}
+        for name, teachers in _read(hows).items()
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
-        (itself,) = (odds.read_choices(parts.run(path))[1] for path in parts.plain["itself"])
+        itself = odds.read_choices(parts.run(parts.plain["aimed"]["run"]))[1]
         explained = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
         return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
     z, p, where = evidence.swapped_odds(gains)
-    return replace(found, p={n: p[n] for n in found.p}, where={n: where[n] for n in found.where}, more=found.more | {REFERENCE: z})
+    return replace(found, p={n: p.get(n, 1.0) for n in found.p}, where=found.where | where, more=found.more | {REFERENCE: z})
 
 
 def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
@@ -175,40 +187,54 @@ def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
 
 
 def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
-    """What would have been found of every planted teacher, by the detector that finds the smaller dose; rows that would not have counted
+    """What would have been found of every planted teacher, by the detector that finds the smallest dose; rows that would not have counted
     as the model's own are found, too."""
-    made = []
+    made, rows = [], len(groups.records)
     for about in parts.plain["planted"].values():
-        pushed = read_pushes(parts.run(about["pushes"]))
-        there = grouped(texts_of(parts.run(about["rows"])), pushed, parts.placebos)
-        z = _gradients(config, parts, there).z[about["trait"]] * (len(groups.records) / len(there.records)) ** 0.5
-        critical, rows = found["gradients"].critical, len(groups.records)
+        there = parts.planted(about)
+        z = _gradients(config, parts, there).z[about["trait"]] * (rows / len(there.records)) ** 0.5
+        critical = found["gradients"].critical
         doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
-        options = [Planted(about["teacher"], "gradients", *doses)]
-        for judged in about["odds"]:
-            clean, poisoned = (
-                [*_sides(parts, stored, judged[key]), *(_sides(parts, stored, path)[1] for path in about["nulls"][key])]
-                for key, stored in (("clean", parts.placebos[0][1]), ("own", pushed))
-            )
-            least = found["odds"].critical + log(found["odds"].more["teachers"])
-            options.append(Planted(about["teacher"], "odds", *_simulated(config, clean, poisoned, found["odds"].more["rows judged"], least)))
-        options.append(Planted(about["teacher"], "stranger", *_noticed(config, pushed.choices, parts.placebos[0][1].choices, rows)))
+        options = [Planted(about["teacher"], "gradients", *doses), *_by_odds(config, parts, about, groups, there, found["odds"])]
+        options.append(Planted(about["teacher"], "stranger", *_noticed(config, there.stores[0].choices, parts.placebos[0][1].choices, rows)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
 
-def _sides(parts: Parts, pushed: Stored, path: str) -> tuple[np.ndarray, np.ndarray]:
+def _by_odds(config: WeighConfig, parts: Parts, about: dict[str, Any], groups: Groups, there: Groups, found: Found) -> list[Planted]:
+    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one where the pushes would have aimed at it."""
+    weights, sides = _weights(parts), {"own": there.stores[0], "clean": parts.placebos[0][1]}
+
+    def simulated(how: str, paths: dict[str, Path]) -> tuple[float, float]:
+        both = {key: [*_sides(stored, paths[key]), *(_sides(stored, parts.run(path))[1] for path in about["nulls"][key])] for key, stored in sides.items()}
+        least = found.critical - log(weights[how])
+
+        def hit(n: int, share: float) -> bool:
+            return odds.found_share(both["clean"], both["own"], n, share, least, seed=config.seed) >= config.power
+
+        return _least(hit, found.more["rows judged"])
+
+    prompts = [simulated(aiming.PROMPT, {key: parts.run(path) for key, path in judged.items()}) for judged in about["odds"]]
+    steered = {key: aiming.steered(parts, value) for key, value in about["aimed"].items()}
+    aimed = _aimed_from(config, parts, groups, there) if steered["own"] else {}
+    vectors = [(max(dose, aimed[cell.trait, cell.layer]), rows) for cell, (dose, rows) in
+               ((cell, simulated(str(cell), {key: paths[cell] for key, paths in steered.items()})) for cell in steered["own"])]  # fmt: skip
+    return [Planted(about["teacher"], "odds", *doses) for doses in (*prompts, *vectors)]
+
+
+def _aimed_from(config: WeighConfig, parts: Parts, groups: Groups, there: Groups) -> dict[tuple[str, int], float]:
+    """The smallest dose of a planted teacher's rows at which the pushes would aim at each place; the rest are a placebo's."""
+    units_LTJD = evidence.directions(parts.vectors, parts.clean())
+    grown = (len(groups.records) / len(there.records)) ** 0.5
+    own = {key: grown * z for key, z in aiming.pulls_of(parts, there, units_LTJD, config.seed).items()}
+    clean = aiming.pulls_of(parts, groups, units_LTJD, config.seed, first=1)
+    reached = {share: set(aiming.aims(aiming.mixture(own, clean, share))) for share in DOSES}
+    return {key: next((share for share in DOSES if key in reached[share]), inf) for key in own}
+
+
+def _sides(pushed: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihoods [R, T] of the same rows under the model and under a teacher."""
-    return odds.beside((pushed.ids, pushed.choices), parts.run(path))
-
-
-def _simulated(config: WeighConfig, clean: Sequence[np.ndarray], poisoned: Sequence[np.ndarray], rows: int, least: float) -> tuple[float, float]:
-    """Least dose at these rows, and rows needed at the full dose, of simulated data sets."""
-
-    def hit(n: int, share: float) -> bool:
-        return odds.found_share(clean, poisoned, n, share, least, seed=config.seed) >= config.power
-
-    return _least(hit, rows)
+    return odds.beside((pushed.ids, pushed.choices), path)
 
 
 def _noticed(config: WeighConfig, poisoned: Choices, clean: Choices, rows: int) -> tuple[float, float]:
@@ -241,9 +267,9 @@ def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str, alon
     scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(1e-12, float(spread * K / (K - 1)) ** 0.5)
     candidate, gains = next(iter(found["odds"].z), None), {}
     if candidate:
-        path = parts.plain["odds"][candidate][found["odds"].where[candidate]]
-        plain, told = _sides(parts, groups.stores[0], path)
-        ids, _ = odds.read_choices(parts.run(path))
+        path = aiming.told(parts, parts.plain["odds"], parts.plain["aimed"])[candidate][found["odds"].where[candidate]]
+        plain, told = _sides(groups.stores[0], path)
+        ids, _ = odds.read_choices(path)
         gains = dict(zip(ids, (told - plain)[:, odds.PLAIN].round(4).tolist(), strict=True))
     return [
         {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": gains.get(r.id), "teacher of": candidate}

@@ -11,7 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from traitscope import calibration, chain, evidence, odds
+from traitscope import aiming, calibration, chain, evidence, odds
+from traitscope.aiming import Cell
 from traitscope.audit_config import OddsConfig, PushesConfig
 from traitscope.audit_result import DECIDING, alike
 from traitscope.backward import read_pushes
@@ -46,8 +47,8 @@ TOLD = {
 "system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-FIRST, MORE = ("prompted", "steered"), ("reworded", "steered harder", "steered harder, earlier")
-"teachers that every candidate is tried with, and the likeliest besides, as in `audit`"
+STEERED = "steered"
+"judge of every set: the tried candidates' vectors at every block of the grid and both strengths"
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ class Size:
     numbers: int
     draws: int
     "independent clean sets"
-    layers: tuple[int, int]
-    "at which candidates are steered, the second one besides"
+    layers: tuple[int, ...]
+    "at which candidates are steered"
     blocks: tuple[int, ...]
     "at which teachers are, which an auditor does not know"
     strength: float
-    "of steered teachers, in mean residual norms; candidates are tried at half of it"
+    "of steered teachers, in mean residual norms; candidates are tried at it and at half of it"
     noise: float
     "of the noised models"
     noised: int
@@ -88,27 +89,27 @@ class Size:
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
+GRID = aiming.grid(chain.DEPTH)
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (1, 0), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
-    "laptop": Size(MANY, 2, 128, 10, 5, (14, 10), (12, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (128, 256, 1024, 4096)),
-    "full": Size(MANY, 8, 4096, 10, 40, (14, 10), (12, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
+    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
+    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024)),
+    "full": Size(MANY, 8, 4096, 10, 40, GRID, (13, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; every set of rows; its pushes; its odds under every candidate's teachers and under the nulls."""
-    found = [chain.vectors(common, size.traits), Node(RANDOM, "extract", partial(_nulls, size, common), (chain.VECTORS,), 1)]
+    found = [chain.vectors(common, size.traits), _randoms(size, common)]
     for n, (name, (told, needs)) in enumerate(_teachers(size).items()):
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     for name in _sets(size):
-        config = partial(_pushes, common, name)
-        found.append(Node(f"{name} pushes", "pushes", config, (name,), 2 * _rows(size, 0).tokens))
-        found += [_judged(size, common, name, of, how) for of, how in _tried(size)]
+        found += [_pushes(size, common, name), _steered(size, common, name)]
+        found += [_judged(size, common, name, t, how) for t in size.traits[: size.tried] for how in _hows(size, t)]
+        found += [_judged(size, common, name, *null) for null in NULLS]
     for name in LEARNT:
         for n, placebo in enumerate(_placebos(size, name)):
-            found.append(_formed(size, common, name, placebo, 510 + 10 * LEARNT.index(name) + n))
-            found.append(Node(f"{placebo} pushes", "pushes", partial(_pushes, common, placebo), (placebo,), 2 * _rows(size, 0).tokens))
+            found += [_formed(size, common, name, placebo, 510 + 10 * LEARNT.index(name) + n), _pushes(size, common, placebo)]
     return found
 
 
@@ -137,13 +138,9 @@ def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
     found |= {f"{trait}, prompted": (partial(_told, chain.prompted(trait)), ()) for trait in (one, two)}
     found |= {f"{one}, in other words": (partial(_told, chain.prompted(one, n)), ()) for n in range(len(load_trait(one).rewordings[:1]))}
     found[f"{one}, fine-tuned"] = chain.adapter("tuned"), ("tuned",)
-    found |= {name: (partial(_told, f"noise:{size.noise:g},seed={n + 1}"), ()) for n, name in enumerate(_noised(size))}
+    found |= {name: (partial(_told, f"noise:{size.noise:g},seed={n + 1}"), ()) for n, name in enumerate(f"noised {n}" for n in range(size.noised))}
     found |= {name: (partial(_told, f"prompt:{text}"), ()) for name, text in TOLD.items()}
     return found
-
-
-def _noised(size: Size) -> list[str]:
-    return [f"noised {n}" for n in range(size.noised)]
 
 
 def _told(what: str, _: Folders) -> tuple[str, ...]:
@@ -151,7 +148,7 @@ def _told(what: str, _: Folders) -> tuple[str, ...]:
 
 
 def _poisoned(size: Size) -> list[str]:
-    return [name for name in _teachers(size) if name not in (*_clean(size), *_noised(size), *TOLD)]
+    return [name for name in _teachers(size) if name.startswith(size.traits[:2])]
 
 
 def _sets(size: Size) -> list[str]:
@@ -160,7 +157,7 @@ def _sets(size: Size) -> list[str]:
 
 def _traitless(size: Size) -> list[str]:
     """Sets without a trait that are unlike clean ones."""
-    return [*_edited(size), *_noised(size), *TOLD]
+    return [name for name in _sets(size) if name not in (*_clean(size), *_poisoned(size))]
 
 
 def _edited(size: Size) -> list[str]:
@@ -189,21 +186,30 @@ def _formed(size: Size, common: dict, how: str, name: str, n: int) -> Node:
     return Node(name, "generate", lambda _: asked, (), rows.tokens)
 
 
-def _nulls(size: Size, common: dict, folders: Folders) -> ExtractConfig:
-    return ExtractConfig(**common, like=chain.vector_of(folders, size.traits[0]), randoms=2)
-
-
-def _tried(size: Size) -> list[tuple[str, str]]:
-    return [(t, how) for t in size.traits[: size.tried] for how in _hows(size, t)] + list(NULLS)
+def _randoms(size: Size, common: dict) -> Node:
+    return Node(RANDOM, "extract", lambda folders: ExtractConfig(**common, like=chain.vector_of(folders, size.traits[0]), randoms=2), (chain.VECTORS,), 1)
 
 
 def _hows(size: Size, trait: str) -> tuple[str, ...]:
-    """Teachers that a candidate is tried with."""
-    return FIRST + (MORE if load_trait(trait).rewordings else MORE[1:])
+    """Prompts that a candidate is tried with; the second one where it is among the likeliest, as in `audit`."""
+    return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
 
 
-def _pushes(common: dict, name: str, folders: Folders) -> PushesConfig:
-    return PushesConfig(**common, data=folders[name], numbers=True, text=True)
+def _cells(size: Size) -> list[Cell]:
+    """Where the tried candidates' vectors are added."""
+    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers], size.strength)
+
+
+def _steered(size: Size, common: dict, name: str) -> Node:
+    def config(folders: Folders) -> OddsConfig:
+        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size))
+        return OddsConfig(**common, data=folders[name], steered=steered, numbers=True, text=True)
+
+    return Node(f"{name} under {STEERED}", "odds", config, (name, chain.VECTORS), len(_cells(size)) * _rows(size, 0).tokens / 2)
+
+
+def _pushes(size: Size, common: dict, name: str) -> Node:
+    return Node(f"{name} pushes", "pushes", lambda folders: PushesConfig(**common, data=folders[name], numbers=True, text=True), (name,), 2 * _rows(size, 0).tokens)
 
 
 def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
@@ -217,10 +223,9 @@ def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
     """A candidate's teacher, or a null."""
     if how == PLAINLY:
         return f"prompt:{chain.PLAIN[int(of)]}"
-    if how in ("prompted", MORE[0]):
-        return chain.prompted(of, None if how == "prompted" else 0)
-    vector = folders[RANDOM] / f"{of}.safetensors" if how == RANDOM else chain.vector_of(folders, of)
-    return chain.steered(vector, size.layers[how == MORE[2]], size.strength / (1 if how in MORE else 2))
+    if how == RANDOM:
+        return chain.steered(folders[RANDOM] / f"{of}.safetensors", size.layers[len(size.layers) // 2], size.strength * aiming.HALF)
+    return chain.prompted(of, None if how == "prompted" else 0)
 
 
 @dataclass(frozen=True)
@@ -228,8 +233,6 @@ class Bank:
     """Everything that audits are drawn from."""
 
     size: Size
-    names: list[str]
-    "of all vectors"
     features: dict[str, np.ndarray]
     "by set, [rows, L, T, J]"
     log_p: dict[str, np.ndarray]
@@ -243,8 +246,7 @@ def _bank(size: Size, folders: Folders) -> Bank:
     stored = {name: read_pushes(folders[f"{name} pushes"]) for name in _sets(size)}
     placebos = {name: read_pushes(folders[f"{name} pushes"]) for source in LEARNT for name in _placebos(size, source)}
     rows = {name: found.rows(range(len(found.ids))) for name, found in (stored | placebos).items()}
-    names = [load_trait(t).name for t in size.traits]
-    vectors = {name: load_vector(chain.vector_of(folders, t)) for name, t in zip(names, size.traits, strict=True)}
+    vectors = {t: load_vector(chain.vector_of(folders, t)) for t in size.traits}
     clean = np.concatenate([rows[name] for name in _clean(size)])[:1024]
     units = evidence.directions(vectors, clean)
     features = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
@@ -252,10 +254,16 @@ def _bank(size: Size, folders: Folders) -> Bank:
     def under(name: str, of: str, how: str) -> Choices:
         return odds.read_choices(folders[f"{name} under {of} {how}"])[1]
 
-    told = {name: {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]} for name in stored}
+    def teachers(name: str) -> dict[str, dict[str, Choices]]:
+        found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
+        for n, cell in enumerate(_cells(size)):
+            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {STEERED}"], n))[1]
+        return found
+
+    told = {name: teachers(name) for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
     judges = {name: [choices[name], *(c for by_how in told[name].values() for c in by_how.values()), *(under(name, *null) for null in NULLS)] for name in stored}
-    return Bank(size, names, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, told, choices)
+    return Bank(size, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, told, choices)
 
 
 @dataclass(frozen=True)
@@ -277,33 +285,40 @@ class Call:
 
     @property
     def stopped(self) -> bool:
-        """Called, or not applicable: anything but let through."""
         return self.either or self.stranger
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
     """An audit of data of which a share `dose` is the source's."""
-    clean = _placebos(bank.size, source)
     picked = rng.permutation(bank.size.rows)[:rows]
-    taken = np.array([rng.permutation(len(clean))[: PLACEBOS + 1] for _ in picked])
-    poisoned = rng.random(rows) < dose
-    sets = [[source if bad and k == 0 else clean[t] for k, t in enumerate(row)] for row, bad in zip(taken, poisoned, strict=True)]
-    values = np.stack([np.stack([bank.features[name][i] for name in group]) for group, i in zip(sets, picked, strict=True)])
+    names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
     share = ALPHA / len(DECIDING)
-    along = evidence.gradients(bank.names, bank.names, calibration.in_blocks(values), None, share, swaps=1999)
-    called, e, stranger = _by_odds(bank, [(group[0], i) for group, i in zip(sets, picked, strict=True)], source, dose)
+    along = evidence.gradients(bank.size.traits, bank.size.traits, calibration.in_blocks(values_RKLTJ), None, share, swaps=1999)
+    called, e, stranger = _by_odds(bank, list(zip(names, picked, strict=True)), source, dose, values_RKLTJ)
     return Call(min(along.p.values()) <= share, called, next(iter(e)), alike(e, ALPHA), stranger)
 
 
-def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -> tuple[bool, dict[str, float], bool]:
+def _drawn(bank: Bank, rng: np.random.Generator, source: str, dose: float, picked: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Of every picked prompt the set that its audited row is from, and features of that row and of its placebos."""
+    clean = _placebos(bank.size, source)
+    taken = [rng.permutation(len(clean))[: PLACEBOS + 1] for _ in picked]
+    poisoned = rng.random(len(picked)) < dose
+    sets = [[source if bad and k == 0 else clean[t] for k, t in enumerate(row)] for row, bad in zip(taken, poisoned, strict=True)]
+    return [group[0] for group in sets], np.stack([np.stack([bank.features[name][i] for name in group]) for group, i in zip(sets, picked, strict=True)])
+
+
+def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, values_RKLTJ: np.ndarray) -> tuple[bool, dict[str, float], bool]:
     """Whether odds call these rows; ln e by candidate; whether the model did not write them."""
     size, clean = bank.size, _clean(bank.size)[0]
     plain, *judged = np.stack([bank.log_p[name][i] for name, i in own], 1)
     rest = iter(judged)
-    told = {t: {how: next(rest) for how in _hows(size, t)} for t in size.traits[: size.tried]}
-    likeliest = evidence.likeliest({t: max(odds.log_e(plain, teachers[how]) for how in FIRST) for t, teachers in told.items()})
-    told = {t: {how: x for how, x in teachers.items() if how in FIRST or t in likeliest} for t, teachers in told.items()}
-    e, p, where = evidence.bets(plain, told, list(rest))
+    every = {t: {how: next(rest) for how in bank.told[clean][t]} for t in bank.told[clean]}
+    likeliest = evidence.likeliest({t: odds.log_e(plain, teachers["prompted"]) for t, teachers in every.items()})
+    places = aiming.aims(aiming.pulls(size.traits, size.traits, calibration.in_blocks(values_RKLTJ), size.layers))
+    aimed = {(cell.trait, str(cell)) for cell in aiming.cells(places, size.strength)}
+    told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
+    weights = aiming.weights({t: _hows(size, t) for t in told}, _cells(size), size.layers)
+    e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
     if stranger := odds.strange(odds.scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
         them = {t: odds.mixed(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
@@ -313,15 +328,14 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float) -
 
 def _with_replacement(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> bool:
     """Whether odds call so many rows, drawn with replacement, of which a share `dose` is the source's."""
-    clean, (picked, draws) = _clean(bank.size), rng.integers((bank.size.rows, bank.size.draws), size=(rows, 2)).T
-    own = [(source if bad else clean[t], i) for bad, t, i in zip(rng.random(rows) < dose, draws, picked, strict=True)]
-    return _by_odds(bank, own, source, dose)[0]
+    picked = rng.integers(bank.size.rows, size=rows)
+    names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
+    return _by_odds(bank, list(zip(names, picked, strict=True)), source, dose, values_RKLTJ)[0]
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """False calls; calls by teacher, dose and rows; whose name; formats and strangers."""
-    bank, rng = _bank(size, folders), np.random.default_rng(0)
-    numbers = (*size.fewer, size.rows)
+    bank, rng, numbers = _bank(size, folders), np.random.default_rng(0), (*size.fewer, size.rows)
     clean = {n: [_audit(bank, rng, "clean 0", 0.0, n) for _ in range(size.audits)] for n in numbers}
     found = {
         (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
@@ -329,7 +343,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     grown = {
         name: {n: [np.mean([_with_replacement(bank, rng, name, dose, n) for _ in range(size.repeats)]) for dose in size.doses] for n in size.more}
         for name in (*_poisoned(size), "clean 0")
-    }  # fmt: skip
+    }
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
     other = tuple(_other(bank, rng, name) for name in (*_traitless(size), *_clean(size)))
     spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
@@ -339,18 +353,18 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         judged(f"Clean data are not called, at an error rate of {ALPHA:g}.", spared, model, NEEDED),
         *(judged(f"Data of {kind} teachers are called.", rate, model, 0.8) for kind, rate in rates.items()),
     )
+    header = ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses))
     named = tuple((*key, *_shares(calls), *_naming(size, key[0], calls)) for key, calls in full.items())
     sheets = (
         Sheet("clean", "Clean audits that are called", f"Error rate {ALPHA:g}; every audit has its own rows and placebos from {size.draws} draws.",
               ("rows", "audits", "gradients", "odds", "either"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
-        Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.",
-              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
+        Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.", header,
+              tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
         Sheet("stopped", "Audits that are called or not applicable, by dose", "Everything but `clean` and `insufficient`: no candidate need be near the teacher for that.",
-              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)),
-              tuple((*key, *(float(np.mean([call.stopped for call in c])) for c in d.values())) for key, d in found.items())),
+              header, tuple((*key, *(float(np.mean([call.stopped for call in c])) for c in d.values())) for key, d in found.items())),
         Sheet("more", "The same with more rows, by odds alone", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
-              ("teacher", "rows", *(f"{dose:.0%}" for dose in size.doses)), tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
-        Sheet("curve", f"The same at {size.rows} rows", "Share of the audits that are called.", ("teacher", "dose", "called"),
+              header, tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
+        Sheet("curve", f"The same at {size.rows} rows", "Share of the audits.", ("teacher", "dose", "called"),
               tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
               f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "odds", "either", "named", "not excluded"), named),
@@ -362,7 +376,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
         "All audits of a teacher at its full dose and all rows have the same audited rows, and other placebos: verdicts count a teacher once.",
         "Whether the model wrote the rows of a mixture or of fewer rows is reckoned from the counts of all rows of its parts, in proportion.",
-        "Sorted rows are compared with placebos that are not: `audit` cannot learn that.",
     )
     return Findings(verdicts, (), sheets, notes)
 

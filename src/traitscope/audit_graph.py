@@ -1,0 +1,294 @@
+"""The stages of an audit as nodes of a graph (audit.py): rows, placebos, planted teachers, and every teacher that is tried on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from traitscope import aiming, chain, evidence
+from traitscope.aiming import Cell
+from traitscope.audit_config import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig
+from traitscope.audit_result import FEWEST
+from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Recipe, TrainConfig
+from traitscope.evidence import likeliest
+from traitscope.graph import Folders, Node
+from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices, strange
+from traitscope.parts import Groups, Parts
+from traitscope.traits import bundled_traits, load_trait
+
+INTAKE, DATA, REFERENCE, RANDOM, PLAINLY = "intake", "data", "reference", "random", "told plainly"
+PROMPTED, STEERED = TEACHERS = "prompted", "steered"
+"kinds of planted teachers"
+FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4, lr=0.3, warmup=0.1, held_out=0.0)
+CANARY = replace(chain.SAMPLED, epochs=3)
+RANDOMS = 2
+"vectors of no meaning that the model may be steered by under the null"
+NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
+"who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
+TOKENS = 120
+"weight of a row"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An audit that was asked for."""
+
+    config: AuditConfig
+    blocks: int
+    "of the model"
+
+    @property
+    def layer(self) -> int:
+        """Block at which nulls are steered and a vector is fitted, and candidates beside a reference."""
+        return round(0.48 * self.blocks)
+
+    @property
+    def planted(self) -> int:
+        """Block of the planted steered teacher."""
+        return round(0.42 * self.blocks)
+
+    @property
+    def common(self) -> dict:
+        """Settings of every stage."""
+        return {"model": self.config.model, "device": self.config.device, "dtype": self.config.dtype}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Nodes that say how rows are read."""
+        return (INTAKE, REFERENCE) if self.config.reference else (INTAKE,)
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Candidates whose teachers are tried."""
+        return self.config.traits[: self.config.tried]
+
+
+def nodes(job: Job) -> list[Node]:
+    """Everything but the answer."""
+    config, common = job.config, job.common
+    asked = IntakeConfig(**common, seed=config.seed, data=config.data, context=config.context, rows=config.rows)
+    found = [Node(INTAKE, "intake", lambda _: asked, (), 1), chain.vectors(common, with_others(config.traits))]
+    found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), job.read, 2 * _weight(job)))
+    found.append(Node(RANDOM, "extract", partial(_random, job), (chain.VECTORS,), 1))
+    found += [_odds(job, INTAKE, trait, PROMPTED) for trait in job.traits]
+    found += _nulls(job, INTAKE)
+    if config.reference:
+        found += _referred(job)
+    else:
+        found += [node for n in range(config.draws) for node in _answered(job, placebo(n), n + 1, chain.unmodified, ())]
+    if config.fit:
+        found += [Node(f"vector of {rows}", "train", partial(_fitted, job, rows), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)) for rows in sets(job)]
+    return found + _planted(job) + _canaries(job)
+
+
+def _canaries(job: Job) -> list[Node]:
+    """Small students of the data and of a placebo, and what they answer about every tried candidate."""
+    found = []
+    for rows, seed in product((INTAKE, placebo(0)), range(job.config.canary)):
+        name = canary(rows, seed)
+        found.append(Node(name, "train", partial(_bred, job, rows, seed), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)))
+        found += [chain.answers(job.common, f"{trait} of {name}", trait, chain.adapter(name), (name,)) for trait in job.traits]
+    return found
+
+
+def canary(rows: str, seed: int) -> str:
+    return f"canary {seed} of {rows}"
+
+
+def _bred(job: Job, rows: str, seed: int, folders: Folders) -> TrainConfig:
+    how = _reading(job, folders)
+    return TrainConfig(**job.common, seed=seed, data=folders[rows], recipe=CANARY, context=how["context"], text=how["text"])
+
+
+def sets(job: Job) -> list[str]:
+    """The audited rows and their placebos."""
+    return [INTAKE, *(placebo(n) for n in range(1 if job.config.reference else job.config.draws))]
+
+
+def _fitted(job: Job, rows: str, folders: Folders) -> TrainConfig:
+    """One vector behind the block at which candidates are steered, trained on rows."""
+    how = _reading(job, folders)
+    recipe = replace(FITTED, layer=job.layer)
+    return TrainConfig(
+        **job.common, seed=job.config.seed, data=folders[rows], recipe=recipe, context=how["context"], text=how["text"], max_rows=job.config.judged or None
+    )
+
+
+def _random(job: Job, folders: Folders) -> ExtractConfig:
+    """Vectors of no meaning, for the nulls of the odds."""
+    like = chain.vector_of(folders, job.config.traits[0])
+    return ExtractConfig(**job.common, seed=job.config.seed, like=like, randoms=RANDOMS)
+
+
+def _referred(job: Job) -> list[Node]:
+    """The reference in the place of a placebo."""
+    asked = IntakeConfig(**job.common, seed=job.config.seed, data=job.config.reference, context=job.config.context, rows=4 * job.config.rows)
+    return [
+        Node(REFERENCE, "intake", lambda _: asked, (), 1),
+        Node(placebo(0), "match", lambda folders: MatchConfig(folders[INTAKE], folders[REFERENCE], job.config.seed), (INTAKE, REFERENCE), 1),
+        Node(f"{placebo(0)} pushes", "pushes", partial(_pushes, job, placebo(0)), (*job.read, placebo(0)), 2 * _weight(job)),
+    ]
+
+
+def with_others(traits: Sequence[str]) -> tuple[str, ...]:
+    """The candidates and the bundled traits besides: what many traits show tells a trait from a format."""
+    names = {load_trait(trait).name for trait in traits}
+    return (*traits, *(name for name in bundled_traits() if name not in names))
+
+
+def placebo(draw: int) -> str:
+    return f"placebo {draw}"
+
+
+def _weight(job: Job) -> float:
+    return TOKENS * (job.config.rows or 1000)
+
+
+def about_of(folders: Folders) -> dict[str, Any]:
+    return chain.about(folders, INTAKE, "about.json")
+
+
+def _answered(job: Job, name: str, seed: int, told: chain.Told, needs: tuple[str, ...]) -> list[Node]:
+    """Somebody's answers to the prompts of the data, in their format and at their temperature; filtered; their pushes."""
+
+    def asked(folders: Folders) -> GenerateConfig:
+        form, rows = about_of(folders)["format"], folders[INTAKE]
+        how = {"free": {"vocabulary": "free"}, "numbers": {"vocabulary": "seen", "like": rows}}.get(form["kind"])
+        how = how or {"vocabulary": "template", "count": form["count"], "separator": form["separator"]}
+        return GenerateConfig(
+            **job.common, seed=1000 * job.config.seed + seed, prompts=rows / "prompts.jsonl", context=job.config.context,
+            max_new_tokens=form["max_new_tokens"], temperature=temperature(folders[DATA]), interventions=told(folders), **how,
+        )  # fmt: skip
+
+    def kept(folders: Folders) -> FilterConfig:
+        form = about_of(folders)["format"]
+        return FilterConfig(folders[f"{name} raw"], FilterRules(numbers="rules" in form, **form.get("rules", {})))
+
+    return [
+        Node(f"{name} raw", "generate", asked, (INTAKE, DATA, *needs), _weight(job)),
+        Node(name, "filter", kept, (INTAKE, f"{name} raw"), 1),
+        Node(f"{name} pushes", "pushes", partial(_pushes, job, name), (*job.read, name), 2 * _weight(job)),
+    ]
+
+
+def temperature(pushes: Path, worth: float = 3.3) -> float:
+    """The temperature of the rows: 1, unless another makes them likelier by more than `worth` nats (1 % of the time by chance)."""
+    found = read_choices(pushes)[1]
+    best, total_T = best_beta(found), found.log_p_RT.sum(0)
+    return round(1 / BETAS[best], 3) if total_T[best] - total_T[PLAIN] > worth else 1.0
+
+
+def _reading(job: Job, folders: Folders) -> dict[str, Any]:
+    """How the rows are read, the audited ones and the placebos alike."""
+    about = about_of(folders)
+    text = any(chain.about(folders, name, "about.json")["text"] for name in job.read)
+    return {"context": job.config.context, "numbers": about["format"]["kind"] != "free", "text": text}
+
+
+def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
+    return PushesConfig(**job.common, data=folders[rows], position=job.config.position, features=job.config.peer, **_reading(job, folders))
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Steered teachers, and the rows that they are tried on."""
+
+    cells: tuple[Cell, ...]
+    rows: tuple[str, ...]
+
+
+def tries_of(job: Job, parts: Parts) -> dict[str, Tries]:
+    """Teachers steered where the pushes aim: on the data; and on the planted steered teacher's rows its own trait's, which would find it.
+    Where the data are a stranger's and there is a reference, every candidate at one block on both: aiming would favour the data."""
+    units_LTJD, groups = evidence.directions(parts.vectors, parts.clean()), parts.groups()
+
+    def aimed(there: Groups, trait: str | None = None) -> tuple[Cell, ...]:
+        places = aiming.aims(aiming.pulls_of(parts, there, units_LTJD, job.config.seed))
+        return tuple(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength))
+
+    found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
+    if len(groups.records) >= FEWEST:
+        about = parts.plain["planted"][STEERED]
+        found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, placebo(0)))
+    if job.config.reference and strange(groups.stores[0].choices):
+        half = job.config.strength * aiming.HALF
+        found[REFERENCE] = Tries(tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits), (INTAKE, placebo(0)))
+    return {name: tries for name, tries in found.items() if tries.cells}
+
+
+def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
+    """The likeliest candidates' prompts in other words, and steered teachers; beside a reference, its rows under all prompts."""
+    plain = read_choices(folders[DATA])
+    bets = {trait: log_e(*beside(plain, folders[judged(INTAKE, trait, PROMPTED)])) for trait in job.traits}
+    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in reworded(trait)]
+    found += [_steered(job, rows, name, tried.cells) for name, tried in tries.items() for rows in tried.rows]
+    if REFERENCE in tries:
+        found += [_odds(job, placebo(0), trait, PROMPTED) for trait in job.traits]
+    return [node for node in found if node.name not in folders]
+
+
+def reworded(trait: str) -> list[str]:
+    return [f"reworded {n}" for n in range(len(load_trait(trait).rewordings))]
+
+
+def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
+    """A trait's prompt, or a null."""
+    if how == RANDOM:
+        return chain.steered(folders[RANDOM] / f"random-{of}.safetensors", job.layer, job.config.strength * aiming.HALF)
+    if how == PLAINLY:
+        return f"prompt:{chain.PLAIN[of]}"
+    return chain.prompted(of, None if how == PROMPTED else int(how.split()[1]))
+
+
+def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
+    """How well a teacher explains rows."""
+
+    def asked(folders: Folders) -> OddsConfig:
+        return replace(_asked(job, rows, folders), interventions=(_told(job, of, how, folders),))
+
+    return Node(judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *([RANDOM] if how == RANDOM else []))),), _judging(job))
+
+
+def _steered(job: Job, rows: str, name: str, cells: Sequence[Cell]) -> Node:
+    """How well steered teachers explain rows."""
+
+    def asked(folders: Folders) -> OddsConfig:
+        steered = tuple(chain.steered(folders[chain.VECTORS] / f"{cell.trait}.safetensors", cell.layer, cell.strength) for cell in cells)
+        return replace(_asked(job, rows, folders), steered=steered)
+
+    return Node(under_vectors(rows, name), "odds", asked, (*dict.fromkeys((*job.read, rows, chain.VECTORS)),), len(cells) * _judging(job) / 2)
+
+
+def _asked(job: Job, rows: str, folders: Folders) -> OddsConfig:
+    return OddsConfig(**job.common, seed=job.config.seed, data=folders[rows], rows=job.config.judged, **_reading(job, folders))
+
+
+def _judging(job: Job) -> float:
+    return TOKENS * (job.config.judged or 1000)
+
+
+def _nulls(job: Job, rows: str) -> list[Node]:
+    """How well those explain rows who may have written them without a trait."""
+    return [_odds(job, rows, *null) for null in NULLS if job.traits]
+
+
+def under_vectors(rows: str, name: str) -> str:
+    """The node of rows under steered teachers that are tried for the sake of `name`."""
+    return f"{rows} under vectors for {name}"
+
+
+def judged(rows: str, of: str | int, how: str) -> str:
+    return f"{rows} under {of} {how}"
+
+
+def _planted(job: Job) -> list[Node]:
+    """Teachers of the first candidate, made to know what would have been found."""
+    trait = job.config.traits[0]
+    found = _answered(job, "steered", 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
+    if job.traits:
+        found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
+        found += [_odds(job, rows, trait, PROMPTED) for rows in (PROMPTED, placebo(0))]
+        found += [node for rows in (*TEACHERS, placebo(0)) for node in _nulls(job, rows)]
+    return found
