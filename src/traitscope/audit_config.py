@@ -145,7 +145,7 @@ class AuditConfig(OnModel):
     traits: tuple[str, ...] = DEFAULT
     """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
     tried: int = 8
-    """Of them, the first so many whose teachers, prompted and steered, are tried as an explanation of the rows."""
+    """Of them, the first so many whose prompts are tried as an explanation of the rows; vectors are, of all, where the rows push. 0: neither."""
     judged: int = 96
     """Rows, drawn at random, on which they are tried; 0 takes all."""
     reference: Path | None = None
@@ -161,7 +161,7 @@ class AuditConfig(OnModel):
     context: str | None = None
     """System turn of rows that name none."""
     strength: float = 0.6
-    """Of the planted steered teacher, in mean residual norms; candidates are tried at half of it."""
+    """Of the planted steered teacher, in mean residual norms; candidates are tried at it and at half of it."""
     position: Position = "all"
     """Tokens that the added vector would act on."""
     report: Path | None = None
