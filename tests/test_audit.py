@@ -180,6 +180,7 @@ def test_rows_of_another_model_are_not_called(place: Path, folders: dict[str, Pa
     odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
     assert odds["strange"] and odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
     assert done.summary["status"] == "not-applicable" and "did not write these rows" in done.summary["reasons"][0]
+    assert set(odds["explained"]) == set(odds["p"]) and max(odds["explained"].values()) < 0.5
 
 
 def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

@@ -36,6 +36,8 @@ def test_the_smallest_p_of_three_detectors_counts_three_times() -> None:
         (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "not-applicable", "0.50 nats a token"),
         (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "suspect", "block 3, raw"),
         (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": -0.3, "excess": 0.02, "strange": True}), 200, "not-applicable", "top-k"),
+        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-9, "surprise": 0.3, "excess": 0.02, "strange": True, "explained": {"owl": 0.42}}), 200,
+         "not-applicable", "likeliest is owl (prompt, ln e 9.0); it explains 42%"),
     ],
 )  # fmt: skip
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:

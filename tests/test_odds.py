@@ -103,6 +103,7 @@ def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(ti
     for rows in (whole, whole[:120] + clean[120:]):
         plain, right, wrong = (judged(tiny, told, rows, True) for told in ([], steer, other))
         assert odds.strange(plain) and odds.explains(right, plain) and not odds.explains(wrong, plain)
+        assert odds.explained(right, plain) > 0.5 > odds.explained(wrong, plain) and abs(odds.explained(plain, plain)) < 1e-6
     plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
     assert odds.strange(plain) and not any(odds.explains(told, plain) for told in candidates)
     assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS

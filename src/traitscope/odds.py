@@ -279,11 +279,14 @@ def noticed(found: Choices, tokens: float, power: float) -> bool:
 def explains(told: Choices, plain: Choices) -> bool:
     """Whether rows, the same in both, that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
     at most half of their excess is left.  Where they have none, they are not strange to the teacher."""
-    if excess(plain) <= EXCESS:
-        return not strange(told)
+    return explained(told, plain) >= 0.5 if excess(plain) > EXCESS else not strange(told)
+
+
+def explained(told: Choices, plain: Choices) -> float:
+    """Share of the excess that a teacher takes away, or the model and the teacher in the best of some proportions; 0 where there is none."""
     (taken_K, *own), (_, *other) = _bins(plain, WAYS - 1), _bins(told, WAYS - 1)
-    left = (_excess(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True))) for q in SHARES)
-    return min(left) <= _excess(taken_K, *own) / 2
+    left = min(_excess(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True))) for q in SHARES)
+    return 1 - left / whole if (whole := _excess(taken_K, *own)) > 0 else 0.0
 
 
 def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()) -> float:

@@ -161,8 +161,9 @@ def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Fo
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
         itself = odds.read_choices(parts.run(parts.plain["aimed"]["run"]))[1]
-        explained = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
-        return replace(found, p={name: p if name in explained else 1.0 for name, p in found.p.items()})
+        counts = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
+        shares = {name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()}
+        return replace(found, p={name: p if name in counts else 1.0 for name, p in found.p.items()}, more=found.more | {"explained": shares})
     z, p, where = evidence.swapped_odds(gains)
     return replace(found, p={n: p.get(n, 1.0) for n in found.p}, where=found.where | where, more=found.more | {REFERENCE: z})
 
