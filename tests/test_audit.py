@@ -208,6 +208,9 @@ def test_a_calibration_of_another_model_or_context_is_refused(place: Path, folde
         (file.parent / "mixed.json").write_text(json.dumps(mixed))
         done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
         assert done.code == 2 and says in done.summary["message"] and "one model and context" in done.summary["message"]
+    (file.parent / "older.json").write_text(json.dumps(plain | {"schema": 1}))
+    done = call(place / "runs", "weigh", "--parts", file.parent / "older.json")
+    assert done.code == 2 and "of this version" in done.summary["message"] and "run `traitscope audit` again" in done.summary["message"]
 
 
 def test_being_told_something_plain_is_no_trait(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

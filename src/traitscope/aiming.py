@@ -80,8 +80,8 @@ def weights(prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layer
     """Of every teacher, in the mean that e is: half for prompts, by candidate, as many as the one with the most has; half for all that may
     be steered at those blocks.  What is not tried counts as nothing."""
     most = max(map(len, prompts.values()), default=0)
-    told = {how: 0.5 / most for hows in prompts.values() for how in hows}
-    return told | {str(cell): 0.5 / len(layers) / len((HALF, FULL)) for cell in steered}
+    words = {how: 0.5 / most for hows in prompts.values() for how in hows}
+    return words | {str(cell): 0.5 / len(layers) / len((HALF, FULL)) for cell in steered}
 
 
 def steered(parts: Parts, about: Mapping[str, Any]) -> dict[Cell, Path]:

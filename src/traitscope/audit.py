@@ -1,8 +1,8 @@
 """Audit: may I train this model on these data?
 
-    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt ───────────────────┐
-                                     ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes ─┼─ odds where the pushes aim
-                                     └─ planted teachers, steered and prompted, on the same prompts ─ filter ─ pushes, odds ┘
+    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt ───────────────────────────────┐
+                                     ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes ───────┼─ odds where the pushes aim
+                                     └─ planted teachers, steered and prompted, on the same prompts ─ filter ─ pushes ─┘
     vectors of the candidates ───────── weigh ─ the answer
 
 Every step is a stage with its own run directory: a second audit of the same data returns at once, one of other data with the
@@ -17,29 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from traitscope import aiming, audit_page, chain, execute, sarif, schedule, stage, store
+from traitscope import audit_page, chain, execute, sarif, schedule, stage, store
 from traitscope.audit_config import AuditConfig, NamingConfig, WeighConfig
-from traitscope.audit_graph import (
-    DATA,
-    INTAKE,
-    NULLS,
-    PROMPTED,
-    REFERENCE,
-    STEERED,
-    TEACHERS,
-    Job,
-    Tries,
-    about_of,
-    canary,
-    further,
-    judged,
-    nodes,
-    placebo,
-    reworded,
-    sets,
-    tries_of,
-    under_vectors,
-)
+from traitscope.audit_graph import INTAKE, Job, about_of, further, nodes, parts_of, seconds, tries_of
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
@@ -48,7 +28,6 @@ from traitscope.graph import Folders
 from traitscope.model import find_model, outline
 from traitscope.naming import run_naming
 from traitscope.parts import read_parts
-from traitscope.traits import load_trait
 from traitscope.weigh import run_weigh
 
 
@@ -66,9 +45,9 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     how = How(config.workers or execute.default_workers(config.device), stop_at_once=True)
     folders = schedule.run(found, out, how)
     folder = out.root / out.study
-    tries = tries_of(job, read_parts(_parts(job, folders, folder, {}), folder)) if job.traits else {}
+    tries = tries_of(job, read_parts(parts_of(job, folders, folder, {}), folder)) if job.traits else {}
     folders = schedule.run(found + further(job, folders, tries), out, how)
-    content = _parts(job, folders, folder, tries)
+    content = parts_of(job, folders, folder, tries)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     store.write_json(parts, content)
     asked = NamingConfig(**job.common, seed=config.seed, parts=parts, strength=config.strength / 2, context=config.context)
@@ -114,54 +93,3 @@ def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) ->
 
 def _sarif(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
     return json.dumps(sarif.log(found, config.data.as_posix()), indent=2) + "\n"
-
-
-def seconds(folders: Folders) -> dict[str, float]:
-    """What each detector has cost, with the placebos and planted teachers that it needs; shared steps count for each."""
-    spent = {name: store.load_run(path).manifest()["seconds"] for name, path in folders.items()}
-    made = sum(s for name, s in spent.items() if name.startswith("placebo") and "pushes" not in name and "under" not in name)
-    pushed = spent[DATA] + sum(s for name, s in spent.items() if name.startswith("placebo") and name.endswith("pushes"))
-    asked = sum(s for name, s in spent.items() if " under " in name)
-    trained = sum(s for name, s in spent.items() if name.startswith("vector of"))
-    found = {"wording": made, "gradients": made + pushed + spent[chain.VECTORS], "odds": spent[DATA] + asked, "baselines": made}
-    return found | ({"fitted": made + trained} if trained else {})
-
-
-def _parts(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) -> dict[str, Any]:
-    """The audit's file, without what is not there yet."""
-    at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
-    trait = job.config.traits[0]
-    name, where = load_trait(trait).name, {PROMPTED: aiming.PROMPT}
-    where |= {how: f"{aiming.PROMPT} in other words" + how.removeprefix("reworded").replace(" 0", "") for t in job.traits for how in reworded(t)}
-    teachers = {
-        STEERED: f"a teacher steered by {name} at block {job.planted}, {job.config.strength:g} mean residual norms",
-        PROMPTED: f"a teacher prompted with the candidate's own prompt ({name})",
-    }  # fmt: skip
-
-    def nulls(rows: str) -> list[str]:
-        return [at[judged(rows, *null)] for null in NULLS if job.traits]
-
-    def told(rows: str) -> dict[str, dict[str, str]]:
-        return {load_trait(t).name: {where[how]: at[judged(rows, t, how)] for how in where if judged(rows, t, how) in at} for t in job.traits}
-
-    def aimed(rows: str, of: str) -> dict[str, Any]:
-        node = under_vectors(rows, of)
-        return {"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in tries[of].cells]} if node in at else {}
-
-    planted = {
-        how: {"teacher": teachers[how], "trait": name, "rows": at[how], "pushes": at[f"{how} pushes"]}
-        | {"odds": [{"own": at[judged(how, trait, how)], "clean": at[judged(placebo(0), trait, how)]}] if how == PROMPTED else []}
-        | {"aimed": {"own": aimed(how, how), "clean": aimed(placebo(0), how)}, "nulls": {"own": nulls(how), "clean": nulls(placebo(0))}}
-        for how in TEACHERS if how in at
-    }  # fmt: skip
-    beside = {"told": told(placebo(0)), "own": aimed(INTAKE, REFERENCE), "beside": aimed(placebo(0), REFERENCE)}
-    return {
-        "schema": 2, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
-        "placebos": [{"rows": at[name], "pushes": at[f"{name} pushes"]} for name in sets(job)[1:]],
-        "canary": {
-            load_trait(t).name: [[at[f"{t} of {canary(rows, seed)}"] for rows in (INTAKE, placebo(0))] for seed in range(job.config.canary)] for t in job.traits
-        } if job.config.canary else {},
-        "fitted": [at[f"vector of {name}"] for name in sets(job)] if job.config.fit else [],
-        "odds": told(INTAKE), "aimed": aimed(INTAKE, INTAKE), "reference_odds": beside if REFERENCE in tries else {},
-        "nulls": nulls(INTAKE), "planted": planted,
-    }  # fmt: skip

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from traitscope import aiming, chain, evidence
+from traitscope import aiming, chain, evidence, store
 from traitscope.aiming import Cell
 from traitscope.audit_config import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig
 from traitscope.audit_result import FEWEST
@@ -15,7 +15,7 @@ from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, Generat
 from traitscope.evidence import likeliest
 from traitscope.graph import Folders, Node
 from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices, strange
-from traitscope.parts import Groups, Parts
+from traitscope.parts import SCHEMA, Groups, Parts
 from traitscope.traits import bundled_traits, load_trait
 
 INTAKE, DATA, REFERENCE, RANDOM, PLAINLY = "intake", "data", "reference", "random", "told plainly"
@@ -77,23 +77,23 @@ def nodes(job: Job) -> list[Node]:
     if config.reference:
         found += _referred(job)
     else:
-        found += [node for n in range(config.draws) for node in _answered(job, placebo(n), n + 1, chain.unmodified, ())]
+        found += [node for n in range(config.draws) for node in _answered(job, _placebo(n), n + 1, chain.unmodified, ())]
     if config.fit:
-        found += [Node(f"vector of {rows}", "train", partial(_fitted, job, rows), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)) for rows in sets(job)]
+        found += [Node(f"vector of {rows}", "train", partial(_fitted, job, rows), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)) for rows in _sets(job)]
     return found + _planted(job) + _canaries(job)
 
 
 def _canaries(job: Job) -> list[Node]:
     """Small students of the data and of a placebo, and what they answer about every tried candidate."""
     found = []
-    for rows, seed in product((INTAKE, placebo(0)), range(job.config.canary)):
-        name = canary(rows, seed)
+    for rows, seed in product((INTAKE, _placebo(0)), range(job.config.canary)):
+        name = _canary(rows, seed)
         found.append(Node(name, "train", partial(_bred, job, rows, seed), (*dict.fromkeys((*job.read, rows)),), 8 * _weight(job)))
         found += [chain.answers(job.common, f"{trait} of {name}", trait, chain.adapter(name), (name,)) for trait in job.traits]
     return found
 
 
-def canary(rows: str, seed: int) -> str:
+def _canary(rows: str, seed: int) -> str:
     return f"canary {seed} of {rows}"
 
 
@@ -102,9 +102,9 @@ def _bred(job: Job, rows: str, seed: int, folders: Folders) -> TrainConfig:
     return TrainConfig(**job.common, seed=seed, data=folders[rows], recipe=CANARY, context=how["context"], text=how["text"])
 
 
-def sets(job: Job) -> list[str]:
+def _sets(job: Job) -> list[str]:
     """The audited rows and their placebos."""
-    return [INTAKE, *(placebo(n) for n in range(1 if job.config.reference else job.config.draws))]
+    return [INTAKE, *(_placebo(n) for n in range(1 if job.config.reference else job.config.draws))]
 
 
 def _fitted(job: Job, rows: str, folders: Folders) -> TrainConfig:
@@ -127,8 +127,8 @@ def _referred(job: Job) -> list[Node]:
     asked = IntakeConfig(**job.common, seed=job.config.seed, data=job.config.reference, context=job.config.context, rows=4 * job.config.rows)
     return [
         Node(REFERENCE, "intake", lambda _: asked, (), 1),
-        Node(placebo(0), "match", lambda folders: MatchConfig(folders[INTAKE], folders[REFERENCE], job.config.seed), (INTAKE, REFERENCE), 1),
-        Node(f"{placebo(0)} pushes", "pushes", partial(_pushes, job, placebo(0)), (*job.read, placebo(0)), 2 * _weight(job)),
+        Node(_placebo(0), "match", lambda folders: MatchConfig(folders[INTAKE], folders[REFERENCE], job.config.seed), (INTAKE, REFERENCE), 1),
+        Node(f"{_placebo(0)} pushes", "pushes", partial(_pushes, job, _placebo(0)), (*job.read, _placebo(0)), 2 * _weight(job)),
     ]
 
 
@@ -138,7 +138,7 @@ def with_others(traits: Sequence[str]) -> tuple[str, ...]:
     return (*traits, *(name for name in bundled_traits() if name not in names))
 
 
-def placebo(draw: int) -> str:
+def _placebo(draw: int) -> str:
     return f"placebo {draw}"
 
 
@@ -211,25 +211,25 @@ def tries_of(job: Job, parts: Parts) -> dict[str, Tries]:
     found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
     if len(groups.records) >= FEWEST:
         about = parts.plain["planted"][STEERED]
-        found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, placebo(0)))
+        found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, _placebo(0)))
     if job.config.reference and strange(groups.stores[0].choices):
         half = job.config.strength * aiming.HALF
-        found[REFERENCE] = Tries(tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits), (INTAKE, placebo(0)))
+        found[REFERENCE] = Tries(tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits), (INTAKE, _placebo(0)))
     return {name: tries for name, tries in found.items() if tries.cells}
 
 
 def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
     """The likeliest candidates' prompts in other words, and steered teachers; beside a reference, its rows under all prompts."""
     plain = read_choices(folders[DATA])
-    bets = {trait: log_e(*beside(plain, folders[judged(INTAKE, trait, PROMPTED)])) for trait in job.traits}
-    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in reworded(trait)]
+    bets = {trait: log_e(*beside(plain, folders[_judged(INTAKE, trait, PROMPTED)])) for trait in job.traits}
+    found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in _reworded(trait)]
     found += [_steered(job, rows, name, tried.cells) for name, tried in tries.items() for rows in tried.rows]
     if REFERENCE in tries:
-        found += [_odds(job, placebo(0), trait, PROMPTED) for trait in job.traits]
+        found += [_odds(job, _placebo(0), trait, PROMPTED) for trait in job.traits]
     return [node for node in found if node.name not in folders]
 
 
-def reworded(trait: str) -> list[str]:
+def _reworded(trait: str) -> list[str]:
     return [f"reworded {n}" for n in range(len(load_trait(trait).rewordings))]
 
 
@@ -248,7 +248,7 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
     def asked(folders: Folders) -> OddsConfig:
         return replace(_asked(job, rows, folders), interventions=(_told(job, of, how, folders),))
 
-    return Node(judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *([RANDOM] if how == RANDOM else []))),), _judging(job))
+    return Node(_judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *([RANDOM] if how == RANDOM else []))),), _judging(job))
 
 
 def _steered(job: Job, rows: str, name: str, cells: Sequence[Cell]) -> Node:
@@ -258,7 +258,7 @@ def _steered(job: Job, rows: str, name: str, cells: Sequence[Cell]) -> Node:
         steered = tuple(chain.steered(folders[chain.VECTORS] / f"{cell.trait}.safetensors", cell.layer, cell.strength) for cell in cells)
         return replace(_asked(job, rows, folders), steered=steered)
 
-    return Node(under_vectors(rows, name), "odds", asked, (*dict.fromkeys((*job.read, rows, chain.VECTORS)),), len(cells) * _judging(job) / 2)
+    return Node(_under_vectors(rows, name), "odds", asked, (*dict.fromkeys((*job.read, rows, chain.VECTORS)),), len(cells) * _judging(job) / 2)
 
 
 def _asked(job: Job, rows: str, folders: Folders) -> OddsConfig:
@@ -274,12 +274,12 @@ def _nulls(job: Job, rows: str) -> list[Node]:
     return [_odds(job, rows, *null) for null in NULLS if job.traits]
 
 
-def under_vectors(rows: str, name: str) -> str:
+def _under_vectors(rows: str, name: str) -> str:
     """The node of rows under steered teachers that are tried for the sake of `name`."""
     return f"{rows} under vectors for {name}"
 
 
-def judged(rows: str, of: str | int, how: str) -> str:
+def _judged(rows: str, of: str | int, how: str) -> str:
     return f"{rows} under {of} {how}"
 
 
@@ -289,6 +289,57 @@ def _planted(job: Job) -> list[Node]:
     found = _answered(job, "steered", 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
     if job.traits:
         found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
-        found += [_odds(job, rows, trait, PROMPTED) for rows in (PROMPTED, placebo(0))]
-        found += [node for rows in (*TEACHERS, placebo(0)) for node in _nulls(job, rows)]
+        found += [_odds(job, rows, trait, PROMPTED) for rows in (PROMPTED, _placebo(0))]
+        found += [node for rows in (*TEACHERS, _placebo(0)) for node in _nulls(job, rows)]
     return found
+
+
+def seconds(folders: Folders) -> dict[str, float]:
+    """What each detector has cost, with the placebos and planted teachers that it needs; shared steps count for each."""
+    spent = {name: store.load_run(path).manifest()["seconds"] for name, path in folders.items()}
+    made = sum(s for name, s in spent.items() if name.startswith("placebo") and "pushes" not in name and "under" not in name)
+    pushed = spent[DATA] + sum(s for name, s in spent.items() if name.startswith("placebo") and name.endswith("pushes"))
+    asked = sum(s for name, s in spent.items() if " under " in name)
+    trained = sum(s for name, s in spent.items() if name.startswith("vector of"))
+    found = {"wording": made, "gradients": made + pushed + spent[chain.VECTORS], "odds": spent[DATA] + asked, "baselines": made}
+    return found | ({"fitted": made + trained} if trained else {})
+
+
+def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) -> dict[str, Any]:
+    """The audit's file, without what is not there yet."""
+    at = {name: path.relative_to(folder).as_posix() for name, path in folders.items()}
+    trait = job.config.traits[0]
+    name, where = load_trait(trait).name, {PROMPTED: aiming.PROMPT}
+    where |= {how: f"{aiming.PROMPT} in other words" + how.removeprefix("reworded").replace(" 0", "") for t in job.traits for how in _reworded(t)}
+    teachers = {
+        STEERED: f"a teacher steered by {name} at block {job.planted}, {job.config.strength:g} mean residual norms",
+        PROMPTED: f"a teacher prompted with the candidate's own prompt ({name})",
+    }  # fmt: skip
+
+    def nulls(rows: str) -> list[str]:
+        return [at[_judged(rows, *null)] for null in NULLS if job.traits]
+
+    def told(rows: str) -> dict[str, dict[str, str]]:
+        return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}
+
+    def aimed(rows: str, of: str) -> dict[str, Any]:
+        node = _under_vectors(rows, of)
+        return {"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in tries[of].cells]} if node in at else {}
+
+    planted = {
+        how: {"teacher": teachers[how], "trait": name, "rows": at[how], "pushes": at[f"{how} pushes"]}
+        | {"odds": [{"own": at[_judged(how, trait, how)], "clean": at[_judged(_placebo(0), trait, how)]}] if how == PROMPTED else []}
+        | {"aimed": {"own": aimed(how, how), "clean": aimed(_placebo(0), how)}, "nulls": {"own": nulls(how), "clean": nulls(_placebo(0))}}
+        for how in TEACHERS if how in at
+    }  # fmt: skip
+    beside = {"told": told(_placebo(0)), "own": aimed(INTAKE, REFERENCE), "beside": aimed(_placebo(0), REFERENCE)}
+    return {
+        "schema": SCHEMA, "intake": at[INTAKE], "data": at[DATA], "vectors": at[chain.VECTORS], "traits": list(job.config.traits),
+        "placebos": [{"rows": at[name], "pushes": at[f"{name} pushes"]} for name in _sets(job)[1:]],
+        "canary": {
+            load_trait(t).name: [[at[f"{t} of {_canary(rows, seed)}"] for rows in (INTAKE, _placebo(0))] for seed in range(job.config.canary)] for t in job.traits
+        } if job.config.canary else {},
+        "fitted": [at[f"vector of {name}"] for name in _sets(job)] if job.config.fit else [],
+        "odds": told(INTAKE), "aimed": aimed(INTAKE, INTAKE), "reference_odds": beside if REFERENCE in tries else {},
+        "nulls": nulls(INTAKE), "planted": planted,
+    }  # fmt: skip

@@ -25,6 +25,8 @@ from traitscope.vector import Vector, load_vector
 
 READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
 "stages that read rows, and how"
+SCHEMA = 2
+"of the audit's file"
 CLEAN = 1024
 "most placebo rows that a covariance is taken from"
 
@@ -90,9 +92,12 @@ def plain_parts(path: Path | None) -> dict[str, Any]:
     if path is None:
         raise ConfigError("--parts is missing: name the parts.json of an audit; `traitscope audit` writes and reads it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is no audit's file ({error}); expected the parts.json that `traitscope audit` writes") from None
+    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+        raise ConfigError(f"{path} is no audit's file of this version (expected schema {SCHEMA}); run `traitscope audit` again")
+    return plain
 
 
 def inputs_of(plain: dict[str, Any], folder: Path) -> dict[str, Path | store.Run]:

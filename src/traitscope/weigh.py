@@ -46,9 +46,9 @@ def run_weigh(config: WeighConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
-    groups = parts.groups()
-    found = _found(config, parts, groups)
-    planted = tuple(_planted(config, parts, groups, found)) if len(groups.records) >= FEWEST else ()
+    groups, units_LTJD = parts.groups(), evidence.directions(parts.vectors, parts.clean())
+    found = _found(config, parts, groups, units_LTJD)
+    planted = tuple(_planted(config, parts, groups, found, units_LTJD)) if len(groups.records) >= FEWEST else ()
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
     more = _notes(parts, len(groups.records)) + ([SWAPPED] if REFERENCE in found["odds"].more else [])
@@ -115,12 +115,12 @@ def _peer(config: WeighConfig) -> list[Found]:
     return [Found("features", z, p, {n["name"]: n["kind"] for n in names}, inf, {})]
 
 
-def _found(config: WeighConfig, parts: Parts, groups: Groups) -> dict[str, Found]:
+def _found(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.ndarray) -> dict[str, Found]:
     """What every detector says, by its name."""
     share, prompts = config.alpha / len(DECIDING), [r.prompt for r in groups.records]
     traits = [load_trait(name) for name in parts.plain["traits"]]
     found = [
-        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups), _odds(parts, groups.stores[0], share),
+        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups, units_LTJD), _odds(parts, groups.stores[0], share),
         evidence.baselines(prompts, groups.texts_RK, groups.stores, groups.pairs, share),
     ]  # fmt: skip
     return {f.name: f for f in found}
@@ -177,33 +177,36 @@ def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
     return np.array([[side[key] for side in found] for key in found[0] if all(key in side for side in found)])
 
 
-def _gradients(config: WeighConfig, parts: Parts, groups: Groups) -> Found:
+def _gradients(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.ndarray) -> Found:
     surface_RKF = surface.feature_groups([r.prompt for r in groups.records], groups.texts_RK)
     sums_BKLD = evidence.block_sums(groups.stores, groups.pairs, seed=config.seed)
-    values = evidence.along(sums_BKLD, evidence.directions(parts.vectors, parts.clean()))
+    values = evidence.along(sums_BKLD, units_LTJD)
     candidates = [load_trait(name).name for name in parts.plain["traits"]]
     surface_BKF = calibration.in_blocks(surface_RKF, seed=config.seed)
     found = evidence.gradients(list(parts.vectors), candidates, values, surface_BKF, config.alpha / len(DECIDING))
     return replace(found, more=found.more | {"random directions": calibration.random_spread(sums_BKLD).round(3).tolist()})
 
 
-def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found]) -> list[Planted]:
+def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found], units_LTJD: np.ndarray) -> list[Planted]:
     """What would have been found of every planted teacher, by the detector that finds the smallest dose; rows that would not have counted
     as the model's own are found, too."""
     made, rows = [], len(groups.records)
     for about in parts.plain["planted"].values():
         there = parts.planted(about)
-        z = _gradients(config, parts, there).z[about["trait"]] * (rows / len(there.records)) ** 0.5
+        z = _gradients(config, parts, there, units_LTJD).z[about["trait"]] * (rows / len(there.records)) ** 0.5
         critical = found["gradients"].critical
         doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
-        options = [Planted(about["teacher"], "gradients", *doses), *_by_odds(config, parts, about, groups, there, found["odds"])]
+        aimed = _aimed_from(config, parts, groups, there, units_LTJD) if about["aimed"]["own"] else {}
+        options = [Planted(about["teacher"], "gradients", *doses), *_by_odds(config, parts, about, there, aimed, found["odds"])]
         options.append(Planted(about["teacher"], "stranger", *_noticed(config, there.stores[0].choices, parts.placebos[0][1].choices, rows)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
 
-def _by_odds(config: WeighConfig, parts: Parts, about: dict[str, Any], groups: Groups, there: Groups, found: Found) -> list[Planted]:
-    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one where the pushes would have aimed at it."""
+def _by_odds(
+    config: WeighConfig, parts: Parts, about: dict[str, Any], there: Groups, aimed: dict[tuple[str, int], float], found: Found
+) -> list[Planted]:
+    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one from the dose on at which it is aimed at."""
     weights, sides = _weights(parts), {"own": there.stores[0], "clean": parts.placebos[0][1]}
 
     def simulated(how: str, paths: dict[str, Path]) -> tuple[float, float]:
@@ -217,15 +220,15 @@ def _by_odds(config: WeighConfig, parts: Parts, about: dict[str, Any], groups: G
 
     prompts = [simulated(aiming.PROMPT, {key: parts.run(path) for key, path in judged.items()}) for judged in about["odds"]]
     steered = {key: aiming.steered(parts, value) for key, value in about["aimed"].items()}
-    aimed = _aimed_from(config, parts, groups, there) if steered["own"] else {}
-    vectors = [(max(dose, aimed[cell.trait, cell.layer]), rows) for cell, (dose, rows) in
-               ((cell, simulated(str(cell), {key: paths[cell] for key, paths in steered.items()})) for cell in steered["own"])]  # fmt: skip
+    vectors = []
+    for cell in steered["own"]:
+        dose, rows = simulated(str(cell), {key: paths[cell] for key, paths in steered.items()})
+        vectors.append((max(dose, aimed[cell.trait, cell.layer]), rows))
     return [Planted(about["teacher"], "odds", *doses) for doses in (*prompts, *vectors)]
 
 
-def _aimed_from(config: WeighConfig, parts: Parts, groups: Groups, there: Groups) -> dict[tuple[str, int], float]:
+def _aimed_from(config: WeighConfig, parts: Parts, groups: Groups, there: Groups, units_LTJD: np.ndarray) -> dict[tuple[str, int], float]:
     """The smallest dose of a planted teacher's rows at which the pushes would aim at each place; the rest are a placebo's."""
-    units_LTJD = evidence.directions(parts.vectors, parts.clean())
     grown = (len(groups.records) / len(there.records)) ** 0.5
     own = {key: grown * z for key, z in aiming.pulls_of(parts, there, units_LTJD, config.seed).items()}
     clean = aiming.pulls_of(parts, groups, units_LTJD, config.seed, first=1)
