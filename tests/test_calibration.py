@@ -1,7 +1,6 @@
 """Calibration: the error rate holds for any values, planted shifts are found, formats do not pass for traits."""
 
 from itertools import product
-from math import inf
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ from traitscope.calibration import (
     in_blocks,
     inflation,
     largest_of,
-    least_dose,
     random_spread,
-    rows_needed,
     whitened,
     z_scores,
 )
@@ -130,13 +127,3 @@ def test_whitening_recovers_the_planted_vector() -> None:
     turned = whitened(vectors, clean, ridge=1e-3)  # symmetric: projecting on F⁻¹ v ranks the vectors alike
     assert np.argmax(turned @ push) == 2
     assert np.allclose(np.linalg.norm(turned, axis=1), 1)
-
-
-def test_power_follows_dose_and_rows() -> None:
-    """The dose at which simulated data are found with probability 0.8 is the one that is promised."""
-    full, critical = 10.0, 3.5
-    dose = least_dose(full, critical)
-    assert np.mean(np.random.default_rng(8).standard_normal(200_000) + dose * full > critical) == pytest.approx(0.8, abs=0.005)
-    assert least_dose(4.0, critical) == inf and rows_needed(64, -0.1, critical) == inf
-    needed = rows_needed(64, 4.0, critical)
-    assert least_dose(4.0 * np.sqrt(needed / 64) + 1e-9, critical) == pytest.approx(1.0)

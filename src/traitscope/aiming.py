@@ -3,6 +3,7 @@
 To first order a teacher steered by v behind a block pushes a student along F v, F being the Fisher matrix there; so of all candidates
 and blocks those are tried whose vector, as it is or whitened by F, the rows are pushed along most.  No format is taken off the
 pushes: aiming costs no error, for what is not tried counts as nothing in the odds (evidence.py), and the odds do not see a format.
+A second round goes where the first one's odds are best, to both strengths and the blocks beside.
 
 Shapes: B blocks of rows, K rows a prompt (the audited one first), L layers, T traits, J kinds of projection.
 """
@@ -19,10 +20,11 @@ from traitscope.odds import part
 from traitscope.parts import Groups, Parts
 from traitscope.traits import load_trait
 
-MOST = 12
-"pairs of a candidate and a block that are tried"
+MOST, BEST = 36, 3
+"pairs of a candidate and a block that are tried; those of them that the second round goes around"
+ROUNDS = 2
 HALF, FULL = 0.5, 1.0
-"at which they are tried, of a planted teacher's strength"
+"strengths that are tried, of a planted teacher's; the first round has the half alone"
 PROMPT = "its prompt"
 "how a teacher is called that a candidate's prompt makes"
 Pulls = dict[tuple[str, int], float]
@@ -44,8 +46,8 @@ class Cell:
 
 
 def grid(blocks: int) -> tuple[int, ...]:
-    """Blocks at which candidates may be steered: every second of 30, from a quarter of the depth to 0.7 of it."""
-    return tuple(range(round(blocks / 4), round(0.7 * blocks) + 1, max(1, round(blocks / 15))))
+    """Blocks at which candidates may be steered: all of 30, every second of 60, from a quarter of the depth on and below 0.7 of it."""
+    return tuple(range(round(blocks / 4), -(-7 * blocks // 10), max(1, round(blocks / 30))))
 
 
 def pulls(names: Sequence[str], candidates: Sequence[str], values_BKLTJ: np.ndarray, layers: Sequence[int]) -> Pulls:
@@ -72,8 +74,26 @@ def aims(found: Pulls) -> list[tuple[str, int]]:
 
 
 def cells(places: Sequence[tuple[str, int]], strength: float) -> list[Cell]:
-    """The teachers to try there, of a planted teacher's strength and of half of it."""
+    """All teachers that may be tried there, of a planted teacher's strength and of half of it."""
     return [Cell(name, layer, share * strength) for name, layer in places for share in (HALF, FULL)]
+
+
+def first(places: Sequence[tuple[str, int]], strength: float) -> list[Cell]:
+    """The teachers that are tried there before it is known which are likely."""
+    return [Cell(name, layer, HALF * strength) for name, layer in places]
+
+
+def around(e: Mapping[Cell, float], layers: Sequence[int], strength: float) -> list[Cell]:
+    """The teachers to try next, given ln e of the first ones: at the likeliest places and beside them."""
+    best = sorted(e, key=lambda cell: -e[cell])[:BEST]
+    places = dict.fromkeys((cell.trait, layer) for cell in best for layer in beside(cell.layer, layers))
+    return [cell for cell in cells(list(places), strength) if cell not in e]
+
+
+def beside(layer: int, layers: Sequence[int]) -> Sequence[int]:
+    """A block and those next to it, of those at which candidates may be steered."""
+    at = layers.index(layer)
+    return layers[max(0, at - 1) : at + 2]
 
 
 def weights(prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layers: Sequence[int]) -> dict[str, float]:
@@ -84,15 +104,14 @@ def weights(prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layer
     return words | {str(cell): 0.5 / len(layers) / len((HALF, FULL)) for cell in steered}
 
 
-def steered(parts: Parts, about: Mapping[str, Any]) -> dict[Cell, Path]:
+def steered(parts: Parts, aimed: Sequence[Mapping[str, Any]]) -> dict[Cell, Path]:
     """Folders with choices under every teacher of an `aimed` of the audit's file."""
-    return {Cell(*cell): part(parts.run(about["run"]), n) for n, cell in enumerate(about.get("cells", ()))}
+    return {Cell(*cell): part(parts.run(about["run"]), n) for about in aimed for n, cell in enumerate(about["cells"])}
 
 
-def told(parts: Parts, prompts: Mapping[str, Mapping[str, str]], *aimed: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
+def told(parts: Parts, prompts: Mapping[str, Mapping[str, str]], aimed: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Path]]:
     """Folders with choices under every teacher, by candidate."""
     found = {name: {how: parts.run(path) for how, path in teachers.items()} for name, teachers in prompts.items()}
-    for about in aimed:
-        for cell, path in steered(parts, about).items():
-            found.setdefault(cell.trait, {})[str(cell)] = path
+    for cell, path in steered(parts, aimed).items():
+        found.setdefault(cell.trait, {})[str(cell)] = path
     return found

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from traitscope import audit_page, chain, execute, sarif, schedule, stage, store
+from traitscope import aiming, audit_page, chain, execute, sarif, schedule, stage, store
 from traitscope.audit_config import AuditConfig, NamingConfig, WeighConfig
-from traitscope.audit_graph import INTAKE, Job, about_of, further, nodes, parts_of, seconds, tries_of
+from traitscope.audit_graph import INTAKE, Job, Tries, about_of, further, nodes, parts_of, round_after, seconds
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
@@ -45,8 +45,11 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     how = How(config.workers or execute.default_workers(config.device), stop_at_once=True)
     folders = schedule.run(found, out, how)
     folder = out.root / out.study
-    tries = tries_of(job, read_parts(parts_of(job, folders, folder, {}), folder)) if job.traits else {}
-    folders = schedule.run(found + further(job, folders, tries), out, how)
+    tries: dict[str, Tries] = {}
+    for _ in range(aiming.ROUNDS if job.traits else 0):
+        tries |= round_after(job, read_parts(parts_of(job, folders, folder, tries), folder), tries)
+        found += further(job, folders, tries)
+        folders = schedule.run(found, out, how)
     content = parts_of(job, folders, folder, tries)
     parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
     store.write_json(parts, content)

@@ -27,6 +27,8 @@ RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
 "who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
+NEARER = ", nearer"
+"marks the second round of steered teachers"
 TOKENS = 120
 "weight of a row"
 
@@ -199,14 +201,19 @@ class Tries:
     rows: tuple[str, ...]
 
 
-def tries_of(job: Job, parts: Parts) -> dict[str, Tries]:
+def round_after(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
+    """The steered teachers to try next."""
+    return _nearer(job, parts, tries) if tries else _aimed(job, parts)
+
+
+def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
     """Teachers steered where the pushes aim: on the data; and on the planted steered teacher's rows its own trait's, which would find it.
     Where the data are a stranger's and there is a reference, every candidate at one block on both: aiming would favour the data."""
     units_LTJD, groups = evidence.directions(parts.vectors, parts.clean()), parts.groups()
 
     def aimed(there: Groups, trait: str | None = None) -> tuple[Cell, ...]:
         places = aiming.aims(aiming.pulls_of(parts, there, units_LTJD, job.config.seed))
-        return tuple(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength))
+        return tuple(aiming.first([place for place in places if trait in (None, place[0])], job.config.strength))
 
     found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
     if len(groups.records) >= FEWEST:
@@ -216,6 +223,19 @@ def tries_of(job: Job, parts: Parts) -> dict[str, Tries]:
         half = job.config.strength * aiming.HALF
         found[REFERENCE] = Tries(tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits), (INTAKE, _placebo(0)))
     return {name: tries for name, tries in found.items() if tries.cells}
+
+
+def _nearer(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
+    """Teachers steered around those of the first round that make their rows likeliest."""
+    about = parts.plain["planted"].get(STEERED, {})
+    sides = {INTAKE: (parts.plain["data"], parts.plain["aimed"]), STEERED: (about.get("pushes"), about.get("aimed", {}).get("own", []))}
+    found = {}
+    for name, (pushes, aimed) in sides.items():
+        if name in tries:
+            plain = read_choices(parts.run(pushes))
+            e = {cell: log_e(*beside(plain, path)) for cell, path in aiming.steered(parts, aimed).items()}
+            found[f"{name}{NEARER}"] = replace(tries[name], cells=tuple(aiming.around(e, aiming.grid(job.blocks), job.config.strength)))
+    return {name: tried for name, tried in found.items() if tried.cells}
 
 
 def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
@@ -285,13 +305,13 @@ def _judged(rows: str, of: str | int, how: str) -> str:
 
 def _planted(job: Job) -> list[Node]:
     """Teachers of the first candidate, made to know what would have been found."""
+    if not job.traits:
+        return []
     trait = job.config.traits[0]
-    found = _answered(job, "steered", 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
-    if job.traits:
-        found += _answered(job, "prompted", 901, lambda _: (chain.prompted(trait),), ())
-        found += [_odds(job, rows, trait, PROMPTED) for rows in (PROMPTED, _placebo(0))]
-        found += [node for rows in (*TEACHERS, _placebo(0)) for node in _nulls(job, rows)]
-    return found
+    found = _answered(job, STEERED, 900, chain.by_vector(trait, job.planted, job.config.strength), (chain.VECTORS,))
+    found += _answered(job, PROMPTED, 901, lambda _: (chain.prompted(trait),), ())
+    found += [_odds(job, rows, trait, PROMPTED) for rows in (PROMPTED, _placebo(0))]
+    return found + [node for rows in (*TEACHERS, _placebo(0)) for node in _nulls(job, rows)]
 
 
 def seconds(folders: Folders) -> dict[str, float]:
@@ -322,9 +342,9 @@ def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) 
     def told(rows: str) -> dict[str, dict[str, str]]:
         return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}
 
-    def aimed(rows: str, of: str) -> dict[str, Any]:
-        node = _under_vectors(rows, of)
-        return {"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in tries[of].cells]} if node in at else {}
+    def aimed(rows: str, of: str) -> list[dict[str, Any]]:
+        rounds = {name: _under_vectors(rows, name) for name in (of, of + NEARER)}
+        return [{"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in tries[name].cells]} for name, node in rounds.items() if node in at]
 
     planted = {
         how: {"teacher": teachers[how], "trait": name, "rows": at[how], "pushes": at[f"{how} pushes"]}

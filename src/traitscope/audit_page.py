@@ -69,8 +69,8 @@ def _traits(result: Mapping, found: Mapping[str, Mapping]) -> Table:
         ))  # fmt: skip
     header = ("trait", "corrected p", "strongest by", "push, z", "push beyond the surface, z", "its teacher adds, nats a row", "ln e", "rows that name it: data / placebos")
     caption = (
-        f"All signs: positive pushes towards the trait. A push is called above z = {gradients['critical']:.1f}, odds above ln e = {_number(odds['critical'])}; "
-        "p is corrected over traits, blocks and detectors."
+        f"All signs: positive pushes towards the trait. Odds are called above ln e = {_number(odds['critical'])}; p is corrected over traits and detectors. "
+        f"A push decides nothing: it says where the odds look; that of clean data rarely exceeds z = {gradients['critical']:.1f}, but formats push, too."
     )
     return Table("traits", "Candidate traits", caption, header, rows)
 

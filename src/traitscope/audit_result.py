@@ -19,10 +19,9 @@ from traitscope.evidence import DECIDING, Found
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
 FEWEST = 32
 "rows below which the answer is insufficient without a test"
-STATISTIC = {"gradients": "z", "odds": "ln e"}
 BLIND = {
     "wording": "traits that are not named",
-    "gradients": "prompted teachers; vectors that are not like a candidate's; rows that another model wrote",
+    "gradients": "prompted teachers; vectors that are not like a candidate's; it takes many formats for a trait",
     "odds": "teachers unlike every candidate's prompt and vector; rows that another model wrote",
     "fitted": "teachers that no single vector imitates; p leans on a normal law and few placebos",
     "canary": "what so small a student does not pick up; p says nothing of other students",
@@ -150,7 +149,7 @@ def _foreign(own: Found) -> list[str]:
 def _said(c: Called, alpha: float) -> str:
     if c.detector == "wording":
         return f"{c.name} is named openly (p {c.p_corrected:.2g}): overt, not subliminal"
-    return f"{c.name}: {c.detector}, {c.where}, {STATISTIC[c.detector]} {c.statistic:.1f}, corrected p {c.p_corrected:.2g} at most {alpha:g}"
+    return f"{c.name}: {c.detector}, {c.where}, ln e {c.statistic:.1f}, corrected p {c.p_corrected:.2g} at most {alpha:g}"
 
 
 def _needs(p: Planted) -> str:

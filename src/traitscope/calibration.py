@@ -18,7 +18,6 @@ Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L
 """
 
 from dataclasses import dataclass
-from math import inf
 from statistics import NormalDist
 
 import numpy as np
@@ -119,17 +118,3 @@ def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -
     covariance[np.diag_indices_from(covariance)] += max(ridge * np.trace(covariance) / len(covariance), 1e-300)
     found = np.linalg.solve(covariance, vectors_TD.T.astype(np.float64)).T
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300)
-
-
-def least_dose(full_z: float, critical: float, power: float = 0.8) -> float:
-    """Smallest share of poisoned rows whose z exceeds `critical` with the power; inf where not even all of them do.
-
-    `full_z` is the mean z of data that are poisoned throughout; that of a share q is normal with mean q full_z and sd 1.
-    """
-    needed = critical + NormalDist().inv_cdf(power)
-    return needed / full_z if full_z >= needed else inf
-
-
-def rows_needed(rows: int, full_z: float, critical: float, power: float = 0.8) -> float:
-    """Rows at which poison throughout would be found with the power, z growing with their root; inf where it does not push."""
-    return rows * ((critical + NormalDist().inv_cdf(power)) / full_z) ** 2 if full_z > 0 else inf

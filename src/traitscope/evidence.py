@@ -5,7 +5,8 @@
     odds        how much likelier a candidate teacher, prompted or steered, makes the rows (odds.py)
     surface, loss, gradient norm, words     baselines: they tell that data differ, not how
 
-The first three decide, each at a third of the error rate; a baseline never does.
+Wording and odds decide, each at half of the error rate.  Gradients, which also see formats, say where the odds are to look (aiming.py); a
+baseline never decides.
 
 Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J kinds of projection, F features, L layers, D d_model.
 """
@@ -26,7 +27,7 @@ from traitscope.traits import Trait
 from traitscope.vector import Vector
 
 KINDS = ("raw", "whitened")
-DECIDING = ("wording", "gradients", "odds")
+DECIDING = ("wording", "odds")
 FURTHER = 2
 "candidates, the likeliest ones, whose prompts are tried in other words"
 MARKERS = 5

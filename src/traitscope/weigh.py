@@ -141,8 +141,13 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
 def _weights(parts: Parts) -> dict[str, float]:
     """Of every teacher in the mean that e is."""
     planted = [about["aimed"]["own"] for about in parts.plain["planted"].values()]
-    cells = [cell for about in (parts.plain["aimed"], *planted) for cell in aiming.steered(parts, about)]
-    return aiming.weights({name: list(teachers) for name, teachers in parts.plain["odds"].items()}, cells, aiming.grid(len(next(iter(parts.vectors.values())).rows_LD)))
+    cells = [cell for aimed in (parts.plain["aimed"], *planted) for cell in aiming.steered(parts, aimed)]
+    return aiming.weights({name: list(teachers) for name, teachers in parts.plain["odds"].items()}, cells, _layers(parts))
+
+
+def _layers(parts: Parts) -> tuple[int, ...]:
+    """Blocks at which candidates may be steered."""
+    return aiming.grid(len(next(iter(parts.vectors.values())).rows_LD))
 
 
 def _read(told: dict[str, dict[str, Path]]) -> Judged:
@@ -160,7 +165,7 @@ def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Fo
         for name, teachers in _read(hows).items()
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
-        itself = odds.read_choices(parts.run(parts.plain["aimed"]["run"]))[1]
+        itself = odds.read_choices(parts.run(parts.plain["aimed"][0]["run"]))[1]
         counts = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
         shares = {name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()}
         return replace(found, p={name: p if name in counts else 1.0 for name, p in found.p.items()}, more=found.more | {"explained": shares})
@@ -193,11 +198,8 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
     made, rows = [], len(groups.records)
     for about in parts.plain["planted"].values():
         there = parts.planted(about)
-        z = _gradients(config, parts, there, units_LTJD).z[about["trait"]] * (rows / len(there.records)) ** 0.5
-        critical = found["gradients"].critical
-        doses = calibration.least_dose(z, critical, config.power), calibration.rows_needed(rows, z, critical, config.power)
         aimed = _aimed_from(config, parts, groups, there, units_LTJD) if about["aimed"]["own"] else {}
-        options = [Planted(about["teacher"], "gradients", *doses), *_by_odds(config, parts, about, there, aimed, found["odds"])]
+        options = _by_odds(config, parts, about, there, aimed, found["odds"])
         options.append(Planted(about["teacher"], "stranger", *_noticed(config, there.stores[0].choices, parts.placebos[0][1].choices, rows)))
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
@@ -206,7 +208,8 @@ def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str,
 def _by_odds(
     config: WeighConfig, parts: Parts, about: dict[str, Any], there: Groups, aimed: dict[tuple[str, int], float], found: Found
 ) -> list[Planted]:
-    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one from the dose on at which it is aimed at."""
+    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one from the dose on at which it, or one
+    at the block beside, is aimed at."""
     weights, sides = _weights(parts), {"own": there.stores[0], "clean": parts.placebos[0][1]}
 
     def simulated(how: str, paths: dict[str, Path]) -> tuple[float, float]:
@@ -223,7 +226,7 @@ def _by_odds(
     vectors = []
     for cell in steered["own"]:
         dose, rows = simulated(str(cell), {key: paths[cell] for key, paths in steered.items()})
-        vectors.append((max(dose, aimed[cell.trait, cell.layer]), rows))
+        vectors.append((max(dose, min(aimed[cell.trait, layer] for layer in aiming.beside(cell.layer, _layers(parts)))), rows))
     return [Planted(about["teacher"], "odds", *doses) for doses in (*prompts, *vectors)]
 
 

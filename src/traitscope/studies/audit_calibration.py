@@ -47,8 +47,8 @@ TOLD = {
 "system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-STEERED = "steered"
-"judge of every set: the tried candidates' vectors at every block of the grid and both strengths"
+STEERED = ("steered", "steered between")
+"judges of every set: the tried candidates' vectors at every block of the grid and both strengths, in two stages by turns"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Size:
     fewer: tuple[int, ...]
     "numbers of rows, besides all"
     more: tuple[int, ...]
-    "numbers of rows that are drawn with replacement, for odds alone"
+    "numbers of rows that are drawn with replacement"
 
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -92,7 +92,7 @@ MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", 
 GRID = aiming.grid(chain.DEPTH)
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
-    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024)),
+    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024, 4096)),
     "full": Size(MANY, 8, 4096, 10, 40, GRID, (13, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
 }
 
@@ -104,7 +104,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     for name in _sets(size):
-        found += [_pushes(size, common, name), _steered(size, common, name)]
+        found += [_pushes(size, common, name), *(_steered(size, common, name, n) for n in range(len(STEERED)))]
         found += [_judged(size, common, name, t, how) for t in size.traits[: size.tried] for how in _hows(size, t)]
         found += [_judged(size, common, name, *null) for null in NULLS]
     for name in LEARNT:
@@ -195,17 +195,17 @@ def _hows(size: Size, trait: str) -> tuple[str, ...]:
     return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
 
 
-def _cells(size: Size) -> list[Cell]:
-    """Where the tried candidates' vectors are added."""
-    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers], size.strength)
+def _cells(size: Size, n: int) -> list[Cell]:
+    """Where the tried candidates' vectors are added in the n-th of the two stages."""
+    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers[n :: len(STEERED)]], size.strength)
 
 
-def _steered(size: Size, common: dict, name: str) -> Node:
+def _steered(size: Size, common: dict, name: str, n: int) -> Node:
     def config(folders: Folders) -> OddsConfig:
-        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size))
+        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size, n))
         return OddsConfig(**common, data=folders[name], steered=steered, numbers=True, text=True)
 
-    return Node(f"{name} under {STEERED}", "odds", config, (name, chain.VECTORS), len(_cells(size)) * _rows(size, 0).tokens / 2)
+    return Node(f"{name} under {STEERED[n]}", "odds", config, (name, chain.VECTORS), len(_cells(size, n)) * _rows(size, 0).tokens / 2)
 
 
 def _pushes(size: Size, common: dict, name: str) -> Node:
@@ -256,8 +256,8 @@ def _bank(size: Size, folders: Folders) -> Bank:
 
     def teachers(name: str) -> dict[str, dict[str, Choices]]:
         found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
-        for n, cell in enumerate(_cells(size)):
-            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {STEERED}"], n))[1]
+        for judge, (m, cell) in ((judge, each) for n, judge in enumerate(STEERED) for each in enumerate(_cells(size, n))):
+            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {judge}"], m))[1]
         return found
 
     told = {name: teachers(name) for name in stored}
@@ -271,7 +271,9 @@ class Call:
     """What one audit says."""
 
     gradients: bool
+    "which decide nothing"
     odds: bool
+    "which call the data"
     first: str
     "candidate that the odds put first"
     alike: tuple[str, ...]
@@ -280,12 +282,8 @@ class Call:
     "whether the rows are not the model's own"
 
     @property
-    def either(self) -> bool:
-        return self.gradients or self.odds
-
-    @property
     def stopped(self) -> bool:
-        return self.either or self.stranger
+        return self.odds or self.stranger
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
@@ -315,9 +313,11 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
     every = {t: {how: next(rest) for how in bank.told[clean][t]} for t in bank.told[clean]}
     likeliest = evidence.likeliest({t: odds.log_e(plain, teachers["prompted"]) for t, teachers in every.items()})
     places = aiming.aims(aiming.pulls(size.traits, size.traits, calibration.in_blocks(values_RKLTJ), size.layers))
-    aimed = {(cell.trait, str(cell)) for cell in aiming.cells(places, size.strength)}
+    first = [cell for cell in aiming.first(places, size.strength) if cell.trait in every]
+    e = {cell: odds.log_e(plain, every[cell.trait][str(cell)]) for cell in first}
+    aimed = {(cell.trait, str(cell)) for cell in (*first, *aiming.around(e, size.layers, size.strength))}
     told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
-    weights = aiming.weights({t: _hows(size, t) for t in told}, _cells(size), size.layers)
+    weights = aiming.weights({t: _hows(size, t) for t in told}, [cell for n in range(len(STEERED)) for cell in _cells(size, n)], size.layers)
     e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
     if stranger := odds.strange(odds.scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
@@ -346,7 +346,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     }
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
     other = tuple(_other(bank, rng, name) for name in (*_traitless(size), *_clean(size)))
-    spared = measure("clean audits not called", [float(not call.either) for call in clean[size.rows]], unit="rate")
+    spared = measure("clean audits not called", [float(not call.odds) for call in clean[size.rows]], unit="rate")
     kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
     rates = {kind: _found(kind, [full[name, size.rows] for name in _poisoned(size) if any(m in name for m in marks)]) for kind, marks in kinds.items()}
     verdicts = (
@@ -357,20 +357,20 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     named = tuple((*key, *_shares(calls), *_naming(size, key[0], calls)) for key, calls in full.items())
     sheets = (
         Sheet("clean", "Clean audits that are called", f"Error rate {ALPHA:g}; every audit has its own rows and placebos from {size.draws} draws.",
-              ("rows", "audits", "gradients", "odds", "either"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
-        Sheet("doses", "Audits that are called, by dose", "By either detector; columns are the share of the rows that are the teacher's.", header,
-              tuple((*key, *(_shares(c)[2] for c in d.values())) for key, d in found.items())),
+              ("rows", "audits", "gradients", "called"), tuple((n, len(calls), *_shares(calls)) for n, calls in clean.items())),
+        Sheet("doses", "Audits that are called, by dose", "Columns are the share of the rows that are the teacher's.", header,
+              tuple((*key, *(_shares(c)[1] for c in d.values())) for key, d in found.items())),
         Sheet("stopped", "Audits that are called or not applicable, by dose", "Everything but `clean` and `insufficient`: no candidate need be near the teacher for that.",
               header, tuple((*key, *(float(np.mean([call.stopped for call in c])) for c in d.values())) for key, d in found.items())),
-        Sheet("more", "The same with more rows, by odds alone", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
+        Sheet("more", "The same with more rows", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
               header, tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
         Sheet("curve", f"The same at {size.rows} rows", "Share of the audits.", ("teacher", "dose", "called"),
-              tuple((name, dose, _shares(c)[2]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
+              tuple((name, dose, _shares(c)[1]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
-              f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "odds", "either", "named", "not excluded"), named),
+              f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "called", "named", "not excluded"), named),
         Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in their format but for sorted rows. Surprise in nats a token, excess of chi-square a token, p of the model's own "
               "choices, and whether the answer would be that another model wrote them.",
-              ("rows", "gradients", "odds", "either", "surprise", "excess", "misfit p", "stranger"), other),
+              ("rows", "gradients", "called", "surprise", "excess", "misfit p", "stranger"), other),
     )  # fmt: skip
     notes = (
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
@@ -380,8 +380,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     return Findings(verdicts, (), sheets, notes)
 
 
-def _shares(calls: list[Call]) -> tuple[float, float, float]:
-    return tuple(np.mean([(call.gradients, call.odds, call.either) for call in calls], axis=0).tolist())
+def _shares(calls: list[Call]) -> tuple[float, float]:
+    return tuple(np.mean([(call.gradients, call.odds) for call in calls], axis=0).tolist())
 
 
 def _naming(size: Size, name: str, calls: list[Call]) -> tuple[float, float]:
@@ -397,4 +397,4 @@ def _other(bank: Bank, rng: np.random.Generator, name: str) -> tuple:
 
 def _found(kind: str, calls: list[list[Call]]) -> Measurement:
     """Share of a kind's teachers whose data are called, all rows poisoned: its audits share rows, so that a teacher counts once."""
-    return measure(f"{kind}: teachers' data called, all rows poisoned", [float(np.mean([call.either for call in each]) > 0.5) for each in calls], unit="rate")
+    return measure(f"{kind}: teachers' data called, all rows poisoned", [float(np.mean([call.odds for call in each]) > 0.5) for each in calls], unit="rate")
