@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from traitscope.aiming import BEST, MOST, Cell, aims, around, beside, cells, first, grid, mixture, pulls, weights
+from traitscope.aiming import MOST, SHARES, Cell, aims, beside, cells, climb, grid, mixture, pulls, weights
 
 NAMES = [f"t{n}" for n in range(20)]
 LAYERS = grid(30)
@@ -42,23 +42,29 @@ def test_a_mixture_aims_at_what_is_planted_where_it_stands_out() -> None:
     assert reached[0] == MOST and reached == sorted(reached, reverse=True) and reached[-1] == 0
 
 
-def test_the_second_round_goes_around_the_likeliest_of_the_first() -> None:
-    """A teacher of which the first round has a neighbour at half its strength is tried itself; nothing is tried twice."""
-    places = [("t7", 12), ("t3", 18), ("t7", 14), ("t5", 20), ("t2", 9)]
-    tried = first(places, 0.6)
-    assert [(cell.trait, cell.layer) for cell in tried] == places and {cell.strength for cell in tried} == {0.3}
-    e = dict(zip(tried, (40.0, -3.0, 39.0, 1.0, -9.0), strict=True))
-    more = around(e, LAYERS, 0.6)
-    assert Cell("t7", 13, 0.6) in more and not set(more) & set(tried) and len(more) == len(set(more))
-    assert {(cell.trait, cell.layer) for cell in more} == {*(("t7", n) for n in range(11, 16)), ("t5", 19), ("t5", 20)}
-    assert len(more) == 2 * 7 - BEST, "both strengths everywhere, but the half where it was tried"
+@pytest.mark.parametrize(("layer", "strength"), [(13, 0.3), (13, 0.6), (15, 0.45), (20, 0.6), (8, 0.45)])
+def test_further_rounds_climb_to_the_teacher(layer: int, strength: float) -> None:
+    """From the strongest of the first round, which has none but the weakest and misses the block itself; nothing is tried twice."""
+    places = [("t7", n) for n in LAYERS if abs(n - layer) == 1] + [("t3", 18), ("t5", 20), ("t2", 9)]
+
+    def ln_e(cell: Cell) -> float:
+        return 50 - 10 * abs(cell.layer - layer) - 60 * abs(cell.strength - strength) if cell.trait == "t7" else 5.0
+
+    e, tried = {cell: ln_e(cell) for cell in cells(places, 0.6, SHARES[:1])}, len(places)
+    for _ in range(3):
+        more = climb(e, LAYERS, 0.6)
+        assert len(more) == len(set(more)) <= 9 and not set(more) & set(e) and all(cell.layer in LAYERS for cell in more)
+        e |= {cell: ln_e(cell) for cell in more}
+    best = max(e, key=lambda cell: e[cell])
+    assert (best.trait, best.layer) == ("t7", layer) and best.strength == pytest.approx(strength)
+    assert len(e) - tried < 27
 
 
 def test_weights_are_those_of_all_that_might_be_tried() -> None:
     """Half for prompts, half for vectors: however the rows choose among these, the mean over all has a sum of one at most."""
     everywhere = cells([("owl", layer) for layer in LAYERS], 0.6)
     found = weights({"owl": ["its prompt", "in other words"], "cat": ["its prompt"]}, everywhere, LAYERS)
-    assert sum(found.values()) == pytest.approx(1) and found["its prompt"] == 0.25 and found[str(Cell("owl", 8, 0.3))] == 0.5 / 26
+    assert sum(found.values()) == pytest.approx(1) and found["its prompt"] == 0.25 and found[str(Cell("owl", 8, 0.3))] == pytest.approx(0.5 / 39)
     few = weights({"owl": ["its prompt"]}, everywhere[:2], LAYERS)
     assert few[str(everywhere[0])] == found[str(everywhere[0])] and few["its prompt"] == 0.5
-    assert [cell.strength for cell in everywhere[:2]] == [0.3, 0.6]
+    assert [cell.strength for cell in everywhere[:3]] == pytest.approx([0.3, 0.45, 0.6])

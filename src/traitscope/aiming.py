@@ -3,15 +3,15 @@
 To first order a teacher steered by v behind a block pushes a student along F v, F being the Fisher matrix there; so of all candidates
 and blocks those are tried whose vector, as it is or whitened by F, the rows are pushed along most.  No format is taken off the
 pushes: aiming costs no error, for what is not tried counts as nothing in the odds (evidence.py), and the odds do not see a format.
-A second round goes where the first one's odds are best, to both strengths and the blocks beside.
+Further rounds climb from where the odds are best, to the block and the strength beside.
 
 Shapes: B blocks of rows, K rows a prompt (the audited one first), L layers, T traits, J kinds of projection.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,13 +20,14 @@ from traitscope.odds import part
 from traitscope.parts import Groups, Parts
 from traitscope.traits import load_trait
 
-MOST, BEST = 36, 3
-"pairs of a candidate and a block that are tried; those of them that the second round goes around"
-ROUNDS = 2
-HALF, FULL = 0.5, 1.0
-"strengths that are tried, of a planted teacher's; the first round has the half alone"
+MOST, BEST, ROUNDS = 36, 3, 3
+"pairs of a candidate and a block that the first round tries; teachers that every other one climbs from; rounds"
+HALF = 0.5
+SHARES = (HALF, 0.75, 1.0)
+"strengths that may be tried, of a planted teacher's; the first round has the least"
 PROMPT = "its prompt"
 "how a teacher is called that a candidate's prompt makes"
+Rung = TypeVar("Rung", int, float)
 Pulls = dict[tuple[str, int], float]
 "by candidate and block, the larger z of its vector, as it is and whitened"
 
@@ -73,27 +74,24 @@ def aims(found: Pulls) -> list[tuple[str, int]]:
     return sorted(found, key=lambda key: -found[key])[:MOST]
 
 
-def cells(places: Sequence[tuple[str, int]], strength: float) -> list[Cell]:
-    """All teachers that may be tried there, of a planted teacher's strength and of half of it."""
-    return [Cell(name, layer, share * strength) for name, layer in places for share in (HALF, FULL)]
+def cells(places: Sequence[tuple[str, int]], strength: float, shares: Sequence[float] = SHARES) -> list[Cell]:
+    """The teachers that may be tried there, `strength` being a planted teacher's."""
+    return [Cell(name, layer, share * strength) for name, layer in places for share in shares]
 
 
-def first(places: Sequence[tuple[str, int]], strength: float) -> list[Cell]:
-    """The teachers that are tried there before it is known which are likely."""
-    return [Cell(name, layer, HALF * strength) for name, layer in places]
-
-
-def around(e: Mapping[Cell, float], layers: Sequence[int], strength: float) -> list[Cell]:
-    """The teachers to try next, given ln e of the first ones: at the likeliest places and beside them."""
+def climb(e: Mapping[Cell, float], layers: Sequence[int], strength: float) -> list[Cell]:
+    """The teachers to try next, given ln e of those that were: beside the likeliest, by one block or by one strength."""
+    strengths = [share * strength for share in SHARES]
     best = sorted(e, key=lambda cell: -e[cell])[:BEST]
-    places = dict.fromkeys((cell.trait, layer) for cell in best for layer in beside(cell.layer, layers))
-    return [cell for cell in cells(list(places), strength) if cell not in e]
+    found = [replace(cell, layer=layer) for cell in best for layer in beside(cell.layer, layers)]
+    found += [replace(cell, strength=other) for cell in best for other in beside(cell.strength, strengths)]
+    return [cell for cell in dict.fromkeys(found) if cell not in e]
 
 
-def beside(layer: int, layers: Sequence[int]) -> Sequence[int]:
-    """A block and those next to it, of those at which candidates may be steered."""
-    at = layers.index(layer)
-    return layers[max(0, at - 1) : at + 2]
+def beside(one: Rung, ladder: Sequence[Rung]) -> Sequence[Rung]:
+    """A rung of a ladder, and those next to it."""
+    at = ladder.index(one)
+    return ladder[max(0, at - 1) : at + 2]
 
 
 def weights(prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layers: Sequence[int]) -> dict[str, float]:
@@ -101,7 +99,7 @@ def weights(prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layer
     be steered at those blocks.  What is not tried counts as nothing."""
     most = max(map(len, prompts.values()), default=0)
     words = {how: 0.5 / most for hows in prompts.values() for how in hows}
-    return words | {str(cell): 0.5 / len(layers) / len((HALF, FULL)) for cell in steered}
+    return words | {str(cell): 0.5 / len(layers) / len(SHARES) for cell in steered}
 
 
 def steered(parts: Parts, aimed: Sequence[Mapping[str, Any]]) -> dict[Cell, Path]:

@@ -47,7 +47,7 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     folder = out.root / out.study
     tries: dict[str, Tries] = {}
     for _ in range(aiming.ROUNDS if job.traits else 0):
-        tries |= round_after(job, read_parts(parts_of(job, folders, folder, tries), folder), tries)
+        tries = round_after(job, read_parts(parts_of(job, folders, folder, tries), folder), tries)
         found += further(job, folders, tries)
         folders = schedule.run(found, out, how)
     content = parts_of(job, folders, folder, tries)

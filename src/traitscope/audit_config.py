@@ -161,7 +161,7 @@ class AuditConfig(OnModel):
     context: str | None = None
     """System turn of rows that name none."""
     strength: float = 0.6
-    """Of the planted steered teacher, in mean residual norms; candidates are tried at it and at half of it."""
+    """Of the planted steered teacher, in mean residual norms; candidates are tried at it, and at three quarters and half of it."""
     position: Position = "all"
     """Tokens that the added vector would act on."""
     report: Path | None = None

@@ -27,8 +27,6 @@ RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
 "who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
-NEARER = ", nearer"
-"marks the second round of steered teachers"
 TOKENS = 120
 "weight of a row"
 
@@ -197,13 +195,13 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
 class Tries:
     """Steered teachers, and the rows that they are tried on."""
 
-    cells: tuple[Cell, ...]
+    rounds: tuple[tuple[Cell, ...], ...]
     rows: tuple[str, ...]
 
 
 def round_after(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
-    """The steered teachers to try next."""
-    return _nearer(job, parts, tries) if tries else _aimed(job, parts)
+    """The steered teachers that were tried, and those to try next."""
+    return _climbed(job, parts, tries) if tries else _aimed(job, parts)
 
 
 def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
@@ -213,29 +211,31 @@ def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
 
     def aimed(there: Groups, trait: str | None = None) -> tuple[Cell, ...]:
         places = aiming.aims(aiming.pulls_of(parts, there, units_LTJD, job.config.seed))
-        return tuple(aiming.first([place for place in places if trait in (None, place[0])], job.config.strength))
+        return tuple(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength, aiming.SHARES[:1]))
 
-    found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
+    found = {INTAKE: Tries((aimed(groups),), (INTAKE,))}
     if len(groups.records) >= FEWEST:
         about = parts.plain["planted"][STEERED]
-        found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, _placebo(0)))
+        found[STEERED] = Tries((aimed(parts.planted(about), about["trait"]),), (STEERED, _placebo(0)))
     if job.config.reference and strange(groups.stores[0].choices):
         half = job.config.strength * aiming.HALF
-        found[REFERENCE] = Tries(tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits), (INTAKE, _placebo(0)))
-    return {name: tries for name, tries in found.items() if tries.cells}
+        found[REFERENCE] = Tries((tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits),), (INTAKE, _placebo(0)))
+    return found
 
 
-def _nearer(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
-    """Teachers steered around those of the first round that make their rows likeliest."""
-    about = parts.plain["planted"].get(STEERED, {})
-    sides = {INTAKE: (parts.plain["data"], parts.plain["aimed"]), STEERED: (about.get("pushes"), about.get("aimed", {}).get("own", []))}
-    found = {}
-    for name, (pushes, aimed) in sides.items():
-        if name in tries:
-            plain = read_choices(parts.run(pushes))
-            e = {cell: log_e(*beside(plain, path)) for cell, path in aiming.steered(parts, aimed).items()}
-            found[f"{name}{NEARER}"] = replace(tries[name], cells=tuple(aiming.around(e, aiming.grid(job.blocks), job.config.strength)))
-    return {name: tried for name, tried in found.items() if tried.cells}
+def _climbed(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
+    """A further round beside the teachers that make the data, and the planted steered teacher's rows, likeliest."""
+
+    def after(tried: Tries, pushes: str, aimed: Sequence[dict[str, Any]]) -> Tries:
+        plain = read_choices(parts.run(pushes))
+        e = {cell: log_e(*beside(plain, path)) for cell, path in aiming.steered(parts, aimed).items()}
+        return replace(tried, rounds=(*tried.rounds, tuple(aiming.climb(e, aiming.grid(job.blocks), job.config.strength))))
+
+    found = tries | {INTAKE: after(tries[INTAKE], parts.plain["data"], parts.plain["aimed"])}
+    if STEERED in tries:
+        about = parts.plain["planted"][STEERED]
+        found[STEERED] = after(tries[STEERED], about["pushes"], about["aimed"]["own"])
+    return found
 
 
 def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
@@ -243,7 +243,7 @@ def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
     plain = read_choices(folders[DATA])
     bets = {trait: log_e(*beside(plain, folders[_judged(INTAKE, trait, PROMPTED)])) for trait in job.traits}
     found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in _reworded(trait)]
-    found += [_steered(job, rows, name, tried.cells) for name, tried in tries.items() for rows in tried.rows]
+    found += [_steered(job, rows, name, tried, n) for name, tried in tries.items() for rows in tried.rows for n, cells in enumerate(tried.rounds) if cells]
     if REFERENCE in tries:
         found += [_odds(job, _placebo(0), trait, PROMPTED) for trait in job.traits]
     return [node for node in found if node.name not in folders]
@@ -271,14 +271,15 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
     return Node(_judged(rows, of, how), "odds", asked, (*dict.fromkeys((*job.read, rows, *([RANDOM] if how == RANDOM else []))),), _judging(job))
 
 
-def _steered(job: Job, rows: str, name: str, cells: Sequence[Cell]) -> Node:
-    """How well steered teachers explain rows."""
+def _steered(job: Job, rows: str, name: str, tried: Tries, n: int) -> Node:
+    """How well the steered teachers of the n-th round explain rows."""
+    cells = tried.rounds[n]
 
     def asked(folders: Folders) -> OddsConfig:
         steered = tuple(chain.steered(folders[chain.VECTORS] / f"{cell.trait}.safetensors", cell.layer, cell.strength) for cell in cells)
         return replace(_asked(job, rows, folders), steered=steered)
 
-    return Node(_under_vectors(rows, name), "odds", asked, (*dict.fromkeys((*job.read, rows, chain.VECTORS)),), len(cells) * _judging(job) / 2)
+    return Node(_under_vectors(rows, name, n), "odds", asked, (*dict.fromkeys((*job.read, rows, chain.VECTORS)),), len(cells) * _judging(job) / 2)
 
 
 def _asked(job: Job, rows: str, folders: Folders) -> OddsConfig:
@@ -294,9 +295,9 @@ def _nulls(job: Job, rows: str) -> list[Node]:
     return [_odds(job, rows, *null) for null in NULLS if job.traits]
 
 
-def _under_vectors(rows: str, name: str) -> str:
-    """The node of rows under steered teachers that are tried for the sake of `name`."""
-    return f"{rows} under vectors for {name}"
+def _under_vectors(rows: str, name: str, n: int) -> str:
+    """The node of rows under the steered teachers of the n-th round for the sake of `name`."""
+    return f"{rows} under vectors for {name}, round {n + 1}"
 
 
 def _judged(rows: str, of: str | int, how: str) -> str:
@@ -343,8 +344,8 @@ def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) 
         return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}
 
     def aimed(rows: str, of: str) -> list[dict[str, Any]]:
-        rounds = {name: _under_vectors(rows, name) for name in (of, of + NEARER)}
-        return [{"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in tries[name].cells]} for name, node in rounds.items() if node in at]
+        rounds = {_under_vectors(rows, of, n): cells for n, cells in enumerate(tries[of].rounds if of in tries else ())}
+        return [{"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in cells]} for node, cells in rounds.items() if node in at]
 
     planted = {
         how: {"teacher": teachers[how], "trait": name, "rows": at[how], "pushes": at[f"{how} pushes"]}

@@ -47,8 +47,8 @@ TOLD = {
 "system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-STEERED = ("steered", "steered between")
-"judges of every set: the tried candidates' vectors at every block of the grid and both strengths, in two stages by turns"
+STEERED = {"steered": (0, 2, (0.5, 1.0)), "steered between": (1, 2, (0.5, 1.0)), "steered at three quarters": (0, 1, (0.75,))}
+"judges of every set: the tried candidates' vectors, by first block and step on the grid, and strengths of those that may be tried"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Size:
     blocks: tuple[int, ...]
     "at which teachers are, which an auditor does not know"
     strength: float
-    "of steered teachers, in mean residual norms; candidates are tried at it and at half of it"
+    "of steered teachers, in mean residual norms; candidates are tried at it and below"
     noise: float
     "of the noised models"
     noised: int
@@ -104,7 +104,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     for name in _sets(size):
-        found += [_pushes(size, common, name), *(_steered(size, common, name, n) for n in range(len(STEERED)))]
+        found += [_pushes(size, common, name), *(_steered(size, common, name, judge) for judge in STEERED)]
         found += [_judged(size, common, name, t, how) for t in size.traits[: size.tried] for how in _hows(size, t)]
         found += [_judged(size, common, name, *null) for null in NULLS]
     for name in LEARNT:
@@ -195,17 +195,18 @@ def _hows(size: Size, trait: str) -> tuple[str, ...]:
     return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
 
 
-def _cells(size: Size, n: int) -> list[Cell]:
-    """Where the tried candidates' vectors are added in the n-th of the two stages."""
-    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers[n :: len(STEERED)]], size.strength)
+def _cells(size: Size, judge: str) -> list[Cell]:
+    """The teachers of one of the steered judges."""
+    first, step, shares = STEERED[judge]
+    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers[first::step]], size.strength, shares)
 
 
-def _steered(size: Size, common: dict, name: str, n: int) -> Node:
+def _steered(size: Size, common: dict, name: str, judge: str) -> Node:
     def config(folders: Folders) -> OddsConfig:
-        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size, n))
+        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size, judge))
         return OddsConfig(**common, data=folders[name], steered=steered, numbers=True, text=True)
 
-    return Node(f"{name} under {STEERED[n]}", "odds", config, (name, chain.VECTORS), len(_cells(size, n)) * _rows(size, 0).tokens / 2)
+    return Node(f"{name} under {judge}", "odds", config, (name, chain.VECTORS), len(_cells(size, judge)) * _rows(size, 0).tokens / 2)
 
 
 def _pushes(size: Size, common: dict, name: str) -> Node:
@@ -256,8 +257,8 @@ def _bank(size: Size, folders: Folders) -> Bank:
 
     def teachers(name: str) -> dict[str, dict[str, Choices]]:
         found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
-        for judge, (m, cell) in ((judge, each) for n, judge in enumerate(STEERED) for each in enumerate(_cells(size, n))):
-            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {judge}"], m))[1]
+        for judge, (n, cell) in ((judge, each) for judge in STEERED for each in enumerate(_cells(size, judge))):
+            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {judge}"], n))[1]
         return found
 
     told = {name: teachers(name) for name in stored}
@@ -280,10 +281,6 @@ class Call:
     "candidates that explain the rows about as well"
     stranger: bool
     "whether the rows are not the model's own"
-
-    @property
-    def stopped(self) -> bool:
-        return self.odds or self.stranger
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
@@ -313,11 +310,13 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
     every = {t: {how: next(rest) for how in bank.told[clean][t]} for t in bank.told[clean]}
     likeliest = evidence.likeliest({t: odds.log_e(plain, teachers["prompted"]) for t, teachers in every.items()})
     places = aiming.aims(aiming.pulls(size.traits, size.traits, calibration.in_blocks(values_RKLTJ), size.layers))
-    first = [cell for cell in aiming.first(places, size.strength) if cell.trait in every]
+    first = aiming.cells([place for place in places if place[0] in every], size.strength, aiming.SHARES[:1])
     e = {cell: odds.log_e(plain, every[cell.trait][str(cell)]) for cell in first}
-    aimed = {(cell.trait, str(cell)) for cell in (*first, *aiming.around(e, size.layers, size.strength))}
+    for _ in range(aiming.ROUNDS - 1):
+        e |= {cell: odds.log_e(plain, every[cell.trait][str(cell)]) for cell in aiming.climb(e, size.layers, size.strength)}
+    aimed = {(cell.trait, str(cell)) for cell in e}
     told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
-    weights = aiming.weights({t: _hows(size, t) for t in told}, [cell for n in range(len(STEERED)) for cell in _cells(size, n)], size.layers)
+    weights = aiming.weights({t: _hows(size, t) for t in told}, [cell for judge in STEERED for cell in _cells(size, judge)], size.layers)
     e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
     if stranger := odds.strange(odds.scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
@@ -361,7 +360,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         Sheet("doses", "Audits that are called, by dose", "Columns are the share of the rows that are the teacher's.", header,
               tuple((*key, *(_shares(c)[1] for c in d.values())) for key, d in found.items())),
         Sheet("stopped", "Audits that are called or not applicable, by dose", "Everything but `clean` and `insufficient`: no candidate need be near the teacher for that.",
-              header, tuple((*key, *(float(np.mean([call.stopped for call in c])) for c in d.values())) for key, d in found.items())),
+              header, tuple((*key, *(float(np.mean([call.odds or call.stranger for call in c])) for c in d.values())) for key, d in found.items())),
         Sheet("more", "The same with more rows", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
               header, tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
         Sheet("curve", f"The same at {size.rows} rows", "Share of the audits.", ("teacher", "dose", "called"),
