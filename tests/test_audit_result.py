@@ -56,6 +56,14 @@ def test_candidates_that_explain_the_rows_alike_are_named_together() -> None:
     assert not any("which of" in reason for reason in status_of(called([words(0.5), alone]), (PROMPTED,), alone, 99, 0.01)[1])
 
 
+def test_a_call_of_a_strangers_rows_says_that_no_error_rate_holds() -> None:
+    own = replace(OWN, z={"owl": 90.0}, p={"owl": 1e-9}, more=OWN.more | {"strange": True, "explained": {"owl": 0.8}})
+    status, reasons = status_of(called([words(0.5), own]), (STEERED,), own, 99, 0.01)
+    assert status == "suspect" and "explains 80% of the difference" in reasons[-1] and "error rate does not hold" in reasons[-1]
+    status, reasons = status_of(called([words(1e-4), own]), (STEERED,), replace(own, more=OWN.more), 99, 0.01)
+    assert status == "suspect" and not any("error rate" in reason for reason in reasons), "the model wrote the rows"
+
+
 def test_an_open_trait_is_said_to_be_overt() -> None:
     named = Found("wording", {"owl": 9.0}, {"owl": 1e-4}, {"owl": "words"}, 3.0, {})
     found, reasons = status_of(called([named, OWN]), (), OWN, 99, 0.01)

@@ -124,13 +124,21 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
     if hits := [c for c in traits if c.p_corrected <= alpha]:
         together = alike(own.z, alpha) if hits[0].detector == "odds" and not strange(own) else ()
         which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
-        return "suspect", [_said(c, alpha) for c in hits[:3]] + which
+        return "suspect", [_said(c, alpha) for c in hits[:3]] + which + _ruled(hits[0], own)
     if strange(own):
         return "not-applicable", _foreign(own)
     weak = [p for p in planted if p.least_dose == inf]
     if weak or not planted:
         return "insufficient", [_needs(p) for p in weak] or ["no planted teacher was made, so the power is not known"]
     return "clean", [f"of {p.teacher}, {p.least_dose:.0%} of the rows would have been found ({p.detector})" for p in planted]
+
+
+def _ruled(hit: Called, own: Found) -> list[str]:
+    """What a reader has to know of a call of a stranger's rows without a reference: no bound stands behind it."""
+    if hit.detector != "odds" or "explained" not in own.more:
+        return []
+    return [f"the model, as it is, did not write these rows, so the error rate does not hold: {hit.name} is called because its teacher explains "
+            f"{own.more['explained'][hit.name]:.0%} of the difference, and one counts from half of it on"]  # fmt: skip
 
 
 def _foreign(own: Found) -> list[str]:
