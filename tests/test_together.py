@@ -73,6 +73,22 @@ def test_students_are_those_trained_alone(place: Path, configs: list[TrainConfig
     assert min(moved) > 1e-4
 
 
+@pytest.mark.parametrize(("most", "expected"), [(None, [[0, 1, 2, 4]]), (4, [[0, 1], [2], [4]]), (5, [[0, 1], [2], [4]]), (9, [[0, 1, 2], [4]]), (1, [[0], [1], [2], [4]])])
+def test_passes_on_a_cpu_have_few_rows(most: int | None, expected: list[list[int]]) -> None:
+    """Whole micro-batches, every one once, in order; one that is larger than the limit goes alone."""
+    parts = {0: [5, 6], 1: [7, 8], 2: [1, 2, 3, 4, 5], 4: [9]}
+    found = list(together._passes(parts, most))
+    assert [list(group) for group in found] == expected and {n: part for group in found for n, part in group.items()} == parts
+
+
+def test_students_in_passes_of_their_own_are_the_same(
+    place: Path, configs: list[TrainConfig], students: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "PASS_ROWS", 4)
+    for one, other in zip(students, made(together.run_together("train", configs, Output(root=place / "passes"))), strict=True):
+        same_student(one, other)
+
+
 def test_the_same_stage_twice_is_made_once(place: Path, configs: list[TrainConfig]) -> None:
     """Two arms of a study may be one computation; its lock must not be waited for by whoever holds it."""
     found = made(together.run_together("train", [configs[0], configs[1], configs[0]], Output(root=place / "twice")))

@@ -29,6 +29,9 @@ from traitscope.rows import completion_hidden
 from traitscope.students import Student, packed_students
 from traitscope.traits import load_trait
 
+PASS_ROWS = 16
+"rows of all students in one pass on a CPU, where more take memory and no less time (benchmarks/packing.py)"
+
 
 def key(verb: str, config: Any) -> Hashable | None:
     """What stages must share to be packed; None for one that cannot be."""
@@ -164,22 +167,37 @@ def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batc
     found = {n: torch.zeros((), device=model.device) for n in batches}
     sizes = {n: pairs[n][0].config.recipe.micro_batch for n in batches}
     for k in range(max(-(-len(batch) // sizes[n]) for n, batch in batches.items())):
-        parts = {n: batch[k * sizes[n] : (k + 1) * sizes[n]] for n, batch in batches.items()}
-        active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
-        rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items() if part}
-        hidden_ND, targets_N = completion_hidden(model, active, [row for own in rows.values() for row in own])
-        lengths = [sum(len(row.completion_ids) for row in own) for own in rows.values()]
-        total = torch.zeros((), device=model.device)
-        for n, hidden, targets in zip(rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True):
-            soft = pairs[n][0].soft
-            if soft is None:
-                loss = losses.cross_entropy(model, hidden, targets)
-            else:
-                loss = losses.soft_cross_entropy(model, hidden, forward.sent(torch.cat([soft[i] for i in parts[n]]), model.device))
-            found[n] += (loss / tokens[n]).detach()
-            total = total + loss / tokens[n]
-        total.backward()
+        left = {n: part for n, batch in batches.items() if (part := batch[k * sizes[n] : (k + 1) * sizes[n]])}
+        for parts in _passes(left, PASS_ROWS if model.device.type == "cpu" else None):
+            active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
+            rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items()}
+            hidden_ND, targets_N = completion_hidden(model, active, [row for own in rows.values() for row in own])
+            lengths = [sum(len(row.completion_ids) for row in own) for own in rows.values()]
+            total = torch.zeros((), device=model.device)
+            for n, hidden, targets in zip(rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True):
+                loss = _loss(model, hidden, targets, pairs[n][0].soft, parts[n]) / tokens[n]
+                found[n] += loss.detach()
+                total = total + loss
+            total.backward()
     return found
+
+
+def _passes(parts: dict[int, list[int]], most: int | None) -> Iterator[dict[int, list[int]]]:
+    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all of them for None."""
+    found: dict[int, list[int]] = {}
+    for n, part in parts.items():
+        if found and most is not None and sum(map(len, found.values())) + len(part) > most:
+            yield found
+            found = {}
+        found[n] = part
+    yield found
+
+
+def _loss(model: Model, hidden_ND: Tensor, targets_N: Tensor, soft: Sequence[Tensor] | None, part: Sequence[int]) -> Tensor:
+    """A student's loss on its micro-batch, a sum over tokens."""
+    if soft is None:
+        return losses.cross_entropy(model, hidden_ND, targets_N)
+    return losses.soft_cross_entropy(model, hidden_ND, forward.sent(torch.cat([soft[i] for i in part]), model.device))
 
 
 def _measure(model: Model, jobs: Sequence[Job]) -> None:
