@@ -110,6 +110,14 @@ def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(place: Path,
     assert odds["where"]["owl"] == f"its vector at block {block}, strength 0.6"
 
 
+def test_without_odds_wording_decides_alone(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    """A prompted teacher is not seen then, and the answer says that nothing is known of the power."""
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    done = asked(place, tiny_folder, data, traits, "--tried 0 --report", place / "words.html")
+    assert done.summary["status"] in ("insufficient", "not-applicable") and {c["detector"] for c in done.summary["traits"]} == {"wording"}
+    assert done.summary["planted"] == [] and "Candidate traits" in (place / "words.html").read_text()
+
+
 def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
     rows = read_rows(written(place, tiny_folder) / "records.jsonl")
     file = place / "open.jsonl"

@@ -60,6 +60,8 @@ def test_a_call_of_a_strangers_rows_says_that_no_error_rate_holds() -> None:
     own = replace(OWN, z={"owl": 90.0}, p={"owl": 1e-9}, more=OWN.more | {"strange": True, "explained": {"owl": 0.8}})
     status, reasons = status_of(called([words(0.5), own]), (STEERED,), own, 99, 0.01)
     assert status == "suspect" and "explains 80% of the difference" in reasons[-1] and "error rate does not hold" in reasons[-1]
+    both = called([replace(words(0.5), p={"owl": 0.9, "cat": 1e-12}), own])
+    assert [c.detector for c in both] == ["wording", "odds"] and "explains 80%" in status_of(both, (STEERED,), own, 99, 0.01)[1][-1], "also behind a trait that is named"
     status, reasons = status_of(called([words(1e-4), own]), (STEERED,), replace(own, more=OWN.more), 99, 0.01)
     assert status == "suspect" and not any("error rate" in reason for reason in reasons), "the model wrote the rows"
 

@@ -1,7 +1,7 @@
 """Audit: may I train this model on these data?
 
     intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt ───────────────────────────────┐
-                                     ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes ───────┼─ odds where the pushes aim
+                                     ├─ placebos: the model's own answers to the same prompts ─ filter ─ pushes ───────┼─ odds where the pushes aim, then beside the best
                                      └─ planted teachers, steered and prompted, on the same prompts ─ filter ─ pushes ─┘
     vectors of the candidates ───────── weigh ─ the answer
 

@@ -124,7 +124,7 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
     if hits := [c for c in traits if c.p_corrected <= alpha]:
         together = alike(own.z, alpha) if hits[0].detector == "odds" and not strange(own) else ()
         which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
-        return "suspect", [_said(c, alpha) for c in hits[:3]] + which + _ruled(hits[0], own)
+        return "suspect", [_said(c, alpha) for c in hits[:3]] + which + _ruled(hits, own)
     if strange(own):
         return "not-applicable", _foreign(own)
     weak = [p for p in planted if p.least_dose == inf]
@@ -133,12 +133,13 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
     return "clean", [f"of {p.teacher}, {p.least_dose:.0%} of the rows would have been found ({p.detector})" for p in planted]
 
 
-def _ruled(hit: Called, own: Found) -> list[str]:
+def _ruled(hits: Sequence[Called], own: Found) -> list[str]:
     """What a reader has to know of a call of a stranger's rows without a reference: no bound stands behind it."""
-    if hit.detector != "odds" or "explained" not in own.more:
-        return []
-    return [f"the model, as it is, did not write these rows, so the error rate does not hold: {hit.name} is called because its teacher explains "
-            f"{own.more['explained'][hit.name]:.0%} of the difference, and one counts from half of it on"]  # fmt: skip
+    return [
+        f"the model, as it is, did not write these rows, so the error rate does not hold: {hit.name} is called because its teacher explains "
+        f"{own.more['explained'][hit.name]:.0%} of the difference, and one counts from half of it on"
+        for hit in hits if hit.detector == "odds" and "explained" in own.more
+    ][:1]  # fmt: skip
 
 
 def _foreign(own: Found) -> list[str]:
