@@ -77,13 +77,15 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if sum(self.pack.current) != len(x):
             raise ConfigError(f"packed students met {len(x)} rows and were told of {self.pack.current}; run the model through traitscope.forward")
-        tokens = [count * x[0, ..., 0].numel() for count in self.pack.current]
-        factors = [factor for member in self.members for factor in member.factors()]
+        here = [n for n, count in enumerate(self.pack.current) if count]  # casts of absent students' factors would cost as much as theirs
+        tokens = [self.pack.current[n] * x[0, ..., 0].numel() for n in here]
+        factors = [factor for n in here for factor in self.members[n].factors()]
         flat = x.reshape(-1, x.shape[-1])
         if self.batched:
-            y = self.linear(flat) + _batched(flat, tokens, self.scales_S, factors[::2], factors[1::2])
+            scales_S = self.scales_S if len(here) == len(self.members) else self.scales_S[here]
+            y = self.linear(flat) + _batched(flat, tokens, scales_S, factors[::2], factors[1::2])
         else:
-            scales, factors = [member.scale for member in self.members], [factor.to(x.dtype) for factor in factors]
+            scales, factors = [self.members[n].scale for n in here], [factor.to(x.dtype) for factor in factors]
             y = _InTurn.apply(flat, weight_of(self.linear), self.linear.bias, tokens, scales, *factors)
         return y.view(*x.shape[:-1], -1)
 
@@ -128,7 +130,7 @@ class _InTurn(torch.autograd.Function):
             back_NR = (g @ b_OR).mul_(s)
             if grad_NI is not None:
                 dx.addmm_(back_NR, a_RI)
-            grads += [back_NR.t() @ x, (g.t() @ down_NR).mul_(s)] if len(x) else [None, None]
+            grads += [back_NR.t() @ x, (g.t() @ down_NR).mul_(s)]
         return grad_NI, None, None, None, None, *grads
 
 

@@ -168,7 +168,8 @@ def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batc
     sizes = {n: pairs[n][0].config.recipe.micro_batch for n in batches}
     for k in range(max(-(-len(batch) // sizes[n]) for n, batch in batches.items())):
         left = {n: part for n, batch in batches.items() if (part := batch[k * sizes[n] : (k + 1) * sizes[n]])}
-        for parts in _passes(left, PASS_ROWS if model.device.type == "cpu" else None):
+        longest = {n: max(len(pairs[n][0].rows[i].ids) for i in part) for n, part in left.items()}
+        for parts in _passes(left, longest, PASS_ROWS if model.device.type == "cpu" else None):
             active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
             rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items()}
             hidden_ND, targets_N = completion_hidden(model, active, [row for own in rows.values() for row in own])
@@ -182,15 +183,18 @@ def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batc
     return found
 
 
-def _passes(parts: dict[int, list[int]], most: int | None) -> Iterator[dict[int, list[int]]]:
-    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all of them for None."""
-    found: dict[int, list[int]] = {}
-    for n, part in parts.items():
-        if found and most is not None and sum(map(len, found.values())) + len(part) > most:
-            yield found
-            found = {}
-        found[n] = part
-    yield found
+def _passes(parts: dict[int, list[int]], longest: dict[int, int], most: int | None) -> Iterator[dict[int, list[int]]]:
+    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all of them for None.
+
+    Those with a like longest row go together, since a pass is padded to its longest.
+    """
+    groups: list[list[int]] = []
+    for n in sorted(parts, key=lambda n: longest[n]):
+        if not groups or most is not None and sum(len(parts[m]) for m in (*groups[-1], n)) > most:
+            groups.append([])
+        groups[-1].append(n)
+    for group in groups:
+        yield {n: parts[n] for n in sorted(group)}
 
 
 def _loss(model: Model, hidden_ND: Tensor, targets_N: Tensor, soft: Sequence[Tensor] | None, part: Sequence[int]) -> Tensor:
