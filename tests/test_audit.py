@@ -191,6 +191,14 @@ def test_rows_of_another_model_are_not_called(place: Path, folders: dict[str, Pa
     assert set(odds["explained"]) == set(odds["p"]) and max(odds["explained"].values()) < 0.5
 
 
+def test_rows_that_were_put_in_order_are_known_as_edited(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    data = ok(place / "runs", "edit", "--data", written(place, tiny_folder, n=128)).run
+    found = asked(place, tiny_folder, data, traits).summary
+    odds = {d["name"]: d for d in found["detectors"]}["odds"]
+    assert found["status"] == "not-applicable" and "which tokens are taken, or where" in found["reasons"][0]
+    assert odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
+
+
 def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
     """A model with noise in its weights writes both; only the data's is told to love owls, and no second clean set is called."""
     writer = "noise:0.35,seed=3"

@@ -38,6 +38,8 @@ def test_the_smallest_p_of_two_detectors_counts_twice() -> None:
         (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": -0.3, "excess": 0.02, "strange": True}), 200, "not-applicable", "top-k"),
         (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-9, "surprise": 0.3, "excess": 0.02, "strange": True, "explained": {"owl": 0.42}}), 200,
          "not-applicable", "likeliest is owl (prompt, ln e 9.0); it explains 42%"),
+        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-5, "surprise": 0.0, "excess": 0.008, "strange": False, "explained": {"owl": 0.3}, "set aside": ["owl"]}),
+         200, "not-applicable", "it explains 30%"),
     ],
 )  # fmt: skip
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:

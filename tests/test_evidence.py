@@ -131,7 +131,7 @@ def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
 
 
 def test_odds_are_corrected_over_candidates_and_take_the_mean_of_their_teachers() -> None:
-    rng, T, P, K = np.random.default_rng(7), len(BETAS), WAYS, BINS
+    rng, T, P, K = np.random.default_rng(7), len(BETAS), len(WAYS), BINS
     log_p = rng.normal(-10, 1, 80)
     plain = Choices(by_temperature(log_p), np.full(80, 5), 4.0, np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K)))
     index = list(range(0, 80, 2))

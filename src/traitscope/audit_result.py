@@ -3,7 +3,7 @@
     suspect          a deciding detector calls a trait at the error rate that was asked for
     clean            none does, and each kind of planted teacher would have been found at some dose, with the power asked for
     insufficient     none does, and some kind of planted teacher would not have been found in any dose: more rows are needed
-    not-applicable   none does, and the model, as it is, did not write the rows, so that nothing is known about what it would find
+    not-applicable   none does, and the model, as it is, did not write the rows, or they were edited, so that nothing is known about what it would find
 
 "clean" speaks of the planted teachers alone; of any other it says nothing.
 """
@@ -125,7 +125,7 @@ def status_of(traits: Sequence[Called], planted: Sequence[Planted], own: Found, 
         together = alike(own.z, alpha) if hits[0].detector == "odds" and not strange(own) else ()
         which = [f"which of {', '.join(together)} it is cannot be told from these rows: each explains them about as well"] if len(together) > 1 else []
         return "suspect", [_said(c, alpha) for c in hits[:3]] + which + _ruled(hits, own)
-    if strange(own):
+    if strange(own) or own.more.get("set aside"):
         return "not-applicable", _foreign(own)
     weak = [p for p in planted if p.least_dose == inf]
     if weak or not planted:
@@ -144,7 +144,7 @@ def _ruled(hits: Sequence[Called], own: Found) -> list[str]:
 
 def _foreign(own: Found) -> list[str]:
     surprise, excess, p = (own.more[key] for key in ("surprise", "excess", "misfit p"))
-    found = f"they surprise it by {surprise:.2f} nats a token more than its own, and which tokens are taken differs by a chi-square of {excess:.2f} a token"
+    found = f"they surprise it by {surprise:.2f} nats a token more than its own, and which tokens are taken, or where, differs by a chi-square of {excess:.2f} a token"
     reasons = [f"the model did not write these rows ({found}; p {p:.1g} at any temperature); what they would do to it is not known from its own detectors"]
     if own.z and "explained" in own.more and (share := own.more["explained"][best := next(iter(own.z))]) > 0:
         reasons.append(f"the candidate that makes them likeliest is {best} ({own.where[best]}, ln e {own.z[best]:.1f}); it explains {share:.0%} of that "

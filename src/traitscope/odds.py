@@ -11,7 +11,8 @@ The nulls are the model itself, the model steered by random vectors, since a pus
 did not write, and the model under plain system prompts, since being told anything moves its choices.  Where a null wrote the rows, in this context, at whatever constant temperature, the expectation of e is at most 1,
 so that P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and
 Balakrishnan 2020, universal inference).  Whether the model did is tested besides (Pearson 1900): by how often the likeliest tokens
-were taken, and by how often each token was, whatever its rank; the second tells models apart that are equally sure of themselves.
+were taken; by how often each token was, whatever its rank, which tells models apart that are equally sure of themselves; and by where in
+the row, which tells rows that were put in order afterwards.
 
 Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, P ways to sort tokens into bins, K bins.
 """
@@ -44,12 +45,14 @@ SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 "shares of poisoned rows that e is the mean over"
 EDGES = (1, 2, 4, 10, 100)
 "last rank of every bin but the last"
-WAYS, BINS = 2, 16
-"tokens are sorted by rank, and by which token it is: one of a bin while there are bins enough, else neighbours in the vocabulary together"
+RANKS, TOKENS, PLACES = WAYS = range(3)
+"""tokens are sorted by rank; by which token it is: one of a bin while there are bins enough, else neighbours in the vocabulary together; and
+by fewer such bins and the quarter of the row that it stands in"""
+BINS, QUARTERS = 16, 4
 DIGITS = re.compile(r"( ?)(\d+)")
 MISFIT, STRANGE, EXCESS = 0.001, 0.1, 0.01
 """p of a model's own choices; nats a token above what it expects of its own rows; chi-square a token above what it expects, of which token
-is taken (about twice the divergence of the frequencies in nats): below the first and above one of the others they are not its own"""
+is taken, or where (about twice the divergence of the frequencies in nats): below the first and above one of the others they are not its own"""
 RANK = 1e-6
 "eigenvalue, as a share of the largest, below which one of a covariance counts as zero"
 BLOCK = 64
@@ -96,7 +99,8 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
 def choices(model: Model, hidden_ND: Tensor, targets_N: Tensor, lengths: Sequence[int], classes: Sequence[Tensor]) -> Choices:
     """The choices of rows of `lengths` tokens each, from the hidden states that predict them."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
-    R, T, P, K = len(lengths), len(BETAS), WAYS, BINS
+    quarter_N = torch.cat([torch.arange(n) * QUARTERS // n for n in lengths]).to(model.device)
+    R, T, P, K = len(lengths), len(BETAS), len(WAYS), BINS
     log_p_RT, tokens_R, surprise = np.zeros((R, T)), np.zeros(R, int), 0.0
     taken_PK, expected_TPK, covariance_TPKK = np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))
     for columns in classes:
@@ -104,7 +108,7 @@ def choices(model: Model, hidden_ND: Tensor, targets_N: Tensor, lengths: Sequenc
             if len(part):
                 logits_NC = forward.logits_of(model, hidden_ND[part], columns)
                 chosen_N = torch.searchsorted(columns, targets_N[part])
-                log_p_NT, entropy_N, bins_NPK, bins_NTPK = _judged(logits_NC, chosen_N)
+                log_p_NT, entropy_N, bins_NPK, bins_NTPK = _judged(logits_NC, chosen_N, quarter_N[part])
                 rows = row_N[part.cpu().numpy()]  # a tensor of one element would index as a number
                 np.add.at(log_p_RT, rows, log_p_NT)
                 np.add.at(tokens_R, rows, 1)
@@ -168,7 +172,7 @@ def read_choices(folder: Path) -> tuple[list[str], Choices]:
     """Ids and choices of a run that `write_choices` wrote into.  Raises DataError for one of an earlier version."""
     rows = [json.loads(line) for line in (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()]
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
-    if "taken_PK" not in sums or tuple(sums["betas"]) != BETAS:
+    if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
         raise DataError(f"{folder} was written by an earlier version, with other bins or temperatures: remove that folder and run the command again")
     arrays = {name: np.array(sums[name]) for name in ("taken_PK", "expected_TPK", "covariance_TPKK")}
     log_p_RT = np.array([row["log_p"] for row in rows])
@@ -187,14 +191,20 @@ def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray
     return plain[1].log_p_RT[[place[key] for key in ids]], found.log_p_RT
 
 
-def _judged(logits_NC: Tensor, chosen_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _judged(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """log p of the chosen token [N, T], entropy at temperature 1 [N], the bins that it is in [N, P, K], their probabilities [N, T, P, K]."""
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
     before_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < chosen_N.unsqueeze(1)
     rank_N = ((logits_NC > own_N1) | (logits_NC == own_N1) & before_NC).sum(1)  # bf16 has ties: as good as any order, if it is one
     width = -(-logits_NC.shape[1] // BINS)
+    places_NQ = torch.nn.functional.one_hot(quarter_N, QUARTERS)
+
+    def by_place(inside_NK: Tensor) -> Tensor:
+        return (places_NQ.unsqueeze(2) * inside_NK.unflatten(1, (BINS // QUARTERS, QUARTERS)).sum(2).unsqueeze(1)).flatten(1)
+
     in_bins_N = torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True), chosen_N // width
-    bins_NPK = torch.nn.functional.one_hot(torch.stack(in_bins_N, 1), BINS)
+    by_rank_NK, by_token_NK = (torch.nn.functional.one_hot(bin_N, BINS) for bin_N in in_bins_N)
+    bins_NPK = torch.stack([by_rank_NK, by_token_NK, by_place(by_token_NK)], 1)
     split_NKW = _padded(logits_NC, BINS * width, -torch.inf).unflatten(1, (BINS, width))
     top_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1).values
     log_p, bins = [], []
@@ -205,7 +215,8 @@ def _judged(logits_NC: Tensor, chosen_N: Tensor) -> tuple[np.ndarray, np.ndarray
         below_NE = (beta * top_NE - total_N1).exp().cumsum(1)
         edges = [below_NE[:, min(edge, below_NE.shape[1]) - 1] for edge in EDGES]
         by_rank_NK = torch.diff(torch.stack([*edges, torch.ones_like(edges[0])], 1), prepend=torch.zeros_like(own_N1), dim=1).clamp(min=0)
-        bins.append(torch.stack([_padded(by_rank_NK, BINS, 0.0), (inside_NK - total_N1).exp()], 1))
+        by_token_NK = (inside_NK - total_N1).exp()
+        bins.append(torch.stack([_padded(by_rank_NK, BINS, 0.0), by_token_NK, by_place(by_token_NK)], 1))
     entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
     return tuple(x.double().cpu().numpy() for x in (torch.stack(log_p, 1), entropy_N, bins_NPK, torch.stack(bins, 1)))
 
@@ -220,16 +231,20 @@ def best_beta(found: Choices) -> int:
 
 
 def misfit(found: Choices) -> float:
-    """p of the hypothesis that the model wrote the rows at its best temperature: the smaller of both ways' chi-square tests, times two."""
+    """p of the hypothesis that the model wrote the rows at its best temperature: the smallest of all ways' chi-square tests, times their number."""
+    return min(1.0, len(WAYS) * min(_p(found, way) for way in WAYS))
+
+
+def _p(found: Choices, way: int) -> float:
     from scipy.stats import chi2
 
-    tests = [_chi_square(*_bins(found, way), lost=way == 0) for way in range(WAYS)]
-    return min([1.0, *(WAYS * float(chi2.sf(*test)) for test in tests if test[1])])
+    square, freedom = _chi_square(*_bins(found, way), lost=way == RANKS)
+    return float(chi2.sf(square, freedom)) if freedom else 1.0
 
 
 def excess(found: Choices) -> float:
-    """How far the tokens that were taken are from those that the model takes: chi-square above its expectation, a token."""
-    return _excess(*_bins(found, WAYS - 1)) / max(1, found.tokens_R.sum())
+    """How far the tokens that were taken, or where, are from what the model does: chi-square above its expectation, a token."""
+    return max(_excess(found, way) for way in (TOKENS, PLACES))
 
 
 def _bins(found: Choices, way: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -247,7 +262,11 @@ def _chi_square(taken_K: np.ndarray, expected_K: np.ndarray, covariance_KK: np.n
     return (float(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K), freedom) if freedom > 0 else (0.0, 0)
 
 
-def _excess(*bins: np.ndarray) -> float:
+def _excess(found: Choices, way: int) -> float:
+    return _above(*_bins(found, way)) / max(1, found.tokens_R.sum())
+
+
+def _above(*bins: np.ndarray) -> float:
     square, freedom = _chi_square(*bins)
     return square - freedom
 
@@ -269,24 +288,38 @@ def scaled(found: Choices, share: float) -> Choices:
 
 
 def noticed(found: Choices, tokens: float, power: float) -> bool:
-    """Whether so many tokens, counted in proportion to these, are strange by which of them are taken, with a probability of `power`."""
+    """Whether so many tokens, counted in proportion to these, are strange by which of them are taken, or where, with a probability of `power`."""
     from scipy.stats import chi2, ncx2
 
-    freedom, above = _chi_square(*_bins(found, WAYS - 1))[1], excess(found) * tokens
-    return bool(freedom and above > 0 and ncx2.sf(max(chi2.isf(MISFIT / WAYS, freedom), freedom + EXCESS * tokens), freedom, above) >= power)
+    def told(way: int) -> bool:
+        freedom, above = _chi_square(*_bins(found, way))[1], _excess(found, way) * tokens
+        return bool(freedom and above > 0 and ncx2.sf(max(chi2.isf(MISFIT / len(WAYS), freedom), freedom + EXCESS * tokens), freedom, above) >= power)
+
+    return told(TOKENS) or told(PLACES)
+
+
+def unlike(found: Choices) -> list[int]:
+    """Whether it is which tokens were taken, or where, or both, that does not fit the model."""
+    return [way for way in (TOKENS, PLACES) if len(WAYS) * _p(found, way) < MISFIT]
 
 
 def explains(told: Choices, plain: Choices) -> bool:
-    """Whether rows, the same in both, that are strange to the model are nearer to those of a teacher, or of the model and the teacher in some proportion:
-    at most half of their excess is left.  Where they have none, they are not strange to the teacher."""
-    return explained(told, plain) >= 0.5 if excess(plain) > EXCESS else not strange(told)
+    """Whether rows, the same in both, that do not fit the model are nearer to those of a teacher, or of the model and the teacher in some
+    proportion: at most half of their excess is left.  Where it is neither which tokens they take nor where, they are not strange to the teacher."""
+    return explained(told, plain) >= 0.5 if unlike(plain) else not strange(told)
 
 
 def explained(told: Choices, plain: Choices) -> float:
-    """Share of the excess that a teacher takes away, or the model and the teacher in the best of some proportions; 0 where there is none."""
-    (taken_K, *own), (_, *other) = _bins(plain, WAYS - 1), _bins(told, WAYS - 1)
-    left = min(_excess(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True))) for q in SHARES)
-    return 1 - left / whole if (whole := _excess(taken_K, *own)) > 0 else 0.0
+    """Share of the excess that a teacher takes away, or the model and the teacher in the best of some proportions; 0 where there is none.
+    The smaller one where neither which tokens are taken nor where fits the model."""
+    ways = unlike(plain) or [max((TOKENS, PLACES), key=lambda way: _excess(plain, way))]
+    return min(_explained(told, plain, way) for way in ways)
+
+
+def _explained(told: Choices, plain: Choices, way: int) -> float:
+    (taken_K, *own), (_, *other) = _bins(plain, way), _bins(told, way)
+    left = min(_above(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True))) for q in SHARES)
+    return 1 - left / whole if (whole := _above(taken_K, *own)) > 0 else 0.0
 
 
 def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()) -> float:

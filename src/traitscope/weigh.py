@@ -127,7 +127,7 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.nda
 
 
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
-    """Odds of every candidate; where the model did not write the rows e has no bound: see `_of_a_stranger`."""
+    """Odds of every candidate; where the rows do not fit the model e has no bound: see `_unfit`."""
     told = _read(aiming.told(parts, parts.plain["odds"], parts.plain["aimed"]))
     nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
@@ -135,7 +135,7 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
     index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
     found = evidence.likelihoods(data.choices, index, alone, [x.log_p_RT for _, x in nulls], _weights(parts), candidates, share)
-    return _of_a_stranger(parts, data, told, found) if told and strange(found) else found
+    return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
 
 
 def _weights(parts: Parts) -> dict[str, float]:
@@ -154,10 +154,10 @@ def _read(told: dict[str, dict[str, Path]]) -> Judged:
     return {name: {how: odds.read_choices(path) for how, path in teachers.items()} for name, teachers in told.items()}
 
 
-def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Found:
-    """Against a reference: p by swaps with its rows.  Without one, or where too few rows are judged on both sides, only a
+def _unfit(parts: Parts, data: Stored, told: Judged, found: Found, share: float) -> Found:
+    """A stranger's rows against a reference: p by swaps with its rows.  Without one, or where too few rows are judged on both sides, only a
     candidate counts that explains the rows: the model's own placebos differ from somebody else's rows in everything."""
-    reference = parts.plain["reference_odds"]
+    reference = parts.plain["reference_odds"] if strange(found) else {}
     hows = aiming.told(parts, reference["told"], reference["beside"]) if reference else {}
     own = _read(aiming.told(parts, {name: parts.plain["odds"][name] for name in hows}, reference["own"])) if reference else {}
     gains = {
@@ -166,9 +166,10 @@ def _of_a_stranger(parts: Parts, data: Stored, told: Judged, found: Found) -> Fo
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
         itself = odds.read_choices(parts.run(parts.plain["aimed"][0]["run"]))[1]
-        counts = {name for name, how in found.where.items() if odds.explains(told[name][how][1], itself)}
         shares = {name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()}
-        return replace(found, p={name: p if name in counts else 1.0 for name, p in found.p.items()}, more=found.more | {"explained": shares})
+        left = [name for name, how in found.where.items() if not odds.explains(told[name][how][1], itself)]
+        more = {"explained": shares, "set aside": [name for name in left if found.p[name] <= share]}
+        return replace(found, p=found.p | dict.fromkeys(left, 1.0), more=found.more | more)
     z, p, where = evidence.swapped_odds(gains)
     return replace(found, p={n: p.get(n, 1.0) for n in found.p}, where=found.where | where, more=found.more | {REFERENCE: z})
 

@@ -92,7 +92,7 @@ MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", 
 GRID = aiming.grid(chain.DEPTH)
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
-    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024, 4096)),
+    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024)),
     "full": Size(MANY, 8, 4096, 10, 40, GRID, (13, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
 }
 
@@ -280,12 +280,12 @@ class Call:
     alike: tuple[str, ...]
     "candidates that explain the rows about as well"
     stranger: bool
-    "whether the rows are not the model's own"
+    "whether they count as another model's, or as edited"
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
-    """An audit of data of which a share `dose` is the source's."""
-    picked = rng.permutation(bank.size.rows)[:rows]
+    """An audit of data of which a share `dose` is the source's; of more rows than there are, drawn with replacement."""
+    picked = rng.permutation(bank.size.rows)[:rows] if rows <= bank.size.rows else rng.integers(bank.size.rows, size=rows)
     names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
     share = ALPHA / len(DECIDING)
     along = evidence.gradients(bank.size.traits, bank.size.traits, calibration.in_blocks(values_RKLTJ), None, share, swaps=1999)
@@ -319,17 +319,12 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
     weights = aiming.weights({t: _hows(size, t) for t in told}, [cell for judge in STEERED for cell in _cells(size, judge)], size.layers)
     e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
-    if stranger := odds.strange(odds.scaled(mixed, len(own) / size.rows)):  # as in `audit`: then only who explains the rows counts
+    fewer, share = odds.scaled(mixed, len(own) / size.rows), ALPHA / len(DECIDING)
+    stranger, least = odds.strange(fewer), min(p.values())
+    if odds.misfit(fewer) < odds.MISFIT:  # as in `audit`: then only who explains the rows counts
         them = {t: odds.mixed(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
         p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
-    return min(p.values()) <= ALPHA / len(DECIDING), e, stranger
-
-
-def _with_replacement(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> bool:
-    """Whether odds call so many rows, drawn with replacement, of which a share `dose` is the source's."""
-    picked = rng.integers(bank.size.rows, size=rows)
-    names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
-    return _by_odds(bank, list(zip(names, picked, strict=True)), source, dose, values_RKLTJ)[0]
+    return min(p.values()) <= share, e, stranger or least <= share < min(p.values())
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -340,11 +335,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
     }
     grown = {
-        name: {n: [np.mean([_with_replacement(bank, rng, name, dose, n) for _ in range(size.repeats)]) for dose in size.doses] for n in size.more}
+        name: {n: [np.mean([_audit(bank, rng, name, dose, n).odds for _ in range(size.repeats)]) for dose in size.doses] for n in size.more}
         for name in (*_poisoned(size), "clean 0")
     }
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
-    other = tuple(_other(bank, rng, name) for name in (*_traitless(size), *_clean(size)))
+    whole = (*LEARNT, *_clean(size))  # whose placebos are as they are
+    other = tuple(_other(bank, rng, name, dose) for name in (*_traitless(size), *_clean(size)) for dose in size.doses[-1 if name in whole else -3 :])
     spared = measure("clean audits not called", [float(not call.odds) for call in clean[size.rows]], unit="rate")
     kinds = {"steered": ("at block", "half as strong"), "prompted": ("prompted", "in other words"), "fine-tuned": ("fine-tuned",)}
     rates = {kind: _found(kind, [full[name, size.rows] for name in _poisoned(size) if any(m in name for m in marks)]) for kind, marks in kinds.items()}
@@ -367,9 +363,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               tuple((name, dose, _shares(c)[1]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
               f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "called", "named", "not excluded"), named),
-        Sheet("formats", "Rows that carry no trait", "All rows from the set; placebos in their format but for sorted rows. Surprise in nats a token, excess of chi-square a token, p of the model's own "
-              "choices, and whether the answer would be that another model wrote them.",
-              ("rows", "gradients", "called", "surprise", "excess", "misfit p", "stranger"), other),
+        Sheet("formats", "Rows that carry no trait", "A share of the rows from the set; placebos in their format but for sorted rows. `stranger`: the answer would be that the model did not write "
+              "them. Of all rows of the set: surprise in nats a token, excess of chi-square a token, p of the model's own choices.",
+              ("rows", "dose", "gradients", "called", "stranger", "surprise", "excess", "misfit p"), other),
     )  # fmt: skip
     notes = (
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not independent of each other; their interval is that of independent ones.",
@@ -388,10 +384,10 @@ def _naming(size: Size, name: str, calls: list[Call]) -> tuple[float, float]:
     return float(np.mean([call.first == trait for call in calls])), float(np.mean([trait in call.alike for call in calls]))
 
 
-def _other(bank: Bank, rng: np.random.Generator, name: str) -> tuple:
-    calls = [_audit(bank, rng, name, 1.0, bank.size.rows) for _ in range(bank.size.repeats)]
-    own = bank.choices[name]
-    return (name, *_shares(calls), float(own.surprise / own.tokens_R.sum()), odds.excess(own), odds.misfit(own), float(odds.strange(own)))
+def _other(bank: Bank, rng: np.random.Generator, name: str, dose: float) -> tuple:
+    calls, own = [_audit(bank, rng, name, dose, bank.size.rows) for _ in range(bank.size.repeats)], bank.choices[name]
+    stranger = float(np.mean([call.stranger for call in calls]))
+    return (name, dose, *_shares(calls), stranger, float(own.surprise / own.tokens_R.sum()), odds.excess(own), odds.misfit(own))
 
 
 def _found(kind: str, calls: list[list[Call]]) -> Measurement:
