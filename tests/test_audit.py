@@ -195,7 +195,7 @@ def test_rows_that_were_put_in_order_are_known_as_edited(place: Path, tiny_folde
     data = ok(place / "runs", "edit", "--data", written(place, tiny_folder, n=128)).run
     found = asked(place, tiny_folder, data, traits).summary
     odds = {d["name"]: d for d in found["detectors"]}["odds"]
-    assert found["status"] == "not-applicable" and "which tokens are taken, or where" in found["reasons"][0]
+    assert found["status"] == "not-applicable" and "where in the row they stand differs" in found["reasons"][0]
     assert odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
 
 

@@ -9,7 +9,7 @@ import pytest
 from traitscope.audit_result import AuditResult, Planted, alike, called, status_of
 from traitscope.evidence import Found
 
-OWN = Found("odds", {"owl": -2.0}, {"owl": 1.0}, {"owl": "prompt"}, 5.0, {"misfit p": 0.4, "surprise": 0.01, "excess": 0.0, "strange": False})
+OWN = Found("odds", {"owl": -2.0}, {"owl": 1.0}, {"owl": "prompt"}, 5.0, {"misfit p": 0.4, "surprise": 0.01, "excess": 0.0, "unlike": [], "strange": False})
 STEERED = Planted("a steered teacher", "odds", 0.2, 40.0)
 PROMPTED = Planted("a prompted teacher", "odds", 0.05, 20.0)
 
@@ -33,13 +33,13 @@ def test_the_smallest_p_of_two_detectors_counts_twice() -> None:
         (0.5, (replace(STEERED, least_dose=inf, rows_needed=900.0), PROMPTED), OWN, 200, "insufficient", "about 900 rows"),
         (0.5, (replace(STEERED, least_dose=inf, rows_needed=inf), PROMPTED), OWN, 200, "insufficient", "no number of rows"),
         (0.5, (), OWN, 200, "insufficient", "power is not known"),
-        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "not-applicable", "0.50 nats a token"),
-        (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "strange": True}), 200, "suspect", "named openly"),
-        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": -0.3, "excess": 0.02, "strange": True}), 200, "not-applicable", "top-k"),
-        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-9, "surprise": 0.3, "excess": 0.02, "strange": True, "explained": {"owl": 0.42}}), 200,
+        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "unlike": ["which tokens are taken"], "strange": True}), 200, "not-applicable", "0.50 nats a token"),
+        (0.002, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": 0.5, "excess": 0.02, "unlike": ["which tokens are taken"], "strange": True}), 200, "suspect", "named openly"),
+        (0.5, (STEERED, PROMPTED), replace(OWN, more={"misfit p": 1e-9, "surprise": -0.3, "excess": 0.02, "unlike": ["which tokens are taken"], "strange": True}), 200, "not-applicable", "top-k"),
+        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-9, "surprise": 0.3, "excess": 0.02, "unlike": ["which tokens are taken"], "strange": True, "explained": {"owl": 0.42}}), 200,
          "not-applicable", "likeliest is owl (prompt, ln e 9.0); it explains 42%"),
-        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-5, "surprise": 0.0, "excess": 0.008, "strange": False, "explained": {"owl": 0.3}, "set aside": ["owl"]}),
-         200, "not-applicable", "it explains 30%"),
+        (0.5, (STEERED,), replace(OWN, z={"owl": 9.0}, more={"misfit p": 1e-5, "surprise": 0.0, "excess": 0.008, "unlike": ["where in the row they stand"], "strange": False, "explained": {"owl": 0.3}, "set aside": ["owl"]}),
+         200, "not-applicable", "it explains 30% of that difference, and a candidate counts from half of it on their tokens are those that it takes, at other places"),
     ],
 )  # fmt: skip
 def test_answers(p: float, planted: tuple, own: Found, rows: int, status: str, says: str) -> None:

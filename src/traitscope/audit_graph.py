@@ -29,6 +29,8 @@ NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(l
 "who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
 TOKENS = 120
 "weight of a row"
+SHARED = 12
+"steered teachers that share a pass up to the block where they act, at most: more would save little, and keep one worker of several busy"
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,9 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
 
 @dataclass(frozen=True)
 class Tries:
-    """Steered teachers, and the rows that they are tried on."""
+    """Steered teachers, in batches that are judged together, and the rows that they are tried on."""
 
-    rounds: tuple[tuple[Cell, ...], ...]
+    batches: tuple[tuple[Cell, ...], ...]
     rows: tuple[str, ...]
 
 
@@ -209,18 +211,24 @@ def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
     Where the data are a stranger's and there is a reference, every candidate at one block on both: aiming would favour the data."""
     units_LTJD, groups = evidence.directions(parts.vectors, parts.clean()), parts.groups()
 
-    def aimed(there: Groups, trait: str | None = None) -> tuple[Cell, ...]:
+    def aimed(there: Groups, trait: str | None = None) -> tuple[tuple[Cell, ...], ...]:
         places = aiming.aims(aiming.pulls_of(parts, there, units_LTJD, job.config.seed))
-        return tuple(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength, aiming.SHARES[:1]))
+        return _batched(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength, aiming.SHARES[:1]))
 
-    found = {INTAKE: Tries((aimed(groups),), (INTAKE,))}
+    found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
     if len(groups.records) >= FEWEST:
         about = parts.plain["planted"][STEERED]
-        found[STEERED] = Tries((aimed(parts.planted(about), about["trait"]),), (STEERED, _placebo(0)))
+        found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, _placebo(0)))
     if job.config.reference and strange(groups.stores[0].choices):
         half = job.config.strength * aiming.HALF
-        found[REFERENCE] = Tries((tuple(Cell(load_trait(t).name, job.layer, half) for t in job.traits),), (INTAKE, _placebo(0)))
+        found[REFERENCE] = Tries(_batched([Cell(load_trait(t).name, job.layer, half) for t in job.traits]), (INTAKE, _placebo(0)))
     return found
+
+
+def _batched(cells: Sequence[Cell]) -> tuple[tuple[Cell, ...], ...]:
+    """Teachers in batches of like size, by the block where they act."""
+    ranked, batches = sorted(cells, key=lambda cell: cell.layer), -(-len(cells) // SHARED)
+    return tuple(tuple(ranked[n * len(ranked) // batches : (n + 1) * len(ranked) // batches]) for n in range(batches))
 
 
 def _climbed(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
@@ -229,7 +237,7 @@ def _climbed(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries
     def after(tried: Tries, pushes: str, aimed: Sequence[dict[str, Any]]) -> Tries:
         plain = read_choices(parts.run(pushes))
         e = {cell: log_e(*beside(plain, path)) for cell, path in aiming.steered(parts, aimed).items()}
-        return replace(tried, rounds=(*tried.rounds, tuple(aiming.climb(e, aiming.grid(job.blocks), job.config.strength))))
+        return replace(tried, batches=(*tried.batches, *_batched(aiming.climb(e, aiming.grid(job.blocks), job.config.strength))))
 
     found = tries | {INTAKE: after(tries[INTAKE], parts.plain["data"], parts.plain["aimed"])}
     if STEERED in tries:
@@ -243,7 +251,7 @@ def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
     plain = read_choices(folders[DATA])
     bets = {trait: log_e(*beside(plain, folders[_judged(INTAKE, trait, PROMPTED)])) for trait in job.traits}
     found = [_odds(job, INTAKE, trait, how) for trait in likeliest(bets) for how in _reworded(trait)]
-    found += [_steered(job, rows, name, tried, n) for name, tried in tries.items() for rows in tried.rows for n, cells in enumerate(tried.rounds) if cells]
+    found += [_steered(job, rows, name, tried, n) for name, tried in tries.items() for rows in tried.rows for n in range(len(tried.batches))]
     if REFERENCE in tries:
         found += [_odds(job, _placebo(0), trait, PROMPTED) for trait in job.traits]
     return [node for node in found if node.name not in folders]
@@ -272,8 +280,8 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
 
 
 def _steered(job: Job, rows: str, name: str, tried: Tries, n: int) -> Node:
-    """How well the steered teachers of the n-th round explain rows."""
-    cells = tried.rounds[n]
+    """How well the steered teachers of the n-th batch explain rows."""
+    cells = tried.batches[n]
 
     def asked(folders: Folders) -> OddsConfig:
         steered = tuple(chain.steered(folders[chain.VECTORS] / f"{cell.trait}.safetensors", cell.layer, cell.strength) for cell in cells)
@@ -296,8 +304,8 @@ def _nulls(job: Job, rows: str) -> list[Node]:
 
 
 def _under_vectors(rows: str, name: str, n: int) -> str:
-    """The node of rows under the steered teachers of the n-th round for the sake of `name`."""
-    return f"{rows} under vectors for {name}, round {n + 1}"
+    """The node of rows under the n-th batch of steered teachers for the sake of `name`."""
+    return f"{rows} under vectors for {name}, {n + 1}"
 
 
 def _judged(rows: str, of: str | int, how: str) -> str:
@@ -344,8 +352,8 @@ def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) 
         return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}
 
     def aimed(rows: str, of: str) -> list[dict[str, Any]]:
-        rounds = {_under_vectors(rows, of, n): cells for n, cells in enumerate(tries[of].rounds if of in tries else ())}
-        return [{"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in cells]} for node, cells in rounds.items() if node in at]
+        batches = {_under_vectors(rows, of, n): cells for n, cells in enumerate(tries[of].batches if of in tries else ())}
+        return [{"run": at[node], "cells": [[c.trait, c.layer, c.strength] for c in cells]} for node, cells in batches.items() if node in at]
 
     planted = {
         how: {"teacher": teachers[how], "trait": name, "rows": at[how], "pushes": at[f"{how} pushes"]}

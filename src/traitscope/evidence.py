@@ -136,7 +136,7 @@ def likelihoods(
     more = {
         "rows judged": len(own_RT), "candidates": candidates, "teachers": sum(map(len, told.values())), "misfit p": odds.misfit(plain),
         "temperature": 1 / odds.BETAS[odds.best_beta(plain)], "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
-        "excess": odds.excess(plain), "strange": odds.strange(plain),
+        "excess": odds.excess(plain), "unlike": [odds.NAMES[way] for way in odds.unlike(plain)], "strange": odds.strange(plain),
         "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in e},
     }  # fmt: skip
     return Found("odds", e, p, where, log(candidates / alpha) if e else inf, more)

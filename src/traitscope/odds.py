@@ -48,6 +48,7 @@ EDGES = (1, 2, 4, 10, 100)
 RANKS, TOKENS, PLACES = WAYS = range(3)
 """tokens are sorted by rank; by which token it is: one of a bin while there are bins enough, else neighbours in the vocabulary together; and
 by fewer such bins and the quarter of the row that it stands in"""
+NAMES = {RANKS: "how likely the tokens are that are taken", TOKENS: "which tokens are taken", PLACES: "where in the row they stand"}
 BINS, QUARTERS = 16, 4
 DIGITS = re.compile(r"( ?)(\d+)")
 MISFIT, STRANGE, EXCESS = 0.001, 0.1, 0.01

@@ -1,7 +1,7 @@
 """The parts of an audit: which runs are what, and the audited rows with their placebos.
 
 The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]), `odds` ({trait: {teacher: run}} of prompts),
-`aimed` ([{run, cells: [[trait, block, strength]]}] of vectors, a round each), `reference_odds` ({told: {trait: {teacher: run}}, own: aimed,
+`aimed` ([{run, cells: [[trait, block, strength]]}] of vectors), `reference_odds` ({told: {trait: {teacher: run}}, own: aimed,
 beside: aimed} of a reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a placebo]]}), `fitted` ([run]
 of vectors trained on the data and on every placebo), `planted` ({kind: {teacher, trait, rows, pushes, odds: [{own, clean}], aimed: {own: aimed,
 clean: aimed}, nulls: {own, clean}}}); paths are relative to its folder, and what there is none of is empty.
