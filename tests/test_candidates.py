@@ -39,13 +39,44 @@ def test_teachers_that_are_steered_besides_are_those_that_are_tried_alone(family
     steers = [Steer(random_vector(family, seed), (layer,), 2.0) for seed, layer in enumerate((0, 1, family.n_layers - 1))]
 
     for told in ([], [SystemPrompt("Owls.")]):
-        found = odds.judge_each(family, told, steers, rows, odds.classes_of(family, False), batch_size=2)
+        (found,) = odds.judge_each(family, told, steers, [rows], odds.classes_of(family, False), batch_size=2)
         for steered, each in zip(([], *([s] for s in steers)), found, strict=True):
             alone = odds.judge_rows(family, [*told, *steered], rows, odds.classes_of(family, False), batch_size=2)
             np.testing.assert_allclose(each.log_p_RT, alone.log_p_RT, atol=1e-5)
             np.testing.assert_allclose(each.covariance_TPKK, alone.covariance_TPKK, atol=1e-5)
         assert min(abs(each.log_p_RT - found[0].log_p_RT).max() for each in found[1:]) > 1e-3
     assert not any("forward" in vars(block) for block in family.blocks)
+
+
+def test_sets_that_are_read_together_are_those_read_alone(family: Model) -> None:
+    """Rows of one prompt share a pass whatever set they are of, and every set has its own counts."""
+    prompts = [(1, 2, *range(5, 5 + n), 3) for n in (3, 6, 4, 5)]
+    sets = [[Row(prompt, tuple(range(7 + k, 10 + k + n))) for n, prompt in enumerate(prompts[: 4 - k])] for k in range(3)] + [[Row((1, 9, 9), (8,))]]
+    index = odds.batches([row for rows in sets for row in rows], 4)
+    assert sorted(i for batch in index for i in batch) == list(range(10)) and [0, 4, 7] in index and max(map(len, index)) <= 4
+    steer, classes = Steer(random_vector(family, 1), (1,), 2.0), odds.classes_of(family, False)
+    found = odds.judge_each(family, [], [steer], sets, classes, batch_size=4)
+    for rows, own in zip(sets, found, strict=True):
+        for told, each in zip(([], [steer]), own, strict=True):
+            alone = odds.judge_rows(family, told, rows, classes)
+            np.testing.assert_allclose(each.log_p_RT, alone.log_p_RT, rtol=1e-6, atol=1e-4)
+            np.testing.assert_allclose(each.covariance_TPKK, alone.covariance_TPKK, rtol=1e-6, atol=1e-4)
+            assert each.tokens_R.tolist() == alone.tokens_R.tolist() and (each.taken_PK == alone.taken_PK).all()
+            assert each.surprise == pytest.approx(alone.surprise, abs=1e-3)
+
+
+def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> None:
+    root, on = tmp_path / "runs", ("--model", tiny_folder)
+    sets = [ok(root, "generate", *on, f"--n 5 --count 3 --vocabulary template --seed {seed} --prompt-seed {9 - seed}").run for seed in range(3)]
+    vector = ok(root, "extract", *on, "--traits owl cat").run / "owl.safetensors"
+    both = ok(root, "odds", *on, "--data", sets[0], "--beside", *sets[1:], "--numbers --steered", f"steer:{vector},layers=1,alpha=0.5").run
+    for place, data in zip((both, odds.side(both, 0), odds.side(both, 1)), sets, strict=True):
+        alone = ok(root, "odds", *on, "--data", data, "--numbers --steered", f"steer:{vector},layers=1,alpha=0.5").run
+        for one, other in ((place, alone), (odds.part(place, 0), odds.part(alone, 0))):
+            (ids, found), (expected, plain) = odds.read_choices(one), odds.read_choices(other)
+            assert ids == expected
+            np.testing.assert_allclose(found.log_p_RT, plain.log_p_RT, atol=1e-4)
+    ok(root, "rerun", both)
 
 
 def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folder: Path) -> None:

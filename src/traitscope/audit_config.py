@@ -68,6 +68,8 @@ class OddsConfig(OnModel):
 
     data: Path | None = None
     """Run of `intake` or `filter`, or a JSONL file."""
+    beside: tuple[Path, ...] = ()
+    """More rows, each file or run with choices in a folder of its own. A prompt that several have is read once for all."""
     interventions: tuple[str, ...] = ()
     """The candidate teacher."""
     steered: tuple[str, ...] = ()

@@ -29,18 +29,21 @@ def _loaded(item: Intervention) -> Intervention:
 
 
 def run_odds(config: OddsConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`odds.part`)."""
+    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`odds.part`), and of
+    each of `--beside` (`odds.side`)."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
     with stage.opened("odds", config, out) as run:
         if not run.sealed:
-            model, records = stage.model_of(config), drawn(stage.kept_rows(config.data), config.rows, config.seed)
-            told = stage.parse_all(config.interventions)
-            rows = rows_from(model, records, config.context, config.text, told)
-            steered, ids = [_loaded(item) for item in stage.parse_all(config.steered)], [record.id for record in records]
-            with progress("candidate teachers", len(rows), "rows") as advance:
+            model, told = stage.model_of(config), stage.parse_all(config.interventions)
+            sets = [drawn(stage.kept_rows(path), config.rows, config.seed) for path in (config.data, *config.beside)]
+            rows = [rows_from(model, records, config.context, config.text, told) for records in sets]
+            steered = [_loaded(item) for item in stage.parse_all(config.steered)]
+            with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
                 found = odds.judge_each(model, told, steered, rows, odds.classes_of(model, config.numbers), config.batch_size, advance)
-            for n, each in enumerate(found):
-                odds.write_choices(odds.part(run.path, n - 1) if n else run.path, ids, each)
+            for k, (records, teachers) in enumerate(zip(sets, found, strict=True)):
+                place = odds.side(run.path, k - 1) if k else run.path
+                for n, each in enumerate(teachers):
+                    odds.write_choices(odds.part(place, n - 1) if n else place, [record.id for record in records], each)
     return run

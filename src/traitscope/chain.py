@@ -260,6 +260,11 @@ def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...]
     return Node(name, "likelihood", config, (data, *needs), 2 * rows.tokens)
 
 
+def by_words(intervention: str) -> Told:
+    """A teacher that needs nothing that is made first: a prompt, or noise."""
+    return lambda _: (intervention,)
+
+
 def adapter(node: str) -> Told:
     """The student that a node trained."""
     return lambda folders: (f"adapter:{folders[node]}",)

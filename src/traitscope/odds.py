@@ -96,28 +96,39 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
     return [torch.tensor(ids, device=model.device) for ids in found.values() if len(ids) > 1]
 
 
-@torch.no_grad()
 def choices(model: Model, hidden_ND: Tensor, targets_N: Tensor, lengths: Sequence[int], classes: Sequence[Tensor]) -> Choices:
     """The choices of rows of `lengths` tokens each, from the hidden states that predict them."""
+    return choices_by_set(model, hidden_ND, targets_N, lengths, classes, [0] * len(lengths))[0]
+
+
+@torch.no_grad()
+def choices_by_set(
+    model: Model, hidden_ND: Tensor, targets_N: Tensor, lengths: Sequence[int], classes: Sequence[Tensor], sets: Sequence[int]
+) -> dict[int, Choices]:
+    """The same of the rows of each of several sets, given the set of every row."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
     quarter_N = torch.cat([torch.arange(n) * QUARTERS // n for n in lengths]).to(model.device)
     R, T, P, K = len(lengths), len(BETAS), len(WAYS), BINS
-    log_p_RT, tokens_R, surprise = np.zeros((R, T)), np.zeros(R, int), 0.0
-    taken_PK, expected_TPK, covariance_TPKK = np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))
+    set_R, log_p_RT, tokens_R = np.array(sets), np.zeros((R, T)), np.zeros(R, int)
+    sums = {s: (0.0, np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))) for s in sets}
     for columns in classes:
         for part in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
             if len(part):
                 logits_NC = forward.logits_of(model, hidden_ND[part], columns)
-                chosen_N = torch.searchsorted(columns, targets_N[part])
-                log_p_NT, entropy_N, bins_NPK, bins_NTPK = _judged(logits_NC, chosen_N, quarter_N[part])
+                judged = _judged(logits_NC, torch.searchsorted(columns, targets_N[part]), quarter_N[part])
                 rows = row_N[part.cpu().numpy()]  # a tensor of one element would index as a number
-                np.add.at(log_p_RT, rows, log_p_NT)
+                np.add.at(log_p_RT, rows, judged[0])
                 np.add.at(tokens_R, rows, 1)
-                surprise += float((-log_p_NT[:, PLAIN] - entropy_N).sum())
-                taken_PK += bins_NPK.sum(0)
-                expected_TPK += bins_NTPK.sum(0)
-                covariance_TPKK += np.einsum("tpk,kj->tpkj", bins_NTPK.sum(0), np.eye(K)) - np.einsum("ntpk,ntpj->tpkj", bins_NTPK, bins_NTPK, optimize=True)
-    return Choices(log_p_RT, tokens_R, surprise, taken_PK, expected_TPK, covariance_TPKK)
+                for s in np.unique(set_R[rows]).tolist():
+                    sums[s] = tuple(map(add, sums[s], _sums(*(x[set_R[rows] == s] for x in judged))))
+    return {s: Choices(log_p_RT[set_R == s], tokens_R[set_R == s], *own) for s, own in sums.items()}
+
+
+def _sums(log_p_NT: np.ndarray, entropy_N: np.ndarray, bins_NPK: np.ndarray, bins_NTPK: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Of some tokens: surprise, counts of bins, what they were to be, and their covariance."""
+    expected_TPK = bins_NTPK.sum(0)
+    covariance_TPKK = np.einsum("tpk,kj->tpkj", expected_TPK, np.eye(BINS)) - np.einsum("ntpk,ntpj->tpkj", bins_NTPK, bins_NTPK, optimize=True)
+    return float((-log_p_NT[:, PLAIN] - entropy_N).sum()), bins_NPK.sum(0), expected_TPK, covariance_TPKK
 
 
 def judge_rows(
@@ -125,34 +136,51 @@ def judge_rows(
     done: Callable[[int], None] | None = None,
 ) -> Choices:  # fmt: skip
     """The choices of rows, in their order, from a model under interventions."""
-    return judge_each(model, told, (), rows, classes, batch_size, done)[0]
+    return judge_each(model, told, (), [rows], classes, batch_size, done)[0][0]
 
 
 def judge_each(
-    model: Model, told: Sequence[Intervention], steered: Sequence[Steer], rows: Sequence[Row], classes: Sequence[Tensor], batch_size: int = 16,
+    model: Model, told: Sequence[Intervention], steered: Sequence[Steer], sets: Sequence[Sequence[Row]], classes: Sequence[Tensor], batch_size: int = 16,
     done: Callable[[int], None] | None = None,
-) -> list[Choices]:  # fmt: skip
-    """The same under each of `steered` besides, computed from the block on where it acts; the first are those without.
+) -> list[list[Choices]]:  # fmt: skip
+    """The choices of the rows of every set, under `told`; then under each of `steered` besides, computed from the block on where it acts.
 
-    Raises ConfigError for steering at several blocks, or beside anything but a system prompt: what comes before could differ.
+    Rows of one prompt, of whatever set, are read together, so that the prompt is read once.  Raises ConfigError for steering at several
+    blocks, or beside anything but a system prompt: what comes before could differ.
     """
     if steered and not all(isinstance(item, SystemPrompt) for item in told):
         raise ConfigError(f"{len(told)} interventions beside those to steer by; expected a system prompt, or none")
     if wrong := [item for item in steered if not isinstance(item, Steer) or len(item.layers) != 1]:
         raise ConfigError(f"{wrong[0]} is no steering at one block; expected steer:VECTOR,layers=N,alpha=A")
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    parts: list[list[Choices]] = [[] for _ in range(1 + len(steered))]
-    for start in range(0, len(order), batch_size):
-        picked = [rows[i] for i in order[start : start + batch_size]]
-        lengths = [len(r.completion_ids) for r in picked]
+    owners, rows = np.repeat(np.arange(len(sets)), [len(own) for own in sets]), [row for own in sets for row in own]
+    order: list[int] = []
+    parts: list[list[dict[int, Choices]]] = [[] for _ in range(1 + len(steered))]
+    for index in batches(rows, batch_size):
+        order, picked = order + index, [rows[i] for i in index]
+        about = [len(r.completion_ids) for r in picked], classes, owners[index].tolist()
         with torch.no_grad(), applied(model, told) as active, hooks.recorded(model.blocks, sorted({s.layers[0] for s in steered})) as outputs:
-            parts[0].append(choices(model, *completion_hidden(model, active, picked), lengths, classes))
+            parts[0].append(choices_by_set(model, *completion_hidden(model, active, picked), *about))
         for n, item in enumerate(steered):
             with torch.no_grad(), applied(model, [*told, item]) as active, hooks.resumed(model.blocks, item.layers[0], outputs[item.layers[0]]):
-                parts[1 + n].append(choices(model, *completion_hidden(model, active, picked), lengths, classes))
+                parts[1 + n].append(choices_by_set(model, *completion_hidden(model, active, picked), *about))
         if done:
             done(len(picked))
-    return [reordered(reduce(add, found), order) for found in parts]
+    places = [[i for i in order if owners[i] == s] for s in range(len(sets))]
+    return [[reordered(reduce(add, (found[s] for found in teacher if s in found)), places[s]) for teacher in parts] for s in range(len(sets))]
+
+
+def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
+    """Rows that are read together: those of one prompt, in like parts, where they fill half a batch; the others by length."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i)):
+        alike.setdefault(rows[i].prompt_ids, []).append(i)
+    many = {prompt: index for prompt, index in alike.items() if 2 * len(index) >= max(3, size)}
+    rest = [i for i in sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i)) if rows[i].prompt_ids not in many]
+    found = [rest[n : n + size] for n in range(0, len(rest), size)]
+    for index in many.values():
+        parts = -(-len(index) // size)
+        found += [index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)]
+    return found
 
 
 def reordered(found: Choices, order: Sequence[int]) -> Choices:
@@ -181,8 +209,13 @@ def read_choices(folder: Path) -> tuple[list[str], Choices]:
 
 
 def part(run: Path, n: int) -> Path:
-    """Where a run of `odds` keeps the choices under the n-th of its `--steered`."""
+    """Where a run of `odds`, or the folder of one of its `--beside`, keeps the choices under the n-th of its `--steered`."""
     return run / f"steered-{n}"
+
+
+def side(run: Path, n: int) -> Path:
+    """Where a run of `odds` keeps the choices of the n-th of its `--beside`."""
+    return run / f"beside-{n}"
 
 
 def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -135,6 +135,9 @@ def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
         elif isinstance(value, Path):
             inputs[field.name] = value
             value = f"input:{field.name}"
+        elif isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+            inputs |= {f"{field.name}{i}": item for i, item in enumerate(value)}
+            value = [f"input:{field.name}{i}" for i in range(len(value))]
         elif dataclasses.is_dataclass(value):
             value = dataclasses.asdict(value)
         plain[field.name] = value

@@ -6,8 +6,9 @@ of `traitscope audit`.  Rows that differ from clean ones in their format alone, 
 a trait.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -47,8 +48,8 @@ TOLD = {
 "system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-STEERED = {"steered": (0, 2, (0.5, 1.0)), "steered between": (1, 2, (0.5, 1.0)), "steered at three quarters": (0, 1, (0.75,))}
-"judges of every set: the tried candidates' vectors, by first block and step on the grid, and strengths of those that may be tried"
+TOGETHER = 12
+"steered teachers that are judged in one stage"
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
     for n, (name, (told, needs)) in enumerate(_teachers(size).items()):
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
-    for name in _sets(size):
-        found += [_pushes(size, common, name), *(_steered(size, common, name, judge) for judge in STEERED)]
-        found += [_judged(size, common, name, t, how) for t in size.traits[: size.tried] for how in _hows(size, t)]
-        found += [_judged(size, common, name, *null) for null in NULLS]
+    found += [_pushes(size, common, name) for name in _sets(size)]
+    found += [_steered(size, common, n) for n in range(0, len(_cells(size)), TOGETHER)]
+    found += [_judged(size, common, *judge) for judge in (*((t, how) for t in size.traits[: size.tried] for how in _hows(size, t)), *NULLS)]
     for name in LEARNT:
         for n, placebo in enumerate(_placebos(size, name)):
             found += [_formed(size, common, name, placebo, 510 + 10 * LEARNT.index(name) + n), _pushes(size, common, placebo)]
@@ -135,16 +135,12 @@ def _teachers(size: Size) -> dict[str, tuple[chain.Told, tuple[str, ...]]]:
         found[f"{one} at block {block}"] = chain.by_vector(one, block, size.strength), (chain.VECTORS,)
     found[f"{two} at block {size.blocks[0]}"] = chain.by_vector(two, size.blocks[0], size.strength), (chain.VECTORS,)
     found[f"{one}, half as strong"] = chain.by_vector(one, size.blocks[-1], size.strength / 2), (chain.VECTORS,)
-    found |= {f"{trait}, prompted": (partial(_told, chain.prompted(trait)), ()) for trait in (one, two)}
-    found |= {f"{one}, in other words": (partial(_told, chain.prompted(one, n)), ()) for n in range(len(load_trait(one).rewordings[:1]))}
+    found |= {f"{trait}, prompted": (chain.by_words(chain.prompted(trait)), ()) for trait in (one, two)}
+    found |= {f"{one}, in other words": (chain.by_words(chain.prompted(one, n)), ()) for n in range(len(load_trait(one).rewordings[:1]))}
     found[f"{one}, fine-tuned"] = chain.adapter("tuned"), ("tuned",)
-    found |= {name: (partial(_told, f"noise:{size.noise:g},seed={n + 1}"), ()) for n, name in enumerate(f"noised {n}" for n in range(size.noised))}
-    found |= {name: (partial(_told, f"prompt:{text}"), ()) for name, text in TOLD.items()}
+    found |= {name: (chain.by_words(f"noise:{size.noise:g},seed={n + 1}"), ()) for n, name in enumerate(f"noised {n}" for n in range(size.noised))}
+    found |= {name: (chain.by_words(f"prompt:{text}"), ()) for name, text in TOLD.items()}
     return found
-
-
-def _told(what: str, _: Folders) -> tuple[str, ...]:
-    return (what,)
 
 
 def _poisoned(size: Size) -> list[str]:
@@ -195,29 +191,34 @@ def _hows(size: Size, trait: str) -> tuple[str, ...]:
     return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
 
 
-def _cells(size: Size, judge: str) -> list[Cell]:
-    """The teachers of one of the steered judges."""
-    first, step, shares = STEERED[judge]
-    return aiming.cells([(t, layer) for t in size.traits[: size.tried] for layer in size.layers[first::step]], size.strength, shares)
+def _cells(size: Size) -> list[Cell]:
+    """All steered teachers that may be tried."""
+    return aiming.cells([(t, layer) for layer in size.layers for t in size.traits[: size.tried]], size.strength)
 
 
-def _steered(size: Size, common: dict, name: str, judge: str) -> Node:
+def _steered(size: Size, common: dict, n: int) -> Node:
+    """All sets under the steered teachers from the n-th on."""
+    teachers = [chain.by_vector(c.trait, c.layer, c.strength) for c in _cells(size)[n : n + TOGETHER]]
+    return _under(size, common, f"vectors {n}", 1 + len(teachers) / 2, lambda at: {"steered": tuple(told(at)[0] for told in teachers)})
+
+
+def _judged(size: Size, common: dict, of: str, how: str) -> Node:
+    """All sets under a candidate's prompt, or a null."""
+    return _under(size, common, f"{of} {how}", 1, lambda folders: {"interventions": (_judge(size, of, how, folders),)})
+
+
+def _under(size: Size, common: dict, name: str, passes: float, told: Callable[[Folders], dict]) -> Node:
+    """All sets under somebody: they have the same prompts, which are read once."""
+
     def config(folders: Folders) -> OddsConfig:
-        steered = tuple(chain.steered(chain.vector_of(folders, c.trait), c.layer, c.strength) for c in _cells(size, judge))
-        return OddsConfig(**common, data=folders[name], steered=steered, numbers=True, text=True)
+        first, *rest = (folders[each] for each in _sets(size))
+        return OddsConfig(**common, data=first, beside=tuple(rest), numbers=True, text=True, batch_size=32, **told(folders))
 
-    return Node(f"{name} under {judge}", "odds", config, (name, chain.VECTORS), len(_cells(size, judge)) * _rows(size, 0).tokens / 2)
+    return Node(f"under {name}", "odds", config, (*_sets(size), chain.VECTORS, RANDOM), passes * len(_sets(size)) * _rows(size, 0).tokens / 2)
 
 
 def _pushes(size: Size, common: dict, name: str) -> Node:
     return Node(f"{name} pushes", "pushes", lambda folders: PushesConfig(**common, data=folders[name], numbers=True, text=True), (name,), 2 * _rows(size, 0).tokens)
-
-
-def _judged(size: Size, common: dict, name: str, of: str, how: str) -> Node:
-    def config(folders: Folders) -> OddsConfig:
-        return OddsConfig(**common, data=folders[name], interventions=(_judge(size, of, how, folders),), numbers=True, text=True)
-
-    return Node(f"{name} under {of} {how}", "odds", config, (name, chain.VECTORS, RANDOM), _rows(size, 0).tokens)
 
 
 def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
@@ -252,13 +253,17 @@ def _bank(size: Size, folders: Folders) -> Bank:
     units = evidence.directions(vectors, clean)
     features = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
 
+    def at(run: str, name: str) -> Path:
+        k = _sets(size).index(name)
+        return odds.side(folders[run], k - 1) if k else folders[run]
+
     def under(name: str, of: str, how: str) -> Choices:
-        return odds.read_choices(folders[f"{name} under {of} {how}"])[1]
+        return odds.read_choices(at(f"under {of} {how}", name))[1]
 
     def teachers(name: str) -> dict[str, dict[str, Choices]]:
         found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
-        for judge, (n, cell) in ((judge, each) for judge in STEERED for each in enumerate(_cells(size, judge))):
-            found[cell.trait][str(cell)] = odds.read_choices(odds.part(folders[f"{name} under {judge}"], n))[1]
+        for n, cell in enumerate(_cells(size)):
+            found[cell.trait][str(cell)] = odds.read_choices(odds.part(at(f"under vectors {n - n % TOGETHER}", name), n % TOGETHER))[1]
         return found
 
     told = {name: teachers(name) for name in stored}
@@ -316,7 +321,7 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
         e |= {cell: odds.log_e(plain, every[cell.trait][str(cell)]) for cell in aiming.climb(e, size.layers, size.strength)}
     aimed = {(cell.trait, str(cell)) for cell in e}
     told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
-    weights = aiming.weights({t: _hows(size, t) for t in told}, [cell for judge in STEERED for cell in _cells(size, judge)], size.layers)
+    weights = aiming.weights({t: _hows(size, t) for t in told}, _cells(size), size.layers)
     e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
     fewer, share = odds.scaled(mixed, len(own) / size.rows), ALPHA / len(DECIDING)
@@ -386,8 +391,7 @@ def _naming(size: Size, name: str, calls: list[Call]) -> tuple[float, float]:
 
 def _other(bank: Bank, rng: np.random.Generator, name: str, dose: float) -> tuple:
     calls, own = [_audit(bank, rng, name, dose, bank.size.rows) for _ in range(bank.size.repeats)], bank.choices[name]
-    stranger = float(np.mean([call.stranger for call in calls]))
-    return (name, dose, *_shares(calls), stranger, float(own.surprise / own.tokens_R.sum()), odds.excess(own), odds.misfit(own))
+    return (name, dose, *_shares(calls), float(np.mean([c.stranger for c in calls])), float(own.surprise / own.tokens_R.sum()), odds.excess(own), odds.misfit(own))
 
 
 def _found(kind: str, calls: list[list[Call]]) -> Measurement:
