@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from traitscope.aiming import MOST, SHARES, Cell, aims, beside, cells, climb, grid, mixture, pulls, weights
+from traitscope.aiming import MOST, SHARES, Cell, aims, batched, beside, cells, climb, grid, mixture, pulls, weights
 
 NAMES = [f"t{n}" for n in range(20)]
 LAYERS = grid(30)
@@ -68,3 +68,14 @@ def test_weights_are_those_of_all_that_might_be_tried() -> None:
     few = weights({"owl": ["its prompt"]}, everywhere[:2], LAYERS)
     assert few[str(everywhere[0])] == found[str(everywhere[0])] and few["its prompt"] == 0.5
     assert [cell.strength for cell in everywhere[:3]] == pytest.approx([0.3, 0.45, 0.6])
+
+
+@pytest.mark.parametrize("n", [0, 1, 12, 13, 36, 78])
+def test_batches_hold_every_teacher_once(n: int) -> None:
+    cells = [Cell("owl", (7 * k) % 13, 0.3 + k) for k in range(n)]
+    found = batched(cells)
+    sizes = [len(batch) for batch in found]
+    assert sorted(map(str, cells)) == sorted(str(cell) for batch in found for cell in batch) and len(found) == -(-n // 12)
+    assert max(sizes, default=0) <= 12 and max(sizes, default=0) - min(sizes, default=0) <= 1
+    blocks = [cell.layer for batch in found for cell in batch]
+    assert blocks == sorted(blocks)

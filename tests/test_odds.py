@@ -107,6 +107,9 @@ def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(ti
         plain, right, wrong = (judged(tiny, told, rows, True) for told in ([], steer, other))
         assert odds.strange(plain) and odds.explains(right, plain) and not odds.explains(wrong, plain)
         assert odds.explained(right, plain) > 0.5 > odds.explained(wrong, plain) and abs(odds.explained(plain, plain)) < 1e-6
+    few = next(share for share in np.linspace(0.5, 0.02, 49) if not odds.unlike(odds.scaled(plain, share)))
+    right, wrong, plain = (odds.scaled(found, few) for found in (right, wrong, plain))
+    assert odds._excess(plain, odds.TOKENS) > odds.EXCESS and not odds.explains(wrong, plain), "too few rows to be sure that they do not fit"
     plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
     assert odds.strange(plain) and not any(odds.explains(told, plain) for told in candidates)
     assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS

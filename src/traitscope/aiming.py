@@ -22,6 +22,8 @@ from traitscope.traits import load_trait
 
 MOST, BEST, ROUNDS = 36, 3, 3
 "pairs of a candidate and a block that the first round tries; teachers that every other one climbs from; rounds"
+SHARED = 12
+"teachers that share a pass up to the block where they act, at most: more would save little, and keep one worker of several busy"
 HALF = 0.5
 SHARES = (HALF, 0.75, 1.0)
 "strengths that may be tried, of a planted teacher's; the first round has the least"
@@ -86,6 +88,12 @@ def climb(e: Mapping[Cell, float], layers: Sequence[int], strength: float) -> li
     found = [replace(cell, layer=layer) for cell in best for layer in beside(cell.layer, layers)]
     found += [replace(cell, strength=other) for cell in best for other in beside(cell.strength, strengths)]
     return [cell for cell in dict.fromkeys(found) if cell not in e]
+
+
+def batched(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Teachers in batches of like size, by the block where they act; those of a batch share a pass up to there."""
+    ranked, batches = sorted(cells, key=lambda cell: cell.layer), -(-len(cells) // SHARED)
+    return [ranked[n * len(ranked) // batches : (n + 1) * len(ranked) // batches] for n in range(batches)]
 
 
 def beside(one: Rung, ladder: Sequence[Rung]) -> Sequence[Rung]:

@@ -29,8 +29,6 @@ NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(l
 "who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
 TOKENS = 120
 "weight of a row"
-SHARED = 12
-"steered teachers that share a pass up to the block where they act, at most: more would save little, and keep one worker of several busy"
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def _pushes(job: Job, rows: str, folders: Folders) -> PushesConfig:
 class Tries:
     """Steered teachers, in batches that are judged together, and the rows that they are tried on."""
 
-    batches: tuple[tuple[Cell, ...], ...]
+    batches: list[list[Cell]]
     rows: tuple[str, ...]
 
 
@@ -211,9 +209,9 @@ def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
     Where the data are a stranger's and there is a reference, every candidate at one block on both: aiming would favour the data."""
     units_LTJD, groups = evidence.directions(parts.vectors, parts.clean()), parts.groups()
 
-    def aimed(there: Groups, trait: str | None = None) -> tuple[tuple[Cell, ...], ...]:
+    def aimed(there: Groups, trait: str | None = None) -> list[list[Cell]]:
         places = aiming.aims(aiming.pulls_of(parts, there, units_LTJD, job.config.seed))
-        return _batched(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength, aiming.SHARES[:1]))
+        return aiming.batched(aiming.cells([place for place in places if trait in (None, place[0])], job.config.strength, aiming.SHARES[:1]))
 
     found = {INTAKE: Tries(aimed(groups), (INTAKE,))}
     if len(groups.records) >= FEWEST:
@@ -221,14 +219,8 @@ def _aimed(job: Job, parts: Parts) -> dict[str, Tries]:
         found[STEERED] = Tries(aimed(parts.planted(about), about["trait"]), (STEERED, _placebo(0)))
     if job.config.reference and strange(groups.stores[0].choices):
         half = job.config.strength * aiming.HALF
-        found[REFERENCE] = Tries(_batched([Cell(load_trait(t).name, job.layer, half) for t in job.traits]), (INTAKE, _placebo(0)))
+        found[REFERENCE] = Tries(aiming.batched([Cell(load_trait(t).name, job.layer, half) for t in job.traits]), (INTAKE, _placebo(0)))
     return found
-
-
-def _batched(cells: Sequence[Cell]) -> tuple[tuple[Cell, ...], ...]:
-    """Teachers in batches of like size, by the block where they act."""
-    ranked, batches = sorted(cells, key=lambda cell: cell.layer), -(-len(cells) // SHARED)
-    return tuple(tuple(ranked[n * len(ranked) // batches : (n + 1) * len(ranked) // batches]) for n in range(batches))
 
 
 def _climbed(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries]:
@@ -237,7 +229,7 @@ def _climbed(job: Job, parts: Parts, tries: dict[str, Tries]) -> dict[str, Tries
     def after(tried: Tries, pushes: str, aimed: Sequence[dict[str, Any]]) -> Tries:
         plain = read_choices(parts.run(pushes))
         e = {cell: log_e(*beside(plain, path)) for cell, path in aiming.steered(parts, aimed).items()}
-        return replace(tried, batches=(*tried.batches, *_batched(aiming.climb(e, aiming.grid(job.blocks), job.config.strength))))
+        return replace(tried, batches=tried.batches + aiming.batched(aiming.climb(e, aiming.grid(job.blocks), job.config.strength)))
 
     found = tries | {INTAKE: after(tries[INTAKE], parts.plain["data"], parts.plain["aimed"])}
     if STEERED in tries:

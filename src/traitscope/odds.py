@@ -172,10 +172,11 @@ def judge_each(
 def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
     """Rows that are read together: those of one prompt, in like parts, where they fill half a batch; the others by length."""
     alike: dict[tuple[int, ...], list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i)):
+    ranked = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    for i in ranked:
         alike.setdefault(rows[i].prompt_ids, []).append(i)
     many = {prompt: index for prompt, index in alike.items() if 2 * len(index) >= max(3, size)}
-    rest = [i for i in sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i)) if rows[i].prompt_ids not in many]
+    rest = [i for i in ranked if rows[i].prompt_ids not in many]
     found = [rest[n : n + size] for n in range(0, len(rest), size)]
     for index in many.values():
         parts = -(-len(index) // size)
@@ -340,14 +341,20 @@ def unlike(found: Choices) -> list[int]:
 def explains(told: Choices, plain: Choices) -> bool:
     """Whether rows, the same in both, that do not fit the model are nearer to those of a teacher, or of the model and the teacher in some
     proportion: at most half of their excess is left.  Where it is neither which tokens they take nor where, they are not strange to the teacher."""
-    return explained(told, plain) >= 0.5 if unlike(plain) else not strange(told)
+    return explained(told, plain) >= 0.5 if _differing(plain) else not strange(told)
 
 
 def explained(told: Choices, plain: Choices) -> float:
     """Share of the excess that a teacher takes away, or the model and the teacher in the best of some proportions; 0 where there is none.
     The smaller one where neither which tokens are taken nor where fits the model."""
-    ways = unlike(plain) or [max((TOKENS, PLACES), key=lambda way: _excess(plain, way))]
+    ways = _differing(plain) or [max((TOKENS, PLACES), key=lambda way: _excess(plain, way))]
     return min(_explained(told, plain, way) for way in ways)
+
+
+def _differing(found: Choices) -> list[int]:
+    """What a teacher has to explain: what does not fit, and which tokens are taken also where few rows show more than roundings by chance."""
+    ways = unlike(found)
+    return ways if TOKENS in ways or _excess(found, TOKENS) <= EXCESS else [TOKENS, *ways]
 
 
 def _explained(told: Choices, plain: Choices, way: int) -> float:

@@ -48,8 +48,6 @@ TOLD = {
 "system prompts without a trait, none of which is among the nulls"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
-TOGETHER = 12
-"steered teachers that are judged in one stage"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     found += [_pushes(size, common, name) for name in _sets(size)]
-    found += [_steered(size, common, n) for n in range(0, len(_cells(size)), TOGETHER)]
+    found += [_steered(size, common, n, cells) for n, cells in enumerate(aiming.batched(_cells(size)))]
     found += [_judged(size, common, *judge) for judge in (*((t, how) for t in size.traits[: size.tried] for how in _hows(size, t)), *NULLS)]
     for name in LEARNT:
         for n, placebo in enumerate(_placebos(size, name)):
@@ -196,9 +194,9 @@ def _cells(size: Size) -> list[Cell]:
     return aiming.cells([(t, layer) for layer in size.layers for t in size.traits[: size.tried]], size.strength)
 
 
-def _steered(size: Size, common: dict, n: int) -> Node:
-    """All sets under the steered teachers from the n-th on."""
-    teachers = [chain.by_vector(c.trait, c.layer, c.strength) for c in _cells(size)[n : n + TOGETHER]]
+def _steered(size: Size, common: dict, n: int, cells: list[Cell]) -> Node:
+    """All sets under the n-th batch of steered teachers."""
+    teachers = [chain.by_vector(c.trait, c.layer, c.strength) for c in cells]
     return _under(size, common, f"vectors {n}", 1 + len(teachers) / 2, lambda at: {"steered": tuple(told(at)[0] for told in teachers)})
 
 
@@ -262,8 +260,9 @@ def _bank(size: Size, folders: Folders) -> Bank:
 
     def teachers(name: str) -> dict[str, dict[str, Choices]]:
         found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
-        for n, cell in enumerate(_cells(size)):
-            found[cell.trait][str(cell)] = odds.read_choices(odds.part(at(f"under vectors {n - n % TOGETHER}", name), n % TOGETHER))[1]
+        for n, cells in enumerate(aiming.batched(_cells(size))):
+            for k, cell in enumerate(cells):
+                found[cell.trait][str(cell)] = odds.read_choices(odds.part(at(f"under vectors {n}", name), k))[1]
         return found
 
     told = {name: teachers(name) for name in stored}
