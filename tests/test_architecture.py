@@ -14,13 +14,13 @@ import traitscope
 SOURCE = Path(traitscope.__file__).parent
 STAGES = {"generate", "filtering", "train", "measure", "extract", "explain", "gradients", "likelihood", "judging", "report"}
 STAGES |= {"editing", "exporting", "intake", "matching", "pushes", "candidates", "naming", "weigh"}
-EDGES = {"audit", "audit_graph", "callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "chain", "research", "schedule", "sweeps", "together", "on_ray", "on_slurm"}
+EDGES = {"audit_chain", "audit", "audit_graph", "callback", "cli", "demo", "execute", "inspection", "selftest", "graph", "chain", "research", "schedule", "sweeps", "together", "on_ray", "on_slurm"}
 FILES = {path.stem: path for path in sorted(SOURCE.glob("*.py"))}
 FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").glob("*.py"))}
 STUDIES = {name for name in FILES if name.startswith("studies.")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 CORE_OF_STUDIES = {
-    "aiming", "association", "audit_config", "audit_result", "backward", "calibration", "chain", "configs", "errors", "evidence", "graph", "judge_config", "odds", "stats", "traits", "transfer", "verdict", "vector",
+    "aiming", "association", "audit_chain", "audit_config", "audit_result", "backward", "calibration", "chain", "configs", "errors", "evidence", "graph", "judge_config", "odds", "stats", "traits", "transfer", "verdict", "vector",
 }  # fmt: skip
 "what a study may import"
 GETATTR = {

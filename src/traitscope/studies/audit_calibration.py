@@ -8,16 +8,16 @@ a trait.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from traitscope import aiming, calibration, chain, evidence, odds
+from traitscope import aiming, audit_chain, calibration, chain, evidence, odds
 from traitscope.aiming import Cell
-from traitscope.audit_config import OddsConfig, PushesConfig
-from traitscope.audit_result import DECIDING, alike
+from traitscope.audit_chain import ALPHA, MANY, NEEDED, NULLS, SHARE
+from traitscope.audit_config import PushesConfig
+from traitscope.audit_result import alike
 from traitscope.backward import read_pushes
-from traitscope.configs import EditConfig, ExtractConfig, GenerateConfig
+from traitscope.configs import EditConfig, GenerateConfig
 from traitscope.graph import Folders, Node
 from traitscope.odds import Choices
 from traitscope.stats import Measurement, measure
@@ -32,11 +32,7 @@ PUBLISHED = (
     "Per-row direction scores: AUROC 0.62 to 0.64 where confounds alone reach 0.76; eleven data-level defences: true positives of "
     "6 % at most; a verdict from one pair of models: 11 of 11 clean models called, with placebos AUROC 0.999."
 )
-ALPHA, PLACEBOS, RANDOM, PLAINLY = 0.01, 3, "random", "told plainly"
-NULLS = (*((f"{RANDOM}-{n}", RANDOM) for n in range(2)), *((str(n), PLAINLY) for n in range(len(chain.PLAIN))))
-"who may have written rows without a trait, besides the model itself, as in `audit`"
-NEEDED = 0.95
-"share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
+PLACEBOS = 3
 LEARNT = ("comma", "longer")
 "formats that `audit` learns, so that its placebos have them"
 FORMATS = ("sorted", *LEARNT)
@@ -87,7 +83,6 @@ class Size:
 
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
 GRID = aiming.grid(chain.DEPTH)
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
@@ -98,13 +93,13 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; every set of rows; its pushes; its odds under every candidate's teachers and under the nulls."""
-    found = [chain.vectors(common, size.traits), _randoms(size, common)]
+    found = [chain.vectors(common, size.traits), audit_chain.randoms(common, size.traits[0])]
     for n, (name, (told, needs)) in enumerate(_teachers(size).items()):
         found.append(chain.number_rows(common, name, _rows(size, n), told, needs))
     found += chain.learnt(common, size.traits[0], size.tokens, {"tuned": chain.TUNED}) + _others(size, common)
     found += [_pushes(size, common, name) for name in _sets(size)]
     found += [_steered(size, common, n, cells) for n, cells in enumerate(aiming.batched(_cells(size)))]
-    found += [_judged(size, common, *judge) for judge in (*((t, how) for t in size.traits[: size.tried] for how in _hows(size, t)), *NULLS)]
+    found += [_judged(size, common, *judge) for judge in (*((t, how) for t in size.traits[: size.tried] for how in audit_chain.hows(t)), *NULLS)]
     for name in LEARNT:
         for n, placebo in enumerate(_placebos(size, name)):
             found += [_formed(size, common, name, placebo, 510 + 10 * LEARNT.index(name) + n), _pushes(size, common, placebo)]
@@ -180,15 +175,6 @@ def _formed(size: Size, common: dict, how: str, name: str, n: int) -> Node:
     return Node(name, "generate", lambda _: asked, (), rows.tokens)
 
 
-def _randoms(size: Size, common: dict) -> Node:
-    return Node(RANDOM, "extract", lambda folders: ExtractConfig(**common, like=chain.vector_of(folders, size.traits[0]), randoms=2), (chain.VECTORS,), 1)
-
-
-def _hows(size: Size, trait: str) -> tuple[str, ...]:
-    """Prompts that a candidate is tried with; the second one where it is among the likeliest, as in `audit`."""
-    return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
-
-
 def _cells(size: Size) -> list[Cell]:
     """All steered teachers that may be tried."""
     return aiming.cells([(t, layer) for layer in size.layers for t in size.traits[: size.tried]], size.strength)
@@ -206,13 +192,8 @@ def _judged(size: Size, common: dict, of: str, how: str) -> Node:
 
 
 def _under(size: Size, common: dict, name: str, passes: float, told: Callable[[Folders], dict]) -> Node:
-    """All sets under somebody: they have the same prompts, which are read once."""
-
-    def config(folders: Folders) -> OddsConfig:
-        first, *rest = (folders[each] for each in _sets(size))
-        return OddsConfig(**common, data=first, beside=tuple(rest), numbers=True, text=True, batch_size=32, **told(folders))
-
-    return Node(f"under {name}", "odds", config, (*_sets(size), chain.VECTORS, RANDOM), passes * len(_sets(size)) * _rows(size, 0).tokens / 2)
+    sets = _sets(size)
+    return audit_chain.under(common, name, sets, passes * len(sets) * _rows(size, 0).tokens / 2, told)
 
 
 def _pushes(size: Size, common: dict, name: str) -> Node:
@@ -221,11 +202,7 @@ def _pushes(size: Size, common: dict, name: str) -> Node:
 
 def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
     """A candidate's teacher, or a null."""
-    if how == PLAINLY:
-        return f"prompt:{chain.PLAIN[int(of)]}"
-    if how == RANDOM:
-        return chain.steered(folders[RANDOM] / f"{of}.safetensors", size.layers[len(size.layers) // 2], size.strength * aiming.HALF)
-    return chain.prompted(of, None if how == "prompted" else 0)
+    return audit_chain.judge(of, how, folders, size.layers[len(size.layers) // 2], size.strength)
 
 
 @dataclass(frozen=True)
@@ -251,18 +228,14 @@ def _bank(size: Size, folders: Folders) -> Bank:
     units = evidence.directions(vectors, clean)
     features = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
 
-    def at(run: str, name: str) -> Path:
-        k = _sets(size).index(name)
-        return odds.side(folders[run], k - 1) if k else folders[run]
-
     def under(name: str, of: str, how: str) -> Choices:
-        return odds.read_choices(at(f"under {of} {how}", name))[1]
+        return audit_chain.said_of(folders[f"under {of} {how}"], _sets(size).index(name))
 
     def teachers(name: str) -> dict[str, dict[str, Choices]]:
-        found = {t: {how: under(name, t, how) for how in _hows(size, t)} for t in size.traits[: size.tried]}
+        found = {t: {how: under(name, t, how) for how in audit_chain.hows(t)} for t in size.traits[: size.tried]}
         for n, cells in enumerate(aiming.batched(_cells(size))):
-            for k, cell in enumerate(cells):
-                found[cell.trait][str(cell)] = odds.read_choices(odds.part(at(f"under vectors {n}", name), k))[1]
+            for k, cell in enumerate(cells, 1):
+                found[cell.trait][str(cell)] = audit_chain.said_of(folders[f"under vectors {n}"], _sets(size).index(name), k)
         return found
 
     told = {name: teachers(name) for name in stored}
@@ -291,10 +264,9 @@ def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows:
     """An audit of data of which a share `dose` is the source's; of more rows than there are, drawn with replacement."""
     picked = rng.permutation(bank.size.rows)[:rows] if rows <= bank.size.rows else rng.integers(bank.size.rows, size=rows)
     names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
-    share = ALPHA / len(DECIDING)
-    along = evidence.gradients(bank.size.traits, bank.size.traits, calibration.in_blocks(values_RKLTJ), None, share, swaps=1999)
+    along = evidence.gradients(bank.size.traits, bank.size.traits, calibration.in_blocks(values_RKLTJ), None, SHARE, swaps=1999)
     called, e, stranger = _by_odds(bank, list(zip(names, picked, strict=True)), source, dose, values_RKLTJ)
-    return Call(min(along.p.values()) <= share, called, next(iter(e)), alike(e, ALPHA), stranger)
+    return Call(min(along.p.values()) <= SHARE, called, next(iter(e)), alike(e, ALPHA), stranger)
 
 
 def _drawn(bank: Bank, rng: np.random.Generator, source: str, dose: float, picked: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -320,15 +292,13 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
         e |= {cell: odds.log_e(plain, every[cell.trait][str(cell)]) for cell in aiming.climb(e, size.layers, size.strength)}
     aimed = {(cell.trait, str(cell)) for cell in e}
     told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
-    weights = aiming.weights({t: _hows(size, t) for t in told}, _cells(size), size.layers)
+    weights = aiming.weights({t: audit_chain.hows(t) for t in told}, _cells(size), size.layers)
     e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
-    fewer, share = odds.scaled(mixed, len(own) / size.rows), ALPHA / len(DECIDING)
-    stranger, least = odds.strange(fewer), min(p.values())
-    if odds.misfit(fewer) < odds.MISFIT:  # as in `audit`: then only who explains the rows counts
-        them = {t: odds.mixed(*(bank.told[name][t][how] for name in (source, clean)), dose) for t, how in where.items()}
-        p = {t: value if odds.explains(them[t], mixed) else 1.0 for t, value in p.items()}
-    return min(p.values()) <= share, e, stranger or least <= share < min(p.values())
+    called, stranger = audit_chain.called(
+        p, mixed, len(own) / size.rows, lambda t: odds.mixed(*(bank.told[name][t][where[t]] for name in (source, clean)), dose)
+    )
+    return called, e, stranger
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
