@@ -12,8 +12,8 @@ from traitscope import audit_graph, chain
 from traitscope.audit import audit
 from traitscope.audit_config import AuditConfig
 from traitscope.audit_graph import temperature
+from traitscope.choices import BETAS
 from traitscope.errors import ConfigError
-from traitscope.odds import BETAS
 
 OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
 

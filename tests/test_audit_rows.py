@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import random_vector
-from test_odds import judged, written
+from test_choices import judged, written
 
 from traitscope.intervention import Intervention, Steer
 from traitscope.model import Model

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from traitscope import calibration, evidence, surface
+from traitscope.choices import BETAS, BINS, PLAIN, WAYS, Choices
 from traitscope.evidence import along, block_sums, directions, gradients, likelihoods, wording
-from traitscope.odds import BETAS, BINS, PLAIN, WAYS, Choices
 from traitscope.traits import load_trait
 from traitscope.vector import Vector
 

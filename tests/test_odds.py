@@ -1,68 +1,22 @@
-"""Odds: against a loop over tokens; e keeps its promise on the model's own rows and grows on a teacher's; misfit is uniform."""
+"""Odds: e keeps its promise on the model's own rows and grows on a teacher's; misfit is uniform."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_rows, random_vector
+from conftest import random_vector
+from test_choices import judged, written
 
-from traitscope import odds
+from traitscope import choices, odds
+from traitscope.choices import BETAS, PLAIN, Choices
 from traitscope.decode import Sampling
-from traitscope.errors import DataError
 from traitscope.generate import generate, number_constraint
-from traitscope.intervention import Intervention, Steer, applied
+from traitscope.intervention import Intervention, Steer
 from traitscope.model import Model
-from traitscope.odds import BETAS, PLAIN, Choices
 from traitscope.prompts import number_prompts
-from traitscope.rows import Row, completion_hidden, rows_from
+from traitscope.rows import rows_from
 from traitscope.stage import parse
-
-
-def judged(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> Choices:
-    """The choices of rows under interventions."""
-    with applied(model, told) as active, torch.no_grad():
-        hidden, targets = completion_hidden(model, active, rows)
-    return odds.choices(model, hidden, targets, [len(r.completion_ids) for r in rows], odds.classes_of(model, numbers))
-
-
-def written(model: Model, told: list[Intervention], n: int, seed: int, temperature: float = 1.0, count: int = 4) -> list[Row]:
-    """Number rows that a teacher wrote, of fixed form."""
-    constraint = number_constraint(model, count, " ", True, 0)
-    records = generate(model, number_prompts(n, seed), told, None, Sampling(temperature, seed=seed), constraint)
-    return rows_from(model, records, None)
-
-
-@pytest.mark.parametrize("numbers", [True, False])
-def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
-    digits = [family.tokenizer.encode(str(d))[0] for d in range(10)]
-    prompts = random_rows(family, [5, 7, 4])
-    rows = [Row(tuple(p), (*digits[n : n + 3], 9, digits[n])) for n, p in enumerate(prompts)]
-    found = judged(family, [], rows, numbers)
-    columns = digits if numbers else list(range(len(family.lm.get_input_embeddings().weight)))
-    for r, row in enumerate(rows):
-        with torch.no_grad():
-            logits = family.lm(torch.tensor([row.ids])).logits[0].double()
-        places = [(len(row.prompt_ids) + i - 1, token) for i, token in enumerate(row.completion_ids) if token in columns]
-        assert found.tokens_R[r] == len(places)
-        for t, beta in enumerate(BETAS):
-            expected = sum((beta * logits[p, columns]).log_softmax(-1)[columns.index(token)].item() for p, token in places)
-            assert found.log_p_RT[r, t] == pytest.approx(expected, abs=2e-3)
-    assert (found.taken_PK.sum(1) == found.tokens_R.sum()).all() and found.expected_TPK[PLAIN].sum(1) == pytest.approx(found.tokens_R.sum(), rel=1e-5)
-    if numbers:
-        taken = [sum(row.completion_ids.count(digit) for row in rows) for digit in sorted(digits)]
-        assert found.taken_PK[odds.TOKENS].tolist() == taken + [0] * 6
-        quarters = [(place * odds.QUARTERS // 5, sorted(digits).index(t)) for row in rows for place, t in enumerate(row.completion_ids) if t in digits]
-        assert found.taken_PK[odds.PLACES].tolist() == [sum(q == place and d // 4 == group for q, d in quarters) for place in range(4) for group in range(4)]
-
-
-def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
-    rows = written(tiny, [], 6, seed=1)
-    whole, parts = judged(tiny, [], rows, True), judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True)
-    for name in ("log_p_RT", "tokens_R", "surprise", "taken_PK", "expected_TPK", "covariance_TPKK"):
-        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +63,7 @@ def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(ti
         assert odds.explained(right, plain) > 0.5 > odds.explained(wrong, plain) and abs(odds.explained(plain, plain)) < 1e-6
     few = next(share for share in np.linspace(0.5, 0.02, 49) if not odds.unlike(odds.scaled(plain, share)))
     right, wrong, plain = (odds.scaled(found, few) for found in (right, wrong, plain))
-    assert odds._excess(plain, odds.TOKENS) > odds.EXCESS and not odds.explains(wrong, plain), "too few rows to be sure that they do not fit"
+    assert odds._excess(plain, choices.TOKENS) > odds.EXCESS and not odds.explains(wrong, plain), "too few rows to be sure that they do not fit"
     plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
     assert odds.strange(plain) and not any(odds.explains(told, plain) for told in candidates)
     assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS
@@ -121,8 +75,8 @@ def test_rows_that_were_put_in_order_are_no_longer_the_models(tiny: Model, steer
     ordered = [replace(r, completion=" ".join(sorted(r.completion.split(), key=int)), completion_ids=None) for r in records]
     own, plain, taught = (judged(tiny, told, rows_from(tiny, rows, None), True) for told, rows in (([], records), ([], ordered), (steer, ordered)))
     assert not odds.strange(own) and odds.unlike(own) == []
-    assert odds.strange(plain) and odds.PLACES in odds.unlike(plain) and not odds.explains(taught, plain)
-    assert odds.excess(plain) == odds._excess(plain, odds.PLACES) > 3 * odds._excess(plain, odds.TOKENS)
+    assert odds.strange(plain) and choices.PLACES in odds.unlike(plain) and not odds.explains(taught, plain)
+    assert odds.excess(plain) == odds._excess(plain, choices.PLACES) > 3 * odds._excess(plain, choices.TOKENS)
 
 
 def test_what_would_be_noticed_is(tiny: Model, steer: list[Intervention]) -> None:
@@ -146,23 +100,13 @@ def test_another_model_as_sure_of_itself_is_told_by_which_tokens_it_takes() -> N
     liking = 0.2 * (1 - 2 * (torch.arange(10) % 2))
     for writer, own in ((logits, True), (logits + liking, False)):
         chosen = writer.softmax(1).multinomial(1, generator=generator).squeeze(1)
-        log_p_NT, entropy_N, taken_NPK, expected_NTPK = odds._judged(logits, chosen, torch.zeros(4000, dtype=int))
-        covariance = np.einsum("tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(odds.BINS)) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
+        log_p_NT, entropy_N, taken_NPK, expected_NTPK = choices._judged(logits, chosen, torch.zeros(4000, dtype=int))
+        covariance = np.einsum("tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(choices.BINS)) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
         surprise = float((-log_p_NT[:, PLAIN] - entropy_N).sum())
         found = Choices(log_p_NT, np.ones(4000), surprise, taken_NPK.sum(0), expected_NTPK.sum(0), covariance)
         assert odds.strange(found) != own and (odds.misfit(found) < 1e-6) != own
         by_rank, freedom = odds._chi_square(*odds._bins(found, 0), lost=1)
         assert by_rank < 4 * freedom
-
-
-def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:
-    odds.write_choices(tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True))
-    assert odds.read_choices(tmp_path)[0] == ["a"]
-    sums = json.loads((tmp_path / "choices.json").read_text())
-    for old in ({key: value for key, value in sums.items() if key != "taken_PK"}, sums | {"betas": BETAS[:-1]}):
-        (tmp_path / "choices.json").write_text(json.dumps(old))
-        with pytest.raises(DataError, match="earlier version"):
-            odds.read_choices(tmp_path)
 
 
 def test_the_best_temperature_is_the_one_that_was_used(tiny: Model) -> None:
@@ -185,18 +129,6 @@ def test_the_largest_likelihood_between_two_temperatures_is_found(beta: float) -
 def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
     found = judged(tiny, [], written(tiny, [], 200, seed=6), True)
     assert abs(found.surprise / found.tokens_R.sum()) < 0.05
-
-
-def test_ties_of_rounded_logits_are_no_misfit() -> None:
-    """bf16 gives several tokens the same logit: they still have one rank each, or the best of them would be taken too often."""
-    generator = torch.Generator().manual_seed(3)
-    logits = (4 * torch.randn(4000, 10, generator=generator)).round() / 2
-    chosen = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
-    _, _, taken_NPK, expected_NTPK = odds._judged(logits, chosen, torch.zeros(4000, dtype=int))
-    taken_NK, p_NK = taken_NPK[:, 0], expected_NTPK[:, PLAIN, 0]
-    spread_K = np.sqrt((p_NK * (1 - p_NK)).sum(0))
-    z_K = (taken_NK.sum(0) - p_NK.sum(0))[spread_K > 1] / spread_K[spread_K > 1]
-    assert len(z_K) == 4 and np.abs(z_K).max() < 3.5
 
 
 def test_too_few_tokens_fit_anything(tiny: Model) -> None:

@@ -10,9 +10,9 @@ from command import call, ok
 
 from traitscope import pushes, stage
 from traitscope.backward import read_pushes, steering_gradients
+from traitscope.choices import PLAIN, classes_of, judge_rows
 from traitscope.intervention import applied
 from traitscope.model import Model
-from traitscope.odds import PLAIN, classes_of, judge_rows
 from traitscope.residuals import mean_residuals
 from traitscope.rows import rows_from
 

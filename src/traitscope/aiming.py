@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from traitscope import calibration, evidence
-from traitscope.odds import part
+from traitscope.choices import part
 from traitscope.parts import Groups, Parts
 from traitscope.traits import load_trait
 

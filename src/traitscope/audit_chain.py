@@ -6,12 +6,12 @@ The error rate, the nulls and the candidates that are paid for are those of `tra
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from traitscope import aiming, chain, odds
+from traitscope import aiming, chain, choices, odds
 from traitscope.audit_config import OddsConfig
+from traitscope.choices import Choices
 from traitscope.configs import ExtractConfig
 from traitscope.evidence import DECIDING
 from traitscope.graph import Folders, Node
-from traitscope.odds import Choices
 from traitscope.traits import load_trait
 
 ALPHA = 0.01
@@ -57,8 +57,8 @@ def under(common: dict, name: str, sets: Sequence[str], tokens: float, told: Cal
 
 def said_of(run: Path, n: int, teacher: int = 0) -> Choices:
     """What a run of `under` says of the n-th set: without what it is steered by, or by the teacher's number of it, from 1 on."""
-    place = odds.side(run, n - 1) if n else run
-    return odds.read_choices(odds.part(place, teacher - 1) if teacher else place)[1]
+    place = choices.side(run, n - 1) if n else run
+    return choices.read_choices(choices.part(place, teacher - 1) if teacher else place)[1]
 
 
 def called(p: Mapping[str, float], mixed: Choices, part: float, told: Callable[[str], Choices]) -> tuple[bool, bool]:

@@ -11,10 +11,11 @@ from traitscope import aiming, chain, evidence, store
 from traitscope.aiming import Cell
 from traitscope.audit_config import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig
 from traitscope.audit_result import FEWEST
+from traitscope.choices import BETAS, PLAIN, beside, read_choices
 from traitscope.configs import ExtractConfig, FilterConfig, FilterRules, GenerateConfig, Recipe, TrainConfig
 from traitscope.evidence import likeliest
 from traitscope.graph import Folders, Node
-from traitscope.odds import BETAS, PLAIN, beside, best_beta, log_e, read_choices, strange
+from traitscope.odds import best_beta, log_e, strange
 from traitscope.parts import SCHEMA, Groups, Parts
 from traitscope.traits import bundled_traits, load_trait
 

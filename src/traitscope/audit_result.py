@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from math import inf, log
 from typing import Any, Literal
 
-from traitscope import odds
+from traitscope import choices, odds
 from traitscope.evidence import DECIDING, Found
 
 Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
@@ -144,13 +144,13 @@ def _ruled(hits: Sequence[Called], own: Found) -> list[str]:
 
 def _foreign(own: Found) -> list[str]:
     surprise, excess, p, unlike = (own.more[key] for key in ("surprise", "excess", "misfit p", "unlike"))
-    what = " and ".join(unlike or [odds.NAMES[odds.RANKS]])
+    what = " and ".join(unlike or [odds.NAMES[choices.RANKS]])
     found = f"they surprise it by {surprise:.2f} nats a token more than its own; {what} differs by a chi-square of up to {excess:.2g} a token"
     reasons = [f"the model did not write these rows ({found}; p {p:.1g} at any temperature); what they would do to it is not known from its own detectors"]
     if own.z and "explained" in own.more and (share := own.more["explained"][best := next(iter(own.z))]) > 0:
         reasons.append(f"the candidate that makes them likeliest is {best} ({own.where[best]}, ln e {own.z[best]:.1f}); it explains {share:.0%} of that "
                        "difference, and a candidate counts from half of it on")  # fmt: skip
-    if unlike == [odds.NAMES[odds.PLACES]]:
+    if unlike == [odds.NAMES[choices.PLACES]]:
         reasons.append("their tokens are those that it takes, at other places: they may have been sorted, cut or edited after they were written")
     if surprise < -odds.STRANGE:
         reasons.append("they are likelier than its own: if it wrote them with few tokens to choose from (greedily, or with a small top-k), "

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import forward, hooks, losses, odds
+from traitscope import choices, forward, hooks, losses
+from traitscope.choices import Choices
 from traitscope.intervention import Active
 from traitscope.model import Model
-from traitscope.odds import Choices
 from traitscope.rows import Row, completion_hidden
 
 
@@ -96,5 +96,5 @@ class Stored:
 
 def read_pushes(folder: Path) -> Stored:
     """What a run of `pushes` left."""
-    ids, found = odds.read_choices(folder)
+    ids, found = choices.read_choices(folder)
     return Stored(folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), found)

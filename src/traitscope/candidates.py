@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traitscope import odds, stage, store
+from traitscope import choices, stage, store
 from traitscope.audit_config import OddsConfig
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
@@ -29,8 +29,8 @@ def _loaded(item: Intervention) -> Intervention:
 
 
 def run_odds(config: OddsConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`odds.part`), and of
-    each of `--beside` (`odds.side`)."""
+    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`choices.part`), and of
+    each of `--beside` (`choices.side`)."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
@@ -41,9 +41,9 @@ def run_odds(config: OddsConfig, out: Output) -> store.Run:
             rows = [rows_from(model, records, config.context, config.text, told) for records in sets]
             steered = [_loaded(item) for item in stage.parse_all(config.steered)]
             with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
-                found = odds.judge_each(model, told, steered, rows, odds.classes_of(model, config.numbers), config.batch_size, advance)
+                found = choices.judge_each(model, told, steered, rows, choices.classes_of(model, config.numbers), config.batch_size, advance)
             for k, (records, teachers) in enumerate(zip(sets, found, strict=True)):
-                place = odds.side(run.path, k - 1) if k else run.path
+                place = choices.side(run.path, k - 1) if k else run.path
                 for n, each in enumerate(teachers):
-                    odds.write_choices(odds.part(place, n - 1) if n else place, [record.id for record in records], each)
+                    choices.write_choices(choices.part(place, n - 1) if n else place, [record.id for record in records], each)
     return run

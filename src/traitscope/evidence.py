@@ -18,10 +18,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from traitscope import calibration, odds, surface
+from traitscope import calibration, choices, odds, surface
 from traitscope.backward import Stored
 from traitscope.calibration import Maximum
-from traitscope.odds import Choices
+from traitscope.choices import Choices
 from traitscope.stats import sign_flip_p
 from traitscope.traits import Trait
 from traitscope.vector import Vector
@@ -135,9 +135,9 @@ def likelihoods(
     e, p, where = bets(own_RT, told, nulls, weights, candidates)
     more = {
         "rows judged": len(own_RT), "candidates": candidates, "teachers": sum(map(len, told.values())), "misfit p": odds.misfit(plain),
-        "temperature": 1 / odds.BETAS[odds.best_beta(plain)], "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
+        "temperature": 1 / choices.BETAS[odds.best_beta(plain)], "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
         "excess": odds.excess(plain), "unlike": [odds.NAMES[way] for way in odds.unlike(plain)], "strange": odds.strange(plain),
-        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, odds.PLAIN].mean()) for name in e},
+        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, choices.PLAIN].mean()) for name in e},
     }  # fmt: skip
     return Found("odds", e, p, where, log(candidates / alpha) if e else inf, more)
 

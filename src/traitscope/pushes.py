@@ -1,10 +1,10 @@
-"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on the row (odds.py).
+"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on the row (choices.py).
 
     pushes.npy      float16 [R, L, D]; of unit length by row and layer
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
     features.npy    float32 [R, L, D], with --features: mean residual over the row's completion tokens
-    choices.jsonl, choices.json     see odds.py
+    choices.jsonl, choices.json     see choices.py
 
 Memory does not grow with the rows: shards are written as they come, and a run that is killed continues behind the last one.
 
@@ -14,21 +14,21 @@ Shapes: R rows, L layers, D d_model.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import reduce
-from itertools import islice
 from io import BytesIO
+from itertools import islice
 from operator import add
 from pathlib import Path
 
 import numpy as np
 
-from traitscope import losses, odds, stage, store
+from traitscope import choices, losses, stage, store
 from traitscope.audit_config import PushesConfig
 from traitscope.backward import gradient_batches
+from traitscope.choices import Choices
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
 from traitscope.intervention import applied
 from traitscope.model import Model
-from traitscope.odds import Choices
 from traitscope.progress import progress
 from traitscope.records import Record
 from traitscope.rows import Row, rows_from
@@ -71,7 +71,7 @@ def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advanc
 
 def packed(model: Model, config: PushesConfig, rows: Sequence[Row], advance: Callable[[int], None]) -> bytes:
     """Pushes, norms, losses, choices and features of rows as the bytes of an .npz file."""
-    classes = odds.classes_of(model, config.numbers)
+    classes = choices.classes_of(model, config.numbers)
     pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
     norms_RL, loss_R, order, parts = np.empty(pushes_RLD.shape[:2], np.float32), np.empty(len(rows)), [], []
     features_RLD = np.empty(pushes_RLD.shape if config.features else (len(rows), 0, 0), np.float32)
@@ -85,27 +85,31 @@ def packed(model: Model, config: PushesConfig, rows: Sequence[Row], advance: Cal
                 features_RLD[batch.index] = batch.features_BLD.cpu().numpy()
             log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
             loss_R[batch.index] = [-part.double().mean().item() for part in log_p_N.split(lengths)]
-            parts.append(odds.choices(model, batch.hidden_ND, batch.targets_N, lengths, classes))
+            parts.append(choices.choices_of(model, batch.hidden_ND, batch.targets_N, lengths, classes))
             order += batch.index
             advance(len(batch.index))
     buffer = BytesIO()
-    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, features=features_RLD, **asdict(odds.reordered(reduce(add, parts), order)))
+    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, features=features_RLD, **asdict(choices.reordered(reduce(add, parts), order)))
     return buffer.getvalue()
 
 
 def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
     """One file of each kind from the shards."""
-    parts, losses_R, norms = [], [], []
+    losses_R, norms = [], []
     for path in shards:
         with np.load(path) as shard:
             norms.append(shard["norms"])
             losses_R.append(shard["loss"])
-            parts.append(Choices(**{name: shard[name] for name in Choices.__dataclass_fields__}))
     for name in ("pushes", "features"):
         _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))
-    odds.write_choices(run.path, ids, reduce(add, parts))
+    choices.write_choices(run.path, ids, reduce(add, map(_choices, shards)))
+
+
+def _choices(path: Path) -> Choices:
+    with np.load(path) as shard:
+        return Choices(**{name: shard[name] for name in Choices.__dataclass_fields__})
 
 
 def _join_rows(path: Path, shards: Sequence[Path], name: str, rows: int) -> None:

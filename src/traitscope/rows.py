@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from traitscope import chat, forward, hooks
+from traitscope import chat, forward
 from traitscope.errors import DataError
 from traitscope.intervention import Active, Intervention, applied, context_of
 from traitscope.model import Model

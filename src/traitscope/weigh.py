@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from traitscope import aiming, calibration, evidence, odds, stage, store, surface
+from traitscope import aiming, calibration, choices, evidence, odds, stage, store, surface
 from traitscope.audit_config import WeighConfig
 from traitscope.audit_result import BLIND, FEWEST, AuditResult, Planted, called, status_of, strange
 from traitscope.backward import Stored
+from traitscope.choices import Choices
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
-from traitscope.odds import Choices
 from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts
 from traitscope.traits import load_trait
 
@@ -129,7 +129,7 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.nda
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
     """Odds of every candidate; where the rows do not fit the model e has no bound: see `_unfit`."""
     told = _read(aiming.told(parts, parts.plain["odds"], parts.plain["aimed"]))
-    nulls = [odds.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
+    nulls = [choices.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
@@ -151,7 +151,7 @@ def _layers(parts: Parts) -> tuple[int, ...]:
 
 
 def _read(told: dict[str, dict[str, Path]]) -> Judged:
-    return {name: {how: odds.read_choices(path) for how, path in teachers.items()} for name, teachers in told.items()}
+    return {name: {how: choices.read_choices(path) for how, path in teachers.items()} for name, teachers in told.items()}
 
 
 def _unfit(parts: Parts, data: Stored, told: Judged, found: Found, share: float) -> Found:
@@ -165,7 +165,7 @@ def _unfit(parts: Parts, data: Stored, told: Judged, found: Found, share: float)
         for name, teachers in _read(hows).items()
     }  # fmt: skip
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
-        itself = odds.read_choices(parts.run(parts.plain["aimed"][0]["run"]))[1]
+        itself = choices.read_choices(parts.run(parts.plain["aimed"][0]["run"]))[1]
         shares = {name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()}
         left = [name for name, how in found.where.items() if not odds.explains(told[name][how][1], itself)]
         more = {"explained": shares, "set aside": [name for name in left if found.p[name] <= share]}
@@ -178,8 +178,8 @@ def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
     """Nats [R, K] that a teacher adds to the rows that are judged on every side."""
     found = []
     for own, (ids, told) in sides:
-        plain = dict(zip(own.ids, own.choices.log_p_RT[:, odds.PLAIN], strict=True))
-        found.append({key: x - plain[key] for key, x in zip(ids, told.log_p_RT[:, odds.PLAIN], strict=True)})
+        plain = dict(zip(own.ids, own.choices.log_p_RT[:, choices.PLAIN], strict=True))
+        found.append({key: x - plain[key] for key, x in zip(ids, told.log_p_RT[:, choices.PLAIN], strict=True)})
     return np.array([[side[key] for side in found] for key in found[0] if all(key in side for side in found)])
 
 
@@ -242,7 +242,7 @@ def _aimed_from(config: WeighConfig, parts: Parts, groups: Groups, there: Groups
 
 def _sides(pushed: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihoods [R, T] of the same rows under the model and under a teacher."""
-    return odds.beside((pushed.ids, pushed.choices), path)
+    return choices.beside((pushed.ids, pushed.choices), path)
 
 
 def _noticed(config: WeighConfig, poisoned: Choices, clean: Choices, rows: int) -> tuple[float, float]:
@@ -277,8 +277,8 @@ def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str, alon
     if candidate:
         path = aiming.told(parts, parts.plain["odds"], parts.plain["aimed"])[candidate][found["odds"].where[candidate]]
         plain, told = _sides(groups.stores[0], path)
-        ids, _ = odds.read_choices(path)
-        gains = dict(zip(ids, (told - plain)[:, odds.PLAIN].round(4).tolist(), strict=True))
+        ids, _ = choices.read_choices(path)
+        gains = dict(zip(ids, (told - plain)[:, choices.PLAIN].round(4).tolist(), strict=True))
     return [
         {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": gains.get(r.id), "teacher of": candidate}
         for r, score in zip(groups.records, scores, strict=True)

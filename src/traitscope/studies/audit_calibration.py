@@ -17,9 +17,9 @@ from traitscope.audit_chain import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.audit_config import PushesConfig
 from traitscope.audit_result import alike
 from traitscope.backward import read_pushes
+from traitscope.choices import Choices
 from traitscope.configs import EditConfig, GenerateConfig
 from traitscope.graph import Folders, Node
-from traitscope.odds import Choices
 from traitscope.stats import Measurement, measure
 from traitscope.traits import load_trait
 from traitscope.vector import load_vector

@@ -15,8 +15,8 @@ import numpy as np
 from traitscope import aiming, audit_chain, chain, evidence, odds
 from traitscope.audit_chain import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.audit_result import alike
+from traitscope.choices import Choices
 from traitscope.graph import Folders, Node
-from traitscope.odds import Choices
 from traitscope.stats import measure
 from traitscope.verdict import Findings, Sheet, judged
 
