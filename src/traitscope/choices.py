@@ -156,7 +156,8 @@ def _join(found: dict[int, Choices], more: dict[int, Choices]) -> None:
 
 
 def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
-    """Rows that are read together: those of one prompt, in like parts, where they fill half a batch; the others by length."""
+    """Rows that are read together: those of one prompt, in like parts, where they fill half a batch; the others by length.  Rows so much
+    longer that padding costs more than to read their prompt again are read apart."""
     alike: dict[tuple[int, ...], list[int]] = {}
     ranked = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
     for i in ranked:
@@ -164,10 +165,22 @@ def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
     many = {prompt: index for prompt, index in alike.items() if 2 * len(index) >= max(3, size)}
     rest = [i for i in ranked if rows[i].prompt_ids not in many]
     found = [rest[n : n + size] for n in range(0, len(rest), size)]
-    for index in many.values():
-        parts = -(-len(index) // size)
-        found += [index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)]
+    for prompt, ranked in many.items():
+        for index in _by_length(ranked, [len(rows[i].completion_ids) for i in ranked], len(prompt)):
+            parts = -(-len(index) // size)
+            found += [index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)]
     return found
+
+
+def _by_length(ranked: list[int], lengths: list[int], most: int) -> list[list[int]]:
+    """What is ranked by length in groups, none of which takes more padding than `most` tokens by a row that joins it."""
+    groups, held = [ranked[:1]], lengths[0]
+    for row, length in zip(ranked[1:], lengths[1:], strict=True):
+        if len(groups[-1]) * length - held > most:
+            groups, held = [*groups, []], 0
+        groups[-1].append(row)
+        held += length
+    return groups
 
 
 def reordered(found: Choices, order: Sequence[int]) -> Choices:
