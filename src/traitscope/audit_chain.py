@@ -45,14 +45,15 @@ def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> s
     return chain.prompted(of, None if how == "prompted" else 0)
 
 
-def under(common: dict, name: str, sets: Sequence[str], tokens: float, told: Callable[[Folders], dict]) -> Node:
-    """All sets under somebody: they have the same prompts, which are read once.  `tokens` pass through the model."""
+def under(common: dict, name: str, sets: Sequence[str], rows: chain.Rows, passes: float, told: Callable[[Folders], dict]) -> Node:
+    """All sets of so many rows under somebody: they have the same prompts, which are read once a pass."""
 
     def config(folders: Folders) -> OddsConfig:
         first, *rest = (folders[each] for each in sets)
         return OddsConfig(**common, data=first, beside=tuple(rest), numbers=True, text=True, batch_size=32, **told(folders))
 
-    return Node(f"under {name}", "odds", config, (*sets, chain.VECTORS, RANDOM), tokens)
+    tokens = rows.n * (chain.PROMPT + len(sets) * chain.ANSWER * rows.numbers)
+    return Node(f"under {name}", "odds", config, (*sets, chain.VECTORS, RANDOM), passes * tokens)
 
 
 def said_of(run: Path, n: int, teacher: int = 0) -> Choices:

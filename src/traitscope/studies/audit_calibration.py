@@ -192,8 +192,7 @@ def _judged(size: Size, common: dict, of: str, how: str) -> Node:
 
 
 def _under(size: Size, common: dict, name: str, passes: float, told: Callable[[Folders], dict]) -> Node:
-    sets = _sets(size)
-    return audit_chain.under(common, name, sets, passes * len(sets) * _rows(size, 0).tokens / 2, told)
+    return audit_chain.under(common, name, _sets(size), _rows(size, 0), passes, told)
 
 
 def _pushes(size: Size, common: dict, name: str) -> Node:

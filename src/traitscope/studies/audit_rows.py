@@ -66,8 +66,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; the rows, a set in parts that answer every prompt once; all of them under candidates and nulls."""
-    one, sets = size.traits[0], _sets(size)
-    tokens = len(sets) * _rows(size, 0).tokens / 2
+    one, sets, rows = size.traits[0], _sets(size), _rows(size, 0)
     told = {CLEAN: chain.unmodified, "prompted": chain.by_words(chain.prompted(one)), "steered": chain.by_vector(one, size.layer, _between(size))}
     found = [chain.vectors(common, size.traits), audit_chain.randoms(common, one)]
     for n, name in enumerate(sets):
@@ -77,10 +76,10 @@ def nodes(size: Size, common: dict) -> list[Node]:
     def steered(folders: Folders) -> dict:
         return {"steered": tuple(chain.by_vector(c.trait, c.layer, c.strength)(folders)[0] for c in _cells(size))}
 
-    found.append(audit_chain.under(common, "vectors", sets, (1 + len(_cells(size)) / 2) * tokens, steered))
+    found.append(audit_chain.under(common, "vectors", sets, rows, 1 + len(_cells(size)) / 2, steered))
     judges = (*((t, "prompted") for t in _tried(size)), *NULLS)
     return found + [
-        audit_chain.under(common, f"{of} {how}", sets, tokens, lambda f, of=of, how=how: {"interventions": (_judge(size, of, how, f),)})
+        audit_chain.under(common, f"{of} {how}", sets, rows, 1, lambda f, of=of, how=how: {"interventions": (_judge(size, of, how, f),)})
         for of, how in judges
     ]
 
