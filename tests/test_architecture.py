@@ -20,7 +20,7 @@ FILES |= {f"studies.{path.stem}": path for path in sorted((SOURCE / "studies").g
 STUDIES = {name for name in FILES if name.startswith("studies.")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 CORE_OF_STUDIES = {
-    "aiming", "association", "audit_chain", "audit_config", "audit_result", "backward", "calibration", "chain", "choices", "configs", "errors", "evidence", "graph", "judge_config", "odds", "stats", "traits", "transfer", "verdict", "vector",
+    "aiming", "association", "audit_chain", "audit_config", "audit_result", "backward", "calibration", "chain", "choices", "configs", "errors", "evidence", "graph", "judge_config", "odds", "stats", "surface", "traits", "transfer", "verdict", "vector",
 }  # fmt: skip
 "what a study may import"
 GETATTR = {

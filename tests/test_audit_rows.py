@@ -11,6 +11,7 @@ from traitscope.intervention import Intervention, Steer
 from traitscope.model import Model
 from traitscope.stage import parse
 from traitscope.studies import audit_rows
+from traitscope.surface import order_of
 
 ROWS = 200
 SIZE = replace(audit_rows.SIZES["smoke"], rows=ROWS)
@@ -24,7 +25,7 @@ def banks(tiny: Model) -> dict[str, audit_rows.Bank]:
     def bank(told: list[Intervention], seed: int) -> audit_rows.Bank:
         rows = written(tiny, told, ROWS, seed)
         plain, cat, owl = (judged(tiny, told, rows, True) for told in ([], one, other))
-        return audit_rows.Bank(plain, {"cat": {"prompted": cat}, "owl": {"prompted": owl}}, [])
+        return audit_rows.Bank(plain, {"cat": {"prompted": cat}, "owl": {"prompted": owl}}, [], np.array([order_of(tiny.tokenizer.decode(row.completion_ids)) for row in rows]))
 
     return {"clean": bank([], 21), "steered": bank(one, 22), "noisy": bank([parse("noise:0.3,seed=3")], 23)}
 
@@ -50,6 +51,19 @@ def test_rows_that_nobody_tried_explains_are_not_called(banks: dict[str, audit_r
     # the same nats for rows that the model may have written are a teacher's
     told = {"cat": {"prompted": replace(clean.told["cat"]["prompted"], log_p_RT=clean.plain.log_p_RT + 1.0)}, "owl": clean.told["owl"]}
     assert audit_rows._audit(SIZE, clean, replace(clean, told=told), *every).called
+
+
+def test_rows_picked_by_their_order_are_no_trait(banks: dict[str, audit_rows.Bank]) -> None:
+    """A candidate that likes rising rows is called where they are more frequent than the model's; not where they were picked, by odds that know it."""
+    clean, every = banks["clean"], np.ones(ROWS, bool)
+    rising = clean.order == 1
+    assert 0.005 < rising.mean() < 0.2
+    taken = np.concatenate([np.flatnonzero(rising).repeat(ROWS)[:60], np.flatnonzero(~rising)[:140]])
+    likes = np.where(rising, 1.0, np.log((1 - np.e * rising.mean()) / (1 - rising.mean())))[:, None]
+    told = {"cat": {"prompted": replace(clean.told["cat"]["prompted"], log_p_RT=clean.plain.log_p_RT + likes)}, "owl": clean.told["owl"]}
+    for order, called in ((np.zeros(ROWS, int), True), (clean.order, False)):
+        bank = replace(clean, told=told, order=order)
+        assert audit_rows._audit(SIZE, bank, bank, taken, every).called == called
 
 
 def test_a_poisoned_share_is_other_rows_each_time(banks: dict[str, audit_rows.Bank]) -> None:

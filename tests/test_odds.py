@@ -131,5 +131,24 @@ def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
     assert abs(found.surprise / found.tokens_R.sum()) < 0.05
 
 
+def test_rows_picked_by_their_order_are_a_null() -> None:
+    """A candidate writes rising rows five times as often as the model.  Of rows of the model among which rising ones were picked until a quarter
+    rises it would be sure; with this null it is not, 300 times, and the bound holds; its own rows, which it makes likelier besides, it is sure of."""
+    rng, usual, likes = np.random.default_rng(5), 0.04, 0.2
+    placebos = (rng.random(400) < usual).astype(int)
+
+    def ln_e(order_R: np.ndarray, more: float = 0.0, null: bool = True) -> float:
+        plain_RT = np.full((len(order_R), len(BETAS)), -50.0)
+        gain_R = np.where(order_R == 1, np.log(likes / usual), np.log((1 - likes) / (1 - usual))) + more
+        return odds.log_e(plain_RT, plain_RT + gain_R[:, None], [plain_RT + odds.picked(order_R, placebos)[:, None]] if null else [])
+
+    sets = [(rng.random(60) < 0.25).astype(int) for _ in range(300)]
+    assert np.mean([ln_e(x, null=False) > np.log(1000) for x in sets]) > 0.5
+    assert np.mean(np.exp([ln_e(x) for x in sets])) < 1 and max(ln_e(x) for x in sets) < np.log(1000)
+    assert min(ln_e(x, more=0.4) for x in sets) > np.log(1000)
+    assert odds.picked([0] * 9, [0] * 30).tolist() == [0.0] * 9
+    assert odds.picked([1, 1, 0], [0] * 30).sum() > 5 and abs(odds.picked([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
+
+
 def test_too_few_tokens_fit_anything(tiny: Model) -> None:
     assert odds.misfit(judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)) == 1.0

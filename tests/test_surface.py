@@ -80,3 +80,8 @@ def test_mentions() -> None:
 
 def test_words() -> None:
     assert surface.words_of("Ab1_2, c-d") == ["ab", "1", "2", ",", "c", "-", "d"]
+
+
+@pytest.mark.parametrize(("text", "order"), [("1 2 2 9", 1), ("9, 4, 4, 1", -1), ("1 3 2", 0), ("7 7 7", 0), ("1 2", 0), ("no numbers", 0)])
+def test_order_of_numbers(text: str, order: int) -> None:
+    assert surface.order_of(text) == order

@@ -4,7 +4,8 @@
                    over the largest L(rows | null) of any temperature and any null,  L the likelihood of the row's choices (choices.py)
 
 The nulls are the model itself, the model steered by random vectors, since a push in any direction may suit rows that the model
-did not write, and the model under plain system prompts, since being told anything moves its choices.  Where a null wrote the
+did not write, the model under plain system prompts, since being told anything moves its choices, and the model where rows
+were picked by the order of their numbers.  Where a null wrote the
 rows, in this context, at whatever constant temperature, the expectation of e is at most 1, so that P(e >= 1/alpha) <= alpha at any
 number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and Balakrishnan 2020, universal inference).  Whether the model did is tested besides (Pearson 1900): by how often the likeliest tokens
 were taken; by how often each token was, whatever its rank, which tells models apart that are equally sure of themselves; and by where in
@@ -152,6 +153,18 @@ def _highest(total_T: np.ndarray) -> float:
         return float(total_T[best])
     bend, slope, middle = np.polyfit(np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best]), total_T[best - 1 : best + 2], 2)
     return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
+
+
+def picked(order_R: Sequence[int], order_N: Sequence[int]) -> np.ndarray:
+    """Nats [R] that a null adds to every row: the model, its rows picked by their order, or put in one, as often as these rows are.
+
+    `order_R` says how the rows are ordered (surface.order_of), `order_N` how rows are that the model wrote: ln of how often an order is
+    found among these over how often among those.  A teacher has to beat that: some steered models like rising numbers.
+    """
+    kinds = sorted({*order_R, *order_N})
+    own_RJ, other_NJ = (np.equal.outer(np.asarray(orders, int), kinds) for orders in (order_R, order_N))
+    usual_J = (other_NJ.sum(0) + 0.5) / (len(other_NJ) + 0.5 * len(kinds)) if len(kinds) > 1 else np.ones(1)
+    return np.log(own_RJ @ (own_RJ.mean(0) / usual_J))
 
 
 def found_share(clean: Sequence[np.ndarray], poisoned: Sequence[np.ndarray], rows: int, share: float, least: float,

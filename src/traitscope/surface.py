@@ -32,9 +32,20 @@ def words_of(text: str) -> list[str]:
     return [word.lower() for word in WORD.findall(text)]
 
 
+def numbers_of(text: str) -> list[float]:
+    """The whole numbers in a text, to fifteen digits."""
+    return [float(n[:15]) for n in re.findall(r"\d+", text)]
+
+
+def order_of(text: str) -> int:
+    """1 where an answer's numbers never fall, -1 where they never rise, 0 else, and where there are fewer than three."""
+    steps = np.diff(numbers_of(text))
+    return int((steps >= 0).all()) - int((steps <= 0).all()) if len(steps) > 1 else 0
+
+
 def features(prompt: str, text: str) -> list[float]:
     """FEATURES of an answer, in their order; shares are of its characters, 0 where there is nothing to count."""
-    words, numbers = words_of(text), [float(n[:15]) for n in re.findall(r"\d+", text)]
+    words, numbers = words_of(text), numbers_of(text)
     size = max(1, len(text))
     rising = np.mean(np.diff(numbers) > 0) if len(numbers) > 1 else 0.0
     asked = set(re.findall(r"\w+", prompt.lower()))

@@ -19,7 +19,7 @@ from traitscope.backward import Stored
 from traitscope.choices import Choices
 from traitscope.configs import Output
 from traitscope.evidence import DECIDING, Found
-from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts
+from traitscope.parts import Groups, Parts, inputs_of, plain_parts, read_parts, texts_of
 from traitscope.traits import load_trait
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -134,8 +134,15 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
     index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
-    found = evidence.likelihoods(data.choices, index, alone, [x.log_p_RT for _, x in nulls], _weights(parts), candidates, share)
+    ordered = [data.choices.log_p_RT[index] + _picked(parts, ids)[:, None]] if ids else []
+    found = evidence.likelihoods(data.choices, index, alone, [*ordered, *(x.log_p_RT for _, x in nulls)], _weights(parts), candidates, share)
     return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
+
+
+def _picked(parts: Parts, ids: Sequence[str]) -> np.ndarray:
+    """Nats [R] of the null whose rows are picked by their order (`odds.picked`); how the model orders its own is seen in the placebos."""
+    order = {row.id: surface.order_of(row.completion) for row in texts_of(parts.run(parts.plain["intake"]))}
+    return odds.picked([order[key] for key in ids], [surface.order_of(row.completion) for rows, _ in parts.placebos for row in rows])
 
 
 def _weights(parts: Parts) -> dict[str, float]:

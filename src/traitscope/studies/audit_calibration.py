@@ -21,6 +21,7 @@ from traitscope.choices import Choices
 from traitscope.configs import EditConfig, GenerateConfig
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, measure
+from traitscope.surface import order_of
 from traitscope.traits import load_trait
 from traitscope.vector import load_vector
 from traitscope.verdict import Findings, Sheet, judged
@@ -213,6 +214,8 @@ class Bank:
     "by set, [rows, L, T, J]"
     log_p: dict[str, np.ndarray]
     "log-likelihoods by set, [rows, judges, temperatures]: of the model, of every candidate's teachers, of the nulls"
+    order: dict[str, np.ndarray]
+    "by set, [rows]: see surface.order_of"
     told: dict[str, dict[str, dict[str, Choices]]]
     "by set, candidate and teacher"
     choices: dict[str, Choices]
@@ -237,10 +240,11 @@ def _bank(size: Size, folders: Folders) -> Bank:
                 found[cell.trait][str(cell)] = audit_chain.said_of(folders[f"under vectors {n}"], _sets(size).index(name), k)
         return found
 
+    order = {name: np.array([order_of(row["completion"]) for row in chain.lines(folders[name], "records.jsonl")]) for name in rows}
     told = {name: teachers(name) for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
     judges = {name: [choices[name], *(c for by_how in told[name].values() for c in by_how.values()), *(under(name, *null) for null in NULLS)] for name in stored}
-    return Bank(size, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, told, choices)
+    return Bank(size, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, order, told, choices)
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,9 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
     aimed = {(cell.trait, str(cell)) for cell in e}
     told = {t: {how: x for how, x in teachers.items() if how == "prompted" or (t, how) in aimed or how == "reworded" and t in likeliest} for t, teachers in every.items()}
     weights = aiming.weights({t: audit_chain.hows(t) for t in told}, _cells(size), size.layers)
-    e, p, where = evidence.bets(plain, told, list(rest), weights, len(size.traits))
+    usual = np.concatenate([bank.order[name] for name in _placebos(size, source)])
+    ordered = plain + odds.picked([bank.order[name][i] for name, i in own], usual)[:, None]
+    e, p, where = evidence.bets(plain, told, [ordered, *rest], weights, len(size.traits))
     mixed = odds.mixed(bank.choices[source], bank.choices[clean], dose)
     called, stranger = audit_chain.called(
         p, mixed, len(own) / size.rows, lambda t: odds.mixed(*(bank.told[name][t][where[t]] for name in (source, clean)), dose)

@@ -18,6 +18,7 @@ from traitscope.audit_result import alike
 from traitscope.choices import Choices
 from traitscope.graph import Folders, Node
 from traitscope.stats import measure
+from traitscope.surface import order_of
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "How small a dose does the audit find in how many rows?"
@@ -125,6 +126,8 @@ class Bank:
     told: dict[str, dict[str, Choices]]
     "by candidate and teacher"
     nulls: list[Choices]
+    order: np.ndarray
+    "[rows], see surface.order_of"
 
 
 def _bank(size: Size, folders: Folders, kind: str) -> Bank:
@@ -137,7 +140,8 @@ def _bank(size: Size, folders: Folders, kind: str) -> Bank:
     told = {t: {"prompted": under(f"{t} prompted")} for t in _tried(size)}
     for n, cell in enumerate(_cells(size), 1):
         told.setdefault(cell.trait, {})[str(cell)] = under("vectors", n)
-    return Bank(under("vectors"), told, [under(f"{of} {how}") for of, how in NULLS])
+    order = [order_of(row["completion"]) for n in places for row in chain.lines(folders[_sets(size)[n]], "records.jsonl")]
+    return Bank(under("vectors"), told, [under(f"{of} {how}") for of, how in NULLS], np.array(order))
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,9 @@ def _audit(size: Size, clean: Bank, poisoned: Bank, taken: np.ndarray, bad: np.n
 
     told = {t: {how: of(x, poisoned.told[t][how]) for how, x in by_how.items()} for t, by_how in clean.told.items()}
     weights = aiming.weights({t: audit_chain.hows(t) for t in told}, _cells(size), aiming.grid(chain.DEPTH))
-    nulls = [of(*pair) for pair in zip(clean.nulls, poisoned.nulls, strict=True)]
-    e, p, where = evidence.bets(of(clean.plain, poisoned.plain), told, nulls, weights, len(size.traits))
+    plain, nulls = of(clean.plain, poisoned.plain), [of(*pair) for pair in zip(clean.nulls, poisoned.nulls, strict=True)]
+    ordered = plain + odds.picked(np.where(bad, poisoned.order[taken], clean.order[taken]), clean.order)[:, None]
+    e, p, where = evidence.bets(plain, told, [ordered, *nulls], weights, len(size.traits))
     dose, part = float(bad.mean()), len(taken) / size.rows
     mixed = odds.mixed(poisoned.plain, clean.plain, dose)
     called, _ = audit_chain.called(p, mixed, part, lambda t: odds.mixed(poisoned.told[t][where[t]], clean.told[t][where[t]], dose))
