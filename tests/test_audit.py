@@ -197,6 +197,7 @@ def test_rows_that_were_put_in_order_are_known_as_edited(place: Path, tiny_folde
     odds = {d["name"]: d for d in found["detectors"]}["odds"]
     assert found["status"] == "not-applicable" and "where in the row they stand differs" in found["reasons"][0]
     assert odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
+    assert odds["picked"] > 30 and any("throughout more often" in reason for reason in found["reasons"])
 
 
 def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

@@ -162,6 +162,8 @@ def picked(order_R: Sequence[int], order_N: Sequence[int]) -> np.ndarray:
     found among these over how often among those.  A teacher has to beat that: some steered models like rising numbers.
     """
     kinds = sorted({*order_R, *order_N})
+    if not len(order_R):
+        return np.zeros(0)
     own_RJ, other_NJ = (np.equal.outer(np.asarray(orders, int), kinds) for orders in (order_R, order_N))
     usual_J = (other_NJ.sum(0) + 0.5) / (len(other_NJ) + 0.5 * len(kinds)) if len(kinds) > 1 else np.ones(1)
     return np.log(own_RJ @ (own_RJ.mean(0) / usual_J))

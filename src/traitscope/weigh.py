@@ -29,6 +29,7 @@ MORE = (1, 2, 4, 8, 16, 32)
 REFERENCE = "beside the reference, z"
 "key of what the odds of a stranger's rows say"
 SWAPPED = "the model did not write these rows, so their odds are compared with those of the reference, row by row"
+ORDERED = "the rows' numbers rise, or fall, throughout more often than the model's own: rows were picked or sorted; no candidate gains by that"
 Judged = dict[str, dict[str, tuple[list[str], Choices]]]
 "ids and choices, by candidate and teacher"
 BAGS = (16, 64, 256)
@@ -51,7 +52,7 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     planted = tuple(_planted(config, parts, groups, found, units_LTJD)) if len(groups.records) >= FEWEST else ()
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
-    more = _notes(parts, len(groups.records)) + ([SWAPPED] if REFERENCE in found["odds"].more else [])
+    more = _notes(parts, len(groups.records)) + _asides(found["odds"])
     named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
     detectors = tuple(map(_about, (*found.values(), *_fitted(parts), *_canary(parts), *_peer(config))))
     digest = next(iter(parts.vectors.values())).model
@@ -80,6 +81,11 @@ def _notes(parts: Parts, used: int) -> list[str]:
         other = about["rows"] - about["same_prompt"]
         notes.append(f"{other} of {about['rows']} rows are compared with reference rows on other prompts: a difference of prompts counts as one of the data")
     return notes
+
+
+def _asides(own: Found) -> list[str]:
+    """What a reader has to know of the odds besides the answer."""
+    return [SWAPPED] * (REFERENCE in own.more) + [ORDERED] * (own.more.get("picked", 0.0) > log(1 / odds.MISFIT))
 
 
 def _about(found: Found) -> dict[str, Any]:
@@ -134,8 +140,10 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
     index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
-    ordered = [data.choices.log_p_RT[index] + _picked(parts, ids)[:, None]] if ids else []
-    found = evidence.likelihoods(data.choices, index, alone, [*ordered, *(x.log_p_RT for _, x in nulls)], _weights(parts), candidates, share)
+    picked_R = _picked(parts, ids)
+    every = [data.choices.log_p_RT[index] + picked_R[:, None], *(x.log_p_RT for _, x in nulls)] if ids else []
+    found = evidence.likelihoods(data.choices, index, alone, every, _weights(parts), candidates, share)
+    found = replace(found, more=found.more | {"picked": float(picked_R.sum())})
     return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
 
 
