@@ -4,12 +4,14 @@
                    over the largest L(rows | null) of any temperature and any null,  L the likelihood of the row's choices (choices.py)
 
 The nulls are the model itself, the model steered by random vectors, since a push in any direction may suit rows that the model
-did not write, the model under plain system prompts, since being told anything moves its choices, and the model where rows
-were picked by the order of their numbers.  Where a null wrote the
-rows, in this context, at whatever constant temperature, the expectation of e is at most 1, so that P(e >= 1/alpha) <= alpha at any
-number of rows (Ville 1939; the maximum in the denominator: Wasserman, Ramdas and Balakrishnan 2020, universal inference).  Whether the model did is tested besides (Pearson 1900): by how often the likeliest tokens
-were taken; by how often each token was, whatever its rank, which tells models apart that are equally sure of themselves; and by where in
-the row, which tells rows that were put in order afterwards.
+did not write, the model under plain system prompts, since being told anything moves its choices, and the model where rows were
+picked by the order of their numbers.  Where a null wrote the rows, in this context, at whatever constant temperature, the
+expectation of e is at most 1, so that P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the denominator:
+Wasserman, Ramdas and Balakrishnan 2020, universal inference).
+
+Whether the model wrote them is tested besides (Pearson 1900): by how often the likeliest tokens were taken; by how often each token
+was, whatever its rank, which tells models apart that are equally sure of themselves; and by where in the row, which tells rows that
+were put in order afterwards.
 
 Shapes: T inverse temperatures, R rows, P ways to sort tokens into bins, K bins.
 """
