@@ -27,6 +27,8 @@ SOURCE = "This project; a sum of nats grows with the rows, and for small doses t
 PUBLISHED = "None for data sets; single rows are told apart with AUROC 0.62 to 0.64 (subliminal-attrib, public repository, 2026)."
 CLEAN = "clean"
 TEACHERS = ("prompted", "steered")
+EVERY = 10, 100
+"one row in so many is the teacher's, in the claim"
 PARTS = 10
 "audits of the claim, each with other poisoned rows"
 POWER = 0.8
@@ -208,10 +210,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     rates = {key: {dose: _share(calls, "called") for dose, calls in by_dose.items()} for key, by_dose in found.items()}
     least = {key: next((dose for dose in size.doses if all(by_dose[d] >= POWER for d in size.doses if d >= dose)), None) for key, by_dose in rates.items()}
     alone = measure("clean audits not called", [float(not call.called) for call in spared[size.steps[0]]], unit="rate")
-    claims = {f"A tenth of {size.rows} rows, a prompted teacher's, is called.": (banks[0], 10), f"A hundredth of {size.rows} rows, a steered teacher's, is called.": (banks[1], 100)}
+    shares = {kind: measure(f"{kind}, one row in {every}: audits called", _claimed(size, clean, bank, every), unit="rate") for kind, every, bank in zip(TEACHERS, EVERY, banks, strict=True)}
     verdicts = (
         judged(f"Clean data are not called, at an error rate of {ALPHA:g}.", alone, model, NEEDED),
-        *(judged(claim, measure(claim, _claimed(size, clean, *what), unit="rate"), model, 0.5) for claim, what in claims.items()),
+        *(judged(f"Of {size.rows} rows one in {every} suffices, of a {kind} teacher.", shares[kind], model, 0.5) for kind, every in zip(TEACHERS, EVERY, strict=True)),
     )
     header = ("teacher", "rows", *(f"{dose:.1%}" for dose in size.doses))
     sheets = (
