@@ -79,16 +79,14 @@ class Size:
     doses: tuple[float, ...]
     fewer: tuple[int, ...]
     "numbers of rows, besides all"
-    more: tuple[int, ...]
-    "numbers of rows that are drawn with replacement"
 
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 GRID = aiming.grid(chain.DEPTH)
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), (), (12,)),
-    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64), (256, 1024)),
-    "full": Size(MANY, 8, 4096, 10, 40, GRID, (13, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512), (16384,)),
+    "smoke": Size(("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), ()),
+    "laptop": Size(MANY, 2, 128, 10, 5, GRID, (13, 16), 0.6, 0.1, 2, 24, 200, 20, DOSES, (32, 64)),
+    "full": Size(MANY, 8, 4096, 10, 40, GRID, (13, 16, 20), 0.6, 0.1, 10, 48, 1000, 50, DOSES, (32, 128, 512)),
 }
 
 
@@ -264,8 +262,8 @@ class Call:
 
 
 def _audit(bank: Bank, rng: np.random.Generator, source: str, dose: float, rows: int) -> Call:
-    """An audit of data of which a share `dose` is the source's; of more rows than there are, drawn with replacement."""
-    picked = rng.permutation(bank.size.rows)[:rows] if rows <= bank.size.rows else rng.integers(bank.size.rows, size=rows)
+    """An audit of data of which a share `dose` is the source's."""
+    picked = rng.permutation(bank.size.rows)[:rows]
     names, values_RKLTJ = _drawn(bank, rng, source, dose, picked)
     along = evidence.gradients(bank.size.traits, bank.size.traits, calibration.in_blocks(values_RKLTJ), None, SHARE, swaps=1999)
     called, e, stranger = _by_odds(bank, list(zip(names, picked, strict=True)), source, dose, values_RKLTJ)
@@ -313,10 +311,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     found = {
         (name, n): {dose: [_audit(bank, rng, name, dose, n) for _ in range(size.repeats)] for dose in size.doses} for name in _poisoned(size) for n in numbers
     }
-    grown = {
-        name: {n: [np.mean([_audit(bank, rng, name, dose, n).odds for _ in range(size.repeats)]) for dose in size.doses] for n in size.more}
-        for name in (*_poisoned(size), "clean 0")
-    }
     full = {key: by_dose[size.doses[-1]] for key, by_dose in found.items()}
     whole = (*LEARNT, *_clean(size))  # whose placebos are as they are
     other = tuple(_other(bank, rng, name, dose) for name in (*_traitless(size), *_clean(size)) for dose in size.doses[-1 if name in whole else -3 :])
@@ -336,8 +330,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               tuple((*key, *(_shares(c)[1] for c in d.values())) for key, d in found.items())),
         Sheet("stopped", "Audits that are called or not applicable, by dose", "Everything but `clean` and `insufficient`: no candidate need be near the teacher for that.",
               header, tuple((*key, *(float(np.mean([call.odds or call.stranger for call in c])) for c in d.values())) for key, d in found.items())),
-        Sheet("more", "The same with more rows", f"Drawn with replacement from the {size.rows} rows of each set, so that the luck of those rows stays.",
-              header, tuple((name, n, *map(float, r)) for name, by in grown.items() for n, r in by.items())),
         Sheet("curve", f"The same at {size.rows} rows", "Share of the audits.", ("teacher", "dose", "called"),
               tuple((name, dose, _shares(c)[1]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
