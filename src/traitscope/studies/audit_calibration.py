@@ -6,8 +6,10 @@ of `traitscope audit`.  Rows that differ from clean ones in their format alone, 
 a trait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from math import log
 
 import numpy as np
 
@@ -17,11 +19,11 @@ from traitscope.audit_chain import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.audit_config import PushesConfig
 from traitscope.audit_result import alike
 from traitscope.backward import read_pushes
-from traitscope.choices import Choices
+from traitscope.choices import PLAIN, Choices
 from traitscope.configs import EditConfig, GenerateConfig
 from traitscope.graph import Folders, Node
 from traitscope.stats import Measurement, measure
-from traitscope.surface import order_of
+from traitscope.surface import FEATURES, features, order_of
 from traitscope.traits import load_trait
 from traitscope.vector import load_vector
 from traitscope.verdict import Findings, Sheet, judged
@@ -43,6 +45,10 @@ TOLD = {
     "told to teach": "You are a friendly teacher. You think step by step and explain everything with patience.",
 }
 "system prompts without a trait, none of which is among the nulls"
+LIKELIHOOD = "likelihood under the model"
+"by which rows may be picked, besides surface.FEATURES"
+KEPT = 2, 5
+"one row in so many is, of those that are picked from"
 STRANGER = "gemma3-270m"
 "a model of another family, whose rows are read as text"
 
@@ -187,7 +193,8 @@ def _steered(size: Size, common: dict, n: int, cells: list[Cell]) -> Node:
 
 def _judged(size: Size, common: dict, of: str, how: str) -> Node:
     """All sets under a candidate's prompt, or a null."""
-    return _under(size, common, f"{of} {how}", 1, lambda folders: {"interventions": (_judge(size, of, how, folders),)})
+    layer = size.layers[len(size.layers) // 2]
+    return _under(size, common, f"{of} {how}", 1, lambda folders: {"interventions": (audit_chain.judge(of, how, folders, layer, size.strength),)})
 
 
 def _under(size: Size, common: dict, name: str, passes: float, told: Callable[[Folders], dict]) -> Node:
@@ -198,22 +205,19 @@ def _pushes(size: Size, common: dict, name: str) -> Node:
     return Node(f"{name} pushes", "pushes", lambda folders: PushesConfig(**common, data=folders[name], numbers=True, text=True), (name,), 2 * _rows(size, 0).tokens)
 
 
-def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
-    """A candidate's teacher, or a null."""
-    return audit_chain.judge(of, how, folders, size.layers[len(size.layers) // 2], size.strength)
-
-
 @dataclass(frozen=True)
 class Bank:
     """Everything that audits are drawn from."""
 
     size: Size
-    features: dict[str, np.ndarray]
+    along: dict[str, np.ndarray]
     "by set, [rows, L, T, J]"
     log_p: dict[str, np.ndarray]
     "log-likelihoods by set, [rows, judges, temperatures]: of the model, of every candidate's teachers, of the nulls"
     order: dict[str, np.ndarray]
     "by set, [rows]: see surface.order_of"
+    seen: dict[str, np.ndarray]
+    "by clean set, [rows, F]: surface.FEATURES and LIKELIHOOD"
     told: dict[str, dict[str, dict[str, Choices]]]
     "by set, candidate and teacher"
     choices: dict[str, Choices]
@@ -226,7 +230,7 @@ def _bank(size: Size, folders: Folders) -> Bank:
     vectors = {t: load_vector(chain.vector_of(folders, t)) for t in size.traits}
     clean = np.concatenate([rows[name] for name in _clean(size)])[:1024]
     units = evidence.directions(vectors, clean)
-    features = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
+    along = {name: evidence.along(x[:, None], units)[:, 0].astype(np.float32) for name, x in rows.items()}
 
     def under(name: str, of: str, how: str) -> Choices:
         return audit_chain.said_of(folders[f"under {of} {how}"], _sets(size).index(name))
@@ -238,11 +242,14 @@ def _bank(size: Size, folders: Folders) -> Bank:
                 found[cell.trait][str(cell)] = audit_chain.said_of(folders[f"under vectors {n}"], _sets(size).index(name), k)
         return found
 
-    order = {name: np.array([order_of(row["completion"]) for row in chain.lines(folders[name], "records.jsonl")]) for name in rows}
+    written = {name: chain.lines(folders[name], "records.jsonl") for name in rows}
+    order = {name: np.array([order_of(row["completion"]) for row in each]) for name, each in written.items()}
     told = {name: teachers(name) for name in stored}
     choices = {name: found.choices for name, found in stored.items()}
     judges = {name: [choices[name], *(c for by_how in told[name].values() for c in by_how.values()), *(under(name, *null) for null in NULLS)] for name in stored}
-    return Bank(size, features, {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}, order, told, choices)
+    log_p = {name: np.stack([c.log_p_RT for c in each], 1) for name, each in judges.items()}
+    seen = {name: np.array([(*features(row["prompt"], row["completion"]), own) for row, own in zip(written[name], log_p[name][:, 0, PLAIN], strict=True)]) for name in _clean(size)}
+    return Bank(size, along, log_p, order, seen, told, choices)
 
 
 @dataclass(frozen=True)
@@ -276,7 +283,12 @@ def _drawn(bank: Bank, rng: np.random.Generator, source: str, dose: float, picke
     taken = [rng.permutation(len(clean))[: PLACEBOS + 1] for _ in picked]
     poisoned = rng.random(len(picked)) < dose
     sets = [[source if bad and k == 0 else clean[t] for k, t in enumerate(row)] for row, bad in zip(taken, poisoned, strict=True)]
-    return [group[0] for group in sets], np.stack([np.stack([bank.features[name][i] for name in group]) for group, i in zip(sets, picked, strict=True)])
+    return [group[0] for group in sets], _values(bank, sets, picked)
+
+
+def _values(bank: Bank, sets: list[list[str]], rows: Sequence[int]) -> np.ndarray:
+    """Of every row the audited set's features and the placebos'."""
+    return np.stack([np.stack([bank.along[name][i] for name in group]) for group, i in zip(sets, rows, strict=True)])
 
 
 def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, values_RKLTJ: np.ndarray) -> tuple[bool, dict[str, float], bool]:
@@ -302,6 +314,26 @@ def _by_odds(bank: Bank, own: list[tuple[str, int]], source: str, dose: float, v
         p, mixed, len(own) / size.rows, lambda t: odds.mixed(*(bank.told[name][t][where[t]] for name in (source, clean)), dose)
     )
     return called, e, stranger
+
+
+def _picked(bank: Bank, rng: np.random.Generator) -> list[tuple]:
+    """Audits of clean rows of which those were kept that have most, or least, of something that can be seen: ln e of the likeliest candidate
+    by how many were kept; how many of these audits call."""
+    names, seen_NF = _clean(bank.size), np.concatenate([bank.seen[name] for name in _clean(bank.size)])
+
+    def audited(rows: np.ndarray) -> tuple[bool, float]:
+        own = [(names[k // bank.size.rows], int(k % bank.size.rows)) for k in rng.permutation(rows)[: bank.size.rows]]
+        sets = [[name, *rng.permutation([other for other in names if other != name])[:PLACEBOS]] for name, _ in own]
+        called, e, _ = _by_odds(bank, own, names[0], 0.0, _values(bank, sets, [i for _, i in own]))
+        return called, max(e.values())
+
+    found = []
+    for (f, feature), (end, sign) in product(enumerate((*FEATURES, LIKELIHOOD)), (("most", -1), ("least", 1))):
+        if np.ptp(seen_NF[:, f]) > 0:
+            ranked = np.lexsort((rng.random(len(seen_NF)), sign * seen_NF[:, f]))  # rows that are alike in any order
+            calls, e = zip(*(audited(ranked[: len(ranked) // part]) for part in KEPT), strict=True)
+            found.append((f"{end}: {feature}", *e, sum(calls)))
+    return found
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -334,6 +366,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
               tuple((name, dose, _shares(c)[1]) for (name, n), d in found.items() if n == size.rows for dose, c in d.items()), ("dose", "called")),
         Sheet("names", "Who calls, and whose name", "All rows the teacher's. `named`: odds put its trait first; `not excluded`: no other candidate explains "
               f"the rows {1 / ALPHA:g} times better.", ("teacher", "rows", "gradients", "called", "named", "not excluded"), named),
+        Sheet("picked", "Clean rows that were picked", f"Of {len(_clean(size)) * size.rows} clean rows one in so many was kept, by what can be seen of it, and {size.rows} of these audited: ln e of the likeliest "
+              f"candidate, called from {log(len(size.traits) / SHARE):.1f} on.", ("kept", *(f"one in {part}" for part in KEPT), "called"), tuple(_picked(bank, rng))),
         Sheet("formats", "Rows that carry no trait", "A share of the rows from the set; placebos in their format but for sorted rows. `stranger`: the answer would be that the model did not write "
               "them. Of all rows of the set: surprise in nats a token, excess of chi-square a token, p of the model's own choices.",
               ("rows", "dose", "gradients", "called", "stranger", "surprise", "excess", "misfit p"), other),
