@@ -148,7 +148,7 @@ class AuditConfig(OnModel):
     """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
     tried: int = 8
     """Of them, the first so many whose prompts are tried as an explanation of the rows; vectors are, of all, where the rows push. 0: neither."""
-    judged: int = 96
+    judged: int = 128
     """Rows, drawn at random, on which they are tried; 0 takes all."""
     reference: Path | None = None
     """Clean rows to compare with, best on the same prompts; without them the model answers the prompts itself, in the format of the data."""
