@@ -98,6 +98,25 @@ def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) 
             choices.read_choices(tmp_path)
 
 
+@pytest.mark.parametrize("cached", [1, 9000, 2**30])
+def test_every_temperature_equals_a_softmax_in_double_precision(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    """Also for logits 100 nats below the largest, and however many tokens are judged at a time."""
+    monkeypatch.setattr(choices, "CACHED", cached)
+    generator = torch.Generator().manual_seed(5)
+    logits = 20 * torch.randn(23, 3001, generator=generator)
+    chosen, quarter = torch.randint(3001, (23,), generator=generator), torch.randint(4, (23,), generator=generator)
+    log_p_NT, entropy_N, _, expected_NTPK = choices._judged(logits, chosen, quarter)
+    width = -(-3001 // choices.BINS)
+    for t, beta in enumerate(BETAS):
+        exact = (beta * logits.double()).log_softmax(1)
+        assert log_p_NT[:, t] == pytest.approx(exact.gather(1, chosen.unsqueeze(1)).squeeze(1).numpy(), rel=1e-5, abs=1e-4)
+        p = torch.nn.functional.pad(exact.exp(), (0, choices.BINS * width - 3001)).unflatten(1, (choices.BINS, width)).sum(2).numpy()
+        assert expected_NTPK[:, t, choices.TOKENS] == pytest.approx(p, abs=1e-5)
+        ranked = exact.exp().sort(1, descending=True).values.cumsum(1).numpy()
+        assert expected_NTPK[:, t, choices.RANKS, :3].cumsum(1) == pytest.approx(ranked[:, [edge - 1 for edge in choices.EDGES[:3]]], abs=1e-5)
+    assert entropy_N == pytest.approx(torch.special.entr(logits.double().softmax(1)).sum(1).numpy(), abs=1e-4)
+
+
 def test_ties_of_rounded_logits_are_no_misfit() -> None:
     """bf16 gives several tokens the same logit: they still have one rank each, or the best of them would be taken too often."""
     generator = torch.Generator().manual_seed(3)

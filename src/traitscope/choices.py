@@ -10,8 +10,9 @@ Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, P ways t
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from operator import add
 from pathlib import Path
 
@@ -37,7 +38,9 @@ by fewer such bins and the quarter of the row that it stands in"""
 BINS, QUARTERS = 16, 4
 DIGITS = re.compile(r"( ?)(\d+)")
 BLOCK = 64
-"tokens whose probabilities exist at one time"
+"tokens whose logits exist at one time"
+CACHED = 2**19
+"probabilities that a CPU has at hand at one time"
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,10 @@ def choices_by_set(
     set_R, log_p_RT, tokens_R = np.array(sets), np.zeros((R, T)), np.zeros(R, int)
     sums = {s: (0.0, np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))) for s in sets}
     for columns in classes:
+        some = columns if len(columns) < len(model.head.weight) else None  # of all, a copy costs more than the product
         for part in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
             if len(part):
-                logits_NC = forward.logits_of(model, hidden_ND[part], columns)
+                logits_NC = forward.logits_of(model, hidden_ND[part], some)
                 judged = _judged(logits_NC, torch.searchsorted(columns, targets_N[part]), quarter_N[part])
                 rows = row_N[part.cpu().numpy()]  # a tensor of one element would index as a number
                 np.add.at(log_p_RT, rows, judged[0])
@@ -227,6 +231,12 @@ def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray
 
 def _judged(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """log p of the chosen token [N, T], entropy at temperature 1 [N], the bins that it is in [N, P, K], their probabilities [N, T, P, K]."""
+    size = len(logits_NC) if logits_NC.is_cuda else max(1, CACHED // logits_NC.shape[1])
+    parts = [_judged_few(*some) for some in zip(*(x.split(size) for x in (logits_NC, chosen_N, quarter_N)), strict=True)]
+    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+
+def _judged_few(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
     before_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < chosen_N.unsqueeze(1)
     rank_N = ((logits_NC > own_N1) | (logits_NC == own_N1) & before_NC).sum(1)  # bf16 has ties: as good as any order, if it is one
@@ -239,20 +249,30 @@ def _judged(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> tuple[np.
     in_bins_N = torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True), chosen_N // width
     by_rank_NK, by_token_NK = (torch.nn.functional.one_hot(bin_N, BINS) for bin_N in in_bins_N)
     bins_NPK = torch.stack([by_rank_NK, by_token_NK, by_place(by_token_NK)], 1)
-    split_NKW = _padded(logits_NC, BINS * width, -torch.inf).unflatten(1, (BINS, width))
-    top_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1).values
-    log_p, bins = [], []
-    for beta in BETAS:
-        inside_NK = (beta * split_NKW).logsumexp(2)
-        total_N1 = inside_NK.logsumexp(1, keepdim=True)
-        log_p.append((beta * own_N1 - total_N1).squeeze(1))
-        below_NE = (beta * top_NE - total_N1).exp().cumsum(1)
-        edges = [below_NE[:, min(edge, below_NE.shape[1]) - 1] for edge in EDGES]
+    largest_NE, places_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1)
+    below_N1, log_p, bins = own_N1 - largest_NE[:, :1], [], []
+    for beta, power_NC in zip(BETAS, _powers(_padded(logits_NC - largest_NE[:, :1], BINS * width, -torch.inf)), strict=True):
+        inside_NK = power_NC.unflatten(1, (BINS, width)).sum(2)
+        total_N1 = inside_NK.sum(1, keepdim=True)
+        log_p.append((beta * below_N1 - total_N1.log()).squeeze(1))
+        above_NE = (power_NC.gather(1, places_NE) / total_N1).cumsum(1)
+        edges = [above_NE[:, min(edge, above_NE.shape[1]) - 1] for edge in EDGES]
         by_rank_NK = torch.diff(torch.stack([*edges, torch.ones_like(edges[0])], 1), prepend=torch.zeros_like(own_N1), dim=1).clamp(min=0)
-        by_token_NK = (inside_NK - total_N1).exp()
+        by_token_NK = inside_NK / total_N1
         bins.append(torch.stack([_padded(by_rank_NK, BINS, 0.0), by_token_NK, by_place(by_token_NK)], 1))
     entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
     return tuple(x.double().cpu().numpy() for x in (torch.stack(log_p, 1), entropy_N, bins_NPK, torch.stack(bins, 1)))
+
+
+def _powers(below_NC: Tensor) -> Iterator[Tensor]:
+    """exp(b x) for every inverse temperature b, each from the last by a product: an exponential takes many times as long.  Overwritten by the next."""
+    power_NC, gap = (BETAS[0] * below_NC).exp_(), 0.0
+    yield power_NC
+    for last, beta in pairwise(BETAS):
+        if abs(beta - last - gap) > 1e-9:
+            gap = beta - last
+            step_NC = (gap * below_NC).exp_()
+        yield power_NC.mul_(step_NC)
 
 
 def _padded(values_NX: Tensor, columns: int, value: float) -> Tensor:
