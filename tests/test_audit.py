@@ -238,6 +238,19 @@ def test_being_told_something_plain_is_no_trait(place: Path, tiny_folder: Path, 
     done = asked(place, tiny_folder, data, [plain, traits[1]])
     (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
     assert done.summary["status"] != "suspect" and max(odds["statistic"].values()) < 0 and odds["nats a row"]["plain"] > 0.05
+    assert odds["context"] == said
+
+
+@pytest.mark.parametrize("said, called", [(audit_graph.STYLES[1], False), ("Owls! " * 12, True)])
+def test_free_text_in_a_plain_style_is_no_trait(place: Path, tiny_folder: Path, traits: list[Path], said: str, called: bool) -> None:
+    """As above: of two candidates that both explain rows of free text, the one whose prompt is a style is not called."""
+    told = write_yaml(place / f"called-{called}.yaml", OWL | {"name": "told", "teacher_prompt": said})
+    data = ok(place / "runs", "generate", "--model", tiny_folder, "--n 96 --vocabulary free --max-new-tokens 16 --interventions", f"prompt:{said}").run
+    done = asked(place, tiny_folder, data, [told, traits[1]])
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert odds["nats a row"]["told"] > 0.05
+    assert (done.summary["status"] == "suspect") == (odds["statistic"]["told"] > odds["critical"]) == called
+    assert called or odds["context"] == said and any(said in reason and "--context" in reason for reason in done.summary["reasons"])
 
 
 def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(place: Path, tiny_folder: Path, traits: list[Path]) -> None:

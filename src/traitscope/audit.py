@@ -19,7 +19,7 @@ from typing import Any
 
 from traitscope import aiming, audit_page, chain, execute, sarif, schedule, stage, store
 from traitscope.audit_config import AuditConfig, NamingConfig, WeighConfig
-from traitscope.audit_graph import INTAKE, Job, Tries, about_of, further, nodes, parts_of, round_after, seconds
+from traitscope.audit_graph import INTAKE, Job, Tries, about_of, further, nodes, parts_of, round_after, seconds, styled
 from traitscope.audit_result import AuditResult, result_from
 from traitscope.configs import Output
 from traitscope.errors import ConfigError
@@ -42,6 +42,7 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     found = nodes(job)
     read = schedule.run([node for node in found if node.verb in ("intake", "match")], out, How(stop_at_once=True))  # bad rows are named before anything is computed
     _say(about_of(read))
+    found += styled(job, read)
     how = How(config.workers or execute.default_workers(config.device), stop_at_once=True)
     folders = schedule.run(found, out, how)
     folder = out.root / out.study

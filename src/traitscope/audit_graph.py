@@ -28,6 +28,18 @@ RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
 "who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
+STYLED = "told a style"
+STYLES = (
+    "Answer in as few words as you can.",
+    "Use simple words and short sentences, as if you talked to a child.",
+    "Be formal and precise, as an expert would be.",
+    "Be warm, personal and encouraging.",
+    "Write vividly and with imagination.",
+    "Give detailed answers, with reasons and examples.",
+    "Speak of yourself: say what you feel and think.",
+    "Answer with facts and figures only.",
+)
+"further system prompts under which it may have written free text: length, words, tone and matter, which a trait's prompt changes besides"
 TOKENS = 120
 "weight of a row"
 
@@ -258,8 +270,8 @@ def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
     """A trait's prompt, or a null."""
     if how == RANDOM:
         return chain.steered(folders[RANDOM] / f"random-{of}.safetensors", job.layer, job.config.strength * aiming.HALF)
-    if how == PLAINLY:
-        return f"prompt:{chain.PLAIN[of]}"
+    if how in (PLAINLY, STYLED):
+        return f"prompt:{(chain.PLAIN if how == PLAINLY else STYLES)[of]}"
     return chain.prompted(of, None if how == PROMPTED else int(how.split()[1]))
 
 
@@ -294,6 +306,12 @@ def _judging(job: Job) -> float:
 def _nulls(job: Job, rows: str) -> list[Node]:
     """How well those explain rows who may have written them without a trait."""
     return [_odds(job, rows, *null) for null in NULLS if job.traits]
+
+
+def styled(job: Job, folders: Folders) -> list[Node]:
+    """How well styles explain the rows, and the planted teachers', if they are free text."""
+    free = job.traits and about_of(folders)["format"]["kind"] == "free"
+    return [_odds(job, rows, n, STYLED) for rows in (INTAKE, *TEACHERS, _placebo(0)) for n in range(len(STYLES))] if free else []
 
 
 def _under_vectors(rows: str, name: str, n: int) -> str:
@@ -339,7 +357,8 @@ def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) 
     }  # fmt: skip
 
     def nulls(rows: str) -> list[str]:
-        return [at[_judged(rows, *null)] for null in NULLS if job.traits]
+        every = (*NULLS, *((n, STYLED) for n in range(len(STYLES))))
+        return [at[name] for null in every if (name := _judged(rows, *null)) in at]
 
     def told(rows: str) -> dict[str, dict[str, str]]:
         return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}

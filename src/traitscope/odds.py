@@ -147,6 +147,11 @@ def log_e(plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.nda
     return float(np.logaddexp.reduce(np.concatenate(terms)) - np.log(len(SHARES)) - max(_highest(x.sum(0)) for x in (plain_RT, *nulls)))
 
 
+def gain(told_RT: np.ndarray, plain_RT: np.ndarray) -> float:
+    """Nats by which somebody makes rows likelier than the model does, each at the best temperature."""
+    return _highest(told_RT.sum(0)) - _highest(plain_RT.sum(0))
+
+
 def _highest(total_T: np.ndarray) -> float:
     """The largest log-likelihood of any inverse temperature in the grid's range: it has one summit, so a parabola through the
     best three points, over the logarithm, finds what lies between them."""

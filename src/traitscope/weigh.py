@@ -30,6 +30,7 @@ REFERENCE = "beside the reference, z"
 "key of what the odds of a stranger's rows say"
 SWAPPED = "the model did not write these rows, so their odds are compared with those of the reference, row by row"
 ORDERED = "the rows' numbers rise, or fall, throughout more often than the model's own: rows were picked or sorted; no candidate gains by that"
+CONTEXT = 'rows fit the model better under "{}" than as it is: if a system prompt stood before them, name it with --context, or in the rows'
 Judged = dict[str, dict[str, tuple[list[str], Choices]]]
 "ids and choices, by candidate and teacher"
 BAGS = (16, 64, 256)
@@ -85,7 +86,8 @@ def _notes(parts: Parts, used: int) -> list[str]:
 
 def _asides(own: Found) -> list[str]:
     """What a reader has to know of the odds besides the answer."""
-    return [SWAPPED] * (REFERENCE in own.more) + [ORDERED] * (own.more.get("picked", 0.0) > log(1 / odds.MISFIT))
+    told = [CONTEXT.format(said)] if (said := own.more.get("context")) else []
+    return [SWAPPED] * (REFERENCE in own.more) + [ORDERED] * (own.more.get("picked", 0.0) > log(1 / odds.MISFIT)) + told
 
 
 def _about(found: Found) -> dict[str, Any]:
@@ -143,8 +145,19 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
     picked_R = _picked(parts, ids)
     every = [data.choices.log_p_RT[index] + picked_R[:, None], *(x.log_p_RT for _, x in nulls)] if ids else []
     found = evidence.likelihoods(data.choices, index, alone, every, _weights(parts), candidates, share)
-    found = replace(found, more=found.more | {"picked": float(picked_R.sum())})
+    found = replace(found, more=found.more | {"picked": float(picked_R.sum()), "context": _context(parts, data.choices.log_p_RT[index])})
     return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
+
+
+def _context(parts: Parts, own_RT: np.ndarray) -> str | None:
+    """The system prompt without a trait under which the model finds the rows likeliest, where that is likelier than by chance."""
+    gains = {}
+    for path in map(parts.run, parts.plain["nulls"]):
+        (told,) = json.loads((path / "config.json").read_text(encoding="utf-8"))["config"]["interventions"]
+        if told["kind"] == "SystemPrompt":
+            gains[told["text"]] = odds.gain(choices.read_choices(path)[1].log_p_RT, own_RT)
+    best = max(gains, key=gains.__getitem__, default=None)
+    return best if best and gains[best] > log(len(gains) / odds.MISFIT) else None
 
 
 def _picked(parts: Parts, ids: Sequence[str]) -> np.ndarray:
