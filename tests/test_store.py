@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -246,7 +247,7 @@ def test_two_processes_compute_once(tmp_path):
     second = start(tmp_path, "redo", 1.0)
     out, err = second.communicate(timeout=20)
     assert out == first.communicate(timeout=20)[0]
-    assert err.count("\n") == 1 and "waiting for another process to finish" in err and "train-" in err
+    assert err.count("\n") == 1 and f"waiting for process {first.pid} on {platform.node()} to finish" in err and "train-" in err
     assert (tmp_path / "computed.log").read_text() == "once\n"
 
 

@@ -229,12 +229,15 @@ def _locked(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with _writing(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(open(lock, "ab"))
+            stream = stack.enter_context(open(lock, "ab", buffering=0))
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for another process to finish {path}", file=sys.stderr, flush=True)
+                holder = lock.read_text() or "another process"
+                print(f"waiting for {holder} to finish {path}", file=sys.stderr, flush=True)
                 fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {platform.node()}".encode())
         yield
 
 
