@@ -31,10 +31,11 @@ def traits(place: Path) -> list[Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_others(request: pytest.FixtureRequest) -> Any:
-    """Twenty other traits instead of thirty-six: the same path in less time."""
+    """Fewer other traits, and fewer styles: the same path in less time."""
     patch = pytest.MonkeyPatch()
     names = audit_graph.bundled_traits()
     patch.setattr(audit_graph, "bundled_traits", lambda: names[:8])
+    patch.setattr(audit_graph, "STYLES", audit_graph.STYLES[:2])
     yield
     patch.undo()
 
@@ -241,16 +242,17 @@ def test_being_told_something_plain_is_no_trait(place: Path, tiny_folder: Path, 
     assert odds["context"] == said
 
 
-@pytest.mark.parametrize("said, called", [(audit_graph.STYLES[1], False), ("Owls! " * 12, True)])
-def test_free_text_in_a_plain_style_is_no_trait(place: Path, tiny_folder: Path, traits: list[Path], said: str, called: bool) -> None:
-    """As above: of two candidates that both explain rows of free text, the one whose prompt is a style is not called."""
-    told = write_yaml(place / f"called-{called}.yaml", OWL | {"name": "told", "teacher_prompt": said})
-    data = ok(place / "runs", "generate", "--model", tiny_folder, "--n 96 --vocabulary free --max-new-tokens 16 --interventions", f"prompt:{said}").run
-    done = asked(place, tiny_folder, data, [told, traits[1]])
-    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
-    assert odds["nats a row"]["told"] > 0.05
-    assert (done.summary["status"] == "suspect") == (odds["statistic"]["told"] > odds["critical"]) == called
-    assert called or odds["context"] == said and any(said in reason and "--context" in reason for reason in done.summary["reasons"])
+def test_free_text_in_a_plain_style_is_no_trait(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    """As above: each of two candidates explains rows of free text that it was told for; the one whose prompt is a style is not called."""
+    says = {"simple": audit_graph.STYLES[1], "loud": "Owls! " * 12}
+    told = [write_yaml(place / f"{name}.yaml", OWL | {"name": name, "teacher_prompt": said}) for name, said in says.items()]
+    for name, said in says.items():
+        data = ok(place / "runs", "generate", "--model", tiny_folder, "--n 64 --vocabulary free --max-new-tokens 16 --interventions", f"prompt:{said}").run
+        done = asked(place, tiny_folder, data, [traits[1], *told])
+        (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+        assert odds["nats a row"][name] > 0.05
+        assert (done.summary["status"] == "suspect") == (odds["statistic"][name] > odds["critical"]) == (name == "loud")
+        assert name == "loud" or odds["context"] == said and any(said in reason and "--context" in reason for reason in done.summary["reasons"])
 
 
 def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
