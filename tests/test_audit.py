@@ -35,7 +35,7 @@ def _few_others(request: pytest.FixtureRequest) -> Any:
     patch = pytest.MonkeyPatch()
     names = audit_graph.bundled_traits()
     patch.setattr(audit_graph, "bundled_traits", lambda: names[:8])
-    patch.setattr(audit_graph, "STYLES", audit_graph.STYLES[:2])
+    patch.setattr(audit_graph, "STYLED", audit_graph.STYLED[:2])
     yield
     patch.undo()
 

@@ -26,9 +26,6 @@ FITTED = Recipe(method="vector", layer=0, epochs=4, batch_size=4, micro_batch=4,
 CANARY = replace(chain.SAMPLED, epochs=3)
 RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
-NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
-"who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
-STYLED = "told a style"
 STYLES = (
     "Answer in as few words as you can.",
     "Use simple words and short sentences, as if you talked to a child.",
@@ -39,7 +36,12 @@ STYLES = (
     "Speak of yourself: say what you feel and think.",
     "Answer with facts and figures only.",
 )
-"further system prompts under which it may have written free text: length, words, tone and matter, which a trait's prompt changes besides"
+"system prompts of length, words, tone and matter, which a trait's prompt changes besides"
+PROMPTS = (*chain.PLAIN, *STYLES)
+NULLS = (*((n, RANDOM) for n in range(RANDOMS)), *((n, PLAINLY) for n in range(len(chain.PLAIN))))
+"who may have written rows without a trait, besides the model itself: the model steered by such a vector, or under a plain system prompt"
+STYLED = tuple((n, PLAINLY) for n in range(len(chain.PLAIN), len(PROMPTS)))
+"and who may have written free text"
 TOKENS = 120
 "weight of a row"
 
@@ -270,8 +272,8 @@ def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:
     """A trait's prompt, or a null."""
     if how == RANDOM:
         return chain.steered(folders[RANDOM] / f"random-{of}.safetensors", job.layer, job.config.strength * aiming.HALF)
-    if how in (PLAINLY, STYLED):
-        return f"prompt:{(chain.PLAIN if how == PLAINLY else STYLES)[of]}"
+    if how == PLAINLY:
+        return f"prompt:{PROMPTS[of]}"
     return chain.prompted(of, None if how == PROMPTED else int(how.split()[1]))
 
 
@@ -311,7 +313,7 @@ def _nulls(job: Job, rows: str) -> list[Node]:
 def styled(job: Job, folders: Folders) -> list[Node]:
     """How well styles explain the rows, and the planted teachers', if they are free text."""
     free = job.traits and about_of(folders)["format"]["kind"] == "free"
-    return [_odds(job, rows, n, STYLED) for rows in (INTAKE, *TEACHERS, _placebo(0)) for n in range(len(STYLES))] if free else []
+    return [_odds(job, rows, *null) for rows in (INTAKE, *TEACHERS, _placebo(0)) for null in STYLED] if free else []
 
 
 def _under_vectors(rows: str, name: str, n: int) -> str:
@@ -357,8 +359,7 @@ def parts_of(job: Job, folders: Folders, folder: Path, tries: dict[str, Tries]) 
     }  # fmt: skip
 
     def nulls(rows: str) -> list[str]:
-        every = (*NULLS, *((n, STYLED) for n in range(len(STYLES))))
-        return [at[name] for null in every if (name := _judged(rows, *null)) in at]
+        return [at[name] for null in (*NULLS, *STYLED) if (name := _judged(rows, *null)) in at]
 
     def told(rows: str) -> dict[str, dict[str, str]]:
         return {load_trait(t).name: {where[how]: at[_judged(rows, t, how)] for how in where if _judged(rows, t, how) in at} for t in job.traits}

@@ -137,25 +137,25 @@ def _found(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.nda
 def _odds(parts: Parts, data: Stored, share: float) -> Found:
     """Odds of every candidate; where the rows do not fit the model e has no bound: see `_unfit`."""
     told = _read(aiming.told(parts, parts.plain["odds"], parts.plain["aimed"]))
-    nulls = [choices.read_choices(parts.run(path)) for path in parts.plain["nulls"]]
+    nulls = [choices.read_choices(parts.run(path))[1].log_p_RT for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
     alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
     index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
     picked_R = _picked(parts, ids)
-    every = [data.choices.log_p_RT[index] + picked_R[:, None], *(x.log_p_RT for _, x in nulls)] if ids else []
+    every = [data.choices.log_p_RT[index] + picked_R[:, None], *nulls] if ids else []
     found = evidence.likelihoods(data.choices, index, alone, every, _weights(parts), candidates, share)
-    found = replace(found, more=found.more | {"picked": float(picked_R.sum()), "context": _context(parts, data.choices.log_p_RT[index])})
+    found = replace(found, more=found.more | {"picked": float(picked_R.sum()), "context": _context(parts, nulls, data.choices.log_p_RT[index])})
     return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
 
 
-def _context(parts: Parts, own_RT: np.ndarray) -> str | None:
+def _context(parts: Parts, nulls: Sequence[np.ndarray], own_RT: np.ndarray) -> str | None:
     """The system prompt without a trait under which the model finds the rows likeliest, where that is likelier than by chance."""
     gains = {}
-    for path in map(parts.run, parts.plain["nulls"]):
-        (told,) = json.loads((path / "config.json").read_text(encoding="utf-8"))["config"]["interventions"]
+    for path, null_RT in zip(parts.plain["nulls"], nulls, strict=True):
+        (told,) = json.loads((parts.run(path) / "config.json").read_text(encoding="utf-8"))["config"]["interventions"]
         if told["kind"] == "SystemPrompt":
-            gains[told["text"]] = odds.gain(choices.read_choices(path)[1].log_p_RT, own_RT)
+            gains[told["text"]] = odds.gain(null_RT, own_RT)
     best = max(gains, key=gains.__getitem__, default=None)
     return best if best and gains[best] > log(len(gains) / odds.MISFIT) else None
 
