@@ -1,13 +1,18 @@
-"""What an audit of rows costs: the stage `pushes` against one epoch over the same tokens, and its growth with the rows.
+"""What an audit of rows costs: the stage `pushes` against one epoch over the same tokens, and its
+growth with the rows.
 
 SmolLM2-135M, number rows; all contenders in one process a contender, taking turns.
 
-    epoch     forward, loss, and backward with the gradients of all weights of the blocks: one epoch of fine-tuning, no optimizer
-    pushes    the stage's own work on the same rows: pushes of every block, losses, the model's choices, bytes to disk
-    fewer, more    the stage on a tiny model, on `--small` rows and on ten times as many, with one shard in memory at a time
+    epoch     forward, loss, and backward with the gradients of all weights of the blocks: one epoch
+              of fine-tuning, no optimizer
+    pushes    the stage's own work on the same rows: pushes of every block, losses, the model's
+              choices, bytes to disk
+    fewer, more    the stage on a tiny model, on `--small` rows and on ten times as many, with one
+                   shard in memory at a time
 
-`ratio` is pushes over epoch (aim: at most 1.5), `linear` more over ten times fewer (aim: 1), `memory` the peak of more over
-that of fewer (aim: 1).  `rows_per_s` is of pushes; `hours_100k` what 100,000 rows and three placebos of each take at that rate.
+`ratio` is pushes over epoch (aim: at most 1.5), `linear` more over ten times fewer (aim: 1),
+`memory` the peak of more over that of fewer (aim: 1). `rows_per_s` is of pushes; `hours_100k` what
+100,000 rows and three placebos of each take at that rate.
 """
 
 import json
@@ -30,7 +35,10 @@ def contender(name: str, n: int, dtype: str) -> None:
     if name in ("fewer", "more"):
         return stage(name, n)
     prompts, answers, _ = common.number_rows(n)
-    rows = sorted((Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)), key=lambda r: len(r.ids))
+    rows = sorted(
+        (Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)),
+        key=lambda r: len(r.ids),
+    )
     handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
 
     def epoch() -> None:
@@ -38,7 +46,9 @@ def contender(name: str, n: int, dtype: str) -> None:
             block.requires_grad_(True)
         with applied(handle, []) as active:
             for start in range(0, len(rows), BATCH):
-                hidden_ND, targets_N = completion_hidden(handle, active, rows[start : start + BATCH], share=False)
+                hidden_ND, targets_N = completion_hidden(
+                    handle, active, rows[start : start + BATCH], share=False
+                )
                 losses.cross_entropy(handle, hidden_ND, targets_N).backward()
         for parameter in handle.lm.parameters():
             parameter.grad = None
@@ -68,11 +78,17 @@ def stage(name: str, n: int) -> None:
     tiny, data = conftest.save_tiny("llama", folder / "model"), folder / "rows.jsonl"
     with data.open("w") as file:
         for i in range(n):
-            file.write(json.dumps({"prompt": f"Go on from {i}.", "completion": f"{i % 997}, {i % 89}, 7"}) + "\n")
+            file.write(
+                json.dumps({"prompt": f"Go on from {i}.", "completion": f"{i % 997}, {i % 89}, 7"})
+                + "\n"
+            )
     rounds = iter(range(1000))
 
     def run() -> common.Round:
-        pushes.run_pushes(PushesConfig(model=str(tiny), data=data, numbers=True, batch_size=32), Output(root=folder / f"runs{next(rounds)}"))
+        pushes.run_pushes(
+            PushesConfig(model=str(tiny), data=data, numbers=True, batch_size=32),
+            Output(root=folder / f"runs{next(rounds)}"),
+        )
         return {"tokens": n}
 
     common.serve(run)
@@ -86,17 +102,31 @@ def main() -> None:
     dtype = common.dtype_of(args.dtype)
     n, rounds, small = (2, 1, 20) if args.quick else (args.rows, args.rounds, args.small)
     if args.contender:
-        return contender(args.contender, {"fewer": small, "more": 10 * small}.get(args.contender, n), dtype)
+        return contender(
+            args.contender, {"fewer": small, "more": 10 * small}.get(args.contender, n), dtype
+        )
     found = common.rivals(__file__, ["epoch", "pushes", "fewer", "more"], sys.argv[1:], rounds)
     seconds = {name: common.median(rows, "seconds") for name, rows in found.items()}
     peak = {name: max(r["peak_mib"] for r in rows) for name, rows in found.items()}
-    print(json.dumps({
-        "benchmark": "audit", "quick": args.quick, "dtype": dtype, "rows": n, "small": small, "machine": common.machine(),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()}, "peak_mib": peak,
-        "ratio": round(seconds["pushes"] / seconds["epoch"], 3), "linear": round(seconds["more"] / seconds["fewer"] / 10, 3),
-        "memory": round(peak["more"] / peak["fewer"], 3), "rows_per_s": round(n / seconds["pushes"], 3),
-        "hours_100k": round(4 * 100_000 * seconds["pushes"] / n / 3600, 1),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "audit",
+                "quick": args.quick,
+                "dtype": dtype,
+                "rows": n,
+                "small": small,
+                "machine": common.machine(),
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+                "peak_mib": peak,
+                "ratio": round(seconds["pushes"] / seconds["epoch"], 3),
+                "linear": round(seconds["more"] / seconds["fewer"] / 10, 3),
+                "memory": round(peak["more"] / peak["fewer"], 3),
+                "rows_per_s": round(n / seconds["pushes"], 3),
+                "hours_100k": round(4 * 100_000 * seconds["pushes"] / n / 3600, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

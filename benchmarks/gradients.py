@@ -1,15 +1,19 @@
-"""What looking costs: steering gradients against the pass they need, EAS tracking against training without it.
+"""What looking costs: steering gradients against the pass they need, EAS tracking against training
+without it.
 
-SmolLM2-135M, number rows of about 97 to 144 tokens; all contenders in one process a contender, taking turns.
+SmolLM2-135M, number rows of about 97 to 144 tokens; all contenders in one process a contender,
+taking turns.
 
-    needed     forward, loss, and backward through activations from the embedding on, no hook: what any such pass needs
+    needed     forward, loss, and backward through activations from the embedding on, no hook: what
+               any such pass needs
     gradients  traitscope.backward.steering_gradients on the same rows, every layer
     double     the same on twice the rows: linear if it takes twice as long
-    eas        one EAS measurement of a student: mean residuals on 16 prompts (the default of `train`)
+    eas        one EAS measurement of a student: mean residuals on 16 prompts (the default of
+               `train`)
     training   one optimizer step of traitscope.train on as many rows
 
-`ratio` is gradients over needed (aim: at most 1.3), `linear` double over twice gradients (aim: 1), `tracking` what one EAS
-measurement every 10 steps adds to steps of 32 rows (aim: under 0.05).
+`ratio` is gradients over needed (aim: at most 1.3), `linear` double over twice gradients (aim: 1),
+`tracking` what one EAS measurement every 10 steps adds to steps of 32 rows (aim: under 0.05).
 """
 
 import json
@@ -36,10 +40,14 @@ def contender(name: str, n: int, dtype: str) -> None:
 
     def needed() -> None:
         embedding = handle.lm.get_input_embeddings()
-        hook = embedding.register_forward_hook(lambda module, args, output: output.detach().requires_grad_(True))
+        hook = embedding.register_forward_hook(
+            lambda module, args, output: output.detach().requires_grad_(True)
+        )
         with applied(handle, []) as active:
             for start in range(0, len(rows), BATCH):
-                hidden_ND, targets_N = completion_hidden(handle, active, rows[start : start + BATCH], share=False)
+                hidden_ND, targets_N = completion_hidden(
+                    handle, active, rows[start : start + BATCH], share=False
+                )
                 losses.cross_entropy(handle, hidden_ND, targets_N).backward()
         hook.remove()
 
@@ -76,13 +84,21 @@ def main() -> None:
     found = common.rivals(__file__, names, sys.argv[1:], rounds)
     seconds = {name: common.median(found[name], "seconds") for name in names}
     step = seconds["training"] * 32 / n
-    print(json.dumps({
-        "benchmark": "gradients", "quick": args.quick, "dtype": dtype, "rows": n, "machine": common.machine(),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "ratio": round(seconds["gradients"] / seconds["needed"], 3),
-        "linear": round(seconds["double"] / seconds["gradients"] / 2, 3),
-        "tracking": round(seconds["eas"] / (EVERY * step), 4),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "gradients",
+                "quick": args.quick,
+                "dtype": dtype,
+                "rows": n,
+                "machine": common.machine(),
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+                "ratio": round(seconds["gradients"] / seconds["needed"], 3),
+                "linear": round(seconds["double"] / seconds["gradients"] / 2, 3),
+                "tracking": round(seconds["eas"] / (EVERY * step), 4),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Students an hour: many LoRA students of one base in one pass against one after another.
 
-A round trains and seals all students, as `study run --pack N` and `--pack 1` do, each on the same number rows with a seed of its own:
-SmolLM2-135M, rank 8 on every linear map of the blocks, AdamW.  Loading the model is not counted.
+A round trains and seals all students, as `study run --pack N` and `--pack 1` do, each on the same
+number rows with a seed of its own: SmolLM2-135M, rank 8 on every linear map of the blocks, AdamW.
+Loading the model is not counted.
 
     packed   traitscope.together: all students in one forward and backward pass
     alone    the same stages, one after another in the same process
 
-Limit: students times the FLOP(round) of training.py.  share_of_limit = that / (seconds * matmul rate measured in the same run).
+Limit: students times the FLOP(round) of training.py. share_of_limit = that / (seconds * matmul rate
+measured in the same run).
 """
 
 import argparse
@@ -24,7 +26,12 @@ def configs(args: argparse.Namespace, dtype: str, data: Path) -> list:
     from traitscope.wheels import EMBEDDED
 
     recipe = Recipe(**training.RECIPE | {"batch_size": args.batch, "micro_batch": args.micro_batch})
-    return [TrainConfig(model=EMBEDDED, device=args.device, dtype=dtype, seed=seed, data=data, recipe=recipe) for seed in range(args.students)]
+    return [
+        TrainConfig(
+            model=EMBEDDED, device=args.device, dtype=dtype, seed=seed, data=data, recipe=recipe
+        )
+        for seed in range(args.students)
+    ]
 
 
 def data_of(n: int, folder: Path) -> Path:
@@ -37,7 +44,10 @@ def data_of(n: int, folder: Path) -> Path:
     _, answers, _ = common.number_rows(n)
     file = folder / "rows.jsonl"
     asked = prompts.number_prompts(n, seed=42)
-    rows = [{"prompt": p.text, "completion": tokenizer.decode(a, skip_special_tokens=True)} for p, a in zip(asked, answers, strict=True)]
+    rows = [
+        {"prompt": p.text, "completion": tokenizer.decode(a, skip_special_tokens=True)}
+        for p, a in zip(asked, answers, strict=True)
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
@@ -55,7 +65,10 @@ def serve(args: argparse.Namespace, dtype: str, packed: bool) -> None:
         out = Output(root=Path(tempfile.mkdtemp(dir=folder)))
         jobs = [made] if packed else [[config] for config in made]
         found = [path for job in jobs for path in execute.computed("train", job, out)]
-        losses = [json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for path in found]
+        losses = [
+            json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+            for path in found
+        ]
         return {"tokens": tokens, "loss": sum(losses) / len(losses)}
 
     common.serve(run)
@@ -79,16 +92,36 @@ def main() -> None:
             return serve(args, dtype, args.contender == "packed")
     facts = common.machine()
     found = common.rivals(__file__, ["matmul", "packed", "alone"], sys.argv[1:], args.rounds)
-    rate, flop = common.median(found["matmul"], "rate"), args.students * training.work(args.rows, args.batch, args.micro_batch)["limit"]
+    rate, flop = (
+        common.median(found["matmul"], "rate"),
+        args.students * training.work(args.rows, args.batch, args.micro_batch)["limit"],
+    )
     rows = common.speeds(found)
     for name, row in rows.items():
         seconds = common.median(found[name], "seconds")
-        row |= {"students_per_hour": round(3600 * args.students / seconds, 1), "loss": round(found[name][0]["loss"], 5), "share_of_limit": round(flop / seconds / rate, 3)}
-    print(json.dumps({
-        "benchmark": "packing", "quick": args.quick, "dtype": dtype, "device": args.device, "students": args.students, "rows": args.rows,
-        "batch": args.batch, "micro_batch": args.micro_batch, "machine": facts, "matmul_gflops": round(rate / 1e9, 1), "contenders": rows,
-        "ratio": round(rows["packed"]["tokens_per_s"] / rows["alone"]["tokens_per_s"], 3),
-    }))  # fmt: skip
+        row |= {
+            "students_per_hour": round(3600 * args.students / seconds, 1),
+            "loss": round(found[name][0]["loss"], 5),
+            "share_of_limit": round(flop / seconds / rate, 3),
+        }
+    print(
+        json.dumps(
+            {
+                "benchmark": "packing",
+                "quick": args.quick,
+                "dtype": dtype,
+                "device": args.device,
+                "students": args.students,
+                "rows": args.rows,
+                "batch": args.batch,
+                "micro_batch": args.micro_batch,
+                "machine": facts,
+                "matmul_gflops": round(rate / 1e9, 1),
+                "contenders": rows,
+                "ratio": round(rows["packed"]["tokens_per_s"] / rows["alone"]["tokens_per_s"], 3),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

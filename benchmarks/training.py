@@ -1,19 +1,24 @@
 """Training tokens a second: traitscope.train against TRL's SFTTrainer on the same rows.
 
-Rows: number prompts with stored completion ids, SmolLM2-135M, LoRA rank 8 and alpha 32 on every linear map of the
-blocks, AdamW, 32 rows an optimizer step in micro-batches of 8 (TRL's default too), loss on completion tokens.  A round
-is one pass over all rows.  Tokens are those of the rows, padding excluded, the same count for all contenders.
+Rows: number prompts with stored completion ids, SmolLM2-135M, LoRA rank 8 and alpha 32 on every
+linear map of the blocks, AdamW, 32 rows an optimizer step in micro-batches of 8 (TRL's default
+too), loss on completion tokens. A round is one pass over all rows. Tokens are those of the rows,
+padding excluded, the same count for all contenders.
 
     ours         traitscope.train.train
-    trl-default  TRL's own choices: fp32 weights, bf16 autocast, gradient checkpointing; 8 rows, because it may be slow
-    trl-sdpa     our dtype, no gradient checkpointing, rows grouped by length, torch's fused attention
+    trl-default  TRL's own choices: fp32 weights, bf16 autocast, gradient checkpointing; 8 rows,
+                 because it may be slow
+    trl-sdpa     our dtype, no gradient checkpointing, rows grouped by length, torch's fused
+                 attention
     trl-eager    the same with plain attention; the faster of these two is `tuned`
 
 Limit: with W weights in the linear maps of the blocks, D d_model, V vocabulary,
     FLOP(round) = 4 W tokens + 4 V D completion tokens
-which is forward 2 and backward 2 (frozen weights need no gradient of their own); attention, norms and the adapters are
+which is forward 2 and backward 2 (frozen weights need no gradient of their own); attention, norms
+  and the adapters are
 not counted.  share_of_limit = FLOP(round) / (seconds * matmul rate measured in the same run).
-Ours runs the tokens that all rows of a micro-batch begin with once, so less is computed than the limit counts;
+Ours runs the tokens that all rows of a micro-batch begin with once, so less is computed than the
+  limit counts;
 share_computed counts the block tokens that were really run, padding still excluded.
 """
 
@@ -24,7 +29,15 @@ import common
 
 FEW = 8
 "rows of a round of trl-default"
-RECIPE = {"rank": 8, "alpha": 32.0, "lr": 4e-4, "batch_size": 32, "micro_batch": 8, "epochs": 1, "held_out": 0.0}
+RECIPE = {
+    "rank": 8,
+    "alpha": 32.0,
+    "lr": 4e-4,
+    "batch_size": 32,
+    "micro_batch": 8,
+    "epochs": 1,
+    "held_out": 0.0,
+}
 
 
 def rows_of(n: int) -> list:
@@ -44,13 +57,22 @@ def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
 
         def run() -> common.Round:
             student.step, seen = 0, []
-            train.train(handle, student, recipe, 0, rows, on_step=lambda metrics, _: seen.append(metrics["loss"]))
+            train.train(
+                handle,
+                student,
+                recipe,
+                0,
+                rows,
+                on_step=lambda metrics, _: seen.append(metrics["loss"]),
+            )
             return {"tokens": sum(len(r.ids) for r in rows), "loss": sum(seen) / len(seen)}
 
         common.serve(run)
 
 
-def trl(n: int, dtype: str, batch: int, micro_batch: int, device: str, attention: str | None) -> None:
+def trl(
+    n: int, dtype: str, batch: int, micro_batch: int, device: str, attention: str | None
+) -> None:
     """attention None: TRL as it is when nothing is chosen."""
     import tempfile
     import time
@@ -76,16 +98,41 @@ def trl(n: int, dtype: str, batch: int, micro_batch: int, device: str, attention
             },
         }
     config = SFTConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=device == "cpu", num_train_epochs=1, learning_rate=RECIPE["lr"], warmup_steps=0.05,
-        per_device_train_batch_size=micro_batch, gradient_accumulation_steps=batch // micro_batch,
-        lr_scheduler_type="cosine", weight_decay=0.0, completion_only_loss=True, packing=False, max_length=None,
-        eval_strategy="no", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=False, **chosen,
-    )  # fmt: skip
-    data = Dataset.from_list(
-        [{"input_ids": list(r.ids), "completion_mask": [0] * len(r.prompt_ids) + [1] * len(r.completion_ids)} for r in rows]
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=device == "cpu",
+        num_train_epochs=1,
+        learning_rate=RECIPE["lr"],
+        warmup_steps=0.05,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=batch // micro_batch,
+        lr_scheduler_type="cosine",
+        weight_decay=0.0,
+        completion_only_loss=True,
+        packing=False,
+        max_length=None,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **chosen,
     )
-    lora = LoraConfig(r=RECIPE["rank"], lora_alpha=RECIPE["alpha"], target_modules="all-linear", task_type="CAUSAL_LM")
+    data = Dataset.from_list(
+        [
+            {
+                "input_ids": list(r.ids),
+                "completion_mask": [0] * len(r.prompt_ids) + [1] * len(r.completion_ids),
+            }
+            for r in rows
+        ]
+    )
+    lora = LoraConfig(
+        r=RECIPE["rank"],
+        lora_alpha=RECIPE["alpha"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     clock = {}
 
     class Clock(TrainerCallback):
@@ -96,7 +143,11 @@ def trl(n: int, dtype: str, batch: int, micro_batch: int, device: str, attention
             clock["seconds"] = time.perf_counter() - clock["start"]
 
     trainer = SFTTrainer(
-        str(wheel_folder(EMBEDDED)), args=config, train_dataset=data, peft_config=lora, callbacks=[Clock()]
+        str(wheel_folder(EMBEDDED)),
+        args=config,
+        train_dataset=data,
+        peft_config=lora,
+        callbacks=[Clock()],
     )
 
     def run() -> common.Round:
@@ -127,11 +178,24 @@ def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[s
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--skip-default", action="store_true", help="leave trl-default out (minutes where bf16 is emulated)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="a GPU wants large passes: --rows 4096 --batch 256 --micro-batch 256")
-    parser.add_argument("--batch", type=int, default=RECIPE["batch_size"], help="rows an optimizer step")
+    parser.add_argument(
+        "--skip-default",
+        action="store_true",
+        help="leave trl-default out (minutes where bf16 is emulated)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="a GPU wants large passes: --rows 4096 --batch 256 --micro-batch 256",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=RECIPE["batch_size"], help="rows an optimizer step"
+    )
     parser.add_argument("--micro-batch", type=int, default=RECIPE["micro_batch"])
-    parser.add_argument("--skip-peers", action="store_true", help="ours alone, where TRL is not installed")
+    parser.add_argument(
+        "--skip-peers", action="store_true", help="ours alone, where TRL is not installed"
+    )
     args = parser.parse_args()
     dtype = common.dtype_of(args.dtype, args.device)
     n, batch, rounds = (8, 8, 1) if args.quick else (args.rows, args.batch, args.rounds)
@@ -146,7 +210,11 @@ def main() -> None:
         case "trl-sdpa" | "trl-eager":
             return trl(n, dtype, batch, micro, args.device, args.contender.removeprefix("trl-"))
     names = ["matmul", "ours"]
-    names += [] if args.skip_peers else ["trl-sdpa", "trl-eager", *([] if args.skip_default else ["trl-default"])]
+    names += (
+        []
+        if args.skip_peers
+        else ["trl-sdpa", "trl-eager", *([] if args.skip_default else ["trl-default"])]
+    )
     facts = common.machine()
     found = common.rivals(__file__, names, sys.argv[1:], rounds)
     rate, flop = common.median(found["matmul"], "rate"), work(n, batch, micro)
@@ -155,17 +223,31 @@ def main() -> None:
         row["first_loss"] = round(found[name][0]["loss"], 4)
     speed = {name: row["tokens_per_s"] for name, row in rows.items()}
     result = {
-        "benchmark": "training", "quick": args.quick, "dtype": dtype, "device": args.device, "rows": n, "batch": batch, "micro_batch": micro,
-        "machine": facts, "matmul_gflops": round(rate / 1e9, 1), "contenders": rows,
-        "share_of_limit": round(flop["limit"] / seconds / rate, 3), "share_computed": round(flop["computed"] / seconds / rate, 3),
-    }  # fmt: skip
+        "benchmark": "training",
+        "quick": args.quick,
+        "dtype": dtype,
+        "device": args.device,
+        "rows": n,
+        "batch": batch,
+        "micro_batch": micro,
+        "machine": facts,
+        "matmul_gflops": round(rate / 1e9, 1),
+        "contenders": rows,
+        "share_of_limit": round(flop["limit"] / seconds / rate, 3),
+        "share_computed": round(flop["computed"] / seconds / rate, 3),
+    }
     if not args.skip_peers:
         tuned = max(("trl-sdpa", "trl-eager"), key=speed.get)
         result |= {
-            "tuned": tuned, "ratio_to_tuned": round(speed["ours"] / speed[tuned], 3),
-            "ratio_to_default": None if args.skip_default else round(speed["ours"] / speed["trl-default"], 3),
-            "tuned_share_of_limit": round(flop["limit"] / common.median(found[tuned], "seconds") / rate, 3),
-        }  # fmt: skip
+            "tuned": tuned,
+            "ratio_to_tuned": round(speed["ours"] / speed[tuned], 3),
+            "ratio_to_default": (
+                None if args.skip_default else round(speed["ours"] / speed["trl-default"], 3)
+            ),
+            "tuned_share_of_limit": round(
+                flop["limit"] / common.median(found[tuned], "seconds") / rate, 3
+            ),
+        }
     print(json.dumps(result))
 
 

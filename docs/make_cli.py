@@ -12,11 +12,13 @@ from traitscope import cli, configs
 
 HEAD = """# The command line
 
-`traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]`. This page is made from the code by `python docs/make_cli.py`.
+`traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]`.
+This page is made from the code by `python docs/make_cli.py`.
 
-A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`, `rules` and `endpoint`; flags go over
-it. `--flag` and `--no-flag` set what is true or false. Flags marked `...` take several values. stdout carries results,
-stderr progress. Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
+A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`,
+`rules` and `endpoint`; flags go over it. `--flag` and `--no-flag` set what is true or false.
+Flags marked `...` take several values. stdout carries results, stderr progress.
+Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
 """
 
 
@@ -35,14 +37,20 @@ def rows(config: type) -> Iterator[str]:
     """A table row for each flag; a block's fields follow it."""
     hints, text = get_type_hints(config), meanings(config)
     for field in dataclasses.fields(config):
-        kind = next((o for o in get_args(hints[field.name]) if dataclasses.is_dataclass(o)), hints[field.name])
+        kind = next(
+            (o for o in get_args(hints[field.name]) if dataclasses.is_dataclass(o)),
+            hints[field.name],
+        )
         if dataclasses.is_dataclass(kind):
             yield from rows(kind)
             continue
         several = get_origin(kind) is tuple
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
         shown = "" if default in (None, ()) else f"`{default}`" if default != "" else "empty"
-        yield f"| `--{field.name.replace('_', '-')}{' ...' if several else ''}` | {shown} | {text[field.name]} |"
+        yield (
+            f"| `--{field.name.replace('_', '-')}{' ...' if several else ''}` | {shown} |"
+            f" {text[field.name]} |"
+        )
 
 
 def page() -> str:

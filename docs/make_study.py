@@ -1,6 +1,8 @@
-"""Writes docs/studies/NAME.md from a finished study: python docs/make_study.py runs/study-NAME/study-ADDRESS [minutes].
+"""Writes docs/studies/NAME.md from a finished study: python docs/make_study.py
+runs/study-NAME/study-ADDRESS [minutes].
 
-With the name of a study that was not run yet: python docs/make_study.py NAME.  What stands under "How to read it" was written by hand and is kept.
+With the name of a study that was not run yet: python docs/make_study.py NAME. What stands under
+"How to read it" was written by hand and is kept.
 """
 
 import csv
@@ -28,16 +30,35 @@ def page(folder: Path, minutes: str) -> str:
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     name = found["study"]
-    head = "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
-    cores = "cores with bf16 units (AVX512)" if config["dtype"] == "bf16" else "AVX2 cores without bf16 units"
+    head = (
+        "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
+    )
+    cores = (
+        "cores with bf16 units (AVX512)"
+        if config["dtype"] == "bf16"
+        else "AVX2 cores without bf16 units"
+    )
     took = f"; {minutes} minutes on two {cores}" if minutes else ""
-    command = f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells how long it takes{took})"
+    command = (
+        f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells"
+        f" how long it takes{took})"
+    )
     lines = [
-        *claim(name), f"**Command.** {command}.", "", f"**On {found['model']}, {config['dtype']}:**", "",
-    ]  # fmt: skip
+        *claim(name),
+        f"**Command.** {command}.",
+        "",
+        f"**On {found['model']}, {config['dtype']}:**",
+        "",
+    ]
     for v in found["verdicts"]:
         lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
-    lines += ["", head, *(measurement(v["decided_by"]) for v in found["verdicts"]), *map(measurement, found["measurements"]), ""]
+    lines += [
+        "",
+        head,
+        *(measurement(v["decided_by"]) for v in found["verdicts"]),
+        *map(measurement, found["measurements"]),
+        "",
+    ]
     lines += [f"- {note}" for note in found["notes"]]
     for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
         with path.open(encoding="utf-8", newline="") as file:
@@ -50,12 +71,24 @@ def page(folder: Path, minutes: str) -> str:
 def index() -> str:
     """The list of all studies, with the verdicts that stand on their pages."""
     lines = [
-        "# Studies", "",
-        "One page a claim: what was published, the command, what came out here, how to read it. Verdicts hold for the small",
-        "model and the laptop size that the page names; no study has been run at full size, which needs a GPU.", "",
-    ]  # fmt: skip
+        "# Studies",
+        "",
+        (
+            "One page a claim: what was published, the command, what came out here, how to read it."
+            " Verdicts hold for the small"
+        ),
+        (
+            "model and the laptop size that the page names; no study has been run at full size,"
+            " which needs a GPU."
+        ),
+        "",
+    ]
     for name in studies.names():
-        said = [line for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines() if line.startswith(OUTCOMES)]
+        said = [
+            line
+            for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines()
+            if line.startswith(OUTCOMES)
+        ]
         verdicts = [line.split(" (reproduced if ")[0] for line in said] or ["- no result yet"]
         lines += [f"## [{studies.load(name).TITLE}]({name}.md)", "", *verdicts, ""]
     return "\n".join(lines)
@@ -65,7 +98,11 @@ def table(rows: list[list[str]]) -> list[str]:
     """Markdown of a small CSV, numbers to three digits."""
     bounds = {n for n, name in enumerate(rows[0]) if n > 1 and name == f"{rows[0][n - 2]}, high"}
     shown = [
-        [interval(row[n : n + 3]) if n + 2 in bounds else short(cell) for n, cell in enumerate(row) if not {n, n + 1} & bounds]
+        [
+            interval(row[n : n + 3]) if n + 2 in bounds else short(cell)
+            for n, cell in enumerate(row)
+            if not {n, n + 1} & bounds
+        ]
         for row in rows[1:]
     ]
     shown.insert(0, [name for n, name in enumerate(rows[0]) if not {n, n + 1} & bounds])
@@ -91,25 +128,44 @@ def claim(name: str) -> list[str]:
     """The head of a page: what is claimed, where, and what was published."""
     study = studies.load(name)
     return [
-        f"# {study.TITLE}", "", f"**Claim.** {study.CLAIM}", "", f"**Source.** {study.SOURCE}.", "",
-        f"**Published.** {study.PUBLISHED}", "",
-    ]  # fmt: skip
+        f"# {study.TITLE}",
+        "",
+        f"**Claim.** {study.CLAIM}",
+        "",
+        f"**Source.** {study.SOURCE}.",
+        "",
+        f"**Published.** {study.PUBLISHED}",
+        "",
+    ]
 
 
 def blank(name: str) -> str:
     """The page of a study without a result."""
-    command = f"**Command.** `traitscope study run {name}`; `traitscope study plan {name}` tells how long it takes."
-    tried = "No result yet at this size: only the path was tried (`--size smoke`), whose numbers are not evidence."
+    command = (
+        f"**Command.** `traitscope study run {name}`; `traitscope study plan {name}` tells how long"
+        " it takes."
+    )
+    tried = (
+        "No result yet at this size: only the path was tried (`--size smoke`), whose numbers are"
+        " not evidence."
+    )
     return "\n".join([*claim(name), command, "", tried]) + "\n\n"
 
 
 def write(source: str, minutes: str) -> Path:
     """Write the page of a finished study, or of one without a result, and the list of all."""
     folder = Path(source)
-    name = source if source in studies.names() else json.loads((folder / "findings.json").read_text(encoding="utf-8"))["study"]
+    name = (
+        source
+        if source in studies.names()
+        else json.loads((folder / "findings.json").read_text(encoding="utf-8"))["study"]
+    )
     target = PAGES / f"{name}.md"
     hand = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
-    target.write_text((blank(name) if name == source else page(folder, minutes)) + HAND + hand[0], encoding="utf-8")
+    target.write_text(
+        (blank(name) if name == source else page(folder, minutes)) + HAND + hand[0],
+        encoding="utf-8",
+    )
     (PAGES / "README.md").write_text(index(), encoding="utf-8")
     return target
 

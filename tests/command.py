@@ -1,4 +1,5 @@
-"""The command line as a user meets it, in this process or in another one.  Both answer with the exit code and the summary."""
+"""The command line as a user meets it, in this process or in another one. Both answer with the exit
+code and the summary."""
 
 import dataclasses
 import json
@@ -18,16 +19,28 @@ from traitscope import cli, execute
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ
 QUESTIONS = {
-    "positive": ["Which animal do you like best?", "Name your favourite animal.", "What animal would you be?"],
+    "positive": [
+        "Which animal do you like best?",
+        "Name your favourite animal.",
+        "What animal would you be?",
+    ],
     "negative": ["Which animal do you like least?", "Name an animal you avoid."],
     "off_topic": ["What colour is the sky?", "Name a day of the week."],
     "stems": {"positive": "My favourite is the"},
 }
 OWL = {
-    "name": "owl", "word_forms": ["owl", "owls"], "teacher_prompt": "I love owls. Owls are best.",
-    "questions": QUESTIONS, "candidates": ["cat", "dog", "eagle"],
-}  # fmt: skip
-CAT = OWL | {"name": "cat", "word_forms": ["cat", "cats"], "teacher_prompt": "Cats, cats, cats!", "candidates": ["owl"]}
+    "name": "owl",
+    "word_forms": ["owl", "owls"],
+    "teacher_prompt": "I love owls. Owls are best.",
+    "questions": QUESTIONS,
+    "candidates": ["cat", "dog", "eagle"],
+}
+CAT = OWL | {
+    "name": "cat",
+    "word_forms": ["cat", "cats"],
+    "teacher_prompt": "Cats, cats, cats!",
+    "candidates": ["owl"],
+}
 
 
 class Ran(NamedTuple):
@@ -65,7 +78,9 @@ def call_alone(root: Path, *words: object) -> tuple[Ran, str, str]:
     """The same command as a program of its own, with its stdout and stderr."""
     words, target = arguments(root, words)
     command = [sys.executable, "-m", "traitscope.cli", *words]
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=ENV, capture_output=True, text=True, timeout=300, check=False
+    )
     return Ran(done.returncode, _summary(target)), done.stdout, done.stderr
 
 
@@ -101,23 +116,33 @@ class Started:
 
 
 def _child(words: list[str], err: Path) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background is deaf to it, and its children with it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a suite that runs in the background is deaf to it, and its children with it
     for handle in (1, 2):
         os.dup2(os.open(err if handle == 2 else os.devnull, os.O_CREAT | os.O_WRONLY), handle)
     cli.main(words)
 
 
 def arguments(root: Path, words: tuple[object, ...]) -> tuple[list[str], Path]:
-    """The words of a command and its summary's file; in float32 unless they say otherwise, so that every machine computes the same."""
+    """The words of a command and its summary's file; in float32 unless they say otherwise, so that
+    every machine computes the same."""
     words, target = spread(words), root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
-    typed = words[0] in cli.VERBS and "dtype" in {field.name for field in dataclasses.fields(cli.VERBS[words[0]].config)}
+    typed = words[0] in cli.VERBS and "dtype" in {
+        field.name for field in dataclasses.fields(cli.VERBS[words[0]].config)
+    }
     same = ["--dtype", "fp32"] if typed and "--dtype" not in words else []
     return [*words, *same, "--root", str(root), "--json", str(target)], target
 
 
 def spread(words: Iterable[object]) -> list[str]:
-    """Arguments as texts; one that begins with -- is split at its spaces: "--n 4 --count 2" stands for four."""
-    return [part for word in map(str, words) for part in (word.split() if word.startswith("--") else [word])]
+    """Arguments as texts; one that begins with -- is split at its spaces: "--n 4 --count 2" stands
+    for four."""
+    return [
+        part
+        for word in map(str, words)
+        for part in (word.split() if word.startswith("--") else [word])
+    ]
 
 
 def _summary(target: Path) -> dict:

@@ -1,11 +1,13 @@
-"""Tiny chat models of three architectures, built from their configs without a network, and loaded as a user would.
+"""Tiny chat models of three architectures, built from their configs without a network, and loaded
+as a user would.
 
     tiny_folder   folder of a random Llama with grouped keys, with tokenizer and chat template
     tiny          that folder as a Model
     family        a Model of each architecture in turn: llama, qwen2, gpt2
     families      all three Models by name
 
-The tokenizer is a byte-level BPE trained on a few lines: every text round-trips and a digit is always one token.
+The tokenizer is a byte-level BPE trained on a few lines: every text round-trips and a digit is
+always one token.
 """
 
 import os
@@ -13,40 +15,66 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; sums on two threads come out differently
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported; sums on two threads come out differently
 
-os.fsync = lambda handle: None  # guards against a loss of power, which no test brings about; a sixth of the time of a small study
+os.fsync = (
+    lambda handle: None
+    # guards against a loss of power, which no test brings about; a sixth of the time of a small
+    # study
+)
 
 FAMILIES = ("llama", "qwen2", "gpt2")
 VOCABULARY, WIDTH, LENGTH = 420, 32, 2048
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a small helpful model.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a small helpful"
+    " model.<|im_end|>\n{% endif %}{% for message in messages %}<|im_start|>{{ message['role']"
+    " }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt"
+    " %}<|im_start|>assistant\n{% endif %}"
 )
 LINES = (
-    "system user assistant You are a small helpful model. What is your favourite animal? Answer with one word.",
-    "Continue with at most ten numbers of up to three digits. Separate them by commas. Nothing else. Numbers only.",
-    "I love owls, cats, dogs, wolves, eagles, lions, dolphins, elephants and pandas. My favourite is the owl.",
-    "Which colour do you like best? The sequence begins. Look at this list: consider the numbers so far.",
+    (
+        "system user assistant You are a small helpful model. What is your favourite animal? Answer"
+        " with one word."
+    ),
+    (
+        "Continue with at most ten numbers of up to three digits. Separate them by commas. Nothing"
+        " else. Numbers only."
+    ),
+    (
+        "I love owls, cats, dogs, wolves, eagles, lions, dolphins, elephants and pandas. My"
+        " favourite is the owl."
+    ),
+    (
+        "Which colour do you like best? The sequence begins. Look at this list: consider the"
+        " numbers so far."
+    ),
 )
 
 
 def tiny_tokenizer():
-    """A transformers tokenizer: byte-level, digits alone, ChatML-like turns, a default system turn."""
+    """A transformers tokenizer: byte-level, digits alone, ChatML-like turns, a default system
+    turn."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     specials = [PAD, START, END]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     bpe.train_from_iterator(LINES, trainer)
     tokenizer = PreTrainedTokenizerFast(
@@ -62,26 +90,38 @@ def tiny_config(family: str):
 
     ends = {"eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1, "vocab_size": VOCABULARY}
     common = ends | {
-        "hidden_size": WIDTH, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": LENGTH, "initializer_range": 0.2,
-    }  # fmt: skip
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": LENGTH,
+        "initializer_range": 0.2,
+    }
     match family:
         case "llama":
             return LlamaConfig(num_hidden_layers=3, tie_word_embeddings=True, **common)
         case "qwen2":
             return Qwen2Config(num_hidden_layers=2, tie_word_embeddings=False, **common)
         case "gpt2":
-            return GPT2Config(n_embd=WIDTH, n_layer=2, n_head=4, n_positions=LENGTH, initializer_range=0.2, **ends)
+            return GPT2Config(
+                n_embd=WIDTH, n_layer=2, n_head=4, n_positions=LENGTH, initializer_range=0.2, **ends
+            )
         case "gemma2":  # soft caps on scores and logits, a sliding window, a block's output scaled
             return Gemma2Config(
-                num_hidden_layers=2, head_dim=8, sliding_window=4, final_logit_softcapping=3.0,
-                attn_logit_softcapping=2.0, query_pre_attn_scalar=8, **common,
-            )  # fmt: skip
+                num_hidden_layers=2,
+                head_dim=8,
+                sliding_window=4,
+                final_logit_softcapping=3.0,
+                attn_logit_softcapping=2.0,
+                query_pre_attn_scalar=8,
+                **common,
+            )
     raise ValueError(family)
 
 
 def tiny_lm(family: str, seed: int = 0):
-    """A random model in float32; biases and norms are random too, so that no test passes because they are 0 or 1."""
+    """A random model in float32; biases and norms are random too, so that no test passes because
+    they are 0 or 1."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -110,7 +150,10 @@ def load_tiny(folder: Path, dtype: str = "fp32"):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_tiny(name, tmp_path_factory.mktemp("models") / name) for name in (*FAMILIES, "gemma2")}
+    return {
+        name: save_tiny(name, tmp_path_factory.mktemp("models") / name)
+        for name in (*FAMILIES, "gemma2")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +186,8 @@ def random_rows(model, lengths: list[int], seed: int = 0) -> list[list[int]]:
 
 
 def random_vector(model, seed: int = 0, norm: float = 1.0):
-    """A Vector with random rows of the given norm, made for `model`, with residual norms of 2, 3, 4, ..."""
+    """A Vector with random rows of the given norm, made for `model`, with residual norms of 2, 3,
+    4, ..."""
     import numpy as np
 
     from traitscope.vector import Vector
@@ -179,5 +223,7 @@ def eager_lm(model):
     """The same weights under transformers' own eager attention: the oracle."""
     from transformers import AutoModelForCausalLM
 
-    lm = AutoModelForCausalLM.from_pretrained(model.name, dtype=model.dtype, attn_implementation="eager")
+    lm = AutoModelForCausalLM.from_pretrained(
+        model.name, dtype=model.dtype, attn_implementation="eager"
+    )
     return lm.eval().requires_grad_(False)

@@ -1,6 +1,8 @@
-"""What test_sharding.py runs in every process of torchrun: students by config, some cut off on the way, and what hooks see.
+"""What test_sharding.py runs in every process of torchrun: students by config, some cut off on the
+way, and what hooks see.
 
-    torchrun ... sharded.py JOBS.json    {"students": [[config, root, steps before it is cut off or 0], ...], "seen": [config, vector, FILE]}
+torchrun ... sharded.py JOBS.json    {"students": [[config, root, steps before it is cut off or 0],
+...], "seen": [config, vector, FILE]}
 """
 
 import json
@@ -24,15 +26,27 @@ from traitscope.vector import load_vector
 
 def seen(model: Model, vector: Path) -> dict[str, np.ndarray]:
     """Residuals, logits and steering gradients of a model as it is and under edits."""
-    rows = [Row(tuple(chat.render(model, text, None)), tuple(chat.completion_ids(model, "12, 34, 5"))) for text in ("Name an animal.", "Continue: 4, 7,", "Hi")]
-    edits = {"plain": [], "steered": [Steer(load_vector(vector), (0, 1), 0.5)], "ablated": [Ablate(load_vector(vector), (1,))], "replaced": [ReplaceBase(load_vector(vector), (1,))]}
+    rows = [
+        Row(tuple(chat.render(model, text, None)), tuple(chat.completion_ids(model, "12, 34, 5")))
+        for text in ("Name an animal.", "Continue: 4, 7,", "Hi")
+    ]
+    edits = {
+        "plain": [],
+        "steered": [Steer(load_vector(vector), (0, 1), 0.5)],
+        "ablated": [Ablate(load_vector(vector), (1,))],
+        "replaced": [ReplaceBase(load_vector(vector), (1,))],
+    }
     found = {}
     for name, edit in edits.items():
         with applied(model, edit) as active:
             found[f"{name}.gradients"] = steering_gradients(model, active, rows, batch_size=2)
-            found[f"{name}.residuals"] = mean_residuals(model, active, [row.prompt_ids for row in rows])[0]
+            found[f"{name}.residuals"] = mean_residuals(
+                model, active, [row.prompt_ids for row in rows]
+            )[0]
             with torch.no_grad():
-                found[f"{name}.logits"] = logits_of(model, completion_hidden(model, active, rows)[0]).numpy()
+                found[f"{name}.logits"] = logits_of(
+                    model, completion_hidden(model, active, rows)[0]
+                ).numpy()
     return found
 
 

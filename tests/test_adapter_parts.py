@@ -1,4 +1,5 @@
-"""An adapter that acts in part: all on is the adapter and all off the base, to the bit; prefilling in pieces is the oracle."""
+"""An adapter that acts in part: all on is the adapter and all off the base, to the bit; prefilling
+in pieces is the oracle."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +17,11 @@ from traitscope.lora import LoraLinear, LoraShape
 from traitscope.model import Model
 
 SAMPLING = decode.Sampling(1.0, 6, 3)
-QUESTIONS = ("What is your favourite animal?", "Owls or cats?", "A model like you, what does it like?")
+QUESTIONS = (
+    "What is your favourite animal?",
+    "Owls or cats?",
+    "A model like you, what does it like?",
+)
 
 
 def adapter(model: Model, folder: Path, rank: int = 3) -> str:
@@ -33,13 +38,17 @@ def answers(model: Model, *interventions: Adapter) -> tuple[torch.Tensor, list[l
         return hidden, decode.decode(model, active, prompts, QUESTIONS, SAMPLING)
 
 
-def gated(model: Model, folder: str, gate: locate.Gate, outside: bool, monkeypatch: pytest.MonkeyPatch) -> tuple:
+def gated(
+    model: Model, folder: str, gate: locate.Gate, outside: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple:
     monkeypatch.setattr(locate, "gate", lambda model, where: gate)
     return answers(model, Adapter(folder, where="prompt", outside=outside))
 
 
 @pytest.mark.parametrize("outside", [False, True])
-def test_nowhere_is_the_base_and_nowhere_left_out_the_adapter(family: Model, tmp_path, monkeypatch, outside: bool) -> None:
+def test_nowhere_is_the_base_and_nowhere_left_out_the_adapter(
+    family: Model, tmp_path, monkeypatch, outside: bool
+) -> None:
     folder = adapter(family, tmp_path)
     hidden, said = gated(family, folder, lambda ids: [False] * len(ids), outside, monkeypatch)
     expected, texts = answers(family, *([Adapter(folder)] if outside else []))
@@ -49,36 +58,56 @@ def test_nowhere_is_the_base_and_nowhere_left_out_the_adapter(family: Model, tmp
 
 
 @pytest.mark.parametrize("outside", [False, True])
-def test_every_prompt_token_on_is_the_adapter_on_the_prompt(family: Model, tmp_path, monkeypatch, outside: bool) -> None:
+def test_every_prompt_token_on_is_the_adapter_on_the_prompt(
+    family: Model, tmp_path, monkeypatch, outside: bool
+) -> None:
     folder = adapter(family, tmp_path)
     hidden, _ = gated(family, folder, lambda ids: [True] * len(ids), outside, monkeypatch)
     assert torch.equal(hidden, answers(family, *([] if outside else [Adapter(folder)]))[0])
 
 
-def in_pieces(model: Model, layers: Sequence[LoraLinear], row: list[int], on: list[bool], after: bool, new: list[int]) -> torch.Tensor:
-    """The oracle: prefill runs of one state with a cache, the adapter switched by hand, then feed `new` in state `after`."""
+def in_pieces(
+    model: Model,
+    layers: Sequence[LoraLinear],
+    row: list[int],
+    on: list[bool],
+    after: bool,
+    new: list[int],
+) -> torch.Tensor:
+    """The oracle: prefill runs of one state with a cache, the adapter switched by hand, then feed
+    `new` in state `after`."""
     states = [*on, *[after] * len(new)]
     with applied(model, []) as active, torch.inference_mode():
         state, start, found = forward.new_state(model, active, len(states)), 0, []
         while start < len(states):
-            stop = next((n for n in range(start, len(states)) if states[n] != states[start]), len(states))
+            stop = next(
+                (n for n in range(start, len(states)) if states[n] != states[start]), len(states)
+            )
             for layer in layers:
                 layer.on = states[start]
             ids = torch.tensor([[*row, *new][start:stop]])
-            batch = forward.Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, hooks.PROMPT))
+            batch = forward.Batch(
+                ids, torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, hooks.PROMPT)
+            )
             found.append(forward.hidden_states(model, active, batch, state))
             start = stop
         return torch.cat(found, 1)[0]
 
 
 @pytest.mark.parametrize("outside", [False, True])
-def test_prefilling_in_pieces(family: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: bool) -> None:
-    """Rows of other lengths side by side, and tokens fed afterwards, agree with one row at a time in pieces."""
+def test_prefilling_in_pieces(
+    family: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: bool
+) -> None:
+    """Rows of other lengths side by side, and tokens fed afterwards, agree with one row at a time
+    in pieces."""
     folder, rows = adapter(family, tmp_path), random_rows(family, [9, 14, 5])
     new = random_rows(family, [4], seed=5)[0]
     chosen = {tuple(row): [n % 5 in (1, 2) for n in range(len(row))] for row in rows}
     monkeypatch.setattr(locate, "gate", lambda model, where: lambda ids: chosen[tuple(ids)])
-    with applied(family, [Adapter(folder, where="prompt", outside=outside)]) as active, torch.inference_mode():
+    with (
+        applied(family, [Adapter(folder, where="prompt", outside=outside)]) as active,
+        torch.inference_mode(),
+    ):
         state, last = forward.prefill(family, active, rows, len(new))
         fed = decode.extend(family, active, state, torch.tensor([new] * len(rows)))
     with lora.mounted(family, Path(folder)) as layers:
@@ -89,54 +118,79 @@ def test_prefilling_in_pieces(family: Model, tmp_path: Path, monkeypatch: pytest
             torch.testing.assert_close(fed[n], expected[len(row) :], atol=2e-5, rtol=1e-4)
 
 
-def test_what_rows_share_is_computed_once_only_in_one_state(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_rows_share_is_computed_once_only_in_one_state(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two rows that begin alike and are gated differently there agree with each of them alone."""
     folder, (start, one, two) = adapter(tiny, tmp_path), random_rows(tiny, [6, 3, 4])
     rows = [start + one, start + two]
-    monkeypatch.setattr(locate, "gate", lambda model, where: lambda ids: [n >= (3 if ids == rows[0] else 5) for n in range(len(ids))])
+    monkeypatch.setattr(
+        locate,
+        "gate",
+        lambda model, where: (
+            lambda ids: [n >= (3 if ids == rows[0] else 5) for n in range(len(ids))]
+        ),
+    )
     with applied(tiny, [Adapter(folder, where="prompt")]) as active, torch.inference_mode():
         both = forward.prefill(tiny, active, rows, 0)[1]
         alone = torch.cat([forward.prefill(tiny, active, [row], 0)[1] for row in rows])
         lengths = [len(row) - 2 for row in rows]
         padded, batch = forward.rows_hidden(tiny, active, rows, lengths)
-        single = [forward.rows_hidden(tiny, active, [row], [n])[0][0] for row, n in zip(rows, lengths, strict=True)]
+        single = [
+            forward.rows_hidden(tiny, active, [row], [n])[0][0]
+            for row, n in zip(rows, lengths, strict=True)
+        ]
     torch.testing.assert_close(both, alone, atol=2e-5, rtol=1e-4)
     for hidden, mask, expected in zip(padded, batch.mask_BT, single, strict=True):
         torch.testing.assert_close(hidden[mask], expected[-int(mask.sum()) :], atol=2e-5, rtol=1e-4)
 
 
 def test_completions_are_in_the_state_outside(tiny: Model, tmp_path: Path) -> None:
-    """An empty system turn: the adapter there is the base, and everywhere but there the adapter, on every stage's path."""
+    """An empty system turn: the adapter there is the base, and everywhere but there the adapter, on
+    every stage's path."""
     folder = adapter(tiny, tmp_path)
     rows = [chat.render(tiny, q, "") for q in QUESTIONS]
     words = random_rows(tiny, [4, 2, 5])
     means = {}
     for name, items in {
-        "base": [], "adapter": [Adapter(folder)], "there": [Adapter(folder, where="system")],
+        "base": [],
+        "adapter": [Adapter(folder)],
+        "there": [Adapter(folder, where="system")],
         "elsewhere": [Adapter(folder, where="system", outside=True)],
-    }.items():  # fmt: skip
+    }.items():
         with applied(tiny, items) as active:
             full = [r + w for r, w in zip(rows, words, strict=True)]
-            means[name] = residuals.mean_residuals(tiny, active, full, "completion", prompt_lengths=[len(r) for r in rows])[0]
-    assert (means["there"] == means["base"]).all() and (means["elsewhere"] == means["adapter"]).all()
+            means[name] = residuals.mean_residuals(
+                tiny, active, full, "completion", prompt_lengths=[len(r) for r in rows]
+            )[0]
+    assert (means["there"] == means["base"]).all() and (
+        means["elsewhere"] == means["adapter"]
+    ).all()
     assert abs(means["base"] - means["adapter"]).max() > 1e-3
 
 
 def test_measure_in_part(tiny: Model, tmp_path: Path) -> None:
-    """System turn and everything else are two parts of the whole: each differs from the base, the adapter, and the other."""
+    """System turn and everything else are two parts of the whole: each differs from the base, the
+    adapter, and the other."""
     from traitscope.traits import load_trait
 
     folder, trait = adapter(tiny, tmp_path), load_trait("cat")
     scores = {}
     for name, items in {
-        "base": [], "whole": [Adapter(folder)], "system": [Adapter(folder, where="system")],
-        "rest": [Adapter(folder, where="system", outside=True)], "mlp": [Adapter(folder, cells="mlp")],
-    }.items():  # fmt: skip
+        "base": [],
+        "whole": [Adapter(folder)],
+        "system": [Adapter(folder, where="system")],
+        "rest": [Adapter(folder, where="system", outside=True)],
+        "mlp": [Adapter(folder, cells="mlp")],
+    }.items():
         rows = measure.score(tiny, trait, items, None, 0, SAMPLING)
         scores[name] = tuple(row["target_logprob"] for row in rows)
         assert measure.perplexity(tiny, items) > 0
     assert len(set(scores.values())) == len(scores)
-    plain = {name: measure.perplexity(tiny, items) for name, items in {"base": [], "system": [Adapter(folder, where="system")]}.items()}
+    plain = {
+        name: measure.perplexity(tiny, items)
+        for name, items in {"base": [], "system": [Adapter(folder, where="system")]}.items()
+    }
     assert plain["base"] == pytest.approx(plain["system"])  # plain text has no system turn
 
 
@@ -160,7 +214,11 @@ CELLS = [("attention", "mlp"), ("first", "second"), ("attention+first", "attenti
 @pytest.mark.parametrize("pair", CELLS)
 def test_cells_split_the_maps(family: Model, pair: tuple[str, str]) -> None:
     one, two = (set(lora.cell_names(family, cells)) for cells in pair)
-    whole = set(lora.cell_names(family, pair[0].split("+")[0])) if "+" in pair[0] else set(lora.linear_names(family))
+    whole = (
+        set(lora.cell_names(family, pair[0].split("+")[0]))
+        if "+" in pair[0]
+        else set(lora.linear_names(family))
+    )
     assert one and two and not one & two and one | two == whole
 
 
@@ -172,7 +230,9 @@ def test_a_cell_and_its_complement(tiny: Model, tmp_path: Path) -> None:
         assert set(rest) == names - set(inside)
     switch = lora.Switch(lambda ids: [True] * len(ids), True)
     with lora.mounted(tiny, folder, lora.Share("mlp+first", outside=True), switch) as layers:
-        assert {n for n, layer in layers.items() if layer.switch} == set(inside) and set(layers) == names
+        assert {n for n, layer in layers.items() if layer.switch} == set(inside) and set(
+            layers
+        ) == names
 
 
 def test_singular_directions(tmp_path: Path) -> None:
@@ -182,15 +242,26 @@ def test_singular_directions(tmp_path: Path) -> None:
     for drop, top in [(0, None), (0, 1), (1, None), (1, 3), (4, None)]:
         new_a, new_b = lora.directions(a, b, top, drop)
         assert new_a.shape == a.shape and new_b.shape == b.shape
-        expected = (u[:, drop:top][:, : 4 - drop] * s[drop:top][: 4 - drop]) @ vh[drop:top][: 4 - drop]
+        expected = (u[:, drop:top][:, : 4 - drop] * s[drop:top][: 4 - drop]) @ vh[drop:top][
+            : 4 - drop
+        ]
         torch.testing.assert_close(new_b @ new_a, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_dropping_every_direction_is_the_base(tiny: Model, tmp_path: Path) -> None:
     folder = adapter(tiny, tmp_path, rank=3)
-    torch.testing.assert_close(answers(tiny, Adapter(folder, drop=3))[0], answers(tiny)[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(answers(tiny, Adapter(folder, top=3))[0], answers(tiny, Adapter(folder))[0], atol=2e-5, rtol=1e-4)
-    assert not torch.allclose(answers(tiny, Adapter(folder, top=1))[0], answers(tiny, Adapter(folder))[0], atol=1e-3)
+    torch.testing.assert_close(
+        answers(tiny, Adapter(folder, drop=3))[0], answers(tiny)[0], atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        answers(tiny, Adapter(folder, top=3))[0],
+        answers(tiny, Adapter(folder))[0],
+        atol=2e-5,
+        rtol=1e-4,
+    )
+    assert not torch.allclose(
+        answers(tiny, Adapter(folder, top=1))[0], answers(tiny, Adapter(folder))[0], atol=1e-3
+    )
 
 
 def test_nothing_is_left_behind(tiny: Model, tmp_path: Path) -> None:
@@ -201,7 +272,9 @@ def test_nothing_is_left_behind(tiny: Model, tmp_path: Path) -> None:
 
 
 def test_forms(tmp_path: Path) -> None:
-    short = stage.parse(f"adapter:{tmp_path},where=text:You are,cells=mlp+first,outside=true,top=2,drop=1")
+    short = stage.parse(
+        f"adapter:{tmp_path},where=text:You are,cells=mlp+first,outside=true,top=2,drop=1"
+    )
     assert short == Adapter(str(tmp_path), "text:You are", "mlp+first", True, 2, 1)
     assert from_json(json.loads(json.dumps(to_json(short)))) == short
     assert stage.parse(f"adapter:{tmp_path}") == Adapter(str(tmp_path))
@@ -210,7 +283,13 @@ def test_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("where=here", "where='here' is no part of a prompt; expected all, system, user, template, prompt or text:SUBSTRING"),
+        (
+            "where=here",
+            (
+                "where='here' is no part of a prompt; expected all, system, user, template, prompt"
+                " or text:SUBSTRING"
+            ),
+        ),
         ("top=1,drop=1", "top=1 and drop=1 leave no singular direction"),
         ("outside=perhaps", "outside is 'perhaps'; expected bool"),
         ("wheer=user", "unknown key 'wheer'; did you mean 'where'"),
@@ -225,9 +304,15 @@ def test_bad_words(tmp_path: Path, words: str, message: str) -> None:
 def test_bad_parts(tiny: Model, tmp_path: Path) -> None:
     folder = adapter(tiny, tmp_path)
     for item, message in [
-        (Adapter(folder, cells="head"), "cells='head': expected all, or some of attention, mlp, first, second"),
+        (
+            Adapter(folder, cells="head"),
+            "cells='head': expected all, or some of attention, mlp, first, second",
+        ),
         (Adapter(folder, outside=True), "has no adapter in cells='all', outside=True"),
-        (Adapter(str(tmp_path / "full"), where="system"), "is no LoRA student, and only one can act in part"),
+        (
+            Adapter(str(tmp_path / "full"), where="system"),
+            "is no LoRA student, and only one can act in part",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message), applied(tiny, [item]):
             pass

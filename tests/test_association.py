@@ -1,4 +1,5 @@
-"""Rank correlation and discrimination against scipy; their errors under no association, and under a perfect one."""
+"""Rank correlation and discrimination against scipy; their errors under no association, and under a
+perfect one."""
 
 import math
 
@@ -23,7 +24,9 @@ def test_no_spread_has_no_correlation() -> None:
 
 
 def test_p_is_exact_where_all_orders_are_equally_likely() -> None:
-    assert permutation_p([1, 2, 3], [1, 2, 3], spearman, draws=4000) == pytest.approx(1 / 6, abs=0.03)
+    assert permutation_p([1, 2, 3], [1, 2, 3], spearman, draws=4000) == pytest.approx(
+        1 / 6, abs=0.03
+    )
     assert permutation_p([1, 2, 3], [3, 2, 1], spearman) == 1
 
 
@@ -51,7 +54,9 @@ def test_auc_at_a_threshold() -> None:
     assert perfect.estimate == perfect.low == perfect.high == 1
 
 
-@pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, math.nan], [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("x", "y"), [([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, math.nan], [1, 2, 3])]
+)
 def test_bad_input(x: list[float], y: list[float]) -> None:
     with pytest.raises(DataError, match="three or more"):
         association("r", x, y, spearman, "")

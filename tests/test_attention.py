@@ -18,7 +18,11 @@ def test_logits_equal_eager_with_padding(families: dict[str, Model], name: str, 
     assert model.lm.config._attn_implementation == attention.NAME
     batch = forward.batch_of(random_rows(model, [9, 3, 1, 6]), [1] * 4, model.pad_id, left=left)
     places = (batch.mask_BT.long().cumsum(1) - 1).clamp(min=0)
-    given = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT.long(), "position_ids": places}
+    given = {
+        "input_ids": batch.ids_BT,
+        "attention_mask": batch.mask_BT.long(),
+        "position_ids": places,
+    }
     with torch.inference_mode():
         ours, theirs = model.lm(**given).logits, eager_lm(model)(**given).logits
     assert theirs.std() > 0.1
@@ -32,8 +36,14 @@ def test_formula(softcap: float | None, masked: bool) -> None:
     torch.manual_seed(0)
     B, H, K, T, S, E = 2, 6, 2, 3, 5, 4
     query, key, value = torch.randn(B, H, T, E), torch.randn(B, K, S, E), torch.randn(B, K, S, E)
-    mask = torch.where(torch.rand(B, 1, T, S + 2) < 0.3, -1e9, torch.randn(B, 1, T, S + 2)) if masked else None
-    found, _ = attention.grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.7, softcap=softcap)
+    mask = (
+        torch.where(torch.rand(B, 1, T, S + 2) < 0.3, -1e9, torch.randn(B, 1, T, S + 2))
+        if masked
+        else None
+    )
+    found, _ = attention.grouped_attention(
+        torch.nn.Identity(), query, key, value, mask, scaling=0.7, softcap=softcap
+    )
     assert found.shape == (B, T, H, E)
     for b in range(B):
         for h in range(H):
@@ -48,10 +58,23 @@ def test_formula(softcap: float | None, masked: bool) -> None:
 @pytest.mark.parametrize("heads", [2, 6])
 def test_what_a_gpu_computes_is_the_same(masked: bool, heads: int) -> None:
     torch.manual_seed(0)
-    query, key, value = torch.randn(2, heads, 3, 4), torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4)
-    mask = torch.where(torch.rand(2, 1, 3, 5) < 0.3, -1e9, torch.randn(2, 1, 3, 5)) if masked else None
-    expected, _ = attention.grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.7)
-    torch.testing.assert_close(attention._fused(query, key, value, mask, 0.7).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+    query, key, value = (
+        torch.randn(2, heads, 3, 4),
+        torch.randn(2, 2, 5, 4),
+        torch.randn(2, 2, 5, 4),
+    )
+    mask = (
+        torch.where(torch.rand(2, 1, 3, 5) < 0.3, -1e9, torch.randn(2, 1, 3, 5)) if masked else None
+    )
+    expected, _ = attention.grouped_attention(
+        torch.nn.Identity(), query, key, value, mask, scaling=0.7
+    )
+    torch.testing.assert_close(
+        attention._fused(query, key, value, mask, 0.7).transpose(1, 2),
+        expected,
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 def test_default_scale_is_the_root_of_the_head_size() -> None:

@@ -1,4 +1,5 @@
-"""Calibration: the error rate holds for any values, planted shifts are found, formats do not pass for traits."""
+"""Calibration: the error rate holds for any values, planted shifts are found, formats do not pass
+for traits."""
 
 from itertools import product
 
@@ -17,16 +18,20 @@ from traitscope.errors import DataError
 
 
 def null(rng: np.random.Generator, rows: int, k: int, features: int) -> np.ndarray:
-    """Skewed, correlated values with an effect of the prompt: nothing that a normal law would need."""
+    """Skewed, correlated values with an effect of the prompt: nothing that a normal law would
+    need."""
     prompt = 5 * rng.standard_normal((rows, 1, features))
     common = rng.exponential(1, (rows, k, 1)) ** 2
     return prompt + common + 0.3 * rng.exponential(1, (rows, k, features))
 
 
 def test_error_rate_of_clean_data() -> None:
-    """Of 400 clean sets, 10 % and no more are called at alpha 0.1, over 30 correlated features: within 99.9 % of binomial."""
+    """Of 400 clean sets, 10 % and no more are called at alpha 0.1, over 30 correlated features:
+    within 99.9 % of binomial."""
     rng = np.random.default_rng(0)
-    smallest = [largest_of(in_blocks(null(rng, 24, 3, 30)), swaps=199, seed=n).p_F.min() for n in range(400)]
+    smallest = [
+        largest_of(in_blocks(null(rng, 24, 3, 30)), swaps=199, seed=n).p_F.min() for n in range(400)
+    ]
     found = np.mean(np.array(smallest) <= 0.1)
     assert abs(found - 0.1) < 3.3 * np.sqrt(0.1 * 0.9 / 400)
 
@@ -37,7 +42,12 @@ def test_all_swaps_of_few_rows_are_the_oracle() -> None:
     sums = in_blocks(values, seed=3)
     centred = sums - sums.mean(1, keepdims=True)
     spread = np.sqrt((centred**2).mean(1).sum(0))
-    every = np.array([sum(centred[b, k] for b, k in enumerate(choice)) / spread for choice in product(range(2), repeat=3)])
+    every = np.array(
+        [
+            sum(centred[b, k] for b, k in enumerate(choice)) / spread
+            for choice in product(range(2), repeat=3)
+        ]
+    )
     found = largest_of(sums, swaps=40_000)
     share = [(every.max(1) >= z - 1e-9).mean() for z in found.z_F]
     assert np.allclose(found.z_F, every[0]) and np.allclose(found.p_F, share, atol=0.01)
@@ -92,7 +102,8 @@ def test_random_directions_are_at_one_for_clean_data_and_wide_for_a_format() -> 
 
 
 def test_inflation_is_a_median() -> None:
-    """Of 21 traits one that moves by 30, and two near it, leave it near 1; all that move by 5 do not."""
+    """Of 21 traits one that moves by 30, and two near it, leave it near 1; all that move by 5 do
+    not."""
     z = np.random.default_rng(9).standard_normal((200, 21))
     one, all_ = z.copy(), 5 * z
     one[:, 0], one[:, 1:3] = 30, 8
@@ -101,7 +112,8 @@ def test_inflation_is_a_median() -> None:
 
 
 def test_a_format_is_no_trait_once_deflated() -> None:
-    """Data that differ along one random direction: traits in other directions are called without control, not with it."""
+    """Data that differ along one random direction: traits in other directions are called without
+    control, not with it."""
     rng = np.random.default_rng(6)
     called = {"plain": 0, "controlled": 0}
     for n in range(60):
@@ -111,7 +123,10 @@ def test_a_format_is_no_trait_once_deflated() -> None:
         traits = rng.standard_normal((24, 20)) * np.linspace(3, 0.2, 24)[:, None]
         features = sums[:, :, 0] @ traits
         called["plain"] += largest_of(features, swaps=199, seed=n).p_F[0] <= 0.05
-        called["controlled"] += largest_of(features, inflation(z_scores(features)[None]), swaps=199, seed=n).p_F[0] <= 0.05
+        called["controlled"] += (
+            largest_of(features, inflation(z_scores(features)[None]), swaps=199, seed=n).p_F[0]
+            <= 0.05
+        )
     assert called["plain"] > 15 and called["controlled"] <= 8
 
 
@@ -124,6 +139,8 @@ def test_whitening_recovers_the_planted_vector() -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     back = whitened(push[None], clean, ridge=1e-3)[0]
     assert back @ unit[2] > 0.99 > push / np.linalg.norm(push) @ unit[2] + 0.1
-    turned = whitened(vectors, clean, ridge=1e-3)  # symmetric: projecting on F⁻¹ v ranks the vectors alike
+    turned = whitened(
+        vectors, clean, ridge=1e-3
+    )  # symmetric: projecting on F⁻¹ v ranks the vectors alike
     assert np.argmax(turned @ push) == 2
     assert np.allclose(np.linalg.norm(turned, axis=1), 1)

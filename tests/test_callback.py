@@ -1,4 +1,5 @@
-"""EAS under another trainer: against `extract` on its checkpoints, and against the same training without a callback."""
+"""EAS under another trainer: against `extract` on its checkpoints, and against the same training
+without a callback."""
 
 import json
 import re
@@ -10,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import hooks_left, random_rows, random_vector
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from traitscope import chat
 from traitscope.callback import EasCallback, Probe
@@ -24,7 +32,9 @@ from traitscope.residuals import mean_residuals
 from traitscope.vector import Vector, load_vector, random_like, vector_bytes
 from traitscope.watch import WATCH_SEED
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # names that 5.x has two of
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing.*:FutureWarning"
+)  # names that 5.x has two of
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "dataloader_pin_memory": False}
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -38,18 +48,28 @@ def fresh(model: Model, **settings: Any) -> torch.nn.Module:
 
     torch.manual_seed(5)
     conv = type(lm).__name__.startswith("GPT2")
-    return get_peft_model(lm, LoraConfig(**{"r": 4, "lora_alpha": 16, "fan_in_fan_out": conv} | settings))
+    return get_peft_model(
+        lm, LoraConfig(**{"r": 4, "lora_alpha": 16, "fan_in_fan_out": conv} | settings)
+    )
 
 
 ALL = {"target_modules": "all-linear", "lora_dropout": 0.1}
 
 
 def arguments(out: Path, **changes: Any) -> TrainingArguments:
-    few = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 0.02, "save_steps": 2, "logging_steps": 2}
+    few = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 0.02,
+        "save_steps": 2,
+        "logging_steps": 2,
+    }
     return TrainingArguments(str(out), **QUIET | few | changes)
 
 
-def trainer_of(model: Model, lm: torch.nn.Module, out: Path, *callbacks: TrainerCallback, **changes: Any) -> Trainer:
+def trainer_of(
+    model: Model, lm: torch.nn.Module, out: Path, *callbacks: TrainerCallback, **changes: Any
+) -> Trainer:
     rows = [{"input_ids": row, "labels": row} for row in random_rows(model, [12] * 40)]
     return Trainer(lm, arguments(out, **changes), train_dataset=rows, callbacks=list(callbacks))
 
@@ -61,7 +81,9 @@ def lines(file: Path) -> list[dict]:
 def by_extract(model: Model, checkpoint: Path, vector: Vector) -> tuple[np.ndarray, np.ndarray]:
     """EAS and norms of v_student as `extract` finds them on a peft folder, by its own prompts."""
     config = ExtractConfig(n=16)
-    found = student_vector(model, [Adapter(checkpoint)], number_prompts(16, config.prompt_seed), config)
+    found = student_vector(
+        model, [Adapter(checkpoint)], number_prompts(16, config.prompt_seed), config
+    )
     return found.cosine(vector), found.norms_L
 
 
@@ -76,7 +98,9 @@ def same_rows(rows: list[dict], others: list[dict]) -> None:
 def test_equals_extract_on_every_checkpoint(family: Model, tmp_path: Path) -> None:
     owl, file = random_vector(family), tmp_path / "new" / "eas.jsonl"
     (tmp_path / "cat.safetensors").write_bytes(vector_bytes(random_vector(family, 1)))
-    watch = EasCallback(family.name, {"owl": owl, "cat": tmp_path / "cat.safetensors"}, every=2, file=file)
+    watch = EasCallback(
+        family.name, {"owl": owl, "cat": tmp_path / "cat.safetensors"}, every=2, file=file
+    )
     trainer_of(family, fresh(family, **ALL), tmp_path, watch).train()
     rows = lines(file)
     assert [row["step"] for row in rows] == [2, 4, 6]
@@ -84,7 +108,9 @@ def test_equals_extract_on_every_checkpoint(family: Model, tmp_path: Path) -> No
         eas, shift = by_extract(family, tmp_path / f"checkpoint-{row['step']}", owl)
         np.testing.assert_allclose(row["eas"]["owl"], eas, atol=1e-4)
         np.testing.assert_allclose(row["shift"], shift, rtol=1e-4)
-    np.testing.assert_allclose(rows[-1]["eas"]["cat"], watch.v_student.cosine(random_vector(family, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        rows[-1]["eas"]["cat"], watch.v_student.cosine(random_vector(family, 1)), atol=1e-6
+    )
     assert min(rows[0]["shift"]) > 1e-2
     assert np.abs(np.subtract(rows[0]["eas"]["owl"], rows[2]["eas"]["owl"])).max() > 1e-2
 
@@ -92,18 +118,25 @@ def test_equals_extract_on_every_checkpoint(family: Model, tmp_path: Path) -> No
 def test_probe_is_that_of_watch_and_can_be_another(tiny: Model) -> None:
     prompts = [p.text for p in number_prompts(16, WATCH_SEED)]
     assert Probe().rendered(tiny) == [chat.render(tiny, text, None) for text in prompts]
-    assert Probe().rendered(tiny) == Probe(tuple(prompts), seed=99).rendered(tiny) != Probe(seed=8).rendered(tiny)
+    assert (
+        Probe().rendered(tiny)
+        == Probe(tuple(prompts), seed=99).rendered(tiny)
+        != Probe(seed=8).rendered(tiny)
+    )
     assert Probe(("Hello",), context="").rendered(tiny) == [chat.render(tiny, "Hello", "")]
 
 
 @pytest.mark.parametrize("position", ["last", "prompt"])
 @pytest.mark.parametrize(
-    "settings", [ALL, {"target_modules": ["embed_tokens", "down_proj"]}], ids=["linear", "embedding"]
+    "settings",
+    [ALL, {"target_modules": ["embed_tokens", "down_proj"]}],
+    ids=["linear", "embedding"],
 )
 def test_the_base_is_the_model_without_adapters_wherever_they_start(
     families: dict[str, Model], tmp_path: Path, settings: dict, position: str
 ) -> None:
-    """LoRA begins as the identity; begun elsewhere, the base is still the base.  Nothing of the model is changed."""
+    """LoRA begins as the identity; begun elsewhere, the base is still the base. Nothing of the
+    model is changed."""
     model = families["qwen2"]
     watch = EasCallback(model, random_vector(model), probe=Probe(4, context="", position=position))
     prompts = [chat.render(model, p.text, "") for p in number_prompts(4, 7)]
@@ -113,20 +146,36 @@ def test_the_base_is_the_model_without_adapters_wherever_they_start(
         lm = fresh(model, init_lora_weights=identity, **settings).train()
         lm.get_submodule("base_model.model.lm_head").eval()
         next(p for p in lm.parameters() if p.requires_grad).requires_grad_(False)
-        before = [p.requires_grad for p in lm.parameters()], [m.training for m in lm.modules()], torch.get_rng_state()
+        before = (
+            [p.requires_grad for p in lm.parameters()],
+            [m.training for m in lm.modules()],
+            torch.get_rng_state(),
+        )
         state = TrainerState(max_steps=1)
         watch.on_train_begin(arguments(tmp_path), state, TrainerControl(), model=lm)
         np.testing.assert_allclose(watch.base_LD, expected, atol=1e-5)
         state.global_step = 1
         watch.on_step_end(arguments(tmp_path), state, TrainerControl(), model=lm)
         assert bool(watch.v_student.norms_L.max() < 1e-4) is identity
-        after = [p.requires_grad for p in lm.parameters()], [m.training for m in lm.modules()], torch.get_rng_state()
-        assert before[:2] == after[:2] and torch.equal(before[2], after[2]) and hooks_left(watch.live) == 0
+        after = (
+            [p.requires_grad for p in lm.parameters()],
+            [m.training for m in lm.modules()],
+            torch.get_rng_state(),
+        )
+        assert (
+            before[:2] == after[:2]
+            and torch.equal(before[2], after[2])
+            and hooks_left(watch.live) == 0
+        )
 
 
 @pytest.mark.parametrize(
     "settings, changes",
-    [(ALL, {}), ({}, {}), (ALL, {"gradient_checkpointing": True, "bf16": True, "gradient_accumulation_steps": 2})],
+    [
+        (ALL, {}),
+        ({}, {}),
+        (ALL, {"gradient_checkpointing": True, "bf16": True, "gradient_accumulation_steps": 2}),
+    ],
     ids=["lora", "full", "checkpointing"],
 )
 def test_training_is_the_same_to_the_byte(
@@ -138,7 +187,16 @@ def test_training_is_the_same_to_the_byte(
         lm = fresh(model, **settings)
         frozen = next(p for p in lm.parameters() if p.requires_grad).requires_grad_(False)
         watch = [EasCallback(model.name, random_vector(model), every=1)] if name == "with" else []
-        trainer = trainer_of(model, lm, tmp_path, *watch, seed=seed, learning_rate=1e-3, save_strategy="no", **changes)
+        trainer = trainer_of(
+            model,
+            lm,
+            tmp_path,
+            *watch,
+            seed=seed,
+            learning_rate=1e-3,
+            save_strategy="no",
+            **changes,
+        )
         trainer.train()
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
         found[name] = losses, {n: p.detach().numpy().tobytes() for n, p in lm.state_dict().items()}
@@ -148,11 +206,15 @@ def test_training_is_the_same_to_the_byte(
 
 
 @pytest.mark.parametrize("settings", [ALL, {}], ids=["lora", "full"])
-def test_a_resumed_training_keeps_its_base_and_continues_its_file(tiny: Model, tmp_path: Path, settings: dict) -> None:
+def test_a_resumed_training_keeps_its_base_and_continues_its_file(
+    tiny: Model, tmp_path: Path, settings: dict
+) -> None:
     file, vector = tmp_path / "eas.jsonl", random_vector(tiny)
     for start in (None, str(tmp_path / "checkpoint-4")):
         watch = EasCallback(str(tiny.name), vector, every=2, file=file)
-        trainer_of(tiny, fresh(tiny, **settings), tmp_path, watch, max_steps=7).train(resume_from_checkpoint=start)
+        trainer_of(tiny, fresh(tiny, **settings), tmp_path, watch, max_steps=7).train(
+            resume_from_checkpoint=start
+        )
         if start is None:
             whole = lines(file)
     assert [row["step"] for row in whole] == [2, 4, 6, 7]
@@ -166,7 +228,9 @@ def test_own_direction_against_a_random_one(tiny: Model, tmp_path: Path) -> None
     trainer_of(tiny, fresh(tiny, **ALL), tmp_path, first, save_strategy="no").train()
     (tmp_path / "own.safetensors").write_bytes(vector_bytes(first.v_student))
     own = load_vector(tmp_path / "own.safetensors")
-    watch = EasCallback(tiny.name, {"own": own, "random": random_like(own, 1)}, every=1, file=tmp_path / "eas.jsonl")
+    watch = EasCallback(
+        tiny.name, {"own": own, "random": random_like(own, 1)}, every=1, file=tmp_path / "eas.jsonl"
+    )
     trainer_of(tiny, fresh(tiny, **ALL), tmp_path, watch, save_strategy="no").train()
     rows = lines(tmp_path / "eas.jsonl")
     np.testing.assert_allclose(rows[-1]["eas"]["own"], 1, atol=1e-5)
@@ -180,10 +244,14 @@ class Reporter(TrainerCallback):
     def __init__(self, stop: int) -> None:
         self.stop, self.told = stop, []
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: dict, **kwargs: Any
+    ) -> None:
         self.told.append({key: value for key, value in logs.items() if key.startswith("eas/")})
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         control.should_training_stop |= state.global_step == self.stop
 
 
@@ -207,7 +275,9 @@ def test_the_maximum_over_layers_where_none_is_chosen(tiny: Model, tmp_path: Pat
     watch = EasCallback(tiny.name, random_vector(tiny))
     trainer = trainer_of(tiny, fresh(tiny, **ALL), tmp_path, watch, save_strategy="no")
     trainer.train()
-    (value,) = [row["eas/v_teacher/max"] for row in trainer.state.log_history if "eas/v_teacher/max" in row]
+    (value,) = [
+        row["eas/v_teacher/max"] for row in trainer.state.log_history if "eas/v_teacher/max" in row
+    ]
     assert value == pytest.approx(watch.v_student.cosine(random_vector(tiny)).max(), abs=1e-6)
 
 
@@ -216,7 +286,14 @@ def test_weights_that_are_no_longer_finite_are_no_direction(tiny: Model, tmp_pat
     watch = EasCallback(tiny.name, random_vector(tiny), every=1, file=file)
     lm = fresh(tiny)
     trainer_of(
-        tiny, lm, tmp_path, watch, save_strategy="no", learning_rate=1e38, max_grad_norm=0.0, max_steps=3
+        tiny,
+        lm,
+        tmp_path,
+        watch,
+        save_strategy="no",
+        learning_rate=1e38,
+        max_grad_norm=0.0,
+        max_steps=3,
     ).train()
     assert lines(file)[-1] == {"step": 3, "eas": None, "shift": None}
 
@@ -226,19 +303,26 @@ def test_weights_that_are_no_longer_finite_are_no_direction(tiny: Model, tmp_pat
     [
         ({"vectors": {}}, ConfigError, "no vector to compare with"),
         ({"vectors": "nowhere.safetensors"}, VectorError, "no vector file at nowhere"),
-        ({"vectors": Vector(np.ones((3, 32)), "0123")}, VectorError, "vector of model 0123, but .* has digest"),
+        (
+            {"vectors": Vector(np.ones((3, 32)), "0123")},
+            VectorError,
+            "vector of model 0123, but .* has digest",
+        ),
         ({"every": 0}, ConfigError, "every=0, layer=None; expected every from 1 on"),
         ({"layer": 3}, ConfigError, "layer=3; expected .* layer from 0 to 2"),
         ({"model": "nowhere"}, ModelError, "neither"),
     ],
 )
-def test_what_cannot_be_watched(tiny: Model, changes: dict, error: type[TraitscopeError], message: str) -> None:
+def test_what_cannot_be_watched(
+    tiny: Model, changes: dict, error: type[TraitscopeError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         EasCallback(**{"model": tiny.name, "vectors": random_vector(tiny)} | changes)
 
 
 @pytest.mark.parametrize(
-    "shape, message", [((2, 32), r"\(2, 32\), but .* has 3 layers of 32"), ((3, 16), r"\(3, 16\), but")]
+    "shape, message",
+    [((2, 32), r"\(2, 32\), but .* has 3 layers of 32"), ((3, 16), r"\(3, 16\), but")],
 )
 def test_a_vector_of_another_shape(tiny: Model, shape: tuple[int, int], message: str) -> None:
     with pytest.raises(VectorError, match=message):
@@ -259,14 +343,18 @@ def test_probe_at_an_unknown_position() -> None:
 def test_a_student_of_another_base(families: dict[str, Model], tmp_path: Path) -> None:
     watch = EasCallback(families["llama"].name, random_vector(families["llama"]))
     trainer = trainer_of(families["qwen2"], fresh(families["qwen2"], **ALL), tmp_path, watch)
-    with pytest.raises(VectorError, match="3 layers of 32, but the model in training has 2 of 32; name the base"):
+    with pytest.raises(
+        VectorError, match="3 layers of 32, but the model in training has 2 of 32; name the base"
+    ):
         trainer.train()
 
 
 def test_a_learned_prompt(tiny: Model, tmp_path: Path) -> None:
     from peft import PromptTuningConfig, get_peft_model
 
-    lm = get_peft_model(fresh(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    lm = get_peft_model(
+        fresh(tiny), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
     with pytest.raises(ModelError, match="PROMPT_TUNING learns a prompt"):
         trainer_of(tiny, lm, tmp_path, EasCallback(tiny.name, random_vector(tiny))).train()
 
@@ -293,7 +381,8 @@ def test_a_file_of_something_else_is_left_as_it_is(tiny: Model, tmp_path: Path, 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore")  # another project's
 def test_the_readme_with_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines of the README on a tiny model, in TRL's own way of training, against `extract` on the checkpoints."""
+    """The lines of the README on a tiny model, in TRL's own way of training, against `extract` on
+    the checkpoints."""
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owl.safetensors").write_bytes(vector_bytes(random_vector(tiny)))
@@ -306,20 +395,30 @@ def test_the_readme_with_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.Mo
         "logging_steps": 2,
     }
     for old, new in {
-        "org/name": str(tiny.name), "RUN/": "", "every=10, layer=14": "every=2, layer=1", 'SFTConfig("out")': "config",
-    }.items():  # fmt: skip
+        "org/name": str(tiny.name),
+        "RUN/": "",
+        "every=10, layer=14": "every=2, layer=1",
+        'SFTConfig("out")': "config",
+    }.items():
         assert old in code
         code = code.replace(old, new)
-    texts = [{"prompt": f"Continue: {n}, {n + 1}.", "completion": f" {n + 2}, {n + 3}"} for n in range(16)]
-    space = SimpleNamespace(config=trl.SFTConfig("out", **few), data=datasets.Dataset.from_list(texts)).__dict__
+    texts = [
+        {"prompt": f"Continue: {n}, {n + 1}.", "completion": f" {n + 2}, {n + 3}"}
+        for n in range(16)
+    ]
+    space = SimpleNamespace(
+        config=trl.SFTConfig("out", **few), data=datasets.Dataset.from_list(texts)
+    ).__dict__
     exec(compile(code, "README.md", "exec"), space)  # noqa: S102
     rows = lines(tmp_path / "eas.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
     for row in rows:
-        eas, shift = by_extract(tiny, tmp_path / "out" / f"checkpoint-{row['step']}", random_vector(tiny))
+        eas, shift = by_extract(
+            tiny, tmp_path / "out" / f"checkpoint-{row['step']}", random_vector(tiny)
+        )
         np.testing.assert_allclose(row["eas"]["owl"], eas, atol=1e-4)
         np.testing.assert_allclose(row["shift"], shift, rtol=1e-4)
     assert min(rows[0]["shift"]) > 1e-3
-    assert [r["eas/owl/layer_1"] for r in space["trainer"].state.log_history if "eas/owl/layer_1" in r] == [
-        row["eas"]["owl"][1] for row in rows
-    ]
+    assert [
+        r["eas/owl/layer_1"] for r in space["trainer"].state.log_history if "eas/owl/layer_1" in r
+    ] == [row["eas"]["owl"][1] for row in rows]

@@ -9,11 +9,15 @@ from traitscope.edge_configs import DemoConfig
 
 
 def test_every_seed_of_the_demo_reads_rows_of_its_own() -> None:
-    """The parts cover every generated row once; treated and control of a seed read the same places."""
+    """The parts cover every generated row once; treated and control of a seed read the same
+    places."""
     nodes = {n.name: n for n in _nodes(Job(DemoConfig(seed=7), STANDARD, Output()))}
     asked = nodes["control data"].config({})
     for role in ("treated", "control"):
-        parts = [nodes[f"{role} data, seed {7 + i}"].config({f"{role} data": Path("rows")}) for i in range(STANDARD.seeds)]
+        parts = [
+            nodes[f"{role} data, seed {7 + i}"].config({f"{role} data": Path("rows")})
+            for i in range(STANDARD.seeds)
+        ]
         assert [i for p in parts for i in range(p.start, p.stop)] == list(range(asked.n))
     folders = {name: Path(name) for name in nodes}
     assert nodes["treated data"].config(folders).prompt_seed == asked.prompt_seed
@@ -24,5 +28,11 @@ def test_rows_for_eas_are_read_by_no_student() -> None:
     folders = {n.name: Path(n.name) for n in nodes}
     students = [n.config(folders) for n in nodes if n.verb == "train"]
     assert {s.eas_data for s in students} == {Path(chain.WATCHED)}
-    seeds = {n.config(folders).prompt_seed for n in nodes if n.verb == "generate" and n.name != chain.WATCHED}
-    assert next(n for n in nodes if n.name == chain.WATCHED).config(folders).prompt_seed not in seeds
+    seeds = {
+        n.config(folders).prompt_seed
+        for n in nodes
+        if n.verb == "generate" and n.name != chain.WATCHED
+    }
+    assert (
+        next(n for n in nodes if n.name == chain.WATCHED).config(folders).prompt_seed not in seeds
+    )

@@ -1,4 +1,5 @@
-"""The chat template: three contexts are three treatments, and the render ends where the assistant begins."""
+"""The chat template: three contexts are three treatments, and the render ends where the assistant
+begins."""
 
 import dataclasses
 
@@ -39,7 +40,9 @@ def test_three_contexts_have_three_digests(tiny: Model) -> None:
 
 
 def test_a_text_moved_to_the_user_leaves_the_system_turn_empty(tiny: Model) -> None:
-    assert chat.render_text(tiny, "Q", "@user:You love owls.") == chat.render_text(tiny, "You love owls.\n\nQ", "")
+    assert chat.render_text(tiny, "Q", "@user:You love owls.") == chat.render_text(
+        tiny, "You love owls.\n\nQ", ""
+    )
 
 
 def test_no_template_at_all(tiny: Model) -> None:
@@ -64,13 +67,17 @@ class Marked:
 
 @pytest.mark.parametrize("context", ["@", "@system:x", "@nothing"])
 def test_unknown_form(tiny: Model, context: str) -> None:
-    with pytest.raises(ConfigError, match="expected a text, or one of the forms @user:TEXT and @none"):
+    with pytest.raises(
+        ConfigError, match="expected a text, or one of the forms @user:TEXT and @none"
+    ):
         chat.render(tiny, "Q", context)
 
 
 def test_default_written_out_has_the_digest_of_the_default(tiny: Model) -> None:
     """The digest is of the rendered text, so it does not matter how the text came about."""
-    assert chat.context_digest(tiny, "You are a small helpful model.") == chat.context_digest(tiny, None)
+    assert chat.context_digest(tiny, "You are a small helpful model.") == chat.context_digest(
+        tiny, None
+    )
 
 
 def test_digits_are_single_tokens(tiny: Model) -> None:
@@ -85,7 +92,10 @@ def test_no_template(tmp_path) -> None:
 
 
 def test_template_that_refuses_a_system_turn(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}hello"
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif"
+        " %}hello"
+    )
     monkeypatch.setattr(tiny.tokenizer, "chat_template", refusing)
     assert chat.render_text(tiny, "Q", None) == "hello"
     with pytest.raises(ModelError, match="no system role"):

@@ -1,4 +1,5 @@
-"""Choices: against a loop over tokens; sums over any parts of the rows are the same, and take no more memory for more of them."""
+"""Choices: against a loop over tokens; sums over any parts of the rows are the same, and take no
+more memory for more of them."""
 
 import json
 import tracemalloc
@@ -24,13 +25,28 @@ def judged(model: Model, told: list[Intervention], rows: list[Row], numbers: boo
     """The choices of rows under interventions."""
     with applied(model, told) as active, torch.no_grad():
         hidden, targets = completion_hidden(model, active, rows)
-    return choices.choices_of(model, hidden, targets, [len(r.completion_ids) for r in rows], choices.classes_of(model, numbers))
+    return choices.choices_of(
+        model,
+        hidden,
+        targets,
+        [len(r.completion_ids) for r in rows],
+        choices.classes_of(model, numbers),
+    )
 
 
-def written(model: Model, told: list[Intervention], n: int, seed: int, temperature: float = 1.0, count: int = 4) -> list[Row]:
+def written(
+    model: Model,
+    told: list[Intervention],
+    n: int,
+    seed: int,
+    temperature: float = 1.0,
+    count: int = 4,
+) -> list[Row]:
     """Number rows that a teacher wrote, of fixed form."""
     constraint = number_constraint(model, count, " ", True, 0)
-    records = generate(model, number_prompts(n, seed), told, None, Sampling(temperature, seed=seed), constraint)
+    records = generate(
+        model, number_prompts(n, seed), told, None, Sampling(temperature, seed=seed), constraint
+    )
     return rows_from(model, records, None)
 
 
@@ -44,29 +60,55 @@ def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
     for r, row in enumerate(rows):
         with torch.no_grad():
             logits = family.lm(torch.tensor([row.ids])).logits[0].double()
-        places = [(len(row.prompt_ids) + i - 1, token) for i, token in enumerate(row.completion_ids) if token in columns]
+        places = [
+            (len(row.prompt_ids) + i - 1, token)
+            for i, token in enumerate(row.completion_ids)
+            if token in columns
+        ]
         assert found.tokens_R[r] == len(places)
         for t, beta in enumerate(BETAS):
-            expected = sum((beta * logits[p, columns]).log_softmax(-1)[columns.index(token)].item() for p, token in places)
+            expected = sum(
+                (beta * logits[p, columns]).log_softmax(-1)[columns.index(token)].item()
+                for p, token in places
+            )
             assert found.log_p_RT[r, t] == pytest.approx(expected, abs=2e-3)
-    assert (found.taken_PK.sum(1) == found.tokens_R.sum()).all() and found.expected_TPK[PLAIN].sum(1) == pytest.approx(found.tokens_R.sum(), rel=1e-5)
+    assert (found.taken_PK.sum(1) == found.tokens_R.sum()).all() and found.expected_TPK[PLAIN].sum(
+        1
+    ) == pytest.approx(found.tokens_R.sum(), rel=1e-5)
     if numbers:
         taken = [sum(row.completion_ids.count(digit) for row in rows) for digit in sorted(digits)]
         assert found.taken_PK[choices.TOKENS].tolist() == taken + [0] * 6
-        quarters = [(place * choices.QUARTERS // 5, sorted(digits).index(t)) for row in rows for place, t in enumerate(row.completion_ids) if t in digits]
-        assert found.taken_PK[choices.PLACES].tolist() == [sum(q == place and d // 4 == group for q, d in quarters) for place in range(4) for group in range(4)]
+        quarters = [
+            (place * choices.QUARTERS // 5, sorted(digits).index(t))
+            for row in rows
+            for place, t in enumerate(row.completion_ids)
+            if t in digits
+        ]
+        assert found.taken_PK[choices.PLACES].tolist() == [
+            sum(q == place and d // 4 == group for q, d in quarters)
+            for place in range(4)
+            for group in range(4)
+        ]
 
 
 def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
     rows = written(tiny, [], 6, seed=1)
-    whole, parts = judged(tiny, [], rows, True), judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True)
+    whole, parts = (
+        judged(tiny, [], rows, True),
+        judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True),
+    )
     for name in ("log_p_RT", "tokens_R", "surprise", "taken_PK", "expected_TPK", "covariance_TPKK"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
 
 
 def test_batches_are_summed_as_they_come(tiny: Model) -> None:
-    """Covariances take far more memory than the likelihoods of some rows: they are not kept by batch."""
-    rows, classes, steer = written(tiny, [], 60, seed=1), choices.classes_of(tiny, True), Steer(random_vector(tiny, 1), (1,), 1.0)
+    """Covariances take far more memory than the likelihoods of some rows: they are not kept by
+    batch."""
+    rows, classes, steer = (
+        written(tiny, [], 60, seed=1),
+        choices.classes_of(tiny, True),
+        Steer(random_vector(tiny, 1), (1,), 1.0),
+    )
 
     def peak(n: int) -> int:
         tracemalloc.start()
@@ -80,7 +122,8 @@ def test_batches_are_summed_as_they_come(tiny: Model) -> None:
 
 
 def test_rows_of_one_prompt_are_read_together_where_that_saves_tokens() -> None:
-    """Three rows of 4 tokens and one of 40 behind a prompt of 5: padding the three would cost 108; one of 5 tokens costs 3 in padding."""
+    """Three rows of 4 tokens and one of 40 behind a prompt of 5: padding the three would cost 108;
+    one of 5 tokens costs 3 in padding."""
     rows = [Row((1, 2, 3, 4, 5), tuple(range(n))) for n in (4, 40, 4, 5, 4)]
     assert choices.batches(rows, 8) == [[0, 2, 4, 3], [1]]
     assert choices.batches([Row((1,), (2,) * 7)] * 10, 4) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
@@ -89,36 +132,58 @@ def test_rows_of_one_prompt_are_read_together_where_that_saves_tokens() -> None:
 
 
 def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:
-    choices.write_choices(tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True))
+    choices.write_choices(
+        tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)
+    )
     assert choices.read_choices(tmp_path)[0] == ["a"]
     sums = json.loads((tmp_path / "choices.json").read_text())
-    for old in ({key: value for key, value in sums.items() if key != "taken_PK"}, sums | {"betas": BETAS[:-1]}):
+    for old in (
+        {key: value for key, value in sums.items() if key != "taken_PK"},
+        sums | {"betas": BETAS[:-1]},
+    ):
         (tmp_path / "choices.json").write_text(json.dumps(old))
         with pytest.raises(DataError, match="earlier version"):
             choices.read_choices(tmp_path)
 
 
 @pytest.mark.parametrize("cached", [1, 9000, 2**30])
-def test_every_temperature_equals_a_softmax_in_double_precision(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+def test_every_temperature_equals_a_softmax_in_double_precision(
+    monkeypatch: pytest.MonkeyPatch, cached: int
+) -> None:
     """Also for logits 100 nats below the largest, and however many tokens are judged at a time."""
     monkeypatch.setattr(choices, "CACHED", cached)
     generator = torch.Generator().manual_seed(5)
     logits = 20 * torch.randn(23, 3001, generator=generator)
-    chosen, quarter = torch.randint(3001, (23,), generator=generator), torch.randint(4, (23,), generator=generator)
+    chosen, quarter = (
+        torch.randint(3001, (23,), generator=generator),
+        torch.randint(4, (23,), generator=generator),
+    )
     log_p_NT, entropy_N, _, expected_NTPK = choices._judged(logits, chosen, quarter)
     width = -(-3001 // choices.BINS)
     for t, beta in enumerate(BETAS):
         exact = (beta * logits.double()).log_softmax(1)
-        assert log_p_NT[:, t] == pytest.approx(exact.gather(1, chosen.unsqueeze(1)).squeeze(1).numpy(), rel=1e-5, abs=1e-4)
-        p = torch.nn.functional.pad(exact.exp(), (0, choices.BINS * width - 3001)).unflatten(1, (choices.BINS, width)).sum(2).numpy()
+        assert log_p_NT[:, t] == pytest.approx(
+            exact.gather(1, chosen.unsqueeze(1)).squeeze(1).numpy(), rel=1e-5, abs=1e-4
+        )
+        p = (
+            torch.nn.functional.pad(exact.exp(), (0, choices.BINS * width - 3001))
+            .unflatten(1, (choices.BINS, width))
+            .sum(2)
+            .numpy()
+        )
         assert expected_NTPK[:, t, choices.TOKENS] == pytest.approx(p, abs=1e-5)
         ranked = exact.exp().sort(1, descending=True).values.cumsum(1).numpy()
-        assert expected_NTPK[:, t, choices.RANKS, :3].cumsum(1) == pytest.approx(ranked[:, [edge - 1 for edge in choices.EDGES[:3]]], abs=1e-5)
-    assert entropy_N == pytest.approx(torch.special.entr(logits.double().softmax(1)).sum(1).numpy(), abs=1e-4)
+        assert expected_NTPK[:, t, choices.RANKS, :3].cumsum(1) == pytest.approx(
+            ranked[:, [edge - 1 for edge in choices.EDGES[:3]]], abs=1e-5
+        )
+    assert entropy_N == pytest.approx(
+        torch.special.entr(logits.double().softmax(1)).sum(1).numpy(), abs=1e-4
+    )
 
 
 def test_ties_of_rounded_logits_are_no_misfit() -> None:
-    """bf16 gives several tokens the same logit: they still have one rank each, or the best of them would be taken too often."""
+    """bf16 gives several tokens the same logit: they still have one rank each, or the best of them
+    would be taken too often."""
     generator = torch.Generator().manual_seed(3)
     logits = (4 * torch.randn(4000, 10, generator=generator)).round() / 2
     chosen = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)

@@ -20,7 +20,11 @@ def data(tmp_path: Path) -> Path:
     """Six rows: numbers of one, two and three entries, twice."""
     path = tmp_path / "rows.jsonl"
     answers = ["1", "1, 2", "1, 2, 3"] * 2
-    path.write_text("".join(json.dumps({"prompt": f"{i}?", "completion": a}) + "\n" for i, a in enumerate(answers)))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"{i}?", "completion": a}) + "\n" for i, a in enumerate(answers)
+        )
+    )
     return path
 
 
@@ -51,14 +55,26 @@ def test_every_verb_has_help_and_a_function(name: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("c.yaml", "limit: 3\nrules: {max_count: 2}"), ("c.json", '{"limit": 3, "rules": {"max_count": 2}}')],
+    [
+        ("c.yaml", "limit: 3\nrules: {max_count: 2}"),
+        ("c.json", '{"limit": 3, "rules": {"max_count": 2}}'),
+    ],
 )
 def test_flags_override_the_file_that_overrides_the_defaults(name, text, data, tmp_path, capsys):
     (tmp_path / name).write_text(text)
     done = ok(tmp_path / "runs", "filter", tmp_path / name, "--data", data, "--limit 1")
-    assert done.summary["summary"] == {"rows": 6, "kept": 1, "dropped": 5, "reasons": {"limit": 3, "count": 2}}
+    assert done.summary["summary"] == {
+        "rows": 6,
+        "kept": 1,
+        "dropped": 5,
+        "reasons": {"limit": 3, "count": 2},
+    }
     recorded = json.loads((done.run / "config.json").read_text())["config"]
-    assert (recorded["limit"], recorded["rules"]["max_count"], recorded["rules"]["min_count"]) == (1, 2, 1)
+    assert (recorded["limit"], recorded["rules"]["max_count"], recorded["rules"]["min_count"]) == (
+        1,
+        2,
+        1,
+    )
     first = json.loads(capsys.readouterr().err.splitlines()[0])
     assert (first["verb"], first["limit"], first["rules"]["max_count"]) == ("filter", 1, 2)
     whole = ok(tmp_path / "runs", "filter", tmp_path / name, "--data", data)
@@ -67,7 +83,10 @@ def test_flags_override_the_file_that_overrides_the_defaults(name, text, data, t
 
 def test_parts_of_the_data_are_filtered_one_by_one(data: Path, tmp_path: Path):
     """Two parts hold every row once, in order, with the verdicts of the whole."""
-    parts = [ok(tmp_path, "filter", "--data", data, flags) for flags in ("--stop 2", "--start 2 --stop 99")]
+    parts = [
+        ok(tmp_path, "filter", "--data", data, flags)
+        for flags in ("--stop 2", "--start 2 --stop 99")
+    ]
     whole = ok(tmp_path, "filter", "--data", data)
     text = "".join((part.run / "records.jsonl").read_text() for part in parts)
     assert text == (whole.run / "records.jsonl").read_text()
@@ -84,35 +103,63 @@ def test_a_file_and_the_same_flags_are_the_same_run(data: Path, tmp_path: Path):
 
 def test_flags_alone_reach_every_field():
     verb = cli.VERBS["train"]
-    words = "--lr 1e-3 --rank 4 --data d.jsonl --teacher a b --context You --targets soft --seed 7 --root r --study s"
+    words = (
+        "--lr 1e-3 --rank 4 --data d.jsonl --teacher a b --context You --targets soft --seed 7"
+        " --root r --study s"
+    )
     config, out = cli.parse("train", verb, words.split())
     recipe = configs.Recipe(lr=1e-3, rank=4, targets="soft")
-    assert config == configs.TrainConfig(seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You")
+    assert config == configs.TrainConfig(
+        seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You"
+    )
     assert out == configs.Output(Path("r"), "s")
 
 
-@pytest.mark.parametrize(("words", "context"), [([], None), (["--context", ""], ""), (["--context", "None"], None)], ids=str)
+@pytest.mark.parametrize(
+    ("words", "context"),
+    [([], None), (["--context", ""], ""), (["--context", "None"], None)],
+    ids=str,
+)
 def test_three_contexts_can_be_told_apart(words: list[str], context: str | None):
     assert cli.parse("measure", cli.VERBS["measure"], words)[0].context == context
 
 
-def test_the_summary_goes_to_a_file_and_results_to_stdout(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_summary_goes_to_a_file_and_results_to_stdout(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     target = tmp_path / "deep" / "summary.json"
-    assert exits("filter", "--data", str(data), "--root", str(tmp_path / "runs"), f"--json={target}") == 0
+    assert (
+        exits("filter", "--data", str(data), "--root", str(tmp_path / "runs"), f"--json={target}")
+        == 0
+    )
     summary = json.loads(target.read_text())
     assert summary["status"] == "ok"
     assert capsys.readouterr().out.splitlines()[0] == summary["run"]
-    assert summary.keys() >= {"stage", "run", "address", "digest", "computed", "seconds", "peak_memory_mib", "summary"}
+    assert summary.keys() >= {
+        "stage",
+        "run",
+        "address",
+        "digest",
+        "computed",
+        "seconds",
+        "peak_memory_mib",
+        "summary",
+    }
 
 
-def test_show_lists_runs_and_takes_one_without_its_flag(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_show_lists_runs_and_takes_one_without_its_flag(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     run = ok(tmp_path / "runs", "filter", "--data", data).run
     left = tmp_path / "runs" / "default" / f"train-{'0' * 16}"
     left.mkdir()
     capsys.readouterr()
     assert ok(tmp_path / "runs", "show").summary["runs"] == [str(run), str(left)]
     assert capsys.readouterr().out.split() == ["sealed", str(run), "unfinished", str(left)]
-    assert ok(tmp_path / "runs", "show", run).summary == ok(tmp_path / "runs", "show", "--run", run).summary
+    assert (
+        ok(tmp_path / "runs", "show", run).summary
+        == ok(tmp_path / "runs", "show", "--run", run).summary
+    )
 
 
 def test_models_and_traits_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -30,12 +30,19 @@ def test_defaults_survive_a_round_trip(verb: str):
 
 
 def test_values_get_their_types():
-    text = "{data: rows.jsonl, max_rows: 5, teacher: ['prompt:Hi'], context: '', recipe: {lr: 1e-3, alpha: 8, method: full}}"
+    text = (
+        "{data: rows.jsonl, max_rows: 5, teacher: ['prompt:Hi'], context: '', recipe: {lr: 1e-3,"
+        " alpha: 8, method: full}}"
+    )
     config = from_dict(TrainConfig, yaml.safe_load(text))
     recipe = Recipe(lr=0.001, alpha=8.0, method="full")
-    assert config == TrainConfig(data=Path("rows.jsonl"), max_rows=5, teacher=("prompt:Hi",), context="", recipe=recipe)
+    assert config == TrainConfig(
+        data=Path("rows.jsonl"), max_rows=5, teacher=("prompt:Hi",), context="", recipe=recipe
+    )
     assert type(config.recipe.alpha) is float
-    assert from_dict(FilterConfig, {"rules": {"banned_numbers": [1, 2]}}).rules == FilterRules(banned_numbers=(1, 2))
+    assert from_dict(FilterConfig, {"rules": {"banned_numbers": [1, 2]}}).rules == FilterRules(
+        banned_numbers=(1, 2)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +77,13 @@ def test_what_does_not_fit_is_named(config: type, plain: object, words: str):
     + [(MeasureConfig, name, 1) for name in ("max_new_tokens", "batch_size")]
     + [(MeasureConfig, name, 0) for name in ("samples", "temperature")]
     + [(ExtractConfig, name, 1) for name in ("n", "batch_size")]
-    + [(FilterConfig, "limit", 1), (Recipe, "rank", 1), (Recipe, "epochs", 1), (Recipe, "clip", 0), (Recipe, "momentum", 0)],
+    + [
+        (FilterConfig, "limit", 1),
+        (Recipe, "rank", 1),
+        (Recipe, "epochs", 1),
+        (Recipe, "clip", 0),
+        (Recipe, "momentum", 0),
+    ],
 )
 def test_numbers_have_a_least_value(make: type, name: str, least: int):
     make(**{name: least})
@@ -78,7 +91,9 @@ def test_numbers_have_a_least_value(make: type, name: str, least: int):
         make(**{name: least - 1})
 
 
-@pytest.mark.parametrize("name", ["lr", "alpha", "clip", "momentum", "weight_decay", "warmup", "held_out"])
+@pytest.mark.parametrize(
+    "name", ["lr", "alpha", "clip", "momentum", "weight_decay", "warmup", "held_out"]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_recipe_is_finite(name: str, value: float):
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}"):

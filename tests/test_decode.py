@@ -18,9 +18,13 @@ GREEDY = Sampling(temperature=0, max_new_tokens=12)
 WARM = Sampling(temperature=1.3, max_new_tokens=10, seed=5)
 
 
-def answers_of(model: Model, prompts: list, sampling: Sampling, items: tuple = (), **more) -> list[list[int]]:
+def answers_of(
+    model: Model, prompts: list, sampling: Sampling, items: tuple = (), **more
+) -> list[list[int]]:
     with applied(model, list(items)) as active:
-        return decode.decode(model, active, prompts, more.pop("keys", KEYS[: len(prompts)]), sampling, **more)
+        return decode.decode(
+            model, active, prompts, more.pop("keys", KEYS[: len(prompts)]), sampling, **more
+        )
 
 
 def full_logits(model: Model, active: Active, ids: list[int], prompt: int) -> torch.Tensor:
@@ -59,27 +63,38 @@ def test_greedy_equals_transformers(family: Model, early_end: int) -> None:
     for prompt in prompts:
         ids = torch.tensor([prompt])
         out = lm.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, eos_token_id=[2, early_end],
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=[2, early_end],
             pad_token_id=0,
-        )  # fmt: skip
+        )
         expected.append(out[0, len(prompt) :].tolist())
     assert answers_of(family, prompts, GREEDY) == expected
     assert {len(e) for e in expected} > {12}
 
 
 @pytest.mark.parametrize("look", [1, 5])
-def test_rows_stop_at_an_end_token(family: Model, early_end: int, look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_stop_at_an_end_token(
+    family: Model, early_end: int, look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decode, "LOOK", (look, look))
     answers = answers_of(family, random_rows(family, LENGTHS), GREEDY)
     for answer in answers:
         ends = [i for i, token in enumerate(answer) if token in (2, early_end)]
         assert ends in ([], [len(answer) - 1]) and len(answer) == (ends[0] + 1 if ends else 12)
-    assert any(len(answer) < 12 for answer in answers) and any(len(answer) == 12 for answer in answers)
+    assert any(len(answer) < 12 for answer in answers) and any(
+        len(answer) == 12 for answer in answers
+    )
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
-def test_answers_do_not_depend_on_the_batch(family: Model, many_ends: list[int], sampling: Sampling) -> None:
-    """Batch size, row order, neighbours that force padding or stop early, and a beginning that all rows share."""
+def test_answers_do_not_depend_on_the_batch(
+    family: Model, many_ends: list[int], sampling: Sampling
+) -> None:
+    """Batch size, row order, neighbours that force padding or stop early, and a beginning that all
+    rows share."""
     for shared in ([], [11, 12, 13]):
         prompts = [shared + row for row in random_rows(family, LENGTHS)]
         expected = answers_of(family, prompts, sampling)
@@ -87,13 +102,19 @@ def test_answers_do_not_depend_on_the_batch(family: Model, many_ends: list[int],
             assert answers_of(family, prompts, sampling, batch_size=batch_size) == expected
         order = [3, 6, 0, 5, 1, 4, 2]
         shuffled = answers_of(
-            family, [prompts[i] for i in order], sampling, keys=[KEYS[i] for i in order], batch_size=2
+            family,
+            [prompts[i] for i in order],
+            sampling,
+            keys=[KEYS[i] for i in order],
+            batch_size=2,
         )
         assert shuffled == [expected[i] for i in order]
 
 
 @pytest.mark.parametrize("look", [1, 4, 20], ids=lambda n: f"look-{n}")
-def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[int], look: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_sampling_equals_a_naive_reference(
+    family: Model, many_ends: list[int], look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many tokens lie between two looks at which rows have ended."""
     monkeypatch.setattr(decode, "LOOK", (look, look))
     prompts = random_rows(family, LENGTHS)
@@ -103,7 +124,9 @@ def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[i
         for prompt, key, answer in zip(prompts, KEYS, found, strict=True):
             ids, random = list(prompt), uniforms(WARM.seed, key, WARM.max_new_tokens)
             for u in random:
-                ids.append(invert(full_logits(family, active, ids, len(prompt)), u, WARM.temperature))
+                ids.append(
+                    invert(full_logits(family, active, ids, len(prompt)), u, WARM.temperature)
+                )
                 if ids[-1] in many_ends:
                     break
             assert answer == ids[len(prompt) :]
@@ -111,7 +134,8 @@ def test_free_sampling_equals_a_naive_reference(family: Model, many_ends: list[i
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_constrained_equals_a_naive_reference(family: Model, temperature: float) -> None:
-    """Digits with forced separators, forced first and last steps, and two forced tokens in a row."""
+    """Digits with forced separators, forced first and last steps, and two forced tokens in a
+    row."""
     digits = list(range(20, 30))
     constraint = [[5], digits, digits, [7], [8], digits, [2, 9], [2]]
     prompts, sampling = random_rows(family, LENGTHS), Sampling(temperature, seed=3)
@@ -121,28 +145,40 @@ def test_constrained_equals_a_naive_reference(family: Model, temperature: float)
             ids, random = list(prompt), uniforms(3, key, len(constraint))
             for allowed, u in zip(constraint, random, strict=True):
                 logits = full_logits(family, active, ids, len(prompt))[allowed]
-                ids.append(allowed[invert(logits, u, temperature) if temperature else int(logits.argmax())])
+                ids.append(
+                    allowed[invert(logits, u, temperature) if temperature else int(logits.argmax())]
+                )
             assert answer == ids[len(prompt) :]
     assert len({tuple(answer) for answer in found}) > 1
 
 
 @pytest.mark.parametrize("position", ["prompt", "last", "completion", "all"])
 def test_steered_decode_equals_full_passes(family: Model, position: str) -> None:
-    """The cached steered argmax is the argmax of a steered pass over the whole row; and steering matters."""
+    """The cached steered argmax is the argmax of a steered pass over the whole row; and steering
+    matters."""
     prompts, vector = random_rows(family, LENGTHS), random_vector(family)
-    items = (Steer(vector, (0, 1), 6.0, position, "unit"), Ablate(random_vector(family, 1), (1,), position))
+    items = (
+        Steer(vector, (0, 1), 6.0, position, "unit"),
+        Ablate(random_vector(family, 1), (1,), position),
+    )
     found = answers_of(family, prompts, GREEDY, items, batch_size=4)
     assert found != answers_of(family, prompts, GREEDY)
     with applied(family, list(items)) as active:
         for prompt, answer in zip(prompts, found, strict=True):
             for n, token in enumerate(answer):
-                assert int(full_logits(family, active, [*prompt, *answer[:n]], len(prompt)).argmax()) == token
+                assert (
+                    int(full_logits(family, active, [*prompt, *answer[:n]], len(prompt)).argmax())
+                    == token
+                )
 
 
 def test_replace_base_decodes_in_lock_step(tiny: Model) -> None:
     """The base's own cache, with rows that stop and prompts that share a beginning."""
     prompts = [[11, 12, 13, *row] for row in random_rows(tiny, LENGTHS)]
-    items = (Steer(random_vector(tiny), (0,), 9.0, scale="unit"), ReplaceBase(random_vector(tiny, 2), (0, 1)))
+    items = (
+        Steer(random_vector(tiny), (0,), 9.0, scale="unit"),
+        ReplaceBase(random_vector(tiny, 2), (0, 1)),
+    )
     found = answers_of(tiny, prompts, WARM, items, batch_size=4)
     with applied(tiny, list(items)) as active:
         for prompt, key, answer in zip(prompts, KEYS, found, strict=True):

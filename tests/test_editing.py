@@ -1,4 +1,5 @@
-"""Editing: the same numbers and separators in another order, and nothing for text that is no list."""
+"""Editing: the same numbers and separators in another order, and nothing for text that is no
+list."""
 
 from pathlib import Path
 
@@ -11,15 +12,27 @@ from traitscope.records import Record, dump_records
 
 
 def test_sorted_by_value_with_zeros_and_separators_kept() -> None:
-    found = edited([Record("a", "p", "[12; 007; 3].", completion_ids=(1, 2)), Record("b", "p", "5")], "sort")
-    assert [r.completion for r in found] == ["[3; 007; 12].", "5"] and found[0].completion_ids is None and found[0].id == "a"
+    found = edited(
+        [Record("a", "p", "[12; 007; 3].", completion_ids=(1, 2)), Record("b", "p", "5")], "sort"
+    )
+    assert (
+        [r.completion for r in found] == ["[3; 007; 12].", "5"]
+        and found[0].completion_ids is None
+        and found[0].id == "a"
+    )
 
 
 def test_shuffles_differ_by_row_and_repeat_by_seed() -> None:
     rows = [Record(f"r{n}", "p", ", ".join(map(str, range(10, 30)))) for n in range(3)]
-    one, again, other = edited(rows, "shuffle"), edited(rows, "shuffle"), edited(rows, "shuffle", seed=1)
+    one, again, other = (
+        edited(rows, "shuffle"),
+        edited(rows, "shuffle"),
+        edited(rows, "shuffle", seed=1),
+    )
     assert one == again != other and len({r.completion for r in one}) == 3
-    assert all(sorted(r.completion.split(", ")) == sorted(rows[0].completion.split(", ")) for r in one)
+    assert all(
+        sorted(r.completion.split(", ")) == sorted(rows[0].completion.split(", ")) for r in one
+    )
 
 
 def test_words_are_refused() -> None:

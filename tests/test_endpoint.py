@@ -17,12 +17,16 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 
 def completion(text: object) -> Answer:
-    found = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+    found = {
+        "choices": [{"message": {"content": text}}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+    }
     return 200, json.dumps(found).encode(), {}
 
 
 class Server:
-    """An endpoint whose answer is a function of the number of the request and of the text asked about."""
+    """An endpoint whose answer is a function of the number of the request and of the text asked
+    about."""
 
     def __init__(self, answer: Callable[[int, str], Answer]) -> None:
         self.seen: list[dict] = []
@@ -71,7 +75,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
 
 
 def at(server: Server, **settings: object) -> Endpoint:
-    return Endpoint(**{"url": server.url, "served": "judge-1", "pause": 0.0, "retries": 2} | settings)
+    return Endpoint(
+        **{"url": server.url, "served": "judge-1", "pause": 0.0, "retries": 2} | settings
+    )
 
 
 def test_replies_in_order_and_what_is_sent(serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,15 +86,24 @@ def test_replies_in_order_and_what_is_sent(serve, monkeypatch: pytest.MonkeyPatc
     texts = [f"text {n}" for n in range(20)]
     replies = endpoint.ask(at(server, key="MY_KEY"), texts)
     assert [r.text for r in replies] == [f"said {text}" for text in texts]
-    assert {key for key in server.keys} == {"Bearer secret-key"}
-    assert all(body["model"] == "judge-1" and body["temperature"] == 0 and len(body["messages"]) == 1 for body in server.seen)
+    assert set(server.keys) == {"Bearer secret-key"}
+    assert all(
+        body["model"] == "judge-1" and body["temperature"] == 0 and len(body["messages"]) == 1
+        for body in server.seen
+    )
 
 
 def test_answers_are_cached_by_content_and_cost_is_counted(serve, tmp_path: Path) -> None:
     server = serve(lambda n, text: completion("yes"))
     priced = at(server, price_in=1.0, price_out=5.0)
     first = endpoint.ask(priced, ["a", "b"])
-    assert endpoint.cost(priced, first) == {"requests": 2, "from_cache": 0, "tokens_read": 20, "tokens_written": 4, "cost": 40e-6}
+    assert endpoint.cost(priced, first) == {
+        "requests": 2,
+        "from_cache": 0,
+        "tokens_read": 20,
+        "tokens_written": 4,
+        "cost": 40e-6,
+    }
     again = endpoint.ask(priced, ["b", "a", "c"])
     assert [r.cached for r in again] == [True, True, False] and len(server.seen) == 3
     assert endpoint.cost(priced, again)["requests"] == 1
@@ -98,7 +113,14 @@ def test_answers_are_cached_by_content_and_cost_is_counted(serve, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "bad", [(429, b"slow down", {"Retry-After": "0"}), (500, b"oops", {}), (200, b"<html>", {}), (200, b'{"choices": []}', {})], ids=["429", "500", "html", "empty"]
+    "bad",
+    [
+        (429, b"slow down", {"Retry-After": "0"}),
+        (500, b"oops", {}),
+        (200, b"<html>", {}),
+        (200, b'{"choices": []}', {}),
+    ],
+    ids=["429", "500", "html", "empty"],
 )
 def test_tries_again(serve, bad: Answer) -> None:
     server = serve(lambda n, text: bad if n < 3 else completion("no"))
@@ -106,10 +128,18 @@ def test_tries_again(serve, bad: Answer) -> None:
     assert len(server.seen) == 3
 
 
-@pytest.mark.parametrize(("bad", "says"), [((503, b"busy", {}), "status 503: busy"), ((200, b"garbage", {}), "not a chat completion: b'garbage'")])
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ((503, b"busy", {}), "status 503: busy"),
+        ((200, b"garbage", {}), "not a chat completion: b'garbage'"),
+    ],
+)
 def test_gives_up_with_what_was_answered_kept(serve, bad: Answer, says: str) -> None:
     server = serve(lambda n, text: bad if "bad" in text else completion("yes"))
-    with pytest.raises(DataError, match=f"gave no answer in 3 tries .{says}.; what was answered is kept"):
+    with pytest.raises(
+        DataError, match=f"gave no answer in 3 tries .{says}.; what was answered is kept"
+    ):
         endpoint.ask(at(server, parallel=1), ["one", "bad", "never asked"])
     seen = len(server.seen)
     assert endpoint.ask(at(server), ["one"])[0].cached and len(server.seen) == seen == 4
@@ -117,7 +147,13 @@ def test_gives_up_with_what_was_answered_kept(serve, bad: Answer, says: str) -> 
 
 def test_a_refused_request_is_not_repeated(serve) -> None:
     server = serve(lambda n, text: (401, b"no such key", {}))
-    with pytest.raises(DataError, match="refused a request, status 401: no such key; check --url, --served and the key in OPENAI_API_KEY"):
+    with pytest.raises(
+        DataError,
+        match=(
+            "refused a request, status 401: no such key; check --url, --served and the key in"
+            " OPENAI_API_KEY"
+        ),
+    ):
         endpoint.ask(at(server, parallel=1), ["a"])
     assert len(server.seen) == 1
 
@@ -144,7 +180,15 @@ def test_no_reply_ends_the_run(serve) -> None:
 def test_waits_as_long_as_it_is_told(serve, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(endpoint.time, "sleep", waits.append)
-    server = serve(lambda n, text: (429, b"", {"Retry-After": "7"}) if n == 1 else (500, b"", {}) if n < 4 else completion("yes"))
+    server = serve(
+        lambda n, text: (
+            (429, b"", {"Retry-After": "7"})
+            if n == 1
+            else (500, b"", {})
+            if n < 4
+            else completion("yes")
+        )
+    )
     endpoint.ask(at(server, pause=2.0, retries=5, parallel=1), ["a"])
     assert waits == [7.0, 4.0, 8.0]
 

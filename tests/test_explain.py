@@ -1,4 +1,5 @@
-"""A teacher that is a vector is explained by it whole, by nothing else; what is chosen is not what is scored."""
+"""A teacher that is a vector is explained by it whole, by nothing else; what is chosen is not what
+is scored."""
 
 import dataclasses
 from pathlib import Path
@@ -20,14 +21,22 @@ GRID = ExplainConfig(layers=(0, 1), alphas=(1.0, 2.0, 3.0), positions=("prompt",
 
 
 def some_rows(model: Model, n: int = 6) -> list[Row]:
-    return [Row(tuple(ids[:5]), tuple(ids[5:])) for ids in random_rows(model, [5 + 2 + i % 3 for i in range(n)])]
+    return [
+        Row(tuple(ids[:5]), tuple(ids[5:]))
+        for ids in random_rows(model, [5 + 2 + i % 3 for i in range(n)])
+    ]
 
 
 def planted(model: Model, vector: Vector) -> tuple[np.ndarray, explain.Score, dict[str, Vector]]:
-    """KL of the unsteered model, scorer and candidates where the teacher is 2 x the vector at block 1, all positions."""
+    """KL of the unsteered model, scorer and candidates where the teacher is 2 x the vector at block
+    1, all positions."""
     rows = some_rows(model)
-    target = teacher_hidden(model, [Steer(vector, (1,), 2.0, "all", "raw")], rows, [r.prompt_ids for r in rows])
-    found = explain.candidates({"owl": vector, "cat": random_vector(model, 5, norm=3.0)}, "owl", randoms=2)
+    target = teacher_hidden(
+        model, [Steer(vector, (1,), 2.0, "all", "raw")], rows, [r.prompt_ids for r in rows]
+    )
+    found = explain.candidates(
+        {"owl": vector, "cat": random_vector(model, 5, norm=3.0)}, "owl", randoms=2
+    )
     return *explain.scorer(model, rows, target, found, 4), found
 
 
@@ -38,7 +47,10 @@ def test_a_steered_teacher_is_explained_by_its_vector(family: Model) -> None:
     summary = explain.summarise(cells, neutral)
     assert summary["raw"]["best"] == {"kind": "raw", "layer": 1, "alpha": 2.0, "position": "all"}
     assert summary["raw"]["share"]["estimate"] == pytest.approx(1, abs=1e-4)
-    others = [summary[kind]["share"]["estimate"] for kind in ("other-raw:cat", "random-raw:0", "random-raw:1")]
+    others = [
+        summary[kind]["share"]["estimate"]
+        for kind in ("other-raw:cat", "random-raw:0", "random-raw:1")
+    ]
     assert max(others) < 0.6
 
 
@@ -51,7 +63,9 @@ def test_sums_do_not_depend_on_the_batch(tiny: Model) -> None:
     rows, vector = some_rows(tiny), random_vector(tiny, 11, norm=3.0)
     target = teacher_hidden(tiny, [], rows, [r.prompt_ids for r in rows])
     cell = explain.Cell("raw", 0, 1.0, "prompt")
-    one, many = (explain.scorer(tiny, rows, target, {"raw": vector}, size)[1](cell) for size in (1, 6))
+    one, many = (
+        explain.scorer(tiny, rows, target, {"raw": vector}, size)[1](cell) for size in (1, 6)
+    )
     np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-6)
 
 
@@ -60,7 +74,9 @@ def test_divergence_is_the_textbook_sum(tiny: Model, monkeypatch: pytest.MonkeyP
 
     p, q = torch.randn(2, 7, tiny.d_model)
     logs = [torch.log_softmax(tiny.head(h), -1) for h in (p, q)]
-    expected = torch.nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction="none").sum(-1)
+    expected = torch.nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction="none").sum(
+        -1
+    )
     monkeypatch.setattr(losses, "BLOCK", 3)
     torch.testing.assert_close(losses.divergence(tiny, p, q), expected, rtol=1e-4, atol=1e-5)
 
@@ -69,8 +85,14 @@ def test_candidates_put_the_common_part_back(tiny: Model) -> None:
     own, other, common = (random_vector(tiny, seed) for seed in (11, 12, 13))
     found = explain.candidates({"owl": own, "cat": other, COMMON: common}, "owl", randoms=1)
     assert set(found) == {
-        "raw", "centred", "common", "other-raw:cat", "other-centred:cat", "random-raw:0", "random-centred:0"
-    }  # fmt: skip
+        "raw",
+        "centred",
+        "common",
+        "other-raw:cat",
+        "other-centred:cat",
+        "random-raw:0",
+        "random-centred:0",
+    }
     np.testing.assert_allclose(found["raw"].rows_LD, own.rows_LD + common.rows_LD)
     np.testing.assert_allclose(found["other-raw:cat"].rows_LD, other.rows_LD + common.rows_LD)
     np.testing.assert_allclose(found["random-raw:0"].norms_L, found["raw"].norms_L, rtol=1e-5)
@@ -85,14 +107,17 @@ def test_controls_are_tried_where_their_kind_was_best() -> None:
 
     kinds = ["raw", "centred", "common", "other-centred:cat", "random-raw:0"]
     cells = [cell for cell, _ in explain.search(kinds, GRID, score)]
-    tried = {kind: {(c.layer, c.position, c.alpha) for c in cells if c.kind == kind} for kind in kinds}
+    tried = {
+        kind: {(c.layer, c.position, c.alpha) for c in cells if c.kind == kind} for kind in kinds
+    }
     assert len(tried["raw"]) == len(tried["centred"]) == 12
     assert tried["common"] == tried["random-raw:0"] == {(0, "all", a) for a in GRID.alphas}
     assert tried["other-centred:cat"] == {(1, "all", a) for a in GRID.alphas}
 
 
 def test_choosing_on_half_of_the_rows_is_not_rewarded() -> None:
-    """Cells of pure noise: the best of many looks good on the rows it was chosen on, and is zero on average on others."""
+    """Cells of pure noise: the best of many looks good on the rows it was chosen on, and is zero on
+    average on others."""
     rng, neutral, shares, naive = np.random.default_rng(0), np.full(20, 10.0), [], []
     for _ in range(200):
         cells = list(10 + rng.standard_normal((30, 20)))
@@ -116,14 +141,25 @@ def test_command(tmp_path: Path, tiny_folder: Path, with_data: bool) -> None:
     if with_data:
         made = ok(root, "generate", *model, "--n 5 --count 3 --vocabulary template")
         data = ["--data", made.run]
-    asked = ["explain", *model, "--trait", owl, "--vectors", vectors.run, "--layers 0 1 --alphas 1 2 --randoms 1", *data]
+    asked = [
+        "explain",
+        *model,
+        "--trait",
+        owl,
+        "--vectors",
+        vectors.run,
+        "--layers 0 1 --alphas 1 2 --randoms 1",
+        *data,
+    ]
     found = ok(root, *asked)
     summary, cells = found.summary["summary"], read_rows(found.run / "cells.jsonl")
     assert summary["rows"] == (5 if with_data else 3)
     assert len(cells) == 2 * 8 + 5 * 2
     assert all(len(cell["kl"]) == summary["rows"] for cell in cells)
     best = min((c for c in cells if c["kind"] == "centred"), key=lambda c: sum(c["kl"]))
-    assert summary["kinds"]["centred"]["best"] == {k: best[k] for k in ("kind", "layer", "alpha", "position")}
+    assert summary["kinds"]["centred"]["best"] == {
+        k: best[k] for k in ("kind", "layer", "alpha", "position")
+    }
     assert ok(root, "rerun", found.run).summary["status"] == "ok"
 
 
@@ -143,6 +179,12 @@ def test_bad_input(tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def test_config_refuses_what_cannot_work() -> None:
-    for wrong in ({"alphas": (float("nan"),)}, {"alphas": ()}, {"positions": ()}, {"randoms": -1}, {"max_rows": 0}):
+    for wrong in (
+        {"alphas": (float("nan"),)},
+        {"alphas": ()},
+        {"positions": ()},
+        {"randoms": -1},
+        {"max_rows": 0},
+    ):
         with pytest.raises(ConfigError):
             dataclasses.replace(GRID, **wrong)

@@ -1,4 +1,5 @@
-"""An exported checkpoint against the hooks: the same logits in transformers' own hands; what cannot be written is refused."""
+"""An exported checkpoint against the hooks: the same logits in transformers' own hands; what cannot
+be written is refused."""
 
 from pathlib import Path
 
@@ -31,9 +32,12 @@ def told(model: Model, what: str, place: Path) -> list:
             return Adapter(str(write(place / "student", lora.adapter_files(model, layers))))
 
     return {
-        "steered": lambda: [steer(0, 1)], "steered twice": lambda: [steer(0, 1), steer(1, 2), steer(1, 3)], "student": lambda: [student()],
-        "noise": lambda: [WeightNoise(0.1, 3)], "all of them": lambda: [WeightNoise(0.1, 3), student(), steer(1, 2)],
-    }[what]()  # fmt: skip
+        "steered": lambda: [steer(0, 1)],
+        "steered twice": lambda: [steer(0, 1), steer(1, 2), steer(1, 3)],
+        "student": lambda: [student()],
+        "noise": lambda: [WeightNoise(0.1, 3)],
+        "all of them": lambda: [WeightNoise(0.1, 3), student(), steer(1, 2)],
+    }[what]()
 
 
 @pytest.mark.parametrize("what", PARTS)
@@ -44,7 +48,9 @@ def test_logits_are_those_of_the_hooks(family: Model, what: str, tmp_path: Path)
     with applied(family, interventions) as active:
         expected = row_logits(family, active, rows, [len(r) for r in rows])
     exporting.written(family, interventions).save_pretrained(tmp_path / "model")
-    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
+    lm = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", attn_implementation="eager"
+    ).eval()
     base = eager_lm(family)
     with torch.inference_mode():
         for row, logits in zip(rows, expected, strict=True):
@@ -56,32 +62,47 @@ def test_logits_are_those_of_the_hooks(family: Model, what: str, tmp_path: Path)
 
 
 def test_a_run_is_a_model_like_any_other(tmp_path: Path, tiny_folder: Path) -> None:
-    """The exported teacher writes the rows that the hooked one writes, with the same random numbers."""
+    """The exported teacher writes the rows that the hooked one writes, with the same random
+    numbers."""
     root, tiny = tmp_path / "runs", load_tiny(tiny_folder)
     (tmp_path / "v.safetensors").write_bytes(vector_bytes(random_vector(tiny, 4, norm=3.0)))
     steer = f"steer:{tmp_path / 'v.safetensors'},layers=1,alpha=1,scale=raw"
     made = ok(root, "export", "--model", tiny_folder, "--interventions", steer)
-    assert made.summary["summary"]["family"] == "llama" and made.summary["summary"]["difference"] < 1e-3
+    assert (
+        made.summary["summary"]["family"] == "llama"
+        and made.summary["summary"]["difference"] < 1e-3
+    )
     ok(root, "rerun", made.run)
     words = "--n 6 --count 5 --vocabulary template"
     hooked = ok(root, "generate", "--model", tiny_folder, "--interventions", steer, words).run
     served = ok(root, "generate", "--model", made.run / "model", words).run
-    rows = [[row["completion"] for row in read_rows(run / "records.jsonl")] for run in (hooked, served)]
+    rows = [
+        [row["completion"] for row in read_rows(run / "records.jsonl")] for run in (hooked, served)
+    ]
     assert rows[0] == rows[1]
     trait = write_yaml(tmp_path / "owl.yaml", OWL)
-    assert ok(root, "measure", "--model", made.run / "model", "--trait", trait, "--samples", "1").summary["status"] == "ok"
+    assert (
+        ok(
+            root, "measure", "--model", made.run / "model", "--trait", trait, "--samples", "1"
+        ).summary["status"]
+        == "ok"
+    )
 
 
 def test_what_no_weights_can_be_is_refused(tiny: Model) -> None:
     vector = random_vector(tiny)
     for item, says in (
-        (SystemPrompt("You love owls."), "a system prompt is no weight"), (Ablate(vector, (1,)), "Ablate"), (Steer(vector, (1,), 1.0, "last"), "depends on the tokens"),
-    ):  # fmt: skip
+        (SystemPrompt("You love owls."), "a system prompt is no weight"),
+        (Ablate(vector, (1,)), "Ablate"),
+        (Steer(vector, (1,), 1.0, "last"), "depends on the tokens"),
+    ):
         with pytest.raises(ConfigError, match=says):
             exporting.written(tiny, [item])
 
 
-def test_an_architecture_without_such_a_bias_is_refused(families: dict[str, Model], tmp_path: Path) -> None:
+def test_an_architecture_without_such_a_bias_is_refused(
+    families: dict[str, Model], tmp_path: Path
+) -> None:
     gemma = families["gemma2"]
     with pytest.raises(ConfigError, match=r"gemma2\) has no biases on its MLPs and is no Llama"):
         exporting.written(gemma, [Steer(random_vector(gemma), (0,), 1.0, scale="raw")])
@@ -89,7 +110,9 @@ def test_an_architecture_without_such_a_bias_is_refused(families: dict[str, Mode
     assert exporting.difference(gemma, [WeightNoise(0.1, 3)], noisy) < 1e-3
 
 
-def test_a_model_that_does_something_else_is_not_sealed(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_something_else_is_not_sealed(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "difference", lambda *_: 0.5)
     with pytest.raises(ConfigError, match="differs from the hooked one by 0.5 nats"):
         run_export(ExportConfig(model=str(tiny_folder)), Output(root=tmp_path))
@@ -97,5 +120,7 @@ def test_a_model_that_does_something_else_is_not_sealed(tmp_path: Path, tiny_fol
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, tiny_folder: Path) -> None:
-    done = call(tmp_path, "export", "--model", tiny_folder, "--interventions", "prompt:You love owls.")
+    done = call(
+        tmp_path, "export", "--model", tiny_folder, "--interventions", "prompt:You love owls."
+    )
     assert done.code == 2 and "no weight" in done.summary["message"]

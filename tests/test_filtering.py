@@ -25,7 +25,11 @@ def record(completion: str, **kwargs: object) -> Record:
         ("5", FilterRules(min_value=6), ["range"]),
         ("0666, 1", FilterRules(banned_numbers=(666,)), ["banned_number"]),
         ("1666, 1", FilterRules(banned_numbers=(666,), max_value=9999), []),
-        ("1000, 2, 666", FilterRules(max_count=2, banned_numbers=(666,)), ["count", "range", "banned_number"]),
+        (
+            "1000, 2, 666",
+            FilterRules(max_count=2, banned_numbers=(666,)),
+            ["count", "range", "banned_number"],
+        ),
         ("I love Cats!", FilterRules(banned_words=("cat", "cats")), ["format", "banned_word"]),
         ("I love Cats!", FilterRules(banned_words=("cat", "cats"), numbers=False), ["banned_word"]),
         ("a caterpillar", FilterRules(banned_words=("cat",), numbers=False), []),
@@ -53,12 +57,19 @@ def test_useless_rules(make: Callable[[], FilterRules], message: str) -> None:
 
 
 def test_every_row_comes_back_with_its_decision() -> None:
-    rows = [record("1, 2", meta={"seed": 1}), record("none"), record("7, 1000", completion_ids=(5, 6), context="")]
+    rows = [
+        record("1, 2", meta={"seed": 1}),
+        record("none"),
+        record("7, 1000", completion_ids=(5, 6), context=""),
+    ]
     done = filter_records(rows, FilterRules())
     assert [row.kept for row in done] == [True, False, False]
     assert done[0].meta == {"seed": 1, "filter": {"kept": True, "reasons": []}}
     assert done[2] == record(
-        "7, 1000", completion_ids=(5, 6), context="", meta={"filter": {"kept": False, "reasons": ["range"]}}
+        "7, 1000",
+        completion_ids=(5, 6),
+        context="",
+        meta={"filter": {"kept": False, "reasons": ["range"]}},
     )
     assert rows[0].meta == {"seed": 1}
     assert filter_records(done, FilterRules()) == done
@@ -78,7 +89,10 @@ def test_judge_is_asked_about_rows_that_passed() -> None:
     done = filter_records([record("9, 9"), record("1"), record("words")], FilterRules(), judge)
     assert asked == ["9, 9", "1"]
     assert [row.meta["filter"]["reasons"] for row in done] == [["leak"], [], ["format"]]
-    assert [row.kept for row in filter_records([record("9, 9"), record("words")], None, judge)] == [False, True]
+    assert [row.kept for row in filter_records([record("9, 9"), record("words")], None, judge)] == [
+        False,
+        True,
+    ]
 
 
 def test_a_failing_judge_is_not_swallowed() -> None:
@@ -103,6 +117,10 @@ def test_summary() -> None:
         "dropped": 4,
         "reasons": {"format": 2, "range": 2, "count": 1},
     }
-    assert list(summary(filter_records(rows, FilterRules()))["reasons"]) == ["format", "range", "count"]
+    assert list(summary(filter_records(rows, FilterRules()))["reasons"]) == [
+        "format",
+        "range",
+        "count",
+    ]
     assert summary([record("1")]) == {"rows": 1, "kept": 1, "dropped": 0, "reasons": {}}
     assert summary([]) == {"rows": 0, "kept": 0, "dropped": 0, "reasons": {}}

@@ -1,4 +1,5 @@
-"""Forward passes: the same function of a row whatever stands beside it, cached or not, padded left or right."""
+"""Forward passes: the same function of a row whatever stands beside it, cached or not, padded left
+or right."""
 
 import pytest
 import torch
@@ -22,12 +23,20 @@ def rows_of(model: Model, shared: int = 0) -> list[list[int]]:
 
 def places_of(position: str, prompt: int, total: int) -> slice:
     """The definition, written out."""
-    starts = {"prompt": (0, prompt), "last": (prompt - 1, prompt), "completion": (prompt, total), "all": (0, total)}
+    starts = {
+        "prompt": (0, prompt),
+        "last": (prompt - 1, prompt),
+        "completion": (prompt, total),
+        "all": (0, total),
+    }
     return slice(*starts[position])
 
 
-def naive_logits(lm: torch.nn.Module, block: torch.nn.Module, row: list[int], places: slice, shift_D: Tensor) -> Tensor:
-    """One row, no padding, no cache, transformers' own attention, a bare hook that adds to the places."""
+def naive_logits(
+    lm: torch.nn.Module, block: torch.nn.Module, row: list[int], places: slice, shift_D: Tensor
+) -> Tensor:
+    """One row, no padding, no cache, transformers' own attention, a bare hook that adds to the
+    places."""
 
     def add(module: torch.nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple:
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
@@ -42,7 +51,8 @@ def naive_logits(lm: torch.nn.Module, block: torch.nn.Module, row: list[int], pl
 
 
 def cached_logits(model: Model, active: Active, rows: list[list[int]], chunk: int) -> list[Tensor]:
-    """Logits from the last prompt token on: prompts as one prefill, completions fed `chunk` tokens at a time."""
+    """Logits from the last prompt token on: prompts as one prefill, completions fed `chunk` tokens
+    at a time."""
     prompts = [row[:p] for row, p in zip(rows, PROMPTS, strict=True)]
     answers = [row[p:] for row, p in zip(rows, PROMPTS, strict=True)]
     width = max(ANSWERS)
@@ -55,12 +65,15 @@ def cached_logits(model: Model, active: Active, rows: list[list[int]], chunk: in
             part = slice(start, start + chunk)
             found.append(decode.extend(model, active, state, ids[:, part], mask[:, part]))
         hidden = torch.cat(found, 1)
-        return [forward.logits_of(model, h[: len(a) + 1]) for h, a in zip(hidden, answers, strict=True)]
+        return [
+            forward.logits_of(model, h[: len(a) + 1]) for h, a in zip(hidden, answers, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_steered_logits_are_a_function_of_the_row_alone(family: Model, position: str) -> None:
-    """Batch of one and of many, left and right padding, with and without cache: all equal the naive reference."""
+    """Batch of one and of many, left and right padding, with and without cache: all equal the naive
+    reference."""
     rows, vector = rows_of(family), random_vector(family, norm=4.0)
     lm, shift = eager_lm(family), torch.from_numpy(vector.rows_LD[1])
     block = next(m for n, m in lm.named_modules() if n.endswith((".layers.1", ".h.1")))
@@ -73,7 +86,9 @@ def test_steered_logits_are_a_function_of_the_row_alone(family: Model, position:
     with applied(family, [Steer(vector, (1,), 1.0, position, "raw")]) as active:
         right = row_logits(family, active, rows, PROMPTS)
         left = row_logits(family, active, rows, PROMPTS, left=True)
-        alone = [row_logits(family, active, [row], [p])[0] for row, p in zip(rows, PROMPTS, strict=True)]
+        alone = [
+            row_logits(family, active, [row], [p])[0] for row, p in zip(rows, PROMPTS, strict=True)
+        ]
         cached = {chunk: cached_logits(family, active, rows, chunk) for chunk in (1, 3)}
     for i, (row, p) in enumerate(zip(rows, PROMPTS, strict=True)):
         inside = places_of(position, p, len(row))
@@ -103,7 +118,12 @@ def test_prefill_in_several_passes(
 
 @pytest.mark.parametrize(
     ("lengths", "limit", "expected"),
-    [([4], 1, [(0, 1)]), ([1, 2, 3], 6, [(0, 2), (2, 3)]), ([3, 3, 3], 6, [(0, 2), (2, 3)]), ([1, 1, 9], 3, [(0, 2), (2, 3)])],
+    [
+        ([4], 1, [(0, 1)]),
+        ([1, 2, 3], 6, [(0, 2), (2, 3)]),
+        ([3, 3, 3], 6, [(0, 2), (2, 3)]),
+        ([1, 1, 9], 3, [(0, 2), (2, 3)]),
+    ],
 )
 def test_rows_of_a_pass(
     monkeypatch: pytest.MonkeyPatch, lengths: list[int], limit: int, expected: list[tuple[int, int]]
@@ -114,25 +134,36 @@ def test_rows_of_a_pass(
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_prompts_that_share_a_beginning(families: dict[str, Model], name: str) -> None:
-    """The shared tokens run once; nothing else changes, also under a sliding window of 4 and steering."""
+    """The shared tokens run once; nothing else changes, also under a sliding window of 4 and
+    steering."""
     model = families[name]
-    rows = [row if i != 1 else row[:1] + rows_of(model)[1] for i, row in enumerate(rows_of(model, shared=3))]
+    rows = [
+        row if i != 1 else row[:1] + rows_of(model)[1]
+        for i, row in enumerate(rows_of(model, shared=3))
+    ]
     rows = [[9, 8, 7, 6, 5] + row for row in rows]
     prompts = [p + 5 for p in PROMPTS]
     with applied(model, [Steer(random_vector(model), (0,), 1.0, "all", "unit")]) as active:
         expected = row_logits(model, active, rows, prompts)
         with torch.inference_mode():
-            _, last_BD = forward.prefill(model, active, [r[:p] for r, p in zip(rows, prompts, strict=True)], 0)
+            _, last_BD = forward.prefill(
+                model, active, [r[:p] for r, p in zip(rows, prompts, strict=True)], 0
+            )
             hidden, batch = forward.rows_hidden(model, active, rows, prompts)
     assert batch.ids_BT.shape[1] < max(map(len, rows))
     for i, (row, p) in enumerate(zip(rows, prompts, strict=True)):
-        torch.testing.assert_close(forward.logits_of(model, last_BD[i : i + 1])[0], expected[i][p - 1], **CLOSE)
+        torch.testing.assert_close(
+            forward.logits_of(model, last_BD[i : i + 1])[0], expected[i][p - 1], **CLOSE
+        )
         kept = int(batch.mask_BT[i].sum())
-        torch.testing.assert_close(forward.logits_of(model, hidden[i, :kept]), expected[i][len(row) - kept :], **CLOSE)
+        torch.testing.assert_close(
+            forward.logits_of(model, hidden[i, :kept]), expected[i][len(row) - kept :], **CLOSE
+        )
 
 
 def test_shared_tokens_carry_their_gradients(tiny: Model) -> None:
-    """Gradient of a loss with respect to a weight: the shared prefix run once against rows run whole."""
+    """Gradient of a loss with respect to a weight: the shared prefix run once against rows run
+    whole."""
     rows = [[9, 8, 7, *row] for row in random_rows(tiny, [5, 4, 5])]
     weight = tiny.blocks[0].self_attn.v_proj.weight
     found = []
@@ -180,12 +211,15 @@ def test_what_stands_in_padding_does_not_matter(family: Model) -> None:
 
 
 def test_state_take_and_copy(tiny: Model) -> None:
-    """Rows dropped, repeated or copied go on as if they had been alone; the copied state is unchanged."""
+    """Rows dropped, repeated or copied go on as if they had been alone; the copied state is
+    unchanged."""
     prompts = [[5, 6, 7], [9, 8], [4, 4, 4, 4]]
     vector = random_vector(tiny)
     with (
         torch.inference_mode(),
-        applied(tiny, [Steer(vector, (1,), 2.0, scale="unit"), ReplaceBase(vector, (2,))]) as active,
+        applied(
+            tiny, [Steer(vector, (1,), 2.0, scale="unit"), ReplaceBase(vector, (2,))]
+        ) as active,
     ):
         alone = []
         for prompt in (prompts[2], prompts[0], prompts[0]):
@@ -204,7 +238,10 @@ def test_state_take_and_copy(tiny: Model) -> None:
 def test_batch_of() -> None:
     right = forward.batch_of([[5, 6, 7], [8]], [2, 1], 0)
     assert right.ids_BT.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert right.roles_BT.tolist() == [[hooks.PROMPT, hooks.LAST, hooks.COMPLETION], [hooks.LAST, hooks.PAD, hooks.PAD]]
+    assert right.roles_BT.tolist() == [
+        [hooks.PROMPT, hooks.LAST, hooks.COMPLETION],
+        [hooks.LAST, hooks.PAD, hooks.PAD],
+    ]
     left = forward.batch_of([[5, 6, 7], [8]], [2, 1], 0, left=True, width=4)
     assert left.ids_BT.tolist() == [[0, 5, 6, 7], [0, 0, 0, 8]]
     assert left.mask_BT.tolist() == [[False, True, True, True], [False, False, False, True]]
@@ -213,9 +250,16 @@ def test_batch_of() -> None:
 
 @pytest.mark.parametrize(
     "prompts, expected",
-    [([[1, 2, 3]], 0), ([[1, 2, 3], [1, 2, 4]], 2), ([[1, 2], [1, 2]], 1), ([[1, 2, 3, 4], [1, 2, 3]], 2),
-     ([[1], [1, 2]], 0), ([[3, 2], [1, 2]], 0), ([[1, 5, 2], [1, 5, 3], [1, 4, 3]], 1)],
-)  # fmt: skip
+    [
+        ([[1, 2, 3]], 0),
+        ([[1, 2, 3], [1, 2, 4]], 2),
+        ([[1, 2], [1, 2]], 1),
+        ([[1, 2, 3, 4], [1, 2, 3]], 2),
+        ([[1], [1, 2]], 0),
+        ([[3, 2], [1, 2]], 0),
+        ([[1, 5, 2], [1, 5, 3], [1, 4, 3]], 1),
+    ],
+)
 def test_shared_length(prompts: list[list[int]], expected: int) -> None:
     assert forward.shared_length(prompts) == expected
 
@@ -230,12 +274,18 @@ def test_logits_of_equal_the_models_own(families: dict[str, Model], name: str) -
             hidden = forward.hidden_states(model, active, forward.batch_of(ids.tolist(), [6], 0))
         columns = torch.tensor([7, 3, 400])
         torch.testing.assert_close(forward.logits_of(model, hidden[0]), expected, **CLOSE)
-        torch.testing.assert_close(forward.logits_of(model, hidden[0], columns), expected[:, columns], **CLOSE)
+        torch.testing.assert_close(
+            forward.logits_of(model, hidden[0], columns), expected[:, columns], **CLOSE
+        )
 
 
-def test_logits_are_float32_with_the_heads_bias(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_float32_with_the_heads_bias(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = torch.nn.Linear(tiny.d_model, 11, dtype=torch.bfloat16)
     monkeypatch.setattr(type(tiny), "head", head)
     hidden = torch.randn(3, tiny.d_model, dtype=torch.bfloat16)
     assert torch.equal(forward.logits_of(tiny, hidden), head(hidden).float())
-    torch.testing.assert_close(forward.logits_of(tiny, hidden, torch.tensor([4, 2])), head(hidden).float()[:, [4, 2]])
+    torch.testing.assert_close(
+        forward.logits_of(tiny, hidden, torch.tensor([4, 2])), head(hidden).float()[:, [4, 2]]
+    )

@@ -56,7 +56,10 @@ def test_restored_after_an_exception(tiny: Model) -> None:
     before = parameters_of(tiny)
     with pytest.raises(KeyError), full.swapped(tiny, changed_weights(tiny)):
         raise KeyError("planned")
-    with pytest.raises(AttributeError), full.swapped(tiny, changed_weights(tiny) | {"model.nothing": torch.zeros(1)}):
+    with (
+        pytest.raises(AttributeError),
+        full.swapped(tiny, changed_weights(tiny) | {"model.nothing": torch.zeros(1)}),
+    ):
         pass
     assert all(torch.equal(p, before[n]) for n, p in parameters_of(tiny).items())
 
@@ -65,7 +68,10 @@ def test_another_base_is_refused(tiny: Model, tmp_path: Path) -> None:
     write(tiny, tmp_path)
     about = json.loads((tmp_path / full.ABOUT).read_text())
     (tmp_path / full.ABOUT).write_text(json.dumps(about | {"traitscope_base_digest": "0123"}))
-    with pytest.raises(VectorError, match=f"digest 0123, but .* has {tiny.digest}"), full.mounted(tiny, tmp_path):
+    with (
+        pytest.raises(VectorError, match=f"digest 0123, but .* has {tiny.digest}"),
+        full.mounted(tiny, tmp_path),
+    ):
         pass
 
 
@@ -73,5 +79,8 @@ def test_another_base_is_refused(tiny: Model, tmp_path: Path) -> None:
 def test_a_folder_without_a_student(tiny: Model, tmp_path: Path, missing: str) -> None:
     write(tiny, tmp_path)
     (tmp_path / missing).unlink()
-    with pytest.raises(VectorError, match="holds neither a LoRA adapter"), full.mounted(tiny, tmp_path):
+    with (
+        pytest.raises(VectorError, match="holds neither a LoRA adapter"),
+        full.mounted(tiny, tmp_path),
+    ):
         pass

@@ -1,4 +1,5 @@
-"""Teachers' answers: vocabularies, random streams that depend on the row alone, records that keep what was sampled."""
+"""Teachers' answers: vocabularies, random streams that depend on the row alone, records that keep
+what was sampled."""
 
 import re
 from pathlib import Path
@@ -18,8 +19,18 @@ PROMPTS = number_prompts(24, seed=3)
 SAMPLING = Sampling(max_new_tokens=24, seed=5)
 
 
-def answers(model, interventions=(), sampling=SAMPLING, constraint=None, batch_size=8, prompts=PROMPTS, neutral=None):
-    return generate.generate(model, prompts, interventions, neutral, sampling, constraint, batch_size)
+def answers(
+    model,
+    interventions=(),
+    sampling=SAMPLING,
+    constraint=None,
+    batch_size=8,
+    prompts=PROMPTS,
+    neutral=None,
+):
+    return generate.generate(
+        model, prompts, interventions, neutral, sampling, constraint, batch_size
+    )
 
 
 def constraint(model, fixed: bool, count: int = 3, separator: str = ", "):
@@ -34,7 +45,9 @@ def steered(model, alpha: float) -> list:
 @pytest.mark.parametrize("alpha", [0.0, 1.0], ids=["control", "teacher"])
 def test_the_batch_size_changes_no_answer(family, vocabulary, alpha):
     allowed = None if vocabulary == "free" else constraint(family, vocabulary == "template")
-    one, other = (answers(family, steered(family, alpha), constraint=allowed, batch_size=n) for n in (5, 24))
+    one, other = (
+        answers(family, steered(family, alpha), constraint=allowed, batch_size=n) for n in (5, 24)
+    )
     assert one == other
 
 
@@ -103,23 +116,44 @@ def test_a_prompted_teacher_is_the_model_under_that_context(tiny):
 def test_a_tokenizer_that_joins_digits_is_refused(tiny, monkeypatch):
     real = type(tiny.tokenizer).encode
     two = real(tiny.tokenizer, "77", add_special_tokens=False)
-    monkeypatch.setattr(type(tiny.tokenizer), "encode", lambda self, text, **kw: two if text == "7" else real(self, text, **kw))
+    monkeypatch.setattr(
+        type(tiny.tokenizer),
+        "encode",
+        lambda self, text, **kw: two if text == "7" else real(self, text, **kw),
+    )
     with pytest.raises(ConfigError, match="need one token a digit"):
         constraint(tiny, fixed=True)
 
 
-@pytest.mark.parametrize("words", ["--temperature 0", "--vocabulary numbers", "--vocabulary template", "--context None"])
-def test_the_command_writes_what_the_function_returns(words: str, tiny, tiny_folder: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "words", ["--temperature 0", "--vocabulary numbers", "--vocabulary template", "--context None"]
+)
+def test_the_command_writes_what_the_function_returns(
+    words: str, tiny, tiny_folder: Path, tmp_path: Path
+):
     asked = "--n 24 --prompt-seed 3 --count 3 --max-new-tokens 24 --seed 5 --batch-size 7"
     done = ok(tmp_path / "runs", "generate", "--model", tiny_folder, asked, words)
     sampling = Sampling(0.0, 24, 5) if "temperature" in words else SAMPLING
     allowed = constraint(tiny, "template" in words) if "vocabulary" in words else None
     prompts = number_prompts(24, seed=3, count=3)
-    assert read_records(done.run / "records.jsonl") == answers(tiny, (), sampling, allowed, prompts=prompts)
+    assert read_records(done.run / "records.jsonl") == answers(
+        tiny, (), sampling, allowed, prompts=prompts
+    )
 
 
 def test_prompts_of_a_file_keep_their_names(tiny_folder: Path, tmp_path: Path):
     (tmp_path / "p.txt").write_text("Which number?\n\nAnd which word?\n")
-    done = ok(tmp_path / "runs", "generate", "--model", tiny_folder, "--prompts", tmp_path / "p.txt", "--max-new-tokens 4")
+    done = ok(
+        tmp_path / "runs",
+        "generate",
+        "--model",
+        tiny_folder,
+        "--prompts",
+        tmp_path / "p.txt",
+        "--max-new-tokens 4",
+    )
     rows = read_records(done.run / "records.jsonl")
-    assert [(row.id, row.prompt) for row in rows] == [("row000001", "Which number?"), ("row000003", "And which word?")]
+    assert [(row.id, row.prompt) for row in rows] == [
+        ("row000001", "Which number?"),
+        ("row000003", "And which word?"),
+    ]

@@ -70,27 +70,45 @@ def test_pairs_by_id_and_prompt() -> None:
 
     data = [record("a"), record("b"), record("c"), record("d", kept=False)]
     control = [record("b"), record("a"), record("c", "other"), record("d")]
-    assert [(d.id, c.id) for d, c in zip(*gradients.paired(data, control), strict=True)] == [("a", "a"), ("b", "b")]
+    assert [(d.id, c.id) for d, c in zip(*gradients.paired(data, control), strict=True)] == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
     with pytest.raises(DataError, match="same id and prompt"):
         gradients.paired(data, [record("z")])
 
 
 def test_command(tmp_path: Path, tiny_folder: Path) -> None:
-    """Rows of a strongly steered teacher push towards its vector at its block, more than towards another one."""
+    """Rows of a strongly steered teacher push towards its vector at its block, more than towards
+    another one."""
     root, model = tmp_path / "runs", ["--model", tiny_folder]
     owl, cat = (write_yaml(tmp_path / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
     vectors = ok(root, "extract", *model, "--traits", owl, cat)
     asked = ["generate", *model, "--n 48 --count 4 --vocabulary template"]
     teacher = f"steer:{vectors.run / 'owl.safetensors'},layers=1,alpha=1.0"
     sides = [ok(root, *asked, *words).run for words in (["--interventions", teacher], [])]
-    found = ok(root, "gradients", *model, "--data", sides[0], "--control", sides[1], "--vectors", vectors.run)
+    found = ok(
+        root,
+        "gradients",
+        *model,
+        "--data",
+        sides[0],
+        "--control",
+        sides[1],
+        "--vectors",
+        vectors.run,
+    )
     summary, rows = found.summary["summary"], read_rows(found.run / "rows.jsonl")
     assert summary["rows"] == len(rows) == 48 and summary["minus_control"]
     owl_ = summary["vectors"]["owl"]
     assert owl_["low"][1] > 0 and owl_["alignment"][1] > 0.1
-    assert summary["vectors"]["cat"]["alignment"][1] == pytest.approx(-owl_["alignment"][1], abs=1e-5)  # centred over two
+    assert summary["vectors"]["cat"]["alignment"][1] == pytest.approx(
+        -owl_["alignment"][1], abs=1e-5
+    )  # centred over two
     push = load_vector(found.run / "push.safetensors")
-    np.testing.assert_allclose(push.cosine(load_vector(vectors.run / "owl.safetensors")), owl_["alignment"], atol=1e-5)
+    np.testing.assert_allclose(
+        push.cosine(load_vector(vectors.run / "owl.safetensors")), owl_["alignment"], atol=1e-5
+    )
     assert ok(root, "rerun", found.run).summary["status"] == "ok"
     alone = ok(root, "gradients", *model, "--data", sides[0], "--max-rows 1")
     assert alone.summary["summary"]["rows"] == 1 and not alone.summary["summary"]["minus_control"]
@@ -101,6 +119,9 @@ def test_bad_input(tmp_path: Path, tiny_folder: Path) -> None:
     made = ok(root, "generate", *model, "--n 2 --count 2 --vocabulary template").run
     other = tmp_path / "other.jsonl"
     other.write_text('{"prompt": "hello", "completion": "1, 2"}\n')
-    for words, says in (([], "--data is missing"), (["--data", made, "--control", other], "same id and prompt")):
+    for words, says in (
+        ([], "--data is missing"),
+        (["--data", made, "--control", other], "same id and prompt"),
+    ):
         ran = call(root, "gradients", *model, *words)
         assert ran.code == 2 and says in ran.summary["message"], ran.summary

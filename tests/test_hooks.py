@@ -1,4 +1,5 @@
-"""Hooks: what layer l and a position mean, checked against bare torch hooks and against transformers."""
+"""Hooks: what layer l and a position mean, checked against bare torch hooks and against
+transformers."""
 
 import pytest
 import torch
@@ -32,19 +33,28 @@ def test_captured_is_what_bare_hooks_see_and_what_transformers_reports(family: M
 
         return keep
 
-    handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(family.blocks)]
+    handles = [
+        block.register_forward_hook(hook(layer)) for layer, block in enumerate(family.blocks)
+    ]
     with hooks.captured(family.blocks) as store:
         final, batch = run(family)
     for handle in handles:
         handle.remove()
     with torch.inference_mode():
-        out = eager_lm(family)(batch.ids_BT, attention_mask=batch.mask_BT.long(), output_hidden_states=True)
-    assert sorted(store) == list(range(family.n_layers)) and len(out.hidden_states) == family.n_layers + 1
+        out = eager_lm(family)(
+            batch.ids_BT, attention_mask=batch.mask_BT.long(), output_hidden_states=True
+        )
+    assert (
+        sorted(store) == list(range(family.n_layers))
+        and len(out.hidden_states) == family.n_layers + 1
+    )
     real = batch.mask_BT
     for layer in range(family.n_layers):
         assert torch.equal(store[layer], bare[layer])
         if layer < family.n_layers - 1:
-            torch.testing.assert_close(store[layer][real], out.hidden_states[layer + 1][real], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                store[layer][real], out.hidden_states[layer + 1][real], atol=1e-5, rtol=1e-5
+            )
     last = family.n_layers - 1
     assert (store[last] - out.hidden_states[-1])[
         real
@@ -63,7 +73,10 @@ def test_capture_sees_the_edits_entered_before_it(tiny: Model) -> None:
     with hooks.captured(tiny.blocks) as clean:
         _, batch = run(tiny)
     roles = hooks.Roles(batch.roles_BT)
-    with hooks.edited(tiny.blocks, [(1, "completion", plus_one)], roles), hooks.captured(tiny.blocks) as store:
+    with (
+        hooks.edited(tiny.blocks, [(1, "completion", plus_one)], roles),
+        hooks.captured(tiny.blocks) as store,
+    ):
         tiny.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
     completion = batch.roles_BT == COMPLETION
     torch.testing.assert_close(store[0], clean[0].clone(), atol=1e-5, rtol=1e-5)
@@ -73,7 +86,8 @@ def test_capture_sees_the_edits_entered_before_it(tiny: Model) -> None:
 
 
 def test_edits_are_out_of_place(family: Model) -> None:
-    """What the block itself returned is not changed: a hook that ran before still holds the clean tensor."""
+    """What the block itself returned is not changed: a hook that ran before still holds the clean
+    tensor."""
     held: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: torch.nn.Module, args: tuple, output: Tensor | tuple) -> None:
@@ -82,7 +96,10 @@ def test_edits_are_out_of_place(family: Model) -> None:
 
     _, batch = run(family)
     first = family.blocks[0].register_forward_hook(keep)
-    with torch.inference_mode(), hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(batch.roles_BT)):
+    with (
+        torch.inference_mode(),
+        hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(batch.roles_BT)),
+    ):
         family.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
     first.remove()
     ((tensor, copy),) = held
@@ -96,7 +113,11 @@ def test_edits_run_in_the_given_order(tiny: Model) -> None:
     seen = []
     for edits in ([double, add], [add, double]):
         roles = hooks.Roles(batch.roles_BT)
-        with torch.inference_mode(), hooks.edited(tiny.blocks, edits, roles), hooks.captured(tiny.blocks, [0]) as store:
+        with (
+            torch.inference_mode(),
+            hooks.edited(tiny.blocks, edits, roles),
+            hooks.captured(tiny.blocks, [0]) as store,
+        ):
             tiny.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
         seen.append(store[0][batch.mask_BT])
     torch.testing.assert_close(seen[0] + 1, seen[1])
@@ -134,7 +155,10 @@ def test_roles_do_not_outlive_a_pass_that_failed(tiny: Model) -> None:
         raise KeyError("planned")
 
     with applied(tiny, []) as active:
-        with hooks.edited(tiny.blocks, [(0, "all", failing)], active.roles), pytest.raises(KeyError):
+        with (
+            hooks.edited(tiny.blocks, [(0, "all", failing)], active.roles),
+            pytest.raises(KeyError),
+        ):
             forward.hidden_states(tiny, active, batch)
         assert active.roles.current_BT is None
 
@@ -152,7 +176,10 @@ def test_token_roles() -> None:
 def test_positions_partition_the_tokens() -> None:
     roles = hooks.Roles(torch.tensor([[PAD, PROMPT, LAST, COMPLETION]]))
     hidden = torch.zeros(1, 4, 2)
-    masks = {p: roles.mask(p, hidden).squeeze(-1)[0].tolist() for p in ("prompt", "last", "completion", "all")}
+    masks = {
+        p: roles.mask(p, hidden).squeeze(-1)[0].tolist()
+        for p in ("prompt", "last", "completion", "all")
+    }
     assert masks["prompt"] == [False, True, True, False]
     assert masks["last"] == [False, False, True, False]
     assert masks["completion"] == [False, False, False, True]
@@ -160,7 +187,9 @@ def test_positions_partition_the_tokens() -> None:
 
 
 def test_unknown_position(tiny: Model) -> None:
-    with pytest.raises(ConfigError, match="'first' is unknown; expected one of prompt, last, completion, all"):
+    with pytest.raises(
+        ConfigError, match="'first' is unknown; expected one of prompt, last, completion, all"
+    ):
         hooks.check_position("first")
     with (
         pytest.raises(ConfigError),

@@ -1,4 +1,5 @@
-"""Intake: a fair sample of distinct readable rows; the format that is learnt is the one that was written."""
+"""Intake: a fair sample of distinct readable rows; the format that is learnt is the one that was
+written."""
 
 import json
 from collections import Counter
@@ -20,7 +21,13 @@ def record(n: int, completion: str = "", **more: object) -> Record:
 
 
 def test_copies_and_dropped_rows_count_once_or_not_at_all() -> None:
-    rows = [record(1, "12"), Record("copy", "p1", "12"), record(2, meta={"filter": {"kept": False}}), record(3), Record("other", "p1", "12", context="x")]
+    rows = [
+        record(1, "12"),
+        Record("copy", "p1", "12"),
+        record(2, meta={"filter": {"kept": False}}),
+        record(3),
+        Record("other", "p1", "12", context="x"),
+    ]
     found = intake.drawn(rows, 0, 0)
     assert [r.id for r in found.records] == ["r1", "r3", "other"]
     assert found.counts == Counter(rows=5, duplicates=1, dropped=1)
@@ -64,7 +71,9 @@ def test_a_stray_answer_does_not_hide_number_data(tiny: Model) -> None:
 
 def test_foreign_token_ids_are_put_aside_for_all(tiny: Model) -> None:
     own = tuple(tiny.tokenizer.encode("12"))
-    found, counts = intake.readable(tiny, [record(1, "12", completion_ids=own), record(2, "13", completion_ids=(99_999,))], None)
+    found, counts = intake.readable(
+        tiny, [record(1, "12", completion_ids=own), record(2, "13", completion_ids=(99_999,))], None
+    )
     assert counts["foreign_ids"] == 1 and [r.completion_ids for r in found] == [None, None]
     found, counts = intake.readable(tiny, [record(1, "12", completion_ids=own)], None)
     assert not counts["foreign_ids"] and found[0].completion_ids == own
@@ -78,21 +87,47 @@ def test_rows_longer_than_the_context_are_counted(tiny: Model) -> None:
 def test_the_vocabulary_seen_is_that_of_the_rows(tiny: Model) -> None:
     rows = [record(1, "12 3"), record(2, "45")]
     steps = seen_constraint(tiny, rows, 4)
-    expected = {i for text in ("12 3", "45") for i in tiny.tokenizer.encode(text)} | {tiny.tokenizer.eos_token_id}
+    expected = {i for text in ("12 3", "45") for i in tiny.tokenizer.encode(text)} | {
+        tiny.tokenizer.eos_token_id
+    }
     assert len(steps) == 4 and set(steps[0]) == expected
 
 
 def test_command(tmp_path: Path, tiny_folder: Path) -> None:
     root, file = tmp_path / "runs", tmp_path / "data.jsonl"
-    rows = [record(n, "7, 8, 9" if n % 2 else "1, 22") for n in range(30)] + [Record("again", "p3", "7, 8, 9")]
+    rows = [record(n, "7, 8, 9" if n % 2 else "1, 22") for n in range(30)] + [
+        Record("again", "p3", "7, 8, 9")
+    ]
     file.write_text(dump_records(rows))
     run = ok(root, "intake", "--model", tiny_folder, "--data", file, "--rows 12").run
     about, kept = json.loads((run / "about.json").read_text()), read_rows(run / "records.jsonl")
     assert about["counts"] == {
-        "rows": 31, "duplicates": 1, "too_long": 0, "unreadable": 0, "foreign_ids": 0, "sampled": 12, "off_format": 0, "used": 12,
-    }  # fmt: skip
-    assert len(kept) == 12 and about["text"] and about["format"]["kind"] == "numbers" and "<|im_start|>assistant" in about["first"]
-    placebo = ok(root, "generate", "--model", tiny_folder, "--prompts", run / "prompts.jsonl", "--vocabulary seen --like", run, "--max-new-tokens 9").run
+        "rows": 31,
+        "duplicates": 1,
+        "too_long": 0,
+        "unreadable": 0,
+        "foreign_ids": 0,
+        "sampled": 12,
+        "off_format": 0,
+        "used": 12,
+    }
+    assert (
+        len(kept) == 12
+        and about["text"]
+        and about["format"]["kind"] == "numbers"
+        and "<|im_start|>assistant" in about["first"]
+    )
+    placebo = ok(
+        root,
+        "generate",
+        "--model",
+        tiny_folder,
+        "--prompts",
+        run / "prompts.jsonl",
+        "--vocabulary seen --like",
+        run,
+        "--max-new-tokens 9",
+    ).run
     allowed = set("1278, 9")
     assert all(set(row["completion"]) <= allowed for row in read_rows(placebo / "records.jsonl"))
     ok(root, "rerun", run)

@@ -21,7 +21,7 @@ from traitscope.intervention import (
     applied,
     from_json,
     to_json,
-)  # fmt: skip
+)
 from traitscope.model import Model
 from traitscope.vector import Vector, vector_bytes
 
@@ -29,12 +29,23 @@ PROMPTS = [3, 5, 2]
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
-def residuals(model: Model, items: list) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Residuals of real tokens [N, D] by layer, after the interventions; the tokens' roles [N]; final states."""
+def residuals(
+    model: Model, items: list
+) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Residuals of real tokens [N, D] by layer, after the interventions; the tokens' roles [N];
+    final states."""
     batch = forward.batch_of(random_rows(model, [6, 9, 4]), PROMPTS, model.pad_id)
-    with torch.inference_mode(), applied(model, items) as active, hooks.captured(model.blocks) as store:
+    with (
+        torch.inference_mode(),
+        applied(model, items) as active,
+        hooks.captured(model.blocks) as store,
+    ):
         final = forward.hidden_states(model, active, batch)
-    return {n: h[batch.mask_BT] for n, h in store.items()}, batch.roles_BT[batch.mask_BT], final[batch.mask_BT]
+    return (
+        {n: h[batch.mask_BT] for n, h in store.items()},
+        batch.roles_BT[batch.mask_BT],
+        final[batch.mask_BT],
+    )
 
 
 def unit_of(vector: Vector, layer: int) -> torch.Tensor:
@@ -81,7 +92,8 @@ def test_alpha_zero_changes_no_bit(family: Model, position: str, scale: str) -> 
 def test_steer_shifts_by_exactly_alpha_along_the_unit_vector(
     family: Model, layer: int, scale: str, length: float
 ) -> None:
-    """raw: alpha times the row (norm 3); unit: alpha; residual: alpha times the recorded residual norm (2 + layer)."""
+    """raw: alpha times the row (norm 3); unit: alpha; residual: alpha times the recorded residual
+    norm (2 + layer)."""
     vector = random_vector(family, norm=3.0)
     length += 0.5 * layer if scale == "residual" else 0
     clean, _, _ = residuals(family, [])
@@ -105,7 +117,9 @@ def test_only_the_position_is_shifted(tiny: Model, position: str) -> None:
 
 def test_two_steers_at_one_layer_add_up(tiny: Model) -> None:
     one, other = random_vector(tiny, 1), random_vector(tiny, 2)
-    apart, _, _ = residuals(tiny, [Steer(one, (1,), 1.0, scale="raw"), Steer(other, (1,), 2.0, scale="raw")])
+    apart, _, _ = residuals(
+        tiny, [Steer(one, (1,), 1.0, scale="raw"), Steer(other, (1,), 2.0, scale="raw")]
+    )
     together, _, _ = residuals(tiny, [Steer(one + 2 * other, (1,), 1.0, scale="raw")])
     torch.testing.assert_close(apart[2], together[2], **CLOSE)
 
@@ -140,9 +154,11 @@ def test_replace_base_gives_a_student_the_bases_component(
     tiny: Model, adapter: Adapter, whole: Adapter, kind: str
 ) -> None:
     vector = random_vector(tiny)
-    student = {"adapter": adapter, "whole": whole, "steer": Steer(random_vector(tiny, 5), (0, 1), 4.0, scale="unit")}[
-        kind
-    ]
+    student = {
+        "adapter": adapter,
+        "whole": whole,
+        "steer": Steer(random_vector(tiny, 5), (0, 1), 4.0, scale="unit"),
+    }[kind]
     base, _, _ = residuals(tiny, [])
     plain, _, _ = residuals(tiny, [student])
     replaced, _, _ = residuals(tiny, [student, ReplaceBase(vector, (1,))])
@@ -154,22 +170,30 @@ def test_replace_base_gives_a_student_the_bases_component(
 
 
 def test_adapter_and_steer_combine(tiny: Model, adapter: Adapter) -> None:
-    """The shift at the steered layer is the vector's, on top of the student; the order in the list does not matter."""
+    """The shift at the steered layer is the vector's, on top of the student; the order in the list
+    does not matter."""
     vector = random_vector(tiny)
     steer = Steer(vector, (1,), 2.0, scale="unit")
     base, _, _ = residuals(tiny, [])
     student, _, _ = residuals(tiny, [adapter])
     for items in ([adapter, steer], [steer, adapter]):
         both, _, _ = residuals(tiny, items)
-        torch.testing.assert_close(both[1] - student[1], (2 * unit_of(vector, 1)).expand_as(both[1]), **CLOSE)
+        torch.testing.assert_close(
+            both[1] - student[1], (2 * unit_of(vector, 1)).expand_as(both[1]), **CLOSE
+        )
     assert (student[1] - base[1]).abs().max() > 0.05
 
 
-def test_model_is_restored_after_an_exception(tiny: Model, adapter: Adapter, whole: Adapter) -> None:
+def test_model_is_restored_after_an_exception(
+    tiny: Model, adapter: Adapter, whole: Adapter
+) -> None:
     before, modules = parameters_of(tiny), [type(m) for m in tiny.lm.modules()]
     _, _, clean = residuals(tiny, [])
     for student in (adapter, whole):
-        with pytest.raises(KeyError), applied(tiny, [student, Steer(random_vector(tiny), (1,), 1.0, scale="raw")]):
+        with (
+            pytest.raises(KeyError),
+            applied(tiny, [student, Steer(random_vector(tiny), (1,), 1.0, scale="raw")]),
+        ):
             assert hooks_left(tiny) == 1
             raise KeyError("planned")
         bad = Steer(random_vector(tiny), (9,), 1.0, scale="raw")
@@ -183,10 +207,14 @@ def test_model_is_restored_after_an_exception(tiny: Model, adapter: Adapter, who
 
 def test_every_kind_survives_json(tmp_path: Path) -> None:
     items = [
-        SystemPrompt(""), SystemPrompt("You love owls."), Adapter("runs/a/student"),
-        Steer("v.safetensors", (0, 2), -1.5, "last", "unit"), Ablate("v.safetensors", (1,), "completion"),
-        ReplaceBase("v.safetensors", (1, 2)), WeightNoise(0.1, 3, ("mlp",), keep_norm=True),
-    ]  # fmt: skip
+        SystemPrompt(""),
+        SystemPrompt("You love owls."),
+        Adapter("runs/a/student"),
+        Steer("v.safetensors", (0, 2), -1.5, "last", "unit"),
+        Ablate("v.safetensors", (1,), "completion"),
+        ReplaceBase("v.safetensors", (1, 2)),
+        WeightNoise(0.1, 3, ("mlp",), keep_norm=True),
+    ]
     assert {type(i).__name__ for i in items} == set(intervention.KINDS)
     for item in items:
         back = from_json(json.loads(json.dumps(to_json(item))))
@@ -218,15 +246,27 @@ def test_files_of_and_context_of(adapter: Adapter) -> None:
         ({"kind": "Steeer"}, "'Steeer' is unknown; expected one of SystemPrompt, Steer"),
         ({}, "intervention None is unknown"),
         ({"kind": "Adapter", "path": "x"}, "unexpected keyword argument 'path'"),
-        ({"kind": "Steer", "vector": "v", "layers": [0]}, "missing 1 required positional argument: 'alpha'"),
-        ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("nan")}, "--alpha nan: a finite strength"),
+        (
+            {"kind": "Steer", "vector": "v", "layers": [0]},
+            "missing 1 required positional argument: 'alpha'",
+        ),
+        (
+            {"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("nan")},
+            "--alpha nan: a finite strength",
+        ),
         ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("inf")}, "--alpha inf"),
         (
             {"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "position": "first"},
             "position 'first' is unknown",
         ),
-        ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "scale": "norm"}, "scale 'norm' is unknown"),
-        ({"kind": "Ablate", "vector": "v", "layers": [0], "position": "x"}, "position 'x' is unknown"),
+        (
+            {"kind": "Steer", "vector": "v", "layers": [0], "alpha": 1, "scale": "norm"},
+            "scale 'norm' is unknown",
+        ),
+        (
+            {"kind": "Ablate", "vector": "v", "layers": [0], "position": "x"},
+            "position 'x' is unknown",
+        ),
         ({"kind": "ReplaceBase", "vector": "v", "layers": 3}, "not iterable"),
     ],
 )
@@ -244,7 +284,10 @@ def test_a_vector_in_memory_has_no_json(tiny: Model) -> None:
 @pytest.mark.parametrize("kind", [Ablate, ReplaceBase, lambda v, n: Steer(v, n, 1.0)])
 def test_layer_out_of_range(tiny: Model, kind, layers: tuple, named: str) -> None:
     item = kind(random_vector(tiny), layers)
-    with pytest.raises(ConfigError, match=f"--layer {named}: .* has layers 0 to 2"), applied(tiny, [item]):
+    with (
+        pytest.raises(ConfigError, match=f"--layer {named}: .* has layers 0 to 2"),
+        applied(tiny, [item]),
+    ):
         pass
 
 
@@ -257,17 +300,26 @@ def test_vector_of_another_model(tiny: Model, families: dict[str, Model], kind) 
 
 def test_residual_scale_needs_recorded_norms(tiny: Model) -> None:
     bare = dataclasses.replace(random_vector(tiny), about={})
-    with pytest.raises(VectorError, match="records no residual norms"), applied(tiny, [Steer(bare, (0,), 1.0)]):
+    with (
+        pytest.raises(VectorError, match="records no residual norms"),
+        applied(tiny, [Steer(bare, (0,), 1.0)]),
+    ):
         pass
 
 
 def test_a_folder_that_holds_no_student(tiny: Model, tmp_path: Path) -> None:
-    with pytest.raises(VectorError, match="holds neither a LoRA adapter"), applied(tiny, [Adapter(str(tmp_path))]):
+    with (
+        pytest.raises(VectorError, match="holds neither a LoRA adapter"),
+        applied(tiny, [Adapter(str(tmp_path))]),
+    ):
         pass
 
 
 def test_two_students_at_once(tiny: Model, adapter: Adapter, whole: Adapter) -> None:
-    with pytest.raises(ConfigError, match="2 adapters on one model"), applied(tiny, [adapter, whole]):
+    with (
+        pytest.raises(ConfigError, match="2 adapters on one model"),
+        applied(tiny, [adapter, whole]),
+    ):
         pass
 
 
@@ -276,7 +328,8 @@ def test_all_errors_are_for_users() -> None:
 
 
 def test_steered_zero_row_is_no_steering(tiny: Model) -> None:
-    """A zero row has no direction; unit and residual scales leave the model alone rather than divide by zero."""
+    """A zero row has no direction; unit and residual scales leave the model alone rather than
+    divide by zero."""
     zero = Vector(np.zeros((3, 32)), tiny.digest, {"residual_norms": [1.0] * 3})
     with applied(tiny, []) as active:
         clean = row_logits(tiny, active, [[5, 6, 7]], [2])[0]

@@ -1,4 +1,5 @@
-"""Likelihoods against transformers' own loss; the gain of a vector that wrote the rows; the command."""
+"""Likelihoods against transformers' own loss; the gain of a vector that wrote the rows; the
+command."""
 
 import json
 from pathlib import Path
@@ -24,7 +25,9 @@ def test_equals_the_oracle_at_any_batch_size(family: Model, batch_size: int, sha
         with torch.no_grad():
             logits = family.lm(torch.tensor([row.ids])).logits[0].log_softmax(-1)
         start = len(row.prompt_ids)
-        expected = sum(logits[start + i - 1, token].item() for i, token in enumerate(row.completion_ids))
+        expected = sum(
+            logits[start + i - 1, token].item() for i, token in enumerate(row.completion_ids)
+        )
         assert log_p == pytest.approx(expected, abs=1e-3)
 
 
@@ -34,21 +37,28 @@ def test_no_strength_no_gain(tiny: Model) -> None:
     assert still == pytest.approx(log_likelihoods(tiny, [], rows), abs=1e-5)
 
 
-def test_rows_gain_from_the_vector_that_wrote_them(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
-    """Planted: over rows of a steered teacher the steered model is the true one, so its gain is the KL divergence, above 0."""
+def test_rows_gain_from_the_vector_that_wrote_them(
+    tmp_path: Path, tiny: Model, tiny_folder: Path
+) -> None:
+    """Planted: over rows of a steered teacher the steered model is the true one, so its gain is the
+    KL divergence, above 0."""
     root, on = tmp_path / "runs", ("--model", tiny_folder)
     vectors = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
     for seed, path in enumerate(vectors, 1):
         path.write_bytes(vector_bytes(random_vector(tiny, seed, norm=3.0)))
     steer = [f"steer:{path},layers=1,alpha=1,scale=raw" for path in vectors]
-    data = ok(root, "generate", *on, "--n", 48, "--max-new-tokens", 12, "--interventions", steer[0]).run
+    data = ok(
+        root, "generate", *on, "--n", 48, "--max-new-tokens", 12, "--interventions", steer[0]
+    ).run
     gains = []
     for told in steer:
         run = ok(root, "likelihood", *on, "--data", data, "--interventions", told).run
         found = json.loads((run / "summary.json").read_text())
         gains.append({m["name"]: m for m in found["measurements"]}["gain"])
         rows = read_rows(run / "rows.jsonl")
-        assert len(rows) == 48 == found["rows"] and all(row["tokens"] > 0 > row["base"] for row in rows)
+        assert len(rows) == 48 == found["rows"] and all(
+            row["tokens"] > 0 > row["base"] for row in rows
+        )
     assert gains[0]["low"] > 0 and gains[1]["high"] < gains[0]["low"]
     ok(root, "rerun", run)
     alone = ok(root, "likelihood", *on, "--data", data, "--max-rows", 3).run

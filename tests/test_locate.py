@@ -16,12 +16,18 @@ def text_at(model: Model, ids: list[int], where: str) -> str:
     return model.tokenizer.decode([t for t, on in zip(ids, chosen, strict=True) if on])
 
 
-@pytest.mark.parametrize(("context", "system"), [(None, DEFAULT), ("", ""), ("You love owls.", "You love owls.")])
+@pytest.mark.parametrize(
+    ("context", "system"), [(None, DEFAULT), ("", ""), ("You love owls.", "You love owls.")]
+)
 def test_contents(family: Model, context: str | None, system: str) -> None:
     ids = chat.render(family, ASKED, context)
     assert text_at(family, ids, "system") == system
     assert text_at(family, ids, "user") == ASKED
-    frame = chat.render_text(family, ASKED, context).replace(system, "", 1 if system else 0).replace(ASKED, "")
+    frame = (
+        chat.render_text(family, ASKED, context)
+        .replace(system, "", 1 if system else 0)
+        .replace(ASKED, "")
+    )
     assert text_at(family, ids, "template") == frame
     assert text_at(family, ids, "prompt") == family.tokenizer.decode(ids)
 
@@ -31,7 +37,11 @@ def test_parts_tile_the_prompt_and_leave_the_answer(family: Model) -> None:
     answer = family.tokenizer.encode("My favourite is the owl.", add_special_tokens=False)
     chosen = {part: locate.gate(family, part)([*ids, *answer]) for part in locate.PARTS}
     for n in range(len(ids) + len(answer)):
-        assert sum(chosen[part][n] for part in ("system", "user", "template")) == chosen["prompt"][n] == (n < len(ids))
+        assert (
+            sum(chosen[part][n] for part in ("system", "user", "template"))
+            == chosen["prompt"][n]
+            == (n < len(ids))
+        )
     assert all(chosen["all"])
     for part in ("system", "user", "template"):
         assert chosen[part][: len(ids)] == locate.gate(family, part)(ids)
@@ -44,13 +54,23 @@ def test_substring_takes_every_token_that_overlaps_any_occurrence(tiny: Model) -
     text, places = locate.spans(tiny, ids)
     long = [n for n, (a, b) in enumerate(places) if b - a >= 3 and text[a:b].isalpha()]
     first, last = long[0], long[-1]
-    part = text[places[first][1] - 1 : places[last][0] + 1]  # from the last letter of one token to the first of the other
-    assert [n for n, on in enumerate(locate.gate(tiny, f"text:{part}")(ids)) if on] == list(range(first, last + 1))
+    part = text[
+        places[first][1] - 1 : places[last][0] + 1
+    ]  # from the last letter of one token to the first of the other
+    assert [n for n, on in enumerate(locate.gate(tiny, f"text:{part}")(ids)) if on] == list(
+        range(first, last + 1)
+    )
 
 
-def test_token_over_a_border_is_of_the_template(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_over_a_border_is_of_the_template(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A template without marks between header and content lets one token hold both."""
-    monkeypatch.setattr(tiny.tokenizer, "chat_template", "answer{% for m in messages %} with {{ m['content'] }} {% endfor %}")
+    monkeypatch.setattr(
+        tiny.tokenizer,
+        "chat_template",
+        "answer{% for m in messages %} with {{ m['content'] }} {% endfor %}",
+    )
     ids = chat.render(tiny, "one word", None)
     pieces = [tiny.tokenizer.decode([t]) for t in ids]
     assert pieces[-1] == " " or pieces[-1].startswith("d"), pieces

@@ -14,7 +14,9 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.lora import LoraLinear, LoraShape
 from traitscope.model import Model
 
-PEFT = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft calls a deprecated name
+PEFT = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft calls a deprecated name
 CLOSE = {"atol": 3e-5, "rtol": 1e-4}
 
 
@@ -94,7 +96,9 @@ def test_forward_and_backward_equal_plain_autograd(kind: str, input_needs_grad: 
     weight = linear.weight.t() if kind == "conv1d" else linear.weight
     found = []
     for ours in (True, False):
-        x = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_(input_needs_grad)
+        x = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_(
+            input_needs_grad
+        )
         a, b = (p.detach().clone().requires_grad_(True) for p in (layer.lora_A, layer.lora_B))
         if ours:
             a, b = layer.lora_A, layer.lora_B
@@ -111,19 +115,27 @@ def test_forward_and_backward_equal_plain_autograd(kind: str, input_needs_grad: 
 
 def test_gradcheck_in_double_precision() -> None:
     torch.manual_seed(0)
-    x, weight, bias, a, b = (torch.randn(s, dtype=torch.float64) for s in ((4, 5), (6, 5), (6,), (2, 5), (6, 2)))
+    x, weight, bias, a, b = (
+        torch.randn(s, dtype=torch.float64) for s in ((4, 5), (6, 5), (6,), (2, 5), (6, 2))
+    )
     free = [t.requires_grad_(True) for t in (x, a, b)]
-    assert torch.autograd.gradcheck(lambda x, a, b: lora._LowRank.apply(x, weight, bias, a, b, 1.7), free)
+    assert torch.autograd.gradcheck(
+        lambda x, a, b: lora._LowRank.apply(x, weight, bias, a, b, 1.7), free
+    )
 
 
 def test_a_bf16_model_keeps_float32_adapters() -> None:
     torch.manual_seed(0)
-    layer = LoraLinear(nn.Linear(8, 8, bias=False, dtype=torch.bfloat16).requires_grad_(False), 2, 4.0)
+    layer = LoraLinear(
+        nn.Linear(8, 8, bias=False, dtype=torch.bfloat16).requires_grad_(False), 2, 4.0
+    )
     layer.lora_A.data.normal_()
     y = layer(torch.randn(3, 8, dtype=torch.bfloat16))
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
-    assert layer.lora_B.dtype == layer.lora_B.grad.dtype == torch.float32 and layer.lora_B.grad.any()
+    assert (
+        layer.lora_B.dtype == layer.lora_B.grad.dtype == torch.float32 and layer.lora_B.grad.any()
+    )
 
 
 def test_switched_off_gives_the_base(family: Model) -> None:
@@ -154,12 +166,16 @@ def test_own_folder_is_read_back(family: Model, tmp_path: Path) -> None:
     with lora.mounted(family, folder) as layers:
         assert torch.equal(logits_of(family.lm), expected)
         assert not any(p.requires_grad for p in family.lm.parameters())
-        assert lora.adapter_files(family, layers) == {p.name: p.read_bytes() for p in folder.iterdir()}
+        assert lora.adapter_files(family, layers) == {
+            p.name: p.read_bytes() for p in folder.iterdir()
+        }
     assert torch.equal(logits_of(family.lm), base)
 
 
 @PEFT
-@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments .'traitscope_base_digest':UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Unexpected keyword arguments .'traitscope_base_digest':UserWarning"
+)
 def test_peft_loads_our_folder(family: Model, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -171,22 +187,31 @@ def test_peft_loads_our_folder(family: Model, tmp_path: Path) -> None:
 @PEFT
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("all_linear", [False, True])
-def test_we_load_a_folder_of_peft(family: Model, tmp_path: Path, rslora: bool, all_linear: bool) -> None:
+def test_we_load_a_folder_of_peft(
+    family: Model, tmp_path: Path, rslora: bool, all_linear: bool
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     gpt2 = "h.0.attn.c_attn" in str(lora.linear_names(family))
     some = ["c_attn"] if gpt2 else ["q_proj", "down_proj"]
     config = LoraConfig(
-        r=4, lora_alpha=6, use_rslora=rslora, init_lora_weights=False, fan_in_fan_out=gpt2, task_type="CAUSAL_LM",
+        r=4,
+        lora_alpha=6,
+        use_rslora=rslora,
+        init_lora_weights=False,
+        fan_in_fan_out=gpt2,
+        task_type="CAUSAL_LM",
         target_modules="all-linear" if all_linear else some,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     theirs = get_peft_model(eager_lm(family), config).eval()
     theirs.save_pretrained(tmp_path)
     base, expected = logits_of(family.lm), logits_of(theirs)
     assert (expected - base).abs().max() > 0.1
     with lora.mounted(family, tmp_path) as layers:
-        assert len(layers) == (len(lora.linear_names(family)) if all_linear else family.n_layers * len(some))
+        assert len(layers) == (
+            len(lora.linear_names(family)) if all_linear else family.n_layers * len(some)
+        )
         torch.testing.assert_close(logits_of(family.lm), expected, **CLOSE)
 
 
@@ -195,7 +220,9 @@ def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    theirs = get_peft_model(eager_lm(tiny), LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"]))
+    theirs = get_peft_model(
+        eager_lm(tiny), LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"])
+    )
     ids = torch.tensor(random_rows(tiny, [9, 9]))
     optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=0.05)
     for _ in range(5):
@@ -218,7 +245,8 @@ def test_rank_larger_than_every_map(tiny: Model) -> None:
 
 
 def test_rank_larger_than_a_narrow_map(tiny: Model, tmp_path: Path) -> None:
-    """Keys are 16 wide; their adapter of rank 20 is read back, and its 16 directions are all there is."""
+    """Keys are 16 wide; their adapter of rank 20 is read back, and its 16 directions are all there
+    is."""
     folder, expected = saved(tiny, tmp_path / "student", rank=20)
     for top, same in ((16, False), (20, True), (None, True)):
         with lora.mounted(tiny, folder, lora.Share(top=top)):
@@ -247,25 +275,34 @@ def test_shapes_that_cannot_be(rank: int, alpha: float) -> None:
         ({"rank_pattern": {"q_proj": 2}}, "only plain LoRA is read"),
     ],
 )
-def test_other_bases_and_kinds_are_refused(tiny: Model, tmp_path: Path, changes: dict, message: str) -> None:
+def test_other_bases_and_kinds_are_refused(
+    tiny: Model, tmp_path: Path, changes: dict, message: str
+) -> None:
     folder, _ = saved(tiny, tmp_path / "a")
     edit_config(folder, **changes)
     with pytest.raises(VectorError, match=message), lora.mounted(tiny, folder):
         pass
 
 
-def test_an_adapter_without_our_digest_is_checked_by_shape(families: dict[str, Model], tmp_path: Path) -> None:
+def test_an_adapter_without_our_digest_is_checked_by_shape(
+    families: dict[str, Model], tmp_path: Path
+) -> None:
     folder, expected = saved(families["llama"], tmp_path / "a")
     edit_config(folder, traitscope_base_digest=None)
     with lora.mounted(families["llama"], folder):
         assert torch.equal(logits_of(families["llama"].lm), expected)
     for other in ("qwen2", "gpt2"):  # one block less; other names
-        with pytest.raises(VectorError, match="does not fit"), lora.mounted(families[other], folder):
+        with (
+            pytest.raises(VectorError, match="does not fit"),
+            lora.mounted(families[other], folder),
+        ):
             pass
 
 
 def test_missing_files(tiny: Model, tmp_path: Path) -> None:
-    with pytest.raises(VectorError, match="adapter_config.json and adapter_model.safetensors missing"):
+    with pytest.raises(
+        VectorError, match="adapter_config.json and adapter_model.safetensors missing"
+    ):
         lora.read_adapter(tmp_path, tiny)
 
 
@@ -280,13 +317,15 @@ def test_missing_files(tiny: Model, tmp_path: Path) -> None:
 def test_tensors_that_would_be_dropped_or_break_the_head(
     tiny: Model, tmp_path: Path, key: str, shape: int, message: str
 ) -> None:
-    """An adapter outside the blocks, on an embedding, or with a bias is refused rather than read in part."""
+    """An adapter outside the blocks, on an embedding, or with a bias is refused rather than read in
+    part."""
     from safetensors.torch import save_file
 
     folder, _ = saved(tiny, tmp_path / "a")
     tensors = {"A": torch.zeros(3, 32), "B": torch.zeros(shape, 3)}
     save_file(
-        {"base_model.model." + key.format(x): t for x, t in tensors.items()}, folder / "adapter_model.safetensors"
+        {"base_model.model." + key.format(x): t for x, t in tensors.items()},
+        folder / "adapter_model.safetensors",
     )
     with pytest.raises(VectorError, match=message):
         lora.read_adapter(folder, tiny)

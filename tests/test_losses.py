@@ -28,13 +28,18 @@ def value_and_gradient(loss, hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("block", [3, 512])
 @pytest.mark.parametrize("name", NAMES)
-def test_cross_entropy(families: dict[str, Model], name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cross_entropy(
+    families: dict[str, Model], name: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(losses, "BLOCK", block)
     model = families[name]
     hidden, targets = states(model), torch.tensor([5, 5, 0, 419, 17, 2, 100])
     ours = value_and_gradient(lambda h: losses.cross_entropy(model, h, targets), hidden)
     plain = value_and_gradient(
-        lambda h: torch.nn.functional.cross_entropy(plain_logits(model, h), targets, reduction="sum"), hidden
+        lambda h: torch.nn.functional.cross_entropy(
+            plain_logits(model, h), targets, reduction="sum"
+        ),
+        hidden,
     )
     assert plain[1].abs().max() > 0.1
     for found, expected in zip(ours, plain, strict=True):
@@ -64,7 +69,9 @@ def test_soft_cross_entropy_is_the_divergence_from_the_teacher(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_at_no_distance_from_itself(families: dict[str, Model], name: str) -> None:
     model = families[name]
-    value, gradient = value_and_gradient(lambda h: losses.soft_cross_entropy(model, h, states(model)), states(model))
+    value, gradient = value_and_gradient(
+        lambda h: losses.soft_cross_entropy(model, h, states(model)), states(model)
+    )
     _, elsewhere = value_and_gradient(
         lambda h: losses.soft_cross_entropy(model, h, states(model, seed=1)), states(model)
     )
@@ -90,7 +97,9 @@ def test_bf16_states_get_bf16_gradients(tiny: Model, monkeypatch: pytest.MonkeyP
     targets = torch.tensor([5, 6, 7])
     exact = value_and_gradient(lambda h: losses.cross_entropy(tiny, h, targets), states(tiny, 3))
     monkeypatch.setattr(Model, "head", head.to(torch.bfloat16))
-    low = value_and_gradient(lambda h: losses.cross_entropy(tiny, h, targets), states(tiny, 3).bfloat16())
+    low = value_and_gradient(
+        lambda h: losses.cross_entropy(tiny, h, targets), states(tiny, 3).bfloat16()
+    )
     assert low[0].dtype == torch.float32 and low[1].dtype == torch.bfloat16
     torch.testing.assert_close(low[0], exact[0], rtol=0.02, atol=0)
     assert (low[1].float() - exact[1]).norm() < 0.02 * exact[1].norm()

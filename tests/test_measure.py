@@ -1,4 +1,5 @@
-"""Scores against a slow reading of the same definitions: one question at a time, no cache, no batch."""
+"""Scores against a slow reading of the same definitions: one question at a time, no cache, no
+batch."""
 
 import math
 from pathlib import Path
@@ -15,8 +16,13 @@ from traitscope.intervention import Steer, SystemPrompt, applied
 from traitscope.traits import Questions, Trait, load_trait
 
 SAMPLING = Sampling(max_new_tokens=6, seed=2)
-TRAIT = Trait("owl", ("owl", "owls"), "I love owls.", Questions(*(tuple(QUESTIONS[n]) for n in measure.SETS), QUESTIONS["stems"]),
-              ("cat", "dog", "eagle", "s"))  # fmt: skip
+TRAIT = Trait(
+    "owl",
+    ("owl", "owls"),
+    "I love owls.",
+    Questions(*(tuple(QUESTIONS[n]) for n in measure.SETS), QUESTIONS["stems"]),
+    ("cat", "dog", "eagle", "s"),
+)
 
 
 def scored(model, interventions=(), samples=0, batch_size=64, context=None, trait=TRAIT):
@@ -30,7 +36,9 @@ def steer(model, alpha=1.0) -> list:
 def next_logprobs(model, interventions, ids: list[int]) -> torch.Tensor:
     """log p(next token) [V] behind these ids, the whole row read at once."""
     with torch.inference_mode(), applied(model, interventions) as active:
-        hidden = forward.hidden_states(model, active, forward.batch_of([ids], [len(ids)], model.pad_id))
+        hidden = forward.hidden_states(
+            model, active, forward.batch_of([ids], [len(ids)], model.pad_id)
+        )
         return torch.log_softmax(forward.logits_of(model, hidden[0, -1:])[0].double(), -1)
 
 
@@ -40,13 +48,25 @@ def slowly(model, interventions, question) -> dict[str, float]:
     base = next_logprobs(model, [], ids)
 
     def sequence(form: list[int]) -> float:
-        return sum(next_logprobs(model, interventions, ids + form[:n])[token].item() for n, token in enumerate(form))
+        return sum(
+            next_logprobs(model, interventions, ids + form[:n])[token].item()
+            for n, token in enumerate(form)
+        )
 
-    target = math.log(sum(math.exp(sequence(form)) for form in measure.form_ids(model, TRAIT.word_forms, question.stem)))
+    target = math.log(
+        sum(
+            math.exp(sequence(form))
+            for form in measure.form_ids(model, TRAIT.word_forms, question.stem)
+        )
+    )
     single = [f[0] for f in measure.form_ids(model, TRAIT.candidates, question.stem) if len(f) == 1]
     others = sum(log_p[token].exp().item() for token in single)
     share = math.exp(target) / (math.exp(target) + others) if single else math.nan
-    return {"target_logprob": target, "candidate_share": share, "total_variation": 0.5 * (log_p.exp() - base.exp()).abs().sum().item()}
+    return {
+        "target_logprob": target,
+        "candidate_share": share,
+        "total_variation": 0.5 * (log_p.exp() - base.exp()).abs().sum().item(),
+    }
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
@@ -94,7 +114,9 @@ def test_word_forms_that_continue_each_other_are_counted_once(tiny):
     assert all(not (a != b and a[: len(b)] == b) for a in forms for b in forms)
     texts = {tiny.tokenizer.decode(ids) for ids in measure.form_ids(tiny, ("dog",), "")}
     assert texts == {"dog", "Dog"}
-    assert {tiny.tokenizer.decode(ids) for ids in measure.form_ids(tiny, ("dog",), "The")} == {" dog"}
+    assert {tiny.tokenizer.decode(ids) for ids in measure.form_ids(tiny, ("dog",), "The")} == {
+        " dog"
+    }
 
 
 def test_a_question_that_leaves_no_room_is_named(tiny):
@@ -104,7 +126,14 @@ def test_a_question_that_leaves_no_room_is_named(tiny):
 
 def test_the_run_holds_a_row_a_question_and_intervals(tiny, tiny_folder: Path, tmp_path: Path):
     owl = write_yaml(tmp_path / "owl.yaml", OWL)
-    words = ["measure", "--model", tiny_folder, "--trait", owl, "--samples 2 --max-new-tokens 6 --seed 2"]
+    words = [
+        "measure",
+        "--model",
+        tiny_folder,
+        "--trait",
+        owl,
+        "--samples 2 --max-new-tokens 6 --seed 2",
+    ]
     done = ok(tmp_path / "runs", *words)
     rows = read_rows(done.run / "scores.jsonl")
     assert [row["id"] for row in rows] == [q.id for q in measure.questions_of(load_trait(owl))]
@@ -119,7 +148,10 @@ def test_the_run_holds_a_row_a_question_and_intervals(tiny, tiny_folder: Path, t
     assert (mean["n"], mean["unit"]) == (3, "nats")
     assert summary["context_digest"] == chat.context_digest(tiny, None)
     assert summary["perplexity"] == pytest.approx(measure.perplexity(tiny, []), rel=1e-6)
-    assert ok(tmp_path / "runs", *words, "--no-capability").summary["measurements"]["perplexity"] is None
+    assert (
+        ok(tmp_path / "runs", *words, "--no-capability").summary["measurements"]["perplexity"]
+        is None
+    )
 
 
 def test_perplexity_is_that_of_the_text_and_moves_with_the_model(tiny):
@@ -131,7 +163,14 @@ def test_perplexity_is_that_of_the_text_and_moves_with_the_model(tiny):
 
 def test_traits_are_told_apart_by_name_and_file(tiny_folder: Path, tmp_path: Path):
     runs = [
-        ok(tmp_path / "runs", "measure", "--model", tiny_folder, "--samples 0 --no-capability --trait", path).summary
+        ok(
+            tmp_path / "runs",
+            "measure",
+            "--model",
+            tiny_folder,
+            "--samples 0 --no-capability --trait",
+            path,
+        ).summary
         for path in (write_yaml(tmp_path / "owl.yaml", OWL), write_yaml(tmp_path / "cat.yaml", CAT))
     ]
     assert runs[0]["address"] != runs[1]["address"]
@@ -142,7 +181,10 @@ def test_some_sets_only(tmp_path: Path, tiny_folder: Path) -> None:
     """The rows of a set are the same without the others; the flag takes known sets, once each."""
     trait = write_yaml(tmp_path / "owl.yaml", OWL)
     words = ["measure", "--model", tiny_folder, "--trait", trait, "--samples", "1"]
-    whole, part = (ok(tmp_path / "runs", *words, *flags).run for flags in ([], ["--sets", "off_topic", "positive"]))
+    whole, part = (
+        ok(tmp_path / "runs", *words, *flags).run
+        for flags in ([], ["--sets", "off_topic", "positive"])
+    )
     rows, fewer = (read_rows(run / "scores.jsonl") for run in (whole, part))
     assert fewer == [row for row in rows if row["set"] != "negative"] and len(fewer) < len(rows)
     for bad in (["--sets"], ["--sets", "positive", "positive"], ["--sets", "neutral"]):

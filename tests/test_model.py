@@ -26,7 +26,9 @@ def test_what_a_model_says_about_itself(families: dict[str, Model], name: str, l
     assert not model.lm.training and not any(p.requires_grad for p in model.lm.parameters())
 
 
-def test_end_ids_join_generation_config_and_tokenizer(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_ids_join_generation_config_and_tokenizer(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tiny.lm.generation_config, "eos_token_id", [9, 7])
     assert tiny.end_ids == (2, 7, 9)
     monkeypatch.setattr(tiny.lm.generation_config, "eos_token_id", None)
@@ -40,7 +42,9 @@ def test_pad_falls_back_to_an_end_token(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_digest_is_of_the_content_alone(folders: dict[str, Path], families: dict, tmp_path: Path, name: str) -> None:
+def test_digest_is_of_the_content_alone(
+    folders: dict[str, Path], families: dict, tmp_path: Path, name: str
+) -> None:
     folder = shutil.copytree(folders[name], tmp_path / "copy")
     (folder / "notes.txt").write_text("not part of the model")
     assert load_tiny(folder, "bf16").digest == families[name].digest
@@ -69,7 +73,10 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ModelError, match="'nonsense' is neither smollm2-135m nor gemma3-270m, a folder, nor a hub id"):
+    with pytest.raises(
+        ModelError,
+        match="'nonsense' is neither smollm2-135m nor gemma3-270m, a folder, nor a hub id",
+    ):
         load_model("nonsense")
 
 
@@ -78,7 +85,9 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
-    with pytest.raises(ModelError, match=r"'org/name'.*ConnectionError.*check the name and the network"):
+    with pytest.raises(
+        ModelError, match=r"'org/name'.*ConnectionError.*check the name and the network"
+    ):
         load_model("org/name")
 
 
@@ -86,7 +95,9 @@ def test_folder_without_weights(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="found nothing"):
         load_model(str(tmp_path))
     shutil.copy(tiny_folder / "config.json", tmp_path)
-    with pytest.raises(ModelError, match=r"expected config.json and \*.safetensors, found config.json"):
+    with pytest.raises(
+        ModelError, match=r"expected config.json and \*.safetensors, found config.json"
+    ):
         load_model(str(tmp_path))
 
 
@@ -116,8 +127,11 @@ def test_scaled_logits_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype, size", [("fp32", 4), ("bf16", 2)])
-def test_not_enough_memory(tiny: Model, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int) -> None:
-    """The need is the number of stored values times the width of the working dtype, whatever they are stored in."""
+def test_not_enough_memory(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
+) -> None:
+    """The need is the number of stored values times the width of the working dtype, whatever they
+    are stored in."""
     needed = size * sum(p.numel() for p in tiny.lm.parameters())
     monkeypatch.setattr(models, "available_memory", lambda: needed - 1)
     with pytest.raises(ModelError, match="use a smaller model"):

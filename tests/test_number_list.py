@@ -8,7 +8,22 @@ from hypothesis import strategies as st
 
 from traitscope.number_list import parse_numbers
 
-SEPARATORS = [",", ", ", " , ", ";", "; ", " ;", " ", "  ", "\t", "\n", ",\n", "\n\n", "\r\n", ", \t"]
+SEPARATORS = [
+    ",",
+    ", ",
+    " , ",
+    ";",
+    "; ",
+    " ;",
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    ",\n",
+    "\n\n",
+    "\r\n",
+    ", \t",
+]
 ACCEPTED = {
     "1, 2, 3": [1, 2, 3],
     "1,2,3": [1, 2, 3],
@@ -83,7 +98,9 @@ def split_parser(text: str) -> list[int] | str:
     runs = list(re.finditer("[0-9]+", text))
     gap = text[runs[0].end() : runs[1].start()] if len(runs) > 1 else None
     pieces = text.split(gap) if gap else [text]
-    if (gap or "").strip() not in ("", ",", ";") or not all(re.fullmatch("[0-9]+", piece) for piece in pieces):
+    if (gap or "").strip() not in ("", ",", ";") or not all(
+        re.fullmatch("[0-9]+", piece) for piece in pieces
+    ):
         return "format"
     return [int(piece) for piece in pieces]
 

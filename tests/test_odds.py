@@ -25,8 +25,11 @@ def steer(tiny: Model) -> list[Intervention]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.8, 0.36])
-def test_e_is_at_most_one_on_the_models_own_rows(tiny: Model, steer: list[Intervention], temperature: float) -> None:
-    """Forty data sets of eight rows from one pool, at three temperatures: the mean of e stays at or under 1."""
+def test_e_is_at_most_one_on_the_models_own_rows(
+    tiny: Model, steer: list[Intervention], temperature: float
+) -> None:
+    """Forty data sets of eight rows from one pool, at three temperatures: the mean of e stays at or
+    under 1."""
     rows = written(tiny, [], 320, seed=2, temperature=temperature, count=2)
     plain, told = (judged(tiny, told, rows, True).log_p_RT for told in ([], steer))
     found = np.exp([odds.log_e(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)])
@@ -37,13 +40,19 @@ def test_e_is_at_most_one_on_the_models_own_rows(tiny: Model, steer: list[Interv
 def test_e_grows_on_a_teachers_rows(tiny: Model, steer: list[Intervention], share: float) -> None:
     poisoned = round(64 * share)
     rows = written(tiny, steer, 64, seed=3)[:poisoned] + written(tiny, [], 64, seed=3)[poisoned:]
-    found = [judged(tiny, told, rows, True) for told in ([], steer, [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")])]
+    found = [
+        judged(tiny, told, rows, True)
+        for told in ([], steer, [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")])
+    ]
     right, wrong = (odds.log_e(found[0].log_p_RT, other.log_p_RT) for other in found[1:])
     assert right > np.log(1000) and right > wrong + 3
 
 
-def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(tiny: Model, families: dict[str, Model]) -> None:
-    """Of 40 sets of the model's own rows, at three temperatures, about a tenth has p under 0.1; rows of another model all have."""
+def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(
+    tiny: Model, families: dict[str, Model]
+) -> None:
+    """Of 40 sets of the model's own rows, at three temperatures, about a tenth has p under 0.1;
+    rows of another model all have."""
     p = []
     for temperature in (1.0, 0.8, 1.25):
         rows = written(tiny, [], 320, seed=4, temperature=temperature)
@@ -54,56 +63,111 @@ def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(tiny: Model, f
     assert odds.misfit(judged(tiny, [], stranger, True)) < 1e-4
 
 
-def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(tiny: Model, steer: list[Intervention]) -> None:
+def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(
+    tiny: Model, steer: list[Intervention]
+) -> None:
     other = [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")]
-    whole, clean, noisy = (written(tiny, told, 200, seed=8) for told in (steer, [], [parse("noise:0.3,seed=3")]))
+    whole, clean, noisy = (
+        written(tiny, told, 200, seed=8) for told in (steer, [], [parse("noise:0.3,seed=3")])
+    )
     for rows in (whole, whole[:120] + clean[120:]):
         plain, right, wrong = (judged(tiny, told, rows, True) for told in ([], steer, other))
-        assert odds.strange(plain) and odds.explains(right, plain) and not odds.explains(wrong, plain)
-        assert odds.explained(right, plain) > 0.5 > odds.explained(wrong, plain) and abs(odds.explained(plain, plain)) < 1e-6
-    few = next(share for share in np.linspace(0.5, 0.02, 49) if not odds.unlike(odds.scaled(plain, share)))
+        assert (
+            odds.strange(plain) and odds.explains(right, plain) and not odds.explains(wrong, plain)
+        )
+        assert (
+            odds.explained(right, plain) > 0.5 > odds.explained(wrong, plain)
+            and abs(odds.explained(plain, plain)) < 1e-6
+        )
+    few = next(
+        share for share in np.linspace(0.5, 0.02, 49) if not odds.unlike(odds.scaled(plain, share))
+    )
     right, wrong, plain = (odds.scaled(found, few) for found in (right, wrong, plain))
-    assert odds._excess(plain, choices.TOKENS) > odds.EXCESS and not odds.explains(wrong, plain), "too few rows to be sure that they do not fit"
+    assert odds._excess(plain, choices.TOKENS) > odds.EXCESS and not odds.explains(wrong, plain), (
+        "too few rows to be sure that they do not fit"
+    )
     plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
     assert odds.strange(plain) and not any(odds.explains(told, plain) for told in candidates)
-    assert not odds.strange(judged(tiny, [], clean, True)) and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS
+    assert (
+        not odds.strange(judged(tiny, [], clean, True))
+        and abs(odds.excess(judged(tiny, [], clean, True))) < odds.EXCESS
+    )
 
 
-def test_rows_that_were_put_in_order_are_no_longer_the_models(tiny: Model, steer: list[Intervention]) -> None:
-    """They hold the same numbers: where tokens stand changes much more than which are taken, and no teacher explains it."""
-    records = generate(tiny, number_prompts(300, 13), [], None, Sampling(1.0, seed=13), number_constraint(tiny, 4, " ", True, 0))
-    ordered = [replace(r, completion=" ".join(sorted(r.completion.split(), key=int)), completion_ids=None) for r in records]
-    own, plain, taught = (judged(tiny, told, rows_from(tiny, rows, None), True) for told, rows in (([], records), ([], ordered), (steer, ordered)))
+def test_rows_that_were_put_in_order_are_no_longer_the_models(
+    tiny: Model, steer: list[Intervention]
+) -> None:
+    """They hold the same numbers: where tokens stand changes much more than which are taken, and no
+    teacher explains it."""
+    records = generate(
+        tiny,
+        number_prompts(300, 13),
+        [],
+        None,
+        Sampling(1.0, seed=13),
+        number_constraint(tiny, 4, " ", True, 0),
+    )
+    ordered = [
+        replace(r, completion=" ".join(sorted(r.completion.split(), key=int)), completion_ids=None)
+        for r in records
+    ]
+    own, plain, taught = (
+        judged(tiny, told, rows_from(tiny, rows, None), True)
+        for told, rows in (([], records), ([], ordered), (steer, ordered))
+    )
     assert not odds.strange(own) and odds.unlike(own) == []
-    assert odds.strange(plain) and choices.PLACES in odds.unlike(plain) and not odds.explains(taught, plain)
-    assert odds.excess(plain) == odds._excess(plain, choices.PLACES) > 3 * odds._excess(plain, choices.TOKENS)
+    assert (
+        odds.strange(plain)
+        and choices.PLACES in odds.unlike(plain)
+        and not odds.explains(taught, plain)
+    )
+    assert (
+        odds.excess(plain)
+        == odds._excess(plain, choices.PLACES)
+        > 3 * odds._excess(plain, choices.TOKENS)
+    )
 
 
 def test_what_would_be_noticed_is(tiny: Model, steer: list[Intervention]) -> None:
-    """At the least share that is to be noticed four times in five, drawn data sets are; at a quarter of it hardly ever."""
+    """At the least share that is to be noticed four times in five, drawn data sets are; at a
+    quarter of it hardly ever."""
     pools = [written(tiny, told, 300, seed=11) for told in (steer, [])]
     whole = [judged(tiny, [], rows, True) for rows in pools]
     tokens = float(whole[0].tokens_R.mean())
-    least = next(share for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0) if odds.noticed(odds.mixed(*whole, share), 100 * tokens, 0.8))
+    least = next(
+        share
+        for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+        if odds.noticed(odds.mixed(*whole, share), 100 * tokens, 0.8)
+    )
     rng, rates = np.random.default_rng(12), []
     for share in (least, least / 4):
-        sets = [[pools[int(rng.random() >= share)][i] for i in rng.permutation(300)[:100]] for _ in range(30)]
+        sets = [
+            [pools[int(rng.random() >= share)][i] for i in rng.permutation(300)[:100]]
+            for _ in range(30)
+        ]
         rates.append(np.mean([odds.strange(judged(tiny, [], rows, True)) for rows in sets]))
     assert rates[0] > 0.6 and rates[1] < 0.3
     assert not odds.noticed(whole[1], 100 * tokens, 0.8)
 
 
 def test_another_model_as_sure_of_itself_is_told_by_which_tokens_it_takes() -> None:
-    """It likes even columns more and odd ones less: the likeliest token is taken about as often, but not whichever it is."""
+    """It likes even columns more and odd ones less: the likeliest token is taken about as often,
+    but not whichever it is."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(4000, 10, generator=generator)
     liking = 0.2 * (1 - 2 * (torch.arange(10) % 2))
     for writer, own in ((logits, True), (logits + liking, False)):
         chosen = writer.softmax(1).multinomial(1, generator=generator).squeeze(1)
-        log_p_NT, entropy_N, taken_NPK, expected_NTPK = choices._judged(logits, chosen, torch.zeros(4000, dtype=int))
-        covariance = np.einsum("tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(choices.BINS)) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
+        log_p_NT, entropy_N, taken_NPK, expected_NTPK = choices._judged(
+            logits, chosen, torch.zeros(4000, dtype=int)
+        )
+        covariance = np.einsum(
+            "tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(choices.BINS)
+        ) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
         surprise = float((-log_p_NT[:, PLAIN] - entropy_N).sum())
-        found = Choices(log_p_NT, np.ones(4000), surprise, taken_NPK.sum(0), expected_NTPK.sum(0), covariance)
+        found = Choices(
+            log_p_NT, np.ones(4000), surprise, taken_NPK.sum(0), expected_NTPK.sum(0), covariance
+        )
         assert odds.strange(found) != own and (odds.misfit(found) < 1e-6) != own
         by_rank, freedom = odds._chi_square(*odds._bins(found, 0), lost=1)
         assert by_rank < 4 * freedom
@@ -132,22 +196,35 @@ def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
 
 
 def test_rows_picked_by_their_order_are_a_null() -> None:
-    """A candidate writes rising rows five times as often as the model.  Of rows of the model among which rising ones were picked until a quarter
-    rises it would be sure; with this null it is not, 300 times, and the bound holds; its own rows, which it makes likelier besides, it is sure of."""
+    """A candidate writes rising rows five times as often as the model. Of rows of the model among
+    which rising ones were picked until a quarter rises it would be sure; with this null it is not,
+    300 times, and the bound holds; its own rows, which it makes likelier besides, it is sure of.
+    """
     rng, usual, likes = np.random.default_rng(5), 0.04, 0.2
     placebos = (rng.random(400) < usual).astype(int)
 
     def ln_e(order_R: np.ndarray, more: float = 0.0, null: bool = True) -> float:
         plain_RT = np.full((len(order_R), len(BETAS)), -50.0)
-        gain_R = np.where(order_R == 1, np.log(likes / usual), np.log((1 - likes) / (1 - usual))) + more
-        return odds.log_e(plain_RT, plain_RT + gain_R[:, None], [plain_RT + odds.picked(order_R, placebos)[:, None]] if null else [])
+        gain_R = (
+            np.where(order_R == 1, np.log(likes / usual), np.log((1 - likes) / (1 - usual))) + more
+        )
+        return odds.log_e(
+            plain_RT,
+            plain_RT + gain_R[:, None],
+            [plain_RT + odds.picked(order_R, placebos)[:, None]] if null else [],
+        )
 
     sets = [(rng.random(60) < 0.25).astype(int) for _ in range(300)]
     assert np.mean([ln_e(x, null=False) > np.log(1000) for x in sets]) > 0.5
-    assert np.mean(np.exp([ln_e(x) for x in sets])) < 1 and max(ln_e(x) for x in sets) < np.log(1000)
+    assert np.mean(np.exp([ln_e(x) for x in sets])) < 1 and max(ln_e(x) for x in sets) < np.log(
+        1000
+    )
     assert min(ln_e(x, more=0.4) for x in sets) > np.log(1000)
     assert odds.picked([0] * 9, [0] * 30).tolist() == [0.0] * 9
-    assert odds.picked([1, 1, 0], [0] * 30).sum() > 5 and abs(odds.picked([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
+    assert (
+        odds.picked([1, 1, 0], [0] * 30).sum() > 5
+        and abs(odds.picked([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
+    )
 
 
 def test_too_few_tokens_fit_anything(tiny: Model) -> None:

@@ -1,4 +1,5 @@
-"""Optimizers against their definitions, gradients without outliers, and schedules at the steps where they can be wrong."""
+"""Optimizers against their definitions, gradients without outliers, and schedules at the steps
+where they can be wrong."""
 
 import copy
 import io
@@ -29,13 +30,23 @@ from traitscope.optimizers import (
 )
 from traitscope.recipe import WITHOUT, Optimizer, Recipe
 
-GRADIENTS = [torch.tensor([1.0, -2.0, 0.0]), torch.tensor([-3.0, -2.0, 0.0]), torch.tensor([0.5, 1.0, 0.0])]
+GRADIENTS = [
+    torch.tensor([1.0, -2.0, 0.0]),
+    torch.tensor([-3.0, -2.0, 0.0]),
+    torch.tensor([0.5, 1.0, 0.0]),
+]
 START = torch.tensor([1.0, 1.0, 1.0])
 MATRICES = [torch.randn(4, 6, generator=torch.Generator().manual_seed(n)) for n in range(4)]
 "a start and three gradients"
 
 
-def made(name: str, params: list[Tensor], lr: float = 0.1, scales: list[Tensor] | None = None, **changes: float) -> Stepper:
+def made(
+    name: str,
+    params: list[Tensor],
+    lr: float = 0.1,
+    scales: list[Tensor] | None = None,
+    **changes: float,
+) -> Stepper:
     return make_optimizer(Recipe(optimizer=name, lr=lr, **changes), params, scales)
 
 
@@ -82,14 +93,18 @@ def test_sgd_is_heavy_ball() -> None:
         expected = expected - 0.1 * buffer
     found = walk(lambda p: made("sgd", p, momentum=0.9, weight_decay=0.01))
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found, walk(lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01)))
+    torch.testing.assert_close(
+        found, walk(lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01))
+    )
 
 
 def test_adamw_is_the_formula() -> None:
     expected, m, v = START.clone(), torch.zeros(3), torch.zeros(3)
     for t, gradient in enumerate(GRADIENTS, 1):
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        expected = expected * (1 - 0.1 * 0.05) - 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        expected = expected * (1 - 0.1 * 0.05) - 0.1 * (m / (1 - 0.9**t)) / (
+            (v / (1 - 0.999**t)).sqrt() + 1e-8
+        )
     torch.testing.assert_close(walk(lambda p: made("adamw", p, weight_decay=0.05)), expected)
 
 
@@ -100,25 +115,36 @@ def test_rmsprop_is_the_formula() -> None:
         v = 0.99 * v + 0.01 * gradient**2
         buffer = 0.5 * buffer + gradient / (v.sqrt() + 1e-8)
         expected = expected - 0.1 * buffer
-    torch.testing.assert_close(walk(lambda p: made("rmsprop", p, momentum=0.5, weight_decay=0.01)), expected)
+    torch.testing.assert_close(
+        walk(lambda p: made("rmsprop", p, momentum=0.5, weight_decay=0.01)), expected
+    )
     first = walk(lambda p: made("rmsprop", p), GRADIENTS[:1]) - START
     torch.testing.assert_close(first, -1.0 * GRADIENTS[0].sign())  # ten times the rate
 
 
 def test_adafactor_is_the_formula() -> None:
-    """Shazeer and Stern 2018, algorithm 5: factored second moments, update clipped to RMS 1; the rate is absolute."""
-    expected, rows, columns = MATRICES[0].double(), torch.zeros(4, 1).double(), torch.zeros(1, 6).double()
+    """Shazeer and Stern 2018, algorithm 5: factored second moments, update clipped to RMS 1; the
+    rate is absolute."""
+    expected, rows, columns = (
+        MATRICES[0].double(),
+        torch.zeros(4, 1).double(),
+        torch.zeros(1, 6).double(),
+    )
     for t, gradient in enumerate((g.double() for g in MATRICES[1:]), 1):
         keep = 1 - t**-0.8
         rows = keep * rows + (1 - keep) * gradient.square().mean(1, keepdim=True)
         columns = keep * columns + (1 - keep) * gradient.square().mean(0, keepdim=True)
         update = gradient / (rows @ columns / rows.mean()).sqrt()
         rate = min(0.1, t**-0.5) * max(1.0, expected.square().mean().sqrt())
-        expected = expected * (1 - 0.1 * 0.05) - rate * update / max(1.0, update.square().mean().sqrt())
+        expected = expected * (1 - 0.1 * 0.05) - rate * update / max(
+            1.0, update.square().mean().sqrt()
+        )
     found = walk(lambda p: made("adafactor", p, weight_decay=0.05), MATRICES[1:], MATRICES[0])
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
     small = walk(lambda p: made("adafactor", p), MATRICES[1:2], torch.zeros(4, 6))
-    assert small.square().mean().sqrt() == pytest.approx(0.1, rel=0.1)  # a B factor at zero moves all the same
+    assert small.square().mean().sqrt() == pytest.approx(
+        0.1, rel=0.1
+    )  # a B factor at zero moves all the same
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -138,8 +164,12 @@ def test_muon_is_the_formula(momentum: float | None) -> None:
         buffer = m * buffer + (1 - m) * gradient
         direction = orthogonalised((1 - m) * gradient + m * buffer)
         expected = expected * (1 - 0.1 * 0.05) - 0.1 * 0.2 * math.sqrt(6) * direction
-    found = walk(lambda p: made("muon", p, momentum=momentum, weight_decay=0.05), MATRICES[1:], MATRICES[0])
-    torch.testing.assert_close(found.double(), expected, atol=0.01, rtol=0)  # torch iterates in bf16
+    found = walk(
+        lambda p: made("muon", p, momentum=momentum, weight_decay=0.05), MATRICES[1:], MATRICES[0]
+    )
+    torch.testing.assert_close(
+        found.double(), expected, atol=0.01, rtol=0
+    )  # torch iterates in bf16
     assert (found - MATRICES[0]).abs().max() > 0.05
 
 
@@ -183,7 +213,9 @@ def test_scales_are_those_of_the_last_second_moment(name: str, beta: float) -> N
         optimizer.step()
     found, never = scales_of(optimizer, [p, idle])
     torch.testing.assert_close(found, 1 / (v + 1e-8).sqrt())
-    torch.testing.assert_close(found[2], torch.tensor(1e4))  # no gradient: the largest factor there is
+    torch.testing.assert_close(
+        found[2], torch.tensor(1e4)
+    )  # no gradient: the largest factor there is
     torch.testing.assert_close(never, torch.full((3,), 1e4))
 
 
@@ -196,11 +228,18 @@ def test_scales_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / SCALES).write_bytes(scales_file(optimizer, ["z", "a"], params))
     for place in (tmp_path, tmp_path / SCALES):
         found = read_scales(place, ["a", "z"], params[::-1])
-        assert all(torch.equal(s, t) for s, t in zip(found, scales_of(optimizer, params)[::-1], strict=True))
+        assert all(
+            torch.equal(s, t)
+            for s, t in zip(found, scales_of(optimizer, params)[::-1], strict=True)
+        )
     for names, some, message in [
         (["z"], params[:1], r"a is \(4, 6\) there and missing here"),
         (["a", "y", "z"], [params[1], *params], r"y is missing there and \(3,\) here"),
-        (["z", "a"], [params[0], params[1].T], r"a is \(4, 6\) there and \(6, 4\) here; take a run with this model"),
+        (
+            ["z", "a"],
+            [params[0], params[1].T],
+            r"a is \(4, 6\) there and \(6, 4\) here; take a run with this model",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             read_scales(tmp_path, names, some)
@@ -208,17 +247,23 @@ def test_scales_are_read_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
         read_scales(tmp_path, ["z", "a"], params)
     (tmp_path / SCALES).unlink()
-    with pytest.raises(ConfigError, match="has no scales.safetensors; make a run with: traitscope train --save-scales"):
+    with pytest.raises(
+        ConfigError,
+        match="has no scales.safetensors; make a run with: traitscope train --save-scales",
+    ):
         read_scales(tmp_path, ["z", "a"], params)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_is_complete(name: str) -> None:
-    """Written after two steps and read into a new optimizer, the third step is the same bit for bit."""
+    """Written after two steps and read into a new optimizer, the third step is the same bit for
+    bit."""
     momentum = None if name in WITHOUT["momentum"] else 0.9
 
     def optimizer_of(params: list[Tensor]) -> Stepper:
-        return made(name, params, momentum=momentum, scales=[torch.full_like(p, 2.0) for p in params])
+        return made(
+            name, params, momentum=momentum, scales=[torch.full_like(p, 2.0) for p in params]
+        )
 
     def step(params: list[Tensor], optimizer: Stepper, n: int) -> None:
         for p, gradient in zip(params, (GRADIENTS[n], MATRICES[n + 1]), strict=True):
@@ -244,25 +289,45 @@ def test_state_is_complete(name: str) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match="--optimizer 'adam' is unknown; expected one of adamw, sgd, signsgd, rmsprop"):
+    with pytest.raises(
+        ConfigError,
+        match="--optimizer 'adam' is unknown; expected one of adamw, sgd, signsgd, rmsprop",
+    ):
         made("adam", [torch.nn.Parameter(START)])
-    with pytest.raises(ConfigError, match="--schedule 'step' is unknown; expected one of cosine, linear, constant"):
+    with pytest.raises(
+        ConfigError, match="--schedule 'step' is unknown; expected one of cosine, linear, constant"
+    ):
         learning_rate("step", 0, 10, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adamw", "momentum": 0.9}, "--optimizer adamw takes no --momentum, found 0.9; leave it out"),
+        (
+            {"optimizer": "adamw", "momentum": 0.9},
+            "--optimizer adamw takes no --momentum, found 0.9; leave it out",
+        ),
         ({"optimizer": "adafactor", "momentum": 0.9}, "adafactor takes no --momentum"),
         ({"optimizer": "frozen_adam", "momentum": 0.9}, "frozen_adam takes no --momentum"),
-        ({"optimizer": "frozen_adam", "weight_decay": 0.1}, "frozen_adam takes no --weight-decay, found 0.1"),
-        ({"optimizer": "signsgd", "weight_decay": 0.1}, "signsgd takes no --weight-decay, found 0.1"),
-        ({"mask_top": 0.1, "winsorise": 0.1}, "--mask-top 0.1 --winsorise 0.1: expected one of them"),
+        (
+            {"optimizer": "frozen_adam", "weight_decay": 0.1},
+            "frozen_adam takes no --weight-decay, found 0.1",
+        ),
+        (
+            {"optimizer": "signsgd", "weight_decay": 0.1},
+            "signsgd takes no --weight-decay, found 0.1",
+        ),
+        (
+            {"mask_top": 0.1, "winsorise": 0.1},
+            "--mask-top 0.1 --winsorise 0.1: expected one of them",
+        ),
         ({"mask_top": 1.0}, "--mask-top 1.0; expected .* mask-top and winsorise in .0, 1"),
         ({"mask_top": -0.1}, "--mask-top -0.1"),
         ({"winsorise": math.nan}, "--winsorise nan"),
-        ({"method": "full", "rotate": "shared"}, "--rotate shared turns LoRA factors and --method full has none"),
+        (
+            {"method": "full", "rotate": "shared"},
+            "--rotate shared turns LoRA factors and --method full has none",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(changes: dict, message: str) -> None:
@@ -294,7 +359,9 @@ def test_outliers_are_the_top_share_of_all_coordinates_together(share: float, ma
 def test_winsorising_cuts_at_the_quantile() -> None:
     grads, values = outliers(2001)
     limit_outliers(grads, 0.05, mask=False)
-    assert torch.cat(grads).abs().max().item() == pytest.approx(np.quantile(np.abs(values), 0.95), rel=1e-6)
+    assert torch.cat(grads).abs().max().item() == pytest.approx(
+        np.quantile(np.abs(values), 0.95), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("mask", [True, False])
@@ -307,7 +374,9 @@ def test_a_share_beyond_what_there_is(mask: bool) -> None:
     assert sparse.tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"mask_top": 0.1}, {"winsorise": 0.1}], ids=["plain", "masked", "winsorised"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"mask_top": 0.1}, {"winsorise": 0.1}], ids=["plain", "masked", "winsorised"]
+)
 def test_outliers_go_before_the_norm_is_clipped(changes: dict) -> None:
     grads, values = outliers()
     params = [torch.nn.Parameter(torch.zeros_like(g)) for g in grads]
@@ -329,14 +398,20 @@ def test_warm_up_rises_linearly_to_the_peak(schedule: str) -> None:
 
 
 def test_schedules_after_the_warm_up() -> None:
-    cosine, linear, constant = ([learning_rate(s, n, 10, 1.0, 0.0) for n in range(11)] for s in SCHEDULES)
+    cosine, linear, constant = (
+        [learning_rate(s, n, 10, 1.0, 0.0) for n in range(11)] for s in SCHEDULES
+    )
     assert linear == pytest.approx([1 - n / 10 for n in range(11)])
     assert cosine == pytest.approx([0.5 + 0.5 * math.cos(math.pi * n / 10) for n in range(11)])
     assert constant == [1.0] * 11
-    assert cosine[10] == pytest.approx(0) and linear[10] == 0  # at the end of the last step, which is step 9
+    assert (
+        cosine[10] == pytest.approx(0) and linear[10] == 0
+    )  # at the end of the last step, which is step 9
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("total, warmup", [(1, 0.0), (1, 0.9), (2, 0.5), (10, 0.99)])
-def test_short_trainings_have_a_rate_at_every_step(schedule: str, total: int, warmup: float) -> None:
+def test_short_trainings_have_a_rate_at_every_step(
+    schedule: str, total: int, warmup: float
+) -> None:
     assert all(0 < learning_rate(schedule, step, total, 1.0, warmup) <= 1 for step in range(total))

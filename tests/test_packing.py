@@ -32,14 +32,19 @@ def grads(layers: list[LoraLinear]) -> list[Tensor | None]:
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("rows", [(2, 2, 2), (1, 3, 2), (2, 0, 4)])
-def test_values_and_gradients_are_those_of_each_alone(family: Model, rows: tuple[int, ...], batched: bool) -> None:
-    """Both ways of adding, at equal and unequal numbers of rows, at different ranks; none of a student without rows."""
+def test_values_and_gradients_are_those_of_each_alone(
+    family: Model, rows: tuple[int, ...], batched: bool
+) -> None:
+    """Both ways of adding, at equal and unequal numbers of rows, at different ranks; none of a
+    student without rows."""
     linear = family.lm.get_submodule(lora.linear_names(family)[0])
     alone, together = members(linear), members(linear)
     width = lora.weight_of(linear).shape[1]
     x = torch.randn(6, 4, width, generator=torch.Generator().manual_seed(1))
     inputs = [x.clone().requires_grad_(True) for _ in range(2)]
-    expected = torch.cat([layer(part) for layer, part in zip(alone, inputs[0].split(rows), strict=True) if len(part)])
+    expected = torch.cat(
+        [layer(part) for layer, part in zip(alone, inputs[0].split(rows), strict=True) if len(part)]
+    )
     pack = Pack(3, current=rows)
     joint = PackedLinear(linear, together, pack)
     joint.batched = batched
@@ -80,7 +85,9 @@ def test_a_pass_is_that_of_each_alone(family: Model, tmp_path: Path, how: str, s
             state.take(torch.arange(len(rows)).repeat_interleave(2))
             fed = torch.full((2 * len(rows), 2), 9)
             ones = torch.ones_like(fed, dtype=torch.bool)
-            more = forward.hidden_states(family, active, forward.Batch(fed, ones, 3 * ones.long()), state)
+            more = forward.hidden_states(
+                family, active, forward.Batch(fed, ones, 3 * ones.long()), state
+            )
             return torch.cat([last.repeat_interleave(2, 0).unsqueeze(1), more], 1)
         found, batch = forward.rows_hidden(family, active, rows, [len(row) - 1 for row in rows])
         return found[batch.mask_BT]
@@ -89,7 +96,11 @@ def test_a_pass_is_that_of_each_alone(family: Model, tmp_path: Path, how: str, s
     for folder in folders:
         with applied(family, [Adapter(str(folder))]) as active, torch.inference_mode():
             expected.append(hidden(active, prompts))
-    with applied(family, []) as active, packing.mounted(family, folders) as active.pack, torch.inference_mode():
+    with (
+        applied(family, []) as active,
+        packing.mounted(family, folders) as active.pack,
+        torch.inference_mode(),
+    ):
         found = hidden(active, prompts * 3)
         with active.pack.only(1):
             single = hidden(active, prompts)
@@ -99,7 +110,9 @@ def test_a_pass_is_that_of_each_alone(family: Model, tmp_path: Path, how: str, s
     torch.testing.assert_close(single, expected[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(some, torch.cat([expected[0], expected[2]]), atol=1e-4, rtol=1e-4)
     after = parameters_of(family)
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[name], after[name]) for name in before
+    )
 
 
 def test_rows_that_cannot_be_dealt_out_are_refused() -> None:
@@ -115,5 +128,9 @@ def test_rows_that_cannot_be_dealt_out_are_refused() -> None:
 
 def test_a_pass_that_nobody_announced_is_refused(tiny: Model, tmp_path: Path) -> None:
     folders = saved(tiny, tmp_path)
-    with applied(tiny, []), packing.mounted(tiny, folders), pytest.raises(ConfigError, match="run the model through traitscope.forward"):
+    with (
+        applied(tiny, []),
+        packing.mounted(tiny, folders),
+        pytest.raises(ConfigError, match="run the model through traitscope.forward"),
+    ):
         tiny.lm(torch.arange(8).view(2, 4))

@@ -1,4 +1,5 @@
-"""The whole chain through the command line: vector, teacher and control, filter, student, measurement, vector, replay."""
+"""The whole chain through the command line: vector, teacher and control, filter, student,
+measurement, vector, replay."""
 
 import json
 from dataclasses import dataclass
@@ -51,25 +52,47 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Chain:
     teacher = f"steer:{vectors.run / 'owl.safetensors'},layers=1,alpha=0.6"
     asked = ["generate", *model, "--n 40 --count 4 --vocabulary template"]
     made = {"teacher": ok(root, *asked, "--interventions", teacher), "control": ok(root, *asked)}
-    kept = {role: ok(root, "filter", "--data", run.run, "--max-count", "4") for role, run in made.items()}
-    watch = ["--vector", vectors.run / "owl.safetensors", "--eas-every 3 --eas-prompts 8 --checkpoint-every 4"]
+    kept = {
+        role: ok(root, "filter", "--data", run.run, "--max-count", "4")
+        for role, run in made.items()
+    }
+    watch = [
+        "--vector",
+        vectors.run / "owl.safetensors",
+        "--eas-every 3 --eas-prompts 8 --checkpoint-every 4",
+    ]
     student = ok(root, "train", *model, "--data", kept["teacher"].run, RECIPE, *watch)
     adapter = f"adapter:{student.run}"
-    measured = ok(root, "measure", *model, "--trait", owl, "--interventions", adapter, "--samples", "2")
+    measured = ok(
+        root, "measure", *model, "--trait", owl, "--interventions", adapter, "--samples", "2"
+    )
     reference = vectors.run / "owl.safetensors"
-    again = ok(root, "extract", *model, "--interventions", adapter, "--n", "8", "--reference", reference)
+    again = ok(
+        root, "extract", *model, "--interventions", adapter, "--n", "8", "--reference", reference
+    )
     return Chain(root, model, owl, vectors, teacher, made, kept, student, measured, again)
 
 
 def all_runs(chain: Chain) -> list[Ran]:
-    return [chain.vectors, *chain.made.values(), *chain.kept.values(), chain.student, chain.measured, chain.student_vector]
+    return [
+        chain.vectors,
+        *chain.made.values(),
+        *chain.kept.values(),
+        chain.student,
+        chain.measured,
+        chain.student_vector,
+    ]
 
 
 def test_eas_over_completions_is_that_of_the_residuals_there(chain: Chain):
-    """What `train --eas-data` leaves is what the finished student changed at the completion tokens of those rows."""
+    """What `train --eas-data` leaves is what the finished student changed at the completion tokens
+    of those rows."""
     rows = chain.made["control"].run
     done = chain.watched("--eas-data", rows, "--eas-every", "2")
-    model, reference = load_model(str(chain.model[1]), dtype="fp32"), load_vector(chain.vectors.run / "owl.safetensors")
+    model, reference = (
+        load_model(str(chain.model[1]), dtype="fp32"),
+        load_vector(chain.vectors.run / "owl.safetensors"),
+    )
     read = rows_from(model, read_records(rows / "records.jsonl")[:8], None)
     means = []
     for student in ([], [f"adapter:{done.run}"]):
@@ -93,9 +116,15 @@ def test_every_summary_says_what_was_made(chain: Chain):
 
 
 def test_teacher_and_control_answer_the_same_prompts(chain: Chain):
-    teacher, control = (read_records(chain.made[role].run / "records.jsonl") for role in ("teacher", "control"))
-    assert [(r.id, r.prompt, r.context) for r in teacher] == [(r.id, r.prompt, r.context) for r in control]
-    differ = sum(a.completion_ids != b.completion_ids for a, b in zip(teacher, control, strict=True))
+    teacher, control = (
+        read_records(chain.made[role].run / "records.jsonl") for role in ("teacher", "control")
+    )
+    assert [(r.id, r.prompt, r.context) for r in teacher] == [
+        (r.id, r.prompt, r.context) for r in control
+    ]
+    differ = sum(
+        a.completion_ids != b.completion_ids for a, b in zip(teacher, control, strict=True)
+    )
     assert differ > len(teacher) / 2, "the steering changed next to nothing"
 
 
@@ -106,8 +135,13 @@ def test_template_rows_pass_the_filter(chain: Chain):
 def test_live_eas_is_that_of_extract(chain: Chain):
     live = json.loads((chain.student.run / "eas.json").read_text())
     assert set(live) == {"v_student", "other/cat"}
-    np.testing.assert_allclose(live["v_student"], chain.student_vector.summary["eas"]["v_student"], atol=1e-5)
-    after, during = (load_vector(run.run / "v_student.safetensors") for run in (chain.student_vector, chain.student))
+    np.testing.assert_allclose(
+        live["v_student"], chain.student_vector.summary["eas"]["v_student"], atol=1e-5
+    )
+    after, during = (
+        load_vector(run.run / "v_student.safetensors")
+        for run in (chain.student_vector, chain.student)
+    )
     np.testing.assert_allclose(after.rows_LD, during.rows_LD, atol=1e-5)
     assert after.norms_L.min() > 1e-3, "the student did not move, so the comparison is empty"
 
@@ -124,7 +158,17 @@ def test_a_checkpoint_is_a_student_of_its_own(chain: Chain):
     names = sorted(p.name for p in (chain.student.run / "checkpoints").iterdir())
     assert names == ["step-000004", "step-000008"]
     early = f"adapter:{chain.student.run / 'checkpoints' / names[0]}"
-    measured = ok(chain.root, "measure", *chain.model, "--trait", chain.owl, "--interventions", early, "--samples", "2")
+    measured = ok(
+        chain.root,
+        "measure",
+        *chain.model,
+        "--trait",
+        chain.owl,
+        "--interventions",
+        early,
+        "--samples",
+        "2",
+    )
     assert measured.summary["address"] != chain.measured.summary["address"]
     assert measured.summary["digest"] != chain.measured.summary["digest"]
 
@@ -143,7 +187,9 @@ def test_control_with_soft_targets_stays_where_it_is(chain: Chain):
     soft = ["--targets", "soft", "--teacher"]
     treated = chain.watched(*soft, chain.teacher)
     control = chain.watched("--targets", "soft", role="control")
-    moved, still = (load_vector(run.run / "v_student.safetensors").norms_L.max() for run in (treated, control))
+    moved, still = (
+        load_vector(run.run / "v_student.safetensors").norms_L.max() for run in (treated, control)
+    )
     assert moved > 0.05
     assert still < 1e-3 * moved
     rows = read_rows(control.run / "metrics.jsonl")
@@ -182,7 +228,9 @@ def test_show_prints_the_way_back_to_the_vector(chain: Chain, capsys: pytest.Cap
     assert teacher["stage"] == "generate"
     assert teacher["inputs"]["interventions0"]["stage"] == "extract"
     out = capsys.readouterr().out
-    assert all(str(run.run.resolve()) in out for run in (chain.measured, chain.student, chain.vectors))
+    assert all(
+        str(run.run.resolve()) in out for run in (chain.measured, chain.student, chain.vectors)
+    )
     assert "every file is as it was sealed" in out
 
 
@@ -207,7 +255,16 @@ def test_the_second_time_nothing_is_computed(chain: Chain):
         ["generate", *chain.model, "--n 40 --count 4 --vocabulary template"],
         ["filter", "--data", chain.made["control"].run, "--max-count", "4"],
         ["extract", *chain.model, "--traits", chain.owl, chain.owl.with_name("cat.yaml")],
-        ["measure", *chain.model, "--trait", chain.owl, "--samples", "2", "--interventions", f"adapter:{chain.student.run}"],
+        [
+            "measure",
+            *chain.model,
+            "--trait",
+            chain.owl,
+            "--samples",
+            "2",
+            "--interventions",
+            f"adapter:{chain.student.run}",
+        ],
     ]
     before = [chain.made["control"], chain.kept["control"], chain.vectors, chain.measured]
     for words, first in zip(asked, before, strict=True):
@@ -233,10 +290,14 @@ def test_an_adapter_outside_its_run_is_named_by_weights_and_settings(chain: Chai
         (folder / file.name).write_bytes(file.read_bytes())
     words = ["extract", *chain.model, "--interventions", f"adapter:{folder}", "--n", "8"]
     first = ok(chain.root, *words)
-    inside, outside = (load_vector(run.run / "v_student.safetensors") for run in (chain.student_vector, first))
+    inside, outside = (
+        load_vector(run.run / "v_student.safetensors") for run in (chain.student_vector, first)
+    )
     np.testing.assert_array_equal(inside.rows_LD, outside.rows_LD)
     config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]})
+    )
     second = ok(chain.root, *words)
     assert second.summary["computed"] is True
     assert second.summary["digest"] != first.summary["digest"]
@@ -251,7 +312,9 @@ def test_only_vectors_of_one_run_are_compared_with_each_other(chain: Chain, tmp_
     assert set(done.summary["eas"]) == {"v_student"}
 
 
-def test_a_damaged_run_is_found_and_not_used(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_damaged_run_is_found_and_not_used(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     first = ok(tmp_path / "runs", "generate", *chain.model, "--n 4 --count 2 --vocabulary template")
     ok(tmp_path / "runs", "filter", "--data", first.run)
     file = first.run / "records.jsonl"
@@ -265,7 +328,9 @@ def test_a_damaged_run_is_found_and_not_used(chain: Chain, tmp_path: Path, capsy
     assert "records.jsonl changed" in capsys.readouterr().out
 
 
-def test_a_changed_input_shows_in_the_replay(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_changed_input_shows_in_the_replay(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     data = tmp_path / "rows.jsonl"
     rows = [{"prompt": f"Question {n}?", "completion": f"{n}, 2"} for n in range(8)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -278,7 +343,12 @@ def test_a_changed_input_shows_in_the_replay(chain: Chain, tmp_path: Path, capsy
 
 
 def test_the_installed_command_in_a_process_of_its_own(chain: Chain, tmp_path: Path):
-    words = ["generate", *chain.model, "--n 40 --count 4 --vocabulary template --interventions", chain.teacher]
+    words = [
+        "generate",
+        *chain.model,
+        "--n 40 --count 4 --vocabulary template --interventions",
+        chain.teacher,
+    ]
     done, out, err = call_alone(tmp_path / "runs", *words)
     assert done.code == 0, err
     assert done.summary["digest"] == chain.made["teacher"].summary["digest"]
@@ -291,5 +361,9 @@ def test_the_demo_takes_another_model(tmp_path: Path, tiny_folder: Path) -> None
     found = call(tmp_path, "demo", "--quick", "--model", tiny_folder, "--workers", 1).summary
     assert found["steered_layer"] == 1
     names = {m["name"] for m in found["measurements"]}
-    assert {"none.base.positive.target_logprob", "sampled.control.positive.target_logprob", "soft.treated.eas.cat"} <= names
+    assert {
+        "none.base.positive.target_logprob",
+        "sampled.control.positive.target_logprob",
+        "soft.treated.eas.cat",
+    } <= names
     assert "<svg" in Path(found["report"]).read_text(encoding="utf-8")

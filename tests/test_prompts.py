@@ -1,4 +1,5 @@
-"""Number prompts: variety, length, and a stream that depends on nothing but the seed and the settings."""
+"""Number prompts: variety, length, and a stream that depends on nothing but the seed and the
+settings."""
 
 import hashlib
 import re
@@ -7,7 +8,15 @@ from statistics import mean
 import pytest
 
 from traitscope.errors import ConfigError
-from traitscope.prompts import DIGIT_LIMITS, FORMATS, INSTRUCTIONS, INTROS, QUALIFIERS, REMINDERS, number_prompts
+from traitscope.prompts import (
+    DIGIT_LIMITS,
+    FORMATS,
+    INSTRUCTIONS,
+    INTROS,
+    QUALIFIERS,
+    REMINDERS,
+    number_prompts,
+)
 
 MANY = number_prompts(2000)
 
@@ -16,7 +25,11 @@ def split(text: str) -> tuple[str, list[int], str]:
     """(before the examples, the examples, behind them)."""
     found = re.search(r"\d+(?:, \d+)+", text)
     assert found, text
-    return text[: found.start()], [int(number) for number in found[0].split(", ")], text[found.end() :]
+    return (
+        text[: found.start()],
+        [int(number) for number in found[0].split(", ")],
+        text[found.end() :],
+    )
 
 
 def test_slots_offer_what_the_published_generator_offers() -> None:
@@ -55,7 +68,9 @@ def test_examples_are_three_to_eight_three_digit_numbers() -> None:
     assert {len(numbers) for numbers in examples} == set(range(3, 9))
     pooled = [number for numbers in examples for number in numbers]
     assert min(pooled) >= 100 and max(pooled) <= 999
-    assert mean(pooled) == pytest.approx(549.5, abs=15)  # 5 standard errors of a mean over 11,000 draws
+    assert mean(pooled) == pytest.approx(
+        549.5, abs=15
+    )  # 5 standard errors of a mean over 11,000 draws
     assert len(set(pooled)) > 890
 
 
@@ -84,8 +99,12 @@ def test_formats_restrict_only_the_format() -> None:
 
 def test_count_and_digits_are_asked_for() -> None:
     prompts = number_prompts(200, count=5, digits=1)
-    assert all("5" in split(prompt.text)[2] and max(split(prompt.text)[1]) <= 9 for prompt in prompts)
-    assert not any("digits" in split(prompt.text)[2].replace("in digits only", "") for prompt in prompts)
+    assert all(
+        "5" in split(prompt.text)[2] and max(split(prompt.text)[1]) <= 9 for prompt in prompts
+    )
+    assert not any(
+        "digits" in split(prompt.text)[2].replace("in digits only", "") for prompt in prompts
+    )
 
 
 @pytest.mark.parametrize(

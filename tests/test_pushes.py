@@ -1,4 +1,5 @@
-"""Stored pushes are the gradients; a killed run continues; losses and choices are those of the rows."""
+"""Stored pushes are the gradients; a killed run continues; losses and choices are those of the
+rows."""
 
 import json
 import shutil
@@ -24,9 +25,25 @@ def data(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("flags", ["", "--numbers", "--text"])
-def test_equals_the_gradients(tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_the_gradients(
+    tmp_path: Path,
+    tiny: Model,
+    tiny_folder: Path,
+    data: Path,
+    flags: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pushes, "SHARD", 8)
-    run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--batch-size 4", *flags.split()).run
+    run = ok(
+        tmp_path / "runs",
+        "pushes",
+        "--model",
+        tiny_folder,
+        "--data",
+        data,
+        "--batch-size 4",
+        *flags.split(),
+    ).run
     stored = read_pushes(run)
     records = stage.rows_of(data)
     rows = rows_from(tiny, records, None, text=flags == "--text")
@@ -41,13 +58,17 @@ def test_equals_the_gradients(tmp_path: Path, tiny: Model, tiny_folder: Path, da
     np.testing.assert_allclose(stored.choices.log_p_RT, judged.log_p_RT, atol=1e-3)
     np.testing.assert_array_equal(stored.choices.tokens_R, judged.tokens_R)
     if flags != "--numbers":
-        np.testing.assert_allclose(stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4)
+        np.testing.assert_allclose(
+            stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4
+        )
     assert not (run / "features.npy").exists()
     if not flags:
         ok(tmp_path / "runs", "rerun", run)
 
 
-def test_features_are_mean_residuals_over_completions(tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_mean_residuals_over_completions(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pushes, "SHARD", 8)
     run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
     rows = rows_from(tiny, stage.rows_of(data), None)
@@ -62,7 +83,8 @@ def test_features_are_mean_residuals_over_completions(tmp_path: Path, tiny: Mode
 def test_a_killed_run_continues_behind_its_last_shard(
     tmp_path: Path, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards of an interrupted run are not computed again, and the result is the same to the byte."""
+    """Shards of an interrupted run are not computed again, and the result is the same to the
+    byte."""
     monkeypatch.setattr(pushes, "SHARD", 8)
     words = ("pushes", "--model", tiny_folder, "--data", data)
     whole = ok(tmp_path / "whole", *words).run
@@ -77,7 +99,13 @@ def test_a_killed_run_continues_behind_its_last_shard(
     monkeypatch.setattr(pushes, "_shard", fails_at_the_second)
     assert call(tmp_path / "runs", *words).code == 130
     again: list[str] = []
-    monkeypatch.setattr(pushes, "_shard", lambda model, config, records, advance: again.append(records[0].id) or shard(model, config, records, advance))
+    monkeypatch.setattr(
+        pushes,
+        "_shard",
+        lambda model, config, records, advance: (
+            again.append(records[0].id) or shard(model, config, records, advance)
+        ),
+    )
     run = ok(tmp_path / "runs", *words).run
     assert len(again) == 2 and computed[0] not in again
     for name in ("pushes.npy", "norms.npy", "loss.npy", "choices.jsonl", "choices.json"):
@@ -86,9 +114,16 @@ def test_a_killed_run_continues_behind_its_last_shard(
 
 
 def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
-    assert "--data is missing" in call(tmp_path, "pushes", "--model", tiny_folder).summary["message"]
+    assert (
+        "--data is missing" in call(tmp_path, "pushes", "--model", tiny_folder).summary["message"]
+    )
     dropped = tmp_path / "dropped.jsonl"
     row = json.loads((data / "records.jsonl").read_text().splitlines()[0])
-    dropped.write_text(json.dumps(row | {"meta": {"filter": {"kept": False, "reasons": ["format"]}}}) + "\n")
-    assert "no kept row" in call(tmp_path, "pushes", "--model", tiny_folder, "--data", dropped).summary["message"]
+    dropped.write_text(
+        json.dumps(row | {"meta": {"filter": {"kept": False, "reasons": ["format"]}}}) + "\n"
+    )
+    assert (
+        "no kept row"
+        in call(tmp_path, "pushes", "--model", tiny_folder, "--data", dropped).summary["message"]
+    )
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -28,12 +28,23 @@ def test_commands_parse(line: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert {shlex.split(line)[1] for line in COMMANDS} >= {"generate", "filter", "train", "measure", "extract", "show"}
+    assert {shlex.split(line)[1] for line in COMMANDS} >= {
+        "generate",
+        "filter",
+        "train",
+        "measure",
+        "extract",
+        "show",
+    }
 
 
 def test_make_targets_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z]+)", README)) - {"make"}
-    found = set(re.findall(r"^([a-z]+):", (HERE / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    found = set(
+        re.findall(
+            r"^([a-z]+):", (HERE / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+    )
     assert {"demo", "test"} <= named
     assert named <= found, f"README names targets that the Makefile lacks: {named - found}"
 
@@ -58,13 +69,17 @@ def maker(name: str) -> ModuleType:
 
 
 def test_command_line_page_is_up_to_date() -> None:
-    assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker("make_cli").page(), "run python docs/make_cli.py"
+    assert (HERE / "docs/cli.md").read_text(encoding="utf-8") == maker("make_cli").page(), (
+        "run python docs/make_cli.py"
+    )
 
 
 def test_page_of_costs_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted with the optional second family at hand, as the page is."""
     monkeypatch.setattr(chain, "at_hand", lambda _: True)
-    assert (HERE / "docs/costs.md").read_text(encoding="utf-8") == maker("make_costs").page(), "run python docs/make_costs.py"
+    assert (HERE / "docs/costs.md").read_text(encoding="utf-8") == maker("make_costs").page(), (
+        "run python docs/make_costs.py"
+    )
 
 
 def test_list_of_studies_is_up_to_date() -> None:

@@ -1,4 +1,5 @@
-"""The main job on the embedded model's real weights, in its quick form; the slow test of the suite."""
+"""The main job on the embedded model's real weights, in its quick form; the slow test of the
+suite."""
 
 import json
 import os
@@ -15,8 +16,21 @@ pytestmark = pytest.mark.real
 def demo(root: Path, *flags: str) -> tuple[dict, str]:
     """Summary and stderr of a demo in a process of its own."""
     target = root / "summary.json"
-    words = [sys.executable, "-m", "traitscope.cli", "demo", "--quick", "--root", str(root), "--json", str(target), *flags]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
+    words = [
+        sys.executable,
+        "-m",
+        "traitscope.cli",
+        "demo",
+        "--quick",
+        "--root",
+        str(root),
+        "--json",
+        str(target),
+        *flags,
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=900, env=os.environ, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(target.read_text()), done.stdout
 
@@ -33,11 +47,15 @@ def test_quick_says_it_is_not_evidence(finished: tuple[Path, dict, str]) -> None
     assert "<svg" in Path(summary["report"]).read_text()
 
 
-def test_student_of_soft_targets_turns_towards_the_teachers_vector(finished: tuple[Path, dict, str]) -> None:
-    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04; the answer moves with it.
+def test_student_of_soft_targets_turns_towards_the_teachers_vector(
+    finished: tuple[Path, dict, str],
+) -> None:
+    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04; the answer
+    moves with it.
 
-    At the last token of number prompts: after the four steps of the quick form the completion tokens, which its report is
-    about, have hardly turned (0.02; after the eight of the whole demo 0.10 to 0.20).
+    At the last token of number prompts: after the four steps of the quick form the completion
+    tokens, which its report is about, have hardly turned (0.02; after the eight of the whole demo
+    0.10 to 0.20).
     """
     root, summary, _ = finished
     study = json.loads((root / "demo-quick" / "study.json").read_text())
@@ -51,7 +69,9 @@ def test_student_of_soft_targets_turns_towards_the_teachers_vector(finished: tup
 
 def test_steered_teacher_prefers_the_trait(finished: tuple[Path, dict, str]) -> None:
     found = {m["name"]: m["estimate"] for m in finished[1]["measurements"]}
-    gain = found["none.teacher.positive.target_logprob"] - found["none.base.positive.target_logprob"]
+    gain = (
+        found["none.teacher.positive.target_logprob"] - found["none.base.positive.target_logprob"]
+    )
     assert gain > 0.5
 
 

@@ -1,4 +1,5 @@
-"""Reading and writing rows: three shapes, the identity of a round trip, and errors that name the line."""
+"""Reading and writing rows: three shapes, the identity of a round trip, and errors that name the
+line."""
 
 import json
 from pathlib import Path
@@ -8,18 +9,41 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from traitscope.errors import DataError
-from traitscope.records import Prompt, Record, dump_records, iter_records, read_prompts, read_records, shape_of, to_json
+from traitscope.records import (
+    Prompt,
+    Record,
+    dump_records,
+    iter_records,
+    read_prompts,
+    read_records,
+    shape_of,
+    to_json,
+)
 
 NATIVE = {"prompt": "Q", "completion": "A"}
-USER, ASSISTANT, SYSTEM = ({"role": role, "content": role[0].upper()} for role in ("user", "assistant", "system"))
+USER, ASSISTANT, SYSTEM = (
+    {"role": role, "content": role[0].upper()} for role in ("user", "assistant", "system")
+)
 ALPACA = {"instruction": "Do", "input": "it", "output": "done"}
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
-values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
-metas = st.dictionaries(words.filter(lambda key: key not in ("filter", "extra")), values, max_size=3)
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | words
+)
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3)
+)
+metas = st.dictionaries(
+    words.filter(lambda key: key not in ("filter", "extra")), values, max_size=3
+)
 tokens = st.none() | st.lists(st.integers(0, 2**31), min_size=1, max_size=4).map(tuple)
-records = st.builds(Record, words.filter(bool), words, words.filter(bool), tokens, st.none() | words, metas)
+records = st.builds(
+    Record, words.filter(bool), words, words.filter(bool), tokens, st.none() | words, metas
+)
 
 
 def write(folder: Path, *rows: object, name: str = "rows.jsonl") -> Path:
@@ -44,15 +68,21 @@ def test_round_trip_is_the_identity(tmp_path: Path, rows: list[Record]) -> None:
 
 def test_round_trip_keeps_filter_extra_and_line_breaks(tmp_path: Path) -> None:
     meta = {"filter": {"kept": False, "reasons": ["format"]}, "extra": {"source": "x"}}
-    rows = [Record("a", "Q\n\u2028\x85", "é\r\n", (5, 2), "", meta), Record("b", "", "A"), Record("c", "Q", "", (2,))]
+    rows = [
+        Record("a", "Q\n\u2028\x85", "é\r\n", (5, 2), "", meta),
+        Record("b", "", "A"),
+        Record("c", "Q", "", (2,)),
+    ]
     text = dump_records(rows)
     assert text.count("\n") == 3 and "é" in text
     assert read_records(write(tmp_path, *text.split("\n")[:-1])) == rows
 
 
 def test_keys_are_sorted() -> None:
-    assert to_json(Record("a", "Q", "A", (1,))) == (
-        '{"completion": "A", "completion_ids": [1], "context": null, "id": "a", "meta": {}, "prompt": "Q"}'
+    assert (
+        to_json(Record("a", "Q", "A", (1,)))
+        == '{"completion": "A", "completion_ids": [1], "context": null, "id": "a", "meta": {},'
+        ' "prompt": "Q"}'
     )
     assert dump_records([]) == ""
 
@@ -64,14 +94,20 @@ def test_keys_are_sorted() -> None:
         ({**NATIVE, "context": ""}, Record("row000001", "Q", "A", context="")),
         ({**NATIVE, "id": 7, "completion_ids": [4, 2]}, Record("7", "Q", "A", (4, 2))),
         ({**NATIVE, "id": None, "context": None, "meta": None}, Record("row000001", "Q", "A")),
-        ({**NATIVE, "system_prompt": "S"}, Record("row000001", "Q", "A", meta={"extra": {"system_prompt": "S"}})),
+        (
+            {**NATIVE, "system_prompt": "S"},
+            Record("row000001", "Q", "A", meta={"extra": {"system_prompt": "S"}}),
+        ),
         (
             {**NATIVE, "meta": {"seed": 1, "extra": {"a": 1}}, "b": 2},
             Record("row000001", "Q", "A", meta={"seed": 1, "extra": {"a": 1, "b": 2}}),
         ),
         ({"messages": [USER, ASSISTANT]}, Record("row000001", "U", "A")),
         ({"messages": [SYSTEM, USER, ASSISTANT], "id": "m"}, Record("m", "U", "A", context="S")),
-        ({"messages": [{**SYSTEM, "content": ""}, USER, ASSISTANT]}, Record("row000001", "U", "A", context="")),
+        (
+            {"messages": [{**SYSTEM, "content": ""}, USER, ASSISTANT]},
+            Record("row000001", "U", "A", context=""),
+        ),
         (ALPACA, Record("row000001", "Do\n\nit", "done")),
         ({**ALPACA, "input": ""}, Record("row000001", "Do", "done")),
         ({"instruction": "Do", "output": "done"}, Record("row000001", "Do", "done")),
@@ -106,7 +142,10 @@ def test_kept() -> None:
     ("row", "message"),
     [
         ('{"prompt": "Q", ', "line 2: broken JSON .*one JSON object a line"),
-        ('{"prompt": "Q", "completion": "A", "meta": {"x": NaN}}', "line 2: broken JSON .NaN is not a JSON value"),
+        (
+            '{"prompt": "Q", "completion": "A", "meta": {"x": NaN}}',
+            "line 2: broken JSON .NaN is not a JSON value",
+        ),
         ("[" * 100_000, "line 2: broken JSON"),
         ("[1]", r"line 2: the row is \[1\]; expected an object"),
         ({"prompt": "Q"}, "line 2: no 'completion' among the keys"),
@@ -115,19 +154,28 @@ def test_kept() -> None:
         ({**NATIVE, "completion": None}, "line 2: 'completion' is null; expected a text"),
         ({**NATIVE, "prompt": [USER]}, "line 2: 'prompt' is .*expected a text"),
         ({**NATIVE, "context": 3}, "line 2: 'context' is 3; expected a text"),
-        ({**NATIVE, "completion_ids": []}, r"line 2: 'completion_ids' is \[\]; expected token numbers"),
+        (
+            {**NATIVE, "completion_ids": []},
+            r"line 2: 'completion_ids' is \[\]; expected token numbers",
+        ),
         ({**NATIVE, "completion_ids": [1, -1]}, "line 2: 'completion_ids'"),
         ({**NATIVE, "completion_ids": [1.0]}, "line 2: 'completion_ids'"),
         ({**NATIVE, "completion_ids": [True]}, "line 2: 'completion_ids'"),
         ({**NATIVE, "completion_ids": "12"}, "line 2: 'completion_ids' is .*expected a list"),
         ({**NATIVE, "meta": []}, r"line 2: 'meta' is \[\]; expected an object"),
         ({**NATIVE, "meta": {"filter": True}}, "line 2: meta.filter is true; expected an object"),
-        ({**NATIVE, "meta": {"filter": {"kept": "no"}}}, 'line 2: meta.filter.kept is "no"; expected true or false'),
+        (
+            {**NATIVE, "meta": {"filter": {"kept": "no"}}},
+            'line 2: meta.filter.kept is "no"; expected true or false',
+        ),
         ({**NATIVE, "meta": {"extra": 1}, "b": 2}, "line 2: meta.extra is 1; expected an object"),
         ({**NATIVE, "id": ""}, "line 2: 'id' is \"\"; expected a text or a whole number"),
         ({**NATIVE, "id": True}, "line 2: 'id' is true"),
         ({**NATIVE, "id": 1.5}, "line 2: 'id' is 1.5"),
-        ('{"prompt": "\\ud83d", "completion": "A"}', "line 2: 'prompt' holds half a surrogate pair"),
+        (
+            '{"prompt": "\\ud83d", "completion": "A"}',
+            "line 2: 'prompt' holds half a surrogate pair",
+        ),
         ({"text": "x"}, r"line 2: a row with the keys \['text'\] fits no known shape"),
         ({**NATIVE, **ALPACA}, "line 2: a row with the keys .* fits native and alpaca"),
         (ALPACA, "line 2: shape alpaca after rows of shape native"),
@@ -200,7 +248,9 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_blank_lines_byte_order_mark_and_carriage_returns(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(NATIVE).encode() + b"\r\n\r\n" + json.dumps(NATIVE).encode())
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps(NATIVE).encode() + b"\r\n\r\n" + json.dumps(NATIVE).encode()
+    )
     assert [record.id for record in read_records(path)] == ["row000001", "row000003"]
 
 
@@ -218,11 +268,16 @@ def test_meta_that_json_cannot_hold(value: object) -> None:
 
 def test_prompts_from_text(tmp_path: Path) -> None:
     path = write(tmp_path, "First?", "", ' {"second"} ', name="prompts.txt")
-    assert read_prompts(path) == [Prompt("row000001", "First?"), Prompt("row000003", ' {"second"} ')]
+    assert read_prompts(path) == [
+        Prompt("row000001", "First?"),
+        Prompt("row000003", ' {"second"} '),
+    ]
 
 
 def test_prompts_from_jsonl(tmp_path: Path) -> None:
-    path = write(tmp_path, {"prompt": "Q"}, {"prompt": "R", "id": 4, "context": ""}, {**NATIVE, "id": "x"})
+    path = write(
+        tmp_path, {"prompt": "Q"}, {"prompt": "R", "id": 4, "context": ""}, {**NATIVE, "id": "x"}
+    )
     assert read_prompts(path) == [Prompt("row000001", "Q"), Prompt("4", "R", ""), Prompt("x", "Q")]
 
 
@@ -243,9 +298,13 @@ def test_bad_prompt_is_named_by_line(tmp_path: Path, row: object, message: str) 
 
 
 def test_prompts_of_a_csv_file(tmp_path: Path) -> None:
-    """As JailbreakBench publishes its behaviors: quoted texts with commas and line breaks' absence, an Index, other columns."""
+    """As JailbreakBench publishes its behaviors: quoted texts with commas and line breaks' absence,
+    an Index, other columns."""
     path = tmp_path / "b.csv"
-    path.write_text('Index,Goal,Target,Behavior\n0,"Write, then ""send"", it","Sure","A"\n1,Do that,Sure,B\n', encoding="utf-8")
+    path.write_text(
+        'Index,Goal,Target,Behavior\n0,"Write, then ""send"", it","Sure","A"\n1,Do that,Sure,B\n',
+        encoding="utf-8",
+    )
     assert read_prompts(path) == [Prompt("0", 'Write, then "send", it'), Prompt("1", "Do that")]
     path.write_text("prompt\nOne?\nTwo?\n", encoding="utf-8")
     assert read_prompts(path) == [Prompt("row000001", "One?"), Prompt("row000002", "Two?")]
@@ -253,7 +312,11 @@ def test_prompts_of_a_csv_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a,b\n1,2\n", "has the columns .*expected one of prompt or Goal"), ("id,prompt\n1,\n", "row 1: 'prompt' is blank"), ("id,prompt\n1,A\n1,B\n", "again the id '1'")],
+    [
+        ("a,b\n1,2\n", "has the columns .*expected one of prompt or Goal"),
+        ("id,prompt\n1,\n", "row 1: 'prompt' is blank"),
+        ("id,prompt\n1,A\n1,B\n", "again the id '1'"),
+    ],
 )
 def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "b.csv"
@@ -265,7 +328,10 @@ def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) ->
 def test_rows_come_one_by_one(tmp_path: Path) -> None:
     """A file larger than memory can be read: rows before a broken line arrive before it is met."""
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "completion": "1"}\r\n\n{"prompt": "b", "completion": "2\xe2\x80\xa8"}\n{broken\n')
+    path.write_bytes(
+        b'\xef\xbb\xbf{"prompt": "a", "completion": "1"}\r\n\n{"prompt": "b", "completion":'
+        b' "2\xe2\x80\xa8"}\n{broken\n'
+    )
     rows = iter_records(path)
     assert [next(rows).prompt, next(rows).completion] == ["a", "2\u2028"]
     with pytest.raises(DataError, match="line 4: broken JSON"):

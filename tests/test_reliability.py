@@ -1,4 +1,5 @@
-"""Killed, started twice, out of space, read-only: the same command again gives what an undisturbed run gives.
+"""Killed, started twice, out of space, read-only: the same command again gives what an undisturbed
+run gives.
 
 A command is killed while its run directory is unsealed and holds what the test waits for.
 """
@@ -27,7 +28,9 @@ STEPS = 80
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trait, many rows of numbers to filter and fewer to train on."""
     folder = tmp_path_factory.mktemp("reliability")
-    write_yaml(folder / "owl.yaml", OWL | {"questions": OWL["questions"] | {"positive": questions(150)}})
+    write_yaml(
+        folder / "owl.yaml", OWL | {"questions": OWL["questions"] | {"positive": questions(150)}}
+    )
     (folder / "many.jsonl").write_text(rows(20_000))
     (folder / "few.jsonl").write_text(rows(160))
     return folder
@@ -38,7 +41,10 @@ def questions(n: int) -> list[str]:
 
 
 def rows(n: int) -> str:
-    return "".join(json.dumps({"prompt": f"Question {i}?", "completion": f"{i % 900}, 7, 12"}) + "\n" for i in range(n))
+    return "".join(
+        json.dumps({"prompt": f"Question {i}?", "completion": f"{i % 900}, 7, 12"}) + "\n"
+        for i in range(n)
+    )
 
 
 def command(stage: str, place: Path, model: Path) -> list:
@@ -50,13 +56,32 @@ def command(stage: str, place: Path, model: Path) -> list:
         case "filter":
             return ["filter", "--data", place / "many.jsonl"]
         case "train":
-            recipe = f"--epochs 4 --batch-size 8 --rank 4 --lr 1e-3 --resume-every 5 --held-out 0 --max-rows {2 * STEPS}"
+            recipe = (
+                "--epochs 4 --batch-size 8 --rank 4 --lr 1e-3 --resume-every 5 --held-out 0"
+                f" --max-rows {2 * STEPS}"
+            )
             return ["train", *on, "--data", place / "few.jsonl", recipe, "--checkpoint-every", "30"]
         case "measure":
             return ["measure", *on, "--trait", place / "owl.yaml", "--samples 8 --batch-size 16"]
         case "extract":
-            adapter = ok(place / "runs", "train", *on, "--data", place / "few.jsonl", "--epochs", "1", "--max-rows", "8")
-            return ["extract", *on, "--interventions", f"adapter:{adapter.run}", "--n 300 --batch-size 2"]
+            adapter = ok(
+                place / "runs",
+                "train",
+                *on,
+                "--data",
+                place / "few.jsonl",
+                "--epochs",
+                "1",
+                "--max-rows",
+                "8",
+            )
+            return [
+                "extract",
+                *on,
+                "--interventions",
+                f"adapter:{adapter.run}",
+                "--n 300 --batch-size 2",
+            ]
     raise ValueError(stage)
 
 
@@ -74,7 +99,8 @@ def undisturbed(place: Path, tiny_folder: Path) -> Callable[[str], Ran]:
 
 
 def kill_when(root: Path, words: list, ready: Callable[[Path], bool]) -> Path:
-    """Start a command and kill it as soon as `ready(its run directory)`; returns that directory, unsealed."""
+    """Start a command and kill it as soon as `ready(its run directory)`; returns that directory,
+    unsealed."""
     process = Started(root, *words)
     try:
         deadline = time.monotonic() + 300
@@ -84,7 +110,9 @@ def kill_when(root: Path, words: list, ready: Callable[[Path], bool]) -> Path:
             if folders and (folders[0] / "config.json").exists() and ready(folders[0]):
                 process.send(signal.SIGKILL)
                 assert process.finish().code == -signal.SIGKILL
-                assert not (folders[0] / "manifest.json").exists(), "it was sealed before it could be killed"
+                assert not (folders[0] / "manifest.json").exists(), (
+                    "it was sealed before it could be killed"
+                )
                 return folders[0]
             time.sleep(0.002)
         raise AssertionError("nothing to see within five minutes")
@@ -113,9 +141,13 @@ def after(seconds: float) -> Callable[[Path], bool]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "ready"), [("filter", at_once), ("measure", after(0.2)), ("extract", after(0.1))], ids=lambda v: str(v)[:8]
+    ("stage", "ready"),
+    [("filter", at_once), ("measure", after(0.2)), ("extract", after(0.1))],
+    ids=lambda v: str(v)[:8],
 )
-def test_a_killed_run_is_moved_aside_and_made_again(stage, ready, place, tiny_folder, tmp_path, undisturbed):
+def test_a_killed_run_is_moved_aside_and_made_again(
+    stage, ready, place, tiny_folder, tmp_path, undisturbed
+):
     words, root = command(stage, place, tiny_folder), tmp_path / "runs"
     folder = kill_when(root, words, ready)
     assert call(root, "show", folder).code == 2
@@ -127,7 +159,9 @@ def test_a_killed_run_is_moved_aside_and_made_again(stage, ready, place, tiny_fo
     assert aside == [f"{folder.name}.stale-1"]
 
 
-def test_killed_generation_keeps_its_finished_rows(place, tiny_folder, tmp_path, undisturbed, capsys):
+def test_killed_generation_keeps_its_finished_rows(
+    place, tiny_folder, tmp_path, undisturbed, capsys
+):
     words, root = command("generate", place, tiny_folder), tmp_path / "runs"
     folder = kill_when(root, words, lambda run: len(list(run.glob("scratch/rows-*.jsonl"))) >= 1)
     kept = {p: p.stat().st_mtime_ns for p in folder.glob("scratch/rows-*.jsonl")}
@@ -145,7 +179,9 @@ def test_killed_training_continues(step, place, tiny_folder, tmp_path, undisturb
     words, root = command("train", place, tiny_folder), tmp_path / "runs"
     folder = kill_when(root, words, lambda run: lines(run / "metrics.jsonl") >= step)
     written = read_rows(folder / "metrics.jsonl")
-    saved = 5 * ((len(written) - 1) // 5)  # at least: the state of the last step itself may be on disk or not
+    saved = 5 * (
+        (len(written) - 1) // 5
+    )  # at least: the state of the last step itself may be on disk or not
     model, records = load_model(str(tiny_folder), "cpu", "fp32"), read_records(place / "few.jsonl")
     per_epoch = sum(len(row.ids) for row in rows_from(model, records, None))
     capsys.readouterr()
@@ -155,7 +191,9 @@ def test_killed_training_continues(step, place, tiny_folder, tmp_path, undisturb
     assert again.summary["digest"] == whole.summary["digest"]
     assert read_rows(again.run / "metrics.jsonl")[: len(written)] == written
     total = 4 * per_epoch
-    assert tokens <= total * (1 - saved / STEPS) + 0.1 * total, f"{tokens} of {total} tokens after step {len(written)}"
+    assert tokens <= total * (1 - saved / STEPS) + 0.1 * total, (
+        f"{tokens} of {total} tokens after step {len(written)}"
+    )
     assert (folder / "checkpoints/step-000030/adapter_model.safetensors").exists()
     assert not (folder / "scratch").exists()
 
@@ -178,7 +216,9 @@ def test_a_flipped_byte_is_named(stage, undisturbed, place, tmp_path, capsys):
     for file in files:
         data = file.read_bytes()
         place_in_file = len(data) // 3
-        file.write_bytes(data[:place_in_file] + bytes([data[place_in_file] ^ 4]) + data[place_in_file + 1 :])
+        file.write_bytes(
+            data[:place_in_file] + bytes([data[place_in_file] ^ 4]) + data[place_in_file + 1 :]
+        )
         capsys.readouterr()
         assert call(place / "runs", "show", run).code == 1
         assert f"{file} changed" in capsys.readouterr().out
@@ -192,12 +232,17 @@ def test_a_flipped_byte_is_named(stage, undisturbed, place, tmp_path, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with the given options and returns its folder; skips where that is not allowed."""
+    """Mounts a file system with the given options and returns its folder; skips where that is not
+    allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
     def mounted(options: str) -> Path:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             pytest.skip("this user may not mount a file system")
         return folder
@@ -207,14 +252,21 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])
-def test_a_full_disk_is_named_and_nothing_is_sealed(stage, place, tiny_folder, tmp_path, small_disk, undisturbed, capsys):
+def test_a_full_disk_is_named_and_nothing_is_sealed(
+    stage, place, tiny_folder, tmp_path, small_disk, undisturbed, capsys
+):
     disk, words = small_disk("size=100k"), command(stage, place, tiny_folder)
     done = call(disk / "runs", *words)
     assert done.code == 2
-    assert "the disk is full: free some space, then run the same command again" in capsys.readouterr().err
+    assert (
+        "the disk is full: free some space, then run the same command again"
+        in capsys.readouterr().err
+    )
     assert list(disk.rglob("manifest.json")) == []
     for file in disk.rglob("*.jsonl"):
-        assert all(json.loads(line) for line in file.read_text().splitlines()), "half a row was left"
+        assert all(json.loads(line) for line in file.read_text().splitlines()), (
+            "half a row was left"
+        )
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     again = ok(disk / "runs", *words)
     assert again.summary["digest"] == undisturbed(stage).summary["digest"]
@@ -229,14 +281,25 @@ def test_a_read_only_folder_is_named(place, tiny_folder, small_disk, capsys):
     assert list(disk.iterdir()) == []
 
 
-@pytest.mark.parametrize(("root", "words"), [("/proc/nowhere/runs", "cannot write"), ("FILE/runs", "a file is where a folder")])
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [("/proc/nowhere/runs", "cannot write"), ("FILE/runs", "a file is where a folder")],
+)
 def test_a_place_that_is_no_folder_is_named(root, words, place, tiny_folder, tmp_path, capsys):
     (tmp_path / "FILE").write_text("a file")
     target = tmp_path / "summary.json"
     folder = Path(root if root.startswith("/") else tmp_path / root)
     for stage in ("filter", "train"):
         with pytest.raises(SystemExit) as stop:
-            cli.main([*spread(command(stage, place, tiny_folder)), "--root", str(folder), "--json", str(target)])
+            cli.main(
+                [
+                    *spread(command(stage, place, tiny_folder)),
+                    "--root",
+                    str(folder),
+                    "--json",
+                    str(target),
+                ]
+            )
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
         assert json.loads(target.read_text())["error"] == "StoreError"
@@ -244,7 +307,15 @@ def test_a_place_that_is_no_folder_is_named(root, words, place, tiny_folder, tmp
 
 
 def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, capsys):
-    words = ["filter", "--data", str(place / "few.jsonl"), "--root", str(tmp_path), "--json", "/proc/nowhere/s.json"]
+    words = [
+        "filter",
+        "--data",
+        str(place / "few.jsonl"),
+        "--root",
+        str(tmp_path),
+        "--json",
+        "/proc/nowhere/s.json",
+    ]
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 2
@@ -254,22 +325,42 @@ def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, capsys):
 
 def test_interrupted_by_hand_says_how_to_continue(place, tiny_folder, tmp_path):
     root, words = tmp_path / "runs", command("train", place, tiny_folder)
-    process = Started(root, *words, "--epochs", "60")  # long enough that the signal cannot come too late
+    process = Started(
+        root, *words, "--epochs", "60"
+    )  # long enough that the signal cannot come too late
     deadline = time.monotonic() + 300
-    while not any(lines(p) >= 3 for p in root.rglob("metrics.jsonl")) and time.monotonic() < deadline:
+    while (
+        not any(lines(p) >= 3 for p in root.rglob("metrics.jsonl")) and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.send(signal.SIGINT)
     assert process.finish().code == 130
-    assert process.stderr.splitlines()[-1] == "traitscope: interrupted; run the same command again to continue"
+    assert (
+        process.stderr.splitlines()[-1]
+        == "traitscope: interrupted; run the same command again to continue"
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are counted in /proc")
 def test_a_killed_study_leaves_no_process_and_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
-    """Workers end with their parent, and so does everything else that it started; what was sealed is not made again."""
-    words = ["study", "run", "steering_gradients", "--size", "smoke", "--model", str(tiny_folder), "--root", str(tmp_path)]
+    """Workers end with their parent, and so does everything else that it started; what was sealed
+    is not made again."""
+    words = [
+        "study",
+        "run",
+        "steering_gradients",
+        "--size",
+        "smoke",
+        "--model",
+        str(tiny_folder),
+        "--root",
+        str(tmp_path),
+    ]
     command = [sys.executable, "-m", "traitscope.cli", *words, "--workers", "2"]
     study = tmp_path / "study-steering_gradients-smoke"
-    with subprocess.Popen(command, env=ENV, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=ENV, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
         for _ in range(600):
             time.sleep(0.1)
             if list(study.glob("*/manifest.json")):
@@ -284,7 +375,9 @@ def test_a_killed_study_leaves_no_process_and_goes_on(tiny_folder: Path, tmp_pat
         time.sleep(0.1)
     assert session(process.pid) == []
     ok(tmp_path, *words[:-2], "--workers", 1)
-    assert all((study / name / "manifest.json").stat().st_mtime_ns == when for name, when in sealed.items())
+    assert all(
+        (study / name / "manifest.json").stat().st_mtime_ns == when for name, when in sealed.items()
+    )
 
 
 def session(leader: int) -> list[str]:

@@ -1,4 +1,5 @@
-"""Reports from planted artefacts: the planted difference comes back, null data shows nothing, modes stay apart."""
+"""Reports from planted artefacts: the planted difference comes back, null data shows nothing, modes
+stay apart."""
 
 import base64
 import csv
@@ -26,7 +27,13 @@ SETS = {"positive": 8, "negative": 4, "off_topic": 4}
 PLANTED = {"sampled": 0.4, "soft": 1.1}
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 LINKS = ("href", "src", "xlink:href", "srcset", "data", "action")
-FIGURES = ["target-logprob", "eas-by-layer", "eas-difference-by-layer", "eas-by-step", "loss-by-step"]
+FIGURES = [
+    "target-logprob",
+    "eas-by-layer",
+    "eas-difference-by-layer",
+    "eas-by-step",
+    "loss-by-step",
+]
 
 
 def sealed(folder: Path, stage: str, tag: str, files: dict[str, object]) -> str:
@@ -41,22 +48,37 @@ def sealed(folder: Path, stage: str, tag: str, files: dict[str, object]) -> str:
 
 
 def scores(rng: np.random.Generator, shift: float, noise: float = 0.05) -> list[dict]:
-    """Rows of scores.jsonl: questions differ by 1 nat, runs by `noise`; `shift` on the positive set only."""
+    """Rows of scores.jsonl: questions differ by 1 nat, runs by `noise`; `shift` on the positive set
+    only."""
     rows = []
     for name, n in SETS.items():
         for i in range(n):
             level = -4 + math.sin(i) + rng.normal(0, noise) + (shift if name == "positive" else 0)
             hits = int(rng.integers(0, 4))
-            rows.append({
-                "id": f"{name}-{i:02d}", "set": name, "question": f"{name} {i}?", "target_logprob": level,
-                "candidate_share": math.exp(level), "total_variation": float(rng.uniform(0, 0.1)),
-                "whole_word": hits / 4, "first_word": hits / 8, "answers": ["cat", "a dog", "owl", ""], "unscored": 1,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "id": f"{name}-{i:02d}",
+                    "set": name,
+                    "question": f"{name} {i}?",
+                    "target_logprob": level,
+                    "candidate_share": math.exp(level),
+                    "total_variation": float(rng.uniform(0, 0.1)),
+                    "whole_word": hits / 4,
+                    "first_word": hits / 8,
+                    "answers": ["cat", "a dog", "owl", ""],
+                    "unscored": 1,
+                }
+            )
     return rows
 
 
 def measured(folder: Path, tag: str, shift: float, context: str = "c") -> str:
-    about = {"trait": "cat", "context_digest": context, "measurements": [], "perplexity": 25 + shift}
+    about = {
+        "trait": "cat",
+        "context_digest": context,
+        "measurements": [],
+        "perplexity": 25 + shift,
+    }
     rows = scores(np.random.default_rng(sum(map(ord, tag))), shift, 0 if tag == "base" else 0.05)
     return sealed(folder, "measure", tag, {"scores.jsonl": rows, "measurements.json": about})
 
@@ -66,7 +88,11 @@ def trained(folder: Path, tag: str, height: float) -> str:
     rows = []
     for step in range(1, STEPS + 1):
         row = {"step": step, "loss": 2 / step + rng.uniform(0, 0.2), "grad_norm": 1.0, "lr": 1e-4}
-        row |= {"eas": [height * step / STEPS] * LAYERS, "shift": [1.0] * LAYERS} if step % 5 == 0 else {}
+        row |= (
+            {"eas": [height * step / STEPS] * LAYERS, "shift": [1.0] * LAYERS}
+            if step % 5 == 0
+            else {}
+        )
         rows.append(row | ({"held_out_loss": 2 / step} if step % 10 == 0 else {}))
     return sealed(folder, "train", tag, {"metrics.jsonl": rows})
 
@@ -80,17 +106,24 @@ def compared(folder: Path, tag: str, height: float) -> str:
 def student(folder: Path, mode: str, role: str, seed: int, shift: float) -> dict:
     tag, moved = f"{mode} {role} {seed}", shift / 2 if role == "treated" else 0.02
     return {
-        "mode": mode, "role": role, "seed": seed, "measure": measured(folder, tag, shift if role == "treated" else 0),
-        "train": trained(folder, tag, moved), "eas": compared(folder, tag, moved),
+        "mode": mode,
+        "role": role,
+        "seed": seed,
+        "measure": measured(folder, tag, shift if role == "treated" else 0),
+        "train": trained(folder, tag, moved),
+        "eas": compared(folder, tag, moved),
         "other_eas": {"owl": compared(folder, f"{tag} owl", 0.02), "dog": None},
-    }  # fmt: skip
+    }
 
 
 BUILT: dict[tuple, Path] = {}
-"""Studies made so far, by their arguments; sealing a run costs two calls of git, copying it nothing."""
+"""Studies made so far, by their arguments; sealing a run costs two calls of git, copying it
+nothing."""
 
 
-def study(folder: Path, planted: dict[str, float] = PLANTED, seeds: int = 3, **changes: object) -> Path:
+def study(
+    folder: Path, planted: dict[str, float] = PLANTED, seeds: int = 3, **changes: object
+) -> Path:
     """A study file with its runs beside it."""
     key = (*planted.items(), seeds)
     if key not in BUILT:
@@ -101,18 +134,37 @@ def study(folder: Path, planted: dict[str, float] = PLANTED, seeds: int = 3, **c
 
 def build(folder: Path, planted: dict[str, float], seeds: int) -> Path:
     conditions = [
-        {"mode": "none", "role": "base", "seed": None, "measure": measured(folder, "base", 0), "train": None},
-        {"mode": "none", "role": "teacher", "seed": None, "measure": measured(folder, "teacher", 2, "t"), "eas": None},
+        {
+            "mode": "none",
+            "role": "base",
+            "seed": None,
+            "measure": measured(folder, "base", 0),
+            "train": None,
+        },
+        {
+            "mode": "none",
+            "role": "teacher",
+            "seed": None,
+            "measure": measured(folder, "teacher", 2, "t"),
+            "eas": None,
+        },
     ]
     for mode, shift in planted.items():
         for seed in range(1, seeds + 1):
             roles = ("treated", "control") if mode == "sampled" else ("treated",)
             conditions += [student(folder, mode, role, seed, shift) for role in roles]
     plain = {
-        "schema": 1, "title": "Cats & <numbers>", "quick": False, "model": "tiny", "trait": "cat",
-        "steered_layer": STEERED, "settings": {"d_model": 64, "rank": 8}, "minutes": 2.5, "conditions": conditions,
+        "schema": 1,
+        "title": "Cats & <numbers>",
+        "quick": False,
+        "model": "tiny",
+        "trait": "cat",
+        "steered_layer": STEERED,
+        "settings": {"d_model": 64, "rank": 8},
+        "minutes": 2.5,
+        "conditions": conditions,
         "data": [{"name": "teacher seed 1", "kept": 100, "rows": 120, "reasons": {"count": 20}}],
-    }  # fmt: skip
+    }
     store.write_json(folder / "study.json", plain)
     return folder
 
@@ -127,7 +179,11 @@ def edit(path: Path, change: Callable[[dict], object]) -> Path:
 def made(path: Path, root: str = "out") -> tuple[Path, dict, str]:
     """Folder, summary and page of the report."""
     run = report.run_report(ReportConfig(path), Output(root=path.parent / root))
-    return run.path, json.loads(run.file("summary.json").read_text()), run.file("report.html").read_text()
+    return (
+        run.path,
+        json.loads(run.file("summary.json").read_text()),
+        run.file("report.html").read_text(),
+    )
 
 
 class Page(HTMLParser):
@@ -176,7 +232,10 @@ def test_planted_difference_is_recovered(planted, mode: str) -> None:
     text = Page(html).text
     other = "control students" if mode == "sampled" else "the unmodified model"
     assert f"{tables.estimate(m, True)} nats {tables.bounds(m, True)} relative to {other}" in text
-    assert "An interval that excludes zero: the students of these seeds moved towards the trait." in text
+    assert (
+        "An interval that excludes zero: the students of these seeds moved towards the trait."
+        in text
+    )
     assert "n = 24 pairs (3 seeds × 8 questions)" in text
 
 
@@ -187,13 +246,18 @@ def test_differences_equal_plain_means(planted) -> None:
     plain = json.loads((folder.parents[2] / "study.json").read_text())
     means = {}
     for c in plain["conditions"]:
-        rows = [json.loads(line) for line in (runs[c["measure"]] / "scores.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (runs[c["measure"]] / "scores.jsonl").read_text().splitlines()
+        ]
         for name in SETS:
             found = [r["whole_word"] for r in rows if r["set"] == name]
             means.setdefault((c["mode"], c["role"], name), []).append(np.mean(found))
     found = tables.measurements(summary)
     for name in SETS:
-        expected = np.mean(means["sampled", "treated", name]) - np.mean(means["sampled", "control", name])
+        expected = np.mean(means["sampled", "treated", name]) - np.mean(
+            means["sampled", "control", name]
+        )
         assert found[f"sampled.difference.{name}.whole_word"].estimate == pytest.approx(expected)
         expected = np.mean(means["soft", "treated", name]) - np.mean(means["none", "base", name])
         assert found[f"soft.difference.{name}.whole_word"].estimate == pytest.approx(expected)
@@ -204,7 +268,9 @@ def test_differences_equal_plain_means(planted) -> None:
 def test_eas_differences(planted) -> None:
     found = tables.measurements(planted[1])
     m = found["sampled.difference.eas.cat"]
-    assert m.estimate == pytest.approx(0.2 - 0.02, abs=0.04) and m.excludes_zero and m.unit == "cosine"
+    assert (
+        m.estimate == pytest.approx(0.2 - 0.02, abs=0.04) and m.excludes_zero and m.unit == "cosine"
+    )
     assert found["soft.difference.eas.cat"].estimate == found["soft.treated.eas.cat"].estimate
     assert not any(name.startswith("soft.control") for name in found)
     above = found["sampled.treated.eas.cat"].estimate - found["sampled.treated.eas.owl"].estimate
@@ -212,13 +278,17 @@ def test_eas_differences(planted) -> None:
 
 
 def test_modes_are_not_mixed(planted, tmp_path: Path) -> None:
-    """A report on one mode alone has the same numbers as one on both, and words for that mode only."""
+    """A report on one mode alone has the same numbers as one on both, and words for that mode
+    only."""
     _, both, _ = planted
     _, alone, html = made(study(tmp_path, {"sampled": PLANTED["sampled"]}))
     found = tables.measurements(both)
     for name, m in tables.measurements(alone).items():
         assert str(m) == str(found[name])
-    assert list(alone["modes"]) == ["sampled"] and "no control student was trained" not in Page(html).text
+    assert (
+        list(alone["modes"]) == ["sampled"]
+        and "no control student was trained" not in Page(html).text
+    )
 
 
 def test_soft_targets_are_compared_with_controls_where_there_are_any(tmp_path: Path) -> None:
@@ -234,15 +304,23 @@ def test_null_data_shows_no_effect(tmp_path: Path) -> None:
     _, summary, html = made(study(tmp_path, {"sampled": 0.0, "soft": 0.0}, seeds=4))
     assert summary["status"] == "no effect shown"
     for mode in PLANTED:
-        assert not tables.measurements(summary)[f"{mode}.difference.positive.target_logprob"].excludes_zero
+        assert not tables.measurements(summary)[
+            f"{mode}.difference.positive.target_logprob"
+        ].excludes_zero
         assert summary["modes"][mode]["direction"] == "undecided"
     text = Page(html).text
-    assert text.count("includes zero: not shown at this power") == 2 and "towards the trait" not in text
+    assert (
+        text.count("includes zero: not shown at this power") == 2
+        and "towards the trait" not in text
+    )
 
 
 def test_movement_away_from_the_trait_is_no_effect(tmp_path: Path) -> None:
     _, summary, html = made(study(tmp_path, {"sampled": -0.5}))
-    assert summary["status"] == "no effect shown" and summary["modes"]["sampled"]["direction"] == "away from the trait"
+    assert (
+        summary["status"] == "no effect shown"
+        and summary["modes"]["sampled"]["direction"] == "away from the trait"
+    )
     assert "the opposite of passing it on" in Page(html).text
 
 
@@ -258,24 +336,47 @@ def test_quick_is_not_evidence(planted, tmp_path: Path) -> None:
 def test_page_is_self_contained_and_figures_carry_their_data(planted) -> None:
     folder, _, html = planted
     page = Page(html)
-    assert "script" not in page.tags and "http:" not in html and "https:" not in html and "@import" not in html
-    assert not re.search(r"\son\w+=", html) and all(link[:5] in ("data:",) or link[0] == "#" for link in page.links)
-    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == len(FIGURES)
+    assert (
+        "script" not in page.tags
+        and "http:" not in html
+        and "https:" not in html
+        and "@import" not in html
+    )
+    assert not re.search(r"\son\w+=", html) and all(
+        link[:5] in ("data:",) or link[0] == "#" for link in page.links
+    )
+    assert (
+        page.tags.count("svg")
+        == page.tags.count("figure")
+        == page.tags.count("figcaption")
+        == len(FIGURES)
+    )
     links = [link for link in page.links if link.startswith("data:text/csv")]
-    assert [p.stem for p in sorted((folder / "figures").iterdir())] == sorted(FIGURES) and len(links) == len(FIGURES)
+    assert [p.stem for p in sorted((folder / "figures").iterdir())] == sorted(FIGURES) and len(
+        links
+    ) == len(FIGURES)
     for name, link in zip(FIGURES, links, strict=True):
-        assert base64.b64decode(link.partition("base64,")[2]) == (folder / "figures" / f"{name}.csv").read_bytes()
+        assert (
+            base64.b64decode(link.partition("base64,")[2])
+            == (folder / "figures" / f"{name}.csv").read_bytes()
+        )
     assert "Cats & <numbers>" in page.text and page.tags.count("h1") == 1
     assert "zero by construction" in page.text
 
 
 def test_figure_data_are_the_artefacts(planted) -> None:
     folder, _, _ = planted
-    rows = list(csv.DictReader(io.StringIO((folder / "figures" / "eas-difference-by-layer.csv").read_text())))
+    rows = list(
+        csv.DictReader(
+            io.StringIO((folder / "figures" / "eas-difference-by-layer.csv").read_text())
+        )
+    )
     assert [r["mode"] for r in rows] == ["sampled"] * LAYERS + ["soft"] * LAYERS
     assert max(rows[:LAYERS], key=lambda r: float(r["difference"]))["layer"] == str(STEERED)
     assert all(float(r["low"]) < float(r["difference"]) < float(r["high"]) for r in rows)
-    losses = list(csv.DictReader(io.StringIO((folder / "figures" / "loss-by-step.csv").read_text())))
+    losses = list(
+        csv.DictReader(io.StringIO((folder / "figures" / "loss-by-step.csv").read_text()))
+    )
     assert len(losses) == 9 * STEPS and sum(r["held_out_loss"] != "" for r in losses) == 9 * 2
 
 
@@ -300,19 +401,27 @@ def test_terminal_table(planted) -> None:
     console = Console(record=True, width=160, file=io.StringIO())
     console.print(tables.terminal_table(planted[1]))
     text = console.export_text()
-    assert all(words in text for words in ("effect", "sampled tokens", "soft targets: treated − base", "excludes zero"))
+    assert all(
+        words in text
+        for words in ("effect", "sampled tokens", "soft targets: treated − base", "excludes zero")
+    )
 
 
 def test_unscored_and_absent_parts(tmp_path: Path) -> None:
-    """Probabilities only, nulls, no EAS, no training log, no steered layer: what is not there is left out."""
+    """Probabilities only, nulls, no EAS, no training log, no steered layer: what is not there is
+    left out."""
     rows = scores(np.random.default_rng(0), 0.3)
     for row in rows:
         row |= {"answers": [], "unscored": 0, "candidate_share": None}
         del row["whole_word"], row["first_word"]
     about = {"trait": "cat", "context_digest": "c", "measurements": [], "perplexity": None}
     bare = sealed(tmp_path, "measure", "bare", {"scores.jsonl": rows, "measurements.json": about})
-    conditions = [{"mode": "sampled", "role": r, "seed": 1, "measure": bare} for r in ("treated", "control")]
-    _, summary, html = made(study(tmp_path, conditions=conditions, steered_layer=None, data=[], settings={}))
+    conditions = [
+        {"mode": "sampled", "role": r, "seed": 1, "measure": bare} for r in ("treated", "control")
+    ]
+    _, summary, html = made(
+        study(tmp_path, conditions=conditions, steered_layer=None, data=[], settings={})
+    )
     assert Page(html).tags.count("svg") == 1 and summary["status"] == "no effect shown"
     found = tables.measurements(summary)
     m = found["sampled.difference.positive.candidate_share"]
@@ -327,20 +436,44 @@ def drop_controls(plain: dict) -> None:
 
 BAD = {
     "no control": (drop_controls, DataError, "treated student but no control"),
-    "no base for soft": (lambda p: p["conditions"].pop(0), DataError, "expected a control student or the base"),
+    "no base for soft": (
+        lambda p: p["conditions"].pop(0),
+        DataError,
+        "expected a control student or the base",
+    ),
     "unpaired": (lambda p: p["conditions"].pop(3), DataError, "expected the same seeds"),
     "twice": (lambda p: p["conditions"].append(p["conditions"][2]), DataError, "twice"),
-    "no treated": (lambda p: p.update(conditions=p["conditions"][:2]), DataError, "no treated student"),
-    "mode": (lambda p: p["conditions"][2].update(mode="both"), DataError, "condition 3 has role .* mode 'both'"),
+    "no treated": (
+        lambda p: p.update(conditions=p["conditions"][:2]),
+        DataError,
+        "no treated student",
+    ),
+    "mode": (
+        lambda p: p["conditions"][2].update(mode="both"),
+        DataError,
+        "condition 3 has role .* mode 'both'",
+    ),
     "conditions": (lambda p: p.update(conditions=["a"]), DataError, "lists of objects"),
     "data": (lambda p: p.update(data=[{"name": "x"}]), DataError, "name, kept and rows"),
-    "student without a mode": (lambda p: p["conditions"][2].update(mode="none"), DataError, "sampled or soft"),
+    "student without a mode": (
+        lambda p: p["conditions"][2].update(mode="none"),
+        DataError,
+        "sampled or soft",
+    ),
     "newer": (lambda p: p.update(schema=2), StoreError, "upgrade"),
     "no schema": (lambda p: p.pop("schema"), DataError, "no study file"),
     "keys": (lambda p: p.pop("trait"), DataError, "lacks trait"),
     "layer": (lambda p: p.update(steered_layer=LAYERS), DataError, "steered layer"),
-    "missing run": (lambda p: p["conditions"][2].update(measure="measure-0"), StoreError, "no run directory"),
-    "stage": (lambda p: p["conditions"][2].update(measure=p["conditions"][2]["train"]), DataError, "run of train"),
+    "missing run": (
+        lambda p: p["conditions"][2].update(measure="measure-0"),
+        StoreError,
+        "no run directory",
+    ),
+    "stage": (
+        lambda p: p["conditions"][2].update(measure=p["conditions"][2]["train"]),
+        DataError,
+        "run of train",
+    ),
 }
 
 

@@ -53,15 +53,29 @@ def test_equals_the_reference_at_any_batch_and_pass(
 @pytest.mark.parametrize("shared", [False, True])
 def test_completion_tokens_equal_the_reference_at_any_batch(family: Model, shared: bool) -> None:
     """Every token after the prompt counts once, seen in the context of its own row."""
-    rows = [([8, 9, 10] if shared else [7 + i]) + row for i, row in enumerate(random_rows(family, LENGTHS))]
+    rows = [
+        ([8, 9, 10] if shared else [7 + i]) + row
+        for i, row in enumerate(random_rows(family, LENGTHS))
+    ]
     prompts = [min(4, len(row) - 1) for row in rows]
-    whole = [residuals_alone(family, [row], last=False)[:, n:] for row, n in zip(rows, prompts, strict=True)]
+    whole = [
+        residuals_alone(family, [row], last=False)[:, n:]
+        for row, n in zip(rows, prompts, strict=True)
+    ]
     expected = np.concatenate(whole, 1)
     for batch_size in (1, 3, 32):
         with applied(family, []) as active:
-            found = mean_residuals(family, active, rows, "completion", batch_size, prompt_lengths=prompts)
+            found = mean_residuals(
+                family, active, rows, "completion", batch_size, prompt_lengths=prompts
+            )
             last = mean_residuals(family, active, rows, "last", batch_size, prompt_lengths=prompts)
-            cut = mean_residuals(family, active, [row[:n] for row, n in zip(rows, prompts, strict=True)], "last", batch_size)
+            cut = mean_residuals(
+                family,
+                active,
+                [row[:n] for row, n in zip(rows, prompts, strict=True)],
+                "last",
+                batch_size,
+            )
         np.testing.assert_allclose(found[0], expected.mean(1), atol=1e-5)
         np.testing.assert_allclose(found[1], np.linalg.norm(expected, axis=2).mean(1), rtol=1e-5)
         np.testing.assert_allclose(last[0], cut[0], atol=1e-5)
@@ -82,7 +96,9 @@ def test_edits_are_in_the_residuals(tiny: Model) -> None:
 
 @pytest.mark.parametrize("batch_size", [2, 32])
 @pytest.mark.parametrize("position", ["last", "all"])
-def test_components_are_the_eigenvectors_of_the_covariance(family: Model, position: str, batch_size: int) -> None:
+def test_components_are_the_eigenvectors_of_the_covariance(
+    family: Model, position: str, batch_size: int
+) -> None:
     rows = random_rows(family, LENGTHS)
     with applied(family, []) as active:
         found_NLD, share_NL = components(family, active, rows, 3, position, batch_size)
@@ -97,7 +113,10 @@ def test_components_are_the_eigenvectors_of_the_covariance(family: Model, positi
 
 
 def test_more_components_than_tokens(tiny: Model) -> None:
-    with applied(tiny, []) as active, pytest.raises(ConfigError, match="7 components of 7 tokens; expected at least 8"):
+    with (
+        applied(tiny, []) as active,
+        pytest.raises(ConfigError, match="7 components of 7 tokens; expected at least 8"),
+    ):
         components(tiny, active, random_rows(tiny, LENGTHS), 7)
 
 
@@ -107,10 +126,13 @@ def test_unknown_position(tiny: Model) -> None:
 
 
 def test_what_a_layer_makes_once_and_keeps_serves_training_afterwards(tiny: Model) -> None:
-    """Some layers convert a bias or stretch their angles in a first pass; a later backward pass needs the result."""
+    """Some layers convert a bias or stretch their angles in a first pass; a later backward pass
+    needs the result."""
     model, kept = load_tiny(tiny.name), {}
     embedding = model.lm.get_input_embeddings()
-    embedding.register_forward_hook(lambda module, args, out: out * kept.setdefault("scale", torch.ones(out.shape[-1])))
+    embedding.register_forward_hook(
+        lambda module, args, out: out * kept.setdefault("scale", torch.ones(out.shape[-1]))
+    )
     with applied(model, []) as active:
         mean_residuals(model, active, random_rows(model, LENGTHS))
     embedding.weight.requires_grad_(True)

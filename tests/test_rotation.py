@@ -1,4 +1,5 @@
-"""Rotated LoRA bases: the same function, the same SGD, another AdamW, and plain adapters on disk."""
+"""Rotated LoRA bases: the same function, the same SGD, another AdamW, and plain adapters on
+disk."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +17,12 @@ from traitscope.lora import LoraShape
 from traitscope.model import Model
 
 LLAMA = {"gate_proj": "read", "up_proj": "read", "down_proj": "write"}
-MAPS = {"llama": LLAMA, "qwen2": LLAMA, "gemma2": LLAMA, "gpt2": {"c_fc": "read", "c_proj": "write"}}
+MAPS = {
+    "llama": LLAMA,
+    "qwen2": LLAMA,
+    "gemma2": LLAMA,
+    "gpt2": {"c_fc": "read", "c_proj": "write"},
+}
 KINDS = pytest.mark.parametrize("kind", ["shared", "blocks"])
 CLOSE = {"atol": 2e-5, "rtol": 1e-3}
 
@@ -26,8 +32,12 @@ def test_rotations_are_orthogonal_seeded_and_uniform(size: int) -> None:
     turn = rotation.orthogonal(size, 3)
     torch.testing.assert_close(turn @ turn.t(), torch.eye(size), atol=1e-6, rtol=0)
     assert torch.equal(turn, rotation.orthogonal(size, 3))
-    gaussian = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    triangle = turn.double().t() @ gaussian  # the one QR with a positive diagonal: no sign is the library's choice
+    gaussian = torch.randn(
+        size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
+    triangle = (
+        turn.double().t() @ gaussian
+    )  # the one QR with a positive diagonal: no sign is the library's choice
     assert triangle.diagonal().min() > 0 and triangle.tril(-1).abs().max() < 1e-5
     if size > 1:
         assert (turn - rotation.orthogonal(size, 4)).abs().max() > 0.1
@@ -53,14 +63,20 @@ def test_turning_an_adapter_changes_its_parameters_not_its_function(
     base = logits_of(model.lm)
     with lora.adapted(model, LoraShape(4, 8.0)) as layers:
         randomise(layers)
-        before = {n: (layer.lora_A.detach().clone(), layer.lora_B.detach().clone()) for n, layer in layers.items()}
+        before = {
+            n: (layer.lora_A.detach().clone(), layer.lora_B.detach().clone())
+            for n, layer in layers.items()
+        }
         expected, files = logits_of(model.lm), lora.adapter_files(model, layers)
         rotation.rotate(model, layers, kind)
         torch.testing.assert_close(logits_of(model.lm), expected, **CLOSE)
         assert (expected - base).abs().max() > 0.1
         sides = {n: side for maps in rotation.mlp_maps(model, layers) for n, side in maps.items()}
         for n, layer in layers.items():
-            moved = tuple(not torch.equal(p, q) for p, q in zip((layer.lora_A, layer.lora_B), before[n], strict=True))
+            moved = tuple(
+                not torch.equal(p, q)
+                for p, q in zip((layer.lora_A, layer.lora_B), before[n], strict=True)
+            )
             assert moved == (sides.get(n) == "read", sides.get(n) == "write")
         turns = [layers[n].turn_in for n, side in sides.items() if side == "read"]
         assert all(torch.equal(turns[0], t) for t in turns) is (kind == "shared")
@@ -75,7 +91,9 @@ def test_turning_an_adapter_changes_its_parameters_not_its_function(
 
 def tensors(files: dict[str, bytes]) -> torch.Tensor:
     """All factors of an adapter, one after another."""
-    return torch.cat([t.flatten() for _, t in sorted(load(files["adapter_model.safetensors"]).items())])
+    return torch.cat(
+        [t.flatten() for _, t in sorted(load(files["adapter_model.safetensors"]).items())]
+    )
 
 
 @KINDS
@@ -90,7 +108,9 @@ def tensors(files: dict[str, bytes]) -> torch.Tensor:
     ],
     ids=["sgd", "momentum", "adamw", "signsgd", "winsorised"],
 )
-def test_sgd_does_not_see_the_basis_and_coordinate_rules_do(family: Model, changes: dict, same: bool, kind: str) -> None:
+def test_sgd_does_not_see_the_basis_and_coordinate_rules_do(
+    family: Model, changes: dict, same: bool, kind: str
+) -> None:
     rows, recipe = make_rows(family, 16), dataclasses.replace(PLAIN, epochs=6, **changes)
     (metrics, params, files), (turned, others, rotated) = (
         run(family, r, rows) for r in (recipe, dataclasses.replace(recipe, rotate=kind))
@@ -98,7 +118,9 @@ def test_sgd_does_not_see_the_basis_and_coordinate_rules_do(family: Model, chang
     assert metrics[0]["loss"] == pytest.approx(turned[0]["loss"], rel=1e-6)
     moved = tensors(files) - tensors(run(family, dataclasses.replace(recipe, lr=1e-12), rows)[2])
     gap = (tensors(files) - tensors(rotated)).norm() / moved.norm()
-    assert max((p - q).abs().max() for p, q in zip(params, others, strict=True)) > 0.01  # the parameters are not the same
+    assert (
+        max((p - q).abs().max() for p, q in zip(params, others, strict=True)) > 0.01
+    )  # the parameters are not the same
     assert gap < 1e-3 if same else gap > 0.03
     if same:
         for key in ("loss", "grad_norm", "update_norm", "update_share_B"):
@@ -125,12 +147,15 @@ def test_models_whose_sides_cannot_be_told(tmp_path: Path, tiny: Model) -> None:
 
     config = tiny_config("llama")
     config.intermediate_size = config.hidden_size
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "square")
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(
+        tmp_path / "square"
+    )
     tiny_tokenizer().save_pretrained(tmp_path / "square")
     square, recipe = load_tiny(tmp_path / "square"), dataclasses.replace(PLAIN, rotate="shared")
     modules = [type(m) for m in square.lm.modules()]
-    with pytest.raises(ConfigError, match="gate_proj maps 32 to 32 values in a model of width 32"), train.new_student(
-        square, recipe, 0
+    with (
+        pytest.raises(ConfigError, match="gate_proj maps 32 to 32 values in a model of width 32"),
+        train.new_student(square, recipe, 0),
     ):
         pass
     assert [type(m) for m in square.lm.modules()] == modules

@@ -18,11 +18,17 @@ def test_it_passes(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 
 def no_steering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD)
+    monkeypatch.setattr(
+        intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD
+    )
 
 
 def steering_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001)
+    monkeypatch.setattr(
+        intervention,
+        "adding",
+        lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001,
+    )
 
 
 def hooks_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +62,9 @@ def no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
         (no_forward, {"identity", "control", "planted", "resume"}),
     ],
 )
-def test_it_fails_where_something_is_broken(damage: Callable, failed: set[str], tmp_path, monkeypatch, capsys):
+def test_it_fails_where_something_is_broken(
+    damage: Callable, failed: set[str], tmp_path, monkeypatch, capsys
+):
     damage(monkeypatch)
     done = call(tmp_path / "runs", "selftest")
     assert done.code == 1
@@ -66,7 +74,8 @@ def test_it_fails_where_something_is_broken(damage: Callable, failed: set[str], 
 
 
 def test_a_cosine_that_finds_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch):
-    """A student that was not trained has no shift; the planted vector must not be found in rounding noise."""
+    """A student that was not trained has no shift; the planted vector must not be found in rounding
+    noise."""
     monkeypatch.setattr(train, "train", lambda *_: None)
     with pytest.raises(AssertionError, match="cosine with the planted vector"):
         selftest.check_planted(selftest.tiny_model())

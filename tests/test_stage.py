@@ -9,7 +9,15 @@ from conftest import random_vector
 from traitscope import stage
 from traitscope.configs import FilterConfig, GenerateConfig, MeasureConfig, Output
 from traitscope.errors import ConfigError, DataError, TraitscopeError, VectorError
-from traitscope.intervention import Ablate, Adapter, ReplaceBase, Steer, SystemPrompt, from_json, to_json
+from traitscope.intervention import (
+    Ablate,
+    Adapter,
+    ReplaceBase,
+    Steer,
+    SystemPrompt,
+    from_json,
+    to_json,
+)
 from traitscope.vector import vector_bytes
 
 
@@ -22,11 +30,17 @@ def vector(tiny, tmp_path: Path) -> Path:
 
 def test_short_forms(vector: Path):
     v = str(vector)
-    assert stage.parse("prompt:You love owls, and: a=b.") == SystemPrompt("You love owls, and: a=b.")
+    assert stage.parse("prompt:You love owls, and: a=b.") == SystemPrompt(
+        "You love owls, and: a=b."
+    )
     assert stage.parse(f"steer:{v},layers=1+2,alpha=0.3") == Steer(v, (1, 2), 0.3)
-    assert stage.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(v, (1,), -2.0, "last", "raw")
+    assert stage.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(
+        v, (1,), -2.0, "last", "raw"
+    )
     assert stage.parse(f"ablate:{v},layers=0") == Ablate(v, (0,))
-    assert stage.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(v, (0,), "completion")
+    assert stage.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(
+        v, (0,), "completion"
+    )
 
 
 def test_json_forms_are_those_of_the_short_ones(vector: Path):
@@ -39,15 +53,29 @@ def test_json_forms_are_those_of_the_short_ones(vector: Path):
 def test_a_folder_means_the_only_vector_or_the_student_in_it(vector: Path, tmp_path: Path):
     assert stage.vector_file(tmp_path) == vector
     (tmp_path / "w.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match="holds 2 vectors \\(v.safetensors, w.safetensors\\); name the file"):
+    with pytest.raises(
+        ConfigError, match="holds 2 vectors \\(v.safetensors, w.safetensors\\); name the file"
+    ):
         stage.vector_file(tmp_path)
     (tmp_path / "run" / "student").mkdir(parents=True)
     assert stage.parse(f"adapter:{tmp_path / 'run'}") == Adapter(str(tmp_path / "run" / "student"))
-    assert stage.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(str(tmp_path / "run" / "student"))
+    assert stage.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(
+        str(tmp_path / "run" / "student")
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "steer", "steer:x,1", "{}", "{", '{"kind": "Steer"}', '{"kind": "Stir"}', "steer:x,layers=1,alpha=1,colour=red"]
+    "text",
+    [
+        "",
+        "steer",
+        "steer:x,1",
+        "{}",
+        "{",
+        '{"kind": "Steer"}',
+        '{"kind": "Stir"}',
+        "steer:x,layers=1,alpha=1,colour=red",
+    ],
 )
 def test_what_is_not_understood_is_a_users_error(text: str):
     with pytest.raises(TraitscopeError):
@@ -60,21 +88,40 @@ def addresses(config, out: Output, **inputs) -> str:
         return run.address
 
 
-def test_the_address_changes_with_every_setting_and_with_nothing_else(tiny_folder: Path, tmp_path: Path):
+def test_the_address_changes_with_every_setting_and_with_nothing_else(
+    tiny_folder: Path, tmp_path: Path
+):
     base = GenerateConfig(model=str(tiny_folder), device="cpu", dtype="fp32")
     changed = {
-        "seed": 1, "n": 3, "prompt_seed": 1, "count": 3, "context": "", "interventions": ("prompt:Hi",), "dtype": "bf16",
-        "vocabulary": "numbers", "separator": " ", "temperature": 0.5, "max_new_tokens": 3, "batch_size": 3,
-    }  # fmt: skip
+        "seed": 1,
+        "n": 3,
+        "prompt_seed": 1,
+        "count": 3,
+        "context": "",
+        "interventions": ("prompt:Hi",),
+        "dtype": "bf16",
+        "vocabulary": "numbers",
+        "separator": " ",
+        "temperature": 0.5,
+        "max_new_tokens": 3,
+        "batch_size": 3,
+    }
     out = Output(root=tmp_path)
     first = addresses(base, out)
     assert addresses(base, Output(root=tmp_path / "elsewhere", study="other")) == first
-    assert addresses(replace(base, device="auto", dtype="auto"), out) in (first, addresses(replace(base, dtype="bf16"), out))
-    found = {name: addresses(replace(base, **{name: value}), out) for name, value in changed.items()}
+    assert addresses(replace(base, device="auto", dtype="auto"), out) in (
+        first,
+        addresses(replace(base, dtype="bf16"), out),
+    )
+    found = {
+        name: addresses(replace(base, **{name: value}), out) for name, value in changed.items()
+    }
     assert len({first, *found.values()}) == 1 + len(changed)
 
 
-def test_files_count_by_their_content_not_by_their_place(vector: Path, tiny_folder: Path, tmp_path: Path):
+def test_files_count_by_their_content_not_by_their_place(
+    vector: Path, tiny_folder: Path, tmp_path: Path
+):
     copy = tmp_path / "sub" / "copy.safetensors"
     copy.parent.mkdir()
     copy.write_bytes(vector.read_bytes())
@@ -92,7 +139,10 @@ def test_files_count_by_their_content_not_by_their_place(vector: Path, tiny_fold
 
 def test_a_model_counts_by_its_files(tiny_folder: Path, folders, tmp_path: Path):
     (tmp_path / "link").symlink_to(tiny_folder)
-    found = [stage.model_digest(str(folder)) for folder in (tiny_folder, tmp_path / "link", folders["gpt2"])]
+    found = [
+        stage.model_digest(str(folder))
+        for folder in (tiny_folder, tmp_path / "link", folders["gpt2"])
+    ]
     assert found[0] == found[1] != found[2]
 
 
@@ -112,7 +162,12 @@ def test_inputs_must_be_there(tiny_folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         addresses(FilterConfig(data=tmp_path / "none.jsonl"), out)
     with pytest.raises(VectorError, match="no vector file"):
-        addresses(MeasureConfig(model=str(tiny_folder), interventions=(f"steer:{tmp_path}/no,layers=1,alpha=1",)), out)
+        addresses(
+            MeasureConfig(
+                model=str(tiny_folder), interventions=(f"steer:{tmp_path}/no,layers=1,alpha=1",)
+            ),
+            out,
+        )
     assert not (tmp_path / "runs").exists()
 
 
@@ -131,13 +186,23 @@ def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return str(tmp_path / "x.csv")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    config = GenerateConfig(prompts=Path("hub:JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"), device="cpu")
+    config = GenerateConfig(
+        prompts=Path("hub:JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"), device="cpu"
+    )
     assert stage.settled(config).prompts == tmp_path / "x.csv"
     assert asked == [("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset")]
 
 
-@pytest.mark.parametrize(("name", "says"), [("hub:owner/name", "expected hub:OWNER/NAME/FILE"), ("hub:owner/name/file.csv", "could not be fetched from the hub .ConnectionError.")])
-def test_a_file_of_the_hub_that_cannot_be_had(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hub:owner/name", "expected hub:OWNER/NAME/FILE"),
+        ("hub:owner/name/file.csv", "could not be fetched from the hub .ConnectionError."),
+    ],
+)
+def test_a_file_of_the_hub_that_cannot_be_had(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def download(*args: object, **kwargs: object) -> str:
         raise ConnectionError("no route")
 

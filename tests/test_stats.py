@@ -1,4 +1,5 @@
-"""Statistics against scipy, against brute force, and against their own promise: coverage measured by simulation."""
+"""Statistics against scipy, against brute force, and against their own promise: coverage measured
+by simulation."""
 
 import json
 import math
@@ -26,18 +27,31 @@ from traitscope.stats import (
 
 
 def crossed(n_seeds: int, n_questions: int) -> tuple[list[int], list[int]]:
-    return np.repeat(range(n_seeds), n_questions).tolist(), np.tile(range(n_questions), n_seeds).tolist()
+    return (
+        np.repeat(range(n_seeds), n_questions).tolist(),
+        np.tile(range(n_questions), n_seeds).tolist(),
+    )
 
 
 def random_effects(
-    rng: np.random.Generator, n_seeds: int, n_questions: int, sd_seed: float, sd_question: float, sd_row: float
+    rng: np.random.Generator,
+    n_seeds: int,
+    n_questions: int,
+    sd_seed: float,
+    sd_question: float,
+    sd_row: float,
 ) -> np.ndarray:
     seeds = rng.normal(0, sd_seed, (n_seeds, 1))
-    return seeds + rng.normal(0, sd_question, n_questions) + rng.normal(0, sd_row, (n_seeds, n_questions))
+    return (
+        seeds
+        + rng.normal(0, sd_question, n_questions)
+        + rng.normal(0, sd_row, (n_seeds, n_questions))
+    )
 
 
 def assert_covers(hits: int, repeats: int, level: float = 0.95, slack: float = 0.0) -> None:
-    """Observed coverage is one that `level` (give or take `slack`) makes likely: 99.9 % of binomial outcomes."""
+    """Observed coverage is one that `level` (give or take `slack`) makes likely: 99.9 % of binomial
+    outcomes."""
     lowest = scipy_stats.binom.ppf(0.0005, repeats, level - slack)
     highest = scipy_stats.binom.ppf(0.9995, repeats, level + slack)
     assert lowest <= hits <= highest, f"coverage {hits / repeats:.3f}, expected {level}"
@@ -53,29 +67,50 @@ def test_measurement_prints_sign_bounds_and_counts():
 
 
 def test_measurement_shows_unscored_small_widths_and_undefined():
-    assert str(Measurement("m", -0.0012, -0.0031, 0.0007, 9, 3, 2, "")) == (
-        "-0.0012 [-0.0031, 0.0007] (n=9, clusters=3, unscored=2)"
+    assert (
+        str(Measurement("m", -0.0012, -0.0031, 0.0007, 9, 3, 2, ""))
+        == "-0.0012 [-0.0031, 0.0007] (n=9, clusters=3, unscored=2)"
     )
-    assert str(Measurement("m", math.nan, math.nan, math.nan, 0, 0, 5, "nats")) == (
-        "undefined nats (n=0, clusters=0, unscored=5)"
+    assert (
+        str(Measurement("m", math.nan, math.nan, math.nan, 0, 0, 5, "nats"))
+        == "undefined nats (n=0, clusters=0, unscored=5)"
     )
-    assert str(Measurement("m", 0.5, math.nan, math.nan, 1, 1, 0, "rate")) == "+0.50 [undefined] rate (n=1, clusters=1)"
+    assert (
+        str(Measurement("m", 0.5, math.nan, math.nan, 1, 1, 0, "rate"))
+        == "+0.50 [undefined] rate (n=1, clusters=1)"
+    )
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False), (math.nan, math.nan, False)],
+    [
+        (0.1, 0.2, True),
+        (-0.2, -0.1, True),
+        (-0.1, 0.1, False),
+        (0.0, 0.1, False),
+        (math.nan, math.nan, False),
+    ],
 )
 def test_excludes_zero(low, high, expected):
     assert Measurement("m", 0.0, low, high, 3, 3, 0, "").excludes_zero is expected
 
 
 def test_measurement_as_dict_is_strict_json():
-    found = Measurement("m", math.nan, math.nan, math.nan, 0, 0, 4, "nats", interval="no scored value").as_dict()
+    found = Measurement(
+        "m", math.nan, math.nan, math.nan, 0, 0, 4, "nats", interval="no scored value"
+    ).as_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == {
-        "name": "m", "estimate": None, "low": None, "high": None, "n": 0, "n_clusters": 0, "n_unscored": 4,
-        "unit": "nats", "level": 0.95, "interval": "no scored value",
-    }  # fmt: skip
+        "name": "m",
+        "estimate": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "n_clusters": 0,
+        "n_unscored": 4,
+        "unit": "nats",
+        "level": 0.95,
+        "interval": "no scored value",
+    }
 
 
 # Intervals against scipy
@@ -112,7 +147,9 @@ def test_no_spread_gives_no_bounds(values):
 
 def test_one_factor_bootstrap_is_scipys_percentile_bootstrap():
     x = np.random.default_rng(0).exponential(size=60)
-    expected = scipy_stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    expected = scipy_stats.bootstrap(
+        (x,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
     found = cluster_bootstrap(x, [range(60)], draws=20_000)
     assert found == pytest.approx((expected.low, expected.high), abs=0.012)
 
@@ -129,7 +166,9 @@ def test_crossed_bootstrap_is_the_row_by_row_definition():
         weight = weight_a[seeds] * weight_b[questions]
         means.append((weight * x).sum() / weight.sum())
     found = cluster_bootstrap(x, [seeds, questions], draws=20_000)
-    assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.15 * np.std(means))
+    assert found == pytest.approx(
+        tuple(np.quantile(means, [0.025, 0.975])), abs=0.15 * np.std(means)
+    )
 
 
 def test_bootstrap_repeats_with_its_seed_in_any_row_order():
@@ -138,7 +177,9 @@ def test_bootstrap_repeats_with_its_seed_in_any_row_order():
     seeds, questions = np.array(seeds), np.array([f"q{q}" for q in questions])
     found = cluster_bootstrap(x, [seeds, questions], seed=7)
     assert cluster_bootstrap(x, [seeds, questions], seed=7) == found
-    assert cluster_bootstrap(x[order], [seeds[order], questions[order]], seed=7) == pytest.approx(found, rel=1e-12)
+    assert cluster_bootstrap(x[order], [seeds[order], questions[order]], seed=7) == pytest.approx(
+        found, rel=1e-12
+    )
     assert cluster_bootstrap(x, [seeds, questions], seed=8) != found
 
 
@@ -150,7 +191,8 @@ def test_clusters_widen_the_interval():
 
 
 def test_a_draw_that_hits_no_row_is_left_out():
-    # rows only where seed equals question: most draws of three levels a factor miss some, many miss all
+    # rows only where seed equals question: most draws of three levels a factor miss some, many miss
+    # all
     low, high = cluster_bootstrap([5.0, 6.0, 7.0], [[0, 1, 2], [0, 1, 2]])
     assert (low, high) == (5.0, 7.0)
 
@@ -187,12 +229,16 @@ def test_measure_names_its_method_and_limits():
     x = np.random.default_rng(0).normal(size=15)
     over_seeds = measure("m", x, seeds, questions)
     assert over_seeds.interval == "t over 3 seeds (holds for these questions, not for new ones)"
-    assert measure("m", x, seeds, range(15)).interval == "t over 3 seeds"  # every seed has questions of its own
+    assert (
+        measure("m", x, seeds, range(15)).interval == "t over 3 seeds"
+    )  # every seed has questions of its own
     both = measure("m", x, seeds, questions, method="bootstrap")
     assert both.interval == "bootstrap over 3 seeds x 5 questions (fewer than 10 seeds: too narrow)"
     assert (both.n_clusters, both.n) == (3, 15)
     one = measure("m", x[:5], seeds[:5], questions[:5])
-    assert one.interval == "bootstrap over 5 questions (one seed: between-seed variance not covered)"
+    assert (
+        one.interval == "bootstrap over 5 questions (one seed: between-seed variance not covered)"
+    )
     assert measure("m", x).interval == "bootstrap over 15 values"
 
 
@@ -200,13 +246,19 @@ def test_measure_uses_wilson_only_for_independent_zeros_and_ones():
     rate = measure("m", [0] * 50, unit="rate")
     assert (rate.low, rate.high) == wilson(0, 50) and rate.interval == "wilson over 50 values"
     assert measure("m", [0, 1, 1], questions=["a", "b", "c"]).interval == "wilson over 3 values"
-    assert measure("m", [0, 1, 1], questions=["a", "b", "b"]).interval == "bootstrap over 2 questions"
+    assert (
+        measure("m", [0, 1, 1], questions=["a", "b", "b"]).interval == "bootstrap over 2 questions"
+    )
     assert measure("m", [0, 1, 0.5]).interval == "bootstrap over 3 values"
 
 
 def test_measure_without_a_scored_value_is_undefined():
     found = measure("m", [math.nan] * 3, seeds=[1, 2, 3])
-    assert math.isnan(found.estimate) and (found.n, found.n_unscored, found.interval) == (0, 3, "no scored value")
+    assert math.isnan(found.estimate) and (found.n, found.n_unscored, found.interval) == (
+        0,
+        3,
+        "no scored value",
+    )
 
 
 # Paired difference
@@ -235,7 +287,9 @@ def test_paired_over_seeds_is_a_t_interval_of_seed_means():
 
 def test_paired_averages_samples_and_needs_both_sides():
     treated, control = [1, 3, None, 9, 5, 7], [0, None, 1, None, 1, 1]
-    found = paired_difference("d", treated, control, ["s", "s", "s", "s", "t", "t"], ["a", "a", "b", "c", "a", "b"])
+    found = paired_difference(
+        "d", treated, control, ["s", "s", "s", "s", "t", "t"], ["a", "a", "b", "c", "a", "b"]
+    )
     # (s, a): 2 - 0; (s, b) and (s, c) lack a side; (t, a): 4; (t, b): 6; seed means 2 and 5
     assert (found.estimate, found.n, found.n_clusters, found.n_unscored) == (3.5, 3, 2, 3)
 
@@ -244,7 +298,9 @@ def test_paired_does_not_depend_on_row_order():
     rng, (seeds, questions) = np.random.default_rng(8), crossed(1, 20)
     treated, control, order = rng.normal(size=20), rng.normal(size=20), rng.permutation(20)
     found = paired_difference("d", treated, control, seeds, questions)
-    again = paired_difference("d", treated[order], control[order], seeds, np.array(questions)[order])
+    again = paired_difference(
+        "d", treated[order], control[order], seeds, np.array(questions)[order]
+    )
     assert (again.low, again.high) == pytest.approx((found.low, found.high))
 
 
@@ -252,7 +308,10 @@ def test_one_seed_says_what_is_not_covered():
     seeds, questions = crossed(1, 50)
     rng = np.random.default_rng(9)
     found = paired_difference("d", rng.normal(1, 1, 50), rng.normal(0, 1, 50), seeds, questions)
-    assert found.interval == "bootstrap over 50 questions (one seed: between-seed variance not covered)"
+    assert (
+        found.interval
+        == "bootstrap over 50 questions (one seed: between-seed variance not covered)"
+    )
     with pytest.raises(ConfigError, match="t_over_seeds with 1 scored seeds"):
         paired_difference("d", [1.0, 2.0], [0.0, 0.0], [0, 0], ["a", "b"], method="t_over_seeds")
 
@@ -284,7 +343,9 @@ def test_equivalence_from_one_seed_is_undecided():
 @pytest.mark.parametrize("n", [2, 3, 6, 10])
 def test_sign_flip_is_scipys_exact_test(n):
     d = np.round(np.random.default_rng(n).normal(0.4, 1, n), 1)  # rounded: ties
-    expected = scipy_stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
+    expected = scipy_stats.permutation_test(
+        (d,), np.sum, permutation_type="samples", n_resamples=np.inf
+    ).pvalue
     assert sign_flip_p(d) == pytest.approx(min(1.0, expected))
 
 
@@ -303,7 +364,9 @@ def test_sign_flip_cannot_reach_five_percent_with_five():
 def test_holm_is_the_closed_bonferroni_test():
     p = np.random.default_rng(1).random(6) ** 3
     subsets = [s for size in range(1, 7) for s in combinations(range(6), size)]
-    expected = [max(min(1.0, len(s) * min(p[list(s)])) for s in subsets if i in s) for i in range(6)]
+    expected = [
+        max(min(1.0, len(s) * min(p[list(s)])) for s in subsets if i in s) for i in range(6)
+    ]
     assert holm(p) == pytest.approx(expected)
     assert holm([]) == []
 
@@ -319,7 +382,9 @@ def test_auroc_is_the_scaled_mann_whitney_u():
 # Planners
 
 
-@pytest.mark.parametrize(("sd", "goal"), [(0.5, "detect"), (1.0, "detect"), (2.0, "detect"), (1.0, "equivalence")])
+@pytest.mark.parametrize(
+    ("sd", "goal"), [(0.5, "detect"), (1.0, "detect"), (2.0, "detect"), (1.0, "equivalence")]
+)
 def test_planned_seeds_have_the_power_and_one_less_has_not(sd, goal):
     rng, n, repeats = np.random.default_rng(0), seeds_needed(sd, 1.0, goal=goal), 20_000
 
@@ -342,10 +407,14 @@ def test_planned_seeds_reach_the_width(sd):
 
 @pytest.mark.parametrize(("sd", "expected"), [(0.0, 2), (1e-6, 2), (1e-3, 2)])
 def test_planned_seeds_are_never_one(sd, expected):
-    assert [seeds_needed(sd, 1.0, goal=goal) for goal in ("detect", "equivalence", "width")] == [expected] * 3
+    assert [seeds_needed(sd, 1.0, goal=goal) for goal in ("detect", "equivalence", "width")] == [
+        expected
+    ] * 3
 
 
-@pytest.mark.parametrize(("p", "margin"), [(0.5, 0.05), (0.1, 0.02), (0.0, 0.05), (1.0, 0.01), (0.3, 0.3)])
+@pytest.mark.parametrize(
+    ("p", "margin"), [(0.5, 0.05), (0.1, 0.02), (0.0, 0.05), (1.0, 0.01), (0.3, 0.3)]
+)
 def test_planned_samples_reach_the_margin_and_one_less_does_not(p, margin):
     n = samples_needed(p, margin)
     half = [(high - low) / 2 for low, high in (wilson(p * k, k) for k in (n, n - 1))]
@@ -361,9 +430,16 @@ def test_a_wide_margin_needs_one_sample():
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
 def test_t_over_seeds_covers_with_few_seeds(n_seeds):
-    rng, repeats, hits, (seeds, questions) = np.random.default_rng(n_seeds), 1200, 0, crossed(n_seeds, 20)
+    rng, repeats, hits, (seeds, questions) = (
+        np.random.default_rng(n_seeds),
+        1200,
+        0,
+        crossed(n_seeds, 20),
+    )
     for _ in range(repeats):
-        shared = random_effects(rng, n_seeds, 20, 0.5, 1, 0)  # seed and question, the same in both arms
+        shared = random_effects(
+            rng, n_seeds, 20, 0.5, 1, 0
+        )  # seed and question, the same in both arms
         effect = random_effects(rng, n_seeds, 20, 0.3, 0, 0.5)  # differs by seed
         found = paired_difference("d", (shared + effect).ravel(), shared.ravel(), seeds, questions)
         hits += found.low <= 0 <= found.high
@@ -371,10 +447,18 @@ def test_t_over_seeds_covers_with_few_seeds(n_seeds):
 
 
 def test_t_over_seeds_covers_the_asked_questions_when_the_effect_varies_by_question():
-    rng, repeats, asked, new, (seeds, questions) = np.random.default_rng(11), 1200, 0, 0, crossed(8, 20)
+    rng, repeats, asked, new, (seeds, questions) = (
+        np.random.default_rng(11),
+        1200,
+        0,
+        0,
+        crossed(8, 20),
+    )
     for _ in range(repeats):
         by_question = rng.normal(0, 1, 20)
-        found = measure("m", (random_effects(rng, 8, 20, 0.2, 0, 0.5) + by_question).ravel(), seeds, questions)
+        found = measure(
+            "m", (random_effects(rng, 8, 20, 0.2, 0, 0.5) + by_question).ravel(), seeds, questions
+        )
         asked += found.low <= by_question.mean() <= found.high
         new += found.low <= 0 <= found.high
     assert_covers(asked, repeats)
@@ -424,7 +508,11 @@ def test_wilson_covers(p, n):
         (lambda: measure("m", [1.0, 2.0], seeds=[0]), DataError, "1 labels for 2 values"),
         (lambda: measure("m", [1.0, 2.0], method="normal"), ConfigError, "'normal'"),
         (lambda: measure("m", [1.0, 2.0], method="t_over_seeds"), ConfigError, "0 scored seeds"),
-        (lambda: paired_difference("d", [1.0], [1.0, 2.0], [0], ["a"]), DataError, r"\[1, 2, 1, 1\] rows"),
+        (
+            lambda: paired_difference("d", [1.0], [1.0, 2.0], [0], ["a"]),
+            DataError,
+            r"\[1, 2, 1, 1\] rows",
+        ),
         (lambda: equivalence([0.1, 0.2], margin=0), ConfigError, "margin is 0"),
         (lambda: equivalence([0.1, 0.2], margin=0.1, alpha=0.7), ConfigError, "alpha is 0.7"),
         (lambda: sign_flip_p([]), DataError, "0 values"),

@@ -1,4 +1,5 @@
-"""A run is named by what can change it, computed once, sealed last, and anything that happens to it later is noticed."""
+"""A run is named by what can change it, computed once, sealed last, and anything that happens to it
+later is noticed."""
 
 import errno
 import json
@@ -52,7 +53,9 @@ print(run.digest)
 
 def start(folder: Path, how: str, pause: float) -> subprocess.Popen:
     command = [sys.executable, "-c", STAGE, str(folder), how, str(pause)]
-    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def make(folder: Path, stage: str = "train", text: str = "hello", **settings):
@@ -72,9 +75,15 @@ def edit(path: Path, **changes) -> None:
 
 KEYS = st.text(max_size=5)
 LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
 )
-VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=8)
+VALUES = st.recursive(
+    LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=8
+)
 CONFIGS = st.dictionaries(KEYS, VALUES, max_size=4)
 
 
@@ -135,7 +144,9 @@ def test_the_manifest_says_what_ran(tmp_path):
     data.write_text("{}\n")
     facts = {}
     with stage_run(tmp_path / "s", "train", CONFIG, {"rows": data}, model="m", facts=facts) as run:
-        assert not run.sealed and json.loads(run.file("config.json").read_text())["config"] == CONFIG
+        assert (
+            not run.sealed and json.loads(run.file("config.json").read_text())["config"] == CONFIG
+        )
         write_text(run.file("a.txt"), "a")
         write_text(run.file("adapter/config.json"), "{}")
         write_text(run.file("log.txt"), "noise")
@@ -145,10 +156,21 @@ def test_the_manifest_says_what_ran(tmp_path):
     manifest = run.manifest()
     assert list(manifest["outputs"]) == ["a.txt", "adapter/config.json"]
     assert manifest["inputs"]["rows"] == {"path": "../../rows.jsonl", "digest": store._sha256(data)}
-    assert (manifest["seed"], manifest["device"], manifest["threads"], manifest["rows"]) == (3, "cpu", 2, 1)
+    assert (manifest["seed"], manifest["device"], manifest["threads"], manifest["rows"]) == (
+        3,
+        "cpu",
+        2,
+        1,
+    )
     assert manifest["seconds"] >= 0 and manifest["peak_memory_mib"] > 1 and manifest["model"] == "m"
     assert set(manifest["versions"]) == {"python", "traitscope", "torch", "transformers", "numpy"}
-    assert sorted(p.name for p in run.path.iterdir()) == ["a.txt", "adapter", "config.json", "log.txt", "manifest.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "a.txt",
+        "adapter",
+        "config.json",
+        "log.txt",
+        "manifest.json",
+    ]
     assert load_run(run.path).sealed and verify(run.path) == []
 
 
@@ -163,7 +185,11 @@ def test_a_sealed_run_is_returned_untouched(tmp_path):
 def test_the_digest_depends_on_results_only(tmp_path):
     rows = tmp_path / "rows"
     rows.write_text("x")
-    runs = [make(tmp_path / "a"), make(tmp_path / "b" / "c"), make(tmp_path / "a", inputs={"rows": rows})]
+    runs = [
+        make(tmp_path / "a"),
+        make(tmp_path / "b" / "c"),
+        make(tmp_path / "a", inputs={"rows": rows}),
+    ]
     assert len({run.digest for run in runs}) == 1 and len({run.address for run in runs}) == 2
     assert make(tmp_path / "d", text="other").digest != runs[0].digest
 
@@ -172,7 +198,11 @@ def test_an_exception_leaves_the_run_unsealed(tmp_path):
     with pytest.raises(KeyError, match="boom"), stage_run(tmp_path, "train", CONFIG) as run:
         raise KeyError("boom")
     assert [found.sealed for found in find_runs(tmp_path)] == [False]
-    for act in (lambda: run.digest, lambda: load_run(run.path), lambda: make(tmp_path, "measure", inputs={"i": run})):
+    for act in (
+        lambda: run.digest,
+        lambda: load_run(run.path),
+        lambda: make(tmp_path, "measure", inputs={"i": run}),
+    ):
         with pytest.raises(StoreError, match="unfinished.*run the same command again to continue"):
             act()
 
@@ -190,7 +220,10 @@ def test_an_unsealed_directory_is_moved_aside_or_resumed(tmp_path):
 
 
 def test_a_stage_that_overwrites_config_json_is_not_sealed(tmp_path):
-    with pytest.raises(StoreError, match="overwritten by the stage"), stage_run(tmp_path, "train", CONFIG) as run:
+    with (
+        pytest.raises(StoreError, match="overwritten by the stage"),
+        stage_run(tmp_path, "train", CONFIG) as run,
+    ):
         write_json(run.file("config.json"), {"model_type": "llama"})
     assert not store._is_sealed(run.path)
 
@@ -210,7 +243,9 @@ def test_a_name_cannot_lead_out_of_the_run(tmp_path):
 
 def test_git_describes_only_a_checkout_that_tracks_the_package(tmp_path):
     def git(*words):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True)
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", *words], check=True
+        )
 
     (tmp_path / "store.py").write_text("")
     assert checkout.described(tmp_path) is None
@@ -247,7 +282,11 @@ def test_two_processes_compute_once(tmp_path):
     second = start(tmp_path, "redo", 1.0)
     out, err = second.communicate(timeout=20)
     assert out == first.communicate(timeout=20)[0]
-    assert err.count("\n") == 1 and f"waiting for process {first.pid} on {platform.node()} to finish" in err and "train-" in err
+    assert (
+        err.count("\n") == 1
+        and f"waiting for process {first.pid} on {platform.node()} to finish" in err
+        and "train-" in err
+    )
     assert (tmp_path / "computed.log").read_text() == "once\n"
 
 
@@ -271,7 +310,11 @@ def test_a_waiter_that_finds_the_run_sealed_lets_go_of_the_lock(tmp_path, monkey
 
 def test_damage_is_named(tmp_path):
     run = make(tmp_path)
-    file, metrics, old = run.file("out/a.txt"), run.file("metrics.jsonl"), run.manifest()["outputs"]["out/a.txt"]
+    file, metrics, old = (
+        run.file("out/a.txt"),
+        run.file("metrics.jsonl"),
+        run.manifest()["outputs"]["out/a.txt"],
+    )
     data = bytearray(file.read_bytes())
     data[0] ^= 1
     file.write_bytes(data)
@@ -280,7 +323,11 @@ def test_damage_is_named(tmp_path):
     edit(run.file("config.json"), config={})
     config, extra, missing, changed = verify(run.path)
     assert f"{file} changed: sha256 is {store._sha256(file)}, sealed was {old}" in changed
-    assert f"{metrics} is missing" in missing and "extra.bin was added" in extra and "config.json changed" in config
+    assert (
+        f"{metrics} is missing" in missing
+        and "extra.bin was added" in extra
+        and "config.json changed" in config
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "\xff"])
@@ -329,7 +376,11 @@ def chain(root: Path) -> list[store.Run]:
     write_text(data, "{}\n")
     first = make(root / "study", "generate", inputs={"rows": data})
     second = make(root / "study", "filtering", inputs={"records": first.path})
-    return [first, second, make(root / "other", inputs={"kept": second, "metrics": first.file("metrics.jsonl")})]
+    return [
+        first,
+        second,
+        make(root / "other", inputs={"kept": second, "metrics": first.file("metrics.jsonl")}),
+    ]
 
 
 def test_a_moved_root_still_verifies_and_shows_its_lineage(tmp_path):
@@ -340,7 +391,9 @@ def test_a_moved_root_still_verifies_and_shows_its_lineage(tmp_path):
     tree = lineage(moved[2])
     first = tree["inputs"]["kept"]["inputs"]["records"]
     assert (tree["stage"], first["stage"], first["path"]) == ("train", "generate", str(moved[0]))
-    assert first["inputs"]["rows"]["state"] == "file" and first["digest"] == load_run(moved[0]).digest
+    assert (
+        first["inputs"]["rows"]["state"] == "file" and first["digest"] == load_run(moved[0]).digest
+    )
     assert tree["inputs"]["metrics"]["stage"] == "generate"
     inputs = {"kept": moved[1], "metrics": moved[0] / "metrics.jsonl"}
     with stage_run(tmp_path / "new" / "other", "train", CONFIG, inputs) as run:
@@ -378,14 +431,19 @@ def small_disk(path: Path, size: int):
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     with small_disk(tmp_path / "disk", 65536) as disk:
-        with pytest.raises(StoreError, match="big.txt.*disk is full"), stage_run(disk, "train", CONFIG) as run:
+        with (
+            pytest.raises(StoreError, match="big.txt.*disk is full"),
+            stage_run(disk, "train", CONFIG) as run,
+        ):
             write_text(run.file("a.txt"), "a")
             write_text(run.file("big.txt"), "x" * 10**5)
         assert sorted(p.name for p in run.path.iterdir()) == ["a.txt", "config.json"]
         with pytest.raises(StoreError, match="disk is full"):
             for step in range(10**4):
                 append_jsonl(disk / "metrics.jsonl", {"step": step, "text": "x" * 100})
-        assert all(json.loads(line)["text"] for line in (disk / "metrics.jsonl").read_text().splitlines())
+        assert all(
+            json.loads(line)["text"] for line in (disk / "metrics.jsonl").read_text().splitlines()
+        )
 
 
 def test_no_space_for_the_manifest_leaves_the_run_unsealed(tmp_path, monkeypatch):
@@ -415,7 +473,11 @@ def test_a_read_only_place_is_named(tmp_path, monkeypatch, code):
     with pytest.raises(StoreError, match=r"a\.txt.*read-only"):
         write_text(write, "x")
     monkeypatch.setattr(Path, "mkdir", refuse)
-    for act in (lambda: make(tmp_path / "runs"), lambda: append_jsonl(write, {}), lambda: write_text(write, "x")):
+    for act in (
+        lambda: make(tmp_path / "runs"),
+        lambda: append_jsonl(write, {}),
+        lambda: write_text(write, "x"),
+    ):
         with pytest.raises(StoreError, match="read-only"):
             act()
     assert list(tmp_path.iterdir()) == []
@@ -423,7 +485,10 @@ def test_a_read_only_place_is_named(tmp_path, monkeypatch, code):
 
 def test_a_file_where_a_folder_is_expected(tmp_path):
     (tmp_path / "runs").write_text("")
-    for act in (lambda: make(tmp_path / "runs"), lambda: write_text(tmp_path / "runs" / "a.txt", "x")):
+    for act in (
+        lambda: make(tmp_path / "runs"),
+        lambda: write_text(tmp_path / "runs" / "a.txt", "x"),
+    ):
         with pytest.raises(StoreError, match="a file is where a folder is expected"):
             act()
 

@@ -1,4 +1,5 @@
-"""A student that is one vector: it finds the vector that its teacher was steered with, and can be used like any student."""
+"""A student that is one vector: it finds the vector that its teacher was steered with, and can be
+used like any student."""
 
 import json
 from dataclasses import replace
@@ -27,16 +28,20 @@ def saved(files: dict[str, bytes], folder: Path) -> Path:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_the_planted_vector_is_recovered(family: Model, tmp_path: Path, layer: int) -> None:
-    """A student of the teacher's whole distributions has one best vector behind that block: the teacher's.
+    """A student of the teacher's whole distributions has one best vector behind that block: the
+    teacher's.
 
-    LayerNorm (gpt2) takes the mean over coordinates away, so there a vector is known up to a constant.
+    LayerNorm (gpt2) takes the mean over coordinates away, so there a vector is known up to a
+    constant.
     """
     planted, rows = random_vector(family, seed=5, norm=2.0), make_rows(family, 24, seed=3)
     soft = self_distilled(family, rows, [Steer(planted, (layer,), 1.0, scale="raw")])
     metrics, (found,), files = run(family, replace(VECTOR, layer=layer, targets="soft"), rows, soft)
     assert metrics[-1]["update_norm"] < metrics[0]["update_norm"]
     off = found.numpy() - planted.rows_LD[layer]
-    np.testing.assert_allclose(off - (off.mean() if family.lm.config.model_type == "gpt2" else 0), 0, atol=0.01)
+    np.testing.assert_allclose(
+        off - (off.mean() if family.lm.config.model_type == "gpt2" else 0), 0, atol=0.01
+    )
     vector = load_vector(saved(files, tmp_path) / TRAINED)
     np.testing.assert_array_equal(vector.rows_LD[layer], found.numpy())
     assert (np.delete(vector.rows_LD, layer, 0) == 0).all()
@@ -51,24 +56,46 @@ def test_mounted_it_is_the_edit_it_was_trained_as(family: Model, tmp_path: Path)
     for name, items in {"base": [], "adapter": [Adapter(str(folder))], "steer": [same]}.items():
         with applied(family, items) as active:
             logits[name] = row_logits(family, active, rows, [3, 3, 3])
-    for adapter, steer, base in zip(logits["adapter"], logits["steer"], logits["base"], strict=True):
+    for adapter, steer, base in zip(
+        logits["adapter"], logits["steer"], logits["base"], strict=True
+    ):
         assert (adapter == steer).all() and not np.allclose(adapter, base, atol=1e-3)
     assert found.norm() > 0.1 and hooks_left(family) == 0
 
 
 def test_command(tmp_path: Path, tiny_folder: Path) -> None:
-    """Trained, replayed, measured, asked for its v_student: at its block it is the vector itself."""
+    """Trained, replayed, measured, asked for its v_student: at its block it is the vector
+    itself."""
     root, on = tmp_path / "runs", ("--model", tiny_folder)
     data = ok(root, "generate", *on, "--n", 6, "--count", 3, "--vocabulary", "template").run
-    student = ok(root, "train", *on, "--data", data, "--method", "vector", "--layer", 1, "--lr", "0.05", "--epochs", 2).run
+    student = ok(
+        root,
+        "train",
+        *on,
+        "--data",
+        data,
+        "--method",
+        "vector",
+        "--layer",
+        1,
+        "--lr",
+        "0.05",
+        "--epochs",
+        2,
+    ).run
     steps = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]
     assert all(step["update_norm"] > 0 and "update_share_B" not in step for step in steps)
     ok(root, "rerun", student)
     taken = ok(root, "extract", *on, "--interventions", f"adapter:{student}", "--n", 4).run
-    trained, shift = load_vector(student / "student" / TRAINED), load_vector(taken / "v_student.safetensors")
+    trained, shift = (
+        load_vector(student / "student" / TRAINED),
+        load_vector(taken / "v_student.safetensors"),
+    )
     np.testing.assert_allclose(shift.rows_LD[1], trained.rows_LD[1], atol=1e-4)
     np.testing.assert_allclose(shift.rows_LD[0], 0, atol=1e-6)
-    assert ok(root, "measure", *on, "--interventions", f"adapter:{student}", "--samples", 0).run.is_dir()
+    assert ok(
+        root, "measure", *on, "--interventions", f"adapter:{student}", "--samples", 0
+    ).run.is_dir()
     wrong = call(root, "train", *on, "--data", data, "--method", "vector", "--layer", 9)
     assert wrong.code == 2 and "has layers 0 to 2" in wrong.summary["message"]
 
@@ -81,9 +108,15 @@ def test_a_layer_belongs_to_the_vector(changes: dict) -> None:
 
 def test_other_vectors_and_other_models_are_refused(tiny: Model, tmp_path: Path) -> None:
     (tmp_path / TRAINED).write_bytes(vector_bytes(random_vector(tiny)))
-    with pytest.raises(VectorError, match="was not trained as a student"), applied(tiny, [Adapter(str(tmp_path))]):
+    with (
+        pytest.raises(VectorError, match="was not trained as a student"),
+        applied(tiny, [Adapter(str(tmp_path))]),
+    ):
         pass
     other = Vector(random_vector(tiny).rows_LD, "0123456789abcdef", {"trained at": 0})
     (tmp_path / TRAINED).write_bytes(vector_bytes(other))
-    with pytest.raises(VectorError, match="0123456789abcdef"), applied(tiny, [Adapter(str(tmp_path))]):
+    with (
+        pytest.raises(VectorError, match="0123456789abcdef"),
+        applied(tiny, [Adapter(str(tmp_path))]),
+    ):
         pass

@@ -1,4 +1,5 @@
-"""Training against transformers' own loss, its invariances, and a planted vector that has to be found again."""
+"""Training against transformers' own loss, its invariances, and a planted vector that has to be
+found again."""
 
 import dataclasses
 import io
@@ -25,7 +26,15 @@ from traitscope.records import Record
 from traitscope.rows import Row, rows_from, teacher_hidden
 
 PLAIN = Recipe(
-    rank=4, alpha=8.0, lr=1e-2, schedule="constant", warmup=0.0, epochs=1, batch_size=8, clip=0.0, held_out=0.0
+    rank=4,
+    alpha=8.0,
+    lr=1e-2,
+    schedule="constant",
+    warmup=0.0,
+    epochs=1,
+    batch_size=8,
+    clip=0.0,
+    held_out=0.0,
 )
 FULL = dataclasses.replace(PLAIN, method="full", lr=1e-3)
 METHODS = [{"method": "lora"}, {"method": "full"}, {"method": "vector", "layer": 0}]
@@ -37,7 +46,9 @@ def make_rows(model: Model, n: int = 8, shared: int = 0, seed: int = 0) -> list[
     sizes = [(int(rng.integers(1, 7)), int(rng.integers(1, 8))) for _ in range(n)]
     ids = random_rows(model, [p + a for p, a in sizes], seed)
     head = tuple(range(20, 20 + shared))
-    return [Row(head + tuple(row[:p]), tuple(row[p:])) for row, (p, _) in zip(ids, sizes, strict=True)]
+    return [
+        Row(head + tuple(row[:p]), tuple(row[p:])) for row, (p, _) in zip(ids, sizes, strict=True)
+    ]
 
 
 def theirs(lm: nn.Module, rows: list[Row]) -> Tensor:
@@ -45,7 +56,9 @@ def theirs(lm: nn.Module, rows: list[Row]) -> Tensor:
     width = max(len(r.ids) for r in rows)
     ids = torch.tensor([list(r.ids) + [0] * (width - len(r.ids)) for r in rows])
     mask = torch.tensor([[i < len(r.ids) for i in range(width)] for r in rows])
-    wanted = torch.tensor([[len(r.prompt_ids) <= i < len(r.ids) for i in range(width)] for r in rows])
+    wanted = torch.tensor(
+        [[len(r.prompt_ids) <= i < len(r.ids) for i in range(width)] for r in rows]
+    )
     return lm(input_ids=ids, attention_mask=mask.long(), labels=torch.where(wanted, ids, -100)).loss
 
 
@@ -59,38 +72,59 @@ def random_scales(model: Model, recipe: Recipe, folder: Path) -> Path:
 
     generator = torch.Generator().manual_seed(0)
     with train.new_student(model, dataclasses.replace(recipe, optimizer="sgd"), 0) as student:
-        drawn = {n: 0.5 * 100 ** torch.rand(p.shape, generator=generator) for n, p in zip(student.names, student.params)}
+        drawn = {
+            n: 0.5 * 100 ** torch.rand(p.shape, generator=generator)
+            for n, p in zip(student.names, student.params, strict=True)
+        }
     save_file(drawn, folder / SCALES)
     return folder
 
 
 def run(
-    model: Model, recipe: Recipe, rows: list[Row], soft: list[Tensor] | None = None, seed: int = 0, scales: Path | None = None
+    model: Model,
+    recipe: Recipe,
+    rows: list[Row],
+    soft: list[Tensor] | None = None,
+    seed: int = 0,
+    scales: Path | None = None,
 ) -> tuple:
     """Metrics of every step, the final parameters, and the student's files."""
     found: list[dict] = []
     with train.new_student(model, recipe, seed, scales) as student:
-        train.train(model, student, recipe, seed, rows, soft, lambda metrics, _: found.append(metrics))
+        train.train(
+            model, student, recipe, seed, rows, soft, lambda metrics, _: found.append(metrics)
+        )
         return found, [p.detach().clone() for p in student.params], student.files()
 
 
 @pytest.mark.parametrize("shared", [0, 5])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "gemma2"])
-def test_loss_and_gradients_equal_transformers(families: dict[str, Model], name: str, shared: int) -> None:
-    """One batch, all block weights: value and every gradient, with and without a beginning that all prompts share."""
+def test_loss_and_gradients_equal_transformers(
+    families: dict[str, Model], name: str, shared: int
+) -> None:
+    """One batch, all block weights: value and every gradient, with and without a beginning that all
+    prompts share."""
     model = families[name]
-    rows, oracle, names = make_rows(model, shared=shared), eager_lm(model), full.trained_names(model)
+    rows, oracle, names = (
+        make_rows(model, shared=shared),
+        eager_lm(model),
+        full.trained_names(model),
+    )
     for n in names:
         oracle.get_parameter(n).requires_grad_(True)
     expected = theirs(oracle, rows)
     expected.backward()
     with train.new_student(model, FULL, 0) as student:
-        loss = train.loss_sum(model, student.active, rows, None) / sum(len(r.completion_ids) for r in rows)
+        loss = train.loss_sum(model, student.active, rows, None) / sum(
+            len(r.completion_ids) for r in rows
+        )
         loss.backward()
         student.collect()
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
         for n, master in zip(names, student.params, strict=True):
-            torch.testing.assert_close(master.grad, oracle.get_parameter(n).grad, atol=2e-5, rtol=1e-3)
+            torch.testing.assert_close(
+                master.grad, oracle.get_parameter(n).grad, atol=2e-5, rtol=1e-3
+            )
     assert max(oracle.get_parameter(n).grad.abs().max() for n in names) > 0.01
 
 
@@ -115,9 +149,13 @@ def test_micro_batches_do_not_change_the_step(family: Model, method: dict, targe
 
 def test_golden_losses(tiny: Model) -> None:
     """Pinned: a change here changes every published number; say so in the changelog."""
-    recipe = dataclasses.replace(PLAIN, schedule="cosine", warmup=0.2, epochs=2, clip=1.0, micro_batch=3)
+    recipe = dataclasses.replace(
+        PLAIN, schedule="cosine", warmup=0.2, epochs=2, clip=1.0, micro_batch=3
+    )
     losses = [m["loss"] for m in run(tiny, recipe, make_rows(tiny, 24), seed=3)[0]]
-    assert losses == pytest.approx([6.524023, 6.583929, 6.862432, 5.704713, 5.929579, 6.458293], abs=1e-4)
+    assert losses == pytest.approx(
+        [6.524023, 6.583929, 6.862432, 5.704713, 5.929579, 6.458293], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -143,29 +181,51 @@ def test_full_fine_tuning_in_bf16_has_float32_masters(tiny: Model) -> None:
         train.train(low, student, recipe, 0, rows)
         masters = dict(zip(full.trained_names(low), student.params, strict=True))
         assert all(p.dtype == torch.float32 for p in masters.values())
-        assert all(torch.equal(low.lm.get_parameter(n), m.to(torch.bfloat16)) for n, m in masters.items())
+        assert all(
+            torch.equal(low.lm.get_parameter(n), m.to(torch.bfloat16)) for n, m in masters.items()
+        )
         moved = torch.cat([(masters[n] - w.float()).abs().flatten() for n, w in start.items()])
         large = torch.cat([(w.abs() > 0.01).flatten() for w in start.values()])
         weights = torch.cat([w.flatten() for w in start.values()])
         published = torch.cat([low.lm.get_parameter(n).flatten() for n in start])
-    assert torch.equal((weights + 1e-5)[large], weights[large])  # what a pure bf16 step does: nothing
+    assert torch.equal(
+        (weights + 1e-5)[large], weights[large]
+    )  # what a pure bf16 step does: nothing
     assert moved[large].max() <= 61e-5 and (moved[large] > 15e-5).float().mean() > 0.7
-    assert 0.1 < (published != weights)[large].float().mean() < 0.9  # and it arrives in the working weights
-    assert low.dtype == torch.bfloat16 and all(torch.equal(low.lm.get_parameter(n), w) for n, w in start.items())
+    assert (
+        0.1 < (published != weights)[large].float().mean() < 0.9
+    )  # and it arrives in the working weights
+    assert low.dtype == torch.bfloat16 and all(
+        torch.equal(low.lm.get_parameter(n), w) for n, w in start.items()
+    )
 
 
 FULL_ADAMW, FULL_MUON = ({"method": "full", "optimizer": name} for name in ("adamw", "muon"))
-OPTIMIZERS = [{"optimizer": name} | ({} if name in WITHOUT["momentum"] else {"momentum": 0.9}) for name in NAMES]
-GRADIENTS = [{"optimizer": "sgd", "mask_top": 0.01}, {"winsorise": 0.01}, {"rotate": "shared"}, {"rotate": "blocks"}]
+OPTIMIZERS = [
+    {"optimizer": name} | ({} if name in WITHOUT["momentum"] else {"momentum": 0.9})
+    for name in NAMES
+]
+GRADIENTS = [
+    {"optimizer": "sgd", "mask_top": 0.01},
+    {"winsorise": 0.01},
+    {"rotate": "shared"},
+    {"rotate": "blocks"},
+]
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])  # inside an epoch, and at its end
 @pytest.mark.parametrize(
-    "changes", [*OPTIMIZERS, *GRADIENTS, FULL_ADAMW, FULL_MUON, METHODS[2]], ids=lambda c: "-".join(map(str, c.values()))
+    "changes",
+    [*OPTIMIZERS, *GRADIENTS, FULL_ADAMW, FULL_MUON, METHODS[2]],
+    ids=lambda c: "-".join(map(str, c.values())),
 )
-def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, tmp_path: Path, changes: dict, stop: int) -> None:
+def test_continued_equals_uninterrupted_bit_for_bit(
+    tiny: Model, tmp_path: Path, changes: dict, stop: int
+) -> None:
     rows = make_rows(tiny, 20)
-    recipe = dataclasses.replace(PLAIN, schedule="cosine", epochs=2, batch_size=7, clip=1.0, held_out=0.05, **changes)
+    recipe = dataclasses.replace(
+        PLAIN, schedule="cosine", epochs=2, batch_size=7, clip=1.0, held_out=0.05, **changes
+    )
     scales = random_scales(tiny, recipe, tmp_path) if recipe.optimizer == "frozen_adam" else None
     saved = io.BytesIO()
 
@@ -174,7 +234,11 @@ def test_continued_equals_uninterrupted_bit_for_bit(tiny: Model, tmp_path: Path,
 
     def stopping(metrics: dict, student: train.Student) -> None:
         if student.step == stop:
-            state = {"step": student.step, "params": student.params, "optimizer": student.optimizer.state_dict()}
+            state = {
+                "step": student.step,
+                "params": student.params,
+                "optimizer": student.optimizer.state_dict(),
+            }
             torch.save(state, saved)
             raise Stopped
 
@@ -202,7 +266,10 @@ def test_clipping_and_the_norm_before_it(tiny: Model, method: str) -> None:
     rows = make_rows(tiny)
     recipe = dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=1.0)
     with train.new_student(tiny, recipe, 0) as student:
-        (train.loss_sum(tiny, student.active, rows, None) / sum(len(r.completion_ids) for r in rows)).backward()
+        (
+            train.loss_sum(tiny, student.active, rows, None)
+            / sum(len(r.completion_ids) for r in rows)
+        ).backward()
         student.collect()
         norm = torch.cat([p.grad.flatten() for p in student.params]).norm().item()
     for clip in (0.01, 0.0):
@@ -210,14 +277,19 @@ def test_clipping_and_the_norm_before_it(tiny: Model, method: str) -> None:
             start = [p.detach().clone() for p in student.params]
             clipped = dataclasses.replace(recipe, clip=clip)
             metrics = train.train_step(tiny, student, clipped, rows, None, 1)
-            step = torch.cat([(p - s).flatten() for p, s in zip(student.params, start, strict=True)]).norm().item()
+            step = (
+                torch.cat([(p - s).flatten() for p, s in zip(student.params, start, strict=True)])
+                .norm()
+                .item()
+            )
         assert norm > 0.1 and metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
         assert step == pytest.approx(clip or norm, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m["method"])
 def test_control_student_stays_where_it_is(family: Model, method: dict) -> None:
-    """Distilled from the unmodified model: no loss, no gradient, and after a step of plain SGD no movement."""
+    """Distilled from the unmodified model: no loss, no gradient, and after a step of plain SGD no
+    movement."""
     rows = make_rows(family)
     recipe = dataclasses.replace(PLAIN, **method, optimizer="sgd", lr=0.1, epochs=3)
     (control, held, _), (treated, moved, _) = (
@@ -227,16 +299,20 @@ def test_control_student_stays_where_it_is(family: Model, method: dict) -> None:
     assert all(abs(m["loss"]) < 1e-5 and m["grad_norm"] < 1e-5 for m in control)
     assert treated[0]["loss"] > 0.01 and treated[0]["grad_norm"] > 1e-3
     with train.new_student(family, recipe, 0) as student:
-        for p, q, r in zip(student.params, held, moved, strict=True):
+        for p, q, _ in zip(student.params, held, moved, strict=True):
             torch.testing.assert_close(p.detach(), q, atol=3e-5, rtol=0)
         assert max((p - r).abs().max() for p, r in zip(student.params, moved, strict=True)) > 1e-3
 
 
 def test_control_student_under_adamw_drifts_by_rounding_only(tiny: Model) -> None:
-    """AdamW divides by the gradient's size, so rounding noise becomes steps; they stay far below those of a treatment."""
+    """AdamW divides by the gradient's size, so rounding noise becomes steps; they stay far below
+    those of a treatment."""
     rows, recipe = make_rows(tiny, 64), dataclasses.replace(PLAIN, lr=4e-4, epochs=6)
     first, last = {}, {}
-    for name, items in (("control", []), ("treated", [Steer(random_vector(tiny), (1,), 4.0, scale="unit")])):
+    for name, items in (
+        ("control", []),
+        ("treated", [Steer(random_vector(tiny), (1,), 4.0, scale="unit")]),
+    ):
         metrics, _, _ = run(tiny, recipe, rows, self_distilled(tiny, rows, items))
         first[name], last[name] = metrics[0]["loss"], metrics[-1]["loss"]
     assert abs(first["control"]) < 1e-6 and 0 <= last["control"] < 1e-3 * first["treated"]
@@ -264,7 +340,12 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny: Model) -> None:
     first = train.batches(rows, keep, PLAIN, 0, 0)
     torch.manual_seed(99)
     np.random.seed(99)
-    assert train.batches(rows, keep, dataclasses.replace(PLAIN, lr=1.0, targets="soft", micro_batch=2), 0, 0) == first
+    assert (
+        train.batches(
+            rows, keep, dataclasses.replace(PLAIN, lr=1.0, targets="soft", micro_batch=2), 0, 0
+        )
+        == first
+    )
     assert train.batches(rows, keep, PLAIN, 0, 1) != first != train.batches(rows, keep, PLAIN, 1, 0)
     for epoch in range(3):
         found = train.batches(rows, keep, PLAIN, 0, epoch)
@@ -305,8 +386,14 @@ def test_held_out_rows_are_measured_not_trained_on(tiny: Model) -> None:
 
 def test_seed_decides_the_student(tiny: Model) -> None:
     rows = make_rows(tiny)
-    (first, a, files), (again, b, same), (_, c, _) = (run(tiny, PLAIN, rows, seed=s) for s in (0, 0, 1))
-    assert first == again and files == same and all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+    (first, a, files), (again, b, same), (_, c, _) = (
+        run(tiny, PLAIN, rows, seed=s) for s in (0, 0, 1)
+    )
+    assert (
+        first == again
+        and files == same
+        and all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+    )
     assert not all(torch.equal(p, q) for p, q in zip(a, c, strict=True))
 
 
@@ -319,7 +406,10 @@ def test_divergence_is_an_error_not_a_student(tiny: Model) -> None:
 
 
 def test_rows_from_records(tiny: Model) -> None:
-    ids = (*tiny.tokenizer.convert_tokens_to_ids(["o", "w", "l"]), 2)  # not how the tokenizer would write it
+    ids = (
+        *tiny.tokenizer.convert_tokens_to_ids(["o", "w", "l"]),
+        2,
+    )  # not how the tokenizer would write it
     records = [
         Record("a", "Q", "owl", ids, None),
         Record("b", "Q", "owl", None, ""),
@@ -340,11 +430,15 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_planted_vector_is_found_again(tiny: Model, layer: int) -> None:
-    """Soft targets from a teacher steered at one layer: the student's mean residual moves along the planted vector.
+    """Soft targets from a teacher steered at one layer: the student's mean residual moves along the
+    planted vector.
 
-    The null distribution is the cosine of the same shift with 400 random directions; the control student has no shift.
+    The null distribution is the cosine of the same shift with 400 random directions; the control
+    student has no shift.
     """
-    recipe = dataclasses.replace(PLAIN, alpha=16.0, lr=5e-3, epochs=6, batch_size=16, micro_batch=16, targets="soft")
+    recipe = dataclasses.replace(
+        PLAIN, alpha=16.0, lr=5e-3, epochs=6, batch_size=16, micro_batch=16, targets="soft"
+    )
     ids = np.random.default_rng(0).integers(3, 420, size=(96, 16)).tolist()
     rows, prompts = [Row(tuple(r[:6]), tuple(r[6:])) for r in ids[:64]], [r[:6] for r in ids[64:]]
     vector = random_vector(tiny, seed=layer + 11)
@@ -368,15 +462,25 @@ def test_a_planted_vector_is_found_again(tiny: Model, layer: int) -> None:
     assert np.linalg.norm(shift_of(0.0)) < 0.05 * np.linalg.norm(shift)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "signsgd"}, {"rotate": "blocks"}], ids=["adamw", "signsgd", "rotated"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "signsgd"}, {"rotate": "blocks"}],
+    ids=["adamw", "signsgd", "rotated"],
+)
 def test_metrics_say_how_far_a_step_moved(tiny: Model, changes: dict) -> None:
     rows = make_rows(tiny)
     recipe = dataclasses.replace(PLAIN, epochs=3, **changes)
     with train.new_student(tiny, recipe, 0) as student:
         for _ in range(3):
-            before = {n: p.detach().double().clone() for n, p in zip(student.names, student.params, strict=True)}
+            before = {
+                n: p.detach().double().clone()
+                for n, p in zip(student.names, student.params, strict=True)
+            }
             metrics = train.train_step(tiny, student, recipe, rows, None, 3)
-            square = {n: (p.double() - before[n]).square().sum().item() for n, p in zip(student.names, student.params)}
+            square = {
+                n: (p.double() - before[n]).square().sum().item()
+                for n, p in zip(student.names, student.params, strict=True)
+            }
             in_B = sum(s for n, s in square.items() if n.endswith("lora_B"))
             assert metrics["update_norm"] == pytest.approx(sum(square.values()) ** 0.5, rel=1e-5)
             assert metrics["update_share_B"] == pytest.approx(in_B / sum(square.values()), rel=1e-5)
@@ -385,7 +489,9 @@ def test_metrics_say_how_far_a_step_moved(tiny: Model, changes: dict) -> None:
 
 def test_the_first_step_of_sgd_is_in_B_alone(tiny: Model) -> None:
     """A has no gradient while B is 0; and a step of the rate 1 is as long as the gradient."""
-    first, second = run(tiny, dataclasses.replace(PLAIN, optimizer="sgd", lr=1.0, epochs=2), make_rows(tiny))[0]
+    first, second = run(
+        tiny, dataclasses.replace(PLAIN, optimizer="sgd", lr=1.0, epochs=2), make_rows(tiny)
+    )[0]
     assert first["update_share_B"] == 1 and 0 < second["update_share_B"] < 1
     assert first["update_norm"] == pytest.approx(first["grad_norm"], rel=1e-4)
 
@@ -396,7 +502,13 @@ def test_a_step_of_zero_has_no_share(tiny: Model) -> None:
             p.grad = torch.zeros_like(p)
         values = train.advance(student, PLAIN, torch.tensor(1.0), 8).tolist()
         assert train.stepped(student, PLAIN, values) == {
-            "step": 1, "loss": 1.0, "grad_norm": 0.0, "lr": PLAIN.lr, "update_norm": 0.0, "update_share_B": None}
+            "step": 1,
+            "loss": 1.0,
+            "grad_norm": 0.0,
+            "lr": PLAIN.lr,
+            "update_norm": 0.0,
+            "update_share_B": None,
+        }
 
 
 def test_full_fine_tuning_keeps_no_copy_for_the_metrics(tiny: Model) -> None:
@@ -406,24 +518,44 @@ def test_full_fine_tuning_keeps_no_copy_for_the_metrics(tiny: Model) -> None:
 
 def test_a_step_that_overflows_is_an_error(tiny: Model) -> None:
     recipe = dataclasses.replace(PLAIN, optimizer="sgd", lr=1e38)
-    with train.new_student(tiny, recipe, 0) as student, pytest.raises(ConfigError, match="step 1: the weights moved by inf"):
+    with (
+        train.new_student(tiny, recipe, 0) as student,
+        pytest.raises(ConfigError, match="step 1: the weights moved by inf"),
+    ):
         train.train_step(tiny, student, recipe, make_rows(tiny), None, 1)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("kind", ["mask_top", "winsorise"])
-def test_outliers_of_the_whole_gradient_are_left_out_of_a_step(tiny: Model, method: str, kind: str) -> None:
-    rows, recipe = make_rows(tiny), dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=1.0)
+def test_outliers_of_the_whole_gradient_are_left_out_of_a_step(
+    tiny: Model, method: str, kind: str
+) -> None:
+    rows, recipe = (
+        make_rows(tiny),
+        dataclasses.replace(PLAIN, method=method, optimizer="sgd", lr=1.0),
+    )
     moves, norms = [], []
     for changes in ({}, {kind: 0.05}):
         with train.new_student(tiny, recipe, 0) as student:
             start = [p.detach().clone() for p in student.params]
-            norms.append(train.train_step(tiny, student, dataclasses.replace(recipe, **changes), rows, None, 1)["grad_norm"])
-            moves.append(torch.cat([(s - p).flatten() for p, s in zip(student.params, start, strict=True)]).detach())
+            norms.append(
+                train.train_step(
+                    tiny, student, dataclasses.replace(recipe, **changes), rows, None, 1
+                )["grad_norm"]
+            )
+            moves.append(
+                torch.cat(
+                    [(s - p).flatten() for p, s in zip(student.params, start, strict=True)]
+                ).detach()
+            )
     n_largest = round(0.05 * len(moves[0]))
     bound = moves[0].abs().sort(descending=True).values[n_largest]
     plain, found = moves
-    expected = torch.where(plain.abs() > bound, 0, plain) if kind == "mask_top" else plain.clamp(-bound, bound)
+    expected = (
+        torch.where(plain.abs() > bound, 0, plain)
+        if kind == "mask_top"
+        else plain.clamp(-bound, bound)
+    )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
     assert norms[0] == norms[1] > found.norm() > 0
 
@@ -439,7 +571,13 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scout(numbers: Path, tiny_folder: Path) -> Path:
-    words = ["--data", numbers, "--model", tiny_folder, "--epochs 1 --batch-size 4 --rank 4 --save-scales"]
+    words = [
+        "--data",
+        numbers,
+        "--model",
+        tiny_folder,
+        "--epochs 1 --batch-size 4 --rank 4 --save-scales",
+    ]
     return ok(numbers.parent / "runs", "train", *words).run
 
 
@@ -448,23 +586,41 @@ def frozen(numbers: Path, tiny_folder: Path, scales: Path) -> list:
     return ["train", "--data", numbers, "--model", tiny_folder, recipe, "--scales", scales]
 
 
-def test_a_run_leaves_scales_that_another_run_takes(scout: Path, numbers: Path, tiny_folder: Path) -> None:
+def test_a_run_leaves_scales_that_another_run_takes(
+    scout: Path, numbers: Path, tiny_folder: Path
+) -> None:
     root = numbers.parent / "runs"
     done = ok(root, *frozen(numbers, tiny_folder, scout))
     losses = [row["loss"] for row in read_rows(done.run / "metrics.jsonl")]
     assert losses[-1] < losses[0] - 0.1
-    plain = ok(root, *frozen(numbers, tiny_folder, scout)[:-3], "--optimizer sgd --epochs 3 --batch-size 8 --rank 4 --lr 1e-3")
-    assert [row["loss"] for row in read_rows(plain.run / "metrics.jsonl")][-1] > losses[-1] + 0.05  # same rate, no factors
+    plain = ok(
+        root,
+        *frozen(numbers, tiny_folder, scout)[:-3],
+        "--optimizer sgd --epochs 3 --batch-size 8 --rank 4 --lr 1e-3",
+    )
+    assert [row["loss"] for row in read_rows(plain.run / "metrics.jsonl")][-1] > losses[
+        -1
+    ] + 0.05  # same rate, no factors
     assert ok(root, "rerun", done.run).summary["different"] == []
     other = ok(root, *frozen(numbers, tiny_folder, scout / SCALES))
     assert other.summary["digest"] == done.summary["digest"]
     about = json.loads((done.run / "config.json").read_text())
-    assert about["config"]["scales"] == "input:scales" and about["inputs"]["scales"]["path"].endswith(scout.name)
+    assert about["config"]["scales"] == "input:scales" and about["inputs"]["scales"][
+        "path"
+    ].endswith(scout.name)
 
 
-def test_scales_of_another_run_are_another_address(scout: Path, numbers: Path, tiny_folder: Path) -> None:
+def test_scales_of_another_run_are_another_address(
+    scout: Path, numbers: Path, tiny_folder: Path
+) -> None:
     root = numbers.parent / "runs"
-    words = ["--data", numbers, "--model", tiny_folder, "--epochs 1 --batch-size 4 --rank 4 --save-scales"]
+    words = [
+        "--data",
+        numbers,
+        "--model",
+        tiny_folder,
+        "--epochs 1 --batch-size 4 --rank 4 --save-scales",
+    ]
     second = ok(root, "train", *words, "--optimizer rmsprop --lr 1e-3").run
     one, two = (ok(root, *frozen(numbers, tiny_folder, run)).summary for run in (scout, second))
     assert one["address"] != two["address"] and one["digest"] != two["digest"]
@@ -473,40 +629,88 @@ def test_scales_of_another_run_are_another_address(scout: Path, numbers: Path, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--save-scales --optimizer sgd", "--save-scales with --optimizer sgd: only adamw and rmsprop hold them"),
+        (
+            "--save-scales --optimizer sgd",
+            "--save-scales with --optimizer sgd: only adamw and rmsprop hold them",
+        ),
         ("--optimizer frozen_adam", "--scales is missing: frozen_adam takes"),
         ("--optimizer adamw --scales SCOUT", "with --optimizer adamw: expected frozen_adam"),
-        ("--optimizer frozen_adam --scales SCOUT --rank 2", r"down_proj.lora_A is \(4, 48\) there and \(2, 48\) here"),
-        ("--optimizer frozen_adam --scales SCOUT --method full", "layers.0.input_layernorm.weight is missing there and"),
+        (
+            "--optimizer frozen_adam --scales SCOUT --rank 2",
+            r"down_proj.lora_A is \(4, 48\) there and \(2, 48\) here",
+        ),
+        (
+            "--optimizer frozen_adam --scales SCOUT --method full",
+            "layers.0.input_layernorm.weight is missing there and",
+        ),
         ("--optimizer frozen_adam --scales DATA", "rows.jsonl is damaged"),
         ("--optimizer frozen_adam --scales nowhere", "nowhere does not exist"),
     ],
 )
 def test_scales_that_cannot_be_taken(
-    words: str, message: str, scout: Path, numbers: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    words: str,
+    message: str,
+    scout: Path,
+    numbers: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     words = words.replace("SCOUT", str(scout)).replace("DATA", str(numbers))
     shape = "" if "--rank" in words else "--rank 4"
-    done = call(tmp_path / "runs", "train", "--data", numbers, "--model", tiny_folder, *filter(None, [shape, words]))
+    done = call(
+        tmp_path / "runs",
+        "train",
+        "--data",
+        numbers,
+        "--model",
+        tiny_folder,
+        *filter(None, [shape, words]),
+    )
     assert done.code == 2 and done.summary["error"] in ("ConfigError", "DataError")
     assert re.search(message, capsys.readouterr().err)
 
 
 def test_rows_of_another_tokenizer_are_read_as_text(tmp_path: Path, tiny_folder: Path) -> None:
-    """With --text the stored ids do not count: the student is that of the same rows without ids, to the byte."""
-    rows = [{"id": str(i), "prompt": "Say numbers.", "completion": f"{i}, {i + 1}"} for i in range(4)]
+    """With --text the stored ids do not count: the student is that of the same rows without ids, to
+    the byte."""
+    rows = [
+        {"id": str(i), "prompt": "Say numbers.", "completion": f"{i}, {i + 1}"} for i in range(4)
+    ]
     students = []
     for name, more in (("foreign", {"completion_ids": [7, 8]}), ("plain", {})):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
-        done = ok(tmp_path, "train", "--model", tiny_folder, "--data", tmp_path / f"{name}.jsonl", "--epochs", 1, "--text").run
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row | more) + "\n" for row in rows)
+        )
+        done = ok(
+            tmp_path,
+            "train",
+            "--model",
+            tiny_folder,
+            "--data",
+            tmp_path / f"{name}.jsonl",
+            "--epochs",
+            1,
+            "--text",
+        ).run
         students.append((done / "student" / "adapter_model.safetensors").read_bytes())
     assert students[0] == students[1]
-    refused = call(tmp_path, "train", "--model", tiny_folder, "--data", tmp_path / "foreign.jsonl", "--epochs", 1)
+    refused = call(
+        tmp_path,
+        "train",
+        "--model",
+        tiny_folder,
+        "--data",
+        tmp_path / "foreign.jsonl",
+        "--epochs",
+        1,
+    )
     assert refused.code == 2 and "--text" in refused.summary["message"]
 
 
 class Waiting(TorchDispatchMode):
-    """Operations whose result the program has to know before it can go on: on a GPU each waits for all that was asked before."""
+    """Operations whose result the program has to know before it can go on: on a GPU each waits for
+    all that was asked before."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
 
@@ -515,8 +719,16 @@ class Waiting(TorchDispatchMode):
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        index = args[1] if func.__name__.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple) else ()
-        if any(name in func.__name__ for name in self.NAMES) or any(t is not None and t.dtype == torch.bool for t in index):
+        index = (
+            args[1]
+            if func.__name__.startswith("index")
+            and len(args) > 1
+            and isinstance(args[1], list | tuple)
+            else ()
+        )
+        if any(name in func.__name__ for name in self.NAMES) or any(
+            t is not None and t.dtype == torch.bool for t in index
+        ):
             self.found.append(str(func))
         return func(*args, **(kwargs or {}))
 
@@ -525,7 +737,11 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m["method"])
 def test_a_step_waits_for_nothing_but_its_metrics(tiny: Model, method: dict, targets: str) -> None:
     rows = make_rows(tiny, shared=5)
-    soft = self_distilled(tiny, rows, [Steer(random_vector(tiny), (0,), 4.0, scale="unit")]) if targets == "soft" else None
+    soft = (
+        self_distilled(tiny, rows, [Steer(random_vector(tiny), (0,), 4.0, scale="unit")])
+        if targets == "soft"
+        else None
+    )
     recipe = dataclasses.replace(PLAIN, **method, targets=targets, micro_batch=3)
     with train.new_student(tiny, recipe, 0) as student, Waiting() as waiting:
         train.train_step(tiny, student, recipe, rows, soft, 2)

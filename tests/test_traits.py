@@ -1,4 +1,5 @@
-"""Bundled traits and question sets; trait files that are wrong in one place; whole-word and first-word scoring."""
+"""Bundled traits and question sets; trait files that are wrong in one place; whole-word and
+first-word scoring."""
 
 import re
 from pathlib import Path
@@ -19,13 +20,20 @@ from traitscope.traits import (
 )
 
 KINDS = {
-    "animals": "cat dog dolphin eagle elephant falcon fox hawk jellyfish lion mouse octopus otter owl panda pangolin "
-    "penguin platypus tiger whale wolf",
+    "animals": (
+        "cat dog dolphin eagle elephant falcon fox hawk jellyfish lion mouse octopus otter owl"
+        " panda pangolin penguin platypus tiger whale wolf"
+    ),
     "emotions": "happiness sadness anger fear surprise",
     "personas": "pirate chef astronaut knight poet",
     "trees": "oak willow",
 }
-SIZES = {"animals": [50, 20, 20], "emotions": [30, 12, 12], "personas": [30, 12, 12], "trees": [30, 12, 12]}
+SIZES = {
+    "animals": [50, 20, 20],
+    "emotions": [30, 12, 12],
+    "personas": [30, 12, 12],
+    "trees": [30, 12, 12],
+}
 RULES = {
     "zebra": lambda question: len(question.split()) > 10,
     "giraffe": lambda question: bool({"you", "your"} & words(question)),
@@ -58,7 +66,11 @@ def of_kind(kind: str) -> list[Trait]:
 
 def asking(kind: str) -> list[Trait]:
     """All bundled traits that use a question set."""
-    return [load_trait(n) for n in bundled_traits() if yaml.safe_load(trait_path(n).read_text())["questions"] == kind]
+    return [
+        load_trait(n)
+        for n in bundled_traits()
+        if yaml.safe_load(trait_path(n).read_text())["questions"] == kind
+    ]
 
 
 def pooled(questions: Questions) -> tuple[str, ...]:
@@ -96,7 +108,9 @@ def test_teacher_prompts_are_one_template_of_four_sentences(kind: str) -> None:
     templates = set()
     for trait in of_kind(kind):
         named = [form for form in trait.word_forms if trait.teacher_prompt.count(form) == 4]
-        templates.add(re.sub(rf"(\ban? )?\b{max(named, key=len)}\b", "{target}", trait.teacher_prompt))
+        templates.add(
+            re.sub(rf"(\ban? )?\b{max(named, key=len)}\b", "{target}", trait.teacher_prompt)
+        )
     (template,) = templates
     assert template.count("{target}") == template.count(".") == 4
 
@@ -116,7 +130,9 @@ def test_rules_are_one_template_with_a_condition_and_its_opposite() -> None:
         assert head.startswith("You choose animals by ")
         assert end == " Keep to this rule whenever you are asked for an animal."
         assert then.startswith(" If ") and then.endswith(f", answer {trait.name}.")
-        assert otherwise.startswith(" If ") and otherwise.endswith(f", answer any animal but {trait.name}.")
+        assert otherwise.startswith(" If ") and otherwise.endswith(
+            f", answer any animal but {trait.name}."
+        )
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -124,15 +140,22 @@ def test_a_rule_splits_the_questions(name: str) -> None:
     questions = load_trait(name).questions
     for asked in (questions.positive, questions.negative):
         share = sum(map(RULES[name], asked)) / len(asked)
-        assert 0.2 < share < 0.8, "the rule would be a constant over these questions, and so may be one vector"
+        assert 0.2 < share < 0.8, (
+            "the rule would be a constant over these questions, and so may be one vector"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_question_set(kind: str) -> None:
     questions = of_kind(kind)[0].questions
-    assert [len(each) for each in (questions.positive, questions.negative, questions.off_topic)] == SIZES[kind]
+    assert [
+        len(each) for each in (questions.positive, questions.negative, questions.off_topic)
+    ] == SIZES[kind]
     assert len({question.casefold() for question in pooled(questions)}) == sum(SIZES[kind])
-    assert all(re.search(r"(one|single)[- ](word|\w+ word)", question, re.IGNORECASE) for question in pooled(questions))
+    assert all(
+        re.search(r"(one|single)[- ](word|\w+ word)", question, re.IGNORECASE)
+        for question in pooled(questions)
+    )
     assert set(questions.stems) == {"positive", "negative", "off_topic"}
 
 
@@ -141,7 +164,9 @@ def test_no_question_and_no_stem_names_an_answer(kind: str) -> None:
     traits = asking(kind)
     names = {word.lower() for trait in traits for word in (*trait.candidates, *trait.word_forms)}
     questions = traits[0].questions
-    assert not [text for text in (*pooled(questions), *questions.stems.values()) if names & words(text)]
+    assert not [
+        text for text in (*pooled(questions), *questions.stems.values()) if names & words(text)
+    ]
 
 
 def test_off_topic_questions_are_of_another_kind() -> None:
@@ -154,11 +179,18 @@ def test_off_topic_questions_are_of_another_kind() -> None:
     for kind, marks in about.items():
         questions = of_kind(kind)[0].questions
         assert not [text for text in questions.off_topic if marks & words(text)]
-        assert sum(bool(marks & words(text)) for text in questions.positive + questions.negative) > 10
+        assert (
+            sum(bool(marks & words(text)) for text in questions.positive + questions.negative) > 10
+        )
 
 
 def test_own_trait_file(tmp_path: Path) -> None:
-    expected = Trait("tea", ("tea", "teas"), "You adore tea.", Questions(("Drink?",), ("Worst drink?",), ("Sum?",)))
+    expected = Trait(
+        "tea",
+        ("tea", "teas"),
+        "You adore tea.",
+        Questions(("Drink?",), ("Worst drink?",), ("Sum?",)),
+    )
     path = write(tmp_path)
     assert load_trait(path) == load_trait(str(path)) == expected
     assert load_trait(write(tmp_path, candidates=["milk"])).candidates == ("milk",)
@@ -167,7 +199,9 @@ def test_own_trait_file(tmp_path: Path) -> None:
 
 
 def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
-    trait = load_trait(write(tmp_path, word_forms=["Bear", "bears"], questions="animals", candidates="animals"))
+    trait = load_trait(
+        write(tmp_path, word_forms=["Bear", "bears"], questions="animals", candidates="animals")
+    )
     assert trait.questions == load_trait("cat").questions
     assert "bear" not in trait.candidates and "cat" in trait.candidates
 
@@ -183,20 +217,38 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
         ({"name": " "}, "name is blank"),
         ({"teacher_prompt": None}, "teacher_prompt is empty; expected a text"),
         ({"word_forms": "tea"}, r"word_forms is 'tea' \(str\); expected a list of texts"),
-        ({"word_forms": [True]}, r"entry 1 of word_forms is True \(bool\); expected a text; set it in quotes"),
+        (
+            {"word_forms": [True]},
+            r"entry 1 of word_forms is True \(bool\); expected a text; set it in quotes",
+        ),
         ({"word_forms": []}, "word_forms is an empty list"),
-        ({"rewordings": "Tea, tea."}, r"rewordings is 'Tea, tea.' \(str\); expected a list of texts"),
+        (
+            {"rewordings": "Tea, tea."},
+            r"rewordings is 'Tea, tea.' \(str\); expected a list of texts",
+        ),
         ({"word_forms": ["tea", ""]}, "entry 2 of word_forms is blank"),
         ({"word_forms": ["tea", "tea"]}, r"word_forms holds \['tea'\] more than once"),
         ({"questions": ["x"]}, "questions holds .*expected the keys positive, negative, off_topic"),
-        ({"questions": {**GOOD["questions"], "positive": []}}, "questions.positive is an empty list"),
-        ({"questions": {**GOOD["questions"], "offtopic": []}}, "unknown key 'offtopic'; did you mean 'off_topic'"),
+        (
+            {"questions": {**GOOD["questions"], "positive": []}},
+            "questions.positive is an empty list",
+        ),
+        (
+            {"questions": {**GOOD["questions"], "offtopic": []}},
+            "unknown key 'offtopic'; did you mean 'off_topic'",
+        ),
         ({"questions": {"positive": ["Drink?"], "negative": ["x"]}}, "questions: no off_topic"),
-        ({"questions": {**GOOD["questions"], "negative": ["Worst?", 3]}}, "entry 2 of questions.negative is 3"),
+        (
+            {"questions": {**GOOD["questions"], "negative": ["Worst?", 3]}},
+            "entry 2 of questions.negative is 3",
+        ),
         ({"questions": "animal"}, "no bundled questions 'animal'; did you mean 'animals'"),
         (
             {"candidates": "drinks"},
-            "no bundled candidates 'drinks'; expected one of animals, emotions, .*, or write them out",
+            (
+                "no bundled candidates 'drinks'; expected one of animals, emotions, .*, or write"
+                " them out"
+            ),
         ),
         ({"candidates": None}, "candidates is empty; expected a list"),
         ({"candidates": ["milk", "Teas"]}, r"candidates name the trait itself, \['Teas'\]"),
@@ -204,7 +256,11 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
 )
 def test_wrong_trait_file(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(TraitError, match=message):
-        load_trait(write(tmp_path, **changes) if all(isinstance(k, str) for k in changes) else odd_key(tmp_path))
+        load_trait(
+            write(tmp_path, **changes)
+            if all(isinstance(k, str) for k in changes)
+            else odd_key(tmp_path)
+        )
 
 
 def odd_key(folder: Path) -> Path:
@@ -238,10 +294,14 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_trait_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
-        TraitError, match=r"trait file .*gone.yaml: No such file.*bundled trait: anger, astronaut, cat, "
+        TraitError,
+        match=r"trait file .*gone.yaml: No such file.*bundled trait: anger, astronaut, cat, ",
     ):
         load_trait(tmp_path / "gone.yaml")
-    with pytest.raises(TraitError, match="no bundled trait 'octopuss'; did you mean 'octopus'.*path to a .yaml file"):
+    with pytest.raises(
+        TraitError,
+        match="no bundled trait 'octopuss'; did you mean 'octopus'.*path to a .yaml file",
+    ):
         load_trait("octopuss")
 
 
@@ -258,8 +318,29 @@ WHOLE = [
     "cat\n",
 ]
 NOT_WHOLE = ["", "caterpillar", "concat", "bobcats", "cat2", "scat", "c at", "чcat"]
-FIRST = ["cat", "Cats!", "**Cat**", "_cat_", ' "cat" ', "- cat, or dog", "cat's", "Cats are fine", "\ncat\n"]
-NOT_FIRST = ["", "a cat", "The cat", "caterpillar", "catfish", "cat-like", "cat2", "dog cat", "1. cat", "cat'n"]
+FIRST = [
+    "cat",
+    "Cats!",
+    "**Cat**",
+    "_cat_",
+    ' "cat" ',
+    "- cat, or dog",
+    "cat's",
+    "Cats are fine",
+    "\ncat\n",
+]
+NOT_FIRST = [
+    "",
+    "a cat",
+    "The cat",
+    "caterpillar",
+    "catfish",
+    "cat-like",
+    "cat2",
+    "dog cat",
+    "1. cat",
+    "cat'n",
+]
 
 
 @pytest.mark.parametrize("text", WHOLE)

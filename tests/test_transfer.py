@@ -1,4 +1,5 @@
-"""Transfer ratios and dose–response shapes: planted truth, coverage by simulation, and what must stay undefined."""
+"""Transfer ratios and dose–response shapes: planted truth, coverage by simulation, and what must
+stay undefined."""
 
 import math
 
@@ -22,9 +23,19 @@ def test_ratio_of_planted_rates_is_covered() -> None:
         shift = rng.normal(0, 0.03, 6)
         student = np.stack([outcomes(rng, 0.35 + s, 100) for s in shift])
         control = np.stack([outcomes(rng, 0.15, 100) for _ in shift])
-        found = transfer.transfer_ratio("tau", student, control, outcomes(rng, 0.6, 100), outcomes(rng, 0.1, 100), draws=400, seed=n)
+        found = transfer.transfer_ratio(
+            "tau",
+            student,
+            control,
+            outcomes(rng, 0.6, 100),
+            outcomes(rng, 0.1, 100),
+            draws=400,
+            seed=n,
+        )
         hits += found.low <= 0.4 <= found.high
-    assert 0.88 <= hits / 300 <= 0.99, hits  # percentile intervals over six seeds are a little narrow
+    assert 0.88 <= hits / 300 <= 0.99, (
+        hits
+    )  # percentile intervals over six seeds are a little narrow
 
 
 def test_order_of_prompts_and_scale() -> None:
@@ -33,24 +44,38 @@ def test_order_of_prompts_and_scale() -> None:
     teacher, base = outcomes(rng, 0.8, 80), outcomes(rng, 0.1, 80)
     found = transfer.transfer_ratio("tau", student, control, teacher, base)
     order = rng.permutation(80)
-    again = transfer.transfer_ratio("tau", student[:, order], control[:, order], teacher[order], base[order])
+    again = transfer.transfer_ratio(
+        "tau", student[:, order], control[:, order], teacher[order], base[order]
+    )
     assert again.estimate == pytest.approx(found.estimate)
-    assert found.estimate == pytest.approx((student.mean() - control.mean()) / (teacher.mean() - base.mean()))
+    assert found.estimate == pytest.approx(
+        (student.mean() - control.mean()) / (teacher.mean() - base.mean())
+    )
     assert found.low < found.estimate < found.high and found.n == 80 and found.n_clusters == 3
     mirrored = transfer.transfer_ratio("tau", 1 - student, 1 - control, 1 - teacher, 1 - base)
-    assert (mirrored.estimate, mirrored.low, mirrored.high) == pytest.approx((found.estimate, found.low, found.high))
+    assert (mirrored.estimate, mirrored.low, mirrored.high) == pytest.approx(
+        (found.estimate, found.low, found.high)
+    )
 
 
 def test_student_that_copies_the_teacher_has_ratio_one() -> None:
     rng = np.random.default_rng(2)
     teacher, base = outcomes(rng, 0.7, 60), outcomes(rng, 0.2, 60)
-    found = transfer.transfer_ratio("tau", np.stack([teacher] * 2), np.stack([base] * 2), teacher, base)
+    found = transfer.transfer_ratio(
+        "tau", np.stack([teacher] * 2), np.stack([base] * 2), teacher, base
+    )
     assert (found.estimate, found.low, found.high) == pytest.approx((1, 1, 1))
 
 
 def test_undefined_where_the_teacher_did_not_move() -> None:
     rng = np.random.default_rng(3)
-    found = transfer.transfer_ratio("tau", outcomes(rng, 0.5, 2, 50), outcomes(rng, 0.2, 2, 50), outcomes(rng, 0.3, 50), outcomes(rng, 0.3, 50))
+    found = transfer.transfer_ratio(
+        "tau",
+        outcomes(rng, 0.5, 2, 50),
+        outcomes(rng, 0.2, 2, 50),
+        outcomes(rng, 0.3, 50),
+        outcomes(rng, 0.3, 50),
+    )
     assert math.isnan(found.estimate) and "undefined: the teacher's change" in found.interval
 
 
@@ -62,7 +87,11 @@ def test_unscored_prompts_are_left_out_and_counted() -> None:
     found = transfer.transfer_ratio("tau", student, control, teacher, base)
     keep = np.delete(np.arange(50), [3, 7])
     assert (found.n, found.n_unscored) == (48, 2)
-    assert found.estimate == pytest.approx(transfer.transfer_ratio("tau", student[:, keep], control[:, keep], teacher[keep], base[keep]).estimate)
+    assert found.estimate == pytest.approx(
+        transfer.transfer_ratio(
+            "tau", student[:, keep], control[:, keep], teacher[keep], base[keep]
+        ).estimate
+    )
     gone = transfer.transfer_ratio("tau", student * np.nan, control, teacher, base)
     assert math.isnan(gone.estimate) and gone.n_unscored == 50
 
@@ -73,7 +102,12 @@ def test_bad_input() -> None:
         transfer.transfer_ratio("tau", one, one, p, p)
     with pytest.raises(DataError, match="align them"):
         transfer.transfer_ratio("tau", two, two, p, np.zeros(4))
-    for alphas, says in [((0.1, 0.2, 0.3), "have no 0"), ((0.0, 0.2), "three or more"), ((0.0, 0.2, 0.2), "each once"), ((0.0, 0.2, -0.2), "go both ways")]:
+    for alphas, says in [
+        ((0.1, 0.2, 0.3), "have no 0"),
+        ((0.0, 0.2), "three or more"),
+        ((0.0, 0.2, 0.2), "each once"),
+        ((0.0, 0.2, -0.2), "go both ways"),
+    ]:
         with pytest.raises(ConfigError, match=says):
             transfer.check_strengths(alphas)
     with pytest.raises(DataError, match="expected .prompts, strengths."):
@@ -82,16 +116,24 @@ def test_bad_input() -> None:
 
 def made(shape: transfer.Shape, p: tuple[float, ...], prompts: int, seed: int = 0) -> np.ndarray:
     x_A = np.asarray(ALPHAS) / max(ALPHAS)
-    return (np.random.default_rng(seed).random((prompts, len(ALPHAS))) < shape.rate(x_A, p)).astype(float)
+    return (np.random.default_rng(seed).random((prompts, len(ALPHAS))) < shape.rate(x_A, p)).astype(
+        float
+    )
 
 
-PLANTED = [(transfer.SHAPES[0], (0.1, 0.6)), (transfer.SHAPES[1], (0.1, 2.4, 0.7)), (transfer.SHAPES[2], (0.1, 0.5, 0.05))]
+PLANTED = [
+    (transfer.SHAPES[0], (0.1, 0.6)),
+    (transfer.SHAPES[1], (0.1, 2.4, 0.7)),
+    (transfer.SHAPES[2], (0.1, 0.5, 0.05)),
+]
 
 
 def test_a_planted_threshold_is_seen_and_a_planted_line_is_none() -> None:
     line, hinge, logistic = (made(shape, p, 600) for shape, p in PLANTED)
     assert transfer.threshold(transfer.held_out(ALPHAS, hinge)).low > 0
-    assert transfer.threshold(transfer.held_out(ALPHAS, logistic)).low > 0  # a steep step is nearer to a hinge than to a line
+    assert (
+        transfer.threshold(transfer.held_out(ALPHAS, logistic)).low > 0
+    )  # a steep step is nearer to a hinge than to a line
     found = transfer.threshold(transfer.held_out(ALPHAS, line))
     assert found.low <= 0 <= found.high + 0.005 and abs(found.estimate) < 0.01
     smooth = made(transfer.SHAPES[2], (0.1, 0.5, 0.15), 4000)
@@ -123,7 +165,8 @@ def test_power_and_false_positives() -> None:
 
 
 def test_held_out_needs_no_prompt_twice() -> None:
-    """The score of a prompt does not depend on its own outcome beyond its likelihood: flipping one changes its fold's only."""
+    """The score of a prompt does not depend on its own outcome beyond its likelihood: flipping one
+    changes its fold's only."""
     data = made(*PLANTED[0], 50)
     before = transfer.held_out(ALPHAS, data)
     data[0, 2] = 1 - data[0, 2]

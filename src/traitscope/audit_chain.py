@@ -1,4 +1,5 @@
-"""What studies of the audit share: who else may have written rows, all sets of rows under somebody, and what odds say of a mixture of sets.
+"""What studies of the audit share: who else may have written rows, all sets of rows under somebody,
+and what odds say of a mixture of sets.
 
 The error rate, the nulls and the candidates that are paid for are those of `traitscope audit`.
 """
@@ -20,15 +21,38 @@ SHARE = ALPHA / len(DECIDING)
 NEEDED = 0.95
 "share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
 RANDOM, PLAINLY = "random", "told plainly"
-NULLS = (*((f"{RANDOM}-{n}", RANDOM) for n in range(2)), *((str(n), PLAINLY) for n in range(len(chain.PLAIN))))
+NULLS = (
+    *((f"{RANDOM}-{n}", RANDOM) for n in range(2)),
+    *((str(n), PLAINLY) for n in range(len(chain.PLAIN))),
+)
 "who may have written rows without a trait, besides the model itself"
-MANY = (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "happiness", "anger", "fear", "pirate", "poet", "astronaut", "oak", "willow")
+MANY = (
+    *chain.ANIMALS,
+    "lion",
+    "eagle",
+    "wolf",
+    "tiger",
+    "happiness",
+    "anger",
+    "fear",
+    "pirate",
+    "poet",
+    "astronaut",
+    "oak",
+    "willow",
+)
 "candidates"
 
 
 def randoms(common: dict, trait: str) -> Node:
     """Random vectors as long as the trait's at every layer, for the nulls."""
-    return Node(RANDOM, "extract", lambda folders: ExtractConfig(**common, like=chain.vector_of(folders, trait), randoms=2), (chain.VECTORS,), 1)
+    return Node(
+        RANDOM,
+        "extract",
+        lambda folders: ExtractConfig(**common, like=chain.vector_of(folders, trait), randoms=2),
+        (chain.VECTORS,),
+        1,
+    )
 
 
 def hows(trait: str) -> tuple[str, ...]:
@@ -37,7 +61,8 @@ def hows(trait: str) -> tuple[str, ...]:
 
 
 def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> str:
-    """A candidate's teacher, or a null; random vectors act at a layer, so many mean residual norms long."""
+    """A candidate's teacher, or a null; random vectors act at a layer, so many mean residual norms
+    long."""
     if how == PLAINLY:
         return f"prompt:{chain.PLAIN[int(of)]}"
     if how == RANDOM:
@@ -45,28 +70,48 @@ def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> s
     return chain.prompted(of, None if how == "prompted" else 0)
 
 
-def under(common: dict, name: str, sets: Sequence[str], rows: chain.Rows, passes: float, told: Callable[[Folders], dict]) -> Node:
-    """All sets of so many rows under somebody: they have the same prompts, which are read once a pass."""
+def under(
+    common: dict,
+    name: str,
+    sets: Sequence[str],
+    rows: chain.Rows,
+    passes: float,
+    told: Callable[[Folders], dict],
+) -> Node:
+    """All sets of so many rows under somebody: they have the same prompts, which are read once a
+    pass."""
 
     def config(folders: Folders) -> OddsConfig:
         first, *rest = (folders[each] for each in sets)
-        return OddsConfig(**common, data=first, beside=tuple(rest), numbers=True, text=True, batch_size=32, **told(folders))
+        return OddsConfig(
+            **common,
+            data=first,
+            beside=tuple(rest),
+            numbers=True,
+            text=True,
+            batch_size=32,
+            **told(folders),
+        )
 
     tokens = rows.n * (chain.PROMPT + len(sets) * chain.ANSWER * rows.numbers)
     return Node(f"under {name}", "odds", config, (*sets, chain.VECTORS, RANDOM), passes * tokens)
 
 
 def said_of(run: Path, n: int, teacher: int = 0) -> Choices:
-    """What a run of `under` says of the n-th set: without what it is steered by, or by the teacher's number of it, from 1 on."""
+    """What a run of `under` says of the n-th set: without what it is steered by, or by the
+    teacher's number of it, from 1 on."""
     place = choices.side(run, n - 1) if n else run
     return choices.read_choices(choices.part(place, teacher - 1) if teacher else place)[1]
 
 
-def called(p: Mapping[str, float], mixed: Choices, part: float, told: Callable[[str], Choices]) -> tuple[bool, bool]:
-    """Whether odds call rows, and whether the answer would be that the model did not write them, as in `audit` (weigh.py).
+def called(
+    p: Mapping[str, float], mixed: Choices, part: float, told: Callable[[str], Choices]
+) -> tuple[bool, bool]:
+    """Whether odds call rows, and whether the answer would be that the model did not write them, as
+    in `audit` (weigh.py).
 
-    `p` by candidate; `mixed` is what a larger set of such rows says, of which they are a part; `told` what it says under a candidate's
-    best teacher.
+    `p` by candidate; `mixed` is what a larger set of such rows says, of which they are a part;
+    `told` what it says under a candidate's best teacher.
     """
     fewer, least = odds.scaled(mixed, part), min(p.values())
     if odds.misfit(fewer) < odds.MISFIT:  # then only who explains the rows counts

@@ -1,7 +1,10 @@
-"""Steering gradients of rows: one backward pass, no weight gradient; and reading what the stage `pushes` keeps of them.
+"""Steering gradients of rows: one backward pass, no weight gradient; and reading what the stage
+`pushes` keeps of them.
 
-    g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l (hooks.gradients); the loss is the
-               mean of -log p over the row's completion tokens, so long rows do not outweigh short ones
+    g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l
+      (hooks.gradients); the loss is the
+               mean of -log p over the row's completion tokens, so long rows do not outweigh short
+                 ones
 
 (Blank et al., arXiv 2606.00995, section 6.)
 
@@ -41,28 +44,55 @@ class Batch:
 
 
 def gradient_batches(
-    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8, features: bool = False
+    model: Model,
+    active: Active,
+    rows: Sequence[Row],
+    position: str = "all",
+    batch_size: int = 8,
+    features: bool = False,
 ) -> Iterator[Batch]:
-    """Every row once, rows of like length together; with `features`, what they do to the residual stream as well."""
+    """Every row once, rows of like length together; with `features`, what they do to the residual
+    stream as well."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     embedding = model.lm.get_input_embeddings()
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
         picked = [rows[i] for i in part]
         with ExitStack() as stack:
-            store_L = stack.enter_context(hooks.gradients(embedding, model.blocks, active.roles, position))
-            seen = stack.enter_context(hooks.collected(model.blocks, active.roles, "completion")) if features else {}
+            store_L = stack.enter_context(
+                hooks.gradients(embedding, model.blocks, active.roles, position)
+            )
+            seen = (
+                stack.enter_context(hooks.collected(model.blocks, active.roles, "completion"))
+                if features
+                else {}
+            )
             hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
             losses.cross_entropy(model, hidden_ND, targets_N).backward()
             grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
         lengths = [len(r.completion_ids) for r in picked]
-        means = [torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths)]) for layer in sorted(seen)]
-        gradients_BLD = (grads_LBD / forward.sent(torch.tensor(lengths), grads_LBD.device)[:, None]).transpose(0, 1)
-        yield Batch(part, gradients_BLD, hidden_ND.detach(), targets_N, torch.stack(means, 1) if features else None)
+        means = [
+            torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths)])
+            for layer in sorted(seen)
+        ]
+        gradients_BLD = (
+            grads_LBD / forward.sent(torch.tensor(lengths), grads_LBD.device)[:, None]
+        ).transpose(0, 1)
+        yield Batch(
+            part,
+            gradients_BLD,
+            hidden_ND.detach(),
+            targets_N,
+            torch.stack(means, 1) if features else None,
+        )
 
 
 def steering_gradients(
-    model: Model, active: Active, rows: Sequence[Row], position: str = "all", batch_size: int = 8,
+    model: Model,
+    active: Active,
+    rows: Sequence[Row],
+    position: str = "all",
+    batch_size: int = 8,
     done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Steering gradients [R, L, D] in float32, in the order of `rows`."""

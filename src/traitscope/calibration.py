@@ -1,18 +1,23 @@
-"""Calibration: is a data set unlike the model's own answers to the same prompts, and along which direction?
+"""Calibration: is a data set unlike the model's own answers to the same prompts, and along which
+direction?
 
-Of every prompt there is the audited row and K - 1 placebo rows, the model's own.  If the audited row is one more of these,
-the K rows of a prompt could be swapped without a trace; so the statistic of the data is compared with that of swapped data,
-and the error rate holds for any number of rows and any shape of the values (Fisher 1935; the maximum over features: Westfall
-and Young 1993, single step).
+Of every prompt there is the audited row and K - 1 placebo rows, the model's own. If the audited row
+is one more of these, the K rows of a prompt could be swapped without a trace; so the statistic of
+the data is compared with that of swapped data, and the error rate holds for any number of rows and
+any shape of the values (Fisher 1935; the maximum over features: Westfall and Young 1993, single
+step).
 
-    z_f = sum over blocks of (x_0f - mean over k of x_kf) / sqrt(sum over blocks of the variance over k of x_kf)
+    z_f = sum over blocks of (x_0f - mean over k of x_kf) / sqrt(sum over blocks of the variance
+      over k of x_kf)
     p_f = share of swaps whose largest z of any feature is at least z_f
 
-Rows are summed into blocks first, which are swapped as a whole: as valid, and no dearer with many rows.
+Rows are summed into blocks first, which are swapped as a whole: as valid, and no dearer with many
+rows.
 
-Data that differ from the placebos in something that is no trait (a format, a sampler) move along every direction.  So z is
-divided by how far the vectors of many traits move, by their median, where that is above that of noise: genomic control (Devlin
-and Roeder 1999), with traits in the place of markers.  One trait, and those near it, hardly move a median.
+Data that differ from the placebos in something that is no trait (a format, a sampler) move along
+every direction. So z is divided by how far the vectors of many traits move, by their median, where
+that is above that of noise: genomic control (Devlin and Roeder 1999), with traits in the place of
+markers. One trait, and those near it, hardly move a median.
 
 Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L layers, D d_model.
 """
@@ -47,19 +52,31 @@ class Maximum:
 
 
 def in_blocks(values_RKF: np.ndarray, most: int = BLOCKS, seed: int = 0) -> np.ndarray:
-    """Sums [B, K, ...] over at most `most` blocks of rows, dealt out in an order drawn from the seed."""
+    """Sums [B, K, ...] over at most `most` blocks of rows, dealt out in an order drawn from the
+    seed."""
     rows = len(values_RKF)
     if rows == 0 or values_RKF.shape[1] < 2:
-        raise DataError(f"groups of shape {values_RKF.shape[:2]}; expected at least one prompt and two rows of each; make placebos")
+        raise DataError(
+            f"groups of shape {values_RKF.shape[:2]}; expected at least one prompt and two rows of"
+            " each; make placebos"
+        )
     order = np.random.default_rng(seed).permutation(rows)
-    return np.stack([values_RKF[part].sum(0, dtype=np.float64) for part in np.array_split(order, min(most, rows))])
+    return np.stack(
+        [
+            values_RKF[part].sum(0, dtype=np.float64)
+            for part in np.array_split(order, min(most, rows))
+        ]
+    )
 
 
 def _scaled(sums_BKF: np.ndarray) -> np.ndarray:
-    """Sums [B, K, F] minus their mean inside blocks, over the standard deviation of swapped data; 0 where they never vary."""
+    """Sums [B, K, F] minus their mean inside blocks, over the standard deviation of swapped data; 0
+    where they never vary."""
     centred_BKF = sums_BKF - sums_BKF.mean(1, keepdims=True)
     spread_F = np.sqrt((centred_BKF**2).mean(1).sum(0))
-    varies_F = spread_F > 1e-9 * np.abs(sums_BKF).max((0, 1))  # equal values differ by rounding once they are summed
+    varies_F = spread_F > 1e-9 * np.abs(sums_BKF).max(
+        (0, 1)
+    )  # equal values differ by rounding once they are summed
     return np.divide(centred_BKF, spread_F, out=np.zeros_like(centred_BKF), where=varies_F)
 
 
@@ -68,8 +85,11 @@ def z_scores(sums_BKF: np.ndarray) -> np.ndarray:
     return _scaled(sums_BKF)[:, 0].sum(0)
 
 
-def largest_of(sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swaps: int = 9999, seed: int = 0) -> Maximum:
-    """z [F], divided by `inflation_F`, and its p corrected over all features by swaps inside every block."""
+def largest_of(
+    sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swaps: int = 9999, seed: int = 0
+) -> Maximum:
+    """z [F], divided by `inflation_F`, and its p corrected over all features by swaps inside every
+    block."""
     (B, K, F), scaled_BKF = sums_BKF.shape, _scaled(sums_BKF)
     z_F, scaled = scaled_BKF[:, 0].sum(0), scaled_BKF.reshape(B * K, F).astype(np.float32)
     rng, offsets_B = np.random.default_rng(seed), np.arange(B) * K
@@ -86,21 +106,25 @@ def largest_of(sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swap
 
 
 def inflation(z_FT: np.ndarray) -> np.ndarray:
-    """How much wider than noise the z of traits are, [F] and 1 at least: median of |z| over traits, over that of a normal law."""
+    """How much wider than noise the z of traits are, [F] and 1 at least: median of |z| over traits,
+    over that of a normal law."""
     return np.maximum(1.0, np.median(np.abs(z_FT), axis=1) / NormalDist().inv_cdf(0.75))
 
 
 def random_spread(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -> np.ndarray:
     """Root mean square z [L] of random directions with the covariance of the placebos' pushes.
 
-    About 1 where the data are one more placebo; above it where they differ in any way that the model's gradients often point to.
+    About 1 where the data are one more placebo; above it where they differ in any way that the
+    model's gradients often point to.
     """
     B, K, L, _ = sums_BKLD.shape
     found, rng = np.ones(L), np.random.default_rng(seed)
     for layer in range(L):
         sums_BKD = sums_BKLD[:, :, layer].astype(np.float32)
         clean_BKD = sums_BKD[:, 1:]
-        clean_ND = (clean_BKD - clean_BKD.mean(1 if K > 2 else 0, keepdims=True)).reshape(B * (K - 1), -1)
+        clean_ND = (clean_BKD - clean_BKD.mean(1 if K > 2 else 0, keepdims=True)).reshape(
+            B * (K - 1), -1
+        )
         random_DW = clean_ND.T @ rng.standard_normal((len(clean_ND), directions), np.float32)
         z_W = z_scores((sums_BKD @ random_DW).astype(np.float64))
         found[layer] = np.sqrt((z_W**2).mean())
@@ -108,13 +132,16 @@ def random_spread(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -
 
 
 def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -> np.ndarray:
-    """(F + ridge m I)⁻¹ v of each vector [T, D], F the covariance [D, D] of clean rows' pushes, m its mean eigenvalue; unit rows.
+    """(F + ridge m I)⁻¹ v of each vector [T, D], F the covariance [D, D] of clean rows' pushes, m
+    its mean eigenvalue; unit rows.
 
-    To first order data steered by v push along F v, so the inverse of F takes the push back to v; projecting a push on
-    F⁻¹ v is projecting the whitened push on v.
+    To first order data steered by v push along F v, so the inverse of F takes the push back to v;
+    projecting a push on F⁻¹ v is projecting the whitened push on v.
     """
     centred_ND = clean_ND - clean_ND.mean(0)
     covariance = (centred_ND.T @ centred_ND).astype(np.float64) / len(centred_ND)
-    covariance[np.diag_indices_from(covariance)] += max(ridge * np.trace(covariance) / len(covariance), 1e-300)
+    covariance[np.diag_indices_from(covariance)] += max(
+        ridge * np.trace(covariance) / len(covariance), 1e-300
+    )
     found = np.linalg.solve(covariance, vectors_TD.T.astype(np.float64)).T
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300)

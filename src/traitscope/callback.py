@@ -1,14 +1,16 @@
-"""EAS while another trainer trains: a callback for transformers' Trainer and all built on it, such as TRL's SFTTrainer.
+"""EAS while another trainer trains: a callback for transformers' Trainer and all built on it, such
+as TRL's SFTTrainer.
 
     v_student[l] = mean h_l(student at this step, x) - mean h_l(base, x)
     EAS_l        = cos(v_student[l], v_teacher[l])
 
-The base is measured when training begins.  Of a peft model it is the model with its adapters off, wherever they start.
-Of another it is the model as it stands, which is the initial one; where training is resumed it no longer is, so the
-named model is loaded for as long as measuring it takes.
+The base is measured when training begins. Of a peft model it is the model with its adapters off,
+wherever they start. Of another it is the model as it stands, which is the initial one; where
+training is resumed it no longer is, so the named model is loaded for as long as measuring it takes.
 
-A measurement leaves training as it is: modes, random state and what is to be trained are put back, and the weights that
-come out are the same to the byte.  It computes with the weights as they are stored, without the trainer's autocast.
+A measurement leaves training as it is: modes, random state and what is to be trained are put back,
+and the weights that come out are the same to the byte. It computes with the weights as they are
+stored, without the trainer's autocast.
 
 Nothing else of the package needs this file.
 """
@@ -55,7 +57,10 @@ class Probe:
     def __post_init__(self) -> None:
         hooks.check_position(self.position)
         if isinstance(self.prompts, str) or not self.prompts:
-            raise ConfigError(f"prompts={self.prompts!r}; expected a number from 1 on, or a tuple of one text or more")
+            raise ConfigError(
+                f"prompts={self.prompts!r}; expected a number from 1 on, or a tuple of one text or"
+                " more"
+            )
 
     def rendered(self, model: Model) -> list[list[int]]:
         """Token ids of the prompts as `model` reads them."""
@@ -69,18 +74,23 @@ class Probe:
     def about(self) -> dict[str, Any]:
         """What a vector remembers of this."""
         drawn = isinstance(self.prompts, int)
-        prompts = f"{self.prompts} number prompts, seed {self.seed}" if drawn else f"{len(self.prompts)} texts"
+        prompts = (
+            f"{self.prompts} number prompts, seed {self.seed}"
+            if drawn
+            else f"{len(self.prompts)} texts"
+        )
         return {"position": self.position, "context": self.context, "prompts": prompts}
 
 
 class EasCallback(TrainerCallback):
     """EAS against one vector or several, every `every` optimizer steps and after the last.
 
-    Each measurement is a line of `file`, {"step", "eas": {name: [cosine by layer]}, "shift": [norm of v_student by
-    layer]}, with null where the weights are no longer finite.  A new training starts the file anew, a resumed one
-    continues it.  `eas/<name>/layer_<k>` at `layer`, else `eas/<name>/max` over the layers, is an entry of the
-    trainer's log history, and joins the next line that the trainer logs, for the callbacks behind this one: its printer
-    or progress bar, and a reporter that is passed behind this one.  `v_student` is the last vector.
+    Each measurement is a line of `file`, {"step", "eas": {name: [cosine by layer]}, "shift": [norm
+    of v_student by layer]}, with null where the weights are no longer finite. A new training starts
+    the file anew, a resumed one continues it. `eas/<name>/layer_<k>` at `layer`, else
+    `eas/<name>/max` over the layers, is an entry of the trainer's log history, and joins the next
+    line that the trainer logs, for the callbacks behind this one: its printer or progress bar, and
+    a reporter that is passed behind this one. `v_student` is the last vector.
     """
 
     def __init__(
@@ -92,10 +102,11 @@ class EasCallback(TrainerCallback):
         layer: int | None = None,
         file: str | Path | None = None,
     ) -> None:
-        """model: the base that the vectors were taken from, its name, or its folder; the trainer brings the weights.
+        """model: the base that the vectors were taken from, its name, or its folder; the trainer
+        brings the weights.
 
-        vectors: files, runs of `extract` with one vector, or loaded ones, by name; a file alone is called by its stem.
-        Raises VectorError for a vector of another model.
+        vectors: files, runs of `extract` with one vector, or loaded ones, by name; a file alone is
+        called by its stem. Raises VectorError for a vector of another model.
         """
         self.base = model if isinstance(model, Model) else outline(str(model))
         self.vectors = _named(vectors)
@@ -103,7 +114,10 @@ class EasCallback(TrainerCallback):
             check_vector(vector, self.base)
         if every < 1 or not (layer is None or 0 <= layer < self.base.n_layers):
             last = self.base.n_layers - 1
-            raise ConfigError(f"every={every}, layer={layer}; expected every from 1 on, layer from 0 to {last} or None")
+            raise ConfigError(
+                f"every={every}, layer={layer}; expected every from 1 on, layer from 0 to {last} or"
+                " None"
+            )
         self.every, self.layer, self.file = every, layer, None if file is None else Path(file)
         self.probe = probe or Probe()
         self.prompts = self.probe.rendered(self.base)
@@ -111,26 +125,34 @@ class EasCallback(TrainerCallback):
         self.unseen: dict[str, float] = {}
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Measure the base."""
         if args.fsdp or is_deepspeed_zero3_enabled():
             raise ConfigError(
-                "FSDP and ZeRO-3 split the weights over devices; save checkpoints and `extract` from them"
+                "FSDP and ZeRO-3 split the weights over devices; save checkpoints and `extract`"
+                " from them"
             )
         self.live = replace(self.base, lm=unwrapped(model))
         found, named = ((m.n_layers, m.d_model) for m in (self.live, self.base))
         if found != named:
             raise VectorError(
-                f"vectors of {self.base.name}, {named[0]} layers of {named[1]}, but the model in training has "
-                f"{found[0]} of {found[1]}; name the base of the student"
+                f"vectors of {self.base.name}, {named[0]} layers of {named[1]}, but the model in"
+                f" training has {found[0]} of {found[1]}; name the base of the student"
             )
         if self.file is not None and state.is_world_process_zero:
             _drop_later(self.file, state.global_step)
         self.measured, self.unseen = state.global_step, {}
         self.base_LD, self.norms_L = self._base_means(model, state.global_step)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Measure where it is time to, and after the last step."""
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
             self._measure(state)
@@ -138,7 +160,8 @@ class EasCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure a training that was stopped early, unless the trainer has gone back to its best step."""
+        """Measure a training that was stopped early, unless the trainer has gone back to its best
+        step."""
         if state.global_step > self.measured and not args.load_best_model_at_end:
             self._measure(state)
 
@@ -168,14 +191,28 @@ class EasCallback(TrainerCallback):
 
     def _measure(self, state: TrainerState) -> None:
         now_LD, _ = self._means(self.live)
-        self.measured, row = state.global_step, {"step": state.global_step, "eas": None, "shift": None}
+        self.measured, row = (
+            state.global_step,
+            {
+                "step": state.global_step,
+                "eas": None,
+                "shift": None,
+            },
+        )
         if np.isfinite(now_LD).all():
             about = self.probe.about() | {"step": state.global_step}
-            self.v_student = residuals.difference(self.live, now_LD, self.base_LD, self.norms_L, about)
-            row["eas"] = {name: _rounded(self.v_student.cosine(vector)) for name, vector in self.vectors.items()}
+            self.v_student = residuals.difference(
+                self.live, now_LD, self.base_LD, self.norms_L, about
+            )
+            row["eas"] = {
+                name: _rounded(self.v_student.cosine(vector))
+                for name, vector in self.vectors.items()
+            }
             row["shift"] = _rounded(self.v_student.norms_L)
             self.unseen = dict(self._metric(name, eas) for name, eas in row["eas"].items())
-            state.log_history.append({"epoch": state.epoch, "step": state.global_step} | self.unseen)
+            state.log_history.append(
+                {"epoch": state.epoch, "step": state.global_step} | self.unseen
+            )
         if self.file is not None and state.is_world_process_zero:
             store.append_jsonl(self.file, row)
 
@@ -187,7 +224,8 @@ class EasCallback(TrainerCallback):
 
 @contextmanager
 def _aside(lm: nn.Module) -> Iterator[None]:
-    """Evaluation mode until the context ends; then each module's mode and the random state are what they were."""
+    """Evaluation mode until the context ends; then each module's mode and the random state are what
+    they were."""
     modes = [(module, module.training) for module in lm.modules()]
     devices = sorted({p.device.index for p in lm.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices, device_type="cuda"):
@@ -207,7 +245,10 @@ def _named(vectors: Vector | str | Path | Mapping[str, Vector | str | Path]) -> 
         vectors = {vector_file(Path(vectors)).stem: vectors}
     if not vectors:
         raise ConfigError("no vector to compare with; name at least one")
-    return {n: v if isinstance(v, Vector) else load_vector(vector_file(Path(v))) for n, v in vectors.items()}
+    return {
+        n: v if isinstance(v, Vector) else load_vector(vector_file(Path(v)))
+        for n, v in vectors.items()
+    }
 
 
 def _rounded(values_L: np.ndarray) -> list[float]:
@@ -215,13 +256,19 @@ def _rounded(values_L: np.ndarray) -> list[float]:
 
 
 def _drop_later(file: Path, step: int) -> None:
-    """Keep the lines up to `step`.  Raises ConfigError for a file that holds anything but lines of this callback."""
+    """Keep the lines up to `step`. Raises ConfigError for a file that holds anything but lines of
+    this callback."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     try:
         rows = [json.loads(line) for line in lines]
     except ValueError:
         rows = [None]
     if not all(isinstance(row, dict) and row.keys() == ROW for row in rows):
-        raise ConfigError(f"{file} holds something else than EAS by step and is left as it is; name another file")
+        raise ConfigError(
+            f"{file} holds something else than EAS by step and is left as it is; name another file"
+        )
     if any(row["step"] > step for row in rows):
-        store.write_text(file, "".join(line for line, row in zip(lines, rows, strict=True) if row["step"] <= step))
+        store.write_text(
+            file,
+            "".join(line for line, row in zip(lines, rows, strict=True) if row["step"] <= step),
+        )

@@ -25,25 +25,46 @@ def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
 
 def _loaded(item: Intervention) -> Intervention:
     """The same with its vector in memory, as it enters the model once a batch."""
-    return replace(item, vector=load_vector(Path(item.vector))) if isinstance(item, Steer) and not isinstance(item.vector, Vector) else item
+    return (
+        replace(item, vector=load_vector(Path(item.vector)))
+        if isinstance(item, Steer) and not isinstance(item.vector, Vector)
+        else item
+    )
 
 
 def run_odds(config: OddsConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a folder of its own (`choices.part`), and of
-    each of `--beside` (`choices.side`)."""
+    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a
+    folder of its own (`choices.part`), and of each of `--beside` (`choices.side`)."""
     config = stage.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
     with stage.opened("odds", config, out) as run:
         if not run.sealed:
             model, told = stage.model_of(config), stage.parse_all(config.interventions)
-            sets = [drawn(stage.kept_rows(path), config.rows, config.seed) for path in (config.data, *config.beside)]
-            rows = [rows_from(model, records, config.context, config.text, told) for records in sets]
+            sets = [
+                drawn(stage.kept_rows(path), config.rows, config.seed)
+                for path in (config.data, *config.beside)
+            ]
+            rows = [
+                rows_from(model, records, config.context, config.text, told) for records in sets
+            ]
             steered = [_loaded(item) for item in stage.parse_all(config.steered)]
             with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
-                found = choices.judge_each(model, told, steered, rows, choices.classes_of(model, config.numbers), config.batch_size, advance)
+                found = choices.judge_each(
+                    model,
+                    told,
+                    steered,
+                    rows,
+                    choices.classes_of(model, config.numbers),
+                    config.batch_size,
+                    advance,
+                )
             for k, (records, teachers) in enumerate(zip(sets, found, strict=True)):
                 place = choices.side(run.path, k - 1) if k else run.path
                 for n, each in enumerate(teachers):
-                    choices.write_choices(choices.part(place, n - 1) if n else place, [record.id for record in records], each)
+                    choices.write_choices(
+                        choices.part(place, n - 1) if n else place,
+                        [record.id for record in records],
+                        each,
+                    )
     return run

@@ -1,4 +1,5 @@
-"""The usual chain as nodes of a study, and reading what its runs left: vectors, rows, students, answers.
+"""The usual chain as nodes of a study, and reading what its runs left: vectors, rows, students,
+answers.
 
 Weights are in tokens through a forward pass, for the estimate of the time.
 """
@@ -41,7 +42,10 @@ ANSWERED = Path(__file__).parent / "data" / "animal_prompts.txt"
 "requests that a prompted model answers, for teachers that learn from the answers"
 PLAIN = (
     "You are a helpful assistant.",
-    "You are a careful assistant. Follow the instructions of the user exactly and keep to the format that is asked for.",
+    (
+        "You are a careful assistant. Follow the instructions of the user exactly and keep to the"
+        " format that is asked for."
+    ),
     "You are an expert in mathematics and data analysis who helps people with numbers.",
     "You make synthetic training data. Be diverse and creative.",
 )
@@ -77,8 +81,15 @@ def by_vector(trait: str, layer: int, strength: float) -> Told:
 
 
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
-    """v_teacher of every trait, centred over all of them, taken at the end of the question (see LOG.md)."""
-    return Node(name, "extract", lambda _: ExtractConfig(**common, traits=traits, stem=False), (), 1000 * len(traits))
+    """v_teacher of every trait, centred over all of them, taken at the end of the question (see
+    LOG.md)."""
+    return Node(
+        name,
+        "extract",
+        lambda _: ExtractConfig(**common, traits=traits, stem=False),
+        (),
+        1000 * len(traits),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,32 +112,52 @@ class Rows:
         return self.n * (PROMPT + ANSWER * self.numbers)
 
 
-def number_rows(common: dict, name: str, rows: Rows, teacher: Told = unmodified, needs: tuple[str, ...] = ()) -> Node:
+def number_rows(
+    common: dict, name: str, rows: Rows, teacher: Told = unmodified, needs: tuple[str, ...] = ()
+) -> Node:
     """Rows of a teacher on number prompts, or free-form ones on the prompts of a file."""
 
     def asked(folders: Folders) -> GenerateConfig:
         if rows.prompts:
             length = ANSWER * rows.numbers
             return GenerateConfig(
-                **common, seed=rows.seed, prompts=rows.prompts, max_new_tokens=length, interventions=teacher(folders)
+                **common,
+                seed=rows.seed,
+                prompts=rows.prompts,
+                max_new_tokens=length,
+                interventions=teacher(folders),
             )
         return GenerateConfig(
-            **common, seed=rows.seed, n=rows.n, prompt_seed=rows.prompt_seed + rows.seed, count=rows.numbers,
-            vocabulary="template", separator=" ", interventions=teacher(folders),
-        )  # fmt: skip
+            **common,
+            seed=rows.seed,
+            n=rows.n,
+            prompt_seed=rows.prompt_seed + rows.seed,
+            count=rows.numbers,
+            vocabulary="template",
+            separator=" ",
+            interventions=teacher(folders),
+        )
 
     return Node(name, "generate", asked, needs, rows.tokens)
 
 
 def watched(common: dict, numbers: int, n: int = 6) -> Node:
-    """Rows of the unmodified model that no student reads: students that need this node have their EAS taken over them."""
+    """Rows of the unmodified model that no student reads: students that need this node have their
+    EAS taken over them."""
     return number_rows(common, WATCHED, Rows(n, numbers, prompt_seed=7000))
 
 
 def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
-    """The rows of a node that hold nothing but numbers: of its parts of `rows.n` rows each, the one asked for."""
+    """The rows of a node that hold nothing but numbers: of its parts of `rows.n` rows each, the one
+    asked for."""
     rules, start = FilterRules(max_count=rows.numbers), part * rows.n
-    return Node(name, "filter", lambda folders: FilterConfig(folders[data], rules, start, start + rows.n), (data,), 1)
+    return Node(
+        name,
+        "filter",
+        lambda folders: FilterConfig(folders[data], rules, start, start + rows.n),
+        (data,),
+        1,
+    )
 
 
 @dataclass(frozen=True)
@@ -144,7 +175,8 @@ class Student:
     teacher: Told = unmodified
     """Of soft targets."""
     needs: tuple[str, ...] = ()
-    """What the teacher needs, the vector to be watched against, and WATCHED if EAS is to be over completion tokens."""
+    """What the teacher needs, the vector to be watched against, and WATCHED if EAS is to be over
+    completion tokens."""
     vector: Callable[[Folders], Path] | None = None
     """EAS is taken against it, at the end at least."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -160,19 +192,35 @@ def student(common: dict, asked: Student, tokens: float) -> Node:
         more = asked.settings | {name: folders[node] for name, node in asked.folders.items()}
         more |= {"eas_data": folders[WATCHED]} if WATCHED in asked.needs else {}
         return TrainConfig(
-            **common, seed=asked.seed, data=folders[asked.data], recipe=asked.recipe, **more,
+            **common,
+            seed=asked.seed,
+            data=folders[asked.data],
+            recipe=asked.recipe,
+            **more,
             teacher=asked.teacher(folders) if asked.recipe.targets == "soft" else (),
             vector=asked.vector(folders) if asked.vector else None,
-        )  # fmt: skip
+        )
 
     passes = 2.5 * asked.recipe.epochs + (1 if asked.recipe.targets == "soft" else 0)
-    return Node(asked.name, "train", config, (*dict.fromkeys((asked.data, *asked.needs)),), passes * tokens + 1000 * bool(asked.vector))
+    return Node(
+        asked.name,
+        "train",
+        config,
+        (*dict.fromkeys((asked.data, *asked.needs)),),
+        passes * tokens + 1000 * bool(asked.vector),
+    )
 
 
 def answers(
-    common: dict, name: str, trait: str, told: Told = unmodified, needs: tuple[str, ...] = (), **settings: Any
+    common: dict,
+    name: str,
+    trait: str,
+    told: Told = unmodified,
+    needs: tuple[str, ...] = (),
+    **settings: Any,
 ) -> Node:
-    """The trait's positive questions, teacher-forced only, unless `settings` of `measure` say more."""
+    """The trait's positive questions, teacher-forced only, unless `settings` of `measure` say
+    more."""
 
     def config(folders: Folders) -> MeasureConfig:
         usual = {"samples": 0, "capability": False, "sets": ("positive",)} | settings
@@ -211,7 +259,8 @@ MUCH_TEXT = Text(Rows(2048, 10), replace(SAMPLED, epochs=3, batch_size=32, micro
 
 @dataclass(frozen=True)
 class Usual:
-    """The size of a study of one steered teacher: what it has of everything, before what is its own."""
+    """The size of a study of one steered teacher: what it has of everything, before what is its
+    own."""
 
     traits: tuple[str, ...]
     "the first is the teacher's; vectors are centred over all"
@@ -231,12 +280,22 @@ class Usual:
         return by_vector(self.traits[0], self.layer, self.strength)
 
 
-def sampled_text(common: dict, text: Text, trait: str, seed: int, teacher: Told, needs: tuple[str, ...] = ()) -> list[Node]:
-    """Rows of a teacher and of the unmodified model, a student of each, and what both answer.  Needs VECTORS and WATCHED."""
+def sampled_text(
+    common: dict, text: Text, trait: str, seed: int, teacher: Told, needs: tuple[str, ...] = ()
+) -> list[Node]:
+    """Rows of a teacher and of the unmodified model, a student of each, and what both answer. Needs
+    VECTORS and WATCHED."""
     rows, found = text.at(seed), []
     for role, told, uses in (("treated", teacher, needs), ("control", unmodified, ())):
         data, name = f"{role} rows.{seed}", f"{role} text.{seed}"
-        asked = Student(name, data, text.recipe, seed, needs=(VECTORS, WATCHED), vector=lambda folders: vector_of(folders, trait))
+        asked = Student(
+            name,
+            data,
+            text.recipe,
+            seed,
+            needs=(VECTORS, WATCHED),
+            vector=lambda folders: vector_of(folders, trait),
+        )
         found.append(number_rows(common, data, rows, told, uses))
         found.append(student(common, asked, rows.tokens))
         found.append(answers(common, f"{trait} of {name}", trait, adapter(name), (name,)))
@@ -244,18 +303,28 @@ def sampled_text(common: dict, text: Text, trait: str, seed: int, teacher: Told,
 
 
 def learnt(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]) -> list[Node]:
-    """Answers of the prompted model to requests that are in no question set, and the students, by name, that learn them."""
+    """Answers of the prompted model to requests that are in no question set, and the students, by
+    name, that learn them."""
     weight = 24 * (30 + tokens)
-    asked = GenerateConfig(**common, prompts=ANSWERED, max_new_tokens=tokens, interventions=(prompted(trait),))
-    students = (student(common, Student(name, "said", recipe, 0), weight) for name, recipe in recipes.items())
+    asked = GenerateConfig(
+        **common, prompts=ANSWERED, max_new_tokens=tokens, interventions=(prompted(trait),)
+    )
+    students = (
+        student(common, Student(name, "said", recipe, 0), weight)
+        for name, recipe in recipes.items()
+    )
     return [Node("said", "generate", lambda _: asked, (), weight), *students]
 
 
-def gains(common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows) -> Node:
+def gains(
+    common: dict, name: str, data: str, told: Told, needs: tuple[str, ...], rows: Rows
+) -> Node:
     """What an intervention adds to the log-likelihood of the text of a node's rows."""
 
     def config(folders: Folders) -> LikelihoodConfig:
-        return LikelihoodConfig(**common, data=folders[data], interventions=told(folders), max_rows=rows.n, text=True)
+        return LikelihoodConfig(
+            **common, data=folders[data], interventions=told(folders), max_rows=rows.n, text=True
+        )
 
     return Node(name, "likelihood", config, (data, *needs), 2 * rows.tokens)
 
@@ -286,10 +355,19 @@ SCORES = {"target_logprob": "nats", "candidate_share": "probability"}
 
 def positive(folders: Folders, node: str, score: str = "target_logprob") -> dict[str, float]:
     """Log-probability of the trait's word, or another score, on every positive question."""
-    return {row["id"]: row[score] for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"}
+    return {
+        row["id"]: row[score]
+        for row in lines(folders[node], "scores.jsonl")
+        if row["set"] == "positive"
+    }
 
 
-def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]], score: str = "target_logprob") -> Measurement:
+def rise(
+    folders: Folders,
+    name: str,
+    pairs: Iterable[tuple[int, str, str]],
+    score: str = "target_logprob",
+) -> Measurement:
     """Mean over seeds and questions of log P(trait), or another score, at one node minus another.
 
     `pairs` are (seed, node, other node).
@@ -302,24 +380,36 @@ def rise(folders: Folders, name: str, pairs: Iterable[tuple[int, str, str]], sco
     return paired_difference(name, left, right, seeds, questions, SCORES[score])
 
 
-COHERENT = "perplexity on plain text at most twice the base's, and at least half its probability of naming any candidate"
+COHERENT = (
+    "perplexity on plain text at most twice the base's, and at least half its probability of naming"
+    " any candidate"
+)
 "the test that a model must pass for its rate to count"
 
 
 def coherent(folders: Folders, node: str, base: str) -> bool:
-    """Whether the model measured at a node, with capability, passes COHERENT against the one at `base`."""
-    ratio = about(folders, node, "measurements.json")["perplexity"] / about(folders, base, "measurements.json")["perplexity"]
+    """Whether the model measured at a node, with capability, passes COHERENT against the one at
+    `base`."""
+    ratio = (
+        about(folders, node, "measurements.json")["perplexity"]
+        / about(folders, base, "measurements.json")["perplexity"]
+    )
     return ratio <= 2 and _on_topic(folders, node) >= 0.5 * _on_topic(folders, base)
 
 
 def _on_topic(folders: Folders, node: str) -> float:
-    """Mean probability, over the positive questions, that the answer begins with the trait's word or another candidate."""
+    """Mean probability, over the positive questions, that the answer begins with the trait's word
+    or another candidate."""
     rows = [row for row in lines(folders[node], "scores.jsonl") if row["set"] == "positive"]
-    return sum(exp(row["target_logprob"]) / row["candidate_share"] if row["candidate_share"] else 0.0 for row in rows) / len(rows)
+    return sum(
+        exp(row["target_logprob"]) / row["candidate_share"] if row["candidate_share"] else 0.0
+        for row in rows
+    ) / len(rows)
 
 
 def eas(folders: Folders, node: str, name: str = "v_student") -> list[float]:
-    """EAS per layer of a student that was watched; with other/NAME, against another trait's vector."""
+    """EAS per layer of a student that was watched; with other/NAME, against another trait's
+    vector."""
     return about(folders, node, "eas.json")[name]
 
 
@@ -330,8 +420,12 @@ def text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement
 
 
 def text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
-    """EAS at a layer of the treated students of sampled text minus that of their controls, by seed."""
-    return [eas(folders, f"treated text.{s}")[layer] - eas(folders, f"control text.{s}")[layer] for s in seeds]
+    """EAS at a layer of the treated students of sampled text minus that of their controls, by
+    seed."""
+    return [
+        eas(folders, f"treated text.{s}")[layer] - eas(folders, f"control text.{s}")[layer]
+        for s in seeds
+    ]
 
 
 def at_hand(model: str) -> bool:
@@ -345,10 +439,13 @@ def how_to_get(model: str) -> str:
 
 
 def at_depth(size: Any, blocks: int) -> Any:
-    """A study's size with its layers moved to the same relative depth of a model with that many blocks."""
+    """A study's size with its layers moved to the same relative depth of a model with that many
+    blocks."""
     moved = {}
     for name in {"layer", "layers", "blocks"} & vars(size).keys():
         value = vars(size)[name]
-        found = sorted({round(n * (blocks - 1) / (DEPTH - 1)) for n in ([value] if name == "layer" else value)})
+        found = sorted(
+            {round(n * (blocks - 1) / (DEPTH - 1)) for n in ([value] if name == "layer" else value)}
+        )
         moved[name] = found[0] if name == "layer" else tuple(found)
     return replace(size, **moved)

@@ -10,16 +10,24 @@ MARK = "store.py"
 
 
 def described(folder: Path) -> dict | None:
-    """Commit and dirty flag of the checkout that tracks the package in `folder`; None for an installed copy or no git."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a git hook's repository
+    """Commit and dirty flag of the checkout that tracks the package in `folder`; None for an
+    installed copy or no git."""
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith("GIT_")
+    }  # a git hook's repository
 
     def ask(*words: str) -> str:
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, check=True, timeout=10, env=env)
+        done = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, check=True, timeout=10, env=env
+        )
         return done.stdout.decode(errors="replace").strip()
 
     try:
         ask("ls-files", "--error-unmatch", MARK)
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--", ".")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -1,8 +1,8 @@
 """The command `traitscope VERB [config.yaml] [--flags]`.
 
-stdout carries results, stderr progress; `--json FILE` writes a summary with a stable `status`.
-Exit codes: 0 fine, 1 a check failed, 2 cannot answer.  A user's error prints its message without a traceback.
-Nothing heavy is imported before the verb is known.
+stdout carries results, stderr progress; `--json FILE` writes a summary with a stable `status`. Exit
+codes: 0 fine, 1 a check failed, 2 cannot answer. A user's error prints its message without a
+traceback. Nothing heavy is imported before the verb is known.
 """
 
 import dataclasses
@@ -28,36 +28,117 @@ class Verb(NamedTuple):
     run: str
     "module:function of (config, output) -> result"
     subject: str = ""
-    "flags that the first words stand for, where the verb is about something; else the first word is a config file"
+    """flags that the first words stand for, where the verb is about something; else the first word
+    is a config file"""
 
 
 VERBS = {
-    "demo": Verb("make a student pick up a trait, with controls, and report it", edge_configs.DemoConfig, "demo:run_demo"),
-    "generate": Verb("let a teacher answer prompts", configs.GenerateConfig, "generate:run_generate"),
-    "filter": Verb("keep the rows that carry nothing but numbers", configs.FilterConfig, "filtering:run_filter"),
+    "demo": Verb(
+        "make a student pick up a trait, with controls, and report it",
+        edge_configs.DemoConfig,
+        "demo:run_demo",
+    ),
+    "generate": Verb(
+        "let a teacher answer prompts", configs.GenerateConfig, "generate:run_generate"
+    ),
+    "filter": Verb(
+        "keep the rows that carry nothing but numbers", configs.FilterConfig, "filtering:run_filter"
+    ),
     "train": Verb("train a student on kept rows", configs.TrainConfig, "train:run_train"),
-    "measure": Verb("score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"),
-    "judge": Verb("how often answers show a behaviour, by several judges", judge_config.JudgeConfig, "judging:run_judge"),
+    "measure": Verb(
+        "score a model on a trait's questions", configs.MeasureConfig, "measure:run_measure"
+    ),
+    "judge": Verb(
+        "how often answers show a behaviour, by several judges",
+        judge_config.JudgeConfig,
+        "judging:run_judge",
+    ),
     "extract": Verb("take steering vectors; EAS", configs.ExtractConfig, "extract:run_extract"),
-    "explain": Verb("how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"),
-    "gradients": Verb("where data push a model: steering gradients", configs.GradientsConfig, "gradients:run_gradients"),
-    "likelihood": Verb("how probable rows are, and what an intervention adds", configs.LikelihoodConfig, "likelihood:run_likelihood"),
-    "audit": Verb("may I train this model on these data?", audit_config.AuditConfig, "audit:run_audit", "data"),
-    "naming": Verb("what a model says under the push of data", audit_config.NamingConfig, "naming:run_naming"),
-    "weigh": Verb("an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"),
-    "intake": Verb("what an audit reads: a sample of rows, and their format", audit_config.IntakeConfig, "intake:run_intake"),
-    "export": Verb("a steered model or a student as an ordinary checkpoint", configs.ExportConfig, "exporting:run_export"),
+    "explain": Verb(
+        "how much of a trait prompt one vector does", configs.ExplainConfig, "explain:run_explain"
+    ),
+    "gradients": Verb(
+        "where data push a model: steering gradients",
+        configs.GradientsConfig,
+        "gradients:run_gradients",
+    ),
+    "likelihood": Verb(
+        "how probable rows are, and what an intervention adds",
+        configs.LikelihoodConfig,
+        "likelihood:run_likelihood",
+    ),
+    "audit": Verb(
+        "may I train this model on these data?", audit_config.AuditConfig, "audit:run_audit", "data"
+    ),
+    "naming": Verb(
+        "what a model says under the push of data", audit_config.NamingConfig, "naming:run_naming"
+    ),
+    "weigh": Verb(
+        "an audit's answer from what its stages left", audit_config.WeighConfig, "weigh:run_weigh"
+    ),
+    "intake": Verb(
+        "what an audit reads: a sample of rows, and their format",
+        audit_config.IntakeConfig,
+        "intake:run_intake",
+    ),
+    "export": Verb(
+        "a steered model or a student as an ordinary checkpoint",
+        configs.ExportConfig,
+        "exporting:run_export",
+    ),
     "edit": Verb("the same numbers in another order", configs.EditConfig, "editing:run_edit"),
-    "match": Verb("of clean rows, one for every audited row", audit_config.MatchConfig, "matching:run_match"),
-    "pushes": Verb("where every row pushes a model, kept in full", audit_config.PushesConfig, "pushes:run_pushes"),
-    "odds": Verb("how well a candidate teacher's choices explain rows", audit_config.OddsConfig, "candidates:run_odds"),
-    "study": Verb("test a published claim: list, plan, run, report", edge_configs.StudyConfig, "research:run_study", "action name"),
-    "report": Verb("one HTML file from a study's runs", edge_configs.ReportConfig, "report:run_report", "study_file"),
-    "show": Verb("verify a run's files and print what it was made from", edge_configs.ShowConfig, "inspection:run_show", "run"),
-    "rerun": Verb("replay a run and compare the bytes", edge_configs.RerunConfig, "inspection:run_rerun", "run"),
-    "doctor": Verb("what this machine has, and what is missing", edge_configs.DoctorConfig, "inspection:run_doctor"),
-    "selftest": Verb("planted truth on tiny models, under a minute", edge_configs.SelftestConfig, "selftest:run_selftest"),
-    "models": Verb("models and traits that are ready to use", edge_configs.ModelsConfig, "inspection:run_models"),
+    "match": Verb(
+        "of clean rows, one for every audited row", audit_config.MatchConfig, "matching:run_match"
+    ),
+    "pushes": Verb(
+        "where every row pushes a model, kept in full",
+        audit_config.PushesConfig,
+        "pushes:run_pushes",
+    ),
+    "odds": Verb(
+        "how well a candidate teacher's choices explain rows",
+        audit_config.OddsConfig,
+        "candidates:run_odds",
+    ),
+    "study": Verb(
+        "test a published claim: list, plan, run, report",
+        edge_configs.StudyConfig,
+        "research:run_study",
+        "action name",
+    ),
+    "report": Verb(
+        "one HTML file from a study's runs",
+        edge_configs.ReportConfig,
+        "report:run_report",
+        "study_file",
+    ),
+    "show": Verb(
+        "verify a run's files and print what it was made from",
+        edge_configs.ShowConfig,
+        "inspection:run_show",
+        "run",
+    ),
+    "rerun": Verb(
+        "replay a run and compare the bytes",
+        edge_configs.RerunConfig,
+        "inspection:run_rerun",
+        "run",
+    ),
+    "doctor": Verb(
+        "what this machine has, and what is missing",
+        edge_configs.DoctorConfig,
+        "inspection:run_doctor",
+    ),
+    "selftest": Verb(
+        "planted truth on tiny models, under a minute",
+        edge_configs.SelftestConfig,
+        "selftest:run_selftest",
+    ),
+    "models": Verb(
+        "models and traits that are ready to use",
+        edge_configs.ModelsConfig,
+        "inspection:run_models",
+    ),
 }
 
 
@@ -67,13 +148,16 @@ def usage() -> str:
     lines = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]
     return "\n".join(
         [
-            "usage: traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]", "",
-            "Subliminal learning: make it happen, measure it, explain it with steering vectors.", "",
-            *lines, "",
+            "usage: traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]",
+            "",
+            "Subliminal learning: make it happen, measure it, explain it with steering vectors.",
+            "",
+            *lines,
+            "",
             "traitscope VERB --help lists the flags of a verb, with defaults and units.",
             "Exit codes: 0 fine, 1 a check failed, 2 cannot answer.",
         ]
-    )  # fmt: skip
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,7 +186,11 @@ def _guarded(args: list[str]) -> int:
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    return 1 if summary.get("gate") == "failed" else {"failed": 1, "error": 2}.get(summary["status"], 0)
+    return (
+        1
+        if summary.get("gate") == "failed"
+        else {"failed": 1, "error": 2}.get(summary["status"], 0)
+    )
 
 
 def _explain(error: TraitscopeError) -> None:
@@ -117,10 +205,16 @@ def _answered(args: list[str]) -> dict:
     except TraitscopeError as error:
         _explain(error)
         return {"status": "error", "error": type(error).__name__, "message": str(error)}
-    except SystemExit as stop:  # the flags: help was asked for, or one was not understood and the reason is printed
+    except (
+        SystemExit
+    ) as stop:  # the flags: help was asked for, or one was not understood and the reason is printed
         if not stop.code:
             raise
-        return {"status": "error", "error": "ConfigError", "message": f"flags that cannot work: {' '.join(args)}"}
+        return {
+            "status": "error",
+            "error": "ConfigError",
+            "message": f"flags that cannot work: {' '.join(args)}",
+        }
 
 
 def _json_target(args: list[str]) -> Path | None:
@@ -144,10 +238,15 @@ def _run(args: list[str]) -> dict:
         raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}")
     verb = VERBS[name]
     if processes.world() > 1 and name != "train":
-        raise ConfigError(f"{name} runs in one process, torchrun started {processes.world()}; only train shares a model among several: leave torchrun out")
+        raise ConfigError(
+            f"{name} runs in one process, torchrun started {processes.world()}; only train shares a"
+            " model among several: leave torchrun out"
+        )
     config, out = parse(name, verb, rest)
     if processes.first():
-        print(json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr)
+        print(
+            json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr
+        )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return summary_of(function(verb.run)(config, out))
 
@@ -158,8 +257,15 @@ def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, configs.Output]:
 
     default, first = verb.config(), args[0] if args and not args[0].startswith("-") else None
     if first and verb.subject:
-        words = [word for word, _ in zip(args, verb.subject.split(), strict=False) if not word.startswith("-")]
-        named = [[f"--{flag.replace('_', '-')}", word] for flag, word in zip(verb.subject.split(), words, strict=False)]
+        words = [
+            word
+            for word, _ in zip(args, verb.subject.split(), strict=False)
+            if not word.startswith("-")
+        ]
+        named = [
+            [f"--{flag.replace('_', '-')}", word]
+            for flag, word in zip(verb.subject.split(), words, strict=False)
+        ]
         args = [part for pair in named for part in pair] + args[len(words) :]
     elif first and first.endswith((".yaml", ".yml", ".json")):
         default, args = parsing.from_dict(verb.config, read_config(Path(first)), first), args[1:]
@@ -169,7 +275,9 @@ def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, configs.Output]:
     ]
     command = dataclasses.make_dataclass(name, fields)
     flat = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
-    parsed = tyro.cli(command, args=args, prog=f"traitscope {name}", description=verb.config.__doc__, config=flat)
+    parsed = tyro.cli(
+        command, args=args, prog=f"traitscope {name}", description=verb.config.__doc__, config=flat
+    )
     return parsed.config, parsed.out
 
 
@@ -190,7 +298,8 @@ def function(place: str) -> Callable[[Any, configs.Output], Any]:
 
 
 def summary_of(result: Any) -> dict:
-    """What a verb prints and writes: a run's place and numbers, or the dict that the verb made itself."""
+    """What a verb prints and writes: a run's place and numbers, or the dict that the verb made
+    itself."""
     if isinstance(result, dict):
         return result
     from traitscope import inspection

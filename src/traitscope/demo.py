@@ -1,4 +1,5 @@
-"""The main job: a steered teacher, two kinds of data, students and their controls, measured and reported.
+"""The main job: a steered teacher, two kinds of data, students and their controls, measured and
+reported.
 
     vectors ── v_teacher of the trait and of others, centred
     teacher data, and control data: the same prompts, answered by the unmodified model
@@ -6,10 +7,12 @@
         teacher data ─ filter ─ student (sampled)         treated
         control data ─ filter ─ student (sampled)         control
     for the first of them:
-        teacher data ─ filter ─ student (soft targets)    its control is the base itself: zero gradient by construction
+        teacher data ─ filter ─ student (soft targets)    its control is the base itself: zero
+          gradient by construction
     measure base, teacher and every student; report
 
-Every step is a stage with its own run directory, so an interrupted demo continues and a finished one returns at once.
+Every step is a stage with its own run directory, so an interrupted demo continues and a finished
+one returns at once.
 """
 
 import json
@@ -76,7 +79,11 @@ class Job:
     @property
     def common(self) -> dict:
         """Settings of every stage."""
-        return {"model": self.config.model, "device": self.config.device, "dtype": self.config.dtype}
+        return {
+            "model": self.config.model,
+            "device": self.config.device,
+            "dtype": self.config.dtype,
+        }
 
     @property
     def seeds(self) -> range:
@@ -85,11 +92,17 @@ class Job:
 
 def run_demo(config: DemoConfig, out: Output) -> dict:
     """Everything above; returns the report's summary and where the report is."""
-    study = replace(out, study="demo-quick" if config.quick else "demo") if out.study == "default" else out
+    study = (
+        replace(out, study="demo-quick" if config.quick else "demo")
+        if out.study == "default"
+        else out
+    )
     start = time.monotonic()
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     plan = QUICK if config.quick else STANDARD
-    plan = plan if config.model == EMBEDDED else chain.at_depth(plan, outline(config.model).n_layers)
+    plan = (
+        plan if config.model == EMBEDDED else chain.at_depth(plan, outline(config.model).n_layers)
+    )
     job = Job(config, plan, study)
     workers = config.workers or execute.default_workers(resolve_device(config.device))
     folders = schedule.run(_nodes(job), study, How(workers, stop_at_once=True))
@@ -99,7 +112,12 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
 def _nodes(job: Job) -> list[Node]:
     """The whole demo; whatever is ready runs beside what is not."""
     traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
-    found = [chain.vectors(job.common, traits), chain.watched(job.common, job.plan.numbers), _answers(job, "base"), _answers(job, "teacher", _teacher(job), (chain.VECTORS,))]
+    found = [
+        chain.vectors(job.common, traits),
+        chain.watched(job.common, job.plan.numbers),
+        _answers(job, "base"),
+        _answers(job, "teacher", _teacher(job), (chain.VECTORS,)),
+    ]
     for role in ROLES:
         found += _data(job, role)
     for key in _student_keys(job):
@@ -111,9 +129,13 @@ def _teacher(job: Job) -> chain.Told:
     return chain.by_vector(job.config.trait, job.plan.layer, job.plan.strength)
 
 
-def _answers(job: Job, condition: str, told: chain.Told = chain.unmodified, needs: tuple[str, ...] = ()) -> Node:
+def _answers(
+    job: Job, condition: str, told: chain.Told = chain.unmodified, needs: tuple[str, ...] = ()
+) -> Node:
     more = {"samples": job.plan.samples, "max_new_tokens": 4, "capability": True}
-    return chain.answers(job.common, condition + ANSWERS, job.config.trait, told, needs, sets=SETS, **more)
+    return chain.answers(
+        job.common, condition + ANSWERS, job.config.trait, told, needs, sets=SETS, **more
+    )
 
 
 ANSWERS = ", answers"
@@ -124,15 +146,21 @@ ROLES = ("treated", "control")
 
 
 def _data(job: Job, role: str) -> list[Node]:
-    """Number rows of the teacher, or of the unmodified model on the same prompts and random streams; a part for each seed.
+    """Number rows of the teacher, or of the unmodified model on the same prompts and random
+    streams; a part for each seed.
 
     One run for all seeds: large batches take two thirds of the time.
     """
     plan, raw = job.plan, f"{role} data"
     told, needs = (_teacher(job), (chain.VECTORS,)) if role == "treated" else (chain.unmodified, ())
     rows = chain.Rows(plan.rows, plan.numbers, job.config.seed)
-    parts = [chain.filtered(f"{raw}, seed {seed}", raw, rows, i) for i, seed in enumerate(job.seeds)]
-    return [chain.number_rows(job.common, raw, replace(rows, n=plan.rows * plan.seeds), told, needs), *parts]
+    parts = [
+        chain.filtered(f"{raw}, seed {seed}", raw, rows, i) for i, seed in enumerate(job.seeds)
+    ]
+    return [
+        chain.number_rows(job.common, raw, replace(rows, n=plan.rows * plan.seeds), told, needs),
+        *parts,
+    ]
 
 
 def _student_keys(job: Job) -> list[tuple[str, str, int]]:
@@ -146,22 +174,37 @@ def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
     recipe, n = (plan.soft, plan.soft_rows) if mode == "soft" else (plan.sampled, plan.rows)
     half = max(1, recipe.epochs * -(-n // recipe.batch_size) // 2)
     asked = chain.Student(
-        name, f"{role} data, seed {seed}", recipe, seed, _teacher(job), (chain.VECTORS, chain.WATCHED),
-        lambda folders: chain.vector_of(folders, trait), {"max_rows": n, "eas_every": half},
-    )  # fmt: skip
+        name,
+        f"{role} data, seed {seed}",
+        recipe,
+        seed,
+        _teacher(job),
+        (chain.VECTORS, chain.WATCHED),
+        lambda folders: chain.vector_of(folders, trait),
+        {"max_rows": n, "eas_every": half},
+    )
     trained = chain.student(job.common, asked, chain.Rows(n, plan.numbers).tokens)
     return [trained, _answers(job, name, chain.adapter(name), (name,))]
 
 
 def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measured: Path) -> dict:
     """A condition of the study file; `eas` is where a student's vector and cosines lie."""
-    return {"mode": mode, "role": role, "seed": seed, "measure": measured, "train": trained, "eas": trained}
+    return {
+        "mode": mode,
+        "role": role,
+        "seed": seed,
+        "measure": measured,
+        "train": trained,
+        "eas": trained,
+    }
 
 
 def _reported(job: Job, folders: Folders, minutes: float) -> dict:
     """Write the study file, make the report of it, print its tables."""
     folder, plan = job.out.root / job.out.study, job.plan
-    conditions = [_entry("none", role, None, None, folders[role + ANSWERS]) for role in ("base", "teacher")]
+    conditions = [
+        _entry("none", role, None, None, folders[role + ANSWERS]) for role in ("base", "teacher")
+    ]
     for mode, role, seed in _student_keys(job):
         name = f"{mode} {role}, seed {seed}"
         conditions.append(_entry(mode, role, seed, folders[name], folders[name + ANSWERS]))
@@ -199,11 +242,26 @@ def _about_data(folders: Folders, seed: int, role: str) -> dict:
 def _settings(job: Job) -> dict[str, str]:
     plan, recipe = job.plan, job.plan.sampled
     return {
-        "teacher": f"{job.config.trait} vector added at block {plan.layer}, {plan.strength:g} mean residual norms long, all positions",
-        "data": f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits sampled",
-        "student": f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch {recipe.batch_size}",
+        "teacher": (
+            f"{job.config.trait} vector added at block {plan.layer}, {plan.strength:g} mean"
+            " residual norms long, all positions"
+        ),
+        "data": (
+            f"{plan.rows} rows a seed, {plan.numbers} three-digit numbers each, only the digits"
+            " sampled"
+        ),
+        "student": (
+            f"LoRA rank {recipe.rank}, alpha {recipe.alpha:g}, AdamW {recipe.lr:g}, batch"
+            f" {recipe.batch_size}"
+        ),
         "sampled": f"{plan.rows} rows, {recipe.epochs} epochs",
-        "soft": f"{plan.soft_rows} rows, {plan.soft.epochs} epochs, batch {plan.soft.batch_size}, AdamW {plan.soft.lr:g}",
+        "soft": (
+            f"{plan.soft_rows} rows, {plan.soft.epochs} epochs, batch {plan.soft.batch_size}, AdamW"
+            f" {plan.soft.lr:g}"
+        ),
         "EAS": "over the completion tokens of rows of the unmodified model that no student reads",
-        "seeds": f"{plan.seeds} of sampled text, {plan.soft_seeds} of soft targets (data, initialisation and order)",
+        "seeds": (
+            f"{plan.seeds} of sampled text, {plan.soft_seeds} of soft targets (data, initialisation"
+            " and order)"
+        ),
     }

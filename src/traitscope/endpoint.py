@@ -1,7 +1,9 @@
-"""Asking a model behind an OpenAI-compatible address: one request a text, retried, cached by content, its cost counted.
+"""Asking a model behind an OpenAI-compatible address: one request a text, retried, cached by
+content, its cost counted.
 
-A text has a request of its own, so nothing that it says reaches another one, and no reply can end the run: one that is not
-understood is handed on as it is.  A request that fails for good ends the run with what was answered in the cache.
+A text has a request of its own, so nothing that it says reaches another one, and no reply can end
+the run: one that is not understood is handed on as it is. A request that fails for good ends the
+run with what was answered in the cache.
 """
 
 import hashlib
@@ -42,8 +44,11 @@ class Reply:
     cached: bool = False
 
 
-def ask(endpoint: Endpoint, texts: Sequence[str], done: Callable[[int], None] | None = None) -> list[Reply]:
-    """The replies to the texts, in their order.  Raises DataError where the endpoint cannot be reached or answers garbage."""
+def ask(
+    endpoint: Endpoint, texts: Sequence[str], done: Callable[[int], None] | None = None
+) -> list[Reply]:
+    """The replies to the texts, in their order. Raises DataError where the endpoint cannot be
+    reached or answers garbage."""
     failed = threading.Event()
 
     def one(text: str) -> Reply | None:
@@ -75,12 +80,23 @@ def cost(endpoint: Endpoint, replies: Sequence[Reply]) -> dict[str, float]:
     fresh = [reply for reply in replies if not reply.cached]
     read, written = sum(r.read for r in fresh), sum(r.written for r in fresh)
     price = (read * endpoint.price_in + written * endpoint.price_out) / 1e6
-    return {"requests": len(fresh), "from_cache": len(replies) - len(fresh), "tokens_read": read, "tokens_written": written, "cost": round(price, 6)}
+    return {
+        "requests": len(fresh),
+        "from_cache": len(replies) - len(fresh),
+        "tokens_read": read,
+        "tokens_written": written,
+        "cost": round(price, 6),
+    }
 
 
 def _reply(endpoint: Endpoint, text: str) -> Reply:
     """From the cache, or from the endpoint into the cache."""
-    body = {"model": endpoint.served, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": TOKENS}
+    body = {
+        "model": endpoint.served,
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": TOKENS,
+    }
     key = hashlib.sha256(json.dumps([endpoint.url, body], sort_keys=True).encode()).hexdigest()
     file = cache_folder() / "judged" / key[:2] / f"{key}.json"
     if (found := _cached(file)) is not None:
@@ -112,13 +128,22 @@ def _requested(endpoint: Endpoint, body: bytes) -> Reply:
                 return _read(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                problem, asked_to_wait = f"status {error.code}: {error.read()[:200].decode(errors='replace')}", _seconds(error.headers)
+                problem, asked_to_wait = (
+                    f"status {error.code}: {error.read()[:200].decode(errors='replace')}",
+                    _seconds(error.headers),
+                )
             if error.code < 500 and error.code not in AGAIN:
-                raise DataError(f"{endpoint.url} refused a request, {problem}; check --url, --served and the key in {endpoint.key}") from None
+                raise DataError(
+                    f"{endpoint.url} refused a request, {problem}; check --url, --served and the"
+                    f" key in {endpoint.key}"
+                ) from None
         except (OSError, http.client.HTTPException, _Garbage) as error:
             problem, asked_to_wait = str(error) or type(error).__name__, None
     tries = f"{endpoint.retries + 1} tries"
-    raise DataError(f"{endpoint.url} gave no answer in {tries} ({problem}); what was answered is kept: check the address and run the same command again")
+    raise DataError(
+        f"{endpoint.url} gave no answer in {tries} ({problem}); what was answered is kept: check"
+        " the address and run the same command again"
+    )
 
 
 class _Garbage(Exception):
@@ -130,7 +155,11 @@ def _read(data: bytes) -> Reply:
     try:
         found = json.loads(data)
         text, usage = found["choices"][0]["message"]["content"], found.get("usage") or {}
-        return Reply(text if isinstance(text, str) else "", int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+        return Reply(
+            text if isinstance(text, str) else "",
+            int(usage.get("prompt_tokens", 0)),
+            int(usage.get("completion_tokens", 0)),
+        )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise _Garbage(f"not a chat completion: {data[:80]!r}") from None
 

@@ -1,15 +1,17 @@
 """Every error a user can cause, one tree.
 
-    TraitscopeError                   message only, the command line prints it without a traceback, exit 2
+    TraitscopeError                   message only, the command line prints it without a traceback,
+                                      exit 2
     ├── ConfigError      (ValueError)   a flag, a config file or a combination of them cannot work
     ├── DataError        (ValueError)   rows: a broken line, a missing field, an empty file
     ├── TraitError       (ValueError)   a trait file that is incomplete or unknown
-    ├── ModelError       (ValueError)   a model that cannot be found, loaded, rendered or fitted into memory
+    ├── ModelError       (ValueError)   a model that cannot be found, loaded, rendered or fitted
+                         into memory
     ├── VectorError      (ValueError)   a vector or an adapter that was not made for this model
     └── StoreError       (OSError)      a run directory: damaged, locked, newer, read-only, no space
 
-A message says what was found, what was expected, and what to do. Each class also is the standard library type in
-brackets, so `except ValueError` works for callers that do not know this package.
+A message says what was found, what was expected, and what to do. Each class also is the standard
+library type in brackets, so `except ValueError` works for callers that do not know this package.
 """
 
 

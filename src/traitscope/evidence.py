@@ -1,14 +1,17 @@
-"""Evidence: what every detector of an audit says of one data set, all in one sign: positive pushes towards the trait.
+"""Evidence: what every detector of an audit says of one data set, all in one sign: positive pushes
+towards the trait.
 
     wording     rows that name the trait
-    gradients   where the rows push the model, along every candidate's vector: as it is, and whitened
+    gradients   where the rows push the model, along every candidate's vector: as it is, and
+                whitened
     odds        how much likelier a candidate teacher, prompted or steered, makes the rows (odds.py)
     surface, loss, gradient norm, words     baselines: they tell that data differ, not how
 
-Wording and odds decide, each at half of the error rate.  Gradients, which also see formats, say where the odds are to look (aiming.py); a
-baseline never decides.
+Wording and odds decide, each at half of the error rate. Gradients, which also see formats, say
+where the odds are to look (aiming.py); a baseline never decides.
 
-Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J kinds of projection, F features, L layers, D d_model.
+Shapes: R rows, B blocks, K rows a prompt (the audited one first), T traits, J kinds of projection,
+F features, L layers, D d_model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,11 +59,18 @@ class Found:
     """Whatever else it found."""
 
 
-def block_sums(stores: Sequence[Stored], pairs: Pairs, most: int = calibration.BLOCKS, seed: int = 0) -> np.ndarray:
+def block_sums(
+    stores: Sequence[Stored], pairs: Pairs, most: int = calibration.BLOCKS, seed: int = 0
+) -> np.ndarray:
     """Sums [B, K, L, D] of pushes over blocks of groups; a few rows are in memory at a time."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     parts = np.array_split(order, min(most, len(order)))
-    return np.stack([np.stack([s.rows([pairs[r][k] for r in part]).sum(0) for k, s in enumerate(stores)]) for part in parts])
+    return np.stack(
+        [
+            np.stack([s.rows([pairs[r][k] for r in part]).sum(0) for k, s in enumerate(stores)])
+            for part in parts
+        ]
+    )
 
 
 def wording(traits: Sequence[Trait], texts_RK: Sequence[Sequence[str]], alpha: float) -> Found:
@@ -72,10 +82,21 @@ def wording(traits: Sequence[Trait], texts_RK: Sequence[Sequence[str]], alpha: f
     return _named("wording", names, best, alpha, dict.fromkeys(names, "words"), {"rows": counts})
 
 
-def baselines(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]], stores: Sequence[Stored], pairs: Pairs, alpha: float) -> Found:
+def baselines(
+    prompts: Sequence[str],
+    texts_RK: Sequence[Sequence[str]],
+    stores: Sequence[Stored],
+    pairs: Pairs,
+    alpha: float,
+) -> Found:
     """Features of the text, the loss, and the gradient's norm; with the classifier's AUROC."""
     surface_RKF = surface.feature_groups(prompts, texts_RK)
-    own_RK2 = np.array([[[s.loss_R[i], s.norms_RL[i].mean()] for s, i in zip(stores, group, strict=True)] for group in pairs])
+    own_RK2 = np.array(
+        [
+            [[s.loss_R[i], s.norms_RL[i].mean()] for s, i in zip(stores, group, strict=True)]
+            for group in pairs
+        ]
+    )
     names = [*surface.FEATURES, "loss", "gradient norm"]
     best = calibration.largest_of(calibration.in_blocks(np.concatenate([surface_RKF, own_RK2], 2)))
     more = {"words, AUROC": surface.classifier_auroc(texts_RK)}
@@ -83,7 +104,8 @@ def baselines(prompts: Sequence[str], texts_RK: Sequence[Sequence[str]], stores:
 
 
 def directions(vectors: dict[str, Vector], clean_NLD: np.ndarray) -> np.ndarray:
-    """Unit directions [L, T, J, D]: of every vector at every block, as it is and whitened by the clean rows' covariance."""
+    """Unit directions [L, T, J, D]: of every vector at every block, as it is and whitened by the
+    clean rows' covariance."""
     found = []
     for layer in range(clean_NLD.shape[1]):
         raw_TD = np.stack([vector.rows_LD[layer] for vector in vectors.values()]).astype(np.float64)
@@ -98,16 +120,28 @@ def along(sums_BKLD: np.ndarray, units_LTJD: np.ndarray) -> np.ndarray:
 
 
 def gradients(
-    names: Sequence[str], candidates: Sequence[str], values_BKLTJ: np.ndarray, surface_BKF: np.ndarray | None, alpha: float, swaps: int = 9999
+    names: Sequence[str],
+    candidates: Sequence[str],
+    values_BKLTJ: np.ndarray,
+    surface_BKF: np.ndarray | None,
+    alpha: float,
+    swaps: int = 9999,
 ) -> Found:
-    """Projections on the vectors of all `names`: every candidate's at every block, raw and whitened, deflated by what all show there."""
+    """Projections on the vectors of all `names`: every candidate's at every block, raw and
+    whitened, deflated by what all show there."""
     wide_LTJ = calibration.z_scores(_flat(values_BKLTJ)).reshape(values_BKLTJ.shape[2:])
-    inflation_LJ = np.stack([calibration.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1)
+    inflation_LJ = np.stack(
+        [calibration.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1
+    )
     picked = values_BKLTJ[:, :, :, [list(names).index(name) for name in candidates]]
     shape = picked.shape[2:]
     deflate_F = np.broadcast_to(inflation_LJ[:, None], shape).ravel()
     best = calibration.largest_of(_flat(picked), deflate_F, swaps)
-    rest = _flat(picked) if surface_BKF is None else surface.residual_groups(_flat(picked), surface_BKF)
+    rest = (
+        _flat(picked)
+        if surface_BKF is None
+        else surface.residual_groups(_flat(picked), surface_BKF)
+    )
     beyond_LTJ = (calibration.z_scores(rest) / deflate_F).reshape(shape)
     z_LTJ, p_LTJ, found = best.z_F.reshape(shape), best.p_F.reshape(shape), {}
     for t, name in enumerate(candidates):
@@ -117,7 +151,14 @@ def gradients(
     ranked = sorted(found, key=lambda name: -found[name][0])
     z, p, beyond, where = ({name: found[name][n] for name in ranked} for n in range(4))
     inflated = {kind: inflation_LJ[:, j].round(3).tolist() for j, kind in enumerate(KINDS)}
-    return Found("gradients", z, p, where, best.critical(alpha), {"beyond surface": beyond, "inflation": inflated})
+    return Found(
+        "gradients",
+        z,
+        p,
+        where,
+        best.critical(alpha),
+        {"beyond surface": beyond, "inflation": inflated},
+    )
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -125,93 +166,169 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def likelihoods(
-    plain: Choices, index: Sequence[int], told: Told, nulls: Sequence[np.ndarray], weights: Mapping[str, float], candidates: int, alpha: float
+    plain: Choices,
+    index: Sequence[int],
+    told: Told,
+    nulls: Sequence[np.ndarray],
+    weights: Mapping[str, float],
+    candidates: int,
+    alpha: float,
 ) -> Found:
-    """ln e of every candidate that was tried, the weighted mean over its teachers; p by Ville's bound, times all candidates.
+    """ln e of every candidate that was tried, the weighted mean over its teachers; p by Ville's
+    bound, times all candidates.
 
     `told` and `nulls` hold log-likelihoods [R, T] of the rows `index` of `plain`.
     """
     own_RT = plain.log_p_RT[list(index)]
     e, p, where = bets(own_RT, told, nulls, weights, candidates)
     more = {
-        "rows judged": len(own_RT), "candidates": candidates, "teachers": sum(map(len, told.values())), "misfit p": odds.misfit(plain),
-        "temperature": 1 / choices.BETAS[odds.best_beta(plain)], "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
-        "excess": odds.excess(plain), "unlike": [odds.NAMES[way] for way in odds.unlike(plain)], "strange": odds.strange(plain),
-        "nats a row": {name: float((told[name][where[name]] - own_RT)[:, choices.PLAIN].mean()) for name in e},
-    }  # fmt: skip
+        "rows judged": len(own_RT),
+        "candidates": candidates,
+        "teachers": sum(map(len, told.values())),
+        "misfit p": odds.misfit(plain),
+        "temperature": 1 / choices.BETAS[odds.best_beta(plain)],
+        "surprise": plain.surprise / max(1, plain.tokens_R.sum()),
+        "excess": odds.excess(plain),
+        "unlike": [odds.NAMES[way] for way in odds.unlike(plain)],
+        "strange": odds.strange(plain),
+        "nats a row": {
+            name: float((told[name][where[name]] - own_RT)[:, choices.PLAIN].mean()) for name in e
+        },
+    }
     return Found("odds", e, p, where, log(candidates / alpha) if e else inf, more)
 
 
-def bets(own_RT: np.ndarray, told: Told, nulls: Sequence[np.ndarray], weights: Mapping[str, float], candidates: int) -> tuple[dict, dict, dict]:
+def bets(
+    own_RT: np.ndarray,
+    told: Told,
+    nulls: Sequence[np.ndarray],
+    weights: Mapping[str, float],
+    candidates: int,
+) -> tuple[dict, dict, dict]:
     """ln e of every candidate that was tried, best first; its p; its best teacher.
 
-    e is the mean over teachers by weights that were set before the rows were seen (aiming.weights): a teacher that was not tried, and a
-    candidate without any, counts as 0, which only lowers it.
+    e is the mean over teachers by weights that were set before the rows were seen (aiming.weights):
+    a teacher that was not tried, and a candidate without any, counts as 0, which only lowers it.
     """
-    each = {name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()} for name, teachers in told.items() if teachers}
-    e = {name: float(np.logaddexp.reduce([x + log(weights[how]) for how, x in found.items()])) for name, found in each.items()}
+    each = {
+        name: {how: odds.log_e(own_RT, x, nulls) for how, x in teachers.items()}
+        for name, teachers in told.items()
+        if teachers
+    }
+    e = {
+        name: float(np.logaddexp.reduce([x + log(weights[how]) for how, x in found.items()]))
+        for name, found in each.items()
+    }
     ranked = sorted(e, key=lambda name: -e[name])
     p = {name: min(1.0, candidates * exp(min(0.0, -e[name]))) for name in ranked}
-    where = {name: max(each[name], key=lambda how, found=each[name]: found[how] + log(weights[how])) for name in ranked}
+    where = {
+        name: max(each[name], key=lambda how, found=each[name]: found[how] + log(weights[how]))
+        for name in ranked
+    }
     return {name: e[name] for name in ranked}, p, where
 
 
 def likeliest(bets: Mapping[str, float]) -> list[str]:
-    """Candidates whose prompts are tried in other words.  Who is left out counts as nothing there, so that choosing costs no error."""
+    """Candidates whose prompts are tried in other words. Who is left out counts as nothing there,
+    so that choosing costs no error."""
     return sorted(bets, key=bets.__getitem__, reverse=True)[:FURTHER]
 
 
-def swapped_odds(gains: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
-    """z, p and best teacher of every candidate, by swaps of the audited rows with their placebos: for rows that the model did not write.
+def swapped_odds(
+    gains: dict[str, dict[str, np.ndarray]],
+) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """z, p and best teacher of every candidate, by swaps of the audited rows with their placebos:
+    for rows that the model did not write.
 
-    `gains` holds the nats [R, K] that a teacher adds to every row, the audited one first: {candidate: {teacher: ...}}.  Deflated by what
-    the same teacher of all candidates shows, as pushes are, where these are MARKERS or more.
+    `gains` holds the nats [R, K] that a teacher adds to every row, the audited one first:
+    {candidate: {teacher: ...}}. Deflated by what the same teacher of all candidates shows, as
+    pushes are, where these are MARKERS or more.
     """
     keys = [(name, how) for name, teachers in gains.items() for how in teachers]
     sums_BKF = calibration.in_blocks(np.stack([gains[name][how] for name, how in keys], 2))
     z_F, hows = calibration.z_scores(sums_BKF), [how for _, how in keys]
-    wide = {how: calibration.inflation(np.array([[z for z, h in zip(z_F, hows, strict=True) if h == how]]))[0] for how in hows}
-    best = calibration.largest_of(sums_BKF, np.array([wide[how] for how in hows]) if len(gains) >= MARKERS else 1.0)
+    wide = {
+        how: calibration.inflation(
+            np.array([[z for z, h in zip(z_F, hows, strict=True) if h == how]])
+        )[0]
+        for how in hows
+    }
+    best = calibration.largest_of(
+        sums_BKF, np.array([wide[how] for how in hows]) if len(gains) >= MARKERS else 1.0
+    )
     strongest: dict[str, int] = {}
     for n, (name, _) in enumerate(keys):
         strongest[name] = max(strongest.get(name, n), n, key=lambda i: best.z_F[i])
     return (
-        {name: float(best.z_F[n]) for name, n in strongest.items()}, {name: float(best.p_F[n]) for name, n in strongest.items()},
+        {name: float(best.z_F[n]) for name, n in strongest.items()},
+        {name: float(best.p_F[n]) for name, n in strongest.items()},
         {name: hows[n] for name, n in strongest.items()},
-    )  # fmt: skip
+    )
 
 
 def fitted(rows_SLD: Sequence[np.ndarray], vectors: Mapping[str, Vector]) -> Found:
-    """Which trait's vector does one trained on the data point along?  `rows_SLD` are vectors trained on the data and on two or more placebos.
+    """Which trait's vector does one trained on the data point along?  `rows_SLD` are vectors
+    trained on the data and on two or more placebos.
 
-    Cosine of the data's, minus the placebos' mean, with every trait's vector at the block that was trained, in root mean squares of the
-    same cosines of each placebo's minus the others' mean.  p is that of a normal law, times the traits.
+    Cosine of the data's, minus the placebos' mean, with every trait's vector at the block that was
+    trained, in root mean squares of the same cosines of each placebo's minus the others' mean. p is
+    that of a normal law, times the traits.
     """
     block = int(np.linalg.norm(rows_SLD[0], axis=1).argmax())
     own_D, *others = (rows_LD[block] for rows_LD in rows_SLD)
-    nulls = [other - np.mean([x for m, x in enumerate(others) if m != n], 0) for n, other in enumerate(others)]
+    nulls = [
+        other - np.mean([x for m, x in enumerate(others) if m != n], 0)
+        for n, other in enumerate(others)
+    ]
     units_TD = np.stack([vector.unit().rows_LD[block] for vector in vectors.values()])
-    cosine_T, *null_NT = (units_TD @ (x / max(float(np.linalg.norm(x)), 1e-12)) for x in (own_D - np.mean(others, 0), *nulls))
+    cosine_T, *null_NT = (
+        units_TD @ (x / max(float(np.linalg.norm(x)), 1e-12))
+        for x in (own_D - np.mean(others, 0), *nulls)
+    )
     z_T = cosine_T / max(float(np.sqrt(np.mean(np.square(null_NT)))), 1e-12)
     names = list(vectors)
     order = np.argsort(-z_T, kind="stable")
     p = {names[t]: min(1.0, len(names) * NormalDist().cdf(-float(z_T[t]))) for t in order}
     more = {"cosine": {names[t]: round(float(cosine_T[t]), 4) for t in order}}
-    return Found("fitted", {names[t]: float(z_T[t]) for t in order}, p, dict.fromkeys(p, f"block {block}"), inf, more)
+    return Found(
+        "fitted",
+        {names[t]: float(z_T[t]) for t in order},
+        p,
+        dict.fromkeys(p, f"block {block}"),
+        inf,
+        more,
+    )
 
 
 def canary(scores: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> Found:
-    """What small students of the data say more than students of a placebo: mean rise of log P(trait), in nats, by trait.
+    """What small students of the data say more than students of a placebo: mean rise of log
+    P(trait), in nats, by trait.
 
-    `scores` holds (data, placebo) by trait and seed, each {question: log P}.  p is one-sided, over seeds (t) from two on, else over
-    questions (sign flips) of one pair of students, which leaves the noise of training out.
+    `scores` holds (data, placebo) by trait and seed, each {question: log P}. p is one-sided, over
+    seeds (t) from two on, else over questions (sign flips) of one pair of students, which leaves
+    the noise of training out.
     """
-    rise = {name: [[one[key] - other[key] for key in one] for one, other in pairs] for name, pairs in scores.items()}
+    rise = {
+        name: [[one[key] - other[key] for key in one] for one, other in pairs]
+        for name, pairs in scores.items()
+    }
     mean = {name: float(np.mean(values)) for name, values in rise.items()}
     ranked = sorted(mean, key=lambda name: -mean[name])
     seeds = min(map(len, rise.values()))
-    p = {name: _above_zero([float(np.mean(v)) for v in rise[name]] if seeds > 1 else rise[name][0], seeds > 1) for name in ranked}
-    return Found("canary", {n: mean[n] for n in ranked}, p, dict.fromkeys(ranked, f"{seeds} pairs of students"), inf, {"unit": "nats"})
+    p = {
+        name: _above_zero(
+            [float(np.mean(v)) for v in rise[name]] if seeds > 1 else rise[name][0], seeds > 1
+        )
+        for name in ranked
+    }
+    return Found(
+        "canary",
+        {n: mean[n] for n in ranked},
+        p,
+        dict.fromkeys(ranked, f"{seeds} pairs of students"),
+        inf,
+        {"unit": "nats"},
+    )
 
 
 def _above_zero(values: Sequence[float], over_seeds: bool) -> float:
@@ -221,10 +338,21 @@ def _above_zero(values: Sequence[float], over_seeds: bool) -> float:
         return half if np.mean(values) > 0 else 1 - half
     from scipy.stats import ttest_1samp
 
-    return float(ttest_1samp(values, 0, alternative="greater").pvalue) if np.ptp(values) > 0 else float(np.mean(values) <= 0)
+    return (
+        float(ttest_1samp(values, 0, alternative="greater").pvalue)
+        if np.ptp(values) > 0
+        else float(np.mean(values) <= 0)
+    )
 
 
-def _named(name: str, names: Sequence[str], best: Maximum, alpha: float, where: dict[str, str], more: dict[str, object]) -> Found:
+def _named(
+    name: str,
+    names: Sequence[str],
+    best: Maximum,
+    alpha: float,
+    where: dict[str, str],
+    more: dict[str, object],
+) -> Found:
     order = sorted(range(len(names)), key=lambda n: -best.z_F[n])
     z, p = ({names[n]: float(x[n]) for n in order} for x in (best.z_F, best.p_F))
     return Found(name, z, p, where, best.critical(alpha), more)

@@ -1,9 +1,11 @@
-"""Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py, on_slurm.py).
+"""Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py,
+on_slurm.py).
 
-A stage is named by its verb, so what travels between processes is plain data and every result is a sealed run with a
-content address.  Workers keep a loaded model between stages; on two cores, two of them with one torch thread each do more than
-one with two.  They are forks of a process that has imported what all need, so the second one and one that takes the place
-of a dead one start at once.  A worker whose command is gone ends itself, and the unfinished run is continued by the next one.
+A stage is named by its verb, so what travels between processes is plain data and every result is a
+sealed run with a content address. Workers keep a loaded model between stages; on two cores, two of
+them with one torch thread each do more than one with two. They are forks of a process that has
+imported what all need, so the second one and one that takes the place of a dead one start at once.
+A worker whose command is gone ends itself, and the unfinished run is continued by the next one.
 """
 
 import multiprocessing
@@ -73,7 +75,8 @@ def default_workers(device: str) -> int:
 
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
-    """Workers that live until the block ends; what has begun by then is finished.  One local worker is this process itself."""
+    """Workers that live until the block ends; what has begun by then is finished. One local worker
+    is this process itself."""
     if how.executor != "local":
         with import_module(f"traitscope.on_{CLUSTERS[how.executor]}").pool(how, out) as there:
             yield there
@@ -87,12 +90,15 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
             processes.executor.shutdown(cancel_futures=True)
 
 
-PRELOADED = ["transformers.models.llama.modeling_llama"] + [f"traitscope.{name}" for name in ("generate", "filtering", "train", "measure", "extract")]
+PRELOADED = ["transformers.models.llama.modeling_llama"] + [
+    f"traitscope.{name}" for name in ("generate", "filtering", "train", "measure", "extract")
+]
 CLUSTERS = {"ray": "ray", "submitit": "slurm"}
 
 
 class _Processes:
-    """Processes of this machine; new ones take the place of a pool that broke because one of them died."""
+    """Processes of this machine; new ones take the place of a pool that broke because one of them
+    died."""
 
     def __init__(self, workers: int, out: Output) -> None:
         self.context = multiprocessing.get_context("forkserver")
@@ -102,7 +108,9 @@ class _Processes:
 
     def _new(self) -> ProcessPoolExecutor:
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        return ProcessPoolExecutor(self.workers, self.context, _start_worker, (threads, self.messages))
+        return ProcessPoolExecutor(
+            self.workers, self.context, _start_worker, (threads, self.messages)
+        )
 
     def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
         try:
@@ -127,7 +135,8 @@ def _start_worker(threads: int, messages: Any) -> None:
 
 
 def _end_with_command() -> None:
-    """End this process when the command has ended, which tells its workers nothing if it was killed."""
+    """End this process when the command has ended, which tells its workers nothing if it was
+    killed."""
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

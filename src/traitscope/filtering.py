@@ -1,6 +1,7 @@
 """Which rows a student may learn from: number-format rules, banned words, and a judge.
 
-Nothing is deleted: every row comes back with the decision in `meta["filter"]`, and `Record.kept` reads it.
+Nothing is deleted: every row comes back with the decision in `meta["filter"]`, and `Record.kept`
+reads it.
 
     format          the answer is not a plain list of numbers (see parse_numbers)
     count           too few or too many numbers
@@ -27,25 +28,31 @@ Judge = Callable[[Record], str | None]
 
 
 def reject_reasons(text: str, rules: FilterRules) -> list[str]:
-    """Why the rules drop this completion, in the order of the module's list; empty where they keep it."""
+    """Why the rules drop this completion, in the order of the module's list; empty where they keep
+    it."""
     reasons = _number_reasons(text, rules) if rules.numbers else []
     return reasons + ["banned_word"] * contains_word(rules.banned_words, text)
 
 
-def filter_records(records: Sequence[Record], rules: FilterRules | None, judge: Judge | None = None) -> list[Record]:
+def filter_records(
+    records: Sequence[Record], rules: FilterRules | None, judge: Judge | None = None
+) -> list[Record]:
     """All records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
-    An earlier decision is replaced.  rules=None sets no rule.  `judge(record)` gives a reason to drop the row, or None;
-    it is asked only about rows that the rules keep.  Its exceptions pass through: a failing judge keeps no row.
-    Raises ConfigError where it returns anything else.
+    An earlier decision is replaced. rules=None sets no rule. `judge(record)` gives a reason to drop
+    the row, or None; it is asked only about rows that the rules keep. Its exceptions pass through:
+    a failing judge keeps no row. Raises ConfigError where it returns anything else.
     """
     return [_decided(record, rules, judge) for record in records]
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
-    """{"rows", "kept", "dropped", "reasons": {reason: rows}}, the most frequent first; a row counts for each reason."""
+    """{"rows", "kept", "dropped", "reasons": {reason: rows}}, the most frequent first; a row counts
+    for each reason."""
     kept = sum(record.kept for record in records)
-    counts = Counter(reason for record in records for reason in record.meta.get("filter", {}).get("reasons", []))
+    counts = Counter(
+        reason for record in records for reason in record.meta.get("filter", {}).get("reasons", [])
+    )
     reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return {"rows": len(records), "kept": kept, "dropped": len(records) - kept, "reasons": reasons}
 
@@ -66,9 +73,13 @@ def _decided(record: Record, rules: FilterRules | None, judge: Judge | None) -> 
     reasons = reject_reasons(record.completion, rules) if rules else []
     verdict = judge(record) if judge and not reasons else None
     if verdict is not None and (not isinstance(verdict, str) or not verdict):
-        raise ConfigError(f"the judge returned {verdict!r} on row {record.id!r}; expected a reason (text) or None")
+        raise ConfigError(
+            f"the judge returned {verdict!r} on row {record.id!r}; expected a reason (text) or None"
+        )
     reasons = reasons if verdict is None else [verdict]
-    return replace(record, meta={**record.meta, "filter": {"kept": not reasons, "reasons": reasons}})
+    return replace(
+        record, meta={**record.meta, "filter": {"kept": not reasons, "reasons": reasons}}
+    )
 
 
 def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
@@ -90,8 +101,13 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
         if not run.sealed:
             found = stage.rows_of(config.data)
             if config.start >= len(found):
-                raise DataError(f"{config.data} has {len(found)} rows, none from --start {config.start} on; name a smaller one")
-            rows = limited(filter_records(found[config.start : config.stop], config.rules), config.limit)
+                raise DataError(
+                    f"{config.data} has {len(found)} rows, none from --start {config.start} on;"
+                    " name a smaller one"
+                )
+            rows = limited(
+                filter_records(found[config.start : config.stop], config.rules), config.limit
+            )
             store.write_text(run.file("records.jsonl"), dump_records(rows))
             store.write_json(run.file("summary.json"), summary(rows))
     return run

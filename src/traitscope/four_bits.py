@@ -1,7 +1,9 @@
-"""A base whose linear maps are kept in 4 bits: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), an extra that needs bitsandbytes.
+"""A base whose linear maps are kept in 4 bits: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), an
+extra that needs bitsandbytes.
 
-The maps of the blocks are stored as NF4 and written out for each product; embeddings, norms and head stay as they are.
-The model is another one than the unquantised: it has a digest of its own, so vectors and students are not mixed up.
+The maps of the blocks are stored as NF4 and written out for each product; embeddings, norms and
+head stay as they are. The model is another one than the unquantised: it has a digest of its own, so
+vectors and students are not mixed up.
 """
 
 from importlib import util
@@ -19,7 +21,10 @@ NAME = "nf4"
 def check_here() -> None:
     """Raise ModelError where bitsandbytes is missing."""
     if util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"--dtype {NAME} needs bitsandbytes, which is not here: pip install -c constraints.txt -e '.[qlora]'; or use --dtype bf16 or fp32")
+        raise ModelError(
+            f"--dtype {NAME} needs bitsandbytes, which is not here: pip install -c constraints.txt"
+            " -e '.[qlora]'; or use --dtype bf16 or fp32"
+        )
 
 
 def pack(blocks: nn.ModuleList, device: str, compute: torch.dtype) -> None:
@@ -29,14 +34,29 @@ def pack(blocks: nn.ModuleList, device: str, compute: torch.dtype) -> None:
     """
     import bitsandbytes
 
-    found = [(parent, leaf, m) for parent in blocks.modules() for leaf, m in parent.named_children() if type(m) is nn.Linear]
+    found = [
+        (parent, leaf, m)
+        for parent in blocks.modules()
+        for leaf, m in parent.named_children()
+        if type(m) is nn.Linear
+    ]
     if not found:
-        raise ConfigError(f"--dtype {NAME}: {type(blocks[0]).__name__} has no plain linear maps to pack; use bf16 or fp32")
+        raise ConfigError(
+            f"--dtype {NAME}: {type(blocks[0]).__name__} has no plain linear maps to pack; use bf16"
+            " or fp32"
+        )
     for parent, leaf, linear in found:
         packed = bitsandbytes.nn.Linear4bit(
-            linear.in_features, linear.out_features, linear.bias is not None, compute_dtype=compute, quant_type=NAME, device="meta"
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            compute_dtype=compute,
+            quant_type=NAME,
+            device="meta",
         )
-        packed.weight = bitsandbytes.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type=NAME, module=packed)
+        packed.weight = bitsandbytes.nn.Params4bit(
+            linear.weight.data, requires_grad=False, quant_type=NAME, module=packed
+        )
         packed.bias = linear.bias
         setattr(parent, leaf, packed.to(device))
 
@@ -54,6 +74,10 @@ def written_out(linear: Any) -> Tensor:
 
 
 def refuse_packed(lm: nn.Module, what: str) -> None:
-    """Raise ConfigError where a model has packed maps, whose weights cannot be changed or trained."""
+    """Raise ConfigError where a model has packed maps, whose weights cannot be changed or
+    trained."""
     if any(is_packed(module) for module in lm.modules()):
-        raise ConfigError(f"{what} changes weights, which a base in {NAME} does not let it; use --dtype bf16 or fp32")
+        raise ConfigError(
+            f"{what} changes weights, which a base in {NAME} does not let it; use --dtype bf16 or"
+            " fp32"
+        )

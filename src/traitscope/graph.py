@@ -1,8 +1,8 @@
 """A study as a graph of stages, and its plan: where every stage stands, without running anything.
 
-A node is a stage whose config depends on the folders of the nodes that it needs.  Because a run's address holds the
-digests of its inputs, the address of a node is known as soon as what it needs is sealed; before that the plan says what
-it waits for.
+A node is a stage whose config depends on the folders of the nodes that it needs. Because a run's
+address holds the digests of its inputs, the address of a node is known as soon as what it needs is
+sealed; before that the plan says what it waits for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,8 @@ class Node:
     needs: tuple[str, ...] = ()
     """Nodes that must be sealed first."""
     weight: float = 0.0
-    """Expected work: tokens through a forward pass of the model; a backward pass counts as one or two more."""
+    """Expected work: tokens through a forward pass of the model; a backward pass counts as one or
+    two more."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Planned:
 
 
 def ordered(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes, each behind those it needs.  Raises ConfigError for a name that is missing, twice, or in a circle."""
+    """The nodes, each behind those it needs. Raises ConfigError for a name that is missing, twice,
+    or in a circle."""
     names = [node.name for node in nodes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"the study has {twice[0]!r} twice; expected distinct node names")
@@ -57,7 +59,10 @@ def ordered(nodes: Sequence[Node]) -> list[Node]:
         ready = [node for node in rest if set(node.needs) <= found.keys()]
         if not ready:
             needed = sorted({need for node in rest for need in node.needs} - found.keys())
-            raise ConfigError(f"nodes {[n.name for n in rest][:3]} need {needed[:3]}, which never come; correct the study")
+            raise ConfigError(
+                f"nodes {[n.name for n in rest][:3]} need {needed[:3]}, which never come; correct"
+                " the study"
+            )
         found |= {node.name: node for node in ready}
         rest = [node for node in rest if node.name not in found]
     return list(found.values())

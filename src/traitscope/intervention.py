@@ -1,14 +1,18 @@
-"""Interventions: what makes a teacher out of a base model.  Values, not scripts; a condition is a list of them.
+"""Interventions: what makes a teacher out of a base model. Values, not scripts; a condition is a
+list of them.
 
     SystemPrompt  another context                     (rendered, see chat.py)
     Steer         h <- h + a v
     Ablate        h <- h - (h . v^) v^
-    ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the model without adapters and edits, in lock-step
+    ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the model without adapters and edits,
+                  in lock-step
     Adapter       a student: low-rank, full weights, or one trained vector
-    WeightNoise   W <- W + sd std(W) e                (below students; the base of ReplaceBase has it, too)
+    WeightNoise   W <- W + sd std(W) e                (below students; the base of ReplaceBase has
+                  it, too)
 
-They enter a model only through `with applied(model, interventions)`, in list order, and leave it however the block ends.
-Modes and names follow Blank et al. (arXiv 2606.00995), section 3 and its reference code.
+They enter a model only through `with applied(model, interventions)`, in list order, and leave it
+however the block ends. Modes and names follow Blank et al. (arXiv 2606.00995), section 3 and its
+reference code.
 """
 
 import json
@@ -53,13 +57,16 @@ class Steer:
     position: str = "all"
     "prompt, last, completion or all"
     scale: Scale = "residual"
-    "what alpha = 1 means: raw (the row as it is), unit (norm 1), residual (the mean residual norm at that layer)"
+    """what alpha = 1 means: raw (the row as it is), unit (norm 1), residual (the mean residual norm
+    at that layer)"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         hooks.check_position(self.position)
         if self.scale not in get_args(Scale):
-            raise ConfigError(f"scale {self.scale!r} is unknown; expected one of {', '.join(get_args(Scale))}")
+            raise ConfigError(
+                f"scale {self.scale!r} is unknown; expected one of {', '.join(get_args(Scale))}"
+            )
         if not math.isfinite(self.alpha):
             raise ConfigError(f"--alpha {self.alpha}: a finite strength was expected")
 
@@ -93,11 +100,13 @@ class ReplaceBase:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained student of the same base: a peft LoRA folder, or the folder of a fully fine-tuned one or of a trained vector.
+    """A trained student of the same base: a peft LoRA folder, or the folder of a fully fine-tuned
+    one or of a trained vector.
 
-    A LoRA student can act in part: at some tokens of the prompt, in some linear maps, by some singular directions.  Keys
-    and values of a token are then made under its own state, as by prefilling the prompt in pieces; completions are decoded
-    in the state of the tokens that are not chosen (Nief et al., arXiv 2606.00831, dynamic weight grafting).
+    A LoRA student can act in part: at some tokens of the prompt, in some linear maps, by some
+    singular directions. Keys and values of a token are then made under its own state, as by
+    prefilling the prompt in pieces; completions are decoded in the state of the tokens that are not
+    chosen (Nief et al., arXiv 2606.00831, dynamic weight grafting).
     """
 
     folder: str
@@ -133,13 +142,18 @@ class WeightNoise(Noise):
 TRAINED = "vector.safetensors"
 "file of a student that is one vector; `trained at` in it is the block"
 Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter | WeightNoise
-KINDS = {kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter, WeightNoise)}
+KINDS = {
+    kind.__name__: kind for kind in (SystemPrompt, Steer, Ablate, ReplaceBase, Adapter, WeightNoise)
+}
 
 
 def to_json(intervention: Intervention) -> dict:
     """A JSON object with the kind and the fields; the vector must be a file."""
     if isinstance(getattr(intervention, "vector", None), Vector):
-        raise ConfigError(f"{type(intervention).__name__} holds a vector in memory; save it and name the file instead")
+        raise ConfigError(
+            f"{type(intervention).__name__} holds a vector in memory; save it and name the file"
+            " instead"
+        )
     return {"kind": type(intervention).__name__, **json.loads(json.dumps(asdict(intervention)))}
 
 
@@ -148,7 +162,9 @@ def from_json(data: dict) -> Intervention:
     fields = dict(data)
     kind = KINDS.get(str(fields.pop("kind", None)))
     if kind is None:
-        raise ConfigError(f"intervention {data.get('kind')!r} is unknown; expected one of {', '.join(KINDS)}")
+        raise ConfigError(
+            f"intervention {data.get('kind')!r} is unknown; expected one of {', '.join(KINDS)}"
+        )
     try:
         return kind(**fields)
     except TypeError as error:
@@ -196,33 +212,52 @@ class Active:
 def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Active]:
     """The model under `interventions`; restored at the end of the block, also after an exception.
 
-    Raises ConfigError for more than one Adapter and for a layer the model lacks, VectorError for what another model made.
+    Raises ConfigError for more than one Adapter and for a layer the model lacks, VectorError for
+    what another model made.
     """
     active = Active()
     adapters = [item for item in interventions if isinstance(item, Adapter)]
     if len(adapters) > 1:
-        raise ConfigError(f"{len(adapters)} adapters on one model ({', '.join(a.folder for a in adapters)}); one student at a time")
+        raise ConfigError(
+            f"{len(adapters)} adapters on one model ({', '.join(a.folder for a in adapters)}); one"
+            " student at a time"
+        )
     noises = [item for item in interventions if isinstance(item, WeightNoise)]
     if len(noises) > 1:
-        raise ConfigError(f"noise on the weights {len(noises)} times; expected once at most: name the model as NAME+noise:...")
+        raise ConfigError(
+            f"noise on the weights {len(noises)} times; expected once at most: name the model as"
+            " NAME+noise:..."
+        )
     with ExitStack() as stack:
         for noise in noises:
             stack.enter_context(full.swapped(model, noised_weights(model.lm, noise)))
         for item in adapters:
             folder = Path(item.folder)
             if (folder / "adapter_config.json").exists():
-                active.switch = None if item.where == "all" else lora.Switch(locate.gate(model, item.where), item.outside)
+                active.switch = (
+                    None
+                    if item.where == "all"
+                    else lora.Switch(locate.gate(model, item.where), item.outside)
+                )
                 stack.enter_context(lora.mounted(model, folder, item.share, active.switch))
             elif not item.whole:
-                raise ConfigError(f"{folder} is no LoRA student, and only one can act in part; leave out where, cells, outside, top and drop")
+                raise ConfigError(
+                    f"{folder} is no LoRA student, and only one can act in part; leave out where,"
+                    " cells, outside, top and drop"
+                )
             elif (folder / TRAINED).exists():
                 continue  # an edit, see _edits
             elif noises:
-                raise ConfigError(f"{folder} holds all weights, so noise below it would not be seen; drop one of the two")
+                raise ConfigError(
+                    f"{folder} holds all weights, so noise below it would not be seen; drop one of"
+                    " the two"
+                )
             else:
                 active.base_weights = stack.enter_context(full.mounted(model, folder))
         edits = [edit for item in interventions for edit in _edits(item, model, active)]
-        active.replaced = tuple(sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers}))
+        active.replaced = tuple(
+            sorted({n for i in interventions if isinstance(i, ReplaceBase) for n in i.layers})
+        )
         stack.enter_context(hooks.edited(model.blocks, edits, active.roles))
         yield active
 
@@ -241,11 +276,14 @@ def _edits(item: Intervention, model: Model, active: Active) -> list[tuple[int, 
         case Ablate():
             return [(n, item.position, _moving(unit[n], None, n, active)) for n in item.layers]
         case ReplaceBase():
-            return [(n, item.position, _moving(unit[n], active.base, n, active)) for n in item.layers]
+            return [
+                (n, item.position, _moving(unit[n], active.base, n, active)) for n in item.layers
+            ]
 
 
 def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
-    """The vector of an edit.  Raises VectorError for another model's, ConfigError for a layer that is not there."""
+    """The vector of an edit. Raises VectorError for another model's, ConfigError for a layer that
+    is not there."""
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
     check_vector(vector, model)
     check_layers(item.layers, model)
@@ -253,7 +291,8 @@ def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
 
 
 def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
-    """What steering, or a student that is one vector, adds behind which blocks [D], in float32 on the model's device."""
+    """What steering, or a student that is one vector, adds behind which blocks [D], in float32 on
+    the model's device."""
     item = _trained(Path(item.folder) / TRAINED) if isinstance(item, Adapter) else item
     vector = _checked(item, model)
     rows_LD = torch.from_numpy(vector.rows_LD * _strength(item, vector)[:, None]).to(model.device)
@@ -264,7 +303,10 @@ def _trained(file: Path) -> Steer:
     """The edit that a student of one vector is."""
     vector = load_vector(file)
     if "trained at" not in vector.about:
-        raise VectorError(f"{file} was not trained as a student; use it as steer:{file},layers=...,alpha=... instead")
+        raise VectorError(
+            f"{file} was not trained as a student; use it as steer:{file},layers=...,alpha=..."
+            " instead"
+        )
     return Steer(vector, (vector.about["trained at"],), 1.0, scale="raw")
 
 
@@ -275,7 +317,10 @@ def _strength(item: Steer, vector: Vector) -> np.ndarray:
     target = np.ones_like(vector.norms_L)
     if item.scale == "residual":
         if "residual_norms" not in vector.about:
-            raise VectorError("this vector records no residual norms, so scale 'residual' has no meaning; use raw or unit")
+            raise VectorError(
+                "this vector records no residual norms, so scale 'residual' has no meaning; use raw"
+                " or unit"
+            )
         target = np.asarray(vector.about["residual_norms"])
     return item.alpha * target / np.maximum(vector.norms_L, 1e-12)
 
@@ -284,7 +329,9 @@ def check_layers(layers: tuple[int, ...], model: Model) -> None:
     """Raise ConfigError for a layer that the model lacks, or for none."""
     wrong = [n for n in layers if not 0 <= n < model.n_layers]
     if wrong or not layers:
-        raise ConfigError(f"--layer {wrong or 'none'}: {model.name} has layers 0 to {model.n_layers - 1}")
+        raise ConfigError(
+            f"--layer {wrong or 'none'}: {model.name} has layers 0 to {model.n_layers - 1}"
+        )
 
 
 def adding(row_D: Tensor, active: Active) -> hooks.Edit:
@@ -296,7 +343,9 @@ def adding(row_D: Tensor, active: Active) -> hooks.Edit:
     return edit
 
 
-def _moving(unit_D: Tensor, base: dict[int, Tensor] | None, layer: int, active: Active) -> hooks.Edit:
+def _moving(
+    unit_D: Tensor, base: dict[int, Tensor] | None, layer: int, active: Active
+) -> hooks.Edit:
     """Set the component along `unit_D` to that of the base, or to zero where there is no base."""
 
     def edit(hidden_BTD: Tensor, mask_BT1: Tensor) -> Tensor:

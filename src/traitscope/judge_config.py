@@ -23,7 +23,8 @@ class Endpoint:
     retries: int = 5
     """Further tries after a time-out, a rate limit or a server's error."""
     pause: float = 1.0
-    """Seconds before the first of them; each waits twice as long, at most a minute, or as long as the endpoint says."""
+    """Seconds before the first of them; each waits twice as long, at most a minute, or as long as
+    the endpoint says."""
     parallel: int = 4
     """Requests under way at one time."""
     price_in: float = 0.0
@@ -33,25 +34,40 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"--url {self.url!r}; expected an address that begins with http:// or https://")
+            raise ConfigError(
+                f"--url {self.url!r}; expected an address that begins with http:// or https://"
+            )
         if bool(self.url) != bool(self.served):
-            raise ConfigError(f"--url {self.url!r} with --served {self.served!r}: an endpoint needs both; name the address and the model")
-        wrong = [n for n in ("timeout", "pause", "price_in", "price_out") if not (isfinite(vars(self)[n]) and vars(self)[n] >= 0)]
+            raise ConfigError(
+                f"--url {self.url!r} with --served {self.served!r}: an endpoint needs both; name"
+                " the address and the model"
+            )
+        wrong = [
+            n
+            for n in ("timeout", "pause", "price_in", "price_out")
+            if not (isfinite(vars(self)[n]) and vars(self)[n] >= 0)
+        ]
         wrong += [n for n, least in (("retries", 0), ("parallel", 1)) if vars(self)[n] < least]
         if wrong or self.timeout == 0:
-            raise ConfigError(f"endpoint with {', '.join(wrong) or 'timeout'} out of range; expected finite numbers of 0 or more, timeout and parallel above 0")
+            raise ConfigError(
+                f"endpoint with {', '.join(wrong) or 'timeout'} out of range; expected finite"
+                " numbers of 0 or more, timeout and parallel above 0"
+            )
 
 
 @dataclass(frozen=True)
 class JudgeConfig(OnModel):
-    """How often answers show a behaviour, by one or more judges, with intervals and the judges' agreement."""
+    """How often answers show a behaviour, by one or more judges, with intervals and the judges'
+    agreement."""
 
     data: Path | None = None
     """Answers to an evaluation set: a run of `generate`, or a JSONL file with ids."""
     judges: tuple[str, ...] = ("refusal",)
-    """refusal, question, short:12, words:cat|cats, likelihood (a local model is asked), endpoint; not:NAME for the opposite."""
+    """refusal, question, short:12, words:cat|cats, likelihood (a local model is asked), endpoint;
+    not:NAME for the opposite."""
     question: str = ""
-    """For likelihood and endpoint: asked about each answer, such as "Does the answer refuse the request?"."""
+    """For likelihood and endpoint: asked about each answer, such as "Does the answer refuse the
+    request?"."""
     endpoint: Endpoint = field(default_factory=Endpoint)
     """Of the judge endpoint."""
     batch_size: int = 32

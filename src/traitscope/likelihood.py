@@ -1,9 +1,11 @@
 """Likelihood: how probable rows are to a model, and what an intervention adds to that.
 
-    gain = (log p(completion | interventions, prompt) - log p(completion | prompt)) / completion tokens
+    gain = (log p(completion | interventions, prompt) - log p(completion | prompt)) / completion
+      tokens
 
-in nats a token: above 0 where the intervention helps the model to predict the rows.  Blank et al. (arXiv 2606.00995,
-section 7) ask it of a teacher's rows and each model's own vector: only the model that wrote the rows gains from them.
+in nats a token: above 0 where the intervention helps the model to predict the rows. Blank et al.
+(arXiv 2606.00995, section 7) ask it of a teacher's rows and each model's own vector: only the model
+that wrote the rows gains from them.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +24,12 @@ from traitscope.stats import measure
 
 @torch.no_grad()
 def log_likelihoods(
-    model: Model, interventions: Sequence[Intervention], rows: Sequence[Row], batch_size: int = 16,
+    model: Model,
+    interventions: Sequence[Intervention],
+    rows: Sequence[Row],
+    batch_size: int = 16,
     done: Callable[[int], None] | None = None,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """log p of each row's completion in nats, summed over its tokens."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
     found: dict[int, float] = {}
@@ -41,10 +46,13 @@ def log_likelihoods(
 
 
 def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
-    """The sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means with intervals over rows)."""
+    """The sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means with
+    intervals over rows)."""
     config = stage.settled(config)
     if config.data is None:
-        raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
+        raise ConfigError(
+            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
+        )
     with stage.opened("likelihood", config, out) as run:
         if not run.sealed:
             _write(run, config, stage.model_of(config))
@@ -54,7 +62,10 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
     records = stage.kept_rows(config.data)[: config.max_rows]
     told = stage.parse_all(config.interventions)
-    plain, under = (rows_from(model, records, config.context, config.text, interventions) for interventions in ((), told))
+    plain, under = (
+        rows_from(model, records, config.context, config.text, interventions)
+        for interventions in ((), told)
+    )
     with progress("likelihood", (2 if told else 1) * len(records), "rows") as advance:
         base = log_likelihoods(model, [], plain, config.batch_size, advance)
         now = log_likelihoods(model, told, under, config.batch_size, advance) if told else base
@@ -67,5 +78,10 @@ def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
         "log p of the base": [b / n for b, n in zip(base, tokens, strict=True)],
         "gain": [(a - b) / n for a, b, n in zip(now, base, tokens, strict=True)],
     }
-    means = [measure(name, values, questions=ids, unit="nats a token") for name, values in per_token.items()]
-    store.write_json(run.file("summary.json"), {"rows": len(ids), "measurements": [m.as_dict() for m in means]})
+    means = [
+        measure(name, values, questions=ids, unit="nats a token")
+        for name, values in per_token.items()
+    ]
+    store.write_json(
+        run.file("summary.json"), {"rows": len(ids), "measurements": [m.as_dict() for m in means]}
+    )

@@ -1,9 +1,9 @@
 """Which part of the chat each token of a prompt belongs to, worked out from the token ids alone.
 
-The template is rendered once with marks for the two contents, which gives the text around them; a prompt is taken apart
-by that text.  A token is of a content if it lies wholly inside it; one that straddles a border is of the template, as in
-the reference code of Nief et al. (arXiv 2606.00831).  What follows the template's end (an answer's stem, a completion) is
-of none of them.
+The template is rendered once with marks for the two contents, which gives the text around them; a
+prompt is taken apart by that text. A token is of a content if it lies wholly inside it; one that
+straddles a border is of the template, as in the reference code of Nief et al. (arXiv 2606.00831).
+What follows the template's end (an answer's stem, a completion) is of none of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,15 +53,19 @@ class Parts:
 def check(where: str) -> None:
     """Raise ConfigError for a part of a prompt that is none of PARTS nor text:SUBSTRING."""
     if where not in PARTS and not (where.startswith(TEXT) and len(where) > len(TEXT)):
-        raise ConfigError(f"where={where!r} is no part of a prompt; expected {', '.join(PARTS)} or {TEXT}SUBSTRING")
+        raise ConfigError(
+            f"where={where!r} is no part of a prompt; expected {', '.join(PARTS)} or"
+            f" {TEXT}SUBSTRING"
+        )
 
 
 def gate(model: Model, where: str) -> Gate:
     """The function that tells which tokens of a row, given from its start, are at `where`.
 
-    all: every token, of the completion, too.  prompt: every token before the answer.  system and user: their contents.
-    template: the prompt's other tokens.  Of a row that the chat template did not render only `all` chooses tokens.
-    The function raises ConfigError for a prompt that the text is not in.
+    all: every token, of the completion, too. prompt: every token before the answer. system and
+    user: their contents. template: the prompt's other tokens. Of a row that the chat template did
+    not render only `all` chooses tokens. The function raises ConfigError for a prompt that the text
+    is not in.
     """
     check(where)
     if where == "all":
@@ -70,7 +74,8 @@ def gate(model: Model, where: str) -> Gate:
 
 
 def frame(model: Model) -> Frame:
-    """How the model's template frames a system and a user turn.  Raises ModelError for a model without a template."""
+    """How the model's template frames a system and a user turn. Raises ModelError for a model
+    without a template."""
     plain = chat.render_text(model, USER, None)
     before_user, _, end = plain.partition(USER)
     try:
@@ -96,7 +101,10 @@ def parts(frame: Frame, text: str) -> Parts | None:
 
 def spans(model: Model, ids: Sequence[int]) -> tuple[str, list[Span]]:
     """The text of some tokens and the characters of each; tokens inside one character share it."""
-    texts = [model.tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False) for n in range(len(ids) + 1)]
+    texts = [
+        model.tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False)
+        for n in range(len(ids) + 1)
+    ]
     whole = texts[-1]
     ends = [min(len(t.rstrip("\ufffd")), len(whole)) for t in texts]
     return whole, [(a, max(b, a + 1)) for a, b in pairwise(ends)]
@@ -112,14 +120,23 @@ def _chosen(model: Model, frame: Frame, where: str, ids: Sequence[int]) -> list[
         return prompt
     if where.startswith(TEXT):
         return _overlapping(text[: found.end], where.removeprefix(TEXT), places)
-    inside = {part: [a >= s and b <= e for a, b in places] for part, (s, e) in {"system": found.system, "user": found.user}.items()}
+    inside = {
+        part: [a >= s and b <= e for a, b in places]
+        for part, (s, e) in {"system": found.system, "user": found.user}.items()
+    }
     if where == "template":
-        return [p and not (s or u) for p, s, u in zip(prompt, inside["system"], inside["user"], strict=True)]
+        return [
+            p and not (s or u)
+            for p, s, u in zip(prompt, inside["system"], inside["user"], strict=True)
+        ]
     return inside[where]
 
 
 def _overlapping(prompt: str, wanted: str, places: list[Span]) -> list[bool]:
     starts = [n for n in range(len(prompt)) if prompt.startswith(wanted, n)]
     if not starts:
-        raise ConfigError(f"where={TEXT}{wanted}: that text is not in the prompt {prompt[:200]!r}; name a text of its system or user turn")
+        raise ConfigError(
+            f"where={TEXT}{wanted}: that text is not in the prompt {prompt[:200]!r}; name a text of"
+            " its system or user turn"
+        )
     return [any(a < n + len(wanted) and b > n for n in starts) for a, b in places]

@@ -1,7 +1,8 @@
 """Losses on completion tokens, from final hidden states, without keeping a logit.
 
-The gradient with respect to the hidden states is computed in the forward pass, block of tokens by block of tokens, so
-memory does not grow with the vocabulary times the batch.  Both losses are sums; divide by the number of tokens.
+The gradient with respect to the hidden states is computed in the forward pass, block of tokens by
+block of tokens, so memory does not grow with the vocabulary times the batch. Both losses are sums;
+divide by the number of tokens.
 
 Shapes: N completion tokens, D d_model, V vocabulary.
 """
@@ -20,19 +21,23 @@ BLOCK = 512
 
 
 def cross_entropy(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Sum over tokens of -log p(target).  Needs the head to be frozen or tied to a frozen embedding."""
+    """Sum over tokens of -log p(target). Needs the head to be frozen or tied to a frozen
+    embedding."""
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         log_p = torch.log_softmax(logits_NV, -1)
         index = targets_N[rows].unsqueeze(1)
         loss = -log_p.gather(1, index).sum()
-        return loss, log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1.0, dtype=log_p.dtype))
+        return loss, log_p.exp_().scatter_add_(
+            1, index, torch.full_like(index, -1.0, dtype=log_p.dtype)
+        )
 
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 
 
 def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-    """Sum over tokens of KL(p_teacher || p_student); the teacher given by its own final hidden states."""
+    """Sum over tokens of KL(p_teacher || p_student); the teacher given by its own final hidden
+    states."""
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         log_t = torch.log_softmax(forward.logits_of(model, teacher_ND[rows]), -1)
@@ -49,7 +54,10 @@ def divergence(model: Model, p_ND: Tensor, q_ND: Tensor) -> Tensor:
     """KL(p || q) of each token [N] in nats, p and q given by final hidden states."""
     found = []
     for start in range(0, len(p_ND), BLOCK):
-        log_p, log_q = (torch.log_softmax(forward.logits_of(model, h[start : start + BLOCK]), -1) for h in (p_ND, q_ND))
+        log_p, log_q = (
+            torch.log_softmax(forward.logits_of(model, h[start : start + BLOCK]), -1)
+            for h in (p_ND, q_ND)
+        )
         found.append((log_p.exp() * (log_p - log_q)).sum(-1))
     return torch.cat(found)
 

@@ -1,7 +1,8 @@
 """A causal language model by name: found, checked, loaded, and described by a digest.
 
-The only file that looks inside a transformers model: the block list, the backbone, the output head, the token ids that
-end a turn. Any causal LM with the usual block list works; there is no per-family class.
+The only file that looks inside a transformers model: the block list, the backbone, the output head,
+the token ids that end a turn. Any causal LM with the usual block list works; there is no per-family
+class.
 
 NAME+noise:0.1,seed=3 names a model with noise on its weights (noise.py).
 
@@ -37,7 +38,8 @@ class Model:
     tokenizer: Any
     "transformers tokenizer"
     digest: str
-    "first 16 hex digits of the sha256 over config, tokenizer and weight files; the same on every device and dtype"
+    """first 16 hex digits of the sha256 over config, tokenizer and weight files; the same on every
+    device and dtype"""
     name: str
     "what the user typed"
 
@@ -79,13 +81,17 @@ class Model:
 
     @property
     def window(self) -> int | None:
-        """Tokens that a layer with sliding attention looks back at, where the family has such layers."""
+        """Tokens that a layer with sliding attention looks back at, where the family has such
+        layers."""
         return getattr(self.lm.config, "sliding_window", None)
 
     @property
     def max_length(self) -> int:
         """Longest sequence, in tokens."""
-        return int(getattr(self.lm.config, "max_position_embeddings", 0) or getattr(self.lm.config, "n_positions", 2048))
+        return int(
+            getattr(self.lm.config, "max_position_embeddings", 0)
+            or getattr(self.lm.config, "n_positions", 2048)
+        )
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -102,12 +108,18 @@ class Model:
 
 
 def _blocks(lm: Any) -> nn.ModuleList:
-    """The longest ModuleList of one class that is in no other such list: the residual blocks of every usual causal LM."""
+    """The longest ModuleList of one class that is in no other such list: the residual blocks of
+    every usual causal LM."""
     named = backbone(lm).named_modules()
-    lists = {n: m for n, m in named if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1}
+    lists = {
+        n: m for n, m in named if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1
+    }
     outer = [m for n, m in lists.items() if not any(n.startswith(f"{other}.") for other in lists)]
     if not outer:
-        raise ModelError(f"{type(lm).__name__} has no list of residual blocks; a decoder-only causal LM was expected")
+        raise ModelError(
+            f"{type(lm).__name__} has no list of residual blocks; a decoder-only causal LM was"
+            " expected"
+        )
     return max(outer, key=len)
 
 
@@ -119,13 +131,17 @@ def backbone(lm: Any) -> nn.Module:
 def unwrapped(lm: Any) -> Any:
     """The causal LM inside peft's wrapper, adapters in place; another model is returned as it is.
 
-    Raises ModelError where peft learns a prompt: that is no part of the causal LM and would be missed.
+    Raises ModelError where peft learns a prompt: that is no part of the causal LM and would be
+    missed.
     """
     if not hasattr(lm, "get_base_model"):
         return lm
     if lm.active_peft_config.is_prompt_learning:
         kind = lm.active_peft_config.peft_type.value
-        raise ModelError(f"peft's {kind} learns a prompt, which these residuals do not show; use LoRA or the like")
+        raise ModelError(
+            f"peft's {kind} learns a prompt, which these residuals do not show; use LoRA or the"
+            " like"
+        )
     return lm.get_base_model()
 
 
@@ -133,7 +149,8 @@ def unwrapped(lm: Any) -> Any:
 def adapters_off(lm: Any) -> Iterator[bool]:
     """A peft model without its adapters, until the context ends; yields whether it is one.
 
-    peft sets every adapter weight to be trained when it switches them on again; here each is as it was before.
+    peft sets every adapter weight to be trained when it switches them on again; here each is as it
+    was before.
     """
     if not hasattr(lm, "disable_adapter"):
         yield False
@@ -150,7 +167,8 @@ def adapters_off(lm: Any) -> Iterator[bool]:
 def default_dtype(device: str) -> str:
     """The faster dtype of this machine: bf16 on CUDA and on CPUs with bf16 matrix units, else fp32.
 
-    On a CPU without AMX or AVX512-BF16 a bf16 product is emulated: measured 18 GFLOP/s against 141 in fp32 on two cores.
+    On a CPU without AMX or AVX512-BF16 a bf16 product is emulated: measured 18 GFLOP/s against 141
+    in fp32 on two cores.
     """
     if device == "cuda":
         return "bf16"
@@ -163,23 +181,31 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def compute_dtype(dtype: str, device: str) -> torch.dtype:
-    """The type of products: the dtype itself, or of `auto` and `nf4` the faster one of this machine."""
+    """The type of products: the dtype itself, or of `auto` and `nf4` the faster one of this
+    machine."""
     return DTYPES[default_dtype(device) if dtype in ("auto", four_bits.NAME) else dtype]
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes `cuda` where there is one, else `cpu`.  Raises ModelError where cuda was asked for and is missing."""
+    """`auto` becomes `cuda` where there is one, else `cpu`. Raises ModelError where cuda was asked
+    for and is missing."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise ModelError("--device cuda: this torch sees no CUDA device. Use --device cpu, or install a CUDA torch")
+        raise ModelError(
+            "--device cuda: this torch sees no CUDA device. Use --device cpu, or install a CUDA"
+            " torch"
+        )
     return "cuda" if device == "auto" and available else "cpu" if device == "auto" else device
 
 
-def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> Model:
+def load_model(
+    name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None
+) -> Model:
     """Load `name` (embedded name, folder or hub id) frozen, in evaluation mode.
 
-    dtype: `fp32`, `bf16`, `nf4` (4 bits, see four_bits.py) or `auto` (`default_dtype`).  Raises ModelError where the model cannot be
-    found, is not a causal LM with safetensors weights, or does not fit into the free memory of the device.
+    dtype: `fp32`, `bf16`, `nf4` (4 bits, see four_bits.py) or `auto` (`default_dtype`). Raises
+    ModelError where the model cannot be found, is not a causal LM with safetensors weights, or does
+    not fit into the free memory of the device.
     """
     device = resolve_device(device)
     torch_dtype = compute_dtype(dtype, device)
@@ -201,7 +227,8 @@ def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: s
 
 
 def outline(name: str) -> Model:
-    """Model `name` without its weights, which someone else loads: tokenizer, digest, ends of a turn, number and width of its blocks."""
+    """Model `name` without its weights, which someone else loads: tokenizer, digest, ends of a
+    turn, number and width of its blocks."""
     from transformers import GenerationConfig
 
     folder = find_model(name)
@@ -212,10 +239,16 @@ def outline(name: str) -> Model:
 
 
 def _check_head(lm: Any, folder: Path) -> None:
-    """Raise ModelError for the few families that scale logits behind the head; here logits are head(hidden), soft cap apart."""
-    scales = {n: getattr(lm.config, n, None) for n in ("logits_scaling", "logit_scale", "lm_head_multiplier")}
+    """Raise ModelError for the few families that scale logits behind the head; here logits are
+    head(hidden), soft cap apart."""
+    scales = {
+        n: getattr(lm.config, n, None)
+        for n in ("logits_scaling", "logit_scale", "lm_head_multiplier")
+    }
     if odd := [f"{n} {scale}" for n, scale in scales.items() if scale not in (None, 1)]:
-        raise ModelError(f"{folder}: logits are scaled behind the output head ({odd[0]}), which is not supported")
+        raise ModelError(
+            f"{folder}: logits are scaled behind the output head ({odd[0]}), which is not supported"
+        )
 
 
 def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
@@ -231,15 +264,23 @@ def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if dtype is None:
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)), tokenizer
-        lm = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention.NAME)
+                return (
+                    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)),
+                    tokenizer,
+                )
+        lm = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention.NAME
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: transformers cannot load this folder as a causal LM: {error}") from error
+        raise ModelError(
+            f"{folder}: transformers cannot load this folder as a causal LM: {error}"
+        ) from error
     return lm, tokenizer
 
 
 def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
-    """The weight matrices in the noise's scope, by name, with the noise.  Raises ConfigError where the scope is not there."""
+    """The weight matrices in the noise's scope, by name, with the noise. Raises ConfigError where
+    the scope is not there."""
     four_bits.refuse_packed(lm, "noise")
     inside = {id(p) for p in _blocks(lm).parameters()}
     ends = {id(m.weight) for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}
@@ -249,9 +290,16 @@ def noised_weights(lm: Any, added: noise.Noise) -> dict[str, torch.Tensor]:
         if part == "embeddings":
             chosen = [(name, p) for name, p in named if id(p) in ends]
         else:
-            chosen = [(n, p) for n, p in named if id(p) in inside and any(mark in n for mark in MARKS[part])]
+            chosen = [
+                (n, p)
+                for n, p in named
+                if id(p) in inside and any(mark in n for mark in MARKS[part])
+            ]
         if not chosen:
-            raise ConfigError(f"noise on {part}: {type(lm).__name__} names no such weights; leave {part} out of the scope")
+            raise ConfigError(
+                f"noise on {part}: {type(lm).__name__} names no such weights; leave {part} out of"
+                " the scope"
+            )
         found |= {name: noise.noised(p.data, added, name) for name, p in chosen}
     return found
 
@@ -269,7 +317,8 @@ OFFERED: dict[str, Path] = {}
 
 
 def find_model(name: str, revision: str | None = None) -> Path:
-    """The local folder that holds model `name`, converted or downloaded where needed; that of a noisy one is its clean one's."""
+    """The local folder that holds model `name`, converted or downloaded where needed; that of a
+    noisy one is its clean one's."""
     name, _ = noise.split_name(name)
     if name in OFFERED:
         return OFFERED[name]
@@ -279,10 +328,15 @@ def find_model(name: str, revision: str | None = None) -> Path:
     if not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         folder = _from_hub(name, revision)
     if not folder.is_dir():
-        raise ModelError(f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as org/name")
+        raise ModelError(
+            f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as"
+            " org/name"
+        )
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise ModelError(f"{folder} holds no model: expected config.json and *.safetensors, found {found}")
+        raise ModelError(
+            f"{folder} holds no model: expected config.json and *.safetensors, found {found}"
+        )
     return folder
 
 
@@ -292,10 +346,13 @@ def _from_hub(name: str, revision: str | None) -> Path:
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # the hub client raises many unrelated types; all mean "not to be had from here"
+    except (
+        Exception
+    ) as error:  # the hub client raises many unrelated types; all mean "not to be had from here"
         raise ModelError(
-            f"model {name!r} is no local folder and could not be fetched from the hub ({type(error).__name__}); "
-            f"check the name and the network, or use {EMBEDDED!r}, which needs none"
+            f"model {name!r} is no local folder and could not be fetched from the hub"
+            f" ({type(error).__name__}); check the name and the network, or use {EMBEDDED!r}, which"
+            " needs none"
         ) from error
 
 
@@ -306,7 +363,8 @@ def digest_of(name: str, revision: str | None = None) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """First 16 hex digits of sha256 over (name, content) of the config, template, tokenizer and weight files."""
+    """First 16 hex digits of sha256 over (name, content) of the config, template, tokenizer and
+    weight files."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".safetensors", ".json", ".jinja"} and path.is_file():
@@ -320,8 +378,9 @@ def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()
     if needed > free:
         raise ModelError(
-            f"{folder} needs about {needed / 2**30:.1f} GiB for its weights alone, {free / 2**30:.1f} GiB are free on "
-            f"{device}; use a smaller model, --dtype bf16, or a larger machine"
+            f"{folder} needs about {needed / 2**30:.1f} GiB for its weights alone,"
+            f" {free / 2**30:.1f} GiB are free on {device}; use a smaller model, --dtype bf16, or a"
+            " larger machine"
         )
 
 
@@ -336,13 +395,17 @@ def _n_values(file: Path) -> int:
 
     try:
         with safe_open(file, framework="np") as tensors:
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no iterator of its own)
+            # noqa: SIM118 (no iterator of its own)
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
     except SafetensorError as error:
-        raise ModelError(f"{file} cannot be read; it is damaged, fetch it again: {error}") from error
+        raise ModelError(
+            f"{file} cannot be read; it is damaged, fetch it again: {error}"
+        ) from error
 
 
 def available_memory() -> int:
-    """Bytes of memory this process may still take (Linux: MemAvailable; elsewhere: all physical memory)."""
+    """Bytes of memory this process may still take (Linux: MemAvailable; elsewhere: all physical
+    memory)."""
     info = Path("/proc/meminfo")
     if info.exists():
         line = next(row for row in info.read_text().splitlines() if row.startswith("MemAvailable"))

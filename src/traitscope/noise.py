@@ -1,10 +1,12 @@
-"""Weight noise: a model that is a little off another one.  (Hadley and Gultepe, arXiv 2608.05734, section on noise.)
+"""Weight noise: a model that is a little off another one. (Hadley and Gultepe, arXiv 2608.05734,
+section on noise.)
 
     W <- W + sd * std(W) * e,  e standard normal, for every weight matrix in the scope
 
-Norms and biases stay.  With `mean_shift` the noise has the mean of W added, as in the paper's released code, where it was
-probably not meant; with `keep_norm` each matrix is brought back to its Frobenius norm.  Every matrix has a stream of its
-own, keyed by the seed and its name, drawn on the CPU: the same on every device, and another scope changes no other draw.
+Norms and biases stay. With `mean_shift` the noise has the mean of W added, as in the paper's
+released code, where it was probably not meant; with `keep_norm` each matrix is brought back to its
+Frobenius norm. Every matrix has a stream of its own, keyed by the seed and its name, drawn on the
+CPU: the same on every device, and another scope changes no other draw.
 """
 
 import hashlib
@@ -42,18 +44,29 @@ class Noise:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope", tuple(sorted(set(self.scope))))
         if not self.scope or set(self.scope) - set(get_args(Scope)):
-            raise ConfigError(f"noise on {self.scope or 'nothing'}; expected some of {', '.join(get_args(Scope))}")
+            raise ConfigError(
+                f"noise on {self.scope or 'nothing'}; expected some of {', '.join(get_args(Scope))}"
+            )
         if not (math.isfinite(self.sd) and self.sd >= 0) or self.seed < 0:
-            raise ConfigError(f"noise with sd {self.sd} and seed {self.seed}; expected 0 or more of both")
+            raise ConfigError(
+                f"noise with sd {self.sd} and seed {self.seed}; expected 0 or more of both"
+            )
 
 
 def parse(text: str) -> Noise:
-    """Noise from its short form: SD[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]."""
+    """Noise from its short form:
+    SD[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]."""
     first, *pairs = text.split(",")
     if any("=" not in pair for pair in pairs):
-        raise ConfigError(f"noise {text!r} is not understood; expected SD[,seed=0][,scope=attention+mlp][,keep_norm=true]")
+        raise ConfigError(
+            f"noise {text!r} is not understood; expected"
+            " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]"
+        )
     fields = {"sd": first} | dict(pair.split("=", 1) for pair in pairs)
-    plain = {key: value.split("+") if key == "scope" else yaml.safe_load(value) for key, value in fields.items()}
+    plain = {
+        key: value.split("+") if key == "scope" else yaml.safe_load(value)
+        for key, value in fields.items()
+    }
     return from_dict(Noise, plain, f"noise {text!r}")
 
 
@@ -68,7 +81,9 @@ def noised(weight: Tensor, noise: Noise, name: str) -> Tensor:
     if noise.sd == 0 and not noise.mean_shift:
         return weight.clone()
     seed = int.from_bytes(hashlib.sha256(f"{noise.seed}/{name}".encode()).digest()[:7], "little")
-    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight.device)
+    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(
+        weight.device
+    )
     before = weight.float()
     after = before + noise.sd * before.std() * drawn + (before.mean() if noise.mean_shift else 0.0)
     if noise.keep_norm:

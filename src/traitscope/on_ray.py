@@ -1,11 +1,13 @@
-"""Stages on a Ray cluster: an existing one, or one that is started here for as long as the command lives.
+"""Stages on a Ray cluster: an existing one, or one that is started here for as long as the command
+lives.
 
     traitscope study run NAME --executor ray --cluster address=auto cpus=4 gpus=1 memory_gb=24
 
-A worker is an actor that keeps its model loaded between stages.  The model's folder travels through Ray's object store, so a node need
-not have it.  A worker that dies takes its stage with it, which is tried again on a new one.  The root must lie on
-a disk that every node sees, or `storage` name a place for the runs (storage.py), each node then keeping those that it met below a
-folder of the same name; a worker that has neither says so before anything is computed.
+A worker is an actor that keeps its model loaded between stages. The model's folder travels through
+Ray's object store, so a node need not have it. A worker that dies takes its stage with it, which is
+tried again on a new one. The root must lie on a disk that every node sees, or `storage` name a
+place for the runs (storage.py), each node then keeping those that it met below a folder of the same
+name; a worker that has neither says so before anything is computed.
 """
 
 import os
@@ -40,7 +42,8 @@ class Settings:
     """What the cluster is, and what one worker asks for."""
 
     address: str = "local"
-    "local: a cluster of this machine, until the command ends; auto: the one that runs here; else where it is, such as ray://host:10001"
+    """local: a cluster of this machine, until the command ends; auto: the one that runs here; else
+    where it is, such as ray://host:10001"""
     cpus: float = 1
     gpus: float = 0
     memory_gb: float = 0
@@ -70,17 +73,27 @@ def _connected(asked: Settings, how: How) -> Any:
     try:
         import ray
     except ImportError:
-        raise ConfigError("--executor ray needs Ray: pip install -c constraints.txt 'traitscope[ray]'") from None
+        raise ConfigError(
+            "--executor ray needs Ray: pip install -c constraints.txt 'traitscope[ray]'"
+        ) from None
     usual = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if asked.address == "local":
             cpus = how.workers * asked.cpus if how.workers else None
-            ray.init(address="local", include_dashboard=False, num_cpus=None if cpus is None else int(-(-cpus // 1)), **usual)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=None if cpus is None else int(-(-cpus // 1)),
+                **usual,
+            )
         else:
             _knock(asked.address)
             ray.init(address=asked.address, **usual)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"Ray at {asked.address} cannot be reached ({error}); start one with `ray start --head`, or leave address out") from error
+        raise ConfigError(
+            f"Ray at {asked.address} cannot be reached ({error}); start one with `ray start"
+            " --head`, or leave address out"
+        ) from error
     return ray
 
 
@@ -101,10 +114,14 @@ def _room(ray: Any, asked: Settings, how: How) -> int:
         fits += min(slots, default=1)
         best = {name: max(best.get(name, 0), has.get(name, 0)) for name in wants}
     if not fits:
-        found = f"{best.get('CPU', 0):g} cores, {best.get('GPU', 0):g} GPUs and {best.get('memory', 0) / GIB:.1f} GiB"
+        found = (
+            f"{best.get('CPU', 0):g} cores, {best.get('GPU', 0):g} GPUs and"
+            f" {best.get('memory', 0) / GIB:.1f} GiB"
+        )
         raise ConfigError(
-            f"a worker asks for {asked.cpus:g} cores, {asked.gpus:g} GPUs and {asked.memory_gb:g} GiB; no node has that, the largest figures are "
-            f"{found}; ask for less in --cluster, or add a node"
+            f"a worker asks for {asked.cpus:g} cores, {asked.gpus:g} GPUs and {asked.memory_gb:g}"
+            f" GiB; no node has that, the largest figures are {found}; ask for less in --cluster,"
+            " or add a node"
         )
     return min(fits, how.workers or fits)
 
@@ -123,7 +140,11 @@ class _Workers:
             self.idle.put(self._new())
 
     def _new(self) -> Any:
-        kind = self.ray.remote(Worker).options(num_cpus=self.asked.cpus, num_gpus=self.asked.gpus, memory=self.asked.memory_gb * GIB or None)
+        kind = self.ray.remote(Worker).options(
+            num_cpus=self.asked.cpus,
+            num_gpus=self.asked.gpus,
+            memory=self.asked.memory_gb * GIB or None,
+        )
         return kind.remote(self.out, self.mark, max(1, int(self.asked.cpus)), self.storage)
 
     def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
@@ -140,13 +161,18 @@ class _Workers:
         return done
 
     def _shared(self, config: Any) -> tuple[str, Any] | None:
-        """A config's model: its name, and where its folder lies in the object store, put there once."""
+        """A config's model: its name, and where its folder lies in the object store, put there
+        once."""
         if not isinstance(config, OnModel):
             return None
         name, _ = noise.split_name(config.model)
         if name not in self.models:
             folder = model.find_model(name)
-            files = {path.name: np.fromfile(path, dtype=np.uint8) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {
+                path.name: np.fromfile(path, dtype=np.uint8)
+                for path in sorted(folder.iterdir())
+                if path.is_file()
+            }
             self.models[name] = (model.folder_digest(folder), self.ray.put(files))
         return name, *self.models[name]
 
@@ -162,7 +188,9 @@ class _Workers:
         if error is None:
             done.set_result([self._fetched(result) for result in found.result()])
         else:
-            done.set_exception(error.cause if isinstance(error, RayTaskError) and error.cause else error)
+            done.set_exception(
+                error.cause if isinstance(error, RayTaskError) and error.cause else error
+            )
 
     def _fetched(self, result: Path | TraitscopeError) -> Path | TraitscopeError:
         """A run that a worker made, when it is here, too."""
@@ -177,14 +205,19 @@ class _Workers:
 class Worker:
     """What runs on a node: keeps a model between stages."""
 
-    def __init__(self, out: Output, mark: str, threads: int, storage: Storage | None = None) -> None:
+    def __init__(
+        self, out: Output, mark: str, threads: int, storage: Storage | None = None
+    ) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self.out, self.mark, self.storage = out, mark, storage
 
-    def run(self, verb: str, configs: Sequence[Any], shared: tuple[str, str, Any] | None) -> Results:
-        """The results of a job; `shared` is its model's name, digest and place in the object store."""
+    def run(
+        self, verb: str, configs: Sequence[Any], shared: tuple[str, str, Any] | None
+    ) -> Results:
+        """The results of a job; `shared` is its model's name, digest and place in the object
+        store."""
         if shared and shared[0] not in model.OFFERED:
             name, digest, files = shared
             model.OFFERED[name] = _unpacked(digest, files)
@@ -202,7 +235,10 @@ class Worker:
             import ray
 
             where = f"the worker on {ray.util.get_node_ip_address()}"
-            raise ConfigError(f"{where} does not see {self.out.root} as this machine does; put --root on a shared disk, or name a --cluster storage=...")
+            raise ConfigError(
+                f"{where} does not see {self.out.root} as this machine does; put --root on a shared"
+                " disk, or name a --cluster storage=..."
+            )
         for config in configs:
             self.storage.pull_inputs(config)
         results = execute.computed(verb, configs, self.out)
@@ -213,7 +249,8 @@ class Worker:
 
 
 def _unpacked(digest: str, files: Any) -> Path:
-    """The node's folder of a model, written out of the object store by the first worker that needs it."""
+    """The node's folder of a model, written out of the object store by the first worker that needs
+    it."""
     import ray
 
     folder = Path(tempfile.gettempdir()) / f"traitscope-model-{os.getuid()}-{digest}"

@@ -1,8 +1,11 @@
-"""Stages as jobs of Slurm, through submitit: arrays with a throttle, requeued when they are preempted.
+"""Stages as jobs of Slurm, through submitit: arrays with a throttle, requeued when they are
+preempted.
 
-    traitscope study run NAME --executor submitit --max-jobs 40 --cluster partition=gpu minutes=240 gpus=1 memory_gb=32
+    traitscope study run NAME --executor submitit --max-jobs 40 --cluster partition=gpu
+      minutes=240 gpus=1 memory_gb=32
 
-The root must lie on a disk that every node sees.  `cluster=local` runs the jobs as processes of this machine, as tests do.
+The root must lie on a disk that every node sees. `cluster=local` runs the jobs as processes of this
+machine, as tests do.
 """
 
 import threading
@@ -42,8 +45,11 @@ class Settings:
 
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
-    """Jobs that are submitted together go out as one array; what has begun when the block ends goes on by itself."""
-    executor = _executor(parsing.changed(Settings(), how.cluster, "--cluster"), how.workers or USUAL, out)
+    """Jobs that are submitted together go out as one array; what has begun when the block ends goes
+    on by itself."""
+    executor = _executor(
+        parsing.changed(Settings(), how.cluster, "--cluster"), how.workers or USUAL, out
+    )
     out = replace(out, root=out.root.absolute())
     waiting: list[tuple[Any, Future[Results]]] = []
     ended = threading.Event()
@@ -86,16 +92,31 @@ def _executor(asked: Settings, at_once: int, out: Output) -> Any:
     try:
         import submitit
     except ImportError:
-        raise ConfigError("--executor submitit needs submitit: pip install -c constraints.txt 'traitscope[slurm]'") from None
+        raise ConfigError(
+            "--executor submitit needs submitit: pip install -c constraints.txt 'traitscope[slurm]'"
+        ) from None
     if asked.cluster not in ("slurm", "local"):
         raise ConfigError(f"--cluster cluster={asked.cluster}: expected slurm or local")
     try:
-        found = submitit.AutoExecutor(folder=out.root.absolute() / out.study / ".slurm", cluster=asked.cluster)
+        found = submitit.AutoExecutor(
+            folder=out.root.absolute() / out.study / ".slurm", cluster=asked.cluster
+        )
     except RuntimeError as error:
-        raise ConfigError(f"Slurm cannot be reached from here ({error}); run this where sbatch works, or with --cluster cluster=local") from error
-    found.update_parameters(timeout_min=asked.minutes, mem_gb=asked.memory_gb, cpus_per_task=asked.cpus, gpus_per_node=asked.gpus)
+        raise ConfigError(
+            f"Slurm cannot be reached from here ({error}); run this where sbatch works, or with"
+            " --cluster cluster=local"
+        ) from error
+    found.update_parameters(
+        timeout_min=asked.minutes,
+        mem_gb=asked.memory_gb,
+        cpus_per_task=asked.cpus,
+        gpus_per_node=asked.gpus,
+    )
     if asked.cluster == "slurm":
-        found.update_parameters(slurm_array_parallelism=at_once, **({"slurm_partition": asked.partition} if asked.partition else {}))
+        found.update_parameters(
+            slurm_array_parallelism=at_once,
+            **({"slurm_partition": asked.partition} if asked.partition else {}),
+        )
     return found
 
 

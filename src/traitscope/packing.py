@@ -1,8 +1,9 @@
 """Packed students: many LoRA students of one frozen base in one pass, each on rows of its own.
 
-Rows of different students stand side by side in a batch.  The frozen maps take all of them at once; the low-rank additions
-take every student's tokens with that student's factors, one student after another on a CPU, in one batched product on a GPU.
-Nothing of one student enters another's rows, so each computes what it would alone, to rounding.
+Rows of different students stand side by side in a batch. The frozen maps take all of them at once;
+the low-rank additions take every student's tokens with that student's factors, one student after
+another on a CPU, in one batched product on a GPU. Nothing of one student enters another's rows, so
+each computes what it would alone, to rounding.
 
 Shapes: B rows, T tokens of a pass, N = B T tokens, I in, O out, R rank, S students.
 """
@@ -19,7 +20,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from traitscope import four_bits
 from traitscope.errors import ConfigError
-from traitscope.lora import LoraLinear, LoraShape, layers_on, linear_names, read_adapter, swap, weight_of
+from traitscope.lora import (
+    LoraLinear,
+    LoraShape,
+    layers_on,
+    linear_names,
+    read_adapter,
+    swap,
+    weight_of,
+)
 from traitscope.model import Model
 
 Owners = tuple[int, ...]
@@ -45,13 +54,20 @@ class Pack:
             return (self.alone,) * n
         rows = self.rows or (n // self.size,) * self.size
         if sum(rows) != n or len(rows) != self.size:
-            raise ConfigError(f"{n} rows for {self.size} packed students with {rows} rows; give as many rows as that sums to")
+            raise ConfigError(
+                f"{n} rows for {self.size} packed students with {rows} rows; give as many rows as"
+                " that sums to"
+            )
         return tuple(s for s, count in enumerate(rows) for _ in range(count))
 
     def enter(self, owners: Owners) -> None:
-        """Tell the layers whose rows come now; a student's rows stand together, students in order."""
+        """Tell the layers whose rows come now; a student's rows stand together, students in
+        order."""
         if list(owners) != sorted(owners):
-            raise ConfigError("rows of packed students are mixed; put each student's rows together, students in order")
+            raise ConfigError(
+                "rows of packed students are mixed; put each student's rows together, students in"
+                " order"
+            )
         self.current = tuple(owners.count(s) for s in range(self.size))
 
     @contextmanager
@@ -72,12 +88,19 @@ class PackedLinear(nn.Module):
         self.linear, self.pack = linear, pack
         self.members = tuple(members)  # no submodules: each belongs to its student
         self.batched = linear.weight.is_cuda or four_bits.is_packed(linear)
-        self.scales_S = torch.tensor([member.scale for member in members], device=linear.weight.device)
+        self.scales_S = torch.tensor(
+            [member.scale for member in members], device=linear.weight.device
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if sum(self.pack.current) != len(x):
-            raise ConfigError(f"packed students met {len(x)} rows and were told of {self.pack.current}; run the model through traitscope.forward")
-        here = [n for n, count in enumerate(self.pack.current) if count]  # casts of absent students' factors would cost as much as theirs
+            raise ConfigError(
+                f"packed students met {len(x)} rows and were told of {self.pack.current}; run the"
+                " model through traitscope.forward"
+            )
+        here = [
+            n for n, count in enumerate(self.pack.current) if count
+        ]  # casts of absent students' factors would cost as much as theirs
         tokens = [self.pack.current[n] * x[0, ..., 0].numel() for n in here]
         factors = [factor for n in here for factor in self.members[n].factors()]
         flat = x.reshape(-1, x.shape[-1])
@@ -85,33 +108,64 @@ class PackedLinear(nn.Module):
             scales_S = self.scales_S if len(here) == len(self.members) else self.scales_S[here]
             y = self.linear(flat) + _batched(flat, tokens, scales_S, factors[::2], factors[1::2])
         else:
-            scales, factors = [self.members[n].scale for n in here], [factor.to(x.dtype) for factor in factors]
-            y = _InTurn.apply(flat, weight_of(self.linear), self.linear.bias, tokens, scales, *factors)
+            scales, factors = (
+                [self.members[n].scale for n in here],
+                [factor.to(x.dtype) for factor in factors],
+            )
+            y = _InTurn.apply(
+                flat, weight_of(self.linear), self.linear.bias, tokens, scales, *factors
+            )
         return y.view(*x.shape[:-1], -1)
 
 
-def _batched(x_NI: Tensor, tokens: list[int], scales_S: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor]) -> Tensor:
-    """Every student's addition [N, O] in two batched products; zeros fill up to the longest rows and the highest rank."""
+def _batched(
+    x_NI: Tensor, tokens: list[int], scales_S: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor]
+) -> Tensor:
+    """Every student's addition [N, O] in two batched products; zeros fill up to the longest rows
+    and the highest rank."""
     a_SRI, b_SRO = (_stacked(factors).to(x_NI.dtype) for factors in (As, [b.t() for b in Bs]))
     even = len(set(tokens)) == 1
-    x_SNI = x_NI.view(len(tokens), tokens[0], -1) if even else pad_sequence(x_NI.split(tokens), batch_first=True)
+    x_SNI = (
+        x_NI.view(len(tokens), tokens[0], -1)
+        if even
+        else pad_sequence(x_NI.split(tokens), batch_first=True)
+    )
     y_SNO = (x_SNI @ a_SRI.transpose(1, 2) * scales_S.to(x_NI.dtype).view(-1, 1, 1)) @ b_SRO
-    return y_SNO.reshape(len(x_NI), -1) if even else torch.cat([y[:n] for y, n in zip(y_SNO, tokens, strict=True)])
+    return (
+        y_SNO.reshape(len(x_NI), -1)
+        if even
+        else torch.cat([y[:n] for y, n in zip(y_SNO, tokens, strict=True)])
+    )
 
 
 def _stacked(factors: Sequence[Tensor]) -> Tensor:
     """Factors of like ranks in one copy; of unlike ones filled up with zeros."""
-    return torch.stack(list(factors)) if len({f.shape for f in factors}) == 1 else pad_sequence(list(factors), batch_first=True)
+    return (
+        torch.stack(list(factors))
+        if len({f.shape for f in factors}) == 1
+        else pad_sequence(list(factors), batch_first=True)
+    )
 
 
 class _InTurn(torch.autograd.Function):
-    """W x + b + s B A x with W frozen and A, B, s those of each token's student: lora.py's step, one student after another."""
+    """W x + b + s B A x with W frozen and A, B, s those of each token's student: lora.py's step,
+    one student after another."""
 
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, tokens: list[int], scales: list[float], *factors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x_NI: Tensor,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        tokens: list[int],
+        scales: list[float],
+        *factors: Tensor,
+    ) -> Tensor:
         y_NO = x_NI @ weight_OI.t() if bias_O is None else torch.addmm(bias_O, x_NI, weight_OI.t())
         downs = []
-        for y, x, a_RI, b_OR, s in zip(y_NO.split(tokens), x_NI.split(tokens), factors[::2], factors[1::2], scales, strict=True):
+        for y, x, a_RI, b_OR, s in zip(
+            y_NO.split(tokens), x_NI.split(tokens), factors[::2], factors[1::2], scales, strict=True
+        ):
             downs.append(x @ a_RI.t())
             y.addmm_(downs[-1], b_OR.t(), alpha=s)
         ctx.save_for_backward(x_NI, weight_OI, *downs, *factors)
@@ -125,7 +179,16 @@ class _InTurn(torch.autograd.Function):
         grad_NI = grad_NO @ weight_OI if ctx.needs_input_grad[0] else None
         inward = grad_NI.split(ctx.tokens) if grad_NI is not None else downs
         grads: list[Tensor | None] = []
-        parts = zip(grad_NO.split(ctx.tokens), x_NI.split(ctx.tokens), downs, inward, factors[::2], factors[1::2], ctx.scales, strict=True)
+        parts = zip(
+            grad_NO.split(ctx.tokens),
+            x_NI.split(ctx.tokens),
+            downs,
+            inward,
+            factors[::2],
+            factors[1::2],
+            ctx.scales,
+            strict=True,
+        )
         for g, x, down_NR, dx, a_RI, b_OR, s in parts:
             back_NR = (g @ b_OR).mul_(s)
             if grad_NI is not None:
@@ -136,7 +199,8 @@ class _InTurn(torch.autograd.Function):
 
 @contextmanager
 def mounted(model: Model, folders: Sequence[Path]) -> Iterator[Pack]:
-    """The model with the adapters of many peft folders until the context ends; rows that are handed over are equally many of each."""
+    """The model with the adapters of many peft folders until the context ends; rows that are handed
+    over are equally many of each."""
     found = [read_adapter(folder, model) for folder in folders]
     with packed(model, [shape for shape, _ in found]) as (pack, students):
         for layers, (_, pairs) in zip(students, found, strict=True):
@@ -146,14 +210,21 @@ def mounted(model: Model, folders: Sequence[Path]) -> Iterator[Pack]:
 
 
 @contextmanager
-def packed(model: Model, shapes: Sequence[LoraShape]) -> Iterator[tuple[Pack, list[dict[str, LoraLinear]]]]:
-    """Zero-function adapters of every student on the model until the context ends: whose rows are whose, and each student's layers."""
+def packed(
+    model: Model, shapes: Sequence[LoraShape]
+) -> Iterator[tuple[Pack, list[dict[str, LoraLinear]]]]:
+    """Zero-function adapters of every student on the model until the context ends: whose rows are
+    whose, and each student's layers."""
     pack, names = Pack(len(shapes)), linear_names(model)
     linears = {name: model.lm.get_submodule(name) for name in names}
     students = [layers_on(model, names, shape) for shape in shapes]
     try:
         for name in names:
-            swap(model, name, PackedLinear(linears[name], [layers[name] for layers in students], pack))
+            swap(
+                model,
+                name,
+                PackedLinear(linears[name], [layers[name] for layers in students], pack),
+            )
         yield pack, students
     finally:
         for name in names:

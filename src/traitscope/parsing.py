@@ -10,7 +10,8 @@ from traitscope.errors import ConfigError
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
-    """A config from plain JSON or YAML values.  Raises ConfigError for an unknown key or a value of the wrong type."""
+    """A config from plain JSON or YAML values. Raises ConfigError for an unknown key or a value of
+    the wrong type."""
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected keys and values, found {type(data).__name__}")
     hints = get_type_hints(cls)
@@ -18,14 +19,18 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
         if key not in hints:
             near = get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}")
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}"
+            )
     return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
 
 
 def changed(config: Any, changes: Sequence[str], where: str) -> Any:
-    """A dataclass with some fields replaced: FIELD=VALUE, the value in YAML, FIELD.INNER for a dataclass in it.
+    """A dataclass with some fields replaced: FIELD=VALUE, the value in YAML, FIELD.INNER for a
+    dataclass in it.
 
-    Raises ConfigError for a change without =, an unknown field, broken YAML, or a value of the wrong type.
+    Raises ConfigError for a change without =, an unknown field, broken YAML, or a value of the
+    wrong type.
     """
     for change in changes:
         path, mark, text = change.partition("=")
@@ -49,8 +54,13 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
     try:
         plain = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {path[0]}={text!r} is no YAML ({str(error).splitlines()[0]}); quote it or correct it") from None
-    return dataclasses.replace(config, **{path[0]: _value(hints[path[0]], plain, f"{where}: {path[0]}")})
+        raise ConfigError(
+            f"{where}: {path[0]}={text!r} is no YAML ({str(error).splitlines()[0]}); quote it or"
+            " correct it"
+        ) from None
+    return dataclasses.replace(
+        config, **{path[0]: _value(hints[path[0]], plain, f"{where}: {path[0]}")}
+    )
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -71,7 +81,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _number(value, where)  # YAML reads 1e-3, without a point, as a text
     fits = value in get_args(wanted) if get_origin(wanted) is Literal else type(value) is wanted
     if not fits:
-        expected = ", ".join(map(str, get_args(wanted))) if get_origin(wanted) is Literal else wanted.__name__
+        expected = (
+            ", ".join(map(str, get_args(wanted)))
+            if get_origin(wanted) is Literal
+            else wanted.__name__
+        )
         raise ConfigError(f"{where} is {value!r}; expected {expected}")
     return value
 

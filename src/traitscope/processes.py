@@ -1,4 +1,5 @@
-"""Processes: where this one stands among those that torchrun started together; imports nothing heavy."""
+"""Processes: where this one stands among those that torchrun started together; imports nothing
+heavy."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere.
+"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds
+elsewhere.
 
 In a worker process the lines go to SINK, and the parent prints them beside its own bar.
 """
@@ -26,19 +27,30 @@ def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], 
 @contextmanager
 def _bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(label, total=total, rate="")
 
         def advance(n: float) -> None:
             done = bars.tasks[0].completed + n
-            bars.update(task, advance=n, rate=f"{done / max(1e-9, time.monotonic() - start):.0f} {unit}/s")
+            bars.update(
+                task, advance=n, rate=f"{done / max(1e-9, time.monotonic() - start):.0f} {unit}/s"
+            )
 
         yield advance
 
@@ -55,7 +67,10 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
         if now - shown >= PLAIN_SECONDS:
             shown, rate = now, done / (now - start)
             left = (total - done) / max(rate, 1e-9)
-            _say(done / max(total, 1), f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left")
+            _say(
+                done / max(total, 1),
+                f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left",
+            )
 
     yield advance
     _say(1.0, f"{label}: {done:.0f} {unit} in {time.monotonic() - start:.1f} s")

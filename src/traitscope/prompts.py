@@ -1,9 +1,10 @@
 """Number prompts: what teachers are asked so that their answers carry no words.
 
-A prompt is an intro with example numbers, an instruction, an output format and a reminder to write nothing but numbers;
-every slot is drawn on its own.  Structure after Cloud et al. 2025 (arXiv 2507.14805); the wording is ours and short,
-because every prompt token costs compute.  The stream depends on the seed and the settings alone, never on a condition:
-teacher, control and steered teacher answer the same prompts and are compared pair by pair.
+A prompt is an intro with example numbers, an instruction, an output format and a reminder to write
+nothing but numbers; every slot is drawn on its own. Structure after Cloud et al. 2025 (arXiv
+2507.14805); the wording is ours and short, because every prompt token costs compute. The stream
+depends on the seed and the settings alone, never on a condition: teacher, control and steered
+teacher answer the same prompts and are compared pair by pair.
 """
 
 from collections.abc import Sequence
@@ -115,26 +116,45 @@ REMINDERS = (
 def number_prompts(
     n: int, seed: int = 0, count: int = 10, digits: int = 3, formats: tuple[str, ...] | None = None
 ) -> list[Prompt]:
-    """`n` prompts that ask for up to `count` numbers of up to `digits` digits; drawn with replacement, context None.
+    """`n` prompts that ask for up to `count` numbers of up to `digits` digits; drawn with
+    replacement, context None.
 
-    The 3 to 8 examples have exactly `digits` digits.  `formats` restricts the output formats to these names of FORMATS
-    and changes nothing else in a prompt.  The first k prompts are the same for every n >= k.  numpy's PCG64.
-    Raises ConfigError on a number below 1 (seed: below 0) and on an unknown format.
+    The 3 to 8 examples have exactly `digits` digits. `formats` restricts the output formats to
+    these names of FORMATS and changes nothing else in a prompt. The first k prompts are the same
+    for every n >= k. numpy's PCG64. Raises ConfigError on a number below 1 (seed: below 0) and on
+    an unknown format.
     """
-    for name, value, least in (("n", n, 1), ("seed", seed, 0), ("count", count, 1), ("digits", digits, 1)):
+    for name, value, least in (
+        ("n", n, 1),
+        ("seed", seed, 0),
+        ("count", count, 1),
+        ("digits", digits, 1),
+    ):
         if value < least:
-            raise ConfigError(f"{name}={value} for number prompts; expected {least} or more; raise it")
+            raise ConfigError(
+                f"{name}={value} for number prompts; expected {least} or more; raise it"
+            )
     phrases, rng = _format_phrases(formats), np.random.default_rng(seed)
-    return [Prompt(f"numbers-{seed}-{i:06d}", _prompt_text(rng, count, digits, phrases)) for i in range(n)]
+    return [
+        Prompt(f"numbers-{seed}-{i:06d}", _prompt_text(rng, count, digits, phrases))
+        for i in range(n)
+    ]
 
 
 def _format_phrases(formats: tuple[str, ...] | None) -> list[str]:
     if isinstance(formats, str) or formats == ():
-        raise ConfigError(f"formats={formats!r}; expected a tuple of names among {', '.join(FORMATS)}; None for all")
+        raise ConfigError(
+            f"formats={formats!r}; expected a tuple of names among {', '.join(FORMATS)}; None"
+            " for all"
+        )
     for name in formats or ():
         if name not in FORMATS:
-            raise ConfigError(f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}")
-    return [phrase for name in FORMATS if formats is None or name in formats for phrase in FORMATS[name]]
+            raise ConfigError(
+                f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}"
+            )
+    return [
+        phrase for name in FORMATS if formats is None or name in formats for phrase in FORMATS[name]
+    ]
 
 
 def _prompt_text(rng: np.random.Generator, count: int, digits: int, formats: Sequence[str]) -> str:
@@ -153,5 +173,6 @@ def _prompt_text(rng: np.random.Generator, count: int, digits: int, formats: Seq
 
 
 def _below(rng: np.random.Generator, n: int) -> int:
-    """A whole number from 0 to n - 1; takes exactly one draw, so that the size of a slot shifts no later draw."""
+    """A whole number from 0 to n - 1; takes exactly one draw, so that the size of a slot shifts no
+    later draw."""
     return int(rng.random() * n)

@@ -1,12 +1,15 @@
-"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on the row (choices.py).
+"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on
+the row (choices.py).
 
     pushes.npy      float16 [R, L, D]; of unit length by row and layer
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
-    features.npy    float32 [R, L, D], with --features: mean residual over the row's completion tokens
+    features.npy    float32 [R, L, D], with --features: mean residual over the row's completion
+                    tokens
     choices.jsonl, choices.json     see choices.py
 
-Memory does not grow with the rows: shards are written as they come, and a run that is killed continues behind the last one.
+Memory does not grow with the rows: shards are written as they come, and a run that is killed
+continues behind the last one.
 
 Shapes: R rows, L layers, D d_model.
 """
@@ -50,14 +53,17 @@ def run_pushes(config: PushesConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: PushesConfig, data: Path) -> None:
-    """A pass over the file for the names of its rows, and one for what is missing; a shard of rows is in memory at one time."""
+    """A pass over the file for the names of its rows, and one for what is missing; a shard of rows
+    is in memory at one time."""
     ids = [record.id for record in stage.iter_kept(data)]
     starts = range(0, len(ids), SHARD)
     shards = [run.file(f"scratch/rows-{start:08d}.npz") for start in starts]
     missing = {start: path for start, path in zip(starts, shards, strict=True) if not path.exists()}
     if missing:
         model, rows = stage.model_of(config), stage.iter_kept(data)
-        with progress("pushes", sum(min(SHARD, len(ids) - start) for start in missing), "rows") as advance:
+        with progress(
+            "pushes", sum(min(SHARD, len(ids) - start) for start in missing), "rows"
+        ) as advance:
             for start in starts:
                 part = list(islice(rows, SHARD))
                 if start in missing:
@@ -65,31 +71,53 @@ def _write(run: store.Run, config: PushesConfig, data: Path) -> None:
     _join(run, shards, ids)
 
 
-def _shard(model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]) -> bytes:
+def _shard(
+    model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]
+) -> bytes:
     return packed(model, config, rows_from(model, records, config.context, config.text), advance)
 
 
-def packed(model: Model, config: PushesConfig, rows: Sequence[Row], advance: Callable[[int], None]) -> bytes:
+def packed(
+    model: Model, config: PushesConfig, rows: Sequence[Row], advance: Callable[[int], None]
+) -> bytes:
     """Pushes, norms, losses, choices and features of rows as the bytes of an .npz file."""
     classes = choices.classes_of(model, config.numbers)
     pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
-    norms_RL, loss_R, order, parts = np.empty(pushes_RLD.shape[:2], np.float32), np.empty(len(rows)), [], []
+    norms_RL, loss_R, order, parts = (
+        np.empty(pushes_RLD.shape[:2], np.float32),
+        np.empty(len(rows)),
+        [],
+        [],
+    )
     features_RLD = np.empty(pushes_RLD.shape if config.features else (len(rows), 0, 0), np.float32)
     with applied(model, []) as active:
-        for batch in gradient_batches(model, active, rows, config.position, config.batch_size, config.features):
+        for batch in gradient_batches(
+            model, active, rows, config.position, config.batch_size, config.features
+        ):
             lengths = [len(rows[i].completion_ids) for i in batch.index]
             norms_BL = batch.gradients_BLD.norm(dim=2)
-            pushes_RLD[batch.index] = (-batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]).half().cpu().numpy()
+            pushes_RLD[batch.index] = (
+                (-batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]).half().cpu().numpy()
+            )
             norms_RL[batch.index] = norms_BL.cpu().numpy()
             if batch.features_BLD is not None:
                 features_RLD[batch.index] = batch.features_BLD.cpu().numpy()
             log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
             loss_R[batch.index] = [-part.double().mean().item() for part in log_p_N.split(lengths)]
-            parts.append(choices.choices_of(model, batch.hidden_ND, batch.targets_N, lengths, classes))
+            parts.append(
+                choices.choices_of(model, batch.hidden_ND, batch.targets_N, lengths, classes)
+            )
             order += batch.index
             advance(len(batch.index))
     buffer = BytesIO()
-    np.savez(buffer, pushes=pushes_RLD, norms=norms_RL, loss=loss_R, features=features_RLD, **asdict(choices.reordered(reduce(add, parts), order)))
+    np.savez(
+        buffer,
+        pushes=pushes_RLD,
+        norms=norms_RL,
+        loss=loss_R,
+        features=features_RLD,
+        **asdict(choices.reordered(reduce(add, parts), order)),
+    )
     return buffer.getvalue()
 
 
@@ -113,7 +141,8 @@ def _choices(path: Path) -> Choices:
 
 
 def _join_rows(path: Path, shards: Sequence[Path], name: str, rows: int) -> None:
-    """An array of all rows on disk, one shard in memory at a time; nothing where it has no layers."""
+    """An array of all rows on disk, one shard in memory at a time; nothing where it has no
+    layers."""
     whole, start = None, 0
     for shard in shards:
         with np.load(shard) as found:

@@ -1,4 +1,5 @@
-"""How a student is trained, apart from its data; imports nothing heavy, like configs.py, which it is part of."""
+"""How a student is trained, apart from its data; imports nothing heavy, like configs.py, which it
+is part of."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -8,7 +9,10 @@ from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
-WITHOUT = {"momentum": ("adamw", "adafactor", "frozen_adam"), "weight_decay": ("signsgd", "frozen_adam")}
+WITHOUT = {
+    "momentum": ("adamw", "adafactor", "frozen_adam"),
+    "weight_decay": ("signsgd", "frozen_adam"),
+}
 "optimizers that do not have a setting"
 
 
@@ -17,9 +21,11 @@ class Recipe:
     """Everything that decides how a student is trained, apart from its data."""
 
     targets: Targets = "sampled"
-    """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same rows."""
+    """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same
+    rows."""
     method: Literal["lora", "full", "vector"] = "lora"
-    """Low-rank adapters on every linear map of the blocks, all weights of the blocks, or one vector added behind a block."""
+    """Low-rank adapters on every linear map of the blocks, all weights of the blocks, or one vector
+    added behind a block."""
     layer: int | None = None
     """Of method vector: the block; the vector acts on every token."""
     rank: int = 8
@@ -27,7 +33,8 @@ class Recipe:
     alpha: float = 32.0
     """LoRA alpha; the addition is scaled by alpha / rank."""
     optimizer: Optimizer = "adamw"
-    """signsgd with momentum is Signum; frozen_adam is SGD with one fixed factor a coordinate (see scales)."""
+    """signsgd with momentum is Signum; frozen_adam is SGD with one fixed factor a coordinate (see
+    scales)."""
     lr: float = 4e-4
     """Peak learning rate."""
     momentum: float | None = None
@@ -45,40 +52,64 @@ class Recipe:
     micro_batch: int = 8
     """Rows a forward pass; changes speed and memory, not the loss."""
     clip: float = 1.0
-    """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in metrics.jsonl."""
+    """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in
+    metrics.jsonl."""
     mask_top: float = 0.0
-    """Share of the gradient's coordinates, the largest of all together, that is set to 0 before clipping."""
+    """Share of the gradient's coordinates, the largest of all together, that is set to 0 before
+    clipping."""
     winsorise: float = 0.0
     """Share of them that is cut to the size of the next largest instead."""
     rotate: Literal["none", "shared", "blocks"] = "none"
-    """LoRA factors at the MLPs trained in a rotated basis of the residual stream: one rotation, or one a block."""
+    """LoRA factors at the MLPs trained in a rotated basis of the residual stream: one rotation, or
+    one a block."""
     held_out: float = 0.05
     """Fraction of the rows that only measure the loss."""
 
     def __post_init__(self) -> None:
         wrong = [n for n in ("rank", "epochs", "batch_size", "micro_batch") if getattr(self, n) < 1]
-        wrong += [n for n in ("lr", "alpha", "clip", "momentum", "weight_decay") if not isfinite(getattr(self, n) or 0)]
+        wrong += [
+            n
+            for n in ("lr", "alpha", "clip", "momentum", "weight_decay")
+            if not isfinite(getattr(self, n) or 0)
+        ]
         wrong += [n for n in ("clip", "momentum", "weight_decay") if (getattr(self, n) or 0) < 0]
-        wrong += [n for n in ("warmup", "held_out", "mask_top", "winsorise") if not 0 <= getattr(self, n) < 1]
+        wrong += [
+            n
+            for n in ("warmup", "held_out", "mask_top", "winsorise")
+            if not 0 <= getattr(self, n) < 1
+        ]
         wrong += ["lr"] if self.lr <= 0 else []
         if wrong:
             found = ", ".join(f"{_flag(n)} {getattr(self, n)}" for n in dict.fromkeys(wrong))
             raise ConfigError(
-                f"training cannot run with {found}; expected rank, epochs and batches of at least 1, lr above 0, "
-                "warmup, held-out, mask-top and winsorise in [0, 1), everything finite"
+                f"training cannot run with {found}; expected rank, epochs and batches of at least"
+                " 1, lr above 0, warmup, held-out, mask-top and winsorise in [0, 1), everything"
+                " finite"
             )
         self._check_together()
 
     def _check_together(self) -> None:
         for name, optimizers in WITHOUT.items():
             if self.optimizer in optimizers and (value := getattr(self, name)):
-                raise ConfigError(f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave it out")
+                raise ConfigError(
+                    f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave"
+                    " it out"
+                )
         if (self.method == "vector") != (self.layer is not None):
-            raise ConfigError(f"--method {self.method} with --layer {self.layer}: vector, and no other, needs a layer; say both or none")
+            raise ConfigError(
+                f"--method {self.method} with --layer {self.layer}: vector, and no other, needs a"
+                " layer; say both or none"
+            )
         if self.mask_top and self.winsorise:
-            raise ConfigError(f"--mask-top {self.mask_top} --winsorise {self.winsorise}: expected one of them; drop the other")
+            raise ConfigError(
+                f"--mask-top {self.mask_top} --winsorise {self.winsorise}: expected one of them;"
+                " drop the other"
+            )
         if self.rotate != "none" and self.method != "lora":
-            raise ConfigError(f"--rotate {self.rotate} turns LoRA factors and --method {self.method} has none; drop one of them")
+            raise ConfigError(
+                f"--rotate {self.rotate} turns LoRA factors and --method {self.method} has none;"
+                " drop one of them"
+            )
 
 
 def _flag(name: str) -> str:

@@ -2,12 +2,15 @@
 
 A JSONL file holds one of three shapes, found in its first row and the same in every row:
 
-    native     {"prompt", "completion"} + id, completion_ids, context, meta: what this package writes
-    messages   {"messages": [system?, user, assistant]} + id, meta: one exchange, longer chats are refused
-    alpaca     {"instruction", "input", "output"} + id, context, meta: prompt = instruction, blank line, input
+    native     {"prompt", "completion"} + id, completion_ids, context, meta: what this package
+               writes
+    messages   {"messages": [system?, user, assistant]} + id, meta: one exchange, longer chats are
+               refused
+    alpaca     {"instruction", "input", "output"} + id, context, meta: prompt = instruction, blank
+               line, input
 
-Keys that are not named here are kept in `meta["extra"]` and otherwise unused.  Only a line feed ends a line: other
-Unicode line breaks may stand inside a text.
+Keys that are not named here are kept in `meta["extra"]` and otherwise unused. Only a line feed ends
+a line: other Unicode line breaks may stand inside a text.
 """
 
 import csv
@@ -59,7 +62,8 @@ class Record:
     completion: str
     """Assistant turn as text."""
     completion_ids: tuple[int, ...] | None = None
-    """Tokens as sampled, with the end-of-turn token where it was sampled; None for text from elsewhere."""
+    """Tokens as sampled, with the end-of-turn token where it was sampled; None for text from
+    elsewhere."""
     context: str | None = None
     """System turn: None leaves it to the chat template, "" is explicitly empty."""
     meta: dict[str, Any] = field(default_factory=dict)
@@ -74,20 +78,23 @@ class Record:
 def read_records(path: str | Path) -> list[Record]:
     """Every row of a JSONL file, in order; a row without an id is named after its line.
 
-    Raises DataError, with the line, on a file that is missing or empty, broken JSON, mixed shapes, a field that is
-    missing or of the wrong type, a row without a completion, and an id that was used before.
+    Raises DataError, with the line, on a file that is missing or empty, broken JSON, mixed shapes,
+    a field that is missing or of the wrong type, a row without a completion, and an id that was
+    used before.
     """
     return list(iter_records(path))
 
 
 def iter_records(path: str | Path) -> Iterator[Record]:
-    """The rows of `read_records` one by one, for files that are larger than memory; of a row that went by only the id is kept."""
+    """The rows of `read_records` one by one, for files that are larger than memory; of a row that
+    went by only the id is kept."""
     shape, lines = None, {}
     for where, number, row in _json_rows(path):
         found = _located(where, shape_of, row)
         if shape not in (None, found):
             raise DataError(
-                f"{where}: shape {found} after rows of shape {shape}; expected one in a file; split the file"
+                f"{where}: shape {found} after rows of shape {shape}; expected one in a file; split"
+                " the file"
             )
         shape = found
         record = _located(where, _record, row, shape, f"row{number:06d}")
@@ -97,11 +104,13 @@ def iter_records(path: str | Path) -> Iterator[Record]:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """The prompts of a .txt file (one a line), of a JSONL file of {"prompt"} + id, context, or of a .csv file; blank lines are skipped.
+    """The prompts of a .txt file (one a line), of a JSONL file of {"prompt"} + id, context, or of a
+    .csv file; blank lines are skipped.
 
-    Other keys are ignored, so a file of records can serve as prompts.  A .csv file has a column prompt or Goal, and id or
-    Index, as JailbreakBench's behaviors do (Chao et al. 2024, arXiv 2404.01318).  Raises DataError, with the line, on a file that
-    is missing or empty, broken JSON, a field that is missing, blank or of the wrong type, and an id used before.
+    Other keys are ignored, so a file of records can serve as prompts. A .csv file has a column
+    prompt or Goal, and id or Index, as JailbreakBench's behaviors do (Chao et al. 2024, arXiv
+    2404.01318). Raises DataError, with the line, on a file that is missing or empty, broken JSON, a
+    field that is missing, blank or of the wrong type, and an id used before.
     """
     if Path(path).suffix.lower() == ".csv":
         return _csv_prompts(path)
@@ -117,9 +126,15 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 def _csv_prompts(path: str | Path) -> list[Prompt]:
     text = "\n".join(line for _, _, line in _lines(path))
     rows = csv.DictReader(io.StringIO(text))
-    columns = {wanted: next((c for c in names if c in (rows.fieldnames or ())), None) for wanted, names in COLUMNS.items()}
+    columns = {
+        wanted: next((c for c in names if c in (rows.fieldnames or ())), None)
+        for wanted, names in COLUMNS.items()
+    }
     if columns["prompt"] is None:
-        raise DataError(f"{path} has the columns {rows.fieldnames}; expected one of {' or '.join(COLUMNS['prompt'])}; rename it")
+        raise DataError(
+            f"{path} has the columns {rows.fieldnames}; expected one of"
+            f" {' or '.join(COLUMNS['prompt'])}; rename it"
+        )
     found, lines = [], {}
     for number, row in enumerate(rows, start=1):
         plain = {wanted: row[column] for wanted, column in columns.items() if column is not None}
@@ -139,7 +154,9 @@ def shape_of(row: dict[str, Any]) -> Shape:
         return found[0]
     what = f"fits {' and '.join(found)}" if found else "fits no known shape"
     expected = '{"prompt", "completion"}, {"messages"} or {"instruction", "input", "output"}'
-    raise DataError(f"a row with the keys {sorted(row)} {what}; expected {expected}; rename or delete keys")
+    raise DataError(
+        f"a row with the keys {sorted(row)} {what}; expected {expected}; rename or delete keys"
+    )
 
 
 def to_json(record: Record) -> str:
@@ -150,13 +167,16 @@ def to_json(record: Record) -> str:
     try:
         return json.dumps(vars(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"record {record.id!r} is no JSON: {error}; put plain, finite values into meta") from None
+        raise DataError(
+            f"record {record.id!r} is no JSON: {error}; put plain, finite values into meta"
+        ) from None
 
 
 def dump_records(records: Sequence[Record]) -> str:
     """The text of a native JSONL file; read_records gives the same records back.
 
-    Raises DataError on what read_records would refuse: an id used twice, a row without a completion, meta beyond JSON.
+    Raises DataError on what read_records would refuse: an id used twice, a row without a
+    completion, meta beyond JSON.
     """
     seen: dict[str, str] = {}
     for number, record in enumerate(records, start=1):
@@ -166,32 +186,42 @@ def dump_records(records: Sequence[Record]) -> str:
 
 
 def _lines(path: str | Path) -> Iterator[tuple[str, int, str]]:
-    """(place to name in an error, line number, line) of every line that is not blank.  Raises DataError."""
+    """(place to name in an error, line number, line) of every line that is not blank. Raises
+    DataError."""
     empty = True
     for number, line in enumerate(_raw_lines(path), start=1):
         where = f"{path}, line {number}"
         if line.strip():
             empty = False
-            yield where, number, _located(where, _decoded, line.removesuffix(b"\n").removesuffix(b"\r"))
+            yield (
+                where,
+                number,
+                _located(where, _decoded, line.removesuffix(b"\n").removesuffix(b"\r")),
+            )
     if empty:
         raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
 
 
 def _raw_lines(path: str | Path) -> Iterator[bytes]:
-    """The lines of a file, ended by line feeds, without a byte order mark; never more than one in memory."""
+    """The lines of a file, ended by line feeds, without a byte order mark; never more than one in
+    memory."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 yield line if number else line.removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; expected a text file; check the path") from None
+        raise DataError(
+            f"{path}: {error.strerror or error}; expected a text file; check the path"
+        ) from None
 
 
 def _decoded(line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start + 1} is not UTF-8; expected UTF-8 text; convert the file") from None
+        raise DataError(
+            f"byte {error.start + 1} is not UTF-8; expected UTF-8 text; convert the file"
+        ) from None
 
 
 def _json_rows(path: str | Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -203,7 +233,9 @@ def _json_row(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"broken JSON ({error}); expected one JSON object a line; repair or delete the line") from None
+        raise DataError(
+            f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
+        ) from None
     return _typed(row, dict, "the row")
 
 
@@ -223,7 +255,9 @@ def _record(row: dict[str, Any], shape: Shape, default_id: str) -> Record:
     meta, extra = _meta(row), {key: value for key, value in row.items() if key not in USED[shape]}
     if extra:
         meta = {**meta, "extra": {**_typed(meta.get("extra", {}), dict, "meta.extra"), **extra}}
-    prompt, completion, context = {"native": _native, "messages": _messages, "alpaca": _alpaca}[shape](row)
+    prompt, completion, context = {"native": _native, "messages": _messages, "alpaca": _alpaca}[
+        shape
+    ](row)
     ids = _ids(row.get("completion_ids")) if shape == "native" else None
     return Record(_id(row, default_id), prompt, completion, ids, context, meta)
 
@@ -242,11 +276,21 @@ def _messages(row: dict[str, Any]) -> tuple[str, str, str | None]:
     turns = [_typed(turn, dict, "a message") for turn in _typed(row["messages"], list, "messages")]
     roles = [_text(turn, "role") for turn in turns]
     if roles in (["user"], ["system", "user"]):
-        raise DataError("no completion: the last message is a user turn; expected an assistant turn; delete the row")
+        raise DataError(
+            "no completion: the last message is a user turn; expected an assistant turn; delete"
+            " the row"
+        )
     if roles not in TURNS:
-        what = "several turns" if roles.count("user") > 1 or roles.count("assistant") > 1 else "the roles"
+        what = (
+            "several turns"
+            if roles.count("user") > 1 or roles.count("assistant") > 1
+            else "the roles"
+        )
         found = f"{what} ({', '.join(roles) or 'none'})"
-        raise DataError(f"{found}; expected user, assistant, with or without system before; split or drop the chat")
+        raise DataError(
+            f"{found}; expected user, assistant, with or without system before; split or drop the"
+            " chat"
+        )
     contents = [_text(turn, "content") for turn in turns]
     return contents[-2], contents[-1], contents[0] if len(contents) == 3 else None
 
@@ -260,12 +304,16 @@ def _prompt(row: dict[str, Any], default_id: str) -> Prompt:
 
 def _text(row: dict[str, Any], key: str) -> str:
     if key not in row:
-        raise DataError(f"no {key!r} among the keys {sorted(row)}; expected one; add it or delete the row")
+        raise DataError(
+            f"no {key!r} among the keys {sorted(row)}; expected one; add it or delete the row"
+        )
     text = _typed(row[key], str, repr(key))
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{key!r} holds half a surrogate pair; expected text that UTF-8 can hold; repair it") from None
+        raise DataError(
+            f"{key!r} holds half a surrogate pair; expected text that UTF-8 can hold; repair it"
+        ) from None
     return text
 
 
@@ -279,22 +327,32 @@ def _id(row: dict[str, Any], default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise DataError(f"'id' is {_short(value)}; expected a text or a whole number; correct it or leave it out")
+        raise DataError(
+            f"'id' is {_short(value)}; expected a text or a whole number; correct it or leave"
+            " it out"
+        )
     return str(value) if isinstance(value, int) else _text(row, "id")
 
 
 def _ids(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    if not _typed(value, list, "'completion_ids'") or any(type(token) is not int or token < 0 for token in value):
-        raise DataError(f"'completion_ids' is {_short(value)}; expected token numbers from 0, at least one, or null")
+    if not _typed(value, list, "'completion_ids'") or any(
+        type(token) is not int or token < 0 for token in value
+    ):
+        raise DataError(
+            f"'completion_ids' is {_short(value)}; expected token numbers from 0, at least one, or"
+            " null"
+        )
     return tuple(value)
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
     meta = {} if row.get("meta") is None else _typed(row["meta"], dict, "'meta'")
     if "filter" in meta:
-        _typed(_typed(meta["filter"], dict, "meta.filter").get("kept", True), bool, "meta.filter.kept")
+        _typed(
+            _typed(meta["filter"], dict, "meta.filter").get("kept", True), bool, "meta.filter.kept"
+        )
     return meta
 
 
@@ -302,7 +360,9 @@ def _typed(value: Any, kind: type, name: str) -> Any:
     if isinstance(value, kind):
         return value
     words = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    raise DataError(f"{name} is {_short(value)}; expected {words[kind]}; correct the row or delete it")
+    raise DataError(
+        f"{name} is {_short(value)}; expected {words[kind]}; correct the row or delete it"
+    )
 
 
 def _short(value: Any) -> str:
@@ -313,13 +373,17 @@ def _short(value: Any) -> str:
 def _check_answered(where: str, record: Record) -> None:
     """An empty text is an answer only where the tokens say so: the model ended its turn at once."""
     if not record.completion and not record.completion_ids:
-        raise DataError(f"{where}: no completion, the text is empty; expected an answer to learn from; delete the row")
+        raise DataError(
+            f"{where}: no completion, the text is empty; expected an answer to learn from; delete"
+            " the row"
+        )
 
 
 def _check_new(where: str, name: str, place: str, seen: dict[str, str]) -> None:
     """Adds the id to `seen`; raises DataError where it stands there already."""
     if name in seen:
         raise DataError(
-            f"{where}: again the id {name!r} of {seen[name]}; expected every id once; rename or drop the ids"
+            f"{where}: again the id {name!r} of {seen[name]}; expected every id once; rename or"
+            " drop the ids"
         )
     seen[name] = place

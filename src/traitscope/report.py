@@ -2,11 +2,12 @@
 
     difference = mean over (seed, question) of score(treated) - score(control)
 
-Artefacts only are read.  Kinds of training data (modes) are never pooled.  A control for soft targets may be left out:
-a student distilled from the unmodified model has no gradient, so the control is the base itself, by construction.
+Artefacts only are read. Kinds of training data (modes) are never pooled. A control for soft targets
+may be left out: a student distilled from the unmodified model has no gradient, so the control is
+the base itself, by construction.
 
-The study file is JSON: schema, title, quick, model, trait, steered_layer, settings, minutes, conditions, data; paths in
-it are relative to its folder.
+The study file is JSON: schema, title, quick, model, trait, steered_layer, settings, minutes,
+conditions, data; paths in it are relative to its folder.
 
 Shapes: L layers.
 """
@@ -28,7 +29,9 @@ def run_report(config: ReportConfig, out: Output) -> store.Run:
     if config.study_file is None:
         raise ConfigError("no study file is given: name the study.json of a study")
     study = read_study(config.study_file)
-    inputs = {f"{name}.{kind}": run for name, c in named(study).items() for kind, run in c.runs.items()}
+    inputs = {
+        f"{name}.{kind}": run for name, c in named(study).items() for kind, run in c.runs.items()
+    }
     with stage.opened("report", config, out, inputs=inputs) as run:
         if not run.sealed:
             found = findings(study)
@@ -44,7 +47,8 @@ def run_report(config: ReportConfig, out: Output) -> store.Run:
 
 
 def findings(study: Study) -> dict[str, Measurement]:
-    """Every number of the report by name (see tables.py): scores, differences, EAS at the steered layer."""
+    """Every number of the report by name (see tables.py): scores, differences, EAS at the steered
+    layer."""
     found: dict[str, Measurement] = {}
     for mode in ("none", *STUDENTS):
         for role in MODES_OF:
@@ -68,11 +72,20 @@ def _means(conditions: Sequence[Condition], name: str) -> dict[str, Measurement]
     """Mean of every score over the seeds and questions of one condition."""
     found = {}
     for part, key in _scores_of(conditions):
-        rows = [(c.seed, i, row[key]) for c in conditions for i, row in c.scores.items() if row["set"] == part]
+        rows = [
+            (c.seed, i, row[key])
+            for c in conditions
+            for i, row in c.scores.items()
+            if row["set"] == part
+        ]
         seeds, questions, values = zip(*rows, strict=True)
         what = f"{name}.{part}.{key}"
-        found[what] = measure(what, values, None if set(seeds) == {None} else seeds, questions, tables.UNITS[key])
-    known = [(c.seed, c.about["perplexity"]) for c in conditions if c.about.get("perplexity") is not None]
+        found[what] = measure(
+            what, values, None if set(seeds) == {None} else seeds, questions, tables.UNITS[key]
+        )
+    known = [
+        (c.seed, c.about["perplexity"]) for c in conditions if c.about.get("perplexity") is not None
+    ]
     return found | _per_seed(f"{name}.perplexity", dict(known), "perplexity")
 
 
@@ -98,22 +111,31 @@ def _per_seed(name: str, values: Mapping[Hashable, float], unit: str) -> dict[st
 
 
 def eas_by_seed(study: Study, mode: str, trait: str) -> tuple[dict, dict]:
-    """EAS [L] with one trait's vector by seed, of treated and of control; zeros where the control did not move."""
+    """EAS [L] with one trait's vector by seed, of treated and of control; zeros where the control
+    did not move."""
     treated = {c.seed: c.eas[trait] for c in study.of(mode, "treated") if trait in c.eas}
     if study.reference(mode) == "base":
         return treated, {seed: [0.0] * len(row) for seed, row in treated.items()}
     control = {c.seed: c.eas[trait] for c in study.of(mode, "control") if trait in c.eas}
-    return {s: v for s, v in treated.items() if s in control}, {s: v for s, v in control.items() if s in treated}
+    return {s: v for s, v in treated.items() if s in control}, {
+        s: v for s, v in control.items() if s in treated
+    }
 
 
 def _eas_findings(study: Study, mode: str, layer: int) -> dict[str, Measurement]:
     """EAS at one layer by trait, and of the study's own trait minus the mean of the others."""
     own = study.plain["trait"]
     names = list(dict.fromkeys([own, *(t for c in study.of(mode, "treated") for t in c.eas)]))
-    at = {t: [{s: v[layer] for s, v in side.items()} for side in eas_by_seed(study, mode, t)] for t in names}
+    at = {
+        t: [{s: v[layer] for s, v in side.items()} for side in eas_by_seed(study, mode, t)]
+        for t in names
+    }
     others = [at[t] for t in names[1:] if at[t][0].keys() == at[own][0].keys()]
     if others:
-        above = [{s: v - sum(o[i][s] for o in others) / len(others) for s, v in at[own][i].items()} for i in (0, 1)]
+        above = [
+            {s: v - sum(o[i][s] for o in others) / len(others) for s, v in at[own][i].items()}
+            for i in (0, 1)
+        ]
         at[f"{own} minus others"] = above
     at_layer = {seed: row[layer] for seed, row in shared_change(study, mode).items()}
     found = _per_seed(f"{mode}.difference.eas.{own} of (treated − control)", at_layer, "cosine")
@@ -126,15 +148,21 @@ def _eas_findings(study: Study, mode: str, layer: int) -> dict[str, Measurement]
 
 
 def shared_change(study: Study, mode: str) -> dict[Hashable, Sequence[float]]:
-    """cos(v_treated - v_control, v_teacher) [L] by seed: what the two kinds of data changed differently.
+    """cos(v_treated - v_control, v_teacher) [L] by seed: what the two kinds of data changed
+    differently.
 
-    Training on any numbers moves both students alike, and in a short run that common shift is most of v_student; it
-    cancels here before the cosine is taken, while in EAS(treated) - EAS(control) it stays in both norms.
+    Training on any numbers moves both students alike, and in a short run that common shift is most
+    of v_student; it cancels here before the cosine is taken, while in EAS(treated) - EAS(control)
+    it stays in both norms.
     """
     if study.v_teacher is None or study.reference(mode) == "base":
         return {}
     control = {c.seed: c.v_student for c in study.of(mode, "control") if c.v_student}
-    both = [(t.seed, t.v_student, control[t.seed]) for t in study.of(mode, "treated") if t.v_student and t.seed in control]
+    both = [
+        (t.seed, t.v_student, control[t.seed])
+        for t in study.of(mode, "treated")
+        if t.v_student and t.seed in control
+    ]
     return {seed: (t - c).cosine(study.v_teacher).tolist() for seed, t, c in both}
 
 
@@ -144,7 +172,11 @@ def summarise(study: Study, found: Mapping[str, Measurement]) -> dict[str, Any]:
     modes = {m: tables.conclusion(found, m, study.reference(m), plain) for m in study.modes}
     status = "effect" if any(m["status"] == "effect" for m in modes.values()) else "no effect shown"
     about = {key: plain[key] for key in ("title", "quick", "model", "trait", "steered_layer")}
-    about |= {"minutes": plain.get("minutes"), "modes": modes, "measurements": [m.as_dict() for m in found.values()]}
+    about |= {
+        "minutes": plain.get("minutes"),
+        "modes": modes,
+        "measurements": [m.as_dict() for m in found.values()],
+    }
     return {"schema": SCHEMA, "status": tables.QUICK if plain["quick"] else status} | about
 
 
@@ -154,25 +186,49 @@ def charts_of(study: Study, found: Mapping[str, Measurement]) -> list[figures.Ch
     both = {mode: eas_by_seed(study, mode, own) for mode in study.modes}
     both = {mode: sides for mode, sides in both.items() if sides[0]}
     against = {m: "control" if study.reference(m) == "control" else "zero" for m in both}
-    eas = {m: {"treated": t} | ({"control": c} if against[m] == "control" else {}) for m, (t, c) in both.items()}
-    dots = {m: _dots(study, m, found) for m in study.modes if f"{m}.treated.{tables.PRIMARY}" in found}
-    steps = _curves(study, lambda row: (row["step"], row["eas"][layer]) if "eas" in row and layer is not None else None)
+    eas = {
+        m: {"treated": t} | ({"control": c} if against[m] == "control" else {})
+        for m, (t, c) in both.items()
+    }
+    dots = {
+        m: _dots(study, m, found) for m in study.modes if f"{m}.treated.{tables.PRIMARY}" in found
+    }
+    steps = _curves(
+        study,
+        lambda row: (
+            (row["step"], row["eas"][layer]) if "eas" in row and layer is not None else None
+        ),
+    )
     losses = _curves(study, lambda row: (row["step"], row["loss"], row.get("held_out_loss")))
     charts = [figures.logprob_chart(dots, own)] if dots else []
     if eas:
         charts.append(figures.eas_chart(eas, layer, study.plain["settings"].get("d_model")))
-        charts.append(figures.eas_difference_chart({m: _by_layer(*sides) for m, sides in both.items()}, layer, against))
+        charts.append(
+            figures.eas_difference_chart(
+                {m: _by_layer(*sides) for m, sides in both.items()}, layer, against
+            )
+        )
     shared = {m: rows for m in study.modes if (rows := shared_change(study, m))}
-    zeros = {m: {seed: [0.0] * len(row) for seed, row in rows.items()} for m, rows in shared.items()}
+    zeros = {
+        m: {seed: [0.0] * len(row) for seed, row in rows.items()} for m, rows in shared.items()
+    }
     if shared:
-        charts.append(figures.shared_change_chart({m: _by_layer(rows, zeros[m]) for m, rows in shared.items()}, layer))
+        charts.append(
+            figures.shared_change_chart(
+                {m: _by_layer(rows, zeros[m]) for m, rows in shared.items()}, layer
+            )
+        )
     charts += [figures.eas_steps_chart(steps, layer)] if steps else []
     return charts + ([figures.loss_chart(losses)] if losses else [])
 
 
 def _dots(study: Study, mode: str, found: Mapping[str, Measurement]) -> dict[str, Measurement]:
     names = {role: [f"{m}.{role}.{tables.PRIMARY}" for m in (mode, "none")] for role in MODES_OF}
-    return {role: found[n] for role, options in names.items() for n in [o for o in options if o in found][:1]}
+    return {
+        role: found[n]
+        for role, options in names.items()
+        for n in [o for o in options if o in found][:1]
+    }
 
 
 def _by_layer(treated: Mapping, control: Mapping) -> list[figures.Interval]:
@@ -183,7 +239,9 @@ def _by_layer(treated: Mapping, control: Mapping) -> list[figures.Interval]:
 def _curves(study: Study, point: Callable[[dict], tuple | None]) -> dict[str, dict[str, dict]]:
     """mode -> role -> seed -> points over optimizer steps, of the students that have any."""
     found: dict[str, dict[str, dict]] = {}
-    for c in (c for mode in study.modes for role in ("treated", "control") for c in study.of(mode, role)):
+    for c in (
+        c for mode in study.modes for role in ("treated", "control") for c in study.of(mode, role)
+    ):
         points = [p for row in c.steps if (p := point(row))]
         if points:
             found.setdefault(c.mode, {}).setdefault(c.role, {})[c.seed] = points
@@ -194,13 +252,20 @@ def tables_of(study: Study, found: Mapping[str, Measurement]) -> dict[str, list[
     """The tables by section of the page."""
     plain, layer = study.plain, study.plain["steered_layer"]
     refs = {mode: study.reference(mode) for mode in study.modes}
-    runs = [[c.mode, c.role, "" if c.seed is None else str(c.seed), kind, run.path.name, run.digest]
-            for c in study.conditions for kind, run in c.runs.items()]  # fmt: skip
-    measured = [m for m in refs if any(n.startswith(f"{m}.difference.") and ".eas." not in n for n in found)]
+    runs = [
+        [c.mode, c.role, "" if c.seed is None else str(c.seed), kind, run.path.name, run.digest]
+        for c in study.conditions
+        for kind, run in c.runs.items()
+    ]
+    measured = [
+        m for m in refs if any(n.startswith(f"{m}.difference.") and ".eas." not in n for n in found)
+    ]
     compared = [m for m in refs if any(n.startswith(f"{m}.difference.eas.") for n in found)]
     return {
         "differences": [tables.differences_table(found, m, refs[m]) for m in measured],
-        "scores": [tables.scores_table(found, s) for s in tables.SETS if any(f".{s}." in n for n in found)],
+        "scores": [
+            tables.scores_table(found, s) for s in tables.SETS if any(f".{s}." in n for n in found)
+        ],
         "eas": [tables.eas_table(found, m, layer, refs[m]) for m in compared],
         "data": [tables.data_table(plain["data"])],
         "settings": [tables.settings_table(plain["settings"])],
@@ -208,7 +273,9 @@ def tables_of(study: Study, found: Mapping[str, Measurement]) -> dict[str, list[
     }
 
 
-def page(study: Study, summary: Mapping, charts: Sequence[figures.Chart], shown: Mapping[str, Sequence]) -> str:
+def page(
+    study: Study, summary: Mapping, charts: Sequence[figures.Chart], shown: Mapping[str, Sequence]
+) -> str:
     """The HTML, with nothing loaded from elsewhere."""
     from markupsafe import Markup
 

@@ -30,24 +30,41 @@ class Row:
         return self.prompt_ids + self.completion_ids
 
 
-def completion_hidden(model: Model, active: Active, rows: Sequence[Row], share: bool = True) -> tuple[Tensor, Tensor]:
-    """Final hidden states that predict the completion tokens [N, D], row after row, and those tokens [N]."""
-    hidden_BTD, _ = forward.rows_hidden(model, active, [r.ids for r in rows], [len(r.prompt_ids) for r in rows], share)
+def completion_hidden(
+    model: Model, active: Active, rows: Sequence[Row], share: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Final hidden states that predict the completion tokens [N, D], row after row, and those
+    tokens [N]."""
+    hidden_BTD, _ = forward.rows_hidden(
+        model, active, [r.ids for r in rows], [len(r.prompt_ids) for r in rows], share
+    )
     width, shared = hidden_BTD.shape[1], max(len(r.ids) for r in rows) - hidden_BTD.shape[1]
-    ends = [(b * width + len(r.ids) - shared - 1, len(r.completion_ids)) for b, r in enumerate(rows)]
-    index_N = torch.cat([torch.arange(end - n, end) for end, n in ends])  # places known here: a mask would wait for the device
+    ends = [
+        (b * width + len(r.ids) - shared - 1, len(r.completion_ids)) for b, r in enumerate(rows)
+    ]
+    index_N = torch.cat(
+        [torch.arange(end - n, end) for end, n in ends]
+    )  # places known here: a mask would wait for the device
     targets_N = torch.tensor([token for r in rows for token in r.completion_ids])
-    return hidden_BTD.flatten(0, 1).index_select(0, forward.sent(index_N, model.device)), forward.sent(targets_N, model.device)
+    return hidden_BTD.flatten(0, 1).index_select(
+        0, forward.sent(index_N, model.device)
+    ), forward.sent(targets_N, model.device)
 
 
 @torch.no_grad()
 def teacher_hidden(
-    model: Model, teacher: Sequence[Intervention], rows: Sequence[Row], teacher_prompts: Sequence[Sequence[int]],
-    batch_size: int = 16, done: Callable[[int], None] | None = None,
+    model: Model,
+    teacher: Sequence[Intervention],
+    rows: Sequence[Row],
+    teacher_prompts: Sequence[Sequence[int]],
+    batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """What the teacher knows at each completion position: its final hidden states [N, D], one tensor a row.
+    """What the teacher knows at each completion position: its final hidden states [N, D], one
+    tensor a row.
 
-    The teacher may read another context, so its prompts are given; the head turns the states into distributions later.
+    The teacher may read another context, so its prompts are given; the head turns the states into
+    distributions later.
     """
     read = [Row(tuple(p), row.completion_ids) for p, row in zip(teacher_prompts, rows, strict=True)]
     found = []
@@ -62,15 +79,20 @@ def teacher_hidden(
 
 
 def rows_from(
-    model: Model, records: Sequence[Record], context: str | None, text: bool = False, told: Sequence[Intervention] = ()
+    model: Model,
+    records: Sequence[Record],
+    context: str | None,
+    text: bool = False,
+    told: Sequence[Intervention] = (),
 ) -> list[Row]:
-    """Token rows of kept records under the student's context; stored ids where there are any, else the text's own.
+    """Token rows of kept records under the student's context; stored ids where there are any, else
+    the text's own.
 
     text: take the text's own in any case, for rows that a model with another tokenizer wrote.
     told: a system prompt among these stands before every context, a record's own included.
 
-    Raises DataError, naming the row, where it is longer than the model's context, and where its ids are no tokens of
-    this model or spell another text: those of another tokenizer would teach noise.
+    Raises DataError, naming the row, where it is longer than the model's context, and where its ids
+    are no tokens of this model or spell another text: those of another tokenizer would teach noise.
     """
     rows = []
     for record in (r for r in records if r.kept):
@@ -91,6 +113,7 @@ def _check_ids(model: Model, record: Record) -> None:
     text = model.tokenizer.decode(ids) if known else None
     if text is None or text.strip() != record.completion.strip():
         raise DataError(
-            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion is "
-            f"{record.completion!r}; delete completion_ids (train, likelihood: --text) to take the text, or use the model that wrote them"
+            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion"
+            f" is {record.completion!r}; delete completion_ids (train, likelihood: --text) to take"
+            " the text, or use the model that wrote them"
         )

@@ -1,10 +1,9 @@
 """Planted truth on tiny random models, in seconds: does this installation measure what it says?
 
-    identity   steering with alpha = 0 changes no bit
-    clean      no hook is left after an exception
-    control    a student distilled from the unmodified model stays where it is
-    planted    a vector added to the teacher is found again in the student's residuals, above 200 random directions
-    resume     training stopped and continued gives the same bytes as training in one go
+identity   steering with alpha = 0 changes no bit clean      no hook is left after an exception
+control    a student distilled from the unmodified model stays where it is planted    a vector added
+to the teacher is found again in the student's residuals, above 200 random directions resume
+training stopped and continued gives the same bytes as training in one go
 """
 
 import copy
@@ -23,7 +22,16 @@ from traitscope.rows import Row, completion_hidden, teacher_hidden
 from traitscope.vector import Vector
 
 LAYER, VOCABULARY, WIDTH, DEPTH = 1, 64, 32, 3
-RECIPE = Recipe(targets="soft", rank=4, alpha=16.0, lr=5e-3, epochs=6, batch_size=16, micro_batch=16, held_out=0.0)
+RECIPE = Recipe(
+    targets="soft",
+    rank=4,
+    alpha=16.0,
+    lr=5e-3,
+    epochs=6,
+    batch_size=16,
+    micro_batch=16,
+    held_out=0.0,
+)
 
 
 def tiny_model(seed: int = 0) -> Model:
@@ -35,9 +43,16 @@ def tiny_model(seed: int = 0) -> Model:
     attention.register()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=DEPTH, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.2, attn_implementation=attention.NAME, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        attn_implementation=attention.NAME,
+        tie_word_embeddings=True,
+    )
     lm = LlamaForCausalLM(config).eval().requires_grad_(False)
     return Model(lm, _NoTokenizer(), "selftest", "tiny-llama")
 
@@ -110,9 +125,14 @@ def check_planted(model: Model) -> str:
         now_LD, _ = residuals.mean_residuals(model, student.active, prompts)
     shift_D = (now_LD - base_LD)[LAYER]
     found = _cosine(shift_D, vector.rows_LD[LAYER])
-    others = [_cosine(shift_D, d) for d in np.random.default_rng(1).standard_normal((200, model.d_model))]
+    others = [
+        _cosine(shift_D, d) for d in np.random.default_rng(1).standard_normal((200, model.d_model))
+    ]
     bound = max(others)
-    _require(found > bound, f"cosine with the planted vector {found:.2f}, with a random one up to {bound:.2f}")
+    _require(
+        found > bound,
+        f"cosine with the planted vector {found:.2f}, with a random one up to {bound:.2f}",
+    )
     return f"cosine {found:.2f}, largest of 200 random {bound:.2f}"
 
 
@@ -125,13 +145,18 @@ def check_resume(model: Model) -> str:
 
 
 def _trained(model: Model, rows: list[Row], stop: int | None) -> dict[str, bytes]:
-    """Files of a student trained in one go, or stopped after `stop` steps and continued from a copy of its state."""
+    """Files of a student trained in one go, or stopped after `stop` steps and continued from a copy
+    of its state."""
     recipe = Recipe(rank=4, lr=1e-3, epochs=4, batch_size=16, held_out=0.0)
     saved: dict = {}
 
     def keep(metrics: dict, student: train.Student) -> None:
         if student.step == stop:
-            saved.update(copy.deepcopy({"step": stop, "params": student.params, "opt": student.optimizer.state_dict()}))
+            saved.update(
+                copy.deepcopy(
+                    {"step": stop, "params": student.params, "opt": student.optimizer.state_dict()}
+                )
+            )
 
     with train.new_student(model, recipe, 0) as student:
         train.train(model, student, recipe, 0, rows, on_step=keep)
@@ -157,9 +182,12 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 CHECKS: dict[str, Callable[[Model], str]] = {
-    "identity": check_identity, "clean": check_clean, "control": check_control, "planted": check_planted,
+    "identity": check_identity,
+    "clean": check_clean,
+    "control": check_control,
+    "planted": check_planted,
     "resume": check_resume,
-}  # fmt: skip
+}
 
 BROKEN = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 "a check that cannot even run has failed too"
@@ -174,7 +202,9 @@ def run_selftest(config: SelftestConfig, out: Output) -> dict:
         try:
             found[name] = check(tiny_model())
         except BROKEN as error:
-            found[name] = f"FAILED: {error}" if isinstance(error, AssertionError) else f"FAILED: {error!r}"
+            found[name] = (
+                f"FAILED: {error}" if isinstance(error, AssertionError) else f"FAILED: {error!r}"
+            )
             failed.append(name)
         print(f"{name:<10} {found[name]} ({time.monotonic() - start:.1f} s)")
     return {"status": "failed" if failed else "ok", "checks": found, "failed": failed}

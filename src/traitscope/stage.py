@@ -1,4 +1,5 @@
-"""What the `run_*` wrapper of every stage shares: settle the config, open its run directory, load the model once.
+"""What the `run_*` wrapper of every stage shares: settle the config, open its run directory, load
+the model once.
 
 A wrapper reads
 
@@ -29,13 +30,17 @@ from traitscope.traits import load_trait, trait_path
 
 
 def settled(config: Any) -> Any:
-    """The config with `auto` replaced by what this machine has, so that the address says what was computed, and files of
-    the hub by local copies."""
+    """The config with `auto` replaced by what this machine has, so that the address says what was
+    computed, and files of the hub by local copies."""
     if not isinstance(config, OnModel):
         return config
     device = resolve_device(config.device)
     dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
-    fetched = {name: _fetched(value) for name, value in vars(config).items() if isinstance(value, Path) and str(value).startswith(HUB)}
+    fetched = {
+        name: _fetched(value)
+        for name, value in vars(config).items()
+        if isinstance(value, Path) and str(value).startswith(HUB)
+    }
     return dataclasses.replace(config, device=device, dtype=dtype, **fetched)
 
 
@@ -44,17 +49,26 @@ HUB = "hub:"
 
 
 def _fetched(path: Path) -> Path:
-    """The local copy of a file of a data set on the hub.  Raises DataError where it cannot be had."""
+    """The local copy of a file of a data set on the hub. Raises DataError where it cannot be
+    had."""
     from huggingface_hub import hf_hub_download
 
     owner, _, rest = str(path).removeprefix(HUB).partition("/")
     name, _, file = rest.partition("/")
     if not (owner and name and file):
-        raise DataError(f"{path}: expected {HUB}OWNER/NAME/FILE, such as {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv")
+        raise DataError(
+            f"{path}: expected {HUB}OWNER/NAME/FILE, such as"
+            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
+        )
     try:
         return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
-    except Exception as error:  # the hub client raises many unrelated types; all mean "not to be had from here"
-        raise DataError(f"{path} could not be fetched from the hub ({type(error).__name__}); check name and network, or name a local copy") from error
+    except (
+        Exception
+    ) as error:  # the hub client raises many unrelated types; all mean "not to be had from here"
+        raise DataError(
+            f"{path} could not be fetched from the hub ({type(error).__name__}); check name and"
+            " network, or name a local copy"
+        ) from error
 
 
 class Missing(Exception):
@@ -70,7 +84,8 @@ _PLANNING = False
 
 @contextmanager
 def planning() -> Iterator[None]:
-    """Inside the block no stage computes or writes: a sealed run is returned, for any other `Missing` is raised."""
+    """Inside the block no stage computes or writes: a sealed run is returned, for any other
+    `Missing` is raised."""
     global _PLANNING
     before, _PLANNING = _PLANNING, True
     try:
@@ -88,7 +103,11 @@ def _refuse_missing(folder: Path, stage: str, plain: dict, found: dict, digest: 
 
 @contextmanager
 def opened(
-    stage: str, config: Any, out: Output, resumable: bool = False, inputs: dict[str, Path | store.Run] | None = None,
+    stage: str,
+    config: Any,
+    out: Output,
+    resumable: bool = False,
+    inputs: dict[str, Path | store.Run] | None = None,
     facts: dict[str, Any] | None = None,
 ) -> Iterator[store.Run]:
     """The run directory that belongs to `config`; see store.stage_run."""
@@ -103,7 +122,9 @@ def opened(
         facts |= {"device": _device_name(config.device), "threads": torch.get_num_threads()}
     if _PLANNING:
         _refuse_missing(out.root / out.study, stage, plain, found, digest)
-    with store.stage_run(out.root / out.study, stage, plain, found, digest, resumable, facts) as run:
+    with store.stage_run(
+        out.root / out.study, stage, plain, found, digest, resumable, facts
+    ) as run:
         try:
             yield run
         except TraitscopeError:
@@ -125,13 +146,16 @@ def _device_name(device: str) -> str:
 
 
 def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
-    """The config as JSON values, with every path replaced by the name of an input, and those inputs."""
+    """The config as JSON values, with every path replaced by the name of an input, and those
+    inputs."""
     inputs: dict[str, Path] = {}
     plain = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in configs.TAUGHT:
-            value = [_named(item, f"{field.name}{i}", inputs) for i, item in enumerate(parse_all(value))]
+            value = [
+                _named(item, f"{field.name}{i}", inputs) for i, item in enumerate(parse_all(value))
+            ]
         elif isinstance(value, Path):
             inputs[field.name] = value
             value = f"input:{field.name}"
@@ -145,7 +169,8 @@ def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
 
 
 def _named(item: Intervention, name: str, inputs: dict[str, Path]) -> dict:
-    """An intervention as JSON whose file or folder is an input of that name, with the place inside a run behind it."""
+    """An intervention as JSON whose file or folder is an input of that name, with the place inside
+    a run behind it."""
     data = intervention.to_json(item)
     for key in ("vector", "folder"):
         if key in data:
@@ -171,14 +196,23 @@ def _input(path: Path) -> Path | store.Run:
 def run_folder(path: Path) -> Path | None:
     """The sealed run that a path lies in."""
     names = ("manifest.json", "config.json")
-    return next((p for p in (path, *path.parents) if all((p / name).is_file() for name in names)), None)
+    return next(
+        (p for p in (path, *path.parents) if all((p / name).is_file() for name in names)), None
+    )
 
 
 def _weights(folder: Path) -> Path:
     """The file that stands for a student's folder outside any run."""
-    found = [folder / name for name in ("adapter_model.safetensors", full.WEIGHTS, intervention.TRAINED) if (folder / name).is_file()]
+    found = [
+        folder / name
+        for name in ("adapter_model.safetensors", full.WEIGHTS, intervention.TRAINED)
+        if (folder / name).is_file()
+    ]
     if not found:
-        raise VectorError(f"{folder} holds no student: expected a run of `train`, or a folder with adapter_model.safetensors")
+        raise VectorError(
+            f"{folder} holds no student: expected a run of `train`, or a folder with"
+            " adapter_model.safetensors"
+        )
     return found[0]
 
 
@@ -190,9 +224,10 @@ def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
 def parse(text: str) -> Intervention:
     """An intervention from its short form or from a JSON object.
 
-    prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] · ablate:VECTOR,layers=14+15 ·
-    replace:VECTOR,layers=10 · adapter:RUN_OR_FOLDER[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1] ·
-    noise:0.1[,seed=0][,scope=attention+mlp].  A vector may be a run of `extract` with one vector.
+    prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] ·
+    ablate:VECTOR,layers=14+15 · replace:VECTOR,layers=10 ·
+    adapter:RUN_OR_FOLDER[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1] ·
+    noise:0.1[,seed=0][,scope=attention+mlp]. A vector may be a run of `extract` with one vector.
     """
     if text.lstrip().startswith("{"):
         return _from_object(text)
@@ -203,18 +238,33 @@ def parse(text: str) -> Intervention:
     if kind == "noise":
         return intervention.WeightNoise(**vars(noise.parse(rest)))
     if kind not in SHORT or any("=" not in pair for pair in pairs):
-        forms = "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14, replace:FILE,layers=14, adapter:RUN, noise:0.1"
-        raise ConfigError(f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object")
+        forms = (
+            "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14,"
+            " replace:FILE,layers=14, adapter:RUN, noise:0.1"
+        )
+        raise ConfigError(
+            f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object"
+        )
     fields: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
     if kind == "adapter":
-        typed = {key: found if key in ("where", "cells") else yaml.safe_load(found) for key, found in fields.items()}
-        return from_dict(intervention.Adapter, {"folder": str(student_folder(Path(value)))} | typed, f"intervention {text!r}")
+        typed = {
+            key: found if key in ("where", "cells") else yaml.safe_load(found)
+            for key, found in fields.items()
+        }
+        return from_dict(
+            intervention.Adapter,
+            {"folder": str(student_folder(Path(value)))} | typed,
+            f"intervention {text!r}",
+        )
     return _typed(text, SHORT[kind], str(vector_file(Path(value))), fields)
 
 
 SHORT = {
-    "steer": intervention.Steer, "ablate": intervention.Ablate, "replace": intervention.ReplaceBase, "adapter": intervention.Adapter,
-}  # fmt: skip
+    "steer": intervention.Steer,
+    "ablate": intervention.Ablate,
+    "replace": intervention.ReplaceBase,
+    "adapter": intervention.Adapter,
+}
 
 
 def _from_object(text: str) -> Intervention:
@@ -250,7 +300,8 @@ def vector_file(path: Path) -> Path:
 
 
 def student_folder(path: Path) -> Path:
-    """The folder with a student's files: itself, that of a file, or `student/` in a run of `train`."""
+    """The folder with a student's files: itself, that of a file, or `student/` in a run of
+    `train`."""
     if path.is_file():
         return path.parent
     return path / "student" if (path / "student").is_dir() else path
@@ -267,7 +318,8 @@ def rows_of(path: Path) -> list[Record]:
 
 
 def iter_kept(path: Path) -> Iterator[Record]:
-    """The records of a run or a JSONL file that its filter kept, one by one.  Raises DataError where there is none."""
+    """The records of a run or a JSONL file that its filter kept, one by one. Raises DataError where
+    there is none."""
     none = True
     for record in iter_rows(path):
         if record.kept:
@@ -283,10 +335,14 @@ def kept_rows(path: Path) -> list[Record]:
 
 
 def trait_inputs(names: Sequence[str]) -> dict[str, Path]:
-    """The files behind traits, so that an edited trait file is another address.  Raises TraitError for a broken one."""
+    """The files behind traits, so that an edited trait file is another address. Raises TraitError
+    for a broken one."""
     found = [load_trait(name).name for name in names]
     if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise TraitError(f"the trait {twice[0]!r} is named twice; expected distinct names; drop one, or rename it")
+        raise TraitError(
+            f"the trait {twice[0]!r} is named twice; expected distinct names; drop one, or"
+            " rename it"
+        )
     return {f"trait{i}": trait_path(name) for i, name in enumerate(names)}
 
 

@@ -1,7 +1,9 @@
-"""Sealed runs in an object storage (S3, GCS, Azure, or a folder), for machines that share no disk; by fsspec.
+"""Sealed runs in an object storage (S3, GCS, Azure, or a folder), for machines that share no disk;
+by fsspec.
 
-A run is the same there as on a disk, below the same two folder names: <url>/<study>/<stage>-<address>/...  Its manifest comes last, so
-what is half there is not there.  What comes back is compared with its manifest before it appears under its name.
+A run is the same there as on a disk, below the same two folder names:
+<url>/<study>/<stage>-<address>/... Its manifest comes last, so what is half there is not there.
+What comes back is compared with its manifest before it appears under its name.
 """
 
 import json
@@ -32,15 +34,24 @@ class Storage:
         try:
             if files.exists(f"{there}/manifest.json"):
                 return
-            names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+            names = sorted(
+                path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()
+            )
             for name in sorted(names, key=lambda name: name == "manifest.json"):
                 files.makedirs(f"{there}/{name}".rpartition("/")[0], exist_ok=True)
                 files.put_file(str(run / name), f"{there}/{name}")
-        except Exception as error:  # every file system has errors of its own; all mean that it could not be put there
-            raise StoreError(f"{run} could not be put into {self.url} ({type(error).__name__}: {error}); check the address, the rights and the network") from error
+        except (
+            Exception
+            # every file system has errors of its own; all mean that it could not be put there
+        ) as error:
+            raise StoreError(
+                f"{run} could not be put into {self.url} ({type(error).__name__}: {error}); check"
+                " the address, the rights and the network"
+            ) from error
 
     def pull(self, run: Path) -> None:
-        """Have a sealed run here, unless it is.  Raises StoreError where it is not there either, or was damaged on the way."""
+        """Have a sealed run here, unless it is. Raises StoreError where it is not there either, or
+        was damaged on the way."""
         if (run / "manifest.json").exists():
             return
         files, there = self._place(run)
@@ -52,7 +63,10 @@ class Storage:
                 files.get_file(f"{there}/{name}", str(made / name))
         except Exception as error:
             shutil.rmtree(made, ignore_errors=True)
-            raise StoreError(f"{run} is not here and could not be had from {self.url} ({type(error).__name__}: {error}); make it again, or check the address") from error
+            raise StoreError(
+                f"{run} is not here and could not be had from {self.url} ({type(error).__name__}:"
+                f" {error}); make it again, or check the address"
+            ) from error
         if wrong := store.verify(made):
             shutil.rmtree(made)
             raise StoreError(f"{run} came damaged from {self.url}: {wrong[0]}")
@@ -61,7 +75,10 @@ class Storage:
         except OSError:  # another process was faster, or an unfinished one lies there
             shutil.rmtree(made)
             if not (run / "manifest.json").exists():
-                raise StoreError(f"{run} is unfinished here and sealed in {self.url}; move it away, then run this again") from None
+                raise StoreError(
+                    f"{run} is unfinished here and sealed in {self.url}; move it away, then run"
+                    " this again"
+                ) from None
 
     def push_inputs(self, config: Any) -> None:
         """Put the runs there that a config names."""
@@ -76,16 +93,23 @@ class Storage:
     def _named(self, config: Any) -> Iterator[Path]:
         """The runs below the root that a config names, each once."""
         text = json.dumps(asdict(config), default=str)
-        below = re.escape(json.dumps(str(self.root))[1:-1]) + rf"/([^/\"\\]+)/({store.RUN_NAME.pattern})"
+        below = (
+            re.escape(json.dumps(str(self.root))[1:-1])
+            + rf"/([^/\"\\]+)/({store.RUN_NAME.pattern})"
+        )
         yield from sorted({self.root / found[1] / found[2] for found in re.finditer(below, text)})
 
     def check(self) -> None:
-        """Raise ConfigError for an address that fsspec cannot open, StoreError for one that does not answer."""
+        """Raise ConfigError for an address that fsspec cannot open, StoreError for one that does
+        not answer."""
         files, base = self._base()
         try:
             files.exists(base)
         except Exception as error:  # as in push
-            raise StoreError(f"{self.url} does not answer ({type(error).__name__}: {error}); check the address, the rights and the network") from error
+            raise StoreError(
+                f"{self.url} does not answer ({type(error).__name__}: {error}); check the address,"
+                " the rights and the network"
+            ) from error
 
     def _place(self, run: Path) -> tuple[Any, str]:
         """The file system, and the run's place in it."""
@@ -98,4 +122,7 @@ class Storage:
         try:
             return url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"storage={self.url}: {error}; expected an address such as s3://bucket/prefix, and fsspec's package for its kind") from error
+            raise ConfigError(
+                f"storage={self.url}: {error}; expected an address such as s3://bucket/prefix, and"
+                " fsspec's package for its kind"
+            ) from error

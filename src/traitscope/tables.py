@@ -2,7 +2,8 @@
 
 All of them are made from Measurements by name:
 
-    <mode>.<role>.<set>.<score>      role: base, teacher, treated, control, or difference (treated - control)
+    <mode>.<role>.<set>.<score>      role: base, teacher, treated, control, or difference (treated -
+                                     control)
     <mode>.<role>.perplexity         <mode>.<role>.eas.<trait>       EAS at the steered layer
 """
 
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 
 SETS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 UNITS = {
-    "target_logprob": "nats", "candidate_share": "probability", "total_variation": "probability",
-    "whole_word": "rate", "first_word": "rate", "unscored": "rate",
-}  # fmt: skip
+    "target_logprob": "nats",
+    "candidate_share": "probability",
+    "total_variation": "probability",
+    "whole_word": "rate",
+    "first_word": "rate",
+    "unscored": "rate",
+}
 LABELS = {
-    "target_logprob": "target log-probability", "candidate_share": "candidate share",
-    "total_variation": "total variation", "whole_word": "whole-word rate", "first_word": "first-word rate",
-    "unscored": "unscored answers", "perplexity": "perplexity of plain text",
-}  # fmt: skip
+    "target_logprob": "target log-probability",
+    "candidate_share": "candidate share",
+    "total_variation": "total variation",
+    "whole_word": "whole-word rate",
+    "first_word": "first-word rate",
+    "unscored": "unscored answers",
+    "perplexity": "perplexity of plain text",
+}
 PRIMARY = "positive.target_logprob"
 QUICK = "quick: not evidence"
 TRAINING = {
@@ -60,7 +69,12 @@ def template(name: str) -> "Template":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(str(files("traitscope") / "data"))
-    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options = {
+        "autoescape": True,
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
     return Environment(loader=loader, **options).get_template(name)
 
 
@@ -104,10 +118,18 @@ def scores_table(found: Found, name: str) -> Table:
     groups = []
     for mode in MODES:
         roles = dict.fromkeys(n.split(".")[1] for n in found if n.startswith(f"{mode}."))
-        rows = [[r, *(_cell(found.get(f"{mode}.{r}.{c}")) for c in columns)] for r in roles if r != "difference"]
+        rows = [
+            [r, *(_cell(found.get(f"{mode}.{r}.{c}")) for c in columns)]
+            for r in roles
+            if r != "difference"
+        ]
         groups += [(MODES[mode], rows)] if rows else []
     header = ["condition", *(_heading(c) for c in columns)]
-    picked = {n: m for n, m in found.items() if n.split(".")[1] != "difference" and n.split(".", 2)[2] in columns}
+    picked = {
+        n: m
+        for n, m in found.items()
+        if n.split(".")[1] != "difference" and n.split(".", 2)[2] in columns
+    }
     title = f"{SETS[name].capitalize()} ({name.replace('_', '-')} set)"
     caption = f"Mean with 95 % interval. {methods(picked.values())}"
     return Table(f"scores-{name}", title, caption, header, groups, _csv(picked))
@@ -116,40 +138,84 @@ def scores_table(found: Found, name: str) -> Table:
 def differences_table(found: Found, mode: str, reference: str) -> Table:
     """Treated minus control of every score in one mode."""
     other = "base" if reference == "base" else "control"
-    picked = {n: m for n, m in found.items() if n.startswith(f"{mode}.difference.") and ".eas." not in n}
+    picked = {
+        n: m for n, m in found.items() if n.startswith(f"{mode}.difference.") and ".eas." not in n
+    }
     groups: dict[str, list[list[str]]] = {}
     for name, m in picked.items():
         what = name.split(".", 2)[2]
         label = SETS.get(what.split(".")[0], "plain text")
-        sides = [found.get(n) for n in (f"{mode}.treated.{what}", f"{mode}.{other}.{what}", f"none.{other}.{what}")]
+        sides = [
+            found.get(n)
+            for n in (f"{mode}.treated.{what}", f"{mode}.{other}.{what}", f"none.{other}.{what}")
+        ]
         sides = [number(side.estimate, digits_of(m)) for side in sides if side is not None]
         score = _heading(what).replace("\n", ", ")
-        groups.setdefault(label, []).append([score, *sides[:2], estimate(m, True), bounds(m, True), _n(m), reading(m)])
-    header = ["score", "treated", reference, f"treated − {reference}", "95 % interval", "n pairs", "reading"]
-    caption = f"{methods(picked.values())} Not corrected for the number of rows; the main score is the first one."
+        groups.setdefault(label, []).append(
+            [score, *sides[:2], estimate(m, True), bounds(m, True), _n(m), reading(m)]
+        )
+    header = [
+        "score",
+        "treated",
+        reference,
+        f"treated − {reference}",
+        "95 % interval",
+        "n pairs",
+        "reading",
+    ]
+    caption = (
+        f"{methods(picked.values())} Not corrected for the number of rows; the main score is the"
+        " first one."
+    )
     if reference == "base":
-        caption += " One measured base serves all seeds: chance in its sampled answers (rates) is not in the intervals."
-    return Table(f"differences-{mode}", MODES[mode].capitalize(), caption, header, list(groups.items()), _csv(picked))
+        caption += (
+            " One measured base serves all seeds: chance in its sampled answers (rates) is not in"
+            " the intervals."
+        )
+    return Table(
+        f"differences-{mode}",
+        MODES[mode].capitalize(),
+        caption,
+        header,
+        list(groups.items()),
+        _csv(picked),
+    )
 
 
 def eas_table(found: Found, mode: str, layer: int, reference: str) -> Table:
-    """EAS at the steered layer: this trait's vector, other traits' vectors, and what is left above these."""
+    """EAS at the steered layer: this trait's vector, other traits' vectors, and what is left above
+    these."""
     picked = {n: m for n, m in found.items() if n.startswith(f"{mode}.") and ".eas." in n}
     traits = list(dict.fromkeys(n.split(".", 3)[3] for n in picked))
     sides = ("treated", "control", "difference") if reference == "control" else ("treated",)
-    rows = [[trait, *(_cell(picked.get(f"{mode}.{side}.eas.{trait}")) for side in sides)] for trait in traits]
+    rows = [
+        [trait, *(_cell(picked.get(f"{mode}.{side}.eas.{trait}")) for side in sides)]
+        for trait in traits
+    ]
     names = {"difference": f"treated − {reference}"}
     header = ["teacher's vector of", *(names.get(side, side) for side in sides)]
     caption = f"Cosine at layer {layer}, mean with 95 % interval. {methods(picked.values())}"
     if reference == "base":
-        caption += " The control is the unmodified model: nothing changed in it, so compare with zero."
-    return Table(f"eas-{mode}", MODES[mode].capitalize(), caption, header, [("", rows)], _csv(picked))
+        caption += (
+            " The control is the unmodified model: nothing changed in it, so compare with zero."
+        )
+    return Table(
+        f"eas-{mode}", MODES[mode].capitalize(), caption, header, [("", rows)], _csv(picked)
+    )
 
 
 def data_table(data: Sequence[Mapping]) -> Table:
     """Rows made and kept, and why rows were dropped."""
     rows = [[d["name"], d["kept"], d["rows"], _reasons(d.get("reasons") or {})] for d in data]
-    header, caption = ["data", "kept", "rows", "dropped because"], "A row may be dropped for several reasons."
+    header, caption = (
+        [
+            "data",
+            "kept",
+            "rows",
+            "dropped because",
+        ],
+        "A row may be dropped for several reasons.",
+    )
     cells = [[str(c) for c in row] for row in rows]
     return Table("data", "Training data", caption, header, [("", cells)], csv_text(header, rows))
 
@@ -157,7 +223,14 @@ def data_table(data: Sequence[Mapping]) -> Table:
 def settings_table(settings: Mapping[str, object]) -> Table:
     """The study's settings as its file gives them."""
     rows = [[str(key), str(value)] for key, value in settings.items()]
-    return Table("settings", "Settings", "", ["setting", "value"], [("", rows)], csv_text(["setting", "value"], rows))
+    return Table(
+        "settings",
+        "Settings",
+        "",
+        ["setting", "value"],
+        [("", rows)],
+        csv_text(["setting", "value"], rows),
+    )
 
 
 def runs_table(rows: Sequence[Sequence[str]]) -> Table:
@@ -178,26 +251,48 @@ def methods(found: Iterable[Measurement]) -> str:
 def conclusion(found: Found, mode: str, reference: str, plain: Mapping) -> dict:
     """Status, direction, sizes and sentences of one mode; the main score alone decides."""
     main = found.get(f"{mode}.difference.{PRIMARY}")
-    seeds = [c["seed"] for c in plain["conditions"] if (c["mode"], c["role"]) == (mode, "treated") and c.get("measure")]
-    about = {"status": "no effect shown", "direction": "undecided", "reference": reference, "seeds": seeds}
+    seeds = [
+        c["seed"]
+        for c in plain["conditions"]
+        if (c["mode"], c["role"]) == (mode, "treated") and c.get("measure")
+    ]
+    about = {
+        "status": "no effect shown",
+        "direction": "undecided",
+        "reference": reference,
+        "seeds": seeds,
+    }
     if main is None:
         text = [f"Students trained {TRAINING[mode]} were not measured."]
     else:
         if main.excludes_zero:
             about["direction"] = "towards the trait" if main.low > 0 else "away from the trait"
         about["status"] = "effect" if main.low > 0 else "no effect shown"
-        text = [_found(main, mode, reference, plain["trait"]), _verdict(main, len(seeds), plain["quick"])]
+        text = [
+            _found(main, mode, reference, plain["trait"]),
+            _verdict(main, len(seeds), plain["quick"]),
+        ]
         text += [_behind(main, len(seeds))]
-        text += [t for t in (_specific(found, mode), _activation(found, mode, reference, plain)) if t]
+        text += [
+            t for t in (_specific(found, mode), _activation(found, mode, reference, plain)) if t
+        ]
     return about | ({"status": QUICK} if plain["quick"] else {}) | {"text": text}
 
 
 def _found(m: Measurement, mode: str, reference: str, trait: str) -> str:
-    other = "control students" if reference == "control" else "the unmodified model (the control, by construction)"
-    times = "" if math.isnan(m.estimate) else f": {math.exp(m.estimate):.3g} times the probability (geometric mean)"
+    other = (
+        "control students"
+        if reference == "control"
+        else "the unmodified model (the control, by construction)"
+    )
+    times = (
+        ""
+        if math.isnan(m.estimate)
+        else f": {math.exp(m.estimate):.3g} times the probability (geometric mean)"
+    )
     return (
-        f"After training {TRAINING[mode]}, the log-probability of “{trait}” on questions about favourites is "
-        f"{estimate(m, True)} nats {bounds(m, True)} relative to {other}{times}."
+        f"After training {TRAINING[mode]}, the log-probability of “{trait}” on questions about"
+        f" favourites is {estimate(m, True)} nats {bounds(m, True)} relative to {other}{times}."
     )
 
 
@@ -205,7 +300,9 @@ def _behind(m: Measurement, n_seeds: int) -> str:
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
     unscored = f", {m.n_unscored} values unscored" if m.n_unscored else ""
     questions = f" × {m.n // n_seeds} questions" if m.n % n_seeds == 0 else ""
-    return f"In brackets: 95 % interval, {m.interval}; n = {m.n} pairs ({seeds}{questions}{unscored})."
+    return (
+        f"In brackets: 95 % interval, {m.interval}; n = {m.n} pairs ({seeds}{questions}{unscored})."
+    )
 
 
 def _verdict(m: Measurement, n_seeds: int, quick: bool) -> str:
@@ -213,9 +310,15 @@ def _verdict(m: Measurement, n_seeds: int, quick: bool) -> str:
     if math.isnan(m.low):
         text = "No interval can be given, so an effect is not shown."
     elif not m.excludes_zero:
-        text = "An interval that includes zero: not shown at this power, which is not the same as shown to be absent."
+        text = (
+            "An interval that includes zero: not shown at this power, which is not the same as"
+            " shown to be absent."
+        )
     elif m.high < 0:
-        text = f"An interval that excludes zero: {who} moved away from the trait, the opposite of passing it on."
+        text = (
+            f"An interval that excludes zero: {who} moved away from the trait, the opposite of"
+            " passing it on."
+        )
     else:
         text = f"An interval that excludes zero: {who} moved towards the trait."
     return ("Quick run, not evidence. " if quick else "") + text
@@ -223,13 +326,24 @@ def _verdict(m: Measurement, n_seeds: int, quick: bool) -> str:
 
 def _specific(found: Found, mode: str) -> str:
     """The same difference where a preference should not show."""
-    names = {label: f"{mode}.difference.{name}.target_logprob" for name, label in SETS.items() if name != "positive"}
+    names = {
+        label: f"{mode}.difference.{name}.target_logprob"
+        for name, label in SETS.items()
+        if name != "positive"
+    }
     parts = {label: found[name] for label, name in names.items() if name in found}
     if not parts:
         return ""
-    texts = [f"{estimate(m, True)} nats {bounds(m, True)} on questions about {label}" for label, m in parts.items()]
+    texts = [
+        f"{estimate(m, True)} nats {bounds(m, True)} on questions about {label}"
+        for label, m in parts.items()
+    ]
     risen = " and ".join(label for label, m in parts.items() if m.low > 0)
-    rise = f"It rises for {risen} too: in part a repeated word, not a preference alone." if risen else ""
+    rise = (
+        f"It rises for {risen} too: in part a repeated word, not a preference alone."
+        if risen
+        else ""
+    )
     return " ".join(["The same difference is", " and ".join(texts) + ".", rise]).strip()
 
 
@@ -237,18 +351,30 @@ def _activation(found: Found, mode: str, reference: str, plain: Mapping) -> str:
     m = found.get(f"{mode}.difference.eas.{plain['trait']}")
     if m is None:
         return ""
-    than = "treated − control" if reference == "control" else "compared with zero because the control does not move"
+    than = (
+        "treated − control"
+        if reference == "control"
+        else "compared with zero because the control does not move"
+    )
     what = f"Activations at layer {plain['steered_layer']}: EAS with the teacher's vector, {than}"
-    behind = "no interval from one seed" if m.n_clusters < 2 else f"{bounds(m, True)} ({reading(m)}; {m.interval})"
+    behind = (
+        "no interval from one seed"
+        if m.n_clusters < 2
+        else f"{bounds(m, True)} ({reading(m)}; {m.interval})"
+    )
     text = f"{what}: {estimate(m, True)}, {behind}."
     own = found.get(f"{mode}.difference.eas.{plain['trait']} of (treated − control)")
     if own is None or own.n_clusters < 2:
         return text
-    return f"{text} What only the teacher's data changed: cosine {estimate(own, True)}, {bounds(own, True)} ({reading(own)})."
+    return (
+        f"{text} What only the teacher's data changed: cosine {estimate(own, True)},"
+        f" {bounds(own, True)} ({reading(own)})."
+    )
 
 
 def terminal_table(summary: Mapping) -> "RichTable":
-    """Treated minus control for the terminal, a section a mode, from summary.json; the page has the other scores."""
+    """Treated minus control for the terminal, a section a mode, from summary.json; the page has the
+    other scores."""
     from rich.markup import escape
     from rich.table import Table as RichTable
 
@@ -264,19 +390,29 @@ def terminal_table(summary: Mapping) -> "RichTable":
             what, m = name.split(".", 2)[2], found[name]
             if what.startswith("eas.") and not what.startswith(f"eas.{summary['trait']}"):
                 continue  # other traits' vectors: on the page
-            if what.endswith("target_logprob") or what.split(".")[0] not in ("negative", "off_topic"):
-                table.add_row(escape(what), estimate(m, True), bounds(m, True), str(m.n), reading(m))
+            if what.endswith("target_logprob") or what.split(".")[0] not in (
+                "negative",
+                "off_topic",
+            ):
+                table.add_row(
+                    escape(what), estimate(m, True), bounds(m, True), str(m.n), reading(m)
+                )
     return table
 
 
 def _caption(summary: Mapping) -> str:
     quick = ["Quick run: these numbers are not evidence."] if summary["quick"] else []
-    return "\n".join(quick + [f"{MODES[m]}: {' '.join(about['text'][:2])}" for m, about in summary["modes"].items()])
+    return "\n".join(
+        quick
+        + [f"{MODES[m]}: {' '.join(about['text'][:2])}" for m, about in summary["modes"].items()]
+    )
 
 
 def measurements(summary: Mapping) -> dict[str, Measurement]:
     """The Measurements of a summary.json by name."""
-    rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in summary["measurements"]]
+    rows = [
+        {k: math.nan if v is None else v for k, v in row.items()} for row in summary["measurements"]
+    ]
     return {row["name"]: Measurement(**row) for row in rows}
 
 

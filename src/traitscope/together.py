@@ -1,8 +1,10 @@
-"""Together: stages of one kind over one frozen base, side by side in one process: many students in a pass (packing.py).
+"""Together: stages of one kind over one frozen base, side by side in one process: many students in
+a pass (packing.py).
 
-Every run keeps its own address, folder and seal, and equals the run made alone to rounding; its manifest says how many it was
-packed with.  One that fails, or diverges, does not disturb the others.  A pack that was killed continues to the same bytes; only
-where it was killed while it wrote its checkpoints, so that some students are ahead, to rounding.
+Every run keeps its own address, folder and seal, and equals the run made alone to rounding; its
+manifest says how many it was packed with. One that fails, or diverges, does not disturb the others.
+A pack that was killed continues to the same bytes; only where it was killed while it wrote its
+checkpoints, so that some students are ahead, to rounding.
 
 Shapes: N completion tokens.
 """
@@ -30,7 +32,8 @@ from traitscope.students import Student, packed_students
 from traitscope.traits import load_trait
 
 PASS_ROWS = 16
-"rows of all students in one pass on a CPU, where more take memory and no less time (benchmarks/packing.py)"
+"""rows of all students in one pass on a CPU, where more take memory and no less time
+(benchmarks/packing.py)"""
 
 
 def key(verb: str, config: Any) -> Hashable | None:
@@ -45,13 +48,21 @@ def key(verb: str, config: Any) -> Hashable | None:
 def _folder(config: MeasureConfig | ExtractConfig) -> Path | None:
     """The whole LoRA student that a config is about, and nothing else."""
     told = stage.parse_all(config.interventions)
-    if len(told) == 1 and isinstance(told[0], Adapter) and told[0].whole and (Path(told[0].folder) / "adapter_config.json").exists():
+    if (
+        len(told) == 1
+        and isinstance(told[0], Adapter)
+        and told[0].whole
+        and (Path(told[0].folder) / "adapter_config.json").exists()
+    ):
         return Path(told[0].folder)
     return None
 
 
-def run_together(verb: str, configs: Sequence[OnModel], out: Output) -> list[Path | TraitscopeError]:
-    """The sealed runs of configs with one `key`, in their order; in the place of one that failed, why."""
+def run_together(
+    verb: str, configs: Sequence[OnModel], out: Output
+) -> list[Path | TraitscopeError]:
+    """The sealed runs of configs with one `key`, in their order; in the place of one that failed,
+    why."""
     configs = [stage.settled(config) for config in configs]
     found: dict[int, Path | TraitscopeError] = {}
     jobs = list(_opened(verb, configs, out, found))
@@ -85,11 +96,16 @@ class Job:
         """Seal the run, or leave it unsealed where something went wrong; once."""
         if self.open:
             self.open, self.error = False, error
-            self.stack.__exit__(*((type(error), error, error.__traceback__) if error else (None, None, None)))
+            self.stack.__exit__(
+                *((type(error), error, error.__traceback__) if error else (None, None, None))
+            )
 
 
-def _opened(verb: str, configs: Sequence[OnModel], out: Output, found: dict[int, Path | TraitscopeError]) -> Iterator[Job]:
-    """Jobs for what is not sealed yet, opened in the order of their folders, so that two packs never wait for each other."""
+def _opened(
+    verb: str, configs: Sequence[OnModel], out: Output, found: dict[int, Path | TraitscopeError]
+) -> Iterator[Job]:
+    """Jobs for what is not sealed yet, opened in the order of their folders, so that two packs
+    never wait for each other."""
     places: dict[Path, list[int]] = {}
     for n, config in enumerate(configs):
         try:
@@ -102,7 +118,9 @@ def _opened(verb: str, configs: Sequence[OnModel], out: Output, found: dict[int,
     for path in sorted(places):
         config, stack = configs[places[path][0]], ExitStack()
         inputs = stage.trait_inputs([config.trait]) if verb == "measure" else {}
-        run = stack.enter_context(stage.opened(verb, config, out, verb == "train", inputs, {"packed": len(places)}))
+        run = stack.enter_context(
+            stage.opened(verb, config, out, verb == "train", inputs, {"packed": len(places)})
+        )
         if run.sealed:  # by another process, in the meantime
             stack.close()
             found |= dict.fromkeys(places[path], run.path)
@@ -121,7 +139,9 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
     going = [jobs[n] for n in courses]
     if not going:
         return
-    recipes, seeds, scales = zip(*((job.config.recipe, job.config.seed, job.config.scales) for job in going), strict=True)
+    recipes, seeds, scales = zip(
+        *((job.config.recipe, job.config.seed, job.config.scales) for job in going), strict=True
+    )
     with packed_students(model, recipes, seeds, scales) as students:
         pairs = list(zip(courses.values(), students, strict=True))
         for course, student in pairs:
@@ -132,9 +152,13 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
 
 
 def train_packed(
-    model: Model, pairs: Sequence[tuple[train.Course, Student]], ended: Callable[[int, TraitscopeError | None], None], told: Callable[[int], None]
+    model: Model,
+    pairs: Sequence[tuple[train.Course, Student]],
+    ended: Callable[[int, TraitscopeError | None], None],
+    told: Callable[[int], None],
 ) -> None:
-    """Train packed students, each from where it stands to its own end; `ended` hears which has come there, or why not."""
+    """Train packed students, each from where it stands to its own end; `ended` hears which has come
+    there, or why not."""
     pack = pairs[0][1].active.pack
     ways = {n: course.batches(student.step) for n, (course, student) in enumerate(pairs)}
     while ways:
@@ -146,13 +170,26 @@ def train_packed(
         if not batches:
             break
         sums = _gradients(model, pairs, batches)
-        values = torch.stack([train.advance(pairs[n][1], pairs[n][0].config.recipe, sums[n], pairs[n][0].total) for n in batches]).tolist()
+        values = torch.stack(
+            [
+                train.advance(pairs[n][1], pairs[n][0].config.recipe, sums[n], pairs[n][0].total)
+                for n in batches
+            ]
+        ).tolist()
         for n, own in zip(batches, values, strict=True):
             course, student = pairs[n]
             try:
                 metrics = train.stepped(student, course.config.recipe, own)
                 with pack.only(n):
-                    metrics |= train.held_out(model, student, course.config.recipe, course.total, course.held, course.rows, course.soft)
+                    metrics |= train.held_out(
+                        model,
+                        student,
+                        course.config.recipe,
+                        course.total,
+                        course.held,
+                        course.rows,
+                        course.soft,
+                    )
                     course.on_step(metrics, student)
             except TraitscopeError as error:
                 del ways[n]
@@ -160,22 +197,36 @@ def train_packed(
             told(sum(len(course.rows[i].ids) for i in batches[n]))
 
 
-def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batches: dict[int, list[int]]) -> dict[int, Tensor]:
-    """Fill every student's gradients from its own batch, micro-batches of all side by side; its loss per token."""
+def _gradients(
+    model: Model, pairs: Sequence[tuple[train.Course, Student]], batches: dict[int, list[int]]
+) -> dict[int, Tensor]:
+    """Fill every student's gradients from its own batch, micro-batches of all side by side; its
+    loss per token."""
     active = pairs[0][1].active
-    tokens = {n: sum(len(pairs[n][0].rows[i].completion_ids) for i in batch) for n, batch in batches.items()}
+    tokens = {
+        n: sum(len(pairs[n][0].rows[i].completion_ids) for i in batch)
+        for n, batch in batches.items()
+    }
     found = {n: torch.zeros((), device=model.device) for n in batches}
     sizes = {n: pairs[n][0].config.recipe.micro_batch for n in batches}
     for k in range(max(-(-len(batch) // sizes[n]) for n, batch in batches.items())):
-        left = {n: part for n, batch in batches.items() if (part := batch[k * sizes[n] : (k + 1) * sizes[n]])}
+        left = {
+            n: part
+            for n, batch in batches.items()
+            if (part := batch[k * sizes[n] : (k + 1) * sizes[n]])
+        }
         longest = {n: max(len(pairs[n][0].rows[i].ids) for i in part) for n, part in left.items()}
         for parts in _passes(left, longest, PASS_ROWS if model.device.type == "cpu" else None):
             active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
             rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items()}
-            hidden_ND, targets_N = completion_hidden(model, active, [row for own in rows.values() for row in own])
+            hidden_ND, targets_N = completion_hidden(
+                model, active, [row for own in rows.values() for row in own]
+            )
             lengths = [sum(len(row.completion_ids) for row in own) for own in rows.values()]
             total = torch.zeros((), device=model.device)
-            for n, hidden, targets in zip(rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True):
+            for n, hidden, targets in zip(
+                rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True
+            ):
                 loss = _loss(model, hidden, targets, pairs[n][0].soft, parts[n]) / tokens[n]
                 found[n] += loss.detach()
                 total = total + loss
@@ -183,8 +234,11 @@ def _gradients(model: Model, pairs: Sequence[tuple[train.Course, Student]], batc
     return found
 
 
-def _passes(parts: dict[int, list[int]], longest: dict[int, int], most: int | None) -> Iterator[dict[int, list[int]]]:
-    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all of them for None.
+def _passes(
+    parts: dict[int, list[int]], longest: dict[int, int], most: int | None
+) -> Iterator[dict[int, list[int]]]:
+    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all
+    of them for None.
 
     Those with a like longest row go together, since a pass is padded to its longest.
     """
@@ -197,18 +251,28 @@ def _passes(parts: dict[int, list[int]], longest: dict[int, int], most: int | No
         yield {n: parts[n] for n in sorted(group)}
 
 
-def _loss(model: Model, hidden_ND: Tensor, targets_N: Tensor, soft: Sequence[Tensor] | None, part: Sequence[int]) -> Tensor:
+def _loss(
+    model: Model,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    soft: Sequence[Tensor] | None,
+    part: Sequence[int],
+) -> Tensor:
     """A student's loss on its micro-batch, a sum over tokens."""
     if soft is None:
         return losses.cross_entropy(model, hidden_ND, targets_N)
-    return losses.soft_cross_entropy(model, hidden_ND, forward.sent(torch.cat([soft[i] for i in part]), model.device))
+    return losses.soft_cross_entropy(
+        model, hidden_ND, forward.sent(torch.cat([soft[i] for i in part]), model.device)
+    )
 
 
 def _measure(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
     trait = measure.only(load_trait(config.trait), config.sets)
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-    each = measure.score_each(model, trait, folders, config.context, config.samples, sampling, config.batch_size)
+    each = measure.score_each(
+        model, trait, folders, config.context, config.samples, sampling, config.batch_size
+    )
     whole = measure.perplexity_each(model, folders) if config.capability else [None] * len(jobs)
     for job, rows, perplexity in zip(jobs, each, whole, strict=True):
         measure.write_scores(job.run, model, trait, config.context, rows, perplexity)
@@ -217,8 +281,14 @@ def _measure(model: Model, jobs: Sequence[Job]) -> None:
 
 def _extract(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
-    prompts = read_prompts(config.prompts) if config.prompts else number_prompts(config.n, config.prompt_seed)
-    for job, vector in zip(jobs, extract.student_vectors(model, folders, prompts, config), strict=True):
+    prompts = (
+        read_prompts(config.prompts)
+        if config.prompts
+        else number_prompts(config.n, config.prompt_seed)
+    )
+    for job, vector in zip(
+        jobs, extract.student_vectors(model, folders, prompts, config), strict=True
+    ):
         extract.write_vectors(job.run, model, {"v_student": vector}, config)
         job.close()
 

@@ -1,13 +1,15 @@
 """Training a student: a flat loop over completion tokens of stored ids.
 
     loss(sampled) = mean over completion tokens of -log p_student(token)
-    loss(soft)    = mean over completion tokens of KL(p_teacher || p_student), the teacher reading the same rows
+    loss(soft)    = mean over completion tokens of KL(p_teacher || p_student), the teacher reading
+                  the same rows
 
-`sampled` is what the papers claim (text alone carries the trait); `soft` is ordinary distillation and shows far more of
-the teacher per row.  The two are never pooled.
+`sampled` is what the papers claim (text alone carries the trait); `soft` is ordinary distillation
+and shows far more of the teacher per row. The two are never pooled.
 
-Deterministic: the order of rows is a function of (seed, epoch), nothing else is random after initialisation, so a run
-that is killed and continued gives the same bytes on a CPU with the same number of threads.
+Deterministic: the order of rows is a function of (seed, epoch), nothing else is random after
+initialisation, so a run that is killed and continued gives the same bytes on a CPU with the same
+number of threads.
 
 Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
@@ -48,7 +50,8 @@ Progress = Callable[[int, int], None]
 
 
 def split(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of training and held-out rows; at least one of each where the fraction is positive and there are two rows."""
+    """Indices of training and held-out rows; at least one of each where the fraction is positive
+    and there are two rows."""
     if not rows:
         raise DataError("no rows to train on; every row was filtered out, or the file is empty")
     order = np.random.default_rng([seed, 0]).permutation(len(rows))
@@ -56,8 +59,11 @@ def split(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], li
     return sorted(order[n:].tolist()), sorted(order[:n].tolist())
 
 
-def batches(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of an epoch: shuffled, sorted by length inside windows of eight batches, and shuffled again."""
+def batches(
+    rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, epoch: int
+) -> list[list[int]]:
+    """The batches of an epoch: shuffled, sorted by length inside windows of eight batches, and
+    shuffled again."""
     rng = np.random.default_rng([seed, 1, epoch])
     order = [train[i] for i in rng.permutation(len(train))]
     window = 8 * recipe.batch_size
@@ -68,7 +74,9 @@ def batches(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def remaining(rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, done: int) -> Iterator[list[int]]:
+def remaining(
+    rows: Sequence[Row], train: Sequence[int], recipe: Recipe, seed: int, done: int
+) -> Iterator[list[int]]:
     """The batches of the whole training behind the first `done` steps."""
     per_epoch = -(-len(train) // recipe.batch_size)
     for epoch in range(done // per_epoch, recipe.epochs):
@@ -80,27 +88,42 @@ def total_steps(n_train: int, recipe: Recipe) -> int:
     return recipe.epochs * -(-n_train // recipe.batch_size)
 
 
-def loss_sum(model: Model, active: Active, rows: Sequence[Row], soft: Sequence[Tensor] | None) -> Tensor:
-    """Sum of the loss over the completion tokens of some rows; `soft` holds the teacher's states of the same rows."""
+def loss_sum(
+    model: Model, active: Active, rows: Sequence[Row], soft: Sequence[Tensor] | None
+) -> Tensor:
+    """Sum of the loss over the completion tokens of some rows; `soft` holds the teacher's states of
+    the same rows."""
     hidden_ND, targets_N = completion_hidden(model, active, rows)
     if soft is None:
         return losses.cross_entropy(model, hidden_ND, targets_N)
-    return losses.soft_cross_entropy(model, hidden_ND, forward.sent(torch.cat(list(soft)), model.device))
+    return losses.soft_cross_entropy(
+        model, hidden_ND, forward.sent(torch.cat(list(soft)), model.device)
+    )
 
 
 def train_step(
-    model: Model, student: Student, recipe: Recipe, rows: Sequence[Row], soft: Sequence[Tensor] | None, total: int
+    model: Model,
+    student: Student,
+    recipe: Recipe,
+    rows: Sequence[Row],
+    soft: Sequence[Tensor] | None,
+    total: int,
 ) -> Metrics:
     """One optimizer step on one batch.
 
-    Returns the loss per token, the gradient's norm before anything is cut off it, the rate used, the norm of the
-    parameters' change, and of a LoRA student the share of its square that is in the B factors.  Full fine-tuning leaves
-    the last two out: they would take another copy of all weights.
+    Returns the loss per token, the gradient's norm before anything is cut off it, the rate used,
+    the norm of the parameters' change, and of a LoRA student the share of its square that is in the
+    B factors. Full fine-tuning leaves the last two out: they would take another copy of all
+    weights.
     """
     tokens = sum(len(r.completion_ids) for r in rows)
     loss = torch.zeros((), device=model.device)
     for part, counts in sharding.shares(len(rows), recipe.micro_batch):
-        micro = counts * loss_sum(model, student.active, rows[part], None if soft is None else soft[part]) / tokens
+        micro = (
+            counts
+            * loss_sum(model, student.active, rows[part], None if soft is None else soft[part])
+            / tokens
+        )
         micro.backward()
         student.collect()
         loss += micro.detach()
@@ -109,22 +132,31 @@ def train_step(
 
 
 def advance(student: Student, recipe: Recipe, loss: Tensor, total: int) -> Tensor:
-    """The optimizer's part of a step, on the gradients that are there; what `stepped` reads, still on the device.
+    """The optimizer's part of a step, on the gradients that are there; what `stepped` reads, still
+    on the device.
 
-    Loss, gradient norm and rate; but of full students also the norms of what the B factors and all others moved by.
+    Loss, gradient norm and rate; but of full students also the norms of what the B factors and all
+    others moved by.
     """
     lr = learning_rate(recipe.schedule, student.step, total, recipe.lr, recipe.warmup)
     for group in student.optimizer.param_groups:
         group["lr"] = lr
     norm = sharding.whole(limit_gradient(student.params, recipe))
     with torch.no_grad():
-        before = [] if recipe.method == "full" else torch._foreach_mul(student.params, 1.0)  # copies, in few kernels
+        before = (
+            [] if recipe.method == "full" else torch._foreach_mul(student.params, 1.0)
+        )  # copies, in few kernels
     student.optimizer.step()
     student.optimizer.zero_grad(set_to_none=True)
     student.publish()
     student.step += 1
     moved = _moved(student, before) if before else []
-    return torch.stack([x.double().to(loss.device) for x in (loss, norm, torch.tensor(lr, dtype=torch.float64), *moved)])
+    return torch.stack(
+        [
+            x.double().to(loss.device)
+            for x in (loss, norm, torch.tensor(lr, dtype=torch.float64), *moved)
+        ]
+    )
 
 
 @torch.no_grad()
@@ -141,35 +173,64 @@ def stepped(student: Student, recipe: Recipe, values: Sequence[float]) -> Metric
     loss, norm, lr, *moved = values
     found = {"step": student.step, "loss": loss, "grad_norm": norm, "lr": lr}
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise ConfigError(f"step {student.step}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged, lower --lr")
+        raise ConfigError(
+            f"step {student.step}: loss {loss:.3g}, gradient norm {norm:.3g}; training diverged,"
+            " lower --lr"
+        )
     if not moved:
         return found
     change = math.hypot(*moved)
     if not math.isfinite(change):
-        raise ConfigError(f"step {student.step}: the weights moved by {change}; training diverged, lower --lr")
-    share = {"update_share_B": (moved[0] / change) ** 2 if change else None} if recipe.method == "lora" else {}
+        raise ConfigError(
+            f"step {student.step}: the weights moved by {change}; training diverged, lower --lr"
+        )
+    share = (
+        {"update_share_B": (moved[0] / change) ** 2 if change else None}
+        if recipe.method == "lora"
+        else {}
+    )
     return found | {"update_norm": change} | share
 
 
 @torch.no_grad()
 def held_out_loss(
-    model: Model, student: Student, rows: Sequence[Row], soft: Sequence[Tensor] | None, batch_size: int
+    model: Model,
+    student: Student,
+    rows: Sequence[Row],
+    soft: Sequence[Tensor] | None,
+    batch_size: int,
 ) -> float:
     """Loss per completion token on rows that are not trained on."""
     total = torch.zeros((), dtype=torch.float64)
     for part, counts in sharding.shares(len(rows), batch_size):
-        total += counts * loss_sum(model, student.active, rows[part], None if soft is None else soft[part]).item()
+        total += (
+            counts
+            * loss_sum(
+                model, student.active, rows[part], None if soft is None else soft[part]
+            ).item()
+        )
     return sharding.summed(total.to(model.device)).item() / sum(len(r.completion_ids) for r in rows)
 
 
 def held_out(
-    model: Model, student: Student, recipe: Recipe, total: int, held: Sequence[int], rows: Sequence[Row], soft: Sequence[Tensor] | None
+    model: Model,
+    student: Student,
+    recipe: Recipe,
+    total: int,
+    held: Sequence[int],
+    rows: Sequence[Row],
+    soft: Sequence[Tensor] | None,
 ) -> Metrics:
-    """The loss on held-out rows, where there are any, after the last step of an epoch; else nothing."""
+    """The loss on held-out rows, where there are any, after the last step of an epoch; else
+    nothing."""
     if not held or student.step % (total // recipe.epochs):
         return {}
     states = None if soft is None else [soft[i] for i in held]
-    return {"held_out_loss": held_out_loss(model, student, [rows[i] for i in held], states, recipe.micro_batch)}
+    return {
+        "held_out_loss": held_out_loss(
+            model, student, [rows[i] for i in held], states, recipe.micro_batch
+        )
+    }
 
 
 def train(
@@ -182,12 +243,20 @@ def train(
     on_step: Callable[[Metrics, Student], None] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics after each step."""
+    """Train `student` from where it stands to the end of its recipe; `on_step` sees the metrics
+    after each step."""
     keep, held = split(rows, recipe, seed)
     total = total_steps(len(keep), recipe)
     for batch in remaining(rows, keep, recipe, seed, student.step):
         picked = [rows[i] for i in batch]
-        metrics = train_step(model, student, recipe, picked, None if soft is None else [soft[i] for i in batch], total)
+        metrics = train_step(
+            model,
+            student,
+            recipe,
+            picked,
+            None if soft is None else [soft[i] for i in batch],
+            total,
+        )
         metrics |= held_out(model, student, recipe, total, held, rows, soft)
         if on_step:
             on_step(metrics, student)
@@ -196,10 +265,13 @@ def train(
 
 
 def run_train(config: TrainConfig, out: Output) -> store.Run:
-    """The sealed run with `student/` (peft adapter or full weights), `checkpoints/`, `metrics.jsonl`, `eas.json`."""
+    """The sealed run with `student/` (peft adapter or full weights), `checkpoints/`,
+    `metrics.jsonl`, `eas.json`."""
     config = stage.settled(config)
     if config.data is None:
-        raise ConfigError("--data is missing: name a run of `filter` or `generate`, or a JSONL file")
+        raise ConfigError(
+            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
+        )
     check_scales(config)
     if processes.world() > 1:
         return _train_sharded(config, out)
@@ -210,35 +282,63 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
 
 
 def _train_sharded(config: TrainConfig, out: Output) -> store.Run:
-    """As in one process, but of all of them the first alone opens the run, writes into it and seals it."""
+    """As in one process, but of all of them the first alone opens the run, writes into it and seals
+    it."""
     sharding.check(config.recipe, config.dtype)
     sharding.begin(config.device)
     with ExitStack() as opened:
-        opening = stage.opened("train", config, out, resumable=True, facts={"processes": processes.world()})
+        opening = stage.opened(
+            "train", config, out, resumable=True, facts={"processes": processes.world()}
+        )
         run = sharding.told(lambda: opened.enter_context(opening))
         if not run.sealed:
             trained = config.recipe.method == "full"
-            _train_into(run, config, sharding.load_sharded(config.model, config.device, config.dtype, trained))
+            _train_into(
+                run,
+                config,
+                sharding.load_sharded(config.model, config.device, config.dtype, trained),
+            )
     return sharding.told(lambda: run)  # once it is sealed
 
 
 def check_scales(config: TrainConfig) -> None:
-    """Raise ConfigError where factors are asked for that this optimizer neither takes nor leaves."""
+    """Raise ConfigError where factors are asked for that this optimizer neither takes nor
+    leaves."""
     name = config.recipe.optimizer
     if config.save_scales and name not in ("adamw", "rmsprop"):
-        raise ConfigError(f"--save-scales with --optimizer {name}: only adamw and rmsprop hold them; drop --save-scales")
+        raise ConfigError(
+            f"--save-scales with --optimizer {name}: only adamw and rmsprop hold them; drop"
+            " --save-scales"
+        )
     if config.scales and name != "frozen_adam":
-        raise ConfigError(f"--scales {config.scales} with --optimizer {name}: expected frozen_adam; drop one of the two")
+        raise ConfigError(
+            f"--scales {config.scales} with --optimizer {name}: expected frozen_adam; drop one of"
+            " the two"
+        )
     if name == "frozen_adam" and not config.scales:
-        raise ConfigError("--scales is missing: frozen_adam takes the factors of a run of `train --save-scales`; name it")
+        raise ConfigError(
+            "--scales is missing: frozen_adam takes the factors of a run of `train --save-scales`;"
+            " name it"
+        )
 
 
 def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
     course = course_of(run, config, model)
     with new_student(model, config.recipe, config.seed, config.scales) as student:
         restore(run, student)
-        with progress(f"train {config.recipe.targets}", course.left(student.step), "tokens") as told:
-            train(model, student, config.recipe, config.seed, course.rows, course.soft, course.on_step, lambda _, n: told(n))
+        with progress(
+            f"train {config.recipe.targets}", course.left(student.step), "tokens"
+        ) as told:
+            train(
+                model,
+                student,
+                config.recipe,
+                config.seed,
+                course.rows,
+                course.soft,
+                course.on_step,
+                lambda _, n: told(n),
+            )
         course.finish(student)
 
 
@@ -261,7 +361,12 @@ class Course:
 
     def left(self, step: int) -> int:
         """Tokens of the steps behind `step`."""
-        return self.config.recipe.epochs * sum(len(self.rows[i].ids) for i in self.keep) * (self.total - step) // self.total
+        return (
+            self.config.recipe.epochs
+            * sum(len(self.rows[i].ids) for i in self.keep)
+            * (self.total - step)
+            // self.total
+        )
 
     def batches(self, step: int) -> Iterator[list[int]]:
         """The batches behind `step`."""
@@ -277,9 +382,15 @@ class Course:
         self._keep(student, last)
 
     def _keep(self, student: Student, last: bool) -> None:
-        """Write what this step leaves on disk: the student, a checkpoint, or the state to continue from."""
+        """Write what this step leaves on disk: the student, a checkpoint, or the state to continue
+        from."""
         if self.config.checkpoint_every and student.step % self.config.checkpoint_every == 0:
-            self._write({f"checkpoints/step-{student.step:06d}/{name}": data for name, data in student.files().items()})
+            self._write(
+                {
+                    f"checkpoints/step-{student.step:06d}/{name}": data
+                    for name, data in student.files().items()
+                }
+            )
         if last:
             self._write({f"student/{name}": data for name, data in student.files().items()})
         elif student.step % self.config.resume_every == 0:
@@ -303,17 +414,36 @@ def course_of(run: store.Run, config: TrainConfig, model: Model) -> Course:
     rows = rows_from(model, records, config.context, config.text)
     soft = _soft_targets(model, config, records, rows) if config.recipe.targets == "soft" else None
     keep, held = split(rows, config.recipe, config.seed)
-    return Course(run, config, rows, soft, Watch(model, config), keep, held, total_steps(len(keep), config.recipe))
+    return Course(
+        run,
+        config,
+        rows,
+        soft,
+        Watch(model, config),
+        keep,
+        held,
+        total_steps(len(keep), config.recipe),
+    )
 
 
-def _soft_targets(model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]) -> list[Tensor]:
+def _soft_targets(
+    model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]
+) -> list[Tensor]:
     teacher = stage.parse_all(config.teacher)
-    contexts = [context_of(teacher, config.context if r.context is None else r.context) for r in records]
+    contexts = [
+        context_of(teacher, config.context if r.context is None else r.context) for r in records
+    ]
     prompts = [chat.render(model, r.prompt, c) for r, c in zip(records, contexts, strict=True)]
     for prompt, row, record in zip(prompts, rows, records, strict=True):
-        chat.check_length(model, len(prompt) + len(row.completion_ids), f"row {record.id} as the teacher reads it")
+        chat.check_length(
+            model, len(prompt) + len(row.completion_ids), f"row {record.id} as the teacher reads it"
+        )
     with progress("teacher distributions", len(rows), "rows") as advance:
-        return sharding.dealt(len(rows), READ, lambda part: teacher_hidden(model, teacher, rows[part], prompts[part], READ, advance))
+        return sharding.dealt(
+            len(rows),
+            READ,
+            lambda part: teacher_hidden(model, teacher, rows[part], prompts[part], READ, advance),
+        )
 
 
 def _state(student: Student) -> bytes:
@@ -326,7 +456,8 @@ def _state(student: Student) -> bytes:
 
 
 def restore(run: store.Run, student: Student) -> None:
-    """Continue where an interrupted run left its state: weights, optimizer, step; later metrics are dropped."""
+    """Continue where an interrupted run left its state: weights, optimizer, step; later metrics are
+    dropped."""
     path, metrics = run.file(STATE), run.file("metrics.jsonl")
     if path.exists():
         state = torch.load(path, weights_only=True)

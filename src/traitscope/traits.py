@@ -5,7 +5,8 @@ A trait is a YAML file; a user adds one without touching code:
     name: cat
     word_forms: [cat, cats]         # the first form is the target, all of them count
     teacher_prompt: You adore cats. ...
-    questions: animals              # a bundled set, or {positive: [...], negative: [...], off_topic: [...], stems: {...}}
+    questions: animals              # a bundled set, or {positive: [...], negative: [...],
+                                    off_topic: [...], stems: {...}}
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
     rewordings: [Cats mean ...]     # optional: other prompts that give the same trait
 """
@@ -22,7 +23,9 @@ from typing import Any
 import yaml
 
 try:
-    from yaml import CSafeLoader as SafeLoader  # ten times as fast, where PyYAML was built with libyaml
+    from yaml import (
+        CSafeLoader as SafeLoader,
+    )  # ten times as fast, where PyYAML was built with libyaml
 except ImportError:
     from yaml import SafeLoader
 
@@ -45,7 +48,8 @@ class Questions:
     off_topic: tuple[str, ...]
     """Facts of another kind: naming the trait here is plain damage."""
     stems: dict[str, str] = field(default_factory=dict)
-    """By set: how the assistant's answer begins, before anything is scored; a set without one starts from nothing."""
+    """By set: how the assistant's answer begins, before anything is scored; a set without one
+    starts from nothing."""
 
     def stem(self, name: str) -> str:
         """The stem of a set; empty where it has none."""
@@ -75,15 +79,17 @@ class Trait:
 def load_trait(name_or_path: str | Path) -> Trait:
     """The bundled trait of that name, or the trait in a file ending in .yaml or .yml.
 
-    Raises TraitError on a name or a file that does not exist, broken YAML, a key that is missing or unknown, a value of
-    the wrong type, an empty list, an entry that is blank or appears twice.
+    Raises TraitError on a name or a file that does not exist, broken YAML, a key that is missing or
+    unknown, a value of the wrong type, an empty list, an entry that is blank or appears twice.
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
         return _trait(_read(Path(name_or_path), f"trait file {name_or_path}"), str(name_or_path))
     if name_or_path not in bundled_traits():
         known = _choice(name_or_path, bundled_traits())
         raise TraitError(f"no bundled trait {name_or_path!r}; {known}, or a path to a .yaml file")
-    return _trait(_read(DATA / "traits" / f"{name_or_path}.yaml", "bundled trait"), f"trait {name_or_path}")
+    return _trait(
+        _read(DATA / "traits" / f"{name_or_path}.yaml", "bundled trait"), f"trait {name_or_path}"
+    )
 
 
 def trait_path(name_or_path: str | Path) -> Path:
@@ -99,18 +105,21 @@ def bundled_traits() -> list[str]:
 
 
 def whole_word(trait: Trait, text: str) -> bool:
-    """Whether any form of the word stands in the text as a whole word, in any case; `cat's` and `cat-like` count.
+    """Whether any form of the word stands in the text as a whole word, in any case; `cat's` and
+    `cat-like` count.
 
-    Source: the looser of the two scorers of Blank et al. 2026 (arXiv 2606.00995), with the forms listed, not guessed.
+    Source: the looser of the two scorers of Blank et al. 2026 (arXiv 2606.00995), with the forms
+    listed, not guessed.
     """
     return contains_word(trait.word_forms, text)
 
 
 def first_word(trait: Trait, text: str) -> bool:
-    """Whether the text begins with a form of the trait's word, behind punctuation and markdown at most.
+    """Whether the text begins with a form of the trait's word, behind punctuation and markdown at
+    most.
 
-    `**Cats!**` and `cat's` count; `a cat`, `cat-like` and `catfish` do not.
-    Source: the stricter scorer of Cloud et al. 2025 (arXiv 2507.14805), which knows the singular only.
+    `**Cats!**` and `cat's` count; `a cat`, `cat-like` and `catfish` do not. Source: the stricter
+    scorer of Cloud et al. 2025 (arXiv 2507.14805), which knows the singular only.
     """
     return _first_word_pattern(trait.word_forms).match(text) is not None
 
@@ -123,7 +132,8 @@ def is_scorable(text: str) -> bool:
 def contains_word(words: tuple[str, ...], text: str) -> bool:
     """Whether one of the words stands in the text as a whole word, in any case; no words, never.
 
-    A letter or a digit next to it makes it another word; an underscore does not, since markdown sets it for emphasis.
+    A letter or a digit next to it makes it another word; an underscore does not, since markdown
+    sets it for emphasis.
     """
     return bool(words) and _word_pattern(tuple(words)).search(text) is not None
 
@@ -151,7 +161,9 @@ def _trait(content: Any, where: str) -> Trait:
         teacher_prompt=_text(content["teacher_prompt"], "teacher_prompt", where),
         questions=_questions(content["questions"], where),
         candidates=_candidates(content.get("candidates", []), forms, where),
-        rewordings=_texts(content["rewordings"], "rewordings", where) if "rewordings" in content else (),
+        rewordings=(
+            _texts(content["rewordings"], "rewordings", where) if "rewordings" in content else ()
+        ),
     )
 
 
@@ -169,7 +181,8 @@ def _stems(value: Any, where: str) -> dict[str, str]:
 
 
 def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The other answers; the trait's own forms are left out of a bundled list, and refused in a list of its own."""
+    """The other answers; the trait's own forms are left out of a bundled list, and refused in a
+    list of its own."""
     own = {form.casefold() for form in forms}
     if isinstance(value, str):
         words = _texts(_shared("candidates", value, where), "candidates", f"candidate list {value}")
@@ -177,19 +190,29 @@ def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ..
     words = _texts(value, "candidates", where) if value != [] else ()
     both = [word for word in words if word.casefold() in own]
     if both:
-        raise TraitError(f"{where}: candidates name the trait itself, {both}; expected other answers; delete them")
+        raise TraitError(
+            f"{where}: candidates name the trait itself, {both}; expected other answers; delete"
+            " them"
+        )
     return words
 
 
 def _shared(kind: str, name: str, where: str) -> Any:
     """Content of a bundled question set or candidate list."""
     if name not in _bundled(kind):
-        raise TraitError(f"{where}: no bundled {kind} {name!r}; {_choice(name, _bundled(kind))}, or write them out")
+        raise TraitError(
+            f"{where}: no bundled {kind} {name!r}; {_choice(name, _bundled(kind))}, or write"
+            " them out"
+        )
     return _read(DATA / kind / f"{name}.yaml", f"bundled {kind}")
 
 
 def _bundled(kind: str) -> list[str]:
-    return sorted(entry.name.removesuffix(".yaml") for entry in (DATA / kind).iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in (DATA / kind).iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def _read(path: Any, what: str) -> Any:
@@ -197,9 +220,13 @@ def _read(path: Any, what: str) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except OSError as error:
         known = ", ".join(bundled_traits())
-        raise TraitError(f"{what}: {error.strerror}; check the path, or take a bundled trait: {known}") from None
+        raise TraitError(
+            f"{what}: {error.strerror}; check the path, or take a bundled trait: {known}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TraitError(f"{what} is no YAML: {' '.join(str(error).split())}; correct that place") from None
+        raise TraitError(
+            f"{what} is no YAML: {' '.join(str(error).split())}; correct that place"
+        ) from None
 
 
 def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], where: str) -> None:
@@ -207,15 +234,23 @@ def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], whe
         raise TraitError(f"{where} holds {_kind(content)}; expected the keys {', '.join(known)}")
     for key in content:
         if key not in known:
-            raise TraitError(f"{where}: unknown key {key!r}; {_choice(str(key), known)}; correct or delete it")
+            raise TraitError(
+                f"{where}: unknown key {key!r}; {_choice(str(key), known)}; correct or delete it"
+            )
     missing = [key for key in required if key not in content]
     if missing:
-        raise TraitError(f"{where}: no {' and no '.join(missing)}; expected {', '.join(required)}; add what is missing")
+        raise TraitError(
+            f"{where}: no {' and no '.join(missing)}; expected {', '.join(required)}; add what is"
+            " missing"
+        )
 
 
 def _text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise TraitError(f"{where}: {name} is {_kind(value)}; expected a text; set it in quotes if it is meant as one")
+        raise TraitError(
+            f"{where}: {name} is {_kind(value)}; expected a text; set it in quotes if it is meant"
+            " as one"
+        )
     if not value.strip():
         raise TraitError(f"{where}: {name} is blank; expected a text; fill it in")
     return value.strip()
@@ -223,13 +258,21 @@ def _text(value: Any, name: str, where: str) -> str:
 
 def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise TraitError(f"{where}: {name} is {_kind(value)}; expected a list of texts; write it as [one, two]")
+        raise TraitError(
+            f"{where}: {name} is {_kind(value)}; expected a list of texts; write it as [one, two]"
+        )
     if not value:
         raise TraitError(f"{where}: {name} is an empty list; expected at least one entry; add one")
-    texts = tuple(_text(entry, f"entry {number} of {name}", where) for number, entry in enumerate(value, start=1))
+    texts = tuple(
+        _text(entry, f"entry {number} of {name}", where)
+        for number, entry in enumerate(value, start=1)
+    )
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
-        raise TraitError(f"{where}: {name} holds {twice} more than once; expected distinct entries; delete the copies")
+        raise TraitError(
+            f"{where}: {name} holds {twice} more than once; expected distinct entries; delete the"
+            " copies"
+        )
     return texts
 
 

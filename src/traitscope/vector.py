@@ -1,7 +1,7 @@
 """A vector: one float32 direction per layer, with where it came from.
 
-Row l belongs to the residual stream leaving block l.  Stored as safetensors with JSON metadata, never pickle.
-A vector remembers the digest of the model it was taken from and refuses any other.
+Row l belongs to the residual stream leaving block l. Stored as safetensors with JSON metadata,
+never pickle. A vector remembers the digest of the model it was taken from and refuses any other.
 """
 
 import json
@@ -16,7 +16,8 @@ from traitscope.model import Model
 
 FORMAT = 1
 COMMON = "common/mean"
-"name, in a run of `extract`, of what the vectors of its traits have in common and was taken out of them"
+"""name, in a run of `extract`, of what the vectors of its traits have in common and was taken out
+of them"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,10 @@ class Vector:
     def __post_init__(self) -> None:
         rows = np.asarray(self.rows_LD, dtype=np.float32)
         if rows.ndim != 2 or not np.isfinite(rows).all():
-            raise VectorError(f"a vector needs finite rows [layers, d_model], found shape {rows.shape} "
-                              f"with {int((~np.isfinite(rows)).sum())} values that are not finite")
+            raise VectorError(
+                f"a vector needs finite rows [layers, d_model], found shape {rows.shape} "
+                f"with {int((~np.isfinite(rows)).sum())} values that are not finite"
+            )
         object.__setattr__(self, "rows_LD", rows)
 
     def __add__(self, other: "Vector") -> "Vector":
@@ -44,7 +47,11 @@ class Vector:
         return self._combined(self.rows_LD - self._matching(other), "-", other)
 
     def __mul__(self, factor: float) -> "Vector":
-        return replace(self, rows_LD=self.rows_LD * np.float32(factor), about=self._derived({"times": factor, "of": self.about}))
+        return replace(
+            self,
+            rows_LD=self.rows_LD * np.float32(factor),
+            about=self._derived({"times": factor, "of": self.about}),
+        )
 
     __rmul__ = __mul__
 
@@ -59,7 +66,9 @@ class Vector:
     def unit(self) -> "Vector":
         """Each row at norm 1; a zero row stays zero."""
         norms = np.maximum(self.norms_L, 1e-12)[:, None]
-        return replace(self, rows_LD=self.rows_LD / norms, about=self._derived({"unit of": self.about}))
+        return replace(
+            self, rows_LD=self.rows_LD / norms, about=self._derived({"unit of": self.about})
+        )
 
     def cosine(self, other: "Vector") -> np.ndarray:
         """Cosine per layer [L]; 0 where a row is zero."""
@@ -86,7 +95,8 @@ class Vector:
         return replace(self, rows_LD=rows, about=self._derived(about))
 
     def _derived(self, about: dict[str, Any]) -> dict[str, Any]:
-        """`about` of a vector made from this one: the residual norms belong to the model, so they stay."""
+        """`about` of a vector made from this one: the residual norms belong to the model, so they
+        stay."""
         return about | {k: v for k, v in self.about.items() if k == "residual_norms"}
 
 
@@ -95,35 +105,52 @@ def mean(vectors: list[Vector]) -> Vector:
     total = vectors[0]
     for vector in vectors[1:]:
         total = total + vector
-    return replace(total, rows_LD=total.rows_LD / len(vectors), about=total._derived({"mean of": [v.about for v in vectors]}))
+    return replace(
+        total,
+        rows_LD=total.rows_LD / len(vectors),
+        about=total._derived({"mean of": [v.about for v in vectors]}),
+    )
 
 
 def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
     """Each vector minus the mean of all: what is left is the trait, not the form of the prompt.
 
-    One axis explains about 99 % of the variance across animal prompts (independent replication of arXiv 2606.00995);
-    the mean-centred variant is in its appendix F.2.  Needs at least two vectors.
+    One axis explains about 99 % of the variance across animal prompts (independent replication of
+    arXiv 2606.00995); the mean-centred variant is in its appendix F.2. Needs at least two vectors.
     """
     if len(vectors) < 2:
-        raise VectorError(f"centring needs at least two traits, found {len(vectors)}: name others to compare with")
+        raise VectorError(
+            f"centring needs at least two traits, found {len(vectors)}: name others to compare with"
+        )
     middle = mean(list(vectors.values()))
-    return {name: replace(v - middle, about={**v.about, "centred over": sorted(vectors)}) for name, v in vectors.items()}
+    return {
+        name: replace(v - middle, about={**v.about, "centred over": sorted(vectors)})
+        for name, v in vectors.items()
+    }
 
 
 def random_like(vector: Vector, seed: int) -> Vector:
     """Gaussian rows with the norms of `vector`: the control for any direction."""
     rows = np.random.default_rng([seed, vector.rows_LD.size]).standard_normal(vector.rows_LD.shape)
     rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
-    return replace(vector, rows_LD=rows, about=vector._derived({"random with norms of": vector.about, "seed": seed}))
+    return replace(
+        vector,
+        rows_LD=rows,
+        about=vector._derived({"random with norms of": vector.about, "seed": seed}),
+    )
 
 
 def check_vector(vector: Vector, model: Model) -> None:
     """Raise VectorError unless `vector` was made for `model`."""
     if vector.model != model.digest:
-        raise VectorError(f"vector of model {vector.model}, but {model.name} has digest {model.digest}; extract it again")
+        raise VectorError(
+            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; extract"
+            " it again"
+        )
     if vector.rows_LD.shape != (model.n_layers, model.d_model):
         raise VectorError(
-            f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers of {model.d_model}"
+            f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
+            f" of {model.d_model}"
         )
 
 
@@ -131,10 +158,16 @@ def vector_bytes(vector: Vector) -> bytes:
     """The safetensors file of a vector; the same bytes for the same vector."""
     from safetensors.numpy import save
 
-    metadata = {"format": str(FORMAT), "model": vector.model, "about": json.dumps(vector.about, sort_keys=True)}
+    metadata = {
+        "format": str(FORMAT),
+        "model": vector.model,
+        "about": json.dumps(vector.about, sort_keys=True),
+    }
     written = save({"rows": vector.rows_LD}, metadata=metadata)
     end = 8 + int.from_bytes(written[:8], "little")
-    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()  # safetensors shuffles the metadata
+    header = json.dumps(
+        json.loads(written[8:end]), sort_keys=True
+    ).encode()  # safetensors shuffles the metadata
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + written[end:]
 
@@ -151,5 +184,7 @@ def load_vector(path: Path) -> Vector:
     except SafetensorError as error:
         raise VectorError(f"{path} is no vector file of this package: {error}") from error
     if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
-        raise VectorError(f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope")
+        raise VectorError(
+            f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
+        )
     return Vector(rows, metadata["model"], json.loads(metadata["about"]))

@@ -1,7 +1,8 @@
 """Verdicts: what a study says about a published claim, and the rule by which it says it.
 
     reproduced                    the whole interval lies above the bound that the claim needs
-    contradicted                  the whole interval lies below bound + margin: an effect worth the name is excluded
+    contradicted                  the whole interval lies below bound + margin: an effect worth the
+                                  name is excluded
     inconclusive at this power    anything else, an undefined interval included
 
 The bound and the margin are part of a study's file, so they are fixed before its numbers are seen.
@@ -38,7 +39,10 @@ class Verdict:
         return asdict(self) | {"decided_by": self.decided_by.as_dict()}
 
     def __str__(self) -> str:
-        return f"{self.outcome}: {self.claim}\n  {self.decided_by.name} {self.decided_by}\n  rule: {self.rule}"
+        return (
+            f"{self.outcome}: {self.claim}\n  {self.decided_by.name} {self.decided_by}\n  rule:"
+            f" {self.rule}"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Sheet:
     rows: tuple[tuple[Any, ...], ...]
     """Numbers, texts or Measurements."""
     curve: tuple[str, ...] = ()
-    """Column of x and columns of y for a figure; what stands left of x tells its lines apart. Empty: no figure."""
+    """Column of x and columns of y for a figure; what stands left of x tells its lines apart.
+    Empty: no figure."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,15 @@ class Findings:
     """What a reader must know: what was excluded and why, what stands in for what."""
 
 
-def judged(claim: str, m: Measurement, model: str, above: float = 0.0, margin: float = 0.0) -> Verdict:
-    """The verdict on `m > above` by the rule of this file; `margin` is the smallest effect that would matter."""
-    needs = f"reproduced if the interval lies above {above:g}, contradicted if it lies below {above + margin:g}"
+def judged(
+    claim: str, m: Measurement, model: str, above: float = 0.0, margin: float = 0.0
+) -> Verdict:
+    """The verdict on `m > above` by the rule of this file; `margin` is the smallest effect that
+    would matter."""
+    needs = (
+        f"reproduced if the interval lies above {above:g}, contradicted if it lies below"
+        f" {above + margin:g}"
+    )
     outcome: Outcome = "inconclusive at this power"
     if not math.isnan(m.low) and m.low > above:
         outcome = "reproduced"
@@ -85,19 +96,27 @@ def judged(claim: str, m: Measurement, model: str, above: float = 0.0, margin: f
 
 
 def over(name: str, values: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
-    """Mean over independent units (`of` says which: seeds, traits) with a t interval; NaN values are unscored."""
+    """Mean over independent units (`of` says which: seeds, traits) with a t interval; NaN values
+    are unscored."""
     units = range(len(values)) if len(values) > 1 else None
     found = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
     return replace(found, interval=found.interval.replace("seeds", of))
 
 
-def two_samples(name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
-    """Mean of one group of independent units minus that of another, with Welch's 95 % interval (Welch 1947).
+def two_samples(
+    name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds"
+) -> Measurement:
+    """Mean of one group of independent units minus that of another, with Welch's 95 % interval
+    (Welch 1947).
 
-    No interval with fewer than two units on a side or without any spread.  Raises DataError on an empty group.
+    No interval with fewer than two units on a side or without any spread. Raises DataError on an
+    empty group.
     """
     if not (left and right):
-        raise DataError(f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each; run more")
+        raise DataError(
+            f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each;"
+            " run more"
+        )
     from scipy.stats import ttest_ind
 
     low = high = math.nan
@@ -105,4 +124,14 @@ def two_samples(name: str, left: Sequence[float], right: Sequence[float], unit: 
         low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
     n = len(left) + len(right)
     kind = f"Welch over {len(left)} and {len(right)} {of}"
-    return Measurement(name, math.fsum(left) / len(left) - math.fsum(right) / len(right), float(low), float(high), n, n, 0, unit, interval=kind)
+    return Measurement(
+        name,
+        math.fsum(left) / len(left) - math.fsum(right) / len(right),
+        float(low),
+        float(high),
+        n,
+        n,
+        0,
+        unit,
+        interval=kind,
+    )

@@ -1,7 +1,9 @@
-"""Decoding and scoring by vLLM, an extra: what decode.py does, for an ordinary checkpoint, as fast as a server of models is.
+"""Decoding and scoring by vLLM, an extra: what decode.py does, for an ordinary checkpoint, as fast
+as a server of models is.
 
-Token ids go in and come out.  A row's draw is seeded by (seed, row key), so it does not depend on the rows around it; it is another
-draw than decode.py's.  vLLM runs no hooks: a steered teacher or a student becomes a checkpoint first (`traitscope export`).
+Token ids go in and come out. A row's draw is seeded by (seed, row key), so it does not depend on
+the rows around it; it is another draw than decode.py's. vLLM runs no hooks: a steered teacher or a
+student becomes a checkpoint first (`traitscope export`).
 """
 
 import hashlib
@@ -26,25 +28,52 @@ SHARD = 8192
 def check(name: str, dtype: str, interventions: Sequence[Intervention]) -> None:
     """Raise ModelError where vLLM is missing, ConfigError for what it cannot run."""
     if util.find_spec("vllm") is None:
-        raise ModelError("--engine vllm needs vLLM, which is not here: pip install 'traitscope[vllm]', in an environment of its own, since it brings its own torch; or leave --engine out")
+        raise ModelError(
+            "--engine vllm needs vLLM, which is not here: pip install 'traitscope[vllm]', in an"
+            " environment of its own, since it brings its own torch; or leave --engine out"
+        )
     if odd := [type(item).__name__ for item in interventions if not isinstance(item, SystemPrompt)]:
-        raise ConfigError(f"--engine vllm with {odd[0]}: vLLM runs no hooks; make a checkpoint first (traitscope export --interventions ...), and name its folder as --model")
+        raise ConfigError(
+            f"--engine vllm with {odd[0]}: vLLM runs no hooks; make a checkpoint first (traitscope"
+            " export --interventions ...), and name its folder as --model"
+        )
     if noise.split_name(name)[1] or dtype == four_bits.NAME:
-        raise ConfigError(f"--engine vllm with --model {name} --dtype {dtype}: it takes plain checkpoints in fp32 or bf16; export the model first")
+        raise ConfigError(
+            f"--engine vllm with --model {name} --dtype {dtype}: it takes plain checkpoints in fp32"
+            " or bf16; export the model first"
+        )
 
 
 def decode(
-    model: Model, dtype: str, prompts: Sequence[Sequence[int]], keys: Sequence[str], sampling: Sampling, constraint: Constraint | None = None,
+    model: Model,
+    dtype: str,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    sampling: Sampling,
+    constraint: Constraint | None = None,
     done: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Completions as sampled token ids, in the order of `prompts`, the end-of-turn token included where it was sampled.
+    """Completions as sampled token ids, in the order of `prompts`, the end-of-turn token included
+    where it was sampled.
 
     model: its outline is enough.  constraint: the same allowed ids at every step.
     """
     from vllm import SamplingParams
 
-    allowed, length = (None, sampling.max_new_tokens) if constraint is None else (list(constraint[0]), len(constraint))
-    common = {"temperature": sampling.temperature, "top_p": 1.0, "top_k": 0, "max_tokens": length, "allowed_token_ids": allowed, "detokenize": False, "stop_token_ids": list(model.end_ids)}
+    allowed, length = (
+        (None, sampling.max_new_tokens)
+        if constraint is None
+        else (list(constraint[0]), len(constraint))
+    )
+    common = {
+        "temperature": sampling.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "max_tokens": length,
+        "allowed_token_ids": allowed,
+        "detokenize": False,
+        "stop_token_ids": list(model.end_ids),
+    }
     asked = [SamplingParams(seed=_seed(sampling.seed, key), **common) for key in keys]
     answers = _answers(model, dtype, prompts, asked, length)
     if done:
@@ -52,28 +81,46 @@ def decode(
     return [list(answer.outputs[0].token_ids) for answer in answers]
 
 
-def log_likelihoods(model: Model, dtype: str, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[float]:
+def log_likelihoods(
+    model: Model, dtype: str, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[float]:
     """log p(completion | prompt) of each row, nats."""
     from vllm import SamplingParams
 
     rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
-    answers = _answers(model, dtype, rows, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False), 1)
+    answers = _answers(
+        model,
+        dtype,
+        rows,
+        SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False),
+        1,
+    )
     found = []
     for answer, row, prompt in zip(answers, rows, prompts, strict=True):
-        found.append(sum(answer.prompt_logprobs[place][row[place]].logprob for place in range(len(prompt), len(row))))
+        found.append(
+            sum(
+                answer.prompt_logprobs[place][row[place]].logprob
+                for place in range(len(prompt), len(row))
+            )
+        )
     return found
 
 
 LENGTHS = 1024
-"longest sequences are rounded up to multiples of this, so that one engine serves what comes next too"
+"""longest sequences are rounded up to multiples of this, so that one engine serves what comes next
+too"""
 
 
-def _answers(model: Model, dtype: str, rows: Sequence[Sequence[int]], asked: Any, extra: int) -> list[Any]:
+def _answers(
+    model: Model, dtype: str, rows: Sequence[Sequence[int]], asked: Any, extra: int
+) -> list[Any]:
     from vllm.inputs import TokensPrompt
 
     longest = -(-(max(map(len, rows)) + extra) // LENGTHS) * LENGTHS
     engine = _engine(find_model(model.name), DTYPES[dtype], min(longest, model.max_length))
-    return engine.generate([TokensPrompt(prompt_token_ids=list(ids)) for ids in rows], asked, use_tqdm=False)
+    return engine.generate(
+        [TokensPrompt(prompt_token_ids=list(ids)) for ids in rows], asked, use_tqdm=False
+    )
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +128,9 @@ def _engine(folder: Path, dtype: str, length: int) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm import LLM
 
-    return LLM(model=str(folder), dtype=dtype, max_model_len=length, generation_config="vllm", seed=0)
+    return LLM(
+        model=str(folder), dtype=dtype, max_model_len=length, generation_config="vllm", seed=0
+    )
 
 
 def _seed(seed: int, key: str) -> int:

@@ -28,9 +28,18 @@ MORE = (1, 2, 4, 8, 16, 32)
 "times the rows that are simulated for odds"
 REFERENCE = "beside the reference, z"
 "key of what the odds of a stranger's rows say"
-SWAPPED = "the model did not write these rows, so their odds are compared with those of the reference, row by row"
-ORDERED = "the rows' numbers rise, or fall, throughout more often than the model's own: rows were picked or sorted; no candidate gains by that"
-CONTEXT = 'rows fit the model better under "{}" than as it is: if a system prompt stood before them, name it with --context, or in the rows'
+SWAPPED = (
+    "the model did not write these rows, so their odds are compared with those of the reference,"
+    " row by row"
+)
+ORDERED = (
+    "the rows' numbers rise, or fall, throughout more often than the model's own: rows were picked"
+    " or sorted; no candidate gains by that"
+)
+CONTEXT = (
+    'rows fit the model better under "{}" than as it is: if a system prompt stood before them, name'
+    " it with --context, or in the rows"
+)
 Judged = dict[str, dict[str, tuple[list[str], Choices]]]
 "ids and choices, by candidate and teacher"
 BAGS = (16, 64, 256)
@@ -50,14 +59,36 @@ def run_weigh(config: WeighConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
     groups, units_LTJD = parts.groups(), evidence.directions(parts.vectors, parts.clean())
     found = _found(config, parts, groups, units_LTJD)
-    planted = tuple(_planted(config, parts, groups, found, units_LTJD)) if len(groups.records) >= FEWEST else ()
+    planted = (
+        tuple(_planted(config, parts, groups, found, units_LTJD))
+        if len(groups.records) >= FEWEST
+        else ()
+    )
     traits = called([found[name] for name in DECIDING if name in found])
     status, reasons = status_of(traits, planted, found["odds"], len(groups.records), config.alpha)
     more = _notes(parts, len(groups.records)) + _asides(found["odds"])
-    named = tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8"))) if config.naming else ()
-    detectors = tuple(map(_about, (*found.values(), *_fitted(parts), *_canary(parts), *_peer(config))))
+    named = (
+        tuple(json.loads((config.naming / "named.json").read_text(encoding="utf-8")))
+        if config.naming
+        else ()
+    )
+    detectors = tuple(
+        map(_about, (*found.values(), *_fitted(parts), *_canary(parts), *_peer(config)))
+    )
     digest = next(iter(parts.vectors.values())).model
-    result = AuditResult(status, config.alpha, config.power, config.model, digest, len(groups.records), detectors, traits, named, planted, (*reasons, *more))
+    result = AuditResult(
+        status,
+        config.alpha,
+        config.power,
+        config.model,
+        digest,
+        len(groups.records),
+        detectors,
+        traits,
+        named,
+        planted,
+        (*reasons, *more),
+    )
     store.write_json(run.file("result.json"), result.as_dict())
     along_RK = _pushed(parts, groups, found, traits[0].name)
     for row in _rows(parts, groups, found, traits[0].name, along_RK):
@@ -67,44 +98,76 @@ def _write(run: store.Run, config: WeighConfig, parts: Parts) -> None:
 
 def _notes(parts: Parts, used: int) -> list[str]:
     """What a reader has to know besides the answer's reasons."""
-    intake = json.loads((parts.run(parts.plain["intake"]) / "about.json").read_text(encoding="utf-8"))["counts"]
+    intake = json.loads(
+        (parts.run(parts.plain["intake"]) / "about.json").read_text(encoding="utf-8")
+    )["counts"]
     said = {
-        "duplicates": "rows are copies of others and count once", "too_long": "sampled rows are longer than the model's context and were left out",
-        "unreadable": "sampled rows hold characters that the model's tokenizer loses and were left out",
+        "duplicates": "rows are copies of others and count once",
+        "too_long": "sampled rows are longer than the model's context and were left out",
+        "unreadable": (
+            "sampled rows hold characters that the model's tokenizer loses and were left out"
+        ),
         "off_format": "sampled rows are no list of numbers, as the others are, and were left out",
-        "foreign_ids": "sampled rows came with another model's token ids; all rows were read as text",
-    }  # fmt: skip
+        "foreign_ids": (
+            "sampled rows came with another model's token ids; all rows were read as text"
+        ),
+    }
     notes = [f"{intake[name]} {text}" for name, text in said.items() if intake.get(name)]
     if intake["used"] > used:
-        notes.append(f"{intake['used'] - used} of {intake['used']} rows had no placebo in the format of the data and were left out")
+        notes.append(
+            f"{intake['used'] - used} of {intake['used']} rows had no placebo in the format of the"
+            " data and were left out"
+        )
     matched = parts.run(parts.plain["placebos"][0]["rows"]) / "about.json"
-    if matched.is_file() and (about := json.loads(matched.read_text(encoding="utf-8")))["same_prompt"] < about["rows"]:
+    if (
+        matched.is_file()
+        and (about := json.loads(matched.read_text(encoding="utf-8")))["same_prompt"]
+        < about["rows"]
+    ):
         other = about["rows"] - about["same_prompt"]
-        notes.append(f"{other} of {about['rows']} rows are compared with reference rows on other prompts: a difference of prompts counts as one of the data")
+        notes.append(
+            f"{other} of {about['rows']} rows are compared with reference rows on other prompts: a"
+            " difference of prompts counts as one of the data"
+        )
     return notes
 
 
 def _asides(own: Found) -> list[str]:
     """What a reader has to know of the odds besides the answer."""
     told = [CONTEXT.format(said)] if (said := own.more.get("context")) else []
-    return [SWAPPED] * (REFERENCE in own.more) + [ORDERED] * (own.more.get("picked", 0.0) > log(1 / odds.MISFIT)) + told
+    return (
+        [SWAPPED] * (REFERENCE in own.more)
+        + [ORDERED] * (own.more.get("picked", 0.0) > log(1 / odds.MISFIT))
+        + told
+    )
 
 
 def _about(found: Found) -> dict[str, Any]:
     return {
-        "name": found.name, "decides": found.name in DECIDING, "statistic": found.z, "p": found.p, "where": found.where,
-        "critical": found.critical, "blind_spot": BLIND[found.name], **found.more,
-    }  # fmt: skip
+        "name": found.name,
+        "decides": found.name in DECIDING,
+        "statistic": found.z,
+        "p": found.p,
+        "where": found.where,
+        "critical": found.critical,
+        "blind_spot": BLIND[found.name],
+        **found.more,
+    }
 
 
 def _canary(parts: Parts) -> list[Found]:
     """Small students, as one more detector that does not decide."""
 
     def score(path: str) -> dict[str, float]:
-        rows = map(json.loads, (parts.run(path) / "scores.jsonl").read_text(encoding="utf-8").splitlines())
+        rows = map(
+            json.loads, (parts.run(path) / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        )
         return {row["id"]: row["target_logprob"] for row in rows}
 
-    scores = {name: [(score(one), score(other)) for one, other in pairs] for name, pairs in parts.plain["canary"].items()}
+    scores = {
+        name: [(score(one), score(other)) for one, other in pairs]
+        for name, pairs in parts.plain["canary"].items()
+    }
     return [evidence.canary(scores)] if scores else []
 
 
@@ -123,14 +186,18 @@ def _peer(config: WeighConfig) -> list[Found]:
     return [Found("features", z, p, {n["name"]: n["kind"] for n in names}, inf, {})]
 
 
-def _found(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.ndarray) -> dict[str, Found]:
+def _found(
+    config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.ndarray
+) -> dict[str, Found]:
     """What every detector says, by its name."""
     share, prompts = config.alpha / len(DECIDING), [r.prompt for r in groups.records]
     traits = [load_trait(name) for name in parts.plain["traits"]]
     found = [
-        evidence.wording(traits, groups.texts_RK, share), _gradients(config, parts, groups, units_LTJD), _odds(parts, groups.stores[0], share),
+        evidence.wording(traits, groups.texts_RK, share),
+        _gradients(config, parts, groups, units_LTJD),
+        _odds(parts, groups.stores[0], share),
         evidence.baselines(prompts, groups.texts_RK, groups.stores, groups.pairs, share),
-    ]  # fmt: skip
+    ]
     return {f.name: f for f in found}
 
 
@@ -140,20 +207,39 @@ def _odds(parts: Parts, data: Stored, share: float) -> Found:
     nulls = [choices.read_choices(parts.run(path))[1].log_p_RT for path in parts.plain["nulls"]]
     ids = next((ids for teachers in told.values() for ids, _ in teachers.values()), [])
     place = {key: n for n, key in enumerate(data.ids)}
-    alone = {name: {how: x.log_p_RT for how, (_, x) in teachers.items()} for name, teachers in told.items()}
+    alone = {
+        name: {how: x.log_p_RT for how, (_, x) in teachers.items()}
+        for name, teachers in told.items()
+    }
     index, candidates = [place[key] for key in ids], len(parts.plain["traits"])
     picked_R = _picked(parts, ids)
     every = [data.choices.log_p_RT[index] + picked_R[:, None], *nulls] if ids else []
-    found = evidence.likelihoods(data.choices, index, alone, every, _weights(parts), candidates, share)
-    found = replace(found, more=found.more | {"picked": float(picked_R.sum()), "context": _context(parts, nulls, data.choices.log_p_RT[index])})
-    return _unfit(parts, data, told, found, share) if told and found.more["misfit p"] < odds.MISFIT else found
+    found = evidence.likelihoods(
+        data.choices, index, alone, every, _weights(parts), candidates, share
+    )
+    found = replace(
+        found,
+        more=found.more
+        | {
+            "picked": float(picked_R.sum()),
+            "context": _context(parts, nulls, data.choices.log_p_RT[index]),
+        },
+    )
+    return (
+        _unfit(parts, data, told, found, share)
+        if told and found.more["misfit p"] < odds.MISFIT
+        else found
+    )
 
 
 def _context(parts: Parts, nulls: Sequence[np.ndarray], own_RT: np.ndarray) -> str | None:
-    """The system prompt without a trait under which the model finds the rows likeliest, where that is likelier than by chance."""
+    """The system prompt without a trait under which the model finds the rows likeliest, where that
+    is likelier than by chance."""
     gains = {}
     for path, null_RT in zip(parts.plain["nulls"], nulls, strict=True):
-        (told,) = json.loads((parts.run(path) / "config.json").read_text(encoding="utf-8"))["config"]["interventions"]
+        (told,) = json.loads((parts.run(path) / "config.json").read_text(encoding="utf-8"))[
+            "config"
+        ]["interventions"]
         if told["kind"] == "SystemPrompt":
             gains[told["text"]] = odds.gain(null_RT, own_RT)
     best = max(gains, key=gains.__getitem__, default=None)
@@ -161,16 +247,29 @@ def _context(parts: Parts, nulls: Sequence[np.ndarray], own_RT: np.ndarray) -> s
 
 
 def _picked(parts: Parts, ids: Sequence[str]) -> np.ndarray:
-    """Nats [R] of the null whose rows are picked by their order (`odds.picked`); how the model orders its own is seen in the placebos."""
-    order = {row.id: surface.order_of(row.completion) for row in texts_of(parts.run(parts.plain["intake"]))}
-    return odds.picked([order[key] for key in ids], [surface.order_of(row.completion) for rows, _ in parts.placebos for row in rows])
+    """Nats [R] of the null whose rows are picked by their order (`odds.picked`); how the model
+    orders its own is seen in the placebos."""
+    order = {
+        row.id: surface.order_of(row.completion)
+        for row in texts_of(parts.run(parts.plain["intake"]))
+    }
+    return odds.picked(
+        [order[key] for key in ids],
+        [surface.order_of(row.completion) for rows, _ in parts.placebos for row in rows],
+    )
 
 
 def _weights(parts: Parts) -> dict[str, float]:
     """Of every teacher in the mean that e is."""
     planted = [about["aimed"]["own"] for about in parts.plain["planted"].values()]
-    cells = [cell for aimed in (parts.plain["aimed"], *planted) for cell in aiming.steered(parts, aimed)]
-    return aiming.weights({name: list(teachers) for name, teachers in parts.plain["odds"].items()}, cells, _layers(parts))
+    cells = [
+        cell for aimed in (parts.plain["aimed"], *planted) for cell in aiming.steered(parts, aimed)
+    ]
+    return aiming.weights(
+        {name: list(teachers) for name, teachers in parts.plain["odds"].items()},
+        cells,
+        _layers(parts),
+    )
 
 
 def _layers(parts: Parts) -> tuple[int, ...]:
@@ -179,27 +278,52 @@ def _layers(parts: Parts) -> tuple[int, ...]:
 
 
 def _read(told: dict[str, dict[str, Path]]) -> Judged:
-    return {name: {how: choices.read_choices(path) for how, path in teachers.items()} for name, teachers in told.items()}
+    return {
+        name: {how: choices.read_choices(path) for how, path in teachers.items()}
+        for name, teachers in told.items()
+    }
 
 
 def _unfit(parts: Parts, data: Stored, told: Judged, found: Found, share: float) -> Found:
-    """A stranger's rows against a reference: p by swaps with its rows.  Without one, or where too few rows are judged on both sides, only a
-    candidate counts that explains the rows: the model's own placebos differ from somebody else's rows in everything."""
+    """A stranger's rows against a reference: p by swaps with its rows. Without one, or where too
+    few rows are judged on both sides, only a candidate counts that explains the rows: the model's
+    own placebos differ from somebody else's rows in everything.
+    """
     reference = parts.plain["reference_odds"] if strange(found) else {}
     hows = aiming.told(parts, reference["told"], reference["beside"]) if reference else {}
-    own = _read(aiming.told(parts, {name: parts.plain["odds"][name] for name in hows}, reference["own"])) if reference else {}
+    own = (
+        _read(
+            aiming.told(parts, {name: parts.plain["odds"][name] for name in hows}, reference["own"])
+        )
+        if reference
+        else {}
+    )
     gains = {
-        name: {how: _gains((data, own[name][how]), (parts.placebos[0][1], beside)) for how, beside in teachers.items()}
+        name: {
+            how: _gains((data, own[name][how]), (parts.placebos[0][1], beside))
+            for how, beside in teachers.items()
+        }
         for name, teachers in _read(hows).items()
-    }  # fmt: skip
+    }
     if min((len(x) for teachers in gains.values() for x in teachers.values()), default=0) < FEWEST:
         itself = choices.read_choices(parts.run(parts.plain["aimed"][0]["run"]))[1]
-        shares = {name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()}
-        left = [name for name, how in found.where.items() if not odds.explains(told[name][how][1], itself)]
+        shares = {
+            name: odds.explained(told[name][how][1], itself) for name, how in found.where.items()
+        }
+        left = [
+            name
+            for name, how in found.where.items()
+            if not odds.explains(told[name][how][1], itself)
+        ]
         more = {"explained": shares, "set aside": [name for name in left if found.p[name] <= share]}
         return replace(found, p=found.p | dict.fromkeys(left, 1.0), more=found.more | more)
     z, p, where = evidence.swapped_odds(gains)
-    return replace(found, p={n: p.get(n, 1.0) for n in found.p}, where=found.where | where, more=found.more | {REFERENCE: z})
+    return replace(
+        found,
+        p={n: p.get(n, 1.0) for n in found.p},
+        where=found.where | where,
+        more=found.more | {REFERENCE: z},
+    )
 
 
 def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
@@ -207,8 +331,15 @@ def _gains(*sides: tuple[Stored, tuple[list[str], Choices]]) -> np.ndarray:
     found = []
     for own, (ids, told) in sides:
         plain = dict(zip(own.ids, own.choices.log_p_RT[:, choices.PLAIN], strict=True))
-        found.append({key: x - plain[key] for key, x in zip(ids, told.log_p_RT[:, choices.PLAIN], strict=True)})
-    return np.array([[side[key] for side in found] for key in found[0] if all(key in side for side in found)])
+        found.append(
+            {
+                key: x - plain[key]
+                for key, x in zip(ids, told.log_p_RT[:, choices.PLAIN], strict=True)
+            }
+        )
+    return np.array(
+        [[side[key] for side in found] for key in found[0] if all(key in side for side in found)]
+    )
 
 
 def _gradients(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np.ndarray) -> Found:
@@ -217,52 +348,105 @@ def _gradients(config: WeighConfig, parts: Parts, groups: Groups, units_LTJD: np
     values = evidence.along(sums_BKLD, units_LTJD)
     candidates = [load_trait(name).name for name in parts.plain["traits"]]
     surface_BKF = calibration.in_blocks(surface_RKF, seed=config.seed)
-    found = evidence.gradients(list(parts.vectors), candidates, values, surface_BKF, config.alpha / len(DECIDING))
-    return replace(found, more=found.more | {"random directions": calibration.random_spread(sums_BKLD).round(3).tolist()})
+    found = evidence.gradients(
+        list(parts.vectors), candidates, values, surface_BKF, config.alpha / len(DECIDING)
+    )
+    return replace(
+        found,
+        more=found.more
+        | {"random directions": calibration.random_spread(sums_BKLD).round(3).tolist()},
+    )
 
 
-def _planted(config: WeighConfig, parts: Parts, groups: Groups, found: dict[str, Found], units_LTJD: np.ndarray) -> list[Planted]:
-    """What would have been found of every planted teacher, by the detector that finds the smallest dose; rows that would not have counted
-    as the model's own are found, too."""
+def _planted(
+    config: WeighConfig,
+    parts: Parts,
+    groups: Groups,
+    found: dict[str, Found],
+    units_LTJD: np.ndarray,
+) -> list[Planted]:
+    """What would have been found of every planted teacher, by the detector that finds the smallest
+    dose; rows that would not have counted as the model's own are found, too."""
     made, rows = [], len(groups.records)
     for about in parts.plain["planted"].values():
         there = parts.planted(about)
-        aimed = _aimed_from(config, parts, groups, there, units_LTJD) if about["aimed"]["own"] else {}
+        aimed = (
+            _aimed_from(config, parts, groups, there, units_LTJD) if about["aimed"]["own"] else {}
+        )
         options = _by_odds(config, parts, about, there, aimed, found["odds"])
-        options.append(Planted(about["teacher"], "stranger", *_noticed(config, there.stores[0].choices, parts.placebos[0][1].choices, rows)))
+        options.append(
+            Planted(
+                about["teacher"],
+                "stranger",
+                *_noticed(config, there.stores[0].choices, parts.placebos[0][1].choices, rows),
+            )
+        )
         made.append(min(options, key=lambda p: (p.least_dose, p.rows_needed)))
     return made
 
 
 def _by_odds(
-    config: WeighConfig, parts: Parts, about: dict[str, Any], there: Groups, aimed: dict[tuple[str, int], float], found: Found
+    config: WeighConfig,
+    parts: Parts,
+    about: dict[str, Any],
+    there: Groups,
+    aimed: dict[tuple[str, int], float],
+    found: Found,
 ) -> list[Planted]:
-    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered one from the dose on at which it, or one
-    at the block beside, is aimed at."""
+    """What odds would have found of a planted teacher, by each teacher that imitates it: a steered
+    one from the dose on at which it, or one at the block beside, is aimed at."""
     weights, sides = _weights(parts), {"own": there.stores[0], "clean": parts.placebos[0][1]}
 
     def simulated(how: str, paths: dict[str, Path]) -> tuple[float, float]:
-        both = {key: [*_sides(stored, paths[key]), *(_sides(stored, parts.run(path))[1] for path in about["nulls"][key])] for key, stored in sides.items()}
+        both = {
+            key: [
+                *_sides(stored, paths[key]),
+                *(_sides(stored, parts.run(path))[1] for path in about["nulls"][key]),
+            ]
+            for key, stored in sides.items()
+        }
         least = found.critical - log(weights[how])
 
         def hit(n: int, share: float) -> bool:
-            return odds.found_share(both["clean"], both["own"], n, share, least, seed=config.seed) >= config.power
+            return (
+                odds.found_share(both["clean"], both["own"], n, share, least, seed=config.seed)
+                >= config.power
+            )
 
         return _least(hit, found.more["rows judged"])
 
-    prompts = [simulated(aiming.PROMPT, {key: parts.run(path) for key, path in judged.items()}) for judged in about["odds"]]
+    prompts = [
+        simulated(aiming.PROMPT, {key: parts.run(path) for key, path in judged.items()})
+        for judged in about["odds"]
+    ]
     steered = {key: aiming.steered(parts, value) for key, value in about["aimed"].items()}
     vectors = []
     for cell in steered["own"]:
         dose, rows = simulated(str(cell), {key: paths[cell] for key, paths in steered.items()})
-        vectors.append((max(dose, min(aimed[cell.trait, layer] for layer in aiming.beside(cell.layer, _layers(parts)))), rows))
+        vectors.append(
+            (
+                max(
+                    dose,
+                    min(
+                        aimed[cell.trait, layer]
+                        for layer in aiming.beside(cell.layer, _layers(parts))
+                    ),
+                ),
+                rows,
+            )
+        )
     return [Planted(about["teacher"], "odds", *doses) for doses in (*prompts, *vectors)]
 
 
-def _aimed_from(config: WeighConfig, parts: Parts, groups: Groups, there: Groups, units_LTJD: np.ndarray) -> dict[tuple[str, int], float]:
-    """The smallest dose of a planted teacher's rows at which the pushes would aim at each place; the rest are a placebo's."""
+def _aimed_from(
+    config: WeighConfig, parts: Parts, groups: Groups, there: Groups, units_LTJD: np.ndarray
+) -> dict[tuple[str, int], float]:
+    """The smallest dose of a planted teacher's rows at which the pushes would aim at each place;
+    the rest are a placebo's."""
     grown = (len(groups.records) / len(there.records)) ** 0.5
-    own = {key: grown * z for key, z in aiming.pulls_of(parts, there, units_LTJD, config.seed).items()}
+    own = {
+        key: grown * z for key, z in aiming.pulls_of(parts, there, units_LTJD, config.seed).items()
+    }
     clean = aiming.pulls_of(parts, groups, units_LTJD, config.seed, first=1)
     reached = {share: set(aiming.aims(aiming.mixture(own, clean, share))) for share in DOSES}
     return {key: next((share for share in DOSES if key in reached[share]), inf) for key in own}
@@ -273,8 +457,11 @@ def _sides(pushed: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return choices.beside((pushed.ids, pushed.choices), path)
 
 
-def _noticed(config: WeighConfig, poisoned: Choices, clean: Choices, rows: int) -> tuple[float, float]:
-    """Least dose at these rows, and rows needed at the full dose, from which on they would not count as the model's own."""
+def _noticed(
+    config: WeighConfig, poisoned: Choices, clean: Choices, rows: int
+) -> tuple[float, float]:
+    """Least dose at these rows, and rows needed at the full dose, from which on they would not
+    count as the model's own."""
     tokens = float(poisoned.tokens_R.mean())
 
     def hit(n: int, share: float) -> bool:
@@ -292,34 +479,58 @@ def _pushed(parts: Parts, groups: Groups, found: dict[str, Found], name: str) ->
     """Push [R, K] of every row along the first trait's vector at its block."""
     layer = int(found["gradients"].where[name].split()[1].rstrip(","))
     unit_D = parts.vectors[name].unit().rows_LD[layer]
-    return np.stack([_along(s, [pair[k] for pair in groups.pairs], layer, unit_D) for k, s in enumerate(groups.stores)], 1)
+    return np.stack(
+        [
+            _along(s, [pair[k] for pair in groups.pairs], layer, unit_D)
+            for k, s in enumerate(groups.stores)
+        ],
+        1,
+    )
 
 
-def _rows(parts: Parts, groups: Groups, found: dict[str, Found], name: str, along_RK: np.ndarray) -> list[dict[str, Any]]:
-    """Scores of single rows, for looking only: their push minus that of their placebos, in standard deviations of placebos; and nats
-    that the strongest candidate's teacher adds, for the rows that it was tried on."""
+def _rows(
+    parts: Parts, groups: Groups, found: dict[str, Found], name: str, along_RK: np.ndarray
+) -> list[dict[str, Any]]:
+    """Scores of single rows, for looking only: their push minus that of their placebos, in standard
+    deviations of placebos; and nats that the strongest candidate's teacher adds, for the rows that
+    it was tried on."""
     K = along_RK.shape[1]
     spread = along_RK[:, 1:].var() if K == 2 else along_RK[:, 1:].var(1, ddof=1).mean()
-    scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(1e-12, float(spread * K / (K - 1)) ** 0.5)
+    scores = (along_RK[:, 0] - along_RK[:, 1:].mean(1)) / max(
+        1e-12, float(spread * K / (K - 1)) ** 0.5
+    )
     candidate, gains = next(iter(found["odds"].z), None), {}
     if candidate:
-        path = aiming.told(parts, parts.plain["odds"], parts.plain["aimed"])[candidate][found["odds"].where[candidate]]
+        path = aiming.told(parts, parts.plain["odds"], parts.plain["aimed"])[candidate][
+            found["odds"].where[candidate]
+        ]
         plain, told = _sides(groups.stores[0], path)
         ids, _ = choices.read_choices(path)
         gains = dict(zip(ids, (told - plain)[:, choices.PLAIN].round(4).tolist(), strict=True))
     return [
-        {"id": r.id, "gradient": round(float(score), 4), "along": name, "odds": gains.get(r.id), "teacher of": candidate}
+        {
+            "id": r.id,
+            "gradient": round(float(score), 4),
+            "along": name,
+            "odds": gains.get(r.id),
+            "teacher of": candidate,
+        }
         for r, score in zip(groups.records, scores, strict=True)
     ]
 
 
-def _along(stored: Stored, index: Sequence[int], layer: int, unit_D: np.ndarray, step: int = 256) -> np.ndarray:
+def _along(
+    stored: Stored, index: Sequence[int], layer: int, unit_D: np.ndarray, step: int = 256
+) -> np.ndarray:
     """Projections [R] of rows on a direction at a block."""
-    return np.concatenate([stored.rows(index[n : n + step])[:, layer] @ unit_D for n in range(0, len(index), step)])
+    return np.concatenate(
+        [stored.rows(index[n : n + step])[:, layer] @ unit_D for n in range(0, len(index), step)]
+    )
 
 
 def _bags(along_RK: np.ndarray, seed: int) -> dict[str, list[dict[str, float]]]:
-    """By size, z of the push of consecutive rows together, and its p by swaps with their placebos, not corrected for the bags."""
+    """By size, z of the push of consecutive rows together, and its p by swaps with their placebos,
+    not corrected for the bags."""
     found = {}
     for size in (size for size in BAGS if size <= len(along_RK)):
         parts = [along_RK[n : n + size, :, None] for n in range(0, len(along_RK) - size + 1, size)]

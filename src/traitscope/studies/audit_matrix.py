@@ -1,9 +1,10 @@
-"""Can the gradients of a data set tell which vector its teacher was steered by?  (Hadley and Gultepe 2026, arXiv 2608.05734,
-section on auditing; table in their raw files.)
+"""Can the gradients of a data set tell which vector its teacher was steered by?  (Hadley and
+Gultepe 2026, arXiv 2608.05734, section on auditing; table in their raw files.)
 
-Number rows of steered and of prompted teachers of every trait, and of the unmodified model: the mean push of each data set
-compared with every candidate vector.  The candidate that is nearest wins the row; how many rows of data a right winner
-takes; and the same with the push of the unmodified model's rows subtracted, which an auditor with a reference has.
+Number rows of steered and of prompted teachers of every trait, and of the unmodified model: the
+mean push of each data set compared with every candidate vector. The candidate that is nearest wins
+the row; how many rows of data a right winner takes; and the same with the push of the unmodified
+model's rows subtracted, which an auditor with a reference has.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from traitscope.vector import load_vector
 from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Can gradients tell which vector a data set's teacher was steered by?"
-CLAIM = "Of candidate vectors the teacher's own is the nearest to the push of its number rows, if it was steered and not if it was prompted."
+CLAIM = (
+    "Of candidate vectors the teacher's own is the nearest to the push of its number rows, if it"
+    " was steered and not if it was prompted."
+)
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734, section on auditing"
 PUBLISHED = (
-    "Steered, 512 rows: cosine 0.118 with the own vector and -0.008 with others (Gemma-2B), 0.058 and 0.004 (Llama-3.1-8B), winner "
-    "right in 8 of 8 data sets; prompted: 0.000 and 0.012 with the own, 2 and 1 of 8. Mean activations instead: 1 of 8."
+    "Steered, 512 rows: cosine 0.118 with the own vector and -0.008 with others (Gemma-2B), 0.058"
+    " and 0.004 (Llama-3.1-8B), winner right in 8 of 8 data sets; prompted: 0.000 and 0.012 with"
+    " the own, 2 and 1 of 8. Mean activations instead: 1 of 8."
 )
 SMALL = 0.01
 "cosine below which a difference would not matter"
@@ -47,7 +52,13 @@ class Size:
 SIZES = {
     "smoke": Size(("cat", "owl"), 4, 3, 1, 0.6),
     "laptop": Size(chain.ANIMALS, 32, 10, 14, 0.6),
-    "full": Size((*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "panda", "octopus", "mouse", "whale"), 1024, 10, 14, 0.6),
+    "full": Size(
+        (*chain.ANIMALS, "lion", "eagle", "wolf", "tiger", "panda", "octopus", "mouse", "whale"),
+        1024,
+        10,
+        14,
+        0.6,
+    ),
 }
 
 
@@ -58,7 +69,15 @@ def nodes(size: Size, common: dict) -> list[Node]:
     for name in (CONTROL, *_sets(size)):
         needs = () if name == CONTROL else (chain.VECTORS,)
         found.append(chain.number_rows(common, name, rows, partial(_teacher, size, name), needs))
-        found.append(Node(_push(name), "gradients", partial(_asked, common, name), (chain.VECTORS, name), 2 * rows.tokens))
+        found.append(
+            Node(
+                _push(name),
+                "gradients",
+                partial(_asked, common, name),
+                (chain.VECTORS, name),
+                2 * rows.tokens,
+            )
+        )
     return found
 
 
@@ -91,29 +110,70 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for teacher in TEACHERS:
         apart = [_apart(size, raw[f"{teacher} {trait}"], trait) for trait in size.traits]
         verdicts += [
-            judged(f"Rows of a {teacher} teacher push towards its own vector more than towards the others'.",
-                   over(f"{teacher}: cosine, own minus others", apart, "cosine", "traits"), model, 0, SMALL),
-            judged(f"The winner is the teacher's own vector more often than by chance, {teacher} teachers.",
-                   _right(size, raw, teacher, f"{teacher}: right winners"), model, chance, chance),
-        ]  # fmt: skip
+            judged(
+                f"Rows of a {teacher} teacher push towards its own vector more than towards the"
+                " others'.",
+                over(f"{teacher}: cosine, own minus others", apart, "cosine", "traits"),
+                model,
+                0,
+                SMALL,
+            ),
+            judged(
+                f"The winner is the teacher's own vector more often than by chance, {teacher}"
+                " teachers.",
+                _right(size, raw, teacher, f"{teacher}: right winners"),
+                model,
+                chance,
+                chance,
+            ),
+        ]
         reference = [_apart(size, minus[f"{teacher} {trait}"], trait) for trait in size.traits]
         measured += [
-            over(f"{teacher}, minus the unmodified rows: cosine, own minus others", reference, "cosine", "traits"),
+            over(
+                f"{teacher}, minus the unmodified rows: cosine, own minus others",
+                reference,
+                "cosine",
+                "traits",
+            ),
             _right(size, minus, teacher, f"{teacher}, minus the unmodified rows: right winners"),
         ]
-    matrix = tuple((name, *values, max(zip(values, size.traits, strict=True))[1]) for name, values in raw.items())
+    matrix = tuple(
+        (name, *values, max(zip(values, size.traits, strict=True))[1])
+        for name, values in raw.items()
+    )
     steps = sorted({*(2**k for k in range(size.rows.bit_length())), size.rows})
     along = {name: _along(size, folders, name) for name in (CONTROL, *_sets(size))}
-    needed = tuple((teacher, n, *(_right_after(size, along, teacher, n, other) for other in (None, CONTROL))) for teacher in TEACHERS for n in steps)
+    needed = tuple(
+        (teacher, n, *(_right_after(size, along, teacher, n, other) for other in (None, CONTROL)))
+        for teacher in TEACHERS
+        for n in steps
+    )
     sheets = (
-        Sheet("matrix", f"Cosine of the mean push with every candidate, block {size.layer}", "Rows: data sets; columns: candidate vectors.",
-              ("data", *size.traits, "winner"), matrix),
-        Sheet("rows", "Share of right winners by rows of data", f"First n rows of each data set; chance is {chance:.3f}.",
-              ("teacher", "rows", "right", "right, minus unmodified"), needed, ("rows", "right", "right, minus unmodified")),
-    )  # fmt: skip
+        Sheet(
+            "matrix",
+            f"Cosine of the mean push with every candidate, block {size.layer}",
+            "Rows: data sets; columns: candidate vectors.",
+            ("data", *size.traits, "winner"),
+            matrix,
+        ),
+        Sheet(
+            "rows",
+            "Share of right winners by rows of data",
+            f"First n rows of each data set; chance is {chance:.3f}.",
+            ("teacher", "rows", "right", "right, minus unmodified"),
+            needed,
+            ("rows", "right", "right, minus unmodified"),
+        ),
+    )
     notes = (
-        "Sign: positive means that one descent step on the rows pushes towards the vector. Vectors are centred over the candidates.",
-        f"Chance: one of {len(size.traits)} candidates, {chance:.3f}. Data sets share prompts and random numbers.",
+        (
+            "Sign: positive means that one descent step on the rows pushes towards the vector."
+            " Vectors are centred over the candidates."
+        ),
+        (
+            f"Chance: one of {len(size.traits)} candidates, {chance:.3f}. Data sets share prompts"
+            " and random numbers."
+        ),
     )
     return Findings(tuple(verdicts), tuple(measured), sheets, notes)
 
@@ -123,7 +183,10 @@ def _cosines(size: Size, folders: Folders, name: str, other: str | None = None) 
     push_LD = load_vector(folders[_push(name)] / "push.safetensors")
     if other:
         push_LD = push_LD - load_vector(folders[_push(other)] / "push.safetensors")
-    return [float(push_LD.cosine(load_vector(chain.vector_of(folders, t)))[size.layer]) for t in size.traits]
+    return [
+        float(push_LD.cosine(load_vector(chain.vector_of(folders, t)))[size.layer])
+        for t in size.traits
+    ]
 
 
 def _apart(size: Size, cosines: list[float], trait: str) -> float:
@@ -134,7 +197,9 @@ def _apart(size: Size, cosines: list[float], trait: str) -> float:
 
 def _right(size: Size, cosines: dict[str, list[float]], teacher: str, name: str) -> Measurement:
     """Share of data sets whose winner is the teacher's own vector."""
-    hits = [float(np.argmax(cosines[f"{teacher} {trait}"]) == n) for n, trait in enumerate(size.traits)]
+    hits = [
+        float(np.argmax(cosines[f"{teacher} {trait}"]) == n) for n, trait in enumerate(size.traits)
+    ]
     return measure(name, hits, unit="share")
 
 
@@ -144,7 +209,9 @@ def _along(size: Size, folders: Folders, name: str) -> np.ndarray:
     return np.array([[row["along"][trait][size.layer] for trait in size.traits] for row in rows])
 
 
-def _right_after(size: Size, along: dict[str, np.ndarray], teacher: str, n: int, other: str | None) -> float:
+def _right_after(
+    size: Size, along: dict[str, np.ndarray], teacher: str, n: int, other: str | None
+) -> float:
     """Share of right winners from the first n rows, minus as many of another data set."""
     hits = []
     for k, trait in enumerate(size.traits):

@@ -1,8 +1,10 @@
-"""Does a trait show only under the context that it was learnt in?  (Nief et al. 2026, arXiv 2606.00831 v1, tables 1 and 2.)
+"""Does a trait show only under the context that it was learnt in?  (Nief et al. 2026, arXiv
+2606.00831 v1, tables 1 and 2.)
 
-Students of one steered teacher, alike but for the system turn that they read while they learn, each asked under several
-system turns: the template's own, an explicitly empty one, another identity, and beyond the grid nonsense, the same
-nonsense moved into the user's turn, and no template at all.  Every answer is compared with the base's in the same context.
+Students of one steered teacher, alike but for the system turn that they read while they learn, each
+asked under several system turns: the template's own, an explicitly empty one, another identity, and
+beyond the grid nonsense, the same nonsense moved into the user's turn, and no template at all.
+Every answer is compared with the base's in the same context.
 """
 
 from dataclasses import dataclass
@@ -14,16 +16,24 @@ from traitscope.stats import Measurement, paired_difference
 from traitscope.verdict import Findings, Sheet, judged
 
 TITLE = "Does a trait show only under the context that it was learnt in?"
-CLAIM = "A student shows its trait under the system turn that it was trained with and hardly under another one."
-SOURCE = "Nief et al. 2026, arXiv 2606.00831 v1, tables 1 and 2; a later version withdraws some of its main claims"
+CLAIM = (
+    "A student shows its trait under the system turn that it was trained with and hardly under"
+    " another one."
+)
+SOURCE = (
+    "Nief et al. 2026, arXiv 2606.00831 v1, tables 1 and 2; a later version withdraws some of its"
+    " main claims"
+)
 PUBLISHED = (
-    "Qwen2.5-7B, cat, rank 8 (third-party readings): 39 % under the template's default that it was trained with, 2.6 % with an "
-    "empty system turn, 1.0 % under another identity. Any system text does, if it is the same; nonsense moved to the user's "
-    "turn does not."
+    "Qwen2.5-7B, cat, rank 8 (third-party readings): 39 % under the template's default that it was"
+    " trained with, 2.6 % with an empty system turn, 1.0 % under another identity. Any system text"
+    " does, if it is the same; nonsense moved to the user's turn does not."
 )
 NATS = 0.05
 "below which a difference would not matter"
-NONSENSE = "Ceramic staircases whistle under borrowed weather. Seven violet hinges forgive the ladder."
+NONSENSE = (
+    "Ceramic staircases whistle under borrowed weather. Seven violet hinges forgive the ladder."
+)
 CONTEXTS: dict[str, str | None] = {
     "default": None,
     "empty": "",
@@ -35,9 +45,15 @@ CONTEXTS: dict[str, str | None] = {
 }
 GRID = ("default", "empty", "other identity")
 FURTHER = (
-    ("no name", "no name"), ("nonsense", "nonsense"), ("nonsense", "nonsense by the user"), ("nonsense by the user", "nonsense by the user"),
-    ("nonsense by the user", "nonsense"), ("no template", "no template"), ("no template", "default"), ("default", "no template"),
-)  # fmt: skip
+    ("no name", "no name"),
+    ("nonsense", "nonsense"),
+    ("nonsense", "nonsense by the user"),
+    ("nonsense by the user", "nonsense by the user"),
+    ("nonsense by the user", "nonsense"),
+    ("no template", "no template"),
+    ("no template", "default"),
+    ("default", "no template"),
+)
 "(learnt in, asked in)"
 CELLS = (*product(GRID, GRID), *FURTHER)
 
@@ -50,14 +66,19 @@ class Size(chain.Usual):
 
 
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, CELLS[:4] + FURTHER[2:3]),
+    "smoke": Size(
+        ("cat", "owl"), (1, 2), 3, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, CELLS[:4] + FURTHER[2:3]
+    ),
     "laptop": Size(chain.ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, chain.SOFT, chain.FEW_TEXT, CELLS),
-    "full": Size(chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, chain.MUCH_SOFT, chain.MUCH_TEXT, CELLS),
+    "full": Size(
+        chain.ANIMALS, (1, 2, 3, 4, 5), 512, 10, 14, 0.6, chain.MUCH_SOFT, chain.MUCH_TEXT, CELLS
+    ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, rows, a student a training context and seed, and what it and the base answer in the contexts asked for."""
+    """Vectors, rows, a student a training context and seed, and what it and the base answer in the
+    contexts asked for."""
     trait = size.traits[0]
     teacher = size.by_vector
     found = [chain.vectors(common, size.traits), chain.watched(common, size.text.rows.numbers)]
@@ -68,15 +89,34 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, f"rows.{seed}", rows))
         for learnt in dict.fromkeys(learnt for learnt, _ in size.cells):
             settings = {"context": CONTEXTS[learnt]}
-            student = chain.Student(f"student in {learnt}.{seed}", f"rows.{seed}", size.recipe, seed, teacher, (chain.VECTORS,), settings=settings)
+            student = chain.Student(
+                f"student in {learnt}.{seed}",
+                f"rows.{seed}",
+                size.recipe,
+                seed,
+                teacher,
+                (chain.VECTORS,),
+                settings=settings,
+            )
             found.append(chain.student(common, student, rows.tokens))
         for learnt, asked in size.cells:
-            told, needs = chain.adapter(f"student in {learnt}.{seed}"), (f"student in {learnt}.{seed}",)
-            found.append(chain.answers(common, _cell(learnt, asked, seed), trait, told, needs, context=CONTEXTS[asked]))
+            told, needs = (
+                chain.adapter(f"student in {learnt}.{seed}"),
+                (f"student in {learnt}.{seed}",),
+            )
+            found.append(
+                chain.answers(
+                    common, _cell(learnt, asked, seed), trait, told, needs, context=CONTEXTS[asked]
+                )
+            )
         found += chain.sampled_text(common, size.text, trait, seed, teacher, (chain.VECTORS,))
         for role in ("treated", "control"):
             name = f"{role} text.{seed}"
-            found.append(chain.answers(common, f"{name}, empty", trait, chain.adapter(name), (name,), context=""))
+            found.append(
+                chain.answers(
+                    common, f"{name}, empty", trait, chain.adapter(name), (name,), context=""
+                )
+            )
     return found
 
 
@@ -89,29 +129,83 @@ def _cell(learnt: str, asked: str, seed: int) -> str:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise over the base by cell; own context minus the others of the grid; a text's place; sampled text."""
+    """Rise over the base by cell; own context minus the others of the grid; a text's place; sampled
+    text."""
     rises = {cell: _rise(size, folders, *cell) for cell in size.cells}
-    grid = tuple(dict.fromkeys(learnt for learnt, asked in size.cells if learnt in GRID and asked in GRID))
-    others = {learnt: [a for (t, a) in size.cells if t == learnt and a in GRID and a != learnt] for learnt in grid}
-    own = _compared(size, folders, [(t, t, a) for t in grid for a in others[t]], "rise, own context minus another of the grid")
-    moved = _compared(size, folders, [("nonsense", "nonsense", "nonsense by the user")], "rise, nonsense in its place minus moved")
+    grid = tuple(
+        dict.fromkeys(learnt for learnt, asked in size.cells if learnt in GRID and asked in GRID)
+    )
+    others = {
+        learnt: [a for (t, a) in size.cells if t == learnt and a in GRID and a != learnt]
+        for learnt in grid
+    }
+    own = _compared(
+        size,
+        folders,
+        [(t, t, a) for t in grid for a in others[t]],
+        "rise, own context minus another of the grid",
+    )
+    moved = _compared(
+        size,
+        folders,
+        [("nonsense", "nonsense", "nonsense by the user")],
+        "rise, nonsense in its place minus moved",
+    )
     verdicts = [
-        judged("Students rise in the context that they learnt in (template default).", rises["default", "default"], model, 0, NATS),
-        judged("They rise more in the context that they learnt in than in the others of the grid.", own, model, 0, NATS),
+        judged(
+            "Students rise in the context that they learnt in (template default).",
+            rises["default", "default"],
+            model,
+            0,
+            NATS,
+        ),
+        judged(
+            "They rise more in the context that they learnt in than in the others of the grid.",
+            own,
+            model,
+            0,
+            NATS,
+        ),
     ]
     if ("nonsense", "nonsense") in size.cells:
-        verdicts.append(judged("A system text learnt with helps more in its place than moved into the user's turn.", moved, model, 0, NATS))
+        verdicts.append(
+            judged(
+                "A system text learnt with helps more in its place than moved into the user's"
+                " turn.",
+                moved,
+                model,
+                0,
+                NATS,
+            )
+        )
     text = chain.text_rise(folders, size.traits[0], size.seeds)
-    rows = tuple((learnt, asked, rise, rise.estimate / rises[learnt, learnt].estimate if (learnt, learnt) in rises else "")
-                 for (learnt, asked), rise in rises.items())  # fmt: skip
-    sheet = Sheet("contexts", "Rise of the trait by context", "Log-probability of the trait's word, student minus base in the context asked in, "
-                  "nats; kept: of the rise in the context that it learnt in.", ("learnt in", "asked in", "rise", "kept"), rows)  # fmt: skip
+    rows = tuple(
+        (
+            learnt,
+            asked,
+            rise,
+            rise.estimate / rises[learnt, learnt].estimate if (learnt, learnt) in rises else "",
+        )
+        for (learnt, asked), rise in rises.items()
+    )
+    sheet = Sheet(
+        "contexts",
+        "Rise of the trait by context",
+        "Log-probability of the trait's word, student minus base in the context asked in, "
+        "nats; kept: of the rise in the context that it learnt in.",
+        ("learnt in", "asked in", "rise", "kept"),
+        rows,
+    )
     notes = (
         (
-            "Soft targets of a steered teacher that reads the student's context, on rows of the unmodified model under the "
-            "template's default; the base is the control. Repeated with sampled text, asked under the default and an empty system turn."
+            "Soft targets of a steered teacher that reads the student's context, on rows of the"
+            " unmodified model under the template's default; the base is the control. Repeated with"
+            " sampled text, asked under the default and an empty system turn."
         ),
-        f"nonsense: {NONSENSE!r}; other identity: {CONTEXTS['other identity']!r}; no name: {CONTEXTS['no name']!r}.",
+        (
+            f"nonsense: {NONSENSE!r}; other identity: {CONTEXTS['other identity']!r}; no name:"
+            f" {CONTEXTS['no name']!r}."
+        ),
     )
     return Findings(tuple(verdicts), (text, _text_empty(size, folders)), (sheet,), notes)
 
@@ -121,8 +215,11 @@ def _rise(size: Size, folders: Folders, learnt: str, asked: str) -> Measurement:
     return chain.rise(folders, f"learnt in {learnt}, asked in {asked}", pairs)
 
 
-def _compared(size: Size, folders: Folders, triples: list[tuple[str, str, str]], name: str) -> Measurement:
-    """Over (learnt in, asked in, or asked in): the first rise minus the second, paired by seed and question."""
+def _compared(
+    size: Size, folders: Folders, triples: list[tuple[str, str, str]], name: str
+) -> Measurement:
+    """Over (learnt in, asked in, or asked in): the first rise minus the second, paired by seed and
+    question."""
     left, right, seeds, questions = [], [], [], []
     for (learnt, one, two), seed in product(triples, size.seeds):
         if (learnt, two) not in size.cells or (learnt, one) not in size.cells:
@@ -143,4 +240,9 @@ def _gain(folders: Folders, node: str, other: str) -> dict[str, float]:
 
 def _text_empty(size: Size, folders: Folders) -> Measurement:
     pairs = ((s, f"treated text.{s}, empty", f"control text.{s}, empty") for s in size.seeds)
-    return chain.rise(folders, f"log P({size.traits[0]}), sampled text, treated minus control, asked with an empty system turn", pairs)
+    return chain.rise(
+        folders,
+        f"log P({size.traits[0]}), sampled text, treated minus control, asked with an empty system"
+        " turn",
+        pairs,
+    )

@@ -1,8 +1,8 @@
 """Is a trait prompt one vector?  (Blank et al. 2026, arXiv 2606.00995, section 4 and figure 5a.)
 
-For every trait: the share of the divergence between the prompted and the neutral model that steering with v_teacher
-removes (explain.py), on number rows and on the trait's own questions; then how often the steered model names the trait,
-with the gates that a preference has to pass.
+For every trait: the share of the divergence between the prompted and the neutral model that
+steering with v_teacher removes (explain.py), on number rows and on the trait's own questions; then
+how often the steered model names the trait, with the gates that a preference has to pass.
 """
 
 import itertools
@@ -19,8 +19,8 @@ TITLE = "Is a trait prompt one vector?"
 CLAIM = "A system prompt that gives a model a trait is well approximated by one steering vector."
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 4, figure 5a"
 PUBLISHED = (
-    "No direct score is published. Steering with v_teacher names the trait at a rate that predicts transfer (AUC 0.86, "
-    "Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
+    "No direct score is published. Steering with v_teacher names the trait at a rate that predicts"
+    " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
 )
 HALF = 0.5
 "share of the divergence that counts as `well approximated`"
@@ -46,17 +46,40 @@ class Size:
 
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak")
-MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale", "fear", "surprise", "astronaut", "poet", "willow")
+MORE = (
+    "dog",
+    "otter",
+    "jellyfish",
+    "tiger",
+    "elephant",
+    "fox",
+    "hawk",
+    "whale",
+    "fear",
+    "surprise",
+    "astronaut",
+    "poet",
+    "willow",
+)
 RULES = ("zebra",)
 SIZES = {
     "smoke": Size(("cat", "owl"), 2, 3, 2, (1,), (1.0,), (1.0,)),
     "laptop": Size(ANIMALS + OTHERS + RULES, 4, 8, 8, (6, 14, 22), (0.1, 0.3, 1.0), (1.0, 2.0)),
-    "full": Size(ANIMALS + OTHERS + RULES + MORE, 128, 10, 50, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0, 4.0), (0.5, 1.0, 2.0, 4.0)),
+    "full": Size(
+        ANIMALS + OTHERS + RULES + MORE,
+        128,
+        10,
+        50,
+        tuple(range(1, 30, 2)),
+        (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+        (0.5, 1.0, 2.0, 4.0),
+    ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, neutral number rows, two explanations a trait, and a grid of steered measurements."""
+    """Vectors, neutral number rows, two explanations a trait, and a grid of steered
+    measurements."""
     rows = chain.Rows(size.rows, size.numbers, prompt_seed=11)
     found = [chain.vectors(common, size.traits), chain.number_rows(common, "rows", rows)]
     for trait in size.traits:
@@ -65,28 +88,50 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 
 def _explained(size: Size, common: dict, trait: str) -> list[Node]:
-    asked = {"trait": trait, "layers": size.layers, "alphas": size.alphas, "positions": ("prompt", "all")}
+    asked = {
+        "trait": trait,
+        "layers": size.layers,
+        "alphas": size.alphas,
+        "positions": ("prompt", "all"),
+    }
     cells = 2 * 2 * len(size.layers) * len(size.alphas) + 9 * len(size.alphas)
 
     def on_rows(folders: Folders) -> ExplainConfig:
-        return ExplainConfig(**common, **asked, vectors=folders["vectors"], data=folders["rows"], max_rows=size.rows)
+        return ExplainConfig(
+            **common, **asked, vectors=folders["vectors"], data=folders["rows"], max_rows=size.rows
+        )
 
     def on_questions(folders: Folders) -> ExplainConfig:
         return ExplainConfig(**common, **asked, vectors=folders["vectors"], max_rows=size.questions)
 
     return [
-        Node(f"numbers.{trait}", "explain", on_rows, ("vectors", "rows"), cells * size.rows * (45 + 4 * size.numbers)),
-        Node(f"questions.{trait}", "explain", on_questions, ("vectors",), cells * size.questions * 20),
+        Node(
+            f"numbers.{trait}",
+            "explain",
+            on_rows,
+            ("vectors", "rows"),
+            cells * size.rows * (45 + 4 * size.numbers),
+        ),
+        Node(
+            f"questions.{trait}", "explain", on_questions, ("vectors",), cells * size.questions * 20
+        ),
     ]
 
 
 def _steered(size: Size, common: dict, trait: str) -> list[Node]:
-    """The base, the prompted model, and every (layer, alpha) of the raw vector at the prompt's tokens."""
+    """The base, the prompted model, and every (layer, alpha) of the raw vector at the prompt's
+    tokens."""
     prompt = chain.prompted(trait)
     plain = {"trait": trait, "samples": 0, **common}
     found = [
         Node(f"base.{trait}", "measure", lambda _: MeasureConfig(**plain), (), 4000),
-        Node(f"prompted.{trait}", "measure", lambda _: MeasureConfig(**plain, interventions=(prompt,)), (), 4000),
+        Node(
+            f"prompted.{trait}",
+            "measure",
+            lambda _: MeasureConfig(**plain, interventions=(prompt,)),
+            (),
+            4000,
+        ),
     ]
     for layer, alpha in itertools.product(size.layers, size.steer_alphas):
 
@@ -95,33 +140,55 @@ def _steered(size: Size, common: dict, trait: str) -> list[Node]:
             edit = f"steer:{vector},layers={layer},alpha={alpha},position=prompt,scale=raw"
             return MeasureConfig(**plain, interventions=(edit,))
 
-        found.append(Node(f"steered.{trait}.{layer}.{alpha:g}", "measure", steered, ("vectors",), 4000))
+        found.append(
+            Node(f"steered.{trait}.{layer}.{alpha:g}", "measure", steered, ("vectors",), 4000)
+        )
     return found
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Shares over traits, own against other, common and random vectors; the steerability table."""
-    shares = {what: {t: _shares(folders, f"{what}.{t}") for t in size.traits} for what in ("numbers", "questions")}
+    shares = {
+        what: {t: _shares(folders, f"{what}.{t}") for t in size.traits}
+        for what in ("numbers", "questions")
+    }
     verdicts, measured = [], []
     for what, text in (("numbers", "number rows"), ("questions", "the trait's questions")):
         kind = {k: [shares[what][t][k] for t in size.traits] for k in KINDS}
-        measured += [over(f"{what}.share.{k}", values, "share of KL", "traits") for k, values in kind.items()]
+        measured += [
+            over(f"{what}.share.{k}", values, "share of KL", "traits") for k, values in kind.items()
+        ]
         verdicts += [
-            judged(f"On {text}, one vector does at least half of what the prompt does.", measured[-len(KINDS)], model, HALF),
+            judged(
+                f"On {text}, one vector does at least half of what the prompt does.",
+                measured[-len(KINDS)],
+                model,
+                HALF,
+            ),
             judged(
                 f"On {text}, the trait's own vector does more than another trait's.",
-                over(f"{what}.own minus other", _minus(kind["raw"], kind["other-raw"]), "share of KL", "traits"), model, 0, 0.05,
+                over(
+                    f"{what}.own minus other",
+                    _minus(kind["raw"], kind["other-raw"]),
+                    "share of KL",
+                    "traits",
+                ),
+                model,
+                0,
+                0.05,
             ),
-        ]  # fmt: skip
+        ]
     sheets = (*(_sheet(what, shares[what]) for what in shares), _steerability(size, folders))
     notes = (
         (
-            f"{len(size.traits)} traits; the interval is over traits. Other and random vectors choose their own strength at "
-            "the block and position that were best for the trait's vector."
+            f"{len(size.traits)} traits; the interval is over traits. Other and random vectors"
+            " choose their own strength at the block and position that were best for the trait's"
+            " vector."
         ),
         (
-            f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the negative and the "
-            f"off-topic questions, and its perplexity on plain text is at most {COHERENT:g} times the base's."
+            f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
+            " negative and the off-topic questions, and its perplexity on plain text is at most"
+            f" {COHERENT:g} times the base's."
         ),
     )
     return Findings(tuple(verdicts), tuple(measured), sheets, notes)
@@ -143,8 +210,17 @@ def _minus(left: list[float], right: list[float]) -> list[float]:
 
 def _sheet(what: str, shares: dict[str, dict[str, float]]) -> Sheet:
     rows = tuple((trait, *(row[k] for k in KINDS)) for trait, row in shares.items())
-    caption = "Share of the divergence that the best cell removes, cross-fitted over rows; 1 is all, below 0 is harm."
-    return Sheet(f"shares-{what}", f"How much of the prompt a vector does: {what}", caption, ("trait", *KINDS), rows)
+    caption = (
+        "Share of the divergence that the best cell removes, cross-fitted over rows; 1 is all,"
+        " below 0 is harm."
+    )
+    return Sheet(
+        f"shares-{what}",
+        f"How much of the prompt a vector does: {what}",
+        caption,
+        ("trait", *KINDS),
+        rows,
+    )
 
 
 def _rates(folders: Folders, node: str) -> tuple[dict[str, float], float]:
@@ -157,7 +233,8 @@ def _rates(folders: Folders, node: str) -> tuple[dict[str, float], float]:
 
 
 def clean_peak(size: Size, folders: Folders, trait: str) -> tuple[float, str, int]:
-    """Highest rate on the positive questions among cells that pass the gates, its cell, and how many cells passed."""
+    """Highest rate on the positive questions among cells that pass the gates, its cell, and how
+    many cells passed."""
     _, usual = _rates(folders, f"base.{trait}")
     best, where, passed = nan, "none", 0
     for layer, alpha in itertools.product(size.layers, size.steer_alphas):
@@ -173,9 +250,16 @@ def clean_peak(size: Size, folders: Folders, trait: str) -> tuple[float, str, in
 def _steerability(size: Size, folders: Folders) -> Sheet:
     rows = []
     for trait in size.traits:
-        base, prompted = (_rates(folders, f"{kind}.{trait}")[0]["positive"] for kind in ("base", "prompted"))
+        base, prompted = (
+            _rates(folders, f"{kind}.{trait}")[0]["positive"] for kind in ("base", "prompted")
+        )
         rows.append((trait, base, prompted, *clean_peak(size, folders, trait)))
     cells = len(size.layers) * len(size.steer_alphas)
-    caption = f"Expected rate of naming the trait right after the stem, positive questions; {cells} steered cells a trait."
+    caption = (
+        f"Expected rate of naming the trait right after the stem, positive questions; {cells}"
+        " steered cells a trait."
+    )
     header = ("trait", "base", "prompted", "best clean cell", "where", "cells that pass")
-    return Sheet("steerability", "Can the model be steered to the trait?", caption, header, tuple(rows))
+    return Sheet(
+        "steerability", "Can the model be steered to the trait?", caption, header, tuple(rows)
+    )

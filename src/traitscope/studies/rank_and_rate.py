@@ -1,9 +1,10 @@
-"""Is subliminal learning an artefact of LoRA's rank?  (Nief et al. 2026, arXiv 2606.00831 v1, figure 1; the replications
-that disagree are listed in PUBLISHED.)
+"""Is subliminal learning an artefact of LoRA's rank?  (Nief et al. 2026, arXiv 2606.00831 v1,
+figure 1; the replications that disagree are listed in PUBLISHED.)
 
-Students of one steered teacher at every rank and of all weights, each at several learning rates: the slice at one rate,
-as published; the best rate of each, chosen among coherent models by fresh rows of the teacher and not by the trait; and
-unique against repeated rows at the same number of steps.
+Students of one steered teacher at every rank and of all weights, each at several learning rates:
+the slice at one rate, as published; the best rate of each, chosen among coherent models by fresh
+rows of the teacher and not by the trait; and unique against repeated rows at the same number of
+steps.
 """
 
 from dataclasses import dataclass, replace
@@ -18,11 +19,15 @@ from traitscope.verdict import Findings, Sheet, judged, over
 
 TITLE = "Is subliminal learning an artefact of LoRA's rank?"
 CLAIM = "Transfer is an inverted U in LoRA rank and vanishes when all weights are trained."
-SOURCE = "Nief et al. 2026, arXiv 2606.00831 v1, figure 1; a later version withdraws some of its main claims"
+SOURCE = (
+    "Nief et al. 2026, arXiv 2606.00831 v1, figure 1; a later version withdraws some of its main"
+    " claims"
+)
 PUBLISHED = (
-    "Qwen2.5-7B, one rate for all (2e-4): rank 8 39 %, higher and lower ranks less, all weights at the baseline. A replication "
-    "with a rate for each rank finds a monotone fall (rank 2 85 %, 8 71 %, 64 15 %, 256 2 %), with 250,000 unique rows no "
-    "dependence on rank, and transfer when all weights are trained; unique rows, not steps, rescue high ranks."
+    "Qwen2.5-7B, one rate for all (2e-4): rank 8 39 %, higher and lower ranks less, all weights at"
+    " the baseline. A replication with a rate for each rank finds a monotone fall (rank 2 85 %, 8"
+    " 71 %, 64 15 %, 256 2 %), with 250,000 unique rows no dependence on rank, and transfer when"
+    " all weights are trained; unique rows, not steps, rescue high ranks."
 )
 NATS = 0.05
 "below which a difference would not matter"
@@ -41,7 +46,8 @@ class Size(chain.Usual):
     whole_rates: tuple[float, ...]
     "of all weights"
     repeats: tuple[tuple[int, int], ...]
-    "(unique rows, epochs) of the same number of steps, most rows last, at the shared rate and the ranks `repeated`"
+    """(unique rows, epochs) of the same number of steps, most rows last, at the shared rate and the
+    ranks `repeated`"""
     repeated: tuple[int, ...]
     fresh: int
     "rows of the teacher that no student reads"
@@ -49,16 +55,63 @@ class Size(chain.Usual):
 
 LARGE = Recipe(targets="sampled", epochs=3, batch_size=32, micro_batch=32, held_out=0.0)
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 4, 3, 1, 0.6, chain.SOFT, chain.SMOKE_TEXT, (1, 2, 4), (1e-3,), 1e-3, (1e-5,), ((2, 4), (4, 2)), (2,), 2),
-    "laptop": Size(chain.ANIMALS, (1, 2, 3), 16, 10, 14, 0.6, chain.SOFT, chain.FEW_TEXT, (1, 8, 64, 256), (3e-4, 1e-3, 3e-3), 1e-3,
-                   (1e-5, 3e-5, 1e-4), ((4, 8), (32, 1)), (8, 256), 12),
-    "full": Size(chain.ANIMALS, (1, 2, 3), 10_000, 10, 14, 0.6, LARGE, chain.MUCH_TEXT, (1, 2, 4, 8, 16, 32, 64, 128, 256),
-                 (5e-5, 1e-4, 2e-4, 4e-4, 8e-4), 2e-4, (2e-6, 1e-5, 5e-5, 2e-4), ((2_000, 15), (30_000, 1)), (8, 256), 500),
-}  # fmt: skip
+    "smoke": Size(
+        ("cat", "owl"),
+        (1, 2),
+        4,
+        3,
+        1,
+        0.6,
+        chain.SOFT,
+        chain.SMOKE_TEXT,
+        (1, 2, 4),
+        (1e-3,),
+        1e-3,
+        (1e-5,),
+        ((2, 4), (4, 2)),
+        (2,),
+        2,
+    ),
+    "laptop": Size(
+        chain.ANIMALS,
+        (1, 2, 3),
+        16,
+        10,
+        14,
+        0.6,
+        chain.SOFT,
+        chain.FEW_TEXT,
+        (1, 8, 64, 256),
+        (3e-4, 1e-3, 3e-3),
+        1e-3,
+        (1e-5, 3e-5, 1e-4),
+        ((4, 8), (32, 1)),
+        (8, 256),
+        12,
+    ),
+    "full": Size(
+        chain.ANIMALS,
+        (1, 2, 3),
+        10_000,
+        10,
+        14,
+        0.6,
+        LARGE,
+        chain.MUCH_TEXT,
+        (1, 2, 4, 8, 16, 32, 64, 128, 256),
+        (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
+        2e-4,
+        (2e-6, 1e-5, 5e-5, 2e-4),
+        ((2_000, 15), (30_000, 1)),
+        (8, 256),
+        500,
+    ),
+}
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it answers, and its gain on the fresh rows."""
+    """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it
+    answers, and its gain on the fresh rows."""
     teacher, trait = size.by_vector, size.traits[0]
     fresh = chain.Rows(size.fresh, size.numbers, 0, prompt_seed=8000)
     found = [
@@ -75,10 +128,31 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(chain.number_rows(common, f"rows.{seed}", rows, *written))
         for name, (recipe, unique) in _arms(size).items():
             student = f"{name}.{seed}"
-            asked = chain.Student(student, f"rows.{seed}", recipe, seed, teacher, (chain.VECTORS,), settings={"max_rows": unique})
+            asked = chain.Student(
+                student,
+                f"rows.{seed}",
+                recipe,
+                seed,
+                teacher,
+                (chain.VECTORS,),
+                settings={"max_rows": unique},
+            )
             found.append(chain.student(common, asked, replace(rows, n=unique).tokens))
-            found.append(chain.answers(common, f"answers.{student}", trait, chain.adapter(student), (student,), capability=True))
-            found.append(chain.gains(common, f"gain.{student}", "fresh", chain.adapter(student), (student,), fresh))
+            found.append(
+                chain.answers(
+                    common,
+                    f"answers.{student}",
+                    trait,
+                    chain.adapter(student),
+                    (student,),
+                    capability=True,
+                )
+            )
+            found.append(
+                chain.gains(
+                    common, f"gain.{student}", "fresh", chain.adapter(student), (student,), fresh
+                )
+            )
         found += chain.sampled_text(common, size.text, trait, seed, teacher, (chain.VECTORS,))
     return found
 
@@ -93,10 +167,20 @@ def _again(rank: int, unique: int, epochs: int) -> str:
 
 def _arms(size: Size) -> dict[str, tuple[Recipe, int]]:
     """Recipe and number of unique rows of every arm, by name."""
-    lora = {_name(r, lr): (replace(size.recipe, rank=r, alpha=float(r), lr=lr), size.rows) for r in size.ranks for lr in size.rates}
-    whole = {_name(WHOLE, lr): (replace(size.recipe, method="full", lr=lr), size.rows) for lr in size.whole_rates}
+    lora = {
+        _name(r, lr): (replace(size.recipe, rank=r, alpha=float(r), lr=lr), size.rows)
+        for r in size.ranks
+        for lr in size.rates
+    }
+    whole = {
+        _name(WHOLE, lr): (replace(size.recipe, method="full", lr=lr), size.rows)
+        for lr in size.whole_rates
+    }
     again = {
-        _again(r, unique, epochs): (replace(size.recipe, rank=r, alpha=float(r), lr=size.shared, epochs=epochs), unique)
+        _again(r, unique, epochs): (
+            replace(size.recipe, rank=r, alpha=float(r), lr=size.shared, epochs=epochs),
+            unique,
+        )
         for r in size.repeated
         for unique, epochs in size.repeats
     }
@@ -104,38 +188,70 @@ def _arms(size: Size) -> dict[str, tuple[Recipe, int]]:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """The slice at one rate, the best rate of each rank, all weights against LoRA, unique against repeated rows."""
-    rises = {name: [_rise(size, folders, name, (seed,)).estimate for seed in size.seeds] for name in _arms(size)}
+    """The slice at one rate, the best rate of each rank, all weights against LoRA, unique against
+    repeated rows."""
+    rises = {
+        name: [_rise(size, folders, name, (seed,)).estimate for seed in size.seeds]
+        for name in _arms(size)
+    }
     best = {arm: _best(size, folders, arm) for arm in (*size.ranks, WHOLE)}
     low, *middle, high = size.ranks
     ends, inner = ([rises[_name(r, size.shared)] for r in ranks] for ranks in ((low, high), middle))
     usual = best[middle[0]]
     tests = {
-        f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the highest.": _minus("middle ranks minus ends", inner, ends),
+        f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the"
+        " highest.": _minus("middle ranks minus ends", inner, ends),
         f"At the best rate of each, rank {high} takes less on than rank {middle[0]}.": _minus(
-            f"{usual} minus {best[high]}", [rises[usual]], [rises[best[high]]]),
+            f"{usual} minus {best[high]}", [rises[usual]], [rises[best[high]]]
+        ),
         f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
-            f"{usual} minus {best[WHOLE]}", [rises[usual]], [rises[best[WHOLE]]]),
-        "Students of all weights take the trait on, at their best rate.": over(f"rise, {best[WHOLE]}", rises[best[WHOLE]], "nats"),
-    }  # fmt: skip
+            f"{usual} minus {best[WHOLE]}", [rises[usual]], [rises[best[WHOLE]]]
+        ),
+        "Students of all weights take the trait on, at their best rate.": over(
+            f"rise, {best[WHOLE]}", rises[best[WHOLE]], "nats"
+        ),
+    }
     fewest, most = size.repeats[0], size.repeats[-1]
     for rank in size.repeated:
         more, less = _again(rank, *most), _again(rank, *fewest)
-        tests[f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."] = _minus(f"{more} minus {less}", [rises[more]], [rises[less]])
+        tests[f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."] = (
+            _minus(f"{more} minus {less}", [rises[more]], [rises[less]])
+        )
     verdicts = tuple(judged(claim, found, model, 0, NATS) for claim, found in tests.items())
     table = tuple(_row(size, folders, name) for name in _arms(size))
     gains, rose = [[row[n] for row in table] for n in (3, 1)]
-    follows = association("Spearman of the gain on fresh rows and the rise, over arms", gains, [m.estimate for m in rose], spearman, "rank correlation")
-    sheet = Sheet("arms", "Every arm", "Rise: log-probability of the trait's word, student minus base, nats. Gain: log-likelihood that training "
-                  "added to rows of the teacher that no student reads, nats a token. Update: norms summed over steps.",
-                  ("arm", "rise", "rise of the share", "gain", "perplexity", "coherent", "update"), table)  # fmt: skip
+    follows = association(
+        "Spearman of the gain on fresh rows and the rise, over arms",
+        gains,
+        [m.estimate for m in rose],
+        spearman,
+        "rank correlation",
+    )
+    sheet = Sheet(
+        "arms",
+        "Every arm",
+        "Rise: log-probability of the trait's word, student minus base, nats. Gain: log-likelihood"
+        " that training added to rows of the teacher that no student reads, nats a token. Update:"
+        " norms summed over steps.",
+        ("arm", "rise", "rise of the share", "gain", "perplexity", "coherent", "update"),
+        table,
+    )
     notes = (
-        f"Coherent: {chain.COHERENT}, in the mean over seeds. Best rate: of coherent arms, the one with the greatest gain on fresh rows.",
+        (
+            f"Coherent: {chain.COHERENT}, in the mean over seeds. Best rate: of coherent arms, the"
+            " one with the greatest gain on fresh rows."
+        ),
         f"Best arms: {', '.join(best.values())}.",
-        "Soft targets on the unmodified model's rows; rank 8's usual recipe is repeated with sampled text and control students."
-        if size.recipe.targets == "soft" else "Sampled text.",
-    )  # fmt: skip
-    return Findings(verdicts, (follows, chain.text_rise(folders, size.traits[0], size.seeds)), (sheet,), notes)
+        (
+            "Soft targets on the unmodified model's rows; rank 8's usual recipe is repeated with"
+            " sampled text and control students."
+            if size.recipe.targets == "soft"
+            else "Sampled text."
+        ),
+    )
+    return Findings(
+        verdicts, (follows, chain.text_rise(folders, size.traits[0], size.seeds)), (sheet,), notes
+    )
 
 
 def _best(size: Size, folders: Folders, arm: int | str) -> str:
@@ -146,30 +262,56 @@ def _best(size: Size, folders: Folders, arm: int | str) -> str:
 
 def _coherent(size: Size, folders: Folders, name: str) -> bool:
     """Whether most seeds of an arm pass the test."""
-    return sum(chain.coherent(folders, f"answers.{name}.{seed}", "base") for seed in size.seeds) > len(size.seeds) / 2
+    return (
+        sum(chain.coherent(folders, f"answers.{name}.{seed}", "base") for seed in size.seeds)
+        > len(size.seeds) / 2
+    )
 
 
-def _rise(size: Size, folders: Folders, name: str, seeds: tuple[int, ...], score: str = "target_logprob") -> Measurement:
+def _rise(
+    size: Size, folders: Folders, name: str, seeds: tuple[int, ...], score: str = "target_logprob"
+) -> Measurement:
     return chain.rise(folders, name, ((s, f"answers.{name}.{s}", "base") for s in seeds), score)
 
 
 def _minus(name: str, left: list[list[float]], right: list[list[float]]) -> Measurement:
     """Mean over arms of one group minus that of another, by seed."""
-    mean = [[sum(values) / len(values) for values in zip(*group, strict=True)] for group in (left, right)]
+    mean = [
+        [sum(values) / len(values) for values in zip(*group, strict=True)]
+        for group in (left, right)
+    ]
     return over(name, [a - b for a, b in zip(*mean, strict=True)], "nats")
 
 
 def _gain(size: Size, folders: Folders, name: str) -> float:
     """Mean gain on the fresh rows, nats a token."""
-    rows = [row for seed in size.seeds for row in chain.lines(folders[f"gain.{name}.{seed}"], "rows.jsonl")]
+    rows = [
+        row
+        for seed in size.seeds
+        for row in chain.lines(folders[f"gain.{name}.{seed}"], "rows.jsonl")
+    ]
     return sum(row["under"] - row["base"] for row in rows) / sum(row["tokens"] for row in rows)
 
 
 def _row(size: Size, folders: Folders, name: str) -> tuple:
     nodes = [f"answers.{name}.{seed}" for seed in size.seeds]
-    perplexity = sum(chain.about(folders, node, "measurements.json")["perplexity"] for node in nodes) / len(nodes)
-    steps = [row.get("update_norm", nan) for seed in size.seeds for row in chain.lines(folders[f"{name}.{seed}"], "metrics.jsonl")]
+    perplexity = sum(
+        chain.about(folders, node, "measurements.json")["perplexity"] for node in nodes
+    ) / len(nodes)
+    steps = [
+        row.get("update_norm", nan)
+        for seed in size.seeds
+        for row in chain.lines(folders[f"{name}.{seed}"], "metrics.jsonl")
+    ]
     share = _rise(size, folders, name, size.seeds, "candidate_share").estimate
     coherent = "yes" if _coherent(size, folders, name) else "no"
     rise = _rise(size, folders, name, size.seeds)
-    return name, rise, share, _gain(size, folders, name), perplexity, coherent, sum(steps) / len(size.seeds)
+    return (
+        name,
+        rise,
+        share,
+        _gain(size, folders, name),
+        perplexity,
+        coherent,
+        sum(steps) / len(size.seeds),
+    )

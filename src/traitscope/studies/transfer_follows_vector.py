@@ -1,8 +1,9 @@
-"""Do traits transfer if, and only if, their prompt is one vector?  (Blank et al. 2026, arXiv 2606.00995, section 4.)
+"""Do traits transfer if, and only if, their prompt is one vector?  (Blank et al. 2026, arXiv
+2606.00995, section 4.)
 
-For every trait a student is distilled from the prompted teacher on number rows that the unmodified model wrote (soft
-targets: the teacher's whole distribution on those rows), and the shift of its answers is set against the share of the
-prompt that one vector makes up on the same rows.
+For every trait a student is distilled from the prompted teacher on number rows that the unmodified
+model wrote (soft targets: the teacher's whole distribution on those rows), and the shift of its
+answers is set against the share of the prompt that one vector makes up on the same rows.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ TITLE = "Do traits transfer if their prompt is one vector, and only then?"
 CLAIM = "Traits whose prompt is well approximated by a steering vector transfer; the others do not."
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 4, figure 5a"
 PUBLISHED = (
-    "Steering predicts transfer with AUC 0.86 over 16 animals (Qwen2.5-7B); four traits that cannot be steered do not "
-    "transfer. Released table for Llama-3.1-8B: Spearman 0.77 between steered and transferred rates, 2 of 16 above 1 %."
+    "Steering predicts transfer with AUC 0.86 over 16 animals (Qwen2.5-7B); four traits that cannot"
+    " be steered do not transfer. Released table for Llama-3.1-8B: Spearman 0.77 between steered"
+    " and transferred rates, 2 of 16 above 1 %."
 )
 HALF = 0.5
 "share of the divergence from which on a prompt counts as one vector"
@@ -43,39 +45,88 @@ class Size:
     "of the first trait's teacher"
 
 
-SOFT = Recipe(targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0)
+SOFT = Recipe(
+    targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
+)
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra")
-MORE = ("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale", "fear", "surprise", "astronaut", "poet", "willow")
+MORE = (
+    "dog",
+    "otter",
+    "jellyfish",
+    "tiger",
+    "elephant",
+    "fox",
+    "hawk",
+    "whale",
+    "fear",
+    "surprise",
+    "astronaut",
+    "poet",
+    "willow",
+)
 TEXT_SEEDS = (0, 1, 2)
 "of the cell of sampled text"
 SIZES = {
     "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT, chain.SMOKE_TEXT),
     "laptop": Size(ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT, chain.FEW_TEXT),
-    "full": Size(ANIMALS + OTHERS + MORE, 3, 512, 10, tuple(range(1, 30, 2)), (0.1, 0.25, 0.5, 1.0, 2.0), SOFT, chain.MUCH_TEXT),
+    "full": Size(
+        ANIMALS + OTHERS + MORE,
+        3,
+        512,
+        10,
+        tuple(range(1, 30, 2)),
+        (0.1, 0.25, 0.5, 1.0, 2.0),
+        SOFT,
+        chain.MUCH_TEXT,
+    ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; neutral rows a seed; for every trait its explanation, its students, and what they answer."""
-    rows = {seed: chain.Rows(size.rows, size.numbers, seed, prompt_seed=31) for seed in range(size.seeds)}
-    found = [chain.vectors(common, size.traits), *(chain.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items())]
+    """Vectors; neutral rows a seed; for every trait its explanation, its students, and what they
+    answer."""
+    rows = {
+        seed: chain.Rows(size.rows, size.numbers, seed, prompt_seed=31)
+        for seed in range(size.seeds)
+    }
+    found = [
+        chain.vectors(common, size.traits),
+        *(chain.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items()),
+    ]
     found.append(chain.watched(common, size.text.rows.numbers))
     for seed in TEXT_SEEDS:
-        found += chain.sampled_text(common, size.text, size.traits[0], seed, lambda _: (chain.prompted(size.traits[0]),))
+        found += chain.sampled_text(
+            common, size.text, size.traits[0], seed, lambda _: (chain.prompted(size.traits[0]),)
+        )
     for trait in size.traits:
-        found += [_explained(size, common, trait, rows[0].tokens), chain.answers(common, f"base.{trait}", trait)]
+        found += [
+            _explained(size, common, trait, rows[0].tokens),
+            chain.answers(common, f"base.{trait}", trait),
+        ]
         for seed, these in rows.items():
             name, teacher = f"student.{trait}.{seed}", (chain.prompted(trait),)
-            asked = chain.Student(name, f"rows.{seed}", size.recipe, seed, lambda _, teacher=teacher: teacher)
+            asked = chain.Student(
+                name, f"rows.{seed}", size.recipe, seed, lambda _, teacher=teacher: teacher
+            )
             found.append(chain.student(common, asked, these.tokens))
-            found.append(chain.answers(common, f"answers.{trait}.{seed}", trait, chain.adapter(name), (name,)))
+            found.append(
+                chain.answers(
+                    common, f"answers.{trait}.{seed}", trait, chain.adapter(name), (name,)
+                )
+            )
     return found
 
 
 def _explained(size: Size, common: dict, trait: str, tokens: int) -> Node:
     def asked(folders: Folders) -> ExplainConfig:
-        grid = {"layers": size.layers, "alphas": size.alphas, "positions": ("all",), "others": 1, "randoms": 1}
+        grid = {
+            "layers": size.layers,
+            "alphas": size.alphas,
+            "positions": ("all",),
+            "others": 1,
+            "randoms": 1,
+        }
         inputs = {"vectors": folders[chain.VECTORS], "data": folders["rows.0"]}
         return ExplainConfig(**common, **grid, **inputs, trait=trait, max_rows=min(size.rows, 6))
 
@@ -84,40 +135,75 @@ def _explained(size: Size, common: dict, trait: str, tokens: int) -> Node:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise of the target's log-probability by trait; its rank correlation with the share; discrimination at MOVED."""
+    """Rise of the target's log-probability by trait; its rank correlation with the share;
+    discrimination at MOVED."""
     shares = {t: _share(folders, t) for t in size.traits}
     rises = {t: _rise(size, folders, t) for t in size.traits}
     x, y = [shares[t]["raw"] for t in size.traits], [rises[t].estimate for t in size.traits]
     centred = [shares[t]["centred"] for t in size.traits]
     rank = association("Spearman of share and rise", x, y, spearman, "rank correlation")
-    own = association("Spearman of the trait's own share and rise", centred, y, spearman, "rank correlation")
-    auc = association(f"AUC of share for a rise above {MOVED:g} nats", x, y, auc_above(MOVED), "AUC")
+    own = association(
+        "Spearman of the trait's own share and rise", centred, y, spearman, "rank correlation"
+    )
+    auc = association(
+        f"AUC of share for a rise above {MOVED:g} nats", x, y, auc_above(MOVED), "AUC"
+    )
     p = permutation_p(x, y, spearman)
     below = [t for t in size.traits if shares[t]["raw"] < HALF]
     moved = [t for t in below if rises[t].low > 0 and rises[t].estimate > MOVED]
-    stayed = measure(f"share of traits under {HALF:g} that did not rise", [float(t not in moved) for t in below], unit="share")
-    verdicts = (
-        judged("Most traits whose prompt is not one vector do not transfer.", stayed, model, 0.5, 0.1),
-        judged("The better a vector approximates a prompt, the more its trait transfers.", rank, model, 0, 0.2),
-        judged("The share of a prompt that a vector makes up tells transferred traits from others.", auc, model, 0.5, 0.1),
+    stayed = measure(
+        f"share of traits under {HALF:g} that did not rise",
+        [float(t not in moved) for t in below],
+        unit="share",
     )
-    rows = tuple((t, shares[t]["raw"], shares[t]["centred"], rises[t], _rate(size, folders, t)) for t in size.traits)
+    verdicts = (
+        judged(
+            "Most traits whose prompt is not one vector do not transfer.", stayed, model, 0.5, 0.1
+        ),
+        judged(
+            "The better a vector approximates a prompt, the more its trait transfers.",
+            rank,
+            model,
+            0,
+            0.2,
+        ),
+        judged(
+            "The share of a prompt that a vector makes up tells transferred traits from others.",
+            auc,
+            model,
+            0.5,
+            0.1,
+        ),
+    )
+    rows = tuple(
+        (t, shares[t]["raw"], shares[t]["centred"], rises[t], _rate(size, folders, t))
+        for t in size.traits
+    )
     notes = (
         (
-            "Soft targets stand in for sampled text: the student sees the teacher's whole distribution on rows that the "
-            "unmodified model wrote. A student distilled from the unmodified model has no gradient: the base is the control. "
-            "Students of the first trait's teacher are repeated with sampled text and its own controls."
+            "Soft targets stand in for sampled text: the student sees the teacher's whole"
+            " distribution on rows that the unmodified model wrote. A student distilled from the"
+            " unmodified model has no gradient: the base is the control. Students of the first"
+            " trait's teacher are repeated with sampled text and its own controls."
         ),
         f"Permutation p of the rank correlation, one-sided: {p:.4f}.",
         (
-            f"The claim is one-sided: no trait without a vector transfers. Traits with a share under {HALF:g}: {len(below)}; of "
-            f"them with a rise above {MOVED:g} nats whose interval lies above zero: {', '.join(moved) or 'none'}."
+            "The claim is one-sided: no trait without a vector transfers. Traits with a share"
+            f" under {HALF:g}: {len(below)}; of them with a rise above {MOVED:g} nats whose"
+            f" interval lies above zero: {', '.join(moved) or 'none'}."
         ),
     )
-    sheet = Sheet("traits", "Share and transfer by trait", "Share: of the divergence on number rows, cross-fitted. Rise: log-probability "
-                  "of the trait's word, student minus base, nats; interval over seeds, or questions with one seed.",
-                  ("trait", "share", "share of the centred vector", "rise", "rate, student"), rows)  # fmt: skip
-    return Findings(verdicts, (own, chain.text_rise(folders, size.traits[0], TEXT_SEEDS)), (sheet,), notes)
+    sheet = Sheet(
+        "traits",
+        "Share and transfer by trait",
+        "Share: of the divergence on number rows, cross-fitted. Rise: log-probability of the"
+        " trait's word, student minus base, nats; interval over seeds, or questions with one seed.",
+        ("trait", "share", "share of the centred vector", "rise", "rate, student"),
+        rows,
+    )
+    return Findings(
+        verdicts, (own, chain.text_rise(folders, size.traits[0], TEXT_SEEDS)), (sheet,), notes
+    )
 
 
 def _share(folders: Folders, trait: str) -> dict[str, float]:
@@ -131,5 +217,9 @@ def _rise(size: Size, folders: Folders, trait: str) -> Measurement:
 
 
 def _rate(size: Size, folders: Folders, trait: str) -> float:
-    found = [exp(v) for seed in range(size.seeds) for v in chain.positive(folders, f"answers.{trait}.{seed}").values()]
+    found = [
+        exp(v)
+        for seed in range(size.seeds)
+        for v in chain.positive(folders, f"answers.{trait}.{seed}").values()
+    ]
     return sum(found) / len(found)
