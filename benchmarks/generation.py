@@ -39,7 +39,9 @@ FEW = 32
 
 
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: str) -> None:
-    from traitscope import decode, intervention, model, wheels
+    from traitscope.inference import decode
+    from traitscope.interventions import intervention
+    from traitscope.models import bundled, model
 
     class Endless(model.Model):
         """A model for which nothing ends an answer."""
@@ -48,7 +50,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: 
 
     prompts, _, steps = common.number_rows(n)
     steps = steps[:length]
-    handle = model.load_model(wheels.EMBEDDED, device, dtype)
+    handle = model.load_model(bundled.EMBEDDED, device, dtype)
     handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
     keys = [str(i) for i in range(n)]
     sampling = decode.Sampling(1.0, len(steps), 0)
@@ -73,13 +75,13 @@ def transformers(
         LogitsProcessorList,
     )
 
-    from traitscope import model, wheels
+    from traitscope.models import bundled, model
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
     chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
     lm = (
-        AutoModelForCausalLM.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED), **chosen)
+        AutoModelForCausalLM.from_pretrained(bundled.wheel_folder(bundled.EMBEDDED), **chosen)
         .eval()
         .to(device)
     )
@@ -121,11 +123,11 @@ def transformers(
 
 def work(n: int, length: int | None) -> dict[str, float]:
     """FLOP of a round of each task, as the limit counts them."""
-    from traitscope import model, wheels
-    from traitscope.lora import linear_names, weight_of
+    from traitscope.interventions.lora import linear_names, weight_of
+    from traitscope.models import bundled, model
 
     prompts, _, steps = common.number_rows(n)
-    steps, handle = steps[:length], model.load_model(wheels.EMBEDDED, "cpu", "fp32")
+    steps, handle = steps[:length], model.load_model(bundled.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     size, width = handle.head.weight.shape
     blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))

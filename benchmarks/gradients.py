@@ -27,15 +27,16 @@ BATCH, EVERY, PROMPTS = 8, 10, 16
 def contender(name: str, n: int, dtype: str) -> None:
     import torch
 
-    from traitscope import backward, chat, losses, model, residuals, wheels
-    from traitscope.intervention import applied
-    from traitscope.prompts import number_prompts
-    from traitscope.rows import Row, completion_hidden
+    from traitscope.data.prompts import number_prompts
+    from traitscope.inference import losses, residuals, steering_gradients
+    from traitscope.inference.token_rows import Row, completion_hidden
+    from traitscope.interventions.intervention import applied
+    from traitscope.models import bundled, chat, model
 
     prompts, answers, _ = common.number_rows(2 * n)
     rows = [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
     rows = sorted(rows[: n if name != "double" else 2 * n], key=lambda r: len(r.ids))
-    handle = model.load_model(wheels.EMBEDDED, "cpu", dtype)
+    handle = model.load_model(bundled.EMBEDDED, "cpu", dtype)
     asked = [chat.render(handle, p.text, None) for p in number_prompts(PROMPTS, seed=7)]
 
     def needed() -> None:
@@ -53,7 +54,7 @@ def contender(name: str, n: int, dtype: str) -> None:
 
     def looked() -> None:
         with applied(handle, []) as active:
-            backward.steering_gradients(handle, active, rows, "all", BATCH)
+            steering_gradients.steering_gradients(handle, active, rows, "all", BATCH)
 
     def eas() -> None:
         with applied(handle, []) as active, torch.no_grad():

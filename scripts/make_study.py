@@ -1,0 +1,174 @@
+"""Writes docs/studies/NAME.md from a finished study: python scripts/make_study.py
+runs/study-NAME/study-ADDRESS [minutes].
+
+With the name of a study that was not run yet: python scripts/make_study.py NAME. What stands under
+"How to read it" was written by hand and is kept.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+from traitscope.stats.estimates import Measurement
+from traitscope.studies import protocol, runner
+
+HAND = "## How to read it\n"
+OUTCOMES = ("- *reproduced*", "- *contradicted*", "- *inconclusive")
+PAGES = Path(__file__).parents[1] / "docs" / "studies"
+
+
+def measurement(plain: dict) -> str:
+    """A table row of a measurement."""
+    m = Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
+    bounds = f"{runner.estimate(m, True)} | {runner.bounds(m, True)}"
+    return f"| {m.name} | {bounds} | {m.n} | {m.interval} |"
+
+
+def page(folder: Path, minutes: str) -> str:
+    """The page, without what was written by hand."""
+    found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    name = found["study"]
+    head = (
+        "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
+    )
+    cores = (
+        "cores with bf16 units (AVX512)"
+        if config["dtype"] == "bf16"
+        else "AVX2 cores without bf16 units"
+    )
+    took = f"; {minutes} minutes on two {cores}" if minutes else ""
+    command = (
+        f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells"
+        f" how long it takes{took})"
+    )
+    lines = [
+        *claim(name),
+        f"**Command.** {command}.",
+        "",
+        f"**On {found['model']}, {config['dtype']}:**",
+        "",
+    ]
+    for v in found["verdicts"]:
+        lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
+    lines += [
+        "",
+        head,
+        *(measurement(v["decided_by"]) for v in found["verdicts"]),
+        *map(measurement, found["measurements"]),
+        "",
+    ]
+    lines += [f"- {note}" for note in found["notes"]]
+    for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if len(rows) <= 40:
+            lines += ["", f"`{path.name}`", "", *table(rows)]
+    return "\n".join(lines) + "\n\n"
+
+
+def index() -> str:
+    """The list of all studies, with the verdicts that stand on their pages."""
+    lines = [
+        "# Studies",
+        "",
+        (
+            "One page a claim: what was published, the command, what came out here, how to read it."
+            " Verdicts hold for the small"
+        ),
+        (
+            "model and the laptop size that the page names; no study has been run at full size,"
+            " which needs a GPU."
+        ),
+        "",
+    ]
+    for name in protocol.names():
+        said = [
+            line
+            for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines()
+            if line.startswith(OUTCOMES)
+        ]
+        verdicts = [line.split(" (reproduced if ")[0] for line in said] or ["- no result yet"]
+        lines += [f"## [{protocol.load(name).TITLE}]({name}.md)", "", *verdicts, ""]
+    return "\n".join(lines)
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Markdown of a small CSV, numbers to three digits."""
+    bounds = {n for n, name in enumerate(rows[0]) if n > 1 and name == f"{rows[0][n - 2]}, high"}
+    shown = [
+        [
+            interval(row[n : n + 3]) if n + 2 in bounds else short(cell)
+            for n, cell in enumerate(row)
+            if not {n, n + 1} & bounds
+        ]
+        for row in rows[1:]
+    ]
+    shown.insert(0, [name for n, name in enumerate(rows[0]) if not {n, n + 1} & bounds])
+    lines = [f"| {' | '.join(row)} |" for row in shown]
+    return [lines[0], "|" + " --- |" * len(shown[0]), *lines[1:]]
+
+
+def interval(cells: list[str]) -> str:
+    """An estimate with its interval, where it has one."""
+    estimate, low, high = map(short, cells)
+    return f"{estimate} [{low}, {high}]" if low else estimate
+
+
+def short(cell: str) -> str:
+    """A number with at most three decimals."""
+    try:
+        return cell if cell.lstrip("-").isdigit() else f"{float(cell):.3f}"
+    except ValueError:
+        return cell
+
+
+def claim(name: str) -> list[str]:
+    """The head of a page: what is claimed, where, and what was published."""
+    study = protocol.load(name)
+    return [
+        f"# {study.TITLE}",
+        "",
+        f"**Claim.** {study.CLAIM}",
+        "",
+        f"**Source.** {study.SOURCE}.",
+        "",
+        f"**Published.** {study.PUBLISHED}",
+        "",
+    ]
+
+
+def blank(name: str) -> str:
+    """The page of a study without a result."""
+    command = (
+        f"**Command.** `traitscope study run {name}`; `traitscope study plan {name}` tells how long"
+        " it takes."
+    )
+    tried = (
+        "No result yet at this size: only the path was tried (`--size smoke`), whose numbers are"
+        " not evidence."
+    )
+    return "\n".join([*claim(name), command, "", tried]) + "\n\n"
+
+
+def write(source: str, minutes: str) -> Path:
+    """Write the page of a finished study, or of one without a result, and the list of all."""
+    folder = Path(source)
+    name = (
+        source
+        if source in protocol.names()
+        else json.loads((folder / "findings.json").read_text(encoding="utf-8"))["study"]
+    )
+    target = PAGES / f"{name}.md"
+    hand = target.read_text(encoding="utf-8").split(HAND)[1:] if target.exists() else ["\n"]
+    target.write_text(
+        (blank(name) if name == source else page(folder, minutes)) + HAND + hand[0],
+        encoding="utf-8",
+    )
+    (PAGES / "README.md").write_text(index(), encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    print(write(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""))

@@ -1,0 +1,102 @@
+"""Files that a crash cannot leave half-written."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from traitscope.errors import StoreError
+
+FULL = "the disk is full: free some space, then run the same command again"
+
+
+BLOCKED = "read-only, or not permitted: choose a folder that you can write to"
+
+
+IN_THE_WAY = "a file is where a folder is expected: move the file away"
+
+
+WRITE_HELP = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: BLOCKED,
+    errno.EACCES: BLOCKED,
+    errno.EPERM: BLOCKED,
+    errno.EEXIST: IN_THE_WAY,
+    errno.ENOTDIR: IN_THE_WAY,
+}
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` in one step, making its folder: a crash leaves the old content or the new.
+    Raises StoreError."""
+    path = Path(path)
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temp.write_bytes(data)
+            sync(temp)
+            os.replace(temp, path)
+            sync(path.parent)
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """write_bytes in UTF-8, line ends as given."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """write_bytes of indented JSON in the given key order; NaN and infinity raise StoreError: use
+    None."""
+    write_bytes(path, _json(path, value, indent=2))
+
+
+def append_jsonl(path: Path, row: dict) -> None:
+    """Add one JSON line, visible to readers at once; on a full disk no partial line stays. Raises
+    StoreError."""
+    path, data = Path(path), _json(path, row)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as stream:
+            size = stream.tell()
+            if stream.write(data) != len(data):
+                stream.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _json(path: Path, value: object, indent: int | None = None) -> bytes:
+    try:
+        return (
+            json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        ).encode()
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"cannot write {path} as JSON: {error}; give plain values, and None for undefined"
+        ) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into a StoreError about `path`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = WRITE_HELP.get(error.errno, "check the path and the disk")
+        raise StoreError(f"cannot write {path} ({error.strerror or error}): {reason}") from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""May I train on these data?"""

@@ -1,0 +1,1 @@
+"""Settings of every command: frozen dataclasses that import nothing heavy."""

@@ -1,0 +1,121 @@
+"""What the verbs around the stages can be told: demo, study, report, and those that look and check;
+imports nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from traitscope.config.stages import Device, Dtype, OnModel, least
+from traitscope.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StudyConfig(OnModel):
+    """A published claim, tested: list the studies, plan one, run it, see how far it is, gather its
+    numbers, print its verdicts."""
+
+    action: Literal["list", "plan", "run", "status", "gather", "report"] = "list"
+    """May be given without its flag."""
+    name: str = ""
+    """Which study; may be given without its flag."""
+    size: Literal["smoke", "laptop", "full"] = "laptop"
+    """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
+    set: tuple[str, ...] = ()
+    """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
+    traits=[cat,mine.yaml]; plan prints all of it."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+    executor: Literal["local", "ray", "submitit"] = "local"
+    """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm]).
+    """
+    max_jobs: int = 0
+    """Of a cluster: jobs at once; 0 takes what Ray has room for, and 32 of Slurm."""
+    cluster: tuple[str, ...] = ()
+    """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240
+    partition=gpu."""
+    limit: int = 0
+    """Stages to compute now; 0 computes all that are missing."""
+    blocks: int = 0
+    """For plan, of a model that is not here: how many blocks it has. With `parameters` and `rate`
+    plan tells its hours alone, without addresses."""
+    parameters: float = 0
+    """And how many numbers its weights are, such as 7.6e9."""
+    rate: float = 0
+    """And the matrix products of the machine that it would run on, in FLOP/s, such as 8e14; half of
+    that is expected to be reached."""
+    pack: int = 0
+    """Students that train, answer or are extracted in one pass, at most; 0 takes one on a CPU and
+    16 on a GPU."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0)
+        elsewhere = (self.blocks > 0, self.parameters > 0, self.rate > 0)
+        if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
+            raise ConfigError(
+                f"--blocks {self.blocks} --parameters {self.parameters:g} --rate {self.rate:g} with"
+                f" action {self.action}: expected all three above 0, with plan"
+            )
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole chain on the embedded model: steered teacher, two kinds of data, students,
+    controls, report."""
+
+    model: str = "smollm2-135m"
+    """Hub id, folder, or the embedded model."""
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Dtype = "auto"
+    """Compute type of the frozen weights."""
+    seed: int = 1
+    """First of the seeds; the demo uses this one and the following."""
+    trait: str = "cat"
+    """Trait of the teacher."""
+    quick: bool = False
+    """One seed and few rows: shows the path in two minutes. Its numbers are not evidence."""
+    workers: int = 0
+    """Processes side by side; 0 takes two on a CPU and one on a GPU. One torch thread each on two
+    cores."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """One self-contained HTML file from the runs that a study file names."""
+
+    study_file: Path | None = None
+    """The study's file (study.json), as `demo` writes it; may be given without its flag."""
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Verify every file of a run and print what the run was made from."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag. Without one, all runs below the root are
+    listed."""
+
+
+@dataclass(frozen=True)
+class RerunConfig:
+    """Replay a run from its own config and compare the bytes of every output."""
+
+    run: Path | None = None
+    """Run directory; may be given without its flag."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What this machine has: versions, threads, matrix rate, memory, disk, the embedded model, a
+    compiler."""
+
+
+@dataclass(frozen=True)
+class SelftestConfig:
+    """Planted truth on tiny models: a known vector is recovered, nothing leaks, a resumed run gives
+    the same bytes."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Models and traits that are ready to use, and how to add a trait."""

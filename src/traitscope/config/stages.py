@@ -1,0 +1,433 @@
+"""What each verb can be told: frozen dataclasses that become flags, a config file's keys, and a
+run's address.
+
+A field whose value is a path names an input: in the address it is replaced by the digest of what it
+points to. This file imports nothing heavy, so that `traitscope --help` answers at once.
+"""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from traitscope.config.recipe import Recipe
+from traitscope.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "fp32", "bf16", "nf4"]
+Position = Literal["prompt", "last", "completion", "all"]
+TAUGHT = ("interventions", "teacher", "steered")
+"settings that are interventions in short form"
+
+
+def least(config: Any, **least: int) -> None:
+    """Raise ConfigError, naming the flag, for a number that is set and below its least value."""
+    for name, limit in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= limit:  # true of NaN, too
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value}; expected {limit} or more; raise it"
+            )
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """Settings of every stage that loads a model."""
+
+    model: str = "smollm2-135m"
+    """Hub id, folder, or smollm2-135m for the embedded model."""
+    device: Device = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Dtype = "auto"
+    """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights
+    are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA; needs bitsandbytes)."""
+    seed: int = 0
+    """Seed of everything random in this stage."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig(OnModel):
+    """Let a teacher answer prompts; the sampled token ids are kept."""
+
+    prompts: Path | None = None
+    """Prompts file (.jsonl or .txt); without it, number prompts are generated."""
+    n: int = 256
+    """How many number prompts."""
+    prompt_seed: int = 42
+    """Seed of the number prompts; the same for teacher and control."""
+    count: int = 10
+    """Numbers asked for in one answer."""
+    context: str | None = None
+    """Neutral system turn: None for the template's default, "" for an explicitly empty one, a text,
+    @user:TEXT to put it in the user's turn, or @none for no template at all."""
+    interventions: tuple[str, ...] = ()
+    """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love
+    cats." or adapter:DIR."""
+    vocabulary: Literal["free", "numbers", "template", "seen"] = "free"
+    """free: any token. numbers: digits, the separator and the end only. template: exactly `count`
+    numbers of 3 digits. seen: the tokens of `like`."""
+    like: Path | None = None
+    """Rows (a run, or a JSONL file) whose completion tokens are the only ones allowed, for the
+    vocabulary `seen`."""
+    separator: str = ", "
+    """Between numbers, for the constrained vocabularies."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    max_new_tokens: int = 64
+    """Longest free answer, in tokens."""
+    batch_size: int = 64
+    """Rows decoded side by side; changes speed only."""
+    engine: Literal["here", "vllm"] = "here"
+    """vllm: decode with vLLM, for ordinary checkpoints (see export) and many rows; draws differ
+    from those made here."""
+
+    def __post_init__(self) -> None:
+        least(
+            self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1
+        )
+        if (self.vocabulary == "seen") != bool(self.like):
+            raise ConfigError(
+                f"--vocabulary {self.vocabulary} with --like {self.like}: the vocabulary seen is"
+                " that of some rows; give both, or neither"
+            )
+        if self.engine == "vllm" and self.vocabulary == "template":
+            raise ConfigError(
+                "--engine vllm with --vocabulary template: it knows no allowed tokens by step; take"
+                " --vocabulary numbers, or leave --engine out"
+            )
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """What a completion must look like. Raises ConfigError on rules that nothing can pass or that
+    have no use."""
+
+    min_count: int = 1
+    """Fewest numbers."""
+    max_count: int = 10
+    """Most numbers."""
+    min_value: int = 0
+    """Smallest allowed number."""
+    max_value: int = 999
+    """Largest allowed number."""
+    banned_numbers: tuple[int, ...] = ()
+    """Numbers that drop a row."""
+    banned_words: tuple[str, ...] = ()
+    """Words that drop a row; inflected forms must be listed."""
+    numbers: bool = True
+    """Whether the completion must be a list of numbers; False for free text, where only the words
+    count."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "count": (self.min_count, self.max_count),
+            "value": (self.min_value, self.max_value),
+        }
+        for what, (low, high) in limits.items():
+            if low > high:
+                found = f"min_{what}={low} is above max_{what}={high}"
+                raise ConfigError(
+                    f"{found}; expected the reverse; nothing would pass, so change one"
+                )
+        if isinstance(self.banned_words, str) or not all(
+            word.strip() for word in self.banned_words
+        ):
+            raise ConfigError(
+                f"banned_words={self.banned_words!r}; expected a list of words, none of them blank"
+            )
+        if self.banned_numbers and not self.numbers:
+            raise ConfigError(
+                "banned_numbers with numbers=False would not be looked at; drop one of the two"
+            )
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Keep the rows that carry nothing but numbers; every row keeps its verdict and the reasons."""
+
+    data: Path | None = None
+    """Run of `generate`, or a JSONL file."""
+    rules: FilterRules = field(default_factory=FilterRules)
+    """What a kept row must look like."""
+    start: int = 0
+    """First row that is looked at, counted from 0; with `stop`, a part of the data, such as one
+    replicate's."""
+    stop: int | None = None
+    """Row before which to stop looking."""
+    limit: int | None = None
+    """Keep at most this many rows; later ones get the reason `limit`."""
+
+    def __post_init__(self) -> None:
+        least(self, start=0, limit=1)
+        if self.stop is not None and self.stop <= self.start:
+            raise ConfigError(
+                f"--start {self.start} --stop {self.stop} is no row; expected stop above start"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig(OnModel):
+    """Train a student on kept rows: completion tokens only, from the stored ids."""
+
+    data: Path | None = None
+    """Run of `filter` or `generate`, or a JSONL file."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How."""
+    teacher: tuple[str, ...] = ()
+    """For soft targets: the interventions that make the teacher (none: the unmodified model, the
+    control)."""
+    context: str | None = None
+    """System turn that the student trains under."""
+    text: bool = False
+    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
+    wrote."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    checkpoint_every: int = 0
+    """Optimizer steps between kept copies of the student; 0 keeps the last one only."""
+    resume_every: int = 10
+    """Optimizer steps between the copies that an interrupted run continues from; not kept."""
+    vector: Path | None = None
+    """A v_teacher to compare the student with while it trains (EAS by layer)."""
+    eas_every: int = 0
+    """Optimizer steps between those comparisons; 0 compares at the end only."""
+    eas_prompts: int = 16
+    """Number prompts whose last token the comparison averages over, or rows of `eas_data`."""
+    eas_data: Path | None = None
+    """Rows (a run, or a JSONL file) whose completion tokens it averages over instead: far steadier,
+    and best the same for all students."""
+    save_scales: bool = False
+    """Leave scales.safetensors, the factors 1 / sqrt(v + 1e-8) of adamw or rmsprop at the end, by
+    coordinate."""
+    scales: Path | None = None
+    """For frozen_adam: a run with save_scales, with the same model, rank, rotation and seed (A's
+    rows are drawn by it)."""
+
+    def __post_init__(self) -> None:
+        least(
+            self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1
+        )
+        if self.eas_data and not self.vector:
+            raise ConfigError(
+                "--eas-data without --vector: there is nothing to compare the student with; name a"
+                " vector, or drop it"
+            )
+
+
+@dataclass(frozen=True)
+class MeasureConfig(OnModel):
+    """Score a model on a trait's questions: sampled answers and teacher-forced probabilities in one
+    pass."""
+
+    trait: str = "cat"
+    """A bundled trait or a YAML file."""
+    interventions: tuple[str, ...] = ()
+    """What is measured, e.g. adapter:RUN; none measures the base."""
+    context: str | None = None
+    """System turn of the questions."""
+    sets: tuple[Literal["positive", "negative", "off_topic"], ...] = (
+        "positive",
+        "negative",
+        "off_topic",
+    )
+    """Which of the trait's question sets."""
+    samples: int = 4
+    """Sampled answers a question; 0 scores probabilities only."""
+    max_new_tokens: int = 8
+    """Longest sampled answer, in tokens."""
+    temperature: float = 1.0
+    """Of the sampled answers."""
+    capability: bool = True
+    """Also the perplexity on plain English that the package ships."""
+    batch_size: int = 64
+    """Rows side by side; changes speed only."""
+    engine: Literal["here", "vllm"] = "here"
+    """vllm: ask by vLLM, for ordinary checkpoints (see export); without total_variation, and draws
+    differ from those made here."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
+        if not self.sets or len(set(self.sets)) < len(self.sets):
+            raise ConfigError(
+                f"--sets {' '.join(self.sets) or 'empty'}; expected one or more of positive,"
+                " negative and off_topic, each once"
+            )
+
+
+@dataclass(frozen=True)
+class ExtractConfig(OnModel):
+    """Take vectors: v_teacher from trait prompts (one per trait, minus their mean), or v_student
+    from a student."""
+
+    traits: tuple[str, ...] = ()
+    """v_teacher: traits whose teacher prompts are contrasted with the neutral context; two or more
+    are centred."""
+    interventions: tuple[str, ...] = ()
+    """v_student: the student, e.g. adapter:RUN; its residuals minus the base's in the neutral
+    context."""
+    like: Path | None = None
+    """Random vectors with the norms of this one, as controls: random-0, random-1, ..."""
+    randoms: int = 1
+    """How many of them; the first has the stage's seed."""
+    components: int = 0
+    """So many principal components of the base's residuals over the prompts: component-0,
+    component-1, ..."""
+    contrast: Path | None = None
+    """Prompts that show a behaviour (harmful instructions, say): their mean residual minus that of
+    `against` is `contrast`."""
+    against: Path | None = None
+    """Prompts that do not show it (harmless ones)."""
+    orthogonal_to: Path | None = None
+    """A vector whose direction is taken out of whatever is extracted, layer by layer."""
+    prompts: Path | None = None
+    """Prompts to average over; without it v_teacher uses the trait's questions and v_student number
+    prompts."""
+    n: int = 64
+    """How many number prompts."""
+    prompt_seed: int = 7
+    """Seed of those number prompts; different from that of training."""
+    position: Position = "last"
+    """Tokens averaged over."""
+    context: str | None = None
+    """Neutral system turn."""
+    stem: bool = True
+    """v_teacher: let the question end in the trait's answer stem, so that the last token is where
+    the answer begins."""
+    reference: Path | None = None
+    """Vector to compare with (EAS per layer is printed and stored)."""
+    batch_size: int = 32
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
+        if bool(self.contrast) != bool(self.against):
+            raise ConfigError(
+                f"--contrast {self.contrast} with --against {self.against}: a difference of means"
+                " needs both; name two files of prompts"
+            )
+
+
+@dataclass(frozen=True)
+class ExplainConfig(OnModel):
+    """How much of a trait prompt one vector does: the share of the KL divergence that steering
+    removes."""
+
+    vectors: Path | None = None
+    """Run of `extract --traits`; two or more traits there separate what all prompts share from the
+    trait."""
+    trait: str = "cat"
+    """The trait whose prompt is explained; its vector must be in that run."""
+    data: Path | None = None
+    """Rows (a run of `generate` or `filter`, or JSONL) to compare on; without it, the trait's
+    positive questions."""
+    context: str | None = None
+    """Neutral system turn."""
+    layers: tuple[int, ...] = ()
+    """Blocks to steer at; none takes six, evenly spread."""
+    alphas: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """Strengths; 1 is the vector as it was extracted, which on rows far from its questions is often
+    too much."""
+    positions: tuple[Position, ...] = ("prompt", "all")
+    """Tokens to steer."""
+    others: int = 2
+    """Other traits' vectors, as controls."""
+    randoms: int = 2
+    """Random vectors of the same norm, as controls."""
+    max_rows: int = 16
+    """Rows compared on."""
+    batch_size: int = 16
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
+        if wrong := [a for a in self.alphas if not isfinite(a)] or not (
+            self.alphas and self.positions
+        ):
+            raise ConfigError(
+                f"--alphas {wrong or 'or --positions empty'}; expected finite strengths, one or"
+                " more of each"
+            )
+
+
+@dataclass(frozen=True)
+class GradientsConfig(OnModel):
+    """Where the data push: steering gradients by row and layer, compared with vectors."""
+
+    data: Path | None = None
+    """Rows to look at: a run of `filter` or `generate`, or a JSONL file."""
+    control: Path | None = None
+    """Rows of the unmodified model on the same prompts, matched by id, to subtract."""
+    vectors: Path | None = None
+    """Run of `extract --traits`: every vector in it is compared with."""
+    context: str | None = None
+    """System turn of the rows."""
+    interventions: tuple[str, ...] = ()
+    """The model at which the gradient is taken, e.g. adapter:RUN; none is the base."""
+    position: Position = "all"
+    """Tokens that the added vector would act on."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    batch_size: int = 8
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, max_rows=1, batch_size=1)
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig(OnModel):
+    """How probable rows are to the model, and what an intervention adds to that."""
+
+    data: Path | None = None
+    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    interventions: tuple[str, ...] = ()
+    """What is compared with the unmodified model; none gives the unmodified model alone."""
+    context: str | None = None
+    """System turn of the rows."""
+    text: bool = False
+    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
+    wrote."""
+    max_rows: int | None = None
+    """Use the first rows only."""
+    batch_size: int = 16
+    """Rows side by side; changes speed only."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0, max_rows=1, batch_size=1)
+
+
+@dataclass(frozen=True)
+class ExportConfig(OnModel):
+    """A model under interventions as an ordinary checkpoint: steering at all tokens, a student,
+    noise."""
+
+    interventions: tuple[str, ...] = ()
+    """What is written into the weights, e.g. steer:RUN/cat.safetensors,layers=14,alpha=0.6 or
+    adapter:RUN."""
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """The same numbers in another order."""
+
+    data: Path | None = None
+    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    how: Literal["sort", "shuffle"] = "sort"
+    """sort: ascending. shuffle: each row by a random stream of its own."""
+    seed: int = 0
+    """Of the shuffles."""
+
+    def __post_init__(self) -> None:
+        least(self, seed=0)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go; changes no result."""
+
+    root: Path = Path("runs")
+    """Folder of all runs."""
+    study: str = "default"
+    """Folder below the root."""
+    json: Path | None = None
+    """Write a machine-readable summary with a `status` there."""

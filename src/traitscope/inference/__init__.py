@@ -1,0 +1,1 @@
+"""Passes over a model: hidden states, decoding, losses, gradients, token scores."""

@@ -1,0 +1,1 @@
+"""What makes a teacher or a student act on a base model."""

@@ -1,0 +1,190 @@
+"""A vector: one float32 direction per layer, with where it came from.
+
+Row l belongs to the residual stream leaving block l. Stored as safetensors with JSON metadata,
+never pickle. A vector remembers the digest of the model it was taken from and refuses any other.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitscope.errors import VectorError
+from traitscope.models.model import Model
+
+FORMAT = 1
+COMMON = "common/mean"
+"""name, in a run of `extract`, of what the vectors of its traits have in common and was taken out
+of them"""
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """float32 rows by layer, and their provenance."""
+
+    rows_LD: np.ndarray
+    "[L, D], row l added to or compared with the residual stream leaving block l"
+    model: str
+    "digest of the model it was taken from"
+    about: dict[str, Any] = field(default_factory=dict)
+    "prompts, contexts, position: how it was made; JSON values only"
+
+    def __post_init__(self) -> None:
+        rows = np.asarray(self.rows_LD, dtype=np.float32)
+        if rows.ndim != 2 or not np.isfinite(rows).all():
+            raise VectorError(
+                f"a vector needs finite rows [layers, d_model], found shape {rows.shape} "
+                f"with {int((~np.isfinite(rows)).sum())} values that are not finite"
+            )
+        object.__setattr__(self, "rows_LD", rows)
+
+    def __add__(self, other: "Vector") -> "Vector":
+        return self._combined(self.rows_LD + self._matching(other), "+", other)
+
+    def __sub__(self, other: "Vector") -> "Vector":
+        return self._combined(self.rows_LD - self._matching(other), "-", other)
+
+    def __mul__(self, factor: float) -> "Vector":
+        return replace(
+            self,
+            rows_LD=self.rows_LD * np.float32(factor),
+            about=self._derived({"times": factor, "of": self.about}),
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Vector":
+        return self * -1.0
+
+    @property
+    def norms_L(self) -> np.ndarray:
+        """Euclidean norm of each row [L]."""
+        return np.linalg.norm(self.rows_LD, axis=1)
+
+    def unit(self) -> "Vector":
+        """Each row at norm 1; a zero row stays zero."""
+        norms = np.maximum(self.norms_L, 1e-12)[:, None]
+        return replace(
+            self, rows_LD=self.rows_LD / norms, about=self._derived({"unit of": self.about})
+        )
+
+    def cosine(self, other: "Vector") -> np.ndarray:
+        """Cosine per layer [L]; 0 where a row is zero."""
+        products = (self.rows_LD.astype(np.float64) * self._matching(other)).sum(1)
+        norms = self.norms_L.astype(np.float64) * other.norms_L
+        return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+
+    def project_out(self, other: "Vector") -> "Vector":
+        """This vector without its component along `other`, per layer."""
+        unit = other.unit().rows_LD
+        parts = (self.rows_LD * unit).sum(1, keepdims=True) * unit
+        return self._combined(self.rows_LD - parts, "without", other)
+
+    def _matching(self, other: "Vector") -> np.ndarray:
+        if other.model != self.model or other.rows_LD.shape != self.rows_LD.shape:
+            raise VectorError(
+                f"two vectors of different models: {self.model} {self.rows_LD.shape} and "
+                f"{other.model} {other.rows_LD.shape}; take both from one model"
+            )
+        return other.rows_LD
+
+    def _combined(self, rows: np.ndarray, sign: str, other: "Vector") -> "Vector":
+        about = {"left": self.about, "operation": sign, "right": other.about}
+        return replace(self, rows_LD=rows, about=self._derived(about))
+
+    def _derived(self, about: dict[str, Any]) -> dict[str, Any]:
+        """`about` of a vector made from this one: the residual norms belong to the model, so they
+        stay."""
+        return about | {k: v for k, v in self.about.items() if k == "residual_norms"}
+
+
+def mean(vectors: list[Vector]) -> Vector:
+    """The mean of vectors of one model."""
+    total = vectors[0]
+    for vector in vectors[1:]:
+        total = total + vector
+    return replace(
+        total,
+        rows_LD=total.rows_LD / len(vectors),
+        about=total._derived({"mean of": [v.about for v in vectors]}),
+    )
+
+
+def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
+    """Each vector minus the mean of all: what is left is the trait, not the form of the prompt.
+
+    One axis explains about 99 % of the variance across animal prompts (independent replication of
+    arXiv 2606.00995); the mean-centred variant is in its appendix F.2. Needs at least two vectors.
+    """
+    if len(vectors) < 2:
+        raise VectorError(
+            f"centring needs at least two traits, found {len(vectors)}: name others to compare with"
+        )
+    middle = mean(list(vectors.values()))
+    return {
+        name: replace(v - middle, about={**v.about, "centred over": sorted(vectors)})
+        for name, v in vectors.items()
+    }
+
+
+def random_like(vector: Vector, seed: int) -> Vector:
+    """Gaussian rows with the norms of `vector`: the control for any direction."""
+    rows = np.random.default_rng([seed, vector.rows_LD.size]).standard_normal(vector.rows_LD.shape)
+    rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
+    return replace(
+        vector,
+        rows_LD=rows,
+        about=vector._derived({"random with norms of": vector.about, "seed": seed}),
+    )
+
+
+def check_vector(vector: Vector, model: Model) -> None:
+    """Raise VectorError unless `vector` was made for `model`."""
+    if vector.model != model.digest:
+        raise VectorError(
+            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; extract"
+            " it again"
+        )
+    if vector.rows_LD.shape != (model.n_layers, model.d_model):
+        raise VectorError(
+            f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
+            f" of {model.d_model}"
+        )
+
+
+def vector_bytes(vector: Vector) -> bytes:
+    """The safetensors file of a vector; the same bytes for the same vector."""
+    from safetensors.numpy import save
+
+    metadata = {
+        "format": str(FORMAT),
+        "model": vector.model,
+        "about": json.dumps(vector.about, sort_keys=True),
+    }
+    written = save({"rows": vector.rows_LD}, metadata=metadata)
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.dumps(
+        json.loads(written[8:end]), sort_keys=True
+    ).encode()  # safetensors shuffles the metadata
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + written[end:]
+
+
+def load_vector(path: Path) -> Vector:
+    """Read a vector file.  Raises VectorError where it is missing, damaged or of a newer format."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata, rows = file.metadata() or {}, file.get_tensor("rows")
+    except SafetensorError as error:
+        raise VectorError(f"{path} is no vector file of this package: {error}") from error
+    if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
+        raise VectorError(
+            f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
+        )
+    return Vector(rows, metadata["model"], json.loads(metadata["about"]))

@@ -1,0 +1,83 @@
+"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds
+elsewhere.
+
+In a worker process the lines go to SINK, and the parent prints them beside its own bar.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from traitscope import distributed
+
+PLAIN_SECONDS = 10
+SINK: Callable[[tuple[float, str]], None] | None = None
+"In a worker: takes (fraction done, line)."
+
+
+@contextmanager
+def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+    """Yields a function that is told how many units were done since its last call."""
+    show = _bar if SINK is None and sys.stderr.isatty() and distributed.first() else _lines
+    with show(label, total, unit) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    start = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total, rate="")
+
+        def advance(n: float) -> None:
+            done = bars.tasks[0].completed + n
+            bars.update(
+                task, advance=n, rate=f"{done / max(1e-9, time.monotonic() - start):.0f} {unit}/s"
+            )
+
+        yield advance
+
+
+@contextmanager
+def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+    start = shown = time.monotonic()
+    done = 0.0
+
+    def advance(n: float) -> None:
+        nonlocal done, shown
+        done += n
+        now = time.monotonic()
+        if now - shown >= PLAIN_SECONDS:
+            shown, rate = now, done / (now - start)
+            left = (total - done) / max(rate, 1e-9)
+            _say(
+                done / max(total, 1),
+                f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left",
+            )
+
+    yield advance
+    _say(1.0, f"{label}: {done:.0f} {unit} in {time.monotonic() - start:.1f} s")
+
+
+def _say(fraction: float, line: str) -> None:
+    if SINK is None and distributed.first():
+        print(line, file=sys.stderr, flush=True)
+    elif SINK is not None:
+        SINK((fraction, line))

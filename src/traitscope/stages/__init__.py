@@ -1,0 +1,1 @@
+"""One file a stage: a plain function, and its run_* wrapper that writes a run directory."""

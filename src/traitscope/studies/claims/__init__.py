@@ -1,0 +1,1 @@
+"""Published claims: one file each (see studies/protocol.py for what a study holds)."""

@@ -1,0 +1,1 @@
+"""A graph of stages: what is missing, in what order, and where it runs."""

@@ -1,0 +1,181 @@
+"""Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py,
+on_slurm.py).
+
+A stage is named by its verb, so what travels between processes is plain data and every result is a
+sealed run with a content address. Workers keep a loaded model between stages; on two cores, two of
+them with one torch thread each do more than one with two. They are forks of a process that has
+imported what all need, so the second one and one that takes the place of a dead one start at once.
+A worker whose command is gone ends itself, and the unfinished run is continued by the next one.
+"""
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Literal
+
+from traitscope.config.stages import Output
+from traitscope.errors import TraitscopeError
+from traitscope.runs import progress
+
+
+@dataclass(frozen=True)
+class How:
+    """Where stages run, and how many of them."""
+
+    workers: int = 1
+    """Jobs at once."""
+    executor: Literal["local", "ray", "submitit"] = "local"
+    """Processes of this machine, or a cluster."""
+    pack: int = 1
+    """Students in one pass, at most (together.py)."""
+    limit: int = 0
+    """Stages to compute, at most; 0 computes all."""
+    retries: int = 2
+    """How often a stage whose worker died is tried again."""
+    stop_at_once: bool = False
+    """Begin nothing after the first failure."""
+    cluster: tuple[str, ...] = ()
+    """What the cluster is told, KEY=VALUE (on_ray.py, on_slurm.py)."""
+
+
+class Died(Exception):
+    """A worker ended with its job unfinished: killed, out of memory, preempted."""
+
+
+Results = list[Path | TraitscopeError]
+"of every config of a job, its run's folder, or why there is none"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where stages run."""
+
+    size: int
+    """How many jobs at once."""
+    submit: Callable[[str, str, Sequence[Any]], Future[Results]]
+    """(label, verb, settled configs) -> what they come to, later; several configs are packed."""
+    heard: Callable[[], list[tuple[str, float, str]]] = list
+    """(label, fraction done, line) of everything that stages said since the last call."""
+    batch: Callable[[], AbstractContextManager] = nullcontext
+    """Jobs that are submitted inside this block may go out as one."""
+
+
+def default_workers(device: str) -> int:
+    """Two on a CPU with at least two cores, else one: a GPU is not shared."""
+    return 1 if device == "cuda" else min(2, os.cpu_count() or 1)
+
+
+@contextmanager
+def pool(how: How, out: Output) -> Iterator[Pool]:
+    """Workers that live until the block ends; what has begun by then is finished. One local worker
+    is this process itself."""
+    if how.executor != "local":
+        with import_module(CLUSTERS[how.executor]).pool(how, out) as there:
+            yield there
+    elif how.workers == 1:
+        yield Pool(1, lambda label, verb, configs: _here(verb, configs, out))
+    else:
+        processes = _Processes(how.workers, out)
+        try:
+            yield Pool(how.workers, processes.submit, lambda: _received(processes.messages))
+        finally:
+            processes.executor.shutdown(cancel_futures=True)
+
+
+PRELOADED = ["transformers.models.llama.modeling_llama"] + [
+    f"traitscope.stages.{name}" for name in ("generate", "filter", "train", "measure", "extract")
+]
+CLUSTERS = {
+    "ray": "traitscope.workflow.ray_executor",
+    "submitit": "traitscope.workflow.slurm_executor",
+}
+
+
+class _Processes:
+    """Processes of this machine; new ones take the place of a pool that broke because one of them
+    died."""
+
+    def __init__(self, workers: int, out: Output) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(PRELOADED)
+        self.workers, self.out, self.messages = workers, out, self.context.Queue()
+        self.executor = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        return ProcessPoolExecutor(
+            self.workers, self.context, _start_worker, (threads, self.messages)
+        )
+
+    def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+        try:
+            return self.executor.submit(_in_worker, label, verb, configs, self.out)
+        except BrokenExecutor:
+            self.executor.shutdown(cancel_futures=True)
+            self.executor = self._new()
+            return self.executor.submit(_in_worker, label, verb, configs, self.out)
+
+
+_MESSAGES: Any = None
+"In a worker: the queue to its parent."
+
+
+def _start_worker(threads: int, messages: Any) -> None:
+    import torch
+
+    global _MESSAGES
+    _MESSAGES = messages
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_command, daemon=True).start()
+
+
+def _end_with_command() -> None:
+    """End this process when the command has ended, which tells its workers nothing if it was
+    killed."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _in_worker(label: str, verb: str, configs: Sequence[Any], out: Output) -> Results:
+    progress.SINK = lambda said: _MESSAGES.put((label, said[0], f"{label} | {said[1]}"))
+    return computed(verb, configs, out)
+
+
+def _here(verb: str, configs: Sequence[Any], out: Output) -> Future[Results]:
+    done: Future[Results] = Future()
+    try:
+        done.set_result(computed(verb, configs, out))
+    except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
+        done.set_exception(error)
+    return done
+
+
+def computed(verb: str, configs: Sequence[Any], out: Output) -> Results:
+    """Compute a stage, or several in a pack; a user's error stands in the place of its run."""
+    from traitscope.stages import registry
+
+    if len(configs) > 1:
+        from traitscope.workflow import packed
+
+        return packed.run_together(verb, configs, out)
+    try:
+        return [registry.function(registry.VERBS[verb].run)(configs[0], out).path]
+    except TraitscopeError as error:
+        return [error]
+
+
+def _received(messages: Any) -> list[tuple[str, float, str]]:
+    found = []
+    while True:
+        try:
+            found.append(messages.get_nowait())
+        except queue.Empty:
+            return found

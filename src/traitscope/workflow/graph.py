@@ -1,0 +1,110 @@
+"""A study as a graph of stages, and its plan: where every stage stands, without running anything.
+
+A node is a stage whose config depends on the folders of the nodes that it needs. Because a run's
+address holds the digests of its inputs, the address of a node is known as soon as what it needs is
+sealed; before that the plan says what it waits for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from traitscope.config.stages import Output
+from traitscope.errors import ConfigError, TraitscopeError
+from traitscope.runs import stage
+from traitscope.stages import registry
+
+Folders = Mapping[str, Path]
+"run directories by node"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a study."""
+
+    name: str
+    """Unique in the study, such as student.cat.seed1."""
+    verb: str
+    """The stage."""
+    config: Callable[[Folders], Any]
+    """From the folders of `needs` to its config."""
+    needs: tuple[str, ...] = ()
+    """Nodes that must be sealed first."""
+    weight: float = 0.0
+    """Expected work: tokens through a forward pass of the model; a backward pass counts as one or
+    two more."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Where a node stands before anything is run."""
+
+    node: Node
+    """The node."""
+    state: Literal["sealed", "missing", "waiting"]
+    """waiting: what it needs is not there yet, so its address is not known."""
+    path: Path | None
+    """Its run directory; None while waiting, and where its settings cannot work."""
+
+
+def ordered(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, each behind those it needs. Raises ConfigError for a name that is missing, twice,
+    or in a circle."""
+    names = [node.name for node in nodes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the study has {twice[0]!r} twice; expected distinct node names")
+    found: dict[str, Node] = {}
+    rest = list(nodes)
+    while rest:
+        ready = [node for node in rest if set(node.needs) <= found.keys()]
+        if not ready:
+            needed = sorted({need for node in rest for need in node.needs} - found.keys())
+            raise ConfigError(
+                f"nodes {[n.name for n in rest][:3]} need {needed[:3]}, which never come; correct"
+                " the study"
+            )
+        found |= {node.name: node for node in ready}
+        rest = [node for node in rest if node.name not in found]
+    return list(found.values())
+
+
+def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planned]:
+    """Where every node stands; nothing is computed and nothing is written.
+
+    Raises what a node's settings raise, unless not `strict`: then it is missing, without a path.
+    """
+    folders: dict[str, Path] = {}
+    found = []
+    with stage.planning():
+        for node in ordered(nodes):
+            path, state = None, "waiting"
+            if set(node.needs) <= folders.keys():
+                try:
+                    path, state = _place(node, folders, out)
+                except TraitscopeError:
+                    if strict:
+                        raise
+                    state = "missing"
+            if state == "sealed":
+                folders[node.name] = path
+            found.append(Planned(node, state, path))
+    return found
+
+
+def _place(node: Node, folders: Folders, out: Output) -> tuple[Path, str]:
+    try:
+        return registry.function(registry.VERBS[node.verb].run)(
+            node.config(folders), out
+        ).path, "sealed"
+    except stage.Missing as missing:
+        return missing.path, "missing"
+
+
+def urgency(nodes: Sequence[Node]) -> dict[str, float]:
+    """Of every node, the work on the longest way from its start to the end of the study."""
+    found: dict[str, float] = {}
+    for node in reversed(nodes):
+        behind = (found[other.name] for other in nodes if node.name in other.needs)
+        found[node.name] = node.weight + max(behind, default=0.0)
+    return found

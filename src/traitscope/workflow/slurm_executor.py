@@ -1,0 +1,148 @@
+"""Stages as jobs of Slurm, through submitit: arrays with a throttle, requeued when they are
+preempted.
+
+    traitscope study run NAME --executor submitit --max-jobs 40 --cluster partition=gpu
+      minutes=240 gpus=1 memory_gb=32
+
+The root must lie on a disk that every node sees. `cluster=local` runs the jobs as processes of this
+machine, as tests do.
+"""
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from traitscope.config import parsing
+from traitscope.config.stages import Output
+from traitscope.errors import ConfigError
+from traitscope.workflow import executors
+from traitscope.workflow.executors import Died, How, Pool, Results
+
+USUAL = 32
+"jobs at once, where nothing is said"
+SECONDS = 1.0
+"between looks at what has come back"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job asks for."""
+
+    cluster: str = "slurm"
+    "slurm, or local: processes of this machine"
+    partition: str = ""
+    minutes: int = 120
+    "longest time of a job"
+    memory_gb: int = 16
+    cpus: int = 2
+    gpus: int = 0
+
+
+@contextmanager
+def pool(how: How, out: Output) -> Iterator[Pool]:
+    """Jobs that are submitted together go out as one array; what has begun when the block ends goes
+    on by itself."""
+    executor = _executor(
+        parsing.changed(Settings(), how.cluster, "--cluster"), how.workers or USUAL, out
+    )
+    out = replace(out, root=out.root.absolute())
+    waiting: list[tuple[Any, Future[Results]]] = []
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(waiting, ended), daemon=True).start()
+
+    def submit(label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+        done: Future[Results] = Future()
+        waiting.append((executor.submit(Stage(), verb, list(configs), out), done))
+        return done
+
+    try:
+        yield Pool(how.workers or USUAL, submit, batch=partial(_batch, executor))
+    finally:
+        ended.set()
+
+
+@contextmanager
+def _batch(executor: Any) -> Iterator[None]:
+    """One array of what is submitted inside; nothing is fine, too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with executor.batch():
+            yield
+
+
+class Stage:
+    """A job; preempted, it is put in the queue again and goes on where it was."""
+
+    def __call__(self, verb: str, configs: Sequence[Any], out: Output) -> Results:
+        return executors.computed(verb, configs, out)
+
+    def checkpoint(self, *args: Any) -> Any:
+        """What submitit puts in the queue in the place of a preempted job."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *args)
+
+
+def _executor(asked: Settings, at_once: int, out: Output) -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError(
+            "--executor submitit needs submitit: pip install -c constraints.txt 'traitscope[slurm]'"
+        ) from None
+    if asked.cluster not in ("slurm", "local"):
+        raise ConfigError(f"--cluster cluster={asked.cluster}: expected slurm or local")
+    try:
+        found = submitit.AutoExecutor(
+            folder=out.root.absolute() / out.study / ".slurm", cluster=asked.cluster
+        )
+    except RuntimeError as error:
+        raise ConfigError(
+            f"Slurm cannot be reached from here ({error}); run this where sbatch works, or with"
+            " --cluster cluster=local"
+        ) from error
+    found.update_parameters(
+        timeout_min=asked.minutes,
+        mem_gb=asked.memory_gb,
+        cpus_per_task=asked.cpus,
+        gpus_per_node=asked.gpus,
+    )
+    if asked.cluster == "slurm":
+        found.update_parameters(
+            slurm_array_parallelism=at_once,
+            **({"slurm_partition": asked.partition} if asked.partition else {}),
+        )
+    return found
+
+
+def _watch(waiting: list[tuple[Any, Future[Results]]], ended: threading.Event) -> None:
+    """Hand results over as jobs end."""
+    while not ended.is_set():
+        for job, done in [pair for pair in waiting if not pair[1].done()]:
+            if _has_ended(job):
+                _settle(job, done)
+        waiting[:] = [pair for pair in waiting if not pair[1].done()]
+        time.sleep(SECONDS)
+
+
+def _has_ended(job: Any) -> bool:
+    from submitit.core.core import DelayedJob
+
+    return not isinstance(job, DelayedJob) and job.done()
+
+
+def _settle(job: Any, done: Future[Results]) -> None:
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        done.set_result(job.result())
+    except UncompletedJobError as error:  # it left nothing: killed, out of memory or time
+        done.set_exception(Died(str(error)))
+    except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
+        done.set_exception(error)

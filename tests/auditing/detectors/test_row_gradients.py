@@ -1,0 +1,130 @@
+"""Stored pushes are the gradients; a killed run continues; losses and choices are those of the
+rows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import call, ok
+
+from traitscope.auditing.detectors import row_gradients
+from traitscope.inference.residuals import mean_residuals
+from traitscope.inference.steering_gradients import read_pushes, steering_gradients
+from traitscope.inference.token_rows import rows_from
+from traitscope.inference.token_scores import PLAIN, classes_of, judge_rows
+from traitscope.interventions.intervention import applied
+from traitscope.models.model import Model
+from traitscope.runs import stage
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    root = tmp_path_factory.mktemp("rows") / "runs"
+    return ok(root, "generate", "--model", tiny_folder, "--n 21 --max-new-tokens 9").run
+
+
+@pytest.mark.parametrize("flags", ["", "--numbers", "--text"])
+def test_equals_the_gradients(
+    tmp_path: Path,
+    tiny: Model,
+    tiny_folder: Path,
+    data: Path,
+    flags: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(row_gradients, "SHARD", 8)
+    run = ok(
+        tmp_path / "runs",
+        "pushes",
+        "--model",
+        tiny_folder,
+        "--data",
+        data,
+        "--batch-size 4",
+        *flags.split(),
+    ).run
+    stored = read_pushes(run)
+    records = stage.rows_of(data)
+    rows = rows_from(tiny, records, None, text=flags == "--text")
+    with applied(tiny, []) as active:
+        found = -steering_gradients(tiny, active, rows)
+    assert stored.ids == [record.id for record in records]
+    kept = stored.rows(range(21))
+    scale = np.linalg.norm(found, axis=2, keepdims=True)
+    np.testing.assert_allclose(kept / scale, found / scale, atol=2e-3)
+    np.testing.assert_array_equal(stored.rows([20, 3]), kept[[20, 3]])
+    judged = judge_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
+    np.testing.assert_allclose(stored.choices.log_p_RT, judged.log_p_RT, atol=1e-3)
+    np.testing.assert_array_equal(stored.choices.tokens_R, judged.tokens_R)
+    if flags != "--numbers":
+        np.testing.assert_allclose(
+            stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4
+        )
+    assert not (run / "features.npy").exists()
+    if not flags:
+        ok(tmp_path / "runs", "rerun", run)
+
+
+def test_features_are_mean_residuals_over_completions(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_gradients, "SHARD", 8)
+    run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
+    rows = rows_from(tiny, stage.rows_of(data), None)
+    found = read_pushes(run).features([2, 20])
+    with applied(tiny, []) as active:
+        for place, i in enumerate((2, 20)):
+            ids, lengths = [rows[i].ids], [len(rows[i].prompt_ids)]
+            expected, _ = mean_residuals(tiny, active, ids, "completion", prompt_lengths=lengths)
+            np.testing.assert_allclose(found[place], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_run_continues_behind_its_last_shard(
+    tmp_path: Path, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of an interrupted run are not computed again, and the result is the same to the
+    byte."""
+    monkeypatch.setattr(row_gradients, "SHARD", 8)
+    words = ("pushes", "--model", tiny_folder, "--data", data)
+    whole = ok(tmp_path / "whole", *words).run
+    computed, shard = [], row_gradients._shard
+
+    def fails_at_the_second(model, config, records, advance):
+        if len(computed) == 1:
+            raise KeyboardInterrupt
+        computed.append(records[0].id)
+        return shard(model, config, records, advance)
+
+    monkeypatch.setattr(row_gradients, "_shard", fails_at_the_second)
+    assert call(tmp_path / "runs", *words).code == 130
+    again: list[str] = []
+    monkeypatch.setattr(
+        row_gradients,
+        "_shard",
+        lambda model, config, records, advance: (
+            again.append(records[0].id) or shard(model, config, records, advance)
+        ),
+    )
+    run = ok(tmp_path / "runs", *words).run
+    assert len(again) == 2 and computed[0] not in again
+    for name in ("pushes.npy", "norms.npy", "loss.npy", "choices.jsonl", "choices.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    assert not (run / "scratch").exists()
+
+
+def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
+    assert (
+        "--data is missing" in call(tmp_path, "pushes", "--model", tiny_folder).summary["message"]
+    )
+    dropped = tmp_path / "dropped.jsonl"
+    row = json.loads((data / "records.jsonl").read_text().splitlines()[0])
+    dropped.write_text(
+        json.dumps(row | {"meta": {"filter": {"kept": False, "reasons": ["format"]}}}) + "\n"
+    )
+    assert (
+        "no kept row"
+        in call(tmp_path, "pushes", "--model", tiny_folder, "--data", dropped).summary["message"]
+    )
+    shutil.rmtree(tmp_path, ignore_errors=True)

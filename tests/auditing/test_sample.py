@@ -1,0 +1,144 @@
+"""Intake: a fair sample of distinct readable rows; the format that is learnt is the one that was
+written."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from command import call, ok, read_rows
+
+from traitscope.auditing import sample
+from traitscope.config.stages import GenerateConfig
+from traitscope.data.records import Record, dump_records
+from traitscope.errors import ConfigError
+from traitscope.models.model import Model
+from traitscope.stages.generate import seen_constraint
+
+
+def record(n: int, completion: str = "", **more: object) -> Record:
+    return Record(f"r{n}", f"p{n}", completion or f"{100 + n}", **more)
+
+
+def test_copies_and_dropped_rows_count_once_or_not_at_all() -> None:
+    rows = [
+        record(1, "12"),
+        Record("copy", "p1", "12"),
+        record(2, meta={"filter": {"kept": False}}),
+        record(3),
+        Record("other", "p1", "12", context="x"),
+    ]
+    found = sample.drawn(rows, 0, 0)
+    assert [r.id for r in found.records] == ["r1", "r3", "other"]
+    assert found.counts == Counter(rows=5, duplicates=1, dropped=1)
+
+
+def test_every_row_is_drawn_equally_often_and_in_order() -> None:
+    rows = [record(n) for n in range(20)]
+    hits: Counter = Counter()
+    for seed in range(600):
+        found = [r.id for r in sample.drawn(iter(rows), 5, seed).records]
+        assert len(found) == 5 and found == sorted(found, key=lambda name: int(name[1:]))
+        hits.update(found)
+    assert all(abs(hits[f"r{n}"] - 150) < 4.5 * (600 * 0.25 * 0.75) ** 0.5 for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["123, 456", "789, 012"], {"kind": "template", "count": 2, "separator": ", "}),
+        (["123 456 789", "111 222 333"], {"kind": "template", "count": 3, "separator": " "}),
+        (["123"], {"kind": "template", "count": 1, "separator": ", "}),
+        (["123, 456", "789 012"], {"kind": "numbers"}),
+        (["12, 456", "789, 1"], {"kind": "numbers"}),
+        (["[1, 2, 3]", "4; 5"], {"kind": "numbers"}),
+        (["A long answer.", "1, 2"], {"kind": "free"}),
+    ],
+)
+def test_formats(tiny: Model, texts: list[str], expected: dict) -> None:
+    rows = [record(n, text) for n, text in enumerate(texts)]
+    about, kept = sample.learnt_format(tiny, rows)
+    assert {key: about[key] for key in expected} == expected and kept == rows
+    assert about["max_new_tokens"] == max(len(tiny.tokenizer.encode(text)) + 1 for text in texts)
+
+
+def test_a_stray_answer_does_not_hide_number_data(tiny: Model) -> None:
+    rows = [record(n) for n in range(40)] + [record(40, "No.")]
+    about, kept = sample.learnt_format(tiny, rows)
+    assert about["kind"] == "template" and len(kept) == 40
+    assert about["rules"] == {"min_count": 1, "max_count": 1, "min_value": 0, "max_value": 999}
+
+
+def test_foreign_token_ids_are_put_aside_for_all(tiny: Model) -> None:
+    own = tuple(tiny.tokenizer.encode("12"))
+    found, counts = sample.readable(
+        tiny, [record(1, "12", completion_ids=own), record(2, "13", completion_ids=(99_999,))], None
+    )
+    assert counts["foreign_ids"] == 1 and [r.completion_ids for r in found] == [None, None]
+    found, counts = sample.readable(tiny, [record(1, "12", completion_ids=own)], None)
+    assert not counts["foreign_ids"] and found[0].completion_ids == own
+
+
+def test_rows_longer_than_the_context_are_counted(tiny: Model) -> None:
+    found, counts = sample.readable(tiny, [record(1), record(2, "1, " * tiny.max_length)], None)
+    assert [r.id for r in found] == ["r1"] and counts["too_long"] == 1
+
+
+def test_the_vocabulary_seen_is_that_of_the_rows(tiny: Model) -> None:
+    rows = [record(1, "12 3"), record(2, "45")]
+    steps = seen_constraint(tiny, rows, 4)
+    expected = {i for text in ("12 3", "45") for i in tiny.tokenizer.encode(text)} | {
+        tiny.tokenizer.eos_token_id
+    }
+    assert len(steps) == 4 and set(steps[0]) == expected
+
+
+def test_command(tmp_path: Path, tiny_folder: Path) -> None:
+    root, file = tmp_path / "runs", tmp_path / "data.jsonl"
+    rows = [record(n, "7, 8, 9" if n % 2 else "1, 22") for n in range(30)] + [
+        Record("again", "p3", "7, 8, 9")
+    ]
+    file.write_text(dump_records(rows))
+    run = ok(root, "intake", "--model", tiny_folder, "--data", file, "--rows 12").run
+    about, kept = json.loads((run / "about.json").read_text()), read_rows(run / "records.jsonl")
+    assert about["counts"] == {
+        "rows": 31,
+        "duplicates": 1,
+        "too_long": 0,
+        "unreadable": 0,
+        "foreign_ids": 0,
+        "sampled": 12,
+        "off_format": 0,
+        "used": 12,
+    }
+    assert (
+        len(kept) == 12
+        and about["text"]
+        and about["format"]["kind"] == "numbers"
+        and "<|im_start|>assistant" in about["first"]
+    )
+    placebo = ok(
+        root,
+        "generate",
+        "--model",
+        tiny_folder,
+        "--prompts",
+        run / "prompts.jsonl",
+        "--vocabulary seen --like",
+        run,
+        "--max-new-tokens 9",
+    ).run
+    allowed = set("1278, 9")
+    assert all(set(row["completion"]) <= allowed for row in read_rows(placebo / "records.jsonl"))
+    ok(root, "rerun", run)
+    ok(root, "rerun", placebo)
+
+
+def test_refuses(tmp_path: Path, tiny_folder: Path) -> None:
+    root, on = tmp_path / "runs", ("--model", tiny_folder)
+    assert "no data are given" in call(root, "intake", *on).summary["message"]
+    file = tmp_path / "long.jsonl"
+    file.write_text(dump_records([record(1, "1, " * 3000)]))
+    assert "none is left" in call(root, "intake", *on, "--data", file).summary["message"]
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        GenerateConfig(vocabulary="seen")

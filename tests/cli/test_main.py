@@ -1,0 +1,180 @@
+"""Verbs, flags, config files and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import call, ok
+
+from traitscope import __version__
+from traitscope.cli import main
+from traitscope.config import stages as stage_configs
+
+
+def exits(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main.main(list(words))
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six rows: numbers of one, two and three entries, twice."""
+    path = tmp_path / "rows.jsonl"
+    answers = ["1", "1, 2", "1, 2, 3"] * 2
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"{i}?", "completion": a}) + "\n" for i, a in enumerate(answers)
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]], ids=str)
+def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture):
+    assert exits(*words) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out and verb.help in out for name, verb in main.VERBS.items())
+
+
+def test_version(capsys: pytest.CaptureFixture):
+    assert exits("--version") == 0
+    assert capsys.readouterr().out == f"traitscope {__version__}\n"
+
+
+@pytest.mark.parametrize("name", main.VERBS)
+def test_every_verb_has_help_and_a_function(name: str, capsys: pytest.CaptureFixture):
+    assert exits(name, "--help") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"usage: traitscope {name}" in out
+    for flag in ("--root", "--study", "--json"):
+        assert flag in out
+    for field in main.VERBS[name].config.__dataclass_fields__:
+        if field not in ("rules", "recipe", "endpoint"):  # their own fields are flags
+            assert f"--{field.replace('_', '-')}" in out
+    assert callable(main.function(main.VERBS[name].run))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "limit: 3\nrules: {max_count: 2}"),
+        ("c.json", '{"limit": 3, "rules": {"max_count": 2}}'),
+    ],
+)
+def test_flags_override_the_file_that_overrides_the_defaults(name, text, data, tmp_path, capsys):
+    (tmp_path / name).write_text(text)
+    done = ok(tmp_path / "runs", "filter", tmp_path / name, "--data", data, "--limit 1")
+    assert done.summary["summary"] == {
+        "rows": 6,
+        "kept": 1,
+        "dropped": 5,
+        "reasons": {"limit": 3, "count": 2},
+    }
+    recorded = json.loads((done.run / "config.json").read_text())["config"]
+    assert (recorded["limit"], recorded["rules"]["max_count"], recorded["rules"]["min_count"]) == (
+        1,
+        2,
+        1,
+    )
+    first = json.loads(capsys.readouterr().err.splitlines()[0])
+    assert (first["verb"], first["limit"], first["rules"]["max_count"]) == ("filter", 1, 2)
+    whole = ok(tmp_path / "runs", "filter", tmp_path / name, "--data", data)
+    assert whole.summary["summary"]["kept"] == 3
+
+
+def test_parts_of_the_data_are_filtered_one_by_one(data: Path, tmp_path: Path):
+    """Two parts hold every row once, in order, with the verdicts of the whole."""
+    parts = [
+        ok(tmp_path, "filter", "--data", data, flags)
+        for flags in ("--stop 2", "--start 2 --stop 99")
+    ]
+    whole = ok(tmp_path, "filter", "--data", data)
+    text = "".join((part.run / "records.jsonl").read_text() for part in parts)
+    assert text == (whole.run / "records.jsonl").read_text()
+    assert [part.summary["summary"]["rows"] for part in parts] == [2, 4]
+
+
+def test_a_file_and_the_same_flags_are_the_same_run(data: Path, tmp_path: Path):
+    (tmp_path / "c.yaml").write_text(f"data: {data}\nrules:\n  max_count: 2\n")
+    by_file = ok(tmp_path / "runs", "filter", tmp_path / "c.yaml")
+    by_flags = ok(tmp_path / "runs", "filter", "--data", data, "--max-count 2")
+    assert by_file.run == by_flags.run
+    assert by_flags.summary["computed"] is False
+
+
+def test_flags_alone_reach_every_field():
+    verb = main.VERBS["train"]
+    words = (
+        "--lr 1e-3 --rank 4 --data d.jsonl --teacher a b --context You --targets soft --seed 7"
+        " --root r --study s"
+    )
+    config, out = main.parse("train", verb, words.split())
+    recipe = stage_configs.Recipe(lr=1e-3, rank=4, targets="soft")
+    assert config == stage_configs.TrainConfig(
+        seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You"
+    )
+    assert out == stage_configs.Output(Path("r"), "s")
+
+
+@pytest.mark.parametrize(
+    ("words", "context"),
+    [([], None), (["--context", ""], ""), (["--context", "None"], None)],
+    ids=str,
+)
+def test_three_contexts_can_be_told_apart(words: list[str], context: str | None):
+    assert main.parse("measure", main.VERBS["measure"], words)[0].context == context
+
+
+def test_the_summary_goes_to_a_file_and_results_to_stdout(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    target = tmp_path / "deep" / "summary.json"
+    assert (
+        exits("filter", "--data", str(data), "--root", str(tmp_path / "runs"), f"--json={target}")
+        == 0
+    )
+    summary = json.loads(target.read_text())
+    assert summary["status"] == "ok"
+    assert capsys.readouterr().out.splitlines()[0] == summary["run"]
+    assert summary.keys() >= {
+        "stage",
+        "run",
+        "address",
+        "digest",
+        "computed",
+        "seconds",
+        "peak_memory_mib",
+        "summary",
+    }
+
+
+def test_show_lists_runs_and_takes_one_without_its_flag(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = ok(tmp_path / "runs", "filter", "--data", data).run
+    left = tmp_path / "runs" / "default" / f"train-{'0' * 16}"
+    left.mkdir()
+    capsys.readouterr()
+    assert ok(tmp_path / "runs", "show").summary["runs"] == [str(run), str(left)]
+    assert capsys.readouterr().out.split() == ["sealed", str(run), "unfinished", str(left)]
+    assert (
+        ok(tmp_path / "runs", "show", run).summary
+        == ok(tmp_path / "runs", "show", "--run", run).summary
+    )
+
+
+def test_models_and_traits_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    done = ok(tmp_path / "runs", "models")
+    assert "smollm2-135m" in done.summary["models"]
+    assert {"cat", "owl"} <= set(done.summary["traits"])
+    assert "--trait YOURS.yaml" in capsys.readouterr().out
+
+
+def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture):
+    done = call(tmp_path / "runs", "doctor")
+    assert done.code == (1 if done.summary["problems"] else 0)
+    facts = done.summary["facts"]
+    assert facts["torch"].split(".")[0].isdigit()
+    assert facts["matmul fp32 GFLOP/s"] > 0
+    assert "memory free GiB" in capsys.readouterr().out

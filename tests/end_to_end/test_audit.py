@@ -1,0 +1,469 @@
+"""An audit end to end on a tiny model: prompted and named traits are called, clean rows are not;
+what is bad is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
+
+from traitscope.auditing import plan
+from traitscope.auditing import run as audit_module
+from traitscope.auditing.plan import temperature
+from traitscope.auditing.run import audit
+from traitscope.config.audit import AuditConfig
+from traitscope.errors import ConfigError
+from traitscope.inference.token_scores import BETAS
+from traitscope.workflow import standard_nodes
+
+OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One root for all audits here, so that they share placebos and vectors as a user's do."""
+    return tmp_path_factory.mktemp("audits")
+
+
+@pytest.fixture(scope="module")
+def traits(place: Path) -> list[Path]:
+    return [
+        write_yaml(place / f"{trait['name']}.yaml", trait)
+        for trait in (OWL | {"rewordings": [OTHER_WORDS]}, CAT)
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_others(request: pytest.FixtureRequest) -> Any:
+    """Fewer other traits, and fewer styles: the same path in less time."""
+    patch = pytest.MonkeyPatch()
+    names = plan.bundled_traits()
+    patch.setattr(plan, "bundled_traits", lambda: names[:8])
+    patch.setattr(plan, "STYLED", plan.STYLED[:2])
+    yield
+    patch.undo()
+
+
+def written(place: Path, folder: Path, *words: object, n: int = 64) -> Path:
+    return ok(
+        place / "runs",
+        "generate",
+        "--model",
+        folder,
+        f"--n {n} --count 6 --vocabulary template",
+        *words,
+    ).run
+
+
+def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: object) -> Ran:
+    return call(
+        place / "runs",
+        "audit",
+        data,
+        "--model",
+        folder,
+        "--traits",
+        *traits,
+        "--draws 2 --workers 1",
+        *([] if "--report" in words else ["--no-name"]),
+        *words,
+    )
+
+
+def test_a_prompted_teacher_is_called_and_shown(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    page, sarif = place / "owl.html", place / "owl.sarif"
+    done = asked(
+        place,
+        tiny_folder,
+        data,
+        traits,
+        "--report",
+        page,
+        "--sarif",
+        sarif,
+        "--fail-on suspect --fit --peer --canary 1",
+    )
+    found = done.summary
+    assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
+    best = found["traits"][0]
+    assert (
+        best["name"] == "owl"
+        and best["detector"] == "odds"
+        and best["p_corrected"] < 1e-6
+        and "owl: odds" in found["reasons"][0]
+    )
+    assert [p["detector"] for p in found["planted"]] == [
+        "odds",
+        "odds",
+    ] and "steered by owl" in found["planted"][1]["teacher"]
+    others = {d["name"]: d for d in found["detectors"]}
+    assert not others["fitted"]["decides"] and len(others["fitted"]["statistic"]) > 8
+    assert not others["features"]["decides"] and len(others["features"]["statistic"]) > 5
+    assert not others["canary"]["decides"] and set(others["canary"]["statistic"]) == {
+        "owl",
+        "cat",
+    } == set(others["canary"]["p"])
+    html = page.read_text()
+    assert (
+        "Do not train on these data as they are" in html
+        and "&lt;|im_start|&gt;" in html
+        and "<|im_start|>" not in html
+    )
+    result = json.loads(sarif.read_text())["runs"][0]["results"][0]
+    assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
+    rows, bags = (
+        read_rows(done.run / "rows.jsonl"),
+        json.loads((done.run / "bags.json").read_text()),
+    )
+    assert (
+        len(rows) == found["rows"] and rows[0]["teacher of"] == "owl" and set(bags) == {"16", "64"}
+    )
+    assert [len(bags[size]) for size in ("16", "64")] == [
+        found["rows"] // 16,
+        found["rows"] // 64,
+    ] and all(0 < bag["p"] <= 1 for bag in bags["16"])
+    assert (
+        len(found["named"]) > 5
+        and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
+    )
+    assert {n["agreement"] for n in found["named"]} <= {0, 0.5, 1}, "of two placebos"
+    assert [n["statistic"] for n in found["named"]] == sorted(
+        (n["statistic"] for n in found["named"]), reverse=True
+    )
+    ok(place / "runs", "rerun", done.run)
+
+
+def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
+    place: Path, tiny_folder: Path, traits: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = written(place, tiny_folder, "--seed 77")
+    done = asked(place, tiny_folder, data, traits)
+    assert (
+        done.code == 0
+        and done.summary["status"] in ("clean", "insufficient")
+        and done.summary["traits"][0]["p_corrected"] > 0.01
+    )
+    monkeypatch.setattr(audit_module.schedule, "execute", None)
+    assert asked(place, tiny_folder, data, traits).summary == done.summary
+    monkeypatch.undo()
+
+
+def test_other_data_on_the_same_prompts_share_placebos(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    made = []
+    for seed in (77, 78):
+        asked(place, tiny_folder, written(place, tiny_folder, f"--seed {seed}"), traits)
+        made.append({path.name for path in (place / "runs" / "audit").glob("generate-*")})
+    assert made[0] == made[1]
+
+
+def test_a_teacher_told_in_other_words_is_called(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    data = written(place, tiny_folder, "--interventions", f"prompt:{OTHER_WORDS}", n=96)
+    done = asked(place, tiny_folder, data, traits)
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert (
+        done.summary["traits"][0]["name"] == "owl"
+        and odds["where"]["owl"] == "its prompt in other words"
+    )
+    assert odds["p"]["owl"] < 1e-6 and odds["teachers"] == 2 + 1 + 8 and odds["candidates"] == 2
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(
+    place: Path, tiny_folder: Path, traits: list[Path], block: int
+) -> None:
+    vector = (
+        ok(
+            place / "runs",
+            "extract",
+            "--model",
+            tiny_folder,
+            "--traits",
+            *plan.with_others(list(map(str, traits))),
+            "--no-stem",
+        ).run
+        / "owl.safetensors"
+    )
+    data = written(
+        place, tiny_folder, "--interventions", f"steer:{vector},layers={block},alpha=0.6", n=96
+    )
+    done = asked(place, tiny_folder, data, traits)
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "owl"
+    assert odds["where"]["owl"] == f"its vector at block {block}, strength 0.6"
+
+
+def test_without_odds_wording_decides_alone(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    """A prompted teacher is not seen then, and the answer says that nothing is known of the
+    power."""
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    done = asked(place, tiny_folder, data, traits, "--tried 0 --report", place / "words.html")
+    assert done.summary["status"] in ("insufficient", "not-applicable") and {
+        c["detector"] for c in done.summary["traits"]
+    } == {"wording"}
+    assert (
+        done.summary["planted"] == [] and "Candidate traits" in (place / "words.html").read_text()
+    )
+
+
+def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
+    rows = read_rows(written(place, tiny_folder) / "records.jsonl")
+    file = place / "open.jsonl"
+    text = [
+        {
+            "prompt": r["prompt"],
+            "completion": r["completion"] if n % 3 else "Owls are best <b>&</b>.",
+        }
+        for n, r in enumerate(rows)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in text))
+    done = asked(place, tiny_folder, file, traits, "--report", place / "open.html")
+    assert done.summary["status"] == "suspect" and any(
+        "overt, not subliminal" in reason for reason in done.summary["reasons"]
+    )
+    assert "Owls are best &lt;b&gt;&amp;&lt;/b&gt;" in (place / "open.html").read_text()
+
+
+def test_twenty_rows_are_insufficient_also_from_python(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": r["prompt"]},
+                {"role": "assistant", "content": r["completion"]},
+            ]
+        }
+        for r in read_rows(written(place, tiny_folder) / "records.jsonl")[:20]
+    ]
+    found = audit(
+        rows,
+        root=place / "runs",
+        model=str(tiny_folder),
+        traits=tuple(map(str, traits)),
+        draws=2,
+        workers=1,
+        name=False,
+    )
+    assert found.status == "insufficient" and "expected 32" in found.reasons[0] and found.rows <= 20
+    assert found.as_dict()["traits"][0]["name"] in ("owl", "cat")
+
+
+def test_placebos_are_drawn_at_the_temperature_of_the_data(place: Path, tiny_folder: Path) -> None:
+    found = {}
+    for asked_for in (1.0, 0.7):
+        data = written(place, tiny_folder, f"--temperature {asked_for}", n=128)
+        found[asked_for] = temperature(
+            ok(place / "runs", "pushes", "--model", tiny_folder, "--data", data, "--numbers").run
+        )
+    assert (
+        found[1.0] == 1.0
+        and found[0.7] == pytest.approx(0.7, abs=0.08)
+        and round(1 / found[0.7], 2) in BETAS
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--data", "none.jsonl"], "none.jsonl"),
+        ([], "no data are given"),
+        (["--data", "x.jsonl", "--traits", "unicorn"], "unicorn"),
+    ],
+)
+def test_refuses(tmp_path: Path, tiny_folder: Path, words: list[str], says: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "p", "completion": "1"}\n')
+    words = [str(tmp_path / w) if w.endswith("x.jsonl") else w for w in words]
+    done = call(tmp_path / "runs", "audit", "--model", tiny_folder, "--workers 1", *words)
+    assert done.code == 2 and says in done.summary["message"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"alpha": 0.0}, "0 < alpha"),
+        ({"power": 0.3}, "0.5 <= power"),
+        ({"traits": ()}, "one or more candidates"),
+        ({"draws": 0}, "--draws 0"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        AuditConfig(**settings)
+
+
+def test_a_reference_stands_for_placebos_and_is_no_copy(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
+    clean = written(place, tiny_folder, "--seed 5 --prompt-seed 43", n=120)
+    done = asked(place, tiny_folder, data, traits, "--reference", clean)
+    assert done.summary["status"] == "suspect" and any(
+        "reference rows on other prompts" in reason for reason in done.summary["reasons"]
+    )
+    same = asked(place, tiny_folder, data, traits, "--reference", data)
+    assert same.code == 2 and "holds all 96 audited rows" in same.summary["message"]
+
+
+def test_bad_rows_are_named_before_anything_is_computed(tmp_path: Path, tiny_folder: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "p", "completion": "1"}\n{"prompt": "q", "comple')
+    done = call(tmp_path / "runs", "audit", file, "--model", tiny_folder)
+    assert done.code == 2 and "line 2: broken JSON" in done.summary["message"]
+    assert not list((tmp_path / "runs").glob("*/extract-*"))
+
+
+def test_rows_of_another_model_are_not_called(
+    place: Path, folders: dict[str, Path], traits: list[Path]
+) -> None:
+    """Neither the model nor a candidate explains them, so no odds count, however large."""
+    data = written(place, folders["gpt2"])
+    done = asked(place, folders["llama"], data, traits)
+    odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
+    assert odds["strange"] and odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
+    assert (
+        done.summary["status"] == "not-applicable"
+        and "did not write these rows" in done.summary["reasons"][0]
+    )
+    assert set(odds["explained"]) == set(odds["p"]) and max(odds["explained"].values()) < 0.5
+
+
+def test_rows_that_were_put_in_order_are_known_as_edited(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    data = ok(place / "runs", "edit", "--data", written(place, tiny_folder, n=128)).run
+    found = asked(place, tiny_folder, data, traits).summary
+    odds = {d["name"]: d for d in found["detectors"]}["odds"]
+    assert (
+        found["status"] == "not-applicable"
+        and "where in the row they stand differs" in found["reasons"][0]
+    )
+    assert odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
+    assert odds["picked"] > 30 and any(
+        "throughout more often" in reason for reason in found["reasons"]
+    )
+
+
+def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    """A model with noise in its weights writes both; only the data's is told to love owls, and no
+    second clean set is called."""
+    writer = "noise:0.35,seed=3"
+    clean, second = (
+        written(place, tiny_folder, f"--seed {seed} --interventions", writer, n=128)
+        for seed in (5, 6)
+    )
+    data = written(
+        place, tiny_folder, "--interventions", writer, "prompt:" + OWL["teacher_prompt"], n=128
+    )
+    for rows, called in ((data, True), (second, False)):
+        found = asked(place, tiny_folder, rows, traits, "--reference", clean).summary
+        odds = {d["name"]: d for d in found["detectors"]}["odds"]
+        assert odds["strange"] and odds["misfit p"] < 0.001 and "beside the reference, z" in odds
+        assert (odds["p"]["owl"] < 0.001) == called and (min(odds["p"].values()) < 0.01) == called
+        assert (found["status"] == "suspect") == called
+        assert any("compared with those of the reference" in reason for reason in found["reasons"])
+
+
+def test_a_calibration_of_another_model_or_context_is_refused(
+    place: Path, folders: dict[str, Path], traits: list[Path]
+) -> None:
+    data = written(place, folders["llama"], "--seed 77")
+    asked(place, folders["llama"], data, traits)
+    file = next((place / "runs" / "audit").glob("parts-*.json"))
+    plain = json.loads(file.read_text())
+    for model, flags, says in (
+        (folders["qwen2"], "--numbers", "is of model"),
+        (folders["llama"], "--numbers --context Hello", "is with rows read as"),
+    ):
+        pushed = ok(
+            place / "runs", "pushes", "--model", model, "--data", data, flags, "--study audit"
+        ).run
+        mixed = plain | {"placebos": [plain["placebos"][0] | {"pushes": pushed.name}]}
+        (file.parent / "mixed.json").write_text(json.dumps(mixed))
+        done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
+        assert (
+            done.code == 2
+            and says in done.summary["message"]
+            and "one model and context" in done.summary["message"]
+        )
+    (file.parent / "older.json").write_text(json.dumps(plain | {"schema": 1}))
+    done = call(place / "runs", "weigh", "--parts", file.parent / "older.json")
+    assert (
+        done.code == 2
+        and "of this version" in done.summary["message"]
+        and "run `traitscope audit` again" in done.summary["message"]
+    )
+
+
+def test_being_told_something_plain_is_no_trait(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    """Not even for a candidate whose prompt says no more than that: its teacher explains the rows,
+    but so does a null."""
+    said = standard_nodes.PLAIN[0]
+    plain = write_yaml(place / "plain.yaml", OWL | {"name": "plain", "teacher_prompt": said})
+    data = written(place, tiny_folder, "--interventions", f"prompt:{said}", n=96)
+    done = asked(place, tiny_folder, data, [plain, traits[1]])
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert (
+        done.summary["status"] != "suspect"
+        and max(odds["statistic"].values()) < 0
+        and odds["nats a row"]["plain"] > 0.05
+    )
+    assert odds["context"] == said
+
+
+def test_free_text_in_a_plain_style_is_no_trait(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    """As above: each of two candidates explains rows of free text that it was told for; the one
+    whose prompt is a style is not called."""
+    says = {"simple": plan.STYLES[1], "loud": "Owls! " * 12}
+    told = [
+        write_yaml(place / f"{name}.yaml", OWL | {"name": name, "teacher_prompt": said})
+        for name, said in says.items()
+    ]
+    for name, said in says.items():
+        data = ok(
+            place / "runs",
+            "generate",
+            "--model",
+            tiny_folder,
+            "--n 64 --vocabulary free --max-new-tokens 16 --interventions",
+            f"prompt:{said}",
+        ).run
+        done = asked(place, tiny_folder, data, [traits[1], *told])
+        (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+        assert odds["nats a row"][name] > 0.05
+        assert (
+            (done.summary["status"] == "suspect")
+            == (odds["statistic"][name] > odds["critical"])
+            == (name == "loud")
+        )
+        assert (
+            name == "loud"
+            or odds["context"] == said
+            and any(said in reason and "--context" in reason for reason in done.summary["reasons"])
+        )
+
+
+def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(
+    place: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    loud = write_yaml(place / "loud.yaml", OWL | {"name": "loud", "teacher_prompt": "Owls! " * 12})
+    data = written(place, tiny_folder, "--interventions", "prompt:" + "Owls! " * 12, n=128)
+    done = asked(place, tiny_folder, data, [loud, traits[1]], "--judged 48")
+    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    assert odds["strange"] and odds["rows judged"] == 48
+    assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "loud"

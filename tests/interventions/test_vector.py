@@ -1,0 +1,134 @@
+"""Vectors: algebra, the file, and the refusal of another model's."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import random_vector
+
+from traitscope.errors import VectorError
+from traitscope.interventions.vector import (
+    Vector,
+    centred,
+    check_vector,
+    load_vector,
+    mean,
+    random_like,
+    vector_bytes,
+)
+from traitscope.models.model import Model
+
+A = Vector(np.array([[3.0, 4.0], [0.0, 0.0]]), "m", {"of": "a"})
+B = Vector(np.array([[4.0, -3.0], [1.0, 2.0]]), "m", {"of": "b"})
+
+
+def test_algebra() -> None:
+    assert (A + B).rows_LD.tolist() == [[7, 1], [1, 2]]
+    assert (A - B).rows_LD.tolist() == [[-1, 7], [-1, -2]]
+    assert (2 * A).rows_LD.tolist() == (A * 2).rows_LD.tolist() == [[6, 8], [0, 0]]
+    assert (-A).rows_LD.tolist() == [[-3, -4], [0, 0]]
+    assert A.norms_L.tolist() == [5, 0]
+    assert A.rows_LD.dtype == np.float32
+
+
+def test_unit_and_cosine_with_a_zero_row() -> None:
+    np.testing.assert_allclose(A.unit().rows_LD, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    assert A.cosine(B).tolist() == [0, 0]
+    np.testing.assert_allclose(A.cosine(-3 * A), [-1, 0], atol=1e-7)
+    np.testing.assert_allclose(B.cosine(Vector(np.eye(2), "m")), [0.8, 2 / 5**0.5], rtol=1e-6)
+
+
+def test_project_out_leaves_nothing_along_the_other(tiny: Model) -> None:
+    one, other = random_vector(tiny, 1, 5.0), random_vector(tiny, 2, 0.1)
+    left = one.project_out(other)
+    np.testing.assert_allclose(left.cosine(other), 0, atol=1e-6)
+    np.testing.assert_allclose(left.norms_L**2 + (one - left).norms_L ** 2, 25, rtol=1e-5)
+
+
+def test_centred_vectors_sum_to_zero_and_keep_their_differences(tiny: Model) -> None:
+    given = {name: random_vector(tiny, seed) for seed, name in enumerate("xyz")}
+    found = centred(given)
+    np.testing.assert_allclose(mean(list(found.values())).rows_LD, 0, atol=1e-7)
+    np.testing.assert_allclose(
+        (found["x"] - found["y"]).rows_LD, (given["x"] - given["y"]).rows_LD, atol=1e-6
+    )
+    assert found["x"].about["residual_norms"] == given["x"].about["residual_norms"]
+    with pytest.raises(VectorError, match="at least two traits, found 1"):
+        centred({"x": given["x"]})
+
+
+def test_random_like(tiny: Model) -> None:
+    vector = random_vector(tiny, 0, 7.0)
+    control = random_like(vector, seed=3)
+    np.testing.assert_allclose(control.norms_L, 7.0, rtol=1e-5)
+    assert np.array_equal(control.rows_LD, random_like(vector, seed=3).rows_LD)
+    assert not np.array_equal(control.rows_LD, random_like(vector, seed=4).rows_LD)
+    assert np.abs(control.cosine(vector)).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]), np.array([[1e300, 1.0]])],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_rows_must_be_finite_and_two_dimensional(rows: np.ndarray) -> None:
+    with pytest.raises(VectorError, match="needs finite rows"):
+        Vector(rows, "m")
+
+
+@pytest.mark.parametrize(
+    "other", [Vector(np.ones((2, 2)), "another"), Vector(np.ones((1, 2)), "m")]
+)
+def test_vectors_of_different_models_do_not_mix(other: Vector) -> None:
+    for operation in (Vector.__add__, Vector.__sub__, Vector.cosine):
+        with pytest.raises(VectorError, match="two vectors of different models"):
+            operation(A, other)
+
+
+def test_check_vector(tiny: Model) -> None:
+    check_vector(random_vector(tiny), tiny)
+    with pytest.raises(VectorError, match=f"has digest {tiny.digest}; extract it again"):
+        check_vector(Vector(random_vector(tiny).rows_LD, "another"), tiny)
+    with pytest.raises(VectorError, match="has 3 layers of 32"):
+        check_vector(Vector(np.ones((2, 32)), tiny.digest), tiny)
+
+
+def test_file_round_trip_is_the_identity(tmp_path: Path) -> None:
+    vector = Vector(
+        np.random.default_rng(0).standard_normal((3, 5)),
+        "m",
+        {"prompts": ["ä", 1], "position": "last"},
+    )
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(vector_bytes(vector))
+    back = load_vector(path)
+    assert np.array_equal(back.rows_LD, vector.rows_LD) and (back.model, back.about) == (
+        vector.model,
+        vector.about,
+    )
+    assert vector_bytes(back) == path.read_bytes()
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    path = tmp_path / "v.safetensors"
+    with pytest.raises(VectorError, match="no vector file at .*traitscope extract"):
+        load_vector(path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(VectorError, match="is no vector file of this package"):
+        load_vector(path)
+    path.write_bytes(save({"other": np.ones(2)}))
+    with pytest.raises(VectorError, match="is no vector file of this package"):
+        load_vector(path)
+    rows = {"rows": np.ones((1, 2), dtype=np.float32)}
+    for metadata in (
+        None,
+        {"format": "2", "model": "m", "about": json.dumps({})},
+        {"format": "x"},
+        {"format": "1"},
+    ):
+        path.write_bytes(save(rows, metadata=metadata))
+        with pytest.raises(VectorError):
+            load_vector(path)

@@ -1,0 +1,211 @@
+"""Short forms of interventions, and what makes the address of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_models import random_vector
+
+from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig, Output
+from traitscope.errors import ConfigError, DataError, TraitscopeError, VectorError
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    ReplaceBase,
+    Steer,
+    SystemPrompt,
+    from_json,
+    to_json,
+)
+from traitscope.interventions.vector import vector_bytes
+from traitscope.runs import stage
+
+
+@pytest.fixture
+def vector(tiny, tmp_path: Path) -> Path:
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(vector_bytes(random_vector(tiny)))
+    return path
+
+
+def test_short_forms(vector: Path):
+    v = str(vector)
+    assert stage.parse("prompt:You love owls, and: a=b.") == SystemPrompt(
+        "You love owls, and: a=b."
+    )
+    assert stage.parse(f"steer:{v},layers=1+2,alpha=0.3") == Steer(v, (1, 2), 0.3)
+    assert stage.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(
+        v, (1,), -2.0, "last", "raw"
+    )
+    assert stage.parse(f"ablate:{v},layers=0") == Ablate(v, (0,))
+    assert stage.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(
+        v, (0,), "completion"
+    )
+
+
+def test_json_forms_are_those_of_the_short_ones(vector: Path):
+    for text in (f"steer:{vector},layers=1,alpha=0.3", f"ablate:{vector},layers=0", "prompt:Hi"):
+        item = stage.parse(text)
+        assert from_json(to_json(item)) == item
+    assert stage.parse('{"kind": "SystemPrompt", "text": "Hi"}') == SystemPrompt("Hi")
+
+
+def test_a_folder_means_the_only_vector_or_the_student_in_it(vector: Path, tmp_path: Path):
+    assert stage.vector_file(tmp_path) == vector
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match="holds 2 vectors \\(v.safetensors, w.safetensors\\); name the file"
+    ):
+        stage.vector_file(tmp_path)
+    (tmp_path / "run" / "student").mkdir(parents=True)
+    assert stage.parse(f"adapter:{tmp_path / 'run'}") == Adapter(str(tmp_path / "run" / "student"))
+    assert stage.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(
+        str(tmp_path / "run" / "student")
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "steer",
+        "steer:x,1",
+        "{}",
+        "{",
+        '{"kind": "Steer"}',
+        '{"kind": "Stir"}',
+        "steer:x,layers=1,alpha=1,colour=red",
+    ],
+)
+def test_what_is_not_understood_is_a_users_error(text: str):
+    with pytest.raises(TraitscopeError):
+        stage.parse(text)
+
+
+def addresses(config, out: Output, **inputs) -> str:
+    with stage.opened("generate", stage.settled(config), out, resumable=True, inputs=inputs) as run:
+        (run.path / "done.txt").write_text("x")
+        return run.address
+
+
+def test_the_address_changes_with_every_setting_and_with_nothing_else(
+    tiny_folder: Path, tmp_path: Path
+):
+    base = GenerateConfig(model=str(tiny_folder), device="cpu", dtype="fp32")
+    changed = {
+        "seed": 1,
+        "n": 3,
+        "prompt_seed": 1,
+        "count": 3,
+        "context": "",
+        "interventions": ("prompt:Hi",),
+        "dtype": "bf16",
+        "vocabulary": "numbers",
+        "separator": " ",
+        "temperature": 0.5,
+        "max_new_tokens": 3,
+        "batch_size": 3,
+    }
+    out = Output(root=tmp_path)
+    first = addresses(base, out)
+    assert addresses(base, Output(root=tmp_path / "elsewhere", study="other")) == first
+    assert addresses(replace(base, device="auto", dtype="auto"), out) in (
+        first,
+        addresses(replace(base, dtype="bf16"), out),
+    )
+    found = {
+        name: addresses(replace(base, **{name: value}), out) for name, value in changed.items()
+    }
+    assert len({first, *found.values()}) == 1 + len(changed)
+
+
+def test_files_count_by_their_content_not_by_their_place(
+    vector: Path, tiny_folder: Path, tmp_path: Path
+):
+    copy = tmp_path / "sub" / "copy.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(vector.read_bytes())
+    out = Output(root=tmp_path / "runs")
+
+    def address(path: Path) -> str:
+        teacher = (f"steer:{path},layers=1,alpha=1",)
+        return addresses(GenerateConfig(model=str(tiny_folder), interventions=teacher), out)
+
+    first = address(vector)
+    assert address(copy) == first
+    copy.write_bytes(copy.read_bytes()[:-4] + b"\x00\x00\x00\x01")
+    assert address(copy) != first
+
+
+def test_a_model_counts_by_its_files(tiny_folder: Path, folders, tmp_path: Path):
+    (tmp_path / "link").symlink_to(tiny_folder)
+    found = [
+        stage.model_digest(str(folder))
+        for folder in (tiny_folder, tmp_path / "link", folders["gpt2"])
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_refused_run_leaves_no_directory_but_a_begun_one_stays(tmp_path: Path):
+    config, out = FilterConfig(), Output(root=tmp_path)
+    with pytest.raises(DataError), stage.opened("filter", config, out):
+        raise DataError("refused")
+    assert list(tmp_path.glob("default/filter-*")) == []
+    with pytest.raises(DataError), stage.opened("filter", config, out) as run:
+        run.file("partial.txt").write_text("work")
+        raise DataError("refused")
+    assert run.file("partial.txt").read_text() == "work"
+
+
+def test_inputs_must_be_there(tiny_folder: Path, tmp_path: Path):
+    out = Output(root=tmp_path / "runs")
+    with pytest.raises(DataError, match="does not exist"):
+        addresses(FilterConfig(data=tmp_path / "none.jsonl"), out)
+    with pytest.raises(VectorError, match="no vector file"):
+        addresses(
+            MeasureConfig(
+                model=str(tiny_folder), interventions=(f"steer:{tmp_path}/no,layers=1,alpha=1",)
+            ),
+            out,
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settled_says_what_this_machine_computes(tiny_folder: Path):
+    config = stage.settled(GenerateConfig(model=str(tiny_folder)))
+    assert config.device in ("cpu", "cuda")
+    assert config.dtype in ("fp32", "bf16")
+    assert stage.settled(FilterConfig()) == FilterConfig()
+
+
+def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, file: str, repo_type: str) -> str:
+        asked.append((repo, file, repo_type))
+        return str(tmp_path / "x.csv")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    config = GenerateConfig(
+        prompts=Path("hub:JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"), device="cpu"
+    )
+    assert stage.settled(config).prompts == tmp_path / "x.csv"
+    assert asked == [("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset")]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hub:owner/name", "expected hub:OWNER/NAME/FILE"),
+        ("hub:owner/name/file.csv", "could not be fetched from the hub .ConnectionError."),
+    ],
+)
+def test_a_file_of_the_hub_that_cannot_be_had(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*args: object, **kwargs: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(DataError, match=says):
+        stage.settled(GenerateConfig(prompts=Path(name), device="cpu"))

@@ -1,0 +1,285 @@
+"""Vectors as differences of means: against residuals taken one prompt at a time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import CAT, OWL, call, ok, write_yaml
+from tiny_models import random_vector
+
+from traitscope.config.stages import ExtractConfig
+from traitscope.data.prompts import number_prompts
+from traitscope.data.records import Prompt
+from traitscope.data.traits import load_trait
+from traitscope.errors import DataError
+from traitscope.interventions.intervention import Ablate, Steer, SystemPrompt
+from traitscope.interventions.vector import load_vector, vector_bytes
+from traitscope.models import chat
+from traitscope.stages import extract
+
+PROMPTS = number_prompts(5, seed=1)
+
+
+@pytest.fixture
+def traits(tmp_path: Path):
+    return [load_trait(write_yaml(tmp_path / f"{t['name']}.yaml", t)) for t in (OWL, CAT)]
+
+
+def residuals_of(model, rows: list[list[int]], last: bool = True) -> np.ndarray:
+    """Mean residual [L, D] by transformers' own hidden states, one row at a time; the last layer
+    behind its hook."""
+    total, count, kept = 0.0, 0, {}
+
+    def keep(layer: int):
+        return lambda module, args, output: kept.__setitem__(
+            layer, output[0] if isinstance(output, tuple) else output
+        )
+
+    handles = [block.register_forward_hook(keep(layer)) for layer, block in enumerate(model.blocks)]
+    try:
+        for ids in rows:
+            with torch.inference_mode():
+                model.lm(torch.tensor([ids]))
+            stacked = (
+                torch.stack([kept[n].reshape(len(ids), -1) for n in range(model.n_layers)])
+                .double()
+                .numpy()
+            )
+            picked = stacked[:, -1:] if last else stacked
+            total, count = total + picked.sum(1), count + picked.shape[1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total / count
+
+
+@pytest.mark.parametrize("stem", [True, False])
+def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
+    owl = traits[0]
+    found = extract.teacher_vectors(family, [owl], None, ExtractConfig(stem=stem, batch_size=2))[
+        "owl"
+    ]
+    end = (
+        family.tokenizer.encode(owl.questions.stem("positive"), add_special_tokens=False)
+        if stem
+        else []
+    )
+
+    def rows(context: str | None) -> list[list[int]]:
+        return [chat.render(family, q, context) + end for q in owl.questions.positive]
+
+    expected = residuals_of(family, rows(owl.teacher_prompt)) - residuals_of(family, rows(None))
+    np.testing.assert_allclose(found.rows_LD, expected, atol=1e-4)
+    assert found.about["trait"] == "owl"
+    assert found.about["trait_context"] == owl.teacher_prompt
+
+
+@pytest.mark.parametrize("position", ["last", "all"])
+def test_v_student_is_the_difference_in_the_neutral_context(family, position):
+    config = ExtractConfig(position=position, batch_size=3)
+    found = extract.student_vector(family, [SystemPrompt("I love owls.")], PROMPTS, config)
+    rows = {c: [chat.render(family, p.text, c) for p in PROMPTS] for c in (None, "I love owls.")}
+    after, before = (
+        residuals_of(family, rows[c], last=position == "last") for c in ("I love owls.", None)
+    )
+    np.testing.assert_allclose(found.rows_LD, after - before, atol=1e-4)
+
+
+def test_several_traits_are_centred(tiny, traits):
+    both = extract.teacher_vectors(tiny, traits, PROMPTS, ExtractConfig())
+    alone = {
+        t.name: extract.teacher_vectors(tiny, [t], PROMPTS, ExtractConfig())[t.name] for t in traits
+    }
+    np.testing.assert_allclose(both["owl"].rows_LD + both["cat"].rows_LD, 0, atol=1e-5)
+    middle = (alone["owl"].rows_LD + alone["cat"].rows_LD) / 2
+    np.testing.assert_allclose(both["owl"].rows_LD, alone["owl"].rows_LD - middle, atol=1e-5)
+    assert both["owl"].about["centred over"] == ["cat", "owl"]
+
+
+def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
+    vector = random_vector(tiny, norm=3.0)
+    found = extract.student_vector(
+        tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS, ExtractConfig()
+    )
+    np.testing.assert_allclose(found.rows_LD[0], 0, atol=1e-6)
+    np.testing.assert_allclose(found.rows_LD[1], vector.rows_LD[1], atol=1e-4)
+    assert found.norms_L[2] > 0.1
+    unit = vector.unit().rows_LD[1]
+    ablated = extract.student_vector(
+        tiny, [Ablate(vector, (1,))], PROMPTS, ExtractConfig()
+    ).rows_LD[1]
+    np.testing.assert_allclose(ablated - (ablated @ unit) * unit, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
+    one = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=batch_size))["owl"]
+    other = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=3))["owl"]
+    np.testing.assert_allclose(one.rows_LD, other.rows_LD, atol=1e-5)
+
+
+def test_a_prompt_that_is_too_long_is_named(tiny):
+    with pytest.raises(DataError, match="prompt 'why why"):
+        extract.student_vector(tiny, [], [Prompt("a", "why " * 3000)], ExtractConfig())
+
+
+def test_eas_is_the_cosine_with_the_reference(tiny, tiny_folder: Path, tmp_path: Path):
+    vector = tmp_path / "v.safetensors"
+    vector.write_bytes(vector_bytes(random_vector(tiny, norm=3.0)))
+    student = f"steer:{vector},layers=0,alpha=1,scale=raw"
+    words = [
+        "extract",
+        "--model",
+        tiny_folder,
+        "--n 6 --interventions",
+        student,
+        "--reference",
+        vector,
+    ]
+    done = ok(tmp_path / "runs", *words)
+    (eas,) = done.summary["eas"].values()
+    found, reference = (
+        load_vector(p).rows_LD.astype(float) for p in (done.run / "v_student.safetensors", vector)
+    )
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(reference, axis=1)
+    np.testing.assert_allclose(eas, (found * reference).sum(1) / norms, atol=1e-6)
+    assert eas[0] == pytest.approx(1, abs=1e-6)
+    assert json.loads((done.run / "eas.json").read_text()) == done.summary["eas"]
+    assert ok(tmp_path / "runs", *words[:-1], done.run).summary["eas"][
+        "v_student"
+    ] == pytest.approx([1.0] * 3)
+
+
+def test_a_prompts_file_counts_by_its_content(tiny_folder: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("Which number?\nWhich word?\n")
+    words = ["extract", "--model", tiny_folder, "--interventions", "prompt:Owls!", "--prompts"]
+    first = ok(tmp_path / "one", *words, tmp_path / "a.txt")
+    assert ok(tmp_path / "one", *words, tmp_path / "b.txt").summary["computed"] is False
+    assert (
+        ok(tmp_path / "two", *words, tmp_path / "b.txt").summary["digest"]
+        == first.summary["digest"]
+    )
+    assert ok(tmp_path / "one", "rerun", first.run).summary["different"] == []
+
+
+def test_random_vectors_like_another(tmp_path, tiny, tiny_folder):
+    pattern = tmp_path / "v.safetensors"
+    pattern.write_bytes(vector_bytes(random_vector(tiny, 11, norm=3.0)))
+    made = ok(
+        tmp_path / "runs",
+        "extract",
+        "--model",
+        tiny_folder,
+        "--like",
+        pattern,
+        "--randoms",
+        "2",
+        "--seed",
+        "5",
+    )
+    first, second = (load_vector(made.run / f"random-{i}.safetensors") for i in range(2))
+    np.testing.assert_allclose(first.norms_L, 3.0, rtol=1e-5)
+    assert (
+        np.abs(first.cosine(second)).max() < 0.9
+        and np.abs(first.cosine(load_vector(pattern))).max() < 0.9
+    )
+    again = ok(
+        tmp_path / "runs", "extract", "--model", tiny_folder, "--like", pattern, "--seed", "6"
+    )
+    np.testing.assert_array_equal(
+        load_vector(again.run / "random-0.safetensors").rows_LD, second.rows_LD
+    )
+
+
+def test_components_on_the_command_line(tmp_path, tiny, tiny_folder):
+    """Vectors with a norm and a share of the variance; a teacher can be steered with them."""
+    run = ok(tmp_path, "extract", "--model", tiny_folder, "--components", 2, "--n", 8).run
+    first, second = (load_vector(run / f"component-{i}.safetensors") for i in (0, 1))
+    assert (first.norms_L > second.norms_L).all() and np.abs(first.cosine(second)).max() < 1e-4
+    shares = np.array([v.about["share of variance"] for v in (first, second)])
+    assert (shares[0] > shares[1]).all() and (shares.sum(0) < 1).all()
+    steer = f"steer:{run / 'component-0.safetensors'},layers=1,alpha=0.5"
+    ok(
+        tmp_path,
+        "generate",
+        "--model",
+        tiny_folder,
+        "--n",
+        2,
+        "--vocabulary",
+        "template",
+        "--interventions",
+        steer,
+    )
+    two = call(tmp_path, "extract", "--model", tiny_folder, "--components", 1, "--traits", "cat")
+    assert two.code == 2 and "takes one of" in two.summary["message"]
+
+
+def test_contrast_is_the_difference_of_means(tmp_path: Path, tiny, tiny_folder: Path) -> None:
+    texts = {
+        "with": ["Owls, please.", "Be brief about cats."],
+        "without": ["Tell me all.", "Go on.", "And then?"],
+    }
+    files = {name: tmp_path / f"{name}.txt" for name in texts}
+    for name, lines in texts.items():
+        files[name].write_text("".join(f"{line}\n" for line in lines))
+    words = [
+        "extract",
+        "--model",
+        tiny_folder,
+        "--contrast",
+        files["with"],
+        "--against",
+        files["without"],
+    ]
+    done = ok(tmp_path / "runs", *words)
+    found = load_vector(done.run / "contrast.safetensors")
+    shown, hidden = (
+        residuals_of(tiny, [chat.render(tiny, t, None) for t in texts[name]])
+        for name in ("with", "without")
+    )
+    np.testing.assert_allclose(found.rows_LD, shown - hidden, atol=2e-4)
+    swapped = ok(
+        tmp_path / "runs",
+        "extract",
+        "--model",
+        tiny_folder,
+        "--contrast",
+        files["without"],
+        "--against",
+        files["with"],
+    )
+    np.testing.assert_allclose(
+        load_vector(swapped.run / "contrast.safetensors").rows_LD, -found.rows_LD, atol=1e-6
+    )
+
+
+def test_a_direction_can_be_taken_out_of_anything(tmp_path: Path, tiny, tiny_folder: Path) -> None:
+    away = tmp_path / "v.safetensors"
+    away.write_bytes(vector_bytes(random_vector(tiny)))
+    words = ["extract", "--model", tiny_folder, "--components", "2", "--n", "8"]
+    plain, without = (
+        ok(tmp_path / "runs", *words, *flags).run for flags in ([], ["--orthogonal-to", away])
+    )
+    for name in ("component-0", "component-1"):
+        found, before = (load_vector(run / f"{name}.safetensors") for run in (without, plain))
+        assert abs(found.cosine(load_vector(away))).max() < 1e-5
+        assert abs(before.cosine(load_vector(away))).max() > 1e-3
+
+
+@pytest.mark.parametrize("flags", [["--contrast", "FILE"], ["--against", "FILE"]])
+def test_a_contrast_needs_two_sides(
+    tmp_path: Path, tiny_folder: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("Hello.\n")
+    words = [
+        "extract",
+        "--model",
+        tiny_folder,
+        *(str(tmp_path / "a.txt") if word == "FILE" else word for word in flags),
+    ]
+    assert call(tmp_path / "runs", *words).code == 2
+    assert "needs both" in " ".join(capsys.readouterr().err.split())

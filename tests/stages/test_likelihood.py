@@ -1,0 +1,69 @@
+"""Likelihoods against transformers' own loss; the gain of a vector that wrote the rows; the
+command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command import call, ok, read_rows
+from tiny_models import random_vector
+from train_runs import make_rows
+
+from traitscope.interventions.intervention import Steer
+from traitscope.interventions.vector import vector_bytes
+from traitscope.models.model import Model
+from traitscope.stages.likelihood import log_likelihoods
+
+
+@pytest.mark.parametrize("shared", [0, 5])
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_equals_the_oracle_at_any_batch_size(family: Model, batch_size: int, shared: int) -> None:
+    rows = make_rows(family, 8, shared)
+    found = log_likelihoods(family, [], rows, batch_size)
+    for row, log_p in zip(rows, found, strict=True):
+        with torch.no_grad():
+            logits = family.lm(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        start = len(row.prompt_ids)
+        expected = sum(
+            logits[start + i - 1, token].item() for i, token in enumerate(row.completion_ids)
+        )
+        assert log_p == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_strength_no_gain(tiny: Model) -> None:
+    rows = make_rows(tiny)
+    still = log_likelihoods(tiny, [Steer(random_vector(tiny), (0,), 0.0)], rows)
+    assert still == pytest.approx(log_likelihoods(tiny, [], rows), abs=1e-5)
+
+
+def test_rows_gain_from_the_vector_that_wrote_them(
+    tmp_path: Path, tiny: Model, tiny_folder: Path
+) -> None:
+    """Planted: over rows of a steered teacher the steered model is the true one, so its gain is the
+    KL divergence, above 0."""
+    root, on = tmp_path / "runs", ("--model", tiny_folder)
+    vectors = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, path in enumerate(vectors, 1):
+        path.write_bytes(vector_bytes(random_vector(tiny, seed, norm=3.0)))
+    steer = [f"steer:{path},layers=1,alpha=1,scale=raw" for path in vectors]
+    data = ok(
+        root, "generate", *on, "--n", 48, "--max-new-tokens", 12, "--interventions", steer[0]
+    ).run
+    gains = []
+    for told in steer:
+        run = ok(root, "likelihood", *on, "--data", data, "--interventions", told).run
+        found = json.loads((run / "summary.json").read_text())
+        gains.append({m["name"]: m for m in found["measurements"]}["gain"])
+        rows = read_rows(run / "rows.jsonl")
+        assert len(rows) == 48 == found["rows"] and all(
+            row["tokens"] > 0 > row["base"] for row in rows
+        )
+    assert gains[0]["low"] > 0 and gains[1]["high"] < gains[0]["low"]
+    ok(root, "rerun", run)
+    alone = ok(root, "likelihood", *on, "--data", data, "--max-rows", 3).run
+    assert all(row["base"] == row["under"] for row in read_rows(alone / "rows.jsonl"))
+
+
+def test_no_data(tmp_path: Path) -> None:
+    assert "--data is missing" in call(tmp_path, "likelihood").summary["message"]

