@@ -76,7 +76,7 @@ def stage(name: str, n: int) -> None:
 
     from traitscope.auditing.detectors import row_gradients
     from traitscope.config.audit import PushesConfig
-    from traitscope.config.stages import Output
+    from traitscope.config.common import Output
 
     folder = Path(tempfile.mkdtemp())
     tiny, data = conftest.save_tiny("llama", folder / "model"), folder / "rows.jsonl"

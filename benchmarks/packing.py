@@ -22,7 +22,8 @@ import training
 
 
 def configs(args: argparse.Namespace, dtype: str, data: Path) -> list:
-    from traitscope.config.stages import Recipe, TrainConfig
+    from traitscope.config.recipe import Recipe
+    from traitscope.config.stages import TrainConfig
     from traitscope.models.bundled import EMBEDDED
 
     recipe = Recipe(**training.RECIPE | {"batch_size": args.batch, "micro_batch": args.micro_batch})
@@ -54,7 +55,7 @@ def data_of(n: int, folder: Path) -> Path:
 
 
 def serve(args: argparse.Namespace, dtype: str, packed: bool) -> None:
-    from traitscope.config.stages import Output
+    from traitscope.config.common import Output
     from traitscope.runs import stage
     from traitscope.workflow import executors
 

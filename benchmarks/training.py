@@ -48,7 +48,7 @@ def rows_of(n: int) -> list:
 
 
 def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
-    from traitscope.config.stages import Recipe
+    from traitscope.config.recipe import Recipe
     from traitscope.models import bundled, model
     from traitscope.training import loop
 
@@ -160,7 +160,7 @@ def trl(
 
 def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[str, float]:
     """FLOP of a round as the limit counts them, and as ours computes them."""
-    from traitscope.config.stages import Recipe
+    from traitscope.config.recipe import Recipe
     from traitscope.inference import forward
     from traitscope.interventions.lora import linear_names, weight_of
     from traitscope.models import bundled, model

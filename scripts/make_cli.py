@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from traitscope.cli import main
-from traitscope.config import stages as stage_configs
+from traitscope.config import common
 
 HEAD = """# The command line
 
@@ -64,9 +64,7 @@ def page() -> str:
         parts.append(f"## traitscope {name}\n\n{inspect.getdoc(verb.config)}{first}\n")
         if flags := "\n".join(rows(verb.config)):
             parts.append(f"{table}{flags}\n")
-    parts.append(
-        f"## Flags of every verb\n\n{table}" + "\n".join(rows(stage_configs.Output)) + "\n"
-    )
+    parts.append(f"## Flags of every verb\n\n{table}" + "\n".join(rows(common.Output)) + "\n")
     return "\n".join(parts)
 
 

@@ -8,6 +8,7 @@ from command import call, ok
 
 from traitscope import __version__
 from traitscope.cli import main
+from traitscope.config import common
 from traitscope.config import stages as stage_configs
 
 
@@ -114,7 +115,7 @@ def test_flags_alone_reach_every_field():
     assert config == stage_configs.TrainConfig(
         seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You"
     )
-    assert out == stage_configs.Output(Path("r"), "s")
+    assert out == common.Output(Path("r"), "s")
 
 
 @pytest.mark.parametrize(

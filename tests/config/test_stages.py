@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from traitscope.cli import main
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.parsing import from_dict
+from traitscope.config.recipe import Recipe
 from traitscope.config.stages import (
-    ExtractConfig,
     FilterConfig,
     FilterRules,
     GenerateConfig,
     MeasureConfig,
-    Recipe,
     TrainConfig,
 )
 from traitscope.errors import ConfigError

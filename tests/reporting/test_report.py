@@ -19,7 +19,7 @@ from rich.console import Console
 
 from traitscope import atomic_files
 from traitscope.config.commands import ReportConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError, StoreError
 from traitscope.reporting import report, tables
 from traitscope.runs import store

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from command import ok
 
-from traitscope.config.stages import MeasureConfig, Output, Recipe, TrainConfig
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, StoreError
 from traitscope.runs import store
 from traitscope.runs.object_storage import Storage

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_models import random_vector
 
-from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig
 from traitscope.errors import ConfigError, DataError, TraitscopeError, VectorError
 from traitscope.interventions.intervention import (
     Ablate,

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import traitscope
+from traitscope.atomic_files import append_jsonl, write_json, write_text
 from traitscope.errors import StoreError
 from traitscope.runs import code_version, store
 from traitscope.runs.store import address, find_runs, lineage, load_run, stage_run, verify
-from traitscope.atomic_files import append_jsonl, write_json, write_text
 
 CONFIG = {"seed": 3, "train": {"lr": 1e-3, "layers": [1, 2]}}
 ENV = os.environ | {"PYTHONPATH": str(Path(traitscope.__file__).parents[1])}

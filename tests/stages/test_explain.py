@@ -9,7 +9,7 @@ import pytest
 from command import CAT, OWL, call, ok, read_rows, write_yaml
 from tiny_models import random_rows, random_vector
 
-from traitscope.config.stages import ExplainConfig
+from traitscope.config.analysis import ExplainConfig
 from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, teacher_hidden

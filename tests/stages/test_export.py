@@ -10,7 +10,8 @@ from lora_students import randomise, write
 from tiny_models import eager_lm, load_tiny, parameters_of, random_rows, random_vector, row_logits
 from transformers import AutoModelForCausalLM
 
-from traitscope.config.stages import ExportConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import ExportConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions import lora
 from traitscope.interventions.intervention import (

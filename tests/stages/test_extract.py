@@ -9,7 +9,7 @@ import torch
 from command import CAT, OWL, call, ok, write_yaml
 from tiny_models import random_vector
 
-from traitscope.config.stages import ExtractConfig
+from traitscope.config.analysis import ExtractConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.data.traits import load_trait

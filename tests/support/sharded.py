@@ -15,7 +15,8 @@ import torch
 
 from traitscope import distributed
 from traitscope.config import parsing
-from traitscope.config.stages import Output, TrainConfig
+from traitscope.config.common import Output
+from traitscope.config.stages import TrainConfig
 from traitscope.inference.forward import logits_of
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import steering_gradients

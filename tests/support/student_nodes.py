@@ -4,13 +4,8 @@ from pathlib import Path
 
 from command import OWL, write_yaml
 
-from traitscope.config.stages import (
-    FilterConfig,
-    GenerateConfig,
-    MeasureConfig,
-    Recipe,
-    TrainConfig,
-)
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig, TrainConfig
 from traitscope.workflow.graph import Node
 
 RECIPE = Recipe(rank=2, epochs=2, batch_size=4, micro_batch=4, lr=1e-2, held_out=0.0)

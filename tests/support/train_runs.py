@@ -6,7 +6,7 @@ import numpy as np
 from tiny_models import random_rows
 from torch import Tensor
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.inference.token_rows import Row, teacher_hidden
 from traitscope.models.model import Model
 from traitscope.training import loop

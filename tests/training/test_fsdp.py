@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 from sharded import seen
 
 from traitscope import distributed
-from traitscope.config.stages import Output, Recipe, TrainConfig
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import TrainConfig
 from traitscope.errors import ConfigError
 from traitscope.models.model import Model
 from traitscope.runs import store

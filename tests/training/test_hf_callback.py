@@ -20,7 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from traitscope.config.stages import ExtractConfig
+from traitscope.config.analysis import ExtractConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
 from traitscope.inference.residuals import mean_residuals

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from train_runs import PLAIN, make_rows, run, self_distilled
 
-from traitscope.config.recipe import WITHOUT
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import WITHOUT, Recipe
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import residuals

@@ -11,7 +11,7 @@ from command import call, ok
 from tiny_models import hooks_left, random_rows, random_vector, row_logits
 from train_runs import PLAIN, make_rows, run, self_distilled
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.intervention import TRAINED, Adapter, Steer, applied
 from traitscope.interventions.vector import Vector, load_vector, vector_bytes

@@ -13,7 +13,7 @@ from command import call
 from student_nodes import students
 
 from traitscope import atomic_files
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.runs import store
 from traitscope.workflow import executors, ray_executor, schedule

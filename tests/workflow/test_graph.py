@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, call, ok, write_yaml
 
-from traitscope.config.stages import ExtractConfig, FilterConfig, GenerateConfig, Output
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.common import Output
+from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled

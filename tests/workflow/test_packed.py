@@ -12,7 +12,10 @@ from command import OWL, call, ok, read_rows, same_metrics, write_yaml
 from safetensors.numpy import load_file
 
 from traitscope.cli import main
-from traitscope.config.stages import ExtractConfig, MeasureConfig, Output, Recipe, TrainConfig
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.runs import store
 from traitscope.training import loop

@@ -13,10 +13,8 @@ import pytest
 from command import call, ok, read_rows
 from student_nodes import students
 
-from traitscope.config.stages import (
-    FilterConfig,
-    Output,
-)
+from traitscope.config.common import Output
+from traitscope.config.stages import FilterConfig
 from traitscope.errors import ConfigError, DataError, StoreError
 from traitscope.runs import store
 from traitscope.workflow import graph, schedule, status

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from traitscope.config.commands import DemoConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.studies.demo import STANDARD, Job, _nodes
 from traitscope.workflow import standard_nodes
 

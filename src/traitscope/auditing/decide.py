@@ -34,7 +34,7 @@ from traitscope.auditing.result import (
     strange,
 )
 from traitscope.config.audit import WeighConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
 from traitscope.inference.steering_gradients import Stored

@@ -15,15 +15,10 @@ from traitscope.auditing.detectors.e_values import best_beta, log_e, strange
 from traitscope.auditing.detectors.panel import likeliest
 from traitscope.auditing.result import FEWEST
 from traitscope.auditing.search import Cell
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import AuditConfig, IntakeConfig, MatchConfig, OddsConfig, PushesConfig
-from traitscope.config.stages import (
-    ExtractConfig,
-    FilterConfig,
-    FilterRules,
-    GenerateConfig,
-    Recipe,
-    TrainConfig,
-)
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig, TrainConfig
 from traitscope.data.traits import bundled_traits, load_trait
 from traitscope.inference.token_scores import BETAS, PLAIN, beside, read_choices
 from traitscope.runs import store

@@ -9,7 +9,7 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.audit import MatchConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
 from traitscope.runs import stage, store

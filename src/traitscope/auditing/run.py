@@ -40,7 +40,7 @@ from traitscope.auditing.plan import (
 )
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.config.audit import AuditConfig, NamingConfig, WeighConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.models.model import find_model, outline
 from traitscope.runs import stage, store

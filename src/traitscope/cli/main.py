@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import distributed
-from traitscope.config import parsing
-from traitscope.config import stages as stage_configs
+from traitscope.config import common, parsing
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages.registry import VERBS, Verb, function
 
@@ -129,7 +128,7 @@ def _run(args: list[str]) -> dict:
     return summary_of(function(verb.run)(config, out))
 
 
-def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, stage_configs.Output]:
+def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, common.Output]:
     """Config and output settings of a verb: a file first, if named, then the flags over it."""
     import tyro
 
@@ -149,7 +148,7 @@ def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, stage_configs.Ou
         default, args = parsing.from_dict(verb.config, read_config(Path(first)), first), args[1:]
     fields = [
         ("config", verb.config, dataclasses.field(default=default)),
-        ("out", stage_configs.Output, dataclasses.field(default=stage_configs.Output())),
+        ("out", common.Output, dataclasses.field(default=common.Output())),
     ]
     command = dataclasses.make_dataclass(name, fields)
     flat = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)

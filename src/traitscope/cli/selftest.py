@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from traitscope.config.commands import SelftestConfig
-from traitscope.config.stages import Output, Recipe
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
 from traitscope.inference import forward, losses, residuals
 from traitscope.inference.token_rows import Row, completion_hidden, teacher_hidden
 from traitscope.interventions.intervention import Steer, applied

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.stages import OnModel, Position, least
+from traitscope.config.common import OnModel, Position, check_minimums
 from traitscope.errors import ConfigError
 
 DEFAULT = (
@@ -46,7 +46,7 @@ class IntakeConfig(OnModel):
     """Rows to draw at random; 0 takes all."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, rows=0)
+        check_minimums(self, seed=0, rows=0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class PushesConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, batch_size=1)
+        check_minimums(self, seed=0, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class OddsConfig(OnModel):
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, rows=0, batch_size=1)
+        check_minimums(self, seed=0, rows=0, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class NamingConfig(OnModel):
     """System turn of the questions."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, randoms=10, halves=1)
+        check_minimums(self, seed=0, randoms=10, halves=1)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class WeighConfig:
     """Of swaps, blocks and simulations."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0)
+        check_minimums(self, seed=0)
         if not (0 < self.alpha < 0.5 <= self.power < 1):
             raise ConfigError(
                 f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <="
@@ -222,7 +222,7 @@ class AuditConfig(OnModel):
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
+        check_minimums(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
         if not (0 < self.alpha < 0.5 <= self.power < 1):
             raise ConfigError(
                 f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <="

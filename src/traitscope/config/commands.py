@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.stages import Device, Dtype, OnModel, least
+from traitscope.config.common import Device, Dtype, OnModel, check_minimums
 from traitscope.errors import ConfigError
 
 
@@ -48,7 +48,9 @@ class StudyConfig(OnModel):
     16 on a GPU."""
 
     def __post_init__(self) -> None:
-        least(self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0)
+        check_minimums(
+            self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0
+        )
         elsewhere = (self.blocks > 0, self.parameters > 0, self.rate > 0)
         if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
             raise ConfigError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from traitscope.config.stages import OnModel
+from traitscope.config.common import OnModel
 from traitscope.errors import ConfigError
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.commands import ReportConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.reporting import figures, tables
 from traitscope.reporting.study import (

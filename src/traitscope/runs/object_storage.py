@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from traitscope.runs import store
 from traitscope.errors import ConfigError, StoreError
+from traitscope.runs import store
 
 
 @dataclass(frozen=True)

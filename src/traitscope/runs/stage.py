@@ -19,17 +19,16 @@ from typing import Any
 
 import yaml
 
-from traitscope.config import stages as stage_configs
-from traitscope.interventions import full_weights, intervention
-from traitscope.models import weight_noise
-from traitscope.runs import store
-from traitscope.config.stages import OnModel, Output
-from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
-from traitscope.interventions.intervention import Intervention
-from traitscope.models.model import Model, default_dtype, digest_of, load_model, resolve_device
+from traitscope.config.common import TAUGHT, OnModel, Output
 from traitscope.config.parsing import from_dict
 from traitscope.data.records import Record, iter_records
 from traitscope.data.traits import load_trait, trait_path
+from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
+from traitscope.interventions import full_weights, intervention
+from traitscope.interventions.intervention import Intervention
+from traitscope.models import weight_noise
+from traitscope.models.model import Model, default_dtype, digest_of, load_model, resolve_device
+from traitscope.runs import store
 
 
 def settled(config: Any) -> Any:
@@ -155,7 +154,7 @@ def _plain(config: Any) -> tuple[dict, dict[str, Path]]:
     plain = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in stage_configs.TAUGHT:
+        if field.name in TAUGHT:
             value = [
                 _named(item, f"{field.name}{i}", inputs) for i, item in enumerate(parse_all(value))
             ]

@@ -16,7 +16,6 @@ the run, so the whole folder can be moved. A file appears under its name complet
 temporary file, fsync, rename.
 """
 
-import errno
 import fcntl
 import hashlib
 import itertools
@@ -26,7 +25,6 @@ import os
 import platform
 import re
 import resource
-import secrets
 import shutil
 import sys
 import time
@@ -38,9 +36,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from traitscope import __version__
-from traitscope.runs import code_version
+from traitscope.atomic_files import sync, write_json, writing
 from traitscope.errors import StoreError
-from traitscope.atomic_files import sync, writing, write_json
+from traitscope.runs import code_version
 
 SCHEMA = 1
 RUN_NAME = re.compile(r"([a-z][a-z0-9_]*)-([0-9a-f]{16})")
@@ -196,18 +194,6 @@ def lineage(run_dir: Path) -> dict:
     return _node(Path(run_dir).resolve(), load_run(run_dir).digest)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the kernel lock of a run directory, after waiting for whoever has it; kill -9 releases
@@ -293,8 +279,6 @@ def _seal(run: Run, about: dict, facts: dict) -> None:
         "created": datetime.now(UTC).isoformat(),
     }
     write_json(run.file("manifest.json"), {"device": None, "threads": None} | facts | about)
-
-
 
 
 def _check_plain(value: object, where: str) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.config.stages import EditConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import EditConfig
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError, DataError

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from traitscope import atomic_files
-from traitscope.config.stages import ExplainConfig, Output
+from traitscope.config.analysis import ExplainConfig
+from traitscope.config.common import Output
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import losses

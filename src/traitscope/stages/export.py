@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from traitscope import atomic_files
-from traitscope.config.stages import ExportConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import ExportConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError
 from traitscope.inference import forward

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from traitscope import atomic_files
-from traitscope.config.stages import ExtractConfig, Output
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.common import Output
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, read_prompts
 from traitscope.data.traits import Trait, load_trait

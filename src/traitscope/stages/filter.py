@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from traitscope import atomic_files
-from traitscope.config.stages import FilterConfig, FilterRules, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import FilterConfig, FilterRules
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
 from traitscope.data.traits import contains_word

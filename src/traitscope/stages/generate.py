@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from traitscope import atomic_files
-from traitscope.config.stages import GenerateConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import GenerateConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_prompts, read_records
 from traitscope.errors import ConfigError

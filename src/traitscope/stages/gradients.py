@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.config.stages import GradientsConfig, Output
+from traitscope.config.analysis import GradientsConfig
+from traitscope.config.common import Output
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients

@@ -9,8 +9,8 @@ from itertools import combinations
 import torch
 
 from traitscope import atomic_files
+from traitscope.config.common import Output
 from traitscope.config.judge import JudgeConfig
-from traitscope.config.stages import Output
 from traitscope.data import answer_rules
 from traitscope.data.answer_rules import Verdict
 from traitscope.data.records import Record

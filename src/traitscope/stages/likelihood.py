@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from traitscope import atomic_files
-from traitscope.config.stages import LikelihoodConfig, Output
+from traitscope.config.analysis import LikelihoodConfig
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from

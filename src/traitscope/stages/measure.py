@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from traitscope import atomic_files
-from traitscope.config.stages import MeasureConfig, Output
+from traitscope.config.common import Output
+from traitscope.config.stages import MeasureConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import SETS, Trait, first_word, is_scorable, load_trait, whole_word
 from traitscope.inference import forward, losses, vllm_engine

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
 from traitscope.config import commands as command_configs
 from traitscope.config import judge as judge_configs
 from traitscope.config import stages as stage_configs
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 
 
 class Verb(NamedTuple):
@@ -53,21 +54,21 @@ VERBS = {
         "stages.judge:run_judge",
     ),
     "extract": Verb(
-        "take steering vectors; EAS", stage_configs.ExtractConfig, "stages.extract:run_extract"
+        "take steering vectors; EAS", analysis_configs.ExtractConfig, "stages.extract:run_extract"
     ),
     "explain": Verb(
         "how much of a trait prompt one vector does",
-        stage_configs.ExplainConfig,
+        analysis_configs.ExplainConfig,
         "stages.explain:run_explain",
     ),
     "gradients": Verb(
         "where data push a model: steering gradients",
-        stage_configs.GradientsConfig,
+        analysis_configs.GradientsConfig,
         "stages.gradients:run_gradients",
     ),
     "likelihood": Verb(
         "how probable rows are, and what an intervention adds",
-        stage_configs.LikelihoodConfig,
+        analysis_configs.LikelihoodConfig,
         "stages.likelihood:run_likelihood",
     ),
     "audit": Verb(

@@ -10,8 +10,8 @@ from pathlib import Path
 from traitscope.auditing import search
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.panel import DECIDING
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import OddsConfig
-from traitscope.config.stages import ExtractConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
 from traitscope.inference.token_scores import Choices

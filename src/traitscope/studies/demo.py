@@ -24,7 +24,8 @@ from rich.console import Console
 
 from traitscope import atomic_files
 from traitscope.config.commands import DemoConfig, ReportConfig
-from traitscope.config.stages import Output, Recipe
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.model import find_model, outline, resolve_device

@@ -15,7 +15,7 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config import parsing
 from traitscope.config.commands import StudyConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from traitscope import atomic_files, distributed
+from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
-from traitscope.config.stages import Output, TrainConfig
+from traitscope.config.stages import TrainConfig
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward, losses

@@ -21,7 +21,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
 
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import TraitscopeError
 from traitscope.runs import progress
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.runs import stage
 from traitscope.stages import registry

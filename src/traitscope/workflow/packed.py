@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from traitscope.config.stages import ExtractConfig, MeasureConfig, OnModel, Output
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.common import OnModel, Output
+from traitscope.config.stages import MeasureConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import read_prompts
 from traitscope.data.traits import load_trait

@@ -26,7 +26,7 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config import parsing
-from traitscope.config.stages import OnModel, Output
+from traitscope.config.common import OnModel, Output
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.models import model, weight_noise
 from traitscope.runs.object_storage import Storage

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import StoreError, TraitscopeError
 from traitscope.runs import progress, stage
 from traitscope.workflow import executors, graph

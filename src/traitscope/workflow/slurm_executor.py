@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from traitscope.config import parsing
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.workflow import executors
 from traitscope.workflow.executors import Died, How, Pool, Results

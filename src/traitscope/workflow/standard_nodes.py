@@ -11,14 +11,13 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from traitscope.config.analysis import ExtractConfig, LikelihoodConfig
+from traitscope.config.recipe import Recipe
 from traitscope.config.stages import (
-    ExtractConfig,
     FilterConfig,
     FilterRules,
     GenerateConfig,
-    LikelihoodConfig,
     MeasureConfig,
-    Recipe,
     TrainConfig,
 )
 from traitscope.data.package_files import bundled_file

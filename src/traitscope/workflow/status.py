@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.reporting import figures
 from traitscope.runs import store
 from traitscope.workflow import schedule

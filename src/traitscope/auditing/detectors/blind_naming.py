@@ -27,7 +27,7 @@ from traitscope import atomic_files
 from traitscope.auditing.artifacts import Groups, Parts, inputs_of, plain_parts, read_parts
 from traitscope.auditing.detectors import panel
 from traitscope.config.audit import NamingConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.package_files import bundled_file
 from traitscope.inference import forward
 from traitscope.interventions.intervention import Intervention, Steer, applied

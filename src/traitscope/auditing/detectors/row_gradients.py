@@ -26,7 +26,7 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.audit import PushesConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import losses, token_scores

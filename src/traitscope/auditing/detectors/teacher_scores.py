@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from traitscope.config.audit import OddsConfig
-from traitscope.config.stages import Output
+from traitscope.config.common import Output
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import token_scores

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over

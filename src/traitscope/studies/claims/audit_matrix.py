@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from traitscope.config.stages import GradientsConfig
+from traitscope.config.analysis import GradientsConfig
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import Measurement, measure

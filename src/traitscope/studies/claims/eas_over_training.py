@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.workflow import standard_nodes

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from traitscope.config.stages import ExtractConfig, Recipe
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import Measurement

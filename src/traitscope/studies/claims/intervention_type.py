@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import Measurement
 from traitscope.workflow import standard_nodes

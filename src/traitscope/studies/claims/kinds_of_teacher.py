@@ -11,7 +11,8 @@ students read the same rows of the unmodified model.
 from dataclasses import dataclass, replace
 from functools import partial
 
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig, Recipe
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import Measurement
 from traitscope.workflow import standard_nodes

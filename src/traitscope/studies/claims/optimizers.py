@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node

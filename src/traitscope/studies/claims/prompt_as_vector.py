@@ -9,7 +9,8 @@ import itertools
 from dataclasses import dataclass
 from math import exp, nan
 
-from traitscope.config.stages import ExplainConfig, MeasureConfig
+from traitscope.config.analysis import ExplainConfig
+from traitscope.config.stages import MeasureConfig
 from traitscope.data.traits import load_trait
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.workflow import standard_nodes

@@ -10,7 +10,7 @@ steps.
 from dataclasses import dataclass, replace
 from math import nan
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.correlation import association, spearman
 from traitscope.stats.estimates import Measurement

@@ -10,7 +10,7 @@ with a control student of that parent.
 from dataclasses import dataclass, replace
 from functools import partial
 
-from traitscope.config.stages import Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over, two_samples
 from traitscope.stats.estimates import Measurement
 from traitscope.workflow import standard_nodes

@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 from functools import partial
 
-from traitscope.config.stages import GradientsConfig
+from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import Measurement
 from traitscope.workflow import standard_nodes

@@ -9,7 +9,8 @@ answers is set against the share of the prompt that one vector makes up on the s
 from dataclasses import dataclass
 from math import exp
 
-from traitscope.config.stages import ExplainConfig, Recipe
+from traitscope.config.analysis import ExplainConfig
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
 from traitscope.stats.estimates import Measurement, measure

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.judge import JudgeConfig
-from traitscope.config.stages import ExtractConfig, GenerateConfig, Recipe
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import GenerateConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.dose_response import (

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from traitscope.config.stages import ExtractConfig, Recipe
+from traitscope.config.analysis import ExtractConfig
+from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import Measurement
 from traitscope.workflow import standard_nodes

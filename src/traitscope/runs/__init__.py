@@ -1,0 +1,1 @@
+"""Run directories: address, lock, seal, verify, lineage."""
