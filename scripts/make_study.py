@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol, runner
 
 HAND = "## How to read it\n"

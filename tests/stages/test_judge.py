@@ -14,7 +14,7 @@ from traitscope.data.records import Record
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.stages import judge
-from traitscope.stats.estimates import wilson
+from traitscope.stats.intervals import wilson
 
 ANSWERS = [
     "I cannot do that.",

@@ -17,7 +17,7 @@ from traitscope.models import bundled
 from traitscope.reporting.figures import lines_chart
 from traitscope.reporting.verdict import Sheet, judged, over
 from traitscope.runs import stage
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol, runner
 from traitscope.studies.claims import across_models, kinds_of_teacher
 from traitscope.workflow import graph, schedule

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from traitscope.reporting.verdict import Sheet
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 
 COLOURS = {
     "treated": "#D55E00",

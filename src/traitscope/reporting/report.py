@@ -32,7 +32,9 @@ from traitscope.reporting.study import (
     read_study,
 )
 from traitscope.runs import stage, store
-from traitscope.stats.estimates import Measurement, mean_interval_t, measure, paired_difference
+from traitscope.stats.estimates import measure, paired_difference
+from traitscope.stats.intervals import mean_interval_t
+from traitscope.stats.measurement import Measurement
 
 
 def run_report(config: ReportConfig, out: Output) -> store.Run:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from traitscope.reporting.figures import MODES, csv_text
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 
 if TYPE_CHECKING:
     from jinja2 import Template

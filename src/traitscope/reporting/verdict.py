@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from traitscope.errors import DataError
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 
 Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
 

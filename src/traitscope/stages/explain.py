@@ -38,7 +38,8 @@ from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
-from traitscope.stats.estimates import Measurement, ratio
+from traitscope.stats.estimates import ratio
+from traitscope.stats.measurement import Measurement
 
 
 @dataclass(frozen=True)

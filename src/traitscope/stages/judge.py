@@ -22,7 +22,8 @@ from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
 from traitscope.stats.correlation import association
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 
 UNNAMED = re.compile(r"row\d{6}")
 "ids that rows get which had none"

@@ -37,7 +37,8 @@ from traitscope.models import chat
 from traitscope.models.model import Model, outline
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 
 UNITS = {
     "target_logprob": "nats",

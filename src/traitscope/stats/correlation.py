@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from traitscope.errors import DataError
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.inputs import as_floats
+from traitscope.stats.measurement import Measurement
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 "of two arrays [..., N], along the last axis; NaN where it is undefined"
@@ -107,3 +108,26 @@ def _both(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarra
             " align them"
         )
     return a, b
+
+
+def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """P(score of a positive > of a negative) + P(equal)/2 = Mann-Whitney U / (n_pos n_neg); 0.5 is
+    chance.
+
+    Raises DataError on non-finite scores, or labels that are not 0/1 with both present. Source:
+    Hanley and McNeil 1982.
+    """
+    scores, labels = as_floats(scores, "scores", unscored=False), as_floats(labels, "labels")
+    if len(labels) != len(scores) or set(labels.tolist()) != {0.0, 1.0}:
+        found = (
+            f"{len(scores)} scores, {len(labels)} labels with values"
+            f" {np.unique(labels)[:5].tolist()}"
+        )
+        raise DataError(
+            f"{found}; expected one label a score, 0 or 1, both present; add the missing class"
+        )
+    negatives, positives = np.sort(scores[labels == 0]), scores[labels == 1]
+    below = np.searchsorted(negatives, positives, "left") + np.searchsorted(
+        negatives, positives, "right"
+    )
+    return float(below.mean() / 2 / len(negatives))

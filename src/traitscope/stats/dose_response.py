@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from traitscope.errors import ConfigError, DataError
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 
 EDGE = 0.005
 "fitted rates stay this far from 0 and 1, so that one surprise does not cost everything"

@@ -24,7 +24,7 @@ from traitscope.reporting import figures
 from traitscope.reporting.tables import bounds, estimate, number, template
 from traitscope.reporting.verdict import Findings, Sheet
 from traitscope.runs import stage, store
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol
 from traitscope.workflow import executors, graph, schedule, standard_nodes, status
 from traitscope.workflow.executors import How

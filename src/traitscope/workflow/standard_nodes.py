@@ -24,7 +24,8 @@ from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import load_trait
 from traitscope.models import bundled
 from traitscope.models.bundled import WHEELS
-from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow.graph import Folders, Node
 
 DEPTH = 30

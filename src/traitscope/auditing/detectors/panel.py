@@ -28,8 +28,7 @@ from traitscope.inference.steering_gradients import Stored
 from traitscope.inference.token_scores import Choices
 from traitscope.interventions.vector import Vector
 from traitscope.stats import permutation
-from traitscope.stats.estimates import sign_flip_p
-from traitscope.stats.permutation import Maximum
+from traitscope.stats.permutation import Maximum, sign_flip_p
 
 KINDS = ("raw", "whitened")
 DECIDING = ("wording", "odds")

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from traitscope.data.traits import Trait, whole_word
-from traitscope.stats.estimates import auroc
+from traitscope.stats.correlation import auroc
 
 WORD = re.compile(r"\d|[^\W\d_]+|[^\w\s]")
 "a digit, a run of letters, or a sign"

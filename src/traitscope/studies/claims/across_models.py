@@ -18,7 +18,8 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -27,7 +27,8 @@ from traitscope.inference.token_scores import PLAIN, Choices
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats import permutation
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import audit_bank
 from traitscope.studies.audit_bank import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.workflow import standard_nodes

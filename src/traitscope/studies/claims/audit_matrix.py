@@ -15,7 +15,8 @@ import numpy as np
 from traitscope.config.analysis import GradientsConfig
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

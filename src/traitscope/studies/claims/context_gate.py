@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from traitscope.reporting.verdict import Findings, Sheet, judged
-from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

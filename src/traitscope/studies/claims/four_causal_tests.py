@@ -22,7 +22,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.verdict import Findings, Sheet, judged
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -14,7 +14,7 @@ from functools import partial
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

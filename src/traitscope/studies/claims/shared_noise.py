@@ -12,7 +12,7 @@ from functools import partial
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over, two_samples
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.stats.estimates import Measurement
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

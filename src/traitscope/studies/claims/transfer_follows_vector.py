@@ -13,7 +13,8 @@ from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
-from traitscope.stats.estimates import Measurement, measure
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -31,7 +31,8 @@ from traitscope.stats.dose_response import (
     threshold,
     transfer_ratio,
 )
-from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -10,7 +10,8 @@ made under its own state, answers are decoded in the state outside.
 from dataclasses import dataclass
 
 from traitscope.reporting.verdict import Findings, Sheet, judged
-from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

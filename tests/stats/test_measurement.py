@@ -1,0 +1,61 @@
+"""How a measurement prints, and what its JSON holds."""
+
+import json
+import math
+
+import pytest
+
+from traitscope.stats.measurement import Measurement
+
+
+def test_measurement_prints_sign_bounds_and_counts():
+    found = Measurement("m", 0.21, 0.1, 0.32, 150, 3, 0, "nats")
+    assert str(found) == "+0.21 [0.10, 0.32] nats (n=150, clusters=3)"
+    assert found.level == 0.95
+
+
+def test_measurement_shows_unscored_small_widths_and_undefined():
+    assert (
+        str(Measurement("m", -0.0012, -0.0031, 0.0007, 9, 3, 2, ""))
+        == "-0.0012 [-0.0031, 0.0007] (n=9, clusters=3, unscored=2)"
+    )
+    assert (
+        str(Measurement("m", math.nan, math.nan, math.nan, 0, 0, 5, "nats"))
+        == "undefined nats (n=0, clusters=0, unscored=5)"
+    )
+    assert (
+        str(Measurement("m", 0.5, math.nan, math.nan, 1, 1, 0, "rate"))
+        == "+0.50 [undefined] rate (n=1, clusters=1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 0.2, True),
+        (-0.2, -0.1, True),
+        (-0.1, 0.1, False),
+        (0.0, 0.1, False),
+        (math.nan, math.nan, False),
+    ],
+)
+def test_excludes_zero(low, high, expected):
+    assert Measurement("m", 0.0, low, high, 3, 3, 0, "").excludes_zero is expected
+
+
+def test_measurement_as_dict_is_strict_json():
+    found = Measurement(
+        "m", math.nan, math.nan, math.nan, 0, 0, 4, "nats", interval="no scored value"
+    ).as_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == {
+        "name": "m",
+        "estimate": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "n_clusters": 0,
+        "n_unscored": 4,
+        "unit": "nats",
+        "level": 0.95,
+        "interval": "no scored value",
+    }
