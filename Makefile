@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo quick test check bench clean
+.PHONY: demo quick test check docs bench clean
 
 demo: .venv/.ready            ## the main job: at most ten minutes on two cores
 	.venv/bin/traitscope demo
@@ -13,11 +13,16 @@ quick: .venv/.ready           ## the same path in two minutes; its numbers are n
 test: .venv/.test             ## the whole suite
 	.venv/bin/pytest
 
-check: .venv/.dev             ## format, lint, types, import contracts, measures
+check: .venv/.dev             ## format, lint, types, import contracts, measures, docs
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/code_measures.py
+	.venv/bin/python scripts/prose_measures.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build -q -d build/site
+
+docs: .venv/.dev              ## all pages as a site, into site/
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build -q -d site
 
 bench: .venv/.bench           ## ratios against TRL and transformers, in one run
 	.venv/bin/python benchmarks/training.py

@@ -1,4 +1,7 @@
-"""Writes docs/cli.md from the verbs and their config classes: python scripts/make_cli.py."""
+"""Writes docs/reference/cli.md from the commands and their config classes.
+
+python scripts/make_cli.py
+"""
 
 import ast
 import dataclasses
@@ -50,8 +53,13 @@ def rows(config: type) -> Iterator[str]:
         shown = "" if default in (None, ()) else f"`{default}`" if default != "" else "empty"
         yield (
             f"| `--{field.name.replace('_', '-')}{' ...' if several else ''}` | {shown} |"
-            f" {text[field.name]} |"
+            f" {_one_line(text[field.name])} |"
         )
+
+
+def _one_line(text: str) -> str:
+    """A text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def page() -> str:
@@ -69,4 +77,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("docs/cli.md").write_text(page(), encoding="utf-8")
+    Path(__file__).parents[1].joinpath("docs/reference/cli.md").write_text(page(), encoding="utf-8")

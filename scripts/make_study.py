@@ -1,4 +1,4 @@
-"""Writes docs/studies/NAME.md from a finished study: python scripts/make_study.py
+"""Writes docs/claims/NAME.md from a finished study: python scripts/make_study.py
 runs/study-NAME/study-ADDRESS [minutes].
 
 With the name of a study that was not run yet: python scripts/make_study.py NAME. What stands under
@@ -15,7 +15,7 @@ from traitscope.studies import protocol, runner
 
 HAND = "## How to read it\n"
 OUTCOMES = ("- *reproduced*", "- *contradicted*", "- *inconclusive")
-PAGES = Path(__file__).parents[1] / "docs" / "studies"
+PAGES = Path(__file__).parents[1] / "docs" / "claims"
 
 
 def measurement(plain: dict) -> str:
@@ -68,30 +68,39 @@ def page(folder: Path, minutes: str) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+INDEX_HEAD = """# Claims
+
+One page for each claim. It holds what was published, the command, what came out here, and how to
+read it. The outcomes hold for the small model and the laptop size that the page names.
+No study has been run at full size, which needs a GPU.
+
+[Controls and intervals](../concepts/controls-and-intervals.md) defines the outcomes.
+A `contradicted` speaks of the small experiment here, never of the published one.
+
+| claim | source | reproduced | contradicted | inconclusive |
+|---|---|---|---|---|
+"""
+
+
 def index() -> str:
-    """The list of all studies, with the verdicts that stand on their pages."""
-    lines = [
-        "# Studies",
-        "",
-        (
-            "One page a claim: what was published, the command, what came out here, how to read it."
-            " Verdicts hold for the small"
-        ),
-        (
-            "model and the laptop size that the page names; no study has been run at full size,"
-            " which needs a GPU."
-        ),
-        "",
-    ]
+    """One table of all studies: how many of their parts came out how."""
+    rows = []
     for name in protocol.names():
-        said = [
-            line
-            for line in (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines()
-            if line.startswith(OUTCOMES)
-        ]
-        verdicts = [line.split(" (reproduced if ")[0] for line in said] or ["- no result yet"]
-        lines += [f"## [{protocol.load(name).TITLE}]({name}.md)", "", *verdicts, ""]
-    return "\n".join(lines)
+        study = protocol.load(name)
+        counts = _outcome_counts((PAGES / f"{name}.md").read_text(encoding="utf-8"))
+        cells = " | ".join(str(counts[outcome]) for outcome in OUTCOMES)
+        source = study.SOURCE.split(";")[0].strip()
+        rows.append(f"| [{study.TITLE}]({name}.md) | {source} | {cells} |")
+    return INDEX_HEAD + "\n".join(rows) + "\n"
+
+
+def _outcome_counts(page: str) -> dict[str, int]:
+    """How many verdict lines of a page begin with each outcome."""
+    lines = page.splitlines()
+    counts = {}
+    for outcome in OUTCOMES:
+        counts[outcome] = sum(line.startswith(outcome) for line in lines)
+    return counts
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -166,7 +175,7 @@ def write(source: str, minutes: str) -> Path:
         (blank(name) if name == source else page(folder, minutes)) + HAND + hand[0],
         encoding="utf-8",
     )
-    (PAGES / "README.md").write_text(index(), encoding="utf-8")
+    (PAGES / "index.md").write_text(index(), encoding="utf-8")
     return target
 
 

@@ -114,7 +114,7 @@ def test_every_study_says_what_it_tests(name: str) -> None:
     for size in study.SIZES.values():
         nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
         assert nodes and all(node.weight > 0 for node in nodes)
-    page = Path(__file__).parents[2] / "docs" / "studies" / f"{name}.md"
+    page = Path(__file__).parents[2] / "docs" / "claims" / f"{name}.md"
     assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
 
 
