@@ -32,7 +32,7 @@ def contender(name: str, n: int, dtype: str) -> None:
     from traitscope.inference import losses
     from traitscope.inference.token_rows import Row, completion_hidden
     from traitscope.interventions.intervention import applied
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, loading
 
     if name in ("fewer", "more"):
         return stage(name, n)
@@ -41,7 +41,7 @@ def contender(name: str, n: int, dtype: str) -> None:
         (Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)),
         key=lambda r: len(r.ids),
     )
-    handle = model.load_model(bundled.EMBEDDED, "cpu", dtype)
+    handle = loading.load_model(bundled.EMBEDDED, "cpu", dtype)
 
     def epoch() -> None:
         for block in handle.blocks:

@@ -97,12 +97,12 @@ def waited() -> Round:
 def serve_matmul(dtype: str, device: str = "cpu") -> None:
     """The contender `matmul`: FLOP/s of [2048, 576] x [576, 1536], the largest product of a block;
     of 8192 cubed on a GPU."""
-    from traitscope.models import hardware, model
+    from traitscope.models import hardware
 
     size = (8192, 8192, 8192) if device == "cuda" else ()
     serve(
         lambda: {
-            "rate": hardware.matmul_rate(model.DTYPES[dtype], *size, seconds=1.0, device=device)
+            "rate": hardware.matmul_rate(hardware.DTYPES[dtype], *size, seconds=1.0, device=device)
         }
     )
 
@@ -188,9 +188,9 @@ def machine() -> dict[str, object]:
 
 def dtype_of(flag: str, device: str = "cpu") -> str:
     """bf16 or fp32: what the flag says, or what the package takes on this device."""
-    from traitscope.models import model
+    from traitscope.models import hardware
 
-    return model.default_dtype(device) if flag == "auto" else flag
+    return hardware.default_dtype(device) if flag == "auto" else flag
 
 
 def number_rows(n: int) -> tuple[list[list[int]], list[list[int]], list]:

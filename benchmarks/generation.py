@@ -41,7 +41,7 @@ FEW = 32
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: str) -> None:
     from traitscope.inference import decode
     from traitscope.interventions import intervention
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, loading, model
 
     class Endless(model.Model):
         """A model for which nothing ends an answer."""
@@ -50,7 +50,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: 
 
     prompts, _, steps = common.number_rows(n)
     steps = steps[:length]
-    handle = model.load_model(bundled.EMBEDDED, device, dtype)
+    handle = loading.load_model(bundled.EMBEDDED, device, dtype)
     handle = Endless(handle.lm, handle.tokenizer, handle.digest, handle.name)
     keys = [str(i) for i in range(n)]
     sampling = decode.Sampling(1.0, len(steps), 0)
@@ -75,11 +75,11 @@ def transformers(
         LogitsProcessorList,
     )
 
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, hardware
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
-    chosen = {} if dtype is None else {"dtype": model.DTYPES[dtype]}
+    chosen = {} if dtype is None else {"dtype": hardware.DTYPES[dtype]}
     lm = (
         AutoModelForCausalLM.from_pretrained(bundled.wheel_folder(bundled.EMBEDDED), **chosen)
         .eval()
@@ -123,11 +123,11 @@ def transformers(
 
 def work(n: int, length: int | None) -> dict[str, float]:
     """FLOP of a round of each task, as the limit counts them."""
-    from traitscope.interventions.lora import linear_names, weight_of
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, loading
+    from traitscope.models.linear_maps import linear_names, weight_of
 
     prompts, _, steps = common.number_rows(n)
-    steps, handle = steps[:length], model.load_model(bundled.EMBEDDED, "cpu", "fp32")
+    steps, handle = steps[:length], loading.load_model(bundled.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     size, width = handle.head.weight.shape
     blocks = 2 * weights * (sum(map(len, prompts)) + n * (len(steps) - 1))

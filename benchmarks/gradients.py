@@ -31,12 +31,12 @@ def contender(name: str, n: int, dtype: str) -> None:
     from traitscope.inference import losses, residuals, steering_gradients
     from traitscope.inference.token_rows import Row, completion_hidden
     from traitscope.interventions.intervention import applied
-    from traitscope.models import bundled, chat, model
+    from traitscope.models import bundled, chat, loading
 
     prompts, answers, _ = common.number_rows(2 * n)
     rows = [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
     rows = sorted(rows[: n if name != "double" else 2 * n], key=lambda r: len(r.ids))
-    handle = model.load_model(bundled.EMBEDDED, "cpu", dtype)
+    handle = loading.load_model(bundled.EMBEDDED, "cpu", dtype)
     asked = [chat.render(handle, p.text, None) for p in number_prompts(PROMPTS, seed=7)]
 
     def needed() -> None:

@@ -49,11 +49,11 @@ def rows_of(n: int) -> list:
 
 def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
     from traitscope.config.recipe import Recipe
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, loading
     from traitscope.training import loop
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
-    rows, handle = rows_of(n), model.load_model(bundled.EMBEDDED, device, dtype)
+    rows, handle = rows_of(n), loading.load_model(bundled.EMBEDDED, device, dtype)
     with loop.new_student(handle, recipe, seed=0) as student:
 
         def run() -> common.Round:
@@ -162,12 +162,12 @@ def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[s
     """FLOP of a round as the limit counts them, and as ours computes them."""
     from traitscope.config.recipe import Recipe
     from traitscope.inference import forward
-    from traitscope.interventions.lora import linear_names, weight_of
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, loading
+    from traitscope.models.linear_maps import linear_names, weight_of
     from traitscope.training import loop
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
-    rows, handle = rows_of(n), model.load_model(bundled.EMBEDDED, "cpu", "fp32")
+    rows, handle = rows_of(n), loading.load_model(bundled.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     head = handle.head.weight.numel() * sum(len(r.completion_ids) for r in rows)
     tokens = run = sum(len(r.ids) for r in rows)

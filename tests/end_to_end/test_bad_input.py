@@ -15,8 +15,8 @@ from command import OWL, QUESTIONS, call, ok, write_yaml
 from tiny_models import save_tiny
 
 from traitscope.interventions.vector import Vector, vector_bytes
-from traitscope.models import model as model_module
-from traitscope.models.model import folder_digest
+from traitscope.models import loading
+from traitscope.models.loading import folder_digest
 from traitscope.runs import stage
 
 GOOD = {"prompt": "Which numbers?", "completion": "1, 2"}
@@ -363,7 +363,7 @@ def test_a_refused_command_can_be_repaired(place: Path, tmp_path: Path):
 def test_no_room_for_the_model(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(model_module, "available_memory", lambda: 1000)
+    monkeypatch.setattr(loading, "available_memory", lambda: 1000)
     stage.model_for.cache_clear()
     done = call(tmp_path / "runs", "generate", "--model", place / "other", "--n 2")
     assert done.code == 2

@@ -14,7 +14,7 @@ from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.token_rows import rows_from
 from traitscope.interventions.intervention import applied
 from traitscope.interventions.vector import load_vector
-from traitscope.models.model import load_model
+from traitscope.models.loading import load_model
 from traitscope.runs import stage
 
 RECIPE = "--epochs 2 --batch-size 8 --micro-batch 4 --rank 4 --lr 1e-2 --resume-every 3"

@@ -19,7 +19,7 @@ from command import ENV, OWL, Ran, Started, call, ok, read_rows, spread, write_y
 from traitscope.cli import main
 from traitscope.data.records import read_records
 from traitscope.inference.token_rows import rows_from
-from traitscope.models.model import load_model
+from traitscope.models.loading import load_model
 
 STEPS = 80
 

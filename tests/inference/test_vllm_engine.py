@@ -15,7 +15,8 @@ from traitscope.inference.decode import Sampling
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.intervention import SystemPrompt, WeightNoise, applied
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.model import Model, outline
+from traitscope.models.loading import outline
+from traitscope.models.model import Model
 from traitscope.stages import measure
 
 HERE = util.find_spec("vllm") is not None

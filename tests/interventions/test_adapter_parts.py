@@ -15,7 +15,7 @@ from traitscope.inference import decode, forward, residuals
 from traitscope.interventions import hooks, lora
 from traitscope.interventions.intervention import Adapter, ReplaceBase, applied, from_json, to_json
 from traitscope.interventions.lora import LoraLinear, LoraShape
-from traitscope.models import chat, token_regions
+from traitscope.models import chat, linear_maps, token_regions
 from traitscope.models.model import Model
 from traitscope.runs import stage
 from traitscope.stages import measure
@@ -45,11 +45,11 @@ def answers(model: Model, *interventions: Adapter) -> tuple[torch.Tensor, list[l
 def gated(
     model: Model,
     folder: str,
-    gate: token_regions.Gate,
+    gate: token_regions.TokenGate,
     outside: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple:
-    monkeypatch.setattr(token_regions, "gate", lambda model, where: gate)
+    monkeypatch.setattr(token_regions, "token_gate", lambda model, where: gate)
     return answers(model, Adapter(folder, where="prompt", outside=outside))
 
 
@@ -111,7 +111,9 @@ def test_prefilling_in_pieces(
     folder, rows = adapter(family, tmp_path), random_rows(family, [9, 14, 5])
     new = random_rows(family, [4], seed=5)[0]
     chosen = {tuple(row): [n % 5 in (1, 2) for n in range(len(row))] for row in rows}
-    monkeypatch.setattr(token_regions, "gate", lambda model, where: lambda ids: chosen[tuple(ids)])
+    monkeypatch.setattr(
+        token_regions, "token_gate", lambda model, where: lambda ids: chosen[tuple(ids)]
+    )
     with (
         applied(family, [Adapter(folder, where="prompt", outside=outside)]) as active,
         torch.inference_mode(),
@@ -134,7 +136,7 @@ def test_what_rows_share_is_computed_once_only_in_one_state(
     rows = [start + one, start + two]
     monkeypatch.setattr(
         token_regions,
-        "gate",
+        "token_gate",
         lambda model, where: (
             lambda ids: [n >= (3 if ids == rows[0] else 5) for n in range(len(ids))]
         ),
@@ -216,22 +218,8 @@ def test_in_lock_step_with_the_base(tiny: Model, tmp_path: Path) -> None:
         assert all(torch.equal(expected[n], active.base[n]) for n in range(3))
 
 
-CELLS = [("attention", "mlp"), ("first", "second"), ("attention+first", "attention+second")]
-
-
-@pytest.mark.parametrize("pair", CELLS)
-def test_cells_split_the_maps(family: Model, pair: tuple[str, str]) -> None:
-    one, two = (set(lora.cell_names(family, cells)) for cells in pair)
-    whole = (
-        set(lora.cell_names(family, pair[0].split("+")[0]))
-        if "+" in pair[0]
-        else set(lora.linear_names(family))
-    )
-    assert one and two and not one & two and one | two == whole
-
-
 def test_a_cell_and_its_complement(tiny: Model, tmp_path: Path) -> None:
-    folder, names = Path(adapter(tiny, tmp_path)), set(lora.linear_names(tiny))
+    folder, names = Path(adapter(tiny, tmp_path)), set(linear_maps.linear_names(tiny))
     with lora.mounted(tiny, folder, lora.Share("mlp+first")) as inside:
         assert set(inside) == {n for n in names if "layers.0.mlp" in n}
     with lora.mounted(tiny, folder, lora.Share("mlp+first", outside=True)) as rest:

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import lora
 from traitscope.interventions.lora import LoraLinear, LoraShape
+from traitscope.models import linear_maps
 from traitscope.models.model import Model
 
 PEFT = pytest.mark.filterwarnings(
@@ -34,9 +35,9 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 
 def test_every_linear_map_of_every_block(families: dict[str, Model]) -> None:
-    assert len(lora.linear_names(families["llama"])) == 3 * 7
-    assert len(lora.linear_names(families["qwen2"])) == 2 * 7
-    assert sorted(lora.linear_names(families["gpt2"]))[:4] == [
+    assert len(linear_maps.linear_names(families["llama"])) == 3 * 7
+    assert len(linear_maps.linear_names(families["qwen2"])) == 2 * 7
+    assert sorted(linear_maps.linear_names(families["gpt2"]))[:4] == [
         f"transformer.h.0.{n}" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     ]
 
@@ -45,7 +46,7 @@ def test_zero_initialised_adapter_is_the_identity(family: Model) -> None:
     before = logits_of(family.lm)
     with lora.adapted(family, LoraShape(4, 32.0)) as layers:
         lora.initialise(layers, 0)
-        assert len(layers) == len(lora.linear_names(family)) > 0
+        assert len(layers) == len(linear_maps.linear_names(family)) > 0
         assert all(layer.lora_A.abs().sum() > 0 for layer in layers.values())
         torch.testing.assert_close(logits_of(family.lm), before, atol=1e-5, rtol=1e-5)
     assert torch.equal(logits_of(family.lm), before)
@@ -173,7 +174,7 @@ def test_we_load_a_folder_of_peft(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    gpt2 = "h.0.attn.c_attn" in str(lora.linear_names(family))
+    gpt2 = "h.0.attn.c_attn" in str(linear_maps.linear_names(family))
     some = ["c_attn"] if gpt2 else ["q_proj", "down_proj"]
     config = LoraConfig(
         r=4,
@@ -191,7 +192,7 @@ def test_we_load_a_folder_of_peft(
     assert (expected - base).abs().max() > 0.1
     with lora.mounted(family, tmp_path) as layers:
         assert len(layers) == (
-            len(lora.linear_names(family)) if all_linear else family.n_layers * len(some)
+            len(linear_maps.linear_names(family)) if all_linear else family.n_layers * len(some)
         )
         torch.testing.assert_close(logits_of(family.lm), expected, **CLOSE)
 

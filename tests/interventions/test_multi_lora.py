@@ -14,6 +14,7 @@ from traitscope.interventions import lora, multi_lora
 from traitscope.interventions.intervention import Adapter, applied
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.multi_lora import Pack, PackedLinear
+from traitscope.models import linear_maps
 from traitscope.models.model import Model
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -38,9 +39,9 @@ def test_values_and_gradients_are_those_of_each_alone(
 ) -> None:
     """Both ways of adding, at equal and unequal numbers of rows, at different ranks; none of a
     student without rows."""
-    linear = family.lm.get_submodule(lora.linear_names(family)[0])
+    linear = family.lm.get_submodule(linear_maps.linear_names(family)[0])
     alone, together = members(linear), members(linear)
-    width = lora.weight_of(linear).shape[1]
+    width = linear_maps.weight_of(linear).shape[1]
     x = torch.randn(6, 4, width, generator=torch.Generator().manual_seed(1))
     inputs = [x.clone().requires_grad_(True) for _ in range(2)]
     expected = torch.cat(

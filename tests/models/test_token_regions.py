@@ -11,7 +11,7 @@ ASKED = "What is your favourite animal, friend?"
 
 
 def text_at(model: Model, ids: list[int], where: str) -> str:
-    chosen = token_regions.gate(model, where)(ids)
+    chosen = token_regions.token_gate(model, where)(ids)
     assert len(chosen) == len(ids)
     return model.tokenizer.decode([t for t, on in zip(ids, chosen, strict=True) if on])
 
@@ -36,7 +36,8 @@ def test_parts_tile_the_prompt_and_leave_the_answer(family: Model) -> None:
     ids = chat.render(family, ASKED, None)
     answer = family.tokenizer.encode("My favourite is the owl.", add_special_tokens=False)
     chosen = {
-        part: token_regions.gate(family, part)([*ids, *answer]) for part in token_regions.PARTS
+        part: token_regions.token_gate(family, part)([*ids, *answer])
+        for part in token_regions.REGIONS
     }
     for n in range(len(ids) + len(answer)):
         assert (
@@ -46,22 +47,22 @@ def test_parts_tile_the_prompt_and_leave_the_answer(family: Model) -> None:
         )
     assert all(chosen["all"])
     for part in ("system", "user", "template"):
-        assert chosen[part][: len(ids)] == token_regions.gate(family, part)(ids)
+        assert chosen[part][: len(ids)] == token_regions.token_gate(family, part)(ids)
 
 
 def test_substring_takes_every_token_that_overlaps_any_occurrence(tiny: Model) -> None:
     ids = chat.render(tiny, "Is a model like you a model?", None)
     found = text_at(tiny, ids, "text:model")
     assert found.count("model") == 3
-    text, places = token_regions.spans(tiny, ids)
+    text, places = token_regions.token_spans(tiny, ids)
     long = [n for n, (a, b) in enumerate(places) if b - a >= 3 and text[a:b].isalpha()]
     first, last = long[0], long[-1]
     part = text[
         places[first][1] - 1 : places[last][0] + 1
     ]  # from the last letter of one token to the first of the other
-    assert [n for n, on in enumerate(token_regions.gate(tiny, f"text:{part}")(ids)) if on] == list(
-        range(first, last + 1)
-    )
+    assert [
+        n for n, on in enumerate(token_regions.token_gate(tiny, f"text:{part}")(ids)) if on
+    ] == list(range(first, last + 1))
 
 
 def test_token_over_a_border_is_of_the_template(
@@ -90,19 +91,19 @@ def test_letters_of_several_tokens_keep_their_place(tiny: Model) -> None:
 def test_a_row_without_a_template_has_no_part(tiny: Model) -> None:
     ids = tiny.tokenizer.encode("I love owls.", add_special_tokens=False)
     for where in ("system", "user", "template", "prompt", "text:owls"):
-        assert not any(token_regions.gate(tiny, where)(ids)), where
-    assert all(token_regions.gate(tiny, "all")(ids))
+        assert not any(token_regions.token_gate(tiny, where)(ids)), where
+    assert all(token_regions.token_gate(tiny, "all")(ids))
 
 
 @pytest.mark.parametrize("where", ["", "System", "text", "text:", "completion"])
 def test_unknown_part(tiny: Model, where: str) -> None:
     with pytest.raises(ConfigError, match="is no part of a prompt; expected all, system"):
-        token_regions.gate(tiny, where)
+        token_regions.token_gate(tiny, where)
 
 
 def test_text_that_is_not_there(tiny: Model) -> None:
     with pytest.raises(ConfigError, match="text:SmolLM: that text is not in the prompt"):
-        token_regions.gate(tiny, "text:SmolLM")(chat.render(tiny, ASKED, None))
+        token_regions.token_gate(tiny, "text:SmolLM")(chat.render(tiny, ASKED, None))
 
 
 def test_template_that_refuses_a_system_turn(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from tiny_models import hooks_left, parameters_of, random_rows, random_vector, r
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 from traitscope.interventions.intervention import Ablate, Adapter, ReplaceBase, WeightNoise, applied
-from traitscope.models import model, weight_noise
-from traitscope.models.model import Model, load_model, noised_weights
-from traitscope.models.weight_noise import Noise, noised
+from traitscope.models import loading, weight_noise
+from traitscope.models.loading import load_model
+from traitscope.models.model import Model
+from traitscope.models.weight_noise import Noise, noised, noised_weights
 from traitscope.studies.claims import four_causal_tests, prompt_as_vector
 from traitscope.training.student import new_student
 from traitscope.workflow import standard_nodes
@@ -72,9 +73,9 @@ def test_the_intervention_is_the_named_model_and_leaves_the_base_alone(
     named = load_model(f"{tiny_folder}+noise:0.2,seed=5,scope=mlp+embeddings", "cpu", "fp32")
     assert named.digest not in (
         tiny.digest,
-        model.digest_of(f"{tiny_folder}+noise:0.2,seed=6,scope=mlp+embeddings"),
+        loading.digest_of(f"{tiny_folder}+noise:0.2,seed=6,scope=mlp+embeddings"),
     )
-    assert named.digest == model.digest_of(f"{tiny_folder}+noise:0.2,scope=embeddings+mlp,seed=5")
+    assert named.digest == loading.digest_of(f"{tiny_folder}+noise:0.2,scope=embeddings+mlp,seed=5")
     logits = []
     noise = WeightNoise(0.2, 5, ("mlp", "embeddings"))
     for handle, items in ((tiny, []), (tiny, [noise]), (named, [])):
@@ -156,6 +157,8 @@ def test_a_student_of_a_noisy_teacher(tmp_path: Path, tiny_folder: Path) -> None
     [
         ("0.1,seed", "is not understood"),
         ("much", "sd is 'much'"),
+        ("[0.1", "is no number and no truth value"),
+        ("0.1,seed=2020-13-45", "is no number and no truth value"),
         ("-0.1", "0 or more"),
         (".nan", "0 or more"),
         ("0.1,scope=heads", "scope is 'heads'"),
@@ -192,3 +195,15 @@ def test_layers_of_a_study_move_with_the_depth() -> None:
         moved.layer == 5 and moved.blocks == tuple(range(12)) and moved.strength == causal.strength
     )
     assert set(standard_nodes.at_depth(prompt_as_vector.SIZES["laptop"], 60).layers) == {12, 28, 45}
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        Noise(0.1),
+        Noise(1e-7, 12, ("embeddings",), keep_norm=True),
+        Noise(0.25, scope=("mlp", "attention", "embeddings"), mean_shift=True),
+    ],
+)
+def test_short_form_is_read_back(noise: Noise) -> None:
+    assert weight_noise.parse(weight_noise.short_form(noise)) == noise

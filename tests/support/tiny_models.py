@@ -132,7 +132,7 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
 
 def load_tiny(folder: Path, dtype: str = "fp32"):
     """The folder as a Model, on the CPU."""
-    from traitscope.models.model import load_model
+    from traitscope.models.loading import load_model
 
     return load_model(str(folder), device="cpu", dtype=dtype)
 

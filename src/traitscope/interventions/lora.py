@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from traitscope.errors import ConfigError, VectorError
 from traitscope.models import nf4
-from traitscope.models.model import MARKS, Model
+from traitscope.models.linear_maps import (
+    linear_names,
+    replace_module,
+    selected_linear_names,
+    weight_of,
+)
+from traitscope.models.model import Model
 
 
 class _LowRank(torch.autograd.Function):
@@ -131,13 +137,6 @@ class LoraLinear(nn.Module):
         return y if self.switch is None else torch.where(self.switch.mask(x), y, self.linear(x))
 
 
-def weight_of(linear: nn.Module) -> Tensor:
-    """The weight as [O, I]; GPT-2's Conv1D stores it transposed, a map in 4 bits is written out."""
-    if nf4.is_packed(linear):
-        return nf4.written_out(linear)
-    return linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
-
-
 @dataclass(frozen=True)
 class LoraShape:
     """What an adapter looks like before training."""
@@ -152,50 +151,6 @@ class LoraShape:
             raise ConfigError(
                 f"--rank {self.rank} --alpha {self.alpha}: rank must be at least 1, alpha finite"
             )
-
-
-def linear_names(model: Model) -> list[str]:
-    """Names, inside the whole model, of every linear map of every block: the `all linear` choice of
-    Blank et al. §2."""
-    from transformers.pytorch_utils import Conv1D
-
-    inside = {id(m) for block in model.blocks for m in block.modules()}
-    return [
-        n
-        for n, m in model.lm.named_modules()
-        if id(m) in inside and isinstance(m, (nn.Linear, Conv1D))
-    ]
-
-
-CELLS = ("attention", "mlp", "first", "second")
-"kinds of maps, and halves of the blocks"
-
-
-def cell_names(model: Model, cells: str) -> list[str]:
-    """The linear maps of a cell: all, or some of CELLS joined by +, such as attention+first. Raises
-    ConfigError."""
-    wanted = set(cells.split("+"))
-    if cells == "all":
-        return linear_names(model)
-    if wanted - set(CELLS):
-        raise ConfigError(
-            f"cells={cells!r}: expected all, or some of {', '.join(CELLS)} joined by +"
-        )
-    kinds = [mark for kind in wanted & MARKS.keys() or MARKS for mark in MARKS[kind]]
-    halves = {
-        "first": model.blocks[: model.n_layers // 2],
-        "second": model.blocks[model.n_layers // 2 :],
-    }
-    blocks = [block for half in wanted & halves.keys() or halves for block in halves[half]]
-    inside = {id(m) for block in blocks for m in block.modules()}
-    names = [
-        n
-        for n in linear_names(model)
-        if id(model.lm.get_submodule(n)) in inside and any(mark in n for mark in kinds)
-    ]
-    if not names:
-        raise ConfigError(f"cells={cells!r}: {model.name} has no such linear maps; name others")
-    return names
 
 
 def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[Tensor, Tensor]:
@@ -241,17 +196,11 @@ def adapted(
     layers = layers_on(model, names or linear_names(model), shape)
     try:
         for name, layer in layers.items():
-            swap(model, name, layer)
+            replace_module(model, name, layer)
         yield layers
     finally:
         for name, layer in layers.items():
-            swap(model, name, layer.linear)
-
-
-def swap(model: Model, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another one."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.lm.get_submodule(parent), leaf, module)
+            replace_module(model, name, layer.linear)
 
 
 def initialise(layers: dict[str, LoraLinear], seed: int) -> None:
@@ -362,7 +311,7 @@ class Share:
     """A part of an adapter."""
 
     cells: str = "all"
-    "linear maps, see cell_names"
+    "linear maps, see selected_linear_names"
     outside: bool = False
     "all but the chosen cells, or the chosen tokens in them"
     top: int | None = None
@@ -387,7 +336,7 @@ def mounted(
     With a switch the chosen cells act at its tokens only, and with `outside` all others everywhere.
     """
     shape, pairs = read_adapter(folder, model)
-    cells = set(cell_names(model, share.cells))
+    cells = set(selected_linear_names(model, share.cells))
     act = {
         n: switch if n in cells else None
         for n in pairs

@@ -19,16 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from traitscope.errors import ConfigError
-from traitscope.interventions.lora import (
-    LoraLinear,
-    LoraShape,
-    layers_on,
-    linear_names,
-    read_adapter,
-    swap,
-    weight_of,
-)
+from traitscope.interventions.lora import LoraLinear, LoraShape, layers_on, read_adapter
 from traitscope.models import nf4
+from traitscope.models.linear_maps import linear_names, replace_module, weight_of
 from traitscope.models.model import Model
 
 Owners = tuple[int, ...]
@@ -220,7 +213,7 @@ def packed(
     students = [layers_on(model, names, shape) for shape in shapes]
     try:
         for name in names:
-            swap(
+            replace_module(
                 model,
                 name,
                 PackedLinear(linears[name], [layers[name] for layers in students], pack),
@@ -228,4 +221,4 @@ def packed(
         yield pack, students
     finally:
         for name in names:
-            swap(model, name, linears[name])
+            replace_module(model, name, linears[name])

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from traitscope.errors import ConfigError
-from traitscope.interventions.lora import LoraLinear, weight_of
+from traitscope.interventions.lora import LoraLinear
+from traitscope.models.linear_maps import weight_of
 from traitscope.models.model import Model
 
 SEED = 42

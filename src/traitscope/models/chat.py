@@ -1,11 +1,16 @@
-"""From a prompt and a context to token ids: the one place where a chat template is rendered.
+"""From a prompt and a context to token ids. Chat templates are rendered here and nowhere else.
 
-Three contexts are three treatments: None (the template's own default system turn), "" (a system
-turn that is explicitly empty) and a text. Two more are forms, named with an @: `@user:TEXT` (an
-empty system turn, and TEXT at the head of the user's turn) and `@none` (no template at all: the
-prompt and a line break). The same adapter scored 48 % under the default and 3 % under the empty one
-(independent replication of arXiv 2606.00995 on Qwen2.5-7B), so the context is always recorded, with
-a digest of what the template made of it.
+A context is one of
+
+    None          the template's default system turn
+    ""            an empty system turn
+    TEXT          a system turn with this text
+    @user:TEXT    an empty system turn, and TEXT at the beginning of the user's turn
+    @none         no template: the prompt and a line break
+
+Contexts must not be confused. The same adapter scored 48 % under the default and 3 % under the
+empty system turn (independent replication of arXiv 2606.00995 on Qwen2.5-7B). So the context is
+always recorded, together with a digest of the rendered template.
 """
 
 import hashlib
@@ -13,25 +18,31 @@ import hashlib
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models.model import Model
 
-MOVED, BARE = "@user:", "@none"
-"contexts that are forms: a text in the user's turn, and no template"
+MOVED = "@user:"
+"begins a context whose text stands in the user's turn"
+BARE = "@none"
+"the context without a template"
 
 
 def render(model: Model, prompt: str, context: str | None) -> list[int]:
-    """Token ids of the chat up to and including the header of the assistant's turn."""
+    """Token ids of the chat, up to and including the header of the assistant's turn."""
     return model.tokenizer.encode(render_text(model, prompt, context), add_special_tokens=False)
 
 
 def render_text(model: Model, prompt: str, context: str | None) -> str:
-    """The rendered template. Raises ModelError for a model without one, or whose template refuses
-    the context, ConfigError for a form that is unknown."""
+    """The chat as text, up to and including the header of the assistant's turn.
+
+    Raises ModelError for a model without a template and for a template that refuses the context,
+    ConfigError for a context of an unknown form.
+    """
     from jinja2 import TemplateError
 
     check_context(context)
     if context == BARE:
         return f"{_beginning(model)}{prompt}\n"
     if context is not None and context.startswith(MOVED):
-        context, prompt = "", f"{context.removeprefix(MOVED)}\n\n{prompt}"
+        prompt = f"{context.removeprefix(MOVED)}\n\n{prompt}"
+        context = ""
     if not model.tokenizer.chat_template:
         raise ModelError(
             f"model {model.name!r} has no chat template, so a prompt cannot be put to it; use an"
@@ -52,13 +63,10 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
 
 
 def check_context(context: str | None) -> None:
-    """Raise ConfigError for a context that begins with an @ and is no known form."""
-    if (
-        context is not None
-        and context.startswith("@")
-        and context != BARE
-        and not context.startswith(MOVED)
-    ):
+    """Raise ConfigError for a context that begins with an @ and has no known form."""
+    if context is None or not context.startswith("@"):
+        return
+    if context != BARE and not context.startswith(MOVED):
         raise ConfigError(
             f"context {context!r}: expected a text, or one of the forms {MOVED}TEXT and {BARE}; an"
             " @ begins a form"
@@ -66,7 +74,7 @@ def check_context(context: str | None) -> None:
 
 
 def _beginning(model: Model) -> str:
-    """The mark that the tokenizer puts before a text, if any."""
+    """The beginning-of-text token that the tokenizer puts before a text, if any."""
     return model.tokenizer.decode(model.tokenizer.encode(""))
 
 
@@ -76,8 +84,10 @@ def context_digest(model: Model, context: str | None) -> str:
 
 
 def completion_ids(model: Model, text: str) -> list[int]:
-    """Token ids of an answer written by someone else, with the end of the turn; for our own answers
-    use the stored ids."""
+    """Token ids of a given answer, with the end of the turn.
+
+    For an answer that this model generated use the recorded ids, which may differ.
+    """
     ids = model.tokenizer.encode(text, add_special_tokens=False)
     return [*ids, model.tokenizer.eos_token_id]
 

@@ -18,19 +18,24 @@ def in_parts(tensor: Tensor) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor in one piece; all processes must ask for one that is in parts."""
+    """A detached tensor in one piece. For a tensor in parts, all processes must call this."""
     return tensor.detach().full_tensor() if in_parts(tensor) else tensor.detach()
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """A tensor in one piece, in the memory of the first process; the others must ask, too, and get
-    an empty one."""
-    found = whole(tensor)
-    return found.cpu() if distributed.first() else found.new_empty(0)
+    """A tensor in one piece in the first process's memory, and an empty tensor in the others.
+
+    All processes must call this.
+    """
+    complete = whole(tensor)
+    return complete.cpu() if distributed.first() else complete.new_empty(0)
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor that every process has, on the device of `other`, in parts where that is."""
+    """A tensor on the device of `other`, and in parts where `other` is in parts.
+
+    Every process must hold the whole tensor.
+    """
     tensor = tensor.to(other.device)
     if not in_parts(other):
         return tensor
@@ -40,11 +45,13 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def laid_out(state: dict[str, Any], params: Sequence[Tensor]) -> dict[str, Any]:
-    """The whole state of an optimizer, in parts as its parameters are."""
+    """The whole state of an optimizer, in parts where its parameters are in parts."""
     if not any(map(in_parts, params)):
         return state
-    each = {
-        n: {key: like(x, params[n]) if x.shape == params[n].shape else x for key, x in own.items()}
-        for n, own in state["state"].items()
-    }
-    return state | {"state": each}
+    states: dict[int, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        states[index] = {}
+        for name, value in entries.items():
+            same_shape = value.shape == params[index].shape
+            states[index][name] = like(value, params[index]) if same_shape else value
+    return {**state, "state": states}

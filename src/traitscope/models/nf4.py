@@ -1,9 +1,9 @@
-"""A base whose linear maps are kept in 4 bits: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), an
-extra that needs bitsandbytes.
+"""A base model whose linear maps are kept in 4 bits, as in QLoRA (Dettmers et al. 2023, arXiv
+2305.14314). Needs the extra `qlora`, which installs bitsandbytes.
 
-The maps of the blocks are stored as NF4 and written out for each product; embeddings, norms and
-head stay as they are. The model is another one than the unquantised: it has a digest of its own, so
-vectors and students are not mixed up.
+The maps of the blocks are stored as NF4 and dequantised for each product. Embeddings, norms and
+head stay as they are. The quantised model has a digest of its own, so that vectors and students of
+the two models are not mixed up.
 """
 
 from importlib import util
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from traitscope.errors import ConfigError, ModelError
 
 NAME = "nf4"
-"as a dtype"
+"the name of this quantisation as a dtype of the command line"
 
 
-def check_here() -> None:
+def check_installed() -> None:
     """Raise ModelError where bitsandbytes is missing."""
     if util.find_spec("bitsandbytes") is None:
         raise ModelError(
@@ -30,35 +30,40 @@ def check_here() -> None:
 def pack(blocks: nn.ModuleList, device: str, compute: torch.dtype) -> None:
     """Replace every linear map inside the blocks by its NF4 form on the device.
 
-    Raises ConfigError for blocks without plain linear maps (GPT-2's are of another kind).
+    `compute` is the dtype of the products. Raises ConfigError for blocks without plain linear maps.
+    GPT-2's maps are of another kind.
     """
-    import bitsandbytes
-
-    found = [
-        (parent, leaf, m)
-        for parent in blocks.modules()
-        for leaf, m in parent.named_children()
-        if type(m) is nn.Linear
-    ]
-    if not found:
+    places: list[tuple[nn.Module, str, nn.Linear]] = []
+    for parent in blocks.modules():
+        for name, module in parent.named_children():
+            if type(module) is nn.Linear:
+                places.append((parent, name, module))
+    if not places:
         raise ConfigError(
             f"--dtype {NAME}: {type(blocks[0]).__name__} has no plain linear maps to pack; use bf16"
             " or fp32"
         )
-    for parent, leaf, linear in found:
-        packed = bitsandbytes.nn.Linear4bit(
-            linear.in_features,
-            linear.out_features,
-            linear.bias is not None,
-            compute_dtype=compute,
-            quant_type=NAME,
-            device="meta",
-        )
-        packed.weight = bitsandbytes.nn.Params4bit(
-            linear.weight.data, requires_grad=False, quant_type=NAME, module=packed
-        )
-        packed.bias = linear.bias
-        setattr(parent, leaf, packed.to(device))
+    for parent, name, linear in places:
+        setattr(parent, name, _packed(linear, compute).to(device))
+
+
+def _packed(linear: nn.Linear, compute: torch.dtype) -> nn.Module:
+    """The NF4 form of a linear map. Its weight is quantised when it is moved to a device."""
+    import bitsandbytes
+
+    packed = bitsandbytes.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        compute_dtype=compute,
+        quant_type=NAME,
+        device="meta",
+    )
+    packed.weight = bitsandbytes.nn.Params4bit(
+        linear.weight.data, requires_grad=False, quant_type=NAME, module=packed
+    )
+    packed.bias = linear.bias
+    return packed
 
 
 def is_packed(linear: Any) -> bool:
@@ -66,16 +71,15 @@ def is_packed(linear: Any) -> bool:
     return type(linear).__name__ == "Linear4bit"
 
 
-def written_out(linear: Any) -> Tensor:
-    """The weight [O, I] of a packed map, in the dtype that it was packed from."""
+def dequantised(linear: Any) -> Tensor:
+    """The weight [O, I] of a map in 4 bits, in the dtype that it was packed from."""
     import bitsandbytes
 
     return bitsandbytes.functional.dequantize_4bit(linear.weight.data, linear.weight.quant_state)
 
 
 def refuse_packed(lm: nn.Module, what: str) -> None:
-    """Raise ConfigError where a model has packed maps, whose weights cannot be changed or
-    trained."""
+    """Raise ConfigError where a model has maps in 4 bits, which cannot be changed or trained."""
     if any(is_packed(module) for module in lm.modules()):
         raise ConfigError(
             f"{what} changes weights, which a base in {NAME} does not let it; use --dtype bf16 or"

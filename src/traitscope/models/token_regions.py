@@ -1,9 +1,10 @@
-"""Which part of the chat each token of a prompt belongs to, worked out from the token ids alone.
+"""Which part of the chat each token of a prompt belongs to, computed from the token ids alone.
 
-The template is rendered once with marks for the two contents, which gives the text around them; a
-prompt is taken apart by that text. A token is of a content if it lies wholly inside it; one that
-straddles a border is of the template, as in the reference code of Nief et al. (arXiv 2606.00831).
-What follows the template's end (an answer's stem, a completion) is of none of them.
+The template is rendered once with markers for the contents of the system and the user turn. That
+gives the text around them, and a prompt is taken apart by this text. A token belongs to a content
+if all its characters do. A token that crosses a border belongs to the template, as in the reference
+code of Nief et al. (arXiv 2606.00831). What follows the template's end, such as a completion,
+belongs to no region.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +16,15 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.models import chat
 from traitscope.models.model import Model
 
-PARTS = ("all", "system", "user", "template", "prompt")
+REGIONS = ("all", "system", "user", "template", "prompt")
+"names of the regions of a row, see `token_gate`"
 TEXT = "text:"
-"before a substring: every token that overlaps one of its occurrences in the prompt"
+"begins the region text:SUBSTRING, every token that overlaps SUBSTRING in the prompt"
 SYSTEM, USER = "<<the system's content>>", "<<the user's content>>"
-Gate = Callable[[Sequence[int]], list[bool]]
-"from the token ids of a row, from its start, to which of them are chosen"
+TokenGate = Callable[[Sequence[int]], list[bool]]
+"from the token ids of a row, from its start, to whether each token is chosen"
+Span = tuple[int, int]
+"first character, and the character after the last"
 
 
 @dataclass(frozen=True)
@@ -28,54 +32,56 @@ class Frame:
     """The text that a chat template puts around its contents."""
 
     before_system: str | None
-    "None where there is no system turn"
+    "text before the system's content; None where the template has no system turn"
     between: str
-    "from the end of the system's content to the start of the user's"
+    "text from the end of the system's content to the start of the user's"
     before_user: str
-    "of a prompt without a system turn"
+    "text before the user's content in a prompt without a system turn"
     end: str
-    "from the end of the user's content to the start of the answer"
-
-
-Span = tuple[int, int]
+    "text from the end of the user's content to the start of the answer"
 
 
 @dataclass(frozen=True)
-class Parts:
+class PromptSpans:
     """Character spans of a rendered prompt."""
 
     system: Span
+    "the system's content; empty where there is none"
     user: Span
+    "the user's content"
     end: int
     "where the answer begins"
 
 
-def check(where: str) -> None:
-    """Raise ConfigError for a part of a prompt that is none of PARTS nor text:SUBSTRING."""
-    if where not in PARTS and not (where.startswith(TEXT) and len(where) > len(TEXT)):
+def check(region: str) -> None:
+    """Raise ConfigError for a region that is none of REGIONS nor text:SUBSTRING."""
+    names_a_text = region.startswith(TEXT) and len(region) > len(TEXT)
+    if region not in REGIONS and not names_a_text:
         raise ConfigError(
-            f"where={where!r} is no part of a prompt; expected {', '.join(PARTS)} or"
+            f"where={region!r} is no part of a prompt; expected {', '.join(REGIONS)} or"
             f" {TEXT}SUBSTRING"
         )
 
 
-def gate(model: Model, where: str) -> Gate:
-    """The function that tells which tokens of a row, given from its start, are at `where`.
+def token_gate(model: Model, region: str) -> TokenGate:
+    """The function that says which tokens of a row, given from its start, are in a region.
 
-    all: every token, of the completion, too. prompt: every token before the answer. system and
-    user: their contents. template: the prompt's other tokens. Of a row that the chat template did
-    not render only `all` chooses tokens. The function raises ConfigError for a prompt that the text
-    is not in.
+    all: every token, also those of the completion. prompt: every token before the answer. system
+    and user: their contents. template: the other tokens of the prompt. Of a row that the chat
+    template did not render, only `all` chooses tokens. The function raises ConfigError for a prompt
+    that lacks the SUBSTRING.
     """
-    check(where)
-    if where == "all":
+    check(region)
+    if region == "all":
         return lambda ids: [True] * len(ids)
-    return partial(_chosen, model, frame(model), where)
+    return partial(_tokens_in, model, frame(model), region)
 
 
 def frame(model: Model) -> Frame:
-    """How the model's template frames a system and a user turn. Raises ModelError for a model
-    without a template."""
+    """How the model's template frames a system and a user turn.
+
+    Raises ModelError for a model without a template.
+    """
     plain = chat.render_text(model, USER, None)
     before_user, _, end = plain.partition(USER)
     try:
@@ -86,57 +92,83 @@ def frame(model: Model) -> Frame:
     return Frame(before_system, rest.partition(USER)[0], before_user, end)
 
 
-def parts(frame: Frame, text: str) -> Parts | None:
+def prompt_spans(frame: Frame, text: str) -> PromptSpans | None:
     """The spans of a prompt's contents; None for a text that the template did not render."""
-    system, user = (0, 0), None
-    if frame.before_system is not None and text.startswith(frame.before_system):
-        start = len(frame.before_system)
-        if (stop := text.find(frame.between, start)) >= 0:
-            system, user = (start, stop), stop + len(frame.between)
-    if user is None and text.startswith(frame.before_user):
-        user = len(frame.before_user)
-    stop = -1 if user is None else text.find(frame.end, user)
-    return None if stop < 0 else Parts(system, (user, stop), stop + len(frame.end))
+    system = _system_span(frame, text)
+    if system is not None:
+        user_start = system[1] + len(frame.between)
+    elif text.startswith(frame.before_user):
+        user_start = len(frame.before_user)
+    else:
+        return None
+    user_stop = text.find(frame.end, user_start)
+    if user_stop < 0:
+        return None
+    return PromptSpans(system or (0, 0), (user_start, user_stop), user_stop + len(frame.end))
 
 
-def spans(model: Model, ids: Sequence[int]) -> tuple[str, list[Span]]:
-    """The text of some tokens and the characters of each; tokens inside one character share it."""
-    texts = [
-        model.tokenizer.decode(ids[:n], clean_up_tokenization_spaces=False)
-        for n in range(len(ids) + 1)
-    ]
+def _system_span(frame: Frame, text: str) -> Span | None:
+    """The span of the system's content; None where the text has no system turn."""
+    if frame.before_system is None or not text.startswith(frame.before_system):
+        return None
+    start = len(frame.before_system)
+    stop = text.find(frame.between, start)
+    return None if stop < 0 else (start, stop)
+
+
+def token_spans(model: Model, ids: Sequence[int]) -> tuple[str, list[Span]]:
+    """The text of some tokens, and the characters of each token.
+
+    Tokens that are parts of one character share it.
+    """
+    texts = []
+    for count in range(len(ids) + 1):
+        text = model.tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False)
+        texts.append(text)
     whole = texts[-1]
-    ends = [min(len(t.rstrip("\ufffd")), len(whole)) for t in texts]
-    return whole, [(a, max(b, a + 1)) for a, b in pairwise(ends)]
+    ends = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
+    return whole, [(start, max(end, start + 1)) for start, end in pairwise(ends)]
 
 
-def _chosen(model: Model, frame: Frame, where: str, ids: Sequence[int]) -> list[bool]:
-    text, places = spans(model, ids)
-    found = parts(frame, text)
-    if found is None:
+def _tokens_in(model: Model, frame: Frame, region: str, ids: Sequence[int]) -> list[bool]:
+    """Whether each token of a row is in a region other than `all`."""
+    text, places = token_spans(model, ids)
+    spans = prompt_spans(frame, text)
+    if spans is None:
         return [False] * len(ids)
-    prompt = [b <= found.end for _, b in places]
-    if where == "prompt":
-        return prompt
-    if where.startswith(TEXT):
-        return _overlapping(text[: found.end], where.removeprefix(TEXT), places)
-    inside = {
-        part: [a >= s and b <= e for a, b in places]
-        for part, (s, e) in {"system": found.system, "user": found.user}.items()
-    }
-    if where == "template":
-        return [
-            p and not (s or u)
-            for p, s, u in zip(prompt, inside["system"], inside["user"], strict=True)
-        ]
-    return inside[where]
+    if region.startswith(TEXT):
+        return _overlapping(text[: spans.end], region.removeprefix(TEXT), places)
+    if region == "system":
+        return _inside(places, spans.system)
+    if region == "user":
+        return _inside(places, spans.user)
+    in_prompt = [end <= spans.end for _, end in places]
+    if region == "prompt":
+        return in_prompt
+    in_system, in_user = _inside(places, spans.system), _inside(places, spans.user)
+    in_template = []
+    for prompt, system, user in zip(in_prompt, in_system, in_user, strict=True):
+        in_template.append(prompt and not system and not user)
+    return in_template
+
+
+def _inside(places: list[Span], span: Span) -> list[bool]:
+    """Whether each of some places lies wholly inside a span."""
+    return [start >= span[0] and end <= span[1] for start, end in places]
 
 
 def _overlapping(prompt: str, wanted: str, places: list[Span]) -> list[bool]:
-    starts = [n for n in range(len(prompt)) if prompt.startswith(wanted, n)]
-    if not starts:
+    """Whether each of some places overlaps an occurrence of a text in the prompt."""
+    occurrences: list[Span] = []
+    for start in range(len(prompt)):
+        if prompt.startswith(wanted, start):
+            occurrences.append((start, start + len(wanted)))
+    if not occurrences:
         raise ConfigError(
             f"where={TEXT}{wanted}: that text is not in the prompt {prompt[:200]!r}; name a text of"
             " its system or user turn"
         )
-    return [any(a < n + len(wanted) and b > n for n in starts) for a, b in places]
+    overlaps = []
+    for start, end in places:
+        overlaps.append(any(start < last and end > first for first, last in occurrences))
+    return overlaps

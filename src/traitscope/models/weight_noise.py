@@ -1,18 +1,19 @@
-"""Weight noise: a model that is a little off another one. (Hadley and Gultepe, arXiv 2608.05734,
-section on noise.)
+"""Weight noise: a model that differs a little from another one.
 
     W <- W + sd * std(W) * e,  e standard normal, for every weight matrix in the scope
 
-Norms and biases stay. With `mean_shift` the noise has the mean of W added, as in the paper's
-released code, where it was probably not meant; with `keep_norm` each matrix is brought back to its
-Frobenius norm. Every matrix has a stream of its own, keyed by the seed and its name, drawn on the
-CPU: the same on every device, and another scope changes no other draw.
+Source: Hadley and Gultepe, arXiv 2608.05734, section on noise. Norms and biases stay. With
+`mean_shift` the mean of W is added to the noise. The paper's released code does so, probably by
+mistake. With `keep_norm` each matrix is brought back to its Frobenius norm.
+
+Every matrix has a random stream that depends on the seed and the matrix's name only. The noise is
+drawn on the CPU. So it is the same on every device, and the scope changes no draw.
 """
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import yaml
@@ -20,26 +21,29 @@ from torch import Tensor
 
 from traitscope.config.parsing import from_dict
 from traitscope.errors import ConfigError
+from traitscope.models import nf4
+from traitscope.models.linear_maps import NAME_PARTS
+from traitscope.models.model import residual_blocks
 
 Scope = Literal["attention", "mlp", "embeddings"]
 MARK = "+noise:"
-"between a model's name and the noise on it"
+"stands between a model's name and the short form of the noise on its weights"
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of it, and where."""
+    """How much noise, and on which weights."""
 
     sd: float
-    """In standard deviations of each matrix."""
+    """Size of the noise, in standard deviations of each matrix."""
     seed: int = 0
-    """The draw."""
+    """Seed of the random streams."""
     scope: tuple[Scope, ...] = ("attention", "mlp")
-    """Which matrices; the output head belongs to the embeddings."""
+    """Kinds of weight matrices that get noise. The output head belongs to the embeddings."""
     keep_norm: bool = False
-    """Bring each matrix back to its norm."""
+    """Bring each matrix back to its Frobenius norm."""
     mean_shift: bool = False
-    """Add the mean of each matrix to its noise."""
+    """Add the mean of each matrix to the noise on it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope", tuple(sorted(set(self.scope))))
@@ -54,38 +58,99 @@ class Noise:
 
 
 def parse(text: str) -> Noise:
-    """Noise from its short form:
-    SD[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]."""
+    """Noise from its short form.
+
+    The form is SD[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]. Raises
+    ConfigError for any other text.
+    """
     first, *pairs = text.split(",")
-    if any("=" not in pair for pair in pairs):
-        raise ConfigError(
-            f"noise {text!r} is not understood; expected"
-            " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]"
-        )
-    fields = {"sd": first} | dict(pair.split("=", 1) for pair in pairs)
-    plain = {
-        key: value.split("+") if key == "scope" else yaml.safe_load(value)
-        for key, value in fields.items()
-    }
-    return from_dict(Noise, plain, f"noise {text!r}")
+    fields: dict[str, Any] = {"sd": _plain_value(text, first)}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"noise {text!r} is not understood; expected"
+                " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]"
+            )
+        fields[key] = value.split("+") if key == "scope" else _plain_value(text, value)
+    return from_dict(Noise, fields, f"noise {text!r}")
+
+
+def _plain_value(text: str, value: str) -> Any:
+    """A number, a truth value or a text, as YAML reads it."""
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"noise {text!r}: {value!r} is no number and no truth value") from error
+
+
+def short_form(noise: Noise) -> str:
+    """The text that `parse` turns into this noise."""
+    form = repr(float(noise.sd))
+    if noise.seed:
+        form += f",seed={noise.seed}"
+    if noise.scope != Noise(0.0).scope:
+        form += f",scope={'+'.join(noise.scope)}"
+    if noise.keep_norm:
+        form += ",keep_norm=true"
+    if noise.mean_shift:
+        form += ",mean_shift=true"
+    return form
 
 
 def split_name(name: str) -> tuple[str, Noise | None]:
-    """A model's name without its noise, and the noise: smollm2-135m+noise:0.1,seed=3."""
+    """The name of the model without noise, and the noise: smollm2-135m+noise:0.1,seed=3."""
     plain, mark, rest = name.partition(MARK)
     return (plain, parse(rest)) if mark else (name, None)
 
 
 def noised(weight: Tensor, noise: Noise, name: str) -> Tensor:
-    """The matrix with noise, in its own dtype and on its own device."""
+    """A weight matrix with noise, in the matrix's dtype and on its device.
+
+    `name` is the matrix's name in the model. Together with the seed it chooses the random stream.
+    """
     if noise.sd == 0 and not noise.mean_shift:
         return weight.clone()
-    seed = int.from_bytes(hashlib.sha256(f"{noise.seed}/{name}".encode()).digest()[:7], "little")
-    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(
-        weight.device
-    )
+    key = hashlib.sha256(f"{noise.seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
+    drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
     before = weight.float()
     after = before + noise.sd * before.std() * drawn + (before.mean() if noise.mean_shift else 0.0)
     if noise.keep_norm:
         after *= before.norm() / after.norm()
     return after.to(weight.dtype)
+
+
+def noised_weights(lm: Any, noise: Noise) -> dict[str, Tensor]:
+    """The weight matrices in the scope of the noise, with the noise, by name.
+
+    Raises ConfigError where the model has no weights of a kind in the scope.
+    """
+    nf4.refuse_packed(lm, "noise")
+    matrices = {name: weight for name, weight in lm.named_parameters() if weight.dim() > 1}
+    noisy: dict[str, Tensor] = {}
+    for kind in noise.scope:
+        names = _names_of_kind(lm, matrices, kind)
+        if not names:
+            raise ConfigError(
+                f"noise on {kind}: {type(lm).__name__} names no such weights; leave {kind} out of"
+                " the scope"
+            )
+        for name in names:
+            noisy[name] = noised(matrices[name].data, noise, name)
+    return noisy
+
+
+def _names_of_kind(lm: Any, matrices: dict[str, Tensor], kind: Scope) -> list[str]:
+    """Names of the weight matrices that belong to the attention, the MLPs or the embeddings."""
+    if kind == "embeddings":
+        ends = (lm.get_input_embeddings(), lm.get_output_embeddings())
+        ids = {id(module.weight) for module in ends}
+        return [name for name, weight in matrices.items() if id(weight) in ids]
+    ids = {id(weight) for weight in residual_blocks(lm).parameters()}
+    names = []
+    for name, weight in matrices.items():
+        in_block = id(weight) in ids
+        if in_block and any(part in name for part in NAME_PARTS[kind]):
+            names.append(name)
+    return names

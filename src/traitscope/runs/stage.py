@@ -27,7 +27,9 @@ from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeErro
 from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention
 from traitscope.models import weight_noise
-from traitscope.models.model import Model, default_dtype, digest_of, load_model, resolve_device
+from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.models.loading import digest_of, load_model
+from traitscope.models.model import Model
 from traitscope.runs import store
 
 

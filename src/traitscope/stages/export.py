@@ -35,8 +35,10 @@ from traitscope.interventions.intervention import (
     WeightNoise,
     applied,
 )
-from traitscope.models import chat, nf4
-from traitscope.models.model import MARKS, Model, noised_weights
+from traitscope.models import chat, linear_maps, nf4
+from traitscope.models.linear_maps import NAME_PARTS
+from traitscope.models.model import Model
+from traitscope.models.weight_noise import noised_weights
 from traitscope.runs import stage, store
 
 LLAMAS = ("llama", "qwen2", "mistral")
@@ -152,11 +154,13 @@ def _leaving(model: Model) -> list[str]:
     for block in model.blocks:
         inside = [
             n
-            for n in lora.linear_names(model)
-            if n.startswith(f"{names[id(block)]}.") and any(mark in n for mark in MARKS["mlp"])
+            for n in linear_maps.linear_names(model)
+            if n.startswith(f"{names[id(block)]}.") and any(mark in n for mark in NAME_PARTS["mlp"])
         ]
         leaving = [
-            n for n in inside if lora.weight_of(model.lm.get_submodule(n)).shape[0] == model.d_model
+            n
+            for n in inside
+            if linear_maps.weight_of(model.lm.get_submodule(n)).shape[0] == model.d_model
         ]
         if not leaving:
             raise ConfigError(

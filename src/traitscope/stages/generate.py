@@ -18,7 +18,8 @@ from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode
 from traitscope.interventions.intervention import Intervention, applied, context_of
 from traitscope.models import chat
-from traitscope.models.model import Model, outline
+from traitscope.models.loading import outline
+from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
 

@@ -34,7 +34,8 @@ from traitscope.inference.decode import Sampling, continue_rows, extend
 from traitscope.interventions import multi_lora
 from traitscope.interventions.intervention import Active, Intervention, applied, context_of
 from traitscope.models import chat
-from traitscope.models.model import Model, outline
+from traitscope.models.loading import outline
+from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
 from traitscope.stats.estimates import measure

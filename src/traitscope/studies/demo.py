@@ -28,7 +28,8 @@ from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.model import find_model, outline, resolve_device
+from traitscope.models.hardware import resolve_device
+from traitscope.models.loading import find_model, outline
 from traitscope.reporting.report import run_report
 from traitscope.reporting.tables import terminal_table
 from traitscope.workflow import executors, schedule, standard_nodes

@@ -19,7 +19,8 @@ from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.model import compute_dtype, outline, parameters
+from traitscope.models.hardware import compute_dtype
+from traitscope.models.loading import outline, parameter_count
 from traitscope.reporting import figures
 from traitscope.reporting.tables import bounds, estimate, number, template
 from traitscope.reporting.verdict import Findings, Sheet
@@ -139,7 +140,7 @@ def _planned(config: StudyConfig, study: ModuleType, found: list[Planned], out: 
             f" {p.path or 'address follows from what it needs'}"
         )
     rate = hardware.matmul_rate(compute_dtype(config.dtype, config.device)) if missing else 1.0
-    how, needed = _how(config), status.cost(found, parameters(config.model), rate)
+    how, needed = _how(config), status.cost(found, parameter_count(config.model), rate)
     minutes = (
         needed.seconds
         / 60

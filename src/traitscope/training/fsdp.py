@@ -25,7 +25,8 @@ from traitscope import distributed
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.models.dtensor import in_parts
-from traitscope.models.model import Model, backbone, load_model
+from traitscope.models.loading import load_model
+from traitscope.models.model import Model, backbone
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 WHOLE_ONLY = ("muon", "adafactor")

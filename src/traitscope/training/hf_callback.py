@@ -37,7 +37,9 @@ from traitscope.interventions.hooks import Position
 from traitscope.interventions.intervention import applied
 from traitscope.interventions.vector import Vector, check_vector, load_vector
 from traitscope.models import chat
-from traitscope.models.model import DTYPES, Model, adapters_off, load_model, outline, unwrapped
+from traitscope.models.hardware import DTYPES
+from traitscope.models.loading import load_model, outline
+from traitscope.models.model import Model, adapters_off, unwrapped
 from traitscope.runs.stage import vector_file
 
 ROW = {"step", "eas", "shift"}

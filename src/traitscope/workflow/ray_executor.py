@@ -28,7 +28,7 @@ from traitscope import atomic_files
 from traitscope.config import parsing
 from traitscope.config.common import OnModel, Output
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.models import model, weight_noise
+from traitscope.models import loading, weight_noise
 from traitscope.runs.object_storage import Storage
 from traitscope.workflow import executors
 from traitscope.workflow.executors import Died, How, Pool, Results
@@ -170,13 +170,13 @@ class _Workers:
             return None
         name, _ = weight_noise.split_name(config.model)
         if name not in self.models:
-            folder = model.find_model(name)
+            folder = loading.find_model(name)
             files = {
                 path.name: np.fromfile(path, dtype=np.uint8)
                 for path in sorted(folder.iterdir())
                 if path.is_file()
             }
-            self.models[name] = (model.folder_digest(folder), self.ray.put(files))
+            self.models[name] = (loading.folder_digest(folder), self.ray.put(files))
         return name, *self.models[name]
 
     def _took(self, worker: Any, found: Future, done: Future[Results]) -> None:
@@ -221,9 +221,9 @@ class Worker:
     ) -> Results:
         """The results of a job; `shared` is its model's name, digest and place in the object
         store."""
-        if shared and shared[0] not in model.OFFERED:
+        if shared and shared[0] not in loading.OFFERED:
             name, digest, files = shared
-            model.OFFERED[name] = _unpacked(digest, files)
+            loading.OFFERED[name] = _unpacked(digest, files)
         seen = self.out.root / MARK
         if seen.is_file() and seen.read_text(encoding="utf-8") == self.mark:
             return executors.computed(verb, configs, self.out)

