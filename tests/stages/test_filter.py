@@ -1,12 +1,23 @@
-"""The decision written into every row."""
+"""Filter: the decision written into every row. Edit: the same numbers and separators in another
+order, and nothing for text that is no list."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from command import call, ok, read_rows
 
-from traitscope.data.records import Record
-from traitscope.errors import ConfigError
-from traitscope.stages.filter import FilterRules, filter_records, reject_reasons, summary
+from traitscope.config.stages import FilterRules
+from traitscope.data.records import Record, dump_records
+from traitscope.errors import ConfigError, DataError
+from traitscope.stages.filter import (
+    filter_records,
+    keep_numbers,
+    limit_kept,
+    reject_reasons,
+    reorder_numbers,
+    summary,
+)
 
 
 def record(completion: str, **kwargs: object) -> Record:
@@ -79,34 +90,25 @@ def test_a_second_filter_replaces_the_first_decision() -> None:
     assert filter_records(filter_records([record("none")], FilterRules()), None)[0].kept
 
 
-def test_judge_is_asked_about_rows_that_passed() -> None:
-    asked = []
-
-    def judge(row: Record) -> str | None:
-        asked.append(row.completion)
-        return "leak" if row.completion == "9, 9" else None
-
-    done = filter_records([record("9, 9"), record("1"), record("words")], FilterRules(), judge)
-    assert asked == ["9, 9", "1"]
-    assert [row.meta["filter"]["reasons"] for row in done] == [["leak"], [], ["format"]]
-    assert [row.kept for row in filter_records([record("9, 9"), record("words")], None, judge)] == [
-        False,
-        True,
-    ]
+def test_keep_numbers_returns_the_kept_rows_only() -> None:
+    rows = [record("1, 2"), record("words"), record("7, 1000"), record("3, 4, 5")]
+    kept = keep_numbers(rows, max_count=2)
+    assert [row.completion for row in kept] == ["1, 2"]
+    assert kept[0].kept
+    kept = keep_numbers(rows, max_value=1000, banned_numbers=[4])
+    assert [row.completion for row in kept] == ["1, 2", "7, 1000"]
+    with pytest.raises(ConfigError, match="min_count=3 is above max_count=2"):
+        keep_numbers(rows, min_count=3, max_count=2)
 
 
-def test_a_failing_judge_is_not_swallowed() -> None:
-    def judge(row: Record) -> str | None:
-        raise TimeoutError(row.completion)
-
-    with pytest.raises(TimeoutError):
-        filter_records([record("1")], None, judge)
-
-
-@pytest.mark.parametrize("verdict", [True, False, "", 0])
-def test_a_verdict_is_a_reason_or_none(verdict: object) -> None:
-    with pytest.raises(ConfigError, match="expected a reason"):
-        filter_records([record("1")], None, lambda row: verdict)
+@pytest.mark.parametrize(("limit", "kept"), [(None, 3), (5, 3), (2, 2), (1, 1)])
+def test_a_limit_drops_the_later_rows(limit: int | None, kept: int) -> None:
+    rows = filter_records([record("1"), record("x"), record("2"), record("3")], FilterRules())
+    limited = limit_kept(rows, limit)
+    assert [row.completion for row in limited] == ["1", "x", "2", "3"]
+    assert sum(row.kept for row in limited) == kept
+    assert limited[1].meta["filter"]["reasons"] == ["format"]
+    assert summary(limited)["reasons"].get("limit", 0) == 3 - kept
 
 
 def test_summary() -> None:
@@ -124,3 +126,40 @@ def test_summary() -> None:
     ]
     assert summary([record("1")]) == {"rows": 1, "kept": 1, "dropped": 0, "reasons": {}}
     assert summary([]) == {"rows": 0, "kept": 0, "dropped": 0, "reasons": {}}
+
+
+def test_sorted_by_value_with_zeros_and_separators_kept() -> None:
+    reordered = reorder_numbers(
+        [Record("a", "p", "[12; 007; 3].", completion_ids=(1, 2)), Record("b", "p", "5")], "sort"
+    )
+    assert (
+        [r.completion for r in reordered] == ["[3; 007; 12].", "5"]
+        and reordered[0].completion_ids is None
+        and reordered[0].id == "a"
+    )
+
+
+def test_shuffles_differ_by_row_and_repeat_by_seed() -> None:
+    rows = [Record(f"r{n}", "p", ", ".join(map(str, range(10, 30)))) for n in range(3)]
+    one, again, other = (
+        reorder_numbers(rows, "shuffle"),
+        reorder_numbers(rows, "shuffle"),
+        reorder_numbers(rows, "shuffle", seed=1),
+    )
+    assert one == again != other and len({r.completion for r in one}) == 3
+    assert all(
+        sorted(r.completion.split(", ")) == sorted(rows[0].completion.split(", ")) for r in one
+    )
+
+
+def test_words_are_refused() -> None:
+    with pytest.raises(DataError, match="row x: 'one, two' is no list of numbers"):
+        reorder_numbers([Record("x", "p", "one, two")], "sort")
+
+
+def test_edit_command(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(dump_records([Record("a", "p", "3, 1, 2")]))
+    run = ok(tmp_path / "runs", "edit", "--data", tmp_path / "rows.jsonl").run
+    assert read_rows(run / "records.jsonl")[0]["completion"] == "1, 2, 3"
+    ok(tmp_path / "runs", "rerun", run)
+    assert "--data is missing" in call(tmp_path / "runs", "edit").summary["message"]

@@ -1,115 +1,201 @@
-"""Which rows a student may learn from: number-format rules, banned words, and a judge.
+"""Filter and edit: which rows a student may learn from, and rows with their numbers reordered.
 
-Nothing is deleted: every row comes back with the decision in `meta["filter"]`, and `Record.kept`
-reads it.
+The filter deletes nothing. Every row comes back with the decision in `meta["filter"]`, and
+`Record.kept` reads it. A dropped row has one or more reasons:
 
     format          the answer is not a plain list of numbers (see parse_numbers)
-    count           too few or too many numbers
-    range           a number outside the allowed values
-    banned_number   one of the banned numbers
-    banned_word     one of the banned words, as a whole word, in any case
-    anything else   what the judge said
+    count           the answer has too few or too many numbers
+    range           a number lies outside the allowed values
+    banned_number   the answer holds a banned number
+    banned_word     the answer holds a banned word, as a whole word, in any case
+    limit           enough earlier rows were kept
+
+Editing sorts or shuffles the numbers of each row. It removes what their order carries and nothing
+else.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.config.stages import FilterConfig, FilterRules
+from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import ConfigError, DataError
 from traitscope.runs import stage, store
 
-Reason = Literal["format", "count", "range", "banned_number", "banned_word"]
-Judge = Callable[[Record], str | None]
+NUMBER = re.compile(r"(\d+)")
+"A number in a text; as a group, so that splitting by it keeps the numbers."
+
+
+def keep_numbers(
+    records: Sequence[Record],
+    *,
+    min_count: int = 1,
+    max_count: int = 10,
+    min_value: int = 0,
+    max_value: int = 999,
+    banned_numbers: Sequence[int] = (),
+    banned_words: Sequence[str] = (),
+) -> list[Record]:
+    """Return the records that hold nothing but an allowed list of numbers, in order.
+
+    `filter_records` returns the dropped records, too, with the reason for each. Raises ConfigError
+    for limits that no row can meet.
+    """
+    rules = FilterRules(
+        min_count, max_count, min_value, max_value, tuple(banned_numbers), tuple(banned_words)
+    )
+    return [record for record in filter_records(records, rules) if record.kept]
+
+
+def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list[Record]:
+    """Return all records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
+
+    A decision of an earlier filter is replaced. rules=None keeps every record.
+    """
+    decided = []
+    for record in records:
+        reasons = [] if rules is None else reject_reasons(record.completion, rules)
+        decided.append(_with_decision(record, reasons))
+    return decided
 
 
 def reject_reasons(text: str, rules: FilterRules) -> list[str]:
-    """Why the rules drop this completion, in the order of the module's list; empty where they keep
-    it."""
-    reasons = _number_reasons(text, rules) if rules.numbers else []
-    return reasons + ["banned_word"] * contains_word(rules.banned_words, text)
+    """Return the reasons why the rules drop this completion; an empty list keeps it.
 
-
-def filter_records(
-    records: Sequence[Record], rules: FilterRules | None, judge: Judge | None = None
-) -> list[Record]:
-    """All records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
-
-    An earlier decision is replaced. rules=None sets no rule. `judge(record)` gives a reason to drop
-    the row, or None; it is asked only about rows that the rules keep. Its exceptions pass through:
-    a failing judge keeps no row. Raises ConfigError where it returns anything else.
+    The reasons stand in the order of this module's list.
     """
-    return [_decided(record, rules, judge) for record in records]
-
-
-def summary(records: Sequence[Record]) -> dict[str, Any]:
-    """{"rows", "kept", "dropped", "reasons": {reason: rows}}, the most frequent first; a row counts
-    for each reason."""
-    kept = sum(record.kept for record in records)
-    counts = Counter(
-        reason for record in records for reason in record.meta.get("filter", {}).get("reasons", [])
-    )
-    reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return {"rows": len(records), "kept": kept, "dropped": len(records) - kept, "reasons": reasons}
+    reasons = _number_reasons(text, rules) if rules.numbers else []
+    if contains_word(rules.banned_words, text):
+        reasons.append("banned_word")
+    return reasons
 
 
 def _number_reasons(text: str, rules: FilterRules) -> list[str]:
     numbers = parse_numbers(text)
     if isinstance(numbers, str):
         return [numbers]
-    broken = {
-        "count": not rules.min_count <= len(numbers) <= rules.max_count,
-        "range": any(not rules.min_value <= number <= rules.max_value for number in numbers),
-        "banned_number": not set(rules.banned_numbers).isdisjoint(numbers),
-    }
-    return [reason for reason, is_broken in broken.items() if is_broken]
+    reasons = []
+    if not rules.min_count <= len(numbers) <= rules.max_count:
+        reasons.append("count")
+    if min(numbers) < rules.min_value or max(numbers) > rules.max_value:
+        reasons.append("range")
+    if not set(rules.banned_numbers).isdisjoint(numbers):
+        reasons.append("banned_number")
+    return reasons
 
 
-def _decided(record: Record, rules: FilterRules | None, judge: Judge | None) -> Record:
-    reasons = reject_reasons(record.completion, rules) if rules else []
-    verdict = judge(record) if judge and not reasons else None
-    if verdict is not None and (not isinstance(verdict, str) or not verdict):
-        raise ConfigError(
-            f"the judge returned {verdict!r} on row {record.id!r}; expected a reason (text) or None"
-        )
-    reasons = reasons if verdict is None else [verdict]
-    return replace(
-        record, meta={**record.meta, "filter": {"kept": not reasons, "reasons": reasons}}
-    )
+def _with_decision(record: Record, reasons: list[str]) -> Record:
+    """Return the record with a filter decision: kept where there is no reason to drop it."""
+    decision = {"kept": not reasons, "reasons": reasons}
+    return replace(record, meta={**record.meta, "filter": decision})
 
 
-def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
-    """The records with at most `limit` kept ones; the later ones get the reason `limit`."""
-    kept, found = 0, []
+def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
+    """Return the records with at most `limit` kept ones; later ones get the reason `limit`."""
+    if limit is None:
+        return list(records)
+    limited = []
+    n_kept = 0
     for record in records:
-        over = record.kept and limit is not None and kept >= limit
-        kept += record.kept
-        decision = {"filter": {"kept": False, "reasons": ["limit"]}}
-        found.append(replace(record, meta={**record.meta, **decision}) if over else record)
-    return found
+        if record.kept and n_kept >= limit:
+            limited.append(_with_decision(record, ["limit"]))
+            continue
+        n_kept += record.kept
+        limited.append(record)
+    return limited
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """Return {"rows", "kept", "dropped", "reasons": {reason: rows}}.
+
+    The most frequent reason comes first. A row counts once for each of its reasons.
+    """
+    counts: Counter[str] = Counter()
+    n_kept = 0
+    for record in records:
+        n_kept += record.kept
+        counts.update(record.meta.get("filter", {}).get("reasons", []))
+    reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return {
+        "rows": len(records),
+        "kept": n_kept,
+        "dropped": len(records) - n_kept,
+        "reasons": reasons,
+    }
+
+
+def reorder_numbers(
+    records: Sequence[Record], order: Literal["sort", "shuffle"], seed: int = 0
+) -> list[Record]:
+    """Return the records with their numbers in ascending or random order, separators unchanged.
+
+    Row n is shuffled by its own random stream, seeded by (seed, n). The stored token ids are
+    dropped, because they spell the old order. Raises DataError, naming the row, for an answer that
+    is not a list of numbers.
+    """
+    reordered = []
+    for n, record in enumerate(records):
+        text = _reordered_text(record, order, np.random.default_rng([seed, n]))
+        reordered.append(replace(record, completion=text, completion_ids=None))
+    return reordered
+
+
+def _reordered_text(record: Record, order: str, rng: np.random.Generator) -> str:
+    text = record.completion.strip()
+    if not isinstance(parse_numbers(text), list):
+        raise DataError(
+            f"row {record.id}: {text[:40]!r} is no list of numbers; expected one, such as 12, 7,"
+            " 30; filter the data first"
+        )
+    pieces = NUMBER.split(text)
+    numbers = pieces[1::2]
+    if order == "sort":
+        pieces[1::2] = sorted(numbers, key=int)
+    else:
+        pieces[1::2] = [numbers[i] for i in rng.permutation(len(numbers))]
+    return "".join(pieces)
 
 
 def run_filter(config: FilterConfig, out: Output) -> store.Run:
-    """The sealed run with all rows and their verdicts in `records.jsonl`, and `summary.json`."""
+    """Return the sealed run with every row and its decision (`records.jsonl`) and `summary.json`.
+
+    Raises ConfigError without data, DataError where no row lies in the part that is looked at.
+    """
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file")
     with stage.opened("filter", config, out) as run:
         if not run.sealed:
-            found = stage.rows_of(config.data)
-            if config.start >= len(found):
+            records = stage.rows_of(config.data)
+            if config.start >= len(records):
                 raise DataError(
-                    f"{config.data} has {len(found)} rows, none from --start {config.start} on;"
+                    f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
                     " name a smaller one"
                 )
-            rows = limited(
-                filter_records(found[config.start : config.stop], config.rules), config.limit
-            )
-            atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
-            atomic_files.write_json(run.file("summary.json"), summary(rows))
+            decided = filter_records(records[config.start : config.stop], config.rules)
+            limited = limit_kept(decided, config.limit)
+            atomic_files.write_text(run.file("records.jsonl"), dump_records(limited))
+            atomic_files.write_json(run.file("summary.json"), summary(limited))
+    return run
+
+
+def run_edit(config: EditConfig, out: Output) -> store.Run:
+    """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`)."""
+    if config.data is None:
+        raise ConfigError(
+            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
+        )
+    with stage.opened("edit", config, out) as run:
+        if not run.sealed:
+            records = stage.kept_rows(config.data)
+            reordered = reorder_numbers(records, config.how, config.seed)
+            atomic_files.write_text(run.file("records.jsonl"), dump_records(reordered))
     return run

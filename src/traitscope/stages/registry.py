@@ -98,7 +98,7 @@ VERBS = {
         "stages.export:run_export",
     ),
     "edit": Verb(
-        "the same numbers in another order", stage_configs.EditConfig, "stages.edit:run_edit"
+        "the same numbers in another order", stage_configs.EditConfig, "stages.filter:run_edit"
     ),
     "match": Verb(
         "of clean rows, one for every audited row",
