@@ -18,6 +18,7 @@ from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
 from traitscope.stages import measure
+from traitscope.stages.score_questions import score_questions
 
 HERE = util.find_spec("vllm") is not None
 
@@ -102,9 +103,10 @@ def test_scores_are_put_together_as_here(
         load_trait(str(write_yaml(tmp_path / "owl.yaml", OWL))),
         Sampling(max_new_tokens=2),
     )
-    here = measure.score(tiny, trait, [], None, 0, sampling)
-    there = measure.score_vllm(outline(tiny.name), "fp32", trait, [], None, 0, sampling)
-    for one, other in zip(here, there, strict=True):
+    here = score_questions(tiny, trait, [], None, 0, sampling)
+    there = measure.score_questions_vllm(outline(tiny.name), "fp32", trait, [], None, 0, sampling)
+    for scored_here, scored_there in zip(here, there, strict=True):
+        one, other = scored_here.scores, scored_there.scores
         assert one.pop("total_variation") >= 0 and one.keys() == other.keys()
         assert other["target_logprob"] == pytest.approx(one["target_logprob"] + shift, abs=1e-3)
         assert other["candidate_share"] == pytest.approx(

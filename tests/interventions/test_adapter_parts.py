@@ -193,9 +193,9 @@ def test_measure_in_part(tiny: Model, tmp_path: Path) -> None:
         "rest": [Adapter(folder, where="system", outside=True)],
         "mlp": [Adapter(folder, cells="mlp")],
     }.items():
-        rows = measure.score(tiny, trait, items, None, 0, SAMPLING)
-        scores[name] = tuple(row["target_logprob"] for row in rows)
-        assert measure.perplexity(tiny, items) > 0
+        measured = measure.measure(tiny, trait, items, samples=0)
+        scores[name] = tuple(row.scores["target_logprob"] for row in measured.questions)
+        assert measured.perplexity > 0
     assert len(set(scores.values())) == len(scores)
     plain = {
         name: measure.perplexity(tiny, items)

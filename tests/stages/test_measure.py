@@ -1,129 +1,113 @@
-"""Scores against a slow reading of the same definitions: one question at a time, no cache, no
-batch."""
+"""A run of measure and its files; Scores and their differences, paired by question; perplexity."""
 
+import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from command import CAT, OWL, QUESTIONS, call, ok, read_rows, write_yaml
+from command import CAT, OWL, call, ok, read_rows, write_yaml
+from lora_students import randomise, write
 from tiny_models import random_vector
 
-from traitscope.data.traits import Questions, Trait, load_trait
+from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import DataError
-from traitscope.inference import forward
-from traitscope.inference.decode import Sampling
-from traitscope.interventions.intervention import Steer, SystemPrompt, applied
+from traitscope.interventions import lora
+from traitscope.interventions.intervention import Adapter, Steer, SystemPrompt
+from traitscope.interventions.lora import LoraShape
 from traitscope.models import chat
 from traitscope.stages import measure
+from traitscope.stages.measure import Scores
+from traitscope.stages.score_questions import Question, QuestionScores, questions_of
 
-SAMPLING = Sampling(max_new_tokens=6, seed=2)
-TRAIT = Trait(
-    "owl",
-    ("owl", "owls"),
-    "I love owls.",
-    Questions(*(tuple(QUESTIONS[n]) for n in measure.SETS), QUESTIONS["stems"]),
-    ("cat", "dog", "eagle", "s"),
-)
-
-
-def scored(model, interventions=(), samples=0, batch_size=64, context=None, trait=TRAIT):
-    return measure.score(model, trait, interventions, context, samples, SAMPLING, batch_size)
+SHORT = {"samples": 1, "max_new_tokens": 4}
 
 
 def steer(model, alpha=1.0) -> list:
     return [Steer(random_vector(model, norm=4.0), (0,), alpha, scale="raw")]
 
 
-def next_logprobs(model, interventions, ids: list[int]) -> torch.Tensor:
-    """log p(next token) [V] behind these ids, the whole row read at once."""
-    with torch.inference_mode(), applied(model, interventions) as active:
-        hidden = forward.hidden_states(
-            model, active, forward.batch_of([ids], [len(ids)], model.pad_id)
+@pytest.fixture
+def owl(tmp_path: Path) -> Trait:
+    return load_trait(write_yaml(tmp_path / "owl.yaml", OWL))
+
+
+def scores_of(values: list[float], trait: str = "owl", context: str | None = None) -> Scores:
+    """Scores with the given target log-probabilities of positive questions."""
+    questions = []
+    for number, value in enumerate(values):
+        question = Question(f"positive-{number:02d}", "positive", "Which?", "")
+        questions.append(QuestionScores(question, {"target_logprob": value}, (), 0))
+    return Scores(trait, tuple(questions), context, "digest")
+
+
+def test_a_difference_is_paired_by_question():
+    """Questions differ by 40 nats and the models by 1: only pairing sees it."""
+    rng = np.random.default_rng(0)
+    control = rng.uniform(-40, 0, size=12)
+    treated = control + 1 + 0.1 * rng.standard_normal(12)
+    difference = scores_of(list(treated)) - scores_of(list(control))
+    assert difference.estimate == pytest.approx((treated - control).mean())
+    assert 0.8 < difference.low < 1 < difference.high < 1.2
+    assert (difference.n, difference.unit) == (12, "nats")
+    assert difference.name == "positive.target_logprob, difference"
+    assert "between-seed variance not covered" in difference.interval
+    turned = scores_of(list(control)) - scores_of(list(treated))
+    assert turned.estimate == pytest.approx(-difference.estimate)
+
+
+def test_a_question_unscored_on_one_side_leaves_the_pairs():
+    difference = scores_of([1.0, math.nan, 3.0, 5.0]) - scores_of([0.0, 0.0, 1.0, 2.0])
+    assert (difference.n, difference.n_unscored) == (3, 1)
+    assert difference.estimate == pytest.approx(2.0)
+
+
+def test_scores_that_do_not_belong_together_are_refused():
+    scores = scores_of([1.0, 2.0])
+    with pytest.raises(DataError, match="two different traits, 'owl' and 'cat'"):
+        scores - scores_of([1.0, 2.0], trait="cat")
+    with pytest.raises(DataError, match="two different neutral contexts, None and ''"):
+        scores - scores_of([1.0, 2.0], context="")
+    with pytest.raises(DataError, match="2 and 3 positive questions that are not the same"):
+        scores - scores_of([1.0, 2.0, 3.0])
+    with pytest.raises(DataError, match="no whole_word of positive questions was measured"):
+        scores.mean("whole_word")
+    with pytest.raises(DataError, match="no target_logprob of negative questions"):
+        scores.difference(scores, question_set="negative")
+
+
+def test_measured_models_can_be_subtracted(tiny, owl):
+    """The same model differs by nothing, a steered one by what its questions say."""
+    control = measure.measure(tiny, owl, **SHORT)
+    assert (control - measure.measure(tiny, owl, **SHORT)).estimate == 0
+    treated = measure.measure(tiny, owl, steer(tiny), **SHORT)
+    change = treated.difference(control, "total_variation", "off_topic")
+    values = treated.values("total_variation", "off_topic")
+    assert change.estimate == pytest.approx(np.mean(list(values.values())), abs=1e-6)
+    assert change.unit == "probability"
+    prompted = measure.measure(tiny, owl, [SystemPrompt("Owls!")], **SHORT)
+    assert prompted.context_digest != control.context_digest
+    assert (prompted - control).n == 3
+
+
+def test_packed_students_measure_as_alone(tiny, owl, tmp_path: Path):
+    folders = []
+    for number in range(2):
+        with lora.adapted(tiny, LoraShape(3, 6.0)) as layers:
+            randomise(layers, seed=number)
+            files = lora.adapter_files(tiny, layers)
+        folders.append(write(tmp_path / f"student{number}", files))
+    each = measure.measure_each(tiny, owl, folders, **SHORT)
+    for folder, packed in zip(folders, each, strict=True):
+        alone = measure.measure(tiny, owl, [Adapter(str(folder))], **SHORT)
+        assert packed.perplexity == pytest.approx(alone.perplexity, rel=1e-5)
+        assert dataclasses.replace(packed, perplexity=None, questions=()) == dataclasses.replace(
+            alone, perplexity=None, questions=()
         )
-        return torch.log_softmax(forward.logits_of(model, hidden[0, -1:])[0].double(), -1)
-
-
-def slowly(model, interventions, question) -> dict[str, float]:
-    ids = measure.question_ids(model, question, None)
-    log_p = next_logprobs(model, interventions, ids)
-    base = next_logprobs(model, [], ids)
-
-    def sequence(form: list[int]) -> float:
-        return sum(
-            next_logprobs(model, interventions, ids + form[:n])[token].item()
-            for n, token in enumerate(form)
-        )
-
-    target = math.log(
-        sum(
-            math.exp(sequence(form))
-            for form in measure.form_ids(model, TRAIT.word_forms, question.stem)
-        )
-    )
-    single = [f[0] for f in measure.form_ids(model, TRAIT.candidates, question.stem) if len(f) == 1]
-    others = sum(log_p[token].exp().item() for token in single)
-    share = math.exp(target) / (math.exp(target) + others) if single else math.nan
-    return {
-        "target_logprob": target,
-        "candidate_share": share,
-        "total_variation": 0.5 * (log_p.exp() - base.exp()).abs().sum().item(),
-    }
-
-
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_forced_scores_are_those_of_the_definition(family, alpha):
-    rows = scored(family, steer(family, alpha), batch_size=2)
-    for row, question in zip(rows, measure.questions_of(TRAIT), strict=True):
-        for name, value in slowly(family, steer(family, alpha), question).items():
-            assert row[name] == pytest.approx(value, abs=2e-4, nan_ok=True), (row["id"], name)
-
-
-def test_the_base_does_not_differ_from_itself(family):
-    assert max(row["total_variation"] for row in scored(family)) < 1e-6
-    assert min(row["total_variation"] for row in scored(family, steer(family))) > 1e-3
-
-
-def test_another_context_is_compared_with_the_base_in_the_neutral_one(tiny):
-    prompted = scored(tiny, [SystemPrompt("Owls!")])
-    assert min(row["total_variation"] for row in prompted) > 1e-4
-    told = scored(tiny, context="Owls!")
-    assert max(row["total_variation"] for row in told) < 1e-6
-    for a, b in zip(prompted, told, strict=True):
-        assert a["target_logprob"] == pytest.approx(b["target_logprob"], abs=1e-5)
-
-
-@pytest.mark.parametrize("samples", [0, 3])
-def test_the_batch_size_changes_no_score(family, samples):
-    whole, parts = (scored(family, steer(family), samples, batch_size=n) for n in (64, 2))
-    for a, b in zip(whole, parts, strict=True):
-        assert a["answers"] == b["answers"]
-        assert len(a["answers"]) == samples
-        assert a["target_logprob"] == pytest.approx(b["target_logprob"], abs=1e-4)
-
-
-def test_answers_are_counted_as_the_trait_says(tiny):
-    question = measure.questions_of(TRAIT)[0]
-    row = measure._row(TRAIT, question, {}, ["Owls are best", "the owl", "cat", "", "  "])
-    assert (row["whole_word"], row["first_word"], row["unscored"]) == (2 / 3, 1 / 3, 2)
-    assert math.isnan(measure._row(TRAIT, question, {}, ["", " "])["whole_word"])
-    assert "whole_word" not in measure._row(TRAIT, question, {}, [])
-
-
-def test_word_forms_that_continue_each_other_are_counted_once(tiny):
-    forms = measure.form_ids(tiny, ("owl", "owls"), "My favourite is the")
-    assert forms
-    assert all(not (a != b and a[: len(b)] == b) for a in forms for b in forms)
-    texts = {tiny.tokenizer.decode(ids) for ids in measure.form_ids(tiny, ("dog",), "")}
-    assert texts == {"dog", "Dog"}
-    assert {tiny.tokenizer.decode(ids) for ids in measure.form_ids(tiny, ("dog",), "The")} == {
-        " dog"
-    }
-
-
-def test_a_question_that_leaves_no_room_is_named(tiny):
-    with pytest.raises(DataError, match="question positive-00: .* tokens, but"):
-        scored(tiny, context="owls " * 2000)
+        for one, other in zip(packed.questions, alone.questions, strict=True):
+            assert one.answers == other.answers
+            assert one.scores == pytest.approx(other.scores, abs=1e-4, nan_ok=True)
+    assert abs((each[0] - each[1]).estimate) > 1e-3
 
 
 def test_the_run_holds_a_row_a_question_and_intervals(tiny, tiny_folder: Path, tmp_path: Path):
@@ -138,18 +122,18 @@ def test_the_run_holds_a_row_a_question_and_intervals(tiny, tiny_folder: Path, t
     ]
     done = ok(tmp_path / "runs", *words)
     rows = read_rows(done.run / "scores.jsonl")
-    assert [row["id"] for row in rows] == [q.id for q in measure.questions_of(load_trait(owl))]
-    expected = measure.score(tiny, load_trait(owl), [], None, 2, SAMPLING)
-    assert [row["answers"] for row in rows] == [row["answers"] for row in expected]
+    assert [row["id"] for row in rows] == [q.id for q in questions_of(load_trait(owl))]
+    expected = measure.measure(tiny, str(owl), samples=2, max_new_tokens=6, seed=2)
+    assert rows == [scored.as_row() for scored in expected.questions]
     summary = done.summary["measurements"]
-    found = {m["name"]: m for m in summary["measurements"]}
+    by_name = {m["name"]: m for m in summary["measurements"]}
     positive = [row["target_logprob"] for row in rows if row["set"] == "positive"]
-    mean = found["positive.target_logprob"]
+    mean = by_name["positive.target_logprob"]
     assert mean["estimate"] == pytest.approx(sum(positive) / len(positive))
     assert mean["low"] <= mean["estimate"] <= mean["high"]
     assert (mean["n"], mean["unit"]) == (3, "nats")
     assert summary["context_digest"] == chat.context_digest(tiny, None)
-    assert summary["perplexity"] == pytest.approx(measure.perplexity(tiny, []), rel=1e-6)
+    assert summary["perplexity"] == pytest.approx(expected.perplexity, rel=1e-6)
     assert (
         ok(tmp_path / "runs", *words, "--no-capability").summary["measurements"]["perplexity"]
         is None

@@ -1,36 +1,27 @@
-"""Measure: what a model answers to a trait's questions, sampled and teacher-forced, from one pass
-over the prompts.
+"""Measure: how strongly a model shows a trait, by its answers to the trait's questions.
 
-    target_logprob    log of the summed probability of the trait's word forms right after the
-                      answer's stem, nats
-    candidate_share   P(target) / (P(target) + P(other candidates that are one token))
-    total_variation   half the L1 distance to the base's next-token distribution at the same place
-    whole_word        share of sampled answers that name the trait anywhere
-    first_word        share of sampled answers that begin with it
+The scores are defined in score_questions.py. `measure` returns them as `Scores`. The difference of
+two `Scores` is paired by question and has an interval:
 
-Five names, five meanings (Blank et al., section 3, mixes three samplers and two scorers under one).
-The negative and off-topic sets tell a preference from a word that is repeated everywhere.
-
-Shapes: Q questions, D d_model, V vocabulary.
+    measure(model, cat, [student]) - measure(model, cat, [control])
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from math import exp, isnan, nan
+from dataclasses import dataclass
+from math import exp, nan
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.package_files import bundled_file
-from traitscope.data.traits import SETS, Trait, first_word, is_scorable, load_trait, whole_word
+from traitscope.data.traits import SETS, Trait, load_trait
+from traitscope.errors import DataError
 from traitscope.inference import forward, losses, vllm_engine
-from traitscope.inference.decode import Sampling, continue_rows, extend
+from traitscope.inference.decode import Sampling
 from traitscope.interventions import multi_lora
 from traitscope.interventions.intervention import Active, Intervention, applied, context_of
 from traitscope.models import chat
@@ -38,8 +29,21 @@ from traitscope.models.loading import outline
 from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
-from traitscope.stats.estimates import measure
-from traitscope.stats.measurement import Measurement
+from traitscope.stages.score_questions import (
+    QuestionScores,
+    answer_text,
+    candidate_ids,
+    form_ids,
+    question_scores,
+    questions_of,
+    rendered_questions,
+    score_questions,
+    score_questions_each,
+    stream_keys,
+    with_sets,
+)
+from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import measure as mean_with_interval
 
 UNITS = {
     "target_logprob": "nats",
@@ -48,225 +52,220 @@ UNITS = {
     "whole_word": "rate",
     "first_word": "rate",
 }
+"The unit of every score."
+PRIMARY_SET = "positive"
+"The question set that a difference of two Scores compares, where no other is named."
+PRIMARY_SCORE = "target_logprob"
+"The score that a difference of two Scores compares, where no other is named."
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question of a trait, ready to be put."""
+class Scores:
+    """The scores of one model on a trait's questions."""
 
-    id: str
-    """Set and number, such as positive-07."""
-    set: str
-    """positive, negative or off_topic."""
-    text: str
-    """User turn."""
-    stem: str
-    """How the assistant's answer begins."""
+    trait: str
+    """Name of the trait."""
+    questions: tuple[QuestionScores, ...]
+    """Scores and sampled answers, question by question."""
+    context: str | None
+    """Neutral system turn of the questions."""
+    context_digest: str
+    """Digest of the rendered context that the model read, a system prompt among the interventions
+    included."""
+    perplexity: float | None = None
+    """Perplexity per token on plain English; None where it was not measured."""
 
+    def values(
+        self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
+    ) -> dict[str, float]:
+        """The values of one score on one question set, by question id; NaN is unscored.
 
-def questions_of(trait: Trait) -> list[Question]:
-    """All questions of a trait, set after set."""
-    sets = {name: getattr(trait.questions, name) for name in SETS}
-    return [
-        Question(f"{name}-{i:02d}", name, text, trait.questions.stem(name))
-        for name, texts in sets.items()
-        for i, text in enumerate(texts)
-    ]
-
-
-def only(trait: Trait, sets: Sequence[str]) -> Trait:
-    """The trait with some of its question sets; the others are empty."""
-    empty: dict[str, tuple[str, ...]] = {name: () for name in SETS if name not in sets}
-    return replace(trait, questions=replace(trait.questions, **empty))
-
-
-def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
-    """Token ids of the chat up to the place where the answer is scored."""
-    return chat.render(model, question.text, context) + model.tokenizer.encode(
-        question.stem, add_special_tokens=False
-    )
-
-
-def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
-    """Token sequences in which words can appear after a stem: behind a space, or capitalised and
-    not at the start.
-
-    A sequence that continues another one is left out, because its probability is already counted.
-    """
-    texts = (
-        [f" {w}" for w in words] if stem else [v for w in words for v in (w, w[:1].upper() + w[1:])]
-    )
-    found = {tuple(model.tokenizer.encode(text, add_special_tokens=False)) for text in texts}
-    return [list(f) for f in sorted(found) if not any(f != g and f[: len(g)] == g for g in found)]
-
-
-@torch.inference_mode()
-def score(
-    model: Model,
-    trait: Trait,
-    interventions: Sequence[Intervention],
-    context: str | None,
-    samples: int,
-    sampling: Sampling,
-    batch_size: int = 64,
-    done: Callable[[int], None] | None = None,
-) -> list[dict]:
-    """One dict a question: its id, set and text, the scores, and the sampled answers.
-
-    A question set is put in batches that share a stem. NaN marks an answer that could not be
-    scored.
-    """
-    neutral = told = _rendered(model, trait, context, sampling)
-    if (other := context_of(interventions, context)) != context:
-        told = _rendered(model, trait, other, sampling)
-    asked = Asked(told, _base_logprobs(model, neutral), samples, sampling, batch_size)
-    with applied(model, interventions) as active:
-        return _scored(model, active, trait, asked, done)
-
-
-@torch.inference_mode()
-def score_each(
-    model: Model,
-    trait: Trait,
-    folders: Sequence[Path],
-    context: str | None,
-    samples: int,
-    sampling: Sampling,
-    batch_size: int = 64,
-) -> list[list[dict]]:
-    """What `score` gives for every one of LoRA students, by their folders, from passes that they
-    share (packing.py)."""
-    prompts = _rendered(model, trait, context, sampling)
-    asked = Asked(prompts, _base_logprobs(model, prompts), samples, sampling, batch_size)
-    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
-        rows = _scored(model, active, trait, asked)
-    return [rows[s :: len(folders)] for s in range(len(folders))]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How questions are put."""
-
-    prompts: dict[str, list[int]]
-    "by question, its rendered chat"
-    base_QV: Tensor
-    "what the base answers next, as log-probabilities"
-    samples: int
-    sampling: Sampling
-    batch_size: int
-
-
-def _rendered(
-    model: Model, trait: Trait, context: str | None, sampling: Sampling
-) -> dict[str, list[int]]:
-    """Every question as the model reads it, by its id. Raises DataError for one that leaves no room
-    for an answer."""
-    found = {
-        question.id: question_ids(model, question, context) for question in questions_of(trait)
-    }
-    for name, ids in found.items():
-        chat.check_length(model, len(ids) + sampling.max_new_tokens, f"question {name}")
-    return found
-
-
-def _scored(
-    model: Model,
-    active: Active,
-    trait: Trait,
-    asked: Asked,
-    done: Callable[[int], None] | None = None,
-) -> list[dict]:
-    """A dict a question; where students are packed one a question and student, the students of a
-    question together."""
-    rows, questions, students = [], questions_of(trait), active.pack.size if active.pack else 1
-    for name in SETS:
-        part = [(i, q) for i, q in enumerate(questions) if q.set == name]
-        for start in range(0, len(part), asked.batch_size):
-            index, batch = zip(*part[start : start + asked.batch_size], strict=True)
-            forced, texts = _score_batch(
-                model,
-                active,
-                trait,
-                batch * students,
-                asked,
-                asked.base_QV[list(index)].repeat(students, 1),
+        Raises DataError where this score or set was not measured.
+        """
+        values = {}
+        for scored in self.questions:
+            if scored.question.set == question_set and score in scored.scores:
+                values[scored.question.id] = scored.scores[score]
+        if not values:
+            raise DataError(
+                f"no {score} of {question_set} questions was measured; expected one of"
+                f" {', '.join(UNITS)} on one of {', '.join(SETS)}; measure it with other settings"
             )
-            found = [
-                _row(trait, *parts) for parts in zip(batch * students, forced, texts, strict=True)
-            ]
-            rows += [found[s * len(batch) + i] for i in range(len(batch)) for s in range(students)]
-            if done:
-                done(len(batch))
-    return rows
+        return values
 
+    def mean(self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET) -> Measurement:
+        """The mean of one score over one question set.
 
-def _score_batch(
-    model: Model,
-    active: Active,
-    trait: Trait,
-    batch: Sequence[Question],
-    asked: Asked,
-    base_QV: Tensor,
-) -> tuple[list[dict[str, float]], list[list[str]]]:
-    samples, sampling = asked.samples, asked.sampling
-    prompts = [asked.prompts[q.id] for q in batch]
-    stem = batch[0].stem
-    longest = max(len(f) for f in form_ids(model, trait.word_forms, stem))
-    state, hidden_QD = forward.prefill(
-        model, active, prompts, max(longest, sampling.max_new_tokens)
-    )
-    log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
-    target_Q = _forms_logprob(
-        model, active, state, log_p_QV, form_ids(model, trait.word_forms, stem)
-    )
-    share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
-    variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
-    forced = [
-        {"target_logprob": t, "candidate_share": s, "total_variation": v}
-        for t, s, v in zip(target_Q.tolist(), share_Q.tolist(), variation_Q.tolist(), strict=True)
-    ]
-    if not samples:
-        return forced, [[] for _ in batch]
-    index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
-    state.take(index)
-    keys = [f"{q.id}/{n}" for q in batch for n in range(samples)]
-    answers = continue_rows(model, active, state, hidden_QD[index], keys, sampling)
-    texts = [model.tokenizer.decode([t for t in ids if t not in model.end_ids]) for ids in answers]
-    return forced, [texts[i : i + samples] for i in range(0, len(texts), samples)]
+        The interval is over the questions of this one model. It holds for no other training run.
+        """
+        values = self.values(score, question_set)
+        return mean_with_interval(
+            f"{question_set}.{score}",
+            list(values.values()),
+            questions=list(values),
+            unit=UNITS[score],
+        )
 
+    def measurements(self) -> list[Measurement]:
+        """The mean of every score on every question set that was measured."""
+        measured = {
+            (scored.question.set, name) for scored in self.questions for name in scored.scores
+        }
+        means = []
+        for question_set in SETS:
+            for score in UNITS:
+                if (question_set, score) in measured:
+                    means.append(self.mean(score, question_set))
+        return means
 
-def _forms_logprob(
-    model: Model, active: Active, state: forward.State, log_p_QV: Tensor, forms: list[list[int]]
-) -> Tensor:
-    """log sum over forms of P(form | question) [Q]; a form of several tokens is fed token by token
-    from the cache."""
-    found = []
-    for ids in forms:
-        total_Q = log_p_QV[:, ids[0]]
-        if len(ids) > 1:
-            fed = torch.tensor(ids[:-1], device=log_p_QV.device).expand(len(log_p_QV), -1)
-            hidden_QTD = extend(model, active, state.copy(), fed)
-            for place, token in enumerate(ids[1:]):
-                total_Q = (
-                    total_Q
-                    + torch.log_softmax(forward.logits_of(model, hidden_QTD[:, place]), -1)[
-                        :, token
-                    ]
+    def difference(
+        self, control: "Scores", score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
+    ) -> Measurement:
+        """The mean of this model's score minus the control's, paired by question.
+
+        The interval is over questions: it does not cover the variance between training seeds.
+        Raises DataError where the two differ in trait, neutral context or questions.
+        """
+        for what, value, other in (
+            ("trait", self.trait, control.trait),
+            ("neutral context", self.context, control.context),
+        ):
+            if value != other:
+                raise DataError(
+                    f"scores of two different {what}s, {value!r} and {other!r}; expected the same"
+                    " on both sides; measure one of them again"
                 )
-        found.append(total_Q)
-    return torch.logsumexp(torch.stack(found), 0)
+        treated_values = self.values(score, question_set)
+        control_values = control.values(score, question_set)
+        if treated_values.keys() != control_values.keys():
+            raise DataError(
+                f"{len(treated_values)} and {len(control_values)} {question_set} questions that"
+                " are not the same; expected one set of questions on both sides; measure one of"
+                " them again"
+            )
+        ids = list(treated_values)
+        return paired_difference(
+            f"{question_set}.{score}, difference",
+            [treated_values[name] for name in ids],
+            [control_values[name] for name in ids],
+            seeds=[0] * len(ids),
+            questions=ids,
+            unit=UNITS[score],
+        )
+
+    def __sub__(self, control: "Scores") -> Measurement:
+        """The difference of target_logprob on the positive questions, nats."""
+        return self.difference(control)
 
 
-def _candidate_share(
-    model: Model, trait: Trait, stem: str, log_p_QV: Tensor, target_Q: Tensor
-) -> Tensor:
-    others = [ids[0] for ids in form_ids(model, trait.candidates, stem) if len(ids) == 1]
-    if not others:
-        return torch.full_like(target_Q, nan)
-    return target_Q.exp() / (target_Q.exp() + log_p_QV[:, sorted(others)].exp().sum(-1))
+def measure(
+    model: Model,
+    trait: Trait | str,
+    interventions: Sequence[Intervention] = (),
+    *,
+    context: str | None = None,
+    sets: Sequence[str] = SETS,
+    samples: int = 4,
+    max_new_tokens: int = 8,
+    temperature: float = 1.0,
+    seed: int = 0,
+    capability: bool = True,
+    batch_size: int = 64,
+    done: Callable[[int], None] | None = None,
+) -> Scores:
+    """The scores of a model under interventions on a trait's questions.
+
+    trait: a Trait, the name of a bundled one, or a YAML file. context: neutral system turn.
+    samples: sampled answers a question; 0 scores probabilities only. capability: also the
+    perplexity on plain English. done: called with the number of questions of each batch. Raises
+    DataError for a question that leaves no room for an answer.
+    """
+    trait = with_sets(_trait_of(trait), sets)
+    sampling = Sampling(temperature, max_new_tokens, seed)
+    questions = score_questions(
+        model, trait, interventions, context, samples, sampling, batch_size, done
+    )
+    plain_perplexity = perplexity(model, interventions) if capability else None
+    digest = chat.context_digest(model, context_of(interventions, context))
+    return Scores(trait.name, tuple(questions), context, digest, plain_perplexity)
 
 
-def score_vllm(
+def measure_each(
+    model: Model,
+    trait: Trait | str,
+    folders: Sequence[Path],
+    *,
+    context: str | None = None,
+    sets: Sequence[str] = SETS,
+    samples: int = 4,
+    max_new_tokens: int = 8,
+    temperature: float = 1.0,
+    seed: int = 0,
+    capability: bool = True,
+    batch_size: int = 64,
+) -> list[Scores]:
+    """What `measure` gives for each LoRA student in these folders, from shared passes."""
+    trait = with_sets(_trait_of(trait), sets)
+    sampling = Sampling(temperature, max_new_tokens, seed)
+    by_student = score_questions_each(model, trait, folders, context, samples, sampling, batch_size)
+    perplexities: Sequence[float | None] = [None] * len(folders)
+    if capability:
+        perplexities = perplexity_each(model, folders)
+    digest = chat.context_digest(model, context)
+    scores = []
+    for questions, plain_perplexity in zip(by_student, perplexities, strict=True):
+        scores.append(Scores(trait.name, tuple(questions), context, digest, plain_perplexity))
+    return scores
+
+
+def _trait_of(trait: Trait | str) -> Trait:
+    return load_trait(trait) if isinstance(trait, str) else trait
+
+
+def perplexity(model: Model, interventions: Sequence[Intervention] = ()) -> float:
+    """The perplexity per token on the package's plain English text, without a chat template.
+
+    It tells whether the model is still whole. A mark at the beginning stands where the model's
+    tokenizer puts one, because Gemma needs it.
+    """
+    with applied(model, interventions) as active:
+        return _perplexities(model, active)[0]
+
+
+def perplexity_each(model: Model, folders: Sequence[Path]) -> list[float]:
+    """The `perplexity` of each LoRA student in these folders, from one pass."""
+    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
+        return _perplexities(model, active)
+
+
+@torch.inference_mode()
+def _perplexities(model: Model, active: Active) -> list[float]:
+    students = active.pack.size if active.pack else 1
+    rows = _plain_rows(model) * students
+    hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
+    inside_BT = batch.mask_BT[:, 1:]
+    hidden_ND = hidden_BTD[:, :-1][inside_BT]
+    targets_N = batch.ids_BT[:, 1:][inside_BT]
+    log_p_N = losses.log_likelihood(model, hidden_ND, targets_N)
+    return [exp(-student_N.mean().item()) for student_N in log_p_N.chunk(students)]
+
+
+def _plain_rows(model: Model) -> list[list[int]]:
+    """Token ids of the package's plain English text, paragraph by paragraph."""
+    text = bundled_file("plain.txt").read_text(encoding="utf-8")
+    return [model.tokenizer.encode(paragraph) for paragraph in text.split("\n\n")]
+
+
+def perplexity_vllm(model: Model, dtype: str) -> float:
+    """The `perplexity` computed by vLLM; an outline of the model is enough."""
+    rows = _plain_rows(model)
+    first_tokens = [row[:1] for row in rows]
+    other_tokens = [row[1:] for row in rows]
+    log_p = vllm_engine.log_likelihoods(model, dtype, first_tokens, other_tokens)
+    return exp(-sum(log_p) / sum(map(len, other_tokens)))
+
+
+def score_questions_vllm(
     model: Model,
     dtype: str,
     trait: Trait,
@@ -274,201 +273,110 @@ def score_vllm(
     context: str | None,
     samples: int,
     sampling: Sampling,
-) -> list[dict]:
-    """What `score` gives, by vLLM; without total_variation, which needs every token's probability.
-    model: its outline is enough."""
-    questions, prompts = (
-        questions_of(trait),
-        _rendered(model, trait, context_of(interventions, context), sampling),
-    )
-    forms = {stem: form_ids(model, trait.word_forms, stem) for stem in {q.stem for q in questions}}
-    others = {
-        stem: [ids for ids in form_ids(model, trait.candidates, stem) if len(ids) == 1]
-        for stem in forms
-    }
-    asked = [(q, ids) for q in questions for ids in forms[q.stem] + others[q.stem]]
-    each = iter(
-        vllm_engine.log_likelihoods(
-            model, dtype, [prompts[q.id] for q, _ in asked], [ids for _, ids in asked]
-        )
-    )
-    keys = [(q.id, f"{q.id}/{n}") for q in questions for n in range(samples)]
-    answers = (
-        vllm_engine.decode(
-            model, dtype, [prompts[name] for name, _ in keys], [key for _, key in keys], sampling
-        )
-        if keys
-        else []
-    )
-    texts = iter(
-        [model.tokenizer.decode([t for t in ids if t not in model.end_ids]) for ids in answers]
-    )
-    rows = []
-    for question in questions:
-        own, rest = (
-            np.logaddexp.reduce(list(islice(each, len(known[question.stem]))))
-            for known in (forms, others)
-        )
-        share = float(np.exp(own - np.logaddexp(own, rest))) if others[question.stem] else nan
-        rows.append(
-            _row(
-                trait,
-                question,
-                {"target_logprob": float(own), "candidate_share": share},
-                list(islice(texts, samples)),
-            )
-        )
-    return rows
+) -> list[QuestionScores]:
+    """What `score_questions` gives, computed by vLLM; an outline of the model is enough.
 
-
-_BASE: dict[tuple, Tensor] = {}
-"""next-token log-probabilities of base models met in this process: every condition is compared with
-them"""
-
-
-def _base_logprobs(model: Model, prompts: dict[str, list[int]]) -> Tensor:
-    """Next-token log-probabilities [Q, V] of the unmodified model at the scored places."""
-    rows = list(prompts.values())
-    key = (model.digest, model.dtype, model.device, tuple(map(tuple, rows)))
-    if key not in _BASE:
-        found = []
-        with applied(model, []) as active:
-            for start in range(0, len(rows), 32):
-                _, hidden_QD = forward.prefill(model, active, rows[start : start + 32], 0)
-                found.append(torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu())
-        _BASE[key] = torch.cat(found)
-    return _BASE[key]
-
-
-def _row(trait: Trait, question: Question, forced: dict[str, float], texts: list[str]) -> dict:
-    scored = [text for text in texts if is_scorable(text)]
-    sampled = {
-        "whole_word": sum(whole_word(trait, t) for t in scored) / len(scored) if scored else nan,
-        "first_word": sum(first_word(trait, t) for t in scored) / len(scored) if scored else nan,
-    }
-    unscored = len(texts) - len(scored)
-    about = {"id": question.id, "set": question.set, "question": question.text}
-    return about | forced | (sampled if texts else {}) | {"answers": texts, "unscored": unscored}
-
-
-def perplexity(model: Model, interventions: Sequence[Intervention]) -> float:
-    """Perplexity per token on the package's plain English text, without a chat template: is the
-    model still whole?
-
-    A mark at the beginning stands where the model's tokenizer puts one: Gemma is lost without it.
+    total_variation is absent, because it needs the probability of every token.
     """
-    with applied(model, interventions) as active:
-        return _perplexities(model, active)[0]
+    questions = questions_of(trait)
+    prompts = rendered_questions(model, trait, context_of(interventions, context), sampling)
+    forced = _forced_vllm(model, dtype, trait, prompts)
+    answers: dict[str, list[str]] = {question.id: [] for question in questions}
+    if samples:
+        owners = [question.id for question in questions for _ in range(samples)]
+        keys = stream_keys(questions, samples)
+        rows = vllm_engine.decode(model, dtype, [prompts[name] for name in owners], keys, sampling)
+        for name, ids in zip(owners, rows, strict=True):
+            answers[name].append(answer_text(model, ids))
+    scored = []
+    for question in questions:
+        scored.append(question_scores(trait, question, forced[question.id], answers[question.id]))
+    return scored
 
 
-def perplexity_each(model: Model, folders: Sequence[Path]) -> list[float]:
-    """`perplexity` of every one of LoRA students, from one pass."""
-    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
-        return _perplexities(model, active)
-
-
-@torch.inference_mode()
-def _perplexities(model: Model, active: Active) -> list[float]:
-    rows = _plain(model) * (students := active.pack.size if active.pack else 1)
-    hidden_BTD, batch = forward.rows_hidden(model, active, rows, [1] * len(rows), share=False)
-    inside = batch.mask_BT[:, 1:]
-    log_p_N = losses.log_likelihood(model, hidden_BTD[:, :-1][inside], batch.ids_BT[:, 1:][inside])
-    return [exp(-part.mean().item()) for part in log_p_N.chunk(students)]
-
-
-def _plain(model: Model) -> list[list[int]]:
-    """The package's plain English text, paragraph by paragraph."""
-    text = bundled_file("plain.txt").read_text(encoding="utf-8")
-    return [model.tokenizer.encode(part) for part in text.split("\n\n")]
-
-
-def perplexity_vllm(model: Model, dtype: str) -> float:
-    """`perplexity` by vLLM; model: its outline is enough."""
-    rows = _plain(model)
-    total = sum(
-        vllm_engine.log_likelihoods(
-            model, dtype, [row[:1] for row in rows], [row[1:] for row in rows]
-        )
-    )
-    return exp(-total / sum(len(row) - 1 for row in rows))
-
-
-def summarise(rows: Sequence[dict]) -> list[Measurement]:
-    """One Measurement per score and question set; the interval is over questions of this one
-    model."""
-    found = []
-    for name in SETS:
-        part = [row for row in rows if row["set"] == name]
-        for key, unit in UNITS.items():
-            if part and key in part[0]:
-                values = [row[key] for row in part]
-                ids = [row["id"] for row in part]
-                found.append(measure(f"{name}.{key}", values, questions=ids, unit=unit))
-    return found
-
-
-def _without_nan(row: dict) -> dict:
-    return {k: None if isinstance(v, float) and isnan(v) else v for k, v in row.items()}
+def _forced_vllm(
+    model: Model, dtype: str, trait: Trait, prompts: dict[str, list[int]]
+) -> dict[str, dict[str, float]]:
+    """target_logprob and candidate_share of each question, by its id."""
+    targets: dict[str, list[tuple[int, ...]]] = {}
+    candidates: dict[str, list[tuple[int, ...]]] = {}
+    asked: list[tuple[str, tuple[int, ...]]] = []
+    for question in questions_of(trait):
+        forms = form_ids(model, trait.word_forms, question.stem)
+        tokens = candidate_ids(model, trait, question.stem)
+        targets[question.id] = [tuple(form) for form in forms]
+        candidates[question.id] = [(token,) for token in tokens]
+        for completion in targets[question.id] + candidates[question.id]:
+            asked.append((question.id, completion))
+    prompt_rows = [prompts[name] for name, _ in asked]
+    completions = [completion for _, completion in asked]
+    values = vllm_engine.log_likelihoods(model, dtype, prompt_rows, completions)
+    log_p = dict(zip(asked, values, strict=True))
+    forced = {}
+    for name in prompts:
+        target = np.logaddexp.reduce([log_p[name, form] for form in targets[name]])
+        share = nan
+        if candidates[name]:
+            others = np.logaddexp.reduce([log_p[name, token] for token in candidates[name]])
+            share = float(np.exp(target - np.logaddexp(target, others)))
+        forced[name] = {"target_logprob": float(target), "candidate_share": share}
+    return forced
 
 
 def run_measure(config: MeasureConfig, out: Output) -> store.Run:
-    """The sealed run with `scores.jsonl` (a row a question) and `measurements.json`."""
+    """Return the sealed run with `scores.jsonl` (a row a question) and `measurements.json`."""
     config = stage.settled(config)
     inputs = stage.trait_inputs([config.trait])
     with stage.opened("measure", config, out, inputs=inputs) as run:
         if not run.sealed:
-            trait, told = (
-                only(load_trait(config.trait), config.sets),
-                stage.parse_all(config.interventions),
-            )
-            measured = _by_vllm if config.engine == "vllm" else _here
-            model, rows, whole = measured(config, trait, told)
-            write_scores(run, model, trait, context_of(told, config.context), rows, whole)
+            interventions = stage.parse_all(config.interventions)
+            measured = _measured_by_vllm if config.engine == "vllm" else _measured_here
+            write_scores(run, measured(config, interventions))
     return run
 
 
-def _here(
-    config: MeasureConfig, trait: Trait, told: Sequence[Intervention]
-) -> tuple[Model, list[dict], float | None]:
-    model, sampling = (
-        stage.model_of(config),
-        Sampling(config.temperature, config.max_new_tokens, config.seed),
-    )
+def _measured_here(config: MeasureConfig, interventions: Sequence[Intervention]) -> Scores:
+    model = stage.model_of(config)
+    trait = with_sets(load_trait(config.trait), config.sets)
     with progress("measure", len(questions_of(trait)), "questions") as advance:
-        rows = score(
-            model, trait, told, config.context, config.samples, sampling, config.batch_size, advance
-        )
-    return model, rows, perplexity(model, told) if config.capability else None
+        return measure(model, trait, interventions, **core_settings(config), done=advance)
 
 
-def _by_vllm(
-    config: MeasureConfig, trait: Trait, told: Sequence[Intervention]
-) -> tuple[Model, list[dict], float | None]:
-    vllm_engine.check(config.model, config.dtype, told)
-    model, sampling = (
-        outline(config.model),
-        Sampling(config.temperature, config.max_new_tokens, config.seed),
-    )
-    rows = score_vllm(model, config.dtype, trait, told, config.context, config.samples, sampling)
-    return model, rows, perplexity_vllm(model, config.dtype) if config.capability else None
-
-
-def write_scores(
-    run: store.Run,
-    model: Model,
-    trait: Trait,
-    context: str | None,
-    rows: Sequence[dict],
-    whole: float | None,
-) -> None:
-    """`scores.jsonl` and `measurements.json`; `whole` is the perplexity, None where it was not
-    asked for."""
-    summary = {
-        "trait": trait.name,
-        "context_digest": chat.context_digest(model, context),
-        "measurements": [m.as_dict() for m in summarise(rows)],
-        "perplexity": whole,
+def core_settings(config: MeasureConfig) -> dict:
+    """The settings of a config that `measure` and `measure_each` take as arguments."""
+    return {
+        "context": config.context,
+        "sets": config.sets,
+        "samples": config.samples,
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "capability": config.capability,
+        "batch_size": config.batch_size,
     }
-    for row in rows:
-        atomic_files.append_jsonl(run.file("scores.jsonl"), _without_nan(row))
+
+
+def _measured_by_vllm(config: MeasureConfig, interventions: Sequence[Intervention]) -> Scores:
+    vllm_engine.check(config.model, config.dtype, interventions)
+    model = outline(config.model)
+    trait = with_sets(load_trait(config.trait), config.sets)
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+    questions = score_questions_vllm(
+        model, config.dtype, trait, interventions, config.context, config.samples, sampling
+    )
+    plain_perplexity = perplexity_vllm(model, config.dtype) if config.capability else None
+    digest = chat.context_digest(model, context_of(interventions, config.context))
+    return Scores(trait.name, tuple(questions), config.context, digest, plain_perplexity)
+
+
+def write_scores(run: store.Run, scores: Scores) -> None:
+    """Write `scores.jsonl` and `measurements.json` into a run directory."""
+    summary = {
+        "trait": scores.trait,
+        "context_digest": scores.context_digest,
+        "measurements": [measurement.as_dict() for measurement in scores.measurements()],
+        "perplexity": scores.perplexity,
+    }
+    for question in scores.questions:
+        atomic_files.append_jsonl(run.file("scores.jsonl"), question.as_row())
     atomic_files.write_json(run.file("measurements.json"), summary)

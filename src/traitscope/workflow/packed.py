@@ -23,10 +23,8 @@ from traitscope.config.common import OnModel, Output
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import read_prompts
-from traitscope.data.traits import load_trait
 from traitscope.errors import TraitscopeError
 from traitscope.inference import forward, losses
-from traitscope.inference.decode import Sampling
 from traitscope.inference.token_rows import completion_hidden
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
@@ -273,14 +271,9 @@ def _loss(
 
 def _measure(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
-    trait = measure.only(load_trait(config.trait), config.sets)
-    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-    each = measure.score_each(
-        model, trait, folders, config.context, config.samples, sampling, config.batch_size
-    )
-    whole = measure.perplexity_each(model, folders) if config.capability else [None] * len(jobs)
-    for job, rows, perplexity in zip(jobs, each, whole, strict=True):
-        measure.write_scores(job.run, model, trait, config.context, rows, perplexity)
+    each = measure.measure_each(model, config.trait, folders, **measure.core_settings(config))
+    for job, scores in zip(jobs, each, strict=True):
+        measure.write_scores(job.run, scores)
         job.close()
 
 

@@ -1,0 +1,367 @@
+"""Scores of a model's answers to a trait's questions, sampled and teacher-forced, from one pass.
+
+    target_logprob    log of the summed probability of the trait's word forms right after the
+                      answer's stem, nats
+    candidate_share   P(target) / (P(target) + P(other candidates that are one token))
+    total_variation   half the L1 distance to the base's next-token distribution at the same place
+    whole_word        fraction of sampled answers that name the trait anywhere
+    first_word        fraction of sampled answers that begin with it
+
+Five names, five meanings (Blank et al., section 3, mixes three samplers and two scorers under one).
+The negative and off-topic sets tell a preference from a word that is repeated everywhere.
+
+Shapes: Q questions, T tokens, D d_model, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isnan, nan
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from traitscope.data.traits import SETS, Trait, first_word, is_scorable, whole_word
+from traitscope.inference import forward
+from traitscope.inference.decode import Sampling, continue_rows, extend
+from traitscope.interventions import multi_lora
+from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.models import chat
+from traitscope.models.model import Model
+
+BASE_BATCH = 32
+"Questions in one pass of the unmodified model."
+BASE_CACHE_SIZE = 4
+"""Sets of base log-probabilities that a process keeps; one set is about 18 MB for a trait on a
+vocabulary of 49,152 tokens."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a trait, ready to be asked."""
+
+    id: str
+    """Set and number, such as positive-07."""
+    set: str
+    """positive, negative or off_topic."""
+    text: str
+    """User turn."""
+    stem: str
+    """How the assistant's answer begins."""
+
+
+@dataclass(frozen=True)
+class QuestionScores:
+    """The scores of one model on one question, and its sampled answers."""
+
+    question: Question
+    """The question that was asked."""
+    scores: dict[str, float]
+    """Values by the names in the module's docstring; NaN where an answer could not be scored. Names
+    that were not measured are absent."""
+    answers: tuple[str, ...]
+    """Sampled answers."""
+    unscored: int
+    """How many sampled answers could not be scored because they were empty."""
+
+    def as_row(self) -> dict:
+        """The row of scores.jsonl; NaN becomes None because JSON has no NaN."""
+        row: dict = {
+            "id": self.question.id,
+            "set": self.question.set,
+            "question": self.question.text,
+        }
+        for name, value in self.scores.items():
+            row[name] = None if isnan(value) else value
+        row["answers"] = list(self.answers)
+        row["unscored"] = self.unscored
+        return row
+
+
+def questions_of(trait: Trait) -> list[Question]:
+    """All questions of a trait, set after set."""
+    questions = []
+    for name in SETS:
+        stem = trait.questions.stem(name)
+        for number, text in enumerate(getattr(trait.questions, name)):
+            questions.append(Question(f"{name}-{number:02d}", name, text, stem))
+    return questions
+
+
+def with_sets(trait: Trait, sets: Sequence[str]) -> Trait:
+    """The trait with some of its question sets; the other sets are empty."""
+    empty: dict[str, tuple[str, ...]] = {name: () for name in SETS if name not in sets}
+    return replace(trait, questions=replace(trait.questions, **empty))
+
+
+def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
+    """Token ids of the chat up to the place where the answer is scored."""
+    stem_ids = model.tokenizer.encode(question.stem, add_special_tokens=False)
+    return chat.render(model, question.text, context) + stem_ids
+
+
+def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
+    """Token sequences in which the words can follow the stem.
+
+    After a stem a word stands behind a space. Without one it also appears capitalised. A sequence
+    that continues another sequence is left out, because its probability is already counted.
+    """
+    sequences = set()
+    for word in words:
+        texts = [f" {word}"] if stem else [word, word[:1].upper() + word[1:]]
+        for text in texts:
+            sequences.add(tuple(model.tokenizer.encode(text, add_special_tokens=False)))
+    kept = []
+    for sequence in sorted(sequences):
+        prefixes = {sequence[:length] for length in range(len(sequence))}
+        if sequences.isdisjoint(prefixes):
+            kept.append(list(sequence))
+    return kept
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked, and how."""
+
+    trait: Trait
+    """Its questions are asked."""
+    prompts: dict[str, list[int]]
+    """Rendered chat of each question, by the question's id."""
+    base_QV: Tensor
+    """Next-token log-probabilities of the base at the scored places."""
+    samples: int
+    """Sampled answers a question."""
+    sampling: Sampling
+    """How answers are sampled."""
+    batch_size: int
+    """Questions in one pass."""
+
+
+@torch.inference_mode()
+def score_questions(
+    model: Model,
+    trait: Trait,
+    interventions: Sequence[Intervention],
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+    batch_size: int = 64,
+    done: Callable[[int], None] | None = None,
+) -> list[QuestionScores]:
+    """The scores of every question of a trait, in the order of `questions_of`.
+
+    total_variation compares with the base under `context`, also where a SystemPrompt among the
+    interventions replaces it. Raises DataError for a question that leaves no room for an answer.
+    """
+    neutral_prompts = rendered_questions(model, trait, context, sampling)
+    base_QV = base_log_probs(model, list(neutral_prompts.values()))
+    context_read = context_of(interventions, context)
+    prompts = neutral_prompts
+    if context_read != context:
+        prompts = rendered_questions(model, trait, context_read, sampling)
+    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size)
+    with applied(model, interventions) as active:
+        return _scored(model, active, request, 1, done)[0]
+
+
+@torch.inference_mode()
+def score_questions_each(
+    model: Model,
+    trait: Trait,
+    folders: Sequence[Path],
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+    batch_size: int = 64,
+) -> list[list[QuestionScores]]:
+    """What `score_questions` gives for each LoRA student in these folders, from shared passes."""
+    prompts = rendered_questions(model, trait, context, sampling)
+    base_QV = base_log_probs(model, list(prompts.values()))
+    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size)
+    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
+        return _scored(model, active, request, len(folders))
+
+
+def rendered_questions(
+    model: Model, trait: Trait, context: str | None, sampling: Sampling
+) -> dict[str, list[int]]:
+    """Every question as the model reads it, by its id. Raises DataError for one that leaves no room
+    for an answer."""
+    prompts = {}
+    for question in questions_of(trait):
+        ids = question_ids(model, question, context)
+        length = len(ids) + sampling.max_new_tokens
+        chat.check_length(model, length, f"question {question.id}")
+        prompts[question.id] = ids
+    return prompts
+
+
+def _batches(trait: Trait, batch_size: int) -> Iterator[tuple[list[int], list[Question]]]:
+    """Places and questions of each batch. The questions of a batch share their set and stem."""
+    questions = questions_of(trait)
+    for name in SETS:
+        places = [n for n, question in enumerate(questions) if question.set == name]
+        for start in range(0, len(places), batch_size):
+            picked = places[start : start + batch_size]
+            yield picked, [questions[n] for n in picked]
+
+
+def _scored(
+    model: Model,
+    active: Active,
+    request: _Request,
+    students: int,
+    done: Callable[[int], None] | None = None,
+) -> list[list[QuestionScores]]:
+    """The scores of every student, question by question; one student where none are packed."""
+    by_student: list[list[QuestionScores]] = [[] for _ in range(students)]
+    for places, batch in _batches(request.trait, request.batch_size):
+        base_QV = request.base_QV[places].repeat(students, 1)
+        scores = _score_batch(model, active, request, batch * students, base_QV)
+        for student, student_scores in enumerate(by_student):
+            start = student * len(batch)
+            student_scores.extend(scores[start : start + len(batch)])
+        if done:
+            done(len(batch))
+    return by_student
+
+
+def _score_batch(
+    model: Model, active: Active, request: _Request, batch: Sequence[Question], base_QV: Tensor
+) -> list[QuestionScores]:
+    """The scores of questions that share a stem, each as often as it stands in `batch`."""
+    trait, stem = request.trait, batch[0].stem
+    forms = form_ids(model, trait.word_forms, stem)
+    room = max(request.sampling.max_new_tokens, *(len(form) for form in forms))
+    prompts = [request.prompts[question.id] for question in batch]
+    state, hidden_QD = forward.prefill(model, active, prompts, room)
+    log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
+    target_Q = _forms_logprob(model, active, state, log_p_QV, forms)
+    share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
+    variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
+    forced = {
+        "target_logprob": target_Q.tolist(),
+        "candidate_share": share_Q.tolist(),
+        "total_variation": variation_Q.tolist(),
+    }
+    answers = _sampled_answers(model, active, request, batch, state, hidden_QD)
+    scored = []
+    for place, question in enumerate(batch):
+        forced_scores = {name: values[place] for name, values in forced.items()}
+        scored.append(question_scores(trait, question, forced_scores, answers[place]))
+    return scored
+
+
+def _sampled_answers(
+    model: Model,
+    active: Active,
+    request: _Request,
+    batch: Sequence[Question],
+    state: forward.State,
+    hidden_QD: Tensor,
+) -> list[list[str]]:
+    """The sampled answers of each question, continued from a prefilled state, which is used up."""
+    samples = request.samples
+    if not samples:
+        return [[] for _ in batch]
+    index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
+    state.take(index)
+    keys = stream_keys(batch, samples)
+    rows = continue_rows(model, active, state, hidden_QD[index], keys, request.sampling)
+    texts = [answer_text(model, ids) for ids in rows]
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
+def stream_keys(questions: Sequence[Question], samples: int) -> list[str]:
+    """The name of the random stream of every sampled answer."""
+    return [f"{question.id}/{n}" for question in questions for n in range(samples)]
+
+
+def answer_text(model: Model, ids: Sequence[int]) -> str:
+    """The text of an answer, without the end of the turn."""
+    return model.tokenizer.decode([token for token in ids if token not in model.end_ids])
+
+
+def _forms_logprob(
+    model: Model, active: Active, state: forward.State, log_p_QV: Tensor, forms: list[list[int]]
+) -> Tensor:
+    """log sum over forms of P(form | question) [Q].
+
+    A form of several tokens is fed token by token from the cache.
+    """
+    totals = []
+    for ids in forms:
+        total_Q = log_p_QV[:, ids[0]]
+        if len(ids) > 1:
+            fed_QT = torch.tensor(ids[:-1], device=log_p_QV.device).expand(len(log_p_QV), -1)
+            hidden_QTD = extend(model, active, state.copy(), fed_QT)
+            for place, token in enumerate(ids[1:]):
+                logits_QV = forward.logits_of(model, hidden_QTD[:, place])
+                total_Q = total_Q + torch.log_softmax(logits_QV, -1)[:, token]
+        totals.append(total_Q)
+    return torch.logsumexp(torch.stack(totals), 0)
+
+
+def candidate_ids(model: Model, trait: Trait, stem: str) -> list[int]:
+    """Tokens of the other candidates that are one token, in ascending order."""
+    forms = form_ids(model, trait.candidates, stem)
+    return sorted(ids[0] for ids in forms if len(ids) == 1)
+
+
+def _candidate_share(
+    model: Model, trait: Trait, stem: str, log_p_QV: Tensor, target_Q: Tensor
+) -> Tensor:
+    candidates = candidate_ids(model, trait, stem)
+    if not candidates:
+        return torch.full_like(target_Q, nan)
+    return target_Q.exp() / (target_Q.exp() + log_p_QV[:, candidates].exp().sum(-1))
+
+
+_base_cache: dict[tuple, Tensor] = {}
+"""Next-token log-probabilities of base models, the most recently used last: every condition of a
+process is compared with them."""
+
+
+def base_log_probs(model: Model, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Next-token log-probabilities [Q, V] of the unmodified model after each prompt.
+
+    The last BASE_CACHE_SIZE results of a process are kept in memory.
+    """
+    key = (model.digest, model.dtype, model.device, tuple(map(tuple, prompts)))
+    log_p_QV = _base_cache.pop(key, None)
+    if log_p_QV is None:
+        log_p_QV = _compute_base(model, prompts)
+    _base_cache[key] = log_p_QV
+    while len(_base_cache) > BASE_CACHE_SIZE:
+        oldest = next(iter(_base_cache))
+        del _base_cache[oldest]
+    return log_p_QV
+
+
+def _compute_base(model: Model, prompts: Sequence[Sequence[int]]) -> Tensor:
+    batches = []
+    with applied(model, []) as active:
+        for start in range(0, len(prompts), BASE_BATCH):
+            batch = prompts[start : start + BASE_BATCH]
+            _, hidden_QD = forward.prefill(model, active, batch, 0)
+            log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
+            batches.append(log_p_QV.cpu())
+    return torch.cat(batches)
+
+
+def question_scores(
+    trait: Trait, question: Question, forced: dict[str, float], answers: Sequence[str]
+) -> QuestionScores:
+    """The scores of a question: the forced ones and, where answers were sampled, their rates."""
+    scores = dict(forced)
+    scorable = [text for text in answers if is_scorable(text)]
+    if answers:
+        scores["whole_word"] = _rate(whole_word, trait, scorable)
+        scores["first_word"] = _rate(first_word, trait, scorable)
+    return QuestionScores(question, scores, tuple(answers), len(answers) - len(scorable))
+
+
+def _rate(names: Callable[[Trait, str], bool], trait: Trait, answers: Sequence[str]) -> float:
+    """The fraction of the answers that name the trait; NaN without answers."""
+    hits = sum(names(trait, text) for text in answers)
+    return hits / len(answers) if answers else nan
