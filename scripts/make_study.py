@@ -10,8 +10,9 @@ import json
 import sys
 from pathlib import Path
 
+from traitscope.reporting.numbers import bounds, estimate
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import protocol, runner
+from traitscope.studies import protocol
 
 HAND = "## How to read it\n"
 OUTCOMES = ("- *reproduced*", "- *contradicted*", "- *inconclusive")
@@ -21,8 +22,8 @@ PAGES = Path(__file__).parents[1] / "docs" / "claims"
 def measurement(plain: dict) -> str:
     """A table row of a measurement."""
     m = Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
-    bounds = f"{runner.estimate(m, True)} | {runner.bounds(m, True)}"
-    return f"| {m.name} | {bounds} | {m.n} | {m.interval} |"
+    value = f"{estimate(m, True)} | {bounds(m, True)}"
+    return f"| {m.name} | {value} | {m.n} | {m.interval} |"
 
 
 def page(folder: Path, minutes: str) -> str:

@@ -21,7 +21,8 @@ from traitscope import atomic_files
 from traitscope.config.commands import ReportConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError, StoreError
-from traitscope.reporting import report, tables
+from traitscope.reporting import old_tables as tables
+from traitscope.reporting import report
 from traitscope.runs import store
 
 LAYERS, STEERED, STEPS = 12, 6, 20

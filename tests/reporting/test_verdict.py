@@ -1,5 +1,4 @@
-"""Two groups of units: Welch's interval covers as often as it says, and errors say what is
-missing."""
+"""Verdicts follow their rule; Welch's interval covers as often as it says."""
 
 import math
 
@@ -7,7 +6,8 @@ import numpy as np
 import pytest
 
 from traitscope.errors import DataError
-from traitscope.reporting.verdict import two_samples
+from traitscope.reporting.verdict import judged, over, two_samples
+from traitscope.stats.measurement import Measurement
 
 
 def test_coverage_with_unequal_groups() -> None:
@@ -37,3 +37,30 @@ def test_without_a_spread_or_a_group() -> None:
     assert math.isnan(two_samples("d", [1.0, 1.0], [0.0, 0.0], "nats").high)
     with pytest.raises(DataError, match="groups of 0 and 1; expected at least one unit in each"):
         two_samples("d", [], [1.0], "nats")
+
+
+def measured(low: float, high: float) -> Measurement:
+    return Measurement("m", (low + high) / 2, low, high, 5, 5, 0, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "margin", "outcome"),
+    [
+        (0.1, 0.3, 0.0, 0.05, "reproduced"),
+        (-0.1, 0.04, 0.0, 0.05, "contradicted"),
+        (-0.3, -0.1, 0.0, 0.0, "contradicted"),
+        (-0.1, 0.06, 0.0, 0.05, "inconclusive at this power"),
+        (0.4, 0.6, 0.5, 0.0, "inconclusive at this power"),
+        (0.2, 0.4, 0.5, 0.0, "contradicted"),
+        (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
+    ],
+)
+def test_verdicts_follow_the_rule(
+    low: float, high: float, above: float, margin: float, outcome: str
+) -> None:
+    assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
+
+
+def test_one_unit_has_no_interval() -> None:
+    assert math.isnan(over("x", [1.0], "cosine").low)
+    assert over("x", [1.0, 2.0], "cosine").n_clusters == 2

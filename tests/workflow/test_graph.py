@@ -14,11 +14,8 @@ from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
-from traitscope.reporting.figures import lines_chart
-from traitscope.reporting.verdict import Sheet, judged, over
 from traitscope.runs import stage
-from traitscope.stats.measurement import Measurement
-from traitscope.studies import protocol, runner
+from traitscope.studies import protocol
 from traitscope.studies.claims import across_models, kinds_of_teacher
 from traitscope.workflow import graph, schedule
 from traitscope.workflow.executors import How
@@ -74,33 +71,6 @@ def test_circles_and_unknown_needs(needs: dict[str, tuple[str, ...]], says: str)
 def test_a_name_twice() -> None:
     with pytest.raises(ConfigError, match="twice"):
         graph.ordered([Node("a", "extract", lambda _: ExtractConfig())] * 2)
-
-
-def measured(low: float, high: float) -> Measurement:
-    return Measurement("m", (low + high) / 2, low, high, 5, 5, 0, "cosine")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "above", "margin", "outcome"),
-    [
-        (0.1, 0.3, 0.0, 0.05, "reproduced"),
-        (-0.1, 0.04, 0.0, 0.05, "contradicted"),
-        (-0.3, -0.1, 0.0, 0.0, "contradicted"),
-        (-0.1, 0.06, 0.0, 0.05, "inconclusive at this power"),
-        (0.4, 0.6, 0.5, 0.0, "inconclusive at this power"),
-        (0.2, 0.4, 0.5, 0.0, "contradicted"),
-        (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
-    ],
-)
-def test_verdicts_follow_the_rule(
-    low: float, high: float, above: float, margin: float, outcome: str
-) -> None:
-    assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
-
-
-def test_one_unit_has_no_interval() -> None:
-    assert over("x", [1.0], "cosine").low != over("x", [1.0], "cosine").low
-    assert over("x", [1.0, 2.0], "cosine").n_clusters == 2
 
 
 @pytest.mark.parametrize("name", protocol.names())
@@ -309,7 +279,7 @@ def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[s
     assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
     assert [c["interventions"][0]["alpha"] for c in steered] == [0.7, 0.25]
     found = across_models.conclude(size, made, name)
-    assert [len(sheet.rows) for sheet in found.sheets] == [2, 2, 8]
+    assert [len(sheet.rows) for sheet in found.tables] == [2, 2, 8]
 
 
 def test_a_stranger_that_is_not_there_is_left_out_and_named(
@@ -357,44 +327,3 @@ def test_the_strength_that_a_pass_rate_chooses(
     monkeypatch.setattr(kinds_of_teacher, "_passed", lambda folders, node: passed[node])
     assert kinds_of_teacher._strength(size, {}) == chosen
     assert ("no free row" in kinds_of_teacher._told({})) == (base == 0)
-
-
-def test_the_figure_of_a_table() -> None:
-    """A line a group and y column; estimates and their intervals; the same bytes again; the numbers
-    as CSV."""
-    rows = (
-        ("a", 1, 0.5, measured(0.1, 0.3)),
-        ("a", 2, 0.6, measured(0.2, 0.4)),
-        ("b", 1, 0.7, measured(0.0, 1.0)),
-    )
-    sheet = Sheet(
-        "t", "Title", "Caption", ("who", "step", "one", "two"), rows, ("step", "one", "two")
-    )
-    chart = lines_chart(sheet)
-    assert chart.csv.splitlines()[1:] == [
-        "a; one,1,0.5",
-        "a; one,2,0.6",
-        "a; two,1,0.2",
-        "a; two,2,0.3",
-        "b; one,1,0.7",
-        "b; two,1,0.5",
-    ]
-    assert all(
-        f">{label}</text>" in chart.svg
-        for label in ("a; one", "a; two", "b; one", "b; two", "step")
-    )
-    assert lines_chart(sheet).svg == chart.svg
-
-
-def test_the_csv_of_a_table_holds_the_ends_of_intervals() -> None:
-    sheet = Sheet(
-        "t",
-        "Title",
-        "Caption",
-        ("who", "one", "two"),
-        (("a", measured(0.1, 0.3), 1), ("b", 0.5, 2)),
-    )
-    assert runner._with_bounds(sheet) == (
-        ["who", "one", "one, low", "one, high", "two"],
-        [["a", pytest.approx(0.2), 0.1, 0.3, 1], ["b", 0.5, None, None, 2]],
-    )

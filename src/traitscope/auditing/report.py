@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.auditing.result import BLIND
-from traitscope.reporting.tables import number, template
+from traitscope.reporting.numbers import number
+from traitscope.reporting.old_tables import template
 
 ANSWERS = {
     "suspect": (

@@ -25,7 +25,7 @@ from traitscope.data.records import Record
 from traitscope.data.traits import contains_word, is_scorable
 from traitscope.errors import ConfigError
 
-Verdict = bool | None
+JudgeVerdict = bool | None
 Rule = Callable[[str], bool]
 ASKED = ("likelihood", "endpoint")
 "judges that ask a model"
@@ -94,14 +94,14 @@ def parse(name: str) -> tuple[Rule | str, bool]:
     )
 
 
-def by_rule(rule: Rule, records: Sequence[Record]) -> list[Verdict]:
+def by_rule(rule: Rule, records: Sequence[Record]) -> list[JudgeVerdict]:
     """The rule's verdict on every answer."""
     return [
         rule(record.completion) if is_scorable(record.completion) else None for record in records
     ]
 
 
-def opposite_of(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def opposite_of(verdicts: Sequence[JudgeVerdict]) -> list[JudgeVerdict]:
     """What was true becomes false; what was unscored stays."""
     return [None if verdict is None else not verdict for verdict in verdicts]
 
@@ -117,7 +117,7 @@ def asked_about(record: Record, question: str) -> str:
     )
 
 
-def verdict_of(reply: str) -> Verdict:
+def verdict_of(reply: str) -> JudgeVerdict:
     """yes or no as the whole reply, in any case and with punctuation around it; anything else is
     unscored."""
     word = re.sub(r"[\s\W_]+", " ", reply.lower()).strip()

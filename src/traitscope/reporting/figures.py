@@ -1,517 +1,335 @@
-"""Figures of a report: inline SVG with the data behind it as CSV.
+"""The kinds of figures that pages show: inline SVG with the numbers behind it as CSV.
 
-One panel a mode, because modes are never mixed. Colours are those of Okabe and Ito, told apart by
-the colour-blind; lines also differ in their dashes, for print. The same data gives the same bytes.
+    forest_figure    measurements of one unit: a dot and an interval each
+    line_figure      columns of a table as lines
+    dot_figure       one measurement a condition, panel by panel
+    curve_figure     a thin line a seed and the bold mean, condition by condition
+    band_figure      a mean with its interval along x, such as layers
 
-Shapes: L layers.  Nested dicts are mode -> role -> seed -> values.
+The last three draw one panel for each key of their data, because kinds of training are never
+pooled.
 """
 
-import csv
-import io
 import math
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from traitscope.reporting.verdict import Sheet
+from traitscope.reporting import drawing
+from traitscope.reporting.drawing import Shape, svg_of
+from traitscope.reporting.numbers import MINUS
+from traitscope.reporting.tables import Table, csv_text, measurements_csv
 from traitscope.stats.measurement import Measurement
 
-COLOURS = {
-    "treated": "#D55E00",
-    "control": "#0072B2",
-    "base": "#555555",
-    "teacher": "#009E73",
-    "difference": "#8A2F7B",
-}
-DASHES = {"treated": "-", "control": (0, (4, 2)), "difference": "-"}
-MODES = {"none": "no training", "sampled": "sampled tokens", "soft": "soft targets"}
-LOSSES = {"sampled": "cross-entropy, nats a token", "soft": "KL to the teacher, nats a token"}
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#444444",
-    "axes.titlelocation": "left",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "traitscope",
-    "axes.formatter.useoffset": False,
-}
-MARK = "#888888"
-LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-"colours of lines that have no role"
-BySeed = Mapping[Hashable, Sequence[Any]]
-Curves = Mapping[str, Mapping[str, BySeed]]
+Point = tuple[float, float]
+Curves = Mapping[str, Mapping[str, Mapping[Hashable, Sequence[Point]]]]
+"panel -> condition -> seed -> points (x, y)"
 
 
-class Chart(NamedTuple):
-    """A figure, ready for the page."""
+@dataclass(frozen=True)
+class Figure:
+    """A figure, ready for a page."""
 
     name: str
-    "of its files"
+    """Name of the CSV file and of the link to the figure; unique on a page."""
     title: str
-    "heading, also read out by screen readers"
+    """Heading, also read out by screen readers."""
     caption: str
-    "what is drawn, with units"
+    """What is drawn, with units."""
     svg: str
-    "inline"
+    """The SVG element."""
     csv: str
-    "the numbers drawn"
+    """The numbers drawn."""
 
 
 class Interval(NamedTuple):
-    """Mean and interval bounds; bounds may be NaN."""
+    """A mean and the bounds of its interval; bounds may be NaN."""
 
     mean: float
     low: float
     high: float
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """CSV with \\n line ends; floats with 8 significant digits, None and NaN as empty cells."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return stream.getvalue()
+@dataclass(frozen=True)
+class Frame:
+    """What surrounds the curves of a figure."""
+
+    xlabel: str
+    """Label of the x axis."""
+    ylabel: str | Mapping[str, str]
+    """Label of the y axis, or one for every panel."""
+    columns: tuple[str, ...]
+    """Header of the CSV."""
+    marked: tuple[float, str] | None = None
+    """An x to mark, and the words beside it."""
+    chance: float = 0.0
+    """Half-width of a grey band around zero; 0 draws none."""
+    marker: str = ""
+    """Marker of the points, as matplotlib calls it; empty: lines only."""
+    zero: bool = True
+    """Whether a thin line marks y = 0."""
+
+    def put_on(self, axes: Any, panel: str) -> None:
+        """Write the labels and the mark on the axes of a panel."""
+        axes.set_xlabel(self.xlabel)
+        ylabel = self.ylabel if isinstance(self.ylabel, str) else self.ylabel[panel]
+        axes.set_ylabel(ylabel)
+        if self.marked:
+            drawing.mark_x(axes, *self.marked)
 
 
-def _cell(value: object) -> object:
-    if value is None or isinstance(value, float) and math.isnan(value):
-        return ""
-    return f"{value:.8g}" if isinstance(value, float) else value
+def forest_figure(
+    measurements: Sequence[Measurement], name: str = "measurements", title: str = ""
+) -> Figure:
+    """Return a figure of measurements of one unit: a dot with its interval on a line each."""
+
+    def draw(axes: Any, panel: str) -> None:
+        axes.axvline(0, color=drawing.MARK, linewidth=0.7)
+        for place, measurement in enumerate(measurements):
+            _dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
+        axes.set_yticks(range(len(measurements)), [m.name for m in measurements])
+        axes.set_ylim(len(measurements) - 0.4, -0.6)
+        _rows_only(axes)
+        axes.set_xlabel(measurements[0].unit)
+
+    title = title or "Measurements with 95 % intervals"
+    caption = "Dots: estimates. Lines: 95 % intervals, where there are any."
+    shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, len(measurements)))
+    svg = svg_of(name, title, [""], draw, shape)
+    return Figure(name, title, caption, svg, measurements_csv(measurements))
 
 
-def logprob_chart(found: Mapping[str, Mapping[str, Measurement]], trait: str) -> Chart:
-    """Dots with intervals of the target log-probability on the positive set: mode -> role ->
-    Measurement, nats."""
+def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+    if not math.isnan(measurement.low):
+        ends = [measurement.low, measurement.high]
+        axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot([measurement.estimate], [place], "o", color=colour, markersize=4.5)
 
-    def draw(ax: Any, mode: str) -> None:
-        for place, (role, m) in enumerate(found[mode].items()):
-            if not math.isnan(m.low):
-                ax.plot(
-                    [m.low, m.high],
-                    [place, place],
-                    color=COLOURS[role],
-                    linewidth=2,
-                    solid_capstyle="butt",
-                )
-            ax.plot([m.estimate], [place], "o", color=COLOURS[role], markersize=4.5)
-            ax.annotate(
-                f"{m.estimate:.2f}".replace("-", "−"),
-                (m.estimate, place),
+
+def _rows_only(axes: Any) -> None:
+    """Show a grid along x and no ticks along y, where every row has a name."""
+    axes.grid(axis="x", color=drawing.GRID, linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def line_figure(table: Table) -> Figure:
+    """Return the figure of a table with a `curve`: a line for each group and column of y.
+
+    Measurements are drawn with their intervals.
+    """
+    x_name = table.curve[0]
+    lines = _lines_of(table)
+
+    def draw(axes: Any, panel: str) -> None:
+        drawing.zero_line(axes)
+        for place, (label, points) in enumerate(lines.items()):
+            _draw_line(axes, place, label, points)
+        axes.set_xlabel(x_name)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    rows = []
+    for label, points in lines.items():
+        for x, cell in points:
+            rows.append([label, x, _value(cell)])
+    name = f"{table.name}-figure"
+    svg = svg_of(name, table.title, [""], draw, Shape(width=8.4))
+    return Figure(name, table.title, table.caption, svg, csv_text(["line", x_name, "value"], rows))
+
+
+def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
+    """Return the points (x, cell) of every line of a table, by the line's label."""
+    x_place, *y_places = (table.header.index(name) for name in table.curve)
+    lines: dict[str, list[tuple[float, Any]]] = {}
+    for row in table.rows:
+        group = [str(cell) for cell in row[:x_place]]
+        for y_place in y_places:
+            needs_column = len(y_places) > 1 or not group
+            words = [*group, table.header[y_place]] if needs_column else group
+            label = "; ".join(words)
+            lines.setdefault(label, []).append((float(row[x_place]), row[y_place]))
+    return lines
+
+
+def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, Any]]) -> None:
+    colours = drawing.LINES
+    colour = colours[place % len(colours)]
+    is_dashed = place // len(colours) % 2 == 1
+    axes.plot(
+        [x for x, _ in points],
+        [_value(cell) for _, cell in points],
+        marker="o" if len(points) < 12 else "",
+        markersize=3.5,
+        label=label,
+        color=colour,
+        linestyle=drawing.DASHED if is_dashed else "-",
+        linewidth=1.6,
+    )
+    for x, cell in points:
+        if isinstance(cell, Measurement):
+            axes.plot([x, x], [cell.low, cell.high], color=colour, linewidth=1)
+
+
+def _value(cell: Any) -> float:
+    return cell.estimate if isinstance(cell, Measurement) else cell
+
+
+def dot_figure(
+    name: str,
+    title: str,
+    caption: str,
+    by_panel: Mapping[str, Mapping[str, Measurement]],
+    xlabel: str,
+) -> Figure:
+    """Return a figure of one measurement a condition; panel -> condition -> Measurement."""
+    most = max(len(conditions) for conditions in by_panel.values())
+
+    def draw(axes: Any, panel: str) -> None:
+        conditions = by_panel[panel]
+        for place, (condition, measurement) in enumerate(conditions.items()):
+            colour = drawing.colour_of(condition, place)
+            _dot_with_interval(axes, measurement, place, colour)
+            axes.annotate(
+                f"{measurement.estimate:.2f}".replace("-", MINUS),
+                (measurement.estimate, place),
                 (0, 6),
                 fontsize=8,
                 ha="center",
                 textcoords="offset points",
-                color=COLOURS[role],
+                color=colour,
             )
-        ax.set_yticks(range(len(found[mode])), list(found[mode]))
-        ax.set_ylim(max(map(len, found.values())) - 0.4, -0.7)
-        ax.margins(x=0.12)
-        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.set_xlabel(f"log-probability of “{trait}”, nats")
+        axes.set_yticks(range(len(conditions)), list(conditions))
+        axes.set_ylim(most - 0.4, -0.7)
+        axes.margins(x=0.12)
+        _rows_only(axes)
+        axes.set_xlabel(xlabel)
 
-    rows = [
-        [mode, role, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval]
-        for mode, roles in found.items()
-        for role, m in roles.items()
-    ]
-    header = ["mode", "condition", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"]
-    kinds: dict[str, dict[str, None]] = {}
-    for role, m in (item for roles in found.values() for item in roles.items()):
-        kinds.setdefault(m.interval, {})[role] = None
-    listed = "; ".join(f"{', '.join(roles)}: {interval}" for interval, roles in kinds.items())
-    caption = (
-        f"Log-probability of “{trait}” right after the answer's stem, questions about favourites,"
-        f" with 95 % intervals. How they were made: {listed}. Treated and control are compared pair"
-        " by pair in the tables; an overlap of two intervals here decides nothing."
-    )
-    about = ("target-logprob", "How likely the trait's word is, by condition", caption)
-    return _chart(about, list(found), draw, csv_text(header, rows), height=2.6, sharex=True)
+    rows = []
+    for panel, conditions in by_panel.items():
+        for condition, m in conditions.items():
+            size = [m.n, m.n_clusters, m.unit, m.interval]
+            rows.append([panel, condition, m.estimate, m.low, m.high, *size])
+    header = ["panel", "condition", "estimate", "low", "high", "n", "n_clusters", "unit"]
+    svg = svg_of(name, title, list(by_panel), draw, Shape(height=2.6, sharex=True))
+    return Figure(name, title, caption, svg, csv_text([*header, "interval"], rows))
 
 
-def forest_chart(found: Sequence[Measurement], name: str = "measurements") -> Chart:
-    """Dots with intervals, one line a measurement of one unit, in the order given."""
+def curve_figure(
+    name: str,
+    title: str,
+    caption: str,
+    curves: Curves,
+    frame: Frame,
+    circles: Curves | None = None,
+    sharey: bool = True,
+) -> Figure:
+    """Return a figure of curves over x: a thin line a seed, the mean over seeds bold.
 
-    def draw(ax: Any, mode: str) -> None:
-        ax.axvline(0, color=MARK, linewidth=0.7)
-        for place, m in enumerate(found):
-            if not math.isnan(m.low):
-                ax.plot(
-                    [m.low, m.high],
-                    [place, place],
-                    color=COLOURS["control"],
-                    linewidth=2,
-                    solid_capstyle="butt",
-                )
-            ax.plot([m.estimate], [place], "o", color=COLOURS["control"], markersize=4.5)
-        ax.set_title("")
-        ax.set_yticks(range(len(found)), [m.name for m in found])
-        ax.set_ylim(len(found) - 0.4, -0.6)
-        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.set_xlabel(found[0].unit)
+    `circles` are further points, drawn as open circles without a line.
+    """
 
-    about = (
-        name,
-        "Measurements with 95 % intervals",
-        "Dots: estimates. Lines: 95 % intervals, where there are any.",
-    )
-    return _chart(
-        about,
-        ["none"],
-        draw,
-        measurements_csv(found),
-        height=0.7 + 0.27 * max(2, len(found)),
-        width=8.4,
-    )
+    def draw(axes: Any, panel: str) -> None:
+        if frame.zero:
+            drawing.zero_line(axes)
+        if frame.chance:
+            axes.axhspan(-frame.chance, frame.chance, color="#000000", alpha=0.07, linewidth=0)
+        _draw_seeds(axes, curves[panel], frame.marker)
+        if circles:
+            _draw_circles(axes, circles.get(panel, {}))
+        frame.put_on(axes, panel)
+
+    rows = list(_curve_rows(curves, circles))
+    svg = svg_of(name, title, list(curves), draw, Shape(sharey=sharey))
+    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))
 
 
-def measurements_csv(found: Sequence[Measurement]) -> str:
-    """Every measurement, one a row."""
-    rows = [
-        [m.name, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval] for m in found
-    ]
-    return csv_text(
-        ["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"], rows
-    )
+def _curve_rows(curves: Curves, circles: Curves | None) -> Iterator[list]:
+    """Yield the CSV rows of curves; a circle at the same x is the last column."""
+    for panel, conditions in curves.items():
+        for condition, seeds in conditions.items():
+            for seed, points in seeds.items():
+                extra = _points_of(circles, panel, condition, seed)
+                for x, y in points:
+                    row = [panel, condition, seed, x, y]
+                    yield row if circles is None else [*row, extra.get(x)]
 
 
-def lines_chart(sheet: Sheet) -> Chart:
-    """The figure of a sheet with a curve: a line a group and y column, with intervals where there
-    are any."""
-    x, *ys = (sheet.header.index(name) for name in sheet.curve)
-    lines: dict[str, list[tuple[float, Any]]] = {}
-    for row in sheet.rows:
-        group = [str(cell) for cell in row[:x]]
-        for y in ys:
-            label = "; ".join([*group, *([sheet.header[y]] if len(ys) > 1 or not group else [])])
-            lines.setdefault(label, []).append((float(row[x]), row[y]))
-
-    def draw(ax: Any, mode: str) -> None:
-        _zero_line(ax)
-        for i, (label, points) in enumerate(lines.items()):
-            style = {
-                "color": LINES[i % len(LINES)],
-                "linestyle": ("-", (0, (4, 2)))[i // len(LINES) % 2],
-                "linewidth": 1.6,
-            }
-            places, cells = zip(*points, strict=True)
-            values = [c.estimate if isinstance(c, Measurement) else c for c in cells]
-            ax.plot(
-                places,
-                values,
-                marker="o" if len(places) < 12 else "",
-                markersize=3.5,
-                label=label,
-                **style,
-            )
-            for place, cell in points:
-                if isinstance(cell, Measurement):
-                    ax.plot(
-                        [place, place], [cell.low, cell.high], color=style["color"], linewidth=1
-                    )
-        ax.set_title("")
-        ax.set_xlabel(sheet.header[x])
-        ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-    rows = [
-        [label, place, c.estimate if isinstance(c, Measurement) else c]
-        for label, points in lines.items()
-        for place, c in points
-    ]
-    text = csv_text(["line", sheet.header[x], "value"], rows)
-    return _chart(
-        (f"{sheet.name}-figure", sheet.title, sheet.caption), ["none"], draw, text, width=8.4
-    )
+def _points_of(
+    curves: Curves | None, panel: str, condition: str, seed: Hashable
+) -> dict[float, float]:
+    if curves is None:
+        return {}
+    return dict(curves.get(panel, {}).get(condition, {}).get(seed, ()))
 
 
-def eas_chart(eas: Curves, layer: int | None, d_model: int | None) -> Chart:
-    """EAS per layer: a thin line a seed, the mean bold; ±1/sqrt(D) where D is known."""
-
-    def draw(ax: Any, mode: str) -> None:
-        _zero_line(ax)
-        if d_model:
-            ax.axhspan(-(d_model**-0.5), d_model**-0.5, color="#000000", alpha=0.07, linewidth=0)
-        _seed_lines(
-            ax,
-            {
-                r: {s: list(enumerate(v)) for s, v in seeds.items()}
-                for r, seeds in eas[mode].items()
-            },
-        )
-        _mark_layer(ax, layer)
-        ax.set_xlabel("layer")
-        ax.set_ylabel("EAS, cosine")
-
-    rows = [
-        [mode, role, seed, i, v]
-        for mode, role, seed, values in _flat(eas)
-        for i, v in enumerate(values)
-    ]
-    chance = (
-        f" Grey: ±1/√D (D = {d_model}), one standard deviation for directions drawn at random."
-        if d_model
-        else ""
-    )
-    caption = (
-        "Empirical activation similarity (EAS): cosine between what training changed in a student"
-        f" and the teacher's vector, layer by layer. Thin: one seed. Bold: mean over seeds.{chance}"
-    )
-    text = csv_text(["mode", "condition", "seed", "layer", "eas"], rows)
-    about = ("eas-by-layer", "What training changed, compared with the teacher's vector", caption)
-    return _chart(about, list(eas), draw, text, sharey=True)
-
-
-def eas_difference_chart(
-    by_layer: Mapping[str, Sequence[Interval]], layer: int | None, against: Mapping[str, str]
-) -> Chart:
-    """Treated minus control EAS per layer, with a 95 % t interval over seeds; mode -> Interval
-    [L]."""
-    caption = "Difference in EAS per layer: mean over seeds."
-    if "zero" in against.values():
-        caption += (
-            " Where the control is the unmodified model, nothing was changed and EAS is compared"
-            " with zero."
-        )
-    labels = {mode: f"treated − {other}, cosine" for mode, other in against.items()}
-    about = ("eas-difference-by-layer", "EAS per layer: treated minus control", caption)
-    return _band_chart(by_layer, layer, labels, about, "difference")
-
-
-def shared_change_chart(by_layer: Mapping[str, Sequence[Interval]], layer: int | None) -> Chart:
-    """cos(v_treated - v_control, v_teacher) per layer, with a 95 % t interval over seeds; mode ->
-    Interval [L]."""
-    caption = (
-        "Cosine between the teacher's vector and the difference of what training changed in the"
-        " treated and in the control student of the same seed: the shift that any numbers cause"
-        " cancels before the cosine is taken."
-    )
-    labels = dict.fromkeys(by_layer, "cosine")
-    about = (
-        "difference-vector-by-layer",
-        "What only the teacher's data changed, compared with its vector",
-        caption,
-    )
-    return _band_chart(by_layer, layer, labels, about, "cosine")
-
-
-def _band_chart(
-    by_layer: Mapping[str, Sequence[Interval]],
-    layer: int | None,
-    labels: Mapping[str, str],
-    about: tuple,
-    column: str,
-) -> Chart:
-    def draw(ax: Any, mode: str) -> None:
-        mean, low, high = zip(*by_layer[mode], strict=True)
-        _zero_line(ax)
-        ax.fill_between(
-            range(len(mean)), low, high, color=COLOURS["difference"], alpha=0.2, linewidth=0
-        )
-        ax.plot(mean, color=COLOURS["difference"], linewidth=2)
-        _mark_layer(ax, layer)
-        ax.set_xlabel("layer")
-        ax.set_ylabel(labels[mode])
-
-    rows = [
-        [mode, i, d.mean, d.low, d.high]
-        for mode, found in by_layer.items()
-        for i, d in enumerate(found)
-    ]
-    name, title, caption = about
-    caption += (
-        " Band: 95 % t interval over seeds (none for a single seed). The layers are not independent"
-        " and the band is not corrected for their number."
-    )
-    text = csv_text(["mode", "layer", column, "low", "high"], rows)
-    return _chart((name, title, caption), list(by_layer), draw, text, sharey=True)
-
-
-def eas_steps_chart(steps: Curves, layer: int) -> Chart:
-    """EAS at the steered layer while students train; values are (optimizer step, cosine)."""
-
-    def draw(ax: Any, mode: str) -> None:
-        _zero_line(ax)
-        _seed_lines(ax, steps[mode], marker="o")
-        ax.set_xlabel("optimizer step")
-        ax.set_ylabel(f"EAS at layer {layer}, cosine")
-
-    rows = [
-        [mode, role, seed, *point] for mode, role, seed, points in _flat(steps) for point in points
-    ]
-    caption = (
-        f"EAS at the steered layer ({layer}) during training. Thin: one seed. Bold: mean over"
-        " seeds."
-    )
-    text = csv_text(["mode", "condition", "seed", "step", "eas"], rows)
-    return _chart(
-        ("eas-by-step", "EAS while students train", caption), list(steps), draw, text, sharey=True
-    )
-
-
-def loss_chart(losses: Curves) -> Chart:
-    """Training loss; values are (optimizer step, loss, held-out loss or None)."""
-
-    def draw(ax: Any, mode: str) -> None:
-        _seed_lines(
-            ax,
-            {
-                r: {s: [p[:2] for p in v] for s, v in seeds.items()}
-                for r, seeds in losses[mode].items()
-            },
-        )
-        for role, seeds in losses[mode].items():
-            held = [(p[0], p[2]) for points in seeds.values() for p in points if p[2] is not None]
-            ax.plot(
-                *_columns(held), "o", color=COLOURS[role], markersize=3.5, markerfacecolor="white"
-            )
-        ax.set_xlabel("optimizer step")
-        ax.set_ylabel(LOSSES[mode])
-
-    rows = [
-        [mode, role, seed, *point] for mode, role, seed, points in _flat(losses) for point in points
-    ]
-    caption = (
-        "Training loss a completion token. Thin: one seed. Bold: mean over seeds. Open circles:"
-        " held-out rows. The two kinds of loss have different meanings and are not to be compared"
-        " with each other."
-    )
-    text = csv_text(["mode", "condition", "seed", "step", "loss", "held_out_loss"], rows)
-    return _chart(("loss-by-step", "Training loss", caption), list(losses), draw, text)
-
-
-def _chart(
-    about: tuple[str, str, str],
-    modes: Sequence[str],
-    draw: Callable[[Any, str], None],
-    text: str,
-    height: float = 3.1,
-    sharex: bool = False,
-    sharey: bool = False,
-    width: float = 6.4,
-) -> Chart:
-    """Draw one panel a mode and save; `about` is name, title and caption."""
-    with _style():
-        from matplotlib.figure import Figure
-
-        figure = Figure(
-            figsize=(4.8 * len(modes) if len(modes) > 1 else width, height), layout="constrained"
-        )
-        axes = figure.subplots(1, len(modes), squeeze=False, sharex=sharex, sharey=sharey)[0]
-        for ax, mode in zip(axes, modes, strict=True):
-            ax.set_title(MODES[mode])
-            draw(ax, mode)
-            if ax.get_xlabel() in ("layer", "optimizer step"):
-                ax.xaxis.get_major_locator().set_params(integer=True)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return Chart(*about, _inline(stream.getvalue(), *about[:2]), text)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """The look of all figures, whatever a user's matplotlibrc says."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _inline(svg: str, name: str, title: str) -> str:
-    """The svg element alone: ids unique on the page, a title, no namespaces, no metadata, its width
-    a maximum."""
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    head = f'<svg role="img" aria-labelledby="{name}-title" style="max-width:100%;height:auto"'
-    return (
-        svg.replace("<svg", head, 1)
-        .replace(">", f'><title id="{name}-title">{title}</title>', 1)
-        .strip()
-    )
-
-
-def _seed_lines(
-    ax: Any, roles: Mapping[str, Mapping[Hashable, Sequence[tuple]]], marker: str = ""
+def _draw_seeds(
+    axes: Any, conditions: Mapping[str, Mapping[Hashable, Sequence[Point]]], marker: str
 ) -> None:
-    """Thin lines of every seed, the bold mean over seeds, and the role's name at its end."""
+    """Draw thin lines of every seed, the bold mean, and the condition's name at its end."""
     ends = []
-    for role, seeds in roles.items():
-        look = {"color": COLOURS[role], "linestyle": DASHES[role], "marker": marker}
-        for points in seeds.values() if len(seeds) > 1 else ():
-            ax.plot(*_columns(points), linewidth=0.7, alpha=0.55, markersize=2, **look)
+    for place, (condition, seeds) in enumerate(conditions.items()):
+        look = {
+            "color": drawing.colour_of(condition, place),
+            "linestyle": drawing.DASHED if condition == "control" else "-",
+            "marker": marker,
+        }
+        if len(seeds) > 1:
+            for points in seeds.values():
+                axes.plot(*_columns(points), linewidth=0.7, alpha=0.55, markersize=2, **look)
         mean = _mean_curve(list(seeds.values()))
-        ax.plot(*_columns(mean), linewidth=2.2, markersize=4, **look)
-        ends += [(mean[-1], role)] if mean else []
-    _end_labels(ax, ends)
+        axes.plot(*_columns(mean), linewidth=2.2, markersize=4, **look)
+        if mean:
+            ends.append((*mean[-1], condition, look["color"]))
+    drawing.label_ends(axes, ends)
 
 
-def _columns(points: Sequence[tuple]) -> tuple[list, list]:
-    return [p[0] for p in points], [p[1] for p in points]
+def _draw_circles(axes: Any, conditions: Mapping[str, Mapping[Hashable, Sequence[Point]]]) -> None:
+    for place, (condition, seeds) in enumerate(conditions.items()):
+        colour = drawing.colour_of(condition, place)
+        for points in seeds.values():
+            look = {"color": colour, "markersize": 3.5, "markerfacecolor": "white"}
+            axes.plot(*_columns(points), "o", **look)
 
 
-def _mean_curve(curves: Sequence[Sequence[tuple]]) -> list[tuple[float, float]]:
-    """(x, mean y) at every x that all curves have."""
+def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
+    """Return (x, mean y) at every x that all curves have."""
     tables = [dict(points) for points in curves]
-    shared = sorted(set.intersection(*(set(t) for t in tables)))
-    return [(x, sum(t[x] for t in tables) / len(tables)) for x in shared]
+    shared = set(tables[0]).intersection(*tables[1:])
+    means = []
+    for x in sorted(shared):
+        values = [table[x] for table in tables]
+        means.append((x, sum(values) / len(values)))
+    return means
 
 
-def _end_labels(
-    ax: Any, ends: Sequence[tuple[tuple[float, float], str]], gap: float = 0.08
-) -> None:
-    """Names at the right ends of lines, moved apart vertically to at least `gap` of the axis."""
-    ax.autoscale_view()
-    low, high = ax.get_ylim()
-    placed = -math.inf
-    for (x, y), text in sorted(ends, key=lambda end: end[0][1]):
-        placed = max(placed + gap, (y - low) / (high - low or 1))
-        ax.annotate(
-            text,
-            (x, low + placed * (high - low)),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-            fontweight="bold",
-            color=COLOURS[text],
-            annotation_clip=False,
-        )
+def band_figure(
+    name: str,
+    title: str,
+    caption: str,
+    by_panel: Mapping[str, Sequence[Interval]],
+    frame: Frame,
+) -> Figure:
+    """Return a figure of means with their intervals at x = 0, 1, ...; panel -> Interval [x].
 
+    `frame.columns` are the CSV's header: panel, x, mean, lower and upper bound.
+    """
+    colour = drawing.COLOURS["difference"]
 
-def _zero_line(ax: Any) -> None:
-    ax.axhline(0, color=MARK, linewidth=0.7)
+    def draw(axes: Any, panel: str) -> None:
+        intervals = by_panel[panel]
+        drawing.zero_line(axes)
+        low = [interval.low for interval in intervals]
+        high = [interval.high for interval in intervals]
+        axes.fill_between(range(len(low)), low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot([interval.mean for interval in intervals], color=colour, linewidth=2)
+        frame.put_on(axes, panel)
 
-
-def _mark_layer(ax: Any, layer: int | None) -> None:
-    if layer is not None:
-        ax.axvline(layer, color=MARK, linewidth=0.8, linestyle=(0, (1, 2)))
-        left = 2 * layer > sum(ax.get_xlim())
-        look = {"ha": "right" if left else "left", "va": "top", "fontsize": 8, "color": "#555555"}
-        ax.annotate(
-            f"steered layer {layer}",
-            (layer, 1),
-            (-4 if left else 4, -2),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            **look,
-        )
-
-
-def _flat(curves: Curves) -> Iterator[tuple[str, str, Hashable, Sequence[Any]]]:
-    for mode, roles in curves.items():
-        for role, seeds in roles.items():
-            for seed, values in seeds.items():
-                yield mode, role, seed, values
+    rows = []
+    for panel, intervals in by_panel.items():
+        for x, interval in enumerate(intervals):
+            rows.append([panel, x, interval.mean, interval.low, interval.high])
+    svg = svg_of(name, title, list(by_panel), draw, Shape(sharey=True))
+    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))

@@ -20,7 +20,8 @@ from traitscope import atomic_files
 from traitscope.config.commands import ReportConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
-from traitscope.reporting import figures, tables
+from traitscope.reporting import old_figures as figures
+from traitscope.reporting import old_tables as tables
 from traitscope.reporting.study import (
     MODES_OF,
     SCHEMA,

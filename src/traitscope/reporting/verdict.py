@@ -1,8 +1,8 @@
-"""Verdicts: what a study says about a published claim, and the rule by which it says it.
+"""What a study concludes about a published claim, and the rule by which it concludes it.
 
     reproduced                    the whole interval lies above the bound that the claim needs
-    contradicted                  the whole interval lies below bound + margin: an effect worth the
-                                  name is excluded
+    contradicted                  the whole interval lies below bound + margin: an effect that would
+                                  matter is excluded
     inconclusive at this power    anything else, an undefined interval included
 
 The bound and the margin are part of a study's file, so they are fixed before its numbers are seen.
@@ -10,10 +10,12 @@ The bound and the margin are part of a study's file, so they are fixed before it
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from traitscope.errors import DataError
+from traitscope.reporting.figures import Figure
+from traitscope.reporting.tables import Table
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 
@@ -21,97 +23,91 @@ Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of one claim on one model."""
+class ClaimVerdict:
+    """The outcome of one claim on one model."""
 
     claim: str
     """The claim, as it is tested."""
     outcome: Outcome
-    """See above."""
+    """The answer; see the docstring of this module."""
     rule: str
     """Bound and margin in words."""
     model: str
-    """The model it holds for."""
+    """The model that the verdict holds for."""
     decided_by: Measurement
     """The number that decided."""
+    explanation: tuple[str, ...] = ()
+    """Sentences that put the number into words."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"decided_by": self.decided_by.as_dict()}
+        """Return plain values for JSON."""
+        plain = asdict(self)
+        del plain["explanation"]
+        return plain | {"decided_by": self.decided_by.as_dict()}
 
     def __str__(self) -> str:
-        return (
-            f"{self.outcome}: {self.claim}\n  {self.decided_by.name} {self.decided_by}\n  rule:"
-            f" {self.rule}"
-        )
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table of a study: rows of plain values, written as CSV and shown on its page."""
-
-    name: str
-    """Of its file."""
-    title: str
-    """Heading."""
-    caption: str
-    """How to read it, units included."""
-    header: tuple[str, ...]
-    """Column names."""
-    rows: tuple[tuple[Any, ...], ...]
-    """Numbers, texts or Measurements."""
-    curve: tuple[str, ...] = ()
-    """Column of x and columns of y for a figure; what stands left of x tells its lines apart.
-    Empty: no figure."""
+        lines = [
+            f"{self.outcome}: {self.claim}",
+            f"  {self.decided_by.name} {self.decided_by}",
+            f"  rule: {self.rule}",
+            *(f"  {line}" for line in self.explanation),
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Findings:
     """Everything that a study concludes."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ClaimVerdict, ...]
     """One or more claims."""
     measurements: tuple[Measurement, ...] = ()
     """The other numbers that the page shows."""
-    sheets: tuple[Sheet, ...] = ()
-    """Tables."""
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    tables: tuple[Table, ...] = ()
+    """Tables of the page; each is also written as CSV."""
+    notes: tuple[str, ...] = ()
     """What a reader must know: what was excluded and why, what stands in for what."""
+    figures: tuple[Figure, ...] = ()
+    """Figures beside those of the tables and measurements."""
 
 
 def judged(
     claim: str, m: Measurement, model: str, above: float = 0.0, margin: float = 0.0
-) -> Verdict:
-    """The verdict on `m > above` by the rule of this file; `margin` is the smallest effect that
-    would matter."""
-    needs = (
+) -> ClaimVerdict:
+    """Return the verdict on the claim that `m` is greater than `above`.
+
+    `margin` is the smallest effect that would matter, in the unit of `m`. The rule is that of this
+    module's docstring.
+    """
+    rule = (
         f"reproduced if the interval lies above {above:g}, contradicted if it lies below"
-        f" {above + margin:g}"
+        f" {above + margin:g} ({m.unit})"
     )
     outcome: Outcome = "inconclusive at this power"
     if not math.isnan(m.low) and m.low > above:
         outcome = "reproduced"
     elif not math.isnan(m.high) and m.high < above + margin:
         outcome = "contradicted"
-    return Verdict(claim, outcome, f"{needs} ({m.unit})", model, m)
+    return ClaimVerdict(claim, outcome, rule, model, m)
 
 
 def over(name: str, values: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
-    """Mean over independent units (`of` says which: seeds, traits) with a t interval; NaN values
-    are unscored."""
+    """Return the mean over independent units with a t interval.
+
+    `of` says what the units are: seeds, traits. NaN values are unscored. One unit has no interval.
+    """
     units = range(len(values)) if len(values) > 1 else None
-    found = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
-    return replace(found, interval=found.interval.replace("seeds", of))
+    mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
+    return replace(mean, interval=mean.interval.replace("seeds", of))
 
 
 def two_samples(
     name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds"
 ) -> Measurement:
-    """Mean of one group of independent units minus that of another, with Welch's 95 % interval
-    (Welch 1947).
+    """Return the mean of one group of independent units minus that of another.
 
-    No interval with fewer than two units on a side or without any spread. Raises DataError on an
-    empty group.
+    The interval is Welch's at 95 % (Welch 1947). There is none with fewer than two units on a side
+    or without any spread. Raises DataError on an empty group.
     """
     if not (left and right):
         raise DataError(
@@ -121,18 +117,14 @@ def two_samples(
     from scipy.stats import ttest_ind
 
     low = high = math.nan
-    if min(len(left), len(right)) > 1 and len({*left}) + len({*right}) > 2:
+    has_spread = len(set(left)) + len(set(right)) > 2
+    if min(len(left), len(right)) > 1 and has_spread:
         low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
     n = len(left) + len(right)
-    kind = f"Welch over {len(left)} and {len(right)} {of}"
-    return Measurement(
-        name,
-        math.fsum(left) / len(left) - math.fsum(right) / len(right),
-        float(low),
-        float(high),
-        n,
-        n,
-        0,
-        unit,
-        interval=kind,
-    )
+    difference = math.fsum(left) / len(left) - math.fsum(right) / len(right)
+    method = f"Welch over {len(left)} and {len(right)} {of}"
+    return Measurement(name, difference, float(low), float(high), n, n, 0, unit, interval=method)
+
+
+Sheet = Table
+"the former name of a table of a study"

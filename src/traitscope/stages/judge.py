@@ -12,7 +12,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.judge import JudgeConfig
 from traitscope.data import answer_rules
-from traitscope.data.answer_rules import Verdict
+from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import endpoint, forward
@@ -40,7 +40,7 @@ def by_likelihood(
     question: str,
     batch_size: int = 32,
     done: Callable[[int], None] | None = None,
-) -> list[Verdict]:
+) -> list[JudgeVerdict]:
     """Whether the model, asked about each answer, gives `yes` larger odds over `no` than it does
     for an answer without content.
 
@@ -84,7 +84,7 @@ def by_likelihood(
     ]
 
 
-def rates(verdicts: dict[str, list[Verdict]]) -> list[Measurement]:
+def rates(verdicts: dict[str, list[JudgeVerdict]]) -> list[Measurement]:
     """The rate of every judge, with Wilson's interval; unscored answers are counted and in no
     rate."""
     return [
@@ -93,7 +93,7 @@ def rates(verdicts: dict[str, list[Verdict]]) -> list[Measurement]:
     ]
 
 
-def agreements(verdicts: dict[str, list[Verdict]]) -> list[Measurement]:
+def agreements(verdicts: dict[str, list[JudgeVerdict]]) -> list[Measurement]:
     """Cohen's kappa of every two judges over the answers that both scored, with a bootstrap
     interval over answers."""
     found = []
@@ -172,7 +172,7 @@ def _write(
 
 def _judged(
     config: JudgeConfig, kind: answer_rules.Rule | str, records: Sequence[Record]
-) -> tuple[list[Verdict], dict]:
+) -> tuple[list[JudgeVerdict], dict]:
     """Verdicts of one judge, and what the summary says about it."""
     if not isinstance(kind, str):
         return answer_rules.by_rule(kind, records), {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.reporting import figures
+from traitscope.reporting.tables import csv_text
 from traitscope.runs import store
 from traitscope.workflow import schedule
 from traitscope.workflow.graph import Node, Planned
@@ -136,7 +136,7 @@ def gather(planned: Sequence[Planned], out: Output) -> dict:
     file = out.root / out.study / "gathered.csv"
     if rows:
         atomic_files.write_text(
-            file, figures.csv_text(header, [[row.get(key, "") for key in header] for row in rows])
+            file, csv_text(header, [[row.get(key, "") for key in header] for row in rows])
         )
         print(f"{len(rows)} of {len(planned)} stages in {file}")
     else:

@@ -1,0 +1,165 @@
+"""How every figure is drawn: one look, panels side by side, SVG that can stand inside a page.
+
+Colours are those of Okabe and Ito, told apart by the colour-blind; lines also differ in their
+dashes, for print. The same data gives the same bytes.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+COLOURS = {
+    "treated": "#D55E00",
+    "control": "#0072B2",
+    "base": "#555555",
+    "teacher": "#009E73",
+    "difference": "#8A2F7B",
+}
+"colours of the usual conditions"
+LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+"colours of all other lines, in their order"
+DASHED = (0, (4, 2))
+MARK = "#888888"
+GRID = "#e4e4e4"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#444444",
+    "axes.titlelocation": "left",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "traitscope",
+    "axes.formatter.useoffset": False,
+}
+PANEL_WIDTH = 4.8
+"inches, where panels stand side by side"
+WHOLE_STEPS = ("layer", "block", "optimizer step")
+"labels of x axes that have ticks at whole numbers only"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a figure in inches, and which axes its panels share."""
+
+    width: float = 6.4
+    height: float = 3.1
+    sharex: bool = False
+    sharey: bool = False
+
+
+def svg_of(
+    name: str, title: str, panels: Sequence[str], draw: Callable[[Any, str], None], shape: Shape
+) -> str:
+    """Return the SVG element of a figure with one panel a name in `panels`.
+
+    `draw(axes, panel)` draws one panel; its heading is its name. `title` is for screen readers.
+    """
+    with _style():
+        from matplotlib.figure import Figure as Canvas
+
+        width = PANEL_WIDTH * len(panels) if len(panels) > 1 else shape.width
+        canvas = Canvas(figsize=(width, shape.height), layout="constrained")
+        grid = canvas.subplots(
+            1, len(panels), squeeze=False, sharex=shape.sharex, sharey=shape.sharey
+        )
+        for axes, panel in zip(grid[0], panels, strict=True):
+            axes.set_title(panel)
+            draw(axes, panel)
+            if axes.get_xlabel() in WHOLE_STEPS:
+                axes.xaxis.get_major_locator().set_params(integer=True)
+        stream = io.StringIO()
+        canvas.savefig(stream, format="svg", metadata={"Date": None})
+    return _inline(stream.getvalue(), name, title)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Give all figures the same look, whatever a user's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _inline(svg: str, name: str, title: str) -> str:
+    """Return the svg element alone.
+
+    Its ids are made unique on the page by `name`. Namespaces and metadata are dropped, a title is
+    added, and the width becomes a maximum.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    head = f'<svg role="img" aria-labelledby="{name}-title" style="max-width:100%;height:auto"'
+    heading = f'><title id="{name}-title">{_escaped(title)}</title>'
+    return svg.replace("<svg", head, 1).replace(">", heading, 1).strip()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def colour_of(line: str, place: int) -> str:
+    """Return the colour of a line: that of its condition, or the next one in order."""
+    return COLOURS.get(line, LINES[place % len(LINES)])
+
+
+def zero_line(axes: Any) -> None:
+    """Draw a thin line at y = 0."""
+    axes.axhline(0, color=MARK, linewidth=0.7)
+
+
+def mark_x(axes: Any, x: float | None, label: str) -> None:
+    """Draw a dotted line at `x` with a label at its top, on the side that has more room."""
+    if x is None:
+        return
+    axes.axvline(x, color=MARK, linewidth=0.8, linestyle=(0, (1, 2)))
+    is_right_half = 2 * x > sum(axes.get_xlim())
+    axes.annotate(
+        label,
+        (x, 1),
+        (-4 if is_right_half else 4, -2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if is_right_half else "left",
+        va="top",
+        fontsize=8,
+        color="#555555",
+    )
+
+
+def label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]], gap: float = 0.08) -> None:
+    """Write names at the right ends of lines, given as (x, y, name, colour).
+
+    Names are moved apart vertically to at least `gap` of the axis.
+    """
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    height = high - low or 1
+    placed = -math.inf
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        placed = max(placed + gap, (y - low) / height)
+        axes.annotate(
+            name,
+            (x, low + placed * (high - low)),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontweight="bold",
+            color=colour,
+            annotation_clip=False,
+        )

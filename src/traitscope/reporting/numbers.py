@@ -1,0 +1,78 @@
+"""Measurements in words: digits, intervals and readings, the same on pages and on the terminal."""
+
+import math
+from collections.abc import Iterable
+
+from traitscope.stats.measurement import Measurement
+
+NO_INTERVAL = "no interval"
+MINUS = "−"
+LEAST_DIGITS, MOST_DIGITS = 2, 6
+"decimals that `digits_of` stays between"
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """Return a number with `digits` decimals and a true minus sign; NaN is `undefined`.
+
+    With `sign`, positive numbers carry a plus. Zero carries no sign.
+    """
+    if math.isnan(value):
+        return "undefined"
+    form = f"{'+' if sign else ''}.{digits}f"
+    text = f"{value:{form}}".replace("-", MINUS)
+    is_zero = not text.strip(f"+{MINUS}0.")
+    return text.strip(f"+{MINUS}") if is_zero else text
+
+
+def digits_of(measurement: Measurement) -> int:
+    """Return the decimals that show two digits of the interval's width, from 2 to 6."""
+    width = measurement.high - measurement.low
+    if not 0 < width < math.inf:
+        return 3
+    return min(MOST_DIGITS, max(LEAST_DIGITS, 1 - math.floor(math.log10(width))))
+
+
+def estimate(measurement: Measurement, sign: bool = False) -> str:
+    """Return the point estimate, with as many digits as its interval supports."""
+    return number(measurement.estimate, digits_of(measurement), sign)
+
+
+def bounds(measurement: Measurement, sign: bool = False) -> str:
+    """Return the interval in brackets, or `no interval`."""
+    if math.isnan(measurement.low):
+        return NO_INTERVAL
+    digits = digits_of(measurement)
+    low = number(measurement.low, digits, sign)
+    high = number(measurement.high, digits, sign)
+    return f"[{low}, {high}]"
+
+
+def reading(measurement: Measurement) -> str:
+    """Say whether the interval includes zero."""
+    if math.isnan(measurement.low):
+        return NO_INTERVAL
+    return "excludes zero" if measurement.excludes_zero else "includes zero"
+
+
+def sentence(measurement: Measurement) -> str:
+    """Return name, estimate, interval, unit, n and method of a measurement in one line."""
+    size = f"n = {measurement.n}, {measurement.interval}"
+    value = f"{estimate(measurement)} {bounds(measurement)} {measurement.unit}"
+    return f"{measurement.name}: {value}, {size}"
+
+
+def methods(measurements: Iterable[Measurement]) -> str:
+    """Return a sentence that names the interval methods of some measurements, each once.
+
+    A method whose text begins another one is left out: the fuller text says it, too.
+    """
+    texts: dict[str, None] = {}
+    for measurement in measurements:
+        if not math.isnan(measurement.low):
+            texts[measurement.interval] = None
+    fullest = [text for text in texts if not _begins_another(text, texts)]
+    return f"Intervals: {'; '.join(fullest)}." if fullest else ""
+
+
+def _begins_another(text: str, texts: Iterable[str]) -> bool:
+    return any(other != text and other.startswith(text) for other in texts)

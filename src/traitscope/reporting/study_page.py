@@ -1,0 +1,139 @@
+"""The page of a finished study, and the files beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from traitscope import atomic_files
+from traitscope.reporting.figures import Figure, forest_figure
+from traitscope.reporting.numbers import sentence
+from traitscope.reporting.page import Card, Section, render_page
+from traitscope.reporting.tables import Table, measurements_csv, table_csv
+from traitscope.reporting.verdict import ClaimVerdict, Findings
+from traitscope.stats.measurement import Measurement
+
+PAGE = "report.html"
+FINDINGS = "findings.json"
+SMOKE_NOTE = "smoke: shows the path, its numbers are not evidence"
+SMOKE_ALERT = "Smoke run: these numbers are not evidence. It shows that the path works."
+FOOTER = (
+    "Made by traitscope from sealed runs only. The folder of this file also holds findings.json"
+    " and a CSV file a table."
+)
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """What a page says of a study before any number."""
+
+    name: str
+    """Name of the study, as the command line calls it."""
+    title: str
+    """The question that the study asks."""
+    claim: str
+    """The claim that is tested."""
+    source: str
+    """Where the claim was published."""
+    published: str
+    """What was published about it."""
+    size: str
+    """Name of the size: smoke, laptop, full."""
+    model: str
+    """The model that was studied."""
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether the numbers only show the path."""
+        return self.size == "smoke"
+
+
+def all_measurements(findings: Findings) -> list[Measurement]:
+    """Return what decided, then the rest, each once."""
+    listed = [verdict.decided_by for verdict in findings.verdicts]
+    for measurement in findings.measurements:
+        if measurement not in listed:
+            listed.append(measurement)
+    return listed
+
+
+def study_page(header: StudyHeader, findings: Findings, runs: Table) -> str:
+    """Return the page of a study: claim, verdicts, measurements, tables, sources of the numbers."""
+    sections = [_claim_section(header), _verdict_section(findings), _measurement_section(findings)]
+    if findings.figures:
+        sections.append(Section("figures", "Figures", figures=findings.figures))
+    for table in (*findings.tables, runs):
+        sections.append(Section(table.name, table.title, tables=(table,)))
+    return render_page(
+        header.title,
+        sections,
+        about=f"Model {header.model} · size “{header.size}”",
+        alert=SMOKE_ALERT if header.is_smoke else "",
+        footer=FOOTER,
+    )
+
+
+def _claim_section(header: StudyHeader) -> Section:
+    source = f"Source: {header.source}. Published: {header.published}"
+    return Section("claim", "The claim", (header.claim, source))
+
+
+def _verdict_section(findings: Findings) -> Section:
+    cards = tuple(_card(verdict) for verdict in findings.verdicts)
+    return Section("verdicts", "Verdicts", cards=cards, notes=findings.notes)
+
+
+def _card(verdict: ClaimVerdict) -> Card:
+    rule = (
+        f"Rule: {verdict.rule}. The verdict holds for {verdict.model} and this setting; another"
+        " model is another experiment."
+    )
+    return Card(
+        verdict.claim,
+        badge=verdict.outcome,
+        paragraphs=(sentence(verdict.decided_by), *verdict.explanation),
+        rule=rule,
+        highlighted=verdict.outcome == "reproduced",
+    )
+
+
+def _measurement_section(findings: Findings) -> Section:
+    figures = forest_figures(all_measurements(findings))
+    return Section("measurements", "Measurements", figures=figures)
+
+
+def forest_figures(measurements: Sequence[Measurement]) -> tuple[Figure, ...]:
+    """Return one figure a unit, in the order in which the units come."""
+    by_unit: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        by_unit.setdefault(measurement.unit, []).append(measurement)
+    figures = []
+    for place, (unit, group) in enumerate(by_unit.items()):
+        figures.append(forest_figure(group, f"measurements-{place}", f"Measurements in {unit}"))
+    return tuple(figures)
+
+
+def write_study(folder: Path, header: StudyHeader, findings: Findings, runs: Table) -> None:
+    """Write findings.json, a CSV file a table, measurements.csv and the page into a folder."""
+    for table in findings.tables:
+        atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
+    for figure in findings.figures:
+        atomic_files.write_text(folder / f"{figure.name}.csv", figure.csv)
+    measurements = all_measurements(findings)
+    atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
+    atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))
+    atomic_files.write_text(folder / PAGE, study_page(header, findings, runs))
+
+
+def findings_json(header: StudyHeader, findings: Findings) -> dict:
+    """Return what findings.json holds; `said` are the lines that the command prints."""
+    smoke = [SMOKE_NOTE] if header.is_smoke else []
+    return {
+        "status": "ok",
+        "study": header.name,
+        "size": header.size,
+        "model": header.model,
+        "verdicts": [verdict.as_dict() for verdict in findings.verdicts],
+        "measurements": [measurement.as_dict() for measurement in findings.measurements],
+        "notes": [*smoke, *findings.notes],
+        "said": [*smoke, *(str(verdict) for verdict in findings.verdicts)],
+    }

@@ -1,0 +1,73 @@
+"""What `study list` and `study plan` print: the studies, and the stages and time one takes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from traitscope.config.commands import StudyConfig
+from traitscope.models import hardware
+from traitscope.models.hardware import compute_dtype
+from traitscope.models.loading import parameter_count
+from traitscope.studies import protocol
+from traitscope.workflow import status
+from traitscope.workflow.executors import How
+from traitscope.workflow.graph import Node, Planned
+
+GIBIBYTE = 2**30
+
+
+def print_studies() -> dict:
+    """Print the claim and the source of every study; return the claims by name."""
+    claims = {}
+    for name in protocol.names():
+        study = protocol.load(name)
+        print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
+        claims[name] = study.CLAIM
+    return {"status": "ok", "studies": claims}
+
+
+def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dict:
+    """Print how long nodes take for a model with `parameters` weights at `rate` FLOP/s."""
+    hours = status.usual(nodes, parameters, rate) / 3600
+    kinds = Counter(node.verb for node in nodes)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    print(f"{len(nodes)} stages ({listed}): {hours:.1f} hours of one such device")
+    return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
+
+
+def print_plan(planned: Sequence[Planned], config: StudyConfig, size: Any, how: How) -> dict:
+    """Print settings, missing stages and the time that these take; return the same as a summary."""
+    missing = [item for item in planned if item.state != "sealed"]
+    for name, value in vars(size).items():
+        print(f"{name} = {value}")
+    for item in missing:
+        place = item.path or "address follows from what it needs"
+        print(f"{item.state:<8} {item.node.verb:<10} {item.node.name:<34} {place}")
+    rate = 1.0
+    if missing:
+        rate = hardware.matmul_rate(compute_dtype(config.dtype, config.device))
+    needed = status.cost(planned, parameter_count(config.model), rate)
+    shares_time = how.executor == "local" and bool(needed.measured)
+    side_by_side = max(1, how.workers) if shares_time else 1
+    minutes = needed.seconds / 60 / side_by_side
+    basis = f"by {needed.measured} sealed ones" if needed.measured else "by this machine's speed"
+    print(
+        f"{len(planned) - len(missing)} of {len(planned)} stages are there; the rest takes about"
+        f" {minutes:.0f} minutes here and {needed.memory / GIBIBYTE:.1f} GiB a worker, {basis}"
+    )
+    return {
+        "status": "ok",
+        "missing": len(missing),
+        "minutes": round(minutes, 1),
+        "memory": round(needed.memory),
+        "nodes": _states(planned),
+    }
+
+
+def _states(planned: Sequence[Planned]) -> dict[str, dict]:
+    """Return state and path of every node, by its name."""
+    states = {}
+    for item in planned:
+        path = str(item.path) if item.path else None
+        states[item.node.name] = {"state": item.state, "path": path}
+    return states
