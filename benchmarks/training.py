@@ -51,20 +51,18 @@ def ours(n: int, dtype: str, batch: int, micro_batch: int, device: str) -> None:
     from traitscope.config.recipe import Recipe
     from traitscope.models import bundled, loading
     from traitscope.training import loop
+    from traitscope.training.plan import plan_training
+    from traitscope.training.student import new_student
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
     rows, handle = rows_of(n), loading.load_model(bundled.EMBEDDED, device, dtype)
-    with loop.new_student(handle, recipe, seed=0) as student:
+    plan = plan_training(rows, recipe, 0)
+    with new_student(handle, recipe, seed=0) as student:
 
         def run() -> common.Round:
             student.step, seen = 0, []
-            loop.train(
-                handle,
-                student,
-                recipe,
-                0,
-                rows,
-                on_step=lambda metrics, _: seen.append(metrics["loss"]),
+            loop.train_student(
+                handle, student, plan, on_step=lambda metrics, _: seen.append(metrics["loss"])
             )
             return {"tokens": sum(len(r.ids) for r in rows), "loss": sum(seen) / len(seen)}
 
@@ -164,14 +162,14 @@ def work(n: int, batch: int, micro_batch: int = RECIPE["micro_batch"]) -> dict[s
     from traitscope.inference import forward
     from traitscope.models import bundled, loading
     from traitscope.models.linear_maps import linear_names, weight_of
-    from traitscope.training import loop
+    from traitscope.training.plan import epoch_batches
 
     recipe = Recipe(**RECIPE | {"batch_size": batch, "micro_batch": micro_batch})
     rows, handle = rows_of(n), loading.load_model(bundled.EMBEDDED, "cpu", "fp32")
     weights = sum(weight_of(handle.lm.get_submodule(name)).numel() for name in linear_names(handle))
     head = handle.head.weight.numel() * sum(len(r.completion_ids) for r in rows)
     tokens = run = sum(len(r.ids) for r in rows)
-    for part in loop.batches(rows, range(len(rows)), recipe, 0, 0):
+    for part in epoch_batches(rows, range(len(rows)), recipe, 0, 0):
         for start in range(0, len(part), recipe.micro_batch):
             prompts = [rows[i].prompt_ids for i in part[start : start + recipe.micro_batch]]
             run -= (len(prompts) - 1) * forward.shared_length(prompts)

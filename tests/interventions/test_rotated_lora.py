@@ -17,6 +17,7 @@ from traitscope.interventions.lora import LoraShape
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
 from traitscope.training import loop
+from traitscope.training.plan import plan_training
 
 LLAMA = {"gate_proj": "read", "up_proj": "read", "down_proj": "write"}
 MAPS = {
@@ -138,7 +139,7 @@ def test_a_student_is_written_turned_back(family: Model, kind: str, tmp_path: Pa
     base = logits_of(family.lm)
     with loop.new_student(family, recipe, 0) as student:
         torch.testing.assert_close(logits_of(family.lm), base, atol=1e-5, rtol=1e-5)
-        loop.train(family, student, recipe, 0, rows)
+        loop.train_student(family, student, plan_training(rows, recipe, 0))
         expected, files = logits_of(family.lm), student.files()
     assert (expected - base).abs().max() > 0.1
     assert torch.equal(logits_of(family.lm), base)

@@ -25,7 +25,9 @@ from traitscope.interventions.intervention import Ablate, ReplaceBase, Steer, ap
 from traitscope.interventions.vector import load_vector
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.training import fsdp, loop
+from traitscope.stages import train
+from traitscope.training import fsdp
+from traitscope.training.step import Metrics
 
 
 def seen(model: Model, vector: Path) -> dict[str, np.ndarray]:
@@ -56,15 +58,15 @@ def seen(model: Model, vector: Path) -> dict[str, np.ndarray]:
 
 def cut_off(after: int) -> None:
     """Stop the process that trains behind a step, once."""
-    whole = loop.Course.on_step
+    whole = train.TrainingRun.on_step
 
-    def on_step(self: loop.Course, metrics: loop.Metrics, student: Any) -> None:
+    def on_step(self: train.TrainingRun, metrics: Metrics, student: Any) -> None:
         whole(self, metrics, student)
         if student.step == after:
-            loop.Course.on_step = whole
+            train.TrainingRun.on_step = whole
             raise KeyboardInterrupt
 
-    loop.Course.on_step = on_step
+    train.TrainingRun.on_step = on_step
 
 
 def main(jobs: dict) -> None:
@@ -73,10 +75,10 @@ def main(jobs: dict) -> None:
         if steps:
             cut_off(steps)
             try:
-                loop.run_train(config, out)
+                train.run_train(config, out)
             except KeyboardInterrupt:
                 continue
-        loop.run_train(config, out)
+        train.run_train(config, out)
     plain, vector, target = jobs["seen"]
     model = fsdp.load_sharded(plain, "cpu", "fp32", trained=False)
     assert model.sharded

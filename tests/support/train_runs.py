@@ -1,15 +1,19 @@
 """Rows and recipes for small training runs."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
 from tiny_models import random_rows
-from torch import Tensor
+from torch import Tensor, nn
 
 from traitscope.config.recipe import Recipe
 from traitscope.inference.token_rows import Row, teacher_hidden
 from traitscope.models.model import Model
-from traitscope.training import loop
+from traitscope.training.loop import train_student
+from traitscope.training.plan import plan_training
+from traitscope.training.student import new_student
 
 PLAIN = Recipe(
     rank=4,
@@ -22,6 +26,8 @@ PLAIN = Recipe(
     clip=0.0,
     held_out=0.0,
 )
+FULL = dataclasses.replace(PLAIN, method="full", lr=1e-3)
+METHODS = [{"method": "lora"}, {"method": "full"}, {"method": "vector", "layer": 0}]
 
 
 def make_rows(model: Model, n: int = 8, shared: int = 0, seed: int = 0) -> list[Row]:
@@ -48,9 +54,20 @@ def run(
     scales: Path | None = None,
 ) -> tuple:
     """Metrics of every step, the final parameters, and the student's files."""
-    found: list[dict] = []
-    with loop.new_student(model, recipe, seed, scales) as student:
-        loop.train(
-            model, student, recipe, seed, rows, soft, lambda metrics, _: found.append(metrics)
-        )
-        return found, [p.detach().clone() for p in student.params], student.files()
+    all_metrics: list[dict] = []
+    plan = plan_training(rows, recipe, seed, soft)
+    with new_student(model, recipe, seed, scales) as student:
+        train_student(model, student, plan, lambda metrics, _: all_metrics.append(metrics))
+        params = [p.detach().clone() for p in student.params]
+        return all_metrics, params, student.files()
+
+
+def transformers_loss(lm: nn.Module, rows: list[Row]) -> Tensor:
+    """transformers' loss of a right-padded batch, prompts and padding labelled -100."""
+    width = max(len(r.ids) for r in rows)
+    ids = torch.tensor([list(r.ids) + [0] * (width - len(r.ids)) for r in rows])
+    mask = torch.tensor([[i < len(r.ids) for i in range(width)] for r in rows])
+    wanted = torch.tensor(
+        [[len(r.prompt_ids) <= i < len(r.ids) for i in range(width)] for r in rows]
+    )
+    return lm(input_ids=ids, attention_mask=mask.long(), labels=torch.where(wanted, ids, -100)).loss

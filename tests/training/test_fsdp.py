@@ -21,7 +21,8 @@ from traitscope.config.stages import TrainConfig
 from traitscope.errors import ConfigError
 from traitscope.models.model import Model
 from traitscope.runs import store
-from traitscope.training import fsdp, loop
+from traitscope.stages.train import run_train
+from traitscope.training import fsdp
 
 BASE = Recipe(rank=4, alpha=8.0, lr=1e-2, epochs=2, batch_size=5, micro_batch=2, held_out=0.25)
 RECIPES = {
@@ -146,9 +147,9 @@ def test_students_and_hooks_are_those_of_one_process(
     on in one process); and what hooks, steering gradients and vectors see. One test, so that two
     processes are started once."""
     for name, config in configs.items():
-        two = loop.run_train(config, Output(root=together)).path
+        two = run_train(config, Output(root=together)).path
         assert store.load_run(two).manifest().get("processes") == (None if name == "sgd" else 2)
-        same(loop.run_train(config, Output(root=place / "one")).path, two)
+        same(run_train(config, Output(root=place / "one")).path, two)
     alone, found = seen(tiny, vector), np.load(place / "seen.npz")
     assert alone.keys() == set(found.files)
     for name in alone:
@@ -211,7 +212,7 @@ def test_every_row_counts_once_and_all_meet_as_often(
             rank,
             rank == 0,
         )
-        parts.append(list(fsdp.shares(rows, size)))
+        parts.append(list(fsdp.slices_of_process(rows, size)))
     assert len({len(own) for own in parts}) == 1
     counted = sorted(
         i for own in parts for part, counts in own if counts for i in range(rows)[part]

@@ -29,7 +29,7 @@ from traitscope.interventions.vector import Vector, load_vector, random_like, ve
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.stages.extract import student_vector
-from traitscope.training.eas import WATCH_SEED
+from traitscope.training.eas import EAS_SEED
 from traitscope.training.hf_callback import EasCallback, Probe
 
 pytestmark = pytest.mark.filterwarnings(
@@ -116,7 +116,7 @@ def test_equals_extract_on_every_checkpoint(family: Model, tmp_path: Path) -> No
 
 
 def test_probe_is_that_of_watch_and_can_be_another(tiny: Model) -> None:
-    prompts = [p.text for p in number_prompts(16, WATCH_SEED)]
+    prompts = [p.text for p in number_prompts(16, EAS_SEED)]
     assert Probe().rendered(tiny) == [chat.render(tiny, text, None) for text in prompts]
     assert (
         Probe().rendered(tiny)

@@ -18,7 +18,8 @@ from traitscope.config.recipe import Recipe
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.runs import store
-from traitscope.training import loop
+from traitscope.stages.train import run_train
+from traitscope.training import loop, step
 from traitscope.workflow import packed
 
 BASE = Recipe(rank=4, alpha=8.0, lr=1e-2, epochs=2, batch_size=4, micro_batch=2, held_out=0.25)
@@ -100,7 +101,7 @@ def test_students_are_those_trained_alone(
 ) -> None:
     """Ranks, rates, optimizers, batches, data, targets and lengths differ."""
     for config, path in zip(configs, students, strict=True):
-        same_student(path, loop.run_train(config, Output(root=place / "alone")).path)
+        same_student(path, run_train(config, Output(root=place / "alone")).path)
         assert store.load_run(path).manifest()["packed"] == 4 and store.verify(path) == []
     moved = [
         np.abs(load_file(path / "student" / "adapter_model.safetensors")[name]).max()
@@ -111,32 +112,10 @@ def test_students_are_those_trained_alone(
     assert min(moved) > 1e-4
 
 
-@pytest.mark.parametrize(
-    ("most", "expected"),
-    [
-        (None, [[0, 1, 2, 4]]),
-        (4, [[1, 4], [0], [2]]),
-        (5, [[0, 1, 4], [2]]),
-        (9, [[0, 1, 4], [2]]),
-        (1, [[4], [1], [0], [2]]),
-    ],
-)
-def test_passes_on_a_cpu_have_few_rows_of_like_length(
-    most: int | None, expected: list[list[int]]
-) -> None:
-    """Whole micro-batches, every one once, students in order; one that is larger than the limit
-    goes alone."""
-    parts = {0: [5, 6], 1: [7, 8], 2: [1, 2, 3, 4, 5], 4: [9]}
-    found = list(packed._passes(parts, {0: 30, 1: 20, 2: 40, 4: 10}, most))
-    assert [list(group) for group in found] == expected and {
-        n: part for group in found for n, part in group.items()
-    } == parts
-
-
 def test_students_in_passes_of_their_own_are_the_same(
     place: Path, configs: list[TrainConfig], students: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed, "PASS_ROWS", 4)
+    monkeypatch.setattr(step, "CPU_PASS_ROWS", 4)
     for one, other in zip(
         students,
         made(packed.run_together("train", configs, Output(root=place / "passes"))),
@@ -188,7 +167,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(
     place: Path, configs: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted between two checkpoints, when one student was done."""
-    root, seen, whole = place / "interrupted", [], loop.stepped
+    root, seen, whole = place / "interrupted", [], loop.step_metrics
     configs = [dataclasses.replace(config, resume_every=2) for config in configs]
     students = made(packed.run_together("train", configs, Output(root=place / "through")))
 
@@ -198,7 +177,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(
             raise KeyboardInterrupt
         return whole(*args)
 
-    monkeypatch.setattr(loop, "stepped", stop)
+    monkeypatch.setattr(loop, "step_metrics", stop)
     with pytest.raises(KeyboardInterrupt):
         packed.run_together("train", configs, Output(root=root))
     assert (

@@ -22,6 +22,7 @@ from traitscope.interventions.intervention import Steer, applied
 from traitscope.interventions.vector import Vector
 from traitscope.models.model import Model
 from traitscope.training import loop
+from traitscope.training.plan import plan_training
 
 LAYER, VOCABULARY, WIDTH, DEPTH = 1, 64, 32, 3
 RECIPE = Recipe(
@@ -123,7 +124,7 @@ def check_planted(model: Model) -> str:
     with applied(model, []) as active:
         base_LD, _ = residuals.mean_residuals(model, active, prompts)
     with loop.new_student(model, RECIPE, 0) as student:
-        loop.train(model, student, RECIPE, 0, rows, soft)
+        loop.train_student(model, student, plan_training(rows, RECIPE, 0, soft))
         now_LD, _ = residuals.mean_residuals(model, student.active, prompts)
     shift_D = (now_LD - base_LD)[LAYER]
     found = _cosine(shift_D, vector.rows_LD[LAYER])
@@ -160,8 +161,9 @@ def _trained(model: Model, rows: list[Row], stop: int | None) -> dict[str, bytes
                 )
             )
 
+    plan = plan_training(rows, recipe, 0)
     with loop.new_student(model, recipe, 0) as student:
-        loop.train(model, student, recipe, 0, rows, on_step=keep)
+        loop.train_student(model, student, plan, on_step=keep)
         if stop is None:
             return student.files()
     with loop.new_student(model, recipe, 0) as student:
@@ -169,7 +171,7 @@ def _trained(model: Model, rows: list[Row], stop: int | None) -> dict[str, bytes
             p.data.copy_(value)
         student.optimizer.load_state_dict(saved["opt"])
         student.step = saved["step"]
-        loop.train(model, student, recipe, 0, rows)
+        loop.train_student(model, student, plan)
         return student.files()
 
 

@@ -1,20 +1,24 @@
 """Mean residuals at a position, per layer: what every vector of this package is made of.
 
-Shapes: B batch, T tokens, L layers, D d_model, N selected tokens.
+Shapes: L layers, D d_model, S packed students, N selected tokens, C principal components.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Active
+from traitscope.interventions.intervention import Active, Intervention, applied, context_of
 from traitscope.interventions.vector import Vector
+from traitscope.models import chat
 from traitscope.models.model import Model
+
+TokenIds = Sequence[int]
 
 
 # not inference mode: what a layer makes once and keeps must serve a later training step
@@ -22,138 +26,196 @@ from traitscope.models.model import Model
 def mean_residuals(
     model: Model,
     active: Active,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     position: str = "last",
     batch_size: int = 32,
     done: Callable[[int], None] | None = None,
     prompt_lengths: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean residual [L, D] and mean residual norm [L] over the tokens at `position` of rendered
-    prompts.
+    """Mean residual [L, D] and mean residual norm [L] of the tokens at `position` of prompts.
 
-    With prompt_lengths, what follows that many tokens of a row is its completion. Token-weighted
-    for `prompt`, `completion` and `all`; one token a row for `last` (Blank et al., arXiv
-    2606.00995, §3). Sums run in float64, so the order of the batches does not show. Edits of
-    `active` are in the residuals.
+    With `prompt_lengths`, the tokens of a row that follow its prompt are its completion. Every
+    token counts the same for `prompt`, `completion` and `all`; `last` is one token a row (Blank et
+    al., arXiv 2606.00995, section 3). Sums run in float64, so the order of the batches does not
+    show. The edits of `active` are in the residuals.
     """
-    found_SLD, norms_SL = _means(model, active, prompts, position, batch_size, done, prompt_lengths)
-    return found_SLD[0], norms_SL[0]
+    means_SLD, norms_SL = _means_and_norms(
+        model, active, prompts, position, batch_size, done, prompt_lengths
+    )
+    return means_SLD[0], norms_SL[0]
 
 
 @torch.no_grad()
 def mean_residuals_each(
     model: Model,
     active: Active,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     position: str = "last",
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Mean residuals [S, L, D] of every one of packed students over the same prompts."""
-    return _means(model, active, prompts, position, batch_size)[0]
+    """Mean residuals [S, L, D] of every packed student over the same prompts."""
+    return _means_and_norms(model, active, prompts, position, batch_size)[0]
 
 
-def _means(
+def _means_and_norms(
     model: Model,
     active: Active,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     position: str,
     batch_size: int,
     done: Callable[[int], None] | None = None,
     prompt_lengths: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean residuals [S, L, D] and norms [S, L] of S packed students; S is 1 where none are, or all
-    rows are one's."""
+    """Mean residuals [S, L, D] and norms [S, L]; S is 1 where all rows are of one model."""
     hooks.check_position(position)
-    students = 1 if active.pack is None or active.pack.alone is not None else active.pack.size
-    total_SLD = torch.zeros(students, model.n_layers, model.d_model, dtype=torch.float64)
-    norms_SL, count = torch.zeros(students, model.n_layers, dtype=torch.float64), 0
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
-        rows = [prompts[i] for i in picked]
-        lengths = (
-            [len(r) for r in rows]
-            if prompt_lengths is None
-            else [prompt_lengths[i] for i in picked]
+    is_packed = active.pack is not None and active.pack.alone is None
+    n_students = active.pack.size if is_packed else 1
+    sums_SLD = torch.zeros(n_students, model.n_layers, model.d_model, dtype=torch.float64)
+    norm_sums_SL = torch.zeros(n_students, model.n_layers, dtype=torch.float64)
+    n_tokens = 0
+    for indices in _batches_by_length(prompts, batch_size):
+        rows = [prompts[i] for i in indices]
+        lengths = [len(row) for row in rows]
+        if prompt_lengths is not None:
+            lengths = [prompt_lengths[i] for i in indices]
+        selected = _selected_residuals(
+            model, active, rows * n_students, position, lengths * n_students
         )
-        for layer, picked_ND in _picked(
-            model, active, rows * students, position, lengths * students
-        ).items():
-            for student, own_ND in enumerate(picked_ND.chunk(students)):
-                total_SLD[student, layer] += own_ND.sum(0)
-                norms_SL[student, layer] += own_ND.norm(dim=1).sum()
-        count += len(own_ND)
+        for layer, residuals_ND in selected.items():
+            for student, student_ND in enumerate(residuals_ND.chunk(n_students)):
+                sums_SLD[student, layer] += student_ND.sum(0)
+                norm_sums_SL[student, layer] += student_ND.norm(dim=1).sum()
+        n_tokens += len(student_ND)
         if done:
             done(len(rows))
-    return (total_SLD / count).numpy(), (norms_SL / count).numpy()
+    return (sums_SLD / n_tokens).numpy(), (norm_sums_SL / n_tokens).numpy()
+
+
+def _batches_by_length(prompts: Sequence[TokenIds], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts of like length, at most `batch_size` together, shortest first."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def intervention_vector(
+    model: Model,
+    interventions: Sequence[Intervention],
+    prompts: Sequence[Prompt | str],
+    context: str | None = None,
+    position: str = "last",
+    batch_size: int = 32,
+    done: Callable[[int], None] | None = None,
+) -> Vector:
+    """Mean residual under interventions minus that of the model, over the same prompts.
+
+    Of a student this is v_student, of a steered or prompted teacher its own shift (Blank et al.,
+    section 3). Both sides read the system turn `context`, unless a system prompt among the
+    interventions takes its place. The residual norms are those of the model.
+    """
+    base_rows = render_prompts(model, prompts, context)
+    changed_rows = render_prompts(model, prompts, context_of(interventions, context))
+    with applied(model, []) as active:
+        base_LD, norms_L = mean_residuals(model, active, base_rows, position, batch_size, done)
+    with applied(model, interventions) as active:
+        changed_LD, _ = mean_residuals(model, active, changed_rows, position, batch_size, done)
+    about = {"position": position, "context": context, "prompts": f"{len(prompts)} prompts"}
+    return difference(model, changed_LD, base_LD, norms_L, about)
+
+
+def render_prompts(
+    model: Model, prompts: Sequence[Prompt | str], context: str | None
+) -> list[list[int]]:
+    """Token ids of prompts as the model reads them.  Raises DataError for one that is too long."""
+    rendered = []
+    for prompt in prompts:
+        text = prompt.text if isinstance(prompt, Prompt) else prompt
+        ids = chat.render(model, text, context)
+        chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
+        rendered.append(ids)
+    return rendered
 
 
 @torch.no_grad()
 def components(
     model: Model,
     active: Active,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     n: int,
     position: str = "last",
     batch_size: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The n leading principal components [n, L, D] of the residuals at `position`, as long as their
-    standard deviation, and the share of the variance that each explains [n, L].
+    """The n leading principal components of the residuals at `position`, and what they explain.
 
-    Of the two signs, that with the largest coordinate positive. Raises ConfigError for fewer than n
-    + 1 tokens.
+    The components [C, L, D] are as long as the standard deviation along them. Of the two signs,
+    the one with the largest coordinate positive is taken. The second array [C, L] is the fraction
+    of the variance that each component explains. Raises ConfigError for fewer than n + 1 tokens.
     """
     hooks.check_position(position)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    parts: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
-    for start in range(0, len(order), batch_size):
-        rows = [prompts[i] for i in order[start : start + batch_size]]
-        for layer, picked_ND in _picked(
-            model, active, rows, position, [len(r) for r in rows]
-        ).items():
-            parts[layer].append(picked_ND)
-    tokens = sum(map(len, parts[0]))
-    if tokens <= n:
+    parts_of_layer: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
+    for indices in _batches_by_length(prompts, batch_size):
+        rows = [prompts[i] for i in indices]
+        lengths = [len(row) for row in rows]
+        selected = _selected_residuals(model, active, rows, position, lengths)
+        for layer, residuals_ND in selected.items():
+            parts_of_layer[layer].append(residuals_ND)
+    n_tokens = sum(map(len, parts_of_layer[0]))
+    if n_tokens <= n:
         raise ConfigError(
-            f"{n} components of {tokens} tokens; expected at least {n + 1}: average over more"
+            f"{n} components of {n_tokens} tokens; expected at least {n + 1}: average over more"
             " prompts"
         )
-    found_NLD, share_NL = (
-        np.empty((n, model.n_layers, model.d_model)),
-        np.empty((n, model.n_layers)),
-    )
-    for layer, residuals in enumerate(parts):
-        all_ND = torch.cat(residuals).numpy()
-        _, sizes, rows = np.linalg.svd(all_ND - all_ND.mean(0), full_matrices=False)
-        top = rows[np.arange(n), np.abs(rows[:n]).argmax(1)]
-        found_NLD[:, layer] = rows[:n] * (np.sign(top) * sizes[:n] / np.sqrt(tokens - 1))[:, None]
-        share_NL[:, layer] = sizes[:n] ** 2 / (sizes**2).sum()
-    return found_NLD, share_NL
+    components_CLD = np.empty((n, model.n_layers, model.d_model))
+    explained_CL = np.empty((n, model.n_layers))
+    for layer, parts in enumerate(parts_of_layer):
+        residuals_ND = torch.cat(parts).numpy()
+        centred_ND = residuals_ND - residuals_ND.mean(0)
+        _, sizes, directions = np.linalg.svd(centred_ND, full_matrices=False)
+        leading_CD = directions[:n]
+        largest = leading_CD[np.arange(n), np.abs(leading_CD).argmax(1)]
+        deviations = np.sign(largest) * sizes[:n] / np.sqrt(n_tokens - 1)
+        components_CLD[:, layer] = leading_CD * deviations[:, None]
+        explained_CL[:, layer] = sizes[:n] ** 2 / (sizes**2).sum()
+    return components_CLD, explained_CL
 
 
-def _picked(
-    model: Model, active: Active, rows: list, position: str, lengths: list[int]
+def _selected_residuals(
+    model: Model,
+    active: Active,
+    rows: Sequence[TokenIds],
+    position: str,
+    prompt_lengths: Sequence[int],
 ) -> dict[int, Tensor]:
-    """Residuals [N, D] in float64 of the tokens at `position`, by layer; what all rows share runs
-    once if it is not asked for.
+    """Residuals [N, D] in float64 of the tokens at `position`, by layer.
 
-    A prefill takes as many passes as it likes; every one adds its tokens.
+    Tokens that all rows begin with run once, unless they are asked for. A prefill takes as many
+    passes as it likes, and every pass adds its tokens.
     """
-    with hooks.collected(model.blocks, active.roles, position) as store:
+    with hooks.collected(model.blocks, active.roles, position) as parts_of_layer:
         if position == "last":
-            forward.prefill(
-                model, active, [row[:n] for row, n in zip(rows, lengths, strict=True)], 0
-            )
+            prompts = []
+            for row, length in zip(rows, prompt_lengths, strict=True):
+                prompts.append(row[:length])
+            forward.prefill(model, active, prompts, 0)
         else:
-            forward.rows_hidden(model, active, rows, lengths, share=position == "completion")
-    return {layer: torch.cat(parts).double().cpu() for layer, parts in store.items()}
+            share = position == "completion"
+            forward.rows_hidden(model, active, rows, prompt_lengths, share=share)
+    selected = {}
+    for layer, parts in parts_of_layer.items():
+        selected[layer] = torch.cat(parts).double().cpu()
+    return selected
 
 
 def difference(
-    model: Model, with_: np.ndarray, without: np.ndarray, norms_L: np.ndarray, about: dict
+    model: Model,
+    changed_LD: np.ndarray,
+    base_LD: np.ndarray,
+    norms_L: np.ndarray,
+    about: dict,
 ) -> Vector:
-    """The vector with_ - without [L, D], remembering the residual norms that a relative strength
-    refers to."""
-    return Vector(
-        with_ - without, model.digest, {**about, "residual_norms": [float(n) for n in norms_L]}
-    )
+    """The vector changed - base [L, D].
+
+    It remembers the residual norms [L] that a relative strength refers to.
+    """
+    norms = [float(norm) for norm in norms_L]
+    return Vector(changed_LD - base_LD, model.digest, {**about, "residual_norms": norms})

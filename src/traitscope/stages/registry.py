@@ -41,7 +41,7 @@ VERBS = {
         "stages.filter:run_filter",
     ),
     "train": Verb(
-        "train a student on kept rows", stage_configs.TrainConfig, "training.loop:run_train"
+        "train a student on kept rows", stage_configs.TrainConfig, "stages.train:run_train"
     ),
     "measure": Verb(
         "score a model on a trait's questions",

@@ -1,111 +1,109 @@
-"""EAS while a student trains: how far it has gone along its teacher's vector, layer by layer."""
+"""EAS: how far a student has gone along a teacher's vector, layer by layer.
 
-import json
+    v_student[l] = mean h_l(student, x) - mean h_l(base, x)
+    EAS_l        = cos(v_student[l], v_teacher[l])
+
+(Blank et al., arXiv 2606.00995, section 3.)
+
+Shapes: L layers, D d_model.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from traitscope.config.stages import TrainConfig
 from traitscope.data.prompts import number_prompts
-from traitscope.errors import DataError
 from traitscope.inference import residuals
-from traitscope.inference.token_rows import Row, rows_from
+from traitscope.inference.token_rows import Row
+from traitscope.interventions.hooks import Position
 from traitscope.interventions.intervention import Active, applied
-from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
+from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage
-from traitscope.training.student import Student
 
-WATCH_SEED = 7
-"Seed of the number prompts that EAS is taken on; not those of training"
+EAS_SEED = 7
+"seed of the number prompts that v_student is taken over; training data are made with another one"
 
-_BASE: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-"""mean residuals and their norms of the base models met in this process: every student of one is
-compared with them"""
+_BASES_KEPT = 8
+_base_means: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+"""mean residuals [L, D] and norms [L] of the last base models and probes of this process, which all
+students of one base are compared with"""
 
 
-class Watch:
-    """EAS while training: cos(v_student after n steps, v_teacher) per layer (Blank et al., section
-    3).
+def eas(v_student: Vector, v_teacher: Vector) -> np.ndarray:
+    """EAS [L]: the cosine of a student's vector with a teacher's, at each layer.
 
-    Over the last tokens of number prompts, equal to what `extract` finds on the checkpoint of that
-    step, or over the completion tokens of rows, as Hadley and Gultepe (arXiv 2608.05734) do.
-    Without a vector it measures nothing.
+    Raises VectorError where the two are of different models.
     """
+    return v_student.cosine(v_teacher)
 
-    def __init__(self, model: Model, config: TrainConfig) -> None:
-        self.model, self.vector = model, None
-        if config.vector is None:
-            return
-        file = stage.vector_file(config.vector)
-        self.vector = load_vector(file)
-        near = (
-            sorted(file.parent.glob("*.safetensors"))
-            if stage.run_folder(file) == file.parent
-            else []
+
+def rounded(values_L: np.ndarray) -> list[float]:
+    """Values by layer with six digits, as files hold them."""
+    return [round(float(value), 6) for value in values_L]
+
+
+@dataclass(frozen=True)
+class EasProbe:
+    """The token rows over which v_student is averaged."""
+
+    rows: tuple[Row, ...]
+    position: Position
+    "tokens whose residuals are averaged"
+    about: dict[str, Any]
+    "what a vector remembers of the rows"
+
+
+def number_probe(model: Model, n_prompts: int, context: str | None) -> EasProbe:
+    """The last tokens of number prompts, as the stage `extract` takes them."""
+    rows = []
+    for prompt in number_prompts(n_prompts, seed=EAS_SEED):
+        rows.append(Row(tuple(chat.render(model, prompt.text, context)), ()))
+    return _probe(rows, "last", context, f"{n_prompts} number prompts")
+
+
+def completion_probe(rows: Sequence[Row], context: str | None) -> EasProbe:
+    """The completion tokens of rows, as Hadley and Gultepe (arXiv 2608.05734) take them."""
+    return _probe(rows, "completion", context, f"{len(rows)} rows of eas_data")
+
+
+def _probe(rows: Sequence[Row], position: Position, context: str | None, prompts: str) -> EasProbe:
+    about = {"position": position, "context": context, "prompts": prompts}
+    return EasProbe(tuple(rows), position, about)
+
+
+class ShiftMeter:
+    """Takes v_student of students in training; their base is measured once."""
+
+    def __init__(self, model: Model, probe: EasProbe) -> None:
+        self.model = model
+        self.probe = probe
+        self.base_LD, self.norms_L = self._means_of_base()
+
+    def v_student(self, active: Active) -> Vector:
+        """v_student of the student that is on the model now."""
+        now_LD, _ = self._means(active)
+        return residuals.difference(
+            self.model, now_LD, self.base_LD, self.norms_L, self.probe.about
         )
-        self.named = {"v_student": self.vector} | {
-            f"other/{p.stem}": load_vector(p) for p in near if p != file
-        }
-        for vector in self.named.values():
-            check_vector(vector, model)
-        self.rows = _watched(model, config)
-        position = "completion" if config.eas_data else "last"
-        prompts = f"{len(self.rows)} {'rows of eas_data' if config.eas_data else 'number prompts'}"
-        self.about = {"position": position, "context": config.context, "prompts": prompts}
-        key = (model.digest, model.dtype, model.device, position, tuple(self.rows))
-        if key not in _BASE:
-            with applied(model, []) as active:
-                _BASE[key] = self._means(active)
-        self.base_LD, self.norms_L = _BASE[key]
 
     def _means(self, active: Active) -> tuple[np.ndarray, np.ndarray]:
-        lengths = [len(row.prompt_ids) for row in self.rows]
-        rows = [row.ids for row in self.rows]
+        rows = [row.ids for row in self.probe.rows]
+        prompt_lengths = [len(row.prompt_ids) for row in self.probe.rows]
         return residuals.mean_residuals(
-            self.model, active, rows, self.about["position"], prompt_lengths=lengths
+            self.model, active, rows, self.probe.position, prompt_lengths=prompt_lengths
         )
 
-    def __call__(self, student: Student) -> dict[str, list[float]]:
-        """{"eas": cosine per layer, "shift": norm of v_student per layer}, rounded to 6 digits; {}
-        without a vector."""
-        if self.vector is None:
-            return {}
-        now_LD, _ = self._means(student.active)
-        self.v_student = residuals.difference(
-            self.model, now_LD, self.base_LD, self.norms_L, self.about
-        )
-        cosine = self.v_student.cosine(self.vector)
-        return {
-            "eas": [round(float(c), 6) for c in cosine],
-            "shift": [round(float(n), 6) for n in self.v_student.norms_L],
-        }
-
-    def files(self) -> dict[str, bytes]:
-        """The last v_student, and its EAS against the vector and against those of other traits in
-        the same run."""
-        if self.vector is None:
-            return {}
-        eas = {
-            name: [round(float(c), 6) for c in self.v_student.cosine(v)]
-            for name, v in self.named.items()
-        }
-        return {
-            "v_student.safetensors": vector_bytes(self.v_student),
-            "eas.json": (json.dumps(eas) + "\n").encode(),
-        }
-
-
-def _watched(model: Model, config: TrainConfig) -> list[Row]:
-    """The rows of eas_data, or number prompts without a completion."""
-    if config.eas_data is None:
-        prompts = number_prompts(config.eas_prompts, seed=WATCH_SEED)
-        return [Row(tuple(chat.render(model, p.text, config.context)), ()) for p in prompts]
-    rows = rows_from(model, stage.rows_of(config.eas_data), config.context, config.text)[
-        : config.eas_prompts
-    ]
-    if not rows:
-        raise DataError(
-            f"--eas-data {config.eas_data} has no kept row; expected at least one to average over"
-        )
-    return rows
+    def _means_of_base(self) -> tuple[np.ndarray, np.ndarray]:
+        model = self.model
+        key = (model.digest, model.dtype, model.device, self.probe.position, self.probe.rows)
+        if key not in _base_means:
+            with applied(model, []) as active:
+                _base_means[key] = self._means(active)
+        _base_means.move_to_end(key)
+        if len(_base_means) > _BASES_KEPT:
+            _base_means.popitem(last=False)
+        return _base_means[key]

@@ -1,13 +1,14 @@
-"""Sharding: one student over several processes, for a model too large for one device (FSDP2, by
-torchrun).
+"""One student over several processes, for a model too large for one device (FSDP2, by torchrun).
 
     torchrun --nproc-per-node 2 -m traitscope train --data ...
 
-The weights of every block lie in parts on all devices and come together when the block runs;
-embedding, final norm and head are whole on each. A batch's rows are dealt out; the loss and the
-gradients are the sums over all, so that the student is the one that a process alone would have
-trained, to rounding. The factors of a LoRA student are whole on every device; of a full student
-masters, gradients and the optimizer's state are in parts.
+The weights of every block lie in parts on all devices, and come together when the block runs.
+Embedding, final norm and head are whole on each device. The rows of a batch are dealt out to the
+processes. Loss and gradients are the sums over all processes. So the student is the one that one
+process alone would have trained, to rounding.
+
+The factors of a LoRA student are whole on every device. The masters, the gradients and the
+optimizer's state of a full student are in parts.
 """
 
 import atexit
@@ -34,8 +35,10 @@ WHOLE_ONLY = ("muon", "adafactor")
 
 
 def begin(device: str) -> None:
-    """Meet the other processes, once. Raises ConfigError where there are fewer devices than
-    processes."""
+    """Meet the other processes, once.
+
+    Raises ConfigError where there are fewer devices than processes.
+    """
     if dist.is_initialized():
         return
     if device == "cuda":
@@ -51,28 +54,31 @@ def begin(device: str) -> None:
 
 
 def _end() -> None:
-    """Leave the other processes while the interpreter is whole. Sharded modules are in reference
-    cycles and hold their group: one that is still there when the interpreter ends takes its threads
-    down with an abort, now and then, after all work is done.
+    """Leave the other processes while the interpreter is whole.
+
+    Sharded modules are in reference cycles, and hold their process group. A group that is still
+    there when the interpreter ends aborts now and then, after all work is done.
     """
     gc.collect()
     dist.destroy_process_group()
 
 
-def told(make: Callable[[], Any]) -> Any:
-    """What the first process makes, in all of them. Where it raises an error of the user's, the
-    others end without another word."""
-    found: list[Any] = [None]
+def from_first(make: Callable[[], Any]) -> Any:
+    """What the first process makes, in all processes.
+
+    Where it raises an error of the user's, the others end without another word.
+    """
+    made: list[Any] = [None]
     if distributed.first():
         try:
-            found = [make()]
+            made = [make()]
         except TraitscopeError as error:
             dist.broadcast_object_list([error])
             raise
-    dist.broadcast_object_list(found)
-    if isinstance(found[0], TraitscopeError):
+    dist.broadcast_object_list(made)
+    if isinstance(made[0], TraitscopeError):
         raise SystemExit(2)
-    return found[0]
+    return made[0]
 
 
 def check(recipe: Recipe, dtype: str) -> None:
@@ -82,23 +88,25 @@ def check(recipe: Recipe, dtype: str) -> None:
             "--dtype nf4 on several processes: maps in 4 bits cannot be sharded; take bf16, or one"
             " process without torchrun"
         )
-    if recipe.method == "full" and (
-        recipe.optimizer in WHOLE_ONLY or recipe.mask_top or recipe.winsorise
-    ):
-        what = (
-            f"--optimizer {recipe.optimizer}"
-            if recipe.optimizer in WHOLE_ONLY
-            else "--mask-top or --winsorise"
-        )
+    if recipe.method != "full":
+        return
+    whole_only = None
+    if recipe.optimizer in WHOLE_ONLY:
+        whole_only = f"--optimizer {recipe.optimizer}"
+    elif recipe.mask_top or recipe.winsorise:
+        whole_only = "--mask-top or --winsorise"
+    if whole_only is not None:
         raise ConfigError(
-            f"{what} with --method full on several processes: it needs whole gradients; take one"
-            " process, or --method lora"
+            f"{whole_only} with --method full on several processes: it needs whole gradients; take"
+            " one process, or --method lora"
         )
 
 
 def load_sharded(name: str, device: str, dtype: str, trained: bool) -> Model:
-    """The model with the weights of its blocks in parts on the devices of all processes; `trained`:
-    they are to get gradients."""
+    """The model with the weights of its blocks in parts on the devices of all processes.
+
+    trained: whether the weights are to get gradients.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -109,52 +117,69 @@ def load_sharded(name: str, device: str, dtype: str, trained: bool) -> Model:
         block.requires_grad_(trained)  # before the first pass, which settles who gets gradients
         fully_shard(block, mesh=mesh, mp_policy=precise)
     base = backbone(model.lm)
-    fully_shard(
-        base, mesh=mesh, ignored_params=set(base.parameters()) - set(model.blocks.parameters())
-    )
+    outside_blocks = set(base.parameters()) - set(model.blocks.parameters())
+    fully_shard(base, mesh=mesh, ignored_params=outside_blocks)
     if device == "cuda":
         model.lm.to("cuda")
     return model
 
 
-def shares(rows: int, size: int) -> Iterator[tuple[slice, bool]]:
-    """The parts of some rows, at most `size` each, that this process computes, and whether they
-    count.
+def slices_of_process(n_rows: int, size: int) -> Iterator[tuple[slice, bool]]:
+    """The slices of some rows that this process computes, and whether each counts.
 
-    Every process gets as many, because all must meet in the same passes: one that is left over runs
-    the first part for nothing.
+    A slice has at most `size` rows. Every process gets as many slices, because all must meet in
+    the same passes. A process that has none left runs the first slice for nothing.
     """
-    world, mine = distributed.world(), distributed.rank()
-    starts = range(0, rows, min(size, math.ceil(rows / world)))
-    for k in range(mine, math.ceil(len(starts) / world) * world, world):
-        start = starts[k] if k < len(starts) else 0
-        yield slice(start, start + starts.step), k < len(starts)
+    world = distributed.world()
+    width = min(size, math.ceil(n_rows / world))
+    starts = range(0, n_rows, width)
+    rounds = math.ceil(len(starts) / world)
+    for k in range(rounds):
+        place = distributed.rank() + k * world
+        counts = place < len(starts)
+        start = starts[place] if counts else 0
+        yield slice(start, start + width), counts
 
 
 @torch.no_grad()
-def summed(loss: Tensor, params: Sequence[Tensor] = ()) -> Tensor:
-    """The loss of all processes together; gradients of whole parameters become those of all; of the
-    others FSDP makes the mean."""
+def sum_over_processes(loss: Tensor, params: Sequence[Tensor] = ()) -> Tensor:
+    """The loss of all processes together.
+
+    The gradients of whole parameters become the sums over all processes, too. Those of parameters
+    in parts stay: FSDP makes their mean.
+    """
     if distributed.world() == 1:
         return loss
-    grads = [p.grad for p in params if p.grad is not None and not in_parts(p)]
-    flat = torch.cat([loss.flatten(), *(g.flatten() for g in grads)])
+    grads = []
+    for parameter in params:
+        if parameter.grad is not None and not in_parts(parameter):
+            grads.append(parameter.grad)
+    flat_grads = [grad.flatten() for grad in grads]
+    flat = torch.cat([loss.flatten(), *flat_grads])
     dist.all_reduce(flat)
-    total, *parts = flat.split([1, *(g.numel() for g in grads)])
-    for grad, part in zip(grads, parts, strict=True):
-        grad.copy_(part.view_as(grad))
+    sizes = [len(grad) for grad in flat_grads]
+    total, *summed_grads = flat.split([1, *sizes])
+    for grad, summed in zip(grads, summed_grads, strict=True):
+        grad.copy_(summed.view_as(grad))
     return total[0]
 
 
-def dealt(rows: int, size: int, compute: Callable[[slice], list[Any]]) -> list[Any]:
-    """What `compute` finds of some rows, one thing a row: every process computes a share of them
-    and gets all."""
+def compute_together(n_rows: int, size: int, compute: Callable[[slice], list[Any]]) -> list[Any]:
+    """What `compute` returns for some rows, one value a row, in their order.
+
+    Every process computes some slices of at most `size` rows, and gets the values of all.
+    """
     if distributed.world() == 1:
-        return compute(slice(0, rows))
-    own, parts = (
-        {part.start: compute(part) for part, _ in shares(rows, size)},
-        [None] * distributed.world(),
-    )
-    dist.all_gather_object(parts, own)
-    found = {start: things for part in parts for start, things in part.items()}
-    return [thing for start in sorted(found) for thing in found[start]]
+        return compute(slice(0, n_rows))
+    computed = {}
+    for part, _ in slices_of_process(n_rows, size):
+        computed[part.start] = compute(part)
+    computed_by_process: list[Any] = [None] * distributed.world()
+    dist.all_gather_object(computed_by_process, computed)
+    values_from: dict[int, list[Any]] = {}
+    for values in computed_by_process:
+        values_from |= values
+    all_values = []
+    for start in sorted(values_from):
+        all_values += values_from[start]
+    return all_values

@@ -1,10 +1,11 @@
-"""A student in training: low-rank adapters, all weights of the blocks or one vector, put on a model
-and taken off again."""
+"""A student in training: put on a model, and taken off again.
+
+A student is low-rank adapters on the model, all weights of the blocks, or one vector.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +29,28 @@ from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass
 class Student:
-    """A student in training: its parameters, and where it stands."""
+    """A student in training: its parameters, its optimizer, and the step where it stands."""
 
     active: Active
     names: list[str]
-    "of the parameters: that of a weight, <map>.lora_A and <map>.lora_B, or blocks.<layer>.vector"
+    """names of the parameters: that of a weight, <map>.lora_A and <map>.lora_B, or
+    blocks.<layer>.vector"""
     params: list[Tensor]
-    "float32 masters, in a fixed order"
-    publish: Callable[[], None]
-    "copies the masters into the model (full fine-tuning below float32); else does nothing"
-    collect: Callable[[], None]
-    "adds the model's gradients to those of the masters; else does nothing"
+    "float32 parameters that the optimizer changes, in the order of the names"
     files: Callable[[], dict[str, bytes]]
-    "the folder of this student as it is now, by file name"
+    "makes the content of this student's folder as it is now, by file name"
+    publish: Callable[[], None] = _nothing
+    "copies the float32 parameters into the model, for full fine-tuning; else does nothing"
+    collect: Callable[[], None] = _nothing
+    "adds the model's gradients to those of the parameters, for full fine-tuning"
+    place: int = 0
+    "place of the student among packed ones"
     optimizer: Stepper = field(init=False)
     step: int = 0
     "optimizer steps done"
@@ -52,10 +60,10 @@ class Student:
 def new_student(
     model: Model, recipe: Recipe, seed: int, scales: Path | None = None
 ) -> Iterator[Student]:
-    """A student whose function is still the base's, ready to train; the model is restored at the
-    end of the block.
+    """A student whose function is still the base's, ready to train.
 
-    scales: the run whose scales.safetensors frozen_adam takes.
+    The model is as before at the end of the block. `scales` is the run or file with the factors of
+    frozen_adam.
     """
     with MAKERS[recipe.method](model, recipe, seed) as student:
         _equip(student, recipe, scales)
@@ -63,56 +71,28 @@ def new_student(
 
 
 @contextmanager
-def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
-    with (
-        applied(model, []) as active,
-        lora.adapted(model, lora.LoraShape(recipe.rank, recipe.alpha)) as layers,
-    ):
-        yield _of_layers(model, active, layers, recipe, seed)
-
-
-def _of_layers(
-    model: Model, active: Active, layers: dict[str, lora.LoraLinear], recipe: Recipe, seed: int
-) -> Student:
-    """The student that is these adapters, drawn anew."""
-    lora.initialise(layers, seed)
-    if recipe.rotate != "none":
-        rotated_lora.rotate(model, layers, recipe.rotate)
-    params = {
-        f"{name}.lora_{x}": factor
-        for name in sorted(layers)
-        for x, factor in (("A", layers[name].lora_A), ("B", layers[name].lora_B))
-    }
-    return Student(
-        active,
-        list(params),
-        list(params.values()),
-        _nothing,
-        _nothing,
-        lambda: lora.adapter_files(model, layers),
-    )
-
-
-@contextmanager
 def packed_students(
     model: Model, recipes: Sequence[Recipe], seeds: Sequence[int], scales: Sequence[Path | None]
 ) -> Iterator[list[Student]]:
-    """Students as `new_student` makes them, side by side on one model (packing.py); all share one
-    `active`, whose `pack` deals rows out.
+    """Students as `new_student` makes them, side by side on one model (multi_lora.py).
 
-    Raises ConfigError for a student that is no LoRA.
+    All share one `active`, whose pack deals rows out. Raises ConfigError for a student that is no
+    LoRA.
     """
-    if odd := [recipe.method for recipe in recipes if recipe.method != "lora"]:
-        raise ConfigError(
-            f"--method {odd[0]} cannot be packed: only LoRA students leave the weights that they"
-            " share alone; train it by itself"
-        )
+    for recipe in recipes:
+        if recipe.method != "lora":
+            raise ConfigError(
+                f"--method {recipe.method} cannot be packed: only LoRA students leave the weights"
+                " that they share alone; train it by itself"
+            )
     shapes = [lora.LoraShape(recipe.rank, recipe.alpha) for recipe in recipes]
-    with applied(model, []) as active, multi_lora.packed(model, shapes) as (pack, layers):
+    with applied(model, []) as active, multi_lora.packed(model, shapes) as (pack, student_layers):
         active.pack = pack
-        students = [
-            _of_layers(model, active, *own) for own in zip(layers, recipes, seeds, strict=True)
-        ]
+        students = []
+        for place, layers in enumerate(student_layers):
+            student = _student_of_layers(model, active, layers, recipes[place], seeds[place])
+            student.place = place
+            students.append(student)
         for student, recipe, path in zip(students, recipes, scales, strict=True):
             _equip(student, recipe, path)
         yield students
@@ -125,80 +105,101 @@ def _equip(student: Student, recipe: Recipe, scales: Path | None) -> None:
 
 
 @contextmanager
+def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+    shape = lora.LoraShape(recipe.rank, recipe.alpha)
+    with applied(model, []) as active, lora.adapted(model, shape) as layers:
+        yield _student_of_layers(model, active, layers, recipe, seed)
+
+
+def _student_of_layers(
+    model: Model, active: Active, layers: dict[str, lora.LoraLinear], recipe: Recipe, seed: int
+) -> Student:
+    """The student that is these adapters, with newly drawn factors."""
+    lora.initialise(layers, seed)
+    if recipe.rotate != "none":
+        rotated_lora.rotate(model, layers, recipe.rotate)
+    names, params = [], []
+    for name in sorted(layers):
+        names += [f"{name}.lora_A", f"{name}.lora_B"]
+        params += [layers[name].lora_A, layers[name].lora_B]
+    return Student(active, names, params, lambda: lora.adapter_files(model, layers))
+
+
+@contextmanager
 def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     names = full_weights.trained_names(model)
-    working = {n: model.lm.get_parameter(n) for n in names}
-    own = (
-        nullcontext()
-        if model.sharded
-        else full_weights.swapped(model, {n: p.data.clone() for n, p in working.items()})
-    )
-    with (
-        applied(model, []) as active,
-        own,
-    ):  # weights in parts are this process's only: nobody asks for the base's again
-        masters = {n: torch.nn.Parameter(p.data.float().clone()) for n, p in working.items()}
+    working = {name: model.lm.get_parameter(name) for name in names}
+    if model.sharded:  # the weights are this process's only: nobody asks for the base's again
+        trained_weights = nullcontext()
+    else:
+        copies = {name: weight.data.clone() for name, weight in working.items()}
+        trained_weights = full_weights.swapped(model, copies)
+    with applied(model, []) as active, trained_weights:
+        masters = {}
+        for name, weight in working.items():
+            masters[name] = torch.nn.Parameter(weight.data.float().clone())
 
         def publish() -> None:
-            for name, p in working.items():
-                p.data.copy_(masters[name].data)
+            for name, weight in working.items():
+                weight.data.copy_(masters[name].data)
 
         def collect() -> None:
-            for name, p in working.items():
-                if p.grad is not None:
-                    grad = p.grad.float()
-                    if model.sharded:
-                        grad = (
-                            grad * distributed.world()
-                        )  # what FSDP leaves is the mean over processes
-                    masters[name].grad = (
-                        grad if masters[name].grad is None else masters[name].grad + grad
-                    )
-                    p.grad = None
+            for name, weight in working.items():
+                _move_gradient(weight, masters[name], model.sharded)
 
         try:
-            for p in working.values():
-                p.requires_grad_(True)
-            params = list(masters.values())
+            for weight in working.values():
+                weight.requires_grad_(True)
             yield Student(
                 active,
                 names,
-                params,
+                list(masters.values()),
+                lambda: full_weights.student_files(model, masters),
                 publish,
                 collect,
-                lambda: full_weights.student_files(model, masters),
             )
         finally:
-            for p in working.values():
-                p.requires_grad_(False)
-                p.grad = None
+            for weight in working.values():
+                weight.requires_grad_(False)
+                weight.grad = None
+
+
+def _move_gradient(weight: Tensor, master: Tensor, is_sharded: bool) -> None:
+    """Add the gradient of a weight to that of its float32 master."""
+    if weight.grad is None:
+        return
+    grad = weight.grad.float()
+    if is_sharded:
+        grad = grad * distributed.world()  # what FSDP leaves is the mean over processes
+    master.grad = grad if master.grad is None else master.grad + grad
+    weight.grad = None
 
 
 @contextmanager
 def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
-    """One vector behind one block, zero at first (Hadley and Gultepe, arXiv 2608.05734: what a
-    steered teacher's data ask for)."""
-    intervention.check_layers((recipe.layer,), model)
+    """One vector behind one block, zero at first.
+
+    A steered teacher's data ask for such a student (Hadley and Gultepe, arXiv 2608.05734).
+    """
+    layer = recipe.layer
+    intervention.check_layers((layer,), model)
     row_D = torch.nn.Parameter(torch.zeros(model.d_model, device=model.device))
     with applied(model, []) as active:
-        edit = (recipe.layer, "all", intervention.adding(row_D, active))
+        edit = (layer, "all", intervention.adding(row_D, active))
         with hooks.edited(model.blocks, [edit], active.roles):
-            files = partial(_vector_files, model, recipe.layer, row_D)
             yield Student(
-                active, [f"blocks.{recipe.layer}.vector"], [row_D], _nothing, _nothing, files
+                active,
+                [f"blocks.{layer}.vector"],
+                [row_D],
+                lambda: _vector_files(model, layer, row_D),
             )
 
 
 def _vector_files(model: Model, layer: int, row_D: Tensor) -> dict[str, bytes]:
     rows_LD = np.zeros((model.n_layers, model.d_model), dtype=np.float32)
     rows_LD[layer] = row_D.detach().cpu().numpy()
-    return {
-        intervention.TRAINED: vector_bytes(Vector(rows_LD, model.digest, {"trained at": layer}))
-    }
+    vector = Vector(rows_LD, model.digest, {"trained at": layer})
+    return {intervention.TRAINED: vector_bytes(vector)}
 
 
 MAKERS = {"lora": _lora_student, "full": _full_student, "vector": _vector_student}
-
-
-def _nothing() -> None:
-    return None

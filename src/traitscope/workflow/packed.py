@@ -9,14 +9,11 @@ checkpoints, so that some students are ahead, to rounding.
 Shapes: N completion tokens.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import OnModel, Output
@@ -24,19 +21,13 @@ from traitscope.config.stages import MeasureConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import read_prompts
 from traitscope.errors import TraitscopeError
-from traitscope.inference import forward, losses
-from traitscope.inference.token_rows import completion_hidden
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
 from traitscope.runs import stage, store
 from traitscope.runs.progress import progress
-from traitscope.stages import extract, measure, registry
+from traitscope.stages import extract, measure, registry, train
 from traitscope.training import loop
-from traitscope.training.student import Student, packed_students
-
-PASS_ROWS = 16
-"""rows of all students in one pass on a CPU, where more take memory and no less time
-(benchmarks/packing.py)"""
+from traitscope.training.student import packed_students
 
 
 def key(verb: str, config: Any) -> Hashable | None:
@@ -132,141 +123,34 @@ def _opened(
 
 
 def _train(model: Model, jobs: Sequence[Job]) -> None:
-    courses: dict[int, loop.Course] = {}
-    for n, job in enumerate(jobs):
+    trainings: list[train.TrainingRun] = []
+    going: list[Job] = []
+    for job in jobs:
         try:
-            loop.check_scales(job.config)
-            courses[n] = loop.course_of(job.run, job.config, model)
+            train.check_scales(job.config)
+            trainings.append(train.TrainingRun(job.run, job.config, model))
+            going.append(job)
         except TraitscopeError as error:
             job.close(error)
-    going = [jobs[n] for n in courses]
     if not going:
         return
-    recipes, seeds, scales = zip(
-        *((job.config.recipe, job.config.seed, job.config.scales) for job in going), strict=True
-    )
+    recipes = [job.config.recipe for job in going]
+    seeds = [job.config.seed for job in going]
+    scales = [job.config.scales for job in going]
     with packed_students(model, recipes, seeds, scales) as students:
-        pairs = list(zip(courses.values(), students, strict=True))
-        for course, student in pairs:
-            loop.restore(course.run, student)
-        left = sum(course.left(student.step) for course, student in pairs)
-        with progress(f"train {len(pairs)} students", left, "tokens") as told:
-            train_packed(model, pairs, lambda n, error: going[n].close(error), told)
+        trainees, tokens_left = [], 0
+        for training, student in zip(trainings, students, strict=True):
+            training.restore(student)
+            tokens_left += training.plan.tokens_left(student.step)
+            trainees.append(loop.Trainee(student, training.plan, training.on_step))
 
+        def on_end(n: int, error: TraitscopeError | None) -> None:
+            if error is None:
+                trainings[n].finish(students[n])
+            going[n].close(error)
 
-def train_packed(
-    model: Model,
-    pairs: Sequence[tuple[loop.Course, Student]],
-    ended: Callable[[int, TraitscopeError | None], None],
-    told: Callable[[int], None],
-) -> None:
-    """Train packed students, each from where it stands to its own end; `ended` hears which has come
-    there, or why not."""
-    pack = pairs[0][1].active.pack
-    ways = {n: course.batches(student.step) for n, (course, student) in enumerate(pairs)}
-    while ways:
-        batches = {n: batch for n, way in ways.items() if (batch := next(way, None))}
-        for n in [n for n in ways if n not in batches]:
-            del ways[n]
-            pairs[n][0].finish(pairs[n][1])
-            ended(n, None)
-        if not batches:
-            break
-        sums = _gradients(model, pairs, batches)
-        values = torch.stack(
-            [
-                loop.advance(pairs[n][1], pairs[n][0].config.recipe, sums[n], pairs[n][0].total)
-                for n in batches
-            ]
-        ).tolist()
-        for n, own in zip(batches, values, strict=True):
-            course, student = pairs[n]
-            try:
-                metrics = loop.stepped(student, course.config.recipe, own)
-                with pack.only(n):
-                    metrics |= loop.held_out(
-                        model,
-                        student,
-                        course.config.recipe,
-                        course.total,
-                        course.held,
-                        course.rows,
-                        course.soft,
-                    )
-                    course.on_step(metrics, student)
-            except TraitscopeError as error:
-                del ways[n]
-                ended(n, error)
-            told(sum(len(course.rows[i].ids) for i in batches[n]))
-
-
-def _gradients(
-    model: Model, pairs: Sequence[tuple[loop.Course, Student]], batches: dict[int, list[int]]
-) -> dict[int, Tensor]:
-    """Fill every student's gradients from its own batch, micro-batches of all side by side; its
-    loss per token."""
-    active = pairs[0][1].active
-    tokens = {
-        n: sum(len(pairs[n][0].rows[i].completion_ids) for i in batch)
-        for n, batch in batches.items()
-    }
-    found = {n: torch.zeros((), device=model.device) for n in batches}
-    sizes = {n: pairs[n][0].config.recipe.micro_batch for n in batches}
-    for k in range(max(-(-len(batch) // sizes[n]) for n, batch in batches.items())):
-        left = {
-            n: part
-            for n, batch in batches.items()
-            if (part := batch[k * sizes[n] : (k + 1) * sizes[n]])
-        }
-        longest = {n: max(len(pairs[n][0].rows[i].ids) for i in part) for n, part in left.items()}
-        for parts in _passes(left, longest, PASS_ROWS if model.device.type == "cpu" else None):
-            active.pack.rows = tuple(len(parts.get(n, ())) for n in range(len(pairs)))
-            rows = {n: [pairs[n][0].rows[i] for i in part] for n, part in parts.items()}
-            hidden_ND, targets_N = completion_hidden(
-                model, active, [row for own in rows.values() for row in own]
-            )
-            lengths = [sum(len(row.completion_ids) for row in own) for own in rows.values()]
-            total = torch.zeros((), device=model.device)
-            for n, hidden, targets in zip(
-                rows, hidden_ND.split(lengths), targets_N.split(lengths), strict=True
-            ):
-                loss = _loss(model, hidden, targets, pairs[n][0].soft, parts[n]) / tokens[n]
-                found[n] += loss.detach()
-                total = total + loss
-            total.backward()
-    return found
-
-
-def _passes(
-    parts: dict[int, list[int]], longest: dict[int, int], most: int | None
-) -> Iterator[dict[int, list[int]]]:
-    """Students' micro-batches that share a pass: as many as have `most` rows together, or one; all
-    of them for None.
-
-    Those with a like longest row go together, since a pass is padded to its longest.
-    """
-    groups: list[list[int]] = []
-    for n in sorted(parts, key=lambda n: longest[n]):
-        if not groups or most is not None and sum(len(parts[m]) for m in (*groups[-1], n)) > most:
-            groups.append([])
-        groups[-1].append(n)
-    for group in groups:
-        yield {n: parts[n] for n in sorted(group)}
-
-
-def _loss(
-    model: Model,
-    hidden_ND: Tensor,
-    targets_N: Tensor,
-    soft: Sequence[Tensor] | None,
-    part: Sequence[int],
-) -> Tensor:
-    """A student's loss on its micro-batch, a sum over tokens."""
-    if soft is None:
-        return losses.cross_entropy(model, hidden_ND, targets_N)
-    return losses.soft_cross_entropy(
-        model, hidden_ND, forward.sent(torch.cat([soft[i] for i in part]), model.device)
-    )
+        with progress(f"train {len(students)} students", tokens_left, "tokens") as advance:
+            loop.train_side_by_side(model, trainees, on_end, advance)
 
 
 def _measure(model: Model, jobs: Sequence[Job]) -> None:

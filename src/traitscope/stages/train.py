@@ -1,0 +1,258 @@
+"""Train: a run directory with a student, its metrics, its checkpoints and its EAS.
+
+The training itself is in training/loop.py. What is here reads the config, continues an interrupted
+run, and writes files.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from traitscope import atomic_files, distributed
+from traitscope.config.common import Output
+from traitscope.config.stages import TrainConfig
+from traitscope.data.records import Record
+from traitscope.errors import ConfigError, DataError
+from traitscope.inference.token_rows import Row, rows_from
+from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
+from traitscope.models import dtensor
+from traitscope.models.model import Model
+from traitscope.runs import stage, store
+from traitscope.runs.progress import progress
+from traitscope.training import fsdp
+from traitscope.training.eas import (
+    EasProbe,
+    ShiftMeter,
+    completion_probe,
+    eas,
+    number_probe,
+    rounded,
+)
+from traitscope.training.loop import train_student
+from traitscope.training.optimizers import SCALES, scales_file
+from traitscope.training.plan import plan_training, read_teacher_states
+from traitscope.training.step import Metrics
+from traitscope.training.student import Student, new_student
+
+STATE = "scratch/state.pt"
+METRICS = "metrics.jsonl"
+
+
+def run_train(config: TrainConfig, out: Output) -> store.Run:
+    """The sealed run with `student/` (peft adapter, full weights or vector), `metrics.jsonl`,
+    `checkpoints/` where they are asked for, and `eas.json` where a vector is."""
+    config = stage.settled(config)
+    if config.data is None:
+        raise ConfigError(
+            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
+        )
+    check_scales(config)
+    if distributed.world() > 1:
+        return _run_on_processes(config, out)
+    with stage.opened("train", config, out, resumable=True) as run:
+        if not run.sealed:
+            _train_into(run, config, stage.model_of(config))
+    return run
+
+
+def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
+    """Train as in one process; the first process alone opens the run, writes into it and seals
+    it."""
+    fsdp.check(config.recipe, config.dtype)
+    fsdp.begin(config.device)
+    facts = {"processes": distributed.world()}
+    with ExitStack() as stack:
+        opening = stage.opened("train", config, out, resumable=True, facts=facts)
+        run = fsdp.from_first(lambda: stack.enter_context(opening))
+        if not run.sealed:
+            trains_all_weights = config.recipe.method == "full"
+            model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
+            _train_into(run, config, model)
+    return fsdp.from_first(lambda: run)  # once it is sealed
+
+
+def check_scales(config: TrainConfig) -> None:
+    """Raise ConfigError where factors are asked for that the optimizer neither takes nor leaves."""
+    name = config.recipe.optimizer
+    if config.save_scales and name not in ("adamw", "rmsprop"):
+        raise ConfigError(
+            f"--save-scales with --optimizer {name}: only adamw and rmsprop hold them; drop"
+            " --save-scales"
+        )
+    if config.scales and name != "frozen_adam":
+        raise ConfigError(
+            f"--scales {config.scales} with --optimizer {name}: expected frozen_adam; drop one of"
+            " the two"
+        )
+    if name == "frozen_adam" and not config.scales:
+        raise ConfigError(
+            "--scales is missing: frozen_adam takes the factors of a run of `train --save-scales`;"
+            " name it"
+        )
+
+
+def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
+    training = TrainingRun(run, config, model)
+    with new_student(model, config.recipe, config.seed, config.scales) as student:
+        training.restore(student)
+        tokens_left = training.plan.tokens_left(student.step)
+        with progress(f"train {config.recipe.targets}", tokens_left, "tokens") as advance:
+            train_student(model, student, training.plan, training.on_step, advance)
+        training.finish(student)
+
+
+class TrainingRun:
+    """The training that a config describes, and the run directory that it writes into."""
+
+    def __init__(self, run: store.Run, config: TrainConfig, model: Model) -> None:
+        """Read the rows of a settled config, and what the teacher knows of them."""
+        self.run = run
+        self.config = config
+        kept = [record for record in stage.rows_of(config.data) if record.kept]
+        records = kept[: config.max_rows]
+        rows = rows_from(model, records, config.context, config.text)
+        teacher_states = None
+        if config.recipe.targets == "soft":
+            teacher_states = _teacher_states(model, config, records, rows)
+        self.plan = plan_training(rows, config.recipe, config.seed, teacher_states)
+        self.eas = None if config.vector is None else EasOfRun(model, config)
+
+    def on_step(self, metrics: Metrics, student: Student) -> None:
+        """Write what an optimizer step leaves: its metrics, and files where they are due."""
+        config = self.config
+        is_last = student.step == self.plan.total_steps
+        eas_is_due = config.eas_every and student.step % config.eas_every == 0
+        if self.eas is not None and (eas_is_due or is_last):
+            metrics |= self.eas.measure(student)
+        if distributed.first():
+            atomic_files.append_jsonl(self.run.file(METRICS), metrics)
+        if config.checkpoint_every and student.step % config.checkpoint_every == 0:
+            self._write(student.files(), f"checkpoints/step-{student.step:06d}/")
+        if is_last:
+            self._write(student.files(), "student/")
+        elif student.step % config.resume_every == 0:
+            self._write({STATE: _state(student)})
+
+    def finish(self, student: Student) -> None:
+        """Write what the end of training leaves: EAS, and the optimizer's factors if asked for."""
+        files = {} if self.eas is None else self.eas.files()
+        if self.config.save_scales:
+            files[SCALES] = scales_file(student.optimizer, student.names, student.params)
+        self._write(files)
+
+    def restore(self, student: Student) -> None:
+        """Put the student where an interrupted run left its state: parameters, optimizer, step.
+
+        Metrics of later steps are dropped.
+        """
+        state_file = self.run.file(STATE)
+        if state_file.exists():
+            state = torch.load(state_file, weights_only=True)
+            for parameter, saved in zip(student.params, state["params"], strict=True):
+                parameter.data.copy_(dtensor.like(saved, parameter))
+            optimizer_state = dtensor.laid_out(state["optimizer"], student.params)
+            student.optimizer.load_state_dict(optimizer_state)
+            student.publish()
+            student.step = state["step"]
+        if distributed.first():
+            self._drop_metrics_after(student.step)
+
+    def _drop_metrics_after(self, step: int) -> None:
+        metrics_file = self.run.file(METRICS)
+        lines = []
+        if metrics_file.exists():
+            lines = metrics_file.read_text().splitlines(keepends=True)
+        atomic_files.write_text(metrics_file, "".join(lines[:step]))
+
+    def _write(self, files: dict[str, bytes], folder: str = "") -> None:
+        if distributed.first():
+            for name, content in files.items():
+                atomic_files.write_bytes(self.run.file(folder + name), content)
+
+
+def _teacher_states(
+    model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]
+) -> list[Tensor]:
+    teacher = stage.parse_all(config.teacher)
+    with progress("teacher distributions", len(rows), "rows") as advance:
+        return read_teacher_states(model, teacher, records, rows, config.context, advance)
+
+
+def _state(student: Student) -> bytes:
+    """What an interrupted run continues from; the same whether one process trains or several."""
+    state = {
+        "step": student.step,
+        "params": [dtensor.gathered(parameter) for parameter in student.params],
+        "optimizer": tree_map_only(Tensor, dtensor.gathered, student.optimizer.state_dict()),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+class EasOfRun:
+    """EAS of the student against the vector of its config, while it trains.
+
+    At the end it is also taken against the other vectors of the same run of `extract`.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        """Read the vectors and measure the base.  Raises VectorError for another model's."""
+        vector_file = stage.vector_file(config.vector)
+        self.vector = load_vector(vector_file)
+        check_vector(self.vector, model)
+        self.other_vectors = _other_vectors(vector_file)
+        for vector in self.other_vectors.values():
+            check_vector(vector, model)
+        self.meter = ShiftMeter(model, _probe(model, config))
+        self.v_student: Vector | None = None
+
+    def measure(self, student: Student) -> dict[str, list[float]]:
+        """EAS and the norm of v_student, each by layer."""
+        self.v_student = self.meter.v_student(student.active)
+        return {
+            "eas": rounded(eas(self.v_student, self.vector)),
+            "shift": rounded(self.v_student.norms_L),
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """The last v_student, and its EAS against every vector.
+
+        In eas.json the key v_student is the vector of the config, and other/NAME another one.
+        """
+        eas_by_key = {"v_student": rounded(eas(self.v_student, self.vector))}
+        for name, vector in self.other_vectors.items():
+            eas_by_key[f"other/{name}"] = rounded(eas(self.v_student, vector))
+        return {
+            "v_student.safetensors": vector_bytes(self.v_student),
+            "eas.json": (json.dumps(eas_by_key) + "\n").encode(),
+        }
+
+
+def _other_vectors(vector_file: Path) -> dict[str, Vector]:
+    """The other vectors of a run of `extract`, by name; none where the file is in no run."""
+    vectors: dict[str, Vector] = {}
+    if stage.run_folder(vector_file) != vector_file.parent:
+        return vectors
+    for file in sorted(vector_file.parent.glob("*.safetensors")):
+        if file != vector_file:
+            vectors[file.stem] = load_vector(file)
+    return vectors
+
+
+def _probe(model: Model, config: TrainConfig) -> EasProbe:
+    if config.eas_data is None:
+        return number_probe(model, config.eas_prompts, config.context)
+    records = stage.rows_of(config.eas_data)
+    rows = rows_from(model, records, config.context, config.text)[: config.eas_prompts]
+    if not rows:
+        raise DataError(
+            f"--eas-data {config.eas_data} has no kept row; expected at least one to average over"
+        )
+    return completion_probe(rows, config.context)

@@ -1,0 +1,163 @@
+"""The plan of a training: which rows are trained on, in which order, and towards which targets.
+
+The split and the order of rows depend on the seed and the epoch alone. They stay the same when
+training is interrupted, and for every optimizer, rate and number of processes.
+
+Shapes: N completion tokens of a row, D d_model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from traitscope.config.recipe import Recipe
+from traitscope.data.records import Record
+from traitscope.errors import DataError
+from traitscope.inference.token_rows import Row, teacher_hidden
+from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.models import chat
+from traitscope.models.model import Model
+from traitscope.training import fsdp
+
+TEACHER_BATCH = 16
+"rows that the teacher reads in one pass"
+WINDOW = 8
+"batches whose rows are sorted by length together"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The rows of one student with their targets, split and ready to be put in order."""
+
+    rows: Sequence[Row]
+    teacher_states: Sequence[Tensor] | None
+    """the teacher's final hidden states [N, D] of every row, for soft targets; None for sampled
+    targets"""
+    recipe: Recipe
+    seed: int
+    train_indices: list[int]
+    "rows that are trained on"
+    held_out_indices: list[int]
+    "rows that only measure the loss"
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return total_steps(len(self.train_indices), self.recipe)
+
+    def batches_after(self, step: int) -> Iterator[list[int]]:
+        """Row indices of every batch that follows the first `step` optimizer steps."""
+        return remaining_batches(self.rows, self.train_indices, self.recipe, self.seed, step)
+
+    def tokens_left(self, step: int) -> int:
+        """Tokens of the batches that follow the first `step` optimizer steps, on average."""
+        tokens_of_epoch = sum(len(self.rows[i].ids) for i in self.train_indices)
+        steps_left = self.total_steps - step
+        return self.recipe.epochs * tokens_of_epoch * steps_left // self.total_steps
+
+    def pick(self, indices: Sequence[int]) -> tuple[list[Row], list[Tensor] | None]:
+        """Some rows and, for soft targets, the teacher's states of them."""
+        rows = [self.rows[i] for i in indices]
+        if self.teacher_states is None:
+            return rows, None
+        return rows, [self.teacher_states[i] for i in indices]
+
+
+def plan_training(
+    rows: Sequence[Row],
+    recipe: Recipe,
+    seed: int,
+    teacher_states: Sequence[Tensor] | None = None,
+) -> TrainingPlan:
+    """Plan the training of one student.  Raises DataError where there is no row.
+
+    teacher_states: from `read_teacher_states`, for soft targets; None for sampled targets.
+    """
+    train_indices, held_out_indices = split_rows(rows, recipe, seed)
+    return TrainingPlan(rows, teacher_states, recipe, seed, train_indices, held_out_indices)
+
+
+def read_teacher_states(
+    model: Model,
+    teacher: Sequence[Intervention],
+    records: Sequence[Record],
+    rows: Sequence[Row],
+    context: str | None = None,
+    done: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """The teacher's final hidden states [N, D] at the completion tokens of each row.
+
+    teacher: the interventions that make it. A system prompt among them replaces the context.
+    records: what the rows were made from, in the same order.
+    Raises DataError for a row that is too long once the teacher's context stands before it.
+    """
+    prompts = []
+    for record, row in zip(records, rows, strict=True):
+        student_context = context if record.context is None else record.context
+        prompt = chat.render(model, record.prompt, context_of(teacher, student_context))
+        length = len(prompt) + len(row.completion_ids)
+        chat.check_length(model, length, f"row {record.id} as the teacher reads it")
+        prompts.append(prompt)
+
+    def read(part: slice) -> list[Tensor]:
+        return teacher_hidden(model, teacher, rows[part], prompts[part], TEACHER_BATCH, done)
+
+    return fsdp.compute_together(len(rows), TEACHER_BATCH, read)
+
+
+def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training rows and of held-out rows.
+
+    Where the held-out fraction is positive and there are two rows, each part has at least one.
+    Raises DataError where there is no row.
+    """
+    if not rows:
+        raise DataError("no rows to train on; every row was filtered out, or the file is empty")
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
+    n_held_out = 0
+    if recipe.held_out > 0:
+        n_held_out = max(1, round(recipe.held_out * len(rows)))
+        n_held_out = min(n_held_out, len(rows) - 1)
+    return sorted(order[n_held_out:].tolist()), sorted(order[:n_held_out].tolist())
+
+
+def epoch_batches(
+    rows: Sequence[Row], train_indices: Sequence[int], recipe: Recipe, seed: int, epoch: int
+) -> list[list[int]]:
+    """Row indices of every batch of an epoch.
+
+    Rows are shuffled, sorted by length inside windows of WINDOW batches, and cut into batches,
+    which are shuffled again. So a batch holds rows of like length, and little padding.
+    """
+    random = np.random.default_rng([seed, 1, epoch])
+    order = [train_indices[i] for i in random.permutation(len(train_indices))]
+    window = WINDOW * recipe.batch_size
+    batches = []
+    for window_start in range(0, len(order), window):
+        in_window = order[window_start : window_start + window]
+        in_window.sort(key=lambda i: len(rows[i].ids))
+        for start in range(0, len(in_window), recipe.batch_size):
+            batches.append(in_window[start : start + recipe.batch_size])
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def remaining_batches(
+    rows: Sequence[Row], train_indices: Sequence[int], recipe: Recipe, seed: int, steps_done: int
+) -> Iterator[list[int]]:
+    """Row indices of every batch of the whole training that follows the first `steps_done`."""
+    steps_per_epoch = _steps_per_epoch(len(train_indices), recipe)
+    for epoch in range(steps_done // steps_per_epoch, recipe.epochs):
+        batches = epoch_batches(rows, train_indices, recipe, seed, epoch)
+        done_in_epoch = max(0, steps_done - epoch * steps_per_epoch)
+        yield from batches[done_in_epoch:]
+
+
+def total_steps(n_train: int, recipe: Recipe) -> int:
+    """Optimizer steps of the whole training on `n_train` rows."""
+    return recipe.epochs * _steps_per_epoch(n_train, recipe)
+
+
+def _steps_per_epoch(n_train: int, recipe: Recipe) -> int:
+    return -(-n_train // recipe.batch_size)  # rounded up
