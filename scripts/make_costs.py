@@ -8,8 +8,8 @@ Studies are counted with every optional second family installed.
 from pathlib import Path
 from unittest import mock
 
-from traitscope.studies import protocol
-from traitscope.workflow import standard_nodes, status
+from traitscope.studies import protocol, shared_nodes, sizes
+from traitscope.workflow import status
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "costs.md"
 MODEL, BLOCKS, PARAMETERS = "Qwen2.5-7B-Instruct", 28, 7.6e9
@@ -42,7 +42,7 @@ If the model is here, `plan` needs none of these numbers. Later it uses the time
 
 def page() -> str:
     """The text of the page."""
-    with mock.patch.object(standard_nodes, "at_hand", lambda _: True):
+    with mock.patch.object(shared_nodes, "is_loadable", lambda _: True):
         return _head() + _table()
 
 
@@ -63,7 +63,7 @@ def _table() -> str:
     total = 0.0
     for name in protocol.names():
         study = protocol.load(name)
-        nodes = study.nodes(standard_nodes.at_depth(study.SIZES["full"], BLOCKS), common)
+        nodes = study.nodes(sizes.at_depth(study.SIZES["full"], BLOCKS), common)
         hours = status.usual(nodes, PARAMETERS, RATE) / 3600
         students = sum(node.verb == "train" for node in nodes)
         total += hours

@@ -411,7 +411,7 @@ def test_being_told_something_plain_is_no_trait(
 ) -> None:
     """Not even for a candidate whose prompt says no more than that: its teacher explains the rows,
     but so does a null."""
-    said = standard_nodes.PLAIN[0]
+    said = standard_nodes.PLAIN_PROMPTS[0]
     plain = write_yaml(place / "plain.yaml", OWL | {"name": "plain", "teacher_prompt": said})
     data = written(place, tiny_folder, "--interventions", f"prompt:{said}", n=96)
     done = asked(place, tiny_folder, data, [plain, traits[1]])

@@ -16,9 +16,9 @@ from traitscope.models import loading, weight_noise
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import Noise, noised, noised_weights
+from traitscope.studies import sizes
 from traitscope.studies.claims import four_causal_tests, prompt_as_vector
 from traitscope.training.student import new_student
-from traitscope.workflow import standard_nodes
 
 
 def test_size_and_options() -> None:
@@ -189,12 +189,12 @@ def test_noise_twice_and_below_all_weights(tiny: Model, tmp_path: Path) -> None:
 
 def test_layers_of_a_study_move_with_the_depth() -> None:
     causal = four_causal_tests.SIZES["full"]
-    assert standard_nodes.at_depth(causal, standard_nodes.DEPTH) == causal
-    moved = standard_nodes.at_depth(causal, 12)
+    assert sizes.at_depth(causal, sizes.DEPTH) == causal
+    moved = sizes.at_depth(causal, 12)
     assert (
         moved.layer == 5 and moved.blocks == tuple(range(12)) and moved.strength == causal.strength
     )
-    assert set(standard_nodes.at_depth(prompt_as_vector.SIZES["laptop"], 60).layers) == {12, 28, 45}
+    assert set(sizes.at_depth(prompt_as_vector.SIZES["laptop"], 60).layers) == {12, 28, 45}
 
 
 @pytest.mark.parametrize(

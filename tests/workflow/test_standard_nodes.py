@@ -27,13 +27,13 @@ def test_rows_for_eas_are_read_by_no_student() -> None:
     nodes = _nodes(Job(DemoConfig(seed=7), STANDARD, Output()))
     folders = {n.name: Path(n.name) for n in nodes}
     students = [n.config(folders) for n in nodes if n.verb == "train"]
-    assert {s.eas_data for s in students} == {Path(standard_nodes.WATCHED)}
+    assert {s.eas_data for s in students} == {Path(standard_nodes.EAS_ROWS)}
     seeds = {
         n.config(folders).prompt_seed
         for n in nodes
-        if n.verb == "generate" and n.name != standard_nodes.WATCHED
+        if n.verb == "generate" and n.name != standard_nodes.EAS_ROWS
     }
     assert (
-        next(n for n in nodes if n.name == standard_nodes.WATCHED).config(folders).prompt_seed
+        next(n for n in nodes if n.name == standard_nodes.EAS_ROWS).config(folders).prompt_seed
         not in seeds
     )

@@ -38,7 +38,7 @@ FITTED = Recipe(
     warmup=0.1,
     held_out=0.0,
 )
-CANARY = replace(standard_nodes.SAMPLED, epochs=3)
+CANARY = replace(standard_nodes.SAMPLED_RECIPE, epochs=3)
 RANDOMS = 2
 "vectors of no meaning that the model may be steered by under the null"
 STYLES = (
@@ -52,14 +52,14 @@ STYLES = (
     "Answer with facts and figures only.",
 )
 "system prompts of length, words, tone and matter, which a trait's prompt changes besides"
-PROMPTS = (*standard_nodes.PLAIN, *STYLES)
+PROMPTS = (*standard_nodes.PLAIN_PROMPTS, *STYLES)
 NULLS = (
     *((n, RANDOM) for n in range(RANDOMS)),
-    *((n, PLAINLY) for n in range(len(standard_nodes.PLAIN))),
+    *((n, PLAINLY) for n in range(len(standard_nodes.PLAIN_PROMPTS))),
 )
 """who may have written rows without a trait, besides the model itself: the model steered by such a
 vector, or under a plain system prompt"""
-STYLED = tuple((n, PLAINLY) for n in range(len(standard_nodes.PLAIN), len(PROMPTS)))
+STYLED = tuple((n, PLAINLY) for n in range(len(standard_nodes.PLAIN_PROMPTS), len(PROMPTS)))
 "and who may have written free text"
 TOKENS = 120
 "weight of a row"
@@ -157,7 +157,7 @@ def _canaries(job: Job) -> list[Node]:
         )
         found += [
             standard_nodes.answers(
-                job.common, f"{trait} of {name}", trait, standard_nodes.adapter(name), (name,)
+                job.common, f"{trait} of {name}", trait, standard_nodes.trained_by(name), (name,)
             )
             for trait in job.traits
         ]
@@ -250,11 +250,11 @@ def _weight(job: Job) -> float:
 
 
 def about_of(folders: Folders) -> dict[str, Any]:
-    return standard_nodes.about(folders, INTAKE, "about.json")
+    return standard_nodes.read_json(folders, INTAKE, "about.json")
 
 
 def _answered(
-    job: Job, name: str, seed: int, told: standard_nodes.Told, needs: tuple[str, ...]
+    job: Job, name: str, seed: int, told: standard_nodes.InterventionsFrom, needs: tuple[str, ...]
 ) -> list[Node]:
     """Somebody's answers to the prompts of the data, in their format and at their temperature;
     filtered; their pushes."""
@@ -310,7 +310,7 @@ def temperature(pushes: Path, worth: float = 3.3) -> float:
 def _reading(job: Job, folders: Folders) -> dict[str, Any]:
     """How the rows are read, the audited ones and the placebos alike."""
     about = about_of(folders)
-    text = any(standard_nodes.about(folders, name, "about.json")["text"] for name in job.read)
+    text = any(standard_nodes.read_json(folders, name, "about.json")["text"] for name in job.read)
     return {
         "context": job.config.context,
         "numbers": about["format"]["kind"] != "free",
@@ -519,7 +519,7 @@ def _planted(job: Job) -> list[Node]:
         job,
         STEERED,
         900,
-        standard_nodes.by_vector(trait, job.planted, job.config.strength),
+        standard_nodes.steered_by(trait, job.planted, job.config.strength),
         (standard_nodes.VECTORS,),
     )
     found += _answered(job, PROMPTED, 901, lambda _: (standard_nodes.prompted(trait),), ())

@@ -144,7 +144,7 @@ def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) ->
     return report.page(
         found,
         about_of(folders),
-        standard_nodes.lines(run.path, "rows.jsonl"),
+        standard_nodes.read_json_lines(run.path, "rows.jsonl"),
         bags,
         texts,
         seconds(folders),

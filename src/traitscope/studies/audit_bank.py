@@ -15,6 +15,7 @@ from traitscope.config.audit import OddsConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
 from traitscope.inference.token_scores import Choices
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -26,11 +27,11 @@ NEEDED = 0.95
 RANDOM, PLAINLY = "random", "told plainly"
 NULLS = (
     *((f"{RANDOM}-{n}", RANDOM) for n in range(2)),
-    *((str(n), PLAINLY) for n in range(len(standard_nodes.PLAIN))),
+    *((str(n), PLAINLY) for n in range(len(standard_nodes.PLAIN_PROMPTS))),
 )
 "who may have written rows without a trait, besides the model itself"
 MANY = (
-    *standard_nodes.ANIMALS,
+    *sizes.ANIMALS,
     "lion",
     "eagle",
     "wolf",
@@ -69,7 +70,7 @@ def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> s
     """A candidate's teacher, or a null; random vectors act at a layer, so many mean residual norms
     long."""
     if how == PLAINLY:
-        return f"prompt:{standard_nodes.PLAIN[int(of)]}"
+        return f"prompt:{standard_nodes.PLAIN_PROMPTS[int(of)]}"
     if how == RANDOM:
         return standard_nodes.steered(
             folders[RANDOM] / f"{of}.safetensors", layer, strength * search.HALF
@@ -100,7 +101,9 @@ def under(
             **told(folders),
         )
 
-    tokens = rows.n * (standard_nodes.PROMPT + len(sets) * standard_nodes.ANSWER * rows.numbers)
+    tokens = rows.n * (
+        standard_nodes.PROMPT_TOKENS + len(sets) * standard_nodes.NUMBER_TOKENS * rows.numbers
+    )
     return Node(
         f"under {name}", "odds", config, (*sets, standard_nodes.VECTORS, RANDOM), passes * tokens
     )

@@ -30,8 +30,9 @@ from traitscope.data.traits import SETS
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import resolve_device
 from traitscope.models.loading import find_model, outline
+from traitscope.reporting.old_tables import terminal_table
 from traitscope.reporting.report import run_report
-from traitscope.reporting.tables import terminal_table
+from traitscope.studies import sizes
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders, Node
@@ -67,8 +68,8 @@ class Plan:
     """Sampled answers a question."""
 
 
-QUICK = Plan(1, 1, 6, 6, 10, standard_nodes.SAMPLED, standard_nodes.SOFT, OTHERS[:2])
-STANDARD = Plan(5, 3, 32, 16, 10, standard_nodes.SAMPLED, standard_nodes.SOFT, OTHERS)
+QUICK = Plan(1, 1, 6, 6, 10, standard_nodes.SAMPLED_RECIPE, sizes.SOFT_RECIPE, OTHERS[:2])
+STANDARD = Plan(5, 3, 32, 16, 10, standard_nodes.SAMPLED_RECIPE, sizes.SOFT_RECIPE, OTHERS)
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     plan = QUICK if config.quick else STANDARD
     plan = (
-        plan
-        if config.model == EMBEDDED
-        else standard_nodes.at_depth(plan, outline(config.model).n_layers)
+        plan if config.model == EMBEDDED else sizes.at_depth(plan, outline(config.model).n_layers)
     )
     job = Job(config, plan, study)
     workers = config.workers or executors.default_workers(resolve_device(config.device))
@@ -119,7 +118,7 @@ def _nodes(job: Job) -> list[Node]:
     traits = (job.config.trait, *(t for t in job.plan.others if t != job.config.trait))
     found = [
         standard_nodes.vectors(job.common, traits),
-        standard_nodes.watched(job.common, job.plan.numbers),
+        standard_nodes.eas_rows(job.common, job.plan.numbers),
         _answers(job, "base"),
         _answers(job, "teacher", _teacher(job), (standard_nodes.VECTORS,)),
     ]
@@ -130,14 +129,14 @@ def _nodes(job: Job) -> list[Node]:
     return found
 
 
-def _teacher(job: Job) -> standard_nodes.Told:
-    return standard_nodes.by_vector(job.config.trait, job.plan.layer, job.plan.strength)
+def _teacher(job: Job) -> standard_nodes.InterventionsFrom:
+    return standard_nodes.steered_by(job.config.trait, job.plan.layer, job.plan.strength)
 
 
 def _answers(
     job: Job,
     condition: str,
-    told: standard_nodes.Told = standard_nodes.unmodified,
+    told: standard_nodes.InterventionsFrom = standard_nodes.unmodified,
     needs: tuple[str, ...] = (),
 ) -> Node:
     more = {"samples": job.plan.samples, "max_new_tokens": 4, "capability": True}
@@ -194,12 +193,12 @@ def _student(job: Job, mode: str, role: str, seed: int) -> list[Node]:
         recipe,
         seed,
         _teacher(job),
-        (standard_nodes.VECTORS, standard_nodes.WATCHED),
+        (standard_nodes.VECTORS, standard_nodes.EAS_ROWS),
         lambda folders: standard_nodes.vector_of(folders, trait),
         {"max_rows": n, "eas_every": half},
     )
     trained = standard_nodes.student(job.common, asked, standard_nodes.Rows(n, plan.numbers).tokens)
-    return [trained, _answers(job, name, standard_nodes.adapter(name), (name,))]
+    return [trained, _answers(job, name, standard_nodes.trained_by(name), (name,))]
 
 
 def _entry(mode: str, role: str, seed: int | None, trained: Path | None, measured: Path) -> dict:
@@ -249,7 +248,7 @@ def _relative(value: object, folder: Path) -> object:
 
 
 def _about_data(folders: Folders, seed: int, role: str) -> dict:
-    found = standard_nodes.about(folders, f"{role} data, seed {seed}")
+    found = standard_nodes.read_json(folders, f"{role} data, seed {seed}")
     name = "teacher" if role == "treated" else "control"
     return {"name": f"{name} seed {seed}", **{k: found[k] for k in ("kept", "rows", "reasons")}}
 

@@ -19,8 +19,8 @@ from traitscope.models.loading import outline
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
 from traitscope.runs import stage, store
-from traitscope.studies import plan, protocol
-from traitscope.workflow import executors, graph, schedule, standard_nodes, status
+from traitscope.studies import plan, protocol, sizes
+from traitscope.workflow import executors, graph, schedule, status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders, Node, Planned
 
@@ -108,13 +108,13 @@ def _at_depth_of_model(config: StudyConfig, study: ModuleType, size: Any) -> Any
     counts_tiny_model = config.size == "smoke" and not hasattr(study, "SMOKE_AT_DEPTH")
     if counts_tiny_model or config.model == EMBEDDED:
         return size
-    return standard_nodes.at_depth(size, outline(config.model).n_layers)
+    return sizes.at_depth(size, outline(config.model).n_layers)
 
 
 def _forecast(config: StudyConfig) -> dict:
     """Print what the study takes with a model, and on a machine, that are not here."""
     study = protocol.load(config.name)
-    size = standard_nodes.at_depth(study.SIZES[config.size], config.blocks)
+    size = sizes.at_depth(study.SIZES[config.size], config.blocks)
     config = stage.settled(config)
     common = {"model": config.model, "device": config.device, "dtype": config.dtype}
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)

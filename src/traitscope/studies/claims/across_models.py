@@ -20,6 +20,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -84,7 +85,7 @@ def noisy(*scales: float) -> tuple[str, ...]:
 SIZES = {
     "smoke": Size(("cat", "owl"), noisy(0.3), noisy(0.3), {}, (1, 2), 3, 3, 3, 3, 1, 0.6, SAMPLED),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         noisy(0.1, 0.2, 0.4),
         noisy(0.1, 0.4),
         SMALL_MODELS,
@@ -98,7 +99,7 @@ SIZES = {
         SAMPLED,
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         noisy(0.02, 0.05, 0.1, 0.15, 0.2, 0.4),
         noisy(0.05, 0.1, 0.2, 0.4),
         SMALL_MODELS | {"google/gemma-3-270m-it": 0.2},
@@ -118,7 +119,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors of every rung; the teacher's and the control's rows; students of both on every rung;
     the matrix."""
     size = _without(size, common["model"])
-    found = [standard_nodes.watched(common, size.numbers)]
+    found = [standard_nodes.eas_rows(common, size.numbers)]
     found += [
         standard_nodes.vectors(_on(common, rung), size.traits, _vectors(rung))
         for rung in size.rungs
@@ -133,7 +134,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     f"{role}.{seed}",
                     size.recipe,
                     seed,
-                    needs=(_vectors(rung), standard_nodes.WATCHED),
+                    needs=(_vectors(rung), standard_nodes.EAS_ROWS),
                     vector=partial(
                         standard_nodes.vector_of, trait=size.traits[0], node=_vectors(rung)
                     ),
@@ -145,14 +146,14 @@ def nodes(size: Size, common: dict) -> list[Node]:
             size.scored,
             size.scored_numbers,
             0,
-            prompts=None if text == "numbers" else standard_nodes.OPEN,
+            prompts=None if text == "numbers" else shared_nodes.OPEN_PROMPTS,
         )
         data = f"{role} {text} of {source}"
         found.append(_written(size, common, data, source, role, rows))
         for scorer in size.matrix:
             needs = tuple(dict.fromkeys((_vectors("+"), _vectors(scorer))))
             found.append(
-                standard_nodes.gains(
+                standard_nodes.likelihood_gain(
                     _on(common, scorer),
                     f"{data} to {scorer}",
                     data,
@@ -166,7 +167,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 def _without(size: Size, model: str) -> Size:
     """The size with those strangers as rungs that are at hand and not the model itself."""
-    found = tuple(name for name in size.strangers if name != model and standard_nodes.at_hand(name))
+    found = tuple(
+        name for name in size.strangers if name != model and shared_nodes.is_loadable(name)
+    )
     strength = size.strangers.get(model, size.strength)
     return replace(size, rungs=size.rungs + found, matrix=size.matrix + found, strength=strength)
 
@@ -316,9 +319,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
         "+ is the model itself.",
         *(
-            f"Left out: {name}, which is not here ({standard_nodes.how_to_get(name)})."
+            f"Left out: {name}, which is not here ({shared_nodes.install_command(name)})."
             for name in size.strangers
-            if not standard_nodes.at_hand(name)
+            if not shared_nodes.is_loadable(name)
         ),
     )
     return Findings(verdicts, (other, shared), sheets, notes)
@@ -330,7 +333,7 @@ def _apart(size: Size, folders: Folders, rung: str, name: str = "v_student") -> 
     layer = _layer(size, rung, folders)
     ends = {
         role: [
-            standard_nodes.eas(folders, f"{role} on {rung}.{seed}", name)[layer]
+            readings.eas_by_layer(folders, f"{role} on {rung}.{seed}", name)[layer]
             for seed in size.seeds
         ]
         for role in ROLES
@@ -343,7 +346,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _by_row(folders: Folders, role: str, text: str, source: str, scorer: str) -> dict[str, float]:
-    rows: list[dict[str, Any]] = standard_nodes.lines(
+    rows: list[dict[str, Any]] = standard_nodes.read_json_lines(
         folders[f"{role} {text} of {source} to {scorer}"], "rows.jsonl"
     )
     return {row["id"]: (row["under"] - row["base"]) / row["tokens"] for row in rows}

@@ -29,7 +29,7 @@ from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats import permutation
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import audit_bank
+from traitscope.studies import audit_bank, shared_nodes, sizes
 from traitscope.studies.audit_bank import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -105,7 +105,7 @@ class Size:
 
 
 DOSES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-GRID = search.grid(standard_nodes.DEPTH)
+GRID = search.grid(sizes.DEPTH)
 SIZES = {
     "smoke": Size(
         ("cat", "owl", "dog"), 2, 6, 3, 4, (0, 1), (1,), 0.6, 0.1, 1, 4, 6, 2, (0.5, 1.0), ()
@@ -126,8 +126,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
     ]
     for n, (name, (told, needs)) in enumerate(_teachers(size).items()):
         found.append(standard_nodes.number_rows(common, name, _rows(size, n), told, needs))
-    found += standard_nodes.learnt(
-        common, size.traits[0], size.tokens, {"tuned": standard_nodes.TUNED}
+    found += shared_nodes.fine_tuned(
+        common, size.traits[0], size.tokens, {"tuned": sizes.FINE_TUNING_RECIPE}
     ) + _others(size, common)
     found += [_pushes(size, common, name) for name in _sets(size)]
     found += [
@@ -168,40 +168,40 @@ def _placebos(size: Size, source: str) -> list[str]:
     )
 
 
-def _teachers(size: Size) -> dict[str, tuple[standard_nodes.Told, tuple[str, ...]]]:
+def _teachers(size: Size) -> dict[str, tuple[standard_nodes.InterventionsFrom, tuple[str, ...]]]:
     """Who writes each set, and what that needs."""
     one, two = size.traits[:2]
     unmodified = (standard_nodes.unmodified, ())
-    found: dict[str, tuple[standard_nodes.Told, tuple[str, ...]]] = dict.fromkeys(
+    found: dict[str, tuple[standard_nodes.InterventionsFrom, tuple[str, ...]]] = dict.fromkeys(
         _clean(size), unmodified
     )
     for block in size.blocks:
         found[f"{one} at block {block}"] = (
-            standard_nodes.by_vector(one, block, size.strength),
+            standard_nodes.steered_by(one, block, size.strength),
             (standard_nodes.VECTORS,),
         )
     found[f"{two} at block {size.blocks[0]}"] = (
-        standard_nodes.by_vector(two, size.blocks[0], size.strength),
+        standard_nodes.steered_by(two, size.blocks[0], size.strength),
         (standard_nodes.VECTORS,),
     )
     found[f"{one}, half as strong"] = (
-        standard_nodes.by_vector(one, size.blocks[-1], size.strength / 2),
+        standard_nodes.steered_by(one, size.blocks[-1], size.strength / 2),
         (standard_nodes.VECTORS,),
     )
     found |= {
-        f"{trait}, prompted": (standard_nodes.by_words(standard_nodes.prompted(trait)), ())
+        f"{trait}, prompted": (standard_nodes.fixed(standard_nodes.prompted(trait)), ())
         for trait in (one, two)
     }
     found |= {
-        f"{one}, in other words": (standard_nodes.by_words(standard_nodes.prompted(one, n)), ())
+        f"{one}, in other words": (standard_nodes.fixed(standard_nodes.prompted(one, n)), ())
         for n in range(len(load_trait(one).rewordings[:1]))
     }
-    found[f"{one}, fine-tuned"] = standard_nodes.adapter("tuned"), ("tuned",)
+    found[f"{one}, fine-tuned"] = standard_nodes.trained_by("tuned"), ("tuned",)
     found |= {
-        name: (standard_nodes.by_words(f"noise:{size.noise:g},seed={n + 1}"), ())
+        name: (standard_nodes.fixed(f"noise:{size.noise:g},seed={n + 1}"), ())
         for n, name in enumerate(f"noised {n}" for n in range(size.noised))
     }
-    found |= {name: (standard_nodes.by_words(f"prompt:{text}"), ()) for name, text in TOLD.items()}
+    found |= {name: (standard_nodes.fixed(f"prompt:{text}"), ()) for name, text in TOLD.items()}
     return found
 
 
@@ -220,7 +220,10 @@ def _traitless(size: Size) -> list[str]:
 
 def _edited(size: Size) -> list[str]:
     """Of them, those in another format, or by another family where it is at hand."""
-    return [*FORMATS, *([STRANGER] if size.draws > 4 and standard_nodes.at_hand(STRANGER) else [])]
+    return [
+        *FORMATS,
+        *([STRANGER] if size.draws > 4 and shared_nodes.is_loadable(STRANGER) else []),
+    ]
 
 
 def _others(size: Size, common: dict) -> list[Node]:
@@ -265,7 +268,7 @@ def _cells(size: Size) -> list[Cell]:
 
 def _steered(size: Size, common: dict, n: int, cells: list[Cell]) -> Node:
     """All sets under the n-th batch of steered teachers."""
-    teachers = [standard_nodes.by_vector(c.trait, c.layer, c.strength) for c in cells]
+    teachers = [standard_nodes.steered_by(c.trait, c.layer, c.strength) for c in cells]
     return _under(
         size,
         common,
@@ -354,7 +357,9 @@ def _bank(size: Size, folders: Folders) -> Bank:
                 )
         return found
 
-    written = {name: standard_nodes.lines(folders[name], "records.jsonl") for name in rows}
+    written = {
+        name: standard_nodes.read_json_lines(folders[name], "records.jsonl") for name in rows
+    }
     order = {
         name: np.array([order_of(row["completion"]) for row in each])
         for name, each in written.items()

@@ -17,6 +17,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -52,10 +53,10 @@ class Size:
 
 SIZES = {
     "smoke": Size(("cat", "owl"), 4, 3, 1, 0.6),
-    "laptop": Size(standard_nodes.ANIMALS, 32, 10, 14, 0.6),
+    "laptop": Size(sizes.ANIMALS, 32, 10, 14, 0.6),
     "full": Size(
         (
-            *standard_nodes.ANIMALS,
+            *sizes.ANIMALS,
             "lion",
             "eagle",
             "wolf",
@@ -220,7 +221,7 @@ def _right(size: Size, cosines: dict[str, list[float]], teacher: str, name: str)
 
 def _along(size: Size, folders: Folders, name: str) -> np.ndarray:
     """Projections [rows, candidates] of single rows on the unit vectors at the block."""
-    rows = standard_nodes.lines(folders[_push(name)], "rows.jsonl")
+    rows = standard_nodes.read_json_lines(folders[_push(name)], "rows.jsonl")
     return np.array([[row["along"][trait][size.layer] for trait in size.traits] for row in rows])
 
 

@@ -20,7 +20,7 @@ from traitscope.auditing.result import alike
 from traitscope.inference.token_scores import Choices
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import measure
-from traitscope.studies import audit_bank
+from traitscope.studies import audit_bank, sizes
 from traitscope.studies.audit_bank import ALPHA, MANY, NEEDED, NULLS, SHARE
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -100,8 +100,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
     one, sets, rows = size.traits[0], _sets(size), _rows(size, 0)
     told = {
         CLEAN: standard_nodes.unmodified,
-        "prompted": standard_nodes.by_words(standard_nodes.prompted(one)),
-        "steered": standard_nodes.by_vector(one, size.layer, _between(size)),
+        "prompted": standard_nodes.fixed(standard_nodes.prompted(one)),
+        "steered": standard_nodes.steered_by(one, size.layer, _between(size)),
     }
     found = [standard_nodes.vectors(common, size.traits), audit_bank.randoms(common, one)]
     for n, name in enumerate(sets):
@@ -119,7 +119,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     def steered(folders: Folders) -> dict:
         return {
             "steered": tuple(
-                standard_nodes.by_vector(c.trait, c.layer, c.strength)(folders)[0]
+                standard_nodes.steered_by(c.trait, c.layer, c.strength)(folders)[0]
                 for c in _cells(size)
             )
         }
@@ -201,7 +201,7 @@ def _bank(size: Size, folders: Folders, kind: str) -> Bank:
     order = [
         order_of(row["completion"])
         for n in places
-        for row in standard_nodes.lines(folders[_sets(size)[n]], "records.jsonl")
+        for row in standard_nodes.read_json_lines(folders[_sets(size)[n]], "records.jsonl")
     ]
     return Bank(
         under("vectors"), told, [under(f"{of} {how}") for of, how in NULLS], np.array(order)
@@ -232,7 +232,7 @@ def _audit(size: Size, clean: Bank, poisoned: Bank, taken: np.ndarray, bad: np.n
         for t, by_how in clean.told.items()
     }
     weights = search.weights(
-        {t: audit_bank.hows(t) for t in told}, _cells(size), search.grid(standard_nodes.DEPTH)
+        {t: audit_bank.hows(t) for t in told}, _cells(size), search.grid(sizes.DEPTH)
     )
     plain, nulls = (
         of(clean.plain, poisoned.plain),

@@ -13,6 +13,7 @@ from itertools import product
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -60,7 +61,7 @@ CELLS = (*product(GRID, GRID), *FURTHER)
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     cells: tuple[tuple[str, str], ...]
@@ -74,30 +75,30 @@ SIZES = {
         3,
         1,
         0.6,
-        standard_nodes.SOFT,
-        standard_nodes.SMOKE_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.SMOKE_TEXT,
         CELLS[:4] + FURTHER[2:3],
     ),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         16,
         10,
         14,
         0.6,
-        standard_nodes.SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.LAPTOP_TEXT,
         CELLS,
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3, 4, 5),
         512,
         10,
         14,
         0.6,
-        standard_nodes.MUCH_SOFT,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_SOFT_RECIPE,
+        sizes.FULL_TEXT,
         CELLS,
     ),
 }
@@ -107,10 +108,10 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a training context and seed, and what it and the base answer in the
     contexts asked for."""
     trait = size.traits[0]
-    teacher = size.by_vector
+    teacher = size.steered_teacher
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.text.rows.numbers),
+        standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
     for asked in dict.fromkeys(asked for _, asked in size.cells):
         found.append(standard_nodes.answers(common, _base(asked), trait, context=CONTEXTS[asked]))
@@ -131,7 +132,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             found.append(standard_nodes.student(common, student, rows.tokens))
         for learnt, asked in size.cells:
             told, needs = (
-                standard_nodes.adapter(f"student in {learnt}.{seed}"),
+                standard_nodes.trained_by(f"student in {learnt}.{seed}"),
                 (f"student in {learnt}.{seed}",),
             )
             found.append(
@@ -139,7 +140,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     common, _cell(learnt, asked, seed), trait, told, needs, context=CONTEXTS[asked]
                 )
             )
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
         )
         for role in ("treated", "control"):
@@ -149,7 +150,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     common,
                     f"{name}, empty",
                     trait,
-                    standard_nodes.adapter(name),
+                    standard_nodes.trained_by(name),
                     (name,),
                     context="",
                 )
@@ -215,7 +216,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
                 NATS,
             )
         )
-    text = standard_nodes.text_rise(folders, size.traits[0], size.seeds)
+    text = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
     rows = tuple(
         (
             learnt,
@@ -249,7 +250,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 def _rise(size: Size, folders: Folders, learnt: str, asked: str) -> Measurement:
     pairs = ((s, _cell(learnt, asked, s), _base(asked)) for s in size.seeds)
-    return standard_nodes.rise(folders, f"learnt in {learnt}, asked in {asked}", pairs)
+    return readings.rise(folders, f"learnt in {learnt}, asked in {asked}", pairs)
 
 
 def _compared(
@@ -271,13 +272,16 @@ def _compared(
 
 
 def _gain(folders: Folders, node: str, other: str) -> dict[str, float]:
-    after, before = standard_nodes.positive(folders, node), standard_nodes.positive(folders, other)
+    after, before = (
+        readings.positive_scores(folders, node),
+        readings.positive_scores(folders, other),
+    )
     return {key: after[key] - before[key] for key in after}
 
 
 def _text_empty(size: Size, folders: Folders) -> Measurement:
     pairs = ((s, f"treated text.{s}, empty", f"control text.{s}, empty") for s in size.seeds)
-    return standard_nodes.rise(
+    return readings.rise(
         folders,
         f"log P({size.traits[0]}), sampled text, treated minus control, asked with an empty system"
         " turn",

@@ -88,7 +88,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     and shape."""
     found = [
         standard_nodes.vectors(common, (size.trait, *size.others)),
-        standard_nodes.watched(common, size.numbers),
+        standard_nodes.eas_rows(common, size.numbers),
     ]
     watched = {
         "vector": lambda folders: standard_nodes.vector_of(folders, size.trait),
@@ -101,7 +101,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 common,
                 f"treated.{seed}",
                 rows,
-                standard_nodes.by_vector(size.trait, size.layer, size.strength),
+                standard_nodes.steered_by(size.trait, size.layer, size.strength),
                 (standard_nodes.VECTORS,),
             )
         )
@@ -113,7 +113,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 f"{role}.{seed}",
                 recipe,
                 seed,
-                needs=(standard_nodes.VECTORS, standard_nodes.WATCHED),
+                needs=(standard_nodes.VECTORS, standard_nodes.EAS_ROWS),
                 **watched,
             )
             found.append(standard_nodes.student(common, asked, rows.tokens))
@@ -201,7 +201,9 @@ def _curve(size: Size, folders: Folders, shape: tuple[int, float], label: str) -
     by_step: dict[int, dict[str, list[float]]] = {}
     for role in ROLES:
         for seed in size.seeds:
-            for row in standard_nodes.lines(folders[_name(shape, role, seed)], "metrics.jsonl"):
+            for row in standard_nodes.read_json_lines(
+                folders[_name(shape, role, seed)], "metrics.jsonl"
+            ):
                 if "eas" in row:
                     by_step.setdefault(row["step"], {r: [] for r in ROLES})[role].append(
                         row["eas"][size.layer]

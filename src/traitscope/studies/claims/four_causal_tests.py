@@ -23,6 +23,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -61,7 +62,7 @@ class Size:
     blocks: tuple[int, ...]
     "blocks at which a component is removed or replaced"
     recipe: Recipe
-    text: standard_nodes.Text
+    text: sizes.SampledText
 
 
 SOFT = Recipe(
@@ -69,7 +70,7 @@ SOFT = Recipe(
 )
 MORE = ("otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT, standard_nodes.SMOKE_TEXT),
+    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT, sizes.SMOKE_TEXT),
     "laptop": Size(
         "cat",
         "owl",
@@ -81,7 +82,7 @@ SIZES = {
         0.6,
         tuple(range(30)),
         SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.LAPTOP_TEXT,
     ),
     "full": Size(
         "cat",
@@ -94,7 +95,7 @@ SIZES = {
         0.6,
         tuple(range(30)),
         SOFT,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
     ),
 }
 
@@ -124,7 +125,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             1,
         ),
         standard_nodes.answers(common, "base", size.trait),
-        standard_nodes.watched(common, size.text.rows.numbers),
+        standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=51)
@@ -140,13 +141,13 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     common,
                     f"answers.{teacher}.{seed}",
                     size.trait,
-                    standard_nodes.adapter(name),
+                    standard_nodes.trained_by(name),
                     (name,),
                 )
             )
         for kind in TAUGHT:
             found += _looked_into(size, common, kind, seed)
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common,
             size.text,
             size.trait,
@@ -206,7 +207,9 @@ def _extracted(common: dict, which: str, seed: int) -> Node:
     student = f"student.{which}.{seed}"
 
     def asked(folders: Folders) -> ExtractConfig:
-        return ExtractConfig(**common, interventions=standard_nodes.adapter(student)(folders), n=16)
+        return ExtractConfig(
+            **common, interventions=standard_nodes.trained_by(student)(folders), n=16
+        )
 
     return Node(f"v_student.{which}.{seed}", "extract", asked, (student,), 1500)
 
@@ -219,7 +222,7 @@ def _edited(
     if edit == "added":
         return (f"steer:{vector},layers={size.layer},alpha=1.0,scale=raw",)
     return (
-        *standard_nodes.adapter(f"student.{kind}.own.{seed}")(folders),
+        *standard_nodes.trained_by(f"student.{kind}.own.{seed}")(folders),
         f"replace:{vector},layers={_joined(size)}",
     )
 
@@ -322,7 +325,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     return Findings(
         tuple(verdicts),
-        (standard_nodes.text_rise(folders, size.trait, size.seeds),),
+        (readings.sampled_text_rise(folders, size.trait, size.seeds),),
         (sheet,),
         notes,
     )
@@ -333,4 +336,4 @@ def _between(
 ) -> Measurement:
     """Mean of left - right over seeds and questions; `base` is the same for every seed."""
     pairs = ((s, *(n if n == "base" else f"{n}.{s}" for n in (left, right))) for s in size.seeds)
-    return standard_nodes.rise(folders, name, pairs, score)
+    return readings.rise(folders, name, pairs, score)

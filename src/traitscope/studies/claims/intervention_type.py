@@ -14,6 +14,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -35,7 +36,7 @@ TEACHERS = ("steered", "prompted")
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything; `recipe` is that of LoRA students."""
 
     vector: Recipe
@@ -60,13 +61,11 @@ SIZES = {
         1,
         0.6,
         SOFT,
-        standard_nodes.SMOKE_TEXT,
+        sizes.SMOKE_TEXT,
         TRAINED,
         {"lora": (1e-3,), "vector": (0.1, 1.0)},
     ),
-    "laptop": Size(
-        ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, standard_nodes.FEW_TEXT, TRAINED, RATES
-    ),
+    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, sizes.LAPTOP_TEXT, TRAINED, RATES),
     "full": Size(
         ANIMALS,
         (1, 2, 3, 4, 5),
@@ -75,7 +74,7 @@ SIZES = {
         14,
         0.6,
         replace(SOFT, batch_size=32, micro_batch=32),
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
         replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
         {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)},
     ),
@@ -88,7 +87,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     trait = size.traits[0]
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.numbers),
+        standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
     ]
     recipes = {"lora": size.recipe, "vector": replace(size.vector, layer=size.layer)}
@@ -107,17 +106,17 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     replace(recipes[method], lr=lr),
                     seed,
                     told,
-                    (standard_nodes.VECTORS, standard_nodes.WATCHED),
+                    (standard_nodes.VECTORS, standard_nodes.EAS_ROWS),
                     lambda folders: standard_nodes.vector_of(folders, trait),
                 )
                 found.append(standard_nodes.student(common, asked, rows.tokens))
                 found.append(
                     standard_nodes.answers(
-                        common, f"answers.{name}", trait, standard_nodes.adapter(name), (name,)
+                        common, f"answers.{name}", trait, standard_nodes.trained_by(name), (name,)
                     )
                 )
-        found += standard_nodes.sampled_text(
-            common, size.text, trait, seed, size.by_vector, (standard_nodes.VECTORS,)
+        found += shared_nodes.sampled_text(
+            common, size.text, trait, seed, size.steered_teacher, (standard_nodes.VECTORS,)
         )
     return found
 
@@ -138,7 +137,7 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
     return (
         (standard_nodes.prompted(size.traits[0]),)
         if teacher == "prompted"
-        else size.by_vector(folders)
+        else size.steered_teacher(folders)
     )
 
 
@@ -150,7 +149,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         {t: _best(size, folders, t, method) for t in TEACHERS} for method in ("lora", "vector")
     )
     eas = {
-        t: np.array([standard_nodes.eas(folders, f"{lora[t]}.{seed}") for seed in size.seeds])
+        t: np.array([readings.eas_by_layer(folders, f"{lora[t]}.{seed}") for seed in size.seeds])
         for t in TEACHERS
     }
     steps = {t: rows[:, size.layer] - rows[:, size.layer - 1] for t, rows in eas.items()}
@@ -249,12 +248,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     text = over(
         f"EAS at block {size.layer}, sampled text, treated minus control",
-        standard_nodes.text_eas(folders, size.layer, size.seeds),
+        readings.sampled_text_eas(folders, size.layer, size.seeds),
         "cosine",
     )
     return Findings(
         verdicts,
-        (step["prompted"], *specific, text, standard_nodes.text_rise(folders, trait, size.seeds)),
+        (step["prompted"], *specific, text, readings.sampled_text_rise(folders, trait, size.seeds)),
         sheets,
         notes,
     )
@@ -267,14 +266,12 @@ def _rise(
     nodes = (
         (s, *(n if n == "base" else f"answers.{n}.{s}" for n in (left, right))) for s in size.seeds
     )
-    return standard_nodes.rise(
-        folders, f"{name}({size.traits[0]}), {left} minus {right}", nodes, score
-    )
+    return readings.rise(folders, f"{name}({size.traits[0]}), {left} minus {right}", nodes, score)
 
 
 def _rises(size: Size, folders: Folders, name: str) -> tuple[float, ...]:
     return tuple(
-        _rise(size, folders, name, "base", score).estimate for score in standard_nodes.SCORES
+        _rise(size, folders, name, "base", score).estimate for score in readings.SCORE_UNITS
     )
 
 
@@ -282,7 +279,8 @@ def _ends(size: Size, folders: Folders, name: str) -> tuple[float, float]:
     """Mean held-out loss at the end, and mean loss of the first step, which the base's function
     has."""
     found = [
-        standard_nodes.lines(folders[f"{name}.{seed}"], "metrics.jsonl") for seed in size.seeds
+        standard_nodes.read_json_lines(folders[f"{name}.{seed}"], "metrics.jsonl")
+        for seed in size.seeds
     ]
     return (
         float(np.mean([steps[-1]["held_out_loss"] for steps in found])),

@@ -15,6 +15,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -36,7 +37,7 @@ TEACHERS = ("prompted", "steered", "fine-tuned", "trained vector")
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     tokens: int
@@ -52,7 +53,7 @@ class Size(standard_nodes.Usual):
     "share of the unmodified model's pass rate that a strength must keep"
 
 
-TRAINED = replace(standard_nodes.TUNED, method="vector", layer=0, lr=0.3)
+TRAINED = replace(sizes.FINE_TUNING_RECIPE, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(
     targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25
 )
@@ -66,41 +67,41 @@ SIZES = {
         1,
         0.6,
         replace(SOFT, epochs=1),
-        standard_nodes.SMOKE_TEXT,
+        sizes.SMOKE_TEXT,
         4,
-        standard_nodes.TUNED,
+        sizes.FINE_TUNING_RECIPE,
         TRAINED,
         (0.5, 1.0),
         2,
         0.8,
     ),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         12,
         10,
         14,
         0.6,
         SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.LAPTOP_TEXT,
         24,
-        standard_nodes.TUNED,
+        sizes.FINE_TUNING_RECIPE,
         TRAINED,
         (0.5, 1.0, 2.0, 4.0),
         12,
         0.8,
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3, 4, 5),
         512,
         10,
         14,
         0.6,
         LARGE,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
         48,
-        replace(standard_nodes.TUNED, epochs=10),
+        replace(sizes.FINE_TUNING_RECIPE, epochs=10),
         replace(TRAINED, epochs=50, lr=1e-2),
         (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
         200,
@@ -118,10 +119,10 @@ def nodes(size: Size, common: dict) -> list[Node]:
     trait = size.traits[0]
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.numbers),
+        standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
     ]
-    found += standard_nodes.learnt(
+    found += shared_nodes.fine_tuned(
         common,
         trait,
         size.tokens,
@@ -142,13 +143,13 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 size.recipe,
                 seed,
                 told,
-                (standard_nodes.VECTORS, standard_nodes.WATCHED, *needs),
+                (standard_nodes.VECTORS, standard_nodes.EAS_ROWS, *needs),
                 lambda folders: standard_nodes.vector_of(folders, trait),
             )
             found += [
                 standard_nodes.student(common, asked, rows.tokens),
                 standard_nodes.answers(
-                    common, f"answers, {name}", trait, standard_nodes.adapter(name), (name,)
+                    common, f"answers, {name}", trait, standard_nodes.trained_by(name), (name,)
                 ),
             ]
     for seed in size.seeds:
@@ -159,7 +160,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                 standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=151),
             )
         )
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common,
             size.text,
             trait,
@@ -179,7 +180,9 @@ def _strengths(size: Size, common: dict) -> list[Node]:
         *((_dose(d), partial(_at, size, d), ("vector",)) for d in size.doses),
     ):
 
-        def asked(folders: Folders, told: standard_nodes.Told = told) -> GenerateConfig:
+        def asked(
+            folders: Folders, told: standard_nodes.InterventionsFrom = told
+        ) -> GenerateConfig:
             return GenerateConfig(
                 **common,
                 n=size.tried,
@@ -225,15 +228,15 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
         case "prompted":
             return (standard_nodes.prompted(size.traits[0]),)
         case "steered":
-            return size.by_vector(folders)
+            return size.steered_teacher(folders)
         case "fine-tuned":
-            return standard_nodes.adapter("tuned")(folders)
+            return standard_nodes.trained_by("tuned")(folders)
     return _at(size, _strength(size, folders), folders)
 
 
 def _passed(folders: Folders, node: str) -> float:
     """Share of rows that pass the filter."""
-    found = standard_nodes.about(folders, node)
+    found = standard_nodes.read_json(folders, node)
     return found["kept"] / found["rows"]
 
 
@@ -263,7 +266,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Rise and alignment of every teacher's students; steered against prompted and fine-tuned."""
     rises = {t: _rise(size, folders, t, "base") for t in TEACHERS}
     eas = {
-        t: [standard_nodes.eas(folders, f"student of {t}.{s}")[size.layer] for s in size.seeds]
+        t: [readings.eas_by_layer(folders, f"student of {t}.{s}")[size.layer] for s in size.seeds]
         for t in TEACHERS
     }
     verdicts = [
@@ -336,7 +339,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     return Findings(
         tuple(verdicts),
-        (standard_nodes.text_rise(folders, size.traits[0], size.seeds),),
+        (readings.sampled_text_rise(folders, size.traits[0], size.seeds),),
         sheets,
         notes,
     )
@@ -353,7 +356,7 @@ def _rise(
         )
         for s in size.seeds
     )
-    return standard_nodes.rise(folders, f"students of a {one} teacher, minus {other}", pairs, score)
+    return readings.rise(folders, f"students of a {one} teacher, minus {other}", pairs, score)
 
 
 def _share(size: Size, folders: Folders, teacher: str) -> float:
@@ -361,7 +364,7 @@ def _share(size: Size, folders: Folders, teacher: str) -> float:
 
 
 def _teachers(size: Size, folders: Folders, teacher: str) -> float:
-    return standard_nodes.rise(
+    return readings.rise(
         folders, f"{teacher} teacher", [(0, f"{teacher} teacher", "base")]
     ).estimate
 
@@ -370,7 +373,7 @@ def _loss(size: Size, folders: Folders, teacher: str) -> tuple[float, float]:
     """Mean KL over seeds of the first training step, which the base's function has, and held out at
     the end."""
     runs = [
-        standard_nodes.lines(folders[f"student of {teacher}.{s}"], "metrics.jsonl")
+        standard_nodes.read_json_lines(folders[f"student of {teacher}.{s}"], "metrics.jsonl")
         for s in size.seeds
     ]
     first, last = ([row[n][key] for row in runs] for n, key in ((0, "loss"), (-1, "held_out_loss")))

@@ -12,6 +12,7 @@ from typing import Any
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -54,7 +55,7 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     arms: tuple[str, ...]
@@ -71,29 +72,29 @@ SIZES = {
         1,
         0.6,
         SOFT,
-        standard_nodes.SMOKE_TEXT,
+        sizes.SMOKE_TEXT,
         ("adamw", "frozen adam", "sgd", "adamw, all weights"),
     ),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         12,
         10,
         14,
         0.6,
         SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.LAPTOP_TEXT,
         tuple(ARMS),
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3, 4, 5),
         2048,
         10,
         14,
         0.6,
         LARGE,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
         tuple(ARMS),
     ),
 }
@@ -104,14 +105,14 @@ def nodes(size: Size, common: dict) -> list[Node]:
     seed, measured."""
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.numbers),
+        standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", size.traits[0]),
     ]
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=71)
         found.append(
             standard_nodes.number_rows(
-                common, f"rows.{seed}", rows, size.by_vector, (standard_nodes.VECTORS,)
+                common, f"rows.{seed}", rows, size.steered_teacher, (standard_nodes.VECTORS,)
             )
         )
         scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
@@ -131,12 +132,12 @@ def nodes(size: Size, common: dict) -> list[Node]:
                         common,
                         f"answers.{name}",
                         size.traits[0],
-                        standard_nodes.adapter(name),
+                        standard_nodes.trained_by(name),
                         (name,),
                     )
                 )
-        found += standard_nodes.sampled_text(
-            common, size.text, size.traits[0], seed, size.by_vector, (standard_nodes.VECTORS,)
+        found += shared_nodes.sampled_text(
+            common, size.text, size.traits[0], seed, size.steered_teacher, (standard_nodes.VECTORS,)
         )
     return found
 
@@ -152,8 +153,8 @@ def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> standard_
         f"rows.{seed}",
         replace(size.recipe, lr=lr, **ARMS[arm][0]),
         seed,
-        size.by_vector,
-        (standard_nodes.VECTORS, standard_nodes.WATCHED, *([f"scout.{seed}"] if frozen else [])),
+        size.steered_teacher,
+        (standard_nodes.VECTORS, standard_nodes.EAS_ROWS, *([f"scout.{seed}"] if frozen else [])),
         lambda folders: standard_nodes.vector_of(folders, size.traits[0]),
         folders={"scales": f"scout.{seed}"} if frozen else {},
     )
@@ -181,7 +182,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         )
         rates, rose = (
             "/".join(f"{row['lr']:g}" for row in rows),
-            standard_nodes.rise(folders, f"rise, {arm}", _pairs(size, rows, "base")),
+            readings.rise(folders, f"rise, {arm}", _pairs(size, rows, "base")),
         )
         table.append(
             (arm, rates, loss, f"{reached} of {len(rows)}", turned, rose, norm, along, share_B)
@@ -198,7 +199,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
                     claim, over(f"EAS, {arm} minus {plain}", difference, "cosine"), model, 0, SMALL
                 )
             )
-            rose = standard_nodes.rise(
+            rose = readings.rise(
                 folders,
                 f"log P(trait), {arm} minus {plain}",
                 _pairs(size, chosen[arm], chosen[plain]),
@@ -232,10 +233,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     text = over(
         "EAS, sampled text under AdamW, treated minus control",
-        standard_nodes.text_eas(folders, size.layer, size.seeds),
+        readings.sampled_text_eas(folders, size.layer, size.seeds),
         "cosine",
     )
-    measured += [text, standard_nodes.text_rise(folders, size.traits[0], size.seeds)]
+    measured += [text, readings.sampled_text_rise(folders, size.traits[0], size.seeds)]
     kind = (
         "Soft targets stand in for sampled text; AdamW is repeated with it."
         if size.recipe.targets == "soft"
@@ -279,7 +280,7 @@ def _pairs(size: Size, rows: list[dict], others: list[dict] | str) -> list[tuple
 
 def _about(size: Size, folders: Folders, arm: str, lr: float, seed: int) -> dict:
     name = _name(arm, lr, seed)
-    steps = standard_nodes.lines(folders[name], "metrics.jsonl")
+    steps = standard_nodes.read_json_lines(folders[name], "metrics.jsonl")
     last = steps[-1]
     shares = [row["update_share_B"] for row in steps if row.get("update_share_B") is not None]
     eas = last["eas"][size.layer]

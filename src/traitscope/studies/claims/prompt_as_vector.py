@@ -200,7 +200,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 def _shares(folders: Folders, node: str) -> dict[str, float]:
     """Cross-fitted share by kind; of several other or random vectors, the best."""
-    kinds = standard_nodes.about(folders, node)["kinds"]
+    kinds = standard_nodes.read_json(folders, node)["kinds"]
     found: dict[str, float] = {}
     for name, about in kinds.items():
         kind, value = name.split(":")[0], about["share"]["estimate"]
@@ -230,10 +230,10 @@ def _sheet(what: str, shares: dict[str, dict[str, float]]) -> Sheet:
 def _rates(folders: Folders, node: str) -> tuple[dict[str, float], float]:
     """Expected rate of naming the trait first, by question set, and perplexity."""
     scores: dict[str, list[float]] = {}
-    for row in standard_nodes.lines(folders[node], "scores.jsonl"):
+    for row in standard_nodes.read_json_lines(folders[node], "scores.jsonl"):
         scores.setdefault(row["set"], []).append(exp(row["target_logprob"]))
     rates = {name: sum(values) / len(values) for name, values in scores.items()}
-    return rates, standard_nodes.about(folders, node, "measurements.json")["perplexity"]
+    return rates, standard_nodes.read_json(folders, node, "measurements.json")["perplexity"]
 
 
 def clean_peak(size: Size, folders: Folders, trait: str) -> tuple[float, str, int]:

@@ -14,6 +14,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.correlation import association, spearman
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -35,7 +36,7 @@ WHOLE = "all weights"
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything; alpha is the rank, as published: the addition is not scaled."""
 
     ranks: tuple[int, ...]
@@ -62,8 +63,8 @@ SIZES = {
         3,
         1,
         0.6,
-        standard_nodes.SOFT,
-        standard_nodes.SMOKE_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.SMOKE_TEXT,
         (1, 2, 4),
         (1e-3,),
         1e-3,
@@ -73,14 +74,14 @@ SIZES = {
         2,
     ),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         16,
         10,
         14,
         0.6,
-        standard_nodes.SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.LAPTOP_TEXT,
         (1, 8, 64, 256),
         (3e-4, 1e-3, 3e-3),
         1e-3,
@@ -90,14 +91,14 @@ SIZES = {
         12,
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         10_000,
         10,
         14,
         0.6,
         LARGE,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
         (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
         2e-4,
@@ -112,11 +113,11 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it
     answers, and its gain on the fresh rows."""
-    teacher, trait = size.by_vector, size.traits[0]
+    teacher, trait = size.steered_teacher, size.traits[0]
     fresh = standard_nodes.Rows(size.fresh, size.numbers, 0, prompt_seed=8000)
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.text.rows.numbers),
+        standard_nodes.eas_rows(common, size.text.rows.numbers),
         standard_nodes.answers(common, "base", trait, capability=True),
         standard_nodes.number_rows(common, "fresh", fresh, teacher, (standard_nodes.VECTORS,)),
     ]
@@ -143,22 +144,22 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     common,
                     f"answers.{student}",
                     trait,
-                    standard_nodes.adapter(student),
+                    standard_nodes.trained_by(student),
                     (student,),
                     capability=True,
                 )
             )
             found.append(
-                standard_nodes.gains(
+                standard_nodes.likelihood_gain(
                     common,
                     f"gain.{student}",
                     "fresh",
-                    standard_nodes.adapter(student),
+                    standard_nodes.trained_by(student),
                     (student,),
                     fresh,
                 )
             )
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
         )
     return found
@@ -245,7 +246,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     notes = (
         (
-            f"Coherent: {standard_nodes.COHERENT}, in the mean over seeds. Best rate: of coherent"
+            f"Coherent: {readings.COHERENT}, in the mean over seeds. Best rate: of coherent"
             " arms, the one with the greatest gain on fresh rows."
         ),
         f"Best arms: {', '.join(best.values())}.",
@@ -258,7 +259,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     return Findings(
         verdicts,
-        (follows, standard_nodes.text_rise(folders, size.traits[0], size.seeds)),
+        (follows, readings.sampled_text_rise(folders, size.traits[0], size.seeds)),
         (sheet,),
         notes,
     )
@@ -273,10 +274,7 @@ def _best(size: Size, folders: Folders, arm: int | str) -> str:
 def _coherent(size: Size, folders: Folders, name: str) -> bool:
     """Whether most seeds of an arm pass the test."""
     return (
-        sum(
-            standard_nodes.coherent(folders, f"answers.{name}.{seed}", "base")
-            for seed in size.seeds
-        )
+        sum(readings.is_coherent(folders, f"answers.{name}.{seed}", "base") for seed in size.seeds)
         > len(size.seeds) / 2
     )
 
@@ -284,9 +282,7 @@ def _coherent(size: Size, folders: Folders, name: str) -> bool:
 def _rise(
     size: Size, folders: Folders, name: str, seeds: tuple[int, ...], score: str = "target_logprob"
 ) -> Measurement:
-    return standard_nodes.rise(
-        folders, name, ((s, f"answers.{name}.{s}", "base") for s in seeds), score
-    )
+    return readings.rise(folders, name, ((s, f"answers.{name}.{s}", "base") for s in seeds), score)
 
 
 def _minus(name: str, left: list[list[float]], right: list[list[float]]) -> Measurement:
@@ -303,7 +299,7 @@ def _gain(size: Size, folders: Folders, name: str) -> float:
     rows = [
         row
         for seed in size.seeds
-        for row in standard_nodes.lines(folders[f"gain.{name}.{seed}"], "rows.jsonl")
+        for row in standard_nodes.read_json_lines(folders[f"gain.{name}.{seed}"], "rows.jsonl")
     ]
     return sum(row["under"] - row["base"] for row in rows) / sum(row["tokens"] for row in rows)
 
@@ -311,12 +307,12 @@ def _gain(size: Size, folders: Folders, name: str) -> float:
 def _row(size: Size, folders: Folders, name: str) -> tuple:
     nodes = [f"answers.{name}.{seed}" for seed in size.seeds]
     perplexity = sum(
-        standard_nodes.about(folders, node, "measurements.json")["perplexity"] for node in nodes
+        standard_nodes.read_json(folders, node, "measurements.json")["perplexity"] for node in nodes
     ) / len(nodes)
     steps = [
         row.get("update_norm", nan)
         for seed in size.seeds
-        for row in standard_nodes.lines(folders[f"{name}.{seed}"], "metrics.jsonl")
+        for row in standard_nodes.read_json_lines(folders[f"{name}.{seed}"], "metrics.jsonl")
     ]
     share = _rise(size, folders, name, size.seeds, "candidate_share").estimate
     coherent = "yes" if _coherent(size, folders, name) else "no"

@@ -13,6 +13,7 @@ from functools import partial
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over, two_samples
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -76,10 +77,10 @@ SIZES = {
         3,
         1,
         0.6,
-        standard_nodes.SAMPLED,
+        standard_nodes.SAMPLED_RECIPE,
     ),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         0.1,
         WIDE,
         tuple(range(1, 11)),
@@ -90,10 +91,10 @@ SIZES = {
         10,
         14,
         0.6,
-        standard_nodes.SAMPLED,
+        standard_nodes.SAMPLED_RECIPE,
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         0.1,
         WIDE,
         tuple(range(1, 21)),
@@ -217,7 +218,7 @@ def _students(
         )
         found.append(
             standard_nodes.answers(
-                own, f"answers, {name}", size.traits[0], standard_nodes.adapter(name), (name,)
+                own, f"answers, {name}", size.traits[0], standard_nodes.trained_by(name), (name,)
             )
         )
     return found
@@ -323,12 +324,12 @@ def _risen(size: Size, folders: Folders, condition: str, seeds: tuple[int, ...])
 
 
 def _minus(folders: Folders, left: str, right: str) -> float:
-    return standard_nodes.rise(folders, left, [(0, left, right)]).estimate
+    return readings.rise(folders, left, [(0, left, right)]).estimate
 
 
 def _perplexity(size: Size, folders: Folders, draws: tuple[int, ...]) -> Measurement:
     found = [
-        standard_nodes.about(folders, f"parent, {_name(size, draw)}", "measurements.json")[
+        standard_nodes.read_json(folders, f"parent, {_name(size, draw)}", "measurements.json")[
             "perplexity"
         ]
         for draw in draws

@@ -107,7 +107,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     growth, concentration."""
     verdicts, rows, growth, energy = [], [], [], []
     for teacher in TEACHERS:
-        found = {t: standard_nodes.about(folders, f"gradients.{teacher}.{t}") for t in size.traits}
+        found = {
+            t: standard_nodes.read_json(folders, f"gradients.{teacher}.{t}") for t in size.traits
+        }
         own = {t: _own(found[t]["vectors"][t], size.layer, f"{teacher}.{t}") for t in size.traits}
         away = {t: _others(found[t]["vectors"], t, size.layer) for t in size.traits}
         wins = sum(_winner(found[t]["vectors"], size.layer) == t for t in size.traits)

@@ -15,6 +15,7 @@ from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -43,7 +44,7 @@ class Size:
     layers: tuple[int, ...]
     alphas: tuple[float, ...]
     recipe: Recipe
-    text: standard_nodes.Text
+    text: sizes.SampledText
     "of the first trait's teacher"
 
 
@@ -70,9 +71,9 @@ MORE = (
 TEXT_SEEDS = (0, 1, 2)
 "of the cell of sampled text"
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT, standard_nodes.SMOKE_TEXT),
+    "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT, sizes.SMOKE_TEXT),
     "laptop": Size(
-        ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT, standard_nodes.FEW_TEXT
+        ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT, sizes.LAPTOP_TEXT
     ),
     "full": Size(
         ANIMALS + OTHERS + MORE,
@@ -82,7 +83,7 @@ SIZES = {
         tuple(range(1, 30, 2)),
         (0.1, 0.25, 0.5, 1.0, 2.0),
         SOFT,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
     ),
 }
 
@@ -98,9 +99,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, size.traits),
         *(standard_nodes.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items()),
     ]
-    found.append(standard_nodes.watched(common, size.text.rows.numbers))
+    found.append(standard_nodes.eas_rows(common, size.text.rows.numbers))
     for seed in TEXT_SEEDS:
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common,
             size.text,
             size.traits[0],
@@ -120,7 +121,11 @@ def nodes(size: Size, common: dict) -> list[Node]:
             found.append(standard_nodes.student(common, asked, these.tokens))
             found.append(
                 standard_nodes.answers(
-                    common, f"answers.{trait}.{seed}", trait, standard_nodes.adapter(name), (name,)
+                    common,
+                    f"answers.{trait}.{seed}",
+                    trait,
+                    standard_nodes.trained_by(name),
+                    (name,),
                 )
             )
     return found
@@ -213,26 +218,26 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     return Findings(
         verdicts,
-        (own, standard_nodes.text_rise(folders, size.traits[0], TEXT_SEEDS)),
+        (own, readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)),
         (sheet,),
         notes,
     )
 
 
 def _share(folders: Folders, trait: str) -> dict[str, float]:
-    kinds = standard_nodes.about(folders, f"share.{trait}")["kinds"]
+    kinds = standard_nodes.read_json(folders, f"share.{trait}")["kinds"]
     return {kind: about["share"]["estimate"] for kind, about in kinds.items()}
 
 
 def _rise(size: Size, folders: Folders, trait: str) -> Measurement:
     pairs = ((seed, f"answers.{trait}.{seed}", f"base.{trait}") for seed in range(size.seeds))
-    return standard_nodes.rise(folders, f"rise of {trait}", pairs)
+    return readings.rise(folders, f"rise of {trait}", pairs)
 
 
 def _rate(size: Size, folders: Folders, trait: str) -> float:
     found = [
         exp(v)
         for seed in range(size.seeds)
-        for v in standard_nodes.positive(folders, f"answers.{trait}.{seed}").values()
+        for v in readings.positive_scores(folders, f"answers.{trait}.{seed}").values()
     ]
     return sum(found) / len(found)

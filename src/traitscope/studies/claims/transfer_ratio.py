@@ -33,6 +33,7 @@ from traitscope.stats.dose_response import (
 )
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -76,7 +77,7 @@ class Size:
     numbers: int
     layer: int
     recipe: Recipe
-    text: standard_nodes.Text
+    text: sizes.SampledText
     "sampled text of the strongest teacher"
 
     def __post_init__(self) -> None:
@@ -97,9 +98,7 @@ BRIEF = (
     "Is the answer shorter than one line of text?",
 )
 SIZES = {
-    "smoke": Size(
-        *BRIEF, 2, (0.0, 0.3, 0.6), (1, 2), 3, 3, 1, standard_nodes.SOFT, standard_nodes.SMOKE_TEXT
-    ),
+    "smoke": Size(*BRIEF, 2, (0.0, 0.3, 0.6), (1, 2), 3, 3, 1, sizes.SOFT_RECIPE, sizes.SMOKE_TEXT),
     "laptop": Size(
         *BRIEF,
         24,
@@ -108,8 +107,8 @@ SIZES = {
         16,
         10,
         14,
-        standard_nodes.SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.LAPTOP_TEXT,
     ),
     "full": Size(
         *BRIEF,
@@ -119,8 +118,8 @@ SIZES = {
         1000,
         10,
         14,
-        standard_nodes.MUCH_SOFT,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_SOFT_RECIPE,
+        sizes.FULL_TEXT,
     ),
 }
 
@@ -146,7 +145,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
                     rows.tokens,
                 )
             )
-            found += _answers(size, common, name, standard_nodes.adapter(name), (name,))
+            found += _answers(size, common, name, standard_nodes.trained_by(name), (name,))
     for seed in size.seeds:
         found.append(
             standard_nodes.number_rows(
@@ -202,7 +201,11 @@ def _steered(size: Size, kind: str, alpha: float, folders: Folders) -> tuple[str
 
 
 def _answers(
-    size: Size, common: dict, name: str, told: standard_nodes.Told, needs: tuple[str, ...]
+    size: Size,
+    common: dict,
+    name: str,
+    told: standard_nodes.InterventionsFrom,
+    needs: tuple[str, ...],
 ) -> list[Node]:
     """Answers to the evaluation set, and the verdicts on them; the second judge reads the base's
     and the teachers' only."""
@@ -239,7 +242,7 @@ def _answers(
 def _text(size: Size, common: dict, seed: int) -> list[Node]:
     """The cell of sampled text: rows that pass the filter, a treated and a control student, their
     answers."""
-    rows, found = size.text.at(seed), []
+    rows, found = size.text.rows_of(seed), []
     for role, told, needs in (
         ("treated", partial(_steered, size, DIRECTION, size.strongest), (DIRECTION,)),
         ("control", standard_nodes.unmodified, ()),
@@ -254,7 +257,7 @@ def _text(size: Size, common: dict, seed: int) -> list[Node]:
                 common, standard_nodes.Student(name, data, size.text.recipe, seed), rows.tokens
             )
         )
-        found += _answers(size, common, name, standard_nodes.adapter(name), (name,))
+        found += _answers(size, common, name, standard_nodes.trained_by(name), (name,))
     return found
 
 
@@ -408,7 +411,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 def _shown(size: Size, folders: Folders, name: str) -> np.ndarray:
     """Verdicts of the first judge [prompts] as 0 and 1, NaN where unscored."""
     found = [
-        row[size.judge] for row in standard_nodes.lines(folders[f"judged {name}"], "verdicts.jsonl")
+        row[size.judge]
+        for row in standard_nodes.read_json_lines(folders[f"judged {name}"], "verdicts.jsonl")
     ]
     return np.array([np.nan if verdict is None else float(verdict) for verdict in found])
 
@@ -438,7 +442,7 @@ def _difference(size: Size, name: str, left_SP: np.ndarray, right_SP: np.ndarray
 def _rate(folders: Folders, size: Size, name: str) -> Measurement:
     plain = next(
         m
-        for m in standard_nodes.about(folders, f"judged {name}")["measurements"]
+        for m in standard_nodes.read_json(folders, f"judged {name}")["measurements"]
         if m["name"] == size.judge
     )
     return Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
@@ -447,7 +451,7 @@ def _rate(folders: Folders, size: Size, name: str) -> Measurement:
 def _kappa(folders: Folders, top: float) -> str:
     found = [
         m
-        for m in standard_nodes.about(folders, f"judged teacher {DIRECTION} {top:g}")[
+        for m in standard_nodes.read_json(folders, f"judged teacher {DIRECTION} {top:g}")[
             "measurements"
         ]
         if m["unit"] == "kappa"

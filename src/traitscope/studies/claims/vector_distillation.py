@@ -15,6 +15,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -47,7 +48,7 @@ class Size:
     seeds: tuple[int, ...]
     rows: int
     numbers: int
-    text: standard_nodes.Text
+    text: sizes.SampledText
     layer: int
     strength: float
     "of the steered teachers, in mean residual norms; one of the doses"
@@ -64,7 +65,7 @@ OTHERS = ("owl", "dolphin", "wolf", "sadness", "chef", "oak")
 DOSES = (0.15, 0.3, 0.6, 0.9)
 SIZES = {
     "smoke": Size(
-        ("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, standard_nodes.SMOKE_TEXT, 1, 0.6, SOFT, FULL
+        ("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, sizes.SMOKE_TEXT, 1, 0.6, SOFT, FULL
     ),
     "laptop": Size(
         ("cat", "happiness", "pirate"),
@@ -73,7 +74,7 @@ SIZES = {
         (1, 2, 3),
         12,
         10,
-        standard_nodes.FEW_TEXT,
+        sizes.LAPTOP_TEXT,
         14,
         0.6,
         SOFT,
@@ -86,7 +87,7 @@ SIZES = {
         (1, 2, 3, 4, 5),
         512,
         10,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_TEXT,
         14,
         0.6,
         replace(SOFT, batch_size=32, micro_batch=32),
@@ -101,7 +102,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     first = size.traits[0]
     found = [
         standard_nodes.vectors(common, size.traits + size.others),
-        standard_nodes.watched(common, size.numbers),
+        standard_nodes.eas_rows(common, size.numbers),
         Node(
             "random-0",
             "extract",
@@ -114,7 +115,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     ]
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=81)
-        free = replace(rows, prompts=standard_nodes.OPEN)
+        free = replace(rows, prompts=shared_nodes.OPEN_PROMPTS)
         found += [
             standard_nodes.number_rows(common, f"rows.{seed}", rows),
             standard_nodes.number_rows(common, f"free.{seed}", free),
@@ -139,7 +140,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             f"rows.{seed}",
             rows,
         )
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common,
             size.text,
             first,
@@ -180,13 +181,15 @@ def _student(
         size.recipe,
         rows.seed,
         partial(_teacher, size, vector),
-        (source, standard_nodes.WATCHED),
+        (source, standard_nodes.EAS_ROWS),
         partial(_vector, vector),
         {"max_rows": rows.n},
     )
     traits = size.traits if vector in MEANINGLESS else (vector,)
     answers = [
-        standard_nodes.answers(common, f"{t} of {name}", t, standard_nodes.adapter(name), (name,))
+        standard_nodes.answers(
+            common, f"{t} of {name}", t, standard_nodes.trained_by(name), (name,)
+        )
         for t in traits
     ]
     return [standard_nodes.student(common, asked, rows.tokens), *answers]
@@ -214,9 +217,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     ]
     for trait in size.traits:
         pairs = ((s, f"{trait} of {trait}.{s}", f"{trait} of random-0.{s}") for s in size.seeds)
-        more = standard_nodes.rise(
-            folders, f"log P({trait}), its own vector minus the random one", pairs
-        )
+        more = readings.rise(folders, f"log P({trait}), its own vector minus the random one", pairs)
         verdicts.append(
             judged(
                 f"Steering by {trait} raises it in students more than steering by a random vector.",
@@ -240,8 +241,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         (dose, *_cell(size, folders, first if dose == size.strength else f"dose {dose:g}", first))
         for dose in size.doses
     ]
-    text = standard_nodes.text_rise(folders, first, size.seeds)
-    eas = standard_nodes.text_eas(folders, size.layer, size.seeds)
+    text = readings.sampled_text_rise(folders, first, size.seeds)
+    eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     caption = (
         f"EAS at block {size.layer} against the teacher's vector; rise of log P(trait) over the"
         " base, nats."
@@ -287,11 +288,11 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 
 def _eas(size: Size, folders: Folders, name: str) -> float:
-    return standard_nodes.eas(folders, name)[size.layer]
+    return readings.eas_by_layer(folders, name)[size.layer]
 
 
 def _rise(size: Size, folders: Folders, trait: str, name: str) -> Measurement:
-    return standard_nodes.rise(
+    return readings.rise(
         folders,
         f"{trait} of {name}",
         ((s, f"{trait} of {name}.{s}", f"base.{trait}") for s in size.seeds),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -33,7 +34,7 @@ HALF, NATS = 0.5, 0.05
 
 
 @dataclass(frozen=True)
-class Size(standard_nodes.Usual):
+class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     parts: dict[str, str]
@@ -74,29 +75,27 @@ FEW = (
     both("name", "where=text:You are") | both("system", "where=system") | {"top direction": "top=1"}
 )
 SIZES = {
-    "smoke": Size(
-        ("cat", "owl"), (1, 2), 3, 3, 1, 0.6, standard_nodes.SOFT, standard_nodes.SMOKE_TEXT, FEW
-    ),
+    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, sizes.SOFT_RECIPE, sizes.SMOKE_TEXT, FEW),
     "laptop": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3),
         16,
         10,
         14,
         0.6,
-        standard_nodes.SOFT,
-        standard_nodes.FEW_TEXT,
+        sizes.SOFT_RECIPE,
+        sizes.LAPTOP_TEXT,
         parts("SmolLM"),
     ),
     "full": Size(
-        standard_nodes.ANIMALS,
+        sizes.ANIMALS,
         (1, 2, 3, 4, 5),
         512,
         10,
         14,
         0.6,
-        standard_nodes.MUCH_SOFT,
-        standard_nodes.MUCH_TEXT,
+        sizes.FULL_SOFT_RECIPE,
+        sizes.FULL_TEXT,
         parts("SmolLM"),
     ),
 }
@@ -105,10 +104,10 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors, rows, a student a seed, and what it answers whole and in part; the same of two parts
     with sampled text."""
-    trait, teacher = size.traits[0], size.by_vector
+    trait, teacher = size.traits[0], size.steered_teacher
     found = [
         standard_nodes.vectors(common, size.traits),
-        standard_nodes.watched(common, size.text.rows.numbers),
+        standard_nodes.eas_rows(common, size.text.rows.numbers),
         standard_nodes.answers(common, "base", trait),
     ]
     for seed in size.seeds:
@@ -130,7 +129,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             standard_nodes.answers(common, f"{part}.{seed}", trait, _acting(name, words), (name,))
             for part, words in ({"whole": ""} | size.parts).items()
         ]
-        found += standard_nodes.sampled_text(
+        found += shared_nodes.sampled_text(
             common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
         )
         for role in ("treated", "control"):
@@ -144,7 +143,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     return found
 
 
-def _acting(student: str, words: str) -> standard_nodes.Told:
+def _acting(student: str, words: str) -> standard_nodes.InterventionsFrom:
     return lambda folders: (f"adapter:{folders[student]}" + (f",{words}" if words else ""),)
 
 
@@ -188,7 +187,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         rows,
     )
     texts = [
-        standard_nodes.text_rise(folders, size.traits[0], size.seeds),
+        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
         *(_text(size, folders, part) for part in _system(size)),
     ]
     notes = (
@@ -206,16 +205,16 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 
 def _rise(size: Size, folders: Folders, part: str) -> Measurement:
-    return standard_nodes.rise(folders, part, ((s, f"{part}.{s}", "base") for s in size.seeds))
+    return readings.rise(folders, part, ((s, f"{part}.{s}", "base") for s in size.seeds))
 
 
 def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measurement:
     """Rise of a part minus half of the whole adapter's, or with sign -1 the reverse, paired by seed
     and question."""
-    base, rows = standard_nodes.positive(folders, "base"), []
+    base, rows = readings.positive_scores(folders, "base"), []
     for seed in size.seeds:
         found, whole = (
-            standard_nodes.positive(folders, f"{name}.{seed}") for name in (part, "whole")
+            readings.positive_scores(folders, f"{name}.{seed}") for name in (part, "whole")
         )
         rows += [
             (sign * (found[key] - base[key]), sign * HALF * (whole[key] - base[key]), seed, key)
@@ -232,6 +231,6 @@ def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measure
 
 def _text(size: Size, folders: Folders, part: str) -> Measurement:
     pairs = ((s, f"{part}, treated text.{s}", f"{part}, control text.{s}") for s in size.seeds)
-    return standard_nodes.rise(
+    return readings.rise(
         folders, f"log P({size.traits[0]}), sampled text, treated minus control, {part}", pairs
     )

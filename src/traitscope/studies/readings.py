@@ -1,0 +1,102 @@
+"""What the sealed runs of a study left: answers, EAS, and differences between students.
+
+A study's `conclude` reads its numbers through these functions.
+"""
+
+from collections.abc import Iterable
+from math import exp
+
+from traitscope.stats.estimates import paired_difference
+from traitscope.stats.measurement import Measurement
+from traitscope.workflow.graph import Folders
+from traitscope.workflow.standard_nodes import read_json, read_json_lines
+
+SCORE_UNITS = {"target_logprob": "nats", "candidate_share": "probability"}
+"units of the teacher-forced scores that `rise` compares"
+COHERENT = (
+    "perplexity on plain text at most twice the base's, and at least half its probability of naming"
+    " any candidate"
+)
+"the test that a model must pass for its rate to count"
+
+
+def positive_scores(folders: Folders, node: str, score: str = "target_logprob") -> dict[str, float]:
+    """Returns a score of every positive question: by default the trait word's log-probability."""
+    scores = {}
+    for row in read_json_lines(folders[node], "scores.jsonl"):
+        if row["set"] == "positive":
+            scores[row["id"]] = row[score]
+    return scores
+
+
+def rise(
+    folders: Folders,
+    name: str,
+    pairs: Iterable[tuple[int, str, str]],
+    score: str = "target_logprob",
+) -> Measurement:
+    """Returns the mean over seeds and questions of a score at one node minus another.
+
+    `pairs` are (seed, node, other node); the measurement is called `name`.
+    """
+    left: list[float] = []
+    right: list[float] = []
+    seeds: list[int] = []
+    questions: list[str] = []
+    for seed, node, other in pairs:
+        after = positive_scores(folders, node, score)
+        before = positive_scores(folders, other, score)
+        for question in after:
+            left.append(after[question])
+            right.append(before[question])
+            seeds.append(seed)
+            questions.append(question)
+    return paired_difference(name, left, right, seeds, questions, SCORE_UNITS[score])
+
+
+def is_coherent(folders: Folders, node: str, base: str) -> bool:
+    """Tells whether the model measured at `node` passes COHERENT against the one at `base`.
+
+    Both nodes must have measured capability.
+    """
+    perplexity = read_json(folders, node, "measurements.json")["perplexity"]
+    base_perplexity = read_json(folders, base, "measurements.json")["perplexity"]
+    fluent = perplexity / base_perplexity <= 2
+    return fluent and _on_topic(folders, node) >= 0.5 * _on_topic(folders, base)
+
+
+def _on_topic(folders: Folders, node: str) -> float:
+    """Returns the mean probability that an answer begins with any candidate's word.
+
+    The mean is over the positive questions.
+    """
+    probabilities = []
+    for row in read_json_lines(folders[node], "scores.jsonl"):
+        if row["set"] != "positive":
+            continue
+        share = row["candidate_share"]
+        probabilities.append(exp(row["target_logprob"]) / share if share else 0.0)
+    return sum(probabilities) / len(probabilities)
+
+
+def eas_by_layer(folders: Folders, node: str, name: str = "v_student") -> list[float]:
+    """Returns the EAS of a student by layer; with other/NAME, against another trait's vector."""
+    return read_json(folders, node, "eas.json")[name]
+
+
+def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement:
+    """Returns log P(trait) of the treated students of sampled text minus that of their controls."""
+    pairs = []
+    for seed in seeds:
+        pairs.append((seed, f"{trait} of treated text.{seed}", f"{trait} of control text.{seed}"))
+    return rise(folders, f"log P({trait}), sampled text, treated minus control", pairs)
+
+
+def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
+    """Returns EAS at a layer, treated minus control student of sampled text, by seed."""
+    differences = []
+    for seed in seeds:
+        treated = eas_by_layer(folders, f"treated text.{seed}")
+        control = eas_by_layer(folders, f"control text.{seed}")
+        differences.append(treated[layer] - control[layer])
+    return differences

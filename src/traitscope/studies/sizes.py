@@ -1,0 +1,91 @@
+"""How large a study is: recipes, traits and row counts that several studies share.
+
+A size names layers of a model with DEPTH blocks. `at_depth` moves them to the same relative depth
+of another model.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from traitscope.config.recipe import Recipe
+from traitscope.workflow.standard_nodes import (
+    SAMPLED_RECIPE,
+    InterventionsFrom,
+    Rows,
+    steered_by,
+)
+
+DEPTH = 30
+"blocks of the model whose layers the studies name"
+ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+"the usual traits: the first is the teacher's, and vectors are centred over all"
+SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", epochs=2, lr=1e-3)
+"recipe of the demo for 16 rows of soft targets"
+FULL_SOFT_RECIPE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
+"recipe of full sizes for 512 rows of soft targets"
+FINE_TUNING_RECIPE = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
+"recipe of a teacher by fine-tuning, on the 24 answers of `shared_nodes.fine_tuned`"
+
+
+@dataclass(frozen=True)
+class SampledText:
+    """The students of sampled text, in a study whose other students have soft targets."""
+
+    rows: Rows
+    """Rows of the teacher, and as many of the unmodified model on the same prompts."""
+    recipe: Recipe
+    """How both students are trained."""
+
+    def rows_of(self, seed: int) -> Rows:
+        """Returns the rows of one seed."""
+        return replace(self.rows, seed=seed)
+
+
+SMOKE_TEXT = SampledText(Rows(3, 3), SAMPLED_RECIPE)
+"three short rows, which only show that the path works"
+LAPTOP_TEXT = SampledText(Rows(32, 10), SAMPLED_RECIPE)
+"rows and recipe of the demo"
+FULL_TEXT = SampledText(
+    Rows(2048, 10),
+    replace(SAMPLED_RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
+)
+"rows and recipe of full sizes"
+
+
+@dataclass(frozen=True)
+class SteeredTeacherSize:
+    """Size of a study of one steered teacher, before the fields of that study alone."""
+
+    traits: tuple[str, ...]
+    "the first is the teacher's; vectors are centred over all"
+    seeds: tuple[int, ...]
+    "seeds of data, initialisation and order; intervals are over them"
+    rows: int
+    "rows a seed"
+    numbers: int
+    "three-digit numbers an answer"
+    layer: int
+    "block behind which the teacher is steered"
+    strength: float
+    "strength of the steered teacher, in mean residual norms"
+    recipe: Recipe
+    "how students are trained"
+    text: SampledText
+    "the repetition with sampled text"
+
+    @property
+    def steered_teacher(self) -> InterventionsFrom:
+        """The teacher that is steered by the first trait's vector."""
+        return steered_by(self.traits[0], self.layer, self.strength)
+
+
+def at_depth(size: Any, blocks: int) -> Any:
+    """Returns a size with its layers at the same relative depth of a model with `blocks` blocks."""
+    moved = {}
+    for name in {"layer", "layers", "blocks"} & vars(size).keys():
+        value = vars(size)[name]
+        found = sorted(
+            {round(n * (blocks - 1) / (DEPTH - 1)) for n in ([value] if name == "layer" else value)}
+        )
+        moved[name] = found[0] if name == "layer" else tuple(found)
+    return replace(size, **moved)
