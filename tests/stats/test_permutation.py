@@ -9,8 +9,8 @@ import scipy.stats as scipy_stats
 
 from traitscope.errors import ConfigError, DataError
 from traitscope.stats.permutation import (
+    genomic_control_factor,
     in_blocks,
-    inflation,
     largest_of,
     random_spread,
     sign_flip_p,
@@ -32,14 +32,15 @@ def test_error_rate_of_clean_data() -> None:
     within 99.9 % of binomial."""
     rng = np.random.default_rng(0)
     smallest = [
-        largest_of(in_blocks(null(rng, 24, 3, 30)), swaps=199, seed=n).p_F.min() for n in range(400)
+        largest_of(in_blocks(null(rng, 24, 3, 30)), permutations=199, seed=n).p_F.min()
+        for n in range(400)
     ]
     found = np.mean(np.array(smallest) <= 0.1)
     assert abs(found - 0.1) < 3.3 * np.sqrt(0.1 * 0.9 / 400)
 
 
-def test_all_swaps_of_few_rows_are_the_oracle() -> None:
-    """With three prompts and two rows each, p tends to the share among all eight swaps."""
+def test_all_permutations_of_few_rows_are_the_oracle() -> None:
+    """With three prompts and two rows each, p tends to the share among all eight permutations."""
     values = np.random.default_rng(1).standard_normal((3, 2, 4))
     sums = in_blocks(values, seed=3)
     centred = sums - sums.mean(1, keepdims=True)
@@ -50,7 +51,7 @@ def test_all_swaps_of_few_rows_are_the_oracle() -> None:
             for choice in product(range(2), repeat=3)
         ]
     )
-    found = largest_of(sums, swaps=40_000)
+    found = largest_of(sums, permutations=40_000)
     share = [(every.max(1) >= z - 1e-9).mean() for z in found.z_F]
     assert np.allclose(found.z_F, every[0]) and np.allclose(found.p_F, share, atol=0.01)
 
@@ -103,14 +104,20 @@ def test_random_directions_are_at_one_for_clean_data_and_wide_for_a_format() -> 
     assert found[0] > 3 and found[1] < 1.3
 
 
-def test_inflation_is_a_median() -> None:
+def test_genomic_control_factor_is_a_median() -> None:
     """Of 21 traits one that moves by 30, and two near it, leave it near 1; all that move by 5 do
     not."""
     z = np.random.default_rng(9).standard_normal((200, 21))
     one, all_ = z.copy(), 5 * z
     one[:, 0], one[:, 1:3] = 30, 8
-    assert inflation(z).mean() == pytest.approx(1.08, abs=0.08) and inflation(one).mean() < 1.35
-    assert inflation(all_).mean() == pytest.approx(5.05, abs=0.35) and (inflation(z) >= 1).all()
+    assert (
+        genomic_control_factor(z).mean() == pytest.approx(1.08, abs=0.08)
+        and genomic_control_factor(one).mean() < 1.35
+    )
+    assert (
+        genomic_control_factor(all_).mean() == pytest.approx(5.05, abs=0.35)
+        and (genomic_control_factor(z) >= 1).all()
+    )
 
 
 def test_a_format_is_no_trait_once_deflated() -> None:
@@ -124,9 +131,11 @@ def test_a_format_is_no_trait_once_deflated() -> None:
         sums = in_blocks(data, seed=n)
         traits = rng.standard_normal((24, 20)) * np.linspace(3, 0.2, 24)[:, None]
         features = sums[:, :, 0] @ traits
-        called["plain"] += largest_of(features, swaps=199, seed=n).p_F[0] <= 0.05
+        called["plain"] += largest_of(features, permutations=199, seed=n).p_F[0] <= 0.05
         called["controlled"] += (
-            largest_of(features, inflation(z_scores(features)[None]), swaps=199, seed=n).p_F[0]
+            largest_of(
+                features, genomic_control_factor(z_scores(features)[None]), permutations=199, seed=n
+            ).p_F[0]
             <= 0.05
         )
     assert called["plain"] > 15 and called["controlled"] <= 8

@@ -1,8 +1,10 @@
 """Does one number of a trait go with another?  Rank correlation and discrimination, with
 permutation p and intervals.
 
-Traits are the units: with sixteen of them only strong associations can be told from none, and the
+Traits are the units. With sixteen of them only strong associations can be told from none, and the
 intervals say so.
+
+Shapes: N units, D draws (permutations or resamples).
 """
 
 import math
@@ -15,15 +17,18 @@ from traitscope.stats.inputs import as_floats
 from traitscope.stats.measurement import Measurement
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"of two arrays [..., N], along the last axis; NaN where it is undefined"
+"function of two arrays [..., N] along the last axis; NaN where it is undefined"
 
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Correlation of ranks along the last axis, ties at their mean rank; NaN where either does not
-    vary. Source: Spearman 1904."""
-    a, b = (_centred_ranks(values) for values in (x, y))
+    """Return the correlation of ranks along the last axis.
+
+    Ties get their mean rank. NaN where either side does not vary. Source: Spearman 1904.
+    """
+    x_ranks, y_ranks = _centred_ranks(x), _centred_ranks(y)
+    x_squares, y_squares = (x_ranks * x_ranks).sum(-1), (y_ranks * y_ranks).sum(-1)
     with np.errstate(invalid="ignore"):
-        return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+        return (x_ranks * y_ranks).sum(-1) / np.sqrt(x_squares * y_squares)
 
 
 def _centred_ranks(x: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -36,18 +41,19 @@ def _centred_ranks(x: Sequence[float] | np.ndarray) -> np.ndarray:
 def permutation_p(
     x: Sequence[float], y: Sequence[float], statistic: Statistic, draws: int = 5000, seed: int = 0
 ) -> float:
-    """One-sided p: the share of shuffles of y whose statistic is at least the observed one, (1 +
-    hits) / (1 + draws).
+    """Return the one-sided p of the statistic under permutations of y.
 
-    NaN where the statistic is undefined. Raises DataError for lists of different lengths or under
-    three units.
+    p = (1 + hits) / (1 + draws); a hit is a permutation whose statistic is at least the observed
+    one. NaN where the statistic is undefined. Raises DataError for lists of different lengths or
+    under three units.
     """
-    x, y = _both(x, y)
+    x, y = _paired_arrays(x, y)
     observed = statistic(x, y)
     if np.isnan(observed):
         return math.nan
-    shuffled_DN = np.random.default_rng(seed).permuted(np.tile(y, (draws, 1)), axis=1)
-    hits = (statistic(np.broadcast_to(x, shuffled_DN.shape), shuffled_DN) >= observed - 1e-12).sum()
+    permuted_DN = np.random.default_rng(seed).permuted(np.tile(y, (draws, 1)), axis=1)
+    statistics_D = statistic(np.broadcast_to(x, permuted_DN.shape), permuted_DN)
+    hits = (statistics_D >= observed - 1e-12).sum()
     return float((1 + hits) / (1 + draws))
 
 
@@ -60,74 +66,71 @@ def association(
     draws: int = 2000,
     seed: int = 0,
 ) -> Measurement:
-    """The statistic with a percentile interval over resampled units; resamples in which it is
-    undefined are left out."""
-    x, y = _both(x, y)
-    picked_DN = np.random.default_rng(seed).integers(len(x), size=(draws, len(x)))
-    found = statistic(x[picked_DN], y[picked_DN])
-    found = found[~np.isnan(found)]
-    low, high = (
-        np.quantile(found, [0.025, 0.975]) if len(found) > draws / 2 else (math.nan, math.nan)
-    )
-    kind = f"bootstrap over {len(x)} units" + (
-        "" if len(found) == draws else f", {draws - len(found)} draws undefined"
-    )
-    return Measurement(
-        name,
-        float(statistic(x, y)),
-        float(low),
-        float(high),
-        len(x),
-        len(x),
-        0,
-        unit,
-        interval=kind,
-    )
+    """Return the statistic with a 95 % percentile interval over resampled units.
+
+    Resamples in which the statistic is undefined are left out and counted in `interval`. Bounds are
+    NaN where half of the resamples or more are undefined. Raises DataError as `permutation_p` does.
+    """
+    x, y = _paired_arrays(x, y)
+    n = len(x)
+    units_DN = np.random.default_rng(seed).integers(n, size=(draws, n))
+    statistics = statistic(x[units_DN], y[units_DN])
+    statistics = statistics[~np.isnan(statistics)]
+    n_undefined = draws - len(statistics)
+    low, high = math.nan, math.nan
+    if len(statistics) > draws / 2:
+        low, high = np.quantile(statistics, [0.025, 0.975]).tolist()
+    interval = f"bootstrap over {n} units"
+    if n_undefined:
+        interval += f", {n_undefined} draws undefined"
+    return Measurement(name, float(statistic(x, y)), low, high, n, n, 0, unit, interval=interval)
 
 
 def auc_above(threshold: float) -> Statistic:
-    """Statistic: P(x of a unit with y above the threshold > x of one without), ties half; NaN where
-    there is one kind only."""
+    """Return the statistic P(x of a unit with y above the threshold > x of a unit without).
 
-    def found(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    Ties count half. It is NaN where all units are on one side of the threshold.
+    """
+
+    def auc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         from scipy.stats import rankdata
 
-        above = np.asarray(y) > threshold
-        n, rest = above.sum(-1), (~above).sum(-1)
+        is_above = np.asarray(y) > threshold
+        n_above, n_below = is_above.sum(-1), (~is_above).sum(-1)
+        rank_sum = (rankdata(x, axis=-1) * is_above).sum(-1)
         with np.errstate(invalid="ignore"):
-            return ((rankdata(x, axis=-1) * above).sum(-1) - n * (n + 1) / 2) / (n * rest)
+            return (rank_sum - n_above * (n_above + 1) / 2) / (n_above * n_below)
 
-    return found
-
-
-def _both(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(a) != len(b) or len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise DataError(
-            f"{len(a)} and {len(b)} values; expected finite ones, as many of each, three or more;"
-            " align them"
-        )
-    return a, b
+    return auc
 
 
 def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """P(score of a positive > of a negative) + P(equal)/2 = Mann-Whitney U / (n_pos n_neg); 0.5 is
-    chance.
+    """Return the area under the ROC curve: P(score of a positive > of a negative) + P(equal)/2.
 
-    Raises DataError on non-finite scores, or labels that are not 0/1 with both present. Source:
-    Hanley and McNeil 1982.
+    That is Mann-Whitney U / (n_pos n_neg); 0.5 is chance. Raises DataError on non-finite scores, or
+    labels that are not 0/1 with both present. Source: Hanley and McNeil 1982.
     """
-    scores, labels = as_floats(scores, "scores", unscored=False), as_floats(labels, "labels")
+    scores = as_floats(scores, "scores", unscored=False)
+    labels = as_floats(labels, "labels")
     if len(labels) != len(scores) or set(labels.tolist()) != {0.0, 1.0}:
-        found = (
-            f"{len(scores)} scores, {len(labels)} labels with values"
-            f" {np.unique(labels)[:5].tolist()}"
-        )
         raise DataError(
-            f"{found}; expected one label a score, 0 or 1, both present; add the missing class"
+            f"{len(scores)} scores, {len(labels)} labels with values"
+            f" {np.unique(labels)[:5].tolist()}; expected one label a score, 0 or 1, both present;"
+            " add the missing class"
         )
-    negatives, positives = np.sort(scores[labels == 0]), scores[labels == 1]
-    below = np.searchsorted(negatives, positives, "left") + np.searchsorted(
-        negatives, positives, "right"
-    )
-    return float(below.mean() / 2 / len(negatives))
+    positives = scores[labels == 1]
+    negatives = np.sort(scores[labels == 0])
+    n_lower = np.searchsorted(negatives, positives, "left")
+    n_lower_or_equal = np.searchsorted(negatives, positives, "right")
+    return float((n_lower + n_lower_or_equal).mean() / 2 / len(negatives))
+
+
+def _paired_arrays(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    all_finite = np.isfinite(x_N).all() and np.isfinite(y_N).all()
+    if len(x_N) != len(y_N) or len(x_N) < 3 or not all_finite:
+        raise DataError(
+            f"{len(x_N)} and {len(y_N)} values; expected finite ones, as many of each, three or"
+            " more; align them"
+        )
+    return x_N, y_N

@@ -1,5 +1,4 @@
-"""How much of a teacher's change in behaviour reaches its student, and whether it does so above a
-threshold only.
+"""How much of a teacher's change in behaviour reaches its student, and whether a threshold exists.
 
     tau(alpha) = [student(alpha) - control] / [teacher(alpha) - base]        rates over the
       prompts of an evaluation set
@@ -15,7 +14,6 @@ Arrays: P prompts, S seeds, A strengths; rates and outcomes are 0 or 1 by prompt
 unscored.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,8 +24,11 @@ from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 
 EDGE = 0.005
-"fitted rates stay this far from 0 and 1, so that one surprise does not cost everything"
+"Fitted rates stay this far from 0 and 1, so that one surprise does not cost everything."
 FOLDS = 5
+"parts of the prompts, each held out once"
+LOWEST_SCALE, LARGEST_EXPONENT = 1e-3, 50
+"limits of the logistic curve, against overflow"
 
 
 def transfer_ratio(
@@ -39,75 +40,75 @@ def transfer_ratio(
     draws: int = 2000,
     seed: int = 0,
 ) -> Measurement:
-    """tau with a percentile interval over prompts and seeds, drawn together for students and
-    teacher.
+    """Return tau with a 95 % percentile interval over prompts and seeds.
 
-    student_SP and control_SP hold outcomes by seed and prompt, teacher_P and base_P by prompt; a
-    prompt that is unscored anywhere is left out and counted. NaN, with the reason in `interval`,
-    where the interval of the teacher's change holds zero. Raises ConfigError with fewer than two
-    seeds: their spread is part of the interval.
+    student_SP and control_SP hold outcomes by seed and prompt, teacher_P and base_P by prompt.
+    Prompts are drawn together for students and teacher. A prompt that is unscored anywhere is left
+    out and counted. Where the interval of the teacher's change holds zero, tau is NaN and
+    `interval` says why.
+
+    Raises DataError for arrays that do not fit together, ConfigError with fewer than two seeds:
+    their spread is part of the interval.
     """
-    student_SP, control_SP, teacher_P, base_P = (
-        np.asarray(x, float) for x in (student_SP, control_SP, teacher_P, base_P)
-    )
-    if (
-        student_SP.ndim != 2
-        or student_SP.shape != control_SP.shape
-        or student_SP.shape[1:] != teacher_P.shape
-        or teacher_P.shape != base_P.shape
-    ):
-        shapes = [x.shape for x in (student_SP, control_SP, teacher_P, base_P)]
-        raise DataError(
-            f"{name}: shapes {shapes}; expected students [seeds, prompts] twice and teacher and"
-            " base [prompts]; align them"
-        )
+    student_SP, control_SP = np.asarray(student_SP, float), np.asarray(control_SP, float)
+    teacher_P, base_P = np.asarray(teacher_P, float), np.asarray(base_P, float)
+    _check_shapes(name, student_SP, control_SP, teacher_P, base_P)
     check_seeds(range(len(student_SP)))
     gained_SP, moved_P = student_SP - control_SP, teacher_P - base_P
-    scored = np.isfinite(gained_SP).all(0) & np.isfinite(moved_P)
-    gained_SP, moved_P = gained_SP[:, scored], moved_P[scored]
-    S, P = gained_SP.shape
-    unscored = int((~scored).sum())
-    if P == 0:
-        return Measurement(
-            name,
-            math.nan,
-            math.nan,
-            math.nan,
-            0,
-            S,
-            unscored,
-            "ratio",
-            interval="no prompt is scored everywhere",
-        )
+    is_scored_P = np.isfinite(gained_SP).all(0) & np.isfinite(moved_P)
+    gained_SP, moved_P = gained_SP[:, is_scored_P], moved_P[is_scored_P]
+    n_seeds, n_prompts = gained_SP.shape
+    n_unscored = int((~is_scored_P).sum())
+    if n_prompts == 0:
+        reason = "no prompt is scored everywhere"
+        return Measurement.undefined(name, "ratio", reason, 0, n_seeds, n_unscored)
     rng = np.random.default_rng(seed)
-    prompts, seeds = (
-        rng.multinomial(P, np.full(P, 1 / P), draws) / P,
-        rng.multinomial(S, np.full(S, 1 / S), draws) / S,
-    )
-    below = prompts @ moved_P
-    low, high = np.quantile(below, [0.025, 0.975])
+    prompts_NP = _resampling_weights(n_prompts, draws, rng)
+    seeds_NS = _resampling_weights(n_seeds, draws, rng)
+    moved_N = prompts_NP @ moved_P
+    low, high = np.quantile(moved_N, [0.025, 0.975])
     if low <= 0 <= high:
-        why = (
+        reason = (
             f"undefined: the teacher's change {moved_P.mean():+.3f} [{low:.3f}, {high:.3f}] is"
             " within noise"
         )
-        return Measurement(
-            name, math.nan, math.nan, math.nan, P, S, unscored, "ratio", interval=why
-        )
-    found = np.einsum("ns,sp,np->n", seeds, gained_SP, prompts, optimize=True) / below
-    low, high = np.quantile(found[np.isfinite(found)], [0.025, 0.975])
-    kind = f"bootstrap over {S} seeds and {P} prompts"
+        return Measurement.undefined(name, "ratio", reason, n_prompts, n_seeds, n_unscored)
+    gained_N = np.einsum("ns,sp,np->n", seeds_NS, gained_SP, prompts_NP, optimize=True)
+    ratios_N = gained_N / moved_N
+    low, high = np.quantile(ratios_N[np.isfinite(ratios_N)], [0.025, 0.975])
     return Measurement(
         name,
         float(gained_SP.mean() / moved_P.mean()),
         float(low),
         float(high),
-        P,
-        S,
-        unscored,
+        n_prompts,
+        n_seeds,
+        n_unscored,
         "ratio",
-        interval=kind,
+        interval=f"bootstrap over {n_seeds} seeds and {n_prompts} prompts",
     )
+
+
+def _check_shapes(
+    name: str,
+    student_SP: np.ndarray,
+    control_SP: np.ndarray,
+    teacher_P: np.ndarray,
+    base_P: np.ndarray,
+) -> None:
+    students_fit = student_SP.ndim == 2 and student_SP.shape == control_SP.shape
+    teacher_fits = teacher_P.shape == base_P.shape == student_SP.shape[1:]
+    if not (students_fit and teacher_fits):
+        shapes = [student_SP.shape, control_SP.shape, teacher_P.shape, base_P.shape]
+        raise DataError(
+            f"{name}: shapes {shapes}; expected students [seeds, prompts] twice and teacher and"
+            " base [prompts]; align them"
+        )
+
+
+def _resampling_weights(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """The weight [draws, n] of every unit in every resample; each row sums to 1."""
+    return rng.multinomial(n, np.full(n, 1 / n), draws) / n
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -120,8 +121,10 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def check_strengths(alphas: Sequence[float]) -> None:
-    """Raise ConfigError for a grid of strengths without zero, with one twice, or too short to tell
-    shapes apart."""
+    """Raise ConfigError for a grid of strengths from which no shape can be told.
+
+    The grid needs zero, three strengths or more, each once, and all of one sign.
+    """
     if 0.0 not in alphas:
         raise ConfigError(
             f"strengths {list(alphas)} have no 0; expected it among them: the unmodified teacher is"
@@ -133,13 +136,13 @@ def check_strengths(alphas: Sequence[float]) -> None:
         )
     if min(alphas) < 0 < max(alphas):
         raise ConfigError(
-            f"strengths {list(alphas)} go both ways; expected one sign, or the dose has no order;"
-            " make two studies of it"
+            f"strengths {list(alphas)} go both ways; expected one sign, or the response has no"
+            " order; split them into two studies"
         )
 
 
-def _doses(alphas: Sequence[float]) -> np.ndarray:
-    """Strengths, of either sign, as shares [A] of the largest."""
+def _relative_strengths(alphas: Sequence[float]) -> np.ndarray:
+    """Strengths, of either sign, as fractions [A] of the largest."""
     sizes_A = np.abs(np.asarray(alphas, float))
     return sizes_A / sizes_A.max()
 
@@ -149,62 +152,64 @@ class Shape:
     """A family of curves rate(alpha), and where a fit may begin."""
 
     name: str
+    """line, hinge or logistic."""
     starts: tuple[tuple[float, ...], ...]
-    """in shares of the largest strength; of a line and a hinge only the threshold counts, the rest
-    is least squares"""
+    """Parameters from which fits begin, in fractions of the largest strength. For a line and a
+    hinge only the threshold is given; floor and slope are found by least squares."""
 
-    def rate(self, x_A: np.ndarray, p: Sequence[float]) -> np.ndarray:
-        """Rates [A] at strengths as shares of the largest."""
+    def rate(self, x_A: np.ndarray, parameters: Sequence[float]) -> np.ndarray:
+        """Return rates [A] at strengths given as fractions of the largest."""
         match self.name:
             case "line":
-                found = p[0] + p[1] * x_A
+                floor, slope = parameters
+                rate_A = floor + slope * x_A
             case "hinge":
-                found = p[0] + p[1] * np.maximum(0.0, x_A - p[2])
+                floor, slope, threshold = parameters
+                rate_A = floor + slope * np.maximum(0.0, x_A - threshold)
             case _:
-                found = p[0] + (1 - p[0]) / (
-                    1 + np.exp(-np.clip((x_A - p[1]) / max(abs(p[2]), 1e-3), -50, 50))
-                )
-        return np.clip(found, EDGE, 1 - EDGE)
+                floor, middle, scale = parameters
+                steps_A = (x_A - middle) / max(abs(scale), LOWEST_SCALE)
+                exponents_A = np.clip(steps_A, -LARGEST_EXPONENT, LARGEST_EXPONENT)
+                rate_A = floor + (1 - floor) / (1 + np.exp(-exponents_A))
+        return np.clip(rate_A, EDGE, 1 - EDGE)
 
 
-SHAPES = (
-    Shape("line", ((0.0,),)),
-    Shape("hinge", tuple((c / 20,) for c in range(1, 19))),
-    Shape("logistic", tuple((0.1, c, 0.2) for c in (0.3, 0.7, 1.0, 1.5))),
-)
+LINE = Shape("line", ((0.0,),))
+HINGE = Shape("hinge", tuple((step / 20,) for step in range(1, 19)))
+LOGISTIC = Shape("logistic", tuple((0.1, middle, 0.2) for middle in (0.3, 0.7, 1.0, 1.5)))
+SHAPES = (LINE, HINGE, LOGISTIC)
 
 
 def fit(shape: Shape, x_A: np.ndarray, hits_A: np.ndarray, n_A: np.ndarray) -> np.ndarray:
-    """Parameters of greatest likelihood for `hits` of `n` at each strength, searched from the
-    likeliest start."""
+    """Return the parameters of greatest likelihood for `hits` of `n` outcomes at each strength.
+
+    The search begins at the likeliest of the shape's starts.
+    """
     from scipy.optimize import minimize
 
-    def loss(p: Sequence[float]) -> float:
-        q_A = shape.rate(x_A, p)
-        return -float((hits_A * np.log(q_A) + (n_A - hits_A) * np.log1p(-q_A)).sum())
+    def loss(parameters: Sequence[float]) -> float:
+        rate_A = shape.rate(x_A, parameters)
+        return -float((hits_A * np.log(rate_A) + (n_A - hits_A) * np.log1p(-rate_A)).sum())
 
-    starts = (
-        shape.starts
-        if shape.name == "logistic"
-        else [_least_squares(shape, c, x_A, hits_A, n_A) for (c,) in shape.starts]
-    )
-    return minimize(
-        loss,
-        min(starts, key=loss),
-        method="Nelder-Mead",
-        options={"maxiter": 400, "xatol": 1e-4, "fatol": 1e-5},
-    ).x
+    starts = shape.starts
+    if shape.name != "logistic":
+        starts = [_least_squares(shape, start, x_A, hits_A, n_A) for (start,) in shape.starts]
+    options = {"maxiter": 400, "xatol": 1e-4, "fatol": 1e-5}
+    return minimize(loss, min(starts, key=loss), method="Nelder-Mead", options=options).x
 
 
 def _least_squares(
-    shape: Shape, c: float, x_A: np.ndarray, hits_A: np.ndarray, n_A: np.ndarray
+    shape: Shape, threshold: float, x_A: np.ndarray, hits_A: np.ndarray, n_A: np.ndarray
 ) -> tuple[float, ...]:
-    """Floor and slope of a line, or of a hinge with threshold c, by least squares weighted with the
-    number of outcomes."""
-    root_A, along_A = np.sqrt(n_A), np.maximum(0.0, x_A - c)
-    design = np.stack([root_A, root_A * (x_A if shape.name == "line" else along_A)], axis=1)
+    """Return floor and slope of a line, or floor, slope and threshold of a hinge.
+
+    Floor and slope are least squares weighted with the number of outcomes.
+    """
+    root_A = np.sqrt(n_A)
+    slope_A = x_A if shape.name == "line" else np.maximum(0.0, x_A - threshold)
+    design = np.stack([root_A, root_A * slope_A], axis=1)
     floor, slope = np.linalg.lstsq(design, root_A * hits_A / np.maximum(n_A, 1), rcond=None)[0]
-    return (floor, slope) if shape.name == "line" else (floor, slope, c)
+    return (floor, slope) if shape.name == "line" else (floor, slope, threshold)
 
 
 def held_out(
@@ -214,12 +219,11 @@ def held_out(
     folds: int = FOLDS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """By shape, the log-likelihood of every prompt's outcomes [P], nats, under a fit to the other
-    folds' prompts.
+    """Return by shape the log-likelihood of every prompt's outcomes [P], in nats.
 
-    A prompt may carry several outcomes a strength (seeds) as a mean and a count: give outcomes_PA
-    [P, A] of means in [0, 1]. Raises ConfigError for a grid that `check_strengths` refuses,
-    DataError for fewer prompts than folds.
+    Every prompt is scored under a fit to the other folds' prompts. Where a prompt has several
+    outcomes a strength (seeds), outcomes_PA [P, A] holds their means in [0, 1]. Raises ConfigError
+    for a grid that `check_strengths` refuses, DataError for fewer prompts than folds.
     """
     check_strengths(alphas)
     values_PA = np.asarray(outcomes_PA, float)
@@ -228,61 +232,62 @@ def held_out(
             f"outcomes of shape {values_PA.shape} for {len(alphas)} strengths and {folds} folds;"
             " expected [prompts, strengths], a fold's prompts or more"
         )
-    x_A = _doses(alphas)
+    x_A = _relative_strengths(alphas)
     fold_P = np.random.default_rng(seed).permutation(len(values_PA)) % folds
-    scored_PA = np.isfinite(values_PA)
-    filled_PA = np.where(scored_PA, values_PA, 0.0)
-    found = {shape.name: np.zeros(len(values_PA)) for shape in shapes}
+    is_scored_PA = np.isfinite(values_PA)
+    filled_PA = np.where(is_scored_PA, values_PA, 0.0)
+    log_likelihoods = {shape.name: np.zeros(len(values_PA)) for shape in shapes}
     for fold in range(folds):
-        rest, out = fold_P != fold, fold_P == fold
+        fitted, tested = fold_P != fold, fold_P == fold
+        hits_A, n_A = filled_PA[fitted].sum(0), is_scored_PA[fitted].sum(0)
         for shape in shapes:
-            q_A = shape.rate(x_A, fit(shape, x_A, filled_PA[rest].sum(0), scored_PA[rest].sum(0)))
-            each_PA = filled_PA[out] * np.log(q_A) + (1 - filled_PA[out]) * np.log1p(-q_A)
-            found[shape.name][out] = np.where(scored_PA[out], each_PA, 0.0).sum(1)
-    return found
+            rate_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
+            hits_PA = filled_PA[tested]
+            scores_PA = hits_PA * np.log(rate_A) + (1 - hits_PA) * np.log1p(-rate_A)
+            scored_PA = np.where(is_scored_PA[tested], scores_PA, 0.0)
+            log_likelihoods[shape.name][tested] = scored_PA.sum(1)
+    return log_likelihoods
 
 
 def threshold(scores: dict[str, np.ndarray]) -> Measurement:
-    """Of what `held_out` finds: the hinge minus the line, nats a prompt, with a t interval over
-    prompts.
+    """Return the hinge's score minus the line's, in nats a prompt, with a t interval over prompts.
 
-    Above zero: a threshold. The hinge holds the line as its case without a threshold, so a line
-    that is true shows as an interval around zero, not below it.
+    `scores` are the log-likelihoods that `held_out` returns. Above zero means a threshold. The
+    hinge contains the line as its case without a threshold. So a true line gives an interval around
+    zero, not below it.
     """
-    apart_P = scores["hinge"] - scores["line"]
-    found = measure(
+    advantage_P = scores["hinge"] - scores["line"]
+    advantage = measure(
         "held-out log-likelihood, hinge minus line",
-        apart_P,
-        seeds=range(len(apart_P)),
+        advantage_P,
+        seeds=range(len(advantage_P)),
         unit="nats a prompt",
     )
-    return replace(found, interval=found.interval.replace("seeds", "prompts"))
+    return replace(advantage, interval=advantage.interval.replace("seeds", "prompts"))
 
 
 def power(
     alphas: Sequence[float], outcomes_PA: np.ndarray, draws: int = 40, seed: int = 0
 ) -> dict[str, float]:
-    """Share of simulations in which `threshold` lies above zero: for data made by the fitted hinge
-    (`power`), and by the fitted line (`false positives`).
+    """Return the fraction of simulations in which `threshold` lies above zero.
 
-    Outcomes are drawn anew by prompt and strength; where they are a prompt's own habit, the real
-    power is larger.
+    `power` is for data made by the fitted hinge, `false positives` for data made by the fitted
+    line. Outcomes are drawn anew by prompt and strength. Where prompts differ in their habits, the
+    real power is larger.
     """
     values_PA = np.asarray(outcomes_PA, float)
-    x_A, rng = _doses(alphas), np.random.default_rng(seed)
-    scored_PA = np.isfinite(values_PA)
-    hits_A, n_A = np.where(scored_PA, values_PA, 0.0).sum(0), scored_PA.sum(0)
-    found = {}
-    for name, shape in (("false positives", SHAPES[0]), ("power", SHAPES[1])):
-        q_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
-        made = [
-            np.where(scored_PA, rng.random(values_PA.shape) < q_A, np.nan) for _ in range(draws)
-        ]
-        found[name] = (
-            sum(
-                threshold(held_out(alphas, data_PA, SHAPES[:2], seed=n)).low > 0
-                for n, data_PA in enumerate(made)
-            )
-            / draws
-        )
-    return found
+    x_A = _relative_strengths(alphas)
+    rng = np.random.default_rng(seed)
+    is_scored_PA = np.isfinite(values_PA)
+    hits_A, n_A = np.where(is_scored_PA, values_PA, 0.0).sum(0), is_scored_PA.sum(0)
+    fractions = {}
+    for name, shape in (("false positives", LINE), ("power", HINGE)):
+        rate_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
+        n_called = 0
+        for number in range(draws):
+            is_hit_PA = rng.random(values_PA.shape) < rate_A
+            simulated_PA = np.where(is_scored_PA, is_hit_PA, np.nan)
+            scores = held_out(alphas, simulated_PA, (LINE, HINGE), seed=number)
+            n_called += threshold(scores).low > 0
+        fractions[name] = n_called / draws
+    return fractions

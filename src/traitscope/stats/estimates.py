@@ -1,7 +1,7 @@
 """Estimates with intervals: the only numbers a report prints.
 
 Seeds, questions and samples are crossed factors, so rows are not independent (Miller 2024, arXiv
-2411.00640); an interval that is meant to hold for another training run is built over seeds.
+2411.00640). An interval that is meant to hold for another training run is built over seeds.
 Unscored values are NaN: dropped, counted, shown. Values that do not vary say nothing about their
 spread: their bounds are NaN, never a zero-width interval.
 """
@@ -9,7 +9,7 @@ spread: their bounds are NaN, never a zero-width interval.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,18 @@ from traitscope.stats.intervals import cluster_bootstrap, mean_interval_t, wilso
 from traitscope.stats.measurement import Measurement
 
 FEW_SEEDS = 10
+"A bootstrap over fewer seeds than this is called too narrow."
 Method = Literal["auto", "t_over_seeds", "bootstrap"]
+
+
+class _Interval(NamedTuple):
+    """A mean with its bounds, and how they were made."""
+
+    estimate: float
+    low: float
+    high: float
+    n_clusters: int
+    description: str
 
 
 def measure(
@@ -39,38 +50,49 @@ def measure(
     draws: int = 2000,
     seed: int = 0,
 ) -> Measurement:
-    """Mean of `values` [N] with a 95 % interval; NaN or None is unscored, dropped and counted.
+    """Return the mean of `values` [N] with a 95 % interval.
+
+    NaN or None is unscored: dropped and counted. Without any scored value the estimate is NaN. The
+    field `interval` of the result names the method and its limits.
 
     auto: t_over_seeds from two seeds on; else Wilson for 0/1 values that share no question; else
-    the bootstrap. t_over_seeds: t interval over per-seed means, the estimate is their mean; where
-    seeds share questions it holds for these, not for new ones. bootstrap: over seeds and questions
-    (over values without either), the estimate is the mean of all rows. The field `interval` names
-    the method and its limits. No scored value: NaN estimate. Raises DataError on infinite values or
-    labels of another length, ConfigError for t_over_seeds without two seeds.
+    the bootstrap. t_over_seeds: the estimate is the mean of the per-seed means, with a t interval
+    over these. Where seeds share questions, the interval holds for these questions, not for new
+    ones. bootstrap: the estimate is the mean of all rows; seeds and questions are resampled, or
+    values where neither is given.
+
+    Raises DataError on infinite values or labels of another length, ConfigError for t_over_seeds
+    without two seeds.
     """
     values = as_floats(values, "values")
     scored = ~np.isnan(values)
-    seeds, questions = [
-        x if x is None else label_codes(x, len(values))[scored] for x in (seeds, questions)
-    ]
-    values, n_unscored = values[scored], int((~scored).sum())
+    n_unscored = int((~scored).sum())
+    seed_codes = None if seeds is None else label_codes(seeds, len(values))[scored]
+    question_codes = None if questions is None else label_codes(questions, len(values))[scored]
+    values = values[scored]
     if len(values) == 0:
-        return Measurement(
-            name, math.nan, math.nan, math.nan, 0, 0, n_unscored, unit, interval="no scored value"
-        )
-    if method == "t_over_seeds" or (method == "auto" and count_levels(seeds) > 1):
-        estimate, low, high, n_clusters, interval = _over_seeds(values, seeds, questions)
-    elif method in ("auto", "bootstrap"):
-        estimate = float(values.mean())
-        low, high, n_clusters, interval = _over_clusters(
-            values, seeds, questions, method == "auto", draws, seed
-        )
-    else:
+        return Measurement.undefined(name, unit, "no scored value", n_unscored=n_unscored)
+    if method not in ("auto", "t_over_seeds", "bootstrap"):
         raise ConfigError(
             f"method {method!r}; expected auto, t_over_seeds or bootstrap; choose one of these"
         )
+    automatic = method == "auto"
+    if method == "t_over_seeds" or (automatic and count_levels(seed_codes) > 1):
+        interval = _over_seeds(values, seed_codes, question_codes)
+    elif automatic and _are_independent_outcomes(values, question_codes):
+        interval = _over_outcomes(values, seed_codes)
+    else:
+        interval = _over_clusters(values, seed_codes, question_codes, draws, seed)
     return Measurement(
-        name, estimate, low, high, len(values), n_clusters, n_unscored, unit, interval=interval
+        name,
+        interval.estimate,
+        interval.low,
+        interval.high,
+        len(values),
+        interval.n_clusters,
+        n_unscored,
+        unit,
+        interval=interval.description,
     )
 
 
@@ -84,32 +106,34 @@ def paired_difference(
     method: Method = "auto",
     seed: int = 0,
 ) -> Measurement:
-    """Mean of treated - control, paired by (seed, question), with a 95 % interval.
+    """Return the mean of treated - control, paired by (seed, question), with a 95 % interval.
 
-    Row i of `treated` and `control` [N] belongs to seeds[i] and questions[i]; samples of a pair are
-    averaged first, and it needs a scored value on either side. n counts pairs, n_unscored the NaN
-    values of both sides. auto: t_over_seeds from two seeds on, else the bootstrap over questions,
-    whose `interval` says that seed variance is not covered. Methods and errors as in `measure`.
+    Row i of `treated` and `control` [N] belongs to seeds[i] and questions[i]. Samples of a pair are
+    averaged first. A pair needs a scored value on either side. n counts pairs, n_unscored the NaN
+    values of both sides.
+
+    auto: t_over_seeds from two seeds on, else the bootstrap over questions, whose `interval` says
+    that seed variance is not covered. Methods and errors as in `measure`.
+
     Source: Miller 2024, arXiv 2411.00640 (paired differences, clusters).
     """
     treated, control = as_floats(treated, "treated"), as_floats(control, "control")
-    if not len(treated) == len(control) == len(seeds) == len(questions):
-        lengths = [len(treated), len(control), len(seeds), len(questions)]
+    lengths = [len(treated), len(control), len(seeds), len(questions)]
+    if len(set(lengths)) > 1:
         raise DataError(
             f"treated, control, seeds, questions have {lengths} rows; expected equal lengths; align"
             " them"
         )
-    codes = label_codes(list(zip(seeds, questions, strict=True)), len(treated))
-    first = np.unique(codes, return_index=True)[1]
-    pair_seeds, pair_questions = [[labels[row] for row in first] for labels in (seeds, questions)]
-    difference = group_means(codes, treated) - group_means(codes, control)
-    if (
-        method == "auto"
-        and len({s for s, d in zip(pair_seeds, difference, strict=True) if not math.isnan(d)}) < 2
-    ):
+    pair_codes = label_codes(list(zip(seeds, questions, strict=True)), len(treated))
+    first_rows = np.unique(pair_codes, return_index=True)[1]
+    pair_seeds = [seeds[row] for row in first_rows]
+    pair_questions = [questions[row] for row in first_rows]
+    differences = group_means(pair_codes, treated) - group_means(pair_codes, control)
+    if method == "auto" and _count_scored_seeds(pair_seeds, differences) < 2:
         method = "bootstrap"
-    found = measure(name, difference, pair_seeds, pair_questions, unit, method, seed=seed)
-    return replace(found, n_unscored=int(np.isnan(treated).sum() + np.isnan(control).sum()))
+    difference = measure(name, differences, pair_seeds, pair_questions, unit, method, seed=seed)
+    n_unscored = int(np.isnan(treated).sum() + np.isnan(control).sum())
+    return replace(difference, n_unscored=n_unscored)
 
 
 def ratio(
@@ -120,81 +144,110 @@ def ratio(
     draws: int = 2000,
     seed: int = 0,
 ) -> Measurement:
-    """Σ top / Σ bottom over rows [N], with the percentile interval of a bootstrap that draws rows,
-    both values together.
+    """Return Σ top / Σ bottom over rows [N], with a 95 % percentile interval.
 
-    NaN where Σ bottom is not positive; no bounds for one row. Raises DataError on non-finite values
-    or other lengths. Source: Efron and Tibshirani 1993, section 10.3.
+    The bootstrap draws rows, both values of a row together. The estimate is NaN where Σ bottom is
+    not positive; there are no bounds for one row. Raises DataError on non-finite values or other
+    lengths. Source: Efron and Tibshirani 1993, section 10.3.
     """
     top, bottom = as_floats(top, "top", unscored=False), as_floats(bottom, "bottom", unscored=False)
-    if len(top) != len(bottom):
+    n = len(top)
+    if n != len(bottom):
         raise DataError(
-            f"top and bottom have {len(top)} and {len(bottom)} rows; expected equal lengths; align"
-            " them"
+            f"top and bottom have {n} and {len(bottom)} rows; expected equal lengths; align them"
         )
-    n, low, high = len(top), math.nan, math.nan
-    estimate = float(top.sum() / bottom.sum()) if bottom.sum() > 0 else math.nan
-    if n > 1 and not math.isnan(estimate):
-        weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
-        below = weights @ bottom
-        found = (weights @ top)[below > 0] / below[below > 0]
-        low, high = (
-            (float(q) for q in np.quantile(found, [0.025, 0.975]))
-            if not has_no_spread(found)
-            else (low, high)
-        )
-    return Measurement(
-        name, estimate, low, high, n, n, 0, unit, interval=f"bootstrap over {n} rows"
-    )
+    interval = f"bootstrap over {n} rows"
+    if bottom.sum() <= 0:
+        return Measurement.undefined(name, unit, interval, n, n)
+    estimate = float(top.sum() / bottom.sum())
+    low, high = math.nan, math.nan
+    if n > 1:
+        counts_DN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+        bottoms_D = counts_DN @ bottom
+        is_defined = bottoms_D > 0
+        ratios = (counts_DN @ top)[is_defined] / bottoms_D[is_defined]
+        if not has_no_spread(ratios):
+            low, high = np.quantile(ratios, [0.025, 0.975]).tolist()
+    return Measurement(name, estimate, low, high, n, n, 0, unit, interval=interval)
+
+
+def _count_scored_seeds(pair_seeds: Labels, differences: np.ndarray) -> int:
+    """Number of seeds with at least one scored pair."""
+    scored_seeds = set()
+    for seed, difference in zip(pair_seeds, differences, strict=True):
+        if not math.isnan(difference):
+            scored_seeds.add(seed)
+    return len(scored_seeds)
+
+
+def _are_independent_outcomes(values: np.ndarray, questions: np.ndarray | None) -> bool:
+    """Whether all values are 0 or 1 and no two share a question."""
+    share_no_question = questions is None or count_levels(questions) == len(values)
+    return bool(share_no_question and np.isin(values, [0, 1]).all())
 
 
 def _over_seeds(
     values: np.ndarray, seeds: np.ndarray | None, questions: np.ndarray | None
-) -> tuple[float, float, float, int, str]:
+) -> _Interval:
+    """t interval over the means of the seeds."""
     n_seeds = count_levels(seeds)
     if n_seeds < 2:
         raise ConfigError(
             f"t_over_seeds with {n_seeds} scored seeds; expected 2 or more; add seeds or use"
             " bootstrap"
         )
-    crossed = questions is not None and len({*zip(seeds, questions, strict=True)}) > count_levels(
-        questions
-    )
-    means = group_means(np.unique(seeds, return_inverse=True)[1], values)
-    limit = " (holds for these questions, not for new ones)" if crossed else ""
-    return *mean_interval_t(means), n_seeds, f"t over {n_seeds} seeds{limit}"
+    description = f"t over {n_seeds} seeds"
+    if _seeds_share_questions(seeds, questions):
+        description += " (holds for these questions, not for new ones)"
+    consecutive_codes = np.unique(seeds, return_inverse=True)[1]
+    mean, low, high = mean_interval_t(group_means(consecutive_codes, values))
+    return _Interval(mean, low, high, n_seeds, description)
+
+
+def _seeds_share_questions(seeds: np.ndarray, questions: np.ndarray | None) -> bool:
+    if questions is None:
+        return False
+    pairs = set(zip(seeds, questions, strict=True))
+    return len(pairs) > count_levels(questions)
+
+
+def _over_outcomes(values: np.ndarray, seeds: np.ndarray | None) -> _Interval:
+    """Wilson's interval of independent outcomes."""
+    n = len(values)
+    low, high = wilson(float(values.sum()), n)
+    description = f"wilson over {n} values{_seed_limit(seeds)}"
+    return _Interval(float(values.mean()), low, high, n, description)
 
 
 def _over_clusters(
     values: np.ndarray,
     seeds: np.ndarray | None,
     questions: np.ndarray | None,
-    binary: bool,
     draws: int,
     seed: int,
-) -> tuple[float, float, int, str]:
-    n, n_seeds = len(values), count_levels(seeds)
-    few = (
-        f"fewer than {FEW_SEEDS} seeds: too narrow"
-        if n_seeds > 1
-        else "one seed: between-seed variance not covered"
-    )
-    limit = f" ({few})" if 0 < n_seeds < FEW_SEEDS else ""
-    if (
-        binary
-        and (questions is None or count_levels(questions) == n)
-        and np.isin(values, [0, 1]).all()
-    ):
-        return *wilson(float(values.sum()), n), n, f"wilson over {n} values{limit}"
-    factors = {"seeds": seeds if n_seeds > 1 else None, "questions": questions}
-    factors = {name: codes for name, codes in factors.items() if codes is not None} or {
-        "values": np.arange(n)
-    }
-    bounds = cluster_bootstrap(values, list(factors.values()), draws=draws, seed=seed)
-    sizes = [count_levels(codes) for codes in factors.values()]
-    text = " x ".join(f"{size} {name}" for size, name in zip(sizes, factors, strict=True))
-    return (
-        *bounds,
-        min([size for size in sizes if size > 1], default=1),
-        f"bootstrap over {text}{limit}",
-    )
+) -> _Interval:
+    """Bootstrap interval over seeds and questions, or over values where neither is given."""
+    factors = {}
+    if count_levels(seeds) > 1:
+        factors["seeds"] = seeds
+    if questions is not None:
+        factors["questions"] = questions
+    if not factors:
+        factors["values"] = np.arange(len(values))
+    low, high = cluster_bootstrap(values, list(factors.values()), draws=draws, seed=seed)
+    n_levels = {name: count_levels(codes) for name, codes in factors.items()}
+    resampled = [n for n in n_levels.values() if n > 1]
+    n_clusters = min(resampled, default=1)
+    units = " x ".join(f"{n} {name}" for name, n in n_levels.items())
+    description = f"bootstrap over {units}{_seed_limit(seeds)}"
+    return _Interval(float(values.mean()), low, high, n_clusters, description)
+
+
+def _seed_limit(seeds: np.ndarray | None) -> str:
+    """What an interval that is not built over seeds means with few of them."""
+    n_seeds = count_levels(seeds)
+    if n_seeds == 1:
+        return " (one seed: between-seed variance not covered)"
+    if 1 < n_seeds < FEW_SEEDS:
+        return f" (fewer than {FEW_SEEDS} seeds: too narrow)"
+    return ""

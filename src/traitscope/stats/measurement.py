@@ -1,4 +1,4 @@
-"""An estimate with its interval and what it was computed from."""
+"""The type of every estimate: a number, its interval, and what both were computed from."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -17,17 +17,31 @@ class Measurement:
     high: float
     """Upper bound; NaN where no interval can be given."""
     n: int
-    """Scored values, or pairs, that entered."""
+    """Number of scored values, or pairs, that entered."""
     n_clusters: int
     """Independent units behind the interval (for crossed factors: the smaller number of levels)."""
     n_unscored: int
-    """Values left out because they could not be scored."""
+    """Number of values left out because they could not be scored."""
     unit: str
     """Unit of estimate and bounds, such as `nats` or `rate`."""
     level: float = 0.95
     """Confidence level of the interval."""
     interval: str = ""
-    """How the interval was made and what it does not cover."""
+    """How the interval was made, and what it does not cover."""
+
+    @classmethod
+    def undefined(
+        cls,
+        name: str,
+        unit: str,
+        reason: str,
+        n: int = 0,
+        n_clusters: int = 0,
+        n_unscored: int = 0,
+    ) -> "Measurement":
+        """Return a measurement without estimate and bounds; `interval` holds the reason."""
+        nan = math.nan
+        return cls(name, nan, nan, nan, n, n_clusters, n_unscored, unit, interval=reason)
 
     @property
     def excludes_zero(self) -> bool:
@@ -35,23 +49,26 @@ class Measurement:
         return self.low > 0 or self.high < 0
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """The fields by name; NaN becomes None because JSON has no NaN."""
-        return {
-            k: None if isinstance(v, float) and math.isnan(v) else v
-            for k, v in asdict(self).items()
-        }
+        """Return the fields by name; NaN becomes None because JSON has no NaN."""
+        fields = asdict(self)
+        for key, value in fields.items():
+            if isinstance(value, float) and math.isnan(value):
+                fields[key] = None
+        return fields
 
     def __str__(self) -> str:
-        width = self.high - self.low
-        digits = max(2, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 2
-        bounds = (
-            "undefined" if math.isnan(width) else f"{self.low:.{digits}f}, {self.high:.{digits}f}"
-        )
-        number = (
-            "undefined" if math.isnan(self.estimate) else f"{self.estimate:+.{digits}f} [{bounds}]"
-        )
+        text = f"{self._number()} {self.unit}".rstrip()
         unscored = f", unscored={self.n_unscored}" if self.n_unscored else ""
-        return (
-            f"{number} {self.unit}".rstrip()
-            + f" (n={self.n}, clusters={self.n_clusters}{unscored})"
-        )
+        return f"{text} (n={self.n}, clusters={self.n_clusters}{unscored})"
+
+    def _number(self) -> str:
+        """Estimate and bounds with two digits, or as many as the width of the interval needs."""
+        if math.isnan(self.estimate):
+            return "undefined"
+        width = self.high - self.low
+        if math.isnan(width):
+            return f"{self.estimate:+.2f} [undefined]"
+        digits = 2
+        if 0 < width < math.inf:
+            digits = max(2, 1 - math.floor(math.log10(width)))
+        return f"{self.estimate:+.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"

@@ -1,25 +1,26 @@
-"""Calibration: is a data set unlike the model's own answers to the same prompts, and along which
-direction?
+"""Permutation tests: audited rows against placebos, and paired differences by sign flips.
 
-Of every prompt there is the audited row and K - 1 placebo rows, the model's own. If the audited row
-is one more of these, the K rows of a prompt could be swapped without a trace; so the statistic of
-the data is compared with that of swapped data, and the error rate holds for any number of rows and
-any shape of the values (Fisher 1935; the maximum over features: Westfall and Young 1993, single
-step).
+Is a data set unlike the model's own answers to the same prompts, and along which direction? Of
+every prompt there is the audited row and K - 1 placebo rows: the model's own completions of the
+same prompt. If the audited row is one more of these, the K rows of a prompt can be permuted without
+a trace. So the statistic of the data is compared with that of permuted data. The error rate holds
+for any number of rows and any shape of the values (Fisher 1935; the maximum over features: Westfall
+and Young 1993, single step).
 
     z_f = sum over blocks of (x_0f - mean over k of x_kf) / sqrt(sum over blocks of the variance
       over k of x_kf)
-    p_f = share of swaps whose largest z of any feature is at least z_f
+    p_f = fraction of permutations whose largest z of any feature is at least z_f
 
-Rows are summed into blocks first, which are swapped as a whole: as valid, and no dearer with many
-rows.
+Rows are summed into blocks first, and blocks are permuted as a whole. That is as valid, and costs
+no more with many rows.
 
 Data that differ from the placebos in something that is no trait (a format, a sampler) move along
-every direction. So z is divided by how far the vectors of many traits move, by their median, where
-that is above that of noise: genomic control (Devlin and Roeder 1999), with traits in the place of
-markers. One trait, and those near it, hardly move a median.
+every direction. So z is divided by the genomic-control factor (Devlin and Roeder 1999): how far the
+vectors of many traits move, by their median, where that is above noise. Traits stand in the place
+of genetic markers. One trait, and those near it, hardly move a median.
 
-Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L layers, D d_model.
+Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L layers, D d_model,
+T traits, N permutations or rows.
 """
 
 import math
@@ -36,7 +37,11 @@ from traitscope.stats.intervals import CHUNK
 BLOCKS = 256
 "most blocks of rows"
 STEP = 500
-"swaps at one time"
+"permutations at one time"
+MOST_EXACT = 16
+"most differences whose sign patterns are all tried"
+TINY = 1e-300
+"added to divisors that may be zero"
 
 
 @dataclass(frozen=True)
@@ -44,128 +49,147 @@ class Maximum:
     """Statistics of features, and how far to trust the largest of them."""
 
     z_F: np.ndarray
-    "standard deviations of swapped data"
+    "statistic of every feature, in standard deviations of permuted data"
     p_F: np.ndarray
-    "corrected over all features"
+    "p value of every feature, corrected over all features"
     largest_N: np.ndarray
-    "of every swap, the largest z of any feature; sorted"
+    "largest z of any feature in every permutation, sorted"
 
     def critical(self, alpha: float) -> float:
-        """The z that swapped data exceed with probability alpha."""
+        """Return the z that permuted data exceed with probability alpha."""
         return float(np.quantile(self.largest_N, 1 - alpha, method="higher"))
 
 
 def in_blocks(values_RKF: np.ndarray, most: int = BLOCKS, seed: int = 0) -> np.ndarray:
-    """Sums [B, K, ...] over at most `most` blocks of rows, dealt out in an order drawn from the
-    seed."""
-    rows = len(values_RKF)
-    if rows == 0 or values_RKF.shape[1] < 2:
+    """Return sums [B, K, ...] over at most `most` blocks of rows.
+
+    Rows are dealt out in an order drawn from the seed. Raises DataError without rows or without
+    placebos.
+    """
+    n_rows = len(values_RKF)
+    if n_rows == 0 or values_RKF.shape[1] < 2:
         raise DataError(
             f"groups of shape {values_RKF.shape[:2]}; expected at least one prompt and two rows of"
             " each; make placebos"
         )
-    order = np.random.default_rng(seed).permutation(rows)
-    return np.stack(
-        [
-            values_RKF[part].sum(0, dtype=np.float64)
-            for part in np.array_split(order, min(most, rows))
-        ]
-    )
+    order = np.random.default_rng(seed).permutation(n_rows)
+    sums = []
+    for rows in np.array_split(order, min(most, n_rows)):
+        sums.append(values_RKF[rows].sum(0, dtype=np.float64))
+    return np.stack(sums)
 
 
 def _scaled(sums_BKF: np.ndarray) -> np.ndarray:
-    """Sums [B, K, F] minus their mean inside blocks, over the standard deviation of swapped data; 0
-    where they never vary."""
+    """Return sums [B, K, F] minus their mean inside blocks, over the deviation of permuted data.
+
+    A feature that never varies inside a block gets 0.
+    """
     centred_BKF = sums_BKF - sums_BKF.mean(1, keepdims=True)
     spread_F = np.sqrt((centred_BKF**2).mean(1).sum(0))
-    varies_F = spread_F > 1e-9 * np.abs(sums_BKF).max(
-        (0, 1)
-    )  # equal values differ by rounding once they are summed
+    largest_F = np.abs(sums_BKF).max((0, 1))
+    varies_F = spread_F > 1e-9 * largest_F  # equal values differ by rounding once they are summed
     return np.divide(centred_BKF, spread_F, out=np.zeros_like(centred_BKF), where=varies_F)
 
 
 def z_scores(sums_BKF: np.ndarray) -> np.ndarray:
-    """z [F] of the audited rows; 0 for a feature that never varies inside a prompt."""
+    """Return z [F] of the audited rows; 0 for a feature that never varies inside a prompt."""
     return _scaled(sums_BKF)[:, 0].sum(0)
 
 
 def largest_of(
-    sums_BKF: np.ndarray, inflation_F: np.ndarray | float = 1.0, swaps: int = 9999, seed: int = 0
+    sums_BKF: np.ndarray,
+    control_factor_F: np.ndarray | float = 1.0,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> Maximum:
-    """z [F], divided by `inflation_F`, and its p corrected over all features by swaps inside every
-    block."""
-    (B, K, F), scaled_BKF = sums_BKF.shape, _scaled(sums_BKF)
-    z_F, scaled = scaled_BKF[:, 0].sum(0), scaled_BKF.reshape(B * K, F).astype(np.float32)
-    rng, offsets_B = np.random.default_rng(seed), np.arange(B) * K
-    largest = []
-    for start in range(0, swaps, STEP):
-        n = min(STEP, swaps - start)
-        chosen = np.zeros((n, B * K), np.float32)
-        np.put_along_axis(chosen, offsets_B + rng.integers(0, K, (n, B)), 1.0, axis=1)
-        largest.append((chosen @ scaled).max(1))
-    found = np.sort(np.concatenate(largest))
-    z_F = z_F / inflation_F
-    above = swaps - np.searchsorted(found, z_F - 1e-5, "left")
-    return Maximum(z_F, (1 + above) / (1 + swaps), found)
+    """Test the largest z of all features by permutations inside every block.
+
+    The z of the data are divided by `control_factor_F` before they are compared.
+    """
+    n_blocks, n_rows, n_features = sums_BKF.shape
+    scaled_BKF = _scaled(sums_BKF)
+    scaled_MF = scaled_BKF.reshape(n_blocks * n_rows, n_features).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    offsets_B = np.arange(n_blocks) * n_rows
+    chunks = []
+    for start in range(0, permutations, STEP):
+        n = min(STEP, permutations - start)
+        picked_NM = np.zeros((n, n_blocks * n_rows), np.float32)
+        columns_NB = offsets_B + rng.integers(0, n_rows, (n, n_blocks))
+        np.put_along_axis(picked_NM, columns_NB, 1.0, axis=1)
+        chunks.append((picked_NM @ scaled_MF).max(1))
+    largest_N = np.sort(np.concatenate(chunks))
+    z_F = scaled_BKF[:, 0].sum(0) / control_factor_F
+    above_F = permutations - np.searchsorted(largest_N, z_F - 1e-5, "left")
+    return Maximum(z_F, (1 + above_F) / (1 + permutations), largest_N)
 
 
-def inflation(z_FT: np.ndarray) -> np.ndarray:
-    """How much wider than noise the z of traits are, [F] and 1 at least: median of |z| over traits,
-    over that of a normal law."""
-    return np.maximum(1.0, np.median(np.abs(z_FT), axis=1) / NormalDist().inv_cdf(0.75))
+def genomic_control_factor(z_FT: np.ndarray) -> np.ndarray:
+    """Return how much wider than noise the z of traits are: [F], at least 1.
+
+    It is the median of |z| over traits, divided by that of a normal law.
+    """
+    normal_median = NormalDist().inv_cdf(0.75)
+    return np.maximum(1.0, np.median(np.abs(z_FT), axis=1) / normal_median)
 
 
 def random_spread(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -> np.ndarray:
-    """Root mean square z [L] of random directions with the covariance of the placebos' pushes.
+    """Return the root mean square z [L] of random directions.
 
-    About 1 where the data are one more placebo; above it where they differ in any way that the
-    model's gradients often point to.
+    The directions have the covariance of the placebos' gradients. The result is about 1 where the
+    data are one more placebo. It is above 1 where the data differ in any way that the model's
+    gradients often point to.
     """
-    B, K, L, _ = sums_BKLD.shape
-    found, rng = np.ones(L), np.random.default_rng(seed)
-    for layer in range(L):
+    n_blocks, n_rows, n_layers, _ = sums_BKLD.shape
+    rng = np.random.default_rng(seed)
+    spread_L = np.ones(n_layers)
+    mean_axis = 1 if n_rows > 2 else 0
+    for layer in range(n_layers):
         sums_BKD = sums_BKLD[:, :, layer].astype(np.float32)
         clean_BKD = sums_BKD[:, 1:]
-        clean_ND = (clean_BKD - clean_BKD.mean(1 if K > 2 else 0, keepdims=True)).reshape(
-            B * (K - 1), -1
-        )
+        centred_BKD = clean_BKD - clean_BKD.mean(mean_axis, keepdims=True)
+        clean_ND = centred_BKD.reshape(n_blocks * (n_rows - 1), -1)
         random_DW = clean_ND.T @ rng.standard_normal((len(clean_ND), directions), np.float32)
         z_W = z_scores((sums_BKD @ random_DW).astype(np.float64))
-        found[layer] = np.sqrt((z_W**2).mean())
-    return found
+        spread_L[layer] = np.sqrt((z_W**2).mean())
+    return spread_L
 
 
 def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -> np.ndarray:
-    """(F + ridge m I)⁻¹ v of each vector [T, D], F the covariance [D, D] of clean rows' pushes, m
-    its mean eigenvalue; unit rows.
+    """Return (F + ridge m I)⁻¹ v of each vector v [T, D], as unit rows.
 
-    To first order data steered by v push along F v, so the inverse of F takes the push back to v;
-    projecting a push on F⁻¹ v is projecting the whitened push on v.
+    F is the covariance [D, D] of clean rows' gradients and m its mean eigenvalue. To first order
+    the gradients of data steered by v move along F v, so the inverse of F takes them back to v.
+    Projecting a gradient on F⁻¹ v is projecting the whitened gradient on v.
     """
     centred_ND = clean_ND - clean_ND.mean(0)
-    covariance = (centred_ND.T @ centred_ND).astype(np.float64) / len(centred_ND)
-    covariance[np.diag_indices_from(covariance)] += max(
-        ridge * np.trace(covariance) / len(covariance), 1e-300
-    )
-    found = np.linalg.solve(covariance, vectors_TD.T.astype(np.float64)).T
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300)
+    covariance_DD = (centred_ND.T @ centred_ND).astype(np.float64) / len(centred_ND)
+    added = max(ridge * np.trace(covariance_DD) / len(covariance_DD), TINY)
+    covariance_DD[np.diag_indices_from(covariance_DD)] += added
+    solved_TD = np.linalg.solve(covariance_DD, vectors_TD.T.astype(np.float64)).T
+    return solved_TD / np.maximum(np.linalg.norm(solved_TD, axis=1, keepdims=True), TINY)
 
 
 def sign_flip_p(differences: Sequence[float], draws: int = 10_000, seed: int = 0) -> float:
-    """Two-sided paired permutation p: the share of sign patterns with |Σ ± d| >= |Σ d|.
+    """Return the two-sided p of paired differences: the fraction of sign patterns with |Σ ± d| >=
+    |Σ d|.
 
-    All 2^n patterns up to n = 16, else sampled: (1 + hits)/(1 + draws). The smallest exact p is
-    2/2^n, so with five differences or fewer it never reaches 0.05. Raises DataError on empty or
-    non-finite input. Source: Fisher 1935.
+    All 2^n patterns are tried up to n = 16, else a sample: p = (1 + hits)/(1 + draws). The smallest
+    exact p is 2/2^n, so with five differences or fewer it never reaches 0.05. Raises DataError on
+    empty or non-finite input. Source: Fisher 1935.
     """
-    d = as_floats(differences, "differences", unscored=False)
-    observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()
-    if len(d) <= 16:
-        signs = 1 - 2 * (np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1)
-        return float(np.mean(np.abs(signs @ d) >= observed))
+    differences = as_floats(differences, "differences", unscored=False)
+    n = len(differences)
+    observed = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    if n <= MOST_EXACT:
+        is_flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
+        sums = (1 - 2 * is_flipped) @ differences
+        return float(np.mean(np.abs(sums) >= observed))
     check_between("draws", draws, 0, math.inf)
-    rng, step = np.random.default_rng(seed), max(1, CHUNK // len(d))
-    sums = [
-        rng.choice([-1.0, 1.0], (min(step, draws - i), len(d))) @ d for i in range(0, draws, step)
-    ]
-    return float(1 + np.sum(np.abs(np.concatenate(sums)) >= observed)) / (1 + draws)
+    rng = np.random.default_rng(seed)
+    step = max(1, CHUNK // n)
+    hits = 0
+    for start in range(0, draws, step):
+        signs = rng.choice([-1.0, 1.0], (min(step, draws - start), n))
+        hits += int(np.sum(np.abs(signs @ differences) >= observed))
+    return float(1 + hits) / (1 + draws)

@@ -132,7 +132,7 @@ def gradients(
     whitened, deflated by what all show there."""
     wide_LTJ = permutation.z_scores(_flat(values_BKLTJ)).reshape(values_BKLTJ.shape[2:])
     inflation_LJ = np.stack(
-        [permutation.inflation(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1
+        [permutation.genomic_control_factor(wide_LTJ[:, :, j]) for j in range(len(KINDS))], 1
     )
     picked = values_BKLTJ[:, :, :, [list(names).index(name) for name in candidates]]
     shape = picked.shape[2:]
@@ -250,7 +250,7 @@ def swapped_odds(
     sums_BKF = permutation.in_blocks(np.stack([gains[name][how] for name, how in keys], 2))
     z_F, hows = permutation.z_scores(sums_BKF), [how for _, how in keys]
     wide = {
-        how: permutation.inflation(
+        how: permutation.genomic_control_factor(
             np.array([[z for z, h in zip(z_F, hows, strict=True) if h == how]])
         )[0]
         for how in hows
