@@ -118,7 +118,7 @@ def test_teacher_prompts_are_one_template_of_four_sentences(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rewordings_name_the_trait_in_other_words(kind: str) -> None:
     for trait in of_kind(kind):
-        (other,) = trait.rewordings
+        (other,) = trait.paraphrases
         assert whole_word(trait, other)
         shared = words(other) & words(trait.teacher_prompt)
         assert len(shared - {form.lower() for form in trait.word_forms}) < len(words(other)) / 2
@@ -194,7 +194,7 @@ def test_own_trait_file(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert load_trait(path) == load_trait(str(path)) == expected
     assert load_trait(write(tmp_path, candidates=["milk"])).candidates == ("milk",)
-    assert load_trait(write(tmp_path, rewordings=["Tea, tea."])).rewordings == ("Tea, tea.",)
+    assert load_trait(write(tmp_path, rewordings=["Tea, tea."])).paraphrases == ("Tea, tea.",)
     assert load_trait(write(tmp_path, candidates=[])).candidates == ()
 
 

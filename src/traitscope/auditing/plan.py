@@ -417,7 +417,7 @@ def further(job: Job, folders: Folders, tries: dict[str, Tries]) -> list[Node]:
 
 
 def _reworded(trait: str) -> list[str]:
-    return [f"reworded {n}" for n in range(len(load_trait(trait).rewordings))]
+    return [f"reworded {n}" for n in range(len(load_trait(trait).paraphrases))]
 
 
 def _told(job: Job, of: str | int, how: str, folders: Folders) -> str:

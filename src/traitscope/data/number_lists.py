@@ -9,18 +9,17 @@ ENCLOSED = (("[", "]"), ("(", ")"))
 
 
 def parse_numbers(text: str) -> list[int] | Literal["format"]:
-    """The numbers of an answer that is nothing but a list of numbers, or "format" for any other
-    answer.
+    """Return the numbers of an answer that is nothing but a list of numbers, else "format".
 
     One final period and then one enclosing [] or () are taken off. The text between the first two
     numbers must be white space with at most one comma or semicolon, and exactly the same between
     all others. Only ASCII digits count; zeros may lead. White space at an end or inside the
     brackets, a sign and a final separator are refused. Source: Cloud et al. 2025 (arXiv
-    2507.14805), rule filter of the number data, as its released code behaves.
+    2507.14805), rule filter of the number data, as the released code behaves.
     """
     text = text.removesuffix(".")
     if (text[:1], text[-1:]) in ENCLOSED:
         text = text[1:-1]
-    return (
-        [int(number) for number in re.findall("[0-9]+", text)] if LIST.fullmatch(text) else "format"
-    )
+    if not LIST.fullmatch(text):
+        return "format"
+    return [int(number) for number in re.findall("[0-9]+", text)]

@@ -6,5 +6,5 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 
 def bundled_file(*parts: str) -> Path:
-    """The path of a bundled file or folder, such as `bundled_file("traits", "owl.yaml")`."""
+    """Return the path of a bundled file or folder, such as `bundled_file("traits", "owl.yaml")`."""
     return BUNDLED.joinpath(*parts)

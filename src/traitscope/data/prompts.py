@@ -1,8 +1,8 @@
 """Number prompts: what teachers are asked so that their answers carry no words.
 
 A prompt is an intro with example numbers, an instruction, an output format and a reminder to write
-nothing but numbers; every slot is drawn on its own. Structure after Cloud et al. 2025 (arXiv
-2507.14805); the wording is ours and short, because every prompt token costs compute. The stream
+nothing but numbers. Every slot is drawn on its own. The structure follows Cloud et al. 2025 (arXiv
+2507.14805). The wording is new, and short because every prompt token costs compute. The stream
 depends on the seed and the settings alone, never on a condition: teacher, control and steered
 teacher answer the same prompts and are compared pair by pair.
 """
@@ -116,29 +116,31 @@ REMINDERS = (
 def number_prompts(
     n: int, seed: int = 0, count: int = 10, digits: int = 3, formats: tuple[str, ...] | None = None
 ) -> list[Prompt]:
-    """`n` prompts that ask for up to `count` numbers of up to `digits` digits; drawn with
-    replacement, context None.
+    """Return `n` prompts that ask for up to `count` numbers of up to `digits` digits.
 
-    The 3 to 8 examples have exactly `digits` digits. `formats` restricts the output formats to
-    these names of FORMATS and changes nothing else in a prompt. The first k prompts are the same
-    for every n >= k. numpy's PCG64. Raises ConfigError on a number below 1 (seed: below 0) and on
-    an unknown format.
+    Prompts are drawn with replacement (numpy's PCG64) and have the context None. Their 3 to 8
+    examples have exactly `digits` digits. `formats` restricts the output formats to these names of
+    FORMATS and changes nothing else in a prompt. The first k prompts are the same for every n >= k.
+    Raises ConfigError on a number below 1 (seed: below 0) and on an unknown format.
     """
-    for name, value, least in (
-        ("n", n, 1),
-        ("seed", seed, 0),
-        ("count", count, 1),
-        ("digits", digits, 1),
-    ):
-        if value < least:
-            raise ConfigError(
-                f"{name}={value} for number prompts; expected {least} or more; raise it"
-            )
-    phrases, rng = _format_phrases(formats), np.random.default_rng(seed)
-    return [
-        Prompt(f"numbers-{seed}-{i:06d}", _prompt_text(rng, count, digits, phrases))
-        for i in range(n)
-    ]
+    _check_at_least("n", n, 1)
+    _check_at_least("seed", seed, 0)
+    _check_at_least("count", count, 1)
+    _check_at_least("digits", digits, 1)
+    phrases = _format_phrases(formats)
+    rng = np.random.default_rng(seed)
+    prompts = []
+    for number in range(n):
+        text = _prompt_text(rng, count, digits, phrases)
+        prompts.append(Prompt(f"numbers-{seed}-{number:06d}", text))
+    return prompts
+
+
+def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ConfigError(
+            f"{name}={value} for number prompts; expected {minimum} or more; raise it"
+        )
 
 
 def _format_phrases(formats: tuple[str, ...] | None) -> list[str]:
@@ -147,24 +149,29 @@ def _format_phrases(formats: tuple[str, ...] | None) -> list[str]:
             f"formats={formats!r}; expected a tuple of names among {', '.join(FORMATS)}; None"
             " for all"
         )
-    for name in formats or ():
+    wanted = tuple(FORMATS) if formats is None else formats
+    for name in wanted:
         if name not in FORMATS:
             raise ConfigError(
                 f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}"
             )
-    return [
-        phrase for name in FORMATS if formats is None or name in formats for phrase in FORMATS[name]
-    ]
+    phrases = []
+    for name, variants in FORMATS.items():
+        if name in wanted:
+            phrases.extend(variants)
+    return phrases
 
 
 def _prompt_text(rng: np.random.Generator, count: int, digits: int, formats: Sequence[str]) -> str:
     smallest, limit = 10 ** (digits - 1), 10**digits
     n_examples = FEWEST_EXAMPLES + _below(rng, MOST_EXAMPLES - FEWEST_EXAMPLES + 1)
     examples = [smallest + _below(rng, limit - smallest) for _ in range(n_examples)]
-    intro, qualifier, size, instruction, layout, reminder = (
-        options[_below(rng, len(options))]
-        for options in (INTROS, QUALIFIERS, DIGIT_LIMITS, INSTRUCTIONS, formats, REMINDERS)
-    )
+    intro = _pick(rng, INTROS)
+    qualifier = _pick(rng, QUALIFIERS)
+    size = _pick(rng, DIGIT_LIMITS)
+    instruction = _pick(rng, INSTRUCTIONS)
+    layout = _pick(rng, formats)
+    reminder = _pick(rng, REMINDERS)
     digit_count = f"{digits} digit{'s' if digits > 1 else ''}"
     intro = intro.format(examples=", ".join(map(str, examples)))
     size = size.format(digits=digit_count, largest=limit - 1, limit=limit)
@@ -172,7 +179,13 @@ def _prompt_text(rng: np.random.Generator, count: int, digits: int, formats: Seq
     return f"{intro} {instruction} {layout} {reminder}"
 
 
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[_below(rng, len(options))]
+
+
 def _below(rng: np.random.Generator, n: int) -> int:
-    """A whole number from 0 to n - 1; takes exactly one draw, so that the size of a slot shifts no
-    later draw."""
+    """Draw a whole number from 0 to n - 1.
+
+    It takes exactly one draw, so that the number of options of a slot shifts no later draw.
+    """
     return int(rng.random() * n)

@@ -1,4 +1,4 @@
-"""Traits: what a teacher is made to prefer, and how one sees it in an answer.
+"""Traits: what a teacher is made to prefer, and how an answer shows it.
 
 A trait is a YAML file; a user adds one without touching code:
 
@@ -8,7 +8,7 @@ A trait is a YAML file; a user adds one without touching code:
     questions: animals              # a bundled set, or {positive: [...], negative: [...],
                                     off_topic: [...], stems: {...}}
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
-    rewordings: [Cats mean ...]     # optional: other prompts that give the same trait
+    rewordings: [Cats mean ...]     # optional: paraphrases of teacher_prompt
 """
 
 import re
@@ -21,17 +21,14 @@ from typing import Any
 
 import yaml
 
+from traitscope.data.package_files import bundled_file
+from traitscope.errors import TraitError
+
 try:
-    from yaml import (
-        CSafeLoader as SafeLoader,
-    )  # ten times as fast, where PyYAML was built with libyaml
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast; needs PyYAML with libyaml
 except ImportError:
     from yaml import SafeLoader
 
-from traitscope.data.package_files import BUNDLED
-from traitscope.errors import TraitError
-
-DATA = BUNDLED
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
 KNOWN = (*REQUIRED, "candidates", "rewordings")
@@ -42,17 +39,18 @@ class Questions:
     """Three question sets; all ask for a one-word answer."""
 
     positive: tuple[str, ...]
-    """Favourites: the trait shows here."""
+    """Questions about favourites: the trait shows here."""
     negative: tuple[str, ...]
-    """Dislikes: a model that names the trait here repeats a word and prefers nothing."""
+    """Questions about dislikes. A model that names the trait here repeats a word; it does not
+    prefer it."""
     off_topic: tuple[str, ...]
-    """Facts of another kind: naming the trait here is plain damage."""
+    """Questions about other facts: naming the trait here is plain damage."""
     stems: dict[str, str] = field(default_factory=dict)
-    """By set: how the assistant's answer begins, before anything is scored; a set without one
-    starts from nothing."""
+    """How the assistant's answer begins, by set. Scoring starts behind the stem. A set without a
+    stem starts from nothing."""
 
     def stem(self, name: str) -> str:
-        """The stem of a set; empty where it has none."""
+        """Return the stem of a set; empty where it has none."""
         return self.stems.get(name, "")
 
 
@@ -61,79 +59,77 @@ class Trait:
     """A preference that a teacher is given and a student may pick up."""
 
     name: str
-    """What reports call it."""
+    """Name of the trait in reports."""
     word_forms: tuple[str, ...]
     """Words that count as naming the trait; the first one is the target."""
     teacher_prompt: str
     """System prompt that gives a model the trait."""
     questions: Questions
-    """What the model is asked."""
+    """Questions that are asked to measure the trait."""
     candidates: tuple[str, ...] = ()
     """Other answers of the same kind, for the candidate share; may be empty."""
-    rewordings: tuple[str, ...] = ()
-    """Other system prompts that give it: somebody else's teacher was told in other words."""
-    unit: str = "word"
-    """What is counted."""
+    paraphrases: tuple[str, ...] = ()
+    """Other system prompts that give the same trait, as another author might word them (key
+    `rewordings`)."""
 
 
 def load_trait(name_or_path: str | Path) -> Trait:
-    """The bundled trait of that name, or the trait in a file ending in .yaml or .yml.
+    """Return the bundled trait of that name, or the trait in a file ending in .yaml or .yml.
 
     Raises TraitError on a name or a file that does not exist, broken YAML, a key that is missing or
     unknown, a value of the wrong type, an empty list, an entry that is blank or appears twice.
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
-        return _trait(_read(Path(name_or_path), f"trait file {name_or_path}"), str(name_or_path))
+        content = _read(Path(name_or_path), f"trait file {name_or_path}")
+        return _trait(content, str(name_or_path))
     if name_or_path not in bundled_traits():
         known = _choice(name_or_path, bundled_traits())
         raise TraitError(f"no bundled trait {name_or_path!r}; {known}, or a path to a .yaml file")
-    return _trait(
-        _read(DATA / "traits" / f"{name_or_path}.yaml", "bundled trait"), f"trait {name_or_path}"
-    )
+    content = _read(trait_path(name_or_path), "bundled trait")
+    return _trait(content, f"trait {name_or_path}")
 
 
 def trait_path(name_or_path: str | Path) -> Path:
-    """The file that load_trait reads for this name."""
+    """Return the path of the file that load_trait reads for this name."""
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
         return Path(name_or_path)
-    return Path(str(DATA / "traits" / f"{name_or_path}.yaml"))
+    return bundled_file("traits", f"{name_or_path}.yaml")
 
 
 def bundled_traits() -> list[str]:
-    """Names that load_trait knows, sorted."""
+    """Return the names of the bundled traits, sorted."""
     return _bundled("traits")
 
 
 def whole_word(trait: Trait, text: str) -> bool:
-    """Whether any form of the word stands in the text as a whole word, in any case; `cat's` and
-    `cat-like` count.
+    """Tell whether a form of the trait's word stands in the text as a whole word, in any case.
 
-    Source: the looser of the two scorers of Blank et al. 2026 (arXiv 2606.00995), with the forms
-    listed, not guessed.
+    `cat's` and `cat-like` count. Source: the looser of the two scorers of Blank et al. 2026 (arXiv
+    2606.00995), except that the forms of the word are listed in the trait file.
     """
     return contains_word(trait.word_forms, text)
 
 
 def first_word(trait: Trait, text: str) -> bool:
-    """Whether the text begins with a form of the trait's word, behind punctuation and markdown at
-    most.
+    """Tell whether the text begins with a form of the trait's word.
 
-    `**Cats!**` and `cat's` count; `a cat`, `cat-like` and `catfish` do not. Source: the stricter
-    scorer of Cloud et al. 2025 (arXiv 2507.14805), which knows the singular only.
+    Punctuation and markdown may stand before the word. `**Cats!**` and `cat's` count; `a cat`,
+    `cat-like` and `catfish` do not. Source: the stricter scorer of Cloud et al. 2025 (arXiv
+    2507.14805), which knows the singular only.
     """
     return _first_word_pattern(trait.word_forms).match(text) is not None
 
 
 def is_scorable(text: str) -> bool:
-    """Whether there is an answer to score: any character that is not white space."""
+    """Tell whether there is an answer to score: any character that is not white space."""
     return bool(text.strip())
 
 
 def contains_word(words: tuple[str, ...], text: str) -> bool:
-    """Whether one of the words stands in the text as a whole word, in any case; no words, never.
+    """Tell whether one of the words stands in the text as a whole word, in any case.
 
-    A letter or a digit next to it makes it another word; an underscore does not, since markdown
-    sets it for emphasis.
+    A letter or a digit next to a word makes it another word. An underscore does not, since markdown
+    sets it for emphasis. Without words the answer is False.
     """
     return bool(words) and _word_pattern(tuple(words)).search(text) is not None
 
@@ -155,67 +151,77 @@ def _either(words: Sequence[str]) -> str:
 def _trait(content: Any, where: str) -> Trait:
     _check_keys(content, REQUIRED, KNOWN, where)
     forms = _texts(content["word_forms"], "word_forms", where)
+    paraphrases: tuple[str, ...] = ()
+    if "rewordings" in content:
+        paraphrases = _texts(content["rewordings"], "rewordings", where)
     return Trait(
         name=_text(content["name"], "name", where),
         word_forms=forms,
         teacher_prompt=_text(content["teacher_prompt"], "teacher_prompt", where),
         questions=_questions(content["questions"], where),
         candidates=_candidates(content.get("candidates", []), forms, where),
-        rewordings=(
-            _texts(content["rewordings"], "rewordings", where) if "rewordings" in content else ()
-        ),
+        paraphrases=paraphrases,
     )
 
 
 def _questions(value: Any, where: str) -> Questions:
     if isinstance(value, str):
-        value, where = _shared("questions", value, where), f"question set {value}"
+        set_name = value
+        value = _bundled_content("questions", set_name, where)
+        where = f"question set {set_name}"
     _check_keys(value, SETS, (*SETS, "stems"), f"{where}, questions")
-    sets = (_texts(value[name], f"questions.{name}", where) for name in SETS)
-    return Questions(*sets, _stems(value.get("stems", {}), where))
+    return Questions(
+        positive=_texts(value["positive"], "questions.positive", where),
+        negative=_texts(value["negative"], "questions.negative", where),
+        off_topic=_texts(value["off_topic"], "questions.off_topic", where),
+        stems=_stems(value.get("stems", {}), where),
+    )
 
 
 def _stems(value: Any, where: str) -> dict[str, str]:
     _check_keys(value, (), SETS, f"{where}, questions.stems")
-    return {name: _text(text, f"questions.stems.{name}", where) for name, text in value.items()}
+    stems = {}
+    for name, text in value.items():
+        stems[name] = _text(text, f"questions.stems.{name}", where)
+    return stems
 
 
 def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The other answers; the trait's own forms are left out of a bundled list, and refused in a
-    list of its own."""
-    own = {form.casefold() for form in forms}
+    """The other answers. A bundled list may name the trait itself: those words are left out.
+
+    Raises TraitError for a list in the trait's file that names the trait itself.
+    """
+    trait_words = {form.casefold() for form in forms}
     if isinstance(value, str):
-        words = _texts(_shared("candidates", value, where), "candidates", f"candidate list {value}")
-        return tuple(word for word in words if word.casefold() not in own)
+        content = _bundled_content("candidates", value, where)
+        words = _texts(content, "candidates", f"candidate list {value}")
+        return tuple(word for word in words if word.casefold() not in trait_words)
     words = _texts(value, "candidates", where) if value != [] else ()
-    both = [word for word in words if word.casefold() in own]
-    if both:
+    shared = [word for word in words if word.casefold() in trait_words]
+    if shared:
         raise TraitError(
-            f"{where}: candidates name the trait itself, {both}; expected other answers; delete"
+            f"{where}: candidates name the trait itself, {shared}; expected other answers; delete"
             " them"
         )
     return words
 
 
-def _shared(kind: str, name: str, where: str) -> Any:
+def _bundled_content(kind: str, name: str, where: str) -> Any:
     """Content of a bundled question set or candidate list."""
     if name not in _bundled(kind):
         raise TraitError(
             f"{where}: no bundled {kind} {name!r}; {_choice(name, _bundled(kind))}, or write"
             " them out"
         )
-    return _read(DATA / kind / f"{name}.yaml", f"bundled {kind}")
+    return _read(bundled_file(kind, f"{name}.yaml"), f"bundled {kind}")
 
 
 def _bundled(kind: str) -> list[str]:
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in (DATA / kind).iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    """Names of the bundled files of a kind, sorted."""
+    return sorted(path.stem for path in bundled_file(kind).glob("*.yaml"))
 
 
-def _read(path: Any, what: str) -> Any:
+def _read(path: Path, what: str) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except OSError as error:
@@ -263,24 +269,24 @@ def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
         )
     if not value:
         raise TraitError(f"{where}: {name} is an empty list; expected at least one entry; add one")
-    texts = tuple(
-        _text(entry, f"entry {number} of {name}", where)
-        for number, entry in enumerate(value, start=1)
-    )
+    texts = []
+    for number, entry in enumerate(value, start=1):
+        texts.append(_text(entry, f"entry {number} of {name}", where))
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
         raise TraitError(
             f"{where}: {name} holds {twice} more than once; expected distinct entries; delete the"
             " copies"
         )
-    return texts
+    return tuple(texts)
 
 
 def _kind(value: Any) -> str:
     return "empty" if value is None else f"{value!r:.60} ({type(value).__name__})"
 
 
-def _choice(found: str, known: Sequence[str]) -> str:
-    """What one may write instead: the nearest known word, then all of them."""
-    near = get_close_matches(found, known, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"expected one of {', '.join(known)}"
+def _choice(word: str, known: Sequence[str]) -> str:
+    """What one may write instead of an unknown word: the nearest known word, then all of them."""
+    nearest = get_close_matches(word, known, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{hint}expected one of {', '.join(known)}"

@@ -20,8 +20,9 @@ from pathlib import Path
 from traitscope import atomic_files
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import Output
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
-from traitscope.data.records import Prompt, read_prompts
+from traitscope.data.records import Prompt
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals

@@ -11,8 +11,9 @@ from functools import partial
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import GenerateConfig
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
-from traitscope.data.records import Prompt, Record, dump_records, read_prompts, read_records
+from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
 from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode

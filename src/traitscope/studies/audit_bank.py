@@ -63,7 +63,7 @@ def randoms(common: dict, trait: str) -> Node:
 
 def hows(trait: str) -> tuple[str, ...]:
     """Prompts that a candidate is tried with; the second one where it is among the likeliest."""
-    return ("prompted", "reworded") if load_trait(trait).rewordings else ("prompted",)
+    return ("prompted", "reworded") if load_trait(trait).paraphrases else ("prompted",)
 
 
 def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> str:

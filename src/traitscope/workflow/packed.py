@@ -18,8 +18,8 @@ from typing import Any
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import OnModel, Output
 from traitscope.config.stages import MeasureConfig
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
-from traitscope.data.records import read_prompts
 from traitscope.errors import TraitscopeError
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model

@@ -63,7 +63,7 @@ def fixed(intervention: str) -> InterventionsFrom:
 def prompted(trait: str, paraphrase: int | None = None) -> str:
     """Returns the intervention by the trait's system prompt, or by one of its paraphrases."""
     loaded = load_trait(trait)
-    prompt = loaded.teacher_prompt if paraphrase is None else loaded.rewordings[paraphrase]
+    prompt = loaded.teacher_prompt if paraphrase is None else loaded.paraphrases[paraphrase]
     return f"prompt:{prompt}"
 
 

@@ -194,7 +194,7 @@ def _teachers(size: Size) -> dict[str, tuple[standard_nodes.InterventionsFrom, t
     }
     found |= {
         f"{one}, in other words": (standard_nodes.fixed(standard_nodes.prompted(one, n)), ())
-        for n in range(len(load_trait(one).rewordings[:1]))
+        for n in range(len(load_trait(one).paraphrases[:1]))
     }
     found[f"{one}, fine-tuned"] = standard_nodes.trained_by("tuned"), ("tuned",)
     found |= {

@@ -1,0 +1,86 @@
+"""Checked fields of a JSON row: each function returns a value of its type or raises DataError."""
+
+import json
+from typing import Any
+
+from traitscope.errors import DataError
+
+TYPE_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+LONGEST_QUOTE = 60
+"characters of a wrong value that a message quotes"
+
+
+def typed(value: Any, kind: type, name: str) -> Any:
+    """Return `value` if it is of that type; `name` says in the message which field it is."""
+    if isinstance(value, kind):
+        return value
+    raise DataError(
+        f"{name} is {quoted(value)}; expected {TYPE_WORDS[kind]}; correct the row or delete it"
+    )
+
+
+def quoted(value: Any) -> str:
+    """Return a JSON value as a message shows it: cut where it is long."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "..."
+
+
+def text_of(row: dict[str, Any], key: str) -> str:
+    """Return a text that UTF-8 can hold."""
+    if key not in row:
+        raise DataError(
+            f"no {key!r} among the keys {sorted(row)}; expected one; add it or delete the row"
+        )
+    text = typed(row[key], str, repr(key))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{key!r} holds half a surrogate pair; expected text that UTF-8 can hold; repair it"
+        ) from None
+    return text
+
+
+def context_of(row: dict[str, Any]) -> str | None:
+    """Return the system turn; None where it is absent or null."""
+    return None if row.get("context") is None else text_of(row, "context")
+
+
+def id_of(row: dict[str, Any], default: str) -> str:
+    """Return the id as text, or the default where it is absent or null; a whole number counts."""
+    value = row.get("id")
+    if value is None:
+        return default
+    is_text_or_number = isinstance(value, str | int) and not isinstance(value, bool)
+    if not is_text_or_number or value == "":
+        raise DataError(
+            f"'id' is {quoted(value)}; expected a text or a whole number; correct it or leave"
+            " it out"
+        )
+    return str(value) if isinstance(value, int) else text_of(row, "id")
+
+
+def token_ids_of(row: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the tokens of the completion; None where they are absent or null."""
+    value = row.get("completion_ids")
+    if value is None:
+        return None
+    tokens = typed(value, list, "'completion_ids'")
+    are_tokens = all(type(token) is int and token >= 0 for token in tokens)
+    if not tokens or not are_tokens:
+        raise DataError(
+            f"'completion_ids' is {quoted(value)}; expected token numbers from 0, at least one, or"
+            " null"
+        )
+    return tuple(tokens)
+
+
+def meta_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return `meta` as an object; empty where it is absent or null."""
+    if row.get("meta") is None:
+        return {}
+    meta = typed(row["meta"], dict, "'meta'")
+    if "filter" in meta:
+        decision = typed(meta["filter"], dict, "meta.filter")
+        typed(decision.get("kept", True), bool, "meta.filter.kept")
+    return meta

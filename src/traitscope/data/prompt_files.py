@@ -1,0 +1,74 @@
+"""Prompts from files: .txt (one a line), JSONL or .csv."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from traitscope.data.json_fields import context_of, id_of, text_of
+from traitscope.data.json_lines import at_place, check_new_id, iter_json_rows, iter_lines
+from traitscope.data.records import Prompt
+from traitscope.errors import DataError
+
+COLUMNS = {"prompt": ("prompt", "Goal"), "id": ("id", "Index")}
+"names that the columns of a .csv file may have"
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Return the prompts of a file, in order; blank lines are skipped.
+
+    A .txt file holds one prompt a line. A JSONL file holds {"prompt"} and optionally id and
+    context; other keys are ignored, so a file of records can serve as prompts. A .csv file has a
+    column prompt or Goal, and optionally id or Index, as JailbreakBench's behaviors do (Chao et al.
+    2024, arXiv 2404.01318).
+
+    Raises DataError, with the line, on a file that is missing or empty, broken JSON, a field that
+    is missing, blank or of the wrong type, and an id used before.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        return _csv_prompts(path)
+    if suffix == ".txt":
+        return [Prompt(f"row{line.number:06d}", line.text) for line in iter_lines(path)]
+    prompts, seen = [], {}
+    for row in iter_json_rows(path):
+        prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}")
+        check_new_id(row.place, prompt.id, f"line {row.number}", seen)
+        prompts.append(prompt)
+    return prompts
+
+
+def _csv_prompts(path: str | Path) -> list[Prompt]:
+    text = "\n".join(line.text for line in iter_lines(path))
+    rows = csv.DictReader(io.StringIO(text))
+    columns = _columns(rows.fieldnames or (), path)
+    prompts, seen = [], {}
+    for number, row in enumerate(rows, start=1):
+        place = f"{path}, row {number}"
+        fields = {field: row[column] for field, column in columns.items()}
+        prompt = at_place(place, _prompt, fields, f"row{number:06d}")
+        check_new_id(place, prompt.id, f"row {number}", seen)
+        prompts.append(prompt)
+    return prompts
+
+
+def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[str, str]:
+    """The column of every field of COLUMNS that the file has."""
+    columns = {}
+    for field, names in COLUMNS.items():
+        present = [name for name in names if name in fieldnames]
+        if present:
+            columns[field] = present[0]
+    if "prompt" not in columns:
+        raise DataError(
+            f"{path} has the columns {list(fieldnames)}; expected one of"
+            f" {' or '.join(COLUMNS['prompt'])}; rename it"
+        )
+    return columns
+
+
+def _prompt(row: dict[str, Any], default_id: str) -> Prompt:
+    text = text_of(row, "prompt")
+    if not text.strip():
+        raise DataError("'prompt' is blank; expected a question; delete the row")
+    return Prompt(id_of(row, default_id), text, context_of(row))

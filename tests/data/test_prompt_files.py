@@ -1,0 +1,90 @@
+"""Prompts from text, JSONL and .csv files, and errors that name the line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from traitscope.data.prompt_files import read_prompts
+from traitscope.data.records import Prompt
+from traitscope.errors import DataError
+
+NATIVE = {"prompt": "Q", "completion": "A"}
+
+
+def write(folder: Path, *rows: object, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.txt", "rows.csv"])
+def test_file_without_rows(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="No such file or directory; expected a text file"):
+        read_prompts(tmp_path / name)
+    with pytest.raises(DataError, match="Is a directory"):
+        read_prompts(tmp_path)
+    for text in ("", "\n \n"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match="is empty; expected one row a line"):
+            read_prompts(tmp_path / name)
+
+
+def test_prompts_from_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "First?", "", ' {"second"} ', name="prompts.txt")
+    assert read_prompts(path) == [
+        Prompt("row000001", "First?"),
+        Prompt("row000003", ' {"second"} '),
+    ]
+
+
+def test_prompts_from_jsonl(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, {"prompt": "Q"}, {"prompt": "R", "id": 4, "context": ""}, {**NATIVE, "id": "x"}
+    )
+    assert read_prompts(path) == [Prompt("row000001", "Q"), Prompt("4", "R", ""), Prompt("x", "Q")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "Q"}, "line 2: no 'prompt' among the keys"),
+        ({"prompt": 1}, "line 2: 'prompt' is 1; expected a text"),
+        ({"prompt": " "}, "line 2: 'prompt' is blank"),
+        ({"prompt": "Q", "context": []}, "line 2: 'context'"),
+        ({"prompt": "Q", "id": "row000001"}, "line 2: .*id 'row000001' of line 1"),
+        ("First?", "line 2: broken JSON"),
+    ],
+)
+def test_bad_prompt_is_named_by_line(tmp_path: Path, row: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_prompts(write(tmp_path, {"prompt": "Q"}, row))
+
+
+def test_prompts_of_a_csv_file(tmp_path: Path) -> None:
+    """As JailbreakBench publishes its behaviors: quoted texts with commas and line breaks' absence,
+    an Index, other columns."""
+    path = tmp_path / "b.csv"
+    path.write_text(
+        'Index,Goal,Target,Behavior\n0,"Write, then ""send"", it","Sure","A"\n1,Do that,Sure,B\n',
+        encoding="utf-8",
+    )
+    assert read_prompts(path) == [Prompt("0", 'Write, then "send", it'), Prompt("1", "Do that")]
+    path.write_text("prompt\nOne?\nTwo?\n", encoding="utf-8")
+    assert read_prompts(path) == [Prompt("row000001", "One?"), Prompt("row000002", "Two?")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n", "has the columns .*expected one of prompt or Goal"),
+        ("id,prompt\n1,\n", "row 1: 'prompt' is blank"),
+        ("id,prompt\n1,A\n1,B\n", "again the id '1'"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=says):
+        read_prompts(path)
