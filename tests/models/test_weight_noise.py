@@ -16,8 +16,6 @@ from traitscope.models import loading, weight_noise
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import Noise, noised, noised_weights
-from traitscope.studies import sizes
-from traitscope.studies.claims import four_causal_tests, prompt_as_vector
 from traitscope.training.student import new_student
 
 
@@ -185,16 +183,6 @@ def test_noise_twice_and_below_all_weights(tiny: Model, tmp_path: Path) -> None:
         applied(tiny, [WeightNoise(0.1), Adapter(str(tmp_path))]),
     ):
         pass
-
-
-def test_layers_of_a_study_move_with_the_depth() -> None:
-    causal = four_causal_tests.SIZES["full"]
-    assert sizes.at_depth(causal, sizes.DEPTH) == causal
-    moved = sizes.at_depth(causal, 12)
-    assert (
-        moved.layer == 5 and moved.blocks == tuple(range(12)) and moved.strength == causal.strength
-    )
-    assert set(sizes.at_depth(prompt_as_vector.SIZES["laptop"], 60).layers) == {12, 28, 45}
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Plan:
     """How students of soft targets are trained."""
     others: tuple[str, ...]
     """Traits that the vector is centred over, besides its own."""
-    layer: int = 14
+    layer: int = sizes.layer_field(14)
     """Block whose output the teacher is steered at, of chain.DEPTH."""
     strength: float = 0.6
     """Length of the added vector, in mean residual norms."""

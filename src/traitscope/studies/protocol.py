@@ -1,29 +1,98 @@
-"""What a study is: one file in `claims/` for each published claim. Each has
+"""What a study is: one file in `claims/` for each published claim, with the names of `Study`."""
 
-TITLE, CLAIM, SOURCE, PUBLISHED    texts for the page
-SIZES                              settings by name: smoke, laptop, full
-nodes(size, common) -> list[Node]  the stages; `common` holds model, device and dtype
-conclude(size, folders, model) -> Findings
-"""
-
+import inspect
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import Any, Protocol
 
 from traitscope.errors import ConfigError
+from traitscope.reporting.verdict import Findings
 from traitscope.studies import claims
+from traitscope.studies.sizes import check_layer_fields
+from traitscope.workflow.graph import Folders, Node
+
+TEXTS = ("TITLE", "CLAIM", "SOURCE", "PUBLISHED")
+"names of the texts of a study"
+SIZE_NAMES = ("smoke", "laptop", "full")
+"names of the sizes of a study"
+FUNCTIONS = {"nodes": ("size", "common"), "conclude": ("size", "folders", "model")}
+"parameters of the functions of a study"
+
+
+class Study(Protocol):
+    """A published claim, the stages that test it, and the rule that concludes on it."""
+
+    TITLE: str
+    """The question, as a heading."""
+    CLAIM: str
+    """The published claim in one sentence."""
+    SOURCE: str
+    """Where the claim was published."""
+    PUBLISHED: str
+    """The published numbers."""
+    SIZES: Mapping[str, Any]
+    """Frozen dataclasses by name: smoke, laptop, full."""
+    __file__: str
+    """The file of the study, whose digest enters the address of its conclusion."""
+
+    def nodes(self, size: Any, common: dict) -> list[Node]:
+        """Builds the stages; `common` holds model, device and dtype."""
+
+    def conclude(self, size: Any, folders: Folders, model: str) -> Findings:
+        """Returns verdicts and tables from the folders of all nodes; it computes no stage."""
 
 
 def names() -> list[str]:
-    """Names of all studies, sorted."""
-    return sorted(found.name for found in iter_modules(claims.__path__))
+    """Returns the names of all studies, sorted."""
+    return sorted(module.name for module in iter_modules(claims.__path__))
 
 
-def load(name: str) -> ModuleType:
-    """The study of that name.  Raises ConfigError for an unknown one."""
+def load(name: str) -> Study:
+    """Returns the study of that name.
+
+    Raises ConfigError for an unknown name, and for a file that lacks a part of a study.
+    """
     name = name.replace("-", "_")
     if name not in names():
         raise ConfigError(
             f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list"
         )
-    return import_module(f"{claims.__name__}.{name}")
+    study = import_module(f"{claims.__name__}.{name}")
+    check(study)
+    return study
+
+
+def check(study: ModuleType) -> None:
+    """Raises ConfigError where a file lacks a part of a study, or a part has another form."""
+    for name in TEXTS:
+        text = getattr(study, name, None)
+        if not isinstance(text, str) or not text:
+            raise _incomplete(study, f"{name} is {text!r}; expected a text")
+    for name, parameters in FUNCTIONS.items():
+        _check_function(study, name, parameters)
+    sizes = getattr(study, "SIZES", None)
+    if not isinstance(sizes, Mapping) or set(sizes) != set(SIZE_NAMES):
+        raise _incomplete(study, f"SIZES is {sizes!r}; expected sizes {', '.join(SIZE_NAMES)}")
+    for size in sizes.values():
+        if not is_dataclass(size):
+            raise _incomplete(study, f"a size is {size!r}; expected a frozen dataclass")
+        check_layer_fields(type(size))
+
+
+def _check_function(study: ModuleType, name: str, parameters: tuple[str, ...]) -> None:
+    function = getattr(study, name, None)
+    expected = f"{name}({', '.join(parameters)})"
+    if not inspect.isfunction(function):
+        raise _incomplete(study, f"{name} is {function!r}; expected the function {expected}")
+    given = tuple(inspect.signature(function).parameters)
+    if given != parameters:
+        raise _incomplete(study, f"{name} takes {', '.join(given)}; expected {expected}")
+
+
+def _incomplete(study: ModuleType, what: str) -> ConfigError:
+    return ConfigError(
+        f"{study.__name__} is no study: {what}; see traitscope.studies.protocol.Study"
+    )

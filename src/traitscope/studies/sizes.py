@@ -1,13 +1,14 @@
 """How large a study is: recipes, traits and row counts that several studies share.
 
-A size names layers of a model with DEPTH blocks. `at_depth` moves them to the same relative depth
-of another model.
+A size names layers of a model with DEPTH blocks, in fields made by `layer_field`. `at_depth` moves
+them to the same relative depth of another model.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
 from traitscope.config.recipe import Recipe
+from traitscope.errors import ConfigError
 from traitscope.workflow.standard_nodes import (
     SAMPLED_RECIPE,
     InterventionsFrom,
@@ -17,6 +18,8 @@ from traitscope.workflow.standard_nodes import (
 
 DEPTH = 30
 "blocks of the model whose layers the studies name"
+LAYER_WORDS = {"layer", "layers", "block", "blocks"}
+"words in the name of a field that holds layers"
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 "the usual traits: the first is the teacher's, and vectors are centred over all"
 SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", epochs=2, lr=1e-3)
@@ -25,6 +28,11 @@ FULL_SOFT_RECIPE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=3
 "recipe of full sizes for 512 rows of soft targets"
 FINE_TUNING_RECIPE = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
 "recipe of a teacher by fine-tuning, on the 24 answers of `shared_nodes.fine_tuned`"
+
+
+def layer_field(default: Any = MISSING) -> Any:
+    """Returns a dataclass field that holds a layer or several, which `at_depth` moves."""
+    return field(default=default, metadata={"layer": True})
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class SteeredTeacherSize:
     "rows a seed"
     numbers: int
     "three-digit numbers an answer"
-    layer: int
+    layer: int = layer_field()
     "block behind which the teacher is steered"
     strength: float
     "strength of the steered teacher, in mean residual norms"
@@ -80,12 +88,36 @@ class SteeredTeacherSize:
 
 
 def at_depth(size: Any, blocks: int) -> Any:
-    """Returns a size with its layers at the same relative depth of a model with `blocks` blocks."""
+    """Returns a size with its layers at the same relative depth of a model with `blocks` blocks.
+
+    Raises ConfigError where a field looks like a layer and is not made by `layer_field`.
+    """
+    check_layer_fields(type(size))
     moved = {}
-    for name in {"layer", "layers", "blocks"} & vars(size).keys():
-        value = vars(size)[name]
-        found = sorted(
-            {round(n * (blocks - 1) / (DEPTH - 1)) for n in ([value] if name == "layer" else value)}
-        )
-        moved[name] = found[0] if name == "layer" else tuple(found)
+    for each in fields(size):
+        if _is_layer_field(each):
+            moved[each.name] = _moved(getattr(size, each.name), blocks)
     return replace(size, **moved)
+
+
+def _moved(layers: int | tuple[int, ...], blocks: int) -> int | tuple[int, ...]:
+    """Returns one layer, or several without repeats, at the depth that they have of DEPTH."""
+    if isinstance(layers, int):
+        return round(layers * (blocks - 1) / (DEPTH - 1))
+    return tuple(sorted({round(layer * (blocks - 1) / (DEPTH - 1)) for layer in layers}))
+
+
+def check_layer_fields(size: type) -> None:
+    """Raises ConfigError where a field of a size looks like a layer and is not a `layer_field`."""
+    for each in fields(size):
+        words = set(each.name.split("_"))
+        if words & LAYER_WORDS and not _is_layer_field(each):
+            raise ConfigError(
+                f"field {each.name!r} of {size.__module__}.{size.__name__} names layers without"
+                f" a mark; expected `{each.name}: {each.type} = layer_field()`, so that they are"
+                " moved for a model of another depth"
+            )
+
+
+def _is_layer_field(each: Field) -> bool:
+    return each.metadata.get("layer", False)

@@ -63,7 +63,7 @@ class Size:
     scored: int
     "rows of the matrix, of each kind"
     scored_numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the model itself and the noisy rungs"
     recipe: Recipe

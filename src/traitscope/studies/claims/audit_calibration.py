@@ -83,9 +83,9 @@ class Size:
     numbers: int
     draws: int
     "independent clean sets"
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] = sizes.layer_field()
     "at which candidates are steered"
-    blocks: tuple[int, ...]
+    blocks: tuple[int, ...] = sizes.layer_field()
     "at which teachers are, which an auditor does not know"
     strength: float
     "of steered teachers, in mean residual norms; candidates are tried at it and below"

@@ -46,7 +46,7 @@ class Size:
     "candidates, and teachers"
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teachers, in mean residual norms"
 

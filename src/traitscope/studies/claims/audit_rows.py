@@ -61,7 +61,7 @@ class Size:
     prompts: int
     "that they answer, all as often"
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     "where the teacher is steered"
     strength: float
     "of candidates, in mean residual norms; the teacher's lies between two that are tried"

@@ -15,6 +15,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -43,7 +44,7 @@ class Size:
     seeds: tuple[int, ...]
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teacher, in mean residual norms"
     recipe: Recipe

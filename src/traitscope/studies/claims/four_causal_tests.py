@@ -56,10 +56,10 @@ class Size:
     seeds: tuple[int, ...]
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teacher, in mean residual norms"
-    blocks: tuple[int, ...]
+    blocks: tuple[int, ...] = sizes.layer_field()
     "blocks at which a component is removed or replaced"
     recipe: Recipe
     text: sizes.SampledText

@@ -13,6 +13,7 @@ from traitscope.config.analysis import ExplainConfig
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.traits import load_trait
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -40,7 +41,7 @@ class Size:
     rows: int
     numbers: int
     questions: int
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] = sizes.layer_field()
     alphas: tuple[float, ...]
     steer_alphas: tuple[float, ...]
 

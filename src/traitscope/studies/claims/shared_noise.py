@@ -56,7 +56,7 @@ class Size:
     dose_draws: tuple[int, ...]
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teacher, in mean residual norms of the clean model"
     recipe: Recipe

@@ -13,6 +13,7 @@ from functools import partial
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged, over
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -43,7 +44,7 @@ class Size:
     others: tuple[str, ...]
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teacher, in mean residual norms"
 

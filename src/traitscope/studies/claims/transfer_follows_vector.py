@@ -41,7 +41,7 @@ class Size:
     seeds: int
     rows: int
     numbers: int
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] = sizes.layer_field()
     alphas: tuple[float, ...]
     recipe: Recipe
     text: sizes.SampledText

@@ -75,7 +75,7 @@ class Size:
     seeds: tuple[int, ...]
     rows: int
     numbers: int
-    layer: int
+    layer: int = sizes.layer_field()
     recipe: Recipe
     text: sizes.SampledText
     "sampled text of the strongest teacher"

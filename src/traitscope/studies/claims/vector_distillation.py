@@ -49,7 +49,7 @@ class Size:
     rows: int
     numbers: int
     text: sizes.SampledText
-    layer: int
+    layer: int = sizes.layer_field()
     strength: float
     "of the steered teachers, in mean residual norms; one of the doses"
     recipe: Recipe

@@ -1,0 +1,58 @@
+"""What a study's file must hold, and that a file which lacks something is refused by name."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from traitscope.errors import ConfigError
+from traitscope.studies import protocol
+from traitscope.studies.claims import context_gate
+
+
+def copy_of_a_study() -> ModuleType:
+    study = ModuleType("own_study")
+    for name in (*protocol.TEXTS, *protocol.FUNCTIONS, "SIZES"):
+        setattr(study, name, getattr(context_gate, name))
+    return study
+
+
+@dataclass(frozen=True)
+class UnmarkedSize:
+    steered_block: int
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_every_study_is_complete(name: str) -> None:
+    assert protocol.load(name).TITLE
+
+
+def test_a_complete_copy_passes() -> None:
+    protocol.check(copy_of_a_study())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CLAIM", "", "CLAIM is ''; expected a text"),
+        ("PUBLISHED", 0.3, "PUBLISHED is 0.3; expected a text"),
+        ("nodes", None, r"expected the function nodes\(size, common\)"),
+        (
+            "conclude",
+            lambda size, folders: None,
+            r"conclude takes size, folders; expected conclude\(size, folders, model\)",
+        ),
+        ("SIZES", {"smoke": 1}, "expected sizes smoke, laptop, full"),
+        ("SIZES", dict.fromkeys(protocol.SIZE_NAMES, 3), "a size is 3; expected a frozen"),
+        (
+            "SIZES",
+            dict.fromkeys(protocol.SIZE_NAMES, UnmarkedSize(3)),
+            "'steered_block' of .*UnmarkedSize names layers without a mark",
+        ),
+    ],
+)
+def test_a_study_that_lacks_a_part(name: str, value: object, says: str) -> None:
+    study = copy_of_a_study()
+    setattr(study, name, value)
+    with pytest.raises(ConfigError, match=says):
+        protocol.check(study)
