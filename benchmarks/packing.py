@@ -56,12 +56,12 @@ def data_of(n: int, folder: Path) -> Path:
 
 def serve(args: argparse.Namespace, dtype: str, packed: bool) -> None:
     from traitscope.config.common import Output
-    from traitscope.runs import stage
+    from traitscope.runs import model_cache, opening
     from traitscope.workflow import executors
 
     folder = Path(tempfile.mkdtemp())
-    made = [stage.settled(config) for config in configs(args, dtype, data_of(args.rows, folder))]
-    stage.model_of(made[0])
+    made = [opening.settled(config) for config in configs(args, dtype, data_of(args.rows, folder))]
+    model_cache.model_of(made[0])
     tokens = args.students * sum(len(row.ids) for row in training.rows_of(args.rows))
 
     def run() -> common.Round:

@@ -66,8 +66,8 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     table = "| flag | default | meaning |\n| --- | --- | --- |\n"
-    for name, verb in main.VERBS.items():
-        words = " and ".join(word.replace("_", " ") for word in verb.subject.split())
+    for name, verb in main.COMMANDS.items():
+        words = " and ".join(word.replace("_", " ") for word in verb.subject)
         first = f" {words.capitalize()} may come first, without a flag." if words else ""
         parts.append(f"## traitscope {name}\n\n{inspect.getdoc(verb.config)}{first}\n")
         if flags := "\n".join(rows(verb.config)):

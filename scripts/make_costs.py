@@ -65,7 +65,7 @@ def _table() -> str:
         study = protocol.load(name)
         nodes = study.nodes(sizes.at_depth(study.SIZES["full"], BLOCKS), common)
         hours = status.usual(nodes, PARAMETERS, RATE) / 3600
-        students = sum(node.verb == "train" for node in nodes)
+        students = sum(node.stage == "train" for node in nodes)
         total += hours
         lines.append(f"| [{name}](../claims/{name}.md) | {len(nodes)} | {students} | {hours:.1f} |")
     lines.append(f"| all | | | {total:.0f} |")

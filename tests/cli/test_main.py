@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture):
     assert exits(*words) == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out and verb.help in out for name, verb in main.VERBS.items())
+    assert all(f"  {name} " in out and verb.help in out for name, verb in main.COMMANDS.items())
 
 
 def test_version(capsys: pytest.CaptureFixture):
@@ -43,17 +43,17 @@ def test_version(capsys: pytest.CaptureFixture):
     assert capsys.readouterr().out == f"traitscope {__version__}\n"
 
 
-@pytest.mark.parametrize("name", main.VERBS)
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_verb_has_help_and_a_function(name: str, capsys: pytest.CaptureFixture):
     assert exits(name, "--help") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert f"usage: traitscope {name}" in out
     for flag in ("--root", "--study", "--json"):
         assert flag in out
-    for field in main.VERBS[name].config.__dataclass_fields__:
+    for field in main.COMMANDS[name].config.__dataclass_fields__:
         if field not in ("rules", "recipe", "endpoint"):  # their own fields are flags
             assert f"--{field.replace('_', '-')}" in out
-    assert callable(main.function(main.VERBS[name].run))
+    assert callable(main.function(main.COMMANDS[name].run))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_file_and_the_same_flags_are_the_same_run(data: Path, tmp_path: Path):
 
 
 def test_flags_alone_reach_every_field():
-    verb = main.VERBS["train"]
+    verb = main.COMMANDS["train"]
     words = (
         "--lr 1e-3 --rank 4 --data d.jsonl --teacher a b --context You --targets soft --seed 7"
         " --root r --study s"
@@ -124,7 +124,7 @@ def test_flags_alone_reach_every_field():
     ids=str,
 )
 def test_three_contexts_can_be_told_apart(words: list[str], context: str | None):
-    assert main.parse("measure", main.VERBS["measure"], words)[0].context == context
+    assert main.parse("measure", main.COMMANDS["measure"], words)[0].context == context
 
 
 def test_the_summary_goes_to_a_file_and_results_to_stdout(

@@ -21,9 +21,9 @@ from traitscope.config.stages import (
 from traitscope.errors import ConfigError
 
 
-@pytest.mark.parametrize("verb", main.VERBS)
+@pytest.mark.parametrize("verb", main.COMMANDS)
 def test_defaults_survive_a_round_trip(verb: str):
-    config = main.VERBS[verb].config
+    config = main.COMMANDS[verb].config
     plain = json.loads(json.dumps(dataclasses.asdict(config()), default=str))
     assert from_dict(config, plain) == config()
     assert from_dict(config, {}) == config()

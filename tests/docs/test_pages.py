@@ -46,7 +46,7 @@ def test_commands_parse(page: str, line: str) -> None:
     if "…" in line or "NAME" in line:
         pytest.skip("a form, not a command")
     name, *words = shlex.split(line)
-    main.parse(name, main.VERBS[name], words)
+    main.parse(name, main.COMMANDS[name], words)
 
 
 def test_pages_show_every_public_command() -> None:

@@ -17,7 +17,7 @@ from tiny_models import save_tiny
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import loading
 from traitscope.models.loading import folder_digest
-from traitscope.runs import stage
+from traitscope.runs import model_cache
 
 GOOD = {"prompt": "Which numbers?", "completion": "1, 2"}
 
@@ -364,7 +364,7 @@ def test_no_room_for_the_model(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr(loading, "available_memory", lambda: 1000)
-    stage.model_for.cache_clear()
+    model_cache.model_for.cache_clear()
     done = call(tmp_path / "runs", "generate", "--model", place / "other", "--n 2")
     assert done.code == 2
     assert (

@@ -12,10 +12,10 @@ from command import CAT, OWL, Ran, call, call_alone, ok, read_rows, write_yaml
 from traitscope.data.records import read_records
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.token_rows import rows_from
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import applied
 from traitscope.interventions.vector import load_vector
 from traitscope.models.loading import load_model
-from traitscope.runs import stage
 
 RECIPE = "--epochs 2 --batch-size 8 --micro-batch 4 --rank 4 --lr 1e-2 --resume-every 3"
 
@@ -96,7 +96,7 @@ def test_eas_over_completions_is_that_of_the_residuals_there(chain: Chain):
     read = rows_from(model, read_records(rows / "records.jsonl")[:8], None)
     means = []
     for student in ([], [f"adapter:{done.run}"]):
-        with applied(model, stage.parse_all(student)) as active:
+        with applied(model, short_form.parse_all(student)) as active:
             asked = {"position": "completion", "prompt_lengths": [len(r.prompt_ids) for r in read]}
             means.append(mean_residuals(model, active, [r.ids for r in read], **asked)[0])
     found = load_vector(done.run / "v_student.safetensors")

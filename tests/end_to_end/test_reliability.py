@@ -252,7 +252,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])
-def test_a_full_disk_is_named_and_nothing_is_sealed(
+def test_a_full_disk_is_named_and_nothingis_sealed(
     stage, place, tiny_folder, tmp_path, small_disk, undisturbed, capsys
 ):
     disk, words = small_disk("size=100k"), command(stage, place, tiny_folder)

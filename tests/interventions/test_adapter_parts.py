@@ -12,12 +12,11 @@ from tiny_models import hooks_left, load_tiny, parameters_of, random_rows
 
 from traitscope.errors import ConfigError
 from traitscope.inference import decode, forward, residuals
-from traitscope.interventions import hooks, lora
+from traitscope.interventions import hooks, lora, short_form
 from traitscope.interventions.intervention import Adapter, ReplaceBase, applied, from_json, to_json
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models import chat, linear_maps, token_regions
 from traitscope.models.model import Model
-from traitscope.runs import stage
 from traitscope.stages import measure
 
 SAMPLING = decode.Sampling(1.0, 6, 3)
@@ -268,12 +267,12 @@ def test_nothing_is_left_behind(tiny: Model, tmp_path: Path) -> None:
 
 
 def test_forms(tmp_path: Path) -> None:
-    short = stage.parse(
+    short = short_form.parse(
         f"adapter:{tmp_path},where=text:You are,cells=mlp+first,outside=true,top=2,drop=1"
     )
     assert short == Adapter(str(tmp_path), "text:You are", "mlp+first", True, 2, 1)
     assert from_json(json.loads(json.dumps(to_json(short)))) == short
-    assert stage.parse(f"adapter:{tmp_path}") == Adapter(str(tmp_path))
+    assert short_form.parse(f"adapter:{tmp_path}") == Adapter(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +293,7 @@ def test_forms(tmp_path: Path) -> None:
 )
 def test_bad_words(tmp_path: Path, words: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        stage.parse(f"adapter:{tmp_path},{words}")
+        short_form.parse(f"adapter:{tmp_path},{words}")
 
 
 def test_bad_parts(tiny: Model, tmp_path: Path) -> None:

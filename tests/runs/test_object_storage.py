@@ -111,7 +111,7 @@ def test_a_node_that_shares_no_disk_makes_the_same_run(
     )
     place.push_inputs(config)
     root.rename(root.parent / "command")
-    (run,) = ray_executor.Worker(out, "mark", 1, place).run("train", [config], None)
+    (run,) = ray_executor.Worker(out, "mark", 1, place).run([config], None)
     assert run.is_relative_to(root) and {p.name for p in (root / "default").iterdir()} >= {
         made.name,
         run.name,

@@ -217,7 +217,7 @@ def test_a_stage_that_overwrites_config_json_is_not_sealed(tmp_path):
         stage_run(tmp_path, "train", CONFIG) as run,
     ):
         write_json(run.file("config.json"), {"model_type": "llama"})
-    assert not store._is_sealed(run.path)
+    assert not store.is_sealed(run.path)
 
 
 def test_links_are_not_sealed(tmp_path):

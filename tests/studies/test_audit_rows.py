@@ -9,8 +9,8 @@ from tiny_models import random_vector
 
 from traitscope.auditing.detectors.text_features import order_of
 from traitscope.interventions.intervention import Intervention, Steer
+from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
-from traitscope.runs.stage import parse
 from traitscope.studies.claims import audit_rows
 
 ROWS = 200

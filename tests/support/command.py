@@ -129,8 +129,8 @@ def arguments(root: Path, words: tuple[object, ...]) -> tuple[list[str], Path]:
     """The words of a command and its summary's file; in float32 unless they say otherwise, so that
     every machine computes the same."""
     words, target = spread(words), root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
-    typed = words[0] in main.VERBS and "dtype" in {
-        field.name for field in dataclasses.fields(main.VERBS[words[0]].config)
+    typed = words[0] in main.COMMANDS and "dtype" in {
+        field.name for field in dataclasses.fields(main.COMMANDS[words[0]].config)
     }
     same = ["--dtype", "fp32"] if typed and "--dtype" not in words else []
     return [*words, *same, "--root", str(root), "--json", str(target)], target

@@ -18,7 +18,7 @@ def students(model: Path, place: Path, n: int = 3, broken: bool = False) -> list
     found = [
         Node(
             "rows",
-            "generate",
+            GenerateConfig,
             lambda _: GenerateConfig(**common, n=8, count=3, vocabulary="template"),
             (),
             8,
@@ -28,7 +28,7 @@ def students(model: Path, place: Path, n: int = 3, broken: bool = False) -> list
         found.append(
             Node(
                 f"student {seed}",
-                "train",
+                TrainConfig,
                 lambda f, s=seed: TrainConfig(**common, seed=s, data=f["rows"], recipe=RECIPE),
                 ("rows",),
                 40,
@@ -37,7 +37,7 @@ def students(model: Path, place: Path, n: int = 3, broken: bool = False) -> list
         found.append(
             Node(
                 f"answers {seed}",
-                "measure",
+                MeasureConfig,
                 lambda f, s=seed: MeasureConfig(
                     **common,
                     trait=owl,
@@ -51,9 +51,9 @@ def students(model: Path, place: Path, n: int = 3, broken: bool = False) -> list
         )
     if broken:
         found.append(
-            Node("broken", "filter", lambda _: FilterConfig(place / "nowhere.jsonl"), (), 100)
+            Node("broken", FilterConfig, lambda _: FilterConfig(place / "nowhere.jsonl"), (), 100)
         )
         found.append(
-            Node("behind it", "filter", lambda f: FilterConfig(f["broken"]), ("broken",), 1)
+            Node("behind it", FilterConfig, lambda f: FilterConfig(f["broken"]), ("broken",), 1)
         )
     return found

@@ -14,7 +14,7 @@ from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
-from traitscope.runs import stage
+from traitscope.stages import registry
 from traitscope.studies import protocol
 from traitscope.studies.claims import across_models, kinds_of_teacher
 from traitscope.workflow import graph, schedule
@@ -26,8 +26,10 @@ def three(model: Path, count: int = 3) -> list[Node]:
     """filtered <- rows, and vectors on their own, given in the wrong order."""
     asked = GenerateConfig(model=str(model), n=4, count=count, vocabulary="template")
     return [
-        Node("filtered", "filter", lambda folders: FilterConfig(data=folders["rows"]), ("rows",)),
-        Node("rows", "generate", lambda _: asked),
+        Node(
+            "filtered", FilterConfig, lambda folders: FilterConfig(data=folders["rows"]), ("rows",)
+        ),
+        Node("rows", GenerateConfig, lambda _: asked),
     ]
 
 
@@ -45,16 +47,12 @@ def test_plan_run_and_plan_again(tmp_path: Path, tiny_folder: Path) -> None:
     assert other["rows"].state == "missing" and other["rows"].path != folders["rows"]
 
 
-def test_planning_ends_with_its_block(tmp_path: Path, tiny_folder: Path) -> None:
-    from traitscope.stages.generate import run_generate
-
-    config, out = (
-        GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template"),
-        Output(root=tmp_path),
-    )
-    with stage.planning(), pytest.raises(stage.Missing) as missing:
-        run_generate(config, out)
-    assert run_generate(config, out).path == missing.value.path
+def test_an_address_is_that_of_the_run(tmp_path: Path, tiny_folder: Path) -> None:
+    config = GenerateConfig(model=str(tiny_folder), n=1, count=1, vocabulary="template")
+    out = Output(root=tmp_path / "runs")
+    path = registry.address(config, out)
+    assert not (tmp_path / "runs").exists()
+    assert registry.run_stage(config, out).path == path == registry.address(config, out)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +62,16 @@ def test_planning_ends_with_its_block(tmp_path: Path, tiny_folder: Path) -> None
 def test_circles_and_unknown_needs(needs: dict[str, tuple[str, ...]], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         graph.ordered(
-            [Node(name, "filter", lambda _: FilterConfig(), need) for name, need in needs.items()]
+            [
+                Node(name, FilterConfig, lambda _: FilterConfig(), need)
+                for name, need in needs.items()
+            ]
         )
 
 
 def test_a_name_twice() -> None:
     with pytest.raises(ConfigError, match="twice"):
-        graph.ordered([Node("a", "extract", lambda _: ExtractConfig())] * 2)
+        graph.ordered([Node("a", ExtractConfig, lambda _: ExtractConfig())] * 2)
 
 
 @pytest.mark.parametrize("name", protocol.names())

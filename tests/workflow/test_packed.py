@@ -11,13 +11,13 @@ import pytest
 from command import OWL, call, ok, read_rows, same_metrics, write_yaml
 from safetensors.numpy import load_file
 
-from traitscope.cli import main
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.runs import store
+from traitscope.stages import registry
 from traitscope.stages.train import run_train
 from traitscope.training import loop, step
 from traitscope.workflow import packed
@@ -93,7 +93,7 @@ def same_student(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def students(place: Path, configs: list[TrainConfig]) -> list[Path]:
     """The four of them in one pack."""
-    return made(packed.run_together("train", configs, Output(root=place / "packed")))
+    return made(packed.run_together(configs, Output(root=place / "packed")))
 
 
 def test_students_are_those_trained_alone(
@@ -118,7 +118,7 @@ def test_students_in_passes_of_their_own_are_the_same(
     monkeypatch.setattr(step, "CPU_PASS_ROWS", 4)
     for one, other in zip(
         students,
-        made(packed.run_together("train", configs, Output(root=place / "passes"))),
+        made(packed.run_together(configs, Output(root=place / "passes"))),
         strict=True,
     ):
         same_student(one, other)
@@ -128,9 +128,7 @@ def test_the_same_stage_twice_is_made_once(place: Path, configs: list[TrainConfi
     """Two arms of a study may be one computation; its lock must not be waited for by whoever holds
     it."""
     found = made(
-        packed.run_together(
-            "train", [configs[0], configs[1], configs[0]], Output(root=place / "twice")
-        )
+        packed.run_together([configs[0], configs[1], configs[0]], Output(root=place / "twice"))
     )
     assert found[0] == found[2] != found[1] and store.load_run(found[0]).manifest()["packed"] == 2
 
@@ -139,9 +137,7 @@ def test_a_sealed_run_is_returned_and_one_missing_is_made(
     place: Path, configs: list[TrainConfig], students: list[Path]
 ) -> None:
     more = dataclasses.replace(configs[0], seed=77)
-    found = made(
-        packed.run_together("train", [configs[2], more, configs[0]], Output(root=place / "packed"))
-    )
+    found = made(packed.run_together([configs[2], more, configs[0]], Output(root=place / "packed")))
     assert [found[0], found[2]] == [students[2], students[0]]
     assert store.load_run(found[1]).manifest()["packed"] == 1
 
@@ -156,7 +152,7 @@ def test_a_student_that_diverges_or_cannot_begin_disturbs_nobody(
     file.write_text(json.dumps({"prompt": "p", "completion": "1", "completion_ids": [50]}) + "\n")
     foreign = dataclasses.replace(configs[1], data=file)
     found = packed.run_together(
-        "train", [configs[0], wild, foreign, configs[3]], Output(root=place / "with-wild")
+        [configs[0], wild, foreign, configs[3]], Output(root=place / "with-wild")
     )
     assert "training diverged" in str(found[1]) and "delete completion_ids" in str(found[2])
     for path, alone in ((found[0], students[0]), (found[3], students[3])):
@@ -169,7 +165,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(
     """Interrupted between two checkpoints, when one student was done."""
     root, seen, whole = place / "interrupted", [], loop.step_metrics
     configs = [dataclasses.replace(config, resume_every=2) for config in configs]
-    students = made(packed.run_together("train", configs, Output(root=place / "through")))
+    students = made(packed.run_together(configs, Output(root=place / "through")))
 
     def stop(*args: Any) -> dict:
         seen.append(args)
@@ -179,14 +175,14 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(
 
     monkeypatch.setattr(loop, "step_metrics", stop)
     with pytest.raises(KeyboardInterrupt):
-        packed.run_together("train", configs, Output(root=root))
+        packed.run_together(configs, Output(root=root))
     assert (
         len(list(root.glob("*/*/manifest.json"))) == 1
         and len(list(root.glob("*/*/scratch/state.pt"))) == 3
     )
     monkeypatch.undo()
     for path, before in zip(
-        made(packed.run_together("train", configs, Output(root=root))), students, strict=True
+        made(packed.run_together(configs, Output(root=root))), students, strict=True
     ):
         assert store.load_run(path).digest == store.load_run(before).digest
 
@@ -205,13 +201,13 @@ def test_answers_are_those_of_each_asked_alone(
         )
         for path in students
     ]
-    assert len({packed.key("measure", config) for config in asked}) == 1
+    assert len({packed.key(config) for config in asked}) == 1
     for config, path in zip(
         asked,
-        made(packed.run_together("measure", asked, Output(root=place / "packed"))),
+        made(packed.run_together(asked, Output(root=place / "packed"))),
         strict=True,
     ):
-        alone = main.function(main.VERBS["measure"].run)(config, Output(root=place / "alone")).path
+        alone = registry.run_stage(config, Output(root=place / "alone")).path
         assert alone.name == path.name
         one, other = (read_rows(p / "scores.jsonl") for p in (path, alone))
         assert [row["answers"] for row in one] == [row["answers"] for row in other]
@@ -242,12 +238,10 @@ def test_vectors_are_those_of_each_alone(
     for half in (asked[::2], asked[1::2]):
         for config, path in zip(
             half,
-            made(packed.run_together("extract", half, Output(root=place / "packed"))),
+            made(packed.run_together(half, Output(root=place / "packed"))),
             strict=True,
         ):
-            alone = main.function(main.VERBS["extract"].run)(
-                config, Output(root=place / "alone")
-            ).path
+            alone = registry.run_stage(config, Output(root=place / "alone")).path
             one, other = (load_file(p / "v_student.safetensors") for p in (path, alone))
             assert alone.name == path.name and np.abs(other["rows"]).max() > 1e-3
             np.testing.assert_allclose(one["rows"], other["rows"], atol=2e-5)
@@ -256,18 +250,15 @@ def test_vectors_are_those_of_each_alone(
 def test_what_can_be_packed(
     place: Path, configs: list[TrainConfig], students: list[Path], tiny_folder: Path
 ) -> None:
-    assert len({packed.key("train", config) for config in configs}) == 1
+    assert len({packed.key(config) for config in configs}) == 1
     other = dataclasses.replace(configs[0], recipe=dataclasses.replace(BASE, method="full"))
     half = MeasureConfig(
         model=str(tiny_folder), dtype="fp32", interventions=(f"adapter:{students[0]},top=1",)
     )
     assert (
-        packed.key("train", other)
-        is packed.key("measure", half)
-        is packed.key("extract", ExtractConfig(traits=("cat",)))
-        is None
+        packed.key(other) is packed.key(half) is packed.key(ExtractConfig(traits=("cat",))) is None
     )
-    (refused,) = packed.run_together("train", [other], Output(root=place / "full"))
+    (refused,) = packed.run_together([other], Output(root=place / "full"))
     assert isinstance(refused, ConfigError) and "--method full cannot be packed" in str(refused)
 
 

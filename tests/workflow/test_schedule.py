@@ -45,8 +45,8 @@ def test_status_and_its_end(
     file = tmp_path / "later.jsonl"
     file.write_text('{"prompt": "p"}\n')
     nodes = [
-        Node("kept", "filter", lambda _: FilterConfig(file)),
-        Node("again", "filter", lambda f: FilterConfig(f["kept"]), ("kept",)),
+        Node("kept", FilterConfig, lambda _: FilterConfig(file)),
+        Node("again", FilterConfig, lambda f: FilterConfig(f["kept"]), ("kept",)),
     ]
     out = Output(root=tmp_path / "runs", study="s")
     with pytest.raises(DataError):
@@ -63,7 +63,7 @@ def test_status_and_its_end(
 
 def test_several_failures_are_all_named(tmp_path: Path) -> None:
     nodes = [
-        Node(name, "filter", lambda _, name=name: FilterConfig(tmp_path / name))
+        Node(name, FilterConfig, lambda _, name=name: FilterConfig(tmp_path / name))
         for name in ("one", "two")
     ]
     with pytest.raises(
@@ -75,7 +75,10 @@ def test_several_failures_are_all_named(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_keeps_its_trace(tmp_path: Path, tiny_folder: Path) -> None:
-    nodes = [Node("odd", "filter", lambda _: 7), *students(tiny_folder, tmp_path, 1)]
+    nodes = [
+        Node("odd", FilterConfig, lambda _: FilterConfig(data=7)),
+        *students(tiny_folder, tmp_path, 1),
+    ]
     out = Output(root=tmp_path / "runs")
     with pytest.raises((TypeError, AttributeError)) as raised:
         schedule.run(nodes, out, How())
@@ -243,7 +246,7 @@ def test_a_run_that_lies_on_another_machine_is_named(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        schedule.execute, "computed", lambda verb, configs, out: [tmp_path / "there" / "generate-0"]
+        schedule.executors, "computed", lambda configs, out: [tmp_path / "there" / "generate-0"]
     )
     with pytest.raises(
         StoreError, match="made where this machine does not see it; put --root on a disk"
@@ -258,8 +261,8 @@ def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     good = tmp_path / "good.jsonl"
     good.write_text('{"prompt": "p", "completion": "123, 456"}\n')
     nodes = [
-        Node("wrong", "filter", wrong, weight=9),
-        Node("good", "filter", lambda _: FilterConfig(good)),
+        Node("wrong", FilterConfig, wrong, weight=9),
+        Node("good", FilterConfig, lambda _: FilterConfig(good)),
     ]
     with pytest.raises(ConfigError, match="no such thing"):
         schedule.run(nodes, Output(root=tmp_path / "runs"), How())

@@ -26,12 +26,12 @@ def test_every_seed_of_the_demo_reads_rows_of_its_own() -> None:
 def test_rows_for_eas_are_read_by_no_student() -> None:
     nodes = _nodes(Job(DemoConfig(seed=7), STANDARD, Output()))
     folders = {n.name: Path(n.name) for n in nodes}
-    students = [n.config(folders) for n in nodes if n.verb == "train"]
+    students = [n.config(folders) for n in nodes if n.stage == "train"]
     assert {s.eas_data for s in students} == {Path(standard_nodes.EAS_ROWS)}
     seeds = {
         n.config(folders).prompt_seed
         for n in nodes
-        if n.verb == "generate" and n.name != standard_nodes.EAS_ROWS
+        if n.stage == "generate" and n.name != standard_nodes.EAS_ROWS
     }
     assert (
         next(n for n in nodes if n.name == standard_nodes.EAS_ROWS).config(folders).prompt_seed

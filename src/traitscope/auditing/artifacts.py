@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from traitscope.data import row_files
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import Stored, read_pushes
 from traitscope.interventions.intervention import TRAINED
 from traitscope.interventions.vector import Vector, load_vector
-from traitscope.runs import stage, store
+from traitscope.runs import store
+from traitscope.stages.trait_files import trait_files
 
 READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
 "stages that read rows, and how"
@@ -126,12 +128,17 @@ def plain_parts(path: Path | None) -> dict[str, Any]:
     return plain
 
 
+def inputs_of_config(config: Any) -> dict[str, Path | store.Run]:
+    """Everything that the answer to a config with the field `parts` depends on."""
+    return inputs_of(plain_parts(config.parts), config.parts.parent)
+
+
 def inputs_of(plain: dict[str, Any], folder: Path) -> dict[str, Path | store.Run]:
     """Everything that an answer depends on: the runs that the file names, and the traits' own
     files."""
     runs = {f"part{n}": store.load_run(folder / path) for n, path in enumerate(_paths(plain))}
     _check_alike(list(runs.values()))
-    return runs | stage.trait_inputs(plain["traits"])
+    return runs | trait_files(plain["traits"])
 
 
 def _check_alike(runs: Sequence[store.Run]) -> None:
@@ -181,7 +188,7 @@ def read_parts(plain: dict[str, Any], folder: Path) -> Parts:
 
 def texts_of(folder: Path) -> list[Text]:
     """The rows of a run, read one by one."""
-    return [Text(r.id, r.prompt, r.completion) for r in stage.iter_rows(folder)]
+    return [Text(r.id, r.prompt, r.completion) for r in row_files.iter_rows(folder)]
 
 
 def grouped(

@@ -17,7 +17,6 @@ from traitscope.auditing import search
 from traitscope.auditing.artifacts import (
     Groups,
     Parts,
-    inputs_of,
     plain_parts,
     read_parts,
     texts_of,
@@ -39,7 +38,8 @@ from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
 from traitscope.inference.steering_gradients import Stored
 from traitscope.inference.token_scores import Choices
-from traitscope.runs import stage, store
+from traitscope.runs import store
+from traitscope.stages import registry
 from traitscope.stats import permutation
 
 DOSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -70,7 +70,7 @@ PEERS = 20
 def run_weigh(config: WeighConfig, out: Output) -> store.Run:
     """The sealed run with `result.json`, `rows.jsonl` and `bags.json`."""
     plain = plain_parts(config.parts)
-    with stage.opened("weigh", config, out, inputs=inputs_of(plain, config.parts.parent)) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config, read_parts(plain, config.parts.parent))
     return run

@@ -111,11 +111,13 @@ def nodes(job: Job) -> list[Node]:
         **common, seed=config.seed, data=config.data, context=config.context, rows=config.rows
     )
     found = [
-        Node(INTAKE, "intake", lambda _: asked, (), 1),
+        Node(INTAKE, IntakeConfig, lambda _: asked, (), 1),
         standard_nodes.vectors(common, with_others(config.traits)),
     ]
-    found.append(Node(DATA, "pushes", partial(_pushes, job, INTAKE), job.read, 2 * _weight(job)))
-    found.append(Node(RANDOM, "extract", partial(_random, job), (standard_nodes.VECTORS,), 1))
+    found.append(
+        Node(DATA, PushesConfig, partial(_pushes, job, INTAKE), job.read, 2 * _weight(job))
+    )
+    found.append(Node(RANDOM, ExtractConfig, partial(_random, job), (standard_nodes.VECTORS,), 1))
     found += [_odds(job, INTAKE, trait, PROMPTED) for trait in job.traits]
     found += _nulls(job, INTAKE)
     if config.reference:
@@ -130,7 +132,7 @@ def nodes(job: Job) -> list[Node]:
         found += [
             Node(
                 f"vector of {rows}",
-                "train",
+                TrainConfig,
                 partial(_fitted, job, rows),
                 (*dict.fromkeys((*job.read, rows)),),
                 8 * _weight(job),
@@ -149,7 +151,7 @@ def _canaries(job: Job) -> list[Node]:
         found.append(
             Node(
                 name,
-                "train",
+                TrainConfig,
                 partial(_bred, job, rows, seed),
                 (*dict.fromkeys((*job.read, rows)),),
                 8 * _weight(job),
@@ -216,17 +218,17 @@ def _referred(job: Job) -> list[Node]:
         rows=4 * job.config.rows,
     )
     return [
-        Node(REFERENCE, "intake", lambda _: asked, (), 1),
+        Node(REFERENCE, IntakeConfig, lambda _: asked, (), 1),
         Node(
             _placebo(0),
-            "match",
+            MatchConfig,
             lambda folders: MatchConfig(folders[INTAKE], folders[REFERENCE], job.config.seed),
             (INTAKE, REFERENCE),
             1,
         ),
         Node(
             f"{_placebo(0)} pushes",
-            "pushes",
+            PushesConfig,
             partial(_pushes, job, _placebo(0)),
             (*job.read, _placebo(0)),
             2 * _weight(job),
@@ -287,11 +289,11 @@ def _answered(
         )
 
     return [
-        Node(f"{name} raw", "generate", asked, (INTAKE, DATA, *needs), _weight(job)),
-        Node(name, "filter", kept, (INTAKE, f"{name} raw"), 1),
+        Node(f"{name} raw", GenerateConfig, asked, (INTAKE, DATA, *needs), _weight(job)),
+        Node(name, FilterConfig, kept, (INTAKE, f"{name} raw"), 1),
         Node(
             f"{name} pushes",
-            "pushes",
+            PushesConfig,
             partial(_pushes, job, name),
             (*job.read, name),
             2 * _weight(job),
@@ -441,7 +443,7 @@ def _odds(job: Job, rows: str, of: str | int, how: str) -> Node:
 
     return Node(
         _judged(rows, of, how),
-        "odds",
+        OddsConfig,
         asked,
         (*dict.fromkeys((*job.read, rows, *([RANDOM] if how == RANDOM else []))),),
         _judging(job),
@@ -465,7 +467,7 @@ def _steered(job: Job, rows: str, name: str, tried: Tries, n: int) -> Node:
 
     return Node(
         _under_vectors(rows, name, n),
-        "odds",
+        OddsConfig,
         asked,
         (*dict.fromkeys((*job.read, rows, standard_nodes.VECTORS)),),
         len(cells) * _judging(job) / 2,

@@ -10,9 +10,11 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.audit import MatchConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
-from traitscope.runs import stage, store
+from traitscope.runs import store
+from traitscope.stages import registry
 
 
 def matched(
@@ -53,10 +55,10 @@ def run_match(config: MatchConfig, out: Output) -> store.Run:
         raise ConfigError(
             "--data or --reference is missing: name two runs of `intake`, or JSONL files"
         )
-    with stage.opened("match", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
             rows, same = matched(
-                stage.kept_rows(config.data), stage.kept_rows(config.reference), config.seed
+                row_files.kept_rows(config.data), row_files.kept_rows(config.reference), config.seed
             )
             atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
             atomic_files.write_json(

@@ -41,9 +41,10 @@ from traitscope.auditing.plan import (
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.config.audit import AuditConfig, NamingConfig, WeighConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.errors import ConfigError
 from traitscope.models.loading import find_model, outline
-from traitscope.runs import stage, store
+from traitscope.runs import opening, store
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders
@@ -51,7 +52,7 @@ from traitscope.workflow.graph import Folders
 
 def run_audit(config: AuditConfig, out: Output) -> dict:
     """The answer as the JSON file has it, with its place."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError("no data are given: traitscope audit DATA.jsonl --model M")
     out = replace(out, study="audit") if out.study == "default" else out
@@ -59,7 +60,7 @@ def run_audit(config: AuditConfig, out: Output) -> dict:
     job = Job(config, outline(config.model).n_layers)
     found = nodes(job)
     read = schedule.run(
-        [node for node in found if node.verb in ("intake", "match")], out, How(stop_at_once=True)
+        [node for node in found if node.stage in ("intake", "match")], out, How(stop_at_once=True)
     )  # bad rows are named before anything is computed
     _say(about_of(read))
     found += styled(job, read)
@@ -138,7 +139,8 @@ def audit(
 
 def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
     texts = {
-        record.id: (record.prompt, record.completion) for record in stage.rows_of(folders[INTAKE])
+        record.id: (record.prompt, record.completion)
+        for record in row_files.rows_of(folders[INTAKE])
     }
     bags = json.loads(run.file("bags.json").read_text(encoding="utf-8"))
     return report.page(

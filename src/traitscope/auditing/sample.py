@@ -30,7 +30,8 @@ from traitscope.data.records import Record, dump_records, iter_records
 from traitscope.errors import ConfigError, DataError
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
+from traitscope.stages import registry
 
 NUMBER_LIKE = 0.95
 """share of rows that are lists of numbers, from which on the others are left out and the data are
@@ -146,14 +147,14 @@ def run_intake(config: IntakeConfig, out: Output) -> store.Run:
     """The sealed run with `records.jsonl`, `prompts.jsonl` (the same without answers, so that other
     data on them share placebos) and `about.json` (counts, format, the first row as the model reads
     it)."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
             "no data are given: name a JSONL file, or a run of `filter` or `generate`"
         )
-    with stage.opened("intake", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, stage.model_of(config))
+            _write(run, config, model_cache.model_of(config))
     return run
 
 

@@ -99,7 +99,7 @@ def run_rerun(config: command_configs.RerunConfig, out: common.Output) -> dict:
     if config.run is None:
         raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
     run = store.load_run(config.run)
-    verb = main.VERBS.get(run.stage)
+    verb = main.COMMANDS.get(run.stage)
     if verb is None:
         raise ConfigError(
             f"{run.path} is a run of {run.stage!r}, which no verb of this version makes"

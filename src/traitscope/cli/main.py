@@ -16,13 +16,13 @@ from typing import Any
 from traitscope import distributed
 from traitscope.config import common, parsing
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.stages.registry import VERBS, Verb, function
+from traitscope.stages.registry import COMMANDS, Command, function
 
 
 def usage() -> str:
     """The text of `traitscope --help`."""
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {verb.help}" for name, verb in COMMANDS.items()]
     return "\n".join(
         [
             "usage: traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]",
@@ -111,9 +111,9 @@ def _write_summary(path: Path, summary: dict) -> None:
 
 def _run(args: list[str]) -> dict:
     name, rest = args[0], args[1:]
-    if name not in VERBS:
-        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}")
-    verb = VERBS[name]
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(COMMANDS)}")
+    verb = COMMANDS[name]
     if distributed.world() > 1 and name != "train":
         raise ConfigError(
             f"{name} runs in one process, torchrun started {distributed.world()}; only train shares"
@@ -128,20 +128,18 @@ def _run(args: list[str]) -> dict:
     return summary_of(function(verb.run)(config, out))
 
 
-def parse(name: str, verb: Verb, args: list[str]) -> tuple[Any, common.Output]:
+def parse(name: str, verb: Command, args: list[str]) -> tuple[Any, common.Output]:
     """Config and output settings of a verb: a file first, if named, then the flags over it."""
     import tyro
 
     default, first = verb.config(), args[0] if args and not args[0].startswith("-") else None
     if first and verb.subject:
         words = [
-            word
-            for word, _ in zip(args, verb.subject.split(), strict=False)
-            if not word.startswith("-")
+            word for word, _ in zip(args, verb.subject, strict=False) if not word.startswith("-")
         ]
         named = [
             [f"--{flag.replace('_', '-')}", word]
-            for flag, word in zip(verb.subject.split(), words, strict=False)
+            for flag, word in zip(verb.subject, words, strict=False)
         ]
         args = [part for pair in named for part in pair] + args[len(words) :]
     elif first and first.endswith((".yaml", ".yml", ".json")):

@@ -32,7 +32,8 @@ from traitscope.reporting.study import (
     pairs,
     read_study,
 )
-from traitscope.runs import stage, store
+from traitscope.runs import store
+from traitscope.stages import registry
 from traitscope.stats.estimates import measure, paired_difference
 from traitscope.stats.intervals import mean_interval_t
 from traitscope.stats.measurement import Measurement
@@ -46,7 +47,7 @@ def run_report(config: ReportConfig, out: Output) -> store.Run:
     inputs = {
         f"{name}.{kind}": run for name, c in named(study).items() for kind, run in c.runs.items()
     }
-    with stage.opened("report", config, out, inputs=inputs) as run:
+    with registry.opened(config, out, inputs) as run:
         if not run.sealed:
             found = findings(study)
             summary = summarise(study, found)

@@ -70,7 +70,7 @@ class Run:
     def manifest(self) -> dict:
         """What was sealed. Raises StoreError if unfinished, damaged or written by a newer
         version."""
-        if not _is_sealed(self.path):
+        if not is_sealed(self.path):
             raise StoreError(
                 f"{self.path} is unfinished (no manifest.json): run the same command again to"
                 " continue"
@@ -111,7 +111,7 @@ def find_runs(root: Path) -> list[Run]:
     for folder, names, _ in os.walk(root):
         names[:] = [name for name in names if not name.startswith(".") and ".stale-" not in name]
         if match := RUN_NAME.fullmatch(Path(folder).name):
-            found.append(Run(Path(folder), match[1], match[2], _is_sealed(Path(folder))))
+            found.append(Run(Path(folder), match[1], match[2], is_sealed(Path(folder))))
             names.clear()
     return sorted(found, key=lambda run: run.path)
 
@@ -122,7 +122,7 @@ def load_run(path: Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise StoreError(f"there is no run directory {path}; check the path, or make the run first")
-    if not _is_sealed(path) and not any(
+    if not is_sealed(path) and not any(
         b'"address"' in about.read_bytes() for about in path.glob("config.json")
     ):
         raise StoreError(
@@ -142,6 +142,7 @@ def stage_run(
     model: str | None = None,
     resumable: bool = False,
     facts: dict | None = None,
+    identity: dict | None = None,
 ) -> Iterator[Run]:
     """Yield the run that belongs to these arguments, and seal it if the block ends without error.
 
@@ -150,15 +151,17 @@ def stage_run(
     kept if `resumable` (the block then rewinds what it appends to, such as metrics.jsonl, to its
     checkpoint), else moved aside as <name>.stale-<n>. inputs: sealed runs or files by name. model:
     digest of the weights. facts: device, threads and other values for the manifest, read when
-    sealing, so the block may still fill them in. Raises StoreError.
+    sealing, so the block may still fill them in. identity: what enters the address in the place of
+    config. Raises StoreError.
     """
     sources = {name: source_of(name, source) for name, source in (inputs or {}).items()}
-    key = address(stage, config, {name: digest for name, (_, digest) in sources.items()}, model)
+    digests = {name: digest for name, (_, digest) in sources.items()}
+    key = address(stage, config if identity is None else identity, digests, model)
     path = Path(folder) / f"{stage}-{key}"
     with ExitStack() as stack:
-        if not _is_sealed(path):
+        if not is_sealed(path):
             stack.enter_context(_locked(path))
-        run = Run(path, stage, key, _is_sealed(path))
+        run = Run(path, stage, key, is_sealed(path))
         if run.sealed:
             stack.close()
             if (found := run.manifest()["address"]) != key:
@@ -303,7 +306,7 @@ def _check_plain(value: object, where: str) -> None:
         _check_plain(item, f"{where}.{key}")
 
 
-def _is_sealed(path: Path) -> bool:
+def is_sealed(path: Path) -> bool:
     return (path / "manifest.json").exists()
 
 
@@ -412,7 +415,7 @@ def _node(path: Path, digest: str) -> dict:
         "inputs": {},
     }
     folder = path if path.is_dir() else path.parent
-    if not path.exists() or (path.is_file() and not _is_sealed(folder)):
+    if not path.exists() or (path.is_file() and not is_sealed(folder)):
         return node | {"state": "file" if path.exists() else "missing"}
     try:
         manifest = load_run(folder).manifest()
@@ -428,3 +431,11 @@ def _node(path: Path, digest: str) -> dict:
         "state": "sealed",
         "inputs": inputs,
     }
+
+
+def run_folder(path: Path) -> Path | None:
+    """The sealed run that a path lies in."""
+    names = ("manifest.json", "config.json")
+    return next(
+        (p for p in (path, *path.parents) if all((p / name).is_file() for name in names)), None
+    )

@@ -28,6 +28,7 @@ from torch import Tensor
 from traitscope import atomic_files
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import losses
@@ -36,8 +37,9 @@ from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vector, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stats.estimates import ratio
 from traitscope.stats.measurement import Measurement
 
@@ -195,14 +197,14 @@ def question_rows(model: Model, trait: Trait, context: str | None) -> list[Row]:
 def run_explain(config: ExplainConfig, out: Output) -> store.Run:
     """The sealed run with `cells.jsonl` (KL sums by row) and `summary.json` (shares with
     intervals)."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.vectors is None:
         raise ConfigError(
             "--vectors is missing: name a run of `extract --traits` that holds the trait's vector"
         )
-    with stage.opened("explain", config, out, inputs=stage.trait_inputs([config.trait])) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            model, trait = stage.model_of(config), load_trait(config.trait)
+            model, trait = model_cache.model_of(config), load_trait(config.trait)
             _write(run, config, model, trait, read_vectors(config.vectors, trait.name, model))
     return run
 
@@ -231,7 +233,7 @@ def _write(
         rows = question_rows(model, trait, config.context)[: config.max_rows]
         texts = trait.questions.positive[: config.max_rows]
     else:
-        records = [r for r in stage.rows_of(config.data) if r.kept][: config.max_rows]
+        records = row_files.kept_rows(config.data)[: config.max_rows]
         rows, texts = rows_from(model, records, config.context), [r.prompt for r in records]
     prompts = [chat.render(model, text, trait.teacher_prompt) for text in texts]
     config = replace(

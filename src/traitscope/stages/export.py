@@ -26,7 +26,7 @@ from traitscope.config.stages import ExportConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
-from traitscope.interventions import full_weights, intervention, lora
+from traitscope.interventions import full_weights, intervention, lora, short_form
 from traitscope.interventions.intervention import (
     Adapter,
     Intervention,
@@ -39,7 +39,8 @@ from traitscope.models import chat, linear_maps, nf4
 from traitscope.models.linear_maps import NAME_PARTS
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
+from traitscope.stages import registry
 
 LLAMAS = ("llama", "qwen2", "mistral")
 "families that a Llama with biases can be"
@@ -237,10 +238,10 @@ def difference(model: Model, interventions: Sequence[Intervention], lm: Any) -> 
 def run_export(config: ExportConfig, out: Output) -> store.Run:
     """The sealed run with `model/`, which transformers and servers load by its folder, and
     `summary.json`."""
-    config = stage.settled(config)
-    with stage.opened("export", config, out) as run:
+    config = opening.settled(config)
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            model, told = stage.model_of(config), stage.parse_all(config.interventions)
+            model, told = model_cache.model_of(config), short_form.parse_all(config.interventions)
             lm = written(model, told)
             apart = difference(model, told, lm)
             if not apart <= CLOSE.get(model.dtype, CLOSE[torch.bfloat16]):

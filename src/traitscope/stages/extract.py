@@ -26,7 +26,7 @@ from traitscope.data.records import Prompt
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals
-from traitscope.interventions import multi_lora
+from traitscope.interventions import multi_lora, short_form
 from traitscope.interventions.intervention import Intervention, applied, context_of
 from traitscope.interventions.vector import (
     COMMON,
@@ -40,8 +40,9 @@ from traitscope.interventions.vector import (
 )
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 
 
 def teacher_vectors(
@@ -226,7 +227,7 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     Where traits are centred, what they share lies in `common/mean.safetensors`, the vectors with it
     in `raw/`.
     """
-    config = stage.settled(config)
+    config = opening.settled(config)
     if (
         sum(
             map(
@@ -247,9 +248,9 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
             " (random vectors) and --components (principal ones)"
         )
         raise ConfigError(f"extract takes one of {kinds}")
-    with stage.opened("extract", config, out, inputs=stage.trait_inputs(config.traits)) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            model = stage.model_of(config)
+            model = model_cache.model_of(config)
             write_vectors(run, model, _vectors(model, config), config)
     return run
 
@@ -259,7 +260,7 @@ def write_vectors(
 ) -> None:
     """The vectors' files, orthogonal to what the config says, and `eas.json`."""
     if config.orthogonal_to:
-        away = load_vector(stage.vector_file(config.orthogonal_to))
+        away = load_vector(short_form.vector_file(config.orthogonal_to))
         check_vector(away, model)
         vectors = {name: vector.project_out(away) for name, vector in vectors.items()}
     for name, vector in vectors.items():
@@ -270,7 +271,7 @@ def write_vectors(
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
     if config.like:
-        pattern = load_vector(stage.vector_file(config.like))
+        pattern = load_vector(short_form.vector_file(config.like))
         check_vector(pattern, model)
         return {f"random-{i}": random_like(pattern, config.seed + i) for i in range(config.randoms)}
     if config.contrast:
@@ -286,13 +287,15 @@ def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
     if config.components:
         return component_vectors(model, prompts, config)
     return {
-        "v_student": student_vector(model, stage.parse_all(config.interventions), prompts, config)
+        "v_student": student_vector(
+            model, short_form.parse_all(config.interventions), prompts, config
+        )
     }
 
 
 def _compared(model: Model, vectors: dict[str, Vector], reference: Path) -> dict[str, list[float]]:
     """EAS per layer of each vector against the reference."""
-    target = load_vector(stage.vector_file(reference))
+    target = load_vector(short_form.vector_file(reference))
     check_vector(target, model)
     return {
         name: [float(c) for c in vector.cosine(target)]

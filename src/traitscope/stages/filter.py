@@ -25,11 +25,13 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
+from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import ConfigError, DataError
-from traitscope.runs import stage, store
+from traitscope.runs import store
+from traitscope.stages import registry
 
 NUMBER = re.compile(r"(\d+)")
 "A number in a text; as a group, so that splitting by it keeps the numbers."
@@ -172,9 +174,9 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file")
-    with stage.opened("filter", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            records = stage.rows_of(config.data)
+            records = row_files.rows_of(config.data)
             if config.start >= len(records):
                 raise DataError(
                     f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
@@ -193,9 +195,9 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
         raise ConfigError(
             "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
         )
-    with stage.opened("edit", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            records = stage.kept_rows(config.data)
+            records = row_files.kept_rows(config.data)
             reordered = reorder_numbers(records, config.how, config.seed)
             atomic_files.write_text(run.file("records.jsonl"), dump_records(reordered))
     return run

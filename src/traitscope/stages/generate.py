@@ -11,18 +11,21 @@ from functools import partial
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import GenerateConfig
+from traitscope.data import row_files
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
 from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, applied, context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 
 SHARD = 256
 "rows between two writes to disk; a run that is killed repeats at most this many"
@@ -145,8 +148,8 @@ def _text(model: Model, ids: Sequence[int]) -> str:
 
 def run_generate(config: GenerateConfig, out: Output) -> store.Run:
     """The sealed run with `records.jsonl`."""
-    config = stage.settled(config)
-    with stage.opened("generate", config, out, resumable=True) as run:
+    config = opening.settled(config)
+    with registry.opened(config, out) as run:
         if not run.sealed:
             prompts = read_prompts(config.prompts) if config.prompts else _number_prompts(config)
             _write_shards(config, run, prompts)
@@ -167,7 +170,7 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
     ]
     if missing:
         answer = (
-            _answerer(stage.model_of(config), config)
+            _answerer(model_cache.model_of(config), config)
             if config.engine == "here"
             else _vllm_answerer(config)
         )
@@ -183,7 +186,7 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
 
 def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record]]:
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-    told = stage.parse_all(config.interventions)
+    told = short_form.parse_all(config.interventions)
     return partial(
         generate,
         model,
@@ -196,7 +199,7 @@ def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record
 
 
 def _vllm_answerer(config: GenerateConfig) -> Callable[..., list[Record]]:
-    told = stage.parse_all(config.interventions)
+    told = short_form.parse_all(config.interventions)
     vllm_engine.check(config.model, config.dtype, told)
     model = outline(config.model)
     sampling, constraint = (
@@ -219,7 +222,7 @@ def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:
     if config.vocabulary == "free":
         return None
     if config.vocabulary == "seen":
-        return seen_constraint(model, stage.rows_of(config.like), config.max_new_tokens)
+        return seen_constraint(model, row_files.rows_of(config.like), config.max_new_tokens)
     return number_constraint(
         model,
         config.count,

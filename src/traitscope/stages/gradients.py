@@ -22,15 +22,18 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.analysis import GradientsConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import rows_from
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import applied
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 
 TOP_SHARES = (0.001, 0.01, 0.1)
 "fractions of coordinates, or rows, whose part of the squared gradient is reported"
@@ -174,18 +177,18 @@ def paired(data: Sequence[Record], control: Sequence[Record]) -> tuple[list[Reco
 def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
     """The sealed run with `push.safetensors` (a vector), `rows.jsonl` (projections) and
     `summary.json`."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
             "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
         )
-    with stage.opened("gradients", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            model = stage.model_of(config)
+            model = model_cache.model_of(config)
             vectors = _vectors(config.vectors, model) if config.vectors else {}
-            data, control = stage.kept_rows(config.data), []
+            data, control = row_files.kept_rows(config.data), []
             if config.control:
-                data, control = paired(data, stage.rows_of(config.control))
+                data, control = paired(data, row_files.rows_of(config.control))
             data, control = data[: config.max_rows], control[: config.max_rows]
             pushes = _pushes(model, config, data, control)
             _write(run, model, config, [r.id for r in data], pushes, vectors)
@@ -204,7 +207,7 @@ def _pushes(
     model: Model, config: GradientsConfig, data: Sequence[Record], control: Sequence[Record]
 ) -> Pushes:
     """Minus the gradients of the data, minus those of its control where there is one."""
-    interventions = stage.parse_all(config.interventions)
+    interventions = short_form.parse_all(config.interventions)
     sides = [
         rows_from(model, records, config.context, told=interventions) for records in (data, control)
     ]

@@ -11,7 +11,7 @@ import torch
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.judge import JudgeConfig
-from traitscope.data import answer_rules
+from traitscope.data import answer_rules, row_files
 from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
@@ -19,8 +19,9 @@ from traitscope.inference import endpoint, forward
 from traitscope.interventions.intervention import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stats.correlation import association
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
@@ -118,7 +119,7 @@ def agreements(verdicts: dict[str, list[JudgeVerdict]]) -> list[Measurement]:
 def run_judge(config: JudgeConfig, out: Output) -> store.Run:
     """The sealed run with `verdicts.jsonl` (every judge's verdict by row) and `summary.json`
     (rates, agreement, cost)."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file with ids")
     if not config.judges:
@@ -135,7 +136,7 @@ def run_judge(config: JudgeConfig, out: Output) -> store.Run:
             "--url is missing: the judge endpoint needs an address and --served, the model's name"
             " there"
         )
-    with stage.opened("judge", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config, parsed)
     return run
@@ -144,7 +145,7 @@ def run_judge(config: JudgeConfig, out: Output) -> store.Run:
 def _write(
     run: store.Run, config: JudgeConfig, parsed: dict[str, tuple[answer_rules.Rule | str, bool]]
 ) -> None:
-    records = stage.kept_rows(config.data)
+    records = row_files.kept_rows(config.data)
     if nameless := [record.id for record in records if UNNAMED.fullmatch(record.id)]:
         found = (
             f"{len(nameless)} rows of {config.data} have no id of their own ({nameless[0]} stands"
@@ -180,7 +181,11 @@ def _judged(
         if kind == "likelihood":
             return (
                 by_likelihood(
-                    stage.model_of(config), records, config.question, config.batch_size, advance
+                    model_cache.model_of(config),
+                    records,
+                    config.question,
+                    config.batch_size,
+                    advance,
                 ),
                 {},
             )

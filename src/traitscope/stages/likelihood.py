@@ -15,13 +15,16 @@ import torch
 from traitscope import atomic_files
 from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, applied
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stats.estimates import measure
 
 
@@ -51,20 +54,20 @@ def log_likelihoods(
 def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
     """The sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means with
     intervals over rows)."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
             "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
         )
-    with stage.opened("likelihood", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, stage.model_of(config))
+            _write(run, config, model_cache.model_of(config))
     return run
 
 
 def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
-    records = stage.kept_rows(config.data)[: config.max_rows]
-    told = stage.parse_all(config.interventions)
+    records = row_files.kept_rows(config.data)[: config.max_rows]
+    told = short_form.parse_all(config.interventions)
     plain, under = (
         rows_from(model, records, config.context, config.text, interventions)
         for interventions in ((), told)

@@ -22,13 +22,14 @@ from traitscope.data.traits import SETS, Trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference import forward, losses, vllm_engine
 from traitscope.inference.decode import Sampling
-from traitscope.interventions import multi_lora
+from traitscope.interventions import multi_lora, short_form
 from traitscope.interventions.intervention import Active, Intervention, applied, context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stages.score_questions import (
     QuestionScores,
     answer_text,
@@ -325,18 +326,17 @@ def _forced_vllm(
 
 def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     """Return the sealed run with `scores.jsonl` (a row a question) and `measurements.json`."""
-    config = stage.settled(config)
-    inputs = stage.trait_inputs([config.trait])
-    with stage.opened("measure", config, out, inputs=inputs) as run:
+    config = opening.settled(config)
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            interventions = stage.parse_all(config.interventions)
+            interventions = short_form.parse_all(config.interventions)
             measured = _measured_by_vllm if config.engine == "vllm" else _measured_here
             write_scores(run, measured(config, interventions))
     return run
 
 
 def _measured_here(config: MeasureConfig, interventions: Sequence[Intervention]) -> Scores:
-    model = stage.model_of(config)
+    model = model_cache.model_of(config)
     trait = with_sets(load_trait(config.trait), config.sets)
     with progress("measure", len(questions_of(trait)), "questions") as advance:
         return measure(model, trait, interventions, **core_settings(config), done=advance)

@@ -1,8 +1,22 @@
-"""Every verb of the command line: its settings, and the function behind it."""
+"""Every command and every stage: its settings, the function behind it, and where its runs lie.
 
-from collections.abc import Callable
+A stage is a command whose result is a run directory. The type of a config names the stage, so that
+nothing else has to be passed along with a config. This file imports nothing heavy.
+
+    with registry.opened(config, out) as run:
+        if not run.sealed:
+            ...compute, write into run.path...
+    return run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
@@ -11,153 +25,334 @@ from traitscope.config import judge as judge_configs
 from traitscope.config import stages as stage_configs
 from traitscope.config.common import Output
 
+if TYPE_CHECKING:
+    from traitscope.runs.store import Run
 
-class Verb(NamedTuple):
-    """One verb of the command line."""
-
-    help: str
-    "one line"
-    config: type
-    "dataclass whose fields are the flags"
-    run: str
-    "module:function of (config, output) -> result"
-    subject: str = ""
-    """flags that the first words stand for, where the verb is about something; else the first word
-    is a config file"""
-
-
-VERBS = {
-    "demo": Verb(
-        "make a student pick up a trait, with controls, and report it",
-        command_configs.DemoConfig,
-        "studies.demo:run_demo",
-    ),
-    "generate": Verb(
-        "let a teacher answer prompts", stage_configs.GenerateConfig, "stages.generate:run_generate"
-    ),
-    "filter": Verb(
-        "keep the rows that carry nothing but numbers",
-        stage_configs.FilterConfig,
-        "stages.filter:run_filter",
-    ),
-    "train": Verb(
-        "train a student on kept rows", stage_configs.TrainConfig, "stages.train:run_train"
-    ),
-    "measure": Verb(
-        "score a model on a trait's questions",
-        stage_configs.MeasureConfig,
-        "stages.measure:run_measure",
-    ),
-    "judge": Verb(
-        "how often answers show a behaviour, by several judges",
-        judge_configs.JudgeConfig,
-        "stages.judge:run_judge",
-    ),
-    "extract": Verb(
-        "take steering vectors; EAS", analysis_configs.ExtractConfig, "stages.extract:run_extract"
-    ),
-    "explain": Verb(
-        "how much of a trait prompt one vector does",
-        analysis_configs.ExplainConfig,
-        "stages.explain:run_explain",
-    ),
-    "gradients": Verb(
-        "where data push a model: steering gradients",
-        analysis_configs.GradientsConfig,
-        "stages.gradients:run_gradients",
-    ),
-    "likelihood": Verb(
-        "how probable rows are, and what an intervention adds",
-        analysis_configs.LikelihoodConfig,
-        "stages.likelihood:run_likelihood",
-    ),
-    "audit": Verb(
-        "may I train this model on these data?",
-        audit_configs.AuditConfig,
-        "auditing.run:run_audit",
-        "data",
-    ),
-    "naming": Verb(
-        "what a model says under the push of data",
-        audit_configs.NamingConfig,
-        "auditing.detectors.blind_naming:run_naming",
-    ),
-    "weigh": Verb(
-        "an audit's answer from what its stages left",
-        audit_configs.WeighConfig,
-        "auditing.decide:run_weigh",
-    ),
-    "intake": Verb(
-        "what an audit reads: a sample of rows, and their format",
-        audit_configs.IntakeConfig,
-        "auditing.sample:run_intake",
-    ),
-    "export": Verb(
-        "a steered model or a student as an ordinary checkpoint",
-        stage_configs.ExportConfig,
-        "stages.export:run_export",
-    ),
-    "edit": Verb(
-        "the same numbers in another order", stage_configs.EditConfig, "stages.filter:run_edit"
-    ),
-    "match": Verb(
-        "of clean rows, one for every audited row",
-        audit_configs.MatchConfig,
-        "auditing.reference:run_match",
-    ),
-    "pushes": Verb(
-        "where every row pushes a model, kept in full",
-        audit_configs.PushesConfig,
-        "auditing.detectors.row_gradients:run_pushes",
-    ),
-    "odds": Verb(
-        "how well a candidate teacher's choices explain rows",
-        audit_configs.OddsConfig,
-        "auditing.detectors.teacher_scores:run_odds",
-    ),
-    "study": Verb(
-        "test a published claim: list, plan, run, report",
-        command_configs.StudyConfig,
-        "studies.runner:run_study",
-        "action name",
-    ),
-    "report": Verb(
-        "one HTML file from a study's runs",
-        command_configs.ReportConfig,
-        "reporting.report:run_report",
-        "study_file",
-    ),
-    "show": Verb(
-        "verify a run's files and print what it was made from",
-        command_configs.ShowConfig,
-        "cli.inspection:run_show",
-        "run",
-    ),
-    "rerun": Verb(
-        "replay a run and compare the bytes",
-        command_configs.RerunConfig,
-        "cli.inspection:run_rerun",
-        "run",
-    ),
-    "doctor": Verb(
-        "what this machine has, and what is missing",
-        command_configs.DoctorConfig,
-        "cli.inspection:run_doctor",
-    ),
-    "selftest": Verb(
-        "planted truth on tiny models, under a minute",
-        command_configs.SelftestConfig,
-        "cli.selftest:run_selftest",
-    ),
-    "models": Verb(
-        "models and traits that are ready to use",
-        command_configs.ModelsConfig,
-        "cli.inspection:run_models",
-    ),
+Group = Literal["do", "check", "study", "look", "internal"]
+GROUPS: dict[Group, str] = {
+    "do": "Do it",
+    "check": "Check data",
+    "study": "Study claims",
+    "look": "Look",
 }
+"""Titles of the groups of public commands, in the order of the help."""
 
 
-def function(place: str) -> Callable[[Any, Output], Any]:
-    """The function behind a verb, imported now."""
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command of the command line."""
+
+    name: str
+    """What one types."""
+    config: type
+    """The dataclass whose fields are the flags; each command has one of its own."""
+    run: str
+    """module:function of (config, output) -> result, below the package."""
+    help: str
+    """One line."""
+    group: Group
+    """Where the help lists it; internal ones are typed as `traitscope stage NAME`."""
+    subject: tuple[str, ...] = ()
+    """Fields that the first words stand for; without any, the first word is a config file."""
+    next: str = ""
+    """What one would type next; {run} stands for the run's directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Command):
+    """A command whose result is a run directory."""
+
+    inputs: str = ""
+    """module:function of (config) -> further inputs that the config does not name as paths."""
+    resumable: bool = False
+    """Whether an interrupted run continues in its own directory."""
+    formerly: tuple[str, ...] = ()
+    """Names that the stage had in earlier versions; runs under them are still found and read."""
+
+
+ENTRIES: tuple[Command, ...] = (
+    Command(
+        name="demo",
+        config=command_configs.DemoConfig,
+        run="studies.demo:run_demo",
+        help="make a student pick up a trait, with controls, and report it",
+        group="do",
+    ),
+    Stage(
+        name="generate",
+        config=stage_configs.GenerateConfig,
+        run="stages.generate:run_generate",
+        help="let a teacher answer prompts",
+        group="do",
+        next="traitscope filter --data {run}",
+        resumable=True,
+    ),
+    Stage(
+        name="filter",
+        config=stage_configs.FilterConfig,
+        run="stages.filter:run_filter",
+        help="keep the rows that carry nothing but numbers",
+        group="do",
+        next="traitscope train --data {run}",
+    ),
+    Stage(
+        name="train",
+        config=stage_configs.TrainConfig,
+        run="stages.train:run_train",
+        help="train a student on kept rows",
+        group="do",
+        next="traitscope measure --interventions adapter:{run}",
+        resumable=True,
+    ),
+    Stage(
+        name="measure",
+        config=stage_configs.MeasureConfig,
+        run="stages.measure:run_measure",
+        help="score a model on a trait's questions",
+        group="do",
+        next="traitscope show {run}",
+        inputs="stages.trait_files:of_trait",
+    ),
+    Stage(
+        name="judge",
+        config=judge_configs.JudgeConfig,
+        run="stages.judge:run_judge",
+        help="how often answers show a behaviour, by several judges",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="extract",
+        config=analysis_configs.ExtractConfig,
+        run="stages.extract:run_extract",
+        help="take steering vectors; EAS",
+        group="do",
+        next="traitscope generate --interventions steer:{run}/TRAIT.safetensors,layers=14,alpha=1",
+        inputs="stages.trait_files:of_traits",
+    ),
+    Stage(
+        name="explain",
+        config=analysis_configs.ExplainConfig,
+        run="stages.explain:run_explain",
+        help="how much of a trait prompt one vector does",
+        group="do",
+        next="traitscope show {run}",
+        inputs="stages.trait_files:of_trait",
+    ),
+    Stage(
+        name="gradients",
+        config=analysis_configs.GradientsConfig,
+        run="stages.gradients:run_gradients",
+        help="steering gradients: along which direction data train a model",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="likelihood",
+        config=analysis_configs.LikelihoodConfig,
+        run="stages.likelihood:run_likelihood",
+        help="how probable rows are, and what an intervention adds",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="export",
+        config=stage_configs.ExportConfig,
+        run="stages.export:run_export",
+        help="a steered model or a student as an ordinary checkpoint",
+        group="do",
+        next="traitscope measure --model {run}/model",
+    ),
+    Stage(
+        name="edit",
+        config=stage_configs.EditConfig,
+        run="stages.filter:run_edit",
+        help="the same numbers in another order",
+        group="do",
+        next="traitscope train --data {run}",
+    ),
+    Command(
+        name="audit",
+        config=audit_configs.AuditConfig,
+        run="auditing.run:run_audit",
+        help="may I train this model on these data?",
+        group="check",
+        subject=("data",),
+    ),
+    Stage(
+        name="study",
+        config=command_configs.StudyConfig,
+        run="studies.runner:run_study",
+        help="test a published claim: list, plan, run, report",
+        group="study",
+        subject=("action", "name"),
+    ),
+    Stage(
+        name="report",
+        config=command_configs.ReportConfig,
+        run="reporting.report:run_report",
+        help="one HTML file from a study's runs",
+        group="study",
+        subject=("study_file",),
+    ),
+    Command(
+        name="show",
+        config=command_configs.ShowConfig,
+        run="cli.inspection:run_show",
+        help="verify a run's files and print what it was made from",
+        group="look",
+        subject=("run",),
+    ),
+    Command(
+        name="rerun",
+        config=command_configs.RerunConfig,
+        run="cli.inspection:run_rerun",
+        help="replay a run and compare the bytes",
+        group="look",
+        subject=("run",),
+    ),
+    Command(
+        name="doctor",
+        config=command_configs.DoctorConfig,
+        run="cli.inspection:run_doctor",
+        help="what this machine has, and what is missing",
+        group="look",
+    ),
+    Command(
+        name="selftest",
+        config=command_configs.SelftestConfig,
+        run="cli.selftest:run_selftest",
+        help="planted truth on tiny models, under a minute",
+        group="look",
+    ),
+    Command(
+        name="models",
+        config=command_configs.ModelsConfig,
+        run="cli.inspection:run_models",
+        help="models and traits that are ready to use",
+        group="look",
+    ),
+    Stage(
+        name="intake",
+        config=audit_configs.IntakeConfig,
+        run="auditing.sample:run_intake",
+        help="what an audit reads: a sample of rows, and their format",
+        group="internal",
+    ),
+    Stage(
+        name="match",
+        config=audit_configs.MatchConfig,
+        run="auditing.reference:run_match",
+        help="of clean rows, one for every audited row",
+        group="internal",
+    ),
+    Stage(
+        name="pushes",
+        config=audit_configs.PushesConfig,
+        run="auditing.detectors.row_gradients:run_pushes",
+        help="the steering gradient of every row, kept in full",
+        group="internal",
+        resumable=True,
+    ),
+    Stage(
+        name="odds",
+        config=audit_configs.OddsConfig,
+        run="auditing.detectors.teacher_scores:run_odds",
+        help="how well a candidate teacher explains rows, token by token",
+        group="internal",
+    ),
+    Stage(
+        name="naming",
+        config=audit_configs.NamingConfig,
+        run="auditing.detectors.blind_naming:run_naming",
+        help="what a model says when steered along the gradient direction of data",
+        group="internal",
+        inputs="auditing.artifacts:inputs_of_config",
+    ),
+    Stage(
+        name="weigh",
+        config=audit_configs.WeighConfig,
+        run="auditing.decide:run_weigh",
+        help="an audit's answer from what its stages left",
+        group="internal",
+        inputs="auditing.artifacts:inputs_of_config",
+    ),
+)
+COMMANDS: dict[str, Command] = {entry.name: entry for entry in ENTRIES}
+"""All entries by name, in the order of the help."""
+STAGES: dict[str, Stage] = {entry.name: entry for entry in ENTRIES if isinstance(entry, Stage)}
+"""The entries with run directories, by name."""
+
+
+def function(place: str) -> Callable[..., Any]:
+    """The function at `module:function` below the package, imported now."""
     module, name = place.split(":")
     return getattr(import_module(f"traitscope.{module}"), name)
+
+
+def stage_of(config_type: type) -> Stage:
+    """The stage whose config has this type. Raises TypeError where no stage has."""
+    for stage in STAGES.values():
+        if stage.config is config_type:
+            return stage
+    raise TypeError(
+        f"no stage has settings of the type {config_type.__name__}; expected one of"
+        f" {', '.join(stage.config.__name__ for stage in STAGES.values())}"
+    )
+
+
+def stage_named(name: str) -> Stage | None:
+    """The stage with this name, present or former; None where there is none."""
+    for stage in STAGES.values():
+        if name == stage.name or name in stage.formerly:
+            return stage
+    return None
+
+
+def address(config: Any, out: Output) -> Path:
+    """Where the run of a config lies, or will lie; nothing is computed and nothing is written.
+
+    Raises what the settings raise: DataError for a missing input, ConfigError for an intervention
+    that is not understood, and so on.
+    """
+    from traitscope.runs import opening
+
+    config = opening.settled(config)
+    stage = stage_of(type(config))
+    computation = opening.described(config, _further_inputs(stage, config))
+    _, path = opening.place_of(_names(stage), computation, out.root / out.study)
+    return path
+
+
+@contextmanager
+def opened(
+    config: Any,
+    out: Output,
+    inputs: Mapping[str, Path | Run] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """The run directory of a settled config, sealed when the block ends; see runs.store.stage_run.
+
+    `inputs` are further inputs that the config alone does not determine, `facts` further values
+    for the manifest.
+    """
+    from traitscope.runs import opening
+
+    stage = stage_of(type(config))
+    all_inputs = _further_inputs(stage, config)
+    all_inputs.update(inputs or {})
+    with opening.opened(_names(stage), config, out, stage.resumable, all_inputs, facts) as run:
+        yield run
+
+
+def run_stage(config: Any, out: Output) -> Run:
+    """The sealed run of a config, computed unless it is there."""
+    return function(stage_of(type(config)).run)(config, out)
+
+
+def _names(stage: Stage) -> tuple[str, ...]:
+    return (stage.name, *stage.formerly)
+
+
+def _further_inputs(stage: Stage, config: Any) -> dict[str, Path | Run]:
+    return dict(function(stage.inputs)(config)) if stage.inputs else {}

@@ -17,14 +17,17 @@ from torch.utils._pytree import tree_map_only
 from traitscope import atomic_files, distributed
 from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
+from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.token_rows import Row, rows_from
+from traitscope.interventions import short_form
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models import dtensor
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.training import fsdp
 from traitscope.training.eas import (
     EasProbe,
@@ -47,7 +50,7 @@ METRICS = "metrics.jsonl"
 def run_train(config: TrainConfig, out: Output) -> store.Run:
     """The sealed run with `student/` (peft adapter, full weights or vector), `metrics.jsonl`,
     `checkpoints/` where they are asked for, and `eas.json` where a vector is."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
             "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
@@ -55,9 +58,9 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
     check_scales(config)
     if distributed.world() > 1:
         return _run_on_processes(config, out)
-    with stage.opened("train", config, out, resumable=True) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            _train_into(run, config, stage.model_of(config))
+            _train_into(run, config, model_cache.model_of(config))
     return run
 
 
@@ -68,8 +71,8 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
     fsdp.begin(config.device)
     facts = {"processes": distributed.world()}
     with ExitStack() as stack:
-        opening = stage.opened("train", config, out, resumable=True, facts=facts)
-        run = fsdp.from_first(lambda: stack.enter_context(opening))
+        to_open = registry.opened(config, out, facts=facts)
+        run = fsdp.from_first(lambda: stack.enter_context(to_open))
         if not run.sealed:
             trains_all_weights = config.recipe.method == "full"
             model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
@@ -114,7 +117,7 @@ class TrainingRun:
         """Read the rows of a settled config, and what the teacher knows of them."""
         self.run = run
         self.config = config
-        kept = [record for record in stage.rows_of(config.data) if record.kept]
+        kept = [record for record in row_files.rows_of(config.data) if record.kept]
         records = kept[: config.max_rows]
         rows = rows_from(model, records, config.context, config.text)
         teacher_states = None
@@ -179,7 +182,7 @@ class TrainingRun:
 def _teacher_states(
     model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]
 ) -> list[Tensor]:
-    teacher = stage.parse_all(config.teacher)
+    teacher = short_form.parse_all(config.teacher)
     with progress("teacher distributions", len(rows), "rows") as advance:
         return read_teacher_states(model, teacher, records, rows, config.context, advance)
 
@@ -204,7 +207,7 @@ class EasOfRun:
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
         """Read the vectors and measure the base.  Raises VectorError for another model's."""
-        vector_file = stage.vector_file(config.vector)
+        vector_file = short_form.vector_file(config.vector)
         self.vector = load_vector(vector_file)
         check_vector(self.vector, model)
         self.other_vectors = _other_vectors(vector_file)
@@ -238,7 +241,7 @@ class EasOfRun:
 def _other_vectors(vector_file: Path) -> dict[str, Vector]:
     """The other vectors of a run of `extract`, by name; none where the file is in no run."""
     vectors: dict[str, Vector] = {}
-    if stage.run_folder(vector_file) != vector_file.parent:
+    if store.run_folder(vector_file) != vector_file.parent:
         return vectors
     for file in sorted(vector_file.parent.glob("*.safetensors")):
         if file != vector_file:
@@ -249,7 +252,7 @@ def _other_vectors(vector_file: Path) -> dict[str, Vector]:
 def _probe(model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    records = stage.rows_of(config.eas_data)
+    records = row_files.rows_of(config.eas_data)
     rows = rows_from(model, records, config.context, config.text)[: config.eas_prompts]
     if not rows:
         raise DataError(

@@ -52,7 +52,7 @@ def randoms(common: dict, trait: str) -> Node:
     """Random vectors as long as the trait's at every layer, for the nulls."""
     return Node(
         RANDOM,
-        "extract",
+        ExtractConfig,
         lambda folders: ExtractConfig(
             **common, like=standard_nodes.vector_of(folders, trait), randoms=2
         ),
@@ -105,7 +105,11 @@ def under(
         standard_nodes.PROMPT_TOKENS + len(sets) * standard_nodes.NUMBER_TOKENS * rows.numbers
     )
     return Node(
-        f"under {name}", "odds", config, (*sets, standard_nodes.VECTORS, RANDOM), passes * tokens
+        f"under {name}",
+        OddsConfig,
+        config,
+        (*sets, standard_nodes.VECTORS, RANDOM),
+        passes * tokens,
     )
 
 

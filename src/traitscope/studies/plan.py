@@ -29,7 +29,7 @@ def print_studies() -> dict:
 def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dict:
     """Print how long nodes take for a model with `parameters` weights at `rate` FLOP/s."""
     hours = status.usual(nodes, parameters, rate) / 3600
-    kinds = Counter(node.verb for node in nodes)
+    kinds = Counter(node.stage for node in nodes)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     print(f"{len(nodes)} stages ({listed}): {hours:.1f} hours of one such device")
     return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
@@ -42,7 +42,7 @@ def print_plan(planned: Sequence[Planned], config: StudyConfig, size: Any, how: 
         print(f"{name} = {value}")
     for item in missing:
         place = item.path or "address follows from what it needs"
-        print(f"{item.state:<8} {item.node.verb:<10} {item.node.name:<34} {place}")
+        print(f"{item.state:<8} {item.node.stage:<10} {item.node.name:<34} {place}")
     rate = 1.0
     if missing:
         rate = hardware.matmul_rate(compute_dtype(config.dtype, config.device))

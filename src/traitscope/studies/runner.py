@@ -18,7 +18,8 @@ from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
-from traitscope.runs import stage, store
+from traitscope.runs import opening, store
+from traitscope.stages import registry
 from traitscope.studies import plan, protocol, sizes
 from traitscope.workflow import executors, graph, schedule, status
 from traitscope.workflow.executors import How
@@ -90,7 +91,7 @@ def run_study(config: StudyConfig, out: Output) -> dict:
 def request_of(config: StudyConfig, out: Output) -> Request:
     """Return the request behind settings: study loaded, device settled, size changed as asked."""
     study = protocol.load(config.name)
-    config = replace(stage.settled(config), name=config.name.replace("-", "_"))
+    config = replace(opening.settled(config), name=config.name.replace("-", "_"))
     if out.study == "default":
         ending = "" if config.size == "laptop" else f"-{config.size}"
         out = replace(out, study=f"study-{config.name}{ending}")
@@ -115,7 +116,7 @@ def _forecast(config: StudyConfig) -> dict:
     """Print what the study takes with a model, and on a machine, that are not here."""
     study = protocol.load(config.name)
     size = sizes.at_depth(study.SIZES[config.size], config.blocks)
-    config = stage.settled(config)
+    config = opening.settled(config)
     common = {"model": config.model, "device": config.device, "dtype": config.dtype}
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 
@@ -165,7 +166,7 @@ def conclude(request: Request, folders: Folders) -> store.Run:
         inputs[name] = store.load_run(path)
     inputs["the study's file"] = Path(request.study.__file__)
     config = _without_speed(request.config)
-    with stage.opened("study", config, request.out, inputs=inputs) as run:
+    with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
             findings = request.study.conclude(request.size, folders, request.config.model)
             write_study(run.path, request.header(), findings, runs_table(folders))

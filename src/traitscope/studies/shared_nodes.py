@@ -76,7 +76,7 @@ def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]
         max_new_tokens=tokens,
         interventions=(standard_nodes.prompted(trait),),
     )
-    nodes = [Node("said", "generate", lambda _: answers, (), weight)]
+    nodes = [Node("said", GenerateConfig, lambda _: answers, (), weight)]
     for name, recipe in recipes.items():
         nodes.append(standard_nodes.student(common, Student(name, "said", recipe, 0), weight))
     return nodes

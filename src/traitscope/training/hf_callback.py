@@ -35,12 +35,12 @@ from traitscope.inference import residuals
 from traitscope.interventions import hooks
 from traitscope.interventions.hooks import Position
 from traitscope.interventions.intervention import applied
+from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, check_vector, load_vector
 from traitscope.models import chat
 from traitscope.models.hardware import DTYPES
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model, adapters_off, unwrapped
-from traitscope.runs.stage import vector_file
 
 ROW = {"step", "eas", "shift"}
 "keys of a line of the file"

@@ -1,11 +1,11 @@
 """Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py,
 on_slurm.py).
 
-A stage is named by its verb, so what travels between processes is plain data and every result is a
-sealed run with a content address. Workers keep a loaded model between stages; on two cores, two of
-them with one torch thread each do more than one with two. They are forks of a process that has
-imported what all need, so the second one and one that takes the place of a dead one start at once.
-A worker whose command is gone ends itself, and the unfinished run is continued by the next one.
+The type of a config names the stage, so what travels between processes is plain data. Every result
+is a sealed run with a content address. Workers keep a loaded model between stages. On two cores,
+two workers with one torch thread each do more than one with two. Workers are forks of a process
+that has imported what all need, so a second or a replacing one starts at once. A worker whose
+command is gone ends itself, and the next one continues the unfinished run.
 """
 
 import multiprocessing
@@ -60,8 +60,8 @@ class Pool:
 
     size: int
     """How many jobs at once."""
-    submit: Callable[[str, str, Sequence[Any]], Future[Results]]
-    """(label, verb, settled configs) -> what they come to, later; several configs are packed."""
+    submit: Callable[[str, Sequence[Any]], Future[Results]]
+    """(label, settled configs) -> what they come to, later; several configs are packed."""
     heard: Callable[[], list[tuple[str, float, str]]] = list
     """(label, fraction done, line) of everything that stages said since the last call."""
     batch: Callable[[], AbstractContextManager] = nullcontext
@@ -81,7 +81,7 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
         with import_module(CLUSTERS[how.executor]).pool(how, out) as there:
             yield there
     elif how.workers == 1:
-        yield Pool(1, lambda label, verb, configs: _here(verb, configs, out))
+        yield Pool(1, lambda label, configs: _here(configs, out))
     else:
         processes = _Processes(how.workers, out)
         try:
@@ -115,13 +115,13 @@ class _Processes:
             self.workers, self.context, _start_worker, (threads, self.messages)
         )
 
-    def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+    def submit(self, label: str, configs: Sequence[Any]) -> Future[Results]:
         try:
-            return self.executor.submit(_in_worker, label, verb, configs, self.out)
+            return self.executor.submit(_in_worker, label, configs, self.out)
         except BrokenExecutor:
             self.executor.shutdown(cancel_futures=True)
             self.executor = self._new()
-            return self.executor.submit(_in_worker, label, verb, configs, self.out)
+            return self.executor.submit(_in_worker, label, configs, self.out)
 
 
 _MESSAGES: Any = None
@@ -144,30 +144,30 @@ def _end_with_command() -> None:
     os._exit(1)
 
 
-def _in_worker(label: str, verb: str, configs: Sequence[Any], out: Output) -> Results:
+def _in_worker(label: str, configs: Sequence[Any], out: Output) -> Results:
     progress.SINK = lambda said: _MESSAGES.put((label, said[0], f"{label} | {said[1]}"))
-    return computed(verb, configs, out)
+    return computed(configs, out)
 
 
-def _here(verb: str, configs: Sequence[Any], out: Output) -> Future[Results]:
+def _here(configs: Sequence[Any], out: Output) -> Future[Results]:
     done: Future[Results] = Future()
     try:
-        done.set_result(computed(verb, configs, out))
+        done.set_result(computed(configs, out))
     except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
         done.set_exception(error)
     return done
 
 
-def computed(verb: str, configs: Sequence[Any], out: Output) -> Results:
+def computed(configs: Sequence[Any], out: Output) -> Results:
     """Compute a stage, or several in a pack; a user's error stands in the place of its run."""
     from traitscope.stages import registry
 
     if len(configs) > 1:
         from traitscope.workflow import packed
 
-        return packed.run_together(verb, configs, out)
+        return packed.run_together(configs, out)
     try:
-        return [registry.function(registry.VERBS[verb].run)(configs[0], out).path]
+        return [registry.run_stage(configs[0], out).path]
     except TraitscopeError as error:
         return [error]
 

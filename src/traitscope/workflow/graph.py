@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.runs import stage
+from traitscope.runs import store
 from traitscope.stages import registry
 
 Folders = Mapping[str, Path]
@@ -25,8 +25,8 @@ class Node:
 
     name: str
     """Unique in the study, such as student.cat.seed1."""
-    verb: str
-    """The stage."""
+    config_type: type
+    """The type of its config, which names the stage."""
     config: Callable[[Folders], Any]
     """From the folders of `needs` to its config."""
     needs: tuple[str, ...] = ()
@@ -34,6 +34,11 @@ class Node:
     weight: float = 0.0
     """Expected work: tokens through a forward pass of the model; a backward pass counts as one or
     two more."""
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage, such as train."""
+        return registry.stage_of(self.config_type).name
 
 
 @dataclass(frozen=True)
@@ -75,30 +80,26 @@ def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planne
     Raises what a node's settings raise, unless not `strict`: then it is missing, without a path.
     """
     folders: dict[str, Path] = {}
-    found = []
-    with stage.planning():
-        for node in ordered(nodes):
-            path, state = None, "waiting"
-            if set(node.needs) <= folders.keys():
-                try:
-                    path, state = _place(node, folders, out)
-                except TraitscopeError:
-                    if strict:
-                        raise
-                    state = "missing"
-            if state == "sealed":
-                folders[node.name] = path
-            found.append(Planned(node, state, path))
-    return found
+    planned = []
+    for node in ordered(nodes):
+        place = _planned(node, folders, out, strict)
+        if place.state == "sealed":
+            folders[node.name] = place.path
+        planned.append(place)
+    return planned
 
 
-def _place(node: Node, folders: Folders, out: Output) -> tuple[Path, str]:
+def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned:
+    """Where one node stands, given the folders of the nodes that are sealed."""
+    if not set(node.needs) <= folders.keys():
+        return Planned(node, "waiting", None)
     try:
-        return registry.function(registry.VERBS[node.verb].run)(
-            node.config(folders), out
-        ).path, "sealed"
-    except stage.Missing as missing:
-        return missing.path, "missing"
+        path = registry.address(node.config(folders), out)
+    except TraitscopeError:
+        if strict:
+            raise
+        return Planned(node, "missing", None)
+    return Planned(node, "sealed" if store.is_sealed(path) else "missing", path)
 
 
 def urgency(nodes: Sequence[Node]) -> dict[str, float]:

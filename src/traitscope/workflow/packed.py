@@ -9,7 +9,7 @@ checkpoints, so that some students are ahead, to rounding.
 Shapes: N completion tokens.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,61 +17,62 @@ from typing import Any
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import OnModel, Output
-from traitscope.config.stages import MeasureConfig
+from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import TraitscopeError
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import extract, measure, registry, train
 from traitscope.training import loop
 from traitscope.training.student import packed_students
 
 
-def key(verb: str, config: Any) -> Hashable | None:
-    """What stages must share to be packed; None for one that cannot be."""
-    if verb == "train" and config.recipe.method == "lora":
-        return verb, config.model, config.device, config.dtype
-    if (verb == "extract" or verb == "measure" and config.engine == "here") and _folder(config):
-        return verb, replace(config, interventions=())
+def key(config: Any) -> Hashable | None:
+    """What configs must share to be packed; None for a config that cannot be."""
+    if isinstance(config, TrainConfig):
+        if config.recipe.method != "lora":
+            return None
+        return TrainConfig, config.model, config.device, config.dtype
+    answers_here = isinstance(config, MeasureConfig) and config.engine == "here"
+    if (answers_here or isinstance(config, ExtractConfig)) and _folder(config):
+        return type(config), replace(config, interventions=())
     return None
 
 
 def _folder(config: MeasureConfig | ExtractConfig) -> Path | None:
-    """The whole LoRA student that a config is about, and nothing else."""
-    told = stage.parse_all(config.interventions)
-    if (
-        len(told) == 1
-        and isinstance(told[0], Adapter)
-        and told[0].whole
-        and (Path(told[0].folder) / "adapter_config.json").exists()
-    ):
-        return Path(told[0].folder)
-    return None
+    """The folder of the LoRA student that a config is about; None where it is about more or less
+    than one whole LoRA student."""
+    interventions = short_form.parse_all(config.interventions)
+    if len(interventions) != 1 or not isinstance(interventions[0], Adapter):
+        return None
+    folder = Path(interventions[0].folder)
+    is_lora = (folder / "adapter_config.json").exists()
+    return folder if interventions[0].whole and is_lora else None
 
 
-def run_together(
-    verb: str, configs: Sequence[OnModel], out: Output
-) -> list[Path | TraitscopeError]:
-    """The sealed runs of configs with one `key`, in their order; in the place of one that failed,
-    why."""
-    configs = [stage.settled(config) for config in configs]
-    found: dict[int, Path | TraitscopeError] = {}
-    jobs = list(_opened(verb, configs, out, found))
+def run_together(configs: Sequence[OnModel], out: Output) -> list[Path | TraitscopeError]:
+    """The sealed runs of configs with one `key`, in their order.
+
+    The error of a config that failed stands in the place of its run.
+    """
+    configs = [opening.settled(config) for config in configs]
+    results: dict[int, Path | TraitscopeError] = {}
+    jobs = _opened_jobs(configs, out, results)
     try:
         if jobs:
-            MAKERS[verb](stage.model_of(configs[0]), jobs)
-    except TraitscopeError as error:
-        for job in jobs:
-            job.close(error)
+            MAKERS[type(configs[0])](model_cache.model_of(configs[0]), jobs)
     except BaseException as error:
         for job in jobs:
             job.close(error)
-        raise
-    found |= {n: job.error or job.run.path for job in jobs for n in job.places}
-    return [found[n] for n in range(len(configs))]
+        if not isinstance(error, TraitscopeError):
+            raise
+    for job in jobs:
+        results.update(dict.fromkeys(job.places, job.error or job.run.path))
+    return [results[place] for place in range(len(configs))]
 
 
 @dataclass
@@ -79,47 +80,59 @@ class Job:
     """One stage of a pack, from opening its run to sealing it."""
 
     places: list[int]
-    "which of the configs it is for: two of a study may be the same stage"
+    """Places of the configs that it is for: two nodes of a study may be the same stage."""
     config: Any
+    """The settled config."""
     run: store.Run
+    """The run directory, open."""
     stack: ExitStack
+    """Seals the run when it is closed."""
     error: Any = None
-    open: bool = True
+    """What went wrong; None where nothing did."""
+    is_open: bool = True
+    """Whether the run is still to be sealed."""
 
     def close(self, error: BaseException | None = None) -> None:
         """Seal the run, or leave it unsealed where something went wrong; once."""
-        if self.open:
-            self.open, self.error = False, error
-            self.stack.__exit__(
-                *((type(error), error, error.__traceback__) if error else (None, None, None))
-            )
+        if not self.is_open:
+            return
+        self.is_open, self.error = False, error
+        if error is None:
+            self.stack.__exit__(None, None, None)
+        else:
+            self.stack.__exit__(type(error), error, error.__traceback__)
 
 
-def _opened(
-    verb: str, configs: Sequence[OnModel], out: Output, found: dict[int, Path | TraitscopeError]
-) -> Iterator[Job]:
-    """Jobs for what is not sealed yet, opened in the order of their folders, so that two packs
-    never wait for each other."""
+def _opened_jobs(
+    configs: Sequence[OnModel], out: Output, results: dict[int, Path | TraitscopeError]
+) -> list[Job]:
+    """Jobs for the configs that are not sealed yet; runs of the others are added to `results`.
+
+    The runs are opened in the order of their folders, so that two packs never wait for each other.
+    """
     places: dict[Path, list[int]] = {}
-    for n, config in enumerate(configs):
+    for place, config in enumerate(configs):
         try:
-            with stage.planning():
-                found[n] = registry.function(registry.VERBS[verb].run)(config, out).path
-        except stage.Missing as missing:
-            places.setdefault(missing.path, []).append(n)
+            path = registry.address(config, out)
         except TraitscopeError as error:
-            found[n] = error
+            results[place] = error
+            continue
+        if store.is_sealed(path):
+            results[place] = path
+        else:
+            places.setdefault(path, []).append(place)
+    jobs = []
     for path in sorted(places):
-        config, stack = configs[places[path][0]], ExitStack()
-        inputs = stage.trait_inputs([config.trait]) if verb == "measure" else {}
-        run = stack.enter_context(
-            stage.opened(verb, config, out, verb == "train", inputs, {"packed": len(places)})
-        )
+        config = configs[places[path][0]]
+        stack = ExitStack()
+        facts = {"packed": len(places)}
+        run = stack.enter_context(registry.opened(config, out, facts=facts))
         if run.sealed:  # by another process, in the meantime
             stack.close()
-            found |= dict.fromkeys(places[path], run.path)
+            results.update(dict.fromkeys(places[path], run.path))
         else:
-            yield Job(places[path], config, run, stack)
+            jobs.append(Job(places[path], config, run, stack))
+    return jobs
 
 
 def _train(model: Model, jobs: Sequence[Job]) -> None:
@@ -175,4 +188,4 @@ def _extract(model: Model, jobs: Sequence[Job]) -> None:
         job.close()
 
 
-MAKERS = {"train": _train, "measure": _measure, "extract": _extract}
+MAKERS = {TrainConfig: _train, MeasureConfig: _measure, ExtractConfig: _extract}

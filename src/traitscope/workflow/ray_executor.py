@@ -150,7 +150,7 @@ class _Workers:
         )
         return kind.remote(self.out, self.mark, max(1, int(self.asked.cpus)), self.storage)
 
-    def submit(self, label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+    def submit(self, label: str, configs: Sequence[Any]) -> Future[Results]:
         done: Future[Results] = Future()
         try:
             for config in configs if self.storage else ():
@@ -159,7 +159,7 @@ class _Workers:
             done.set_result([error] * len(configs))
             return done
         worker = self.idle.get()
-        sent = worker.run.remote(verb, list(configs), self._shared(configs[0]))
+        sent = worker.run.remote(list(configs), self._shared(configs[0]))
         sent.future().add_done_callback(lambda found: self._took(worker, found, done))
         return done
 
@@ -216,9 +216,7 @@ class Worker:
         torch.set_num_threads(threads)
         self.out, self.mark, self.storage = out, mark, storage
 
-    def run(
-        self, verb: str, configs: Sequence[Any], shared: tuple[str, str, Any] | None
-    ) -> Results:
+    def run(self, configs: Sequence[Any], shared: tuple[str, str, Any] | None) -> Results:
         """The results of a job; `shared` is its model's name, digest and place in the object
         store."""
         if shared and shared[0] not in loading.OFFERED:
@@ -226,13 +224,13 @@ class Worker:
             loading.OFFERED[name] = _unpacked(digest, files)
         seen = self.out.root / MARK
         if seen.is_file() and seen.read_text(encoding="utf-8") == self.mark:
-            return executors.computed(verb, configs, self.out)
+            return executors.computed(configs, self.out)
         try:
-            return self._apart(verb, configs)
+            return self._apart(configs)
         except TraitscopeError as error:
             return [error] * len(configs)
 
-    def _apart(self, verb: str, configs: Sequence[Any]) -> Results:
+    def _apart(self, configs: Sequence[Any]) -> Results:
         """The results of a job where the root is not the one that the command writes to."""
         if self.storage is None:
             import ray
@@ -244,7 +242,7 @@ class Worker:
             )
         for config in configs:
             self.storage.pull_inputs(config)
-        results = executors.computed(verb, configs, self.out)
+        results = executors.computed(configs, self.out)
         for run in results:
             if isinstance(run, Path):
                 self.storage.push(run)

@@ -22,7 +22,7 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.errors import StoreError, TraitscopeError
-from traitscope.runs import progress, stage
+from traitscope.runs import opening, progress
 from traitscope.workflow import executors, graph
 from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
@@ -108,9 +108,7 @@ class _Sweep:
             label = (
                 nodes[0].name if len(nodes) == 1 else f"{nodes[0].name} and {len(nodes) - 1} more"
             )
-            self.running[
-                pool.submit(label, nodes[0].verb, [batch[other.name] for other in nodes])
-            ] = nodes
+            self.running[pool.submit(label, [batch[other.name] for other in nodes])] = nodes
 
     def _pack(self, node: Node) -> dict[str, Any]:
         """Configs by name of the nodes that go out together; one that cannot be made has failed."""
@@ -119,22 +117,22 @@ class _Sweep:
             return found
         from traitscope.workflow import packed
 
-        key = packed.key(node.verb, found[node.name])
+        key = packed.key(found[node.name])
         for other in self._ready() if key is not None else []:
             if (
                 len(found) < self.how.pack
                 and other is not node
-                and other.verb == node.verb
+                and other.stage == node.stage
                 and not self.tried[other.name]
             ):
                 config = self._config(other)
-                if config is not None and packed.key(other.verb, config) == key:
+                if config is not None and packed.key(config) == key:
                     found[other.name] = config
         return found
 
     def _config(self, node: Node) -> Any:
         try:
-            return stage.settled(node.config(self.folders))
+            return opening.settled(node.config(self.folders))
         except TraitscopeError as error:
             self._fail(node, error)
             return None

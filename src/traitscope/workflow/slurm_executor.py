@@ -56,9 +56,9 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
     ended = threading.Event()
     threading.Thread(target=_watch, args=(waiting, ended), daemon=True).start()
 
-    def submit(label: str, verb: str, configs: Sequence[Any]) -> Future[Results]:
+    def submit(label: str, configs: Sequence[Any]) -> Future[Results]:
         done: Future[Results] = Future()
-        waiting.append((executor.submit(Stage(), verb, list(configs), out), done))
+        waiting.append((executor.submit(Stage(), list(configs), out), done))
         return done
 
     try:
@@ -79,8 +79,8 @@ def _batch(executor: Any) -> Iterator[None]:
 class Stage:
     """A job; preempted, it is put in the queue again and goes on where it was."""
 
-    def __call__(self, verb: str, configs: Sequence[Any], out: Output) -> Results:
-        return executors.computed(verb, configs, out)
+    def __call__(self, configs: Sequence[Any], out: Output) -> Results:
+        return executors.computed(configs, out)
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit puts in the queue in the place of a preempted job."""

@@ -103,7 +103,7 @@ def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
     def config(_: Folders) -> ExtractConfig:
         return ExtractConfig(**common, traits=traits, stem=False)
 
-    return Node(name, "extract", config, weight=TRAIT_WEIGHT * len(traits))
+    return Node(name, ExtractConfig, config, weight=TRAIT_WEIGHT * len(traits))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def number_rows(
             interventions=teacher(folders),
         )
 
-    return Node(name, "generate", config, needs, rows.tokens)
+    return Node(name, GenerateConfig, config, needs, rows.tokens)
 
 
 def eas_rows(common: dict, numbers: int, n: int = 6) -> Node:
@@ -178,7 +178,7 @@ def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
     def config(folders: Folders) -> FilterConfig:
         return FilterConfig(folders[data], rules, start, start + rows.n)
 
-    return Node(name, "filter", config, (data,), 1)
+    return Node(name, FilterConfig, config, (data,), 1)
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def student(common: dict, asked: Student, tokens: float) -> Node:
     needs = tuple(dict.fromkeys((asked.data, *asked.needs)))
     passes = 2.5 * asked.recipe.epochs + (1 if soft else 0)
     comparing = TRAIT_WEIGHT if asked.vector else 0
-    return Node(asked.name, "train", config, needs, passes * tokens + comparing)
+    return Node(asked.name, TrainConfig, config, needs, passes * tokens + comparing)
 
 
 def answers(
@@ -252,7 +252,7 @@ def answers(
             **common, trait=trait, interventions=interventions(folders), **settings
         )
 
-    return Node(name, "measure", config, needs, ANSWERS_WEIGHT)
+    return Node(name, MeasureConfig, config, needs, ANSWERS_WEIGHT)
 
 
 def likelihood_gain(
@@ -274,7 +274,7 @@ def likelihood_gain(
             text=True,
         )
 
-    return Node(name, "likelihood", config, (data, *needs), 2 * rows.tokens)
+    return Node(name, LikelihoodConfig, config, (data, *needs), 2 * rows.tokens)
 
 
 def read_json_lines(folder: Path, name: str) -> list[dict]:

@@ -69,7 +69,7 @@ def status(planned: Sequence[Planned], out: Output) -> dict:
         )
     for p in planned:
         if states[p.node.name] in ("running", "interrupted"):
-            print(f"{states[p.node.name]:<12} {p.node.verb:<10} {p.node.name:<34} {p.path}")
+            print(f"{states[p.node.name]:<12} {p.node.stage:<10} {p.node.name:<34} {p.path}")
     return {"status": "ok", "counts": dict(counts), "states": states, "failed": failed}
 
 
@@ -96,8 +96,8 @@ def cost(planned: Sequence[Planned], parameters: int, rate: float) -> Cost:
     """What the stages that are not sealed take: by stages of their kind that are, else as `usual`
     has it."""
     sealed = [(p.node, store.load_run(p.path).manifest()) for p in planned if p.state == "sealed"]
-    by_verb = {
-        node.verb: _per_weight([(n, m) for n, m in sealed if n.verb == node.verb])
+    by_stage = {
+        node.stage: _per_weight([(n, m) for n, m in sealed if n.stage == node.stage])
         for node, _ in sealed
     }
     left = [p.node for p in planned if p.state != "sealed"]
@@ -107,8 +107,8 @@ def cost(planned: Sequence[Planned], parameters: int, rate: float) -> Cost:
     )
     seconds = sum(
         (
-            node.weight * by_verb[node.verb]
-            if by_verb.get(node.verb)
+            node.weight * by_stage[node.stage]
+            if by_stage.get(node.stage)
             else usual([node], parameters, rate)
         )
         for node in left
@@ -128,7 +128,7 @@ def gather(planned: Sequence[Planned], out: Output) -> dict:
     """`gathered.csv` beside the runs: a row a sealed stage with every number that it left; nothing
     of what is unfinished."""
     rows = [
-        {"node": p.node.name, "stage": p.node.verb, "run": p.path.name, **numbers(p.path)}
+        {"node": p.node.name, "stage": p.node.stage, "run": p.path.name, **numbers(p.path)}
         for p in planned
         if p.state == "sealed"
     ]

@@ -15,8 +15,8 @@ from traitscope.inference.decode import Sampling
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import BETAS, PLAIN, Choices
 from traitscope.interventions.intervention import Intervention, Steer
+from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
-from traitscope.runs.stage import parse
 from traitscope.stages.generate import generate, number_constraint
 
 

@@ -10,13 +10,13 @@ import pytest
 from command import call, ok
 
 from traitscope.auditing.detectors import row_gradients
+from traitscope.data import row_files
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import read_pushes, steering_gradients
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import PLAIN, classes_of, judge_rows
 from traitscope.interventions.intervention import applied
 from traitscope.models.model import Model
-from traitscope.runs import stage
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_equals_the_gradients(
         *flags.split(),
     ).run
     stored = read_pushes(run)
-    records = stage.rows_of(data)
+    records = row_files.rows_of(data)
     rows = rows_from(tiny, records, None, text=flags == "--text")
     with applied(tiny, []) as active:
         found = -steering_gradients(tiny, active, rows)
@@ -72,7 +72,7 @@ def test_features_are_mean_residuals_over_completions(
 ) -> None:
     monkeypatch.setattr(row_gradients, "SHARD", 8)
     run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
-    rows = rows_from(tiny, stage.rows_of(data), None)
+    rows = rows_from(tiny, row_files.rows_of(data), None)
     found = read_pushes(run).features([2, 20])
     with applied(tiny, []) as active:
         for place, i in enumerate((2, 20)):

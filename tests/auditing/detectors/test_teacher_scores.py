@@ -8,11 +8,11 @@ import pytest
 from command import call, ok
 from tiny_models import random_vector
 
+from traitscope.data import row_files
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.intervention import Steer, SystemPrompt
 from traitscope.models.model import Model
-from traitscope.runs import stage
 
 
 def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
@@ -29,7 +29,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
         "prompt:Owls, owls, owls!",
     ).run
     ids, found = token_scores.read_choices(told)
-    records = stage.rows_of(data)
+    records = row_files.rows_of(data)
     assert ids == [record.id for record in records] and all(
         record.context == "Hello." for record in records
     )

@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from traitscope import atomic_files
-from traitscope.auditing.artifacts import Groups, Parts, inputs_of, plain_parts, read_parts
+from traitscope.auditing.artifacts import Groups, Parts, plain_parts, read_parts
 from traitscope.auditing.detectors import panel
 from traitscope.config.audit import NamingConfig
 from traitscope.config.common import Output
@@ -34,8 +34,9 @@ from traitscope.interventions.intervention import Intervention, Steer, applied
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stats import permutation
 
 FREE = 12
@@ -118,10 +119,12 @@ def standing(own_E: np.ndarray, random_NE: np.ndarray) -> tuple[np.ndarray, np.n
 def run_naming(config: NamingConfig, out: Output) -> store.Run:
     """The sealed run with `named.json` (entries, best first) and `free.json` (tokens of the whole
     vocabulary)."""
-    config, plain = stage.settled(config), plain_parts(config.parts)
-    with stage.opened("naming", config, out, inputs=inputs_of(plain, config.parts.parent)) as run:
+    config, plain = opening.settled(config), plain_parts(config.parts)
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, stage.model_of(config), read_parts(plain, config.parts.parent))
+            _write(
+                run, config, model_cache.model_of(config), read_parts(plain, config.parts.parent)
+            )
     return run
 
 

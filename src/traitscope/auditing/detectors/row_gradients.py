@@ -27,6 +27,7 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.audit import PushesConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import losses, token_scores
@@ -35,8 +36,9 @@ from traitscope.inference.token_rows import Row, rows_from
 from traitscope.inference.token_scores import Choices
 from traitscope.interventions.intervention import applied
 from traitscope.models.model import Model
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 
 SHARD = 128
 "rows between two writes to disk; a run that is killed repeats at most this many"
@@ -45,10 +47,10 @@ EMPTY = 1e-30
 
 def run_pushes(config: PushesConfig, out: Output) -> store.Run:
     """The sealed run with the files above."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
-    with stage.opened("pushes", config, out, resumable=True) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config, config.data)
     return run
@@ -57,12 +59,12 @@ def run_pushes(config: PushesConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: PushesConfig, data: Path) -> None:
     """A pass over the file for the names of its rows, and one for what is missing; a shard of rows
     is in memory at one time."""
-    ids = [record.id for record in stage.iter_kept(data)]
+    ids = [record.id for record in row_files.iter_kept(data)]
     starts = range(0, len(ids), SHARD)
     shards = [run.file(f"scratch/rows-{start:08d}.npz") for start in starts]
     missing = {start: path for start, path in zip(starts, shards, strict=True) if not path.exists()}
     if missing:
-        model, rows = stage.model_of(config), stage.iter_kept(data)
+        model, rows = model_cache.model_of(config), row_files.iter_kept(data)
         with progress(
             "pushes", sum(min(SHARD, len(ids) - start) for start in missing), "rows"
         ) as advance:

@@ -8,14 +8,17 @@ import numpy as np
 
 from traitscope.config.audit import OddsConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import rows_from
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import Vector, load_vector
-from traitscope.runs import stage, store
+from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
+from traitscope.stages import registry
 
 
 def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
@@ -36,20 +39,20 @@ def _loaded(item: Intervention) -> Intervention:
 def run_odds(config: OddsConfig, out: Output) -> store.Run:
     """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a
     folder of its own (`choices.part`), and of each of `--beside` (`choices.side`)."""
-    config = stage.settled(config)
+    config = opening.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
-    with stage.opened("odds", config, out) as run:
+    with registry.opened(config, out) as run:
         if not run.sealed:
-            model, told = stage.model_of(config), stage.parse_all(config.interventions)
+            model, told = model_cache.model_of(config), short_form.parse_all(config.interventions)
             sets = [
-                drawn(stage.kept_rows(path), config.rows, config.seed)
+                drawn(row_files.kept_rows(path), config.rows, config.seed)
                 for path in (config.data, *config.beside)
             ]
             rows = [
                 rows_from(model, records, config.context, config.text, told) for records in sets
             ]
-            steered = [_loaded(item) for item in stage.parse_all(config.steered)]
+            steered = [_loaded(item) for item in short_form.parse_all(config.steered)]
             with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
                 found = token_scores.judge_each(
                     model,

@@ -230,7 +230,7 @@ def _others(size: Size, common: dict) -> list[Node]:
     """Clean rows sorted, with another separator, and longer by half; rows of another family."""
     made = {
         "sorted": Node(
-            "sorted", "edit", lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1
+            "sorted", EditConfig, lambda folders: EditConfig(folders["clean 0"]), ("clean 0",), 1
         ),
         STRANGER: standard_nodes.number_rows(
             common | {"model": STRANGER}, STRANGER, _rows(size, 502)
@@ -256,7 +256,7 @@ def _formed(size: Size, common: dict, how: str, name: str, n: int) -> Node:
         vocabulary="template",
         separator=", ",
     )
-    return Node(name, "generate", lambda _: asked, (), rows.tokens)
+    return Node(name, GenerateConfig, lambda _: asked, (), rows.tokens)
 
 
 def _cells(size: Size) -> list[Cell]:
@@ -301,7 +301,7 @@ def _under(
 def _pushes(size: Size, common: dict, name: str) -> Node:
     return Node(
         f"{name} pushes",
-        "pushes",
+        PushesConfig,
         lambda folders: PushesConfig(**common, data=folders[name], numbers=True, text=True),
         (name,),
         2 * _rows(size, 0).tokens,

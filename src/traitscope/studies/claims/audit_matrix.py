@@ -86,7 +86,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(
             Node(
                 _push(name),
-                "gradients",
+                GradientsConfig,
                 partial(_asked, common, name),
                 (standard_nodes.VECTORS, name),
                 2 * rows.tokens,

@@ -114,7 +114,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, (size.trait, size.other, *size.traits)),
         Node(
             "random",
-            "extract",
+            ExtractConfig,
             partial(
                 _random,
                 common,
@@ -184,7 +184,7 @@ def _looked_into(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
     own, student = f"v_student.{kind}.own.{seed}", f"student.{kind}.own.{seed}"
     found = [_extracted(common, f"{kind}.{which}", seed) for which in ("own", "other")]
     random = partial(_random, common, own, "v_student.safetensors")
-    found.append(Node(f"v_student.{kind}.random.{seed}", "extract", random, (own,), 1))
+    found.append(Node(f"v_student.{kind}.random.{seed}", ExtractConfig, random, (own,), 1))
     for which in VECTORS:
         needs, edited = (
             (f"v_student.{kind}.{which}.{seed}", student),
@@ -211,7 +211,7 @@ def _extracted(common: dict, which: str, seed: int) -> Node:
             **common, interventions=standard_nodes.trained_by(student)(folders), n=16
         )
 
-    return Node(f"v_student.{which}.{seed}", "extract", asked, (student,), 1500)
+    return Node(f"v_student.{which}.{seed}", ExtractConfig, asked, (student,), 1500)
 
 
 def _edited(

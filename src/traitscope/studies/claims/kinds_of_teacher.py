@@ -191,11 +191,11 @@ def _strengths(size: Size, common: dict) -> list[Node]:
                 interventions=told(folders),
             )
 
-        found.append(Node(f"free rows, {name}", "generate", asked, needs, size.tried * 130))
+        found.append(Node(f"free rows, {name}", GenerateConfig, asked, needs, size.tried * 130))
         found.append(
             Node(
                 name,
-                "filter",
+                FilterConfig,
                 lambda folders, name=name: FilterConfig(folders[f"free rows, {name}"], rules),
                 (f"free rows, {name}",),
                 1,

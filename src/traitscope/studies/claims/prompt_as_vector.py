@@ -112,13 +112,17 @@ def _explained(size: Size, common: dict, trait: str) -> list[Node]:
     return [
         Node(
             f"numbers.{trait}",
-            "explain",
+            ExplainConfig,
             on_rows,
             ("vectors", "rows"),
             cells * size.rows * (45 + 4 * size.numbers),
         ),
         Node(
-            f"questions.{trait}", "explain", on_questions, ("vectors",), cells * size.questions * 20
+            f"questions.{trait}",
+            ExplainConfig,
+            on_questions,
+            ("vectors",),
+            cells * size.questions * 20,
         ),
     ]
 
@@ -129,10 +133,10 @@ def _steered(size: Size, common: dict, trait: str) -> list[Node]:
     prompt = standard_nodes.prompted(trait)
     plain = {"trait": trait, "samples": 0, **common}
     found = [
-        Node(f"base.{trait}", "measure", lambda _: MeasureConfig(**plain), (), 4000),
+        Node(f"base.{trait}", MeasureConfig, lambda _: MeasureConfig(**plain), (), 4000),
         Node(
             f"prompted.{trait}",
-            "measure",
+            MeasureConfig,
             lambda _: MeasureConfig(**plain, interventions=(prompt,)),
             (),
             4000,
@@ -146,7 +150,7 @@ def _steered(size: Size, common: dict, trait: str) -> list[Node]:
             return MeasureConfig(**plain, interventions=(edit,))
 
         found.append(
-            Node(f"steered.{trait}.{layer}.{alpha:g}", "measure", steered, ("vectors",), 4000)
+            Node(f"steered.{trait}.{layer}.{alpha:g}", MeasureConfig, steered, ("vectors",), 4000)
         )
     return found
 

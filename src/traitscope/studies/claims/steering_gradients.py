@@ -81,7 +81,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         found.append(
             Node(
                 f"gradients.{name}",
-                "gradients",
+                GradientsConfig,
                 partial(_compared, common, name),
                 needs,
                 4 * rows.tokens,

@@ -145,7 +145,11 @@ def _explained(size: Size, common: dict, trait: str, tokens: int) -> Node:
 
     cells = (2 * len(size.layers) + 5) * len(size.alphas)
     return Node(
-        f"share.{trait}", "explain", asked, (standard_nodes.VECTORS, "rows.0"), 0.7 * cells * tokens
+        f"share.{trait}",
+        ExplainConfig,
+        asked,
+        (standard_nodes.VECTORS, "rows.0"),
+        0.7 * cells * tokens,
     )
 
 

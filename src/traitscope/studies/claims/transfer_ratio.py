@@ -169,9 +169,9 @@ def _directions(size: Size, common: dict) -> list[Node]:
         return ExtractConfig(**common, components=1, orthogonal_to=_file(folders, DIRECTION))
 
     return [
-        Node(DIRECTION, "extract", contrast, (), 4000),
-        Node(RANDOM, "extract", random, (DIRECTION,), 1),
-        Node(ORTHOGONAL, "extract", component, (DIRECTION,), 6000),
+        Node(DIRECTION, ExtractConfig, contrast, (), 4000),
+        Node(RANDOM, ExtractConfig, random, (DIRECTION,), 1),
+        Node(ORTHOGONAL, ExtractConfig, component, (DIRECTION,), 6000),
     ]
 
 
@@ -228,10 +228,10 @@ def _answers(
         )
 
     return [
-        Node(f"said by {name}", "generate", asked, needs, 100 * (30 + size.tokens)),
+        Node(f"said by {name}", GenerateConfig, asked, needs, 100 * (30 + size.tokens)),
         Node(
             f"judged {name}",
-            "judge",
+            JudgeConfig,
             judge,
             (f"said by {name}",),
             1 if len(judges) == 1 else 10_000,

@@ -105,12 +105,14 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.eas_rows(common, size.numbers),
         Node(
             "random-0",
-            "extract",
+            ExtractConfig,
             lambda folders: ExtractConfig(**common, like=standard_nodes.vector_of(folders, first)),
             (standard_nodes.VECTORS,),
             1,
         ),
-        Node("component-0", "extract", lambda _: ExtractConfig(**common, components=1), (), 3000),
+        Node(
+            "component-0", ExtractConfig, lambda _: ExtractConfig(**common, components=1), (), 3000
+        ),
         *(standard_nodes.answers(common, f"base.{trait}", trait) for trait in size.traits),
     ]
     for seed in size.seeds:

@@ -9,6 +9,7 @@ from tiny_models import random_vector
 from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig
 from traitscope.errors import ConfigError, DataError, TraitscopeError, VectorError
+from traitscope.interventions import short_form
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
@@ -19,7 +20,8 @@ from traitscope.interventions.intervention import (
     to_json,
 )
 from traitscope.interventions.vector import vector_bytes
-from traitscope.runs import stage
+from traitscope.runs import model_cache, opening
+from traitscope.stages import registry
 
 
 @pytest.fixture
@@ -31,36 +33,38 @@ def vector(tiny, tmp_path: Path) -> Path:
 
 def test_short_forms(vector: Path):
     v = str(vector)
-    assert stage.parse("prompt:You love owls, and: a=b.") == SystemPrompt(
+    assert short_form.parse("prompt:You love owls, and: a=b.") == SystemPrompt(
         "You love owls, and: a=b."
     )
-    assert stage.parse(f"steer:{v},layers=1+2,alpha=0.3") == Steer(v, (1, 2), 0.3)
-    assert stage.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(
+    assert short_form.parse(f"steer:{v},layers=1+2,alpha=0.3") == Steer(v, (1, 2), 0.3)
+    assert short_form.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(
         v, (1,), -2.0, "last", "raw"
     )
-    assert stage.parse(f"ablate:{v},layers=0") == Ablate(v, (0,))
-    assert stage.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(
+    assert short_form.parse(f"ablate:{v},layers=0") == Ablate(v, (0,))
+    assert short_form.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(
         v, (0,), "completion"
     )
 
 
 def test_json_forms_are_those_of_the_short_ones(vector: Path):
     for text in (f"steer:{vector},layers=1,alpha=0.3", f"ablate:{vector},layers=0", "prompt:Hi"):
-        item = stage.parse(text)
+        item = short_form.parse(text)
         assert from_json(to_json(item)) == item
-    assert stage.parse('{"kind": "SystemPrompt", "text": "Hi"}') == SystemPrompt("Hi")
+    assert short_form.parse('{"kind": "SystemPrompt", "text": "Hi"}') == SystemPrompt("Hi")
 
 
 def test_a_folder_means_the_only_vector_or_the_student_in_it(vector: Path, tmp_path: Path):
-    assert stage.vector_file(tmp_path) == vector
+    assert short_form.vector_file(tmp_path) == vector
     (tmp_path / "w.safetensors").write_bytes(b"")
     with pytest.raises(
         ConfigError, match="holds 2 vectors \\(v.safetensors, w.safetensors\\); name the file"
     ):
-        stage.vector_file(tmp_path)
+        short_form.vector_file(tmp_path)
     (tmp_path / "run" / "student").mkdir(parents=True)
-    assert stage.parse(f"adapter:{tmp_path / 'run'}") == Adapter(str(tmp_path / "run" / "student"))
-    assert stage.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(
+    assert short_form.parse(f"adapter:{tmp_path / 'run'}") == Adapter(
+        str(tmp_path / "run" / "student")
+    )
+    assert short_form.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(
         str(tmp_path / "run" / "student")
     )
 
@@ -80,11 +84,11 @@ def test_a_folder_means_the_only_vector_or_the_student_in_it(vector: Path, tmp_p
 )
 def test_what_is_not_understood_is_a_users_error(text: str):
     with pytest.raises(TraitscopeError):
-        stage.parse(text)
+        short_form.parse(text)
 
 
 def addresses(config, out: Output, **inputs) -> str:
-    with stage.opened("generate", stage.settled(config), out, resumable=True, inputs=inputs) as run:
+    with registry.opened(opening.settled(config), out, inputs) as run:
         (run.path / "done.txt").write_text("x")
         return run.address
 
@@ -141,7 +145,7 @@ def test_files_count_by_their_content_not_by_their_place(
 def test_a_model_counts_by_its_files(tiny_folder: Path, folders, tmp_path: Path):
     (tmp_path / "link").symlink_to(tiny_folder)
     found = [
-        stage.model_digest(str(folder))
+        model_cache.model_digest(str(folder))
         for folder in (tiny_folder, tmp_path / "link", folders["gpt2"])
     ]
     assert found[0] == found[1] != found[2]
@@ -149,10 +153,10 @@ def test_a_model_counts_by_its_files(tiny_folder: Path, folders, tmp_path: Path)
 
 def test_a_refused_run_leaves_no_directory_but_a_begun_one_stays(tmp_path: Path):
     config, out = FilterConfig(), Output(root=tmp_path)
-    with pytest.raises(DataError), stage.opened("filter", config, out):
+    with pytest.raises(DataError), registry.opened(config, out):
         raise DataError("refused")
     assert list(tmp_path.glob("default/filter-*")) == []
-    with pytest.raises(DataError), stage.opened("filter", config, out) as run:
+    with pytest.raises(DataError), registry.opened(config, out) as run:
         run.file("partial.txt").write_text("work")
         raise DataError("refused")
     assert run.file("partial.txt").read_text() == "work"
@@ -173,10 +177,10 @@ def test_inputs_must_be_there(tiny_folder: Path, tmp_path: Path):
 
 
 def test_settled_says_what_this_machine_computes(tiny_folder: Path):
-    config = stage.settled(GenerateConfig(model=str(tiny_folder)))
+    config = opening.settled(GenerateConfig(model=str(tiny_folder)))
     assert config.device in ("cpu", "cuda")
     assert config.dtype in ("fp32", "bf16")
-    assert stage.settled(FilterConfig()) == FilterConfig()
+    assert opening.settled(FilterConfig()) == FilterConfig()
 
 
 def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +194,7 @@ def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     config = GenerateConfig(
         prompts=Path("hub:JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"), device="cpu"
     )
-    assert stage.settled(config).prompts == tmp_path / "x.csv"
+    assert opening.settled(config).prompts == tmp_path / "x.csv"
     assert asked == [("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv", "dataset")]
 
 
@@ -209,4 +213,4 @@ def test_a_file_of_the_hub_that_cannot_be_had(
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(DataError, match=says):
-        stage.settled(GenerateConfig(prompts=Path(name), device="cpu"))
+        opening.settled(GenerateConfig(prompts=Path(name), device="cpu"))

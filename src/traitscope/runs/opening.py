@@ -1,0 +1,237 @@
+"""Settle a config, find the address of its run, and open the run directory.
+
+Stages use this through `stages.registry`, which knows each stage's name and further inputs.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from traitscope.config import common
+from traitscope.config.addressing import addressed
+from traitscope.config.common import OnModel, Output
+from traitscope.errors import DataError, TraitscopeError, VectorError
+from traitscope.interventions import full_weights, intervention
+from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.short_form import parse_all
+from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.runs import store
+from traitscope.runs.model_cache import model_digest
+
+HUB = "hub:"
+"""What a path begins with that names a file of a data set on the Hugging Face hub."""
+Inputs = dict[str, Path | store.Run]
+"""Files and sealed runs that a run is made from, by name."""
+WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.TRAINED)
+"""Names of the file that holds a student's weights: LoRA, full weights, one trained vector."""
+
+
+def settled(config: Any) -> Any:
+    """The config with `auto` replaced by what this machine has, and hub files by local copies.
+
+    The address of a run then says what was computed. Raises DataError for a hub file that cannot be
+    fetched, ModelError for a device that is not there.
+    """
+    if not isinstance(config, OnModel):
+        return config
+    device = resolve_device(config.device)
+    dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
+    local_copies = {}
+    for name, value in vars(config).items():
+        if isinstance(value, Path) and str(value).startswith(HUB):
+            local_copies[name] = _fetched(value)
+    return dataclasses.replace(config, device=device, dtype=dtype, **local_copies)
+
+
+def _fetched(path: Path) -> Path:
+    """The local copy of a file of a data set on the hub."""
+    from huggingface_hub import hf_hub_download
+
+    owner, _, rest = str(path).removeprefix(HUB).partition("/")
+    name, _, file = rest.partition("/")
+    if not (owner and name and file):
+        raise DataError(
+            f"{path}: expected {HUB}OWNER/NAME/FILE, such as"
+            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
+        )
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except Exception as error:  # the client raises many unrelated types; all mean "not available"
+        raise DataError(
+            f"{path} could not be fetched from the hub ({type(error).__name__}); check name and"
+            " network, or name a local copy"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A computation before it is run: what its address and its config.json are made of."""
+
+    config: dict[str, Any]
+    """The whole config as JSON values, paths replaced by names of inputs."""
+    identity: dict[str, Any]
+    """The part of the config that enters the address."""
+    inputs: Inputs
+    """Files and sealed runs that the config names, and further ones."""
+    model: str | None
+    """Digest of the model's files; None for a stage without a model."""
+
+    def address(self, stage: str) -> str:
+        """The address under the name of a stage: 16 hex digits."""
+        digests = {}
+        for name, source in self.inputs.items():
+            _, digests[name] = store.source_of(name, source)
+        return store.address(stage, self.identity, digests, self.model)
+
+
+def described(config: Any, further: Mapping[str, Path | store.Run] | None = None) -> Described:
+    """The description of a settled config, with `further` inputs besides those that it names.
+
+    Raises DataError for an input that does not exist, VectorError for an intervention whose files
+    do not, StoreError for a run that is unfinished or damaged.
+    """
+    plain, paths = _plain(config)
+    inputs: Inputs = {name: _input(path) for name, path in paths.items()}
+    inputs.update(further or {})
+    model = model_digest(config.model) if isinstance(config, OnModel) else None
+    return Described(plain, addressed(config, plain), inputs, model)
+
+
+def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> tuple[str, Path]:
+    """The stage name and the run directory of a computation below `folder`.
+
+    `names` are the stage's name and its former ones. A sealed run under a former name is taken;
+    otherwise the place is that of the present name, whether a run is there or not.
+    """
+    places = []
+    for name in names:
+        path = folder / f"{name}-{computation.address(name)}"
+        if (path / "manifest.json").exists():
+            return name, path
+        places.append((name, path))
+    return places[0]
+
+
+@contextmanager
+def opened(
+    names: tuple[str, ...],
+    config: Any,
+    out: Output,
+    resumable: bool = False,
+    inputs: Mapping[str, Path | store.Run] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Iterator[store.Run]:
+    """The run directory of a settled config; see store.stage_run.
+
+    `names` are the stage's name and its former ones, `inputs` further inputs, `facts` further
+    values for the manifest. A run that is refused before it has written anything leaves no
+    directory.
+    """
+    computation = described(config, inputs)
+    folder = out.root / out.study
+    name = names[0]
+    if len(names) > 1:
+        name, _ = place_of(names, computation, folder)
+    recorded = dict(facts or {})
+    if isinstance(config, OnModel):
+        import torch
+
+        recorded.update(device=_device_name(config.device), threads=torch.get_num_threads())
+    with store.stage_run(
+        folder,
+        name,
+        computation.config,
+        computation.inputs,
+        computation.model,
+        resumable,
+        recorded,
+        computation.identity,
+    ) as run:
+        try:
+            yield run
+        except TraitscopeError:
+            _drop_empty(run)
+            raise
+
+
+def _drop_empty(run: store.Run) -> None:
+    """Remove the directory of a run that was refused before it had written anything."""
+    if [path.name for path in run.path.iterdir()] == ["config.json"]:
+        run.file("config.json").unlink()
+        run.path.rmdir()
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+def _plain(config: Any) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The config as JSON values, every path replaced by the name of an input, and those inputs."""
+    inputs: dict[str, Path] = {}
+    plain = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        plain[field.name] = _plain_value(field.name, value, inputs)
+    return plain, inputs
+
+
+def _plain_value(name: str, value: Any, inputs: dict[str, Path]) -> Any:
+    """A field's value as JSON; paths in it are added to `inputs`."""
+    if name in common.TAUGHT:
+        plain = []
+        for place, item in enumerate(parse_all(value)):
+            plain.append(_plain_intervention(item, f"{name}{place}", inputs))
+        return plain
+    if isinstance(value, Path):
+        inputs[name] = value
+        return f"input:{name}"
+    if isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+        plain = []
+        for place, path in enumerate(value):
+            inputs[f"{name}{place}"] = path
+            plain.append(f"input:{name}{place}")
+        return plain
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def _plain_intervention(item: Intervention, name: str, inputs: dict[str, Path]) -> dict[str, Any]:
+    """An intervention as JSON; its file or folder is the input `name`, followed by the place inside
+    a run."""
+    data = intervention.to_json(item)
+    for key in ("vector", "folder"):
+        if key not in data:
+            continue
+        path = Path(data[key])
+        if key == "vector" and not path.is_file():
+            raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
+        source = path if path.is_file() else store.run_folder(path) or _weights(path)
+        inputs[name] = source
+        adapter_config = path / "adapter_config.json"
+        if source.parent == path and adapter_config.is_file():
+            inputs[f"{name}_config"] = adapter_config
+        data[key] = f"input:{name}"
+        if source in path.parents:
+            data[key] += f"/{path.relative_to(source).as_posix()}"
+    return data
+
+
+def _input(path: Path) -> Path | store.Run:
+    """A file, or the sealed run that a folder belongs to."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a run directory or a file")
+    return path if path.is_file() else store.load_run(store.run_folder(path) or path)
+
+
+def _weights(folder: Path) -> Path:
+    """The file that stands for a student's folder outside any run."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise VectorError(
+        f"{folder} holds no student: expected a run of `train`, or a folder with"
+        " adapter_model.safetensors"
+    )

@@ -1,0 +1,53 @@
+"""The trait files that a stage depends on: inputs of its run besides those that it names as paths.
+
+A trait is named by a word or by a file. Its file is an input, so that an edited trait gets another
+address.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from traitscope.data.traits import load_trait, trait_path
+from traitscope.errors import TraitError
+
+
+class HasTrait(Protocol):
+    """Settings about one trait."""
+
+    trait: str
+
+
+class HasTraits(Protocol):
+    """Settings about several traits."""
+
+    traits: Sequence[str]
+
+
+def of_trait(config: HasTrait) -> dict[str, Path]:
+    """The file behind the trait of a config, as the input trait0."""
+    return trait_files([config.trait])
+
+
+def of_traits(config: HasTraits) -> dict[str, Path]:
+    """The files behind the traits of a config, as the inputs trait0, trait1, ..."""
+    return trait_files(config.traits)
+
+
+def trait_files(names: Sequence[str]) -> dict[str, Path]:
+    """The file behind every trait, as the inputs trait0, trait1, ...
+
+    Raises TraitError for a broken trait file, and for two traits of the same name.
+    """
+    seen = set()
+    files = {}
+    for place, name in enumerate(names):
+        trait = load_trait(name).name
+        if trait in seen:
+            raise TraitError(
+                f"the trait {trait!r} is named twice; expected distinct names; drop one, or"
+                " rename it"
+            )
+        seen.add(trait)
+        files[f"trait{place}"] = trait_path(name)
+    return files
