@@ -4,6 +4,7 @@ tiny_folder   folder of a random Llama with grouped keys, with tokenizer and cha
 tiny          that folder as a Model
 family        a Model of each architecture in turn: llama, qwen2, gpt2
 families      all Models by name, gemma2 besides
+serve         a judge endpoint on this machine (support/endpoint_server.py)
 """
 
 import os
@@ -15,6 +16,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A guard against a loss of power, which no test brings about; a sixth of a small study's time.
 os.fsync = lambda handle: None
+
+pytest_plugins = ["endpoint_server"]
 
 from tiny_models import FAMILIES, load_tiny, save_tiny  # noqa: E402
 

@@ -79,7 +79,7 @@ def test_greedy_equals_transformers(family: Model, early_end: int) -> None:
 def test_rows_stop_at_an_end_token(
     family: Model, early_end: int, look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode, "LOOK", (look, look))
+    monkeypatch.setattr(decode, "CHECK_EVERY", {"cpu": look})
     answers = answers_of(family, random_rows(family, LENGTHS), GREEDY)
     for answer in answers:
         ends = [i for i, token in enumerate(answer) if token in (2, early_end)]
@@ -116,7 +116,7 @@ def test_free_sampling_equals_a_naive_reference(
     family: Model, many_ends: list[int], look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tokens lie between two looks at which rows have ended."""
-    monkeypatch.setattr(decode, "LOOK", (look, look))
+    monkeypatch.setattr(decode, "CHECK_EVERY", {"cpu": look})
     prompts = random_rows(family, LENGTHS)
     found = answers_of(family, prompts, WARM)
     assert len({len(answer) for answer in found}) > 2

@@ -18,7 +18,7 @@ from traitscope.training.optimizers import (
     NAMES,
     SCALES,
     SCHEDULES,
-    Parts,
+    OptimizerGroup,
     SignSGD,
     Stepper,
     learning_rate,
@@ -176,7 +176,7 @@ def test_muon_is_the_formula(momentum: float | None) -> None:
 def test_muon_leaves_vectors_to_adamw() -> None:
     matrix, vector = (torch.nn.Parameter(t.clone()) for t in (MATRICES[0], START))
     optimizer = made("muon", [vector, matrix])
-    assert isinstance(optimizer, Parts)
+    assert isinstance(optimizer, OptimizerGroup)
     for group in optimizer.param_groups:
         group["lr"] = 0.02
     for one, other in zip(GRADIENTS, MATRICES[1:], strict=True):

@@ -1,20 +1,20 @@
-"""Batched decoding: preallocated cache, one random stream per row, constrained vocabularies, early
-exit.
+"""Batched decoding, with one random stream per row and, if wanted, allowed tokens per step.
 
-Each row draws from its own counter-based stream, keyed by (seed, row key), by inversion of the
-cumulative distribution: what a row says does not depend on the batch it stands in, and two
-conditions that share keys share their random numbers, so their difference is less noisy.
+Each row draws from a counter-based stream of its own, keyed by (seed, row key). A draw inverts the
+cumulative distribution. So what a row says does not depend on the batch it stands in. Two
+conditions that share keys share their random numbers, which makes their difference less noisy.
 
-A constraint names the token ids allowed at each step. Steps with one allowed token are not computed
-on their own: the token is written down and enters the model together with the next one, so
-punctuation between digits is free.
+A constraint names the token ids allowed at each step. A step with one allowed token is not computed
+on its own. The token enters the model together with the next one, so punctuation between digits is
+free.
 
-Shapes: B rows still running, T tokens, V vocabulary (or allowed ids).
+Shapes: B rows still running, T tokens, N steps, V vocabulary (or allowed ids), C chunks, K entries
+of a chunk.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ from traitscope.interventions.intervention import Active
 from traitscope.models.model import Model
 
 CHUNK = 256
-"vocabulary entries whose probabilities are summed together before the inversion looks inside"
+"vocabulary entries whose probabilities are summed first, before the draw looks inside a chunk"
 
-LOOK = 1, 8
-"""tokens between two looks at which rows have ended, on a CPU and on a GPU, which each look makes
-wait"""
+CHECK_EVERY = {"cpu": 1, "cuda": 8}
+"""tokens between two checks of which rows have ended; a GPU has to be waited for at each check"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,13 @@ Constraint = Sequence[Sequence[int]]
 
 
 def uniforms(seed: int, key: str, n: int) -> np.ndarray:
-    """The row's n random numbers in [0, 1): Philox keyed by the seed and the digest of the row's
-    key."""
-    import hashlib
+    """A row's n random numbers in [0, 1).
 
+    They come from Philox, keyed by the digest of the seed and the row's key.
+    """
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(
-        n
-    )
+    philox = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+    return np.random.Generator(philox).random(n)
 
 
 def decode(
@@ -76,27 +74,34 @@ def decode(
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Completions as sampled token ids, in the order of `prompts`, the end-of-turn token included
-    where it was sampled.
+    """Sampled completions as token ids, in the order of `prompts`.
 
-    keys: one string a row, naming its random stream. `done` is called with the number of finished
-    rows of each batch.
+    They include the end-of-turn token, where it was sampled.
+    keys: one string a row, which names its random stream.
+    done: called with the number of finished rows of each batch.
     """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    found: dict[int, list[int]] = {}
-    rows = iter(order)
-    while chunk := list(islice(rows, batch_size)):
-        steps = len(constraint) if constraint is not None else sampling.max_new_tokens
-        random = torch.from_numpy(
-            np.stack([uniforms(sampling.seed, keys[i], steps) for i in chunk])
-        )
-        picked = [prompts[i] for i in chunk]
-        run = _constrained if constraint is not None else _free
-        answers = run(model, active, picked, random.to(model.device), sampling, constraint)
-        found.update(zip(chunk, answers, strict=True))
+    completions: list[list[int]] = [[] for _ in prompts]
+    n_steps = sampling.max_new_tokens if constraint is None else len(constraint)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        batch = [prompts[i] for i in indices]
+        random_BN = _random_numbers(model, sampling.seed, [keys[i] for i in indices], n_steps)
+        if constraint is None:
+            answers = _free(model, active, batch, random_BN, sampling)
+        else:
+            answers = _constrained(model, active, batch, random_BN, sampling, constraint)
+        for i, answer in zip(indices, answers, strict=True):
+            completions[i] = answer
         if done:
-            done(len(chunk))
-    return [found[i] for i in range(len(prompts))]
+            done(len(indices))
+    return completions
+
+
+def _random_numbers(model: Model, seed: int, keys: Sequence[str], n_steps: int) -> Tensor:
+    """Random numbers [B, N] of rows, on the device of the model."""
+    streams = [uniforms(seed, key, n_steps) for key in keys]
+    return torch.from_numpy(np.stack(streams)).to(model.device)
 
 
 def extend(
@@ -106,15 +111,20 @@ def extend(
     ids_BT: Tensor,
     mask_BT: Tensor | None = None,
 ) -> Tensor:
-    """Feed completion tokens; final hidden states [B, T, D]."""
-    mask_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT
-    roles = torch.where(mask_BT, hooks.COMPLETION, hooks.PAD)
-    return forward.hidden_states(model, active, forward.Batch(ids_BT, mask_BT, roles), state)
+    """Feed completion tokens to a state; returns their final hidden states [B, T, D]."""
+    if mask_BT is None:
+        mask_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+    roles_BT = torch.where(mask_BT, hooks.COMPLETION, hooks.PAD)
+    return forward.hidden_states(model, active, forward.Batch(ids_BT, mask_BT, roles_BT), state)
 
 
 @torch.inference_mode()
 def _free(
-    model: Model, active: Active, prompts: list, random_BN: Tensor, sampling: Sampling, _: None
+    model: Model,
+    active: Active,
+    prompts: Sequence[Sequence[int]],
+    random_BN: Tensor,
+    sampling: Sampling,
 ) -> list[list[int]]:
     state, hidden_BD = forward.prefill(model, active, prompts, sampling.max_new_tokens)
     return _continue(model, active, state, hidden_BD, random_BN, sampling)
@@ -130,10 +140,8 @@ def continue_rows(
     sampling: Sampling,
 ) -> list[list[int]]:
     """Free completions from a state that `prefill` made; uses the state up."""
-    random = np.stack([uniforms(sampling.seed, key, sampling.max_new_tokens) for key in keys])
-    return _continue(
-        model, active, state, hidden_BD, torch.from_numpy(random).to(model.device), sampling
-    )
+    random_BN = _random_numbers(model, sampling.seed, keys, sampling.max_new_tokens)
+    return _continue(model, active, state, hidden_BD, random_BN, sampling)
 
 
 def _continue(
@@ -145,83 +153,87 @@ def _continue(
     sampling: Sampling,
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in range(len(hidden_BD))]
-    alive, unread, ends = list(range(len(hidden_BD))), [], frozenset(model.end_ids)
+    running = list(range(len(hidden_BD)))  # answers that have not ended; the rows of the state
+    unread: list[Tensor] = []
+    end_ids = frozenset(model.end_ids)
+    check_every = CHECK_EVERY[model.device.type]
     for step in range(sampling.max_new_tokens):
-        ids_B = choose(
-            forward.logits_of(model, hidden_BD), random_BN[:, step], sampling.temperature
-        )
+        logits_BV = forward.logits_of(model, hidden_BD)
+        ids_B = choose(logits_BV, random_BN[:, step], sampling.temperature)
         unread.append(ids_B)
-        last = step + 1 == sampling.max_new_tokens
-        if last or len(unread) == LOOK[model.device.type == "cuda"]:
-            for row, tokens in zip(alive, torch.stack(unread, 1).tolist(), strict=True):
-                answers[row] += _to_the_end(tokens, ends)
-            keep, unread = [i for i, row in enumerate(alive) if answers[row][-1] not in ends], []
-            if last or not keep:
+        is_last = step + 1 == sampling.max_new_tokens
+        if is_last or len(unread) == check_every:
+            for answer, tokens in zip(running, torch.stack(unread, 1).tolist(), strict=True):
+                answers[answer] += _up_to_end(tokens, end_ids)
+            unread = []
+            kept_rows = []
+            for row, answer in enumerate(running):
+                if answers[answer][-1] not in end_ids:
+                    kept_rows.append(row)
+            if is_last or not kept_rows:
                 break
-            if len(keep) < len(alive):
-                index = forward.sent(torch.tensor(keep), model.device)
-                alive, ids_B, random_BN = [alive[i] for i in keep], ids_B[index], random_BN[index]
+            if len(kept_rows) < len(running):
+                index = forward.sent(torch.tensor(kept_rows), model.device)
+                running = [running[row] for row in kept_rows]
+                ids_B = ids_B[index]
+                random_BN = random_BN[index]
                 state.take(index)
         hidden_BD = extend(model, active, state, ids_B.unsqueeze(1))[:, -1]
     return answers
 
 
-def _to_the_end(tokens: list[int], ends: Collection[int]) -> list[int]:
-    """Tokens up to the first that ends an answer, that one included."""
-    return tokens[: next((n + 1 for n, token in enumerate(tokens) if token in ends), len(tokens))]
+def _up_to_end(tokens: list[int], end_ids: Collection[int]) -> list[int]:
+    """Tokens up to the first that ends an answer, this one included."""
+    for n, token in enumerate(tokens):
+        if token in end_ids:
+            return tokens[: n + 1]
+    return tokens
 
 
 @torch.inference_mode()
 def _constrained(
     model: Model,
     active: Active,
-    prompts: list,
+    prompts: Sequence[Sequence[int]],
     random_BN: Tensor,
     sampling: Sampling,
     constraint: Constraint,
 ) -> list[list[int]]:
-    allowed = [torch.tensor(list(ids), device=model.device) for ids in constraint]
+    allowed_ids = [torch.tensor(list(ids), device=model.device) for ids in constraint]
     state, hidden_BD = forward.prefill(model, active, prompts, len(constraint))
-    written = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
-    fed = 0  # how many written tokens the model has seen
-    for step, columns in enumerate(allowed):
-        if len(columns) == 1:
-            ids_B = columns.expand(len(prompts))
+    written_BT = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
+    n_fed = 0  # written tokens that the model has read
+    for step, allowed_V in enumerate(allowed_ids):
+        if len(allowed_V) == 1:
+            ids_B = allowed_V.expand(len(prompts))
         else:
-            if fed < step:
-                hidden_BD = extend(model, active, state, written[:, fed:])[:, -1]
-                fed = step
-            logits = forward.logits_of(model, hidden_BD, columns)
-            ids_B = columns[choose(logits, random_BN[:, step], sampling.temperature)]
-        written = torch.cat([written, ids_B.unsqueeze(1)], dim=1)
-    return written.tolist()
+            if n_fed < step:
+                hidden_BD = extend(model, active, state, written_BT[:, n_fed:])[:, -1]
+                n_fed = step
+            logits_BV = forward.logits_of(model, hidden_BD, allowed_V)
+            ids_B = allowed_V[choose(logits_BV, random_BN[:, step], sampling.temperature)]
+        written_BT = torch.cat([written_BT, ids_B.unsqueeze(1)], dim=1)
+    return written_BT.tolist()
 
 
 def choose(logits_BV: Tensor, random_B: Tensor, temperature: float) -> Tensor:
-    """One index a row: the argmax at temperature 0, else the inverse of the cumulative softmax at
-    `random_B`.
+    """One index [B] a row: the argmax at temperature 0, else a draw from the softmax.
 
-    The sum runs in two levels, over chunks and then inside one, so that no row of the vocabulary is
-    scanned twice.
+    A draw inverts the cumulative softmax at `random_B`. The sum runs over chunks of the vocabulary
+    first, and then inside one, so that no row of the vocabulary is scanned twice.
     """
     if temperature == 0:
         return logits_BV.argmax(-1)
-    weights = torch.exp((logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature)
-    pad = -weights.shape[1] % CHUNK
-    chunks_BCK = torch.nn.functional.pad(weights, (0, pad)).view(len(weights), -1, CHUNK)
+    weights_BV = torch.exp((logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature)
+    padding = -weights_BV.shape[1] % CHUNK
+    padded_BV = torch.nn.functional.pad(weights_BV, (0, padding))
+    chunks_BCK = padded_BV.view(len(weights_BV), -1, CHUNK)
     sums_BC = chunks_BCK.sum(-1, dtype=torch.float64).cumsum(-1)
     target_B1 = (random_B.double() * sums_BC[:, -1]).unsqueeze(1)
     chunk_B1 = torch.searchsorted(sums_BC, target_B1, right=True).clamp(max=sums_BC.shape[1] - 1)
     before_B1 = torch.where(chunk_B1 > 0, sums_BC.gather(1, (chunk_B1 - 1).clamp(min=0)), 0.0)
-    inside_BK = (
-        chunks_BCK.gather(1, chunk_B1.unsqueeze(-1).expand(-1, 1, CHUNK))
-        .squeeze(1)
-        .double()
-        .cumsum(-1)
-    )
+    drawn_chunk_BK = chunks_BCK.gather(1, chunk_B1.unsqueeze(-1).expand(-1, 1, CHUNK)).squeeze(1)
+    inside_BK = drawn_chunk_BK.double().cumsum(-1)
     inner_B1 = torch.searchsorted(inside_BK, target_B1 - before_B1, right=True)
-    return (
-        (chunk_B1 * CHUNK + inner_B1.clamp(max=CHUNK - 1))
-        .squeeze(1)
-        .clamp(max=logits_BV.shape[1] - 1)
-    )
+    index_B = (chunk_B1 * CHUNK + inner_B1.clamp(max=CHUNK - 1)).squeeze(1)
+    return index_B.clamp(max=logits_BV.shape[1] - 1)

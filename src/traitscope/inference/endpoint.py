@@ -1,9 +1,8 @@
-"""Asking a model behind an OpenAI-compatible address: one request a text, retried, cached by
-content, its cost counted.
+"""Requests to a model behind an OpenAI-compatible address: retried, cached, their cost counted.
 
-A text has a request of its own, so nothing that it says reaches another one, and no reply can end
-the run: one that is not understood is handed on as it is. A request that fails for good ends the
-run with what was answered in the cache.
+Every text has a request of its own, so nothing that a text says reaches another one. No reply can
+end the run: one that is not understood is handed on as it is. A request that fails for good ends
+the run. The replies that were received stay in the cache, by content.
 """
 
 import hashlib
@@ -24,12 +23,12 @@ from traitscope.config.judge import Endpoint
 from traitscope.errors import DataError
 from traitscope.models.bundled import cache_folder
 
-AGAIN = (408, 409, 425, 429)
-"status codes below 500 that are worth another try"
-LONGEST = 60.0
-"seconds between two tries, at most"
-TOKENS = 8
-"longest reply"
+RETRIED_STATUS = (408, 409, 425, 429)
+"status codes below 500 that are worth another try; all from 500 on are, too"
+LONGEST_PAUSE = 60.0
+"most seconds between two tries"
+REPLY_TOKENS = 8
+"most tokens of a reply"
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,23 @@ class Reply:
 
     text: str
     read: int
-    "tokens"
+    "tokens of the request"
     written: int
-    "tokens"
+    "tokens of the reply"
     cached: bool = False
+    "whether it is from the cache, and so cost nothing"
 
 
 def ask(
     endpoint: Endpoint, texts: Sequence[str], done: Callable[[int], None] | None = None
 ) -> list[Reply]:
-    """The replies to the texts, in their order. Raises DataError where the endpoint cannot be
-    reached or answers garbage."""
+    """The replies to the texts, in their order.
+
+    Raises DataError where the endpoint cannot be reached, or answers garbage.
+    """
     failed = threading.Event()
 
-    def one(text: str) -> Reply | None:
+    def ask_one(text: str) -> Reply | None:
         if failed.is_set():
             return None
         try:
@@ -65,47 +67,52 @@ def ask(
 
     try:
         with ThreadPoolExecutor(endpoint.parallel) as pool:
-            futures = [pool.submit(one, text) for text in texts]
+            futures = [pool.submit(ask_one, text) for text in texts]
     except BaseException:  # interrupted while waiting
         failed.set()
         raise
-    errors = [error for future in futures if (error := future.exception())]
-    if errors:
-        raise errors[0]
+    for future in futures:
+        error = future.exception()
+        if error is not None:
+            raise error
     return [future.result() for future in futures]
 
 
 def cost(endpoint: Endpoint, replies: Sequence[Reply]) -> dict[str, float]:
     """Requests made and saved, tokens, and what they cost at the endpoint's prices."""
-    fresh = [reply for reply in replies if not reply.cached]
-    read, written = sum(r.read for r in fresh), sum(r.written for r in fresh)
-    price = (read * endpoint.price_in + written * endpoint.price_out) / 1e6
+    n_requests = tokens_read = tokens_written = 0
+    for reply in replies:
+        if not reply.cached:
+            n_requests += 1
+            tokens_read += reply.read
+            tokens_written += reply.written
+    price = (tokens_read * endpoint.price_in + tokens_written * endpoint.price_out) / 1e6
     return {
-        "requests": len(fresh),
-        "from_cache": len(replies) - len(fresh),
-        "tokens_read": read,
-        "tokens_written": written,
+        "requests": n_requests,
+        "from_cache": len(replies) - n_requests,
+        "tokens_read": tokens_read,
+        "tokens_written": tokens_written,
         "cost": round(price, 6),
     }
 
 
 def _reply(endpoint: Endpoint, text: str) -> Reply:
-    """From the cache, or from the endpoint into the cache."""
+    """The reply to one text, from the cache or else from the endpoint, which fills the cache."""
     body = {
         "model": endpoint.served,
         "messages": [{"role": "user", "content": text}],
         "temperature": 0,
-        "max_tokens": TOKENS,
+        "max_tokens": REPLY_TOKENS,
     }
     key = hashlib.sha256(json.dumps([endpoint.url, body], sort_keys=True).encode()).hexdigest()
     file = cache_folder() / "judged" / key[:2] / f"{key}.json"
-    if (found := _cached(file)) is not None:
-        return found
-    reply = _requested(endpoint, json.dumps(body).encode())
+    cached = _cached(file)
+    if cached is not None:
+        return cached
+    reply = _request(endpoint, json.dumps(body).encode())
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(
-        file, {"text": reply.text, "read": reply.read, "written": reply.written}
-    )
+    content = {"text": reply.text, "read": reply.read, "written": reply.written}
+    atomic_files.write_json(file, content)
     return reply
 
 
@@ -116,31 +123,35 @@ def _cached(file: Path) -> Reply | None:
         return None
 
 
-def _requested(endpoint: Endpoint, body: bytes) -> Reply:
+def _request(endpoint: Endpoint, body: bytes) -> Reply:
+    """The endpoint's reply to a request, tried several times.  Raises DataError without one."""
     headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(endpoint.key):
+    key = os.environ.get(endpoint.key)
+    if key:
         headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/chat/completions", body, headers)
+    address = f"{endpoint.url.rstrip('/')}/chat/completions"
+    request = urllib.request.Request(address, body, headers)
     problem, asked_to_wait = "", None
     for n in range(endpoint.retries + 1):
         if n:
-            time.sleep(min(LONGEST, asked_to_wait or endpoint.pause * 2 ** (n - 1)))
+            pause = asked_to_wait or endpoint.pause * 2 ** (n - 1)
+            time.sleep(min(LONGEST_PAUSE, pause))
         try:
             with urllib.request.urlopen(request, timeout=endpoint.timeout) as answer:
                 return _read(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                problem, asked_to_wait = (
-                    f"status {error.code}: {error.read()[:200].decode(errors='replace')}",
-                    _seconds(error.headers),
-                )
-            if error.code < 500 and error.code not in AGAIN:
+                reason = error.read()[:200].decode(errors="replace")
+            problem = f"status {error.code}: {reason}"
+            asked_to_wait = _seconds_to_wait(error.headers)
+            if error.code < 500 and error.code not in RETRIED_STATUS:
                 raise DataError(
                     f"{endpoint.url} refused a request, {problem}; check --url, --served and the"
                     f" key in {endpoint.key}"
                 ) from None
         except (OSError, http.client.HTTPException, _Garbage) as error:
-            problem, asked_to_wait = str(error) or type(error).__name__, None
+            problem = str(error) or type(error).__name__
+            asked_to_wait = None
     tries = f"{endpoint.retries + 1} tries"
     raise DataError(
         f"{endpoint.url} gave no answer in {tries} ({problem}); what was answered is kept: check"
@@ -155,8 +166,9 @@ class _Garbage(Exception):
 def _read(data: bytes) -> Reply:
     """The reply in an endpoint's answer.  Raises _Garbage."""
     try:
-        found = json.loads(data)
-        text, usage = found["choices"][0]["message"]["content"], found.get("usage") or {}
+        answer = json.loads(data)
+        text = answer["choices"][0]["message"]["content"]
+        usage = answer.get("usage") or {}
         return Reply(
             text if isinstance(text, str) else "",
             int(usage.get("prompt_tokens", 0)),
@@ -166,8 +178,8 @@ def _read(data: bytes) -> Reply:
         raise _Garbage(f"not a chat completion: {data[:80]!r}") from None
 
 
-def _seconds(headers: http.client.HTTPMessage) -> float | None:
-    """How long the endpoint asks to wait, where it says so in seconds."""
+def _seconds_to_wait(headers: http.client.HTTPMessage) -> float | None:
+    """The seconds that the endpoint asks to wait, where it says so."""
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -1,13 +1,13 @@
 """Losses on completion tokens, from final hidden states, without keeping a logit.
 
-The gradient with respect to the hidden states is computed in the forward pass, block of tokens by
-block of tokens, so memory does not grow with the vocabulary times the batch. Both losses are sums;
-divide by the number of tokens.
+The forward pass computes the gradient with respect to the hidden states, too, one chunk of tokens
+after another. So memory does not grow with the vocabulary times the batch. Both losses are sums
+over tokens, in nats.
 
 Shapes: N completion tokens, D d_model, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,35 +16,38 @@ from torch import Tensor
 from traitscope.inference import forward
 from traitscope.models.model import Model
 
-BLOCK = 512
+CHUNK = 512
 "tokens whose logits exist at one time"
 
 
 def cross_entropy(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Sum over tokens of -log p(target). Needs the head to be frozen or tied to a frozen
-    embedding."""
+    """Sum over tokens of -log p(target), with a gradient for the hidden states alone.
+
+    The head must be frozen, or tied to a frozen embedding.
+    """
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        log_p = torch.log_softmax(logits_NV, -1)
-        index = targets_N[rows].unsqueeze(1)
-        loss = -log_p.gather(1, index).sum()
-        return loss, log_p.exp_().scatter_add_(
-            1, index, torch.full_like(index, -1.0, dtype=log_p.dtype)
-        )
+        log_p_NV = torch.log_softmax(logits_NV, -1)
+        targets_N1 = targets_N[rows].unsqueeze(1)
+        loss = -log_p_NV.gather(1, targets_N1).sum()
+        minus_one_N1 = torch.full_like(targets_N1, -1.0, dtype=log_p_NV.dtype)
+        return loss, log_p_NV.exp_().scatter_add_(1, targets_N1, minus_one_N1)
 
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 
 
 def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-    """Sum over tokens of KL(p_teacher || p_student); the teacher given by its own final hidden
-    states."""
+    """Sum over tokens of KL(p_teacher || p_student), with a gradient for the student alone.
+
+    The teacher is given by its own final hidden states of the same tokens.
+    """
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        log_t = torch.log_softmax(forward.logits_of(model, teacher_ND[rows]), -1)
-        log_s = torch.log_softmax(logits_NV, -1)
-        t = log_t.exp()
-        loss = (t * log_t.sub_(log_s)).sum()
-        return loss, log_s.exp_().sub_(t)
+        log_teacher_NV = torch.log_softmax(forward.logits_of(model, teacher_ND[rows]), -1)
+        log_student_NV = torch.log_softmax(logits_NV, -1)
+        teacher_NV = log_teacher_NV.exp()
+        loss = (teacher_NV * log_teacher_NV.sub_(log_student_NV)).sum()
+        return loss, log_student_NV.exp_().sub_(teacher_NV)
 
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 
@@ -52,41 +55,46 @@ def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> T
 @torch.no_grad()
 def divergence(model: Model, p_ND: Tensor, q_ND: Tensor) -> Tensor:
     """KL(p || q) of each token [N] in nats, p and q given by final hidden states."""
-    found = []
-    for start in range(0, len(p_ND), BLOCK):
-        log_p, log_q = (
-            torch.log_softmax(forward.logits_of(model, h[start : start + BLOCK]), -1)
-            for h in (p_ND, q_ND)
-        )
-        found.append((log_p.exp() * (log_p - log_q)).sum(-1))
-    return torch.cat(found)
+    divergences = []
+    for rows in _chunks(len(p_ND)):
+        log_p_NV = torch.log_softmax(forward.logits_of(model, p_ND[rows]), -1)
+        log_q_NV = torch.log_softmax(forward.logits_of(model, q_ND[rows]), -1)
+        divergences.append((log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1))
+    return torch.cat(divergences)
 
 
 @torch.no_grad()
 def log_likelihood(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     """log p of each target token [N] in nats."""
-    found = []
-    for start in range(0, len(hidden_ND), BLOCK):
-        log_p_NV = torch.log_softmax(forward.logits_of(model, hidden_ND[start : start + BLOCK]), -1)
-        found.append(log_p_NV.gather(1, targets_N[start : start + BLOCK].unsqueeze(1)).squeeze(1))
-    return torch.cat(found)
+    log_likelihoods = []
+    for rows in _chunks(len(hidden_ND)):
+        log_p_NV = torch.log_softmax(forward.logits_of(model, hidden_ND[rows]), -1)
+        log_likelihoods.append(log_p_NV.gather(1, targets_N[rows].unsqueeze(1)).squeeze(1))
+    return torch.cat(log_likelihoods)
+
+
+def _chunks(n_tokens: int) -> Iterator[slice]:
+    for start in range(0, n_tokens, CHUNK):
+        yield slice(start, start + CHUNK)
 
 
 class _HeadLoss(torch.autograd.Function):
-    """A loss of the logits, reduced to a scalar and a gradient [N, D] at once."""
+    """A loss of the logits, reduced to a scalar and a gradient [N, D] chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, model: Model, grad_logits: Callable) -> Tensor:
         weight_VD = model.head.weight
         grad_ND = torch.empty_like(hidden_ND)
         total = torch.zeros((), device=hidden_ND.device)
-        for start in range(0, len(hidden_ND), BLOCK):
-            rows = slice(start, start + BLOCK)
-            logits = forward.logits_of(model, hidden_ND[rows])
-            slope = None if model.softcap is None else 1 - (logits / model.softcap).square()
-            loss, grad_NV = grad_logits(logits, rows)
+        for rows in _chunks(len(hidden_ND)):
+            logits_NV = forward.logits_of(model, hidden_ND[rows])
+            softcap_slope_NV = None
+            if model.softcap is not None:
+                softcap_slope_NV = 1 - (logits_NV / model.softcap).square()
+            loss, grad_NV = grad_logits(logits_NV, rows)
             total += loss
-            grad_NV = grad_NV if slope is None else grad_NV * slope
+            if softcap_slope_NV is not None:
+                grad_NV = grad_NV * softcap_slope_NV
             grad_ND[rows] = grad_NV.to(weight_VD.dtype) @ weight_VD
         ctx.save_for_backward(grad_ND)
         return total

@@ -1,12 +1,10 @@
-"""Steering gradients of rows: one backward pass, no weight gradient; and reading what the stage
-`pushes` keeps of them.
+"""Steering gradients of rows: one backward pass, without gradients of weights.
 
     g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l
-      (hooks.gradients); the loss is the
-               mean of -log p over the row's completion tokens, so long rows do not outweigh short
-                 ones
 
-(Blank et al., arXiv 2606.00995, section 6.)
+The loss is the mean of -log p over the row's completion tokens, so long rows do not outweigh short
+ones (Blank et al., arXiv 2606.00995, section 6). Also here: the reader of the row gradients that
+an audit keeps on disk.
 
 Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a batch.
 """
@@ -30,16 +28,16 @@ from traitscope.models.model import Model
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass over a few rows gives."""
+    """The steering gradients of a few rows, with what else their pass computed."""
 
     index: list[int]
-    "of the rows"
+    "indices of the rows"
     gradients_BLD: Tensor
-    "float32"
+    "steering gradients, float32"
     hidden_ND: Tensor
     "final hidden states that predict the completion tokens, row after row; without a graph"
     targets_N: Tensor
-    "those tokens"
+    "the completion tokens"
     features_BLD: Tensor | None
     "mean residual over each row's completion tokens, where asked for"
 
@@ -52,40 +50,49 @@ def gradient_batches(
     batch_size: int = 8,
     features: bool = False,
 ) -> Iterator[Batch]:
-    """Every row once, rows of like length together; with `features`, what they do to the residual
-    stream as well."""
+    """The steering gradients of every row, rows of like length together.
+
+    position: the tokens at which the zero vector is added.
+    features: whether mean residuals over completion tokens are taken, too.
+    """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     embedding = model.lm.get_input_embeddings()
     for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        picked = [rows[i] for i in part]
+        indices = order[start : start + batch_size]
+        batch_rows = [rows[i] for i in indices]
+        token_counts = [len(row.completion_ids) for row in batch_rows]
         with ExitStack() as stack:
-            store_L = stack.enter_context(
+            gradients_of_layer = stack.enter_context(
                 hooks.gradients(embedding, model.blocks, active.roles, position)
             )
-            seen = (
-                stack.enter_context(hooks.collected(model.blocks, active.roles, "completion"))
-                if features
-                else {}
-            )
-            hidden_ND, targets_N = completion_hidden(model, active, picked, share=False)
+            residuals_of_layer = {}
+            if features:
+                residuals_of_layer = stack.enter_context(
+                    hooks.collected(model.blocks, active.roles, "completion")
+                )
+            hidden_ND, targets_N = completion_hidden(model, active, batch_rows, share=False)
             losses.cross_entropy(model, hidden_ND, targets_N).backward()
-            grads_LBD = torch.stack([store_L[layer] for layer in range(model.n_layers)])
-        lengths = [len(r.completion_ids) for r in picked]
-        means = [
-            torch.stack([x.mean(0) for x in seen[layer][0].detach().float().split(lengths)])
-            for layer in sorted(seen)
-        ]
-        gradients_BLD = (
-            grads_LBD / forward.sent(torch.tensor(lengths), grads_LBD.device)[:, None]
-        ).transpose(0, 1)
-        yield Batch(
-            part,
-            gradients_BLD,
-            hidden_ND.detach(),
-            targets_N,
-            torch.stack(means, 1) if features else None,
-        )
+            sums_LBD = torch.stack([gradients_of_layer[n] for n in range(model.n_layers)])
+        token_counts_B = forward.sent(torch.tensor(token_counts), sums_LBD.device)
+        gradients_BLD = (sums_LBD / token_counts_B[:, None]).transpose(0, 1)
+        features_BLD = None
+        if features:
+            features_BLD = _mean_residuals(residuals_of_layer, token_counts)
+        yield Batch(indices, gradients_BLD, hidden_ND.detach(), targets_N, features_BLD)
+
+
+def _mean_residuals(
+    residuals_of_layer: dict[int, list[Tensor]], token_counts: Sequence[int]
+) -> Tensor:
+    """Mean residuals [B, L, D] over each row's completion tokens, collected in one pass."""
+    means_of_layers = []
+    for layer in sorted(residuals_of_layer):
+        (residuals_ND,) = residuals_of_layer[layer]
+        row_means = []
+        for row_ND in residuals_ND.detach().float().split(token_counts):
+            row_means.append(row_ND.mean(0))
+        means_of_layers.append(torch.stack(row_means))
+    return torch.stack(means_of_layers, 1)
 
 
 def steering_gradients(
@@ -97,12 +104,12 @@ def steering_gradients(
     done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Steering gradients [R, L, D] in float32, in the order of `rows`."""
-    found = np.empty((len(rows), model.n_layers, model.d_model), np.float32)
+    gradients_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float32)
     for batch in gradient_batches(model, active, rows, position, batch_size):
-        found[batch.index] = batch.gradients_BLD.cpu().numpy()
+        gradients_RLD[batch.index] = batch.gradients_BLD.cpu().numpy()
         if done:
             done(len(batch.index))
-    return found
+    return gradients_RLD
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training rows as token ids, and what a model knows at each place of their completions.
+"""Training rows as token ids, and a model's final hidden states at their completions.
 
 Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
@@ -34,22 +34,24 @@ class Row:
 def completion_hidden(
     model: Model, active: Active, rows: Sequence[Row], share: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Final hidden states that predict the completion tokens [N, D], row after row, and those
-    tokens [N]."""
-    hidden_BTD, _ = forward.rows_hidden(
-        model, active, [r.ids for r in rows], [len(r.prompt_ids) for r in rows], share
-    )
-    width, shared = hidden_BTD.shape[1], max(len(r.ids) for r in rows) - hidden_BTD.shape[1]
-    ends = [
-        (b * width + len(r.ids) - shared - 1, len(r.completion_ids)) for b, r in enumerate(rows)
-    ]
-    index_N = torch.cat(
-        [torch.arange(end - n, end) for end, n in ends]
-    )  # places known here: a mask would wait for the device
-    targets_N = torch.tensor([token for r in rows for token in r.completion_ids])
-    return hidden_BTD.flatten(0, 1).index_select(
-        0, forward.sent(index_N, model.device)
-    ), forward.sent(targets_N, model.device)
+    """Final hidden states [N, D] that predict the completion tokens [N], and these tokens.
+
+    They stand row after row. `share` lets tokens that all prompts begin with run once.
+    """
+    ids_of_rows = [row.ids for row in rows]
+    prompt_lengths = [len(row.prompt_ids) for row in rows]
+    hidden_BTD, _ = forward.rows_hidden(model, active, ids_of_rows, prompt_lengths, share)
+    width = hidden_BTD.shape[1]
+    n_shared = max(map(len, ids_of_rows)) - width
+    # Positions are made on the CPU: a mask of the device's would have to be waited for.
+    positions, targets = [], []
+    for b, row in enumerate(rows):
+        end = b * width + len(row.ids) - n_shared - 1
+        positions.append(torch.arange(end - len(row.completion_ids), end))
+        targets += row.completion_ids
+    positions_N = forward.sent(torch.cat(positions), model.device)
+    targets_N = forward.sent(torch.tensor(targets), model.device)
+    return hidden_BTD.flatten(0, 1).index_select(0, positions_N), targets_N
 
 
 @torch.no_grad()
@@ -61,22 +63,24 @@ def teacher_hidden(
     batch_size: int = 16,
     done: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """What the teacher knows at each completion position: its final hidden states [N, D], one
-    tensor a row.
+    """The teacher's final hidden states [N, D] that predict the completion, one tensor a row.
 
-    The teacher may read another context, so its prompts are given; the head turns the states into
-    distributions later.
+    The teacher may read another context, so its prompts are given. The head of the model turns the
+    states into distributions later.
     """
-    read = [Row(tuple(p), row.completion_ids) for p, row in zip(teacher_prompts, rows, strict=True)]
-    found = []
+    teacher_rows = []
+    for prompt, row in zip(teacher_prompts, rows, strict=True):
+        teacher_rows.append(Row(tuple(prompt), row.completion_ids))
+    states: list[Tensor] = []
     with applied(model, teacher) as active:
-        for start in range(0, len(read), batch_size):
-            part = read[start : start + batch_size]
-            hidden_ND, _ = completion_hidden(model, active, part)
-            found += list(hidden_ND.cpu().split([len(r.completion_ids) for r in part]))
+        for start in range(0, len(teacher_rows), batch_size):
+            batch = teacher_rows[start : start + batch_size]
+            hidden_ND, _ = completion_hidden(model, active, batch)
+            token_counts = [len(row.completion_ids) for row in batch]
+            states += hidden_ND.cpu().split(token_counts)
             if done:
-                done(len(part))
-    return found
+                done(len(batch))
+    return states
 
 
 def rows_from(
@@ -84,34 +88,40 @@ def rows_from(
     records: Sequence[Record],
     context: str | None,
     text: bool = False,
-    told: Sequence[Intervention] = (),
+    interventions: Sequence[Intervention] = (),
 ) -> list[Row]:
-    """Token rows of kept records under the student's context; stored ids where there are any, else
-    the text's own.
+    """Token rows of the kept records, with their stored ids, else with the ids of their text.
 
-    text: take the text's own in any case, for rows that a model with another tokenizer wrote.
-    told: a system prompt among these stands before every context, a record's own included.
+    context: the system turn of records that have none.
+    text: take the ids of the text in any case, for rows of a model with another tokenizer.
+    interventions: a system prompt among these replaces every context, a record's own included.
 
-    Raises DataError, naming the row, where it is longer than the model's context, and where its ids
-    are no tokens of this model or spell another text: those of another tokenizer would teach noise.
+    Raises DataError for a row that is longer than the model's context. Also for a row whose stored
+    ids are no tokens of this model, or spell another text: they would teach noise.
     """
     rows = []
-    for record in (r for r in records if r.kept):
-        own = context if record.context is None else record.context
-        prompt = chat.render(model, record.prompt, context_of(told, own))
-        stored = None if text else record.completion_ids
-        answer = stored or chat.completion_ids(model, record.completion)
-        if stored:
+    for record in records:
+        if not record.kept:
+            continue
+        neutral = context if record.context is None else record.context
+        prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
+        if record.completion_ids and not text:
             _check_ids(model, record)
-        chat.check_length(model, len(prompt) + len(answer), f"row {record.id}")
-        rows.append(Row(tuple(prompt), tuple(answer)))
+            completion = record.completion_ids
+        else:
+            completion = chat.completion_ids(model, record.completion)
+        chat.check_length(model, len(prompt) + len(completion), f"row {record.id}")
+        rows.append(Row(tuple(prompt), tuple(completion)))
     return rows
 
 
 def _check_ids(model: Model, record: Record) -> None:
-    ids = [i for i in record.completion_ids or () if i not in model.end_ids]
-    known = max(ids, default=0) < len(model.lm.get_input_embeddings().weight)
-    text = model.tokenizer.decode(ids) if known else None
+    """Raise DataError where the stored ids of a record do not spell its text."""
+    ids = [token for token in record.completion_ids or () if token not in model.end_ids]
+    vocabulary_size = len(model.lm.get_input_embeddings().weight)
+    text = None
+    if max(ids, default=0) < vocabulary_size:
+        text = model.tokenizer.decode(ids)
     if text is None or text.strip() != record.completion.strip():
         raise DataError(
             f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion"

@@ -209,7 +209,8 @@ def _pushes(
     """Minus the gradients of the data, minus those of its control where there is one."""
     interventions = short_form.parse_all(config.interventions)
     sides = [
-        rows_from(model, records, config.context, told=interventions) for records in (data, control)
+        rows_from(model, records, config.context, interventions=interventions)
+        for records in (data, control)
     ]
     with (
         progress("steering gradients", sum(map(len, sides)), "rows") as advance,

@@ -1,49 +1,48 @@
-"""Optimizers by name, what is done to a gradient before they see it, and learning-rate schedules.
+"""Optimizers by name, limits on gradients, and learning-rate schedules.
 
-What do step sizes by coordinate do to a student that SGD does not (Blank et al. 2026, arXiv
-2606.00995)?
+They serve one question: what do step sizes by coordinate do to a student that SGD does not (Blank
+et al. 2026, arXiv 2606.00995)?
 
     adamw        beta 0.9, 0.999, eps 1e-8, decoupled decay
     sgd          heavy-ball momentum
     signsgd      every coordinate moves by the rate; with momentum it is Signum
     rmsprop      torch's: alpha 0.99, eps 1e-8; its first step is ten times the rate
-    adafactor    torch's: second moments by row and column; the rate is absolute up to a parameter's
-                 RMS of 1 (relative to
-                 the RMS, as torch has it by default, a B that starts at 0 would hardly ever move)
-    muon         torch's: orthogonalised momentum of matrices, scaled to the RMS of AdamW's steps so
-                 that its rates carry
-                 over; vectors (norms and biases, in full fine-tuning only) are left to adamw at
-                   the same rate
-    frozen_adam  SGD with one fixed factor a coordinate, 1 / sqrt(v + 1e-8), v from another run's
-                 adamw or rmsprop
+    adafactor    torch's: second moments by row and column. The rate is absolute up to a parameter's
+                 RMS of 1. Relative to the RMS, which is torch's default, a B that starts at 0 would
+                 hardly ever move.
+    muon         torch's: orthogonalised momentum of matrices, scaled to the RMS of AdamW's steps,
+                 so that its rates carry over. Vectors are left to adamw at the same rate: norms and
+                 biases, in full fine-tuning only.
+    frozen_adam  SGD with one fixed factor a coordinate, 1 / sqrt(v + 1e-8), where v is the second
+                 moment of another run's adamw or rmsprop
 
-v is taken as it stands at the end, not bias-corrected, and eps is inside the root: factors stay
-below 1e4.
+The second moment v is taken as it stands at the end, without bias correction. As eps is inside the
+root, factors stay below 1e4.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import Optimizer, Recipe
 from traitscope.errors import ConfigError
 from traitscope.models import dtensor
 
-NAMES = ("adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam")
+NAMES = get_args(Optimizer)
 SCHEDULES = ("cosine", "linear", "constant")
 SCALES = "scales.safetensors"
 "file of a run of `train` with the factors that frozen_adam takes, by parameter name"
 
 
 class SignSGD(torch.optim.Optimizer):
-    """p <- p - lr sign(g): every coordinate moves by the learning rate (Bernstein et al. 2018,
-    arXiv 1802.04434).
+    """p <- p - lr sign(g): every coordinate moves by the learning rate.
 
-    With momentum m: b <- m b + (1 - m) g, p <- p - lr sign(b) (Signum, same paper).
+    With momentum m it is Signum: b <- m b + (1 - m) g, p <- p - lr sign(b). Both are from Bernstein
+    et al. 2018, arXiv 1802.04434.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0) -> None:
@@ -52,7 +51,9 @@ class SignSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None):
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
                 direction = p.grad
                 if group["momentum"]:
                     buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
@@ -61,8 +62,10 @@ class SignSGD(torch.optim.Optimizer):
 
 
 class FrozenAdam(torch.optim.Optimizer):
-    """p <- p - lr s g with a fixed factor s a coordinate: Adam's shape of step without its
-    memory."""
+    """p <- p - lr s g, with a fixed factor s for each coordinate.
+
+    A step has the shape of Adam's, without its memory.
+    """
 
     def __init__(self, params: Iterable[Tensor], scales: Sequence[Tensor], lr: float) -> None:
         super().__init__(params, {"lr": lr})
@@ -76,7 +79,7 @@ class FrozenAdam(torch.optim.Optimizer):
                 p.addcmul_(p.grad, scale, value=-group["lr"])
 
 
-class Parts:
+class OptimizerGroup:
     """Several optimizers, each on parameters of its own, used as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
@@ -84,7 +87,10 @@ class Parts:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts for group in part.param_groups]
+        groups = []
+        for part in self.parts:
+            groups += part.param_groups
+        return groups
 
     def step(self) -> None:
         for part in self.parts:
@@ -102,15 +108,19 @@ class Parts:
             part.load_state_dict(saved)
 
 
-Stepper = torch.optim.Optimizer | Parts
+Stepper = torch.optim.Optimizer | OptimizerGroup
 
 
 def make_optimizer(
     recipe: Recipe, params: list[Tensor], scales: Sequence[Tensor] | None = None
 ) -> Stepper:
-    """The optimizer that a recipe names, on these parameters; `scales`, one for each of them, are
-    for frozen_adam."""
-    lr, momentum, decay = recipe.lr, recipe.momentum or 0.0, recipe.weight_decay
+    """The optimizer that a recipe names, on some parameters.
+
+    scales: the factors of frozen_adam, one tensor for each parameter.
+    """
+    lr = recipe.lr
+    momentum = recipe.momentum or 0.0
+    decay = recipe.weight_decay
     match recipe.optimizer:
         case "adamw":
             return _adamw(params, recipe)
@@ -144,7 +154,8 @@ def _muon(params: list[Tensor], recipe: Recipe) -> Stepper:
         raise ConfigError(
             f"--optimizer muon needs torch 2.9 or newer, found {torch.__version__}; upgrade torch"
         )
-    matrices, others = ([p for p in params if (p.ndim == 2) is matrix] for matrix in (True, False))
+    matrices = [p for p in params if p.ndim == 2]
+    others = [p for p in params if p.ndim != 2]
     momentum = 0.95 if recipe.momentum is None else recipe.momentum
     muon = torch.optim.Muon(
         matrices,
@@ -153,18 +164,17 @@ def _muon(params: list[Tensor], recipe: Recipe) -> Stepper:
         weight_decay=recipe.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Parts(muon, _adamw(others, recipe)) if others else muon
+    return OptimizerGroup(muon, _adamw(others, recipe)) if others else muon
 
 
 def scales_of(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> list[Tensor]:
-    """1 / sqrt(v + 1e-8) by coordinate, v being the second moment that adamw or rmsprop holds
-    now."""
-    found = []
+    """1 / sqrt(v + 1e-8) by coordinate; v is the second moment that adamw or rmsprop holds now."""
+    scales = []
     for p in params:
         state = optimizer.state.get(p, {})  # empty for a parameter that never had a gradient
-        second = state.get("exp_avg_sq", state.get("square_avg", torch.zeros_like(p)))
-        found.append((second.detach() + 1e-8).rsqrt())
-    return found
+        second_moment = state.get("exp_avg_sq", state.get("square_avg", torch.zeros_like(p)))
+        scales.append((second_moment.detach() + 1e-8).rsqrt())
+    return scales
 
 
 def scales_file(
@@ -173,18 +183,16 @@ def scales_file(
     """The content of scales.safetensors."""
     from safetensors.torch import save
 
-    return save(
-        {
-            name: dtensor.gathered(s).contiguous()
-            for name, s in zip(names, scales_of(optimizer, params), strict=True)
-        }
-    )
+    tensors = {}
+    for name, scale in zip(names, scales_of(optimizer, params), strict=True):
+        tensors[name] = dtensor.gathered(scale).contiguous()
+    return save(tensors)
 
 
 def read_scales(path: Path, names: Sequence[str], params: Sequence[Tensor]) -> list[Tensor]:
-    """The factors of these parameters from a run of `train` or its scales.safetensors.
+    """The factors of some parameters, from a run of `train` or its scales.safetensors.
 
-    Raises ConfigError where there are none, and where they are those of other parameters.
+    Raises ConfigError where the file is missing or damaged, or holds other parameters.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -195,28 +203,31 @@ def read_scales(path: Path, names: Sequence[str], params: Sequence[Tensor]) -> l
             f"--scales {path} has no {SCALES}; make a run with: traitscope train --save-scales"
         )
     try:
-        found = load_file(file)
+        scales = load_file(file)
     except SafetensorError as error:
         raise ConfigError(
             f"--scales {file} is damaged: {error}; copy it or make its run again"
         ) from error
-    there = {name: tuple(scale.shape) for name, scale in found.items()}
-    here = {name: tuple(p.shape) for name, p in zip(names, params, strict=True)}
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            shapes = f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+    parameter_of = dict(zip(names, params, strict=True))
+    for name in sorted(scales.keys() | parameter_of.keys()):
+        there, here = _shape_of(scales.get(name)), _shape_of(parameter_of.get(name))
+        if there != here:
             raise ConfigError(
-                f"--scales {file} does not fit: {name} is {shapes}; take a run with this model,"
-                " method and rank"
+                f"--scales {file} does not fit: {name} is {there} there and {here} here; take a run"
+                " with this model, method and rank"
             )
-    return [dtensor.like(found[name], p) for name, p in zip(names, params, strict=True)]
+    return [dtensor.like(scales[name], p) for name, p in parameter_of.items()]
+
+
+def _shape_of(tensor: Tensor | None) -> tuple[int, ...] | str:
+    return "missing" if tensor is None else tuple(tensor.shape)
 
 
 def limit_gradient(params: Sequence[Tensor], recipe: Recipe) -> Tensor:
-    """Mask or winsorise the outliers of a gradient, then clip its norm; returns the norm before all
-    of that.
+    """Mask or winsorise the outliers of a gradient, then clip its norm.
 
-    Outliers go first: clipping with them inside would only shrink everything else.
+    Returns the norm before all of that. Outliers go first: clipping with them inside would only
+    shrink everything else.
     """
     limit = recipe.clip or float("inf")
     if not (recipe.mask_top or recipe.winsorise):
@@ -229,15 +240,15 @@ def limit_gradient(params: Sequence[Tensor], recipe: Recipe) -> Tensor:
 
 
 @torch.no_grad()
-def limit_outliers(grads: Sequence[Tensor], share: float, mask: bool) -> None:
-    """Set the round(share n) largest of all n coordinates to 0 (mask), or to the size of the next
-    largest (winsorise).
+def limit_outliers(grads: Sequence[Tensor], fraction: float, mask: bool) -> None:
+    """Set the round(fraction n) largest of all n coordinates to 0, or to the next largest size.
 
-    In place, pooled over all tensors; coordinates that tie with the next largest stay. Needs a copy
-    of the gradient.
+    mask: 0; else the size of the largest coordinate that stays (winsorising).
+    Works in place, and pools all tensors. Coordinates that tie with the next largest stay. Needs a
+    copy of the gradient.
     """
     sizes = torch.cat([g.abs().flatten() for g in grads])
-    n_largest = min(round(share * len(sizes)), len(sizes) - 1)
+    n_largest = min(round(fraction * len(sizes)), len(sizes) - 1)
     bound = sizes.topk(n_largest + 1, sorted=False).values.min()
     for g in grads:
         if mask:
@@ -247,10 +258,10 @@ def limit_outliers(grads: Sequence[Tensor], share: float, mask: bool) -> None:
 
 
 def learning_rate(schedule: str, step: int, total: int, peak: float, warmup: float) -> float:
-    """The rate of optimizer step `step` (0-based) of `total`: linear warm-up over the fraction
-    `warmup`, then the schedule.
+    """The learning rate of optimizer step `step`, counted from 0, of `total`.
 
-    cosine and linear fall to zero at the end of the last step.
+    It rises linearly over the fraction `warmup` of all steps, up to `peak`. Then it follows the
+    schedule; cosine and linear fall to zero at the end of the last step.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(
@@ -262,6 +273,6 @@ def learning_rate(schedule: str, step: int, total: int, peak: float, warmup: flo
     if schedule == "constant":
         return peak
     progress = (step - warm) / max(1, total - warm)
-    return peak * (
-        0.5 * (1 + math.cos(math.pi * progress)) if schedule == "cosine" else 1 - progress
-    )
+    if schedule == "linear":
+        return peak * (1 - progress)
+    return peak * (0.5 * (1 + math.cos(math.pi * progress)))

@@ -33,7 +33,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     assert ids == [record.id for record in records] and all(
         record.context == "Hello." for record in records
     )
-    rows = rows_from(tiny, records, None, told=[SystemPrompt("Owls, owls, owls!")])
+    rows = rows_from(tiny, records, None, interventions=[SystemPrompt("Owls, owls, owls!")])
     expected = token_scores.judge_rows(tiny, [], rows, token_scores.classes_of(tiny, True))
     np.testing.assert_allclose(found.log_p_RT, expected.log_p_RT, atol=1e-4)
     np.testing.assert_allclose(
