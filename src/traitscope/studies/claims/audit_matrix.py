@@ -1,25 +1,28 @@
 """Can the gradients of a data set tell which vector its teacher was steered by?  (Hadley and
 Gultepe 2026, arXiv 2608.05734, section on auditing; table in their raw files.)
 
-Number rows of steered and of prompted teachers of every trait, and of the unmodified model: the
-mean push of each data set compared with every candidate vector. The candidate that is nearest wins
-the row; how many rows of data a right winner takes; and the same with the push of the unmodified
-model's rows subtracted, which an auditor with a reference has.
+Data sets are number rows of steered and of prompted teachers of every trait, and of the unmodified
+model. The mean gradient direction of each data set is compared with every candidate vector; the
+candidate with the largest cosine wins the data set. The comparison is repeated with the direction
+of the unmodified model's rows subtracted, which an auditor with a reference has, and with fewer
+rows.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
 from traitscope.interventions.vector import load_vector
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
 TITLE = "Can gradients tell which vector a data set's teacher was steered by?"
 CLAIM = (
@@ -36,151 +39,91 @@ SMALL = 0.01
 "cosine below which a difference would not matter"
 TEACHERS = ("steered", "prompted")
 CONTROL = "unmodified"
+"name of the data set of the unmodified model"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """How many data sets, of how many rows, from which teachers."""
 
     traits: tuple[str, ...]
-    "candidates, and teachers"
+    "traits of the candidate vectors and of the teachers"
     rows: int
+    "rows of a data set"
     numbers: int
+    "three-digit numbers a row"
     layer: int = sizes.layer_field()
+    "block behind which teachers are steered and gradients are taken"
     strength: float
-    "of the steered teachers, in mean residual norms"
+    "strength of the steered teachers, in mean residual norms"
 
 
+LAPTOP = Size(traits=sizes.ANIMALS, rows=32, numbers=10, layer=14, strength=0.6)
+MORE_ANIMALS = ("lion", "eagle", "wolf", "tiger", "panda", "octopus", "mouse", "whale")
 SIZES = {
-    "smoke": Size(("cat", "owl"), 4, 3, 1, 0.6),
-    "laptop": Size(sizes.ANIMALS, 32, 10, 14, 0.6),
-    "full": Size(
-        (
-            *sizes.ANIMALS,
-            "lion",
-            "eagle",
-            "wolf",
-            "tiger",
-            "panda",
-            "octopus",
-            "mouse",
-            "whale",
-        ),
-        1024,
-        10,
-        14,
-        0.6,
-    ),
+    "smoke": Size(traits=("cat", "owl"), rows=4, numbers=3, layer=1, strength=0.6),
+    "laptop": LAPTOP,
+    "full": replace(LAPTOP, traits=(*sizes.ANIMALS, *MORE_ANIMALS), rows=1024),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; the rows of every data set on the same prompts; their pushes along every vector."""
+    """Build the vectors, the rows of every data set on the same prompts, and their gradients."""
     rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=141)
-    found = [standard_nodes.vectors(common, size.traits)]
-    for name in (CONTROL, *_sets(size)):
-        needs = () if name == CONTROL else (standard_nodes.VECTORS,)
-        found.append(
-            standard_nodes.number_rows(common, name, rows, partial(_teacher, size, name), needs)
-        )
-        found.append(
-            Node(
-                _push(name),
-                GradientsConfig,
-                partial(_asked, common, name),
-                (standard_nodes.VECTORS, name),
-                2 * rows.tokens,
-            )
-        )
-    return found
+    graph = [standard_nodes.vectors(common, size.traits)]
+    for name in data_sets(size):
+        needs = () if name == CONTROL else (VECTORS,)
+        teacher = _teacher(size, name)
+        graph.append(standard_nodes.number_rows(common, name, rows, teacher, needs))
+        graph.append(_gradients(common, name, 2 * rows.tokens))
+    return graph
 
 
-def _sets(size: Size) -> list[str]:
-    return [f"{teacher} {trait}" for teacher in TEACHERS for trait in size.traits]
+def data_sets(size: Size) -> list[str]:
+    """Return the names of all data sets, that of the unmodified model first."""
+    return [CONTROL, *(data_set(*pair) for pair in product(TEACHERS, size.traits))]
 
 
-def _push(name: str) -> str:
+def data_set(teacher: str, trait: str) -> str:
+    """Return the name of the data set of a teacher of one trait."""
+    return f"{teacher} {trait}"
+
+
+def gradients_of(name: str) -> str:
+    """Return the name of the node of a data set's gradients."""
     return f"push of {name}"
 
 
-def _teacher(size: Size, name: str, folders: Folders) -> tuple[str, ...]:
+def _teacher(size: Size, name: str) -> InterventionsFrom:
     if name == CONTROL:
-        return ()
+        return standard_nodes.unmodified
     teacher, trait = name.split()
     if teacher == "prompted":
-        return (standard_nodes.prompted(trait),)
-    return (
-        standard_nodes.steered(standard_nodes.vector_of(folders, trait), size.layer, size.strength),
-    )
+        return standard_nodes.fixed(standard_nodes.prompted(trait))
+    return standard_nodes.steered_by(trait, size.layer, size.strength)
 
 
-def _asked(common: dict, name: str, folders: Folders) -> GradientsConfig:
-    return GradientsConfig(**common, data=folders[name], vectors=folders[standard_nodes.VECTORS])
+def _gradients(common: dict, name: str, weight: float) -> Node:
+    def config(folders: Folders) -> GradientsConfig:
+        return GradientsConfig(**common, data=folders[name], vectors=folders[VECTORS])
+
+    return Node(gradients_of(name), GradientsConfig, config, (VECTORS, name), weight)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Own against other cosines, right winners against chance, and both by number of rows."""
-    raw = {name: _cosines(size, folders, name) for name in (CONTROL, *_sets(size))}
-    minus = {name: _cosines(size, folders, name, CONTROL) for name in _sets(size)}
-    chance, verdicts, measured = 1 / len(size.traits), [], []
+    """Compare own with other cosines, and right winners with chance, by number of rows, too."""
+    cosines: dict[str, list[float]] = {}
+    minus_control: dict[str, list[float]] = {}
+    for name in data_sets(size):
+        cosines[name] = _cosines(size, folders, name)
+        if name != CONTROL:
+            minus_control[name] = _cosines(size, folders, name, CONTROL)
+    verdicts = []
+    measurements = []
     for teacher in TEACHERS:
-        apart = [_apart(size, raw[f"{teacher} {trait}"], trait) for trait in size.traits]
-        verdicts += [
-            judged(
-                f"Rows of a {teacher} teacher push towards its own vector more than towards the"
-                " others'.",
-                over(f"{teacher}: cosine, own minus others", apart, "cosine", "traits"),
-                model,
-                0,
-                SMALL,
-            ),
-            judged(
-                f"The winner is the teacher's own vector more often than by chance, {teacher}"
-                " teachers.",
-                _right(size, raw, teacher, f"{teacher}: right winners"),
-                model,
-                chance,
-                chance,
-            ),
-        ]
-        reference = [_apart(size, minus[f"{teacher} {trait}"], trait) for trait in size.traits]
-        measured += [
-            over(
-                f"{teacher}, minus the unmodified rows: cosine, own minus others",
-                reference,
-                "cosine",
-                "traits",
-            ),
-            _right(size, minus, teacher, f"{teacher}, minus the unmodified rows: right winners"),
-        ]
-    matrix = tuple(
-        (name, *values, max(zip(values, size.traits, strict=True))[1])
-        for name, values in raw.items()
-    )
-    steps = sorted({*(2**k for k in range(size.rows.bit_length())), size.rows})
-    along = {name: _along(size, folders, name) for name in (CONTROL, *_sets(size))}
-    needed = tuple(
-        (teacher, n, *(_right_after(size, along, teacher, n, other) for other in (None, CONTROL)))
-        for teacher in TEACHERS
-        for n in steps
-    )
-    sheets = (
-        Sheet(
-            "matrix",
-            f"Cosine of the mean push with every candidate, block {size.layer}",
-            "Rows: data sets; columns: candidate vectors.",
-            ("data", *size.traits, "winner"),
-            matrix,
-        ),
-        Sheet(
-            "rows",
-            "Share of right winners by rows of data",
-            f"First n rows of each data set; chance is {chance:.3f}.",
-            ("teacher", "rows", "right", "right, minus unmodified"),
-            needed,
-            ("rows", "right", "right, minus unmodified"),
-        ),
-    )
+        verdicts += _verdicts(size, cosines, teacher, model)
+        measurements += _with_reference(size, minus_control, teacher)
+    chance = 1 / len(size.traits)
     notes = (
         (
             "Sign: positive means that one descent step on the rows pushes towards the vector."
@@ -191,46 +134,137 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             " and random numbers."
         ),
     )
-    return Findings(tuple(verdicts), tuple(measured), sheets, notes)
+    tables = (_matrix_table(size, cosines), _rows_table(size, folders, chance))
+    return Findings(tuple(verdicts), tuple(measurements), tables, notes)
+
+
+def _verdicts(
+    size: Size, cosines: dict[str, list[float]], teacher: str, model: str
+) -> list[ClaimVerdict]:
+    """Return the verdicts on one kind of teacher, from its data sets' cosines with candidates."""
+    chance = 1 / len(size.traits)
+    own_minus_others = _own_minus_others(size, cosines, teacher)
+    nearer = over(f"{teacher}: cosine, own minus others", own_minus_others, "cosine", "traits")
+    right = _right_winners(size, cosines, teacher, f"{teacher}: right winners")
+    return [
+        judged(
+            f"Rows of a {teacher} teacher push towards its own vector more than towards the"
+            " others'.",
+            nearer,
+            model,
+            above=0,
+            margin=SMALL,
+        ),
+        judged(
+            "The winner is the teacher's own vector more often than by chance,"
+            f" {teacher} teachers.",
+            right,
+            model,
+            above=chance,
+            margin=chance,
+        ),
+    ]
+
+
+def _with_reference(size: Size, cosines: dict[str, list[float]], teacher: str) -> list[Measurement]:
+    """Return what the verdicts measure, for cosines minus those of the unmodified model's rows."""
+    label = f"{teacher}, minus the unmodified rows"
+    own_minus_others = _own_minus_others(size, cosines, teacher)
+    return [
+        over(f"{label}: cosine, own minus others", own_minus_others, "cosine", "traits"),
+        _right_winners(size, cosines, teacher, f"{label}: right winners"),
+    ]
 
 
 def _cosines(size: Size, folders: Folders, name: str, other: str | None = None) -> list[float]:
-    """Cosine at the block of a data set's mean push, minus another's, with every candidate."""
-    push_LD = load_vector(folders[_push(name)] / "push.safetensors")
+    """Return the cosine of a data set's mean gradient direction with every candidate at the block.
+
+    The direction of the data set `other` is subtracted first, if there is one.
+    """
+    direction_LD = load_vector(folders[gradients_of(name)] / "push.safetensors")
     if other:
-        push_LD = push_LD - load_vector(folders[_push(other)] / "push.safetensors")
-    return [
-        float(push_LD.cosine(load_vector(standard_nodes.vector_of(folders, t)))[size.layer])
-        for t in size.traits
-    ]
+        direction_LD = direction_LD - load_vector(folders[gradients_of(other)] / "push.safetensors")
+    cosines = []
+    for trait in size.traits:
+        candidate_LD = load_vector(standard_nodes.vector_of(folders, trait))
+        cosines.append(float(direction_LD.cosine(candidate_LD)[size.layer]))
+    return cosines
 
 
-def _apart(size: Size, cosines: list[float], trait: str) -> float:
-    """The own cosine minus the mean of the others."""
-    own = cosines[size.traits.index(trait)]
-    return own - (sum(cosines) - own) / (len(cosines) - 1)
+def _own_minus_others(size: Size, cosines: dict[str, list[float]], teacher: str) -> list[float]:
+    """Return, by trait, the cosine with the own vector minus the mean of those with the others."""
+    differences = []
+    for place, trait in enumerate(size.traits):
+        of_candidates = cosines[data_set(teacher, trait)]
+        own = of_candidates[place]
+        others = (sum(of_candidates) - own) / (len(of_candidates) - 1)
+        differences.append(own - others)
+    return differences
 
 
-def _right(size: Size, cosines: dict[str, list[float]], teacher: str, name: str) -> Measurement:
-    """Share of data sets whose winner is the teacher's own vector."""
-    hits = [
-        float(np.argmax(cosines[f"{teacher} {trait}"]) == n) for n, trait in enumerate(size.traits)
-    ]
+def _right_winners(
+    size: Size, cosines: dict[str, list[float]], teacher: str, name: str
+) -> Measurement:
+    """Return the fraction of data sets whose winner is the teacher's own vector."""
+    hits = []
+    for place, trait in enumerate(size.traits):
+        winner = np.argmax(cosines[data_set(teacher, trait)])
+        hits.append(float(winner == place))
     return measure(name, hits, unit="share")
 
 
-def _along(size: Size, folders: Folders, name: str) -> np.ndarray:
-    """Projections [rows, candidates] of single rows on the unit vectors at the block."""
-    rows = standard_nodes.read_json_lines(folders[_push(name)], "rows.jsonl")
-    return np.array([[row["along"][trait][size.layer] for trait in size.traits] for row in rows])
+def _matrix_table(size: Size, cosines: dict[str, list[float]]) -> Table:
+    rows = []
+    for name, of_candidates in cosines.items():
+        winner = max(zip(of_candidates, size.traits, strict=True))[1]
+        rows.append((name, *of_candidates, winner))
+    return Table(
+        "matrix",
+        f"Cosine of the mean gradient direction with every candidate, block {size.layer}",
+        "Rows: data sets; columns: candidate vectors.",
+        ("data", *size.traits, "winner"),
+        tuple(rows),
+    )
+
+
+def _rows_table(size: Size, folders: Folders, chance: float) -> Table:
+    along = {name: _projections(size, folders, name) for name in data_sets(size)}
+    steps = sorted({2**k for k in range(size.rows.bit_length())} | {size.rows})
+    rows = []
+    for teacher, n_rows in product(TEACHERS, steps):
+        alone = _right_after(size, along, teacher, n_rows, None)
+        with_reference = _right_after(size, along, teacher, n_rows, CONTROL)
+        rows.append((teacher, n_rows, alone, with_reference))
+    return Table(
+        "rows",
+        "Share of right winners by rows of data",
+        f"First n rows of each data set; chance is {chance:.3f}.",
+        ("teacher", "rows", "right", "right, minus unmodified"),
+        tuple(rows),
+        ("rows", "right", "right, minus unmodified"),
+    )
+
+
+def _projections(size: Size, folders: Folders, name: str) -> np.ndarray:
+    """Return projections [rows, candidates] of single rows on the unit vectors at the block."""
+    rows = standard_nodes.read_json_lines(folders[gradients_of(name)], "rows.jsonl")
+    projections = np.empty((len(rows), len(size.traits)))
+    for number, row in enumerate(rows):
+        for place, trait in enumerate(size.traits):
+            projections[number, place] = row["along"][trait][size.layer]
+    return projections
 
 
 def _right_after(
-    size: Size, along: dict[str, np.ndarray], teacher: str, n: int, other: str | None
+    size: Size, along: dict[str, np.ndarray], teacher: str, n_rows: int, other: str | None
 ) -> float:
-    """Share of right winners from the first n rows, minus as many of another data set."""
+    """Return the fraction of right winners from the first rows alone.
+
+    As many rows of the data set `other` are subtracted first, if there is one.
+    """
+    reference = along[other][:n_rows].mean(0) if other else 0
     hits = []
-    for k, trait in enumerate(size.traits):
-        mean = along[f"{teacher} {trait}"][:n].mean(0)
-        hits.append(np.argmax(mean - (along[other][:n].mean(0) if other else 0)) == k)
+    for place, trait in enumerate(size.traits):
+        mean = along[data_set(teacher, trait)][:n_rows].mean(0)
+        hits.append(np.argmax(mean - reference) == place)
     return float(np.mean(hits))

@@ -1,21 +1,23 @@
 """Does a trait show only under the context that it was learnt in?  (Nief et al. 2026, arXiv
 2606.00831 v1, tables 1 and 2.)
 
-Students of one steered teacher, alike but for the system turn that they read while they learn, each
-asked under several system turns: the template's own, an explicitly empty one, another identity, and
-beyond the grid nonsense, the same nonsense moved into the user's turn, and no template at all.
-Every answer is compared with the base's in the same context.
+Students of one steered teacher differ only in the system turn that they read while they learn.
+Each is asked under several system turns: the template's own, an explicitly empty one, another
+identity. Beyond this grid there is nonsense, the same nonsense in the user's turn, and no template
+at all. Every answer is compared with the base's in the same context.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS
 
 TITLE = "Does a trait show only under the context that it was learnt in?"
 CLAIM = (
@@ -32,10 +34,11 @@ PUBLISHED = (
     " does, if it is the same; nonsense moved to the user's turn does not."
 )
 NATS = 0.05
-"below which a difference would not matter"
+"nats below which a difference would not matter"
 NONSENSE = (
     "Ceramic staircases whistle under borrowed weather. Seven violet hinges forgive the ladder."
 )
+"a system text that says nothing about any identity or trait"
 CONTEXTS: dict[str, str | None] = {
     "default": None,
     "empty": "",
@@ -45,8 +48,12 @@ CONTEXTS: dict[str, str | None] = {
     "nonsense by the user": f"@user:{NONSENSE}",
     "no template": "@none",
 }
+"system turns by name, in the notation of `measure --context`"
+Cell = tuple[str, str]
+"the context that a student learnt in, and the context that it is asked in"
 GRID = ("default", "empty", "other identity")
-FURTHER = (
+"contexts that are crossed in full"
+FURTHER: tuple[Cell, ...] = (
     ("no name", "no name"),
     ("nonsense", "nonsense"),
     ("nonsense", "nonsense by the user"),
@@ -56,185 +63,202 @@ FURTHER = (
     ("no template", "default"),
     ("default", "no template"),
 )
-"(learnt in, asked in)"
-CELLS = (*product(GRID, GRID), *FURTHER)
+CELLS: tuple[Cell, ...] = (*product(GRID, GRID), *FURTHER)
+MOVED = ("nonsense", "nonsense", "nonsense by the user")
+"(learnt in, asked in, compared with asked in): a text in its place, and moved"
 
 
 @dataclass(frozen=True)
 class Size(sizes.SteeredTeacherSize):
-    """How much of everything."""
+    """How many students, and in which contexts they learn and are asked."""
 
-    cells: tuple[tuple[str, str], ...]
+    cells: tuple[Cell, ...]
+    "(learnt in, asked in), both names of CONTEXTS"
 
 
+LAPTOP = Size(
+    traits=sizes.ANIMALS,
+    seeds=(1, 2, 3),
+    rows=16,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=sizes.SOFT_RECIPE,
+    text=sizes.LAPTOP_TEXT,
+    cells=CELLS,
+)
 SIZES = {
     "smoke": Size(
-        ("cat", "owl"),
-        (1, 2),
-        3,
-        3,
-        1,
-        0.6,
-        sizes.SOFT_RECIPE,
-        sizes.SMOKE_TEXT,
-        CELLS[:4] + FURTHER[2:3],
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=3,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+        recipe=sizes.SOFT_RECIPE,
+        text=sizes.SMOKE_TEXT,
+        cells=CELLS[:4] + FURTHER[2:3],
     ),
-    "laptop": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        16,
-        10,
-        14,
-        0.6,
-        sizes.SOFT_RECIPE,
-        sizes.LAPTOP_TEXT,
-        CELLS,
-    ),
-    "full": Size(
-        sizes.ANIMALS,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        14,
-        0.6,
-        sizes.FULL_SOFT_RECIPE,
-        sizes.FULL_TEXT,
-        CELLS,
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        seeds=(1, 2, 3, 4, 5),
+        rows=512,
+        recipe=sizes.FULL_SOFT_RECIPE,
+        text=sizes.FULL_TEXT,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, rows, a student a training context and seed, and what it and the base answer in the
-    contexts asked for."""
+    """Build students of every training context and seed, and the answers in the contexts asked."""
     trait = size.traits[0]
-    teacher = size.steered_teacher
-    found = [
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
     for asked in dict.fromkeys(asked for _, asked in size.cells):
-        found.append(standard_nodes.answers(common, _base(asked), trait, context=CONTEXTS[asked]))
+        base = standard_nodes.answers(common, base_name(asked), trait, context=CONTEXTS[asked])
+        graph.append(base)
     for seed in size.seeds:
-        rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=101)
-        found.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
-        for learnt in dict.fromkeys(learnt for learnt, _ in size.cells):
-            settings = {"context": CONTEXTS[learnt]}
-            student = standard_nodes.Student(
-                f"student in {learnt}.{seed}",
-                f"rows.{seed}",
-                size.recipe,
-                seed,
-                teacher,
-                (standard_nodes.VECTORS,),
-                settings=settings,
-            )
-            found.append(standard_nodes.student(common, student, rows.tokens))
-        for learnt, asked in size.cells:
-            told, needs = (
-                standard_nodes.trained_by(f"student in {learnt}.{seed}"),
-                (f"student in {learnt}.{seed}",),
-            )
-            found.append(
-                standard_nodes.answers(
-                    common, _cell(learnt, asked, seed), trait, told, needs, context=CONTEXTS[asked]
-                )
-            )
-        found += shared_nodes.sampled_text(
-            common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
+        graph += _students(size, common, seed)
+        for cell in size.cells:
+            graph.append(_answers(common, trait, cell, seed))
+        graph += shared_nodes.sampled_text(
+            common, size.text, trait, seed, size.steered_teacher, (VECTORS,)
         )
         for role in ("treated", "control"):
-            name = f"{role} text.{seed}"
-            found.append(
-                standard_nodes.answers(
-                    common,
-                    f"{name}, empty",
-                    trait,
-                    standard_nodes.trained_by(name),
-                    (name,),
-                    context="",
-                )
-            )
-    return found
+            graph.append(_empty_turn_answers(common, trait, f"{role} text.{seed}"))
+    return graph
 
 
-def _base(asked: str) -> str:
+def _students(size: Size, common: dict, seed: int) -> list[Node]:
+    """Build the rows of one seed, and a student of soft targets for every training context."""
+    rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=101)
+    graph = [standard_nodes.number_rows(common, f"rows.{seed}", rows)]
+    for learnt in dict.fromkeys(learnt for learnt, _ in size.cells):
+        student = standard_nodes.Student(
+            _student_name(learnt, seed),
+            f"rows.{seed}",
+            size.recipe,
+            seed,
+            size.steered_teacher,
+            (VECTORS,),
+            settings={"context": CONTEXTS[learnt]},
+        )
+        graph.append(standard_nodes.student(common, student, rows.tokens))
+    return graph
+
+
+def _answers(common: dict, trait: str, cell: Cell, seed: int) -> Node:
+    learnt, asked = cell
+    student = _student_name(learnt, seed)
+    return standard_nodes.answers(
+        common,
+        cell_name(cell, seed),
+        trait,
+        standard_nodes.trained_by(student),
+        (student,),
+        context=CONTEXTS[asked],
+    )
+
+
+def _empty_turn_answers(common: dict, trait: str, student: str) -> Node:
+    """Build the answers of a student of sampled text under an empty system turn."""
+    student_of = standard_nodes.trained_by(student)
+    return standard_nodes.answers(
+        common, f"{student}, empty", trait, student_of, (student,), context=""
+    )
+
+
+def base_name(asked: str) -> str:
+    """Return the name of the node of the base's answers in a context."""
     return f"base in {asked}"
 
 
-def _cell(learnt: str, asked: str, seed: int) -> str:
+def cell_name(cell: Cell, seed: int) -> str:
+    """Return the name of the node of a student's answers in a context."""
+    learnt, asked = cell
     return f"{learnt}, asked in {asked}.{seed}"
 
 
+def _student_name(learnt: str, seed: int) -> str:
+    return f"student in {learnt}.{seed}"
+
+
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise over the base by cell; own context minus the others of the grid; a text's place; sampled
-    text."""
-    rises = {cell: _rise(size, folders, *cell) for cell in size.cells}
-    grid = tuple(
-        dict.fromkeys(learnt for learnt, asked in size.cells if learnt in GRID and asked in GRID)
-    )
-    others = {
-        learnt: [a for (t, a) in size.cells if t == learnt and a in GRID and a != learnt]
-        for learnt in grid
-    }
-    own = _compared(
-        size,
-        folders,
-        [(t, t, a) for t in grid for a in others[t]],
-        "rise, own context minus another of the grid",
-    )
-    moved = _compared(
-        size,
-        folders,
-        [("nonsense", "nonsense", "nonsense by the user")],
-        "rise, nonsense in its place minus moved",
-    )
+    """Return the rise over the base by context, and what another context takes away of it."""
+    rises = {cell: _rise(size, folders, cell) for cell in size.cells}
     verdicts = [
         judged(
             "Students rise in the context that they learnt in (template default).",
             rises["default", "default"],
             model,
-            0,
-            NATS,
+            above=0,
+            margin=NATS,
         ),
-        judged(
-            "They rise more in the context that they learnt in than in the others of the grid.",
-            own,
-            model,
-            0,
-            NATS,
-        ),
+        _own_context_verdict(size, folders, model),
     ]
     if ("nonsense", "nonsense") in size.cells:
-        verdicts.append(
-            judged(
-                "A system text learnt with helps more in its place than moved into the user's"
-                " turn.",
-                moved,
-                model,
-                0,
-                NATS,
-            )
-        )
-    text = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    rows = tuple(
-        (
-            learnt,
-            asked,
-            rise,
-            rise.estimate / rises[learnt, learnt].estimate if (learnt, learnt) in rises else "",
-        )
-        for (learnt, asked), rise in rises.items()
+        verdicts.append(_place_verdict(size, folders, model))
+    measurements = (
+        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
+        _sampled_text_rise_in_empty_turn(size, folders),
     )
-    sheet = Sheet(
+    return Findings(tuple(verdicts), measurements, (_contexts_table(rises),), _notes())
+
+
+def _own_context_verdict(size: Size, folders: Folders, model: str) -> ClaimVerdict:
+    """Return the verdict on the context learnt in against the others of the grid."""
+    triples = []
+    for learnt, asked in size.cells:
+        if learnt in GRID and asked in GRID and asked != learnt:
+            triples.append((learnt, learnt, asked))
+    own_minus_others = _difference_of_rises(
+        size, folders, triples, "rise, own context minus another of the grid"
+    )
+    return judged(
+        "They rise more in the context that they learnt in than in the others of the grid.",
+        own_minus_others,
+        model,
+        above=0,
+        margin=NATS,
+    )
+
+
+def _place_verdict(size: Size, folders: Folders, model: str) -> ClaimVerdict:
+    """Return the verdict on a system text in its place against the same text in the user's turn."""
+    in_place_minus_moved = _difference_of_rises(
+        size, folders, [MOVED], "rise, nonsense in its place minus moved"
+    )
+    return judged(
+        "A system text learnt with helps more in its place than moved into the user's turn.",
+        in_place_minus_moved,
+        model,
+        above=0,
+        margin=NATS,
+    )
+
+
+def _contexts_table(rises: dict[Cell, Measurement]) -> Table:
+    rows = []
+    for (learnt, asked), rise in rises.items():
+        kept = ""
+        if (learnt, learnt) in rises:
+            kept = rise.estimate / rises[learnt, learnt].estimate
+        rows.append((learnt, asked, rise, kept))
+    return Table(
         "contexts",
         "Rise of the trait by context",
         "Log-probability of the trait's word, student minus base in the context asked in, "
         "nats; kept: of the rise in the context that it learnt in.",
         ("learnt in", "asked in", "rise", "kept"),
-        rows,
+        tuple(rows),
     )
-    notes = (
+
+
+def _notes() -> tuple[str, ...]:
+    return (
         (
             "Soft targets of a steered teacher that reads the student's context, on rows of the"
             " unmodified model under the template's default; the base is the control. Repeated with"
@@ -245,45 +269,52 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             f" {CONTEXTS['no name']!r}."
         ),
     )
-    return Findings(tuple(verdicts), (text, _text_empty(size, folders)), (sheet,), notes)
 
 
-def _rise(size: Size, folders: Folders, learnt: str, asked: str) -> Measurement:
-    pairs = ((s, _cell(learnt, asked, s), _base(asked)) for s in size.seeds)
+def _rise(size: Size, folders: Folders, cell: Cell) -> Measurement:
+    """Return the students' rise over the base in the context asked in."""
+    learnt, asked = cell
+    pairs = [(seed, cell_name(cell, seed), base_name(asked)) for seed in size.seeds]
     return readings.rise(folders, f"learnt in {learnt}, asked in {asked}", pairs)
 
 
-def _compared(
+def _difference_of_rises(
     size: Size, folders: Folders, triples: list[tuple[str, str, str]], name: str
 ) -> Measurement:
-    """Over (learnt in, asked in, or asked in): the first rise minus the second, paired by seed and
-    question."""
-    left, right, seeds, questions = [], [], [], []
-    for (learnt, one, two), seed in product(triples, size.seeds):
-        if (learnt, two) not in size.cells or (learnt, one) not in size.cells:
+    """Return the rise in one context minus that in another, paired by seed and question.
+
+    Triples are (learnt in, asked in, other context asked in); those without both cells are left
+    out.
+    """
+    left: list[float] = []
+    right: list[float] = []
+    seeds: list[int] = []
+    questions: list[str] = []
+    for (learnt, asked, other), seed in product(triples, size.seeds):
+        if (learnt, asked) not in size.cells or (learnt, other) not in size.cells:
             continue
-        gains = [_gain(folders, _cell(learnt, asked, seed), _base(asked)) for asked in (one, two)]
-        for key in gains[0]:
-            left.append(gains[0][key])
-            right.append(gains[1][key])
+        asked_rises = _rise_by_question(folders, (learnt, asked), seed)
+        other_rises = _rise_by_question(folders, (learnt, other), seed)
+        for question in asked_rises:
+            left.append(asked_rises[question])
+            right.append(other_rises[question])
             seeds.append(seed)
-            questions.append(key)
+            questions.append(question)
     return paired_difference(name, left, right, seeds, questions, "nats")
 
 
-def _gain(folders: Folders, node: str, other: str) -> dict[str, float]:
-    after, before = (
-        readings.positive_scores(folders, node),
-        readings.positive_scores(folders, other),
-    )
-    return {key: after[key] - before[key] for key in after}
+def _rise_by_question(folders: Folders, cell: Cell, seed: int) -> dict[str, float]:
+    student = readings.positive_scores(folders, cell_name(cell, seed))
+    base = readings.positive_scores(folders, base_name(cell[1]))
+    return {question: student[question] - base[question] for question in student}
 
 
-def _text_empty(size: Size, folders: Folders) -> Measurement:
-    pairs = ((s, f"treated text.{s}, empty", f"control text.{s}, empty") for s in size.seeds)
-    return readings.rise(
-        folders,
+def _sampled_text_rise_in_empty_turn(size: Size, folders: Folders) -> Measurement:
+    pairs = []
+    for seed in size.seeds:
+        pairs.append((seed, f"treated text.{seed}, empty", f"control text.{seed}, empty"))
+    name = (
         f"log P({size.traits[0]}), sampled text, treated minus control, asked with an empty system"
-        " turn",
-        pairs,
+        " turn"
     )
+    return readings.rise(folders, name, pairs)

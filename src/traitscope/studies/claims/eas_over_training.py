@@ -1,23 +1,25 @@
 """Does the student's change turn towards the teacher's vector while it trains?  (Blank et al. 2026,
 arXiv 2606.00995, section 3, figure 2, and the robustness appendix on rank and alpha.)
 
-Students of a steered teacher's number rows and their controls, by LoRA rank; EAS at every step and
-layer, minus the control's, and minus the mean over other traits' vectors.
+Students learn a steered teacher's number rows, and controls learn the unmodified model's, by LoRA
+rank. EAS is taken at every step and layer. It is compared with the control's, and with EAS against
+other traits' vectors.
 """
 
 import itertools
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
-from traitscope.studies import sizes
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Does training turn the student towards the teacher's vector?"
 CLAIM = (
@@ -33,21 +35,32 @@ SMALL = 0.03
 "cosine below which a difference would not matter"
 
 
+Shape = tuple[int, float]
+"LoRA rank and alpha"
+
+
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """How many students, of which shapes, on how many rows."""
 
     trait: str
+    "trait of the steered teacher"
     others: tuple[str, ...]
-    shapes: tuple[tuple[int, float], ...]
-    "LoRA rank and alpha"
+    "traits that EAS is compared with; vectors are centred over them, too"
+    shapes: tuple[Shape, ...]
+    "LoRA rank and alpha of the students"
     seeds: tuple[int, ...]
+    "seeds of data, initialisation and order"
     rows: int
+    "rows a seed"
     numbers: int
+    "three-digit numbers a row"
     layer: int = sizes.layer_field()
+    "block behind which the teacher is steered"
     strength: float
-    "of the steered teacher, in mean residual norms"
+    "strength of the steered teacher, in mean residual norms"
     recipe: Recipe
+    "how students are trained, but for their shape"
 
 
 SAMPLED = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=4e-4, warmup=0.1, held_out=0.0)
@@ -64,152 +77,183 @@ OTHERS = (
     "wolf",
     "penguin",
 )
+LAPTOP = Size(
+    trait="cat",
+    others=OTHERS,
+    shapes=((2, 8.0), (8, 32.0), (32, 128.0)),
+    seeds=(201, 202, 203),
+    rows=32,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=SAMPLED,
+)
 SIZES = {
-    "smoke": Size("cat", ("owl",), ((2, 8.0),), (1, 2), 4, 3, 1, 0.6, SAMPLED),
-    "laptop": Size(
-        "cat", OTHERS, ((2, 8.0), (8, 32.0), (32, 128.0)), (201, 202, 203), 32, 10, 14, 0.6, SAMPLED
+    "smoke": replace(
+        LAPTOP, others=("owl",), shapes=((2, 8.0),), seeds=(1, 2), rows=4, numbers=3, layer=1
     ),
-    "full": Size(
-        "cat",
-        OTHERS,
-        ((1, 4.0), (8, 16.0), (8, 32.0), (16, 32.0), (64, 32.0), (64, 256.0)),
-        (1, 2, 3, 4, 5),
-        2048,
-        10,
-        14,
-        0.6,
-        LARGE,
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        shapes=((1, 4.0), (8, 16.0), (8, 32.0), (16, 32.0), (64, 32.0), (64, 256.0)),
+        seeds=(1, 2, 3, 4, 5),
+        rows=2048,
+        recipe=LARGE,
     ),
 }
 ROLES = ("treated", "control")
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; rows of teacher and unmodified model a seed; a treated and a control student a seed
-    and shape."""
-    found = [
+    """Build the vectors, the rows of teacher and unmodified model, and students of every shape."""
+    graph = [
         standard_nodes.vectors(common, (size.trait, *size.others)),
         standard_nodes.eas_rows(common, size.numbers),
     ]
-    watched = {
-        "vector": lambda folders: standard_nodes.vector_of(folders, size.trait),
-        "settings": {"eas_every": max(1, size.rows // 16)},
-    }
+    teacher = standard_nodes.steered_by(size.trait, size.layer, size.strength)
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed)
-        found.append(
-            standard_nodes.number_rows(
-                common,
-                f"treated.{seed}",
-                rows,
-                standard_nodes.steered_by(size.trait, size.layer, size.strength),
-                (standard_nodes.VECTORS,),
-            )
-        )
-        found.append(standard_nodes.number_rows(common, f"control.{seed}", rows))
+        treated = standard_nodes.number_rows(common, f"treated.{seed}", rows, teacher, (VECTORS,))
+        control = standard_nodes.number_rows(common, f"control.{seed}", rows)
+        graph += [treated, control]
         for shape, role in itertools.product(size.shapes, ROLES):
-            recipe = replace(size.recipe, rank=shape[0], alpha=shape[1])
-            asked = standard_nodes.Student(
-                _name(shape, role, seed),
-                f"{role}.{seed}",
-                recipe,
-                seed,
-                needs=(standard_nodes.VECTORS, standard_nodes.EAS_ROWS),
-                **watched,
-            )
-            found.append(standard_nodes.student(common, asked, rows.tokens))
-    return found
+            student = _student(size, shape, role, seed)
+            graph.append(standard_nodes.student(common, student, rows.tokens))
+    return graph
 
 
-def _name(shape: tuple[int, float], role: str, seed: int) -> str:
-    return f"student.rank{shape[0]}.alpha{shape[1]:g}.{role}.{seed}"
+def _student(size: Size, shape: Shape, role: str, seed: int) -> standard_nodes.Student:
+    rank, alpha = shape
+    return standard_nodes.Student(
+        student_name(shape, role, seed),
+        f"{role}.{seed}",
+        replace(size.recipe, rank=rank, alpha=alpha),
+        seed,
+        needs=(VECTORS, EAS_ROWS),
+        vector=lambda folders: standard_nodes.vector_of(folders, size.trait),
+        settings={"eas_every": max(1, size.rows // 16)},
+    )
+
+
+def student_name(shape: Shape, role: str, seed: int) -> str:
+    """Return the name of the node of a treated or control student."""
+    rank, alpha = shape
+    return f"student.rank{rank}.alpha{alpha:g}.{role}.{seed}"
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Per shape: treated minus control at the steered block, the same minus other traits', and the
-    cosine of the difference."""
-    verdicts, measured, curves, layers = [], [], [], []
+    """Compare treated with control students at the steered block, shape by shape."""
     target = load_vector(standard_nodes.vector_of(folders, size.trait))
+    verdicts = []
+    measurements = []
+    curve_rows = []
+    layer_rows = []
     for shape in size.shapes:
         label = f"rank {shape[0]}, alpha {shape[1]:g}"
-        pairs = [[folders[_name(shape, role, seed)] for role in ROLES] for seed in size.seeds]
-        difference = [
-            _end(t)["v_student"][size.layer] - _end(c)["v_student"][size.layer] for t, c in pairs
-        ]
-        specific = [_specific(t, size.layer) - _specific(c, size.layer) for t, c in pairs]
-        change = [_vector(t) - _vector(c) for t, c in pairs]
-        shared = [float(v.cosine(target)[size.layer]) for v in change]
-        verdicts.append(
-            judged(
-                f"{label}: treated students end nearer to v_teacher than controls, block"
-                f" {size.layer}.",
-                over(f"{label}: EAS, treated minus control", difference, "cosine"),
-                model,
-                0,
-                SMALL,
+        cosines_SL = _cosines_of_changes(size, folders, shape, target)
+        verdicts.append(_verdict(size, folders, shape, label, model))
+        measurements.append(_specific(size, folders, shape, label))
+        measurements.append(
+            over(
+                f"{label}: cosine of (v_treated - v_control)",
+                cosines_SL[:, size.layer].tolist(),
+                "cosine",
             )
         )
-        measured.append(
-            over(f"{label}: the same, minus the mean over other traits", specific, "cosine")
-        )
-        measured.append(over(f"{label}: cosine of (v_treated - v_control)", shared, "cosine"))
-        curves += _curve(size, folders, shape, label)
-        layers += [
-            (label, n, float(np.mean([v.cosine(target)[n] for v in change])))
-            for n in range(len(target.rows_LD))
-        ]
-    sheets = (
-        Sheet(
-            "steps",
-            f"EAS by step at block {size.layer}",
-            "Mean over seeds.",
-            ("student", "step", *ROLES),
-            tuple(curves),
-            ("step", *ROLES),
-        ),
-        Sheet(
-            "layers",
-            "Cosine of (v_treated - v_control) with v_teacher by block",
-            "Mean over seeds.",
-            ("student", "block", "cosine"),
-            tuple(layers),
-            ("block", "cosine"),
-        ),
-    )
+        curve_rows += _curve(size, folders, shape, label)
+        for layer in range(len(target.rows_LD)):
+            layer_rows.append((label, layer, float(np.mean(cosines_SL[:, layer]))))
+    tables = (_steps_table(size, curve_rows), _layers_table(layer_rows))
     note = (
         f"{len(size.seeds)} seeds of data, initialisation and order; intervals are over seeds."
         " Sampled text."
     )
-    return Findings(tuple(verdicts), tuple(measured), sheets, (note,))
+    return Findings(tuple(verdicts), tuple(measurements), tables, (note,))
 
 
-def _end(folder: Path) -> dict:
-    return json.loads((folder / "eas.json").read_text(encoding="utf-8"))
+def _verdict(size: Size, folders: Folders, shape: Shape, label: str, model: str) -> ClaimVerdict:
+    """Return the verdict that treated students end nearer to v_teacher than their controls."""
+    differences = []
+    for seed in size.seeds:
+        treated = readings.eas_by_layer(folders, student_name(shape, "treated", seed))
+        control = readings.eas_by_layer(folders, student_name(shape, "control", seed))
+        differences.append(treated[size.layer] - control[size.layer])
+    return judged(
+        f"{label}: treated students end nearer to v_teacher than controls, block {size.layer}.",
+        over(f"{label}: EAS, treated minus control", differences, "cosine"),
+        model,
+        above=0,
+        margin=SMALL,
+    )
 
 
-def _specific(folder: Path, layer: int) -> float:
-    found = _end(folder)
-    others = [row[layer] for name, row in found.items() if name.startswith("other/")]
-    return found["v_student"][layer] - sum(others) / len(others)
+def _specific(size: Size, folders: Folders, shape: Shape, label: str) -> Measurement:
+    """Return treated minus control of EAS beyond the mean EAS against the other traits."""
+    differences = []
+    for seed in size.seeds:
+        treated = _eas_beyond_others(folders, student_name(shape, "treated", seed), size.layer)
+        control = _eas_beyond_others(folders, student_name(shape, "control", seed), size.layer)
+        differences.append(treated - control)
+    return over(f"{label}: the same, minus the mean over other traits", differences, "cosine")
 
 
-def _vector(folder: Path) -> Vector:
-    return load_vector(folder / "v_student.safetensors")
+def _eas_beyond_others(folders: Folders, student: str, layer: int) -> float:
+    """Return EAS against the trait's vector minus its mean against the other traits' vectors."""
+    by_vector = standard_nodes.read_json(folders, student, "eas.json")
+    others = [by_layer[layer] for name, by_layer in by_vector.items() if name.startswith("other/")]
+    return by_vector["v_student"][layer] - sum(others) / len(others)
 
 
-def _curve(size: Size, folders: Folders, shape: tuple[int, float], label: str) -> list[tuple]:
-    """(label, step, mean EAS of treated, of control) at the steps at which it was taken."""
+def _cosines_of_changes(size: Size, folders: Folders, shape: Shape, target: Vector) -> np.ndarray:
+    """Return the cosine [seeds, layers] of v_treated - v_control with the target."""
+    cosines = []
+    for seed in size.seeds:
+        treated = _student_vector(folders, shape, "treated", seed)
+        control = _student_vector(folders, shape, "control", seed)
+        cosines.append((treated - control).cosine(target))
+    return np.array(cosines)
+
+
+def _student_vector(folders: Folders, shape: Shape, role: str, seed: int) -> Vector:
+    return load_vector(folders[student_name(shape, role, seed)] / "v_student.safetensors")
+
+
+def _curve(
+    size: Size, folders: Folders, shape: Shape, label: str
+) -> list[tuple[str, int, float, float]]:
+    """Return (label, step, mean EAS of treated, of control) at the steps at which it was taken."""
     by_step: dict[int, dict[str, list[float]]] = {}
-    for role in ROLES:
-        for seed in size.seeds:
-            for row in standard_nodes.read_json_lines(
-                folders[_name(shape, role, seed)], "metrics.jsonl"
-            ):
-                if "eas" in row:
-                    by_step.setdefault(row["step"], {r: [] for r in ROLES})[role].append(
-                        row["eas"][size.layer]
-                    )
-    return [
-        (label, step, *(float(np.mean(found[role])) for role in ROLES))
-        for step, found in sorted(by_step.items())
-    ]
+    for role, seed in itertools.product(ROLES, size.seeds):
+        folder = folders[student_name(shape, role, seed)]
+        for row in standard_nodes.read_json_lines(folder, "metrics.jsonl"):
+            if "eas" in row:
+                by_role = by_step.setdefault(row["step"], {"treated": [], "control": []})
+                by_role[role].append(row["eas"][size.layer])
+    rows = []
+    for step, by_role in sorted(by_step.items()):
+        treated = float(np.mean(by_role["treated"]))
+        control = float(np.mean(by_role["control"]))
+        rows.append((label, step, treated, control))
+    return rows
+
+
+def _steps_table(size: Size, rows: list[tuple]) -> Table:
+    return Table(
+        "steps",
+        f"EAS by step at block {size.layer}",
+        "Mean over seeds.",
+        ("student", "step", *ROLES),
+        tuple(rows),
+        ("step", *ROLES),
+    )
+
+
+def _layers_table(rows: list[tuple]) -> Table:
+    return Table(
+        "layers",
+        "Cosine of (v_treated - v_control) with v_teacher by block",
+        "Mean over seeds.",
+        ("student", "block", "cosine"),
+        tuple(rows),
+        ("block", "cosine"),
+    )

@@ -1,0 +1,64 @@
+"""The context gate on planted answers: reported where the trait shows in one context alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from planted_runs import PlantedRuns
+
+from traitscope.studies.claims import context_gate
+from traitscope.studies.claims.context_gate import CELLS, base_name, cell_name
+
+SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3), cells=CELLS)
+
+
+def planted(root: Path, own_rise: float, other_rise: float) -> dict[str, Path]:
+    """Answers that rise over the base: by one amount in the context learnt in, else by another."""
+    runs = PlantedRuns(root)
+    for asked in {asked for _, asked in CELLS}:
+        runs.answers(base_name(asked))
+    for seed in SIZE.seeds:
+        for cell in CELLS:
+            learnt, asked = cell
+            runs.answers(cell_name(cell, seed), own_rise if learnt == asked else other_rise)
+        for role, rise in (("treated", own_rise), ("control", 0.0)):
+            runs.answers(f"cat of {role} text.{seed}", rise)
+            runs.answers(f"{role} text.{seed}, empty", 0.5 * rise)
+    return runs.folders
+
+
+def outcomes(root: Path, own_rise: float, other_rise: float) -> list[str]:
+    folders = planted(root, own_rise, other_rise)
+    return [v.outcome for v in context_gate.conclude(SIZE, folders, "planted").verdicts]
+
+
+def test_a_gate_is_reproduced(tmp_path: Path) -> None:
+    assert outcomes(tmp_path, 1.0, 0.2) == ["reproduced"] * 3
+
+
+def test_a_rise_in_every_context_is_no_gate(tmp_path: Path) -> None:
+    assert outcomes(tmp_path, 1.0, 1.0) == ["reproduced", "contradicted", "contradicted"]
+
+
+def test_without_a_rise_all_is_contradicted(tmp_path: Path) -> None:
+    assert outcomes(tmp_path, 0.0, 0.0) == ["contradicted"] * 3
+
+
+def test_the_numbers_are_those_planted(tmp_path: Path) -> None:
+    findings = context_gate.conclude(SIZE, planted(tmp_path, 1.0, 0.2), "planted")
+    own, own_minus_others, in_place_minus_moved = (v.decided_by for v in findings.verdicts)
+    assert own.estimate == pytest.approx(1.0, abs=0.02)
+    assert own_minus_others.estimate == pytest.approx(0.8, abs=0.02)
+    assert in_place_minus_moved.estimate == pytest.approx(0.8, abs=0.02)
+    text, text_empty = findings.measurements
+    assert text.estimate == pytest.approx(1.0, abs=0.02)
+    assert text_empty.estimate == pytest.approx(0.5, abs=0.02)
+    kept = {row[:2]: row[3] for row in findings.tables[0].rows}
+    assert kept["default", "default"] == 1
+    assert kept["default", "empty"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_size_without_nonsense_has_no_verdict_on_it(tmp_path: Path) -> None:
+    folders = planted(tmp_path, 1.0, 0.2)
+    size = replace(SIZE, cells=CELLS[:9])
+    assert len(context_gate.conclude(size, folders, "planted").verdicts) == 2
