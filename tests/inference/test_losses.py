@@ -31,7 +31,7 @@ def value_and_gradient(loss, hidden: Tensor) -> tuple[Tensor, Tensor]:
 def test_cross_entropy(
     families: dict[str, Model], name: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(losses, "CHUNK", block)
     model = families[name]
     hidden, targets = states(model), torch.tensor([5, 5, 0, 419, 17, 2, 100])
     ours = value_and_gradient(lambda h: losses.cross_entropy(model, h, targets), hidden)
@@ -51,7 +51,7 @@ def test_cross_entropy(
 def test_soft_cross_entropy_is_the_divergence_from_the_teacher(
     families: dict[str, Model], name: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(losses, "CHUNK", block)
     model = families[name]
     hidden, teacher = states(model), states(model, seed=1)
 

@@ -78,7 +78,7 @@ def test_divergence_is_the_textbook_sum(tiny: Model, monkeypatch: pytest.MonkeyP
     expected = torch.nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction="none").sum(
         -1
     )
-    monkeypatch.setattr(losses, "BLOCK", 3)
+    monkeypatch.setattr(losses, "CHUNK", 3)
     torch.testing.assert_close(losses.divergence(tiny, p, q), expected, rtol=1e-4, atol=1e-5)
 
 
