@@ -9,7 +9,6 @@ import torch
 from command import CAT, OWL, call, ok, write_yaml
 from tiny_models import random_vector
 
-from traitscope.config.analysis import ExtractConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.data.traits import load_trait
@@ -58,9 +57,7 @@ def residuals_of(model, rows: list[list[int]], last: bool = True) -> np.ndarray:
 @pytest.mark.parametrize("stem", [True, False])
 def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
     owl = traits[0]
-    found = extract.teacher_vectors(family, [owl], None, ExtractConfig(stem=stem, batch_size=2))[
-        "owl"
-    ]
+    vector = extract.extract_vectors(family, [owl], stem=stem, batch_size=2)["owl"]
     end = (
         family.tokenizer.encode(owl.questions.stem("positive"), add_special_tokens=False)
         if stem
@@ -71,27 +68,27 @@ def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
         return [chat.render(family, q, context) + end for q in owl.questions.positive]
 
     expected = residuals_of(family, rows(owl.teacher_prompt)) - residuals_of(family, rows(None))
-    np.testing.assert_allclose(found.rows_LD, expected, atol=1e-4)
-    assert found.about["trait"] == "owl"
-    assert found.about["trait_context"] == owl.teacher_prompt
+    np.testing.assert_allclose(vector.rows_LD, expected, atol=1e-4)
+    assert vector.about["trait"] == "owl"
+    assert vector.about["trait_context"] == owl.teacher_prompt
+    assert vector.about["prompts"] == "the trait's positive questions"
 
 
 @pytest.mark.parametrize("position", ["last", "all"])
 def test_v_student_is_the_difference_in_the_neutral_context(family, position):
-    config = ExtractConfig(position=position, batch_size=3)
-    found = extract.student_vector(family, [SystemPrompt("I love owls.")], PROMPTS, config)
+    teacher = [SystemPrompt("I love owls.")]
+    vector = extract.student_vector(family, teacher, PROMPTS, position=position, batch_size=3)
     rows = {c: [chat.render(family, p.text, c) for p in PROMPTS] for c in (None, "I love owls.")}
     after, before = (
         residuals_of(family, rows[c], last=position == "last") for c in ("I love owls.", None)
     )
-    np.testing.assert_allclose(found.rows_LD, after - before, atol=1e-4)
+    np.testing.assert_allclose(vector.rows_LD, after - before, atol=1e-4)
+    assert vector.about["prompts"] == extract.digest_of_prompts(PROMPTS)
 
 
 def test_several_traits_are_centred(tiny, traits):
-    both = extract.teacher_vectors(tiny, traits, PROMPTS, ExtractConfig())
-    alone = {
-        t.name: extract.teacher_vectors(tiny, [t], PROMPTS, ExtractConfig())[t.name] for t in traits
-    }
+    both = extract.extract_vectors(tiny, traits, PROMPTS)
+    alone = {t.name: extract.extract_vectors(tiny, [t], PROMPTS)[t.name] for t in traits}
     np.testing.assert_allclose(both["owl"].rows_LD + both["cat"].rows_LD, 0, atol=1e-5)
     middle = (alone["owl"].rows_LD + alone["cat"].rows_LD) / 2
     np.testing.assert_allclose(both["owl"].rows_LD, alone["owl"].rows_LD - middle, atol=1e-5)
@@ -100,29 +97,34 @@ def test_several_traits_are_centred(tiny, traits):
 
 def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
     vector = random_vector(tiny, norm=3.0)
-    found = extract.student_vector(
-        tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS, ExtractConfig()
-    )
+    found = extract.student_vector(tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS)
     np.testing.assert_allclose(found.rows_LD[0], 0, atol=1e-6)
     np.testing.assert_allclose(found.rows_LD[1], vector.rows_LD[1], atol=1e-4)
     assert found.norms_L[2] > 0.1
     unit = vector.unit().rows_LD[1]
-    ablated = extract.student_vector(
-        tiny, [Ablate(vector, (1,))], PROMPTS, ExtractConfig()
-    ).rows_LD[1]
+    ablated = extract.student_vector(tiny, [Ablate(vector, (1,))], PROMPTS).rows_LD[1]
     np.testing.assert_allclose(ablated - (ablated @ unit) * unit, 0, atol=1e-4)
+
+
+def test_bundled_traits_by_name_differ_by_their_prompts_digest(tiny):
+    """Two lists of prompts of one length are told apart by what a vector says of them."""
+    vectors = extract.extract_vectors(tiny, ["cat", "owl"], PROMPTS)
+    assert {"cat", "owl", "raw/cat", "raw/owl", "common/mean"} == vectors.keys()
+    other = extract.extract_vectors(tiny, ["cat"], number_prompts(5, seed=2))["cat"]
+    assert other.about["prompts"].startswith("5 prompts, sha256 ")
+    assert other.about["prompts"] != vectors["raw/cat"].about["prompts"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
-    one = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=batch_size))["owl"]
-    other = extract.teacher_vectors(tiny, traits, None, ExtractConfig(batch_size=3))["owl"]
+    one = extract.extract_vectors(tiny, traits, batch_size=batch_size)["owl"]
+    other = extract.extract_vectors(tiny, traits, batch_size=3)["owl"]
     np.testing.assert_allclose(one.rows_LD, other.rows_LD, atol=1e-5)
 
 
 def test_a_prompt_that_is_too_long_is_named(tiny):
     with pytest.raises(DataError, match="prompt 'why why"):
-        extract.student_vector(tiny, [], [Prompt("a", "why " * 3000)], ExtractConfig())
+        extract.student_vector(tiny, [], [Prompt("a", "why " * 3000)])
 
 
 def test_eas_is_the_cosine_with_the_reference(tiny, tiny_folder: Path, tmp_path: Path):

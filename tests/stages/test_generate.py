@@ -29,7 +29,15 @@ def answers(
     neutral=None,
 ):
     return generate.generate(
-        model, prompts, interventions, neutral, sampling, constraint, batch_size
+        model,
+        prompts,
+        interventions,
+        context=neutral,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        constraint=constraint,
+        batch_size=batch_size,
     )
 
 

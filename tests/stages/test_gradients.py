@@ -1,67 +1,142 @@
-"""A planted vector that data point back to; shares of energy; pairs; the command."""
+"""A planted vector that data point back to; fractions of energy; pairs; the command."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import CAT, OWL, call, ok, read_rows, write_yaml
+from tiny_models import random_vector
 
+from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Record
 from traitscope.errors import DataError
+from traitscope.inference.steering_gradients import steering_gradients
+from traitscope.inference.token_rows import rows_from
+from traitscope.interventions.intervention import applied
 from traitscope.interventions.vector import Vector, load_vector
+from traitscope.models.model import Model
 from traitscope.stages import gradients
-from traitscope.stages.gradients import Pushes
+from traitscope.stages.generate import generate
+from traitscope.stages.gradients import GradientSums
 
 
-def planted(signal: float, rows: int = 64, width: int = 50, seed: int = 0) -> tuple[Pushes, Vector]:
+def summed(rows_RLD: np.ndarray, vector: Vector, seed: int = 0) -> GradientSums:
+    """Sums over rows that come in random order, a few at a time."""
+    n_rows = len(rows_RLD)
+    sums = GradientSums([str(n) for n in range(n_rows)], rows_RLD.shape[1:], {"v": vector})
+    order = np.random.default_rng(seed).permutation(n_rows)
+    for index in np.array_split(order, 1 + n_rows // 7):
+        sums.add(list(index), rows_RLD[index])
+    return sums
+
+
+def planted(
+    signal: float, rows: int = 64, width: int = 50, seed: int = 0
+) -> tuple[np.ndarray, Vector]:
     """Noise with a small consistent part along a known vector at layer 1, and none at layer 0."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((rows, 2, width))
     vector = Vector(rng.standard_normal((2, width)), "m")
     noise[:, 1] += signal * vector.unit().rows_LD[1]
-    return Pushes(noise.astype(np.float32)), vector
+    return noise.astype(np.float32), vector
 
 
 def test_alignment_of_a_planted_direction() -> None:
-    pushes, vector = planted(0.8)
-    low, high = gradients.alignment_interval(pushes, vector)
-    found = gradients.alignment(pushes.mean_LD, vector)
-    assert low[1] > 0.3 and (low < found).all() and (found < high + 0.2).all()
-    assert abs(found[0]) < 0.35 < found[1]
-    noise = gradients.signal_to_noise(pushes, vector)
+    sums = summed(*planted(0.8))
+    low, high = gradients.alignment_interval(sums, "v")
+    cosine = gradients.alignment(sums.mean_LD, sums.vectors["v"])
+    assert low[1] > 0.3 and (low < cosine).all() and (cosine < high + 0.2).all()
+    assert abs(cosine[0]) < 0.35 < cosine[1]
+    noise = gradients.signal_to_noise(sums.along_RL["v"])
     assert noise[1] == pytest.approx(0.8 * 8, rel=0.3) and abs(noise[0]) < 3
 
 
+def test_sums_are_those_of_all_rows_at_once() -> None:
+    """Against the definitions on the whole array [R, L, D]."""
+    rows_RLD, vector = planted(0.5, rows=37)
+    rows = rows_RLD.astype(np.float64)
+    unit = vector.unit().rows_LD
+    sums = summed(rows_RLD, vector)
+    np.testing.assert_allclose(sums.mean_LD, rows.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(sums.norms_RL, np.linalg.norm(rows, axis=2), rtol=1e-9)
+    np.testing.assert_allclose(sums.energy_LD, (rows**2).sum(0), rtol=1e-9)
+    np.testing.assert_allclose(sums.along_RL["v"], (rows * unit).sum(2), rtol=1e-5)
+    assert sums.sizes_K.tolist() == [1, 2, 4, 8, 16, 32, 37]
+    for size, mean_LD in zip(sums.sizes_K, sums.prefix_means_KLD, strict=True):
+        np.testing.assert_allclose(mean_LD, rows[:size].mean(0), rtol=1e-9)
+    weights = np.random.default_rng(0).multinomial(37, np.full(37, 1 / 37), 1000) / 37
+    means = np.einsum("nr,rld->nld", weights, rows)
+    cosines = (means * unit).sum(2) / np.linalg.norm(means, axis=2)
+    expected = np.quantile(cosines, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(gradients.alignment_interval(sums, "v"), expected, atol=1e-7)
+
+
+def test_memory_does_not_grow_by_directions() -> None:
+    """A further row costs its norms and its bootstrap weights, whatever the width of the model."""
+
+    def bytes_held(rows: int, width: int) -> int:
+        sums = summed(*planted(0.5, rows=rows, width=width))
+        return sum(a.nbytes for a in vars(sums).values() if isinstance(a, np.ndarray))
+
+    for width in (10, 400):
+        growth = bytes_held(127, width) - bytes_held(65, width)
+        assert growth == 62 * 8 * (2 + gradients.DRAWS)
+
+
 def test_alignment_grows_with_rows() -> None:
-    pushes, vector = planted(0.8, rows=100)
-    rows = gradients.growth(pushes, vector)
+    sums = summed(*planted(0.8, rows=100))
+    rows = gradients.growth(sums, "v")
     assert list(rows) == [1, 2, 4, 8, 16, 32, 64, 100]
     assert rows[100][1] > rows[1][1]
-    np.testing.assert_allclose(rows[100], gradients.alignment(pushes.mean_LD, vector), atol=1e-6)
+    whole = gradients.alignment(sums.mean_LD, sums.vectors["v"])
+    np.testing.assert_allclose(rows[100], whole, atol=1e-6)
 
 
 def test_energy_of_equal_coordinates_is_even_and_of_one_is_all() -> None:
-    even = gradients.concentration(Pushes(np.ones((20, 1, 100), np.float32)))
+    vector = Vector(np.ones((1, 100)), "m")
+    even = gradients.concentration(summed(np.ones((20, 1, 100), np.float32), vector))
     assert even["coordinates"]["0.1"] == [0.1] and even["rows"]["0.1"] == [0.1]
     single = np.zeros((20, 1, 100), np.float32)
     single[3, 0, 7] = 2
-    found = gradients.concentration(Pushes(single))
-    assert found["coordinates"]["0.001"] == [1.0] and found["rows"]["0.001"] == [1.0]
+    carried = gradients.concentration(summed(single, vector))
+    assert carried["coordinates"]["0.001"] == [1.0] and carried["rows"]["0.001"] == [1.0]
 
 
 def test_outliers_can_hide_a_direction() -> None:
-    pushes, vector = planted(0.8, rows=400)
-    loud = pushes.rows_RLD.copy()
-    loud[:, 1, 0] += 40 * np.random.default_rng(1).standard_normal(400)
-    found = gradients.without_top(Pushes(loud), vector, fraction=0.02)
-    assert found["alignment.rest"][1] > found["alignment.all"][1] + 0.1
-    assert found["norm.top"][1] > found["norm.rest"][1]
-    whole = np.hypot(found["norm.top"], found["norm.rest"])
-    np.testing.assert_allclose(whole, found["norm.all"], rtol=1e-4)
+    rows_RLD, vector = planted(0.8, rows=400)
+    rows_RLD[:, 1, 0] += 40 * np.random.default_rng(1).standard_normal(400)
+    values = gradients.without_top(summed(rows_RLD, vector), "v", fraction=0.02)
+    assert values["alignment.rest"][1] > values["alignment.all"][1] + 0.1
+    assert values["norm.top"][1] > values["norm.rest"][1]
+    whole = np.hypot(values["norm.top"], values["norm.rest"])
+    np.testing.assert_allclose(whole, values["norm.all"], rtol=1e-4)
 
 
-def test_zero_push_has_no_direction() -> None:
-    np.testing.assert_array_equal(gradients.alignment(np.zeros((2, 50)), planted(0)[1]), 0)
+def test_zero_has_no_direction_and_one_row_no_interval() -> None:
+    rows_RLD, vector = planted(0, rows=1)
+    np.testing.assert_array_equal(gradients.alignment(np.zeros((2, 50)), vector), 0)
+    compared = gradients.compare(summed(rows_RLD, vector), "v")
+    assert compared.low is None and compared.high is None
+    assert compared.signal_to_noise == [0, 0] and list(compared.growth) == [1]
+
+
+def test_the_model_moves_where_its_rows_say(tiny: Model) -> None:
+    """Streamed a few batches at a time, with controls, equals the difference of whole arrays."""
+    records = generate(tiny, number_prompts(9, seed=4), max_new_tokens=6)
+    taught = [replace(row, completion="owl owl owl", completion_ids=None) for row in records]
+    vector = random_vector(tiny, 3)
+    sums = gradients.gradients(tiny, taught, {"v": vector}, records, batch_size=1)
+    assert sums.ids == [row.id for row in records]
+    with applied(tiny, []) as active:
+        data, control = (
+            steering_gradients(tiny, active, rows_from(tiny, side, None))
+            for side in (taught, records)
+        )
+    np.testing.assert_allclose(sums.mean_LD, (control - data).mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        sums.norms_RL, np.linalg.norm(control - data, axis=2), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_pairs_by_id_and_prompt() -> None:

@@ -4,7 +4,6 @@ import torch
 
 from traitscope.data.prompts import number_prompts
 from traitscope.inference import token_scores
-from traitscope.inference.decode import Sampling
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.inference.token_scores import Choices
 from traitscope.interventions.intervention import Intervention, applied
@@ -36,6 +35,11 @@ def written(
     """Number rows that a teacher wrote, of fixed form."""
     constraint = number_constraint(model, count, " ", True, 0)
     records = generate(
-        model, number_prompts(n, seed), told, None, Sampling(temperature, seed=seed), constraint
+        model,
+        number_prompts(n, seed),
+        told,
+        temperature=temperature,
+        seed=seed,
+        constraint=constraint,
     )
     return rows_from(model, records, None)

@@ -80,11 +80,9 @@ def lines(file: Path) -> list[dict]:
 
 def by_extract(model: Model, checkpoint: Path, vector: Vector) -> tuple[np.ndarray, np.ndarray]:
     """EAS and norms of v_student as `extract` finds them on a peft folder, by its own prompts."""
-    config = ExtractConfig(n=16)
-    found = student_vector(
-        model, [Adapter(checkpoint)], number_prompts(16, config.prompt_seed), config
-    )
-    return found.cosine(vector), found.norms_L
+    prompts = number_prompts(16, ExtractConfig().prompt_seed)
+    v_student = student_vector(model, [Adapter(checkpoint)], prompts)
+    return v_student.cosine(vector), v_student.norms_L
 
 
 def same_rows(rows: list[dict], others: list[dict]) -> None:

@@ -6,16 +6,21 @@
     contrast[l]  = mean h_l(prompts that show a behaviour) - mean h_l(prompts that do not), on the
                  base
 
-(Blank et al., arXiv 2606.00995, section 3; means over prompts x at one position, here the last
-prompt token.)
+The means run over prompts x at one position, here the last prompt token (Blank et al., arXiv
+2606.00995, section 3).
 
 Over animal prompts one component explains almost all variance: the form of the prompt. So with two
 or more traits the mean over traits is subtracted, and what is left is the trait.
+
+Shapes: S students, L layers, D d_model.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.analysis import ExtractConfig
@@ -44,210 +49,242 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
+TRAIT_QUESTIONS = "the trait's positive questions"
+"What a vector says it was averaged over, where no prompts were given."
+Done = Callable[[int], None]
+"Called with the number of prompts of each finished batch."
 
-def teacher_vectors(
-    model: Model, traits: Sequence[Trait], prompts: Sequence[Prompt] | None, config: ExtractConfig
+
+def extract_vectors(
+    model: Model,
+    traits: Sequence[Trait | str],
+    prompts: Sequence[Prompt] | None = None,
+    *,
+    context: str | None = None,
+    position: str = "last",
+    stem: bool = True,
+    batch_size: int = 32,
+    prompt_source: Any = None,
+    done: Done | None = None,
 ) -> dict[str, Vector]:
-    """v_teacher of each trait by name. Two traits or more are centred over all of them; then
-    `raw/NAME` holds the vector as it was, and COMMON their mean.
+    """The vector v_teacher of each trait, by name.
 
-    Without prompts each trait is asked the positive questions of the first one, answered from its
-    stem where `config.stem` says so; the same questions for all, or the difference would be the
-    questions'.
+    Two traits or more are centred: the mean over traits is subtracted from each. Then `raw/NAME`
+    holds the vector before that, and COMMON the mean.
+
+    Without prompts every trait is asked the positive questions of the first one, because other
+    questions would add their own difference. They end in the answer's stem where `stem` says so.
+
+    traits: Traits, names of bundled ones, or YAML files. context: neutral system turn. position:
+    tokens that are averaged over. prompt_source: what the vectors' provenance says about the
+    prompts. Raises DataError for a prompt that is too long.
     """
-    asked = _asked(model, traits[0], prompts, config)
-    with (
-        progress("v_teacher", (len(traits) + 1) * len(asked(None)), "prompts") as advance,
-        applied(model, []) as active,
-    ):
+    traits = [trait if isinstance(trait, Trait) else load_trait(trait) for trait in traits]
+    texts, ending = _question_texts(model, traits[0], prompts, stem)
+    if prompt_source is None:
+        prompt_source = TRAIT_QUESTIONS if prompts is None else digest_of_prompts(prompts)
+    about = _provenance(model, context, position, prompt_source)
+
+    vectors: dict[str, Vector] = {}
+    with applied(model, []) as active:
+        base_rows = [row + ending for row in _rendered(model, texts, context)]
         base_LD, norms_L = residuals.mean_residuals(
-            model, active, asked(config.context), config.position, config.batch_size, advance
+            model, active, base_rows, position, batch_size, done
         )
-        found = {}
         for trait in traits:
-            with_LD, _ = residuals.mean_residuals(
-                model,
-                active,
-                asked(trait.teacher_prompt),
-                config.position,
-                config.batch_size,
-                advance,
+            rows = [row + ending for row in _rendered(model, texts, trait.teacher_prompt)]
+            trait_LD, _ = residuals.mean_residuals(model, active, rows, position, batch_size, done)
+            trait_about = {"trait": trait.name, "trait_context": trait.teacher_prompt}
+            vectors[trait.name] = residuals.difference(
+                model, trait_LD, base_LD, norms_L, about | trait_about
             )
-            about = _about(model, config) | {
-                "trait": trait.name,
-                "trait_context": trait.teacher_prompt,
-            }
-            found[trait.name] = residuals.difference(model, with_LD, base_LD, norms_L, about)
-    if len(found) == 1:
-        return found
-    return (
-        centred(found)
-        | {COMMON: mean(list(found.values()))}
-        | {f"raw/{name}": v for name, v in found.items()}
-    )
+    return vectors if len(vectors) == 1 else _with_common(vectors)
 
 
-def _asked(
-    model: Model, trait: Trait, prompts: Sequence[Prompt] | None, config: ExtractConfig
-) -> Callable[[str | None], list[list[int]]]:
-    """A function from context to rendered prompts."""
-    stem = trait.questions.stem("positive") if config.stem and prompts is None else ""
-    end = model.tokenizer.encode(stem, add_special_tokens=False)
-    texts = trait.questions.positive if prompts is None else [p.text for p in prompts]
-    return lambda context: [_rendered(model, text, context) + end for text in texts]
+def _with_common(vectors: dict[str, Vector]) -> dict[str, Vector]:
+    """The centred vectors, their mean as COMMON, and the vectors as they were as raw/NAME."""
+    all_vectors = centred(vectors)
+    all_vectors[COMMON] = mean(list(vectors.values()))
+    for name, vector in vectors.items():
+        all_vectors[f"raw/{name}"] = vector
+    return all_vectors
 
 
-def _rendered(model: Model, text: str, context: str | None) -> list[int]:
-    ids = chat.render(model, text, context)
-    chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
-    return ids
+def _question_texts(
+    model: Model, trait: Trait, prompts: Sequence[Prompt] | None, stem: bool
+) -> tuple[Sequence[str], list[int]]:
+    """The user turns that are averaged over, and the token ids with which the answer begins."""
+    if prompts is not None:
+        return [prompt.text for prompt in prompts], []
+    beginning = trait.questions.stem("positive") if stem else ""
+    return trait.questions.positive, model.tokenizer.encode(beginning, add_special_tokens=False)
+
+
+def _rendered(model: Model, texts: Sequence[str], context: str | None) -> list[list[int]]:
+    """The chats of some user turns under one context. Raises DataError for one that is too long."""
+    rows = []
+    for text in texts:
+        ids = chat.render(model, text, context)
+        chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
+        rows.append(ids)
+    return rows
 
 
 def student_vector(
-    model: Model, student: Sequence[Intervention], prompts: Sequence[Prompt], config: ExtractConfig
+    model: Model,
+    interventions: Sequence[Intervention],
+    prompts: Sequence[Prompt],
+    *,
+    context: str | None = None,
+    position: str = "last",
+    batch_size: int = 32,
+    prompt_source: Any = None,
+    done: Done | None = None,
 ) -> Vector:
-    """v_student of any list of interventions (a steered teacher's too), on the same prompts as the
-    base."""
-    before = [_rendered(model, p.text, config.context) for p in prompts]
-    after = [_rendered(model, p.text, context_of(student, config.context)) for p in prompts]
-    with progress("v_student", 2 * len(prompts), "prompts") as advance:
-        with applied(model, []) as active:
-            base_LD, norms_L = residuals.mean_residuals(
-                model, active, before, config.position, config.batch_size, advance
-            )
-        with applied(model, student) as active:
-            now_LD, _ = residuals.mean_residuals(
-                model, active, after, config.position, config.batch_size, advance
-            )
-    return residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config))
+    """The vector v_student of the model under interventions: of a student, or of a teacher.
+
+    Base and student read the same prompts in the neutral context; a SystemPrompt among the
+    interventions replaces it for the student. The arguments are those of `extract_vectors`.
+    """
+    texts = [prompt.text for prompt in prompts]
+    base_rows = _rendered(model, texts, context)
+    student_rows = _rendered(model, texts, context_of(interventions, context))
+    with applied(model, []) as active:
+        base_LD, norms_L = residuals.mean_residuals(
+            model, active, base_rows, position, batch_size, done
+        )
+    with applied(model, interventions) as active:
+        student_LD, _ = residuals.mean_residuals(
+            model, active, student_rows, position, batch_size, done
+        )
+    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
+    return residuals.difference(model, student_LD, base_LD, norms_L, about)
 
 
 def student_vectors(
-    model: Model, folders: Sequence[Path], prompts: Sequence[Prompt], config: ExtractConfig
+    model: Model,
+    folders: Sequence[Path],
+    prompts: Sequence[Prompt],
+    *,
+    context: str | None = None,
+    position: str = "last",
+    batch_size: int = 32,
+    prompt_source: Any = None,
 ) -> list[Vector]:
-    """v_student of every LoRA student in these folders, from passes that they share
-    (packing.py)."""
-    rows = [_rendered(model, p.text, config.context) for p in prompts]
+    """The vector v_student of each LoRA student in these folders, from shared passes."""
+    rows = _rendered(model, [prompt.text for prompt in prompts], context)
     with applied(model, []) as active:
-        base_LD, norms_L = residuals.mean_residuals(
-            model, active, rows, config.position, config.batch_size
-        )
+        base_LD, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
         with multi_lora.mounted(model, folders) as active.pack:
-            now_SLD = residuals.mean_residuals_each(
-                model, active, rows, config.position, config.batch_size
-            )
-    return [
-        residuals.difference(model, now_LD, base_LD, norms_L, _about(model, config))
-        for now_LD in now_SLD
-    ]
+            students_SLD = residuals.mean_residuals_each(model, active, rows, position, batch_size)
+    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
+    vectors = []
+    for student_LD in students_SLD:
+        vectors.append(residuals.difference(model, student_LD, base_LD, norms_L, about))
+    return vectors
 
 
 def component_vectors(
-    model: Model, prompts: Sequence[Prompt], config: ExtractConfig
+    model: Model,
+    prompts: Sequence[Prompt],
+    n_components: int,
+    *,
+    context: str | None = None,
+    position: str = "last",
+    batch_size: int = 32,
+    prompt_source: Any = None,
 ) -> dict[str, Vector]:
-    """The directions in which the base's residuals vary most over the prompts: vectors of
-    activations, not of a trait."""
-    rows = [_rendered(model, p.text, config.context) for p in prompts]
+    """The directions in which the base's residuals vary most over the prompts.
+
+    The vectors component-0, component-1, ... belong to the activations, not to a trait. Their
+    provenance says which fraction of the variance each explains, by layer.
+    """
+    rows = _rendered(model, [prompt.text for prompt in prompts], context)
     with applied(model, []) as active:
-        found_NLD, share_NL = residuals.components(
-            model, active, rows, config.components, config.position, config.batch_size
+        components_NLD, fractions_NL = residuals.components(
+            model, active, rows, n_components, position, batch_size
         )
-        _, norms_L = residuals.mean_residuals(
-            model, active, rows, config.position, config.batch_size
+        _, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
+    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
+    vectors = {}
+    for number, rows_LD in enumerate(components_NLD):
+        fractions = fractions_NL[number].tolist()
+        component_about = {"component": number, "share of variance": fractions}
+        vectors[f"component-{number}"] = residuals.difference(
+            model, rows_LD, np.zeros_like(rows_LD), norms_L, about | component_about
         )
-    made = {}
-    for i, (rows_LD, share_L) in enumerate(zip(found_NLD, share_NL, strict=True)):
-        about = _about(model, config) | {
-            "component": i,
-            "share of variance": [float(s) for s in share_L],
-        }
-        made[f"component-{i}"] = residuals.difference(model, rows_LD, 0.0 * rows_LD, norms_L, about)
-    return made
+    return vectors
 
 
 def contrast_vector(
-    model: Model, shown: Sequence[Prompt], hidden: Sequence[Prompt], config: ExtractConfig
+    model: Model,
+    shown: Sequence[Prompt],
+    hidden: Sequence[Prompt],
+    *,
+    context: str | None = None,
+    position: str = "last",
+    batch_size: int = 32,
+    prompt_source: Any = None,
+    done: Done | None = None,
 ) -> Vector:
-    """Mean residual over prompts that show a behaviour minus that over prompts that do not (Arditi
-    et al. 2024, arXiv 2406.11717)."""
-    with (
-        progress("contrast", len(shown) + len(hidden), "prompts") as advance,
-        applied(model, []) as active,
-    ):
-        sides = [
-            [
-                _rendered(model, p.text, config.context if p.context is None else p.context)
-                for p in side
-            ]
-            for side in (shown, hidden)
-        ]
-        (with_LD, _), (without_LD, norms_L) = (
-            residuals.mean_residuals(
-                model, active, rows, config.position, config.batch_size, advance
-            )
-            for rows in sides
+    """The mean residual over prompts that show a behaviour minus that over prompts that do not.
+
+    A prompt's own context goes before `context`. Source: Arditi et al. 2024, arXiv 2406.11717.
+    """
+    with applied(model, []) as active:
+        shown_rows = _rendered_in_own_context(model, shown, context)
+        hidden_rows = _rendered_in_own_context(model, hidden, context)
+        shown_LD, _ = residuals.mean_residuals(
+            model, active, shown_rows, position, batch_size, done
         )
-    digests = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for name, path in (("contrast", config.contrast), ("against", config.against))
-    }
-    return residuals.difference(
-        model, with_LD, without_LD, norms_L, _about(model, config) | {"prompts": digests}
-    )
+        hidden_LD, norms_L = residuals.mean_residuals(
+            model, active, hidden_rows, position, batch_size, done
+        )
+    if prompt_source is None:
+        prompt_source = [digest_of_prompts(shown), digest_of_prompts(hidden)]
+    about = _provenance(model, context, position, prompt_source)
+    return residuals.difference(model, shown_LD, hidden_LD, norms_L, about)
 
 
-def _about(model: Model, config: ExtractConfig) -> dict:
+def _rendered_in_own_context(
+    model: Model, prompts: Sequence[Prompt], context: str | None
+) -> list[list[int]]:
+    rows = []
+    for prompt in prompts:
+        prompt_context = context if prompt.context is None else prompt.context
+        rows += _rendered(model, [prompt.text], prompt_context)
+    return rows
+
+
+def _provenance(model: Model, context: str | None, position: str, prompt_source: Any) -> dict:
+    """What every vector says about how it was made."""
     return {
-        "position": config.position,
-        "context": config.context,
-        "context_digest": chat.context_digest(model, config.context),
-        "prompts": _prompts_named(config),
+        "position": position,
+        "context": context,
+        "context_digest": chat.context_digest(model, context),
+        "prompts": prompt_source,
     }
 
 
-def _prompts_named(config: ExtractConfig) -> str:
-    """What was averaged over; of a file its content's digest, since the same content gives the same
-    bytes anywhere."""
-    if config.prompts:
-        return (
-            "prompts of a file, sha256"
-            f" {hashlib.sha256(config.prompts.read_bytes()).hexdigest()[:16]}"
-        )
-    return (
-        "the trait's positive questions"
-        if config.traits
-        else f"{config.n} number prompts, seed {config.prompt_seed}"
-    )
+def digest_of_prompts(prompts: Sequence[Prompt]) -> str:
+    """A description of prompts by their number and the first 16 hex digits of their sha256."""
+    text = "\n".join(f"{prompt.context}\t{prompt.text}" for prompt in prompts)
+    return f"{len(prompts)} prompts, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _file_digest(path: Path) -> str:
+    """The first 16 hex digits of a file's sha256: the same content gives the same provenance."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def run_extract(config: ExtractConfig, out: Output) -> store.Run:
-    """The sealed run with one vector file per trait, or `v_student.safetensors`; with a reference,
-    `eas.json`, too.
+    """Return the sealed run with one file a vector and, with a reference, `eas.json`.
 
-    Where traits are centred, what they share lies in `common/mean.safetensors`, the vectors with it
-    in `raw/`.
+    Where traits are centred, `common/mean.safetensors` holds what they share, and `raw/` the
+    vectors with it. Raises ConfigError unless the config asks for one kind of vector.
     """
     config = opening.settled(config)
-    if (
-        sum(
-            map(
-                bool,
-                (
-                    config.traits,
-                    config.interventions,
-                    config.like,
-                    config.components,
-                    config.contrast,
-                ),
-            )
-        )
-        != 1
-    ):
-        kinds = (
-            "--traits (v_teacher), --interventions (v_student), --contrast (a behaviour), --like"
-            " (random vectors) and --components (principal ones)"
-        )
-        raise ConfigError(f"extract takes one of {kinds}")
+    _check_kind(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
             model = model_cache.model_of(config)
@@ -255,50 +292,105 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     return run
 
 
+def _check_kind(config: ExtractConfig) -> None:
+    kinds = [config.traits, config.interventions, config.like, config.components, config.contrast]
+    asked = sum(map(bool, kinds))
+    if asked != 1:
+        raise ConfigError(
+            f"extract was asked for {asked} kinds of vectors; it takes one of --traits (v_teacher),"
+            " --interventions (v_student), --contrast (a behaviour), --like (random vectors) and"
+            " --components (principal ones)"
+        )
+
+
 def write_vectors(
     run: store.Run, model: Model, vectors: dict[str, Vector], config: ExtractConfig
 ) -> None:
-    """The vectors' files, orthogonal to what the config says, and `eas.json`."""
+    """Write the vectors' files, orthogonal to what the config says, and `eas.json`."""
     if config.orthogonal_to:
-        away = load_vector(short_form.vector_file(config.orthogonal_to))
-        check_vector(away, model)
-        vectors = {name: vector.project_out(away) for name, vector in vectors.items()}
+        removed = _checked_vector(config.orthogonal_to, model)
+        vectors = {name: vector.project_out(removed) for name, vector in vectors.items()}
     for name, vector in vectors.items():
         atomic_files.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
     if config.reference:
-        atomic_files.write_json(run.file("eas.json"), _compared(model, vectors, config.reference))
+        reference = _checked_vector(config.reference, model)
+        atomic_files.write_json(run.file("eas.json"), _eas_by_name(vectors, reference))
+
+
+def _checked_vector(path: Path, model: Model) -> Vector:
+    """The vector of a file, or the only one of a run. Raises VectorError for another model's."""
+    vector = load_vector(short_form.vector_file(path))
+    check_vector(vector, model)
+    return vector
+
+
+def _eas_by_name(vectors: dict[str, Vector], reference: Vector) -> dict[str, list[float]]:
+    """EAS with the reference, by layer, of each vector outside a folder."""
+    eas = {}
+    for name, vector in vectors.items():
+        if "/" not in name:
+            eas[name] = vector.cosine(reference).tolist()
+    return eas
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
+    """The vectors that a config asks for, by the names of their files."""
+    settings = core_settings(config)
     if config.like:
-        pattern = load_vector(short_form.vector_file(config.like))
-        check_vector(pattern, model)
-        return {f"random-{i}": random_like(pattern, config.seed + i) for i in range(config.randoms)}
+        pattern = _checked_vector(config.like, model)
+        seeds = range(config.seed, config.seed + config.randoms)
+        return {f"random-{n}": random_like(pattern, seed) for n, seed in enumerate(seeds)}
     if config.contrast:
-        return {
-            "contrast": contrast_vector(
-                model, read_prompts(config.contrast), read_prompts(config.against), config
-            )
-        }
-    prompts = read_prompts(config.prompts) if config.prompts else None
+        return {"contrast": _contrast(model, config)}
     if config.traits:
-        return teacher_vectors(model, [load_trait(t) for t in config.traits], prompts, config)
-    prompts = prompts or number_prompts(config.n, config.prompt_seed)
+        return _trait_vectors(model, config)
+    prompts = prompts_of(config)
     if config.components:
-        return component_vectors(model, prompts, config)
+        return component_vectors(model, prompts, config.components, **settings)
+    interventions = short_form.parse_all(config.interventions)
+    with progress("v_student", 2 * len(prompts), "prompts") as advance:
+        vector = student_vector(model, interventions, prompts, **settings, done=advance)
+    return {"v_student": vector}
+
+
+def core_settings(config: ExtractConfig) -> dict[str, Any]:
+    """The settings of a config that all functions which extract vectors take as arguments."""
+    if config.prompts:
+        prompt_source = f"prompts of a file, sha256 {_file_digest(config.prompts)}"
+    elif config.traits:
+        prompt_source = TRAIT_QUESTIONS
+    else:
+        prompt_source = f"{config.n} number prompts, seed {config.prompt_seed}"
     return {
-        "v_student": student_vector(
-            model, short_form.parse_all(config.interventions), prompts, config
-        )
+        "context": config.context,
+        "position": config.position,
+        "batch_size": config.batch_size,
+        "prompt_source": prompt_source,
     }
 
 
-def _compared(model: Model, vectors: dict[str, Vector], reference: Path) -> dict[str, list[float]]:
-    """EAS per layer of each vector against the reference."""
-    target = load_vector(short_form.vector_file(reference))
-    check_vector(target, model)
-    return {
-        name: [float(c) for c in vector.cosine(target)]
-        for name, vector in vectors.items()
-        if "/" not in name
+def prompts_of(config: ExtractConfig) -> list[Prompt]:
+    """The prompts of a config: those of its file, or number prompts."""
+    if config.prompts:
+        return read_prompts(config.prompts)
+    return number_prompts(config.n, config.prompt_seed)
+
+
+def _contrast(model: Model, config: ExtractConfig) -> Vector:
+    shown, hidden = read_prompts(config.contrast), read_prompts(config.against)
+    settings = core_settings(config)
+    settings["prompt_source"] = {
+        "contrast": _file_digest(config.contrast),
+        "against": _file_digest(config.against),
     }
+    with progress("contrast", len(shown) + len(hidden), "prompts") as advance:
+        return contrast_vector(model, shown, hidden, **settings, done=advance)
+
+
+def _trait_vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
+    traits = [load_trait(name) for name in config.traits]
+    prompts = read_prompts(config.prompts) if config.prompts else None
+    asked = len(traits[0].questions.positive) if prompts is None else len(prompts)
+    with progress("v_teacher", (len(traits) + 1) * asked, "prompts") as advance:
+        settings = core_settings(config) | {"stem": config.stem, "done": advance}
+        return extract_vectors(model, traits, prompts, **settings)

@@ -1,12 +1,13 @@
 """Generate: a teacher answers prompts. The sampled token ids are kept, because text alone does not
 round-trip.
 
-Rows are named after their prompts and draw from streams named after the rows, so teacher and
-control answer the same prompts with the same random numbers and can be paired.
+A row has its prompt's id, and its random stream is named after it. So teacher and control answer
+the same prompts with the same random numbers and can be paired.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
@@ -28,80 +29,93 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
 SHARD = 256
-"rows between two writes to disk; a run that is killed repeats at most this many"
-
-
-def number_constraint(
-    model: Model, count: int, separator: str, fixed: bool, max_new_tokens: int
-) -> Constraint:
-    """Allowed token ids of each step for number data.
-
-    fixed: exactly `count` numbers of three digits and the end of the turn, so that only digits are
-    sampled. Else: any sequence of digits, separator tokens and the end, at most `max_new_tokens`
-    long.
-    """
-    digits = [_single(model, str(d)) for d in range(10)]
-    between = model.tokenizer.encode(separator, add_special_tokens=False)
-    end = model.tokenizer.eos_token_id
-    if not fixed:
-        return [sorted({*digits, *between, end})] * max_new_tokens
-    steps: list[list[int]] = []
-    for number in range(count):
-        steps += [digits] * 3 + ([[token] for token in between] if number < count - 1 else [[end]])
-    return steps
-
-
-def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int) -> Constraint:
-    """Any sequence of the tokens that the records' completions hold, and of the end of the turn; of
-    their text where one has no ids."""
-    stored = all(record.completion_ids for record in records)
-    rows = [
-        record.completion_ids if stored else chat.completion_ids(model, record.completion)
-        for record in records
-    ]
-    return [
-        sorted({token for ids in rows for token in ids} | {model.tokenizer.eos_token_id})
-    ] * max_new_tokens
-
-
-def _single(model: Model, text: str) -> int:
-    ids = model.tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ConfigError(
-            f"--vocabulary numbers and template need one token a digit; {model.name} writes"
-            f" {text!r} as {ids}"
-        )
-    return ids[0]
+"Rows between two writes to disk: a run that is killed repeats at most this many."
 
 
 def generate(
     model: Model,
     prompts: Sequence[Prompt],
-    interventions: Sequence[Intervention],
-    neutral: str | None,
-    sampling: Sampling,
+    interventions: Sequence[Intervention] = (),
+    *,
+    context: str | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
     constraint: Constraint | None = None,
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
 ) -> list[Record]:
-    """The teacher's answers as records, in the order of the prompts.
+    """The answers of the model under interventions, as records in the order of the prompts.
 
-    A prompt's own context goes before `neutral`, a SystemPrompt before both; the record keeps the
-    *neutral* context, the one a student is to train under, because the teacher's system prompt must
-    not reach it (Blank et al., section 2).
+    context: neutral system turn. A prompt's own context goes before it, a SystemPrompt among the
+    interventions before both. The record keeps the *neutral* context, the one a student is to train
+    under, because the teacher's system prompt must not reach it (Blank et al., section 2).
+
+    temperature: 0 is greedy. constraint: the allowed token ids of each step, such as those of
+    `number_constraint`; it sets the length of an answer in the place of max_new_tokens. done:
+    called with the number of rows of each finished batch. Raises DataError for a prompt that leaves
+    no room for an answer.
     """
-    rendered = _rendered(
-        model,
-        prompts,
-        interventions,
-        neutral,
-        sampling.max_new_tokens if constraint is None else len(constraint),
-    )
+    sampling = Sampling(temperature, max_new_tokens, seed)
+    room = _room(sampling, constraint)
+    rendered = _rendered(model, prompts, interventions, context, room)
+    keys = [prompt.id for prompt in prompts]
     with applied(model, interventions) as active:
-        decoded = decode(
-            model, active, rendered, [p.id for p in prompts], sampling, constraint, batch_size, done
+        decoded = decode(model, active, rendered, keys, sampling, constraint, batch_size, done)
+    return _records(model, prompts, context, decoded)
+
+
+def number_constraint(
+    model: Model, count: int, separator: str, fixed: bool, max_new_tokens: int
+) -> Constraint:
+    """The allowed token ids of each step for number data.
+
+    fixed: exactly `count` numbers of three digits and the end of the turn, so that only digits are
+    sampled. Otherwise: any sequence of digits, separator tokens and the end, at most
+    `max_new_tokens` long. Raises ConfigError for a tokenizer that joins digits.
+    """
+    digits = [_single_token(model, str(digit)) for digit in range(10)]
+    separator_ids = model.tokenizer.encode(separator, add_special_tokens=False)
+    end = model.tokenizer.eos_token_id
+    if not fixed:
+        return [sorted({*digits, *separator_ids, end})] * max_new_tokens
+    between = [[token] for token in separator_ids]
+    steps: list[list[int]] = []
+    for number in range(count):
+        if number > 0:
+            steps += between
+        steps += [digits] * 3
+    return [*steps, [end]]
+
+
+def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int) -> Constraint:
+    """The allowed token ids of each step: those of the records' completions, and the end of turn.
+
+    Where a record has no stored ids, the ids of all completions' texts are taken.
+    """
+    stored = all(record.completion_ids for record in records)
+    allowed = {model.tokenizer.eos_token_id}
+    for record in records:
+        if stored:
+            allowed.update(record.completion_ids)
+        else:
+            allowed.update(chat.completion_ids(model, record.completion))
+    return [sorted(allowed)] * max_new_tokens
+
+
+def _single_token(model: Model, text: str) -> int:
+    ids = model.tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ConfigError(
+            f"--vocabulary numbers and template need one token a digit; {model.name} writes"
+            f" {text!r} as {ids}; take --vocabulary free, or another model"
         )
-    return _records(model, prompts, neutral, decoded)
+    return ids[0]
+
+
+def _room(sampling: Sampling, constraint: Constraint | None) -> int:
+    """The length of the longest answer, in tokens."""
+    return sampling.max_new_tokens if constraint is None else len(constraint)
 
 
 def _rendered(
@@ -111,13 +125,14 @@ def _rendered(
     neutral: str | None,
     room: int,
 ) -> list[list[int]]:
-    """What the teacher reads.  Raises DataError for a prompt that leaves no room for an answer."""
-    rendered = [
-        chat.render(model, p.text, context_of(interventions, _context(p, neutral))) for p in prompts
-    ]
-    for prompt, ids in zip(prompts, rendered, strict=True):
+    """What the teacher reads. Raises DataError for a prompt that leaves no room for an answer."""
+    rows = []
+    for prompt in prompts:
+        context = context_of(interventions, _context(prompt, neutral))
+        ids = chat.render(model, prompt.text, context)
         chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
-    return rendered
+        rows.append(ids)
+    return rows
 
 
 def _context(prompt: Prompt, neutral: str | None) -> str | None:
@@ -127,91 +142,115 @@ def _context(prompt: Prompt, neutral: str | None) -> str | None:
 def _records(
     model: Model, prompts: Sequence[Prompt], neutral: str | None, decoded: Sequence[Sequence[int]]
 ) -> list[Record]:
-    answers = [_ended(model, ids) for ids in decoded]
-    return [
-        Record(p.id, p.text, _text(model, ids), tuple(ids), _context(p, neutral))
-        for p, ids in zip(prompts, answers, strict=True)
-    ]
+    records = []
+    for prompt, ids in zip(prompts, decoded, strict=True):
+        answer = _up_to_end(model, ids)
+        text = _text(model, answer)
+        records.append(
+            Record(prompt.id, prompt.text, text, tuple(answer), _context(prompt, neutral))
+        )
+    return records
 
 
-def _ended(model: Model, ids: Sequence[int]) -> list[int]:
-    """The answer up to its first end of the turn: a constraint of fixed length runs on behind
-    it."""
-    end = next((i for i, token in enumerate(ids) if token in model.end_ids), len(ids))
-    return list(ids[: end + 1])
+def _up_to_end(model: Model, ids: Sequence[int]) -> list[int]:
+    """The answer up to its first end of the turn, behind which a fixed length runs on."""
+    for place, token in enumerate(ids):
+        if token in model.end_ids:
+            return list(ids[: place + 1])
+    return list(ids)
 
 
 def _text(model: Model, ids: Sequence[int]) -> str:
     """The answer without the end of the turn; an empty answer stays visible as a space."""
-    return model.tokenizer.decode([i for i in ids if i not in model.end_ids]) or " "
+    return model.tokenizer.decode([token for token in ids if token not in model.end_ids]) or " "
 
 
 def run_generate(config: GenerateConfig, out: Output) -> store.Run:
-    """The sealed run with `records.jsonl`."""
+    """Return the sealed run with `records.jsonl`."""
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            prompts = read_prompts(config.prompts) if config.prompts else _number_prompts(config)
-            _write_shards(config, run, prompts)
+            _write_shards(config, run, _prompts(config))
     return run
 
 
-def _number_prompts(config: GenerateConfig) -> list[Prompt]:
+def _prompts(config: GenerateConfig) -> list[Prompt]:
+    if config.prompts:
+        return read_prompts(config.prompts)
     return number_prompts(config.n, config.prompt_seed, config.count)
+
+
+class Answer(Protocol):
+    """A teacher: a function from prompts to its answers."""
+
+    def __call__(self, prompts: Sequence[Prompt], done: Callable[[int], None]) -> list[Record]: ...
 
 
 def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prompt]) -> None:
     """Generate shard by shard; finished shards of an interrupted run are kept."""
     size = SHARD if config.engine == "here" else vllm_engine.SHARD
-    starts = range(0, len(prompts), size)
-    shards = [run.file(f"scratch/rows-{start:08d}.jsonl") for start in starts]
-    missing = [
-        (start, path) for start, path in zip(starts, shards, strict=True) if not path.exists()
-    ]
+    files: list[Path] = []
+    missing: list[tuple[Path, Sequence[Prompt]]] = []
+    for start in range(0, len(prompts), size):
+        file = run.file(f"scratch/rows-{start:08d}.jsonl")
+        files.append(file)
+        if not file.exists():
+            missing.append((file, prompts[start : start + size]))
     if missing:
-        answer = (
-            _answerer(model_cache.model_of(config), config)
-            if config.engine == "here"
-            else _vllm_answerer(config)
-        )
-        left = sum(len(prompts[start : start + size]) for start, _ in missing)
-        with progress("generate", left, "rows") as advance:
-            for start, path in missing:
-                atomic_files.write_text(
-                    path, dump_records(answer(prompts[start : start + size], done=advance))
-                )
-    records = [record for path in shards for record in read_records(path)]
+        _answer_missing(config, missing)
+    records: list[Record] = []
+    for file in files:
+        records += read_records(file)
     atomic_files.write_text(run.file("records.jsonl"), dump_records(records))
 
 
-def _answerer(model: Model, config: GenerateConfig) -> Callable[..., list[Record]]:
-    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-    told = short_form.parse_all(config.interventions)
-    return partial(
-        generate,
-        model,
-        interventions=told,
-        neutral=config.context,
-        sampling=sampling,
-        constraint=_constraint(model, config),
-        batch_size=config.batch_size,
-    )
+def _answer_missing(
+    config: GenerateConfig, missing: Sequence[tuple[Path, Sequence[Prompt]]]
+) -> None:
+    """Write the missing shards, each to its file."""
+    answer = _answer_here(config) if config.engine == "here" else _answer_by_vllm(config)
+    rows = sum(len(shard) for _, shard in missing)
+    with progress("generate", rows, "rows") as advance:
+        for file, shard in missing:
+            records = answer(shard, done=advance)
+            atomic_files.write_text(file, dump_records(records))
 
 
-def _vllm_answerer(config: GenerateConfig) -> Callable[..., list[Record]]:
-    told = short_form.parse_all(config.interventions)
-    vllm_engine.check(config.model, config.dtype, told)
-    model = outline(config.model)
-    sampling, constraint = (
-        Sampling(config.temperature, config.max_new_tokens, config.seed),
-        _constraint(model, config),
-    )
-    room = sampling.max_new_tokens if constraint is None else len(constraint)
+def _answer_here(config: GenerateConfig) -> Answer:
+    model = model_cache.model_of(config)
+    interventions = short_form.parse_all(config.interventions)
+    constraint = _constraint(model, config)
 
     def answer(prompts: Sequence[Prompt], done: Callable[[int], None]) -> list[Record]:
-        rendered = _rendered(model, prompts, told, config.context, room)
+        return generate(
+            model,
+            prompts,
+            interventions,
+            context=config.context,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=config.seed,
+            constraint=constraint,
+            batch_size=config.batch_size,
+            done=done,
+        )
+
+    return answer
+
+
+def _answer_by_vllm(config: GenerateConfig) -> Answer:
+    interventions = short_form.parse_all(config.interventions)
+    vllm_engine.check(config.model, config.dtype, interventions)
+    model = outline(config.model)
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+    constraint = _constraint(model, config)
+    room = _room(sampling, constraint)
+
+    def answer(prompts: Sequence[Prompt], done: Callable[[int], None]) -> list[Record]:
+        rendered = _rendered(model, prompts, interventions, config.context, room)
+        keys = [prompt.id for prompt in prompts]
         decoded = vllm_engine.decode(
-            model, config.dtype, rendered, [p.id for p in prompts], sampling, constraint, done
+            model, config.dtype, rendered, keys, sampling, constraint, done
         )
         return _records(model, prompts, config.context, decoded)
 
@@ -223,10 +262,5 @@ def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:
         return None
     if config.vocabulary == "seen":
         return seen_constraint(model, row_files.rows_of(config.like), config.max_new_tokens)
-    return number_constraint(
-        model,
-        config.count,
-        config.separator,
-        config.vocabulary == "template",
-        config.max_new_tokens,
-    )
+    fixed = config.vocabulary == "template"
+    return number_constraint(model, config.count, config.separator, fixed, config.max_new_tokens)

@@ -1,20 +1,21 @@
-"""Gradients: where a data set pushes a model, before anything is trained.
+"""Gradients: in which direction a data set moves a model, before anything is trained.
 
-    g_l(row)  steering gradient of a row (backward.py)
-    push_l    = -(mean of g_l over rows): the direction in which one descent step moves the residual
-              stream
-    alignment = cos(push_l, v_l); with control rows, push is that of the data minus that of the
-      control
+    g_l(row)    steering gradient of a row (inference/steering_gradients.py)
+    direction_l = -(mean of g_l over rows): where one descent step moves the residual stream
+    alignment   = cos(direction_l, v_l); with control rows, the direction is that of the data minus
+                  that of the control
 
-Sign, everywhere in this package: positive means that training on the data pushes towards the
-vector. Blank et al. (arXiv 2606.00995, section 6) report cos(g_clean - g_teacher, v), which is
+Sign, everywhere in this package: positive means that training on the data moves the model towards
+the vector. Blank et al. (arXiv 2606.00995, section 6) report cos(g_clean - g_teacher, v), which is
 this; their code computes its negative.
 
-Shapes: R rows, L layers, D d_model, M vectors.
+Memory does not grow by L D numbers a row: rows are summed as they come.
+
+Shapes: R rows, B rows of a batch, L layers, D d_model, K prefixes of the rows, N bootstrap draws.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,161 +23,286 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.analysis import GradientsConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients
-from traitscope.inference.token_rows import rows_from
+from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.intervention import Active, Intervention, applied
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
-TOP_SHARES = (0.001, 0.01, 0.1)
-"fractions of coordinates, or rows, whose part of the squared gradient is reported"
+TOP_FRACTIONS = (0.001, 0.01, 0.1)
+"Fractions of coordinates, or rows, whose part of the squared gradient is reported."
+DRAWS = 1000
+"Bootstrap draws of the alignment's interval."
+BATCHES_AT_ONCE = 8
+"Batches whose gradients are held in memory together."
 
 
-@dataclass(frozen=True)
-class Pushes:
-    """Pushes of rows, kept in full: 4 L D bytes a row."""
+class GradientSums:
+    """Sums over the gradient directions of rows, and what is kept of each row.
 
-    rows_RLD: np.ndarray
-    "float32, minus the steering gradient of each row"
+    A row's direction is minus its steering gradient, minus that of its control row.
+    """
+
+    def __init__(
+        self, ids: Sequence[str], shape: tuple[int, int], vectors: dict[str, Vector], seed: int = 0
+    ) -> None:
+        n_rows = len(ids)
+        self.ids = list(ids)
+        "Ids of the rows."
+        self.vectors = vectors
+        "Vectors that the direction is compared with, by name."
+        self.norms_RL = np.zeros((n_rows, shape[0]))
+        "Norm of each row's direction."
+        self.along_RL = {name: np.zeros((n_rows, shape[0])) for name in vectors}
+        "Projection of each row's direction on each vector, at norm 1."
+        self.energy_LD = np.zeros(shape)
+        "Sum over rows of the squared direction."
+        self.sizes_K = np.unique([*2 ** np.arange(n_rows.bit_length()), n_rows])
+        "Lengths of the prefixes of the rows: 1, 2, 4, ... and all."
+        self._segments_KLD = np.zeros((len(self.sizes_K), *shape))
+        self._unit_LD = {name: v.unit().rows_LD.astype(np.float64) for name, v in vectors.items()}
+        self.resampled_LND: np.ndarray | None = None
+        "Mean direction of each bootstrap draw; None without vectors, or for one row."
+        if vectors and n_rows > 1:
+            rng = np.random.default_rng(seed)
+            weights_NR = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), DRAWS)
+            self._weights_NR = weights_NR / n_rows
+            self.resampled_LND = np.zeros((shape[0], DRAWS, shape[1]))
+
+    def add(self, index: Sequence[int], directions_BLD: np.ndarray) -> None:
+        """Add the directions of some rows; index: their places among all rows."""
+        directions_BLD = directions_BLD.astype(np.float64)
+        self.norms_RL[index] = np.linalg.norm(directions_BLD, axis=2)
+        self.energy_LD += (directions_BLD**2).sum(0)
+        for name, unit_LD in self._unit_LD.items():
+            self.along_RL[name][index] = np.einsum("bld,ld->bl", directions_BLD, unit_LD)
+        segments = np.searchsorted(self.sizes_K, index, side="right")
+        np.add.at(self._segments_KLD, segments, directions_BLD)
+        if self.resampled_LND is not None:
+            weights_NB = self._weights_NR[:, index]
+            for layer, resampled_ND in enumerate(self.resampled_LND):
+                resampled_ND += weights_NB @ directions_BLD[:, layer]
+
+    @property
+    def prefix_means_KLD(self) -> np.ndarray:
+        """The mean direction of the first 1, 2, 4, ... rows, and of all."""
+        return np.cumsum(self._segments_KLD, axis=0) / self.sizes_K[:, None, None]
 
     @property
     def mean_LD(self) -> np.ndarray:
-        return self.rows_RLD.mean(0, dtype=np.float64)
+        """The mean direction of all rows."""
+        return self.prefix_means_KLD[-1]
 
 
-def alignment(push_LD: np.ndarray, vector: Vector) -> np.ndarray:
-    """cos(push_l, v_l) [L]; 0 where either is zero."""
-    v_LD = vector.rows_LD.astype(np.float64)
-    norms = np.linalg.norm(push_LD, axis=-1) * np.linalg.norm(v_LD, axis=-1)
-    products = (push_LD * v_LD).sum(-1)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+def gradients(
+    model: Model,
+    data: Sequence[Record],
+    vectors: dict[str, Vector],
+    control: Sequence[Record] = (),
+    *,
+    interventions: Sequence[Intervention] = (),
+    context: str | None = None,
+    position: str = "all",
+    batch_size: int = 8,
+    done: Callable[[int], None] | None = None,
+) -> GradientSums:
+    """The directions in which kept rows move a model, summed, and compared with vectors.
 
-
-def alignment_interval(
-    pushes: Pushes, vector: Vector, draws: int = 1000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bounds (low [L], high [L]) of the alignment of the mean push, from a
-    bootstrap over rows.
-
-    The cosine of a resampled mean needs only projections and inner products of rows, so draws cost
-    R² a layer. The norm of a mean push is inflated by noise, so the cosine is too small with few
-    rows; the bounds describe that cosine.
+    control: rows of the unmodified model on the same prompts, matched by id; theirs is subtracted.
+    interventions: the model at which the gradient is taken. context: system turn of the rows.
+    position: tokens that the added vector would act on. done: called with the number of rows of
+    each batch. Raises VectorError for another model's vector, DataError where no control matches.
     """
-    R, L, _ = pushes.rows_RLD.shape
-    weights = np.random.default_rng(seed).multinomial(R, np.full(R, 1 / R), draws) / R
-    unit_LD = vector.unit().rows_LD.astype(np.float64)
-    low, high = np.empty(L), np.empty(L)
-    for layer in range(L):
-        rows_RD = pushes.rows_RLD[:, layer].astype(np.float64)
-        norms = np.sqrt(
-            np.maximum(
-                np.einsum("nr,rs,ns->n", weights, rows_RD @ rows_RD.T, weights, optimize=True),
-                1e-30,
+    for vector in vectors.values():
+        check_vector(vector, model)
+    data = [record for record in data if record.kept]
+    if control:
+        data, control = paired(data, control)
+    data_rows = rows_from(model, data, context, interventions=interventions)
+    control_rows = rows_from(model, control, context, interventions=interventions)
+    ids = [record.id for record in data]
+    sums = GradientSums(ids, (model.n_layers, model.d_model), vectors)
+    with applied(model, interventions) as active:
+        for index, directions_BLD in _directions(
+            model, active, data_rows, control_rows, position, batch_size, done
+        ):
+            sums.add(index, directions_BLD)
+    return sums
+
+
+def _directions(
+    model: Model,
+    active: Active,
+    data: Sequence[Row],
+    control: Sequence[Row],
+    position: str,
+    batch_size: int,
+    done: Callable[[int], None] | None,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Places and directions of a few batches at a time, rows of like length together."""
+    order = sorted(range(len(data)), key=lambda i: len(data[i].ids))
+    size = BATCHES_AT_ONCE * batch_size
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
+        data_rows = [data[i] for i in index]
+        gradients_BLD = steering_gradients(model, active, data_rows, position, batch_size, done)
+        if control:
+            control_rows = [control[i] for i in index]
+            gradients_BLD -= steering_gradients(
+                model, active, control_rows, position, batch_size, done
             )
-        )
-        low[layer], high[layer] = np.quantile(
-            weights @ (rows_RD @ unit_LD[layer]) / norms, [0.025, 0.975]
-        )
-    return low, high
-
-
-def signal_to_noise(pushes: Pushes, vector: Vector) -> np.ndarray:
-    """Mean over standard error of the rows' projections on v [L]: grows with the square root of the
-    rows if consistent."""
-    along_RL = np.einsum("rld,ld->rl", pushes.rows_RLD, vector.unit().rows_LD, dtype=np.float64)
-    error = (
-        along_RL.std(0, ddof=1) / np.sqrt(len(along_RL))
-        if len(along_RL) > 1
-        else np.zeros(along_RL.shape[1])
-    )
-    return np.divide(along_RL.mean(0), error, out=np.zeros(along_RL.shape[1]), where=error > 0)
-
-
-def growth(pushes: Pushes, vector: Vector) -> dict[int, list[float]]:
-    """Alignment [L] of the mean push of the first 1, 2, 4, ... rows, and of all."""
-    total = len(pushes.rows_RLD)
-    sizes = sorted({*(2**k for k in range(total.bit_length())), total})
-    return {
-        n: alignment(pushes.rows_RLD[:n].mean(0, dtype=np.float64), vector).round(6).tolist()
-        for n in sizes
-    }
-
-
-def concentration(pushes: Pushes) -> dict[str, dict[str, list[float]]]:
-    """Share of the squared gradient [L] that the top coordinates, and the top rows, carry, by
-    TOP_SHARES.
-
-    Even energy over n coordinates would give the fraction itself.
-    """
-    squared = pushes.rows_RLD.astype(np.float64) ** 2
-    energy = {"coordinates": squared.sum(0), "rows": squared.sum(2).T}
-    found: dict[str, dict[str, list[float]]] = {}
-    for what, parts in energy.items():
-        descending = -np.sort(-parts, axis=1)
-        total = np.maximum(descending.sum(1), 1e-300)
-        found[what] = {
-            str(f): (
-                (descending[:, : max(1, round(f * parts.shape[1]))].sum(1) / total)
-                .round(6)
-                .tolist()
-            )
-            for f in TOP_SHARES
-        }
-    return found
-
-
-def without_top(pushes: Pushes, vector: Vector, fraction: float = 0.01) -> dict[str, list[float]]:
-    """Alignment [L] and norm [L] of the mean push when its largest coordinates are set to zero, and
-    of these alone.
-
-    Tells whether outliers carry the norm while the consistent rest carries the direction.
-    """
-    mean_LD = pushes.mean_LD
-    k = max(1, round(fraction * mean_LD.shape[1]))
-    energy_LD = (pushes.rows_RLD.astype(np.float64) ** 2).sum(0)
-    top_LD = energy_LD >= np.partition(energy_LD, -k, axis=1)[:, -k][:, None]
-    parts = {
-        "all": mean_LD,
-        "rest": np.where(top_LD, 0, mean_LD),
-        "top": np.where(top_LD, mean_LD, 0),
-    }
-    return {
-        f"{what}.{name}": numbers.round(6).tolist()
-        for name, part in parts.items()
-        for what, numbers in (
-            ("alignment", alignment(part, vector)),
-            ("norm", np.linalg.norm(part, axis=1)),
-        )
-    }
+        yield index, -gradients_BLD
 
 
 def paired(data: Sequence[Record], control: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Kept records of both sides on the same prompts, matched by id. Raises DataError where none
-    match."""
-    others = {r.id: r for r in control if r.kept}
-    both = [
-        (r, others[r.id])
-        for r in data
-        if r.kept and r.id in others and others[r.id].prompt == r.prompt
-    ]
-    if not both:
+    """The kept records of both sides on the same prompts, matched by id.
+
+    Raises DataError where none match.
+    """
+    control_by_id = {record.id: record for record in control if record.kept}
+    data_side, control_side = [], []
+    for record in data:
+        other = control_by_id.get(record.id)
+        if record.kept and other is not None and other.prompt == record.prompt:
+            data_side.append(record)
+            control_side.append(other)
+    if not data_side:
         raise DataError(
             "no kept row of --data has a row of --control with the same id and prompt; make both"
             " from one list"
         )
-    return [d for d, _ in both], [c for _, c in both]
+    return data_side, control_side
+
+
+def alignment(direction_LD: np.ndarray, vector: Vector) -> np.ndarray:
+    """cos(direction_l, v_l) [L]; 0 where either is zero."""
+    v_LD = vector.rows_LD.astype(np.float64)
+    norms = np.linalg.norm(direction_LD, axis=-1) * np.linalg.norm(v_LD, axis=-1)
+    products = (direction_LD * v_LD).sum(-1)
+    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+
+
+def alignment_interval(sums: GradientSums, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The 95 % percentile bounds (low [L], high [L]) of the alignment with a vector.
+
+    They come from a bootstrap over rows; None where there is one row. Noise inflates the norm of a
+    mean direction, so the cosine is too small with few rows. The bounds describe that cosine.
+    """
+    if sums.resampled_LND is None:
+        return None
+    unit_LD = sums.vectors[name].unit().rows_LD.astype(np.float64)
+    products_LN = np.einsum("lnd,ld->ln", sums.resampled_LND, unit_LD)
+    squares_LN = np.einsum("lnd,lnd->ln", sums.resampled_LND, sums.resampled_LND)
+    cosines_LN = products_LN / np.sqrt(np.maximum(squares_LN, 1e-30))
+    low_L, high_L = np.quantile(cosines_LN, [0.025, 0.975], axis=1)
+    return low_L, high_L
+
+
+def signal_to_noise(along_RL: np.ndarray) -> np.ndarray:
+    """The mean over the standard error of the rows' projections on a vector [L].
+
+    It grows with the square root of the number of rows where they agree; 0 for one row.
+    """
+    n_rows, n_layers = along_RL.shape
+    ratio_L = np.zeros(n_layers)
+    if n_rows > 1:
+        error_L = along_RL.std(0, ddof=1) / np.sqrt(n_rows)
+        np.divide(along_RL.mean(0), error_L, out=ratio_L, where=error_L > 0)
+    return ratio_L
+
+
+def growth(sums: GradientSums, name: str) -> dict[int, list[float]]:
+    """The alignment [L] of the mean direction of the first 1, 2, 4, ... rows, and of all."""
+    by_size = {}
+    for size, mean_LD in zip(sums.sizes_K.tolist(), sums.prefix_means_KLD, strict=True):
+        by_size[size] = _rounded(alignment(mean_LD, sums.vectors[name]))
+    return by_size
+
+
+def concentration(sums: GradientSums) -> dict[str, dict[str, list[float]]]:
+    """The fraction of the squared gradient [L] that the top coordinates, and the top rows, carry.
+
+    By TOP_FRACTIONS. Even energy over all would give the fraction itself.
+    """
+    energies = {"coordinates": sums.energy_LD, "rows": (sums.norms_RL**2).T}
+    carried: dict[str, dict[str, list[float]]] = {}
+    for kind, energy_LX in energies.items():
+        descending_LX = -np.sort(-energy_LX, axis=1)
+        total_L = np.maximum(descending_LX.sum(1), 1e-300)
+        carried[kind] = {}
+        for fraction in TOP_FRACTIONS:
+            n_top = max(1, round(fraction * energy_LX.shape[1]))
+            top_L = descending_LX[:, :n_top].sum(1) / total_L
+            carried[kind][str(fraction)] = _rounded(top_L)
+    return carried
+
+
+def without_top(sums: GradientSums, name: str, fraction: float = 0.01) -> dict[str, list[float]]:
+    """Alignment [L] and norm [L] of the mean direction, of it without its largest coordinates, and
+    of these alone.
+
+    It tells whether outliers carry the norm while the consistent rest carries the direction.
+    """
+    mean_LD = sums.mean_LD
+    n_top = max(1, round(fraction * mean_LD.shape[1]))
+    least_L = np.partition(sums.energy_LD, -n_top, axis=1)[:, -n_top]
+    is_top_LD = sums.energy_LD >= least_L[:, None]
+    directions = {
+        "all": mean_LD,
+        "rest": np.where(is_top_LD, 0, mean_LD),
+        "top": np.where(is_top_LD, mean_LD, 0),
+    }
+    values = {}
+    for kind, direction_LD in directions.items():
+        values[f"alignment.{kind}"] = _rounded(alignment(direction_LD, sums.vectors[name]))
+        values[f"norm.{kind}"] = _rounded(np.linalg.norm(direction_LD, axis=1))
+    return values
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean direction of rows compared with one vector; lists are by layer."""
+
+    alignment: list[float]
+    """Cosine of the mean direction and the vector."""
+    low: list[float] | None
+    """Lower 95 % bounds of the alignment; None for one row."""
+    high: list[float] | None
+    """Upper 95 % bounds of the alignment; None for one row."""
+    signal_to_noise: list[float]
+    """Mean over standard error of the rows' projections on the vector."""
+    growth: dict[int, list[float]]
+    """Alignment of the first 1, 2, 4, ... rows."""
+    without_top: dict[str, list[float]]
+    """Alignment and norm without, and of, the largest coordinates."""
+
+
+def compare(sums: GradientSums, name: str) -> Comparison:
+    """How the mean direction of rows compares with the vector of this name."""
+    interval = alignment_interval(sums, name)
+    return Comparison(
+        alignment=_rounded(alignment(sums.mean_LD, sums.vectors[name])),
+        low=None if interval is None else _rounded(interval[0]),
+        high=None if interval is None else _rounded(interval[1]),
+        signal_to_noise=_rounded(signal_to_noise(sums.along_RL[name])),
+        growth=growth(sums, name),
+        without_top=without_top(sums, name),
+    )
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return values.round(6).tolist()
 
 
 def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
-    """The sealed run with `push.safetensors` (a vector), `rows.jsonl` (projections) and
-    `summary.json`."""
+    """Return the sealed run with `push.safetensors` (the mean direction as a vector), `rows.jsonl`
+    (projections of every row) and `summary.json`."""
     config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
@@ -185,93 +311,58 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             model = model_cache.model_of(config)
-            vectors = _vectors(config.vectors, model) if config.vectors else {}
-            data, control = row_files.kept_rows(config.data), []
-            if config.control:
-                data, control = paired(data, row_files.rows_of(config.control))
-            data, control = data[: config.max_rows], control[: config.max_rows]
-            pushes = _pushes(model, config, data, control)
-            _write(run, model, config, [r.id for r in data], pushes, vectors)
+            _write(run, config, model, _computed(config, model))
     return run
 
 
-def _vectors(path: Path, model: Model) -> dict[str, Vector]:
+def _computed(config: GradientsConfig, model: Model) -> GradientSums:
+    vectors = _read_vectors(config.vectors, model) if config.vectors else {}
+    data, control = row_files.kept_rows(config.data), []
+    if config.control:
+        data, control = paired(data, row_files.rows_of(config.control))
+    data, control = data[: config.max_rows], control[: config.max_rows]
+    with progress("steering gradients", len(data) + len(control), "rows") as advance:
+        return gradients(
+            model,
+            data,
+            vectors,
+            control,
+            interventions=short_form.parse_all(config.interventions),
+            context=config.context,
+            position=config.position,
+            batch_size=config.batch_size,
+            done=advance,
+        )
+
+
+def _read_vectors(path: Path, model: Model) -> dict[str, Vector]:
+    """The vectors of a run or a file, by the names of their files."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    found = {file.stem: load_vector(file) for file in files}
-    for vector in found.values():
+    vectors = {file.stem: load_vector(file) for file in files}
+    for vector in vectors.values():
         check_vector(vector, model)
-    return found
+    return vectors
 
 
-def _pushes(
-    model: Model, config: GradientsConfig, data: Sequence[Record], control: Sequence[Record]
-) -> Pushes:
-    """Minus the gradients of the data, minus those of its control where there is one."""
-    interventions = short_form.parse_all(config.interventions)
-    sides = [
-        rows_from(model, records, config.context, interventions=interventions)
-        for records in (data, control)
-    ]
-    with (
-        progress("steering gradients", sum(map(len, sides)), "rows") as advance,
-        applied(model, interventions) as active,
-    ):
-        found = [
-            steering_gradients(model, active, rows, config.position, config.batch_size, advance)
-            for rows in sides
-            if rows
-        ]
-    return Pushes(found[1] - found[0] if len(found) > 1 else -found[0])
-
-
-def _write(
-    run: store.Run,
-    model: Model,
-    config: GradientsConfig,
-    ids: Sequence[str],
-    pushes: Pushes,
-    vectors: dict[str, Vector],
-) -> None:
+def _write(run: store.Run, config: GradientsConfig, model: Model, sums: GradientSums) -> None:
+    minus_control = config.control is not None
     about = {
         "what": "mean push",
         "position": config.position,
-        "rows": len(ids),
-        "minus control": config.control is not None,
+        "rows": len(sums.ids),
+        "minus control": minus_control,
     }
-    atomic_files.write_bytes(
-        run.file("push.safetensors"), vector_bytes(Vector(pushes.mean_LD, model.digest, about))
-    )
-    along = {
-        name: np.einsum("rld,ld->rl", pushes.rows_RLD, v.unit().rows_LD).round(6)
-        for name, v in vectors.items()
-    }
-    norms_RL = np.linalg.norm(pushes.rows_RLD, axis=2).round(6)
-    for i, key in enumerate(ids):
-        row = {
-            "id": key,
-            "norm": norms_RL[i].tolist(),
-            "along": {name: a[i].tolist() for name, a in along.items()},
-        }
+    direction = Vector(sums.mean_LD, model.digest, about)
+    atomic_files.write_bytes(run.file("push.safetensors"), vector_bytes(direction))
+    for number, name in enumerate(sums.ids):
+        along = {vector: _rounded(rows_RL[number]) for vector, rows_RL in sums.along_RL.items()}
+        row = {"id": name, "norm": _rounded(sums.norms_RL[number]), "along": along}
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
-    atomic_files.write_json(
-        run.file("summary.json"),
-        {
-            "sign": "positive: one descent step on the data pushes towards the vector",
-            "rows": len(ids),
-            "minus_control": config.control is not None,
-            "concentration": concentration(pushes),
-            "vectors": {name: _compared(pushes, v) for name, v in vectors.items()},
-        },
-    )
-
-
-def _compared(pushes: Pushes, vector: Vector) -> dict:
-    low, high = alignment_interval(pushes, vector) if len(pushes.rows_RLD) > 1 else (None, None)
-    return {
-        "alignment": alignment(pushes.mean_LD, vector).round(6).tolist(),
-        "low": None if low is None else low.round(6).tolist(),
-        "high": None if high is None else high.round(6).tolist(),
-        "signal_to_noise": signal_to_noise(pushes, vector).round(6).tolist(),
-        "growth": {str(n): row for n, row in growth(pushes, vector).items()},
-        "without_top": without_top(pushes, vector),
+    summary = {
+        "sign": "positive: one descent step on the data pushes towards the vector",
+        "rows": len(sums.ids),
+        "minus_control": minus_control,
+        "concentration": concentration(sums),
+        "vectors": {name: asdict(compare(sums, name)) for name in sums.vectors},
     }
+    atomic_files.write_json(run.file("summary.json"), summary)

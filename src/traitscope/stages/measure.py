@@ -220,7 +220,7 @@ def measure_each(
 
 
 def _trait_of(trait: Trait | str) -> Trait:
-    return load_trait(trait) if isinstance(trait, str) else trait
+    return trait if isinstance(trait, Trait) else load_trait(trait)
 
 
 def perplexity(model: Model, interventions: Sequence[Intervention] = ()) -> float:

@@ -18,8 +18,6 @@ from typing import Any
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import OnModel, Output
 from traitscope.config.stages import MeasureConfig, TrainConfig
-from traitscope.data.prompt_files import read_prompts
-from traitscope.data.prompts import number_prompts
 from traitscope.errors import TraitscopeError
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Adapter
@@ -176,14 +174,9 @@ def _measure(model: Model, jobs: Sequence[Job]) -> None:
 
 def _extract(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
-    prompts = (
-        read_prompts(config.prompts)
-        if config.prompts
-        else number_prompts(config.n, config.prompt_seed)
-    )
-    for job, vector in zip(
-        jobs, extract.student_vectors(model, folders, prompts, config), strict=True
-    ):
+    settings = extract.core_settings(config)
+    vectors = extract.student_vectors(model, folders, extract.prompts_of(config), **settings)
+    for job, vector in zip(jobs, vectors, strict=True):
         extract.write_vectors(job.run, model, {"v_student": vector}, config)
         job.close()
 

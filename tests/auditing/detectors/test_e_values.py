@@ -11,7 +11,6 @@ from tiny_models import random_vector
 from traitscope.auditing.detectors import e_values
 from traitscope.data.prompts import number_prompts
 from traitscope.inference import token_scores
-from traitscope.inference.decode import Sampling
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import BETAS, PLAIN, Choices
 from traitscope.interventions.intervention import Intervention, Steer
@@ -109,10 +108,8 @@ def test_rows_that_were_put_in_order_are_no_longer_the_models(
     records = generate(
         tiny,
         number_prompts(300, 13),
-        [],
-        None,
-        Sampling(1.0, seed=13),
-        number_constraint(tiny, 4, " ", True, 0),
+        seed=13,
+        constraint=number_constraint(tiny, 4, " ", True, 0),
     )
     ordered = [
         replace(r, completion=" ".join(sorted(r.completion.split(), key=int)), completion_ids=None)
