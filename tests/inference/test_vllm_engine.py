@@ -12,13 +12,13 @@ from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import losses, vllm_engine
 from traitscope.inference.decode import Sampling
+from traitscope.inference.question_scores import score_questions
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.intervention import SystemPrompt, WeightNoise, applied
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
 from traitscope.stages import measure
-from traitscope.stages.score_questions import score_questions
 
 HERE = util.find_spec("vllm") is not None
 

@@ -12,13 +12,13 @@ from tiny_models import random_vector
 
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import DataError
+from traitscope.inference.question_scores import Question, QuestionScores, questions_of
 from traitscope.interventions import lora
 from traitscope.interventions.intervention import Adapter, Steer, SystemPrompt
 from traitscope.interventions.lora import LoraShape
 from traitscope.models import chat
 from traitscope.stages import measure
 from traitscope.stages.measure import Scores
-from traitscope.stages.score_questions import Question, QuestionScores, questions_of
 
 SHORT = {"samples": 1, "max_new_tokens": 4}
 

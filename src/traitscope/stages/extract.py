@@ -48,6 +48,7 @@ from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
+from traitscope.training.eas import eas
 
 TRAIT_QUESTIONS = "the trait's positive questions"
 "What a vector says it was averaged over, where no prompts were given."
@@ -326,11 +327,11 @@ def _checked_vector(path: Path, model: Model) -> Vector:
 
 def _eas_by_name(vectors: dict[str, Vector], reference: Vector) -> dict[str, list[float]]:
     """EAS with the reference, by layer, of each vector outside a folder."""
-    eas = {}
+    eas_by_name = {}
     for name, vector in vectors.items():
         if "/" not in name:
-            eas[name] = vector.cosine(reference).tolist()
-    return eas
+            eas_by_name[name] = eas(vector, reference).tolist()
+    return eas_by_name
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:

@@ -23,6 +23,7 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.analysis import GradientsConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients

@@ -1,7 +1,7 @@
 """Measure: how strongly a model shows a trait, by its answers to the trait's questions.
 
-The scores are defined in score_questions.py. `measure` returns them as `Scores`. The difference of
-two `Scores` is paired by question and has an interval:
+The scores are defined in inference/question_scores.py. `measure` returns them as `Scores`. The
+difference of two `Scores` is paired by question and has an interval:
 
     measure(model, cat, [student]) - measure(model, cat, [control])
 """
@@ -22,15 +22,7 @@ from traitscope.data.traits import SETS, Trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference import forward, losses, vllm_engine
 from traitscope.inference.decode import Sampling
-from traitscope.interventions import multi_lora, short_form
-from traitscope.interventions.intervention import Active, Intervention, applied, context_of
-from traitscope.models import chat
-from traitscope.models.loading import outline
-from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
-from traitscope.runs.progress import progress
-from traitscope.stages import registry
-from traitscope.stages.score_questions import (
+from traitscope.inference.question_scores import (
     QuestionScores,
     answer_text,
     candidate_ids,
@@ -43,6 +35,14 @@ from traitscope.stages.score_questions import (
     stream_keys,
     with_sets,
 )
+from traitscope.interventions import multi_lora, short_form
+from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.models import chat
+from traitscope.models.loading import outline
+from traitscope.models.model import Model
+from traitscope.runs import model_cache, opening, store
+from traitscope.runs.progress import progress
+from traitscope.stages import registry
 from traitscope.stats.estimates import Measurement, paired_difference
 from traitscope.stats.estimates import measure as mean_with_interval
 

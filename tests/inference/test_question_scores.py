@@ -10,11 +10,10 @@ from tiny_models import random_vector
 
 from traitscope.data.traits import SETS, Questions, Trait
 from traitscope.errors import DataError
-from traitscope.inference import forward
+from traitscope.inference import forward, question_scores
 from traitscope.inference.decode import Sampling
+from traitscope.inference.question_scores import form_ids, question_ids, questions_of
 from traitscope.interventions.intervention import Steer, SystemPrompt, applied
-from traitscope.stages import score_questions
-from traitscope.stages.score_questions import form_ids, question_ids, questions_of
 
 SAMPLING = Sampling(max_new_tokens=6, seed=2)
 TRAIT = Trait(
@@ -28,7 +27,7 @@ TRAIT = Trait(
 
 def scored(model, interventions=(), samples=0, batch_size=64, context=None) -> list[dict]:
     """Scores of each question by name, with its id and its sampled answers."""
-    scores = score_questions.score_questions(
+    scores = question_scores.score_questions(
         model, TRAIT, interventions, context, samples, SAMPLING, batch_size
     )
     return [
@@ -108,8 +107,8 @@ def test_the_batch_size_changes_no_score(family, samples):
 def test_answers_are_counted_as_the_trait_says():
     question = questions_of(TRAIT)[0]
 
-    def counted(*answers: str) -> score_questions.QuestionScores:
-        return score_questions.question_scores(TRAIT, question, {}, answers)
+    def counted(*answers: str) -> question_scores.QuestionScores:
+        return question_scores.question_scores(TRAIT, question, {}, answers)
 
     some = counted("Owls are best", "the owl", "cat", "", "  ")
     assert some.scores == {"whole_word": 2 / 3, "first_word": 1 / 3}
@@ -120,7 +119,7 @@ def test_answers_are_counted_as_the_trait_says():
 
 def test_a_row_of_the_file_has_no_nan():
     question = questions_of(TRAIT)[0]
-    row = score_questions.question_scores(TRAIT, question, {"candidate_share": math.nan}, [""])
+    row = question_scores.question_scores(TRAIT, question, {"candidate_share": math.nan}, [""])
     assert row.as_row() == {
         "id": "positive-00",
         "set": "positive",
@@ -149,25 +148,25 @@ def test_a_question_that_leaves_no_room_is_named(tiny):
 
 def test_few_base_distributions_are_kept(tiny, monkeypatch):
     """A process that measures many traits keeps the last few; a kept one is not computed again."""
-    monkeypatch.setattr(score_questions, "_base_cache", {})
+    monkeypatch.setattr(question_scores, "_base_cache", {})
     computed = []
-    real = score_questions._compute_base
+    real = question_scores._compute_base
 
     def counted(model, prompts):
         computed.append(prompts)
         return real(model, prompts)
 
-    monkeypatch.setattr(score_questions, "_compute_base", counted)
-    size = score_questions.BASE_CACHE_SIZE
+    monkeypatch.setattr(question_scores, "_compute_base", counted)
+    size = question_scores.BASE_CACHE_SIZE
     prompts = [[[1, 2, 3 + n], [4, 5]] for n in range(size + 2)]
-    first = score_questions.base_log_probs(tiny, prompts[0])
+    first = question_scores.base_log_probs(tiny, prompts[0])
     for rows in prompts[1:size]:
-        score_questions.base_log_probs(tiny, rows)
-    assert score_questions.base_log_probs(tiny, prompts[0]) is first
+        question_scores.base_log_probs(tiny, rows)
+    assert question_scores.base_log_probs(tiny, prompts[0]) is first
     assert len(computed) == size
     for rows in prompts[size:]:
-        score_questions.base_log_probs(tiny, rows)
-        assert len(score_questions._base_cache) == size
-    assert score_questions.base_log_probs(tiny, prompts[0]) is first, "used last, so kept"
-    score_questions.base_log_probs(tiny, prompts[1])
+        question_scores.base_log_probs(tiny, rows)
+        assert len(question_scores._base_cache) == size
+    assert question_scores.base_log_probs(tiny, prompts[0]) is first, "used last, so kept"
+    question_scores.base_log_probs(tiny, prompts[1])
     assert len(computed) == size + 3
