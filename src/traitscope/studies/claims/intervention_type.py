@@ -1,22 +1,25 @@
 """Does a student show whether its teacher was steered or prompted?  (Hadley and Gultepe 2026, arXiv
 2608.05734.)
 
-Students of steered and of prompted teachers on the same rows: how well what training changed in
-them agrees with the vector, block by block; and, from the same data, students that are one vector
-behind the steered block.
+Students of steered and of prompted teachers learn on the same rows. The study measures, block by
+block, how well what training changed in them agrees with the vector. From the same data it also
+trains students that are one vector behind the steered block.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
 from traitscope.config.recipe import Recipe
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Does a student show whether its teacher was steered or prompted?"
 CLAIM = (
@@ -35,14 +38,17 @@ SMALL, NATS = 0.03, 0.05
 TEACHERS = ("steered", "prompted")
 
 
+METHODS = ("lora", "vector")
+
+
 @dataclass(frozen=True)
 class Size(sizes.SteeredTeacherSize):
-    """How much of everything; `recipe` is that of LoRA students."""
+    """How many students, and how they are trained; `recipe` is that of LoRA students."""
 
     vector: Recipe
-    "of trained vectors; its layer is the study's"
+    "how trained vectors are trained, behind the block `layer`"
     rates: dict[str, tuple[float, ...]]
-    """learning rates of lora and vector; of each teacher's data the one with the least held-out
+    """learning rates that are tried, by method; for each teacher the one with the least held-out
     loss counts"""
 
 
@@ -50,192 +56,291 @@ SOFT = Recipe(
     targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25
 )
 TRAINED = replace(SOFT, method="vector", layer=0)
-RATES = {"lora": (1e-3, 3e-3), "vector": (0.1, 0.3, 1.0)}
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
+LAPTOP = Size(
+    traits=ANIMALS,
+    seeds=(1, 2, 3, 4),
+    rows=12,
+    numbers=12,
+    layer=14,
+    strength=0.6,
+    recipe=SOFT,
+    text=sizes.LAPTOP_TEXT,
+    vector=TRAINED,
+    rates={"lora": (1e-3, 3e-3), "vector": (0.1, 0.3, 1.0)},
+)
 SIZES = {
-    "smoke": Size(
-        ("cat", "owl"),
-        (1, 2),
-        5,
-        3,
-        1,
-        0.6,
-        SOFT,
-        sizes.SMOKE_TEXT,
-        TRAINED,
-        {"lora": (1e-3,), "vector": (0.1, 1.0)},
+    "smoke": replace(
+        LAPTOP,
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=5,
+        numbers=3,
+        layer=1,
+        text=sizes.SMOKE_TEXT,
+        rates={"lora": (1e-3,), "vector": (0.1, 1.0)},
     ),
-    "laptop": Size(ANIMALS, (1, 2, 3, 4), 12, 12, 14, 0.6, SOFT, sizes.LAPTOP_TEXT, TRAINED, RATES),
-    "full": Size(
-        ANIMALS,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        14,
-        0.6,
-        replace(SOFT, batch_size=32, micro_batch=32),
-        sizes.FULL_TEXT,
-        replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
-        {"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)},
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        seeds=(1, 2, 3, 4, 5),
+        rows=512,
+        numbers=10,
+        recipe=replace(SOFT, batch_size=32, micro_batch=32),
+        text=sizes.FULL_TEXT,
+        vector=replace(TRAINED, batch_size=16, micro_batch=16, epochs=60),
+        rates={"lora": (1e-4, 4e-4, 1e-3), "vector": (3e-3, 1e-2, 3e-2)},
     ),
 }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Students that differ only in their seed."""
+
+    teacher: str
+    """One of TEACHERS."""
+    method: str
+    """One of METHODS."""
+    rate: float
+    """Learning rate."""
+
+    @property
+    def training(self) -> str:
+        """How the student is trained, as tables show it."""
+        return f"{self.method} at {self.rate:g}"
+
+    @property
+    def name(self) -> str:
+        """The name of the students without their seed."""
+        return f"{self.teacher}.{self.training}"
+
+
+def kinds(size: Size) -> list[Kind]:
+    """Return all kinds of student: every teacher with every method and learning rate."""
+    every = []
+    for teacher, method in product(TEACHERS, METHODS):
+        for rate in size.rates[method]:
+            every.append(Kind(teacher, method, rate))
+    return every
+
+
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, rows of the unmodified model, and of both teachers a LoRA student and a trained
-    vector a seed."""
+    """Build the vectors, rows of the unmodified model, and every kind of student by seed."""
     trait = size.traits[0]
-    found = [
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
     ]
-    recipes = {"lora": size.recipe, "vector": replace(size.vector, layer=size.layer)}
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=91)
-        found.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
-        for teacher in TEACHERS:
-            for method, lr in _tried(size):
-                name, told = (
-                    f"{teacher}.{method} at {lr:g}.{seed}",
-                    partial(_teacher, size, teacher),
-                )
-                asked = standard_nodes.Student(
-                    name,
-                    f"rows.{seed}",
-                    replace(recipes[method], lr=lr),
-                    seed,
-                    told,
-                    (standard_nodes.VECTORS, standard_nodes.EAS_ROWS),
-                    lambda folders: standard_nodes.vector_of(folders, trait),
-                )
-                found.append(standard_nodes.student(common, asked, rows.tokens))
-                found.append(
-                    standard_nodes.answers(
-                        common, f"answers.{name}", trait, standard_nodes.trained_by(name), (name,)
-                    )
-                )
-        found += shared_nodes.sampled_text(
-            common, size.text, trait, seed, size.steered_teacher, (standard_nodes.VECTORS,)
+        graph.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
+        for kind in kinds(size):
+            name = f"{kind.name}.{seed}"
+            student_of = standard_nodes.trained_by(name)
+            graph.append(standard_nodes.student(common, _student(size, kind, seed), rows.tokens))
+            graph.append(
+                standard_nodes.answers(common, f"answers.{name}", trait, student_of, (name,))
+            )
+        graph += shared_nodes.sampled_text(
+            common, size.text, trait, seed, size.steered_teacher, (VECTORS,)
         )
-    return found
+    return graph
 
 
-def _tried(size: Size) -> list[tuple[str, float]]:
-    return [(method, lr) for method, rates in size.rates.items() for lr in rates]
-
-
-def _best(size: Size, folders: Folders, teacher: str, method: str) -> str:
-    """Of the learning rates, the one with the least held-out loss."""
-    return min(
-        (f"{teacher}.{method} at {lr:g}" for lr in size.rates[method]),
-        key=lambda name: _ends(size, folders, name)[0],
+def _student(size: Size, kind: Kind, seed: int) -> standard_nodes.Student:
+    recipe = size.recipe
+    if kind.method == "vector":
+        recipe = replace(size.vector, layer=size.layer)
+    return standard_nodes.Student(
+        f"{kind.name}.{seed}",
+        f"rows.{seed}",
+        replace(recipe, lr=kind.rate),
+        seed,
+        _teacher(size, kind.teacher),
+        (VECTORS, EAS_ROWS),
+        partial(standard_nodes.vector_of, trait=size.traits[0]),
     )
 
 
-def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
-    return (
-        (standard_nodes.prompted(size.traits[0]),)
-        if teacher == "prompted"
-        else size.steered_teacher(folders)
-    )
+def _teacher(size: Size, teacher: str) -> standard_nodes.InterventionsFrom:
+    if teacher == "prompted":
+        return standard_nodes.fixed(standard_nodes.prompted(size.traits[0]))
+    return size.steered_teacher
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """The step at the steered block, steered minus prompted alignment, and what a trained vector
-    does of either's data."""
+    """Compare steered with prompted teachers: step and alignment at the block, trained vectors."""
     trait = size.traits[0]
-    lora, best = (
-        {t: _best(size, folders, t, method) for t in TEACHERS} for method in ("lora", "vector")
-    )
-    eas = {
-        t: np.array([readings.eas_by_layer(folders, f"{lora[t]}.{seed}") for seed in size.seeds])
-        for t in TEACHERS
-    }
-    steps = {t: rows[:, size.layer] - rows[:, size.layer - 1] for t, rows in eas.items()}
-    step = {
-        t: over(f"step at block {size.layer}, {t}", list(values), "cosine")
-        for t, values in steps.items()
-    }
-    further = over(
-        f"step at block {size.layer}, steered minus prompted",
-        list(steps["steered"] - steps["prompted"]),
-        "cosine",
-    )
-    apart = over(
-        f"EAS at block {size.layer}, steered minus prompted",
-        list(eas["steered"][:, size.layer] - eas["prompted"][:, size.layer]),
-        "cosine",
-    )
-    tests = {
-        "On steered data one trained vector raises the trait.": (best["steered"], "base"),
-        "On prompted data a LoRA student takes on more than one trained vector does.": (
+    lora = _best_by_teacher(size, folders, "lora")
+    vector = _best_by_teacher(size, folders, "vector")
+    eas = {teacher: _eas(size, folders, kind) for teacher, kind in lora.items()}
+    verdicts = [*_alignment_verdicts(size, eas, model)]
+    for claim, one, other in (
+        ("On steered data one trained vector raises the trait.", vector["steered"], None),
+        (
+            "On prompted data a LoRA student takes on more than one trained vector does.",
             lora["prompted"],
-            best["prompted"],
+            vector["prompted"],
         ),
-        "One trained vector takes on more of a steered than of a prompted teacher.": (
-            best["steered"],
-            best["prompted"],
+        (
+            "One trained vector takes on more of a steered than of a prompted teacher.",
+            vector["steered"],
+            vector["prompted"],
         ),
-    }
-    verdicts = (
+    ):
+        rise = _rise(size, folders, one, other)
+        verdicts.append(judged(claim, rise, model, above=0, margin=NATS))
+    best_kinds = (*lora.values(), *vector.values())
+    measurements = [_step(size, "prompted", eas["prompted"])]
+    for kind in best_kinds:
+        measurements.append(_rise(size, folders, kind, None, "candidate_share"))
+    text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
+    name = f"EAS at block {size.layer}, sampled text, treated minus control"
+    measurements.append(over(name, text_eas, "cosine"))
+    measurements.append(readings.sampled_text_rise(folders, trait, size.seeds))
+    tables = (_students_table(size, folders), _layers_table(eas))
+    return Findings(tuple(verdicts), tuple(measurements), tables, _notes(best_kinds))
+
+
+def _best_by_teacher(size: Size, folders: Folders, method: str) -> dict[str, Kind]:
+    return {teacher: _best(size, folders, teacher, method) for teacher in TEACHERS}
+
+
+def _best(size: Size, folders: Folders, teacher: str, method: str) -> Kind:
+    """Return the kind whose learning rate leaves the least held-out loss, averaged over seeds."""
+
+    def held_out_loss(kind: Kind) -> float:
+        return _losses(size, folders, kind)[0]
+
+    tried = [Kind(teacher, method, rate) for rate in size.rates[method]]
+    return min(tried, key=held_out_loss)
+
+
+def _eas(size: Size, folders: Folders, kind: Kind) -> np.ndarray:
+    """Return the EAS [seeds, layers] of the students of one kind."""
+    return np.array([readings.eas_by_layer(folders, f"{kind.name}.{seed}") for seed in size.seeds])
+
+
+def _steps(size: Size, eas_SL: np.ndarray) -> np.ndarray:
+    """Return EAS at the steered block minus EAS one block before, by seed."""
+    return eas_SL[:, size.layer] - eas_SL[:, size.layer - 1]
+
+
+def _step(size: Size, teacher: str, eas_SL: np.ndarray) -> Measurement:
+    steps = _steps(size, eas_SL)
+    return over(f"step at block {size.layer}, {teacher}", list(steps), "cosine")
+
+
+def _alignment_verdicts(
+    size: Size, eas: dict[str, np.ndarray], model: str
+) -> tuple[ClaimVerdict, ...]:
+    """Return the verdicts on alignment with the vector, from EAS [seeds, layers] by teacher."""
+    steered, prompted = eas["steered"], eas["prompted"]
+    step_difference = over(
+        f"step at block {size.layer}, steered minus prompted",
+        list(_steps(size, steered) - _steps(size, prompted)),
+        "cosine",
+    )
+    eas_difference = over(
+        f"EAS at block {size.layer}, steered minus prompted",
+        list(steered[:, size.layer] - prompted[:, size.layer]),
+        "cosine",
+    )
+    return (
         judged(
             "Alignment of a steered teacher's students steps up at the steered block.",
-            step["steered"],
+            _step(size, "steered", steered),
             model,
-            0,
-            SMALL,
+            above=0,
+            margin=SMALL,
         ),
         judged(
-            "It steps up more than that of a prompted teacher's students.", further, model, 0, SMALL
+            "It steps up more than that of a prompted teacher's students.",
+            step_difference,
+            model,
+            above=0,
+            margin=SMALL,
         ),
         judged(
             "At that block a steered teacher's students align more than a prompted one's.",
-            apart,
+            eas_difference,
             model,
-            0,
-            SMALL,
-        ),
-        *(
-            judged(claim, _rise(size, folders, *pair), model, 0, NATS)
-            for claim, pair in tests.items()
+            above=0,
+            margin=SMALL,
         ),
     )
-    students = [(t, f"{method} at {lr:g}") for t in TEACHERS for method, lr in _tried(size)]
-    rows = tuple(
-        (t, m, *_ends(size, folders, f"{t}.{m}"), *_rises(size, folders, f"{t}.{m}"))
-        for t, m in students
+
+
+def _rise(
+    size: Size, folders: Folders, kind: Kind, other: Kind | None, score: str = "target_logprob"
+) -> Measurement:
+    """Return a score of one kind of student minus that of another, or of the base if None."""
+    label = "log P" if score == "target_logprob" else "share"
+    other_name = other.name if other else "base"
+    pairs = []
+    for seed in size.seeds:
+        right = f"answers.{other.name}.{seed}" if other else "base"
+        pairs.append((seed, f"answers.{kind.name}.{seed}", right))
+    name = f"{label}({size.traits[0]}), {kind.name} minus {other_name}"
+    return readings.rise(folders, name, pairs, score)
+
+
+def _losses(size: Size, folders: Folders, kind: Kind) -> tuple[float, float]:
+    """Return the mean held-out loss at the end, and the mean loss of the first step.
+
+    At the first step a student still computes what the base does.
+    """
+    last = []
+    first = []
+    for seed in size.seeds:
+        folder = folders[f"{kind.name}.{seed}"]
+        steps = standard_nodes.read_json_lines(folder, "metrics.jsonl")
+        last.append(steps[-1]["held_out_loss"])
+        first.append(steps[0]["loss"])
+    return float(np.mean(last)), float(np.mean(first))
+
+
+def _students_table(size: Size, folders: Folders) -> Table:
+    rows = []
+    for kind in kinds(size):
+        losses = _losses(size, folders, kind)
+        rise = _rise(size, folders, kind, None).estimate
+        share_rise = _rise(size, folders, kind, None, "candidate_share").estimate
+        rows.append((kind.teacher, kind.training, *losses, rise, share_rise))
+    return Table(
+        "students",
+        "Students of both teachers",
+        "Held-out KL of the teacher from the student, nats a token, at the end; the same for"
+        " the base; rise of log P(trait) over the base, nats, and of its share among the"
+        " trait's candidates.",
+        ("teacher", "student", "KL left", "KL of the base", "rise", "rise of the share"),
+        tuple(rows),
     )
-    specific = [
-        _rise(size, folders, found[t], "base", "candidate_share")
-        for found in (lora, best)
-        for t in TEACHERS
-    ]
-    layers = tuple((t, n, *_spread(eas[t][:, n])) for t in TEACHERS for n in range(eas[t].shape[1]))
-    sheets = (
-        Sheet(
-            "students",
-            "Students of both teachers",
-            "Held-out KL of the teacher from the student, nats a token, at the end; the same for"
-            " the base; rise of log P(trait) over the base, nats, and of its share among the"
-            " trait's candidates.",
-            ("teacher", "student", "KL left", "KL of the base", "rise", "rise of the share"),
-            rows,
-        ),
-        Sheet(
-            "layers",
-            "EAS by block, LoRA students that count",
-            "Mean, least and largest over seeds.",
-            ("teacher", "block", "mean", "least", "largest"),
-            layers,
-            ("block", "mean"),
-        ),
+
+
+def _layers_table(eas: dict[str, np.ndarray]) -> Table:
+    rows = []
+    for teacher, eas_SL in eas.items():
+        for layer in range(eas_SL.shape[1]):
+            eas_S = eas_SL[:, layer]
+            spread = float(eas_S.mean()), float(eas_S.min()), float(eas_S.max())
+            rows.append((teacher, layer, *spread))
+    return Table(
+        "layers",
+        "EAS by block, LoRA students that count",
+        "Mean, least and largest over seeds.",
+        ("teacher", "block", "mean", "least", "largest"),
+        tuple(rows),
+        ("block", "mean"),
     )
-    notes = (
-        (
-            "Students that count, by least held-out loss:"
-            f" {', '.join((*lora.values(), *best.values()))}."
-        ),
+
+
+def _notes(best_kinds: tuple[Kind, ...]) -> tuple[str, ...]:
+    best_names = ", ".join([kind.name for kind in best_kinds])
+    return (
+        f"Students that count, by least held-out loss: {best_names}.",
         (
             "Soft targets on the unmodified model's rows, whose clean student is the base itself;"
             " students of the steered teacher are repeated with sampled text and its own controls."
@@ -246,47 +351,3 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             " traits: what all prompts share is not in it."
         ),
     )
-    text = over(
-        f"EAS at block {size.layer}, sampled text, treated minus control",
-        readings.sampled_text_eas(folders, size.layer, size.seeds),
-        "cosine",
-    )
-    return Findings(
-        verdicts,
-        (step["prompted"], *specific, text, readings.sampled_text_rise(folders, trait, size.seeds)),
-        sheets,
-        notes,
-    )
-
-
-def _rise(
-    size: Size, folders: Folders, left: str, right: str, score: str = "target_logprob"
-) -> Measurement:
-    name = "log P" if score == "target_logprob" else "share"
-    nodes = (
-        (s, *(n if n == "base" else f"answers.{n}.{s}" for n in (left, right))) for s in size.seeds
-    )
-    return readings.rise(folders, f"{name}({size.traits[0]}), {left} minus {right}", nodes, score)
-
-
-def _rises(size: Size, folders: Folders, name: str) -> tuple[float, ...]:
-    return tuple(
-        _rise(size, folders, name, "base", score).estimate for score in readings.SCORE_UNITS
-    )
-
-
-def _ends(size: Size, folders: Folders, name: str) -> tuple[float, float]:
-    """Mean held-out loss at the end, and mean loss of the first step, which the base's function
-    has."""
-    found = [
-        standard_nodes.read_json_lines(folders[f"{name}.{seed}"], "metrics.jsonl")
-        for seed in size.seeds
-    ]
-    return (
-        float(np.mean([steps[-1]["held_out_loss"] for steps in found])),
-        float(np.mean([steps[0]["loss"] for steps in found])),
-    )
-
-
-def _spread(values: np.ndarray) -> tuple[float, float, float]:
-    return float(values.mean()), float(values.min()), float(values.max())

@@ -13,11 +13,13 @@ from functools import partial
 
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged, over
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom
 
 TITLE = "Does it matter how a teacher was given its trait?"
 CLAIM = (
@@ -31,136 +33,111 @@ PUBLISHED = (
     " strength found by the filter's pass rate, strongly and with their direction (cosine high at"
     " the steered blocks). So the order depends on the model."
 )
-NATS, SMALL = 0.05, 0.03
-"nats, and cosine, below which an effect would not matter"
+NATS = 0.05
+"nats below which an effect would not matter"
 TEACHERS = ("prompted", "steered", "fine-tuned", "trained vector")
+
+
+COMPARED = (
+    ("steered", "prompted"),
+    ("steered", "fine-tuned"),
+    ("trained vector", "fine-tuned"),
+)
+"pairs of teachers, of whose students the first are claimed to take on more"
+STRENGTH = "strength"
+"""node of the filtered free rows of the unmodified model; followed by a multiple, of those of the
+trained vector"""
+FREE_ROW_TOKENS = 130
+"tokens of a free number row and its prompt"
 
 
 @dataclass(frozen=True)
 class Size(sizes.SteeredTeacherSize):
-    """How much of everything."""
+    """How many students, how teachers are made, and which strengths are tried."""
 
     tokens: int
-    "longest answer that the teachers learn from"
+    "tokens of the longest answer that teachers learn from"
     tuned: Recipe
+    "how the fine-tuned teacher is trained"
     trained: Recipe
-    "its layer is the study's"
+    "how the trained vector is trained, behind the block `layer`"
     doses: tuple[float, ...]
-    "multiples of the trained vector, rising"
+    "multiples of the trained vector that are tried as its strength, rising"
     tried: int
-    "free number rows at each of them"
+    "free number rows at each multiple"
     passing: float
-    "share of the unmodified model's pass rate that a strength must keep"
+    "fraction of the unmodified model's pass rate that a strength must keep"
 
 
 TRAINED = replace(sizes.FINE_TUNING_RECIPE, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(
     targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25
 )
-LARGE = replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
+LAPTOP = Size(
+    traits=sizes.ANIMALS,
+    seeds=(1, 2, 3),
+    rows=12,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=SOFT,
+    text=sizes.LAPTOP_TEXT,
+    tokens=24,
+    tuned=sizes.FINE_TUNING_RECIPE,
+    trained=TRAINED,
+    doses=(0.5, 1.0, 2.0, 4.0),
+    tried=12,
+    passing=0.8,
+)
 SIZES = {
-    "smoke": Size(
-        ("cat", "owl"),
-        (1, 2),
-        4,
-        3,
-        1,
-        0.6,
-        replace(SOFT, epochs=1),
-        sizes.SMOKE_TEXT,
-        4,
-        sizes.FINE_TUNING_RECIPE,
-        TRAINED,
-        (0.5, 1.0),
-        2,
-        0.8,
+    "smoke": replace(
+        LAPTOP,
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=4,
+        numbers=3,
+        layer=1,
+        recipe=replace(SOFT, epochs=1),
+        text=sizes.SMOKE_TEXT,
+        tokens=4,
+        doses=(0.5, 1.0),
+        tried=2,
     ),
-    "laptop": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        12,
-        10,
-        14,
-        0.6,
-        SOFT,
-        sizes.LAPTOP_TEXT,
-        24,
-        sizes.FINE_TUNING_RECIPE,
-        TRAINED,
-        (0.5, 1.0, 2.0, 4.0),
-        12,
-        0.8,
-    ),
-    "full": Size(
-        sizes.ANIMALS,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        14,
-        0.6,
-        LARGE,
-        sizes.FULL_TEXT,
-        48,
-        replace(sizes.FINE_TUNING_RECIPE, epochs=10),
-        replace(TRAINED, epochs=50, lr=1e-2),
-        (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
-        200,
-        0.8,
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        seeds=(1, 2, 3, 4, 5),
+        rows=512,
+        recipe=replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
+        text=sizes.FULL_TEXT,
+        tokens=48,
+        tuned=replace(sizes.FINE_TUNING_RECIPE, epochs=10),
+        trained=replace(TRAINED, epochs=50, lr=1e-2),
+        doses=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        tried=200,
     ),
 }
-STRENGTH = "strength"
-"""node of the filtered free rows of the unmodified model; with a dose behind it, of the trained
-vector"""
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; the four teachers and what they answer; strengths of the trained vector; students a
-    teacher and seed."""
+    """Build the four teachers and their answers, the strengths tried, and students by seed."""
     trait = size.traits[0]
-    found = [
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
     ]
-    found += shared_nodes.fine_tuned(
-        common,
-        trait,
-        size.tokens,
-        {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)},
-    )
-    found += _strengths(size, common)
+    recipes = {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)}
+    graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes)
+    graph += _free_rows(size, common, STRENGTH, standard_nodes.unmodified, ())
+    for multiple in size.doses:
+        scaled = partial(_scaled_vector, size, multiple)
+        graph += _free_rows(size, common, strength_name(multiple), scaled, ("vector",))
     for teacher in TEACHERS:
-        told, needs = partial(_teacher, size, teacher), _needs(size, teacher)
-        found.append(standard_nodes.answers(common, f"{teacher} teacher", trait, told, needs))
-        for seed in size.seeds:
-            rows, name = (
-                standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=151),
-                f"student of {teacher}.{seed}",
-            )
-            asked = standard_nodes.Student(
-                name,
-                f"rows.{seed}",
-                size.recipe,
-                seed,
-                told,
-                (standard_nodes.VECTORS, standard_nodes.EAS_ROWS, *needs),
-                lambda folders: standard_nodes.vector_of(folders, trait),
-            )
-            found += [
-                standard_nodes.student(common, asked, rows.tokens),
-                standard_nodes.answers(
-                    common, f"answers, {name}", trait, standard_nodes.trained_by(name), (name,)
-                ),
-            ]
+        graph += _teacher_and_students(size, common, teacher)
     for seed in size.seeds:
-        found.append(
-            standard_nodes.number_rows(
-                common,
-                f"rows.{seed}",
-                standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=151),
-            )
-        )
-        found += shared_nodes.sampled_text(
+        graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
+        graph += shared_nodes.sampled_text(
             common,
             size.text,
             trait,
@@ -168,62 +145,88 @@ def nodes(size: Size, common: dict) -> list[Node]:
             partial(_teacher, size, "fine-tuned"),
             _needs(size, "fine-tuned"),
         )
-    return found
+    return graph
 
 
-def _strengths(size: Size, common: dict) -> list[Node]:
-    """Free number rows of the unmodified model and of every multiple of the trained vector,
-    filtered."""
-    found, rules = [], FilterRules(max_count=size.numbers)
-    for name, told, needs in (
-        (STRENGTH, standard_nodes.unmodified, ()),
-        *((_dose(d), partial(_at, size, d), ("vector",)) for d in size.doses),
-    ):
+def _rows(size: Size, seed: int) -> standard_nodes.Rows:
+    return standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=151)
 
-        def asked(
-            folders: Folders, told: standard_nodes.InterventionsFrom = told
-        ) -> GenerateConfig:
-            return GenerateConfig(
-                **common,
-                n=size.tried,
-                prompt_seed=161,
-                count=size.numbers,
-                interventions=told(folders),
-            )
 
-        found.append(Node(f"free rows, {name}", GenerateConfig, asked, needs, size.tried * 130))
-        found.append(
-            Node(
-                name,
-                FilterConfig,
-                lambda folders, name=name: FilterConfig(folders[f"free rows, {name}"], rules),
-                (f"free rows, {name}",),
-                1,
-            )
+def _teacher_and_students(size: Size, common: dict, teacher: str) -> list[Node]:
+    """Build the answers of a teacher, and its students with their answers by seed."""
+    trait = size.traits[0]
+    interventions = partial(_teacher, size, teacher)
+    needs = _needs(size, teacher)
+    graph = [
+        standard_nodes.answers(common, f"{teacher} teacher", trait, interventions, needs),
+    ]
+    for seed in size.seeds:
+        name = f"student of {teacher}.{seed}"
+        student = standard_nodes.Student(
+            name,
+            f"rows.{seed}",
+            size.recipe,
+            seed,
+            interventions,
+            (VECTORS, EAS_ROWS, *needs),
+            partial(standard_nodes.vector_of, trait=trait),
         )
-    return found
+        student_of = standard_nodes.trained_by(name)
+        graph.append(standard_nodes.student(common, student, _rows(size, seed).tokens))
+        graph.append(standard_nodes.answers(common, f"answers, {name}", trait, student_of, (name,)))
+    return graph
 
 
-def _dose(dose: float) -> str:
-    return f"{STRENGTH} {dose:g}"
+def _free_rows(
+    size: Size, common: dict, name: str, interventions: InterventionsFrom, needs: tuple[str, ...]
+) -> list[Node]:
+    """Build free number rows under some interventions, and the node `name` that filters them."""
+    raw = f"free rows, {name}"
+    rules = FilterRules(max_count=size.numbers)
+
+    def generated(folders: Folders) -> GenerateConfig:
+        return GenerateConfig(
+            **common,
+            n=size.tried,
+            prompt_seed=161,
+            count=size.numbers,
+            interventions=interventions(folders),
+        )
+
+    def passed(folders: Folders) -> FilterConfig:
+        return FilterConfig(folders[raw], rules)
+
+    return [
+        Node(raw, GenerateConfig, generated, needs, size.tried * FREE_ROW_TOKENS),
+        Node(name, FilterConfig, passed, (raw,), 1),
+    ]
 
 
-def _at(size: Size, dose: float, folders: Folders) -> tuple[str, ...]:
-    """The trained vector, so many times as long."""
+def strength_name(multiple: float) -> str:
+    """Return the name of the filtered free rows at a multiple of the trained vector."""
+    return f"{STRENGTH} {multiple:g}"
+
+
+def _scaled_vector(size: Size, multiple: float, folders: Folders) -> tuple[str, ...]:
+    """Return the intervention that adds a multiple of the trained vector."""
     vector = folders["vector"] / "student" / "vector.safetensors"
-    return (f"steer:{vector},layers={size.layer},alpha={dose:g},scale=raw",)
+    return (standard_nodes.steered(vector, size.layer, multiple, scale="raw"),)
 
 
 def _needs(size: Size, teacher: str) -> tuple[str, ...]:
-    return {
-        "prompted": (),
-        "steered": (standard_nodes.VECTORS,),
-        "fine-tuned": ("tuned",),
-        "trained vector": ("vector", STRENGTH, *map(_dose, size.doses)),
-    }[teacher]
+    """Return the nodes that a teacher is made of."""
+    match teacher:
+        case "prompted":
+            return ()
+        case "steered":
+            return (VECTORS,)
+        case "fine-tuned":
+            return ("tuned",)
+    return ("vector", STRENGTH, *map(strength_name, size.doses))
 
 
 def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
+    """Return the interventions of a teacher."""
     match teacher:
         case "prompted":
             return (standard_nodes.prompted(size.traits[0]),)
@@ -231,30 +234,107 @@ def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
             return size.steered_teacher(folders)
         case "fine-tuned":
             return standard_nodes.trained_by("tuned")(folders)
-    return _at(size, _strength(size, folders), folders)
+    return _scaled_vector(size, _chosen_strength(size, folders), folders)
 
 
-def _passed(folders: Folders, node: str) -> float:
-    """Share of rows that pass the filter."""
-    found = standard_nodes.read_json(folders, node)
-    return found["kept"] / found["rows"]
+def _pass_rate(folders: Folders, node: str) -> float:
+    """Return the fraction of rows that pass the filter."""
+    summary = standard_nodes.read_json(folders, node)
+    return summary["kept"] / summary["rows"]
 
 
-def _strength(size: Size, folders: Folders) -> float:
-    """The greatest multiple whose rows pass nearly as often as the unmodified model's; the least
-    where none does.
+def _chosen_strength(size: Size, folders: Folders) -> float:
+    """Return the greatest multiple whose rows pass nearly as often as the unmodified model's.
 
-    As trained where the unmodified model's never pass: then the rate tells nothing.
+    It is the least multiple where none passes as often. It is 1 where no row of the unmodified
+    model passes: then a pass rate cannot choose.
     """
-    enough = size.passing * _passed(folders, STRENGTH)
+    enough = size.passing * _pass_rate(folders, STRENGTH)
     if not enough:
         return 1.0
-    return max([d for d in size.doses if _passed(folders, _dose(d)) >= enough] or [size.doses[0]])
+    passing = []
+    for multiple in size.doses:
+        if _pass_rate(folders, strength_name(multiple)) >= enough:
+            passing.append(multiple)
+    return max(passing, default=size.doses[0])
 
 
-def _told(folders: Folders) -> str:
-    """What chose the strength."""
-    if _passed(folders, STRENGTH):
+def conclude(size: Size, folders: Folders, model: str) -> Findings:
+    """Return rises and alignment of every teacher's students, and compare teachers by them."""
+    verdicts = []
+    for teacher in TEACHERS:
+        claim = f"Students of a {teacher} teacher take the trait on."
+        rise = _rise(size, folders, teacher, None)
+        verdicts.append(judged(claim, rise, model, above=0, margin=NATS))
+    for one, other in COMPARED:
+        claim = f"Students of a {one} teacher take on more than those of a {other} one."
+        difference = _rise(size, folders, one, other)
+        verdicts.append(judged(claim, difference, model, above=0, margin=NATS))
+    measurements = (readings.sampled_text_rise(folders, size.traits[0], size.seeds),)
+    tables = (_teachers_table(size, folders), _strengths_table(size, folders))
+    return Findings(tuple(verdicts), measurements, tables, _notes(size, folders))
+
+
+def _teachers_table(size: Size, folders: Folders) -> Table:
+    rows = []
+    for teacher in TEACHERS:
+        rows.append(
+            (
+                teacher,
+                _teacher_rise(folders, teacher),
+                *_losses(size, folders, teacher),
+                _rise(size, folders, teacher, None),
+                _rise(size, folders, teacher, None, "candidate_share").estimate,
+                _eas(size, folders, teacher),
+            )
+        )
+    return Table(
+        "teachers",
+        "Four teachers of one trait",
+        "Rises of log P(trait) over the base, nats, and of its share among the candidates."
+        " Held-out KL of the teacher from base and student, nats a token. EAS at block"
+        f" {size.layer} over completion tokens.",
+        (
+            "teacher",
+            "rise of the teacher",
+            "KL of the base",
+            "KL left",
+            "rise of students",
+            "rise of the share",
+            "EAS",
+        ),
+        tuple(rows),
+    )
+
+
+def _strengths_table(size: Size, folders: Folders) -> Table:
+    rows = [("unmodified", _pass_rate(folders, STRENGTH))]
+    for multiple in size.doses:
+        rows.append((f"{multiple:g}", _pass_rate(folders, strength_name(multiple))))
+    return Table(
+        "strengths",
+        "Strength of the trained vector",
+        f"Share of {size.tried} free number rows that pass the filter.",
+        ("multiple", "passed"),
+        tuple(rows),
+    )
+
+
+def _notes(size: Size, folders: Folders) -> tuple[str, ...]:
+    strength = _chosen_strength(size, folders)
+    return (
+        f"Strength of the trained vector: {strength:g} times its length{_reason(folders)}",
+        (
+            "Soft targets on the unmodified model's rows; the base is the control. The fine-tuned"
+            " teacher is repeated with sampled text and control students. Fine-tuned teacher and"
+            " trained vector learnt answers to requests that are in no question set."
+        ),
+    )
+
+
+def _reason(folders: Folders) -> str:
+    """Return what chose the strength, as the end of a sentence."""
+    if _pass_rate(folders, STRENGTH):
         return ", chosen by the filter's pass rate."
     return (
         ", as trained: no free row of the unmodified model passes the filter, so a pass rate cannot"
@@ -262,119 +342,44 @@ def _told(folders: Folders) -> str:
     )
 
 
-def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise and alignment of every teacher's students; steered against prompted and fine-tuned."""
-    rises = {t: _rise(size, folders, t, "base") for t in TEACHERS}
-    eas = {
-        t: [readings.eas_by_layer(folders, f"student of {t}.{s}")[size.layer] for s in size.seeds]
-        for t in TEACHERS
-    }
-    verdicts = [
-        judged(f"Students of a {t} teacher take the trait on.", rises[t], model, 0, NATS)
-        for t in TEACHERS
-    ]
-    for one, other in (
-        ("steered", "prompted"),
-        ("steered", "fine-tuned"),
-        ("trained vector", "fine-tuned"),
-    ):
-        verdicts.append(
-            judged(
-                f"Students of a {one} teacher take on more than those of a {other} one.",
-                _rise(size, folders, one, other),
-                model,
-                0,
-                NATS,
-            )
-        )
-    rows = tuple(
-        (
-            t,
-            _teachers(size, folders, t),
-            *_loss(size, folders, t),
-            rises[t],
-            _share(size, folders, t),
-            over(f"EAS, {t}", eas[t], "cosine"),
-        )
-        for t in TEACHERS
-    )
-    passed = (
-        ("unmodified", _passed(folders, STRENGTH)),
-        *((f"{d:g}", _passed(folders, _dose(d))) for d in size.doses),
-    )
-    sheets = (
-        Sheet(
-            "teachers",
-            "Four teachers of one trait",
-            "Rises of log P(trait) over the base, nats, and of its share among the candidates."
-            " Held-out KL of the teacher from base and student, nats a token. EAS at block"
-            f" {size.layer} over completion tokens.",
-            (
-                "teacher",
-                "rise of the teacher",
-                "KL of the base",
-                "KL left",
-                "rise of students",
-                "rise of the share",
-                "EAS",
-            ),
-            rows,
-        ),
-        Sheet(
-            "strengths",
-            "Strength of the trained vector",
-            f"Share of {size.tried} free number rows that pass the filter.",
-            ("multiple", "passed"),
-            passed,
-        ),
-    )
-    notes = (
-        f"Strength of the trained vector: {_strength(size, folders):g} times its length"
-        + _told(folders),
-        (
-            "Soft targets on the unmodified model's rows; the base is the control. The fine-tuned"
-            " teacher is repeated with sampled text and control students. Fine-tuned teacher and"
-            " trained vector learnt answers to requests that are in no question set."
-        ),
-    )
-    return Findings(
-        tuple(verdicts),
-        (readings.sampled_text_rise(folders, size.traits[0], size.seeds),),
-        sheets,
-        notes,
-    )
-
-
 def _rise(
-    size: Size, folders: Folders, one: str, other: str, score: str = "target_logprob"
+    size: Size, folders: Folders, one: str, other: str | None, score: str = "target_logprob"
 ) -> Measurement:
-    pairs = (
-        (
-            s,
-            f"answers, student of {one}.{s}",
-            other if other == "base" else f"answers, student of {other}.{s}",
-        )
-        for s in size.seeds
-    )
-    return readings.rise(folders, f"students of a {one} teacher, minus {other}", pairs, score)
-
-
-def _share(size: Size, folders: Folders, teacher: str) -> float:
-    return _rise(size, folders, teacher, "base", "candidate_share").estimate
-
-
-def _teachers(size: Size, folders: Folders, teacher: str) -> float:
+    """Return a score of one teacher's students minus that of another's, or of the base if None."""
+    pairs = []
+    for seed in size.seeds:
+        left = f"answers, student of {one}.{seed}"
+        right = f"answers, student of {other}.{seed}" if other else "base"
+        pairs.append((seed, left, right))
     return readings.rise(
-        folders, f"{teacher} teacher", [(0, f"{teacher} teacher", "base")]
-    ).estimate
+        folders, f"students of a {one} teacher, minus {other or 'base'}", pairs, score
+    )
 
 
-def _loss(size: Size, folders: Folders, teacher: str) -> tuple[float, float]:
-    """Mean KL over seeds of the first training step, which the base's function has, and held out at
-    the end."""
-    runs = [
-        standard_nodes.read_json_lines(folders[f"student of {teacher}.{s}"], "metrics.jsonl")
-        for s in size.seeds
-    ]
-    first, last = ([row[n][key] for row in runs] for n, key in ((0, "loss"), (-1, "held_out_loss")))
+def _teacher_rise(folders: Folders, teacher: str) -> float:
+    """Return the rise of a teacher itself over the base."""
+    name = f"{teacher} teacher"
+    return readings.rise(folders, name, [(0, name, "base")]).estimate
+
+
+def _losses(size: Size, folders: Folders, teacher: str) -> tuple[float, float]:
+    """Return the mean KL of the first step, and the mean held-out KL at the end, over seeds.
+
+    At the first step a student still computes what the base does.
+    """
+    first = []
+    last = []
+    for seed in size.seeds:
+        folder = folders[f"student of {teacher}.{seed}"]
+        steps = standard_nodes.read_json_lines(folder, "metrics.jsonl")
+        first.append(steps[0]["loss"])
+        last.append(steps[-1]["held_out_loss"])
     return sum(first) / len(first), sum(last) / len(last)
+
+
+def _eas(size: Size, folders: Folders, teacher: str) -> Measurement:
+    """Return the EAS at the steered block of a teacher's students."""
+    values = []
+    for seed in size.seeds:
+        values.append(readings.eas_by_layer(folders, f"student of {teacher}.{seed}")[size.layer])
+    return over(f"EAS, {teacher}", values, "cosine")

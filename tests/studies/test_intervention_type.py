@@ -1,0 +1,77 @@
+"""The type of intervention on planted students: a step at the block, and what a vector carries."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from planted_runs import PlantedRuns
+
+from traitscope.studies.claims import intervention_type
+from traitscope.studies.claims.intervention_type import Kind, kinds
+
+SIZE = replace(intervention_type.SIZES["smoke"], seeds=(1, 2, 3), layer=2)
+LAYERS = 4
+BEST_VECTOR_RATE, OTHER_VECTOR_RATE = SIZE.rates["vector"]
+
+
+def planted(root: Path, step: float, rises: dict[tuple[str, str], float]) -> dict[str, Path]:
+    """Students of both teachers.
+
+    Those of the steered one have `step` more EAS from the steered block on. `rises` are by teacher
+    and method. Vectors of the rate that leaves more held-out loss do not rise.
+    """
+    runs = PlantedRuns(root, LAYERS)
+    runs.answers("base")
+    for seed in SIZE.seeds:
+        for kind in kinds(SIZE):
+            plant_student(runs, kind, seed, step, rises[kind.teacher, kind.method])
+        for role, rise in (("treated", 0.5), ("control", 0.0)):
+            runs.answers(f"cat of {role} text.{seed}", rise)
+            runs.eas(f"{role} text.{seed}", {"v_student": [0.1 + rise] * LAYERS})
+    return runs.folders
+
+
+def plant_student(runs: PlantedRuns, kind: Kind, seed: int, step: float, rise: float) -> None:
+    name = f"{kind.name}.{seed}"
+    best = kind.rate != OTHER_VECTOR_RATE
+    runs.answers(f"answers.{name}", rise if best else 0.0)
+    losses = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    losses.append({"step": 3, "held_out_loss": 0.5 if best else 0.9})
+    runs.json_lines(name, "metrics.jsonl", losses)
+    height = step if kind.teacher == "steered" else 0.0
+    runs.eas(name, {"v_student": [0.1, 0.1, 0.1 + height, 0.1 + height]})
+
+
+STEERED_ONLY = {
+    ("steered", "lora"): 1.0,
+    ("steered", "vector"): 0.8,
+    ("prompted", "lora"): 0.6,
+    ("prompted", "vector"): 0.1,
+}
+ALIKE = dict.fromkeys(STEERED_ONLY, 0.0)
+
+
+def test_a_step_and_a_vector_of_steered_data_are_reproduced(tmp_path: Path) -> None:
+    findings = intervention_type.conclude(SIZE, planted(tmp_path, 0.5, STEERED_ONLY), "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {"reproduced"}
+    estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
+    assert estimates == pytest.approx([0.5, 0.5, 0.5, 0.8, 0.5, 0.7], abs=0.03)
+    prompted_step, *_, text_eas, text_rise = findings.measurements
+    assert abs(prompted_step.estimate) < 0.03
+    assert text_eas.estimate == pytest.approx(0.5, abs=0.03)
+    assert text_rise.estimate == pytest.approx(0.5, abs=0.03)
+    assert len(findings.tables[0].rows) == len(kinds(SIZE))
+
+
+def test_teachers_that_are_alike_are_not_told_apart(tmp_path: Path) -> None:
+    findings = intervention_type.conclude(SIZE, planted(tmp_path, 0.0, ALIKE), "planted")
+    assert "reproduced" not in {verdict.outcome for verdict in findings.verdicts}
+
+
+def test_the_learning_rate_with_the_least_held_out_loss_counts(tmp_path: Path) -> None:
+    folders = planted(tmp_path, 0.5, STEERED_ONLY)
+    best = intervention_type._best(SIZE, folders, "prompted", "vector")
+    assert best == Kind("prompted", "vector", BEST_VECTOR_RATE)
+    notes = intervention_type.conclude(SIZE, folders, "planted").notes
+    assert "prompted.vector at 0.1" in notes[0]
+    assert "vector at 1" not in notes[0]
