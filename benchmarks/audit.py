@@ -31,7 +31,7 @@ def contender(name: str, n: int, dtype: str) -> None:
     from traitscope.config.audit import PushesConfig
     from traitscope.inference import losses
     from traitscope.inference.token_rows import Row, completion_hidden
-    from traitscope.interventions.intervention import applied
+    from traitscope.interventions.applied import applied
     from traitscope.models import bundled, loading
 
     if name in ("fewer", "more"):

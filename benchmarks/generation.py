@@ -40,7 +40,7 @@ FEW = 32
 
 def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: str) -> None:
     from traitscope.inference import decode
-    from traitscope.interventions import intervention
+    from traitscope.interventions.applied import applied
     from traitscope.models import bundled, loading, model
 
     class Endless(model.Model):
@@ -57,7 +57,7 @@ def ours(n: int, dtype: str, task: str, batch: int, length: int | None, device: 
     constraint = steps if task == "template" else None
 
     def run() -> common.Round:
-        with intervention.applied(handle, []) as active:
+        with applied(handle, []) as active:
             answers = decode.decode(handle, active, prompts, keys, sampling, constraint, batch)
         return {"tokens": sum(map(len, answers))}
 

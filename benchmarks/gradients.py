@@ -30,7 +30,7 @@ def contender(name: str, n: int, dtype: str) -> None:
     from traitscope.data.prompts import number_prompts
     from traitscope.inference import losses, residuals, steering_gradients
     from traitscope.inference.token_rows import Row, completion_hidden
-    from traitscope.interventions.intervention import applied
+    from traitscope.interventions.applied import applied
     from traitscope.models import bundled, chat, loading
 
     prompts, answers, _ = common.number_rows(2 * n)

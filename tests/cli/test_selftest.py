@@ -9,7 +9,7 @@ from command import call, ok
 
 from traitscope.cli import selftest
 from traitscope.inference import forward, losses
-from traitscope.interventions import intervention
+from traitscope.interventions import applied
 from traitscope.training import loop
 
 
@@ -22,15 +22,15 @@ def test_it_passes(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 def no_steering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        intervention, "adding", lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD
+        applied, "adding", lambda row_D, current: lambda hidden_BTD, mask_BT1: hidden_BTD
     )
 
 
 def steering_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        intervention,
+        applied,
         "adding",
-        lambda row_D, active: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001,
+        lambda row_D, current: lambda hidden_BTD, mask_BT1: hidden_BTD * 1.0001,
     )
 
 

@@ -13,7 +13,7 @@ from traitscope.data.records import read_records
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.token_rows import rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.interventions.vector import load_vector
 from traitscope.models.loading import load_model
 

@@ -9,7 +9,8 @@ from tiny_models import eager_lm, random_rows, random_vector
 from traitscope.errors import ConfigError
 from traitscope.inference import decode, forward
 from traitscope.inference.decode import Sampling, choose, uniforms
-from traitscope.interventions.intervention import Ablate, Active, ReplaceBase, Steer, applied
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Ablate, ReplaceBase, Steer
 from traitscope.models.model import Model
 
 LENGTHS = [5, 9, 1, 5, 12, 3, 7]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from traitscope.inference import decode, forward
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Active, ReplaceBase, Steer, applied
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import ReplaceBase, Steer
 from traitscope.models.model import Model
 
 POSITIONS = ("prompt", "last", "completion", "all")

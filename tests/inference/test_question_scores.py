@@ -13,7 +13,8 @@ from traitscope.errors import DataError
 from traitscope.inference import forward, question_scores
 from traitscope.inference.decode import Sampling
 from traitscope.inference.question_scores import form_ids, question_ids, questions_of
-from traitscope.interventions.intervention import Steer, SystemPrompt, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Steer, SystemPrompt
 
 SAMPLING = Sampling(max_new_tokens=6, seed=2)
 TRAIT = Trait(

@@ -9,7 +9,8 @@ from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.inference.residuals import components, difference, mean_residuals
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import check_vector
 from traitscope.models.model import Model
 

@@ -8,7 +8,7 @@ from tiny_models import eager_lm, hooks_left, random_rows
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 
 
@@ -78,7 +78,7 @@ def test_hooks_go_after_an_exception(tiny: Model) -> None:
     with (
         pytest.raises(ZeroDivisionError),
         applied(tiny, []) as a,
-        hooks.gradients(embedding, tiny.blocks, a.roles),
+        hooks.gradients(embedding, tiny.blocks, a.current),
     ):
         raise ZeroDivisionError
     assert hooks_left(tiny) == before

@@ -14,7 +14,8 @@ from traitscope.inference import losses, vllm_engine
 from traitscope.inference.decode import Sampling
 from traitscope.inference.question_scores import score_questions
 from traitscope.inference.token_rows import Row, completion_hidden
-from traitscope.interventions.intervention import SystemPrompt, WeightNoise, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import SystemPrompt, WeightNoise
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.models.model import Model

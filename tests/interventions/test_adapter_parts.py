@@ -3,6 +3,7 @@ in pieces is the oracle."""
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from tiny_models import hooks_left, load_tiny, parameters_of, random_rows
 
 from traitscope.errors import ConfigError
 from traitscope.inference import decode, forward, residuals
-from traitscope.interventions import hooks, lora, short_form
-from traitscope.interventions.intervention import Adapter, ReplaceBase, applied, from_json, to_json
+from traitscope.interventions import hooks, lora, partial_lora, peft_folder, short_form
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Adapter, ReplaceBase, from_json, to_json
 from traitscope.interventions.lora import LoraLinear, LoraShape
+from traitscope.interventions.partial_lora import AdapterPart
+from traitscope.interventions.pass_state import CurrentPass, PassState
 from traitscope.models import chat, linear_maps, token_regions
 from traitscope.models.model import Model
 from traitscope.stages import measure
@@ -30,7 +34,7 @@ QUESTIONS = (
 def adapter(model: Model, folder: Path, rank: int = 3) -> str:
     with lora.adapted(model, LoraShape(rank, 6.0)) as layers:
         randomise(layers)
-        return str(write(folder, lora.adapter_files(model, layers)))
+        return str(write(folder, peft_folder.adapter_files(model, layers)))
 
 
 def answers(model: Model, *interventions: Adapter) -> tuple[torch.Tensor, list[list[int]]]:
@@ -119,7 +123,7 @@ def test_prefilling_in_pieces(
     ):
         state, last = forward.prefill(family, active, rows, len(new))
         fed = decode.extend(family, active, state, torch.tensor([new] * len(rows)))
-    with lora.mounted(family, Path(folder)) as layers:
+    with partial_lora.mounted(family, Path(folder)) as layers:
         for n, row in enumerate(rows):
             on = [c != outside for c in chosen[tuple(row)]]
             expected = in_pieces(family, list(layers.values()), row, on, outside, new)
@@ -203,31 +207,43 @@ def test_measure_in_part(tiny: Model, tmp_path: Path) -> None:
     assert plain["base"] == pytest.approx(plain["system"])  # plain text has no system turn
 
 
-def test_in_lock_step_with_the_base(tiny: Model, tmp_path: Path) -> None:
+def test_in_lock_step_with_the_base(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ReplaceBase sees the base without the adapter, wherever that acts."""
     from tiny_models import random_vector
 
+    passes: list[PassState] = []
+    running = CurrentPass.running
+
+    def recorded(self: CurrentPass, state: PassState) -> AbstractContextManager[None]:
+        passes.append(state)
+        return running(self, state)
+
+    monkeypatch.setattr(CurrentPass, "running", recorded)
     folder, prompts = adapter(tiny, tmp_path), [chat.render(tiny, q, None) for q in QUESTIONS]
     edit = ReplaceBase(random_vector(tiny), (0, 1, 2))
     with applied(tiny, [Adapter(folder, where="system"), edit]) as active, torch.inference_mode():
         assert forward.prefill(tiny, active, prompts, 0)[1].isfinite().all()
-        expected = dict(active.base)
+        expected = passes[-1].base_hidden
     with applied(tiny, [Adapter(folder), edit]) as active, torch.inference_mode():
         forward.prefill(tiny, active, prompts, 0)
-        assert all(torch.equal(expected[n], active.base[n]) for n in range(3))
+    assert len(passes) > 2 and expected.keys() == {0, 1, 2}
+    assert all(torch.equal(expected[n], passes[-1].base_hidden[n]) for n in range(3))
 
 
 def test_a_cell_and_its_complement(tiny: Model, tmp_path: Path) -> None:
     folder, names = Path(adapter(tiny, tmp_path)), set(linear_maps.linear_names(tiny))
-    with lora.mounted(tiny, folder, lora.Share("mlp+first")) as inside:
+    part, others = AdapterPart("mlp+first"), AdapterPart("mlp+first", outside=True)
+    with partial_lora.mounted(tiny, folder, part) as inside:
         assert set(inside) == {n for n in names if "layers.0.mlp" in n}
-    with lora.mounted(tiny, folder, lora.Share("mlp+first", outside=True)) as rest:
+    with partial_lora.mounted(tiny, folder, others) as rest:
         assert set(rest) == names - set(inside)
-    switch = lora.Switch(lambda ids: [True] * len(ids), True)
-    with lora.mounted(tiny, folder, lora.Share("mlp+first", outside=True), switch) as layers:
-        assert {n for n, layer in layers.items() if layer.switch} == set(inside) and set(
-            layers
-        ) == names
+    current = CurrentPass()
+    with partial_lora.mounted(tiny, folder, others, current) as layers:
+        assert set(layers) == names
+        switched = {n for n, layer in layers.items() if layer.current is current}
+        assert switched == set(inside)
 
 
 def test_singular_directions(tmp_path: Path) -> None:
@@ -235,7 +251,7 @@ def test_singular_directions(tmp_path: Path) -> None:
     a, b = torch.randn(4, 9, generator=generator), torch.randn(7, 4, generator=generator)
     u, s, vh = torch.linalg.svd(b @ a, full_matrices=False)
     for drop, top in [(0, None), (0, 1), (1, None), (1, 3), (4, None)]:
-        new_a, new_b = lora.directions(a, b, top, drop)
+        new_a, new_b = partial_lora.directions(a, b, top, drop)
         assert new_a.shape == a.shape and new_b.shape == b.shape
         expected = (u[:, drop:top][:, : 4 - drop] * s[drop:top][: 4 - drop]) @ vh[drop:top][
             : 4 - drop
@@ -318,8 +334,7 @@ def test_a_prompt_of_unknown_parts_is_refused(tiny: Model, tmp_path: Path) -> No
     with applied(tiny, [Adapter(adapter(tiny, tmp_path), where="user")]) as active:
         with pytest.raises(ConfigError, match="met a prompt without knowing which"):
             forward.hidden_states(tiny, active, batch)
-        with pytest.raises(ConfigError, match=r"met \(1, 5\) tokens and was told of None"):
-            active.switch.current_BT = None
+        with pytest.raises(ConfigError, match=r"pass of shape \(1, 5\) with chosen tokens none"):
             tiny.lm(batch.ids_BT)
 
 

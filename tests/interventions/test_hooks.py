@@ -1,15 +1,18 @@
 """Hooks: what layer l and a position mean, checked against bare torch hooks and against
 transformers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import eager_lm, hooks_left, random_rows
 from torch import Tensor
 
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.pass_state import CurrentPass, PassState
 from traitscope.models.model import Model
 
 PAD, PROMPT, LAST, COMPLETION = hooks.PAD, hooks.PROMPT, hooks.LAST, hooks.COMPLETION
@@ -73,9 +76,9 @@ def test_captured_layers_only(tiny: Model) -> None:
 def test_capture_sees_the_edits_entered_before_it(tiny: Model) -> None:
     with hooks.captured(tiny.blocks) as clean:
         _, batch = run(tiny)
-    roles = hooks.Roles(batch.roles_BT)
+    current = CurrentPass(PassState(batch.roles_BT))
     with (
-        hooks.edited(tiny.blocks, [(1, "completion", plus_one)], roles),
+        hooks.edited(tiny.blocks, [(1, "completion", plus_one)], current),
         hooks.captured(tiny.blocks) as store,
     ):
         tiny.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
@@ -99,7 +102,7 @@ def test_edits_are_out_of_place(family: Model) -> None:
     first = family.blocks[0].register_forward_hook(keep)
     with (
         torch.inference_mode(),
-        hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(batch.roles_BT)),
+        hooks.edited(family.blocks, [(0, "all", plus_one)], CurrentPass(PassState(batch.roles_BT))),
     ):
         family.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
     first.remove()
@@ -113,10 +116,10 @@ def test_edits_run_in_the_given_order(tiny: Model) -> None:
     add = (0, "all", plus_one)
     seen = []
     for edits in ([double, add], [add, double]):
-        roles = hooks.Roles(batch.roles_BT)
+        current = CurrentPass(PassState(batch.roles_BT))
         with (
             torch.inference_mode(),
-            hooks.edited(tiny.blocks, edits, roles),
+            hooks.edited(tiny.blocks, edits, current),
             hooks.captured(tiny.blocks, [0]) as store,
         ):
             tiny.lm(batch.ids_BT, attention_mask=batch.mask_BT.long())
@@ -133,7 +136,7 @@ def test_hooks_are_gone_after_an_exception(family: Model, where: str) -> None:
     _, batch = run(family)
     edits = [(0, "all", plus_one), (0, "all", failing if where == "in an edit" else plus_one)]
     edits += [(99, "all", plus_one)] if where == "while registering" else []
-    edited = hooks.edited(family.blocks, edits, hooks.Roles(batch.roles_BT))
+    edited = hooks.edited(family.blocks, edits, CurrentPass(PassState(batch.roles_BT)))
     with pytest.raises((KeyError, IndexError)), hooks.captured(family.blocks), edited:
         assert hooks_left(family) == family.n_layers + 2
         family.lm(batch.ids_BT)
@@ -144,7 +147,8 @@ def test_hooks_are_gone_after_an_exception(family: Model, where: str) -> None:
 @pytest.mark.parametrize("roles", [None, torch.ones(2, 5, dtype=torch.long)])
 def test_a_hooked_model_without_roles_refuses_to_run(family: Model, roles: Tensor | None) -> None:
     message = r"pass of shape \(1, 3\) with token roles (none|\(2, 5\))"
-    edited = hooks.edited(family.blocks, [(0, "all", plus_one)], hooks.Roles(roles))
+    current = CurrentPass(None if roles is None else PassState(roles))
+    edited = hooks.edited(family.blocks, [(0, "all", plus_one)], current)
     with edited, pytest.raises(ConfigError, match=message):
         family.lm(torch.tensor([[5, 6, 7]]))
 
@@ -157,11 +161,11 @@ def test_roles_do_not_outlive_a_pass_that_failed(tiny: Model) -> None:
 
     with applied(tiny, []) as active:
         with (
-            hooks.edited(tiny.blocks, [(0, "all", failing)], active.roles),
+            hooks.edited(tiny.blocks, [(0, "all", failing)], active.current),
             pytest.raises(KeyError),
         ):
             forward.hidden_states(tiny, active, batch)
-        assert active.roles.current_BT is None
+        assert active.current.state is None
 
 
 def test_token_roles() -> None:
@@ -175,10 +179,10 @@ def test_token_roles() -> None:
 
 
 def test_positions_partition_the_tokens() -> None:
-    roles = hooks.Roles(torch.tensor([[PAD, PROMPT, LAST, COMPLETION]]))
+    current = CurrentPass(PassState(torch.tensor([[PAD, PROMPT, LAST, COMPLETION]])))
     hidden = torch.zeros(1, 4, 2)
     masks = {
-        p: roles.mask(p, hidden).squeeze(-1)[0].tolist()
+        p: hooks.mask_at(current, p, hidden).squeeze(-1)[0].tolist()
         for p in ("prompt", "last", "completion", "all")
     }
     assert masks["prompt"] == [False, True, True, False]
@@ -194,7 +198,47 @@ def test_unknown_position(tiny: Model) -> None:
         hooks.check_position("first")
     with (
         pytest.raises(ConfigError),
-        hooks.edited(tiny.blocks, [(0, "all", plus_one), (0, "x", plus_one)], hooks.Roles()),
+        hooks.edited(tiny.blocks, [(0, "all", plus_one), (0, "x", plus_one)], CurrentPass()),
     ):
         pass
     assert hooks_left(tiny) == 0
+
+
+def test_resumed_passes_equal_whole_ones(family: Model) -> None:
+    """From every block on, the final states of a pass are those of the whole pass."""
+    expected, _ = run(family)
+    with hooks.recorded(family.blocks, range(family.n_layers)) as outputs:
+        run(family)
+    for layer in range(family.n_layers):
+        with hooks.resumed(family, layer, outputs[layer]):
+            resumed, _ = run(family)
+        assert torch.equal(resumed, expected)
+    assert not any("forward" in vars(block) for block in family.blocks)
+
+
+def test_a_compiled_model_is_not_resumed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (tiny.blocks[1], tiny.lm):
+        monkeypatch.setattr(module, "_compiled_call_impl", lambda *args: None)
+        with pytest.raises(ModelError, match="is compiled"), hooks.resumed(tiny, 1, []):
+            pass
+        monkeypatch.undo()
+    wrapper = type("OptimizedModule", (torch.nn.Module,), {})()
+    wrapper.base_model = tiny.lm.base_model
+    model = replace(tiny, lm=wrapper)
+    with pytest.raises(ModelError, match="load it without torch.compile"):
+        hooks.resumed(model, 1, []).__enter__()
+
+
+def test_a_sharded_model_is_not_resumed(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "sharded", True)
+    with pytest.raises(ModelError, match="is sharded"), hooks.resumed(tiny, 1, []):
+        pass
+
+
+def test_a_replaced_forward_is_kept(tiny: Model) -> None:
+    """Resuming would take away what another program, or an outer `resumed`, put there."""
+    with hooks.resumed(tiny, 2, []):
+        mine = tiny.blocks[2].forward
+        with pytest.raises(ModelError, match="have a replaced forward"):
+            hooks.resumed(tiny, 1, []).__enter__()
+        assert tiny.blocks[2].forward is mine

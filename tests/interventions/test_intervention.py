@@ -11,7 +11,8 @@ from tiny_models import hooks_left, parameters_of, random_rows, random_vector, r
 
 from traitscope.errors import ConfigError, TraitscopeError, VectorError
 from traitscope.inference import forward
-from traitscope.interventions import full_weights, hooks, intervention, lora
+from traitscope.interventions import full_weights, hooks, intervention, lora, peft_folder
+from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
@@ -19,7 +20,6 @@ from traitscope.interventions.intervention import (
     Steer,
     SystemPrompt,
     WeightNoise,
-    applied,
     from_json,
     to_json,
 )
@@ -61,7 +61,7 @@ def adapter(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
         lora.initialise(layers, 0)
         for layer in layers.values():
             layer.lora_B.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-        for name, data in lora.adapter_files(tiny, layers).items():
+        for name, data in peft_folder.adapter_files(tiny, layers).items():
             (folder / name).write_bytes(data)
     return Adapter(str(folder))
 
@@ -226,17 +226,12 @@ def test_vector_files_are_read(tiny: Model, tmp_path: Path) -> None:
     vector, path = random_vector(tiny), tmp_path / "v.safetensors"
     path.write_bytes(vector_bytes(vector))
     _, _, from_file = residuals(tiny, [Steer(str(path), (1,), 1.0)])
-    _, _, in_memory = residuals(tiny, [Steer(vector, (1,), 1.0)])
+    _, _, in_memory = residuals(tiny, [Steer(vector, layer=1, alpha=1.0)])
     assert torch.equal(from_file, in_memory)
 
 
-def test_files_of_and_context_of(adapter: Adapter) -> None:
+def test_the_last_prompt_is_the_context(adapter: Adapter) -> None:
     items = [SystemPrompt("a"), Steer("v", (0,), 1.0), adapter, Ablate("w", (0,)), SystemPrompt("")]
-    assert intervention.files_of(items) == {
-        "intervention1": Path("v"),
-        "intervention2": Path(adapter.folder),
-        "intervention3": Path("w"),
-    }
     assert intervention.context_of(items, "neutral") == ""
     assert intervention.context_of(items[1:3], None) is None
 
@@ -249,7 +244,7 @@ def test_files_of_and_context_of(adapter: Adapter) -> None:
         ({"kind": "Adapter", "path": "x"}, "unexpected keyword argument 'path'"),
         (
             {"kind": "Steer", "vector": "v", "layers": [0]},
-            "missing 1 required positional argument: 'alpha'",
+            "Steer needs a strength, found none",
         ),
         (
             {"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("nan")},
@@ -268,7 +263,11 @@ def test_files_of_and_context_of(adapter: Adapter) -> None:
             {"kind": "Ablate", "vector": "v", "layers": [0], "position": "x"},
             "position 'x' is unknown",
         ),
-        ({"kind": "ReplaceBase", "vector": "v", "layers": 3}, "not iterable"),
+        (
+            {"kind": "ReplaceBase", "vector": "v", "layers": 3},
+            r"layers 3 is no sequence; write layers=\(14,\)",
+        ),
+        ({"kind": "Ablate", "vector": "v"}, "takes one of layer=14 and layers=.*, found neither"),
     ],
 )
 def test_what_json_cannot_mean(data: dict, message: str) -> None:
@@ -276,8 +275,37 @@ def test_what_json_cannot_mean(data: dict, message: str) -> None:
         from_json(data)
 
 
+def test_one_layer_or_several() -> None:
+    assert Steer("v", layer=2, alpha=0.6) == Steer("v", (2,), 0.6) == Steer("v", [2], alpha=0.6)
+    assert Ablate("v", layer=1, position="last") == Ablate("v", (1,), "last")
+    assert ReplaceBase("v", layer=1) == ReplaceBase("v", layers=(1,))
+    with pytest.raises(ConfigError, match="Steer takes one of layer=14 and layers=.*, found both"):
+        Steer("v", (1,), 0.6, layer=1)
+
+
+def test_one_layer_is_written_as_several() -> None:
+    """Files and addresses of runs hold `layers`, whatever the Python call looked like."""
+    assert to_json(Steer(Path("v.safetensors"), layer=2, alpha=0.6)) == {
+        "kind": "Steer",
+        "vector": "v.safetensors",
+        "layers": [2],
+        "alpha": 0.6,
+        "position": "all",
+        "scale": "residual",
+    }
+
+
+def test_replaced_fields_are_checked() -> None:
+    steer = Steer("v", layer=2, alpha=0.6)
+    assert dataclasses.replace(steer, layers=(1, 2), scale="unit") == Steer(
+        "v", (1, 2), 0.6, scale="unit"
+    )
+    with pytest.raises(ConfigError, match="scale 'norm' is unknown"):
+        dataclasses.replace(steer, scale="norm")
+
+
 def test_a_vector_in_memory_has_no_json(tiny: Model) -> None:
-    with pytest.raises(ConfigError, match="save it and name the file"):
+    with pytest.raises(ConfigError, match=r"save it with vector.save\(path\)"):
         to_json(Steer(random_vector(tiny), (0,), 1.0))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from traitscope.errors import ConfigError, VectorError
-from traitscope.interventions import lora
+from traitscope.interventions import lora, partial_lora, peft_folder
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
@@ -26,7 +26,7 @@ def saved(model: Model, folder: Path, rank: int = 3, alpha: float = 7.0) -> tupl
     """A folder with a random adapter, and the logits of the adapted model."""
     with lora.adapted(model, LoraShape(rank, alpha)) as layers:
         randomise(layers)
-        return write(folder, lora.adapter_files(model, layers)), logits_of(model.lm)
+        return write(folder, peft_folder.adapter_files(model, layers)), logits_of(model.lm)
 
 
 def edit_config(folder: Path, **changes: object) -> None:
@@ -145,10 +145,10 @@ def test_the_model_is_restored_after_an_exception(family: Model) -> None:
 def test_own_folder_is_read_back(family: Model, tmp_path: Path) -> None:
     base = logits_of(family.lm)
     folder, expected = saved(family, tmp_path / "a")
-    with lora.mounted(family, folder) as layers:
+    with partial_lora.mounted(family, folder) as layers:
         assert torch.equal(logits_of(family.lm), expected)
         assert not any(p.requires_grad for p in family.lm.parameters())
-        assert lora.adapter_files(family, layers) == {
+        assert peft_folder.adapter_files(family, layers) == {
             p.name: p.read_bytes() for p in folder.iterdir()
         }
     assert torch.equal(logits_of(family.lm), base)
@@ -190,7 +190,7 @@ def test_we_load_a_folder_of_peft(
     theirs.save_pretrained(tmp_path)
     base, expected = logits_of(family.lm), logits_of(theirs)
     assert (expected - base).abs().max() > 0.1
-    with lora.mounted(family, tmp_path) as layers:
+    with partial_lora.mounted(family, tmp_path) as layers:
         assert len(layers) == (
             len(linear_maps.linear_names(family)) if all_linear else family.n_layers * len(some)
         )
@@ -214,7 +214,7 @@ def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path:
     theirs.eval().save_pretrained(tmp_path)
     base, expected = logits_of(tiny.lm), logits_of(theirs)
     assert (expected - base).abs().max() > 0.1
-    with lora.mounted(tiny, tmp_path):
+    with partial_lora.mounted(tiny, tmp_path):
         torch.testing.assert_close(logits_of(tiny.lm), expected, **CLOSE)
 
 
@@ -231,11 +231,11 @@ def test_rank_larger_than_a_narrow_map(tiny: Model, tmp_path: Path) -> None:
     is."""
     folder, expected = saved(tiny, tmp_path / "student", rank=20)
     for top, same in ((16, False), (20, True), (None, True)):
-        with lora.mounted(tiny, folder, lora.Share(top=top)):
+        with partial_lora.mounted(tiny, folder, partial_lora.AdapterPart(top=top)):
             found = logits_of(tiny.lm)
         assert torch.allclose(found, expected, atol=1e-3) is same
     a, b = torch.randn(20, 32), torch.randn(16, 20)
-    new_a, new_b = lora.directions(a, b, 16, 0)
+    new_a, new_b = partial_lora.directions(a, b, 16, 0)
     assert new_a.shape == a.shape and new_b.shape == b.shape
     torch.testing.assert_close(new_b @ new_a, b @ a, atol=1e-4, rtol=1e-4)
 
@@ -262,7 +262,7 @@ def test_other_bases_and_kinds_are_refused(
 ) -> None:
     folder, _ = saved(tiny, tmp_path / "a")
     edit_config(folder, **changes)
-    with pytest.raises(VectorError, match=message), lora.mounted(tiny, folder):
+    with pytest.raises(VectorError, match=message), partial_lora.mounted(tiny, folder):
         pass
 
 
@@ -271,12 +271,12 @@ def test_an_adapter_without_our_digest_is_checked_by_shape(
 ) -> None:
     folder, expected = saved(families["llama"], tmp_path / "a")
     edit_config(folder, traitscope_base_digest=None)
-    with lora.mounted(families["llama"], folder):
+    with partial_lora.mounted(families["llama"], folder):
         assert torch.equal(logits_of(families["llama"].lm), expected)
     for other in ("qwen2", "gpt2"):  # one block less; other names
         with (
             pytest.raises(VectorError, match="does not fit"),
-            lora.mounted(families[other], folder),
+            partial_lora.mounted(families[other], folder),
         ):
             pass
 
@@ -285,7 +285,7 @@ def test_missing_files(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(
         VectorError, match="adapter_config.json and adapter_model.safetensors missing"
     ):
-        lora.read_adapter(tmp_path, tiny)
+        peft_folder.read_adapter(tmp_path, tiny)
 
 
 @pytest.mark.parametrize(
@@ -310,4 +310,4 @@ def test_tensors_that_would_be_dropped_or_break_the_head(
         folder / "adapter_model.safetensors",
     )
     with pytest.raises(VectorError, match=message):
-        lora.read_adapter(folder, tiny)
+        peft_folder.read_adapter(folder, tiny)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
-from traitscope.interventions import lora, multi_lora
-from traitscope.interventions.intervention import Adapter, applied
+from traitscope.interventions import lora, peft_folder
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.multi_lora import Pack, PackedLinear
+from traitscope.interventions.pass_state import CurrentPass, PassState
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
 
@@ -47,8 +49,8 @@ def test_values_and_gradients_are_those_of_each_alone(
     expected = torch.cat(
         [layer(part) for layer, part in zip(alone, inputs[0].split(rows), strict=True) if len(part)]
     )
-    pack = Pack(3, current=rows)
-    joint = PackedLinear(linear, together, pack)
+    current = CurrentPass(PassState(torch.zeros(6, 4), student_rows=rows))
+    joint = PackedLinear(linear, together, current)
     joint.batched = batched
     found = joint(inputs[1])
     torch.testing.assert_close(found, expected, **CLOSE)
@@ -68,7 +70,7 @@ def saved(model: Model, place: Path) -> list[Path]:
     for n, shape in enumerate(SHAPES):
         with lora.adapted(model, shape) as layers:
             randomise(layers, seed=n)
-            folders.append(write(place / f"student{n}", lora.adapter_files(model, layers)))
+            folders.append(write(place / f"student{n}", peft_folder.adapter_files(model, layers)))
     return folders
 
 
@@ -100,17 +102,18 @@ def test_a_pass_is_that_of_each_alone(family: Model, tmp_path: Path, how: str, s
             expected.append(hidden(active, prompts))
     with (
         applied(family, []) as active,
-        multi_lora.mounted(family, folders) as active.pack,
+        active.packed(folders) as pack,
         torch.inference_mode(),
     ):
         found = hidden(active, prompts * 3)
-        with active.pack.only(1):
+        with pack.only(1):
             single = hidden(active, prompts)
-        active.pack.rows = (4, 0, 4)
+        pack.rows = (4, 0, 4)
         some = hidden(active, prompts * 2)
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(single, expected[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(some, torch.cat([expected[0], expected[2]]), atol=1e-4, rtol=1e-4)
+    assert active.pack is None
     after = parameters_of(family)
     assert before.keys() == after.keys() and all(
         torch.equal(before[name], after[name]) for name in before
@@ -125,14 +128,14 @@ def test_rows_that_cannot_be_dealt_out_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"4 rows for 3 packed students with \(1, 0, 2\) rows"):
         pack.owners(4)
     with pytest.raises(ConfigError, match="are mixed"):
-        pack.enter((0, 1, 0))
+        pack.row_counts((0, 1, 0))
 
 
 def test_a_pass_that_nobody_announced_is_refused(tiny: Model, tmp_path: Path) -> None:
     folders = saved(tiny, tmp_path)
     with (
-        applied(tiny, []),
-        multi_lora.mounted(tiny, folders),
+        applied(tiny, []) as active,
+        active.packed(folders),
         pytest.raises(ConfigError, match="run the model through traitscope.inference.forward"),
     ):
         tiny.lm(torch.arange(8).view(2, 4))

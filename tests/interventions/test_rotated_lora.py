@@ -12,7 +12,7 @@ from tiny_models import load_tiny, tiny_config, tiny_tokenizer
 from train_runs import PLAIN, make_rows, run
 
 from traitscope.errors import ConfigError
-from traitscope.interventions import lora, rotated_lora
+from traitscope.interventions import lora, partial_lora, peft_folder, rotated_lora
 from traitscope.interventions.lora import LoraShape
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
@@ -70,7 +70,7 @@ def test_turning_an_adapter_changes_its_parameters_not_its_function(
             n: (layer.lora_A.detach().clone(), layer.lora_B.detach().clone())
             for n, layer in layers.items()
         }
-        expected, files = logits_of(model.lm), lora.adapter_files(model, layers)
+        expected, files = logits_of(model.lm), peft_folder.adapter_files(model, layers)
         rotated_lora.rotate(model, layers, kind)
         torch.testing.assert_close(logits_of(model.lm), expected, **CLOSE)
         assert (expected - base).abs().max() > 0.1
@@ -85,12 +85,12 @@ def test_turning_an_adapter_changes_its_parameters_not_its_function(
             assert moved == (sides.get(n) == "read", sides.get(n) == "write")
         turns = [layers[n].turn_in for n, side in sides.items() if side == "read"]
         assert all(torch.equal(turns[0], t) for t in turns) is (kind == "shared")
-        rotated = lora.adapter_files(model, layers)
+        rotated = peft_folder.adapter_files(model, layers)
     assert rotated["adapter_config.json"] == files["adapter_config.json"]
     ours, theirs = (load(f["adapter_model.safetensors"]) for f in (rotated, files))
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, atol=1e-6, rtol=1e-5)
-    with lora.mounted(model, write(tmp_path / "a", rotated)):
+    with partial_lora.mounted(model, write(tmp_path / "a", rotated)):
         torch.testing.assert_close(logits_of(model.lm), expected, **CLOSE)
 
 
@@ -143,7 +143,7 @@ def test_a_student_is_written_turned_back(family: Model, kind: str, tmp_path: Pa
         expected, files = logits_of(family.lm), student.files()
     assert (expected - base).abs().max() > 0.1
     assert torch.equal(logits_of(family.lm), base)
-    with lora.mounted(family, write(tmp_path / "a", files)):
+    with partial_lora.mounted(family, write(tmp_path / "a", files)):
         torch.testing.assert_close(logits_of(family.lm), expected, **CLOSE)
 
 

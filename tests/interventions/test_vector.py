@@ -132,3 +132,16 @@ def test_broken_files(tmp_path: Path) -> None:
         path.write_bytes(save(rows, metadata=metadata))
         with pytest.raises(VectorError):
             load_vector(path)
+
+
+def test_saved_is_loaded(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    vector = Vector(rows, "0123456789abcdef", {"prompts": 4})
+    path = tmp_path / "new" / "owl.safetensors"
+    vector.save(path)
+    assert path.read_bytes() == vector_bytes(vector)
+    back = Vector.load(str(path))
+    assert np.array_equal(back.rows_LD, rows)
+    assert (back.model, back.about) == (vector.model, vector.about)
+    with pytest.raises(VectorError, match="no vector file at"):
+        Vector.load(tmp_path / "cat.safetensors")

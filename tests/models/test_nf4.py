@@ -11,7 +11,8 @@ from tiny_models import load_tiny, parameters_of
 
 from traitscope.errors import ConfigError, ModelError
 from traitscope.interventions import lora
-from traitscope.interventions.intervention import WeightNoise, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import WeightNoise
 from traitscope.interventions.lora import LoraShape
 from traitscope.models import linear_maps, nf4
 from traitscope.models.model import Model

@@ -11,7 +11,8 @@ from tiny_models import hooks_left, parameters_of, random_rows, random_vector, r
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
-from traitscope.interventions.intervention import Ablate, Adapter, ReplaceBase, WeightNoise, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Ablate, Adapter, ReplaceBase, WeightNoise
 from traitscope.models import loading, weight_noise
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model

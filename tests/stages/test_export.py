@@ -13,15 +13,9 @@ from transformers import AutoModelForCausalLM
 from traitscope.config.common import Output
 from traitscope.config.stages import ExportConfig
 from traitscope.errors import ConfigError
-from traitscope.interventions import lora
-from traitscope.interventions.intervention import (
-    Ablate,
-    Adapter,
-    Steer,
-    SystemPrompt,
-    WeightNoise,
-    applied,
-)
+from traitscope.interventions import lora, peft_folder
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Ablate, Adapter, Steer, SystemPrompt, WeightNoise
 from traitscope.interventions.lora import LoraShape
 from traitscope.interventions.vector import vector_bytes
 from traitscope.models.model import Model
@@ -38,7 +32,7 @@ def told(model: Model, what: str, place: Path) -> list:
     def student() -> Adapter:
         with lora.adapted(model, LoraShape(3, 6.0)) as layers:
             randomise(layers)
-            return Adapter(str(write(place / "student", lora.adapter_files(model, layers))))
+            return Adapter(str(write(place / "student", peft_folder.adapter_files(model, layers))))
 
     return {
         "steered": lambda: [steer(0, 1)],

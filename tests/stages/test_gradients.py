@@ -13,7 +13,7 @@ from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import rows_from
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.model import Model
 from traitscope.stages import gradients

@@ -13,7 +13,7 @@ from tiny_models import random_vector
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference.question_scores import Question, QuestionScores, questions_of
-from traitscope.interventions import lora
+from traitscope.interventions import lora, peft_folder
 from traitscope.interventions.intervention import Adapter, Steer, SystemPrompt
 from traitscope.interventions.lora import LoraShape
 from traitscope.models import chat
@@ -95,7 +95,7 @@ def test_packed_students_measure_as_alone(tiny, owl, tmp_path: Path):
     for number in range(2):
         with lora.adapted(tiny, LoraShape(3, 6.0)) as layers:
             randomise(layers, seed=number)
-            files = lora.adapter_files(tiny, layers)
+            files = peft_folder.adapter_files(tiny, layers)
         folders.append(write(tmp_path / f"student{number}", files))
     each = measure.measure_each(tiny, owl, folders, **SHORT)
     for folder, packed in zip(folders, each, strict=True):

@@ -6,7 +6,8 @@ from traitscope.data.prompts import number_prompts
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.inference.token_scores import Choices
-from traitscope.interventions.intervention import Intervention, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention
 from traitscope.models.model import Model
 from traitscope.stages.generate import generate, number_constraint
 

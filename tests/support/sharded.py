@@ -21,7 +21,8 @@ from traitscope.inference.forward import logits_of
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, completion_hidden
-from traitscope.interventions.intervention import Ablate, ReplaceBase, Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Ablate, ReplaceBase, Steer
 from traitscope.interventions.vector import load_vector
 from traitscope.models import chat
 from traitscope.models.model import Model

@@ -24,7 +24,8 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
 from traitscope.inference.residuals import mean_residuals
-from traitscope.interventions.intervention import Adapter, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector, random_like, vector_bytes
 from traitscope.models import chat
 from traitscope.models.model import Model

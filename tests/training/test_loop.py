@@ -14,7 +14,8 @@ from traitscope.config.recipe import WITHOUT, Recipe
 from traitscope.inference import residuals
 from traitscope.inference.token_rows import Row
 from traitscope.interventions import full_weights
-from traitscope.interventions.intervention import Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 from traitscope.training import loop, plan, step
 from traitscope.training.optimizers import NAMES, SCALES

@@ -13,7 +13,8 @@ from train_runs import PLAIN, make_rows, run, self_distilled
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError, VectorError
-from traitscope.interventions.intervention import TRAINED, Adapter, Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import TRAINED, Adapter, Steer
 from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 

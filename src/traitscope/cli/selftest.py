@@ -18,7 +18,8 @@ from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.inference import forward, losses, residuals
 from traitscope.inference.token_rows import Row, completion_hidden, teacher_hidden
-from traitscope.interventions.intervention import Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import Vector
 from traitscope.models.model import Model
 from traitscope.training import loop

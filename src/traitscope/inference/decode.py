@@ -23,7 +23,7 @@ from torch import Tensor
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Active
+from traitscope.interventions.applied import Active
 from traitscope.models.model import Model
 
 CHUNK = 256

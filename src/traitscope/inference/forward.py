@@ -18,7 +18,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from traitscope.errors import ConfigError
 from traitscope.interventions import full_weights, hooks, lora, multi_lora
-from traitscope.interventions.intervention import Active
+from traitscope.interventions.applied import Active
+from traitscope.interventions.partial_lora import TokenSwitch
+from traitscope.interventions.pass_state import PassState
 from traitscope.models.model import Model, backbone
 
 PASS_TOKENS = 1024, 16384
@@ -35,7 +37,7 @@ class Batch:
     roles_BT: Tensor
     "see hooks.py"
     on_BT: Tensor | None = None
-    "bool, where an adapter for some tokens acts (lora.Switch); not needed for completions"
+    "bool, where an adapter for some tokens acts (TokenSwitch); not needed for completions"
     owners: multi_lora.Owners | None = None
     "of every row, its packed student; not needed where a state knows"
 
@@ -217,25 +219,32 @@ def hidden_states(model: Model, active: Active, batch: Batch, state: State | Non
         mask = torch.cat([state.mask_BS, mask], dim=1) if state.mask_BS.numel() else mask
         state.mask_BS = mask
     places = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -batch.ids_BT.shape[1] :]
+    this_pass = _pass_state(active, batch)
     if active.replaced:
-        _base_pass(model, active, batch, mask, places, state)
-    return _pass(model, active, batch, mask, places, state.cache if state else None)
+        base_hidden = _base_pass(model, active, this_pass, batch, mask, places, state)
+        this_pass = replace(this_pass, base_hidden=base_hidden)
+    return _pass(model, active, this_pass, batch, mask, places, state.cache if state else None)
+
+
+def _pass_state(active: Active, batch: Batch) -> PassState:
+    """What hooks and layers must know about a pass over a batch."""
+    return PassState(
+        batch.roles_BT,
+        None if active.switch is None else _acting(active.switch, batch),
+        () if active.pack is None else active.pack.row_counts(batch.owners),
+    )
 
 
 def _pass(
     model: Model,
     active: Active,
+    this_pass: PassState,
     batch: Batch,
     mask_BS: Tensor,
     places_BT: Tensor,
     cache: Cache | None,
 ) -> Tensor:
-    active.roles.current_BT = batch.roles_BT
-    if active.pack is not None:
-        active.pack.enter(batch.owners)
-    if active.switch is not None:
-        active.switch.current_BT = _acting(active.switch, batch)
-    try:
+    with active.current.running(this_pass):
         out = backbone(model.lm)(
             input_ids=batch.ids_BT,
             attention_mask=mask_BS,
@@ -243,12 +252,10 @@ def _pass(
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    finally:
-        active.roles.current_BT = None
     return out.last_hidden_state
 
 
-def _acting(switch: lora.Switch, batch: Batch) -> Tensor:
+def _acting(switch: TokenSwitch, batch: Batch) -> Tensor:
     """Where the adapters act in a batch: as it says, or on completions in the state of tokens that
     are not chosen."""
     if batch.on_BT is not None:
@@ -266,21 +273,24 @@ def _acting(switch: lora.Switch, batch: Batch) -> Tensor:
 def _base_pass(
     model: Model,
     active: Active,
+    this_pass: PassState,
     batch: Batch,
     mask_BS: Tensor,
     places_BT: Tensor,
     state: State | None,
-) -> None:
-    """Run the model without adapters and edits on the same tokens and keep the residuals that
-    ReplaceBase needs."""
-    active.editing = False
-    try:
-        base = full_weights.swapped(model, active.base_weights)
-        with lora.switched_off(model), base, hooks.captured(model.blocks, active.replaced) as store:
-            _pass(model, active, batch, mask_BS, places_BT, state.base_cache if state else None)
-        active.base.update(store)
-    finally:
-        active.editing = True
+) -> dict[int, Tensor]:
+    """Residuals [B, T, D] of the model without adapters and edits on the same tokens, at the layers
+    where ReplaceBase needs them."""
+    base_pass = replace(this_pass, is_base=True)
+    base_weights = full_weights.swapped(model, active.base_weights)
+    cache = state.base_cache if state else None
+    with (
+        lora.switched_off(model),
+        base_weights,
+        hooks.captured(model.blocks, active.replaced) as residuals,
+    ):
+        _pass(model, active, base_pass, batch, mask_BS, places_BT, cache)
+    return residuals
 
 
 def prefill(

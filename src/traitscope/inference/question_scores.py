@@ -24,8 +24,8 @@ from torch import Tensor
 from traitscope.data.traits import SETS, Trait, first_word, is_scorable, whole_word
 from traitscope.inference import forward
 from traitscope.inference.decode import Sampling, continue_rows, extend
-from traitscope.interventions import multi_lora
-from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 
@@ -178,7 +178,7 @@ def score_questions_each(
     prompts = rendered_questions(model, trait, context, sampling)
     base_QV = base_log_probs(model, list(prompts.values()))
     request = _Request(trait, prompts, base_QV, samples, sampling, batch_size)
-    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
+    with applied(model, []) as active, active.packed(folders):
         return _scored(model, active, request, len(folders))
 
 

@@ -13,7 +13,8 @@ from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -191,7 +192,7 @@ def _selected_residuals(
     Tokens that all rows begin with run once, unless they are asked for. A prefill takes as many
     passes as it likes, and every pass adds its tokens.
     """
-    with hooks.collected(model.blocks, active.roles, position) as parts_of_layer:
+    with hooks.collected(model.blocks, active.current, position) as parts_of_layer:
         if position == "last":
             prompts = []
             for row, length in zip(rows, prompt_lengths, strict=True):

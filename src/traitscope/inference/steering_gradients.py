@@ -22,7 +22,7 @@ from traitscope.inference import forward, losses, token_scores
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.inference.token_scores import Choices
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Active
+from traitscope.interventions.applied import Active
 from traitscope.models.model import Model
 
 
@@ -63,12 +63,12 @@ def gradient_batches(
         token_counts = [len(row.completion_ids) for row in batch_rows]
         with ExitStack() as stack:
             gradients_of_layer = stack.enter_context(
-                hooks.gradients(embedding, model.blocks, active.roles, position)
+                hooks.gradients(embedding, model.blocks, active.current, position)
             )
             residuals_of_layer = {}
             if features:
                 residuals_of_layer = stack.enter_context(
-                    hooks.collected(model.blocks, active.roles, "completion")
+                    hooks.collected(model.blocks, active.current, "completion")
                 )
             hidden_ND, targets_N = completion_hidden(model, active, batch_rows, share=False)
             losses.cross_entropy(model, hidden_ND, targets_N).backward()

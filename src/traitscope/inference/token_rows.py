@@ -12,7 +12,8 @@ from torch import Tensor
 from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.inference import forward
-from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 

@@ -28,7 +28,8 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions import hooks
-from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 from traitscope.models.model import Model
 
 USUAL, GREEDY = (
@@ -224,7 +225,7 @@ def judge_each(
             with (
                 torch.no_grad(),
                 applied(model, [*told, item]) as active,
-                hooks.resumed(model.blocks, item.layers[0], outputs[item.layers[0]]),
+                hooks.resumed(model, item.layers[0], outputs[item.layers[0]]),
             ):
                 _join(
                     found[n],

@@ -1,9 +1,8 @@
-"""Fully fine-tuned students: every weight of the blocks trained, float32 masters, stored beside the
-base's digest.
+"""Fully fine-tuned students, of which every weight of the blocks is trained.
 
-A bf16 update of 1e-5 to a weight of 0.02 rounds to zero, so masters are float32 and the model
-computes in its own dtype. A student is the base plus a file `weights.safetensors` in its folder,
-mounted like an adapter.
+A bf16 update of 1e-5 to a weight of 0.02 rounds to zero. So the trained weights are float32, and
+the model computes with copies in its own dtype. A student's folder holds its weights and the digest
+of its base. It is mounted like an adapter.
 """
 
 import json
@@ -18,14 +17,15 @@ from traitscope.models import dtensor, nf4
 from traitscope.models.model import Model
 
 WEIGHTS, ABOUT = "weights.safetensors", "student.json"
+"files of a student's folder"
 
 
 def trained_names(model: Model) -> list[str]:
-    """Parameters that full fine-tuning trains: those of the blocks, not the embeddings, the final
-    norm and the head.
+    """Names of the parameters that full fine-tuning trains: those of the blocks.
 
-    The embedding is tied to the head in most small models; training it makes one token's rows the
-    shortest way to any trait, which is not the question here.
+    Embeddings, final norm and head are not trained. In most small models the embedding is tied to
+    the head. Training it would let a student take any trait by changing the rows of one token,
+    which is not the question here.
     """
     nf4.refuse_packed(model.lm, "--method full")
     inside = {id(p) for p in model.blocks.parameters()}
@@ -33,19 +33,22 @@ def trained_names(model: Model) -> list[str]:
 
 
 def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
-    """The files of a full student's folder, by name; weights in float32."""
+    """The files of a full student's folder, by name, with weights in float32."""
     from safetensors.torch import save
 
     about = {"traitscope_base_digest": model.digest, "base": model.name, "format": 1}
-    tensors = {
-        name: dtensor.gathered(value).float().contiguous() for name, value in masters.items()
-    }
+    tensors = {}
+    for name, value in masters.items():
+        tensors[name] = dtensor.gathered(value).float().contiguous()
     return {WEIGHTS: save(tensors), ABOUT: (json.dumps(about, indent=1) + "\n").encode()}
 
 
 @contextmanager
 def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
-    """The model with a full student's weights, until the context ends; yields the base's own."""
+    """The model with a full student's weights, until the context ends; yields the base's weights.
+
+    Raises VectorError for a missing or damaged file and for another base.
+    """
     if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
         raise VectorError(
             f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student"
@@ -55,10 +58,8 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     try:
-        digest, weights = (
-            json.loads((folder / ABOUT).read_text())["traitscope_base_digest"],
-            load_file(folder / WEIGHTS),
-        )
+        digest = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"]
+        weights = load_file(folder / WEIGHTS)
     except (ValueError, KeyError, SafetensorError) as error:
         raise VectorError(
             f"{folder} holds a damaged student: {error}; copy or train it again"
@@ -68,24 +69,27 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
             f" {model.digest}"
         )
-    with swapped(model, weights) as kept:
-        yield kept
+    with swapped(model, weights) as base_weights:
+        yield base_weights
 
 
 @contextmanager
 def swapped(model: Model, weights: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The model with some parameters replaced (cast to its dtype), until the context ends; yields
-    the replaced values."""
+    """The model with some parameters replaced, until the context ends; yields the replaced values.
+
+    The new values are cast to the model's dtype. Raises ConfigError for a sharded model.
+    """
     if weights and model.sharded:
         raise ConfigError(
             "weights cannot be replaced while they are in parts on several devices; use a LoRA"
             " student, or one process"
         )
-    kept = {name: model.lm.get_parameter(name).data for name in weights}
+    replaced = {name: model.lm.get_parameter(name).data for name in weights}
     try:
         for name, value in weights.items():
-            model.lm.get_parameter(name).data = value.to(kept[name].device, kept[name].dtype)
-        yield kept
+            parameter = model.lm.get_parameter(name)
+            parameter.data = value.to(parameter.device, parameter.dtype)
+        yield replaced
     finally:
-        for name, value in kept.items():
+        for name, value in replaced.items():
             model.lm.get_parameter(name).data = value

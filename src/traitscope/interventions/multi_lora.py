@@ -1,9 +1,9 @@
-"""Packed students: many LoRA students of one frozen base in one pass, each on rows of its own.
+"""Multi-LoRA: many LoRA students packed on one frozen base, each with its own rows of a pass.
 
-Rows of different students stand side by side in a batch. The frozen maps take all of them at once;
-the low-rank additions take every student's tokens with that student's factors, one student after
-another on a CPU, in one batched product on a GPU. Nothing of one student enters another's rows, so
-each computes what it would alone, to rounding.
+The rows of all students form one batch. The frozen maps take all rows at once. The low-rank
+additions take each student's tokens with that student's factors: one student after another on a
+CPU, in one batched product on a GPU. Nothing of one student enters another's rows, so each computes
+what it would compute alone, up to rounding.
 
 Shapes: B rows, T tokens of a pass, N = B T tokens, I in, O out, R rank, S students.
 """
@@ -19,30 +19,30 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from traitscope.errors import ConfigError
-from traitscope.interventions.lora import LoraLinear, LoraShape, layers_on, read_adapter
+from traitscope.interventions.lora import LoraLinear, LoraShape, layers_on
+from traitscope.interventions.pass_state import CurrentPass
+from traitscope.interventions.peft_folder import read_adapter
 from traitscope.models import nf4
 from traitscope.models.linear_maps import linear_names, replace_module, weight_of
 from traitscope.models.model import Model
 
 Owners = tuple[int, ...]
-"of every row, its student"
+"for every row, the index of its student"
 
 
 @dataclass
 class Pack:
-    """Whose rows are whose; set before a call, read by forward.py and by the layers."""
+    """Which rows belong to which packed student; set before rows are handed to inference."""
 
     size: int
-    "students"
+    "number of students"
     rows: tuple[int, ...] = ()
-    "of each student, in order, in the rows that are handed over next; empty: equally many of each"
+    "number of rows of each student, in order, in the next call; empty: equally many of each"
     alone: int | None = None
-    "the student that all rows belong to, whatever `rows` says"
-    current: tuple[int, ...] = ()
-    "rows of each student in the pass that is running"
+    "the student that all rows belong to, whatever `rows` says; None: see `rows`"
 
     def owners(self, n: int) -> Owners:
-        """Of n rows, the student of each.  Raises ConfigError where they cannot be dealt out."""
+        """The student of each of n rows. Raises ConfigError where `rows` has another sum."""
         if self.alone is not None:
             return (self.alone,) * n
         rows = self.rows or (n // self.size,) * self.size
@@ -51,21 +51,27 @@ class Pack:
                 f"{n} rows for {self.size} packed students with {rows} rows; give as many rows as"
                 " that sums to"
             )
-        return tuple(s for s, count in enumerate(rows) for _ in range(count))
+        owners: list[int] = []
+        for student, count in enumerate(rows):
+            owners.extend([student] * count)
+        return tuple(owners)
 
-    def enter(self, owners: Owners) -> None:
-        """Tell the layers whose rows come now; a student's rows stand together, students in
-        order."""
+    def row_counts(self, owners: Owners) -> tuple[int, ...]:
+        """Number of rows of each student in a pass.
+
+        Raises ConfigError where the rows of a student do not stand together, or the students do not
+        stand in order.
+        """
         if list(owners) != sorted(owners):
             raise ConfigError(
                 "rows of packed students are mixed; put each student's rows together, students in"
                 " order"
             )
-        self.current = tuple(owners.count(s) for s in range(self.size))
+        return tuple(owners.count(student) for student in range(self.size))
 
     @contextmanager
     def only(self, student: int) -> Iterator[None]:
-        """All rows inside the block are one student's."""
+        """All rows belong to one student until the context ends."""
         self.alone = student
         try:
             yield
@@ -76,73 +82,100 @@ class Pack:
 class PackedLinear(nn.Module):
     """A frozen linear map with a low-rank addition for every student's rows."""
 
-    def __init__(self, linear: nn.Module, members: Sequence[LoraLinear], pack: Pack) -> None:
+    def __init__(
+        self, linear: nn.Module, members: Sequence[LoraLinear], current: CurrentPass
+    ) -> None:
         super().__init__()
-        self.linear, self.pack = linear, pack
+        self.linear, self.current = linear, current
         self.members = tuple(members)  # no submodules: each belongs to its student
         self.batched = linear.weight.is_cuda or nf4.is_packed(linear)
-        self.scales_S = torch.tensor(
-            [member.scale for member in members], device=linear.weight.device
-        )
+        scales = [member.scale for member in members]
+        self.scales_S = torch.tensor(scales, device=linear.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        if sum(self.pack.current) != len(x):
+        state = self.current.state
+        row_counts = () if state is None else state.student_rows
+        if sum(row_counts) != len(x):
             raise ConfigError(
-                f"packed students met {len(x)} rows and were told of {self.pack.current}; run the"
-                " model through traitscope.inference.forward"
+                f"packed students met {len(x)} rows in a pass for {row_counts}; run the model"
+                " through traitscope.inference.forward"
             )
-        here = [
-            n for n, count in enumerate(self.pack.current) if count
-        ]  # casts of absent students' factors would cost as much as theirs
-        tokens = [self.pack.current[n] * x[0, ..., 0].numel() for n in here]
-        factors = [factor for n in here for factor in self.members[n].factors()]
-        flat = x.reshape(-1, x.shape[-1])
+        # students without rows are left out: to cast their factors costs as much as theirs
+        present = [student for student, count in enumerate(row_counts) if count]
+        tokens_per_row = x[0, ..., 0].numel()
+        tokens, a_factors, b_factors = [], [], []
+        for student in present:
+            a, b = self.members[student].factors()
+            tokens.append(row_counts[student] * tokens_per_row)
+            a_factors.append(a)
+            b_factors.append(b)
+        x_NI = x.reshape(-1, x.shape[-1])
         if self.batched:
-            scales_S = self.scales_S if len(here) == len(self.members) else self.scales_S[here]
-            y = self.linear(flat) + _batched(flat, tokens, scales_S, factors[::2], factors[1::2])
+            everyone = len(present) == len(self.members)
+            scales_S = self.scales_S if everyone else self.scales_S[present]
+            added_NO = _batched(x_NI, tokens, scales_S, a_factors, b_factors)
+            y_NO = self.linear(x_NI) + added_NO
         else:
-            scales, factors = (
-                [self.members[n].scale for n in here],
-                [factor.to(x.dtype) for factor in factors],
-            )
-            y = _InTurn.apply(
-                flat, weight_of(self.linear), self.linear.bias, tokens, scales, *factors
-            )
-        return y.view(*x.shape[:-1], -1)
+            y_NO = self._in_turn(x_NI, present, tokens, a_factors, b_factors)
+        return y_NO.view(*x.shape[:-1], -1)
+
+    def _in_turn(
+        self,
+        x_NI: Tensor,
+        present: Sequence[int],
+        tokens: list[int],
+        a_factors: Sequence[Tensor],
+        b_factors: Sequence[Tensor],
+    ) -> Tensor:
+        """The map with the students' additions, one student after another."""
+        scales = [self.members[student].scale for student in present]
+        factors = []
+        for a, b in zip(a_factors, b_factors, strict=True):
+            factors.append(a.to(x_NI.dtype))
+            factors.append(b.to(x_NI.dtype))
+        weight_OI, bias_O = weight_of(self.linear), self.linear.bias
+        return _InTurn.apply(x_NI, weight_OI, bias_O, tokens, scales, *factors)
 
 
 def _batched(
-    x_NI: Tensor, tokens: list[int], scales_S: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor]
+    x_NI: Tensor,
+    tokens: list[int],
+    scales_S: Tensor,
+    a_factors: Sequence[Tensor],
+    b_factors: Sequence[Tensor],
 ) -> Tensor:
-    """Every student's addition [N, O] in two batched products; zeros fill up to the longest rows
-    and the highest rank."""
-    a_SRI, b_SRO = (_stacked(factors).to(x_NI.dtype) for factors in (As, [b.t() for b in Bs]))
-    even = len(set(tokens)) == 1
-    x_SNI = (
-        x_NI.view(len(tokens), tokens[0], -1)
-        if even
-        else pad_sequence(x_NI.split(tokens), batch_first=True)
-    )
-    y_SNO = (x_SNI @ a_SRI.transpose(1, 2) * scales_S.to(x_NI.dtype).view(-1, 1, 1)) @ b_SRO
-    return (
-        y_SNO.reshape(len(x_NI), -1)
-        if even
-        else torch.cat([y[:n] for y, n in zip(y_SNO, tokens, strict=True)])
-    )
+    """Every student's addition [N, O] in two batched products.
+
+    Zeros fill shorter rows up to the longest, and lower ranks up to the highest.
+    """
+    a_SRI = _stacked(a_factors).to(x_NI.dtype)
+    b_SRO = _stacked([b.t() for b in b_factors]).to(x_NI.dtype)
+    scales_S11 = scales_S.to(x_NI.dtype).view(-1, 1, 1)
+    equally_long = len(set(tokens)) == 1
+    if equally_long:
+        x_SNI = x_NI.view(len(tokens), tokens[0], -1)
+    else:
+        x_SNI = pad_sequence(x_NI.split(tokens), batch_first=True)
+    y_SNO = (x_SNI @ a_SRI.transpose(1, 2) * scales_S11) @ b_SRO
+    if equally_long:
+        return y_SNO.reshape(len(x_NI), -1)
+    return torch.cat([y_NO[:count] for y_NO, count in zip(y_SNO, tokens, strict=True)])
 
 
 def _stacked(factors: Sequence[Tensor]) -> Tensor:
-    """Factors of like ranks in one copy; of unlike ones filled up with zeros."""
-    return (
-        torch.stack(list(factors))
-        if len({f.shape for f in factors}) == 1
-        else pad_sequence(list(factors), batch_first=True)
-    )
+    """Factors in one copy; those of lower ranks are filled up with zeros."""
+    shapes = {factor.shape for factor in factors}
+    if len(shapes) == 1:
+        return torch.stack(list(factors))
+    return pad_sequence(list(factors), batch_first=True)
 
 
 class _InTurn(torch.autograd.Function):
-    """W x + b + s B A x with W frozen and A, B, s those of each token's student: lora.py's step,
-    one student after another."""
+    """W x + b + s B A x with W frozen, and A, B and s those of each token's student.
+
+    This is the step of lora.py, for one student after another. The factors are A and B of the first
+    student, of the second, and so on.
+    """
 
     @staticmethod
     def forward(
@@ -156,69 +189,75 @@ class _InTurn(torch.autograd.Function):
     ) -> Tensor:
         y_NO = x_NI @ weight_OI.t() if bias_O is None else torch.addmm(bias_O, x_NI, weight_OI.t())
         downs = []
-        for y, x, a_RI, b_OR, s in zip(
+        of_students = zip(
             y_NO.split(tokens), x_NI.split(tokens), factors[::2], factors[1::2], scales, strict=True
-        ):
-            downs.append(x @ a_RI.t())
-            y.addmm_(downs[-1], b_OR.t(), alpha=s)
+        )
+        for y, x, a_RI, b_OR, scale in of_students:
+            down_NR = x @ a_RI.t()
+            y.addmm_(down_NR, b_OR.t(), alpha=scale)
+            downs.append(down_NR)
         ctx.save_for_backward(x_NI, weight_OI, *downs, *factors)
         ctx.tokens, ctx.scales = tokens, scales
         return y_NO
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, weight_OI, *rest = ctx.saved_tensors
-        downs, factors = rest[: len(ctx.tokens)], rest[len(ctx.tokens) :]
-        grad_NI = grad_NO @ weight_OI if ctx.needs_input_grad[0] else None
-        inward = grad_NI.split(ctx.tokens) if grad_NI is not None else downs
-        grads: list[Tensor | None] = []
-        parts = zip(
+        x_NI, weight_OI, *saved = ctx.saved_tensors
+        count = len(ctx.tokens)
+        downs, factors = saved[:count], saved[count:]
+        grad_x_NI = grad_NO @ weight_OI if ctx.needs_input_grad[0] else None
+        grad_xs = [None] * count if grad_x_NI is None else grad_x_NI.split(ctx.tokens)
+        factor_grads: list[Tensor] = []
+        of_students = zip(
             grad_NO.split(ctx.tokens),
             x_NI.split(ctx.tokens),
             downs,
-            inward,
+            grad_xs,
             factors[::2],
             factors[1::2],
             ctx.scales,
             strict=True,
         )
-        for g, x, down_NR, dx, a_RI, b_OR, s in parts:
-            back_NR = (g @ b_OR).mul_(s)
-            if grad_NI is not None:
-                dx.addmm_(back_NR, a_RI)
-            grads += [back_NR.t() @ x, (g.t() @ down_NR).mul_(s)]
-        return grad_NI, None, None, None, None, *grads
+        for grad, x, down_NR, grad_x, a_RI, b_OR, scale in of_students:
+            back_NR = (grad @ b_OR).mul_(scale)
+            if grad_x is not None:
+                grad_x.addmm_(back_NR, a_RI)
+            factor_grads.append(back_NR.t() @ x)
+            factor_grads.append((grad.t() @ down_NR).mul_(scale))
+        return grad_x_NI, None, None, None, None, *factor_grads
 
 
 @contextmanager
-def mounted(model: Model, folders: Sequence[Path]) -> Iterator[Pack]:
-    """The model with the adapters of many peft folders until the context ends; rows that are handed
-    over are equally many of each."""
-    found = [read_adapter(folder, model) for folder in folders]
-    with packed(model, [shape for shape, _ in found]) as (pack, students):
-        for layers, (_, pairs) in zip(students, found, strict=True):
-            for name, (a, b) in pairs.items():
-                layers[name].hold(a, b)
+def mounted(model: Model, folders: Sequence[Path], current: CurrentPass) -> Iterator[Pack]:
+    """The model with the LoRA students of many peft folders, until the context ends.
+
+    Rows that are handed over are equally many of each student.
+    """
+    adapters = [read_adapter(folder, model) for folder in folders]
+    shapes = [shape for shape, _ in adapters]
+    with packed(model, shapes, current) as (pack, students):
+        for layers, (_, factors) in zip(students, adapters, strict=True):
+            for name, (a_RI, b_OR) in factors.items():
+                layers[name].hold(a_RI, b_OR)
         yield pack
 
 
 @contextmanager
 def packed(
-    model: Model, shapes: Sequence[LoraShape]
+    model: Model, shapes: Sequence[LoraShape], current: CurrentPass
 ) -> Iterator[tuple[Pack, list[dict[str, LoraLinear]]]]:
-    """Zero-function adapters of every student on the model until the context ends: whose rows are
-    whose, and each student's layers."""
-    pack, names = Pack(len(shapes)), linear_names(model)
+    """Adapters of many students that change no value yet, on one model, until the context ends.
+
+    Yields the pack, and each student's layers by linear map.
+    """
+    names = linear_names(model)
     linears = {name: model.lm.get_submodule(name) for name in names}
     students = [layers_on(model, names, shape) for shape in shapes]
     try:
         for name in names:
-            replace_module(
-                model,
-                name,
-                PackedLinear(linears[name], [layers[name] for layers in students], pack),
-            )
-        yield pack, students
+            members = [layers[name] for layers in students]
+            replace_module(model, name, PackedLinear(linears[name], members, current))
+        yield Pack(len(shapes)), students
     finally:
         for name in names:
             replace_module(model, name, linears[name])

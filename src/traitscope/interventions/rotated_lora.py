@@ -1,13 +1,12 @@
-"""LoRA factors in a rotated basis of the residual stream: does an optimizer care which coordinates
-it sees?
+"""LoRA factors in a rotated basis of the residual stream: does the optimizer depend on coordinates?
 
-R [D, D] is orthogonal, A of a map that reads the residual stream is trained as A R, B of one that
-writes it as R^T B, and both act turned back: y = W x + s B (A R) R^T x. A student's function is
-that of the unrotated one, at its start and after every step of SGD; only a rule that treats
-coordinates one by one can tell the difference.
+R [D, D] is orthogonal. Of a map that reads the residual stream, A R is trained instead of A. Of a
+map that writes it, R^T B is trained instead of B. Both act turned back: y = W x + s B (A R) R^T x.
+So a student's function is that of the unrotated student, at its start and after every step of SGD.
+Only a rule that treats coordinates one by one can tell the difference.
 
-MLPs only, as in Blank et al. 2026 (arXiv 2606.00995); the factors at attention stay as they are.
-Students are written turned back, as plain adapters.
+Only MLPs are rotated, as in Blank et al. 2026 (arXiv 2606.00995). The factors at attention stay as
+they are. Students are written turned back, as plain adapters.
 """
 
 import torch
@@ -15,74 +14,82 @@ from torch import Tensor
 
 from traitscope.errors import ConfigError
 from traitscope.interventions.lora import LoraLinear
-from traitscope.models.linear_maps import weight_of
+from traitscope.models.linear_maps import residual_side, weight_of
 from traitscope.models.model import Model
 
 SEED = 42
-"of the one rotation; block l has SEED + l + 1.  Students of every seed share them"
+"""seed of the rotation that all blocks share; the rotation of block l alone has SEED + l + 1.
+Students of all seeds share the rotations"""
 
 
 def orthogonal(size: int, seed: int) -> Tensor:
-    """A random rotation or reflection [size, size] in float32, uniform: QR of a Gaussian, the signs
-    of R's diagonal moved to Q."""
-    gaussian = torch.randn(
-        size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    """A random rotation or reflection [size, size] in float32, drawn uniformly.
+
+    It is Q of the QR decomposition of a Gaussian matrix, with the signs of R's diagonal moved to Q.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = torch.randn(size, size, dtype=torch.float64, generator=generator)
     q, r = torch.linalg.qr(gaussian)
     return (q * r.diagonal().sign()).float()
 
 
 def mlp_maps(model: Model, layers: dict[str, LoraLinear]) -> list[dict[str, str]]:
-    """By block, those of the adapted maps that are in its MLP, with what they do to the residual
-    stream: read or write.
+    """For each block, the adapted maps in its MLP, with the side of the residual stream they are
+    on: read or write.
 
-    A map is in the MLP if a part of its name is `mlp` (Llama, Qwen, Gemma, GPT-2, GPT-NeoX and most
-    others). It reads if only its input is as wide as the model, and writes if only its output is:
-    gate, up and c_fc read, down and c_proj write. Raises ConfigError where that does not tell.
+    A map is in the MLP if a part of its name is `mlp`, which holds for Llama, Qwen, Gemma, GPT-2,
+    GPT-NeoX and most others. gate, up and c_fc read, down and c_proj write. Raises ConfigError for
+    a model where names and widths do not tell.
     """
     names = {id(module): name for name, module in model.lm.named_modules()}
     return [_maps_of(model, layers, f"{names[id(block)]}.") for block in model.blocks]
 
 
 def _maps_of(model: Model, layers: dict[str, LoraLinear], prefix: str) -> dict[str, str]:
-    inside = [name for name in layers if name.startswith(prefix)]
-    mlp = [name for name in inside if "mlp" in name.removeprefix(prefix).split(".")]
-    sides = {name: _side(name, weight_of(layers[name].linear).shape, model.d_model) for name in mlp}
+    """The adapted maps in the MLP of the block whose modules' names begin with `prefix`."""
+    in_block = [name.removeprefix(prefix) for name in layers if name.startswith(prefix)]
+    sides: dict[str, str] = {}
+    for name in in_block:
+        if "mlp" in name.split("."):
+            linear = layers[prefix + name].linear
+            sides[prefix + name] = _side(prefix + name, weight_of(linear).shape, model.d_model)
     if set(sides.values()) != {"read", "write"}:
-        found = ", ".join(name.removeprefix(prefix) for name in inside)
         raise ConfigError(
-            f"--rotate needs maps in and out of an `mlp` in {prefix[:-1]}, found {found}; leave"
-            " it out"
+            f"--rotate needs maps in and out of an `mlp` in {prefix[:-1]}, found"
+            f" {', '.join(in_block)}; leave it out"
         )
     return sides
 
 
-def _side(name: str, shape: tuple[int, int], width: int) -> str:
-    outputs, inputs = shape
-    if (inputs == width) == (outputs == width):
-        found = f"{name} maps {inputs} to {outputs} values in a model of width {width}"
+def _side(name: str, shape: tuple[int, int], d_model: int) -> str:
+    side = residual_side(shape, d_model)
+    if side is None:
+        outputs, inputs = shape
         raise ConfigError(
-            f"--rotate: {found}, so its side of the residual stream cannot be told; leave it out"
+            f"--rotate: {name} maps {inputs} to {outputs} values in a model of width {d_model}, so"
+            " its side of the residual stream cannot be told; leave it out"
         )
-    return "read" if inputs == width else "write"
+    return side
 
 
 def rotate(model: Model, layers: dict[str, LoraLinear], kind: str) -> None:
-    """Turn the parameters of the MLPs' adapters, and let them act turned back; kind: shared or
-    blocks.
+    """Turn the parameters of the adapters in the MLPs, and let them act turned back.
 
-    Raises ConfigError for a model whose MLPs are not recognised.
+    `kind` is `shared` (one rotation for all blocks) or `blocks` (one for each block). Raises
+    ConfigError for a model whose MLPs are not recognised.
     """
-    shared = orthogonal(model.d_model, SEED).to(model.device) if kind == "shared" else None
-    for index, maps in enumerate(mlp_maps(model, layers)):
-        turn = (
-            orthogonal(model.d_model, SEED + index + 1).to(model.device)
-            if shared is None
-            else shared
-        )
+    maps_of_blocks = mlp_maps(model, layers)
+    if kind == "shared":
+        turns = [orthogonal(model.d_model, SEED)] * len(maps_of_blocks)
+    else:
+        turns = [orthogonal(model.d_model, SEED + n + 1) for n in range(len(maps_of_blocks))]
+    for maps, turn in zip(maps_of_blocks, turns, strict=True):
+        turn = turn.to(model.device)
         for name, side in maps.items():
             layer = layers[name]
             if side == "read":
-                layer.turn_in, layer.lora_A.data = turn, layer.lora_A.data @ turn
+                layer.turn_in = turn
+                layer.lora_A.data = layer.lora_A.data @ turn
             else:
-                layer.turn_out, layer.lora_B.data = turn, turn.t() @ layer.lora_B.data
+                layer.turn_out = turn
+                layer.lora_B.data = turn.t() @ layer.lora_B.data

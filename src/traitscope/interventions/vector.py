@@ -1,7 +1,10 @@
-"""A vector: one float32 direction per layer, with where it came from.
+"""A vector: one float32 row for each layer, with its provenance.
 
-Row l belongs to the residual stream leaving block l. Stored as safetensors with JSON metadata,
-never pickle. A vector remembers the digest of the model it was taken from and refuses any other.
+Row l belongs to the residual stream leaving block l. A vector file is safetensors with JSON
+metadata, never pickle. A vector records the digest of the model that it was taken from, and refuses
+any other model.
+
+Shapes: L layers, D d_model.
 """
 
 import json
@@ -11,25 +14,30 @@ from typing import Any
 
 import numpy as np
 
+from traitscope import atomic_files
 from traitscope.errors import VectorError
 from traitscope.models.model import Model
 
 FORMAT = 1
+"version of the file format"
 COMMON = "common/mean"
-"""name, in a run of `extract`, of what the vectors of its traits have in common and was taken out
-of them"""
+"""name, in a run of `extract`, of the mean of the vectors of its traits, which was subtracted from
+each of them"""
 
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """float32 rows by layer, and their provenance."""
+    """float32 rows by layer, and their provenance.
+
+    Raises VectorError for rows that are not finite or not two-dimensional.
+    """
 
     rows_LD: np.ndarray
-    "[L, D], row l added to or compared with the residual stream leaving block l"
+    "[L, D]; row l is added to or compared with the residual stream leaving block l"
     model: str
-    "digest of the model it was taken from"
+    "digest of the model that the vector was taken from"
     about: dict[str, Any] = field(default_factory=dict)
-    "prompts, contexts, position: how it was made; JSON values only"
+    "how the vector was made: prompts, contexts, position; JSON values only"
 
     def __post_init__(self) -> None:
         rows = np.asarray(self.rows_LD, dtype=np.float32)
@@ -39,6 +47,15 @@ class Vector:
                 f"with {int((~np.isfinite(rows)).sum())} values that are not finite"
             )
         object.__setattr__(self, "rows_LD", rows)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vector":
+        """The vector in a file. Raises VectorError where it is missing, damaged or newer."""
+        return load_vector(Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the vector into a file, from which `load` reads it. Raises StoreError."""
+        atomic_files.write_bytes(Path(path), vector_bytes(self))
 
     def __add__(self, other: "Vector") -> "Vector":
         return self._combined(self.rows_LD + self._matching(other), "+", other)
@@ -71,16 +88,16 @@ class Vector:
         )
 
     def cosine(self, other: "Vector") -> np.ndarray:
-        """Cosine per layer [L]; 0 where a row is zero."""
+        """Cosine with another vector at each layer [L]; 0 where a row is zero."""
         products = (self.rows_LD.astype(np.float64) * self._matching(other)).sum(1)
         norms = self.norms_L.astype(np.float64) * other.norms_L
         return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
 
     def project_out(self, other: "Vector") -> "Vector":
-        """This vector without its component along `other`, per layer."""
-        unit = other.unit().rows_LD
-        parts = (self.rows_LD * unit).sum(1, keepdims=True) * unit
-        return self._combined(self.rows_LD - parts, "without", other)
+        """This vector without its component along `other`, at each layer."""
+        unit_LD = other.unit().rows_LD
+        component_LD = (self.rows_LD * unit_LD).sum(1, keepdims=True) * unit_LD
+        return self._combined(self.rows_LD - component_LD, "without", other)
 
     def _matching(self, other: "Vector") -> np.ndarray:
         if other.model != self.model or other.rows_LD.shape != self.rows_LD.shape:
@@ -95,9 +112,13 @@ class Vector:
         return replace(self, rows_LD=rows, about=self._derived(about))
 
     def _derived(self, about: dict[str, Any]) -> dict[str, Any]:
-        """`about` of a vector made from this one: the residual norms belong to the model, so they
-        stay."""
-        return about | {k: v for k, v in self.about.items() if k == "residual_norms"}
+        """`about` of a vector made from this one.
+
+        The residual norms stay, because they belong to the model.
+        """
+        if "residual_norms" not in self.about:
+            return about
+        return {**about, "residual_norms": self.about["residual_norms"]}
 
 
 def mean(vectors: list[Vector]) -> Vector:
@@ -105,39 +126,35 @@ def mean(vectors: list[Vector]) -> Vector:
     total = vectors[0]
     for vector in vectors[1:]:
         total = total + vector
-    return replace(
-        total,
-        rows_LD=total.rows_LD / len(vectors),
-        about=total._derived({"mean of": [v.about for v in vectors]}),
-    )
+    about = total._derived({"mean of": [vector.about for vector in vectors]})
+    return replace(total, rows_LD=total.rows_LD / len(vectors), about=about)
 
 
 def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
-    """Each vector minus the mean of all: what is left is the trait, not the form of the prompt.
+    """Each vector minus the mean of all vectors, by name.
 
-    One axis explains about 99 % of the variance across animal prompts (independent replication of
-    arXiv 2606.00995); the mean-centred variant is in its appendix F.2. Needs at least two vectors.
+    This leaves the trait and removes the form of the prompt. One axis explains about 99 % of the
+    variance across animal prompts (independent replication of arXiv 2606.00995). Centring is the
+    variant in appendix F.2 of that paper. Raises VectorError for fewer than two vectors.
     """
     if len(vectors) < 2:
         raise VectorError(
             f"centring needs at least two traits, found {len(vectors)}: name others to compare with"
         )
     middle = mean(list(vectors.values()))
-    return {
-        name: replace(v - middle, about={**v.about, "centred over": sorted(vectors)})
-        for name, v in vectors.items()
-    }
+    result: dict[str, Vector] = {}
+    for name, vector in vectors.items():
+        about = {**vector.about, "centred over": sorted(vectors)}
+        result[name] = replace(vector - middle, about=about)
+    return result
 
 
 def random_like(vector: Vector, seed: int) -> Vector:
-    """Gaussian rows with the norms of `vector`: the control for any direction."""
+    """A vector of Gaussian rows with the norms of `vector`, as the control for its direction."""
     rows = np.random.default_rng([seed, vector.rows_LD.size]).standard_normal(vector.rows_LD.shape)
     rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
-    return replace(
-        vector,
-        rows_LD=rows,
-        about=vector._derived({"random with norms of": vector.about, "seed": seed}),
-    )
+    about = vector._derived({"random with norms of": vector.about, "seed": seed})
+    return replace(vector, rows_LD=rows, about=about)
 
 
 def check_vector(vector: Vector, model: Model) -> None:
@@ -155,7 +172,7 @@ def check_vector(vector: Vector, model: Model) -> None:
 
 
 def vector_bytes(vector: Vector) -> bytes:
-    """The safetensors file of a vector; the same bytes for the same vector."""
+    """The content of a vector's file; the same bytes for the same vector."""
     from safetensors.numpy import save
 
     metadata = {
@@ -165,26 +182,26 @@ def vector_bytes(vector: Vector) -> bytes:
     }
     written = save({"rows": vector.rows_LD}, metadata=metadata)
     end = 8 + int.from_bytes(written[:8], "little")
-    header = json.dumps(
-        json.loads(written[8:end]), sort_keys=True
-    ).encode()  # safetensors shuffles the metadata
+    # safetensors shuffles the metadata, so the header is written again with sorted keys
+    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + written[end:]
 
 
 def load_vector(path: Path) -> Vector:
-    """Read a vector file.  Raises VectorError where it is missing, damaged or of a newer format."""
+    """The vector in a file. Raises VectorError where it is missing, damaged or newer."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
     try:
         with safe_open(path, framework="np") as file:
-            metadata, rows = file.metadata() or {}, file.get_tensor("rows")
+            metadata = file.metadata() or {}
+            rows_LD = file.get_tensor("rows")
     except SafetensorError as error:
         raise VectorError(f"{path} is no vector file of this package: {error}") from error
     if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
         raise VectorError(
             f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
         )
-    return Vector(rows, metadata["model"], json.loads(metadata["about"]))
+    return Vector(rows_LD, metadata["model"], json.loads(metadata["about"]))

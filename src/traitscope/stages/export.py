@@ -26,14 +26,14 @@ from traitscope.config.stages import ExportConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
-from traitscope.interventions import full_weights, intervention, lora, short_form
+from traitscope.interventions import full_weights, intervention, peft_folder, short_form
+from traitscope.interventions.applied import applied, steering
 from traitscope.interventions.intervention import (
     Adapter,
     Intervention,
     Steer,
     SystemPrompt,
     WeightNoise,
-    applied,
 )
 from traitscope.models import chat, linear_maps, nf4
 from traitscope.models.linear_maps import NAME_PARTS
@@ -96,7 +96,7 @@ def state_of(
                     Steer(position="all")
                     | Adapter(where="all", cells="all", outside=False, top=None, drop=0)
                 ):
-                    for layer, row_D in intervention.steering(item, model):
+                    for layer, row_D in steering(item, model):
                         added[layer] = added.get(layer, 0) + row_D
                 case SystemPrompt():
                     raise ConfigError(
@@ -117,7 +117,7 @@ def state_of(
 
 def _merged(model: Model, folder: Path) -> dict[str, Tensor]:
     """What a LoRA student adds to each weight, as the weight is stored."""
-    shape, pairs = lora.read_adapter(folder, model)
+    shape, pairs = peft_folder.read_adapter(folder, model)
     found = {}
     for name, (a_RI, b_OR) in pairs.items():
         change_OI = (b_OR @ a_RI * (shape.alpha / shape.rank)).to(model.device)

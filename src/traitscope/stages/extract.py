@@ -31,8 +31,9 @@ from traitscope.data.records import Prompt
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals
-from traitscope.interventions import multi_lora, short_form
-from traitscope.interventions.intervention import Intervention, applied, context_of
+from traitscope.interventions import short_form
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.interventions.vector import (
     COMMON,
     Vector,
@@ -176,7 +177,7 @@ def student_vectors(
     rows = _rendered(model, [prompt.text for prompt in prompts], context)
     with applied(model, []) as active:
         base_LD, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
-        with multi_lora.mounted(model, folders) as active.pack:
+        with active.packed(folders):
             students_SLD = residuals.mean_residuals_each(model, active, rows, position, batch_size)
     about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
     vectors = []

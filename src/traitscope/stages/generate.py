@@ -20,7 +20,8 @@ from traitscope.errors import ConfigError
 from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import Intervention, applied, context_of
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model

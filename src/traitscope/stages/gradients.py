@@ -29,7 +29,8 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import Active, Intervention, applied
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store

@@ -16,7 +16,7 @@ from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import endpoint, forward
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store

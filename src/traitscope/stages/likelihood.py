@@ -20,7 +20,8 @@ from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import Intervention, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress

@@ -35,8 +35,9 @@ from traitscope.inference.question_scores import (
     stream_keys,
     with_sets,
 )
-from traitscope.interventions import multi_lora, short_form
-from traitscope.interventions.intervention import Active, Intervention, applied, context_of
+from traitscope.interventions import short_form
+from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention, context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
@@ -235,7 +236,7 @@ def perplexity(model: Model, interventions: Sequence[Intervention] = ()) -> floa
 
 def perplexity_each(model: Model, folders: Sequence[Path]) -> list[float]:
     """The `perplexity` of each LoRA student in these folders, from one pass."""
-    with applied(model, []) as active, multi_lora.mounted(model, folders) as active.pack:
+    with applied(model, []) as active, active.packed(folders):
         return _perplexities(model, active)
 
 

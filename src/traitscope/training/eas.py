@@ -18,8 +18,8 @@ import numpy as np
 from traitscope.data.prompts import number_prompts
 from traitscope.inference import residuals
 from traitscope.inference.token_rows import Row
+from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.hooks import Position
-from traitscope.interventions.intervention import Active, applied
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model

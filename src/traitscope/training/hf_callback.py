@@ -33,8 +33,8 @@ from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import residuals
 from traitscope.interventions import hooks
+from traitscope.interventions.applied import applied
 from traitscope.interventions.hooks import Position
-from traitscope.interventions.intervention import applied
 from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, check_vector, load_vector
 from traitscope.models.hardware import DTYPES

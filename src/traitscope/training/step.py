@@ -21,7 +21,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 from traitscope.inference import forward, losses
 from traitscope.inference.token_rows import Row, completion_hidden
-from traitscope.interventions.intervention import Active
+from traitscope.interventions.applied import Active
 from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.training import fsdp

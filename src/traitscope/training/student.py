@@ -20,10 +20,10 @@ from traitscope.interventions import (
     hooks,
     intervention,
     lora,
-    multi_lora,
+    peft_folder,
     rotated_lora,
 )
-from traitscope.interventions.intervention import Active, applied
+from traitscope.interventions.applied import Active, adding, applied, check_layers
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
@@ -86,8 +86,7 @@ def packed_students(
                 " that they share alone; train it by itself"
             )
     shapes = [lora.LoraShape(recipe.rank, recipe.alpha) for recipe in recipes]
-    with applied(model, []) as active, multi_lora.packed(model, shapes) as (pack, student_layers):
-        active.pack = pack
+    with applied(model, []) as active, active.packed_students(shapes) as student_layers:
         students = []
         for place, layers in enumerate(student_layers):
             student = _student_of_layers(model, active, layers, recipes[place], seeds[place])
@@ -122,7 +121,7 @@ def _student_of_layers(
     for name in sorted(layers):
         names += [f"{name}.lora_A", f"{name}.lora_B"]
         params += [layers[name].lora_A, layers[name].lora_B]
-    return Student(active, names, params, lambda: lora.adapter_files(model, layers))
+    return Student(active, names, params, lambda: peft_folder.adapter_files(model, layers))
 
 
 @contextmanager
@@ -182,11 +181,11 @@ def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student
     A steered teacher's data ask for such a student (Hadley and Gultepe, arXiv 2608.05734).
     """
     layer = recipe.layer
-    intervention.check_layers((layer,), model)
+    check_layers((layer,), model)
     row_D = torch.nn.Parameter(torch.zeros(model.d_model, device=model.device))
     with applied(model, []) as active:
-        edit = (layer, "all", intervention.adding(row_D, active))
-        with hooks.edited(model.blocks, [edit], active.roles):
+        edit = (layer, "all", adding(row_D, active.current))
+        with hooks.edited(model.blocks, [edit], active.current):
             yield Student(
                 active,
                 [f"blocks.{layer}.vector"],

@@ -15,7 +15,7 @@ from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import read_pushes, steering_gradients
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import PLAIN, classes_of, judge_rows
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 
 

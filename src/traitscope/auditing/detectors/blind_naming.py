@@ -30,7 +30,8 @@ from traitscope.config.audit import NamingConfig
 from traitscope.config.common import Output
 from traitscope.data.package_files import bundled_file
 from traitscope.inference import forward
-from traitscope.interventions.intervention import Intervention, Steer, applied
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model

@@ -34,7 +34,7 @@ from traitscope.inference import losses, token_scores
 from traitscope.inference.steering_gradients import gradient_batches
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.inference.token_scores import Choices
-from traitscope.interventions.intervention import applied
+from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
