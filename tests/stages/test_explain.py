@@ -1,7 +1,8 @@
 """A teacher that is a vector is explained by it whole, by nothing else; what is chosen is not what
 is scored."""
 
-import dataclasses
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,19 @@ from command import CAT, OWL, call, ok, read_rows, write_yaml
 from tiny_models import random_rows, random_vector
 
 from traitscope.config.analysis import ExplainConfig
-from traitscope.errors import ConfigError
+from traitscope.data.records import Record
+from traitscope.data.traits import load_trait
+from traitscope.errors import ConfigError, DataError, VectorError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, teacher_hidden
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import COMMON, Vector, random_like
 from traitscope.models.model import Model
 from traitscope.stages import explain
+from traitscope.stages.explain import GridPoint
+from traitscope.stages.extract import extract_vectors
 
-GRID = ExplainConfig(layers=(0, 1), alphas=(1.0, 2.0, 3.0), positions=("prompt", "all"), randoms=2)
+LAYERS, POSITIONS, ALPHAS = (0, 1), ("prompt", "all"), (1.0, 2.0, 3.0)
 
 
 def some_rows(model: Model, n: int = 6) -> list[Row]:
@@ -29,43 +34,63 @@ def some_rows(model: Model, n: int = 6) -> list[Row]:
 
 
 def planted(model: Model, vector: Vector) -> tuple[np.ndarray, explain.Score, dict[str, Vector]]:
-    """KL of the unsteered model, scorer and candidates where the teacher is 2 x the vector at block
+    """KL of the unsteered model, scorer and directions where the teacher is 2 x the vector at block
     1, all positions."""
     rows = some_rows(model)
     target = teacher_hidden(
         model, [Steer(vector, (1,), 2.0, "all", "raw")], rows, [r.prompt_ids for r in rows]
     )
-    found = explain.candidates(
-        {"owl": vector, "cat": random_vector(model, 5, norm=3.0)}, "owl", randoms=2
-    )
-    return *explain.scorer(model, rows, target, found, 4), found
+    vectors = {"owl": vector, "cat": random_vector(model, 5, norm=3.0)}
+    directions = explain.candidate_directions(vectors, "owl", n_random=2)
+    return *explain.scorer(model, rows, target, directions, 4), directions
 
 
 def test_a_steered_teacher_is_explained_by_its_vector(family: Model) -> None:
-    neutral, score, found = planted(family, random_vector(family, 11, norm=3.0))
+    neutral, score, directions = planted(family, random_vector(family, 11, norm=3.0))
     assert neutral.min() > 0
-    cells = list(explain.search(list(found), GRID, score))
-    summary = explain.summarise(cells, neutral)
-    assert summary["raw"]["best"] == {"kind": "raw", "layer": 1, "alpha": 2.0, "position": "all"}
-    assert summary["raw"]["share"]["estimate"] == pytest.approx(1, abs=1e-4)
-    others = [
-        summary[kind]["share"]["estimate"]
-        for kind in ("other-raw:cat", "random-raw:0", "random-raw:1")
-    ]
-    assert max(others) < 0.6
+    points = list(explain.search(list(directions), LAYERS, POSITIONS, ALPHAS, score))
+    kinds = explain.summarise(points, neutral)
+    assert kinds["raw"].best == GridPoint("raw", 1, 2.0, "all")
+    assert kinds["raw"].fraction.estimate == pytest.approx(1, abs=1e-4)
+    by_layer = kinds["raw"].by_layer
+    assert by_layer[1] == pytest.approx(1, abs=1e-4) and by_layer[0] < 0.99
+    controls = ("other-raw:cat", "random-raw:0", "random-raw:1")
+    assert max(kinds[kind].fraction.estimate for kind in controls) < 0.6
+
+
+def test_a_prompt_is_explained_from_values(tiny: Model, tmp_path: Path) -> None:
+    """The core takes a trait and vectors of extract_vectors, and reports every point."""
+    owl, cat = (load_trait(write_yaml(tmp_path / f"{t['name']}.yaml", t)) for t in (OWL, CAT))
+    vectors = extract_vectors(tiny, [owl, cat])
+    seen: list[explain.ScoredPoint] = []
+    explanation = explain.explain(
+        tiny, owl, vectors, layers=LAYERS, alphas=ALPHAS, n_random=1, done=seen.append
+    )
+    assert seen == list(explanation.points) and len(seen) == 2 * 12 + 5 * 3
+    assert len(explanation.neutral_kl_R) == 3 and explanation.n_tokens > 3
+    kinds = explanation.kinds()
+    assert {"raw", "centred", "common", "other-raw:cat", "random-raw:0"} < kinds.keys()
+    least = min(point.kl for point in seen if point.point.kind == "raw")
+    neutral = explanation.neutral_kl_R.sum()
+    assert max(kinds["raw"].by_layer.values()) == pytest.approx(1 - least / neutral)
+    with pytest.raises(VectorError, match="vector of model"):
+        explain.explain(tiny, owl, vectors | {"cat": replace(vectors["cat"], model="another")})
+    dropped = [Record("a", "p", "1", meta={"filter": {"kept": False}})]
+    with pytest.raises(DataError, match="no row to compare on was kept"):
+        explain.explain(tiny, owl, vectors, dropped)
 
 
 def test_no_strength_explains_nothing(tiny: Model) -> None:
     neutral, score, _ = planted(tiny, random_vector(tiny, 11, norm=3.0))
-    np.testing.assert_allclose(score(explain.Cell("raw", 1, 0.0, "all")), neutral, rtol=1e-5)
+    np.testing.assert_allclose(score(GridPoint("raw", 1, 0.0, "all")), neutral, rtol=1e-5)
 
 
 def test_sums_do_not_depend_on_the_batch(tiny: Model) -> None:
     rows, vector = some_rows(tiny), random_vector(tiny, 11, norm=3.0)
     target = teacher_hidden(tiny, [], rows, [r.prompt_ids for r in rows])
-    cell = explain.Cell("raw", 0, 1.0, "prompt")
+    point = GridPoint("raw", 0, 1.0, "prompt")
     one, many = (
-        explain.scorer(tiny, rows, target, {"raw": vector}, size)[1](cell) for size in (1, 6)
+        explain.scorer(tiny, rows, target, {"raw": vector}, size)[1](point) for size in (1, 6)
     )
     np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-6)
 
@@ -84,7 +109,8 @@ def test_divergence_is_the_textbook_sum(tiny: Model, monkeypatch: pytest.MonkeyP
 
 def test_candidates_put_the_common_part_back(tiny: Model) -> None:
     own, other, common = (random_vector(tiny, seed) for seed in (11, 12, 13))
-    found = explain.candidates({"owl": own, "cat": other, COMMON: common}, "owl", randoms=1)
+    vectors = {"owl": own, "cat": other, COMMON: common, "raw/owl": own + common}
+    found = explain.candidate_directions(vectors, "owl", n_random=1)
     assert set(found) == {
         "raw",
         "centred",
@@ -102,18 +128,18 @@ def test_candidates_put_the_common_part_back(tiny: Model) -> None:
 
 
 def test_controls_are_tried_where_their_kind_was_best() -> None:
-    def score(cell: explain.Cell) -> np.ndarray:
-        best = {"raw": 0, "centred": 1}.get(cell.kind)
-        return np.array([1.0 + (cell.layer != best) + (cell.position != "all")])
+    def score(point: GridPoint) -> np.ndarray:
+        best = {"raw": 0, "centred": 1}.get(point.kind)
+        return np.array([1.0 + (point.layer != best) + (point.position != "all")])
 
     kinds = ["raw", "centred", "common", "other-centred:cat", "random-raw:0"]
-    cells = [cell for cell, _ in explain.search(kinds, GRID, score)]
-    tried = {
-        kind: {(c.layer, c.position, c.alpha) for c in cells if c.kind == kind} for kind in kinds
-    }
+    tried: dict[str, set] = {kind: set() for kind in kinds}
+    for scored in explain.search(kinds, LAYERS, POSITIONS, ALPHAS, score):
+        point = scored.point
+        tried[point.kind].add((point.layer, point.position, point.alpha))
     assert len(tried["raw"]) == len(tried["centred"]) == 12
-    assert tried["common"] == tried["random-raw:0"] == {(0, "all", a) for a in GRID.alphas}
-    assert tried["other-centred:cat"] == {(1, "all", a) for a in GRID.alphas}
+    assert tried["common"] == tried["random-raw:0"] == {(0, "all", a) for a in ALPHAS}
+    assert tried["other-centred:cat"] == {(1, "all", a) for a in ALPHAS}
 
 
 def test_choosing_on_half_of_the_rows_is_not_rewarded() -> None:
@@ -179,13 +205,16 @@ def test_bad_input(tmp_path: Path, tiny_folder: Path) -> None:
         assert ran.code == 2 and says in ran.summary["message"], ran.summary
 
 
-def test_config_refuses_what_cannot_work() -> None:
-    for wrong in (
-        {"alphas": (float("nan"),)},
-        {"alphas": ()},
-        {"positions": ()},
-        {"randoms": -1},
-        {"max_rows": 0},
-    ):
-        with pytest.raises(ConfigError):
-            dataclasses.replace(GRID, **wrong)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"alphas": (1.0, float("nan"), float("inf"))}, "--alphas nan inf; expected finite"),
+        ({"alphas": ()}, "--alphas is empty; expected one or more"),
+        ({"positions": ()}, "--positions is empty; expected one or more"),
+        ({"randoms": -1}, "--randoms -1"),
+        ({"max_rows": 0}, "--max-rows 0"),
+    ],
+)
+def test_config_refuses_what_cannot_work(wrong: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        ExplainConfig(**wrong)

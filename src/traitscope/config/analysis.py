@@ -94,12 +94,15 @@ class ExplainConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
-        if wrong := [a for a in self.alphas if not isfinite(a)] or not (
-            self.alphas and self.positions
-        ):
+        for name in ("alphas", "positions"):
+            if not getattr(self, name):
+                raise ConfigError(
+                    f"--{name} is empty; expected one or more; name some, or leave the flag out"
+                )
+        not_finite = [str(alpha) for alpha in self.alphas if not isfinite(alpha)]
+        if not_finite:
             raise ConfigError(
-                f"--alphas {wrong or 'or --positions empty'}; expected finite strengths, one or"
-                " more of each"
+                f"--alphas {' '.join(not_finite)}; expected finite strengths; correct or drop these"
             )
 
 

@@ -1,19 +1,19 @@
 """Explain: how much of a trait prompt is one vector?
 
-    share(l, a) = 1 - sum_t KL(p(.|trait prompt, x) || p(.|neutral, h_l + a v)) / sum_t
+    fraction(l, a) = 1 - sum_t KL(p(.|trait prompt, x) || p(.|neutral, h_l + a v)) / sum_t
       KL(p(.|trait prompt, x) || p(.|neutral, x))
 
-over the completion tokens t of the rows x: 1 where steering does to the model what the prompt does,
-0 where it does nothing, below 0 where it does something else. Blank et al. (arXiv 2606.00995) claim
-that a prompt is well approximated by a vector, and measure it by behaviour alone; this is the
-direct score.
+The sums run over the completion tokens t of the rows x. The fraction of KL explained is 1 where
+steering does to the model what the prompt does, 0 where it does nothing, and below 0 where it does
+something else. Blank et al. (arXiv 2606.00995) claim that a prompt is well approximated by a
+vector, and measure it by behaviour alone; this is the direct score.
 
-Most of a raw v_teacher is the form of the prompt, not the trait. So beside the raw vector stand
-what all traits share (`common`), the trait's own part (`centred`), other traits' vectors and random
-ones of the same norm; each may choose its own strength. Cells are chosen on one half of the rows
-and scored on the other, both ways round.
+Most of a raw v_teacher is the form of the prompt, not the trait. So the raw vector is compared with
+what all traits share (`common`), with the part of this trait alone (`centred`), with other traits'
+vectors, and with random ones of the same norm. Each kind may choose its own strength. Grid points
+are chosen on one half of the rows and scored on the other, both ways round.
 
-Shapes: R rows, N completion tokens.
+Shapes: R rows, N completion tokens, D d_model.
 """
 
 import itertools
@@ -29,11 +29,12 @@ from traitscope import atomic_files
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.data.records import Record
 from traitscope.data.traits import Trait, load_trait
-from traitscope.errors import ConfigError, VectorError
+from traitscope.errors import ConfigError, DataError, VectorError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
-from traitscope.interventions.intervention import Steer
+from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vector, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -43,9 +44,14 @@ from traitscope.stages import registry
 from traitscope.stats.estimates import ratio
 from traitscope.stats.measurement import Measurement
 
+SEARCHED = ("raw", "centred")
+"Kinds of vectors for which the whole grid is tried."
+DEFAULT_BLOCKS = 6
+"About how many blocks are tried, evenly spread, where none is named."
+
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """One way to steer: `alpha` times a vector at one block."""
 
     kind: str
@@ -54,149 +60,255 @@ class Cell:
     layer: int
     """Block whose output is steered."""
     alpha: float
-    """1 is the vector as it was extracted."""
+    """Strength; 1 is the vector as it was extracted."""
     position: str
-    """prompt or all."""
+    """Tokens that are steered."""
 
 
-Score = Callable[[Cell], np.ndarray]
-"KL sums [R] of a cell"
+@dataclass(frozen=True)
+class ScoredPoint:
+    """A grid point and the divergence that it leaves."""
+
+    point: GridPoint
+    """How the model was steered."""
+    kl_R: np.ndarray
+    """KL from the prompted to the steered model, summed over the completion of each row, nats."""
+
+    @property
+    def kl(self) -> float:
+        """The KL of all rows."""
+        return float(self.kl_R.sum())
 
 
-def candidates(
-    vectors: dict[str, Vector], trait: str, randoms: int, others: int = 2
-) -> dict[str, Vector]:
-    """Every direction to be tried, by kind. `vectors` are those of an extract run, centred where
-    COMMON is among them.
+@dataclass(frozen=True)
+class KindSummary:
+    """How much one kind of vector explains."""
 
-    Other traits are those that follow in the alphabet, so the choice does not look at their
-    vectors.
+    best: GridPoint
+    """Grid point with the least KL on all rows."""
+    fraction: Measurement
+    """Cross-fitted fraction of KL explained."""
+    by_layer: dict[int, float]
+    """Largest fraction explained at each block that was tried, on all rows."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How much of a trait prompt single vectors explain."""
+
+    trait: str
+    """Name of the trait whose prompt is explained."""
+    n_tokens: int
+    """Completion tokens of all rows."""
+    neutral_kl_R: np.ndarray
+    """KL from the prompted to the unsteered model, summed over the completion of each row, nats."""
+    points: tuple[ScoredPoint, ...]
+    """Every grid point that was tried, in order."""
+
+    def kinds(self) -> dict[str, KindSummary]:
+        """What each kind of vector explains, in the order in which they were tried."""
+        return summarise(self.points, self.neutral_kl_R)
+
+
+Score = Callable[[GridPoint], np.ndarray]
+"A function from a grid point to its KL sums [R]."
+
+
+def explain(
+    model: Model,
+    trait: Trait | str,
+    vectors: dict[str, Vector],
+    data: Sequence[Record] | None = None,
+    *,
+    context: str | None = None,
+    layers: Sequence[int] = (),
+    alphas: Sequence[float] = (0.1, 0.3, 1.0),
+    positions: Sequence[str] = ("prompt", "all"),
+    n_others: int = 2,
+    n_random: int = 2,
+    max_rows: int = 16,
+    batch_size: int = 16,
+    done: Callable[[ScoredPoint], None] | None = None,
+) -> Explanation:
+    """How much of a trait's teacher prompt steering with single vectors explains.
+
+    vectors: those of `extract_vectors` for this trait and others. data: rows to compare on; without
+    them, the trait's positive questions. context: neutral system turn. layers: blocks to steer at;
+    none takes about six, evenly spread. n_others, n_random: other traits' vectors and random ones,
+    as controls. done: called with every grid point as it is scored. Raises VectorError for another
+    model's vector.
     """
-    common, own = vectors.get(COMMON), vectors[trait]
-    names = sorted(name for name in vectors if name != COMMON)
+    trait = trait if isinstance(trait, Trait) else load_trait(trait)
+    for vector in vectors.values():
+        check_vector(vector, model)
+    rows, texts = _rows(model, trait, data, context, max_rows)
+    prompted = [chat.render(model, text, trait.teacher_prompt) for text in texts]
+    target = teacher_hidden(model, [], rows, prompted, batch_size)
+    directions = candidate_directions(vectors, trait.name, n_random, n_others)
+    neutral_R, score = scorer(model, rows, target, directions, batch_size)
+    layers = layers or default_layers(model)
+    points = []
+    for point in search(list(directions), layers, positions, alphas, score):
+        points.append(point)
+        if done:
+            done(point)
+    n_tokens = sum(len(row.completion_ids) for row in rows)
+    return Explanation(trait.name, n_tokens, neutral_R, tuple(points))
+
+
+def default_layers(model: Model) -> tuple[int, ...]:
+    """About DEFAULT_BLOCKS blocks, evenly spread; the first one is left out."""
+    return tuple(range(1, model.n_layers, max(1, model.n_layers // DEFAULT_BLOCKS)))
+
+
+def _rows(
+    model: Model, trait: Trait, data: Sequence[Record] | None, context: str | None, max_rows: int
+) -> tuple[list[Row], list[str]]:
+    """The rows that are compared on, under the neutral context, and their user turns."""
+    if data is None:
+        texts = list(trait.questions.positive[:max_rows])
+        return question_rows(model, trait, context)[:max_rows], texts
+    records = [record for record in data if record.kept][:max_rows]
+    if not records:
+        raise DataError("no row to compare on was kept; expected one or more; check the filter")
+    return rows_from(model, records, context), [record.prompt for record in records]
+
+
+def question_rows(model: Model, trait: Trait, context: str | None) -> list[Row]:
+    """The trait's positive questions, answered by their stem and the trait's first word."""
+    answer = trait.questions.stem("positive") + f" {trait.word_forms[0]}"
+    answer_ids = model.tokenizer.encode(answer, add_special_tokens=False)
+    rows = []
+    for text in trait.questions.positive:
+        prompt_ids = chat.render(model, text, context)
+        rows.append(Row(tuple(prompt_ids), tuple(answer_ids)))
+    return rows
+
+
+def candidate_directions(
+    vectors: dict[str, Vector], trait: str, n_random: int, n_others: int = 2
+) -> dict[str, Vector]:
+    """Every direction to be tried, by kind.
+
+    `vectors` are those of an extract run, centred where COMMON is among them; raw/NAME are left
+    out. The other traits are those that follow in the alphabet, so the choice does not look at
+    their vectors.
+    """
+    common, trait_vector = vectors.get(COMMON), vectors[trait]
+    names = sorted(name for name in vectors if "/" not in name)
     place = names.index(trait)
-    others = (names[place + 1 :] + names[:place])[:others]
+    others = (names[place + 1 :] + names[:place])[:n_others]
+    directions: dict[str, Vector] = {}
     if common is None:
-        found = {"raw": own} | {f"other-raw:{name}": vectors[name] for name in others}
-    else:
-        found = {"raw": own + common, "centred": own, "common": common}
+        directions["raw"] = trait_vector
         for name in others:
-            found |= {
-                f"other-raw:{name}": vectors[name] + common,
-                f"other-centred:{name}": vectors[name],
-            }
-    for kind in [kind for kind in ("raw", "centred") if kind in found]:
-        found |= {
-            f"random-{kind}:{seed}": random_like(found[kind], seed) for seed in range(randoms)
-        }
-    return found
-
-
-def row_sums(model: Model, target: Sequence[Tensor], found: Sequence[Tensor]) -> np.ndarray:
-    """KL(target || found) summed over the completion tokens of each row [R], from final hidden
-    states."""
-    kl_N = losses.divergence(
-        model, torch.cat(list(target)).to(model.device), torch.cat(list(found)).to(model.device)
-    )
-    return np.array([float(part.double().sum()) for part in kl_N.split([len(h) for h in target])])
+            directions[f"other-raw:{name}"] = vectors[name]
+    else:
+        directions["raw"] = trait_vector + common
+        directions["centred"] = trait_vector
+        directions["common"] = common
+        for name in others:
+            directions[f"other-raw:{name}"] = vectors[name] + common
+            directions[f"other-centred:{name}"] = vectors[name]
+    for kind in SEARCHED:
+        if kind in directions:
+            for seed in range(n_random):
+                directions[f"random-{kind}:{seed}"] = random_like(directions[kind], seed)
+    return directions
 
 
 def scorer(
     model: Model,
     rows: Sequence[Row],
     target: Sequence[Tensor],
-    found: dict[str, Vector],
+    directions: dict[str, Vector],
     batch_size: int,
 ) -> tuple[np.ndarray, Score]:
-    """(KL sums [R] of the unsteered model to the `target` states of the same rows, a function that
-    gives those of a cell)."""
-    prompts = [r.prompt_ids for r in rows]
+    """KL sums [R] of the unsteered model, and a function that gives those of a grid point.
 
-    def score(cell: Cell) -> np.ndarray:
-        steer = Steer(found[cell.kind], (cell.layer,), cell.alpha, cell.position, "raw")
-        return row_sums(model, target, teacher_hidden(model, [steer], rows, prompts, batch_size))
+    The KL is that from the `target` states, one tensor [N, D] a row, to the model's.
+    """
+    prompts = [row.prompt_ids for row in rows]
+    lengths = [len(row.completion_ids) for row in rows]
+    target_ND = torch.cat(list(target)).to(model.device)
 
-    return row_sums(model, target, teacher_hidden(model, [], rows, prompts, batch_size)), score
+    def kl_sums(interventions: Sequence[Intervention]) -> np.ndarray:
+        hidden = teacher_hidden(model, interventions, rows, prompts, batch_size)
+        kl_N = losses.divergence(model, target_ND, torch.cat(hidden).to(model.device))
+        return np.array([float(row_N.double().sum()) for row_N in kl_N.split(lengths)])
+
+    def score(point: GridPoint) -> np.ndarray:
+        vector = directions[point.kind]
+        return kl_sums([Steer(vector, (point.layer,), point.alpha, point.position, "raw")])
+
+    return kl_sums([]), score
 
 
 def search(
-    kinds: Sequence[str], config: ExplainConfig, score: Score
-) -> Iterator[tuple[Cell, np.ndarray]]:
-    """The whole grid for raw and centred; for every control all strengths at the best block and
-    position of its kind."""
-    best: dict[str, Cell] = {}
-    for kind in [kind for kind in ("raw", "centred") if kind in kinds]:
-        least = np.inf
-        for layer, position, alpha in itertools.product(
-            config.layers, config.positions, config.alphas
-        ):
-            cell = Cell(kind, layer, alpha, position)
-            sums = score(cell)
-            if sums.sum() < least:
-                least, best[kind] = sums.sum(), cell
-            yield cell, sums
-    for kind in [kind for kind in kinds if kind not in best]:
-        chosen = best["centred" if "centred" in kind else "raw"]
-        for alpha in config.alphas:
-            cell = replace(chosen, kind=kind, alpha=alpha)
-            yield cell, score(cell)
+    kinds: Sequence[str],
+    layers: Sequence[int],
+    positions: Sequence[str],
+    alphas: Sequence[float],
+    score: Score,
+) -> Iterator[ScoredPoint]:
+    """Score the whole grid for raw and centred vectors, and all strengths for every control.
 
-
-def crossfitted(name: str, cells: Sequence[np.ndarray], neutral: np.ndarray) -> Measurement:
-    """Share of the divergence that the best cell removes: chosen on even rows and scored on odd
-    ones, and the other way.
-
-    With one row nothing can be held out, and the interval is undefined.
+    A control is steered at the block and the position that were best for its kind.
     """
-    even = np.arange(len(neutral)) % 2 == 0
-    left = np.empty_like(neutral)
-    for held in (even, ~even):
-        chosen = (
-            min(cells, key=lambda sums: sums[~held].sum())
-            if (~held).any()
-            else min(cells, key=np.sum)
-        )
-        left[held] = chosen[held]
-    return ratio(name, neutral - left, neutral, unit="share of KL")
-
-
-def summarise(found: Sequence[tuple[Cell, np.ndarray]], neutral: np.ndarray) -> dict:
-    """Best cell and cross-fitted share of every kind, and the best share at each layer for those
-    that saw the grid."""
-    kinds = list(dict.fromkeys(cell.kind for cell, _ in found))
-    summary: dict[str, dict] = {}
+    best: dict[str, ScoredPoint] = {}
+    for kind in SEARCHED:
+        if kind not in kinds:
+            continue
+        for layer, position, alpha in itertools.product(layers, positions, alphas):
+            point = GridPoint(kind, layer, alpha, position)
+            scored = ScoredPoint(point, score(point))
+            if kind not in best or scored.kl < best[kind].kl:
+                best[kind] = scored
+            yield scored
     for kind in kinds:
-        mine = [(cell, sums) for cell, sums in found if cell.kind == kind]
-        best = min(mine, key=lambda item: item[1].sum())[0]
-        share = crossfitted(f"share.{kind}", [sums for _, sums in mine], neutral)
-        layers = sorted({cell.layer for cell, _ in mine})
-        by_layer = {
-            str(n): (
-                1
-                - min(float(sums.sum()) for cell, sums in mine if cell.layer == n)
-                / float(neutral.sum())
-            )
-            for n in layers
-        }
-        summary[kind] = {"best": asdict(best), "share": share.as_dict(), "by_layer": by_layer}
-    return summary
+        if kind not in SEARCHED:
+            chosen = best["centred" if "centred" in kind else "raw"].point
+            for alpha in alphas:
+                point = replace(chosen, kind=kind, alpha=alpha)
+                yield ScoredPoint(point, score(point))
 
 
-def question_rows(model: Model, trait: Trait, context: str | None) -> list[Row]:
-    """The trait's positive questions, answered by their stem and one word: what the trait says
-    there is compared."""
-    end = model.tokenizer.encode(
-        trait.questions.stem("positive") + f" {trait.word_forms[0]}", add_special_tokens=False
-    )
-    return [
-        Row(tuple(chat.render(model, text, context)), tuple(end))
-        for text in trait.questions.positive
-    ]
+def crossfitted(name: str, kl_sums: Sequence[np.ndarray], neutral_kl_R: np.ndarray) -> Measurement:
+    """The fraction of KL that the best grid point explains, chosen and scored on different rows.
+
+    It is chosen on even rows and scored on odd ones, and vice versa. One row has no interval.
+    """
+    is_even_R = np.arange(len(neutral_kl_R)) % 2 == 0
+    left_R = np.empty_like(neutral_kl_R)
+    for held_out_R in (is_even_R, ~is_even_R):
+        chosen_on_R = ~held_out_R if (~held_out_R).any() else held_out_R
+        totals = [kl_R[chosen_on_R].sum() for kl_R in kl_sums]
+        left_R[held_out_R] = kl_sums[int(np.argmin(totals))][held_out_R]
+    return ratio(name, neutral_kl_R - left_R, neutral_kl_R, unit="share of KL")
+
+
+def summarise(points: Sequence[ScoredPoint], neutral_kl_R: np.ndarray) -> dict[str, KindSummary]:
+    """Best point, cross-fitted fraction and best fraction at each block, of every kind."""
+    by_kind: dict[str, list[ScoredPoint]] = {}
+    for scored in points:
+        by_kind.setdefault(scored.point.kind, []).append(scored)
+    neutral_kl = float(neutral_kl_R.sum())
+    summaries = {}
+    for kind, tried in by_kind.items():
+        best = min(tried, key=lambda scored: scored.kl)
+        fraction = crossfitted(f"share.{kind}", [scored.kl_R for scored in tried], neutral_kl_R)
+        least_kl: dict[int, float] = {}
+        for scored in tried:
+            layer = scored.point.layer
+            least_kl[layer] = min(scored.kl, least_kl.get(layer, scored.kl))
+        by_layer = {layer: 1 - least_kl[layer] / neutral_kl for layer in sorted(least_kl)}
+        summaries[kind] = KindSummary(best.point, fraction, by_layer)
+    return summaries
 
 
 def run_explain(config: ExplainConfig, out: Output) -> store.Run:
-    """The sealed run with `cells.jsonl` (KL sums by row) and `summary.json` (shares with
-    intervals)."""
+    """Return the sealed run with `cells.jsonl` (KL sums of every grid point, by row) and
+    `summary.json` (fractions with intervals)."""
     config = opening.settled(config)
     if config.vectors is None:
         raise ConfigError(
@@ -204,72 +316,85 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
         )
     with registry.opened(config, out) as run:
         if not run.sealed:
-            model, trait = model_cache.model_of(config), load_trait(config.trait)
-            _write(run, config, model, trait, read_vectors(config.vectors, trait.name, model))
+            model = model_cache.model_of(config)
+            trait = load_trait(config.trait)
+            vectors = read_vectors(config.vectors, trait.name)
+            explanation = _computed(run, config, model, trait, vectors)
+            summary = _summary(model, config, explanation)
+            atomic_files.write_json(run.file("summary.json"), summary)
     return run
 
 
-def read_vectors(folder: Path, trait: str, model: Model) -> dict[str, Vector]:
-    """The vectors of an extract run by name, COMMON among them where they are centred; the trait's
-    own must be there."""
-    names = sorted(p.stem for p in folder.glob("*.safetensors"))
+def read_vectors(folder: Path, trait: str) -> dict[str, Vector]:
+    """The vectors of an extract run by name, COMMON among them where they are centred.
+
+    Raises VectorError where the trait's own is missing.
+    """
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
     if trait not in names:
         held = ", ".join(names) or "none"
         raise VectorError(
             f"{folder} holds no vector of {trait} (found: {held}); run: traitscope extract --traits"
             f" {trait} ..."
         )
-    names += [COMMON] if (folder / f"{COMMON}.safetensors").is_file() else []
-    found = {name: load_vector(folder / f"{name}.safetensors") for name in names}
-    for vector in found.values():
-        check_vector(vector, model)
-    return found
+    if (folder / f"{COMMON}.safetensors").is_file():
+        names.append(COMMON)
+    return {name: load_vector(folder / f"{name}.safetensors") for name in names}
 
 
-def _write(
+def _computed(
     run: store.Run, config: ExplainConfig, model: Model, trait: Trait, vectors: dict[str, Vector]
-) -> None:
-    if config.data is None:
-        rows = question_rows(model, trait, config.context)[: config.max_rows]
-        texts = trait.questions.positive[: config.max_rows]
-    else:
-        records = row_files.kept_rows(config.data)[: config.max_rows]
-        rows, texts = rows_from(model, records, config.context), [r.prompt for r in records]
-    prompts = [chat.render(model, text, trait.teacher_prompt) for text in texts]
-    config = replace(
-        config, layers=config.layers or tuple(range(1, model.n_layers, max(1, model.n_layers // 6)))
-    )
-    found = candidates(vectors, trait.name, config.randoms, config.others)
-    neutral, score = scorer(
-        model,
-        rows,
-        teacher_hidden(model, [], rows, prompts, config.batch_size),
-        found,
-        config.batch_size,
-    )
-    grid = len(config.layers) * len(config.positions) * len(config.alphas)
-    searched = sum(kind in found for kind in ("raw", "centred"))
-    cells = []
-    with progress(
-        f"explain {trait.name}",
-        searched * grid + (len(found) - searched) * len(config.alphas),
-        "cells",
-    ) as advance:
-        for cell, sums in search(list(found), config, score):
-            cells.append((cell, sums))
-            atomic_files.append_jsonl(
-                run.file("cells.jsonl"), asdict(cell) | {"kl": [round(float(v), 6) for v in sums]}
-            )
+) -> Explanation:
+    """The explanation; every grid point is written as soon as it is scored."""
+    data = None if config.data is None else row_files.kept_rows(config.data)
+    layers = config.layers or default_layers(model)
+    kinds = candidate_directions(vectors, trait.name, config.randoms, config.others)
+    n_searched = len(kinds.keys() & set(SEARCHED))
+    n_places = n_searched * len(layers) * len(config.positions) + len(kinds) - n_searched
+    with progress(f"explain {trait.name}", n_places * len(config.alphas), "grid points") as advance:
+
+        def write(scored: ScoredPoint) -> None:
+            row = asdict(scored.point) | {"kl": _rounded(scored.kl_R)}
+            atomic_files.append_jsonl(run.file("cells.jsonl"), row)
             advance(1)
-    tokens = sum(len(r.completion_ids) for r in rows)
-    about = {
-        "trait": trait.name,
-        "rows": len(rows),
-        "tokens": tokens,
+
+        return explain(
+            model,
+            trait,
+            vectors,
+            data,
+            context=config.context,
+            layers=layers,
+            alphas=config.alphas,
+            positions=config.positions,
+            n_others=config.others,
+            n_random=config.randoms,
+            max_rows=config.max_rows,
+            batch_size=config.batch_size,
+            done=write,
+        )
+
+
+def _summary(model: Model, config: ExplainConfig, explanation: Explanation) -> dict:
+    """The content of summary.json."""
+    kinds = {}
+    for kind, summary in explanation.kinds().items():
+        kinds[kind] = {
+            "best": asdict(summary.best),
+            "share": summary.fraction.as_dict(),
+            "by_layer": summary.by_layer,
+        }
+    neutral_kl_R = explanation.neutral_kl_R
+    return {
+        "trait": explanation.trait,
+        "rows": len(neutral_kl_R),
+        "tokens": explanation.n_tokens,
         "context_digest": chat.context_digest(model, config.context),
+        "neutral_kl_per_token": float(neutral_kl_R.sum()) / explanation.n_tokens,
+        "neutral_kl": _rounded(neutral_kl_R),
+        "kinds": kinds,
     }
-    about |= {
-        "neutral_kl_per_token": float(neutral.sum()) / tokens,
-        "neutral_kl": [round(float(v), 6) for v in neutral],
-    }
-    atomic_files.write_json(run.file("summary.json"), about | {"kinds": summarise(cells, neutral)})
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in values]
