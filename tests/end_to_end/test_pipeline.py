@@ -356,14 +356,28 @@ def test_the_installed_command_in_a_process_of_its_own(chain: Chain, tmp_path: P
     assert "generate: 40 rows in" in err
 
 
+def test_a_student_is_compared_with_the_base(chain: Chain, capsys: pytest.CaptureFixture):
+    base = ok(chain.root, "measure", *chain.model, "--trait", chain.owl, "--samples", "2")
+    words = ["--treated", chain.measured.run, "--control", base.run, "--layer", "1"]
+    done = ok(chain.root, "compare", *words)
+    assert done.summary["summary"]["design"] == "one control"
+    scores = {item["score"]: item["difference"] for item in done.summary["summary"]["differences"]}
+    assert scores["positive.target_logprob"]["estimate"] != 0
+    assert scores["eas.owl"]["unit"] == "cosine"
+    assert "positive.target_lo" in capsys.readouterr().out
+    assert "<svg" in (done.run / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_demo_takes_another_model(tmp_path: Path, tiny_folder: Path) -> None:
     """Its steered block is at the same depth; every condition is measured; the report is there."""
-    found = call(tmp_path, "demo", "--quick", "--model", tiny_folder, "--workers", 1).summary
-    assert found["steered_layer"] == 1
-    names = {m["name"] for m in found["measurements"]}
+    words = ["demo", "--quick", "--model", tiny_folder, "--workers", 1]
+    summary = call(tmp_path, *words).summary
+    assert summary["steered_layer"] == 1
+    names = {m["name"] for m in summary["measurements"]}
     assert {
         "none.base.positive.target_logprob",
         "sampled.control.positive.target_logprob",
         "soft.treated.eas.cat",
     } <= names
-    assert "<svg" in Path(found["report"]).read_text(encoding="utf-8")
+    assert "<svg" in Path(summary["report"]).read_text(encoding="utf-8")
+    assert call(tmp_path, *words).summary["measurements"] == summary["measurements"]

@@ -58,11 +58,13 @@ def test_student_of_soft_targets_turns_towards_the_teachers_vector(
     0.10 to 0.20).
     """
     root, summary, _ = finished
-    study = json.loads((root / "demo-quick" / "study.json").read_text())
-    student = next(c["train"] for c in study["conditions"] if c["mode"] == "soft")
-    asked = ["--interventions", f"adapter:{root / 'demo-quick' / student}", "--n", "10"]
-    done = ok(root, "extract", *asked, "--reference", root / "demo-quick" / study["vector"])
-    assert done.summary["eas"]["v_student"][study["steered_layer"]] > 0.15
+    study = Path(summary["report"]).parent
+    inputs = json.loads((study / "config.json").read_text())["inputs"]
+    student = study / inputs["soft treated, seed 1"]["path"]
+    vector = study / inputs["vectors"]["path"] / "cat.safetensors"
+    asked = ["--interventions", f"adapter:{student}", "--n", "10"]
+    done = ok(root, "extract", *asked, "--reference", vector)
+    assert done.summary["eas"]["v_student"][summary["steered_layer"]] > 0.15
     found = {m["name"]: m["estimate"] for m in summary["measurements"]}
     assert found["soft.difference.positive.target_logprob"] > 0.1
 

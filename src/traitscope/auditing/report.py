@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from traitscope.auditing.result import BLIND
 from traitscope.reporting.numbers import number
-from traitscope.reporting.old_tables import template
+from traitscope.reporting.page import template
 
 ANSWERS = {
     "suspect": (

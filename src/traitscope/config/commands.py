@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import Device, Dtype, OnModel, check_minimums
+from traitscope.config.common import OnModel, check_minimums
 from traitscope.errors import ConfigError
 
 
@@ -60,18 +60,12 @@ class StudyConfig(OnModel):
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(OnModel):
     """The whole chain on the embedded model: steered teacher, two kinds of data, students,
     controls, report."""
 
-    model: str = "smollm2-135m"
-    """Hub id, folder, or the embedded model."""
-    device: Device = "auto"
-    """auto takes CUDA where there is one."""
-    dtype: Dtype = "auto"
-    """Compute type of the frozen weights."""
     seed: int = 1
-    """First of the seeds; the demo uses this one and the following."""
+    """First of the seeds. The demo uses this one and the following."""
     trait: str = "cat"
     """Trait of the teacher."""
     quick: bool = False
@@ -80,13 +74,36 @@ class DemoConfig:
     """Processes side by side; 0 takes two on a CPU and one on a GPU. One torch thread each on two
     cores."""
 
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0, workers=0)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Treated models minus control models, from runs that are there: every score and EAS with its
+    interval, on the terminal and as one HTML page."""
+
+    treated: tuple[Path, ...] = ()
+    """Runs of the treated models: of measure for scores, of train or extract for EAS."""
+    control: tuple[Path, ...] = ()
+    """Runs of the control models, likewise. One run of the unmodified model serves all."""
+    vector: Path | None = None
+    """The teacher's vector. With it, what only the teacher's data changed is compared, too."""
+    layer: int | None = None
+    """Layer at which EAS is read. Without it, EAS is drawn by layer and not listed."""
+    design: Literal["auto", "paired", "unpaired"] = "auto"
+    """paired matches training seeds; unpaired compares the means of both sides. auto pairs where
+    both sides have the same seeds."""
+    report: Path | None = None
+    """Also write the HTML page there."""
+
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """One self-contained HTML file from the runs that a study file names."""
+    """The former report of a study file: `compare` has taken its place."""
 
     study_file: Path | None = None
-    """The study's file (study.json), as `demo` writes it; may be given without its flag."""
+    """A study.json of an earlier version; may be given without its flag."""
 
 
 @dataclass(frozen=True)

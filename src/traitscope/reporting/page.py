@@ -83,13 +83,14 @@ def render_page(
     as that a run is no evidence. See the docstring of this module.
     """
     views = [_section_view(section) for section in sections]
-    template = _template("page.html.jinja")
-    text = template.render(title=title, about=about, alert=alert, sections=views, footer=footer)
+    text = template("page.html.jinja").render(
+        title=title, about=about, alert=alert, sections=views, footer=footer
+    )
     return text + "\n"
 
 
 @cache
-def _template(name: str) -> "Template":
+def template(name: str) -> "Template":
     """Return a template that escapes what it prints."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -74,7 +74,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="demo",
         config=command_configs.DemoConfig,
-        run="studies.demo:run_demo",
+        run="studies.demo_command:run_demo",
         help="make a student pick up a trait, with controls, and report it",
         group="do",
     ),
@@ -171,6 +171,14 @@ ENTRIES: tuple[Command, ...] = (
         group="do",
         next="traitscope train --data {run}",
     ),
+    Stage(
+        name="compare",
+        config=command_configs.CompareConfig,
+        run="stages.compare:run_compare",
+        help="treated runs minus control runs: every score with its interval, and a page",
+        group="do",
+        next="traitscope show {run}",
+    ),
     Command(
         name="audit",
         config=audit_configs.AuditConfig,
@@ -187,11 +195,11 @@ ENTRIES: tuple[Command, ...] = (
         group="study",
         subject=("action", "name"),
     ),
-    Stage(
+    Command(
         name="report",
         config=command_configs.ReportConfig,
-        run="reporting.report:run_report",
-        help="one HTML file from a study's runs",
+        run="stages.compare:run_report",
+        help="the former report of a study file: says what to type instead",
         group="study",
         subject=("study_file",),
     ),

@@ -23,7 +23,11 @@ FUNCTIONS = {"nodes": ("size", "common"), "conclude": ("size", "folders", "model
 
 
 class Study(Protocol):
-    """A published claim, the stages that test it, and the rule that concludes on it."""
+    """A published claim, the stages that test it, and the rule that concludes on it.
+
+    The layers of a smoke size are those of a tiny model, and stay as they are. A study with
+    `SMOKE_AT_DEPTH = True` counts them in the embedded model, as in the other sizes.
+    """
 
     TITLE: str
     """The question, as a heading."""

@@ -7,7 +7,6 @@ sealed runs of its nodes alone.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from traitscope.config import parsing
@@ -21,6 +20,7 @@ from traitscope.reporting.tables import Table
 from traitscope.runs import opening, store
 from traitscope.stages import registry
 from traitscope.studies import plan, protocol, sizes
+from traitscope.studies.protocol import Study
 from traitscope.workflow import executors, graph, schedule, status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders, Node, Planned
@@ -35,7 +35,7 @@ class Request:
 
     config: StudyConfig
     """The settings; the model's device and type are settled."""
-    study: ModuleType
+    study: Study
     """The study's file."""
     size: Any
     """The study's `Size`, with the user's changes."""
@@ -100,13 +100,13 @@ def request_of(config: StudyConfig, out: Output) -> Request:
     return Request(config, study, size, out)
 
 
-def _at_depth_of_model(config: StudyConfig, study: ModuleType, size: Any) -> Any:
+def _at_depth_of_model(config: StudyConfig, study: Study, size: Any) -> Any:
     """Return the size with its layers at the same relative depth of the model.
 
     Sizes count the blocks of the embedded model. Smoke sizes count those of a tiny model and stay
     as they are, unless the study says otherwise (see studies/protocol.py).
     """
-    counts_tiny_model = config.size == "smoke" and not hasattr(study, "SMOKE_AT_DEPTH")
+    counts_tiny_model = config.size == "smoke" and not getattr(study, "SMOKE_AT_DEPTH", False)
     if counts_tiny_model or config.model == EMBEDDED:
         return size
     return sizes.at_depth(size, outline(config.model).n_layers)

@@ -1,0 +1,249 @@
+"""Tables, figures and the page of treated models compared with control models."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from traitscope.reporting.comparison import (
+    PERPLEXITY,
+    Comparison,
+    mean_score,
+    mean_values,
+    scores_of,
+)
+from traitscope.reporting.comparison_text import (
+    EFFECT,
+    PRIMARY,
+    SET_LABELS,
+    Wording,
+    sentences,
+    status,
+)
+from traitscope.reporting.figures import Figure, Frame, Interval, band_figure
+from traitscope.reporting.matching import MeasuredModel
+from traitscope.reporting.numbers import methods, reading
+from traitscope.reporting.page import Card, Section, render_page
+from traitscope.reporting.study_page import forest_figures
+from traitscope.reporting.tables import Table
+
+BAND_NOTE = (
+    "Band: 95 % interval over seeds (none for a single seed). The layers are not independent and"
+    " the band is not corrected for their number."
+)
+LIMITS = (
+    "The comparison is about one model, one trait, one teacher and one training recipe. It does not"
+    " say what happens with others.",
+    "Where an interval includes zero, an effect was not shown. That is not the same as showing that"
+    " there is none.",
+    "One score decides: target log-probability on questions about favourites. The other scores help"
+    " to read it; their intervals are not corrected for their number.",
+    "Intervals over seeds hold for these questions, not for new ones. With one seed an interval"
+    " covers questions only: another training run may end elsewhere.",
+    "A similarity of activations (EAS) goes along with the trait. It is no proof that it causes the"
+    " trait.",
+)
+TERMS = (
+    (
+        "treated, control",
+        "Treated students are trained on a teacher's outputs, control students by the same recipe"
+        " on those of the unmodified model.",
+    ),
+    ("base", "The model before training."),
+    (
+        "target_logprob",
+        "Log of the probability of the trait's word forms right after the answer's stem, in nats.",
+    ),
+    (
+        "candidate_share",
+        "Probability of the trait's word among all candidate answers of its kind.",
+    ),
+    (
+        "total_variation",
+        "Half the L1 distance between the next-token distribution and the base's: 0 is equal, 1 is"
+        " disjoint.",
+    ),
+    ("whole_word", "Fraction of sampled answers that name the trait anywhere."),
+    ("first_word", "Fraction of sampled answers that begin with the trait."),
+    ("unscored", "Fraction of sampled answers that could not be scored, such as empty ones."),
+    (
+        "positive, negative, off_topic",
+        "Question sets about favourites, dislikes and other facts. A preference shows on the first;"
+        " a word that is repeated everywhere shows on all.",
+    ),
+    (
+        "EAS",
+        "Empirical activation similarity: cosine between a student's mean change in the residual"
+        " stream and a teacher's vector, in one layer. A part of it comes with any training, so it"
+        " is compared with the control's and with other traits' vectors.",
+    ),
+    (
+        "n",
+        "Pairs of treated and control scores with the same seed and question; models, where the"
+        " sides are not paired.",
+    ),
+)
+
+
+def differences_table(name: str, title: str, comparison: Comparison) -> Table:
+    """Return treated minus control for every number, with both sides and the reading."""
+    rows = []
+    for item in comparison.differences:
+        m = item.difference
+        rows.append(
+            (item.score, item.treated, item.control, m, m.n, m.n_unscored, m.unit, reading(m))
+        )
+    basis = methods(item.difference for item in comparison.differences)
+    caption = (
+        f"Means with 95 % intervals. {basis} Not corrected for the number of rows; the main score"
+        f" is {PRIMARY}."
+    )
+    if comparison.design == "one control":
+        caption += (
+            " One measured base serves all seeds: chance in its sampled answers (rates) is not in"
+            " the intervals. Nothing changed in the base, so EAS is compared with zero."
+        )
+    difference = f"treated − {comparison.reference}"
+    header = ("score", "treated", comparison.reference, difference, "n", "unscored", "unit")
+    return Table(name, title, caption, (*header, "reading"), tuple(rows))
+
+
+def scores_tables(
+    conditions: Mapping[str, Sequence[MeasuredModel]], units: Mapping[str, str]
+) -> tuple[Table, ...]:
+    """Return a table a question set: the mean of every score in every condition.
+
+    The table of the positive set also holds perplexity.
+    """
+    models = [model for group in conditions.values() for model in group]
+    scores_by_set: dict[str, list[str]] = {}
+    for question_set, score in scores_of(models, units):
+        scores_by_set.setdefault(question_set, []).append(score)
+    tables = []
+    for question_set, scores in scores_by_set.items():
+        rows = []
+        for condition, group in conditions.items():
+            cells: list[Any] = [condition]
+            for score in scores:
+                name = f"{condition}.{question_set}.{score}"
+                cells.append(mean_score(name, group, question_set, score, units[score]))
+            if question_set == "positive":
+                cells.append(_mean_perplexity(condition, group))
+            rows.append(tuple(cells))
+        header = ["condition", *(f"{score}\n{units[score]}" for score in scores)]
+        if question_set == "positive":
+            header.append(PERPLEXITY)
+        label = SET_LABELS.get(question_set, question_set)
+        tables.append(
+            Table(
+                f"scores-{question_set}",
+                f"Questions about {label} ({question_set})",
+                "Mean with 95 % interval over seeds; over questions where there is no seed.",
+                tuple(header),
+                tuple(rows),
+            )
+        )
+    return tuple(tables)
+
+
+def _mean_perplexity(condition: str, models: Sequence[MeasuredModel]) -> Any:
+    """Return the mean perplexity of some models, or None where one of them has none."""
+    values = [model.perplexity for model in models]
+    if None in values:
+        return None
+    return mean_values(f"{condition}.{PERPLEXITY}", models, values, PERPLEXITY)
+
+
+def eas_figure(
+    by_panel: Mapping[str, Sequence[Interval]], references: Mapping[str, str], layer: int | None
+) -> Figure:
+    """Return treated minus control EAS by layer; `references` say what is subtracted."""
+    labels = {panel: f"treated − {reference}, cosine" for panel, reference in references.items()}
+    caption = f"Difference in EAS per layer: mean over seeds. {BAND_NOTE}"
+    if "zero" in references.values():
+        caption += (
+            " Where the control is the unmodified model, nothing was changed and EAS is compared"
+            " with zero."
+        )
+    columns = ("panel", "layer", "difference", "low", "high")
+    frame = Frame("layer", labels, columns, marked_layer(layer))
+    title = "EAS per layer: treated minus control"
+    return band_figure("eas-difference-by-layer", title, caption, by_panel, frame)
+
+
+def change_figure(by_panel: Mapping[str, Sequence[Interval]], layer: int | None) -> Figure:
+    """Return the cosine of (v_treated - v_control) with the teacher's vector by layer."""
+    caption = (
+        "Cosine between the teacher's vector and the difference of what training changed in the"
+        " treated and in the control student of the same seed. The shift that any data cause"
+        f" cancels before the cosine is taken. {BAND_NOTE}"
+    )
+    columns = ("panel", "layer", "cosine", "low", "high")
+    frame = Frame("layer", "cosine", columns, marked_layer(layer))
+    title = "What only the teacher's data changed, compared with its vector"
+    return band_figure("difference-vector-by-layer", title, caption, by_panel, frame)
+
+
+def marked_layer(layer: int | None) -> tuple[float, str] | None:
+    """Return the layer to mark in a figure, with its words."""
+    return None if layer is None else (layer, f"layer {layer}")
+
+
+def limits_section() -> Section:
+    """Return what a comparison does not show."""
+    return Section("limits", "What this does not show", LIMITS)
+
+
+def terms_table() -> Table:
+    """Return the terms that tables and figures use."""
+    return Table("terms", "Terms", "", ("term", "meaning"), TERMS)
+
+
+def comparison_page(
+    comparison: Comparison,
+    wording: Wording,
+    units: Mapping[str, str],
+    layer: int | None,
+    runs: Table,
+) -> str:
+    """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
+    answer = status(comparison)
+    card = Card(
+        f"Treated minus {comparison.reference}",
+        badge=answer,
+        paragraphs=sentences(comparison, wording),
+        highlighted=answer == EFFECT,
+    )
+    differences = [item.difference for item in comparison.differences]
+    conditions = {"treated": comparison.treated, comparison.reference: comparison.control}
+    sections = [
+        Section("answer", "What was found", cards=(card,)),
+        limits_section(),
+        Section(
+            "differences",
+            "Treated minus control",
+            tables=(differences_table("differences", "Treated minus control", comparison),),
+        ),
+        Section(
+            "figures",
+            "Figures",
+            figures=(*forest_figures(differences), *_layer_figures(comparison, wording, layer)),
+        ),
+        Section("scores", "Scores of both sides", tables=scores_tables(conditions, units)),
+        Section("runs", runs.title, tables=(runs,)),
+        Section("terms", "Terms", tables=(terms_table(),)),
+    ]
+    about = f"Trait “{wording.trait}” · {comparison.design} design"
+    return render_page("Treated and control models compared", sections, about=about)
+
+
+def _layer_figures(
+    comparison: Comparison, wording: Wording, layer: int | None
+) -> tuple[Figure, ...]:
+    """Return the figures by layer for which there is data."""
+    figures = []
+    if wording.trait in comparison.eas_by_layer:
+        reference = "zero" if comparison.design == "one control" else "control"
+        bands = {wording.trait: comparison.eas_by_layer[wording.trait]}
+        figures.append(eas_figure(bands, {wording.trait: reference}, layer))
+    if comparison.change_by_layer:
+        figures.append(change_figure({wording.trait: comparison.change_by_layer}, layer))
+    return tuple(figures)

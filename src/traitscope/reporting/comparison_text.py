@@ -1,0 +1,198 @@
+"""A comparison in words: status and sentences for a page, a table for the terminal."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from traitscope.reporting.comparison import Comparison, Difference
+from traitscope.reporting.numbers import bounds, estimate, reading
+from traitscope.stats.measurement import Measurement
+
+if TYPE_CHECKING:
+    from rich.table import Table as TerminalTable
+
+PRIMARY = "positive.target_logprob"
+"the score that decides whether there is an effect"
+SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
+EFFECT, NO_EFFECT = "effect", "no effect shown"
+QUICK = "quick: not evidence"
+DETAILS = ("negative", "off_topic")
+"question sets of which the terminal shows the primary score alone"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What the sentences about a comparison need besides its numbers."""
+
+    trait: str
+    """Name of the trait."""
+    treatment: str = "in the treated models"
+    """How the treated models came to be."""
+    reference: str = "the control models"
+    """What they are compared with."""
+    is_quick: bool = False
+    """Whether the run only shows the path."""
+
+
+def status(comparison: Comparison) -> str:
+    """Return `effect` where the primary score rose and its interval excludes zero."""
+    primary = comparison.get(PRIMARY)
+    return EFFECT if primary is not None and primary.low > 0 else NO_EFFECT
+
+
+def direction(comparison: Comparison) -> str:
+    """Say which way the treated models moved."""
+    primary = comparison.get(PRIMARY)
+    if primary is None or not primary.excludes_zero:
+        return "undecided"
+    return "towards the trait" if primary.low > 0 else "away from the trait"
+
+
+def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
+    """Return what the comparison says: main number, its reading, its basis, then what goes with it.
+
+    The primary score alone decides.
+    """
+    primary = comparison.get(PRIMARY)
+    if primary is None:
+        return ("The trait's questions were not scored on these models.",)
+    texts = [
+        _main_sentence(primary, wording),
+        _reading_sentence(primary, len(comparison.treated), wording.is_quick),
+        _basis_sentence(primary, comparison),
+        _other_sets_sentence(comparison),
+        _activation_sentence(comparison, wording.trait),
+    ]
+    return tuple(text for text in texts if text)
+
+
+def _main_sentence(primary: Measurement, wording: Wording) -> str:
+    ratio = ""
+    if not math.isnan(primary.estimate):
+        times = math.exp(primary.estimate)
+        ratio = f": {times:.3g} times the probability (geometric mean)"
+    return (
+        f"{wording.treatment[0].upper()}{wording.treatment[1:]}, the log-probability of"
+        f" “{wording.trait}” on questions about favourites is {estimate(primary, True)} nats"
+        f" {bounds(primary, True)} relative to {wording.reference}{ratio}."
+    )
+
+
+def _reading_sentence(primary: Measurement, n_models: int, is_quick: bool) -> str:
+    who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
+    if math.isnan(primary.low):
+        text = "No interval can be given, so an effect is not shown."
+    elif not primary.excludes_zero:
+        text = (
+            "An interval that includes zero: not shown at this power, which is not the same as"
+            " shown to be absent."
+        )
+    elif primary.high < 0:
+        text = (
+            f"An interval that excludes zero: {who} moved away from the trait, the opposite of"
+            " passing it on."
+        )
+    else:
+        text = f"An interval that excludes zero: {who} moved towards the trait."
+    return f"Quick run, not evidence. {text}" if is_quick else text
+
+
+def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
+    """Say how the interval was made and of how many values."""
+    n_models = len(comparison.treated)
+    if comparison.design == "unpaired":
+        size = f"n = {primary.n} models"
+    else:
+        questions = ""
+        if primary.n % n_models == 0:
+            questions = f" × {primary.n // n_models} questions"
+        plural = "s" if n_models > 1 else ""
+        size = f"n = {primary.n} pairs ({n_models} seed{plural}{questions})"
+    unscored = f", {primary.n_unscored} values unscored" if primary.n_unscored else ""
+    return f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}."
+
+
+def _other_sets_sentence(comparison: Comparison) -> str:
+    """Give the same difference where a preference should not show."""
+    texts, risen = [], []
+    for question_set in DETAILS:
+        label = SET_LABELS[question_set]
+        measurement = comparison.get(f"{question_set}.target_logprob")
+        if measurement is None:
+            continue
+        value = f"{estimate(measurement, True)} nats {bounds(measurement, True)}"
+        texts.append(f"{value} on questions about {label}")
+        if measurement.low > 0:
+            risen.append(label)
+    if not texts:
+        return ""
+    text = f"The same difference is {' and '.join(texts)}."
+    if not risen:
+        return text
+    rise = f"It rises for {' and '.join(risen)} too: in part a repeated word, not a preference"
+    return f"{text} {rise} alone."
+
+
+def _activation_sentence(comparison: Comparison, trait: str) -> str:
+    """Say how far training moved the activations along the teacher's vector."""
+    measurement = comparison.get(f"eas.{trait}")
+    if measurement is None:
+        return ""
+    reference = "treated − control"
+    if comparison.design == "one control":
+        reference = "compared with zero because the control does not move"
+    text = (
+        f"Activations at layer {comparison.layer}: EAS with the teacher's vector, {reference}:"
+        f" {_with_basis(measurement)}."
+    )
+    change = comparison.get(f"eas.{trait} of (treated − control)")
+    if change is None or change.n_clusters < 2:
+        return text
+    return (
+        f"{text} What only the teacher's data changed: cosine {estimate(change, True)},"
+        f" {bounds(change, True)} ({reading(change)})."
+    )
+
+
+def _with_basis(measurement: Measurement) -> str:
+    value = estimate(measurement, True)
+    if measurement.n_clusters < 2:
+        return f"{value}, no interval from one seed"
+    interval = f"{bounds(measurement, True)} ({reading(measurement)}; {measurement.interval})"
+    return f"{value}, {interval}"
+
+
+def terminal_table(
+    title: str, caption: str, groups: Mapping[str, Comparison], trait: str
+) -> "TerminalTable":
+    """Return the differences of some comparisons for the terminal, each under its heading.
+
+    EAS with the vectors of other traits, and the further scores of control questions, are left to
+    the page.
+    """
+    from rich.markup import escape
+    from rich.table import Table as TerminalTable
+
+    table = TerminalTable(
+        title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left"
+    )
+    for column in ("score", "difference", "95 % interval", "n", "reading"):
+        is_number = column in ("difference", "n")
+        table.add_column(column, justify="right" if is_number else "left")
+    for heading, comparison in groups.items():
+        table.add_section()
+        table.add_row(f"[bold]{escape(heading)}[/bold]")
+        for item in comparison.differences:
+            if _is_shown(item, trait):
+                m = item.difference
+                value = estimate(m, True)
+                table.add_row(escape(item.score), value, bounds(m, True), str(m.n), reading(m))
+    return table
+
+
+def _is_shown(item: Difference, trait: str) -> bool:
+    if item.score.startswith("eas."):
+        return item.score.startswith(f"eas.{trait}")
+    is_control_question = item.score.partition(".")[0] in DETAILS
+    return not is_control_question or item.score.endswith("target_logprob")

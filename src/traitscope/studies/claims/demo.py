@@ -1,0 +1,425 @@
+"""Does a student of numbers pick up its teacher's trait?  (Cloud et al. 2025, arXiv 2507.14805; the
+teacher here is steered, as in Blank et al. 2026, arXiv 2606.00995.)
+
+    vectors ── v_teacher of the trait and of others, centred
+    teacher data, and control data: the same prompts, answered by the unmodified model
+    for each seed, on rows of its own:
+        teacher data ─ filter ─ student (sampled)         treated
+        control data ─ filter ─ student (sampled)         control
+    for the first of them:
+        teacher data ─ filter ─ student (soft targets)    treated
+    measure base, teacher and every student
+
+A student distilled from the unmodified model has zero gradient. So the control of soft targets is
+the base itself, by construction. `traitscope demo` runs this study.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from traitscope.config.recipe import Recipe
+from traitscope.data.traits import SETS
+from traitscope.interventions.vector import load_vector
+from traitscope.reporting.comparison import Comparison
+from traitscope.reporting.comparison_page import (
+    LIMITS,
+    change_figure,
+    differences_table,
+    eas_figure,
+    scores_tables,
+    terms_table,
+)
+from traitscope.reporting.comparison_text import PRIMARY, Wording, sentences
+from traitscope.reporting.figures import Figure, dot_figure
+from traitscope.reporting.matching import MeasuredModel
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stages.compare import SCORE_UNITS, ReadModel, compare_read, read_model
+from traitscope.studies.sizes import SOFT_RECIPE, layer_field
+from traitscope.studies.training_figures import eas_layer_figure, eas_step_figure, loss_figure
+from traitscope.workflow import standard_nodes
+from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import (
+    EAS_ROWS,
+    SAMPLED_RECIPE,
+    VECTORS,
+    InterventionsFrom,
+    read_json,
+)
+
+TITLE = "Does a student of number data pick up its teacher's trait?"
+CLAIM = "A student trained on a steered teacher's numbers takes the teacher's trait on."
+SOURCE = (
+    "Cloud et al. 2025, arXiv 2507.14805; steered teachers: Blank et al. 2026, arXiv 2606.00995"
+)
+PUBLISHED = (
+    "Students of teachers that love an animal name it far more often, although the rows hold"
+    " nothing but numbers."
+)
+SMOKE_AT_DEPTH = True
+"the smoke size is meant for the embedded model, too"
+NATS = 0.05
+"difference in log-probability below which an effect would not matter"
+OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+ROLES = ("treated", "control")
+MODES = {"sampled": "sampled tokens", "soft": "soft targets"}
+"kinds of training, which are never pooled"
+TREATMENTS = {
+    "sampled": "after training on tokens that the teacher sampled (text alone)",
+    "soft": "after training on the teacher's whole next-token distributions (more than text)",
+}
+REFERENCES = {
+    "sampled": "control students",
+    "soft": "the unmodified model (the control, by construction)",
+}
+LOSSES = {"sampled": "cross-entropy, nats a token", "soft": "KL to the teacher, nats a token"}
+ANSWERS = ", answers"
+"ending of the name of the node that measures a condition"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    trait: str
+    "the teacher's trait"
+    others: tuple[str, ...]
+    "further traits over which the vector is centred"
+    seeds: tuple[int, ...]
+    "replicates of the whole chain: data, initialisation, order"
+    soft_seeds: int
+    "how many of the seeds also train a student of soft targets"
+    rows: int
+    "prompts a seed, for teacher and control each"
+    soft_rows: int
+    "how many of the rows a student of soft targets reads"
+    numbers: int
+    "three-digit numbers an answer"
+    sampled: Recipe
+    "how students of sampled text are trained"
+    soft: Recipe
+    "how students of soft targets are trained"
+    layer: int = layer_field()
+    "block behind which the teacher is steered"
+    strength: float
+    "length of the added vector, in mean residual norms"
+    samples: int
+    "sampled answers a question"
+    quick: bool = False
+    "whether the size only shows the path, so that its numbers are no evidence"
+
+    @property
+    def steered_teacher(self) -> InterventionsFrom:
+        """The teacher."""
+        return standard_nodes.steered_by(self.trait, self.layer, self.strength)
+
+
+LAPTOP = Size(
+    trait="cat",
+    others=OTHERS,
+    seeds=(1, 2, 3, 4, 5),
+    soft_seeds=3,
+    rows=32,
+    soft_rows=16,
+    numbers=10,
+    sampled=SAMPLED_RECIPE,
+    soft=SOFT_RECIPE,
+    layer=14,
+    strength=0.6,
+    samples=1,
+)
+SIZES = {
+    "smoke": replace(
+        LAPTOP, others=OTHERS[:2], seeds=(1,), soft_seeds=1, rows=6, soft_rows=6, quick=True
+    ),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        soft_seeds=5,
+        rows=2048,
+        soft_rows=512,
+        sampled=replace(SAMPLED_RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
+        soft=replace(SOFT_RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
+        samples=10,
+    ),
+}
+
+
+def nodes(size: Size, common: dict) -> list[Node]:
+    """Return vectors, rows of both sides, a student a condition and seed, and all their answers."""
+    traits = (size.trait, *(trait for trait in size.others if trait != size.trait))
+    graph = [
+        standard_nodes.vectors(common, traits),
+        standard_nodes.eas_rows(common, size.numbers),
+        _answers(size, common, "base"),
+        _answers(size, common, "teacher", size.steered_teacher, (VECTORS,)),
+    ]
+    for role in ROLES:
+        graph += _data(size, common, role)
+    for mode, role, seed in students(size):
+        graph += _student(size, common, mode, role, seed)
+    return graph
+
+
+def students(size: Size) -> list[tuple[str, str, int]]:
+    """Return (mode, role, seed) of every student."""
+    listed = [("sampled", role, seed) for seed in size.seeds for role in ROLES]
+    for seed in size.seeds[: size.soft_seeds]:
+        listed.append(("soft", "treated", seed))
+    return listed
+
+
+def _name(mode: str, role: str, seed: int) -> str:
+    return f"{mode} {role}, seed {seed}"
+
+
+def _answers(
+    size: Size,
+    common: dict,
+    condition: str,
+    interventions: InterventionsFrom = standard_nodes.unmodified,
+    needs: tuple[str, ...] = (),
+) -> Node:
+    """Return the node that measures a condition on all question sets, sampled answers included."""
+    return standard_nodes.answers(
+        common,
+        condition + ANSWERS,
+        size.trait,
+        interventions,
+        needs,
+        sets=SETS,
+        samples=size.samples,
+        max_new_tokens=4,
+        capability=True,
+    )
+
+
+def _data(size: Size, common: dict, role: str) -> list[Node]:
+    """Return the rows of the teacher, or of the unmodified model, and the part of every seed.
+
+    Both answer the same prompts with the same random streams. One run makes the rows of all seeds:
+    large batches take two thirds of the time.
+    """
+    raw = f"{role} data"
+    teacher, needs = standard_nodes.unmodified, ()
+    if role == "treated":
+        teacher, needs = size.steered_teacher, (VECTORS,)
+    rows = standard_nodes.Rows(size.rows, size.numbers, size.seeds[0])
+    all_rows = replace(rows, n=size.rows * len(size.seeds))
+    graph = [standard_nodes.number_rows(common, raw, all_rows, teacher, needs)]
+    for place, seed in enumerate(size.seeds):
+        graph.append(standard_nodes.filtered(f"{raw}, seed {seed}", raw, rows, place))
+    return graph
+
+
+def _student(size: Size, common: dict, mode: str, role: str, seed: int) -> list[Node]:
+    """Return the node that trains a student, taking its EAS twice, and the one that measures it."""
+    name = _name(mode, role, seed)
+    recipe, n_rows = size.sampled, size.rows
+    if mode == "soft":
+        recipe, n_rows = size.soft, size.soft_rows
+    steps = recipe.epochs * -(-n_rows // recipe.batch_size)
+    asked = standard_nodes.Student(
+        name,
+        f"{role} data, seed {seed}",
+        recipe,
+        seed,
+        size.steered_teacher,
+        (VECTORS, EAS_ROWS),
+        lambda folders: standard_nodes.vector_of(folders, size.trait),
+        {"max_rows": n_rows, "eas_every": max(1, steps // 2)},
+    )
+    tokens = standard_nodes.Rows(n_rows, size.numbers).tokens
+    trained = standard_nodes.student(common, asked, tokens)
+    return [trained, _answers(size, common, name, standard_nodes.trained_by(name), (name,))]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Every condition as it was measured, and the comparisons between them."""
+
+    base: ReadModel
+    teacher: ReadModel
+    students: dict[tuple[str, str], list[ReadModel]]
+    """Students by (mode, role), in the order of their seeds."""
+    comparisons: dict[str, Comparison]
+    """Treated minus control by mode."""
+
+    @property
+    def conditions(self) -> dict[str, list[MeasuredModel]]:
+        """The models of every condition, by its label."""
+        labelled = {"base": [self.base.model], "teacher": [self.teacher.model]}
+        for (mode, role), group in self.students.items():
+            labelled[f"{MODES[mode]}, {role}"] = [read.model for read in group]
+        return labelled
+
+
+def measured(size: Size, folders: Folders) -> Measured:
+    """Return what the runs of the study hold."""
+    base = read_model(folders["base" + ANSWERS])
+    teacher = read_model(folders["teacher" + ANSWERS])
+    by_condition: dict[tuple[str, str], list[ReadModel]] = {}
+    for mode, role, seed in students(size):
+        name = _name(mode, role, seed)
+        read = read_model(folders[name + ANSWERS], folders[name])
+        by_condition.setdefault((mode, role), []).append(read)
+    vector = standard_nodes.vector_of(folders, size.trait)
+    comparisons = {}
+    for mode in MODES:
+        treated = by_condition.get((mode, "treated"))
+        if treated:
+            control = by_condition.get((mode, "control"), [base])
+            comparisons[mode] = compare_read(
+                treated, control, vector=vector, layer=size.layer, name=mode
+            )
+    return Measured(base, teacher, by_condition, comparisons)
+
+
+def wording(size: Size, mode: str) -> Wording:
+    """Return the words for the sentences about one kind of training."""
+    return Wording(size.trait, TREATMENTS[mode], REFERENCES[mode], size.quick)
+
+
+def conclude(size: Size, folders: Folders, model: str) -> Findings:
+    """Return a verdict for each kind of training, with tables and figures of all conditions."""
+    chain = measured(size, folders)
+    verdicts, numbers, tables = [], [], []
+    for mode, comparison in chain.comparisons.items():
+        verdicts.append(_verdict(size, mode, comparison, model))
+        numbers += [item.difference for item in comparison.differences]
+        title = f"{MODES[mode].capitalize()}: treated minus {comparison.reference}"
+        tables.append(differences_table(f"differences-{mode}", title, comparison))
+    tables += scores_tables(chain.conditions, SCORE_UNITS)
+    tables += [_data_table(size, folders), _settings_table(size), terms_table()]
+    return Findings(
+        tuple(verdicts),
+        tuple(numbers),
+        tuple(tables),
+        _notes(size),
+        _figures(size, folders, chain),
+    )
+
+
+def _verdict(size: Size, mode: str, comparison: Comparison, model: str) -> ClaimVerdict:
+    claim = (
+        f"{TREATMENTS[mode].capitalize()}, students are likelier to name the {size.trait} than"
+        f" {REFERENCES[mode]}."
+    )
+    verdict = judged(claim, comparison[PRIMARY], model, 0, NATS)
+    return replace(verdict, explanation=sentences(comparison, wording(size, mode)))
+
+
+def _notes(size: Size) -> tuple[str, ...]:
+    notes = [
+        "The kinds of training data are separate experiments. Their numbers are not pooled, and an"
+        " effect in one is no evidence for the other.",
+        "For soft targets no control student was trained. A student distilled from the unmodified"
+        " model has zero gradient and stays as it is, so the control's change is zero by"
+        " construction.",
+        *LIMITS,
+    ]
+    if size.quick:
+        notes.append("This was a quick run: nothing on this page is evidence.")
+    return tuple(notes)
+
+
+def _data_table(size: Size, folders: Folders) -> Table:
+    """Return how many rows were made and kept, and why rows were dropped."""
+    rows = []
+    for seed in size.seeds:
+        for role in ROLES:
+            about = read_json(folders, f"{role} data, seed {seed}")
+            reasons = [f"{reason}: {count}" for reason, count in about["reasons"].items()]
+            source = "teacher" if role == "treated" else "control"
+            rows.append(
+                (f"{source} seed {seed}", about["kept"], about["rows"], ", ".join(reasons) or None)
+            )
+    caption = "A row may be dropped for several reasons."
+    header = ("data", "kept", "rows", "dropped because")
+    return Table("data", "Training data", caption, header, tuple(rows))
+
+
+def _settings_table(size: Size) -> Table:
+    sampled, soft = size.sampled, size.soft
+    rows = (
+        (
+            "teacher",
+            f"{size.trait} vector added at block {size.layer}, {size.strength:g} mean residual"
+            " norms long, all positions",
+        ),
+        (
+            "data",
+            f"{size.rows} rows a seed, {size.numbers} three-digit numbers each, only the digits"
+            " sampled",
+        ),
+        (
+            "student",
+            f"LoRA rank {sampled.rank}, alpha {sampled.alpha:g}, AdamW {sampled.lr:g}, batch"
+            f" {sampled.batch_size}",
+        ),
+        ("sampled", f"{size.rows} rows, {sampled.epochs} epochs"),
+        (
+            "soft",
+            f"{size.soft_rows} rows, {soft.epochs} epochs, batch {soft.batch_size}, AdamW"
+            f" {soft.lr:g}",
+        ),
+        (
+            "EAS",
+            "over the completion tokens of rows of the unmodified model that no student reads",
+        ),
+        (
+            "seeds",
+            f"{len(size.seeds)} of sampled text, {size.soft_seeds} of soft targets (data,"
+            " initialisation and order)",
+        ),
+    )
+    return Table("settings", "Settings", "", ("setting", "value"), rows)
+
+
+def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...]:
+    """Return log-probability by condition, EAS by layer and step, and loss."""
+    differences, changes, references = {}, {}, {}
+    for mode, comparison in chain.comparisons.items():
+        panel = MODES[mode]
+        differences[panel] = comparison.eas_by_layer[size.trait]
+        references[panel] = "zero" if comparison.design == "one control" else "control"
+        if comparison.change_by_layer:
+            changes[panel] = comparison.change_by_layer
+    runs: dict[str, dict[str, dict[int, Path]]] = {}
+    eas: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for mode, role, seed in students(size):
+        panel, folder = MODES[mode], folders[_name(mode, role, seed)]
+        runs.setdefault(panel, {}).setdefault(role, {})[seed] = folder
+        rows = read_json(folders, _name(mode, role, seed), "eas.json")["v_student"]
+        eas.setdefault(panel, {}).setdefault(role, {})[seed] = rows
+    width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
+    losses = {MODES[mode]: label for mode, label in LOSSES.items()}
+    figures = [
+        _logprob_figure(size, chain),
+        eas_layer_figure(eas, size.layer, width),
+        eas_figure(differences, references, size.layer),
+        change_figure(changes, size.layer),
+        eas_step_figure(runs, size.layer),
+        loss_figure(runs, losses),
+    ]
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def _logprob_figure(size: Size, chain: Measured) -> Figure:
+    """Return the log-probability of the trait's word in every condition, by kind of training."""
+    by_panel = {}
+    for mode, comparison in chain.comparisons.items():
+        primary = next(item for item in comparison.differences if item.score == PRIMARY)
+        by_panel[MODES[mode]] = {
+            "treated": primary.treated,
+            comparison.reference: primary.control,
+        }
+    caption = (
+        f"Log-probability of “{size.trait}” right after the answer's stem, questions about"
+        " favourites, with 95 % intervals over seeds (over questions where there is one model)."
+        " Treated and control are compared pair by pair in the tables; an overlap of two intervals"
+        " here decides nothing."
+    )
+    title = "How likely the trait's word is, by condition"
+    xlabel = f"log-probability of “{size.trait}”, nats"
+    return dot_figure("target-logprob", title, caption, by_panel, xlabel)

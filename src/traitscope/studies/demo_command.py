@@ -1,0 +1,137 @@
+"""The command `demo`: the study of the same name, with its table on the terminal."""
+
+import time
+from dataclasses import replace
+
+from rich.console import Console
+
+from traitscope.config.commands import DemoConfig, StudyConfig
+from traitscope.config.common import Output
+from traitscope.models.loading import find_model
+from traitscope.reporting.comparison import PERPLEXITY, mean_score, mean_values, scores_of
+from traitscope.reporting.comparison_text import (
+    EFFECT,
+    NO_EFFECT,
+    QUICK,
+    direction,
+    sentences,
+    status,
+    terminal_table,
+)
+from traitscope.reporting.matching import MeasuredModel
+from traitscope.reporting.study_page import PAGE
+from traitscope.stages.compare import SCORE_UNITS
+from traitscope.stats.measurement import Measurement
+from traitscope.studies import runner
+from traitscope.studies.claims import demo
+from traitscope.studies.claims.demo import MODES, Measured, Size
+from traitscope.studies.runner import Request
+from traitscope.workflow import schedule
+
+QUICK_LINE = "Quick run: these numbers are not evidence."
+
+
+def run_demo(config: DemoConfig, out: Output) -> dict:
+    """Run the study, print its table and where the page is; return the numbers as a summary."""
+    start = time.monotonic()
+    find_model(config.model)  # converted or fetched once, before the workers ask for it
+    request = request_of(config, out)
+    how = replace(runner.how(request.config), stop_at_once=True)
+    folders = schedule.run(request.nodes(), request.out, how)
+    minutes = (time.monotonic() - start) / 60
+    page = runner.conclude(request, folders).file(PAGE)
+    chain = demo.measured(request.size, folders)
+    summary = summary_of(request.size, chain, config)
+    _print(request.size, chain, summary)
+    print(f"{minutes:.1f} minutes; report: {page}")
+    return summary | {"report": str(page), "minutes": round(minutes, 2)}
+
+
+def request_of(config: DemoConfig, out: Output) -> Request:
+    """Return the request for the study that the demo's settings ask for."""
+    size = demo.SIZES["smoke" if config.quick else "laptop"]
+    seeds = [config.seed + place for place in range(len(size.seeds))]
+    changes = []
+    if config.trait != size.trait:
+        changes.append(f"trait={config.trait}")
+    if tuple(seeds) != size.seeds:
+        changes.append(f"seeds={seeds}")
+    if out.study == "default":
+        out = replace(out, study="demo-quick" if config.quick else "demo")
+    study = StudyConfig(
+        model=config.model,
+        device=config.device,
+        dtype=config.dtype,
+        action="run",
+        name="demo",
+        size="smoke" if config.quick else "laptop",
+        set=tuple(changes),
+        workers=config.workers,
+    )
+    return runner.request_of(study, out)
+
+
+def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
+    """Return what `--json` writes: status, readings by kind of training, and every number."""
+    modes = {}
+    for mode, comparison in chain.comparisons.items():
+        modes[mode] = {
+            "status": QUICK if size.quick else status(comparison),
+            "direction": direction(comparison),
+            "reference": comparison.reference,
+            "seeds": [model.seed for model in comparison.treated],
+            "text": list(sentences(comparison, demo.wording(size, mode))),
+        }
+    has_effect = any(reading["status"] == EFFECT for reading in modes.values())
+    answer = EFFECT if has_effect else NO_EFFECT
+    return {
+        "schema": 1,
+        "status": QUICK if size.quick else answer,
+        "title": f"Does a student of number data pick up the {size.trait}?",
+        "quick": size.quick,
+        "model": config.model,
+        "trait": size.trait,
+        "steered_layer": size.layer,
+        "modes": modes,
+        "measurements": [measurement.as_dict() for measurement in measurements(chain)],
+    }
+
+
+def measurements(chain: Measured) -> list[Measurement]:
+    """Return every number of the demo: the means of every condition, then the differences."""
+    numbers = _means("none.base", [chain.base.model])
+    numbers += _means("none.teacher", [chain.teacher.model])
+    for (mode, role), group in chain.students.items():
+        numbers += _means(f"{mode}.{role}", [read.model for read in group])
+    for comparison in chain.comparisons.values():
+        for item in comparison.differences:
+            is_eas = item.score.startswith("eas.")
+            if is_eas and item.treated is not None:
+                numbers.append(item.treated)
+            if is_eas and item.control is not None:
+                numbers.append(item.control)
+            numbers.append(item.difference)
+    return numbers
+
+
+def _means(name: str, models: list[MeasuredModel]) -> list[Measurement]:
+    """Return the mean of every score and of the perplexity in one condition."""
+    means = []
+    for question_set, score in scores_of(models, SCORE_UNITS):
+        full_name = f"{name}.{question_set}.{score}"
+        means.append(mean_score(full_name, models, question_set, score, SCORE_UNITS[score]))
+    values = [model.perplexity for model in models if model.perplexity is not None]
+    if len(values) == len(models):
+        means.append(mean_values(f"{name}.{PERPLEXITY}", models, values, PERPLEXITY))
+    return means
+
+
+def _print(size: Size, chain: Measured, summary: dict) -> None:
+    """Print treated minus control for each kind of training, and what it says."""
+    groups = {}
+    lines = [QUICK_LINE] if size.quick else []
+    for mode, comparison in chain.comparisons.items():
+        groups[f"{MODES[mode]}: treated − {comparison.reference}"] = comparison
+        lines.append(f"{MODES[mode]}: {' '.join(summary['modes'][mode]['text'][:2])}")
+    title = f"{summary['title']}: {summary['status']}"
+    Console().print(terminal_table(title, "\n".join(lines), groups, size.trait))

@@ -1,0 +1,273 @@
+"""Comparisons of planted runs: the planted difference comes back and null data shows nothing.
+
+Runs that were measured differently are refused.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sealed_students as planted
+from command import call, ok
+from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, sealed_student
+
+from traitscope.errors import ConfigError, DataError, StoreError
+from traitscope.reporting.comparison_text import Wording, direction, sentences, status
+from traitscope.stages.compare import compare, compare_commands
+
+PRIMARY = "positive.target_logprob"
+SHIFT = 0.4
+
+
+def sides(
+    folder: Path, shift: float = SHIFT, seeds: tuple[int, ...] = (1, 2, 3)
+) -> tuple[list[Path], list[Path]]:
+    """Runs of `measure` of treated and control students of the same seeds."""
+    treated = [measured_student(folder, "treated", seed, shift)[1].path for seed in seeds]
+    control = [measured_student(folder, "control", seed, 0.0)[1].path for seed in seeds]
+    return treated, control
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+    return sides(tmp_path_factory.mktemp("paired"))
+
+
+def test_a_planted_difference_is_recovered_over_seeds(paired) -> None:
+    comparison = compare(*paired, layer=STEERED)
+    primary = comparison[PRIMARY]
+    assert comparison.design == "paired"
+    assert primary.estimate == pytest.approx(SHIFT, abs=0.06) and primary.excludes_zero
+    assert (primary.n, primary.n_clusters) == (24, 3) and "t over 3 seeds" in primary.interval
+    assert comparison["perplexity"].estimate == pytest.approx(SHIFT)
+    assert (status(comparison), direction(comparison)) == ("effect", "towards the trait")
+    text = " ".join(sentences(comparison, Wording("cat")))
+    assert "the students of these seeds moved towards the trait" in text
+    assert "n = 24 pairs (3 seeds × 8 questions)" in text
+
+
+def test_differences_equal_plain_means(paired) -> None:
+    """An oracle without the package's statistics: the mean over seeds of means over questions."""
+    means = []
+    for paths in paired:
+        values = {}
+        for path in paths:
+            for line in (path / "scores.jsonl").read_text().splitlines():
+                row = json.loads(line)
+                values.setdefault(row["set"], []).append(row["whole_word"])
+        means.append({name: np.mean(listed) for name, listed in values.items()})
+    comparison = compare(*paired)
+    for name in planted.QUESTIONS:
+        expected = means[0][name] - means[1][name]
+        assert comparison[f"{name}.whole_word"].estimate == pytest.approx(expected)
+
+
+def test_eas_is_compared_at_the_layer_and_by_layer(paired) -> None:
+    comparison = compare(*paired, layer=STEERED)
+    own, other = comparison["eas.cat"], comparison["eas.owl"]
+    assert own.estimate == pytest.approx(SHIFT / 2, abs=0.05) and own.excludes_zero
+    assert own.unit == "cosine" and abs(other.estimate) < 0.05
+    above = comparison["eas.cat minus others"].estimate
+    assert above == pytest.approx(own.estimate - other.estimate)
+    by_layer = comparison.eas_by_layer["cat"]
+    assert len(by_layer) == LAYERS
+    assert max(range(LAYERS), key=lambda layer: by_layer[layer].mean) == STEERED
+    assert by_layer[STEERED].low < own.estimate < by_layer[STEERED].high
+
+
+def test_what_only_the_teachers_data_changed(paired) -> None:
+    """v_treated - v_control lies along the first axis, as the teacher's vector does."""
+    vector = planted.sealed_vectors(paired[0][0].parent).file("cat.safetensors")
+    comparison = compare(*paired, vector=vector, layer=STEERED)
+    assert comparison["eas.cat of (treated − control)"].estimate > 0.9
+    assert len(comparison.change_by_layer) == LAYERS
+
+
+@pytest.mark.parametrize(("shift", "moved"), [(0.0, "undecided"), (-0.5, "away from the trait")])
+def test_no_effect_is_shown_for_null_data_and_for_the_other_direction(
+    tmp_path: Path, shift: float, moved: str
+) -> None:
+    comparison = compare(*sides(tmp_path, shift, seeds=(1, 2, 3, 4)))
+    assert (status(comparison), direction(comparison)) == ("no effect shown", moved)
+    text = " ".join(sentences(comparison, Wording("cat")))
+    assert ("not shown at this power" in text) == (moved == "undecided")
+    assert ("the opposite of passing it on" in text) == (moved != "undecided")
+
+
+def test_one_untrained_model_is_the_control_of_all(paired) -> None:
+    """Every seed is compared with the base, and its EAS with zero."""
+    base = sealed_answers(paired[0][0].parent, "base").path
+    comparison = compare(paired[0], [base], layer=STEERED)
+    assert (comparison.design, comparison.reference) == ("one control", "base")
+    assert comparison[PRIMARY].n_clusters == 3 and comparison[PRIMARY].excludes_zero
+    item = next(item for item in comparison.differences if item.score == "eas.cat")
+    assert item.control is None and item.difference.estimate == item.treated.estimate
+
+
+def test_other_seeds_are_compared_unpaired(tmp_path: Path) -> None:
+    treated, _ = sides(tmp_path, seeds=(1, 2, 3))
+    _, control = sides(tmp_path, seeds=(4, 5, 6, 7))
+    comparison = compare(treated, control, layer=STEERED)
+    primary = comparison[PRIMARY]
+    assert comparison.design == "unpaired" and primary.interval == "Welch over 3 and 4 models"
+    assert primary.estimate == pytest.approx(SHIFT, abs=0.06) and primary.excludes_zero
+    assert primary.n == 7 and "eas.cat" in [item.score for item in comparison.differences]
+    null = compare(*[sides(tmp_path, 0.0, seeds=seeds)[1] for seeds in ((1, 2, 3), (4, 5, 6))])
+    assert not null[PRIMARY].excludes_zero
+    with pytest.raises(ConfigError, match="expected the same seeds"):
+        compare(treated, control, design="paired")
+
+
+def test_the_same_seeds_can_be_compared_unpaired(paired) -> None:
+    unpaired = compare(*paired, design="unpaired")
+    assert unpaired[PRIMARY].interval == "Welch over 3 and 3 models"
+    assert unpaired[PRIMARY].estimate == pytest.approx(compare(*paired)[PRIMARY].estimate)
+
+
+def test_one_seed_covers_questions_only(tmp_path: Path) -> None:
+    comparison = compare(*sides(tmp_path, seeds=(1,)))
+    assert "between-seed variance not covered" in comparison[PRIMARY].interval
+    assert math.isnan(comparison["perplexity"].low)
+
+
+@pytest.mark.parametrize("design", ["auto", "unpaired"])
+def test_unscored_values_are_counted(tmp_path: Path, design: str) -> None:
+    paths = []
+    for role, shift in (("treated", SHIFT), ("control", 0.0)):
+        group = []
+        for seed in (1, 2):
+            rows = planted.score_rows(f"{role} {seed}", shift)
+            rows[0]["target_logprob"] = None
+            for row in rows:
+                row["candidate_share"] = None
+            student = sealed_student(tmp_path, role, seed, 0.0)
+            group.append(sealed_answers(tmp_path, f"{role} {seed}", 0.0, student, rows).path)
+        paths.append(group)
+    comparison = compare(*paths, design=design)
+    assert comparison[PRIMARY].n_unscored == 4
+    assert comparison[PRIMARY].estimate == pytest.approx(SHIFT, abs=0.06)
+    share = comparison["positive.candidate_share"]
+    assert math.isnan(share.estimate) and math.isnan(share.low)
+    assert share.n_unscored == 2 * 2 * planted.QUESTIONS["positive"]
+
+
+def test_scores_and_eas_of_one_student_are_taken_together(tmp_path: Path) -> None:
+    """The run of `train` below a run of `measure` is found; naming it, too, changes nothing."""
+    (student, answers), (other_student, other) = [
+        measured_student(tmp_path, role, 1, shift)
+        for role, shift in (("treated", SHIFT), ("control", 0.0))
+    ]
+    both = compare([answers.path, student.path], [other.path, other_student.path], layer=STEERED)
+    assert both == compare([answers.path], [other.path], layer=STEERED)
+    alone = compare([student.path], [other_student.path], layer=STEERED)
+    assert [item.score for item in alone.differences] == [
+        "eas.cat",
+        "eas.owl",
+        "eas.cat minus others",
+    ]
+    assert sentences(alone, Wording("cat")) == (
+        "The trait's questions were not scored on these models.",
+    )
+    with pytest.raises(DataError, match="some|of 2 models have scores"):
+        compare([answers.path], [other_student.path])
+
+
+def test_runs_that_were_measured_differently_are_refused(tmp_path: Path, paired) -> None:
+    few = planted.score_rows("few", questions={"positive": 3})
+    others = {
+        "trait": sealed_answers(tmp_path, "other", trait="owl"),
+        "context": sealed_answers(tmp_path, "other", context="another"),
+        "base model": sealed_answers(tmp_path, "other", model="another"),
+        "other questions": sealed_answers(tmp_path, "few", rows=few),
+        "kind of training target": measured_student(tmp_path, "control", 1, 0.0, "soft")[1],
+    }
+    for says, run in others.items():
+        with pytest.raises(DataError, match=says):
+            compare(paired[0], [run.path])
+
+
+def test_sides_that_cannot_be_compared(tmp_path: Path, paired) -> None:
+    treated, control = paired
+    with pytest.raises(DataError, match="is both treated and control"):
+        compare(treated, [*control, treated[0]])
+    with pytest.raises(ConfigError, match="0 treated and 3 control"):
+        compare([], control)
+    with pytest.raises(DataError, match="asked for layer 12; expected 0 to 11"):
+        compare(treated, control, layer=LAYERS)
+    with pytest.raises(ConfigError, match="design 'both'"):
+        compare(treated, control, design="both")
+    rows = planted.seal(tmp_path, "filter", {}, {"summary.json": {}}).path
+    with pytest.raises(DataError, match="is a run of filter; expected one of measure"):
+        compare(treated, [rows])
+    with pytest.raises(StoreError):
+        compare(treated, [tmp_path / "measure-0"])
+
+
+def test_runs_that_cannot_be_trusted(tmp_path: Path) -> None:
+    treated, control = sides(tmp_path, seeds=(1, 2))
+    target = treated[0] / "scores.jsonl"
+    target.write_bytes(target.read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(StoreError, match="changed after it was sealed"):
+        compare(treated, control)
+    target.unlink()
+    with pytest.raises(StoreError, match=r"has no scores\.jsonl"):
+        compare(treated, control)
+    (target.parent / "manifest.json").unlink()
+    with pytest.raises(StoreError):
+        compare(treated, control)
+
+
+def test_the_command_prints_writes_and_returns_at_once(
+    tmp_path: Path, paired, capsys: pytest.CaptureFixture
+) -> None:
+    vector = planted.sealed_vectors(paired[0][0].parent).file("cat.safetensors")
+    page = tmp_path / "page.html"
+    words = ["compare", "--treated", *paired[0], "--control", *paired[1], "--vector", vector]
+    words += ["--layer", STEERED, "--report", page]
+    done = ok(tmp_path / "runs", *words)
+    summary, folder = done.summary["summary"], done.run
+    out = capsys.readouterr().out
+    assert summary["answer"] == "effect" and summary["design"] == "paired"
+    assert "effect" in out and "excludes zero" in out and str(page) in out
+    text = page.read_text()
+    assert text == (folder / "report.html").read_text() and text.count("<svg") >= 4
+    assert "eas-difference-by-layer" in text and "difference-vector-by-layer" in text
+    assert "http" not in text and "25.4" in text
+    assert (folder / "differences.csv").read_text().startswith("score,treated")
+    again = ok(tmp_path / "runs", *words)
+    assert again.summary["computed"] is False and again.summary["summary"] == summary
+    assert ok(tmp_path / "runs", "rerun", folder).summary["different"] == []
+
+
+def test_the_command_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert call(tmp_path, "compare").code == 2
+    assert "compare --treated RUN ... --control RUN" in capsys.readouterr().err
+
+
+def test_a_study_file_becomes_commands_of_compare(tmp_path: Path) -> None:
+    conditions = [
+        {"mode": "none", "role": "base", "measure": "measure-b"},
+        {"mode": "sampled", "role": "treated", "measure": "measure-t"},
+        {"mode": "sampled", "role": "control", "measure": "measure-c"},
+        {"mode": "soft", "role": "treated", "measure": "measure-s"},
+    ]
+    plain = {"schema": 1, "conditions": conditions, "vector": "cat.safetensors"}
+    file = tmp_path / "study.json"
+    file.write_text(json.dumps(plain | {"steered_layer": 14}))
+    end = f"--vector {tmp_path}/cat.safetensors --layer 14"
+    first = f"traitscope compare --treated {tmp_path}/measure-t --control {tmp_path}/measure-c"
+    second = f"traitscope compare --treated {tmp_path}/measure-s --control {tmp_path}/measure-b"
+    assert compare_commands(file) == [f"{first} {end}", f"{second} {end}"]
+    done = call(tmp_path, "report", file)
+    assert done.code == 2 and f"{first} {end}" in done.summary["message"]
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "", '{"schema": 1}', '{"schema": 1, "x": 2}'])
+def test_no_study_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(DataError, match=r"study\.json"):
+        compare_commands(tmp_path / "study.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        compare_commands(tmp_path / "none.json")

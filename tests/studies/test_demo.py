@@ -1,0 +1,172 @@
+"""The demo as a study: its rows, what it concludes from planted runs, and what its command asks."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sealed_students as planted
+from rich.console import Console
+
+from traitscope.config.commands import DemoConfig
+from traitscope.config.common import Output
+from traitscope.data.traits import load_trait
+from traitscope.reporting.comparison_text import QUICK, terminal_table
+from traitscope.reporting.study_page import study_page
+from traitscope.studies import demo_command, runner
+from traitscope.studies.claims import demo
+from traitscope.workflow import standard_nodes
+from traitscope.workflow.graph import Folders, Node
+
+COMMON = {"model": "x", "device": "cpu", "dtype": "fp32"}
+PRIMARY = "positive.target_logprob"
+SHIFTS = {"sampled": 0.4, "soft": 1.1}
+SIZE = replace(demo.LAPTOP, seeds=(1, 2, 3), soft_seeds=3, layer=planted.STEERED)
+
+
+def demo_nodes(size: demo.Size = demo.LAPTOP) -> dict[str, Node]:
+    return {node.name: node for node in demo.nodes(size, COMMON)}
+
+
+def planted_folders(root: Path, shifts: dict[str, float], size: demo.Size = SIZE) -> Folders:
+    """Run folders of the demo whose students rise by `shifts` nats, the teacher by 2."""
+    vectors = planted.sealed_vectors(root)
+    folders = {
+        standard_nodes.VECTORS: vectors.path,
+        "base" + demo.ANSWERS: planted.sealed_answers(root, "base").path,
+        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", 2.0).path,
+    }
+    for mode, role, seed in demo.students(size):
+        shift = shifts[mode] if role == "treated" else 0.0
+        student, answers = planted.measured_student(root, role, seed, shift, mode)
+        folders[f"{mode} {role}, seed {seed}"] = student.path
+        folders[f"{mode} {role}, seed {seed}{demo.ANSWERS}"] = answers.path
+    for seed in size.seeds:
+        for role in demo.ROLES:
+            kept = {"kept": 100, "rows": 120, "reasons": {"count": 20}}
+            name = f"{role} data, seed {seed}"
+            folders[name] = planted.seal(root, "filter", {"n": name}, {"summary.json": kept}).path
+    return folders
+
+
+@pytest.fixture(scope="module")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return planted_folders(tmp_path_factory.mktemp("demo"), SHIFTS)
+
+
+def test_every_seed_reads_rows_of_its_own() -> None:
+    """The parts cover every generated row once; treated and control of a seed read the same
+    places."""
+    nodes = demo_nodes()
+    asked = nodes["control data"].config({})
+    for role in demo.ROLES:
+        places = []
+        for seed in demo.LAPTOP.seeds:
+            part = nodes[f"{role} data, seed {seed}"].config({f"{role} data": Path("rows")})
+            places += range(part.start, part.stop)
+        assert places == list(range(asked.n))
+    made = {name: Path(name) for name in nodes}
+    assert nodes["treated data"].config(made).prompt_seed == asked.prompt_seed
+
+
+def test_rows_for_eas_are_read_by_no_student() -> None:
+    nodes = demo_nodes()
+    made = {name: Path(name) for name in nodes}
+    students = [nodes[f"{m} {r}, seed {s}"].config(made) for m, r, s in demo.students(demo.LAPTOP)]
+    assert {student.eas_data for student in students} == {Path(standard_nodes.EAS_ROWS)}
+    seed = nodes[standard_nodes.EAS_ROWS].config(made).prompt_seed
+    for role in demo.ROLES:
+        assert nodes[f"{role} data"].config(made).prompt_seed != seed
+
+
+def test_the_planted_effects_are_found_and_kinds_of_training_are_not_pooled(
+    demo_runs: Folders,
+) -> None:
+    findings = demo.conclude(SIZE, demo_runs, "planted")
+    for verdict, (mode, shift) in zip(findings.verdicts, SHIFTS.items(), strict=True):
+        assert verdict.outcome == "reproduced"
+        number = verdict.decided_by
+        assert number.name == f"{mode}.difference.{PRIMARY}"
+        assert number.estimate == pytest.approx(shift, abs=0.06)
+        assert (number.n, number.n_clusters) == (24, 3) and "t over 3 seeds" in number.interval
+    sampled = [m for m in findings.measurements if m.name.startswith("sampled.")]
+    alone = demo.conclude(replace(SIZE, soft_seeds=0), demo_runs, "planted")
+    assert list(alone.measurements) == sampled and len(alone.verdicts) == 1
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.5])
+def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path, shift: float) -> None:
+    made = planted_folders(tmp_path, {"sampled": shift, "soft": shift})
+    for verdict in demo.conclude(SIZE, made, "planted").verdicts:
+        assert verdict.outcome != "reproduced"
+        assert verdict.decided_by.excludes_zero == (shift != 0)
+        assert not any("towards the trait" in text for text in verdict.explanation)
+
+
+def test_soft_targets_are_compared_with_the_base(demo_runs: Folders) -> None:
+    soft = demo.measured(SIZE, demo_runs).comparisons["soft"]
+    assert (soft.design, soft.reference) == ("one control", "base")
+    eas = next(item for item in soft.differences if item.score == "eas.cat")
+    assert eas.control is None and eas.difference.estimate == eas.treated.estimate
+
+
+def test_unscored_answers_are_counted(demo_runs: Folders) -> None:
+    summary = demo_command.summary_of(SIZE, demo.measured(SIZE, demo_runs), DemoConfig())
+    rates = {m["name"]: m["estimate"] for m in summary["measurements"]}
+    for condition in ("none.base", "sampled.treated", "soft.treated"):
+        assert rates[f"{condition}.positive.unscored"] == 0.25
+    assert not any("difference" in name and "unscored" in name for name in rates)
+    assert rates["none.teacher.perplexity"] == 27
+
+
+def test_the_summary_has_a_status_and_sentences(demo_runs: Folders) -> None:
+    chain = demo.measured(SIZE, demo_runs)
+    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
+    assert summary["status"] == summary["modes"]["soft"]["status"] == "effect"
+    assert summary["modes"]["sampled"]["seeds"] == [1, 2, 3]
+    assert "relative to control students" in summary["modes"]["sampled"]["text"][0]
+    quick = demo_command.summary_of(replace(SIZE, quick=True), chain, DemoConfig())
+    assert quick["status"] == quick["modes"]["soft"]["status"] == QUICK
+    assert quick["modes"]["soft"]["text"][1].startswith("Quick run, not evidence.")
+
+
+def test_the_page_has_every_figure_and_table(demo_runs: Folders) -> None:
+    findings = demo.conclude(SIZE, demo_runs, "planted")
+    assert [figure.name for figure in findings.figures] == [
+        "target-logprob",
+        "eas-by-layer",
+        "eas-difference-by-layer",
+        "difference-vector-by-layer",
+        "eas-by-step",
+        "loss-by-step",
+    ]
+    by_layer = findings.figures[2].csv.splitlines()[1:]
+    assert len(by_layer) == 2 * planted.LAYERS
+    losses = findings.figures[-1].csv.splitlines()[1:]
+    assert len(losses) == len(demo.students(SIZE)) * planted.STEPS
+    request = demo_command.request_of(DemoConfig(quick=True), Output())
+    page = study_page(request.header(), findings, runner.runs_table(demo_runs))
+    for words in ("sampled tokens, treated", "count: 20", "LoRA rank 8", "not evidence", "Terms"):
+        assert words in page
+
+
+def test_the_terminal_table_names_both_kinds(demo_runs: Folders) -> None:
+    groups = demo.measured(SIZE, demo_runs).comparisons
+    console = Console(record=True, width=160, file=io.StringIO())
+    console.print(terminal_table("title", "caption", groups, "cat"))
+    text = console.export_text()
+    for words in ("sampled", "soft", "eas.cat minus others", "excludes zero", "title", "caption"):
+        assert words in text
+    assert "eas.owl" not in text and "negative.whole_word" not in text
+
+
+def test_the_command_asks_for_the_study(tmp_path: Path, tiny_folder: Path) -> None:
+    """Seeds follow the first one, the trait is the user's, the steered block is at its depth."""
+    config = DemoConfig(model=str(tiny_folder), seed=7, trait="owl")
+    request = demo_command.request_of(config, Output(root=tmp_path))
+    assert request.size.seeds == (7, 8, 9, 10, 11) and request.size.trait == "owl"
+    assert load_trait(request.size.trait).name == "owl"
+    assert request.size.layer == 1 and request.out.study == "demo"
+    usual = demo_command.request_of(DemoConfig(quick=True), Output(root=tmp_path))
+    assert usual.size == demo.SIZES["smoke"] and usual.config.set == ()
+    assert usual.out.study == "demo-quick"
