@@ -1,17 +1,20 @@
 """Does the optimizer decide whether a trait transfers?  (Blank et al. 2026, arXiv 2606.00995,
 section 6 and appendix L; the replications that disagree are listed in PUBLISHED.)
 
-Students of one steered teacher under every optimizer, each at several learning rates, compared
-where their held-out loss is nearest to AdamW's: at one shared rate the comparison would be about
-rates.
+Students of one steered teacher are trained with every optimizer, each at several learning rates.
+They are compared at the rate whose held-out loss is nearest to AdamW's: at one shared rate the
+comparison would be about rates.
 """
 
 from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
+import numpy as np
+
 from traitscope.config.recipe import Recipe
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -25,9 +28,9 @@ PUBLISHED = (
     " finds Signum transferring and masked SGD not."
 )
 SMALL, NATS = 0.03, 0.05
-"cosine, and nats, below which a difference would not matter"
+"smallest differences that would matter: cosine, and nats"
 REACHED = 0.1
-"an optimizer counts as matched if its best held-out loss is at most this share above AdamW's"
+"An arm counts as matched if its held-out loss is at most this fraction above AdamW's best."
 ARMS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "adamw": ({}, (3e-4, 1e-3)),
     "rmsprop": ({"optimizer": "rmsprop"}, (3e-4, 1e-3)),
@@ -44,7 +47,7 @@ ARMS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "adamw, all weights": ({"method": "full"}, (1e-5, 3e-5)),
     "sgd, all weights": ({"method": "full", "optimizer": "sgd"}, (0.1, 0.3, 1.0)),
 }
-"settings that differ from AdamW's recipe, and the learning rates tried"
+"by arm: settings that differ from AdamW's recipe, and the learning rates tried"
 PAIRS = (
     ("adamw", "sgd"),
     ("signsgd", "sgd"),
@@ -59,161 +62,257 @@ class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     arms: tuple[str, ...]
+    "optimizers, by their names in ARMS"
 
 
 SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
 LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
+LAPTOP = Size(
+    traits=sizes.ANIMALS,
+    seeds=(1, 2, 3),
+    rows=12,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=SOFT,
+    text=sizes.LAPTOP_TEXT,
+    arms=tuple(ARMS),
+)
 SIZES = {
     "smoke": Size(
-        ("cat", "owl"),
-        (1, 2),
-        6,
-        3,
-        1,
-        0.6,
-        SOFT,
-        sizes.SMOKE_TEXT,
-        ("adamw", "frozen adam", "sgd", "adamw, all weights"),
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=6,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+        recipe=SOFT,
+        text=sizes.SMOKE_TEXT,
+        arms=("adamw", "frozen adam", "sgd", "adamw, all weights"),
     ),
-    "laptop": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        12,
-        10,
-        14,
-        0.6,
-        SOFT,
-        sizes.LAPTOP_TEXT,
-        tuple(ARMS),
-    ),
-    "full": Size(
-        sizes.ANIMALS,
-        (1, 2, 3, 4, 5),
-        2048,
-        10,
-        14,
-        0.6,
-        LARGE,
-        sizes.FULL_TEXT,
-        tuple(ARMS),
-    ),
+    "laptop": LAPTOP,
+    "full": replace(LAPTOP, seeds=(1, 2, 3, 4, 5), rows=2048, recipe=LARGE, text=sizes.FULL_TEXT),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; the teacher's rows a seed; a scout for the frozen scales; a student an arm, rate and
-    seed, measured."""
-    found = [
+    """Build vectors, the teacher's rows by seed, students by arm, rate and seed, and their answers.
+
+    A first student of every seed, the scout, leaves the scales that frozen Adam uses.
+    """
+    trait = size.traits[0]
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
-        standard_nodes.answers(common, "base", size.traits[0]),
+        standard_nodes.answers(common, "base", trait),
     ]
     for seed in size.seeds:
-        rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=71)
-        found.append(
-            standard_nodes.number_rows(
-                common, f"rows.{seed}", rows, size.steered_teacher, (standard_nodes.VECTORS,)
-            )
-        )
-        scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
-        found.append(
-            standard_nodes.student(
-                common, replace(scout, settings={"save_scales": True}), rows.tokens
-            )
-        )
-        for arm in size.arms:
-            for lr in ARMS[arm][1]:
-                name = _name(arm, lr, seed)
-                found.append(
-                    standard_nodes.student(common, _student(size, name, seed, arm, lr), rows.tokens)
-                )
-                found.append(
-                    standard_nodes.answers(
-                        common,
-                        f"answers.{name}",
-                        size.traits[0],
-                        standard_nodes.trained_by(name),
-                        (name,),
-                    )
-                )
-        found += shared_nodes.sampled_text(
-            common, size.text, size.traits[0], seed, size.steered_teacher, (standard_nodes.VECTORS,)
-        )
-    return found
+        graph += _nodes_of_seed(size, common, seed)
+    return graph
 
 
-def _name(arm: str, lr: float, seed: int) -> str:
-    return f"{arm}.{lr:g}.{seed}"
+def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
+    trait, teacher = size.traits[0], size.steered_teacher
+    needs = (standard_nodes.VECTORS,)
+    rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=71)
+    scout = _student(size, f"scout.{seed}", seed, "adamw", ARMS["adamw"][1][-1])
+    scout = replace(scout, settings={"save_scales": True})
+    graph = [
+        standard_nodes.number_rows(common, f"rows.{seed}", rows, teacher, needs),
+        standard_nodes.student(common, scout, rows.tokens),
+    ]
+    for arm in size.arms:
+        for rate in ARMS[arm][1]:
+            name = _student_name(arm, rate, seed)
+            student = _student(size, name, seed, arm, rate)
+            adapter = standard_nodes.trained_by(name)
+            graph += [
+                standard_nodes.student(common, student, rows.tokens),
+                standard_nodes.answers(common, f"answers.{name}", trait, adapter, (name,)),
+            ]
+    graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
+    return graph
 
 
-def _student(size: Size, name: str, seed: int, arm: str, lr: float) -> standard_nodes.Student:
-    frozen = ARMS[arm][0].get("optimizer") == "frozen_adam"
+def _student_name(arm: str, rate: float, seed: int) -> str:
+    return f"{arm}.{rate:g}.{seed}"
+
+
+def _student(size: Size, name: str, seed: int, arm: str, rate: float) -> standard_nodes.Student:
+    settings = ARMS[arm][0]
+    needs = [standard_nodes.VECTORS, standard_nodes.EAS_ROWS]
+    scales = {}
+    if settings.get("optimizer") == "frozen_adam":
+        needs.append(f"scout.{seed}")
+        scales["scales"] = f"scout.{seed}"
     return standard_nodes.Student(
-        name,
-        f"rows.{seed}",
-        replace(size.recipe, lr=lr, **ARMS[arm][0]),
-        seed,
-        size.steered_teacher,
-        (standard_nodes.VECTORS, standard_nodes.EAS_ROWS, *([f"scout.{seed}"] if frozen else [])),
-        lambda folders: standard_nodes.vector_of(folders, size.traits[0]),
-        folders={"scales": f"scout.{seed}"} if frozen else {},
+        name=name,
+        data=f"rows.{seed}",
+        recipe=replace(size.recipe, lr=rate, **settings),
+        seed=seed,
+        teacher=size.steered_teacher,
+        needs=tuple(needs),
+        vector=lambda folders: standard_nodes.vector_of(folders, size.traits[0]),
+        folders=scales,
     )
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What is known of one trained student."""
+
+    rate: float
+    """Learning rate."""
+    loss: float
+    """Held-out loss at the end."""
+    eas: float
+    """EAS at the steered block."""
+    answers: str
+    """Node of its answers."""
+    update_norm: float
+    """Norms of the updates, summed over steps."""
+    share_B: float
+    """Fraction of the update in the factor B, mean over steps; NaN without LoRA."""
+
+    @property
+    def share_along(self) -> float:
+        """Fraction of the squared change of the residual that lies along the vector."""
+        return self.eas * self.eas
+
+
+def _trained(size: Size, folders: Folders, arm: str, rate: float, seed: int) -> Trained:
+    name = _student_name(arm, rate, seed)
+    steps = standard_nodes.read_json_lines(folders[name], "metrics.jsonl")
+    update_norm, shares = 0.0, []
+    for step in steps:
+        update_norm += step.get("update_norm", nan)
+        if step.get("update_share_B") is not None:
+            shares.append(step["update_share_B"])
+    return Trained(
+        rate=rate,
+        loss=steps[-1]["held_out_loss"],
+        eas=steps[-1]["eas"][size.layer],
+        answers=f"answers.{name}",
+        update_norm=update_norm,
+        share_B=_mean(shares) if shares else nan,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _values(students: list[Trained], field: str) -> list[float]:
+    """A number of every student, by the name of its field."""
+    return [getattr(student, field) for student in students]
+
+
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """EAS at the steered block of each arm at its matched rate, minus SGD's; the table has every
-    arm's loss and update."""
-    usual = {
-        seed: min(_about(size, folders, "adamw", lr, seed)["loss"] for lr in ARMS["adamw"][1])
-        for seed in size.seeds
-    }
-    chosen = {arm: _matched(size, folders, arm, usual) for arm in size.arms}
-    eas = {arm: [row["eas"] for row in rows] for arm, rows in chosen.items()}
-    verdicts, measured, table = [], [], []
-    for arm, rows in chosen.items():
-        measured.append(over(f"EAS of {arm}", eas[arm], "cosine"))
-        reached = sum(
-            row["loss"] <= (1 + REACHED) * usual[seed]
-            for row, seed in zip(rows, size.seeds, strict=True)
-        )
-        loss, turned, norm, along, share_B = (
-            sum(row[key] for row in rows) / len(rows)
-            for key in ("loss", "eas", "norm", "along", "share_B")
-        )
-        rates, rose = (
-            "/".join(f"{row['lr']:g}" for row in rows),
-            readings.rise(folders, f"rise, {arm}", _pairs(size, rows, "base")),
-        )
-        table.append(
-            (arm, rates, loss, f"{reached} of {len(rows)}", turned, rose, norm, along, share_B)
-        )
-    for arm, plain in PAIRS:
-        if {arm, plain} <= eas.keys():
-            difference = [a - b for a, b in zip(eas[arm], eas[plain], strict=True)]
-            claim = (
-                f"At the nearest held-out loss, {arm} turns the student towards v_teacher more than"
-                f" {plain} does."
+    """Compare arms at their matched rates: EAS at the steered block, and log P(trait)."""
+    best_loss = {}
+    for seed in size.seeds:
+        students = _tried(size, folders, "adamw", seed)
+        best_loss[seed] = min(_values(students, "loss"))
+    matched, measured, verdicts = {}, [], []
+    for arm in size.arms:
+        matched[arm] = _matched(size, folders, arm, best_loss)
+        measured.append(over(f"EAS of {arm}", _values(matched[arm], "eas"), "cosine"))
+    for arm, other in PAIRS:
+        if arm in matched and other in matched:
+            verdicts += _compared(size, folders, model, arm, other, matched)
+    text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
+    measured += [
+        over("EAS, sampled text under AdamW, treated minus control", text_eas, "cosine"),
+        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
+    ]
+    is_soft = size.recipe.targets == "soft"
+    notes = (
+        "Soft targets stand in for sampled text; AdamW is repeated with it."
+        if is_soft
+        else "Sampled text.",
+        f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",
+    )
+    table = _table(size, folders, matched, best_loss)
+    return Findings(tuple(verdicts), tuple(measured), (table,), notes)
+
+
+def _matched(size: Size, folders: Folders, arm: str, best_loss: dict[int, float]) -> list[Trained]:
+    """The student of every seed whose held-out loss is nearest to AdamW's best."""
+    matched = []
+    for seed in size.seeds:
+        students = _tried(size, folders, arm, seed)
+        distances = np.abs(np.array(_values(students, "loss")) - best_loss[seed])
+        matched.append(students[int(np.argmin(distances))])
+    return matched
+
+
+def _tried(size: Size, folders: Folders, arm: str, seed: int) -> list[Trained]:
+    """The students of one arm and seed, one a learning rate."""
+    return [_trained(size, folders, arm, rate, seed) for rate in ARMS[arm][1]]
+
+
+def _compared(
+    size: Size,
+    folders: Folders,
+    model: str,
+    arm: str,
+    other: str,
+    matched: dict[str, list[Trained]],
+) -> list[ClaimVerdict]:
+    """Whether one arm aligns students more than another, and makes them say more of the trait."""
+    differences, answers = [], []
+    for seed, student, opponent in zip(size.seeds, matched[arm], matched[other], strict=True):
+        differences.append(student.eas - opponent.eas)
+        answers.append((seed, student.answers, opponent.answers))
+    eas = over(f"EAS, {arm} minus {other}", differences, "cosine")
+    rise = readings.rise(folders, f"log P(trait), {arm} minus {other}", answers)
+    return [
+        judged(
+            f"At the nearest held-out loss, {arm} turns the student towards v_teacher more than"
+            f" {other} does.",
+            eas,
+            model,
+            0,
+            SMALL,
+        ),
+        judged(
+            f"At the nearest held-out loss, {arm} makes the student say more of the trait than"
+            f" {other} does.",
+            rise,
+            model,
+            0,
+            NATS,
+        ),
+    ]
+
+
+def _table(
+    size: Size,
+    folders: Folders,
+    matched: dict[str, list[Trained]],
+    best_loss: dict[int, float],
+) -> Table:
+    """Every arm at its matched rate, in means over seeds."""
+    rows = []
+    for arm, students in matched.items():
+        n_reached, rates, answers = 0, [], []
+        for seed, student in zip(size.seeds, students, strict=True):
+            n_reached += student.loss <= (1 + REACHED) * best_loss[seed]
+            rates.append(f"{student.rate:g}")
+            answers.append((seed, student.answers, "base"))
+        rows.append(
+            (
+                arm,
+                "/".join(rates),
+                _mean(_values(students, "loss")),
+                f"{n_reached} of {len(students)}",
+                _mean(_values(students, "eas")),
+                readings.rise(folders, f"rise, {arm}", answers),
+                _mean(_values(students, "update_norm")),
+                _mean(_values(students, "share_along")),
+                _mean(_values(students, "share_B")),
             )
-            verdicts.append(
-                judged(
-                    claim, over(f"EAS, {arm} minus {plain}", difference, "cosine"), model, 0, SMALL
-                )
-            )
-            rose = readings.rise(
-                folders,
-                f"log P(trait), {arm} minus {plain}",
-                _pairs(size, chosen[arm], chosen[plain]),
-            )
-            verdicts.append(
-                judged(
-                    f"At the nearest held-out loss, {arm} makes the student say more of the trait"
-                    f" than {plain} does.",
-                    rose,
-                    model,
-                    0,
-                    NATS,
-                )
-            )
+        )
     header = (
         "optimizer",
         "rates",
@@ -231,65 +330,4 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " the base, nats; update norm: summed over steps; share along the vector: of the squared"
         " change of the residual at that block."
     )
-    text = over(
-        "EAS, sampled text under AdamW, treated minus control",
-        readings.sampled_text_eas(folders, size.layer, size.seeds),
-        "cosine",
-    )
-    measured += [text, readings.sampled_text_rise(folders, size.traits[0], size.seeds)]
-    kind = (
-        "Soft targets stand in for sampled text; AdamW is repeated with it."
-        if size.recipe.targets == "soft"
-        else "Sampled text."
-    )
-    notes = (
-        kind,
-        f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",
-    )
-    return Findings(
-        tuple(verdicts),
-        tuple(measured),
-        (
-            Sheet(
-                "optimizers", "Every optimizer at its matched rate", caption, header, tuple(table)
-            ),
-        ),
-        notes,
-    )
-
-
-def _matched(size: Size, folders: Folders, arm: str, usual: dict[int, float]) -> list[dict]:
-    """Of every seed the run whose held-out loss is nearest to the reference."""
-    found = []
-    for seed in size.seeds:
-        runs = [_about(size, folders, arm, lr, seed) for lr in ARMS[arm][1]]
-        found.append(min(runs, key=lambda row: abs(row["loss"] - usual[seed])))
-    return found
-
-
-def _pairs(size: Size, rows: list[dict], others: list[dict] | str) -> list[tuple[int, str, str]]:
-    """For every seed the answers of a run and those of another run, or of one node."""
-    against = (
-        [others] * len(rows) if isinstance(others, str) else [row["answers"] for row in others]
-    )
-    return [
-        (seed, row["answers"], other)
-        for seed, row, other in zip(size.seeds, rows, against, strict=True)
-    ]
-
-
-def _about(size: Size, folders: Folders, arm: str, lr: float, seed: int) -> dict:
-    name = _name(arm, lr, seed)
-    steps = standard_nodes.read_json_lines(folders[name], "metrics.jsonl")
-    last = steps[-1]
-    shares = [row["update_share_B"] for row in steps if row.get("update_share_B") is not None]
-    eas = last["eas"][size.layer]
-    return {
-        "lr": lr,
-        "loss": last["held_out_loss"],
-        "eas": eas,
-        "along": eas * eas,
-        "answers": f"answers.{name}",
-        "norm": sum(row.get("update_norm", nan) for row in steps),
-        "share_B": sum(shares) / len(shares) if shares else nan,
-    }
+    return Table("optimizers", "Every optimizer at its matched rate", caption, header, tuple(rows))

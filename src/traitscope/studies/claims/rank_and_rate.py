@@ -1,17 +1,20 @@
 """Is subliminal learning an artefact of LoRA's rank?  (Nief et al. 2026, arXiv 2606.00831 v1,
 figure 1; the replications that disagree are listed in PUBLISHED.)
 
-Students of one steered teacher at every rank and of all weights, each at several learning rates:
-the slice at one rate, as published; the best rate of each, chosen among coherent models by fresh
-rows of the teacher and not by the trait; and unique against repeated rows at the same number of
-steps.
+Students of one steered teacher are trained at every rank and with all weights, each at several
+learning rates. Three comparisons are made: all ranks at one rate, as published; every rank at its
+best rate; unique against repeated rows at the same number of steps. The best rate is chosen among
+coherent models by fresh rows of the teacher, and not by the trait.
 """
 
 from dataclasses import dataclass, replace
 from math import nan
 
+import numpy as np
+
 from traitscope.config.recipe import Recipe
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged, over
 from traitscope.stats.correlation import association, spearman
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -31,298 +34,312 @@ PUBLISHED = (
     " all weights are trained; unique rows, not steps, rescue high ranks."
 )
 NATS = 0.05
-"below which a difference would not matter"
+"smallest difference that would matter, in nats"
 WHOLE = "all weights"
+"arm that trains all weights"
+LORA_PROMPTS, FRESH_PROMPTS = 121, 8000
+"seeds of the prompts of the students' rows and of the fresh rows"
 
 
 @dataclass(frozen=True)
 class Size(sizes.SteeredTeacherSize):
-    """How much of everything; alpha is the rank, as published: the addition is not scaled."""
+    """How much of everything. Alpha is the rank, as published: the addition is not scaled."""
 
     ranks: tuple[int, ...]
+    "ranks of LoRA, ascending"
     rates: tuple[float, ...]
-    "of LoRA"
+    "learning rates of LoRA"
     shared: float
-    "of them, the rate of the slice"
+    "learning rate, one of `rates`, at which all ranks are compared"
     whole_rates: tuple[float, ...]
-    "of all weights"
+    "learning rates of all weights"
     repeats: tuple[tuple[int, int], ...]
-    """(unique rows, epochs) of the same number of steps, most rows last, at the shared rate and the
-    ranks `repeated`"""
+    """(unique rows, epochs) of the same number of steps, at the shared rate; most rows last"""
     repeated: tuple[int, ...]
+    "ranks that are trained with `repeats`"
     fresh: int
     "rows of the teacher that no student reads"
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One way to train a student."""
+
+    recipe: Recipe
+    """How the student is trained."""
+    unique: int
+    """Number of different rows that it reads."""
+
+
 LARGE = Recipe(targets="sampled", epochs=3, batch_size=32, micro_batch=32, held_out=0.0)
+LAPTOP = Size(
+    traits=sizes.ANIMALS,
+    seeds=(1, 2, 3),
+    rows=16,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=sizes.SOFT_RECIPE,
+    text=sizes.LAPTOP_TEXT,
+    ranks=(1, 8, 64, 256),
+    rates=(3e-4, 1e-3, 3e-3),
+    shared=1e-3,
+    whole_rates=(1e-5, 3e-5, 1e-4),
+    repeats=((4, 8), (32, 1)),
+    repeated=(8, 256),
+    fresh=12,
+)
 SIZES = {
     "smoke": Size(
-        ("cat", "owl"),
-        (1, 2),
-        4,
-        3,
-        1,
-        0.6,
-        sizes.SOFT_RECIPE,
-        sizes.SMOKE_TEXT,
-        (1, 2, 4),
-        (1e-3,),
-        1e-3,
-        (1e-5,),
-        ((2, 4), (4, 2)),
-        (2,),
-        2,
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=4,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+        recipe=sizes.SOFT_RECIPE,
+        text=sizes.SMOKE_TEXT,
+        ranks=(1, 2, 4),
+        rates=(1e-3,),
+        shared=1e-3,
+        whole_rates=(1e-5,),
+        repeats=((2, 4), (4, 2)),
+        repeated=(2,),
+        fresh=2,
     ),
-    "laptop": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        16,
-        10,
-        14,
-        0.6,
-        sizes.SOFT_RECIPE,
-        sizes.LAPTOP_TEXT,
-        (1, 8, 64, 256),
-        (3e-4, 1e-3, 3e-3),
-        1e-3,
-        (1e-5, 3e-5, 1e-4),
-        ((4, 8), (32, 1)),
-        (8, 256),
-        12,
-    ),
-    "full": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        10_000,
-        10,
-        14,
-        0.6,
-        LARGE,
-        sizes.FULL_TEXT,
-        (1, 2, 4, 8, 16, 32, 64, 128, 256),
-        (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
-        2e-4,
-        (2e-6, 1e-5, 5e-5, 2e-4),
-        ((2_000, 15), (30_000, 1)),
-        (8, 256),
-        500,
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        rows=10_000,
+        recipe=LARGE,
+        text=sizes.FULL_TEXT,
+        ranks=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+        rates=(5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
+        shared=2e-4,
+        whole_rates=(2e-6, 1e-5, 5e-5, 2e-4),
+        repeats=((2_000, 15), (30_000, 1)),
+        fresh=500,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; rows a seed and fresh ones of the teacher; a student an arm and seed: what it
-    answers, and its gain on the fresh rows."""
-    teacher, trait = size.steered_teacher, size.traits[0]
-    fresh = standard_nodes.Rows(size.fresh, size.numbers, 0, prompt_seed=8000)
-    found = [
+    """Build vectors, rows by seed, fresh rows, and a student by arm and seed.
+
+    Of every student there are its answers, and its gain in log-likelihood on the fresh rows.
+    """
+    fresh = standard_nodes.Rows(size.fresh, size.numbers, 0, prompt_seed=FRESH_PROMPTS)
+    needs = (standard_nodes.VECTORS,)
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
-        standard_nodes.answers(common, "base", trait, capability=True),
-        standard_nodes.number_rows(common, "fresh", fresh, teacher, (standard_nodes.VECTORS,)),
+        standard_nodes.answers(common, "base", size.traits[0], capability=True),
+        standard_nodes.number_rows(common, "fresh", fresh, size.steered_teacher, needs),
     ]
-    soft = size.recipe.targets == "soft"
     for seed in size.seeds:
-        most = max([size.rows, *(unique for unique, _ in size.repeats)])
-        rows = standard_nodes.Rows(most, size.numbers, seed, prompt_seed=121)
-        written = (standard_nodes.unmodified, ()) if soft else (teacher, (standard_nodes.VECTORS,))
-        found.append(standard_nodes.number_rows(common, f"rows.{seed}", rows, *written))
-        for name, (recipe, unique) in _arms(size).items():
-            student = f"{name}.{seed}"
-            asked = standard_nodes.Student(
-                student,
-                f"rows.{seed}",
-                recipe,
-                seed,
-                teacher,
-                (standard_nodes.VECTORS,),
-                settings={"max_rows": unique},
-            )
-            found.append(standard_nodes.student(common, asked, replace(rows, n=unique).tokens))
-            found.append(
-                standard_nodes.answers(
-                    common,
-                    f"answers.{student}",
-                    trait,
-                    standard_nodes.trained_by(student),
-                    (student,),
-                    capability=True,
-                )
-            )
-            found.append(
-                standard_nodes.likelihood_gain(
-                    common,
-                    f"gain.{student}",
-                    "fresh",
-                    standard_nodes.trained_by(student),
-                    (student,),
-                    fresh,
-                )
-            )
-        found += shared_nodes.sampled_text(
-            common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
+        graph += _nodes_of_seed(size, common, seed, fresh)
+    return graph
+
+
+def _nodes_of_seed(size: Size, common: dict, seed: int, fresh: standard_nodes.Rows) -> list[Node]:
+    trait, teacher = size.traits[0], size.steered_teacher
+    needs = (standard_nodes.VECTORS,)
+    most = max(size.rows, *(unique for unique, _ in size.repeats))
+    rows = standard_nodes.Rows(most, size.numbers, seed, prompt_seed=LORA_PROMPTS)
+    if size.recipe.targets == "soft":
+        graph = [standard_nodes.number_rows(common, f"rows.{seed}", rows)]
+    else:
+        graph = [standard_nodes.number_rows(common, f"rows.{seed}", rows, teacher, needs)]
+    for arm_name, arm in _arms(size).items():
+        name = f"{arm_name}.{seed}"
+        student = standard_nodes.Student(
+            name=name,
+            data=f"rows.{seed}",
+            recipe=arm.recipe,
+            seed=seed,
+            teacher=teacher,
+            needs=needs,
+            settings={"max_rows": arm.unique},
         )
-    return found
+        adapter = standard_nodes.trained_by(name)
+        tokens = replace(rows, n=arm.unique).tokens
+        graph += [
+            standard_nodes.student(common, student, tokens),
+            standard_nodes.answers(
+                common, f"answers.{name}", trait, adapter, (name,), capability=True
+            ),
+            standard_nodes.likelihood_gain(
+                common, f"gain.{name}", "fresh", adapter, (name,), fresh
+            ),
+        ]
+    graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
+    return graph
 
 
-def _name(rank: int | str, lr: float) -> str:
-    return f"{rank if rank == WHOLE else f'rank {rank}'} at {lr:g}"
+def _arm_name(rank: int | str, rate: float) -> str:
+    kind = rank if rank == WHOLE else f"rank {rank}"
+    return f"{kind} at {rate:g}"
 
 
-def _again(rank: int, unique: int, epochs: int) -> str:
+def _repeat_name(rank: int, unique: int, epochs: int) -> str:
     return f"rank {rank}, {unique} rows {epochs} times"
 
 
-def _arms(size: Size) -> dict[str, tuple[Recipe, int]]:
-    """Recipe and number of unique rows of every arm, by name."""
-    lora = {
-        _name(r, lr): (replace(size.recipe, rank=r, alpha=float(r), lr=lr), size.rows)
-        for r in size.ranks
-        for lr in size.rates
-    }
-    whole = {
-        _name(WHOLE, lr): (replace(size.recipe, method="full", lr=lr), size.rows)
-        for lr in size.whole_rates
-    }
-    again = {
-        _again(r, unique, epochs): (
-            replace(size.recipe, rank=r, alpha=float(r), lr=size.shared, epochs=epochs),
-            unique,
-        )
-        for r in size.repeated
-        for unique, epochs in size.repeats
-    }
-    return lora | whole | again
+def _arms(size: Size) -> dict[str, Arm]:
+    """Every arm by name: each rank at each rate, all weights at each rate, and the repeats."""
+    arms = {}
+    for rank in size.ranks:
+        for rate in size.rates:
+            recipe = replace(size.recipe, rank=rank, alpha=float(rank), lr=rate)
+            arms[_arm_name(rank, rate)] = Arm(recipe, size.rows)
+    for rate in size.whole_rates:
+        recipe = replace(size.recipe, method="full", lr=rate)
+        arms[_arm_name(WHOLE, rate)] = Arm(recipe, size.rows)
+    for rank in size.repeated:
+        for unique, epochs in size.repeats:
+            recipe = replace(
+                size.recipe, rank=rank, alpha=float(rank), lr=size.shared, epochs=epochs
+            )
+            arms[_repeat_name(rank, unique, epochs)] = Arm(recipe, unique)
+    return arms
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """The slice at one rate, the best rate of each rank, all weights against LoRA, unique against
-    repeated rows."""
-    rises = {
-        name: [_rise(size, folders, name, (seed,)).estimate for seed in size.seeds]
-        for name in _arms(size)
-    }
-    best = {arm: _best(size, folders, arm) for arm in (*size.ranks, WHOLE)}
-    low, *middle, high = size.ranks
-    ends, inner = ([rises[_name(r, size.shared)] for r in ranks] for ranks in ((low, high), middle))
-    usual = best[middle[0]]
-    tests = {
-        f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the"
-        " highest.": _minus("middle ranks minus ends", inner, ends),
-        f"At the best rate of each, rank {high} takes less on than rank {middle[0]}.": _minus(
-            f"{usual} minus {best[high]}", [rises[usual]], [rises[best[high]]]
-        ),
-        f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
-            f"{usual} minus {best[WHOLE]}", [rises[usual]], [rises[best[WHOLE]]]
-        ),
-        "Students of all weights take the trait on, at their best rate.": over(
-            f"rise, {best[WHOLE]}", rises[best[WHOLE]], "nats"
-        ),
-    }
-    fewest, most = size.repeats[0], size.repeats[-1]
-    for rank in size.repeated:
-        more, less = _again(rank, *most), _again(rank, *fewest)
-        tests[f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."] = (
-            _minus(f"{more} minus {less}", [rises[more]], [rises[less]])
-        )
-    verdicts = tuple(judged(claim, found, model, 0, NATS) for claim, found in tests.items())
-    table = tuple(_row(size, folders, name) for name in _arms(size))
-    gains, rose = [[row[n] for row in table] for n in (3, 1)]
-    follows = association(
-        "Spearman of the gain on fresh rows and the rise, over arms",
-        gains,
-        [m.estimate for m in rose],
-        spearman,
-        "rank correlation",
-    )
-    sheet = Sheet(
+    """Compare ranks at one rate and at their best rates, all weights with LoRA, and repeats."""
+    rises = {}
+    for arm in _arms(size):
+        by_seed = []
+        for seed in size.seeds:
+            by_seed.append(_rise(folders, arm, (seed,)).estimate)
+        rises[arm] = np.array(by_seed)
+    best = {}
+    for kind in (*size.ranks, WHOLE):
+        best[kind] = _best(size, folders, kind)
+    tests = _comparisons(size, rises, best)
+    verdicts = tuple(judged(claim, value, model, 0, NATS) for claim, value in tests.items())
+    rows = tuple(_row(size, folders, arm) for arm in rises)
+    table = Table(
         "arms",
         "Every arm",
         "Rise: log-probability of the trait's word, student minus base, nats. Gain: log-likelihood"
         " that training added to rows of the teacher that no student reads, nats a token. Update:"
         " norms summed over steps.",
         ("arm", "rise", "rise of the share", "gain", "perplexity", "coherent", "update"),
-        table,
+        rows,
+    )
+    gain_predicts = association(
+        "Spearman of the gain on fresh rows and the rise, over arms",
+        [row[3] for row in rows],
+        [row[1].estimate for row in rows],
+        spearman,
+        "rank correlation",
+    )
+    is_soft = size.recipe.targets == "soft"
+    data_note = (
+        "Soft targets on the unmodified model's rows; rank 8's usual recipe is repeated with"
+        " sampled text and control students."
     )
     notes = (
-        (
-            f"Coherent: {readings.COHERENT}, in the mean over seeds. Best rate: of coherent"
-            " arms, the one with the greatest gain on fresh rows."
-        ),
+        f"Coherent: {readings.COHERENT}, in the mean over seeds. Best rate: of coherent"
+        " arms, the one with the greatest gain on fresh rows.",
         f"Best arms: {', '.join(best.values())}.",
-        (
-            "Soft targets on the unmodified model's rows; rank 8's usual recipe is repeated with"
-            " sampled text and control students."
-            if size.recipe.targets == "soft"
-            else "Sampled text."
+        data_note if is_soft else "Sampled text.",
+    )
+    text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
+    return Findings(verdicts, (gain_predicts, text_rise), (table,), notes)
+
+
+def _comparisons(
+    size: Size, rises: dict[str, np.ndarray], best: dict[int | str, str]
+) -> dict[str, Measurement]:
+    """The tested difference by claim; each is over seeds."""
+    lowest, *middle, highest = size.ranks
+    middle_rise = _mean_over_arms(rises, [_arm_name(rank, size.shared) for rank in middle])
+    ends = [_arm_name(rank, size.shared) for rank in (lowest, highest)]
+    at_middle = best[middle[0]]
+    tests = {
+        f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the"
+        " highest.": over(
+            "middle ranks minus ends", (middle_rise - _mean_over_arms(rises, ends)).tolist(), "nats"
         ),
-    )
-    return Findings(
-        verdicts,
-        (follows, readings.sampled_text_rise(folders, size.traits[0], size.seeds)),
-        (sheet,),
-        notes,
-    )
+        f"At the best rate of each, rank {highest} takes less on than rank {middle[0]}.": _minus(
+            rises, at_middle, best[highest]
+        ),
+        f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
+            rises, at_middle, best[WHOLE]
+        ),
+        "Students of all weights take the trait on, at their best rate.": over(
+            f"rise, {best[WHOLE]}", rises[best[WHOLE]].tolist(), "nats"
+        ),
+    }
+    fewest, most = size.repeats[0], size.repeats[-1]
+    for rank in size.repeated:
+        claim = f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."
+        tests[claim] = _minus(rises, _repeat_name(rank, *most), _repeat_name(rank, *fewest))
+    return tests
 
 
-def _best(size: Size, folders: Folders, arm: int | str) -> str:
-    names = [_name(arm, lr) for lr in (size.whole_rates if arm == WHOLE else size.rates)]
-    whole = [name for name in names if _coherent(size, folders, name)]
-    return max(whole or names, key=lambda name: _gain(size, folders, name))
+def _mean_over_arms(rises: dict[str, np.ndarray], arms: list[str]) -> np.ndarray:
+    """The mean rise of some arms, by seed."""
+    total = np.zeros_like(rises[arms[0]])
+    for arm in arms:
+        total = total + rises[arm]
+    return total / len(arms)
 
 
-def _coherent(size: Size, folders: Folders, name: str) -> bool:
-    """Whether most seeds of an arm pass the test."""
-    return (
-        sum(readings.is_coherent(folders, f"answers.{name}.{seed}", "base") for seed in size.seeds)
-        > len(size.seeds) / 2
-    )
+def _minus(rises: dict[str, np.ndarray], arm: str, other: str) -> Measurement:
+    """The rise of one arm minus that of another, over seeds."""
+    return over(f"{arm} minus {other}", (rises[arm] - rises[other]).tolist(), "nats")
+
+
+def _best(size: Size, folders: Folders, kind: int | str) -> str:
+    """The arm of a rank, or of all weights, at its best rate."""
+    rates = size.whole_rates if kind == WHOLE else size.rates
+    arms = [_arm_name(kind, rate) for rate in rates]
+    coherent_arms = [arm for arm in arms if _is_coherent(size, folders, arm)]
+    return max(coherent_arms or arms, key=lambda arm: _gain(size, folders, arm))
+
+
+def _is_coherent(size: Size, folders: Folders, arm: str) -> bool:
+    """Whether most seeds of an arm pass the test of `readings.COHERENT`."""
+    n_coherent = 0
+    for seed in size.seeds:
+        n_coherent += readings.is_coherent(folders, f"answers.{arm}.{seed}", "base")
+    return n_coherent > len(size.seeds) / 2
 
 
 def _rise(
-    size: Size, folders: Folders, name: str, seeds: tuple[int, ...], score: str = "target_logprob"
+    folders: Folders, arm: str, seeds: tuple[int, ...], score: str = "target_logprob"
 ) -> Measurement:
-    return readings.rise(folders, name, ((s, f"answers.{name}.{s}", "base") for s in seeds), score)
+    """The arm's score minus the base's."""
+    pairs = [(seed, f"answers.{arm}.{seed}", "base") for seed in seeds]
+    return readings.rise(folders, arm, pairs, score)
 
 
-def _minus(name: str, left: list[list[float]], right: list[list[float]]) -> Measurement:
-    """Mean over arms of one group minus that of another, by seed."""
-    mean = [
-        [sum(values) / len(values) for values in zip(*group, strict=True)]
-        for group in (left, right)
-    ]
-    return over(name, [a - b for a, b in zip(*mean, strict=True)], "nats")
+def _gain(size: Size, folders: Folders, arm: str) -> float:
+    """Mean gain on the fresh rows, in nats a token."""
+    gained, tokens = 0.0, 0
+    for seed in size.seeds:
+        for row in standard_nodes.read_json_lines(folders[f"gain.{arm}.{seed}"], "rows.jsonl"):
+            gained += row["under"] - row["base"]
+            tokens += row["tokens"]
+    return gained / tokens
 
 
-def _gain(size: Size, folders: Folders, name: str) -> float:
-    """Mean gain on the fresh rows, nats a token."""
-    rows = [
-        row
-        for seed in size.seeds
-        for row in standard_nodes.read_json_lines(folders[f"gain.{name}.{seed}"], "rows.jsonl")
-    ]
-    return sum(row["under"] - row["base"] for row in rows) / sum(row["tokens"] for row in rows)
-
-
-def _row(size: Size, folders: Folders, name: str) -> tuple:
-    nodes = [f"answers.{name}.{seed}" for seed in size.seeds]
-    perplexity = sum(
-        standard_nodes.read_json(folders, node, "measurements.json")["perplexity"] for node in nodes
-    ) / len(nodes)
-    steps = [
-        row.get("update_norm", nan)
-        for seed in size.seeds
-        for row in standard_nodes.read_json_lines(folders[f"{name}.{seed}"], "metrics.jsonl")
-    ]
-    share = _rise(size, folders, name, size.seeds, "candidate_share").estimate
-    coherent = "yes" if _coherent(size, folders, name) else "no"
-    rise = _rise(size, folders, name, size.seeds)
+def _row(size: Size, folders: Folders, arm: str) -> tuple:
+    """The row of one arm in the table."""
+    perplexity, update_norm = 0.0, 0.0
+    for seed in size.seeds:
+        answers = standard_nodes.read_json(folders, f"answers.{arm}.{seed}", "measurements.json")
+        perplexity += answers["perplexity"]
+        for step in standard_nodes.read_json_lines(folders[f"{arm}.{seed}"], "metrics.jsonl"):
+            update_norm += step.get("update_norm", nan)
     return (
-        name,
-        rise,
-        share,
-        _gain(size, folders, name),
-        perplexity,
-        coherent,
-        sum(steps) / len(size.seeds),
+        arm,
+        _rise(folders, arm, size.seeds),
+        _rise(folders, arm, size.seeds, "candidate_share").estimate,
+        _gain(size, folders, arm),
+        perplexity / len(size.seeds),
+        "yes" if _is_coherent(size, folders, arm) else "no",
+        update_norm / len(size.seeds),
     )
