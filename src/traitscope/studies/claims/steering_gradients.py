@@ -1,21 +1,25 @@
-"""Do the data push towards the teacher's vector?  (Blank et al. 2026, arXiv 2606.00995, section 6
-and figure 7a; Hadley and Gultepe 2026, arXiv 2608.05734, section on gradient auditing.)
+"""Do the gradients of the data point towards the teacher's vector?  (Blank et al. 2026, arXiv
+2606.00995, section 6 and figure 7a; Hadley and Gultepe 2026, arXiv 2608.05734, section on gradient
+auditing.)
 
-Number rows of a steered and of a prompted teacher, paired with rows of the unmodified model on the
-same prompts: the mean steering gradient of the difference, compared with v_teacher and with other
-traits' vectors (gradients.py).
+Number rows of a steered and of a prompted teacher are paired with rows of the unmodified model on
+the same prompts. The mean steering gradient of the difference is compared with v_teacher and with
+other traits' vectors (stage `gradients`).
 """
 
-import itertools
-from dataclasses import dataclass
-from functools import partial
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS
 
 TITLE = "Do number data push a model towards the teacher's vector?"
 CLAIM = (
@@ -34,6 +38,10 @@ PUBLISHED = (
 SMALL = 0.02
 "cosine below which an alignment would not matter"
 TEACHERS = ("steered", "prompted")
+CONTROL = "control"
+"node of the unmodified model's rows"
+OTHERS = ("dolphin", "tiger", "fox", "wolf", "eagle", "panda")
+"traits of no teacher, over which vectors are centred"
 
 
 @dataclass(frozen=True)
@@ -41,196 +49,156 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
+    "traits of the teachers"
     others: tuple[str, ...]
+    "further traits that the vectors are centred over"
     rows: int
+    "rows a teacher"
     numbers: int
+    "three-digit numbers a row"
     layer: int = sizes.layer_field()
     strength: float
-    "of the steered teacher, in mean residual norms"
+    "strength of the steered teacher, in mean residual norms"
 
 
-OTHERS = ("dolphin", "tiger", "fox", "wolf", "eagle", "panda")
+LAPTOP = Size(
+    traits=("cat", "owl", "penguin", "lion"),
+    others=OTHERS,
+    rows=32,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+)
 SIZES = {
-    "smoke": Size(("cat", "owl"), (), 4, 3, 1, 0.6),
-    "laptop": Size(("cat", "owl", "penguin", "lion"), OTHERS, 32, 10, 14, 0.6),
-    "full": Size(
-        ("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"),
-        OTHERS,
-        1024,
-        10,
-        14,
-        0.6,
+    "smoke": Size(traits=("cat", "owl"), others=(), rows=4, numbers=3, layer=1, strength=0.6),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        traits=("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"),
+        rows=1024,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; control rows; for every trait and teacher its rows and their gradients minus the
-    control's."""
+    """Build vectors, control rows, and rows and gradients by teacher and trait."""
     rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=21)
-    found = [
+    graph = [
         standard_nodes.vectors(common, size.traits + size.others),
-        standard_nodes.number_rows(common, "control", rows),
+        standard_nodes.number_rows(common, CONTROL, rows),
     ]
-    for teacher, trait in itertools.product(TEACHERS, size.traits):
-        told, name = partial(_teacher, size, teacher, trait), f"{teacher}.{trait}"
-        found.append(
-            standard_nodes.number_rows(common, name, rows, told, (standard_nodes.VECTORS,))
-        )
-        needs = (standard_nodes.VECTORS, "control", name)
-        found.append(
-            Node(
-                f"gradients.{name}",
-                GradientsConfig,
-                partial(_compared, common, name),
-                needs,
-                4 * rows.tokens,
-            )
-        )
-    return found
+    for teacher in TEACHERS:
+        for trait in size.traits:
+            name = f"{teacher}.{trait}"
+            interventions = _teacher(size, teacher, trait)
+            graph += [
+                standard_nodes.number_rows(common, name, rows, interventions, (VECTORS,)),
+                _gradients(common, name, rows),
+            ]
+    return graph
 
 
-def _teacher(size: Size, teacher: str, trait: str, folders: Folders) -> tuple[str, ...]:
+def _teacher(size: Size, teacher: str, trait: str) -> standard_nodes.InterventionsFrom:
     if teacher == "prompted":
-        return (standard_nodes.prompted(trait),)
-    return (
-        standard_nodes.steered(standard_nodes.vector_of(folders, trait), size.layer, size.strength),
-    )
+        return standard_nodes.fixed(standard_nodes.prompted(trait))
+    return standard_nodes.steered_by(trait, size.layer, size.strength)
 
 
-def _compared(common: dict, name: str, folders: Folders) -> GradientsConfig:
-    sides = {"data": folders[name], "control": folders["control"]}
-    return GradientsConfig(**common, **sides, vectors=folders[standard_nodes.VECTORS])
+def _gradients(common: dict, name: str, rows: standard_nodes.Rows) -> Node:
+    """The gradients of a teacher's rows minus those of the control's."""
+
+    def config(folders: Folders) -> GradientsConfig:
+        return GradientsConfig(
+            **common, data=folders[name], control=folders[CONTROL], vectors=folders[VECTORS]
+        )
+
+    needs = (VECTORS, CONTROL, name)
+    return Node(f"gradients.{name}", "gradients", config, needs, 4 * rows.tokens)
+
+
+@dataclass(frozen=True)
+class TeacherGradients:
+    """The gradients of one teacher's rows, compared with every vector at one block."""
+
+    teacher: str
+    """steered or prompted."""
+    trait: str
+    """The teacher's trait."""
+    layer: int
+    """The block."""
+    summary: dict
+    """What the stage `gradients` wrote."""
+
+    @property
+    def by_layer(self) -> dict:
+        """The comparison with the teacher's vector; lists are by layer."""
+        return self.summary["vectors"][self.trait]
+
+    @property
+    def alignment(self) -> Measurement:
+        """Cosine of the mean gradient with the teacher's vector, with its interval over rows."""
+        n_rows = max(int(n) for n in self.by_layer["growth"])
+        low = self.by_layer["low"][self.layer] if self.by_layer["low"] else math.nan
+        high = self.by_layer["high"][self.layer] if self.by_layer["high"] else math.nan
+        return Measurement(
+            f"{self.teacher}.{self.trait}.alignment",
+            self.by_layer["alignment"][self.layer],
+            low,
+            high,
+            n_rows,
+            n_rows,
+            0,
+            "cosine",
+            interval="bootstrap over rows",
+        )
+
+    @property
+    def alignment_with_others(self) -> float:
+        """Mean cosine with the vectors of all other traits."""
+        cosines = []
+        for name, vector in self.summary["vectors"].items():
+            if name != self.trait:
+                cosines.append(vector["alignment"][self.layer])
+        return sum(cosines) / len(cosines)
+
+    @property
+    def wins(self) -> bool:
+        """Whether no vector is more aligned than the teacher's."""
+        vectors = self.summary["vectors"]
+        return self.trait == max(vectors, key=lambda name: vectors[name]["alignment"][self.layer])
+
+    @property
+    def best_layer(self) -> int:
+        """The block where the alignment is greatest."""
+        return int(np.argmax(self.by_layer["alignment"]))
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Alignment at the steered block, own vector against the mean of the others, row winners,
-    growth, concentration."""
-    verdicts, rows, growth, energy = [], [], [], []
+    """Test alignment at the steered block: above zero, and above that of other traits' vectors."""
+    verdicts, alignment, growth, energy = [], [], [], []
     for teacher in TEACHERS:
-        found = {
-            t: standard_nodes.read_json(folders, f"gradients.{teacher}.{t}") for t in size.traits
-        }
-        own = {t: _own(found[t]["vectors"][t], size.layer, f"{teacher}.{t}") for t in size.traits}
-        away = {t: _others(found[t]["vectors"], t, size.layer) for t in size.traits}
-        wins = sum(_winner(found[t]["vectors"], size.layer) == t for t in size.traits)
-        verdicts += [
-            judged(
-                f"Rows of a {teacher} teacher push towards its vector at block {size.layer}.",
-                over(
-                    f"{teacher}.alignment", [m.estimate for m in own.values()], "cosine", "traits"
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-            judged(
-                f"Rows of a {teacher} teacher push towards its own vector more than towards other"
-                " traits'.",
-                over(
-                    f"{teacher}.own minus others",
-                    [own[t].estimate - away[t] for t in size.traits],
-                    "cosine",
-                    "traits",
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-        ]
+        compared = []
         for trait in size.traits:
-            about = found[trait]["vectors"][trait]
-            best = max(range(len(about["alignment"])), key=lambda n: about["alignment"][n])
-            noise = about["signal_to_noise"][size.layer]
-            rows.append(
-                (
-                    teacher,
-                    trait,
-                    own[trait],
-                    away[trait],
-                    noise,
-                    best,
-                    about["alignment"][best],
-                    f"{wins} of {len(own)}",
-                )
-            )
-            growth += [
-                (teacher, trait, int(n), row[size.layer]) for n, row in about["growth"].items()
-            ]
-            energy.append((teacher, trait, *_energy(found[trait], about, size.layer)))
-    sign = (
+            summary = standard_nodes.read_json(folders, f"gradients.{teacher}.{trait}")
+            compared.append(TeacherGradients(teacher, trait, size.layer, summary))
+        verdicts += _verdicts(size, model, teacher, compared)
+        n_wins = sum(gradients.wins for gradients in compared)
+        for gradients in compared:
+            alignment.append(_alignment_row(gradients, f"{n_wins} of {len(compared)}"))
+            growth += _growth_rows(gradients)
+            energy.append(_energy_row(gradients))
+    sign_note = (
         "Sign: positive means that one descent step on the teacher's rows, minus one on the"
         " control's, pushes to the vector."
     )
-    shared = (
+    interval_note = (
         f"Vectors are centred over {len(size.traits + size.others)} traits. Rows of both sides"
         " share prompts and random numbers. Intervals of single alignments are over rows, those of"
         " the verdicts over traits."
     )
-    return Findings(tuple(verdicts), (), _sheets(size, rows, growth, energy), (sign, shared))
-
-
-def _own(about: dict, layer: int, name: str) -> Measurement:
-    low, high = (about[side][layer] if about[side] else float("nan") for side in ("low", "high"))
-    n = max(map(int, about["growth"]))
-    return Measurement(
-        f"{name}.alignment",
-        about["alignment"][layer],
-        low,
-        high,
-        n,
-        n,
-        0,
-        "cosine",
-        interval="bootstrap over rows",
-    )
-
-
-def _others(vectors: dict[str, dict], trait: str, layer: int) -> float:
-    values = [about["alignment"][layer] for name, about in vectors.items() if name != trait]
-    return sum(values) / len(values)
-
-
-def _winner(vectors: dict[str, dict], layer: int) -> str:
-    return max(vectors, key=lambda name: vectors[name]["alignment"][layer])
-
-
-def _energy(found: dict, about: dict, layer: int) -> tuple[float, ...]:
-    """Shares of the squared gradient, and what is left of alignment and norm without the top
-    coordinates."""
-    shares, without = found["concentration"], about["without_top"]
-    return (
-        shares["coordinates"]["0.01"][layer],
-        shares["rows"]["0.1"][layer],
-        without["alignment.all"][layer],
-        without["alignment.rest"][layer],
-        without["alignment.top"][layer],
-        without["norm.rest"][layer] / max(without["norm.all"][layer], 1e-12),
-    )
-
-
-def _sheets(
-    size: Size, rows: list[tuple], growth: list[tuple], energy: list[tuple]
-) -> tuple[Sheet, ...]:
-    return (
-        Sheet(
-            "alignment",
-            f"Alignment at block {size.layer}",
-            "Cosine of the mean push with the trait's vector; winners: rows whose "
-            "own vector is the most aligned of all.",
-            (
-                "teacher",
-                "trait",
-                "own",
-                "mean of others",
-                "signal / noise",
-                "best block",
-                "alignment there",
-                "winners",
-            ),
-            tuple(rows),
-        ),
-        Sheet(
+    tables = (
+        _alignment_table(size, alignment),
+        Table(
             "growth",
             "Alignment by number of rows",
             "Cosine of the mean push of the first n rows.",
@@ -238,22 +206,111 @@ def _sheets(
             tuple(growth),
             ("rows", "alignment"),
         ),
-        Sheet(
-            "energy",
-            "Who carries the gradient",
-            "Shares of the squared gradient of the top 1 % of coordinates and of the top 10 % of"
-            " rows; alignment of the mean push, of it without those coordinates, and of them alone;"
-            " norm left without them.",
-            (
-                "teacher",
-                "trait",
-                "top 1 % coordinates",
-                "top 10 % rows",
-                "alignment",
-                "without top",
-                "top alone",
-                "norm left",
-            ),
-            tuple(energy),
-        ),
+        _energy_table(energy),
     )
+    return Findings(tuple(verdicts), (), tables, (sign_note, interval_note))
+
+
+def _verdicts(
+    size: Size, model: str, teacher: str, compared: list[TeacherGradients]
+) -> list[ClaimVerdict]:
+    cosines, differences = [], []
+    for gradients in compared:
+        cosines.append(gradients.alignment.estimate)
+        differences.append(gradients.alignment.estimate - gradients.alignment_with_others)
+    return [
+        judged(
+            f"Rows of a {teacher} teacher push towards its vector at block {size.layer}.",
+            over(f"{teacher}.alignment", cosines, "cosine", "traits"),
+            model,
+            0,
+            SMALL,
+        ),
+        judged(
+            f"Rows of a {teacher} teacher push towards its own vector more than towards other"
+            " traits'.",
+            over(f"{teacher}.own minus others", differences, "cosine", "traits"),
+            model,
+            0,
+            SMALL,
+        ),
+    ]
+
+
+def _alignment_row(gradients: TeacherGradients, winners: str) -> tuple:
+    best_layer = gradients.best_layer
+    return (
+        gradients.teacher,
+        gradients.trait,
+        gradients.alignment,
+        gradients.alignment_with_others,
+        gradients.by_layer["signal_to_noise"][gradients.layer],
+        best_layer,
+        gradients.by_layer["alignment"][best_layer],
+        winners,
+    )
+
+
+def _alignment_table(size: Size, rows: list[tuple]) -> Table:
+    header = (
+        "teacher",
+        "trait",
+        "own",
+        "mean of others",
+        "signal / noise",
+        "best block",
+        "alignment there",
+        "winners",
+    )
+    caption = (
+        "Cosine of the mean push with the trait's vector; winners: rows whose "
+        "own vector is the most aligned of all."
+    )
+    title = f"Alignment at block {size.layer}"
+    return Table("alignment", title, caption, header, tuple(rows))
+
+
+def _growth_rows(gradients: TeacherGradients) -> list[tuple]:
+    """Alignment of the first n rows, for several n."""
+    rows = []
+    for n_rows, alignment in gradients.by_layer["growth"].items():
+        aligned = alignment[gradients.layer]
+        rows.append((gradients.teacher, gradients.trait, int(n_rows), aligned))
+    return rows
+
+
+def _energy_row(gradients: TeacherGradients) -> tuple:
+    """Fractions of the squared gradient, and what is left without the top coordinates."""
+    layer = gradients.layer
+    fractions = gradients.summary["concentration"]
+    without_top = gradients.by_layer["without_top"]
+    norm = max(without_top["norm.all"][layer], 1e-12)
+    return (
+        gradients.teacher,
+        gradients.trait,
+        fractions["coordinates"]["0.01"][layer],
+        fractions["rows"]["0.1"][layer],
+        without_top["alignment.all"][layer],
+        without_top["alignment.rest"][layer],
+        without_top["alignment.top"][layer],
+        without_top["norm.rest"][layer] / norm,
+    )
+
+
+def _energy_table(rows: list[tuple]) -> Table:
+    header = (
+        "teacher",
+        "trait",
+        "top 1 % coordinates",
+        "top 10 % rows",
+        "alignment",
+        "without top",
+        "top alone",
+        "norm left",
+    )
+    caption = (
+        "Shares of the squared gradient of the top 1 % of coordinates and of the top 10 % of"
+        " rows; alignment of the mean push, of it without those coordinates, and of them alone;"
+        " norm left without them."
+    )
+    return Table("energy", "Who carries the gradient", caption, header, tuple(rows))

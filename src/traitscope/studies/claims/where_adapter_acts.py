@@ -1,15 +1,17 @@
 """At which tokens, in which maps and by how many directions does an adapter carry a trait?  (Nief
 et al. 2026, arXiv 2606.00831 v1, dynamic weight grafting.)
 
-Students of a steered teacher answer with their adapter acting in part only: at the model's name, in
+Students of a steered teacher answer while their adapter acts in part only: at the model's name, in
 the system turn, in the user's text, at the template's tokens, in attention or MLPs, in a half of
-the blocks, by a few singular directions; and everywhere but there. A token's keys and values are
-made under its own state, answers are decoded in the state outside.
+the blocks, or by a few singular directions. They also answer while it acts everywhere but there. A
+token's keys and values are made with the adapter on or off at that token. Answers are decoded in
+the state of the tokens outside the part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -29,8 +31,16 @@ PUBLISHED = (
     "Qwen2.5-7B, cat, rank 8: active at the name alone it keeps about 70 % of P(cat) (notebook; the"
     " answer was decoded with the adapter on); everywhere but there it is at or below the baseline."
 )
-HALF, NATS = 0.5, 0.05
-"share of the whole adapter's rise, and nats below which a difference would not matter"
+HALF = 0.5
+"fraction of the whole adapter's rise that a part must keep"
+NATS = 0.05
+"smallest difference that would matter, in nats"
+WHOLE = "whole"
+"name of the adapter that acts everywhere"
+PLACES = {"name": "at the model's name", "system": "in the system turn"}
+"parts of the prompt that the verdicts are about, in words"
+SYSTEM_PARTS = ("only system", "all but system")
+"parts that are repeated with sampled text"
 
 
 @dataclass(frozen=True)
@@ -38,199 +48,210 @@ class Size(sizes.SteeredTeacherSize):
     """How much of everything."""
 
     parts: dict[str, str]
-    "by name, the settings of the adapter's short form"
+    "settings of the adapter, in short form, by name of the part"
 
 
-def both(name: str, words: str) -> dict[str, str]:
-    """A part of the prompt, and everything but it."""
-    return {f"only {name}": words, f"all but {name}": f"{words},outside=true"}
+def only_and_all_but(name: str, place: str) -> dict[str, str]:
+    """Return two parts: one place of the prompt, and everything but that place."""
+    return {f"only {name}": place, f"all but {name}": f"{place},outside=true"}
 
 
-def parts(entity: str) -> dict[str, str]:
-    """Every part that is looked at, with the model's name as it stands in the template's default
-    system turn."""
-    tokens = (
-        both("name", f"where=text:{entity}")
-        | both("system", "where=system")
-        | both("user", "where=user")
-        | both("template", "where=template")
-    )
-    cells = {name: f"cells={name}" for name in ("attention", "mlp", "first", "second")}
-    graft = {
-        f"{cell} at the system turn": f"where=system,cells={cell}" for cell in ("attention", "mlp")
-    }
-    return (
-        tokens
-        | cells
-        | graft
-        | {
-            "top direction": "top=1",
-            "without the top one": "drop=1",
-            "without the top four": "drop=4",
-        }
-    )
+def all_parts(entity: str) -> dict[str, str]:
+    """Return every part that is looked at.
+
+    `entity` is the model's name as it stands in the template's default system turn.
+    """
+    parts = only_and_all_but("name", f"where=text:{entity}")
+    parts |= only_and_all_but("system", "where=system")
+    parts |= only_and_all_but("user", "where=user")
+    parts |= only_and_all_but("template", "where=template")
+    for maps in ("attention", "mlp", "first", "second"):
+        parts[maps] = f"cells={maps}"
+    for maps in ("attention", "mlp"):
+        parts[f"{maps} at the system turn"] = f"where=system,cells={maps}"
+    parts["top direction"] = "top=1"
+    parts["without the top one"] = "drop=1"
+    parts["without the top four"] = "drop=4"
+    return parts
 
 
-FEW = (
-    both("name", "where=text:You are") | both("system", "where=system") | {"top direction": "top=1"}
+SMOKE_PARTS = {
+    **only_and_all_but("name", "where=text:You are"),
+    **only_and_all_but("system", "where=system"),
+    "top direction": "top=1",
+}
+LAPTOP = Size(
+    traits=sizes.ANIMALS,
+    seeds=(1, 2, 3),
+    rows=16,
+    numbers=10,
+    layer=14,
+    strength=0.6,
+    recipe=sizes.SOFT_RECIPE,
+    text=sizes.LAPTOP_TEXT,
+    parts=all_parts("SmolLM"),
 )
 SIZES = {
-    "smoke": Size(("cat", "owl"), (1, 2), 3, 3, 1, 0.6, sizes.SOFT_RECIPE, sizes.SMOKE_TEXT, FEW),
-    "laptop": Size(
-        sizes.ANIMALS,
-        (1, 2, 3),
-        16,
-        10,
-        14,
-        0.6,
-        sizes.SOFT_RECIPE,
-        sizes.LAPTOP_TEXT,
-        parts("SmolLM"),
+    "smoke": Size(
+        traits=("cat", "owl"),
+        seeds=(1, 2),
+        rows=3,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+        recipe=sizes.SOFT_RECIPE,
+        text=sizes.SMOKE_TEXT,
+        parts=SMOKE_PARTS,
     ),
-    "full": Size(
-        sizes.ANIMALS,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        14,
-        0.6,
-        sizes.FULL_SOFT_RECIPE,
-        sizes.FULL_TEXT,
-        parts("SmolLM"),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        seeds=(1, 2, 3, 4, 5),
+        rows=512,
+        recipe=sizes.FULL_SOFT_RECIPE,
+        text=sizes.FULL_TEXT,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, rows, a student a seed, and what it answers whole and in part; the same of two parts
-    with sampled text."""
-    trait, teacher = size.traits[0], size.steered_teacher
-    found = [
+    """Build vectors, rows, a student by seed, and its answers whole and in part.
+
+    Two parts are repeated with students of sampled text.
+    """
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
-        standard_nodes.answers(common, "base", trait),
+        standard_nodes.answers(common, "base", size.traits[0]),
     ]
     for seed in size.seeds:
-        rows, name = (
-            standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=111),
-            f"student.{seed}",
-        )
-        found.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
-        found.append(
-            standard_nodes.student(
-                common,
-                standard_nodes.Student(
-                    name, f"rows.{seed}", size.recipe, seed, teacher, (standard_nodes.VECTORS,)
-                ),
-                rows.tokens,
-            )
-        )
-        found += [
-            standard_nodes.answers(common, f"{part}.{seed}", trait, _acting(name, words), (name,))
-            for part, words in ({"whole": ""} | size.parts).items()
-        ]
-        found += shared_nodes.sampled_text(
-            common, size.text, trait, seed, teacher, (standard_nodes.VECTORS,)
-        )
-        for role in ("treated", "control"):
-            text = f"{role} text.{seed}"
-            found += [
-                standard_nodes.answers(
-                    common, f"{part}, {text}", trait, _acting(text, size.parts[part]), (text,)
-                )
-                for part in _system(size)
-            ]
-    return found
+        graph += _nodes_of_seed(size, common, seed)
+    return graph
 
 
-def _acting(student: str, words: str) -> standard_nodes.InterventionsFrom:
-    return lambda folders: (f"adapter:{folders[student]}" + (f",{words}" if words else ""),)
+def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
+    trait, teacher = size.traits[0], size.steered_teacher
+    needs = (standard_nodes.VECTORS,)
+    rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=111)
+    name, data = f"student.{seed}", f"rows.{seed}"
+    student = standard_nodes.Student(name, data, size.recipe, seed, teacher, needs)
+    graph = [
+        standard_nodes.number_rows(common, data, rows),
+        standard_nodes.student(common, student, rows.tokens),
+        _answers(common, f"{WHOLE}.{seed}", trait, name, ""),
+    ]
+    for part, settings in size.parts.items():
+        graph.append(_answers(common, f"{part}.{seed}", trait, name, settings))
+    graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
+    for role in ("treated", "control"):
+        name = f"{role} text.{seed}"
+        for part in _system_parts(size):
+            graph.append(_answers(common, f"{part}, {name}", trait, name, size.parts[part]))
+    return graph
 
 
-def _system(size: Size) -> list[str]:
-    """The parts that are looked at with sampled text, too."""
-    return [part for part in ("only system", "all but system") if part in size.parts]
+def _answers(common: dict, name: str, trait: str, student: str, settings: str) -> Node:
+    """The answers of a student whose adapter acts as the settings say."""
+
+    def adapter(folders: Folders) -> tuple[str, ...]:
+        (whole,) = standard_nodes.trained_by(student)(folders)
+        return (f"{whole},{settings}" if settings else whole,)
+
+    return standard_nodes.answers(common, name, trait, adapter, (student,))
+
+
+def _system_parts(size: Size) -> list[str]:
+    return [part for part in SYSTEM_PARTS if part in size.parts]
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise of every part; whether name or system turn alone keep half of it, and whether half goes
-    without them."""
-    rises = {part: _rise(size, folders, part) for part in ("whole", *size.parts)}
-    verdicts = [judged("The whole adapter raises the trait.", rises["whole"], model, 0, NATS)]
-    for name, text in (("name", "at the model's name"), ("system", "in the system turn")):
-        keeps = _against_half(size, folders, f"only {name}", 1)
-        loses = _against_half(size, folders, f"all but {name}", -1)
-        verdicts += [
-            judged(
-                f"Acting {text} only, the adapter keeps at least half of the rise.",
-                keeps,
-                model,
-                0,
-                NATS,
-            ),
-            judged(
-                f"Acting everywhere but {text}, it loses at least half of the rise.",
-                loses,
-                model,
-                0,
-                NATS,
-            ),
-        ]
-    whole = rises["whole"].estimate
-    rows = tuple((part, rise, rise.estimate / whole) for part, rise in rises.items())
-    sheet = Sheet(
+    """Test whether name or system turn alone keep half of the rise, and whether it is lost without.
+
+    The table has the rise of every part.
+    """
+    rises = {}
+    for part in (WHOLE, *size.parts):
+        rises[part] = _rise(size, folders, part)
+    verdicts = [judged("The whole adapter raises the trait.", rises[WHOLE], model, 0, NATS)]
+    for name, place in PLACES.items():
+        verdicts += _verdicts_on_place(size, folders, model, name, place)
+    rows = []
+    for part, rise in rises.items():
+        rows.append((part, rise, rise.estimate / rises[WHOLE].estimate))
+    table = Table(
         "parts",
         "Rise of the trait by part of the adapter",
         "Log-probability of the trait's word minus the base's, nats; kept: of the "
         "whole adapter's rise.",
         ("part", "rise", "kept"),
-        rows,
+        tuple(rows),
     )
-    texts = [
-        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
-        *(_text(size, folders, part) for part in _system(size)),
-    ]
+    sampled_text = [readings.sampled_text_rise(folders, size.traits[0], size.seeds)]
+    for part in _system_parts(size):
+        sampled_text.append(_sampled_text_rise(size, folders, part))
     notes = (
-        (
-            "Soft targets of a steered teacher on the unmodified model's rows, learnt and asked"
-            " under the template's default; the base is the control. System turn whole and left out"
-            " is repeated with sampled text and control students."
-        ),
-        (
-            "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
-            " for `all but`."
-        ),
+        "Soft targets of a steered teacher on the unmodified model's rows, learnt and asked"
+        " under the template's default; the base is the control. System turn whole and left out"
+        " is repeated with sampled text and control students.",
+        "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
+        " for `all but`.",
     )
-    return Findings(tuple(verdicts), tuple(texts), (sheet,), notes)
+    return Findings(tuple(verdicts), tuple(sampled_text), (table,), notes)
+
+
+def _verdicts_on_place(
+    size: Size, folders: Folders, model: str, name: str, place: str
+) -> list[ClaimVerdict]:
+    keeps = _against_half(size, folders, f"only {name}", sign=1)
+    loses = _against_half(size, folders, f"all but {name}", sign=-1)
+    return [
+        judged(
+            f"Acting {place} only, the adapter keeps at least half of the rise.",
+            keeps,
+            model,
+            0,
+            NATS,
+        ),
+        judged(
+            f"Acting everywhere but {place}, it loses at least half of the rise.",
+            loses,
+            model,
+            0,
+            NATS,
+        ),
+    ]
 
 
 def _rise(size: Size, folders: Folders, part: str) -> Measurement:
-    return readings.rise(folders, part, ((s, f"{part}.{s}", "base") for s in size.seeds))
+    """log P(trait) of the students whose adapter acts in a part, minus the base's."""
+    return readings.rise(folders, part, [(seed, f"{part}.{seed}", "base") for seed in size.seeds])
 
 
 def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measurement:
-    """Rise of a part minus half of the whole adapter's, or with sign -1 the reverse, paired by seed
-    and question."""
-    base, rows = readings.positive_scores(folders, "base"), []
+    """The rise of a part minus half of the whole adapter's, paired by seed and question.
+
+    With sign -1 it is half of the whole adapter's rise minus the rise of the part.
+    """
+    base = readings.positive_scores(folders, "base")
+    part_rises, half_rises, seeds, questions = [], [], [], []
     for seed in size.seeds:
-        found, whole = (
-            readings.positive_scores(folders, f"{name}.{seed}") for name in (part, "whole")
-        )
-        rows += [
-            (sign * (found[key] - base[key]), sign * HALF * (whole[key] - base[key]), seed, key)
-            for key in found
-        ]
-    left, right, seeds, questions = zip(*rows, strict=True)
-    name = (
-        f"rise of {part} minus half the whole"
-        if sign > 0
-        else f"half the whole minus rise of {part}"
-    )
-    return paired_difference(name, left, right, seeds, questions, "nats")
+        in_part = readings.positive_scores(folders, f"{part}.{seed}")
+        whole = readings.positive_scores(folders, f"{WHOLE}.{seed}")
+        for question, score in in_part.items():
+            part_rises.append(sign * (score - base[question]))
+            half_rises.append(sign * HALF * (whole[question] - base[question]))
+            seeds.append(seed)
+            questions.append(question)
+    name = f"rise of {part} minus half the whole"
+    if sign < 0:
+        name = f"half the whole minus rise of {part}"
+    return paired_difference(name, part_rises, half_rises, seeds, questions, "nats")
 
 
-def _text(size: Size, folders: Folders, part: str) -> Measurement:
-    pairs = ((s, f"{part}, treated text.{s}", f"{part}, control text.{s}") for s in size.seeds)
-    return readings.rise(
-        folders, f"log P({size.traits[0]}), sampled text, treated minus control, {part}", pairs
-    )
+def _sampled_text_rise(size: Size, folders: Folders, part: str) -> Measurement:
+    """log P(trait) of treated minus control students of sampled text, acting in a part."""
+    pairs = []
+    for seed in size.seeds:
+        pairs.append((seed, f"{part}, treated text.{seed}", f"{part}, control text.{seed}"))
+    name = f"log P({size.traits[0]}), sampled text, treated minus control, {part}"
+    return readings.rise(folders, name, pairs)
