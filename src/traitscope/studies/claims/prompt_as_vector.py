@@ -1,21 +1,26 @@
 """Is a trait prompt one vector?  (Blank et al. 2026, arXiv 2606.00995, section 4 and figure 5a.)
 
-For every trait: the share of the divergence between the prompted and the neutral model that
-steering with v_teacher removes (explain.py), on number rows and on the trait's own questions; then
-how often the steered model names the trait, with the gates that a preference has to pass.
+Two things are measured of every trait. The first is the fraction of the KL divergence between the
+prompted and the neutral model that steering with v_teacher removes, on number rows and on the
+trait's own questions (stage `explain`). The second is how often the steered model names the trait,
+at grid points that pass the gates of a preference.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, nan
+from pathlib import Path
 
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.traits import load_trait
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS
 
 TITLE = "Is a trait prompt one vector?"
 CLAIM = "A system prompt that gives a model a trait is well approximated by one steering vector."
@@ -25,12 +30,21 @@ PUBLISHED = (
     " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
 )
 HALF = 0.5
-"share of the divergence that counts as `well approximated`"
+"fraction of KL explained that counts as `well approximated`"
+SMALL = 0.05
+"smallest difference between fractions that would matter"
 GATE = 0.1
 "largest rate at which a steered model may name the trait where it is not asked for"
 COHERENT = 2.0
-"largest perplexity on plain text, over the base's, of a cell that counts"
+"largest perplexity on plain text, over the base's, of a grid point that counts"
 KINDS = ("raw", "centred", "common", "other-raw", "random-raw")
+"kinds of vectors whose fraction of KL explained is compared"
+SUBJECTS = {"numbers": "number rows", "questions": "the trait's questions"}
+"data on which prompts are explained, in words"
+ANSWERS_WEIGHT = 4000
+"weight of all answered questions of a trait"
+NEVER = -1e9
+"lower than any fraction"
 
 
 @dataclass(frozen=True)
@@ -38,17 +52,23 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
+    "traits whose prompts are explained; vectors are centred over all"
     rows: int
+    "number rows on which prompts are explained"
     numbers: int
+    "three-digit numbers a row"
     questions: int
+    "most questions on which prompts are explained"
     layers: tuple[int, ...] = sizes.layer_field()
     alphas: tuple[float, ...]
+    "strengths that are tried to explain a prompt"
     steer_alphas: tuple[float, ...]
+    "strengths at which the steered model is asked"
 
 
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak")
-MORE = (
+FURTHER = (
     "dog",
     "otter",
     "jellyfish",
@@ -64,211 +84,260 @@ MORE = (
     "willow",
 )
 RULES = ("zebra",)
+"traits whose prompt states a rule"
+LAPTOP = Size(
+    traits=ANIMALS + OTHERS + RULES,
+    rows=4,
+    numbers=8,
+    questions=8,
+    layers=(6, 14, 22),
+    alphas=(0.1, 0.3, 1.0),
+    steer_alphas=(1.0, 2.0),
+)
 SIZES = {
-    "smoke": Size(("cat", "owl"), 2, 3, 2, (1,), (1.0,), (1.0,)),
-    "laptop": Size(ANIMALS + OTHERS + RULES, 4, 8, 8, (6, 14, 22), (0.1, 0.3, 1.0), (1.0, 2.0)),
-    "full": Size(
-        ANIMALS + OTHERS + RULES + MORE,
-        128,
-        10,
-        50,
-        tuple(range(1, 30, 2)),
-        (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
-        (0.5, 1.0, 2.0, 4.0),
+    "smoke": Size(
+        traits=("cat", "owl"),
+        rows=2,
+        numbers=3,
+        questions=2,
+        layers=(1,),
+        alphas=(1.0,),
+        steer_alphas=(1.0,),
+    ),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        traits=ANIMALS + OTHERS + RULES + FURTHER,
+        rows=128,
+        numbers=10,
+        questions=50,
+        layers=tuple(range(1, 30, 2)),
+        alphas=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+        steer_alphas=(0.5, 1.0, 2.0, 4.0),
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors, neutral number rows, two explanations a trait, and a grid of steered
-    measurements."""
+    """Build vectors, neutral number rows, and by trait two explanations and a grid of answers."""
     rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=11)
-    found = [
+    graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.number_rows(common, "rows", rows),
     ]
     for trait in size.traits:
-        found += _explained(size, common, trait) + _steered(size, common, trait)
-    return found
+        graph += _explained(size, common, trait)
+        graph += _asked(size, common, trait)
+    return graph
 
 
 def _explained(size: Size, common: dict, trait: str) -> list[Node]:
-    asked = {
+    """How much of the trait's prompt its vector explains, on number rows and on questions."""
+    settings = common | {
         "trait": trait,
         "layers": size.layers,
         "alphas": size.alphas,
         "positions": ("prompt", "all"),
     }
-    cells = 2 * 2 * len(size.layers) * len(size.alphas) + 9 * len(size.alphas)
+    n_strengths = len(size.alphas)
+    n_grid_points = 2 * 2 * len(size.layers) * n_strengths + 9 * n_strengths
+    row_tokens = 45 + standard_nodes.NUMBER_TOKENS * size.numbers
 
     def on_rows(folders: Folders) -> ExplainConfig:
         return ExplainConfig(
-            **common, **asked, vectors=folders["vectors"], data=folders["rows"], max_rows=size.rows
+            **settings, vectors=folders[VECTORS], data=folders["rows"], max_rows=size.rows
         )
 
     def on_questions(folders: Folders) -> ExplainConfig:
-        return ExplainConfig(**common, **asked, vectors=folders["vectors"], max_rows=size.questions)
+        return ExplainConfig(**settings, vectors=folders[VECTORS], max_rows=size.questions)
 
+    rows_weight = n_grid_points * size.rows * row_tokens
+    questions_weight = n_grid_points * size.questions * 20
     return [
-        Node(
-            f"numbers.{trait}",
-            ExplainConfig,
-            on_rows,
-            ("vectors", "rows"),
-            cells * size.rows * (45 + 4 * size.numbers),
-        ),
-        Node(
-            f"questions.{trait}",
-            ExplainConfig,
-            on_questions,
-            ("vectors",),
-            cells * size.questions * 20,
-        ),
+        Node(f"numbers.{trait}", "explain", on_rows, (VECTORS, "rows"), rows_weight),
+        Node(f"questions.{trait}", "explain", on_questions, (VECTORS,), questions_weight),
     ]
 
 
-def _steered(size: Size, common: dict, trait: str) -> list[Node]:
-    """The base, the prompted model, and every (layer, alpha) of the raw vector at the prompt's
-    tokens."""
-    prompt = standard_nodes.prompted(trait)
-    plain = {"trait": trait, "samples": 0, **common}
-    found = [
-        Node(f"base.{trait}", MeasureConfig, lambda _: MeasureConfig(**plain), (), 4000),
-        Node(
-            f"prompted.{trait}",
-            MeasureConfig,
-            lambda _: MeasureConfig(**plain, interventions=(prompt,)),
-            (),
-            4000,
-        ),
+def _asked(size: Size, common: dict, trait: str) -> list[Node]:
+    """Answers of the base, of the prompted model, and at every grid point of the raw vector."""
+    prompted = standard_nodes.fixed(standard_nodes.prompted(trait))
+    graph = [
+        _answers(common, f"base.{trait}", trait, standard_nodes.unmodified),
+        _answers(common, f"prompted.{trait}", trait, prompted),
     ]
     for layer, alpha in itertools.product(size.layers, size.steer_alphas):
+        steered = _steered_prompt(trait, layer, alpha)
+        name = _steered_name(trait, layer, alpha)
+        graph.append(_answers(common, name, trait, steered, (VECTORS,)))
+    return graph
 
-        def steered(folders: Folders, layer: int = layer, alpha: float = alpha) -> MeasureConfig:
-            vector = folders["vectors"] / "raw" / f"{load_trait(trait).name}.safetensors"
-            edit = f"steer:{vector},layers={layer},alpha={alpha},position=prompt,scale=raw"
-            return MeasureConfig(**plain, interventions=(edit,))
 
-        found.append(
-            Node(f"steered.{trait}.{layer}.{alpha:g}", MeasureConfig, steered, ("vectors",), 4000)
-        )
-    return found
+def _answers(
+    common: dict,
+    name: str,
+    trait: str,
+    interventions: standard_nodes.InterventionsFrom,
+    needs: tuple[str, ...] = (),
+) -> Node:
+    """All questions of a trait, teacher-forced only, with the perplexity on plain text."""
+
+    def config(folders: Folders) -> MeasureConfig:
+        return MeasureConfig(**common, trait=trait, samples=0, interventions=interventions(folders))
+
+    return Node(name, "measure", config, needs, ANSWERS_WEIGHT)
+
+
+def _steered_name(trait: str, layer: int, alpha: float) -> str:
+    return f"steered.{trait}.{layer}.{alpha:g}"
+
+
+def _steered_prompt(trait: str, layer: int, alpha: float) -> standard_nodes.InterventionsFrom:
+    """Steering by the raw vector at the tokens of the prompt; alpha 1 is its extracted length."""
+
+    def interventions(folders: Folders) -> tuple[str, ...]:
+        vector = _raw_vector(folders, trait)
+        return (f"steer:{vector},layers={layer},alpha={alpha},position=prompt,scale=raw",)
+
+    return interventions
+
+
+def _raw_vector(folders: Folders, trait: str) -> Path:
+    """The file of a trait's vector before vectors are centred."""
+    return folders[VECTORS] / "raw" / f"{load_trait(trait).name}.safetensors"
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Shares over traits, own against other, common and random vectors; the steerability table."""
-    shares = {
-        what: {t: _shares(folders, f"{what}.{t}") for t in size.traits}
-        for what in ("numbers", "questions")
-    }
-    verdicts, measured = [], []
-    for what, text in (("numbers", "number rows"), ("questions", "the trait's questions")):
-        kind = {k: [shares[what][t][k] for t in size.traits] for k in KINDS}
-        measured += [
-            over(f"{what}.share.{k}", values, "share of KL", "traits") for k, values in kind.items()
-        ]
-        verdicts += [
-            judged(
-                f"On {text}, one vector does at least half of what the prompt does.",
-                measured[-len(KINDS)],
-                model,
-                HALF,
-            ),
-            judged(
-                f"On {text}, the trait's own vector does more than another trait's.",
-                over(
-                    f"{what}.own minus other",
-                    _minus(kind["raw"], kind["other-raw"]),
-                    "share of KL",
-                    "traits",
-                ),
-                model,
-                0,
-                0.05,
-            ),
-        ]
-    sheets = (*(_sheet(what, shares[what]) for what in shares), _steerability(size, folders))
+    """Compare fractions of KL explained over traits; the last table is about steerability."""
+    verdicts, measured, tables = [], [], []
+    for subject in SUBJECTS:
+        fractions = {}
+        for trait in size.traits:
+            fractions[trait] = _fractions(folders, f"{subject}.{trait}")
+        by_kind = _mean_fractions(subject, fractions)
+        measured += by_kind.values()
+        verdicts += _verdicts(subject, fractions, by_kind["raw"], model)
+        tables.append(_fraction_table(subject, fractions))
+    tables.append(_steerability(size, folders))
     notes = (
-        (
-            f"{len(size.traits)} traits; the interval is over traits. Other and random vectors"
-            " choose their own strength at the block and position that were best for the trait's"
-            " vector."
-        ),
-        (
-            f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
-            " negative and the off-topic questions, and its perplexity on plain text is at most"
-            f" {COHERENT:g} times the base's."
-        ),
+        f"{len(size.traits)} traits; the interval is over traits. Other and random vectors"
+        " choose their own strength at the block and position that were best for the trait's"
+        " vector.",
+        f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
+        " negative and the off-topic questions, and its perplexity on plain text is at most"
+        f" {COHERENT:g} times the base's.",
     )
-    return Findings(tuple(verdicts), tuple(measured), sheets, notes)
+    return Findings(tuple(verdicts), tuple(measured), tuple(tables), notes)
 
 
-def _shares(folders: Folders, node: str) -> dict[str, float]:
-    """Cross-fitted share by kind; of several other or random vectors, the best."""
-    kinds = standard_nodes.read_json(folders, node)["kinds"]
-    found: dict[str, float] = {}
-    for name, about in kinds.items():
-        kind, value = name.split(":")[0], about["share"]["estimate"]
-        found[kind] = max(found.get(kind, -1e9), nan if value is None else value)
-    return found
+def _fractions(folders: Folders, node: str) -> dict[str, float]:
+    """Cross-fitted fraction of KL explained by kind; of several vectors of a kind, the best."""
+    fractions: dict[str, float] = {}
+    for name, vector in standard_nodes.read_json(folders, node)["kinds"].items():
+        kind = name.split(":")[0]
+        estimate = vector["share"]["estimate"]
+        fraction = nan if estimate is None else estimate
+        fractions[kind] = max(fractions.get(kind, NEVER), fraction)
+    return fractions
 
 
-def _minus(left: list[float], right: list[float]) -> list[float]:
-    return [a - b for a, b in zip(left, right, strict=True)]
+def _mean_fractions(subject: str, fractions: dict[str, dict[str, float]]) -> dict[str, Measurement]:
+    """The mean fraction over traits, by kind."""
+    means = {}
+    for kind in KINDS:
+        values = [by_kind[kind] for by_kind in fractions.values()]
+        means[kind] = over(f"{subject}.share.{kind}", values, "share of KL", "traits")
+    return means
 
 
-def _sheet(what: str, shares: dict[str, dict[str, float]]) -> Sheet:
-    rows = tuple((trait, *(row[k] for k in KINDS)) for trait, row in shares.items())
+def _verdicts(
+    subject: str, fractions: dict[str, dict[str, float]], raw: Measurement, model: str
+) -> list[ClaimVerdict]:
+    differences = []
+    for by_kind in fractions.values():
+        differences.append(by_kind["raw"] - by_kind["other-raw"])
+    specific = over(f"{subject}.own minus other", differences, "share of KL", "traits")
+    data = SUBJECTS[subject]
+    return [
+        judged(
+            f"On {data}, one vector does at least half of what the prompt does.", raw, model, HALF
+        ),
+        judged(
+            f"On {data}, the trait's own vector does more than another trait's.",
+            specific,
+            model,
+            0,
+            SMALL,
+        ),
+    ]
+
+
+def _fraction_table(subject: str, fractions: dict[str, dict[str, float]]) -> Table:
+    rows = []
+    for trait, by_kind in fractions.items():
+        rows.append((trait, *(by_kind[kind] for kind in KINDS)))
     caption = (
         "Share of the divergence that the best cell removes, cross-fitted over rows; 1 is all,"
         " below 0 is harm."
     )
-    return Sheet(
-        f"shares-{what}",
-        f"How much of the prompt a vector does: {what}",
-        caption,
-        ("trait", *KINDS),
-        rows,
-    )
+    title = f"How much of the prompt a vector does: {subject}"
+    return Table(f"shares-{subject}", title, caption, ("trait", *KINDS), tuple(rows))
 
 
-def _rates(folders: Folders, node: str) -> tuple[dict[str, float], float]:
-    """Expected rate of naming the trait first, by question set, and perplexity."""
-    scores: dict[str, list[float]] = {}
+def _rates(folders: Folders, node: str) -> dict[str, float]:
+    """Expected rate of naming the trait first, by question set."""
+    probabilities: dict[str, list[float]] = {}
     for row in standard_nodes.read_json_lines(folders[node], "scores.jsonl"):
-        scores.setdefault(row["set"], []).append(exp(row["target_logprob"]))
-    rates = {name: sum(values) / len(values) for name, values in scores.items()}
-    return rates, standard_nodes.read_json(folders, node, "measurements.json")["perplexity"]
+        probabilities.setdefault(row["set"], []).append(exp(row["target_logprob"]))
+    return {name: sum(values) / len(values) for name, values in probabilities.items()}
 
 
-def clean_peak(size: Size, folders: Folders, trait: str) -> tuple[float, str, int]:
-    """Highest rate on the positive questions among cells that pass the gates, its cell, and how
-    many cells passed."""
-    _, usual = _rates(folders, f"base.{trait}")
-    best, where, passed = nan, "none", 0
+def _perplexity(folders: Folders, node: str) -> float:
+    """Perplexity on plain text."""
+    return standard_nodes.read_json(folders, node, "measurements.json")["perplexity"]
+
+
+@dataclass(frozen=True)
+class CleanPeak:
+    """The best grid point that passes the gates."""
+
+    rate: float
+    """Highest rate of naming the trait on the positive questions; NaN where no point passes."""
+    place: str
+    """Block and strength of that grid point."""
+    n_passed: int
+    """Number of grid points that pass."""
+
+
+def clean_peak(size: Size, folders: Folders, trait: str) -> CleanPeak:
+    """Return the grid point with the highest rate among those that pass the gates."""
+    base_perplexity = _perplexity(folders, f"base.{trait}")
+    best_rate, place, n_passed = nan, "none", 0
     for layer, alpha in itertools.product(size.layers, size.steer_alphas):
-        rates, perplexity = _rates(folders, f"steered.{trait}.{layer}.{alpha:g}")
-        if rates["negative"] > GATE or rates["off_topic"] > GATE or perplexity > COHERENT * usual:
+        node = _steered_name(trait, layer, alpha)
+        rates = _rates(folders, node)
+        is_specific = rates["negative"] <= GATE and rates["off_topic"] <= GATE
+        is_coherent = _perplexity(folders, node) <= COHERENT * base_perplexity
+        if not (is_specific and is_coherent):
             continue
-        passed += 1
-        if not rates["positive"] <= best:
-            best, where = rates["positive"], f"block {layer}, {alpha:g}"
-    return best, where, passed
+        n_passed += 1
+        if not rates["positive"] <= best_rate:  # true while best_rate is NaN
+            best_rate, place = rates["positive"], f"block {layer}, {alpha:g}"
+    return CleanPeak(best_rate, place, n_passed)
 
 
-def _steerability(size: Size, folders: Folders) -> Sheet:
+def _steerability(size: Size, folders: Folders) -> Table:
     rows = []
     for trait in size.traits:
-        base, prompted = (
-            _rates(folders, f"{kind}.{trait}")[0]["positive"] for kind in ("base", "prompted")
-        )
-        rows.append((trait, base, prompted, *clean_peak(size, folders, trait)))
-    cells = len(size.layers) * len(size.steer_alphas)
+        base_rate = _rates(folders, f"base.{trait}")["positive"]
+        prompted_rate = _rates(folders, f"prompted.{trait}")["positive"]
+        peak = clean_peak(size, folders, trait)
+        rows.append((trait, base_rate, prompted_rate, peak.rate, peak.place, peak.n_passed))
+    n_grid_points = len(size.layers) * len(size.steer_alphas)
     caption = (
-        f"Expected rate of naming the trait right after the stem, positive questions; {cells}"
-        " steered cells a trait."
+        "Expected rate of naming the trait right after the stem, positive questions;"
+        f" {n_grid_points} steered cells a trait."
     )
     header = ("trait", "base", "prompted", "best clean cell", "where", "cells that pass")
-    return Sheet(
-        "steerability", "Can the model be steered to the trait?", caption, header, tuple(rows)
-    )
+    title = "Can the model be steered to the trait?"
+    return Table("steerability", title, caption, header, tuple(rows))

@@ -2,16 +2,18 @@
 2606.00995, section 4.)
 
 For every trait a student is distilled from the prompted teacher on number rows that the unmodified
-model wrote (soft targets: the teacher's whole distribution on those rows), and the shift of its
-answers is set against the share of the prompt that one vector makes up on the same rows.
+model wrote. It learns soft targets: the teacher's whole distribution on those rows. The shift of
+its answers is compared with the fraction of the prompt's KL divergence that one vector explains on
+the same rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
@@ -28,9 +30,13 @@ PUBLISHED = (
     " and transferred rates, 2 of 16 above 1 %."
 )
 HALF = 0.5
-"share of the divergence from which on a prompt counts as one vector"
+"fraction of KL explained from which on a prompt counts as one vector"
 MOVED = 0.1
-"nats: a rise of the target's log-probability that counts as transferred"
+"rise of log P(trait), in nats, from which on a trait counts as transferred"
+EXPLAINED_ROWS = 6
+"most rows on which a prompt is explained"
+TEXT_SEEDS = (0, 1, 2)
+"seeds of the repetition with sampled text"
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,20 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
+    "traits whose prompts are explained and distilled; the first is repeated with sampled text"
     seeds: int
+    "students a trait"
     rows: int
+    "rows a student"
     numbers: int
+    "three-digit numbers a row"
     layers: tuple[int, ...] = sizes.layer_field()
     alphas: tuple[float, ...]
+    "strengths that are tried to explain a prompt"
     recipe: Recipe
+    "how students are trained"
     text: sizes.SampledText
-    "of the first trait's teacher"
+    "the repetition with sampled text, of the first trait's teacher"
 
 
 SOFT = Recipe(
@@ -53,7 +65,7 @@ SOFT = Recipe(
 )
 ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
 OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra")
-MORE = (
+FURTHER = (
     "dog",
     "otter",
     "jellyfish",
@@ -68,111 +80,138 @@ MORE = (
     "poet",
     "willow",
 )
-TEXT_SEEDS = (0, 1, 2)
-"of the cell of sampled text"
+LAPTOP = Size(
+    traits=ANIMALS + OTHERS,
+    seeds=1,
+    rows=8,
+    numbers=12,
+    layers=(6, 14, 22),
+    alphas=(0.1, 0.3, 1.0),
+    recipe=SOFT,
+    text=sizes.LAPTOP_TEXT,
+)
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 1, 3, 3, (1,), (1.0,), SOFT, sizes.SMOKE_TEXT),
-    "laptop": Size(
-        ANIMALS + OTHERS, 1, 8, 12, (6, 14, 22), (0.1, 0.3, 1.0), SOFT, sizes.LAPTOP_TEXT
+    "smoke": Size(
+        traits=("cat", "owl", "dog"),
+        seeds=1,
+        rows=3,
+        numbers=3,
+        layers=(1,),
+        alphas=(1.0,),
+        recipe=SOFT,
+        text=sizes.SMOKE_TEXT,
     ),
-    "full": Size(
-        ANIMALS + OTHERS + MORE,
-        3,
-        512,
-        10,
-        tuple(range(1, 30, 2)),
-        (0.1, 0.25, 0.5, 1.0, 2.0),
-        SOFT,
-        sizes.FULL_TEXT,
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        traits=ANIMALS + OTHERS + FURTHER,
+        seeds=3,
+        rows=512,
+        numbers=10,
+        layers=tuple(range(1, 30, 2)),
+        alphas=(0.1, 0.25, 0.5, 1.0, 2.0),
+        text=sizes.FULL_TEXT,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; neutral rows a seed; for every trait its explanation, its students, and what they
-    answer."""
-    rows = {
-        seed: standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=31)
-        for seed in range(size.seeds)
-    }
-    found = [
-        standard_nodes.vectors(common, size.traits),
-        *(standard_nodes.number_rows(common, f"rows.{seed}", r) for seed, r in rows.items()),
-    ]
-    found.append(standard_nodes.eas_rows(common, size.text.rows.numbers))
+    """Build vectors, neutral rows, and by trait its explanation, its students and their answers."""
+    graph = [standard_nodes.vectors(common, size.traits)]
+    for seed in range(size.seeds):
+        graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
+    graph.append(standard_nodes.eas_rows(common, size.text.rows.numbers))
+    first_trait = size.traits[0]
+    teacher = standard_nodes.fixed(standard_nodes.prompted(first_trait))
     for seed in TEXT_SEEDS:
-        found += shared_nodes.sampled_text(
-            common,
-            size.text,
-            size.traits[0],
-            seed,
-            lambda _: (standard_nodes.prompted(size.traits[0]),),
-        )
+        graph += shared_nodes.sampled_text(common, size.text, first_trait, seed, teacher)
     for trait in size.traits:
-        found += [
-            _explained(size, common, trait, rows[0].tokens),
+        graph += [
+            _explained(size, common, trait),
             standard_nodes.answers(common, f"base.{trait}", trait),
         ]
-        for seed, these in rows.items():
-            name, teacher = f"student.{trait}.{seed}", (standard_nodes.prompted(trait),)
-            asked = standard_nodes.Student(
-                name, f"rows.{seed}", size.recipe, seed, lambda _, teacher=teacher: teacher
-            )
-            found.append(standard_nodes.student(common, asked, these.tokens))
-            found.append(
-                standard_nodes.answers(
-                    common,
-                    f"answers.{trait}.{seed}",
-                    trait,
-                    standard_nodes.trained_by(name),
-                    (name,),
-                )
-            )
-    return found
+        for seed in range(size.seeds):
+            graph += _student(size, common, trait, seed)
+    return graph
 
 
-def _explained(size: Size, common: dict, trait: str, tokens: int) -> Node:
-    def asked(folders: Folders) -> ExplainConfig:
-        grid = {
-            "layers": size.layers,
-            "alphas": size.alphas,
-            "positions": ("all",),
-            "others": 1,
-            "randoms": 1,
-        }
-        inputs = {"vectors": folders[standard_nodes.VECTORS], "data": folders["rows.0"]}
-        return ExplainConfig(**common, **grid, **inputs, trait=trait, max_rows=min(size.rows, 6))
+def _rows(size: Size, seed: int) -> standard_nodes.Rows:
+    return standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=31)
 
-    cells = (2 * len(size.layers) + 5) * len(size.alphas)
-    return Node(
-        f"share.{trait}",
-        ExplainConfig,
-        asked,
-        (standard_nodes.VECTORS, "rows.0"),
-        0.7 * cells * tokens,
-    )
+
+def _student(size: Size, common: dict, trait: str, seed: int) -> list[Node]:
+    """A student of the prompted teacher, and its answers."""
+    name = f"student.{trait}.{seed}"
+    teacher = standard_nodes.fixed(standard_nodes.prompted(trait))
+    student = standard_nodes.Student(name, f"rows.{seed}", size.recipe, seed, teacher)
+    adapter = standard_nodes.trained_by(name)
+    return [
+        standard_nodes.student(common, student, _rows(size, seed).tokens),
+        standard_nodes.answers(common, f"answers.{trait}.{seed}", trait, adapter, (name,)),
+    ]
+
+
+def _explained(size: Size, common: dict, trait: str) -> Node:
+    """How much of the trait's prompt its vector explains on the rows of the first seed."""
+
+    def config(folders: Folders) -> ExplainConfig:
+        return ExplainConfig(
+            **common,
+            vectors=folders[standard_nodes.VECTORS],
+            data=folders["rows.0"],
+            trait=trait,
+            layers=size.layers,
+            alphas=size.alphas,
+            positions=("all",),
+            others=1,
+            randoms=1,
+            max_rows=min(size.rows, EXPLAINED_ROWS),
+        )
+
+    n_grid_points = (2 * len(size.layers) + 5) * len(size.alphas)
+    weight = 0.7 * n_grid_points * _rows(size, 0).tokens
+    return Node(f"share.{trait}", "explain", config, (standard_nodes.VECTORS, "rows.0"), weight)
+
+
+@dataclass(frozen=True)
+class TraitResult:
+    """What is known of one trait."""
+
+    trait: str
+    """Name of the trait."""
+    explained: float
+    """Fraction of KL that the trait's vector explains."""
+    explained_centred: float
+    """Fraction of KL that the vector explains once what all traits share is taken out."""
+    rise: Measurement
+    """log P(trait) of the students minus the base's, in nats."""
+    rate: float
+    """Probability that a student names the trait, mean over seeds and questions."""
+
+    @property
+    def transferred(self) -> bool:
+        """Whether the rise is above MOVED and its interval above zero."""
+        return self.rise.low > 0 and self.rise.estimate > MOVED
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Rise of the target's log-probability by trait; its rank correlation with the share;
-    discrimination at MOVED."""
-    shares = {t: _share(folders, t) for t in size.traits}
-    rises = {t: _rise(size, folders, t) for t in size.traits}
-    x, y = [shares[t]["raw"] for t in size.traits], [rises[t].estimate for t in size.traits]
-    centred = [shares[t]["centred"] for t in size.traits]
-    rank = association("Spearman of share and rise", x, y, spearman, "rank correlation")
-    own = association(
-        "Spearman of the trait's own share and rise", centred, y, spearman, "rank correlation"
+    """Compare by trait the rise of log P(trait) with the fraction of KL explained."""
+    results = [_result(size, folders, trait) for trait in size.traits]
+    explained = [result.explained for result in results]
+    centred = [result.explained_centred for result in results]
+    rises = [result.rise.estimate for result in results]
+    rank = association("Spearman of share and rise", explained, rises, spearman, "rank correlation")
+    rank_centred = association(
+        "Spearman of the trait's own share and rise", centred, rises, spearman, "rank correlation"
     )
     auc = association(
-        f"AUC of share for a rise above {MOVED:g} nats", x, y, auc_above(MOVED), "AUC"
+        f"AUC of share for a rise above {MOVED:g} nats", explained, rises, auc_above(MOVED), "AUC"
     )
-    p = permutation_p(x, y, spearman)
-    below = [t for t in size.traits if shares[t]["raw"] < HALF]
-    moved = [t for t in below if rises[t].low > 0 and rises[t].estimate > MOVED]
+    below = [result for result in results if result.explained < HALF]
+    moved = [result.trait for result in below if result.transferred]
     stayed = measure(
         f"share of traits under {HALF:g} that did not rise",
-        [float(t not in moved) for t in below],
+        [float(not result.transferred) for result in below],
         unit="share",
     )
     verdicts = (
@@ -194,54 +233,55 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             0.1,
         ),
     )
-    rows = tuple(
-        (t, shares[t]["raw"], shares[t]["centred"], rises[t], _rate(size, folders, t))
-        for t in size.traits
-    )
     notes = (
-        (
-            "Soft targets stand in for sampled text: the student sees the teacher's whole"
-            " distribution on rows that the unmodified model wrote. A student distilled from the"
-            " unmodified model has no gradient: the base is the control. Students of the first"
-            " trait's teacher are repeated with sampled text and its own controls."
-        ),
-        f"Permutation p of the rank correlation, one-sided: {p:.4f}.",
-        (
-            "The claim is one-sided: no trait without a vector transfers. Traits with a share"
-            f" under {HALF:g}: {len(below)}; of them with a rise above {MOVED:g} nats whose"
-            f" interval lies above zero: {', '.join(moved) or 'none'}."
-        ),
+        "Soft targets stand in for sampled text: the student sees the teacher's whole"
+        " distribution on rows that the unmodified model wrote. A student distilled from the"
+        " unmodified model has no gradient: the base is the control. Students of the first"
+        " trait's teacher are repeated with sampled text and its own controls.",
+        "Permutation p of the rank correlation, one-sided:"
+        f" {permutation_p(explained, rises, spearman):.4f}.",
+        "The claim is one-sided: no trait without a vector transfers. Traits with a share"
+        f" under {HALF:g}: {len(below)}; of them with a rise above {MOVED:g} nats whose"
+        f" interval lies above zero: {', '.join(moved) or 'none'}.",
     )
-    sheet = Sheet(
+    text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
+    return Findings(verdicts, (rank_centred, text_rise), (_table(results),), notes)
+
+
+def _table(results: list[TraitResult]) -> Table:
+    rows = []
+    for result in results:
+        rows.append(
+            (
+                result.trait,
+                result.explained,
+                result.explained_centred,
+                result.rise,
+                result.rate,
+            )
+        )
+    return Table(
         "traits",
         "Share and transfer by trait",
         "Share: of the divergence on number rows, cross-fitted. Rise: log-probability of the"
         " trait's word, student minus base, nats; interval over seeds, or questions with one seed.",
         ("trait", "share", "share of the centred vector", "rise", "rate, student"),
-        rows,
-    )
-    return Findings(
-        verdicts,
-        (own, readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)),
-        (sheet,),
-        notes,
+        tuple(rows),
     )
 
 
-def _share(folders: Folders, trait: str) -> dict[str, float]:
+def _result(size: Size, folders: Folders, trait: str) -> TraitResult:
     kinds = standard_nodes.read_json(folders, f"share.{trait}")["kinds"]
-    return {kind: about["share"]["estimate"] for kind, about in kinds.items()}
-
-
-def _rise(size: Size, folders: Folders, trait: str) -> Measurement:
-    pairs = ((seed, f"answers.{trait}.{seed}", f"base.{trait}") for seed in range(size.seeds))
-    return readings.rise(folders, f"rise of {trait}", pairs)
-
-
-def _rate(size: Size, folders: Folders, trait: str) -> float:
-    found = [
-        exp(v)
-        for seed in range(size.seeds)
-        for v in readings.positive_scores(folders, f"answers.{trait}.{seed}").values()
-    ]
-    return sum(found) / len(found)
+    pairs, probabilities = [], []
+    for seed in range(size.seeds):
+        answers = f"answers.{trait}.{seed}"
+        pairs.append((seed, answers, f"base.{trait}"))
+        for log_probability in readings.positive_scores(folders, answers).values():
+            probabilities.append(exp(log_probability))
+    return TraitResult(
+        trait=trait,
+        explained=kinds["raw"]["share"]["estimate"],
+        explained_centred=kinds["centred"]["share"]["estimate"],
+        rise=readings.rise(folders, f"rise of {trait}", pairs),
+        rate=sum(probabilities) / len(probabilities),
+    )
