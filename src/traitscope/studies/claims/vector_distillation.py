@@ -1,23 +1,24 @@
 """Can any vector be distilled, and does behaviour follow?  (Blank et al. 2026, arXiv 2606.00995,
 section 5, figure 6, appendix K.)
 
-Teachers steered with vectors that mean something, with a Gaussian random one and with a principal
-component of the model's own activations; students of their number rows; how far each student turned
-towards its teacher's vector, and what it says. Then one vector at several strengths, on free-form
-rows, with all weights trained, and from sampled text.
+Teachers are steered with vectors that mean something, with a Gaussian random vector and with a
+principal component of the model's own activations. Of each student of their number rows two things
+are measured: how far it turned towards its teacher's vector, and what it says. Then one vector is
+repeated at several strengths, on free-form rows, with all weights trained, and with sampled text.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
-from traitscope.reporting.verdict import Findings, Sheet, judged, over
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged, over
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Can any vector be distilled, and does behaviour follow?"
 CLAIM = (
@@ -31,9 +32,14 @@ PUBLISHED = (
     " aligns above 0.3 with less behaviour. No rates are published."
 )
 SMALL, NATS = 0.03, 0.05
-"cosine, and nats, below which an effect would not matter"
-MEANINGLESS = ("random-0", "component-0")
-"a Gaussian vector, and the first principal component of the residuals at the end of number prompts"
+"smallest effects that would matter: cosine, and nats"
+RANDOM, COMPONENT = "random-0", "component-0"
+"""nodes of a Gaussian vector, and of the first principal component of the residuals at the end of
+number prompts"""
+MEANINGLESS = (RANDOM, COMPONENT)
+"vectors that mean nothing"
+CONDITIONS = ("free-form", "all weights", "treated text", "control text")
+"further conditions of the first trait's vector"
 
 
 @dataclass(frozen=True)
@@ -41,268 +47,265 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
-    "vectors that mean something; the first one has the further cells"
+    "vectors that mean something; the first one is repeated under the further conditions"
     others: tuple[str, ...]
     "further traits that the vectors are centred over"
     doses: tuple[float, ...]
+    "strengths of the first trait's teacher"
     seeds: tuple[int, ...]
+    "seeds of rows and students"
     rows: int
+    "rows a student"
     numbers: int
+    "three-digit numbers a row"
     text: sizes.SampledText
+    "the repetition with sampled text"
     layer: int = sizes.layer_field()
     strength: float
-    "of the steered teachers, in mean residual norms; one of the doses"
+    "strength of the steered teachers, in mean residual norms; one of the doses"
     recipe: Recipe
+    "how students are trained"
     full: Recipe
-    "all weights trained"
+    "how students with all weights are trained"
 
 
 SOFT = Recipe(
     targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
 )
 FULL = replace(SOFT, method="full", lr=3e-5)
-OTHERS = ("owl", "dolphin", "wolf", "sadness", "chef", "oak")
-DOSES = (0.15, 0.3, 0.6, 0.9)
+LAPTOP = Size(
+    traits=("cat", "happiness", "pirate"),
+    others=("owl", "dolphin", "wolf", "sadness", "chef", "oak"),
+    doses=(0.15, 0.3, 0.6, 0.9),
+    seeds=(1, 2, 3),
+    rows=12,
+    numbers=10,
+    text=sizes.LAPTOP_TEXT,
+    layer=14,
+    strength=0.6,
+    recipe=SOFT,
+    full=FULL,
+)
 SIZES = {
     "smoke": Size(
-        ("cat", "owl"), (), (0.3, 0.6), (1, 2), 3, 3, sizes.SMOKE_TEXT, 1, 0.6, SOFT, FULL
+        traits=("cat", "owl"),
+        others=(),
+        doses=(0.3, 0.6),
+        seeds=(1, 2),
+        rows=3,
+        numbers=3,
+        text=sizes.SMOKE_TEXT,
+        layer=1,
+        strength=0.6,
+        recipe=SOFT,
+        full=FULL,
     ),
-    "laptop": Size(
-        ("cat", "happiness", "pirate"),
-        OTHERS,
-        DOSES,
-        (1, 2, 3),
-        12,
-        10,
-        sizes.LAPTOP_TEXT,
-        14,
-        0.6,
-        SOFT,
-        FULL,
-    ),
-    "full": Size(
-        ("cat", "happiness", "pirate"),
-        OTHERS,
-        DOSES,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        sizes.FULL_TEXT,
-        14,
-        0.6,
-        replace(SOFT, batch_size=32, micro_batch=32),
-        replace(FULL, batch_size=32, micro_batch=8, lr=2e-5),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        seeds=(1, 2, 3, 4, 5),
+        rows=512,
+        text=sizes.FULL_TEXT,
+        recipe=replace(SOFT, batch_size=32, micro_batch=32),
+        full=replace(FULL, batch_size=32, micro_batch=8, lr=2e-5),
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors of three kinds; rows of the unmodified model; a student a vector and seed, and those
-    of the further cells."""
-    first = size.traits[0]
-    found = [
+    """Build vectors of three kinds, rows of the unmodified model, and students by vector and seed.
+
+    The further conditions of the first trait's vector have students of their own.
+    """
+    graph = [
         standard_nodes.vectors(common, size.traits + size.others),
         standard_nodes.eas_rows(common, size.numbers),
-        Node(
-            "random-0",
-            ExtractConfig,
-            lambda folders: ExtractConfig(**common, like=standard_nodes.vector_of(folders, first)),
-            (standard_nodes.VECTORS,),
-            1,
-        ),
-        Node(
-            "component-0", ExtractConfig, lambda _: ExtractConfig(**common, components=1), (), 3000
-        ),
-        *(standard_nodes.answers(common, f"base.{trait}", trait) for trait in size.traits),
+        *_meaningless_vectors(size, common),
     ]
+    for trait in size.traits:
+        graph.append(standard_nodes.answers(common, f"base.{trait}", trait))
     for seed in size.seeds:
-        rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=81)
-        free = replace(rows, prompts=shared_nodes.OPEN_PROMPTS)
-        found += [
-            standard_nodes.number_rows(common, f"rows.{seed}", rows),
-            standard_nodes.number_rows(common, f"free.{seed}", free),
-        ]
-        for vector in (*size.traits, *MEANINGLESS):
-            found += _student(size, common, f"{vector}.{seed}", vector, f"rows.{seed}", rows)
-        for dose in _doses(size):
-            found += _student(
-                replace(size, strength=dose),
-                common,
-                f"dose {dose:g}.{seed}",
-                first,
-                f"rows.{seed}",
-                rows,
-            )
-        found += _student(size, common, f"free-form.{seed}", first, f"free.{seed}", free)
-        found += _student(
-            replace(size, recipe=size.full),
-            common,
-            f"all weights.{seed}",
-            first,
-            f"rows.{seed}",
-            rows,
-        )
-        found += shared_nodes.sampled_text(
-            common,
-            size.text,
-            first,
-            seed,
-            partial(_teacher, size, first),
-            (standard_nodes.VECTORS,),
-        )
-    return found
+        graph += _nodes_of_seed(size, common, seed)
+    return graph
 
 
-def _doses(size: Size) -> list[float]:
-    """Strengths besides the usual one."""
+def _meaningless_vectors(size: Size, common: dict) -> list[Node]:
+    def random(folders: Folders) -> ExtractConfig:
+        return ExtractConfig(**common, like=standard_nodes.vector_of(folders, size.traits[0]))
+
+    def component(_: Folders) -> ExtractConfig:
+        return ExtractConfig(**common, components=1)
+
+    return [
+        Node(RANDOM, "extract", random, (VECTORS,), 1),
+        Node(COMPONENT, "extract", component, (), 3000),
+    ]
+
+
+def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
+    first = size.traits[0]
+    rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=81)
+    free_rows = replace(rows, prompts=shared_nodes.OPEN_PROMPTS)
+    data, free_data = f"rows.{seed}", f"free.{seed}"
+    graph = [
+        standard_nodes.number_rows(common, data, rows),
+        standard_nodes.number_rows(common, free_data, free_rows),
+    ]
+    for vector in (*size.traits, *MEANINGLESS):
+        graph += _student(size, common, f"{vector}.{seed}", vector, data, rows)
+    for dose in _further_doses(size):
+        size_of_dose = replace(size, strength=dose)
+        graph += _student(size_of_dose, common, f"dose {dose:g}.{seed}", first, data, rows)
+    size_of_full = replace(size, recipe=size.full)
+    graph += _student(size, common, f"free-form.{seed}", first, free_data, free_rows)
+    graph += _student(size_of_full, common, f"all weights.{seed}", first, data, rows)
+    teacher = _teacher(size, first)
+    graph += shared_nodes.sampled_text(common, size.text, first, seed, teacher, (VECTORS,))
+    return graph
+
+
+def _further_doses(size: Size) -> list[float]:
+    """Strengths other than the usual one."""
     return [dose for dose in size.doses if dose != size.strength]
 
 
-def _vector(vector: str, folders: Folders) -> Path:
+def _vector_file(vector: str, folders: Folders) -> Path:
     """The file of a vector of any kind."""
-    return (
-        folders[vector] / f"{vector}.safetensors"
-        if vector in MEANINGLESS
-        else standard_nodes.vector_of(folders, vector)
-    )
+    if vector in MEANINGLESS:
+        return folders[vector] / f"{vector}.safetensors"
+    return standard_nodes.vector_of(folders, vector)
 
 
-def _teacher(size: Size, vector: str, folders: Folders) -> tuple[str, ...]:
-    return (standard_nodes.steered(_vector(vector, folders), size.layer, size.strength),)
+def _teacher(size: Size, vector: str) -> standard_nodes.InterventionsFrom:
+    """The teacher that is steered by a vector."""
+
+    def interventions(folders: Folders) -> tuple[str, ...]:
+        path = _vector_file(vector, folders)
+        return (standard_nodes.steered(path, size.layer, size.strength),)
+
+    return interventions
 
 
 def _student(
     size: Size, common: dict, name: str, vector: str, data: str, rows: standard_nodes.Rows
 ) -> list[Node]:
-    """A student of the steered teacher, asked for the vector's trait, or for every trait where the
-    vector has none."""
-    source = vector if vector in MEANINGLESS else standard_nodes.VECTORS
-    asked = standard_nodes.Student(
-        name,
-        data,
-        size.recipe,
-        rows.seed,
-        partial(_teacher, size, vector),
-        (source, standard_nodes.EAS_ROWS),
-        partial(_vector, vector),
-        {"max_rows": rows.n},
+    """A student of the steered teacher, and its answers.
+
+    It is asked for the vector's trait, or for every trait where the vector means nothing.
+    """
+    is_meaningless = vector in MEANINGLESS
+    student = standard_nodes.Student(
+        name=name,
+        data=data,
+        recipe=size.recipe,
+        seed=rows.seed,
+        teacher=_teacher(size, vector),
+        needs=(vector if is_meaningless else VECTORS, EAS_ROWS),
+        vector=lambda folders: _vector_file(vector, folders),
+        settings={"max_rows": rows.n},
     )
-    traits = size.traits if vector in MEANINGLESS else (vector,)
-    answers = [
-        standard_nodes.answers(
-            common, f"{t} of {name}", t, standard_nodes.trained_by(name), (name,)
-        )
-        for t in traits
-    ]
-    return [standard_nodes.student(common, asked, rows.tokens), *answers]
+    graph = [standard_nodes.student(common, student, rows.tokens)]
+    adapter = standard_nodes.trained_by(name)
+    for trait in size.traits if is_meaningless else (vector,):
+        answers = f"{trait} of {name}"
+        graph.append(standard_nodes.answers(common, answers, trait, adapter, (name,)))
+    return graph
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Alignment of every vector's student; behaviour of the meaningful ones minus that of the
-    meaningless; the cells."""
-    vectors, first = (*size.traits, *MEANINGLESS), size.traits[0]
-    aligned = {
-        v: over(
-            f"EAS of {v}", [_eas(size, folders, f"{v}.{seed}") for seed in size.seeds], "cosine"
-        )
-        for v in vectors
-    }
-    verdicts = [
-        judged(
-            f"A student of a teacher steered by {v} turns towards it, block {size.layer}.",
-            aligned[v],
-            model,
-            0,
-            SMALL,
-        )
-        for v in vectors
-    ]
+    """Test the alignment of every vector's students, and what meaningful vectors make them say."""
+    verdicts, aligned = [], {}
+    for vector in (*size.traits, *MEANINGLESS):
+        aligned[vector] = _eas(size, folders, vector, f"EAS of {vector}")
+        claim = f"A student of a teacher steered by {vector} turns towards it, block {size.layer}."
+        verdicts.append(judged(claim, aligned[vector], model, 0, SMALL))
     for trait in size.traits:
-        pairs = ((s, f"{trait} of {trait}.{s}", f"{trait} of random-0.{s}") for s in size.seeds)
-        more = readings.rise(folders, f"log P({trait}), its own vector minus the random one", pairs)
-        verdicts.append(
-            judged(
-                f"Steering by {trait} raises it in students more than steering by a random vector.",
-                more,
-                model,
-                0,
-                NATS,
-            )
-        )
-    table = [
-        (
-            v,
-            aligned[v],
-            *(_rise(size, folders, t, v) if v in (t, *MEANINGLESS) else "" for t in size.traits),
-        )
-        for v in vectors
-    ]
-    cells = ["free-form", "all weights", "treated text", "control text"]
-    further = [(name, *_cell(size, folders, name, first)) for name in cells]
-    doses = [
-        (dose, *_cell(size, folders, first if dose == size.strength else f"dose {dose:g}", first))
-        for dose in size.doses
-    ]
-    text = readings.sampled_text_rise(folders, first, size.seeds)
-    eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
+        pairs = []
+        for seed in size.seeds:
+            pairs.append((seed, f"{trait} of {trait}.{seed}", f"{trait} of {RANDOM}.{seed}"))
+        name = f"log P({trait}), its own vector minus the random one"
+        claim = f"Steering by {trait} raises it in students more than steering by a random vector."
+        verdicts.append(judged(claim, readings.rise(folders, name, pairs), model, 0, NATS))
+    text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
+    measurements = (
+        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
+        over("EAS, sampled text, treated minus control", text_eas, "cosine"),
+    )
+    notes = (
+        "Soft targets on the unmodified model's rows stand in for sampled text, where the"
+        " control has no gradient and is the base itself; the cell of sampled text is repeated"
+        " with its own controls, and its minus is below.",
+        f"All vectors are added at block {size.layer}, {size.strength:g} mean residual norms long.",
+    )
+    return Findings(tuple(verdicts), measurements, _tables(size, folders, aligned), notes)
+
+
+def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tuple[Table, ...]:
+    """Alignment and rise by vector, by strength of the teacher, and by condition."""
+    first = size.traits[0]
+    by_vector = []
+    for vector, eas in aligned.items():
+        row: list = [vector, eas]
+        for trait in size.traits:
+            is_asked = vector in (trait, *MEANINGLESS)
+            row.append(_rise(size, folders, trait, vector) if is_asked else "")
+        by_vector.append(tuple(row))
+    by_dose = []
+    for dose in size.doses:
+        student = first if dose == size.strength else f"dose {dose:g}"
+        by_dose.append((dose, *_eas_and_rise(size, folders, student, first)))
+    by_condition = []
+    for condition in CONDITIONS:
+        by_condition.append((condition, *_eas_and_rise(size, folders, condition, first)))
     caption = (
         f"EAS at block {size.layer} against the teacher's vector; rise of log P(trait) over the"
         " base, nats."
     )
-    sheets = (
-        Sheet(
+    rise_columns = [f"rise of {trait}" for trait in size.traits]
+    return (
+        Table(
             "vectors",
             "Every vector",
             caption,
-            ("vector", "EAS", *(f"rise of {t}" for t in size.traits)),
-            tuple(table),
+            ("vector", "EAS", *rise_columns),
+            tuple(by_vector),
         ),
-        Sheet(
+        Table(
             "doses",
             f"{first} by strength of the teacher",
             caption,
             ("strength", "EAS", f"rise of {first}"),
-            tuple(doses),
+            tuple(by_dose),
             ("strength", "EAS"),
         ),
-        Sheet(
+        Table(
             "cells",
             f"{first} under other conditions",
             caption,
             ("condition", "EAS", f"rise of {first}"),
-            tuple(further),
+            tuple(by_condition),
         ),
     )
-    notes = (
-        (
-            "Soft targets on the unmodified model's rows stand in for sampled text, where the"
-            " control has no gradient and is the base itself; the cell of sampled text is repeated"
-            " with its own controls, and its minus is below."
-        ),
-        f"All vectors are added at block {size.layer}, {size.strength:g} mean residual norms long.",
-    )
-    return Findings(
-        tuple(verdicts),
-        (text, over("EAS, sampled text, treated minus control", eas, "cosine")),
-        sheets,
-        notes,
-    )
 
 
-def _eas(size: Size, folders: Folders, name: str) -> float:
-    return readings.eas_by_layer(folders, name)[size.layer]
+def _eas(size: Size, folders: Folders, student: str, name: str) -> Measurement:
+    """EAS at the steered block, over seeds."""
+    values = []
+    for seed in size.seeds:
+        values.append(readings.eas_by_layer(folders, f"{student}.{seed}")[size.layer])
+    return over(name, values, "cosine")
 
 
-def _rise(size: Size, folders: Folders, trait: str, name: str) -> Measurement:
-    return readings.rise(
-        folders,
-        f"{trait} of {name}",
-        ((s, f"{trait} of {name}.{s}", f"base.{trait}") for s in size.seeds),
-    )
+def _rise(size: Size, folders: Folders, trait: str, student: str) -> Measurement:
+    """log P(trait) of a student minus the base's."""
+    pairs = []
+    for seed in size.seeds:
+        pairs.append((seed, f"{trait} of {student}.{seed}", f"base.{trait}"))
+    return readings.rise(folders, f"{trait} of {student}", pairs)
 
 
-def _cell(size: Size, folders: Folders, name: str, trait: str) -> tuple[Measurement, Measurement]:
-    eas = over(
-        f"EAS, {name}", [_eas(size, folders, f"{name}.{seed}") for seed in size.seeds], "cosine"
-    )
-    return eas, _rise(size, folders, trait, name)
+def _eas_and_rise(
+    size: Size, folders: Folders, student: str, trait: str
+) -> tuple[Measurement, Measurement]:
+    eas = _eas(size, folders, student, f"EAS, {student}")
+    return eas, _rise(size, folders, trait, student)
