@@ -84,9 +84,9 @@ def directions(common: dict, shown: Path, hidden: Path) -> list[Node]:
         return ExtractConfig(**common, components=1, orthogonal_to=direction)
 
     return [
-        Node(DIRECTION, "extract", contrast, (), 4000),
-        Node(RANDOM, "extract", random, (DIRECTION,), 1),
-        Node(ORTHOGONAL, "extract", component, (DIRECTION,), 6000),
+        Node(DIRECTION, ExtractConfig, contrast, (), 4000),
+        Node(RANDOM, ExtractConfig, random, (DIRECTION,), 1),
+        Node(ORTHOGONAL, ExtractConfig, component, (DIRECTION,), 6000),
     ]
 
 
@@ -136,8 +136,8 @@ def judged_answers(
 
     judge_weight = JUDGE_WEIGHT if len(evaluation.judges) == 1 else ASKING_JUDGE_WEIGHT
     return [
-        Node(answers, "generate", asked, needs, 100 * (30 + evaluation.tokens)),
-        Node(_verdict_node(name), "judge", judge, (answers,), judge_weight),
+        Node(answers, GenerateConfig, asked, needs, 100 * (30 + evaluation.tokens)),
+        Node(_verdict_node(name), JudgeConfig, judge, (answers,), judge_weight),
     ]
 
 

@@ -154,8 +154,8 @@ def _explained(size: Size, common: dict, trait: str) -> list[Node]:
     rows_weight = n_grid_points * size.rows * row_tokens
     questions_weight = n_grid_points * size.questions * 20
     return [
-        Node(f"numbers.{trait}", "explain", on_rows, (VECTORS, "rows"), rows_weight),
-        Node(f"questions.{trait}", "explain", on_questions, (VECTORS,), questions_weight),
+        Node(f"numbers.{trait}", ExplainConfig, on_rows, (VECTORS, "rows"), rows_weight),
+        Node(f"questions.{trait}", ExplainConfig, on_questions, (VECTORS,), questions_weight),
     ]
 
 
@@ -185,7 +185,7 @@ def _answers(
     def config(folders: Folders) -> MeasureConfig:
         return MeasureConfig(**common, trait=trait, samples=0, interventions=interventions(folders))
 
-    return Node(name, "measure", config, needs, ANSWERS_WEIGHT)
+    return Node(name, MeasureConfig, config, needs, ANSWERS_WEIGHT)
 
 
 def _steered_name(trait: str, layer: int, alpha: float) -> str:

@@ -113,7 +113,7 @@ def _gradients(common: dict, name: str, rows: standard_nodes.Rows) -> Node:
         )
 
     needs = (VECTORS, CONTROL, name)
-    return Node(f"gradients.{name}", "gradients", config, needs, 4 * rows.tokens)
+    return Node(f"gradients.{name}", GradientsConfig, config, needs, 4 * rows.tokens)
 
 
 @dataclass(frozen=True)

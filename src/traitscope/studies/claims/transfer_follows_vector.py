@@ -170,7 +170,7 @@ def _explained(size: Size, common: dict, trait: str) -> Node:
 
     n_grid_points = (2 * len(size.layers) + 5) * len(size.alphas)
     weight = 0.7 * n_grid_points * _rows(size, 0).tokens
-    return Node(f"share.{trait}", "explain", config, (standard_nodes.VECTORS, "rows.0"), weight)
+    return Node(f"share.{trait}", ExplainConfig, config, (standard_nodes.VECTORS, "rows.0"), weight)
 
 
 @dataclass(frozen=True)

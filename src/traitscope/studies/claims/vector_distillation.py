@@ -137,8 +137,8 @@ def _meaningless_vectors(size: Size, common: dict) -> list[Node]:
         return ExtractConfig(**common, components=1)
 
     return [
-        Node(RANDOM, "extract", random, (VECTORS,), 1),
-        Node(COMPONENT, "extract", component, (), 3000),
+        Node(RANDOM, ExtractConfig, random, (VECTORS,), 1),
+        Node(COMPONENT, ExtractConfig, component, (), 3000),
     ]
 
 
