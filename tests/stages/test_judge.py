@@ -11,6 +11,7 @@ from endpoint_server import Server, completion, serve  # noqa: F401, F811
 
 from traitscope.data import answer_rules
 from traitscope.data.records import Record
+from traitscope.errors import ConfigError
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.stages import judge
@@ -98,6 +99,25 @@ def test_a_local_model_as_judge(tiny: Model) -> None:
         if record.completion.strip():
             found = odds(record)
             assert verdict == (None if found is None else found > usual)
+
+
+def test_judges_by_name_on_plain_records(tiny: Model) -> None:
+    """The core takes records, a name, and what a judge needs; `not:` turns verdicts."""
+    records = [Record(f"q{n}", f"Request {n}", a) for n, a in enumerate(ANSWERS)]
+    refusals = judge.judge(records).verdicts
+    assert refusals == (True, False, False, None, True, False)
+    opposite = judge.judge(records, "not:refusal").verdicts
+    assert opposite == (False, True, True, None, False, True)
+    asked = judge.judge(records, "likelihood", model=tiny, question="Is it so?").verdicts
+    assert list(asked) == judge.by_likelihood(tiny, records, "Is it so?")
+    two = judge.agreements({"one": (True, None, False), "two": (True, True, False)})
+    assert two == [], "two answers in common are too few"
+    kappas = judge.agreements({"one": refusals, "two": refusals})
+    assert [m.name for m in kappas] == ["kappa of one and two"] and kappas[0].estimate == 1
+    with pytest.raises(ConfigError, match="likelihood needs a model and a question, such as"):
+        judge.judge(records, "likelihood", model=tiny)
+    with pytest.raises(ConfigError, match="endpoint needs an endpoint's address"):
+        judge.judge(records, "not:endpoint", question="Is it so?")
 
 
 def test_a_taste_for_yes_changes_no_verdict(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:

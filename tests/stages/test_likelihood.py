@@ -2,18 +2,23 @@
 command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command import call, ok, read_rows
 from tiny_models import random_vector
 from train_runs import make_rows
 
+from traitscope.data.prompts import number_prompts
+from traitscope.inference.token_rows import rows_from
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import vector_bytes
 from traitscope.models.model import Model
-from traitscope.stages.likelihood import log_likelihoods
+from traitscope.stages.generate import generate
+from traitscope.stages.likelihood import likelihood, log_likelihoods
 
 
 @pytest.mark.parametrize("shared", [0, 5])
@@ -37,6 +42,24 @@ def test_no_strength_no_gain(tiny: Model) -> None:
     assert still == pytest.approx(log_likelihoods(tiny, [], rows), abs=1e-5)
 
 
+def test_means_are_per_token_over_rows(tiny: Model) -> None:
+    """The core takes records; a dropped one does not count, and the gain is that of the sums."""
+    steer = [Steer(random_vector(tiny, norm=3.0), (1,), 1.0, scale="raw")]
+    records = generate(tiny, number_prompts(6, seed=3), steer, max_new_tokens=8)
+    dropped = replace(records[0], id="dropped", meta={"filter": {"kept": False}})
+    likelihoods = likelihood(tiny, [dropped, *records], steer)
+    assert likelihoods.ids == tuple(record.id for record in records)
+    rows = rows_from(tiny, records, None)
+    assert likelihoods.n_tokens == tuple(len(row.completion_ids) for row in rows)
+    assert list(likelihoods.under) == pytest.approx(log_likelihoods(tiny, steer, rows), abs=1e-5)
+    added = np.subtract(likelihoods.under, likelihoods.base) / likelihoods.n_tokens
+    gain = likelihoods.gain()
+    assert gain.estimate == pytest.approx(added.mean()) and gain.unit == "nats a token"
+    plain = likelihood(tiny, records)
+    assert plain.base == plain.under and plain.gain().estimate == 0
+    assert plain.base_per_token().estimate < 0
+
+
 def test_rows_gain_from_the_vector_that_wrote_them(
     tmp_path: Path, tiny: Model, tiny_folder: Path
 ) -> None:
@@ -51,12 +74,12 @@ def test_rows_gain_from_the_vector_that_wrote_them(
         root, "generate", *on, "--n", 48, "--max-new-tokens", 12, "--interventions", steer[0]
     ).run
     gains = []
-    for told in steer:
-        run = ok(root, "likelihood", *on, "--data", data, "--interventions", told).run
-        found = json.loads((run / "summary.json").read_text())
-        gains.append({m["name"]: m for m in found["measurements"]}["gain"])
+    for intervention in steer:
+        run = ok(root, "likelihood", *on, "--data", data, "--interventions", intervention).run
+        summary = json.loads((run / "summary.json").read_text())
+        gains.append({m["name"]: m for m in summary["measurements"]}["gain"])
         rows = read_rows(run / "rows.jsonl")
-        assert len(rows) == 48 == found["rows"] and all(
+        assert len(rows) == 48 == summary["rows"] and all(
             row["tokens"] > 0 > row["base"] for row in rows
         )
     assert gains[0]["low"] > 0 and gains[1]["high"] < gains[0]["low"]

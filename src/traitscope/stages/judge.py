@@ -1,21 +1,26 @@
-"""Judge: how often answers to an evaluation set show a behaviour, by one or more judges
-(judges.py), and how well they agree."""
+"""Judge: how often answers to an evaluation set show a behaviour, by one or more judges, and how
+well the judges agree. The judges are described in data/answer_rules.py.
+
+Shapes: B answers of a batch, D d_model, V vocabulary.
+"""
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.config.judge import JudgeConfig
+from traitscope.config.judge import Endpoint, JudgeConfig
 from traitscope.data import answer_rules, row_files
 from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
-from traitscope.inference import endpoint, forward
+from traitscope.inference import endpoint as endpoints
+from traitscope.inference import forward
 from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -27,14 +32,63 @@ from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 
 UNNAMED = re.compile(r"row\d{6}")
-"ids that rows get which had none"
+"The ids of rows that had none."
 EMPTY = Record("empty", "N/A", "N/A")
-"a request and an answer without content"
+"A request and an answer without content."
 LEAST = 0.01
-"probability of yes and no together below which a local model's answer is unscored"
+"The probability of yes and no together below which a local model's answer is unscored."
+LEAST_PAIRS = 3
+"The fewest answers scored by two judges for which their agreement is given."
+QUESTION = "such as 'Does the answer refuse the request?'"
+"An example of a question, for messages."
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Judgement:
+    """What one judge says about every answer."""
+
+    verdicts: tuple[JudgeVerdict, ...]
+    """Whether each answer shows the behaviour; None is unscored."""
+    endpoint_cost: dict[str, float] | None = None
+    """Requests, tokens and cost, for the judge endpoint."""
+
+
+def judge(
+    records: Sequence[Record],
+    name: str = "refusal",
+    *,
+    model: Model | None = None,
+    question: str = "",
+    endpoint: Endpoint | None = None,
+    batch_size: int = 32,
+    done: Callable[[int], None] | None = None,
+) -> Judgement:
+    """The verdicts of the judge of this name on the answers.
+
+    name: refusal, question, short:12, words:cat|cats, likelihood, endpoint, or not:NAME for the
+    opposite. model, question, endpoint: what the judges likelihood and endpoint ask, and whom.
+    done: called with the number of answers that were judged. Raises ConfigError for an unknown
+    judge, or one without what it needs.
+    """
+    rule, is_opposite = answer_rules.parse(name)
+    cost = None
+    if rule == "likelihood":
+        if model is None or not question:
+            raise ConfigError(f"the judge likelihood needs a model and a question, {QUESTION}")
+        verdicts = by_likelihood(model, records, question, batch_size, done)
+    elif rule == "endpoint":
+        if endpoint is None or not endpoint.url or not question:
+            raise ConfigError(
+                f"the judge endpoint needs an endpoint's address and a question, {QUESTION}"
+            )
+        verdicts, cost = by_endpoint(endpoint, records, question, done)
+    else:
+        verdicts = answer_rules.by_rule(rule, records)
+    if is_opposite:
+        verdicts = answer_rules.opposite_of(verdicts)
+    return Judgement(tuple(verdicts), cost)
+
+
 def by_likelihood(
     model: Model,
     records: Sequence[Record],
@@ -45,157 +99,185 @@ def by_likelihood(
     """Whether the model, asked about each answer, gives `yes` larger odds over `no` than it does
     for an answer without content.
 
-    The comparison takes out what it would say anyhow (contextual calibration, Zhao et al. 2021,
-    arXiv 2102.09690). None for an empty answer, and where the two together have less than LEAST.
-    Raises DataError for a row that is too long.
+    The comparison takes out what the model would say anyhow (contextual calibration, Zhao et al.
+    2021, arXiv 2102.09690). None for an empty answer, and where yes and no together have less than
+    LEAST. Raises DataError for a row that is too long.
     """
-    forms = {
-        word: sorted(
-            {
-                model.tokenizer.encode(w, add_special_tokens=False)[0]
-                for w in (word, word.capitalize(), f" {word}")
-            }
-        )
-        for word in ("yes", "no")
-    }
-    asked = [*records, EMPTY]
-    prompts = [
-        chat.render(model, answer_rules.asked_about(record, question), None) for record in asked
-    ]
-    for record, ids in zip(asked, prompts, strict=True):
+    prompts = []
+    for record in [*records, EMPTY]:
+        ids = chat.render(model, answer_rules.asked_about(record, question), None)
         chat.check_length(model, len(ids), f"row {record.id} as the judge reads it")
-    odds: dict[int, float | None] = {}
+        prompts.append(ids)
+    *odds_of_rows, odds_of_empty = _odds_of_yes(model, prompts, batch_size, done)
+    usual = odds_of_empty or 1.0
+    verdicts: list[JudgeVerdict] = []
+    for record, odds in zip(records, odds_of_rows, strict=True):
+        is_scored = odds is not None and record.completion.strip()
+        verdicts.append(odds > usual if is_scored else None)
+    return verdicts
+
+
+@torch.inference_mode()
+def _odds_of_yes(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    batch_size: int,
+    done: Callable[[int], None] | None,
+) -> list[float | None]:
+    """P(yes) / P(no) after each prompt; None where the two together have less than LEAST."""
+    yes_tokens, no_tokens = _first_tokens(model, "yes"), _first_tokens(model, "no")
+    odds: list[float | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     with applied(model, []) as active:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
             _, hidden_BD = forward.prefill(model, active, [prompts[i] for i in index], 0)
             p_BV = torch.softmax(forward.logits_of(model, hidden_BD), -1)
-            yes, no = (p_BV[:, forms[word]].sum(-1).tolist() for word in ("yes", "no"))
-            odds |= {
-                i: y / max(n, 1e-12) if y + n >= LEAST else None
-                for i, y, n in zip(index, yes, no, strict=True)
-            }
+            p_yes_B = p_BV[:, yes_tokens].sum(-1).tolist()
+            p_no_B = p_BV[:, no_tokens].sum(-1).tolist()
+            for i, p_yes, p_no in zip(index, p_yes_B, p_no_B, strict=True):
+                if p_yes + p_no >= LEAST:
+                    odds[i] = p_yes / max(p_no, 1e-12)
             if done:
                 done(len(index))
-    usual = odds[len(records)] or 1.0
-    return [
-        None if odds[i] is None or not record.completion.strip() else odds[i] > usual
-        for i, record in enumerate(records)
-    ]
+    return odds
 
 
-def rates(verdicts: dict[str, list[JudgeVerdict]]) -> list[Measurement]:
+def _first_tokens(model: Model, word: str) -> list[int]:
+    """The tokens with which a word can begin: as it is, capitalised, and behind a space."""
+    tokens = set()
+    for form in (word, word.capitalize(), f" {word}"):
+        tokens.add(model.tokenizer.encode(form, add_special_tokens=False)[0])
+    return sorted(tokens)
+
+
+def by_endpoint(
+    endpoint: Endpoint,
+    records: Sequence[Record],
+    question: str,
+    done: Callable[[int], None] | None = None,
+) -> tuple[list[JudgeVerdict], dict[str, float]]:
+    """The verdicts of a model behind an endpoint, and what they cost; an empty answer is unscored.
+
+    Raises DataError where the endpoint gives no answer.
+    """
+    texts = [answer_rules.asked_about(record, question) for record in records]
+    replies = endpoints.ask(endpoint, texts, done)
+    verdicts = []
+    for record, reply in zip(records, replies, strict=True):
+        is_empty = not record.completion.strip()
+        verdicts.append(None if is_empty else answer_rules.verdict_of(reply.text))
+    return verdicts, endpoints.cost(endpoint, replies)
+
+
+def rates(verdicts: dict[str, Sequence[JudgeVerdict]]) -> list[Measurement]:
     """The rate of every judge, with Wilson's interval; unscored answers are counted and in no
     rate."""
-    return [
-        measure(name, [math.nan if v is None else float(v) for v in found], unit="rate")
-        for name, found in verdicts.items()
-    ]
+    measured = []
+    for name, of_judge in verdicts.items():
+        values = [math.nan if verdict is None else float(verdict) for verdict in of_judge]
+        measured.append(measure(name, values, unit="rate"))
+    return measured
 
 
-def agreements(verdicts: dict[str, list[JudgeVerdict]]) -> list[Measurement]:
-    """Cohen's kappa of every two judges over the answers that both scored, with a bootstrap
-    interval over answers."""
-    found = []
-    for (one, left), (other, right) in combinations(verdicts.items(), 2):
-        both = [
-            (float(a), float(b))
-            for a, b in zip(left, right, strict=True)
-            if a is not None and b is not None
-        ]
-        if len(both) >= 3:
-            found.append(
-                association(
-                    f"kappa of {one} and {other}",
-                    *zip(*both, strict=True),
-                    answer_rules.kappa,
-                    "kappa",
-                )
+def agreements(verdicts: dict[str, Sequence[JudgeVerdict]]) -> list[Measurement]:
+    """Cohen's kappa of every two judges over the answers that both scored.
+
+    The interval is a bootstrap over answers. Two judges with fewer than LEAST_PAIRS answers in
+    common are left out.
+    """
+    measured = []
+    for (one, of_one), (other, of_other) in combinations(verdicts.items(), 2):
+        values_one, values_other = [], []
+        for verdict_one, verdict_other in zip(of_one, of_other, strict=True):
+            if verdict_one is not None and verdict_other is not None:
+                values_one.append(float(verdict_one))
+                values_other.append(float(verdict_other))
+        if len(values_one) >= LEAST_PAIRS:
+            name = f"kappa of {one} and {other}"
+            measured.append(
+                association(name, values_one, values_other, answer_rules.kappa, "kappa")
             )
-    return found
+    return measured
 
 
 def run_judge(config: JudgeConfig, out: Output) -> store.Run:
-    """The sealed run with `verdicts.jsonl` (every judge's verdict by row) and `summary.json`
-    (rates, agreement, cost)."""
+    """Return the sealed run with `verdicts.jsonl` (every judge's verdict by row) and
+    `summary.json` (rates, agreement, cost)."""
     config = opening.settled(config)
+    _check(config)
+    with registry.opened(config, out) as run:
+        if not run.sealed:
+            _write(run, config)
+    return run
+
+
+def _check(config: JudgeConfig) -> None:
+    """Raise ConfigError for an unknown judge, or one without what it needs."""
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file with ids")
     if not config.judges:
         raise ConfigError("--judges is empty; expected one or more, such as refusal")
-    parsed = {name: answer_rules.parse(name) for name in config.judges}
-    kinds = {kind for kind, _ in parsed.values() if isinstance(kind, str)}
-    if kinds and not config.question:
+    asked = {answer_rules.parse(name)[0] for name in config.judges} & set(answer_rules.ASKED)
+    if asked and not config.question:
         raise ConfigError(
-            f"--question is missing: {' and '.join(sorted(kinds))} need one, such as 'Does the"
-            " answer refuse the request?'"
+            f"--question is missing: {' and '.join(sorted(asked))} need one, {QUESTION}"
         )
-    if "endpoint" in kinds and not config.endpoint.url:
+    if "endpoint" in asked and not config.endpoint.url:
         raise ConfigError(
             "--url is missing: the judge endpoint needs an address and --served, the model's name"
             " there"
         )
-    with registry.opened(config, out) as run:
-        if not run.sealed:
-            _write(run, config, parsed)
-    return run
 
 
-def _write(
-    run: store.Run, config: JudgeConfig, parsed: dict[str, tuple[answer_rules.Rule | str, bool]]
-) -> None:
+def _write(run: store.Run, config: JudgeConfig) -> None:
     records = row_files.kept_rows(config.data)
-    if nameless := [record.id for record in records if UNNAMED.fullmatch(record.id)]:
-        found = (
-            f"{len(nameless)} rows of {config.data} have no id of their own ({nameless[0]} stands"
-            " for a line)"
-        )
+    _check_ids(config, records)
+    verdicts: dict[str, Sequence[JudgeVerdict]] = {}
+    summary: dict = {"rows": len(records), "measurements": []}
+    for name in config.judges:
+        judgement = _judged(config, name, records)
+        verdicts[name] = judgement.verdicts
+        if judgement.endpoint_cost is not None:
+            summary["endpoint"] = judgement.endpoint_cost
+    for number, record in enumerate(records):
+        row: dict = {"id": record.id}
+        for name, of_judge in verdicts.items():
+            row[name] = of_judge[number]
+        atomic_files.append_jsonl(run.file("verdicts.jsonl"), row)
+    for measurement in (*rates(verdicts), *agreements(verdicts)):
+        summary["measurements"].append(measurement.as_dict())
+    atomic_files.write_json(run.file("summary.json"), summary)
+
+
+def _check_ids(config: JudgeConfig, records: Sequence[Record]) -> None:
+    """Raise DataError for rows without ids, by which answers of several models are paired."""
+    unnamed = [record.id for record in records if UNNAMED.fullmatch(record.id)]
+    if unnamed:
         raise DataError(
-            f"{found}; expected ids, by which answers of several models are paired; give each"
+            f"{len(unnamed)} rows of {config.data} have no id of their own ({unnamed[0]} stands"
+            " for a line); expected ids, by which answers of several models are paired; give each"
             " prompt of the evaluation set an id"
         )
-    verdicts, about = {}, {}
-    for name, (kind, opposite) in parsed.items():
-        found, more = _judged(config, kind, records)
-        verdicts[name] = answer_rules.opposite_of(found) if opposite else found
-        about |= more
-    for n, record in enumerate(records):
-        atomic_files.append_jsonl(
-            run.file("verdicts.jsonl"),
-            {"id": record.id} | {name: found[n] for name, found in verdicts.items()},
-        )
-    measured = [m.as_dict() for m in (*rates(verdicts), *agreements(verdicts))]
-    atomic_files.write_json(
-        run.file("summary.json"), {"rows": len(records), "measurements": measured} | about
-    )
 
 
-def _judged(
-    config: JudgeConfig, kind: answer_rules.Rule | str, records: Sequence[Record]
-) -> tuple[list[JudgeVerdict], dict]:
-    """Verdicts of one judge, and what the summary says about it."""
-    if not isinstance(kind, str):
-        return answer_rules.by_rule(kind, records), {}
-    with progress(f"judge {kind}", len(records) + (kind == "likelihood"), "answers") as advance:
-        if kind == "likelihood":
-            return (
-                by_likelihood(
-                    model_cache.model_of(config),
-                    records,
-                    config.question,
-                    config.batch_size,
-                    advance,
-                ),
-                {},
-            )
-        replies = endpoint.ask(
-            config.endpoint,
-            [answer_rules.asked_about(record, config.question) for record in records],
-            advance,
+def _judged(config: JudgeConfig, name: str, records: Sequence[Record]) -> Judgement:
+    """What the judge of this name says, with progress where a model is asked."""
+    rule, _ = answer_rules.parse(name)
+    if rule not in answer_rules.ASKED:
+        return judge(records, name)
+    model = None
+    n_asked = len(records)
+    if rule == "likelihood":
+        model = model_cache.model_of(config)
+        n_asked += 1  # the answer without content
+    with progress(f"judge {rule}", n_asked, "answers") as advance:
+        return judge(
+            records,
+            name,
+            model=model,
+            question=config.question,
+            endpoint=config.endpoint,
+            batch_size=config.batch_size,
+            done=advance,
         )
-    found = [
-        answer_rules.verdict_of(r.text) if record.completion.strip() else None
-        for r, record in zip(replies, records, strict=True)
-    ]
-    return found, {"endpoint": endpoint.cost(config.endpoint, replies)}

@@ -3,12 +3,15 @@
     gain = (log p(completion | interventions, prompt) - log p(completion | prompt)) / completion
       tokens
 
-in nats a token: above 0 where the intervention helps the model to predict the rows. Blank et al.
-(arXiv 2606.00995, section 7) ask it of a teacher's rows and each model's own vector: only the model
-that wrote the rows gains from them.
+The gain, in nats a token, is above 0 where the intervention helps the model to predict the rows.
+Blank et al. (arXiv 2606.00995, section 7) ask it of a teacher's rows and each model's own vector:
+only the model that wrote the rows gains from them.
+
+Shapes: N completion tokens.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -16,6 +19,7 @@ from traitscope import atomic_files
 from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
@@ -27,6 +31,62 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """How probable rows are to a model, with and without interventions."""
+
+    ids: tuple[str, ...]
+    """Ids of the rows."""
+    n_tokens: tuple[int, ...]
+    """Completion tokens of each row."""
+    base: tuple[float, ...]
+    """log p of each row's completion under the unmodified model, nats."""
+    under: tuple[float, ...]
+    """log p of each row's completion under the interventions, nats."""
+
+    def base_per_token(self) -> Measurement:
+        """The mean over rows of log p under the unmodified model, nats a token."""
+        values = [log_p / n for log_p, n in zip(self.base, self.n_tokens, strict=True)]
+        return measure("log p of the base", values, questions=self.ids, unit="nats a token")
+
+    def gain(self) -> Measurement:
+        """The mean over rows of what the interventions add to log p, nats a token."""
+        values = []
+        for under, base, n in zip(self.under, self.base, self.n_tokens, strict=True):
+            values.append((under - base) / n)
+        return measure("gain", values, questions=self.ids, unit="nats a token")
+
+
+def likelihood(
+    model: Model,
+    records: Sequence[Record],
+    interventions: Sequence[Intervention] = (),
+    *,
+    context: str | None = None,
+    text: bool = False,
+    batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
+) -> Likelihoods:
+    """How probable kept rows are to the model, without and with the interventions.
+
+    context: system turn of the rows. text: take the rows' text instead of their token ids, for rows
+    that a model with another tokenizer wrote. done: called with the number of rows of each batch.
+    """
+    records = [record for record in records if record.kept]
+    rows = rows_from(model, records, context, text)
+    base = under = log_likelihoods(model, [], rows, batch_size, done)
+    if interventions:
+        rows_under = rows_from(model, records, context, text, interventions)
+        under = log_likelihoods(model, interventions, rows_under, batch_size, done)
+    return Likelihoods(
+        ids=tuple(record.id for record in records),
+        n_tokens=tuple(len(row.completion_ids) for row in rows),
+        base=tuple(base),
+        under=tuple(under),
+    )
 
 
 @torch.no_grad()
@@ -38,23 +98,25 @@ def log_likelihoods(
     done: Callable[[int], None] | None = None,
 ) -> list[float]:
     """log p of each row's completion in nats, summed over its tokens."""
+    log_p = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    found: dict[int, float] = {}
     with applied(model, interventions) as active:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
-            picked = [rows[i] for i in index]
-            log_p_N = losses.log_likelihood(model, *completion_hidden(model, active, picked))
-            parts = log_p_N.double().split([len(row.completion_ids) for row in picked])
-            found |= {i: part.sum().item() for i, part in zip(index, parts, strict=True)}
+            batch = [rows[i] for i in index]
+            lengths = [len(row.completion_ids) for row in batch]
+            hidden_ND, targets_N = completion_hidden(model, active, batch)
+            log_p_N = losses.log_likelihood(model, hidden_ND, targets_N)
+            for i, row_N in zip(index, log_p_N.double().split(lengths), strict=True):
+                log_p[i] = row_N.sum().item()
             if done:
                 done(len(index))
-    return [found[i] for i in range(len(rows))]
+    return log_p
 
 
 def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
-    """The sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means with
-    intervals over rows)."""
+    """Return the sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means
+    with intervals over rows)."""
     config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
@@ -62,33 +124,36 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
         )
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, model_cache.model_of(config))
+            _write(run, _computed(config))
     return run
 
 
-def _write(run: store.Run, config: LikelihoodConfig, model: Model) -> None:
+def _computed(config: LikelihoodConfig) -> Likelihoods:
+    model = model_cache.model_of(config)
     records = row_files.kept_rows(config.data)[: config.max_rows]
-    told = short_form.parse_all(config.interventions)
-    plain, under = (
-        rows_from(model, records, config.context, config.text, interventions)
-        for interventions in ((), told)
-    )
-    with progress("likelihood", (2 if told else 1) * len(records), "rows") as advance:
-        base = log_likelihoods(model, [], plain, config.batch_size, advance)
-        now = log_likelihoods(model, told, under, config.batch_size, advance) if told else base
-    tokens = [len(row.completion_ids) for row in plain]
-    for record, n, before, after in zip(records, tokens, base, now, strict=True):
-        row = {"id": record.id, "tokens": n, "base": round(before, 6), "under": round(after, 6)}
+    interventions = short_form.parse_all(config.interventions)
+    passes = 2 if interventions else 1
+    with progress("likelihood", passes * len(records), "rows") as advance:
+        return likelihood(
+            model,
+            records,
+            interventions,
+            context=config.context,
+            text=config.text,
+            batch_size=config.batch_size,
+            done=advance,
+        )
+
+
+def _write(run: store.Run, likelihoods: Likelihoods) -> None:
+    for number, name in enumerate(likelihoods.ids):
+        row = {
+            "id": name,
+            "tokens": likelihoods.n_tokens[number],
+            "base": round(likelihoods.base[number], 6),
+            "under": round(likelihoods.under[number], 6),
+        }
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
-    ids = [record.id for record in records]
-    per_token = {
-        "log p of the base": [b / n for b, n in zip(base, tokens, strict=True)],
-        "gain": [(a - b) / n for a, b, n in zip(now, base, tokens, strict=True)],
-    }
-    means = [
-        measure(name, values, questions=ids, unit="nats a token")
-        for name, values in per_token.items()
-    ]
-    atomic_files.write_json(
-        run.file("summary.json"), {"rows": len(ids), "measurements": [m.as_dict() for m in means]}
-    )
+    means = [likelihoods.base_per_token(), likelihoods.gain()]
+    summary = {"rows": len(likelihoods.ids), "measurements": [mean.as_dict() for mean in means]}
+    atomic_files.write_json(run.file("summary.json"), summary)
