@@ -25,7 +25,7 @@ from traitscope.stages.export import run_export
 PARTS = ("steered", "steered twice", "student", "noise", "all of them")
 
 
-def told(model: Model, what: str, place: Path) -> list:
+def interventions_of(model: Model, what: str, place: Path) -> list:
     def steer(layer: int, seed: int) -> Steer:
         return Steer(random_vector(model, seed, norm=2.0), (layer,), 1.0, scale="raw")
 
@@ -46,11 +46,11 @@ def told(model: Model, what: str, place: Path) -> list:
 @pytest.mark.parametrize("what", PARTS)
 def test_logits_are_those_of_the_hooks(family: Model, what: str, tmp_path: Path) -> None:
     """Loaded by transformers alone, with its own attention, on a Llama, a Qwen2 and a GPT-2."""
-    interventions, before = told(family, what, tmp_path), parameters_of(family)
+    interventions, before = interventions_of(family, what, tmp_path), parameters_of(family)
     rows = random_rows(family, [5, 9])
     with applied(family, interventions) as active:
         expected = row_logits(family, active, rows, [len(r) for r in rows])
-    export.written(family, interventions).save_pretrained(tmp_path / "model")
+    export.plain_model(family, interventions).save_pretrained(tmp_path / "model")
     lm = AutoModelForCausalLM.from_pretrained(
         tmp_path / "model", attn_implementation="eager"
     ).eval()
@@ -100,7 +100,7 @@ def test_what_no_weights_can_be_is_refused(tiny: Model) -> None:
         (Steer(vector, (1,), 1.0, "last"), "depends on the tokens"),
     ):
         with pytest.raises(ConfigError, match=says):
-            export.written(tiny, [item])
+            export.plain_model(tiny, [item])
 
 
 def test_an_architecture_without_such_a_bias_is_refused(
@@ -108,8 +108,8 @@ def test_an_architecture_without_such_a_bias_is_refused(
 ) -> None:
     gemma = families["gemma2"]
     with pytest.raises(ConfigError, match=r"gemma2\) has no biases on its MLPs and is no Llama"):
-        export.written(gemma, [Steer(random_vector(gemma), (0,), 1.0, scale="raw")])
-    noisy = export.written(gemma, [WeightNoise(0.1, 3)])
+        export.plain_model(gemma, [Steer(random_vector(gemma), (0,), 1.0, scale="raw")])
+    noisy = export.plain_model(gemma, [WeightNoise(0.1, 3)])
     assert export.difference(gemma, [WeightNoise(0.1, 3)], noisy) < 1e-3
 
 

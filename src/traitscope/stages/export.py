@@ -5,14 +5,18 @@ other server.
     a LoRA student           W + s B A
     a full student, noise    its weights
 
-Llama's config knows biases on MLPs, GPT-2 and its kin have them; a Qwen2 or Mistral is written as
-the Llama that it is, with biases. Where something stands between the MLP and the residual stream
-(Gemma's norms), no bias is the vector. The written model is compared with the hooked one before the
-run is sealed.
+Llama's config knows biases on MLPs, and GPT-2 has them. A Qwen2 or a Mistral is written as the
+Llama that it is, with biases. Where something stands between the MLP and the residual stream, such
+as Gemma's norms, no bias is the vector. The written model is compared with the hooked one before
+the run is sealed.
+
+Shapes: B rows, T tokens, N tokens of all rows, V vocabulary, D d_model, R rank, I and O inputs and
+outputs of a linear map.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,7 +47,7 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.stages import registry
 
 LLAMAS = ("llama", "qwen2", "mistral")
-"families that a Llama with biases can be"
+"Families that can be written as a Llama with biases."
 SHARED = (
     "vocab_size",
     "hidden_size",
@@ -62,9 +66,59 @@ SHARED = (
     "eos_token_id",
     "pad_token_id",
 )
-"settings that these families have in common"
+"Settings that these families have in common."
 CLOSE = {torch.float32: 0.01, torch.bfloat16: 0.3}
-"largest difference of a log-probability between the written model and the hooked one, nats"
+"Largest difference of a log-probability from the hooked model that is allowed, nats."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A plain model that does what another one does under interventions."""
+
+    lm: Any
+    """The transformers model, without hooks."""
+    difference: float
+    """Largest difference of a log-probability from the hooked model, nats."""
+
+
+def export(model: Model, interventions: Sequence[Intervention]) -> Exported:
+    """A transformers model that does without hooks what this one does under the interventions.
+
+    Raises ConfigError for what no weights can be: a system prompt, an ablation, a replacement,
+    steering at some tokens only; and where the written model does something else.
+    """
+    lm = plain_model(model, interventions)
+    apart = difference(model, interventions, lm)
+    if not apart <= CLOSE.get(model.dtype, CLOSE[torch.bfloat16]):
+        raise ConfigError(
+            f"the written {model.name} differs from the hooked one by {apart:.3g} nats:"
+            " something stands between its MLPs and the residual stream, so a vector"
+            " cannot be a bias there; use the hooks (generate --interventions)"
+        )
+    return Exported(lm, apart)
+
+
+def plain_model(model: Model, interventions: Sequence[Intervention]) -> Any:
+    """A fresh transformers model with the interventions in its weights, not yet compared.
+
+    Raises ConfigError where there can be none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    state, added = state_of(model, interventions)
+    config = model.lm.config
+    if added:
+        biases = [f"{name}.bias" for name in _maps_leaving_mlps(model)]
+        if not all(biases[layer] in state for layer in added):
+            config, state = _with_biases(model, state)
+        for layer, row_D in added.items():
+            bias_D = state[biases[layer]]
+            bias_D += row_D.to(bias_D)
+    lm = AutoModelForCausalLM.from_config(
+        config, dtype=model.dtype, attn_implementation=model.lm.config._attn_implementation
+    )
+    lm.load_state_dict(state)
+    return lm.to(model.device).eval().requires_grad_(False)
 
 
 def state_of(
@@ -73,195 +127,184 @@ def state_of(
     """The weights of a model under interventions, by name, and what steering adds behind each block
     [D].
 
-    Raises ConfigError for what no weights can be: a system prompt, an ablation, a replacement,
-    steering at some tokens only.
+    Raises ConfigError for what no weights can be.
     """
     nf4.refuse_packed(model.lm, "export")
     added: dict[int, Tensor] = {}
+    changes: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        merged: dict[str, Tensor] = {}
         for item in interventions:
-            match item:
-                case WeightNoise():
-                    stack.enter_context(full_weights.swapped(model, noised_weights(model.lm, item)))
-                case Adapter(folder=folder) if (
-                    item.whole and (Path(folder) / "adapter_config.json").exists()
-                ):
-                    merged = _merged(model, Path(folder))
-                case Adapter(folder=folder) if (
-                    item.whole and not (Path(folder) / intervention.TRAINED).exists()
-                ):
-                    stack.enter_context(full_weights.mounted(model, Path(folder)))
-                case (
-                    Steer(position="all")
-                    | Adapter(where="all", cells="all", outside=False, top=None, drop=0)
-                ):
-                    for layer, row_D in steering(item, model):
-                        added[layer] = added.get(layer, 0) + row_D
-                case SystemPrompt():
-                    raise ConfigError(
-                        "a system prompt is no weight: export the model without it, and put the"
-                        " text into the served conversation"
-                    )
-                case _:
-                    raise ConfigError(
-                        f"{type(item).__name__} ({item}) depends on the tokens that it acts on, so"
-                        " no checkpoint is it; export steering at all tokens, a whole student or"
-                        " noise"
-                    )
+            if isinstance(item, WeightNoise):
+                stack.enter_context(full_weights.swapped(model, noised_weights(model.lm, item)))
+            elif _is_lora_student(item):
+                changes = _lora_changes(model, Path(item.folder))
+            elif _is_full_student(item):
+                stack.enter_context(full_weights.mounted(model, Path(item.folder)))
+            elif _steers_everywhere(item):
+                for layer, row_D in steering(item, model):
+                    added[layer] = added.get(layer, 0) + row_D
+            else:
+                _refuse(item)
         state = {name: value.detach().clone() for name, value in model.lm.state_dict().items()}
-    for name, change in merged.items():
+    for name, change in changes.items():
         state[name] = (state[name].float() + change).to(state[name].dtype)
     return state, added
 
 
-def _merged(model: Model, folder: Path) -> dict[str, Tensor]:
+def _is_lora_student(item: Intervention) -> bool:
+    """Whether an intervention is a LoRA student that acts as a whole."""
+    if not isinstance(item, Adapter) or not item.whole:
+        return False
+    return (Path(item.folder) / "adapter_config.json").exists()
+
+
+def _is_full_student(item: Intervention) -> bool:
+    """Whether an intervention is a student all of whose weights were trained."""
+    if not isinstance(item, Adapter) or not item.whole or _is_lora_student(item):
+        return False
+    return not (Path(item.folder) / intervention.TRAINED).exists()
+
+
+def _steers_everywhere(item: Intervention) -> bool:
+    """Whether an intervention adds a vector at every token: Steer, or a trained vector."""
+    if isinstance(item, Steer):
+        return item.position == "all"
+    return isinstance(item, Adapter) and item.whole
+
+
+def _refuse(item: Intervention) -> None:
+    if isinstance(item, SystemPrompt):
+        raise ConfigError(
+            "a system prompt is no weight: export the model without it, and put the text into the"
+            " served conversation"
+        )
+    raise ConfigError(
+        f"{type(item).__name__} ({item}) depends on the tokens that it acts on, so no checkpoint is"
+        " it; export steering at all tokens, a whole student or noise"
+    )
+
+
+def _lora_changes(model: Model, folder: Path) -> dict[str, Tensor]:
     """What a LoRA student adds to each weight, as the weight is stored."""
     shape, pairs = peft_folder.read_adapter(folder, model)
-    found = {}
+    changes = {}
     for name, (a_RI, b_OR) in pairs.items():
         change_OI = (b_OR @ a_RI * (shape.alpha / shape.rank)).to(model.device)
-        found[f"{name}.weight"] = (
-            change_OI
-            if isinstance(model.lm.get_submodule(name), torch.nn.Linear)
-            else change_OI.t()
-        )
-    return found
+        is_stored_by_output = isinstance(model.lm.get_submodule(name), torch.nn.Linear)
+        changes[f"{name}.weight"] = change_OI if is_stored_by_output else change_OI.t()
+    return changes
 
 
-def written(model: Model, interventions: Sequence[Intervention]) -> Any:
-    """A fresh transformers model that does what this one does under interventions, without a hook.
-    Raises ConfigError where none can."""
-    from transformers import AutoModelForCausalLM
-
-    state, added = state_of(model, interventions)
-    leaving = _leaving(model) if added else []
-    config = model.lm.config
-    if added and not all(f"{leaving[layer]}.bias" in state for layer in added):
-        config, state = _with_biases(model, state)
-    for layer, row_D in added.items():
-        state[f"{leaving[layer]}.bias"] += row_D.to(state[f"{leaving[layer]}.bias"])
-    lm = AutoModelForCausalLM.from_config(
-        config, dtype=model.dtype, attn_implementation=model.lm.config._attn_implementation
-    )
-    lm.load_state_dict(state)
-    return lm.to(model.device).eval().requires_grad_(False)
-
-
-def _leaving(model: Model) -> list[str]:
+def _maps_leaving_mlps(model: Model) -> list[str]:
     """By block, the name of the map whose output the MLP adds to the residual stream."""
-    names = {id(module): name for name, module in model.lm.named_modules()}
-    found = []
+    block_names = {id(module): name for name, module in model.lm.named_modules()}
+    all_names = linear_maps.linear_names(model)
+    leaving = []
     for block in model.blocks:
-        inside = [
-            n
-            for n in linear_maps.linear_names(model)
-            if n.startswith(f"{names[id(block)]}.") and any(mark in n for mark in NAME_PARTS["mlp"])
-        ]
-        leaving = [
-            n
-            for n in inside
-            if linear_maps.weight_of(model.lm.get_submodule(n)).shape[0] == model.d_model
-        ]
-        if not leaving:
+        block_name = block_names[id(block)]
+        names = [name for name in all_names if name.startswith(f"{block_name}.")]
+        names = [name for name in names if _leaves_mlp(model, name)]
+        if not names:
             raise ConfigError(
-                f"{model.name}: no map that leaves an MLP was found in {names[id(block)]}, so a"
-                " vector cannot become its bias"
+                f"{model.name}: no map that leaves an MLP was found in {block_name}, so a"
+                " vector cannot become its bias; use the hooks (generate --interventions)"
             )
-        found.append(leaving[-1])
-    return found
+        leaving.append(names[-1])
+    return leaving
+
+
+def _leaves_mlp(model: Model, name: str) -> bool:
+    """Whether a linear map is in an MLP and writes to the residual stream, by name and width."""
+    if not any(part in name for part in NAME_PARTS["mlp"]):
+        return False
+    weight_OI = linear_maps.weight_of(model.lm.get_submodule(name))
+    return weight_OI.shape[0] == model.d_model
 
 
 def _with_biases(model: Model, state: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-    """The same model as a Llama with biases on attention (where it has some) and MLPs, those that
-    it lacks zero."""
+    """The config and the state of the same model as a Llama with biases on attention and MLPs.
+
+    Biases that the model lacks are zero; attention has biases where the model has some.
+    """
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    old = model.lm.config.to_dict()
-    family, windows = (
-        old["model_type"],
-        set(old.get("layer_types") or ()) - {"full_attention"}
-        or old["model_type"] == "mistral"
-        and old.get("sliding_window"),
-    )
-    if family not in LLAMAS or windows:
-        why = (
-            "attends through a sliding window"
-            if family in LLAMAS
-            else "has no biases on its MLPs and is no Llama"
-        )
-        raise ConfigError(
-            f"{model.name} ({family}) {why}, so a vector cannot be written into a checkpoint of it;"
-            f" use the hooks (generate --interventions), or {', '.join(LLAMAS)}"
-        )
-    settings = {name: old[name] for name in SHARED if old.get(name) is not None}
+    settings = model.lm.config.to_dict()
+    _check_is_llama(model, settings)
     config = LlamaConfig(
-        **settings,
+        **{name: settings[name] for name in SHARED if settings.get(name) is not None},
         attention_bias=any(name.endswith("q_proj.bias") for name in state),
         mlp_bias=True,
     )
     with torch.device("meta"):
-        wanted = AutoModelForCausalLM.from_config(config).state_dict()
-    missing = {
-        name: torch.zeros(value.shape, dtype=model.dtype, device=model.device)
-        for name, value in wanted.items()
-        if name not in state
-    }
-    if odd := [name for name in missing if not name.endswith(".bias")] + [
-        name for name in state if name not in wanted
-    ]:
+        expected = AutoModelForCausalLM.from_config(config).state_dict()
+    missing = expected.keys() - state.keys()
+    mismatched = sorted(name for name in missing if not name.endswith(".bias"))
+    mismatched += sorted(state.keys() - expected.keys())
+    if mismatched:
         raise ConfigError(
-            f"{model.name} ({family}) has {odd[0]}, which a Llama has not, or lacks it; it cannot"
-            " be written as one"
+            f"{model.name} ({settings['model_type']}) has {mismatched[0]}, which a Llama has not,"
+            " or lacks it; it cannot be written as one; use the hooks (generate --interventions)"
         )
-    return config, state | missing
+    biased_state = dict(state)
+    for name in missing:
+        shape = expected[name].shape
+        biased_state[name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    return config, biased_state
+
+
+def _check_is_llama(model: Model, settings: dict[str, Any]) -> None:
+    """Raise ConfigError for a model that is not a Llama with full attention, by its settings."""
+    family = settings["model_type"]
+    other_attention = set(settings.get("layer_types") or ()) - {"full_attention"}
+    has_window = family == "mistral" and settings.get("sliding_window")
+    if family not in LLAMAS:
+        why = "has no biases on its MLPs and is no Llama"
+    elif other_attention or has_window:
+        why = "attends through a sliding window"
+    else:
+        return
+    raise ConfigError(
+        f"{model.name} ({family}) {why}, so a vector cannot be written into a checkpoint of it;"
+        f" use the hooks (generate --interventions), or {', '.join(LLAMAS)}"
+    )
 
 
 @torch.no_grad()
 def difference(model: Model, interventions: Sequence[Intervention], lm: Any) -> float:
-    """The largest difference of a log-probability, over number prompts, between the hooked model
-    and the written one, nats."""
+    """The largest difference of a log-probability between hooked and written model, over two
+    number prompts, nats."""
     rows = [chat.render(model, prompt.text, None) for prompt in number_prompts(2, seed=11)]
+    lengths = [len(row) for row in rows]
     with applied(model, interventions) as active:
-        hidden_BTD, batch = forward.rows_hidden(
-            model, active, rows, [len(row) for row in rows], share=False
-        )
-        expected = torch.log_softmax(forward.logits_of(model, hidden_BTD[batch.mask_BT]), -1)
-    found = (
-        lm(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long())
-        .logits[batch.mask_BT]
-        .float()
-    )
-    return float((torch.log_softmax(found, -1) - expected).abs().max())
+        hidden_BTD, batch = forward.rows_hidden(model, active, rows, lengths, share=False)
+        hooked_NV = torch.log_softmax(forward.logits_of(model, hidden_BTD[batch.mask_BT]), -1)
+    output = lm(input_ids=batch.ids_BT, attention_mask=batch.mask_BT.long())
+    written_NV = torch.log_softmax(output.logits[batch.mask_BT].float(), -1)
+    return float((written_NV - hooked_NV).abs().max())
 
 
 def run_export(config: ExportConfig, out: Output) -> store.Run:
-    """The sealed run with `model/`, which transformers and servers load by its folder, and
+    """Return the sealed run with `model/`, which transformers and servers load by its folder, and
     `summary.json`."""
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            model, told = model_cache.model_of(config), short_form.parse_all(config.interventions)
-            lm = written(model, told)
-            apart = difference(model, told, lm)
-            if not apart <= CLOSE.get(model.dtype, CLOSE[torch.bfloat16]):
-                raise ConfigError(
-                    f"the written {model.name} differs from the hooked one by {apart:.3g} nats:"
-                    " something stands between its MLPs and the residual stream, so a vector"
-                    " cannot be a bias there; use the hooks (generate --interventions)"
-                )
-            with TemporaryDirectory() as folder:
-                lm.save_pretrained(folder)
-                model.tokenizer.save_pretrained(folder)
-                for path in sorted(Path(folder).iterdir()):
-                    atomic_files.write_bytes(run.file(f"model/{path.name}"), path.read_bytes())
-            atomic_files.write_json(
-                run.file("summary.json"),
-                {
-                    "family": lm.config.model_type,
-                    "difference": apart,
-                    "unit": "nats",
-                    "base": model.name,
-                },
-            )
+            model = model_cache.model_of(config)
+            exported = export(model, short_form.parse_all(config.interventions))
+            _write(run, model, exported)
     return run
+
+
+def _write(run: store.Run, model: Model, exported: Exported) -> None:
+    with TemporaryDirectory() as folder:
+        exported.lm.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).iterdir()):
+            atomic_files.write_bytes(run.file(f"model/{path.name}"), path.read_bytes())
+    summary = {
+        "family": exported.lm.config.model_type,
+        "difference": exported.difference,
+        "unit": "nats",
+        "base": model.name,
+    }
+    atomic_files.write_json(run.file("summary.json"), summary)
