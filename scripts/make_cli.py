@@ -11,19 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-from traitscope.cli import main
 from traitscope.config import common
+from traitscope.stages.registry import COMMANDS, GROUPS, Command
 
 HEAD = """# The command line
 
-`traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]`.
+`traitscope COMMAND [CONFIG.yaml|CONFIG.json] [--flags]`.
 This page is made from the code by `python scripts/make_cli.py`.
 
 A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`,
 `rules` and `endpoint`; flags go over it. `--flag` and `--no-flag` set what is true or false.
 Flags marked `...` take several values. stdout carries results, stderr progress.
 Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
+
+`--help` shows the usual flags of a command, `--help-all` every flag, as this page does.
 """
+INTERNAL = """# Stages behind other commands
+
+Typed as `traitscope stage NAME`; `traitscope stage` lists them.
+"""
+
+
+TABLE = "| flag | default | meaning |\n| --- | --- | --- |\n"
 
 
 def meanings(config: type) -> dict[str, str]:
@@ -62,17 +71,30 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def section(command: Command, title: str) -> list[str]:
+    """A command's heading and its flags."""
+    words = " and ".join(word.replace("_", " ") for word in command.subject)
+    first = f" {words.capitalize()} may come first, without a flag." if words else ""
+    parts = [f"## {title}\n\n{inspect.getdoc(command.config)}{first}\n"]
+    flags = "\n".join(rows(command.config))
+    if flags:
+        parts.append(f"{TABLE}{flags}\n")
+    return parts
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    table = "| flag | default | meaning |\n| --- | --- | --- |\n"
-    for name, verb in main.COMMANDS.items():
-        words = " and ".join(word.replace("_", " ") for word in verb.subject)
-        first = f" {words.capitalize()} may come first, without a flag." if words else ""
-        parts.append(f"## traitscope {name}\n\n{inspect.getdoc(verb.config)}{first}\n")
-        if flags := "\n".join(rows(verb.config)):
-            parts.append(f"{table}{flags}\n")
-    parts.append(f"## Flags of every verb\n\n{table}" + "\n".join(rows(common.Output)) + "\n")
+    for group, title in GROUPS.items():
+        parts.append(f"# {title}\n")
+        for command in COMMANDS.values():
+            if command.group == group:
+                parts += section(command, f"traitscope {command.name}")
+    parts.append(INTERNAL)
+    for command in COMMANDS.values():
+        if command.group == "internal":
+            parts += section(command, f"traitscope stage {command.name}")
+    parts.append("# Flags of every command\n\n" + TABLE + "\n".join(rows(common.Output)) + "\n")
     return "\n".join(parts)
 
 

@@ -1,15 +1,20 @@
 """Verbs, flags, config files and exit codes."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from command import call, ok
 
 from traitscope import __version__
-from traitscope.cli import main
+from traitscope.cli import flags, main
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
+from traitscope.config.fields import is_advanced
+from traitscope.stages.registry import COMMANDS, GROUPS, function
 
 
 def exits(*words: str) -> int:
@@ -32,10 +37,44 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]], ids=str)
-def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture):
+def test_usage_names_every_public_command_in_its_group(
+    words: list[str], capsys: pytest.CaptureFixture
+):
+    assert exits(*words) == 0
+    listed: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.endswith(":"):
+            title = line.removesuffix(":")
+            listed[title] = []
+        elif line.startswith("  "):
+            listed[title].append(line.split()[0])
+    assert list(listed) == list(GROUPS.values())
+    for group, title in GROUPS.items():
+        assert listed[title] == [c.name for c in COMMANDS.values() if c.group == group]
+
+
+@pytest.mark.parametrize("words", [["stage"], ["stage", "--help"]], ids=str)
+def test_internal_stages_are_listed_behind_stage(words: list[str], capsys: pytest.CaptureFixture):
     assert exits(*words) == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out and verb.help in out for name, verb in main.COMMANDS.items())
+    internal = [name for name, command in COMMANDS.items() if command.group == "internal"]
+    assert internal and all(f"  {name} " in out for name in internal)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["gnerate"], "unknown command 'gnerate'; did you mean 'generate'?"),
+        (["xyz"], "unknown command 'xyz'; expected one of demo, generate"),
+        (["pushes"], "type: traitscope stage pushes"),
+        (["stage", "pushs"], "unknown stage 'pushs'; did you mean 'pushes'?"),
+    ],
+)
+def test_an_unknown_command_says_what_is_meant(
+    words: list[str], says: str, capsys: pytest.CaptureFixture
+):
+    assert exits(*words) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture):
@@ -43,17 +82,64 @@ def test_version(capsys: pytest.CaptureFixture):
     assert capsys.readouterr().out == f"traitscope {__version__}\n"
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
-def test_every_verb_has_help_and_a_function(name: str, capsys: pytest.CaptureFixture):
-    assert exits(name, "--help") == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert f"usage: traitscope {name}" in out
-    for flag in ("--root", "--study", "--json"):
-        assert flag in out
-    for field in main.COMMANDS[name].config.__dataclass_fields__:
-        if field not in ("rules", "recipe", "endpoint"):  # their own fields are flags
-            assert f"--{field.replace('_', '-')}" in out
-    assert callable(main.function(main.COMMANDS[name].run))
+def help_of(name: str, flag: str, capsys: pytest.CaptureFixture) -> str:
+    stage = ["stage"] if COMMANDS[name].group == "internal" else []
+    assert exits(*stage, name, flag) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_a_function(name: str, capsys: pytest.CaptureFixture):
+    """Plain help shows all flags but the advanced ones, --help-all shows those, too."""
+    plain, whole = (help_of(name, flag, capsys) for flag in ("--help", "--help-all"))
+    for out in (plain, whole):
+        assert f"usage: traitscope {name}" in out
+        for flag in ("--root", "--study", "--json"):
+            assert f"{flag} " in out
+    config = COMMANDS[name].config
+    hints = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(hints[field.name]):  # its own fields are flags
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        shown = [re.search(rf"{flag}[ ,]", out) is not None for out in (plain, whole)]
+        assert shown == [not is_advanced(field), True], flag
+    assert ("--help-all" in plain) == (plain != whole)
+    assert callable(function(COMMANDS[name].run))
+
+
+def test_plain_help_of_the_audit_is_short(capsys: pytest.CaptureFixture):
+    out = help_of("audit", "--help", capsys)
+    assert len(set(re.findall(r"(?<!\S)--[a-z-]+", out))) <= 20
+
+
+def test_a_hidden_flag_works(capsys: pytest.CaptureFixture):
+    config, _ = flags.parse(COMMANDS["audit"], ["d.jsonl", "--power", "0.9"])
+    assert (config.data, config.power) == (Path("d.jsonl"), 0.9)
+
+
+def test_a_wrong_flag_still_leaves_a_summary(tmp_path: Path):
+    target = tmp_path / "summary.json"
+    assert exits("filter", "--bogus", "1", f"--json={target}") == 2
+    assert json.loads(target.read_text())["status"] == "error"
+
+
+def test_the_last_lines_say_where_the_result_is_and_what_comes_next(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = ok(tmp_path / "runs", "filter", "--data", data).run
+    result, following = capsys.readouterr().err.splitlines()[-2:]
+    assert result.split() == ["result:", str(run)]
+    command, words = main.command_of(following.split()[2:])
+    assert (command.name, flags.parse(command, words)[0].data) == ("train", run)
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
+def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
+    words = COMMANDS[name].next.format(run="runs/default/x").split()
+    command, rest = main.command_of(words[1:])
+    assert words[0] == "traitscope" and command.group != "internal"
+    flags.parse(command, rest)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +191,11 @@ def test_a_file_and_the_same_flags_are_the_same_run(data: Path, tmp_path: Path):
 
 
 def test_flags_alone_reach_every_field():
-    verb = main.COMMANDS["train"]
     words = (
         "--lr 1e-3 --rank 4 --data d.jsonl --teacher a b --context You --targets soft --seed 7"
         " --root r --study s"
     )
-    config, out = main.parse("train", verb, words.split())
+    config, out = flags.parse(COMMANDS["train"], words.split())
     recipe = stage_configs.Recipe(lr=1e-3, rank=4, targets="soft")
     assert config == stage_configs.TrainConfig(
         seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You"
@@ -124,7 +209,7 @@ def test_flags_alone_reach_every_field():
     ids=str,
 )
 def test_three_contexts_can_be_told_apart(words: list[str], context: str | None):
-    assert main.parse("measure", main.COMMANDS["measure"], words)[0].context == context
+    assert flags.parse(COMMANDS["measure"], words)[0].context == context
 
 
 def test_the_summary_goes_to_a_file_and_results_to_stdout(

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from traitscope.cli import main
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.parsing import from_dict
 from traitscope.config.recipe import Recipe
@@ -19,11 +18,12 @@ from traitscope.config.stages import (
     TrainConfig,
 )
 from traitscope.errors import ConfigError
+from traitscope.stages.registry import COMMANDS
 
 
-@pytest.mark.parametrize("verb", main.COMMANDS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_defaults_survive_a_round_trip(verb: str):
-    config = main.COMMANDS[verb].config
+    config = COMMANDS[verb].config
     plain = json.loads(json.dumps(dataclasses.asdict(config()), default=str))
     assert from_dict(config, plain) == config()
     assert from_dict(config, {}) == config()

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from traitscope.cli import main
+from traitscope.cli import flags, main
 
 HERE = Path(__file__).parents[2]
 README = (HERE / "README.md").read_text(encoding="utf-8")
@@ -45,8 +45,8 @@ def _words_behind_the_program(line: str) -> str:
 def test_commands_parse(page: str, line: str) -> None:
     if "…" in line or "NAME" in line:
         pytest.skip("a form, not a command")
-    name, *words = shlex.split(line)
-    main.parse(name, main.COMMANDS[name], words)
+    command, words = main.command_of(shlex.split(line))
+    flags.parse(command, words)
 
 
 def test_pages_show_every_public_command() -> None:

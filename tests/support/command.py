@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from traitscope.cli import main
+from traitscope.stages.registry import COMMANDS
 from traitscope.workflow import executors
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ
@@ -129,10 +130,11 @@ def arguments(root: Path, words: tuple[object, ...]) -> tuple[list[str], Path]:
     """The words of a command and its summary's file; in float32 unless they say otherwise, so that
     every machine computes the same."""
     words, target = spread(words), root.parent / "summaries" / f"{uuid.uuid4().hex}.json"
-    typed = words[0] in main.COMMANDS and "dtype" in {
-        field.name for field in dataclasses.fields(main.COMMANDS[words[0]].config)
-    }
-    same = ["--dtype", "fp32"] if typed and "--dtype" not in words else []
+    command = COMMANDS.get(words[0])
+    names = {field.name for field in dataclasses.fields(command.config)} if command else set()
+    same = ["--dtype", "fp32"] if "dtype" in names and "--dtype" not in words else []
+    if command and command.group == "internal":
+        words = ["stage", *words]
     return [*words, *same, "--root", str(root), "--json", str(target)], target
 
 

@@ -1,8 +1,8 @@
-"""The command `traitscope VERB [config.yaml] [--flags]`.
+"""The command `traitscope COMMAND [config.yaml] [--flags]`.
 
-stdout carries results, stderr progress; `--json FILE` writes a summary with a stable `status`. Exit
-codes: 0 fine, 1 a check failed, 2 cannot answer. A user's error prints its message without a
-traceback. Nothing heavy is imported before the verb is known.
+stdout carries results, stderr progress and what one would type next. `--json FILE` writes a summary
+with a stable `status`. Exit codes: 0 fine, 1 a check failed, 2 cannot answer. A user's error prints
+its message without a traceback. Nothing heavy is imported before the command is known.
 """
 
 import dataclasses
@@ -14,60 +14,61 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import distributed
-from traitscope.config import common, parsing
+from traitscope.cli import flags, usage
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.stages.registry import COMMANDS, Command, function
+from traitscope.stages.registry import COMMANDS, STAGES, Command, function
 
-
-def usage() -> str:
-    """The text of `traitscope --help`."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {verb.help}" for name, verb in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: traitscope VERB [CONFIG.yaml|CONFIG.json] [--flags]",
-            "",
-            "Subliminal learning: make it happen, measure it, explain it with steering vectors.",
-            "",
-            *lines,
-            "",
-            "traitscope VERB --help lists the flags of a verb, with defaults and units.",
-            "Exit codes: 0 fine, 1 a check failed, 2 cannot answer.",
-        ]
-    )
+FINE, FAILED, CANNOT_ANSWER, INTERRUPTED = 0, 1, 2, 130
+STAGE = "stage"
+"""The word before the name of an internal stage."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; exits with the code above."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(usage())
-        sys.exit(0)
-    if args[0] == "--version":
+    """Entry point; exits with one of the codes above."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", flags.HELP_ALL, "help"):
+        print(usage.usage())
+        sys.exit(FINE)
+    if words[0] == "--version":
         from traitscope import __version__
 
         print(f"traitscope {__version__}")
-        sys.exit(0)
-    sys.exit(_guarded(args))
+        sys.exit(FINE)
+    if words[0] == STAGE and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(usage.stage_usage())
+        sys.exit(FINE)
+    sys.exit(_exit_code(words))
 
 
-def _guarded(args: list[str]) -> int:
-    """Run a verb and write its `--json` summary; returns the exit code."""
+def _exit_code(words: list[str]) -> int:
+    """Run a command and write its summary where --json says."""
     try:
-        summary = _answered(args)
-        if distributed.first() and (target := _json_target(args)):
-            _write_summary(target, summary)
+        summary = _answered(words)
+        if distributed.first():
+            _write_summary(words, summary)
     except TraitscopeError as error:
         _explain(error)
-        return 2
+        return CANNOT_ANSWER
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
-    return (
-        1
-        if summary.get("gate") == "failed"
-        else {"failed": 1, "error": 2}.get(summary["status"], 0)
-    )
+        return INTERRUPTED
+    if summary.get("gate") == "failed" or summary["status"] == "failed":
+        return FAILED
+    return CANNOT_ANSWER if summary["status"] == "error" else FINE
+
+
+def _answered(words: list[str]) -> dict:
+    """The summary of a command; a user's error becomes a message and the status `error`."""
+    try:
+        return _run(words)
+    except TraitscopeError as error:
+        _explain(error)
+        return {"status": "error", "error": type(error).__name__, "message": str(error)}
+    except SystemExit as stop:  # help was asked for, or a flag was not understood and is explained
+        if not stop.code:
+            raise
+        message = f"flags that cannot work: {' '.join(words)}"
+        return {"status": "error", "error": "ConfigError", "message": message}
 
 
 def _explain(error: TraitscopeError) -> None:
@@ -75,105 +76,62 @@ def _explain(error: TraitscopeError) -> None:
     print(f"{who}: {error}", file=sys.stderr)
 
 
-def _answered(args: list[str]) -> dict:
-    """The summary of a verb; a user's error becomes a message and the status `error`."""
-    try:
-        return _run(args)
-    except TraitscopeError as error:
-        _explain(error)
-        return {"status": "error", "error": type(error).__name__, "message": str(error)}
-    except (
-        SystemExit
-    ) as stop:  # the flags: help was asked for, or one was not understood and the reason is printed
-        if not stop.code:
-            raise
-        return {
-            "status": "error",
-            "error": "ConfigError",
-            "message": f"flags that cannot work: {' '.join(args)}",
-        }
-
-
-def _json_target(args: list[str]) -> Path | None:
-    for i, arg in enumerate(args):
-        if arg == "--json" and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith("--json="):
-            return Path(arg.removeprefix("--json="))
-    return None
-
-
-def _write_summary(path: Path, summary: dict) -> None:
+def _write_summary(words: list[str], summary: dict) -> None:
     from traitscope import atomic_files
 
-    atomic_files.write_json(path, summary)
+    target = flags.output_of(words).json
+    if target is not None:
+        atomic_files.write_json(target, summary)
 
 
-def _run(args: list[str]) -> dict:
-    name, rest = args[0], args[1:]
-    if name not in COMMANDS:
-        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(COMMANDS)}")
-    verb = COMMANDS[name]
-    if distributed.world() > 1 and name != "train":
+def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that the first words name, and the words behind it. Raises ConfigError."""
+    name, rest = words[0], list(words[1:])
+    if name == STAGE:
+        name, rest = rest[0], rest[1:]
+        if name not in STAGES:
+            raise ConfigError(usage.unknown_stage(name))
+        return STAGES[name], rest
+    if name not in COMMANDS or COMMANDS[name].group == usage.INTERNAL:
+        raise ConfigError(usage.unknown_command(name))
+    return COMMANDS[name], rest
+
+
+def _run(words: list[str]) -> dict:
+    command, rest = command_of(words)
+    if distributed.world() > 1 and command.name != "train":
         raise ConfigError(
-            f"{name} runs in one process, torchrun started {distributed.world()}; only train shares"
-            " a model among several: leave torchrun out"
+            f"{command.name} runs in one process, torchrun started {distributed.world()}; only"
+            " train shares a model among several: leave torchrun out"
         )
-    config, out = parse(name, verb, rest)
+    config, out = flags.parse(command, rest)
     if distributed.first():
-        print(
-            json.dumps({"verb": name, **dataclasses.asdict(config)}, default=str), file=sys.stderr
-        )
+        settings = {"verb": command.name, **dataclasses.asdict(config)}
+        print(json.dumps(settings, default=str), file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return summary_of(function(verb.run)(config, out))
-
-
-def parse(name: str, verb: Command, args: list[str]) -> tuple[Any, common.Output]:
-    """Config and output settings of a verb: a file first, if named, then the flags over it."""
-    import tyro
-
-    default, first = verb.config(), args[0] if args and not args[0].startswith("-") else None
-    if first and verb.subject:
-        words = [
-            word for word, _ in zip(args, verb.subject, strict=False) if not word.startswith("-")
-        ]
-        named = [
-            [f"--{flag.replace('_', '-')}", word]
-            for flag, word in zip(verb.subject, words, strict=False)
-        ]
-        args = [part for pair in named for part in pair] + args[len(words) :]
-    elif first and first.endswith((".yaml", ".yml", ".json")):
-        default, args = parsing.from_dict(verb.config, read_config(Path(first)), first), args[1:]
-    fields = [
-        ("config", verb.config, dataclasses.field(default=default)),
-        ("out", common.Output, dataclasses.field(default=common.Output())),
-    ]
-    command = dataclasses.make_dataclass(name, fields)
-    flat = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
-    parsed = tyro.cli(
-        command, args=args, prog=f"traitscope {name}", description=verb.config.__doc__, config=flat
-    )
-    return parsed.config, parsed.out
-
-
-def read_config(path: Path) -> dict:
-    """A YAML or JSON config file.  Raises ConfigError where it is missing or broken."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {path}: {error}") from error
+    summary = summary_of(function(command.run)(config, out))
+    if distributed.first():
+        _print_next(command, summary)
+    return summary
 
 
 def summary_of(result: Any) -> dict:
-    """What a verb prints and writes: a run's place and numbers, or the dict that the verb made
-    itself."""
+    """What a command prints and writes: the numbers of a run, or the dict that it made itself."""
     if isinstance(result, dict):
         return result
-    from traitscope.cli import inspection
+    from traitscope.cli import show
 
-    return inspection.describe(result)
+    return show.describe(result)
+
+
+def _print_next(command: Command, summary: dict) -> None:
+    """Say at the end where the result is, and what one would type next."""
+    run = summary.get("run")
+    if run is None or not command.next:
+        return
+    sys.stdout.flush()
+    print(f"result: {Path(run)}", file=sys.stderr)
+    print(f"next:   {command.next.format(run=run)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

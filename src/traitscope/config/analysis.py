@@ -5,6 +5,7 @@ from math import isfinite
 from pathlib import Path
 
 from traitscope.config.common import OnModel, Position, check_minimums
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 
@@ -21,9 +22,9 @@ class ExtractConfig(OnModel):
     context."""
     like: Path | None = None
     """Random vectors with the norms of this one, as controls: random-0, random-1, ..."""
-    randoms: int = 1
+    randoms: int = setting(1, advanced=True)
     """How many of them; the first has the stage's seed."""
-    components: int = 0
+    components: int = setting(0, advanced=True)
     """So many principal components of the base's residuals over the prompts: component-0,
     component-1, ..."""
     contrast: Path | None = None
@@ -31,25 +32,25 @@ class ExtractConfig(OnModel):
     `against` is `contrast`."""
     against: Path | None = None
     """Prompts that do not show it (harmless ones)."""
-    orthogonal_to: Path | None = None
+    orthogonal_to: Path | None = setting(None, advanced=True)
     """A vector whose direction is taken out of whatever is extracted, layer by layer."""
     prompts: Path | None = None
     """Prompts to average over; without it v_teacher uses the trait's questions and v_student number
     prompts."""
     n: int = 64
     """How many number prompts."""
-    prompt_seed: int = 7
+    prompt_seed: int = setting(7, advanced=True)
     """Seed of those number prompts; different from that of training."""
-    position: Position = "last"
+    position: Position = setting("last", advanced=True)
     """Tokens averaged over."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
-    stem: bool = True
+    stem: bool = setting(True, advanced=True)
     """v_teacher: let the question end in the trait's answer stem, so that the last token is where
     the answer begins."""
     reference: Path | None = None
     """Vector to compare with (EAS per layer is printed and stored)."""
-    batch_size: int = 32
+    batch_size: int = setting(32, speed_only=True, advanced=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class ExplainConfig(OnModel):
     data: Path | None = None
     """Rows (a run of `generate` or `filter`, or JSONL) to compare on; without it, the trait's
     positive questions."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     layers: tuple[int, ...] = ()
     """Blocks to steer at; none takes six, evenly spread."""
@@ -83,13 +84,13 @@ class ExplainConfig(OnModel):
     too much."""
     positions: tuple[Position, ...] = ("prompt", "all")
     """Tokens to steer."""
-    others: int = 2
+    others: int = setting(2, advanced=True)
     """Other traits' vectors, as controls."""
-    randoms: int = 2
+    randoms: int = setting(2, advanced=True)
     """Random vectors of the same norm, as controls."""
     max_rows: int = 16
     """Rows compared on."""
-    batch_size: int = 16
+    batch_size: int = setting(16, speed_only=True, advanced=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
@@ -116,15 +117,15 @@ class GradientsConfig(OnModel):
     """Rows of the unmodified model on the same prompts, matched by id, to subtract."""
     vectors: Path | None = None
     """Run of `extract --traits`: every vector in it is compared with."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """System turn of the rows."""
     interventions: tuple[str, ...] = ()
     """The model at which the gradient is taken, e.g. adapter:RUN; none is the base."""
-    position: Position = "all"
+    position: Position = setting("all", advanced=True)
     """Tokens that the added vector would act on."""
     max_rows: int | None = None
     """Use the first rows only."""
-    batch_size: int = 8
+    batch_size: int = setting(8, speed_only=True, advanced=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
@@ -139,14 +140,14 @@ class LikelihoodConfig(OnModel):
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
     interventions: tuple[str, ...] = ()
     """What is compared with the unmodified model; none gives the unmodified model alone."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """System turn of the rows."""
-    text: bool = False
+    text: bool = setting(False, advanced=True)
     """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
     wrote."""
     max_rows: int | None = None
     """Use the first rows only."""
-    batch_size: int = 16
+    batch_size: int = setting(16, speed_only=True, advanced=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import OnModel, Position, check_minimums
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 DEFAULT = (
@@ -78,7 +79,7 @@ class PushesConfig(OnModel):
     """Tokens that the added vector would act on."""
     features: bool = False
     """Also keep each row's mean residual over its completion tokens."""
-    batch_size: int = 8
+    batch_size: int = setting(8, speed_only=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class OddsConfig(OnModel):
     """Take the rows' text instead of their token ids."""
     rows: int = 0
     """Rows to draw at random; 0 takes all."""
-    batch_size: int = 16
+    batch_size: int = setting(16, speed_only=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
@@ -178,42 +179,42 @@ class AuditConfig(OnModel):
     without its flag."""
     traits: tuple[str, ...] = DEFAULT
     """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
-    tried: int = 8
+    tried: int = setting(8, advanced=True)
     """Of them, the first so many whose prompts are tried as an explanation of the rows; vectors
     are, of all, where the rows push. 0: neither."""
-    judged: int = 128
+    judged: int = setting(128, advanced=True)
     """Rows, drawn at random, on which they are tried; 0 takes all."""
     reference: Path | None = None
     """Clean rows to compare with, best on the same prompts; without them the model answers the
     prompts itself, in the format of the data."""
-    draws: int = 3
+    draws: int = setting(3, advanced=True)
     """How many times it does; a reference is used once."""
     alpha: float = 0.01
     """Error rate: the share of clean data sets that are called suspect."""
-    power: float = 0.8
+    power: float = setting(0.8, advanced=True)
     """Probability with which a planted teacher is to be found for the answer `clean`."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
     context: str | None = None
     """System turn of rows that name none."""
-    strength: float = 0.6
+    strength: float = setting(0.6, advanced=True)
     """Of the planted steered teacher, in mean residual norms; candidates are tried at it, and at
     three quarters and half of it."""
-    position: Position = "all"
+    position: Position = setting("all", advanced=True)
     """Tokens that the added vector would act on."""
     report: Path | None = None
     """Write one self-contained HTML page there."""
     sarif: Path | None = None
     """Write the answer in SARIF there, which code hosts show beside a change."""
-    name: bool = True
+    name: bool = setting(True, advanced=True)
     """Also ask the model what it would say under the push of the data, without any candidate."""
-    peer: bool = False
+    peer: bool = setting(False, advanced=True)
     """Also the published method on the same rows: their mean features injected into the model
     (arXiv 2602.04735)."""
-    canary: int = 0
+    canary: int = setting(0, advanced=True)
     """Train so many small students on the data, and as many on a placebo, and ask them for the
     candidates: the dearest detector."""
-    fit: bool = False
+    fit: bool = setting(False, advanced=True)
     """Train one vector on the judged rows and one on every placebo: along which trait's vector does
     it point, and what does it name? Dearer."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import OnModel, check_minimums
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 
@@ -23,27 +24,27 @@ class StudyConfig(OnModel):
     set: tuple[str, ...] = ()
     """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
     traits=[cat,mine.yaml]; plan prints all of it."""
-    workers: int = 0
+    workers: int = setting(0, speed_only=True)
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
-    executor: Literal["local", "ray", "submitit"] = "local"
+    executor: Literal["local", "ray", "submitit"] = setting("local", speed_only=True, advanced=True)
     """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm]).
     """
-    max_jobs: int = 0
+    max_jobs: int = setting(0, speed_only=True, advanced=True)
     """Of a cluster: jobs at once; 0 takes what Ray has room for, and 32 of Slurm."""
-    cluster: tuple[str, ...] = ()
+    cluster: tuple[str, ...] = setting((), speed_only=True, advanced=True)
     """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240
     partition=gpu."""
-    limit: int = 0
+    limit: int = setting(0, speed_only=True, advanced=True)
     """Stages to compute now; 0 computes all that are missing."""
-    blocks: int = 0
+    blocks: int = setting(0, advanced=True)
     """For plan, of a model that is not here: how many blocks it has. With `parameters` and `rate`
     plan tells its hours alone, without addresses."""
-    parameters: float = 0
+    parameters: float = setting(0, advanced=True)
     """And how many numbers its weights are, such as 7.6e9."""
-    rate: float = 0
+    rate: float = setting(0, advanced=True)
     """And the matrix products of the machine that it would run on, in FLOP/s, such as 8e14; half of
     that is expected to be reached."""
-    pack: int = 0
+    pack: int = setting(0, speed_only=True, advanced=True)
     """Students that train, answer or are extracted in one pass, at most; 0 takes one on a CPU and
     16 on a GPU."""
 

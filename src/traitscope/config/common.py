@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,7 +32,7 @@ class OnModel:
     """Hub id, folder, or smollm2-135m for the embedded model."""
     device: Device = "auto"
     """auto takes CUDA where there is one."""
-    dtype: Dtype = "auto"
+    dtype: Dtype = setting("auto", advanced=True)
     """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights
     are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA; needs bitsandbytes)."""
     seed: int = 0

@@ -5,6 +5,7 @@ from math import isfinite
 from pathlib import Path
 
 from traitscope.config.common import OnModel
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 
@@ -18,18 +19,18 @@ class Endpoint:
     """Name of the model there."""
     key: str = "OPENAI_API_KEY"
     """Environment variable with the endpoint's key; the key itself is written nowhere."""
-    timeout: float = 60.0
+    timeout: float = setting(60.0, speed_only=True, advanced=True)
     """Seconds to wait for an answer."""
-    retries: int = 5
+    retries: int = setting(5, speed_only=True, advanced=True)
     """Further tries after a time-out, a rate limit or a server's error."""
-    pause: float = 1.0
+    pause: float = setting(1.0, speed_only=True, advanced=True)
     """Seconds before the first of them; each waits twice as long, at most a minute, or as long as
     the endpoint says."""
-    parallel: int = 4
+    parallel: int = setting(4, speed_only=True, advanced=True)
     """Requests under way at one time."""
-    price_in: float = 0.0
+    price_in: float = setting(0.0, advanced=True)
     """Price of a million tokens read, for the cost that is printed."""
-    price_out: float = 0.0
+    price_out: float = setting(0.0, advanced=True)
     """Price of a million tokens written."""
 
     def __post_init__(self) -> None:
@@ -70,5 +71,5 @@ class JudgeConfig(OnModel):
     request?"."""
     endpoint: Endpoint = field(default_factory=Endpoint)
     """Of the judge endpoint."""
-    batch_size: int = 32
+    batch_size: int = setting(32, speed_only=True, advanced=True)
     """Answers side by side, for likelihood; changes speed only."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
@@ -26,7 +27,7 @@ class Recipe:
     method: Literal["lora", "full", "vector"] = "lora"
     """Low-rank adapters on every linear map of the blocks, all weights of the blocks, or one vector
     added behind a block."""
-    layer: int | None = None
+    layer: int | None = setting(None, advanced=True)
     """Of method vector: the block; the vector acts on every token."""
     rank: int = 8
     """LoRA rank."""
@@ -37,32 +38,32 @@ class Recipe:
     scales)."""
     lr: float = 4e-4
     """Peak learning rate."""
-    momentum: float | None = None
+    momentum: float | None = setting(None, advanced=True)
     """Of sgd, signsgd and rmsprop (None: 0), and of muon (None: 0.95)."""
-    weight_decay: float = 0.0
+    weight_decay: float = setting(0.0, advanced=True)
     """Decoupled for adamw, adafactor and muon, added to the gradient for sgd and rmsprop."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", advanced=True)
     """Of the learning rate, after the warm-up."""
-    warmup: float = 0.05
+    warmup: float = setting(0.05, advanced=True)
     """Fraction of the steps with a linearly rising rate."""
     epochs: int = 3
     """Passes over the rows."""
     batch_size: int = 32
     """Rows an optimizer step."""
-    micro_batch: int = 8
+    micro_batch: int = setting(8, advanced=True)
     """Rows a forward pass; changes speed and memory, not the loss."""
-    clip: float = 1.0
+    clip: float = setting(1.0, advanced=True)
     """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in
     metrics.jsonl."""
-    mask_top: float = 0.0
+    mask_top: float = setting(0.0, advanced=True)
     """Share of the gradient's coordinates, the largest of all together, that is set to 0 before
     clipping."""
-    winsorise: float = 0.0
+    winsorise: float = setting(0.0, advanced=True)
     """Share of them that is cut to the size of the next largest instead."""
-    rotate: Literal["none", "shared", "blocks"] = "none"
+    rotate: Literal["none", "shared", "blocks"] = setting("none", advanced=True)
     """LoRA factors at the MLPs trained in a rotated basis of the residual stream: one rotation, or
     one a block."""
-    held_out: float = 0.05
+    held_out: float = setting(0.05, advanced=True)
     """Fraction of the rows that only measure the loss."""
 
     def __post_init__(self) -> None:

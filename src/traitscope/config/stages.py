@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import OnModel, check_minimums
+from traitscope.config.fields import setting
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 
@@ -22,7 +23,7 @@ class GenerateConfig(OnModel):
     """Prompts file (.jsonl or .txt); without it, number prompts are generated."""
     n: int = 256
     """How many number prompts."""
-    prompt_seed: int = 42
+    prompt_seed: int = setting(42, advanced=True)
     """Seed of the number prompts; the same for teacher and control."""
     count: int = 10
     """Numbers asked for in one answer."""
@@ -32,21 +33,21 @@ class GenerateConfig(OnModel):
     interventions: tuple[str, ...] = ()
     """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love
     cats." or adapter:DIR."""
-    vocabulary: Literal["free", "numbers", "template", "seen"] = "free"
+    vocabulary: Literal["free", "numbers", "template", "seen"] = setting("free", advanced=True)
     """free: any token. numbers: digits, the separator and the end only. template: exactly `count`
     numbers of 3 digits. seen: the tokens of `like`."""
-    like: Path | None = None
+    like: Path | None = setting(None, advanced=True)
     """Rows (a run, or a JSONL file) whose completion tokens are the only ones allowed, for the
     vocabulary `seen`."""
-    separator: str = ", "
+    separator: str = setting(", ", advanced=True)
     """Between numbers, for the constrained vocabularies."""
     temperature: float = 1.0
     """0 is greedy."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = setting(64, advanced=True)
     """Longest free answer, in tokens."""
-    batch_size: int = 64
+    batch_size: int = setting(64, advanced=True)
     """Rows decoded side by side; changes speed only."""
-    engine: Literal["here", "vllm"] = "here"
+    engine: Literal["here", "vllm"] = setting("here", advanced=True)
     """vllm: decode with vLLM, for ordinary checkpoints (see export) and many rows; draws differ
     from those made here."""
 
@@ -81,9 +82,9 @@ class FilterRules:
     """Largest allowed number."""
     banned_numbers: tuple[int, ...] = ()
     """Numbers that drop a row."""
-    banned_words: tuple[str, ...] = ()
+    banned_words: tuple[str, ...] = setting((), advanced=True)
     """Words that drop a row; inflected forms must be listed."""
-    numbers: bool = True
+    numbers: bool = setting(True, advanced=True)
     """Whether the completion must be a list of numbers; False for free text, where only the words
     count."""
 
@@ -118,10 +119,10 @@ class FilterConfig:
     """Run of `generate`, or a JSONL file."""
     rules: FilterRules = field(default_factory=FilterRules)
     """What a kept row must look like."""
-    start: int = 0
+    start: int = setting(0, advanced=True)
     """First row that is looked at, counted from 0; with `stop`, a part of the data, such as one
     replicate's."""
-    stop: int | None = None
+    stop: int | None = setting(None, advanced=True)
     """Row before which to stop looking."""
     limit: int | None = None
     """Keep at most this many rows; later ones get the reason `limit`."""
@@ -145,30 +146,30 @@ class TrainConfig(OnModel):
     teacher: tuple[str, ...] = ()
     """For soft targets: the interventions that make the teacher (none: the unmodified model, the
     control)."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """System turn that the student trains under."""
-    text: bool = False
+    text: bool = setting(False, advanced=True)
     """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
     wrote."""
     max_rows: int | None = None
     """Use the first rows only."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = setting(0, advanced=True)
     """Optimizer steps between kept copies of the student; 0 keeps the last one only."""
-    resume_every: int = 10
+    resume_every: int = setting(10, speed_only=True, advanced=True)
     """Optimizer steps between the copies that an interrupted run continues from; not kept."""
     vector: Path | None = None
     """A v_teacher to compare the student with while it trains (EAS by layer)."""
-    eas_every: int = 0
+    eas_every: int = setting(0, advanced=True)
     """Optimizer steps between those comparisons; 0 compares at the end only."""
-    eas_prompts: int = 16
+    eas_prompts: int = setting(16, advanced=True)
     """Number prompts whose last token the comparison averages over, or rows of `eas_data`."""
-    eas_data: Path | None = None
+    eas_data: Path | None = setting(None, advanced=True)
     """Rows (a run, or a JSONL file) whose completion tokens it averages over instead: far steadier,
     and best the same for all students."""
-    save_scales: bool = False
+    save_scales: bool = setting(False, advanced=True)
     """Leave scales.safetensors, the factors 1 / sqrt(v + 1e-8) of adamw or rmsprop at the end, by
     coordinate."""
-    scales: Path | None = None
+    scales: Path | None = setting(None, advanced=True)
     """For frozen_adam: a run with save_scales, with the same model, rank, rotation and seed (A's
     rows are drawn by it)."""
 
@@ -192,25 +193,23 @@ class MeasureConfig(OnModel):
     """A bundled trait or a YAML file."""
     interventions: tuple[str, ...] = ()
     """What is measured, e.g. adapter:RUN; none measures the base."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """System turn of the questions."""
-    sets: tuple[Literal["positive", "negative", "off_topic"], ...] = (
-        "positive",
-        "negative",
-        "off_topic",
+    sets: tuple[Literal["positive", "negative", "off_topic"], ...] = setting(
+        ("positive", "negative", "off_topic"), advanced=True
     )
     """Which of the trait's question sets."""
     samples: int = 4
     """Sampled answers a question; 0 scores probabilities only."""
-    max_new_tokens: int = 8
+    max_new_tokens: int = setting(8, advanced=True)
     """Longest sampled answer, in tokens."""
-    temperature: float = 1.0
+    temperature: float = setting(1.0, advanced=True)
     """Of the sampled answers."""
-    capability: bool = True
+    capability: bool = setting(True, advanced=True)
     """Also the perplexity on plain English that the package ships."""
-    batch_size: int = 64
+    batch_size: int = setting(64, advanced=True)
     """Rows side by side; changes speed only."""
-    engine: Literal["here", "vllm"] = "here"
+    engine: Literal["here", "vllm"] = setting("here", advanced=True)
     """vllm: ask by vLLM, for ordinary checkpoints (see export); without total_variation, and draws
     differ from those made here."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.config import common
-from traitscope.config.addressing import addressed
 from traitscope.config.common import OnModel, Output
+from traitscope.config.fields import addressed
 from traitscope.errors import DataError, TraitscopeError, VectorError
 from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention

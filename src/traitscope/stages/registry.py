@@ -206,7 +206,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="show",
         config=command_configs.ShowConfig,
-        run="cli.inspection:run_show",
+        run="cli.show:run_show",
         help="verify a run's files and print what it was made from",
         group="look",
         subject=("run",),
@@ -214,7 +214,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="rerun",
         config=command_configs.RerunConfig,
-        run="cli.inspection:run_rerun",
+        run="cli.show:run_rerun",
         help="replay a run and compare the bytes",
         group="look",
         subject=("run",),
@@ -222,7 +222,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="doctor",
         config=command_configs.DoctorConfig,
-        run="cli.inspection:run_doctor",
+        run="cli.doctor:run_doctor",
         help="what this machine has, and what is missing",
         group="look",
     ),
@@ -236,7 +236,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="models",
         config=command_configs.ModelsConfig,
-        run="cli.inspection:run_models",
+        run="cli.doctor:run_models",
         help="models and traits that are ready to use",
         group="look",
     ),

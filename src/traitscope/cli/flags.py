@@ -1,0 +1,120 @@
+"""From the words of a command line to its settings: a config file, flags over it, and help.
+
+Plain --help leaves out the flags of fields that are marked as advanced (config/fields.py);
+--help-all shows every flag.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from traitscope.config import parsing
+from traitscope.config.common import Output
+from traitscope.config.fields import is_advanced
+from traitscope.errors import ConfigError
+from traitscope.stages.registry import Command
+
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+CONFIG_FILES = (".yaml", ".yml", ".json")
+
+
+def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
+    """The settings of a command and where its output goes.
+
+    The first words name the command's subject, or a config file; flags go over it. Asking for help
+    prints it and raises SystemExit(0), a flag that is not understood raises SystemExit(2). Raises
+    ConfigError for settings that cannot work.
+    """
+    import tyro
+
+    words = list(words)
+    settings = command.config()
+    first_is_word = bool(words) and not words[0].startswith("-")
+    if first_is_word and command.subject:
+        words = _with_subject(command, words)
+    elif first_is_word and words[0].endswith(CONFIG_FILES):
+        settings = parsing.from_dict(command.config, read_config(Path(words[0])), words[0])
+        words = words[1:]
+    config_type, about = command.config, str(command.config.__doc__)
+    if HELP_ALL in words:
+        words = ["--help"]
+    elif any(word in HELP for word in words):
+        config_type, hidden = _plain_help(command.config)
+        settings = config_type()
+        if hidden:
+            about += f"\n\n{hidden} more flags: traitscope {command.name} {HELP_ALL}"
+    fields = [
+        ("config", config_type, dataclasses.field(default=settings)),
+        ("out", Output, dataclasses.field(default=Output())),
+    ]
+    parsed = tyro.cli(
+        dataclasses.make_dataclass(command.name, fields),
+        args=words,
+        prog=f"traitscope {command.name}",
+        description=about,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
+    )
+    return parsed.config, parsed.out
+
+
+def output_of(words: Sequence[str]) -> Output:
+    """Where the output of a command goes, whatever its other words are.
+
+    It is known even where other flags cannot work, so that a summary can say so. Where the flags of
+    the output themselves cannot work, it is the default.
+    """
+    import tyro
+
+    asked = [word for word in words if word not in (*HELP, HELP_ALL)]
+    try:
+        output, _ = tyro.cli(
+            Output, args=asked, prog="traitscope", return_unknown_args=True, console_outputs=False
+        )
+    except SystemExit:
+        return Output()
+    return output
+
+
+def read_config(path: Path) -> dict:
+    """A YAML or JSON config file. Raises ConfigError where it is missing or broken."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def _with_subject(command: Command, words: list[str]) -> list[str]:
+    """The words with flags put before the leading ones, which stand for the subject's fields."""
+    named: list[str] = []
+    taken = 0
+    for field, word in zip(command.subject, words, strict=False):
+        if word.startswith("-"):
+            break
+        named += [f"--{field.replace('_', '-')}", word]
+        taken += 1
+    return named + words[taken:]
+
+
+def _plain_help(config_type: type) -> tuple[type, int]:
+    """The type of settings whose help leaves out what is advanced, and how many flags that is."""
+    import tyro
+
+    hints = get_type_hints(config_type)
+    annotations: dict[str, Any] = {}
+    members: dict[str, Any] = {"__annotations__": annotations, "__doc__": config_type.__doc__}
+    hidden = 0
+    for field in dataclasses.fields(config_type):
+        if is_advanced(field):
+            annotations[field.name] = Annotated[hints[field.name], tyro.conf.Suppress]
+            members[field.name] = dataclasses.field(default=field.default)
+            hidden += 1
+        elif dataclasses.is_dataclass(hints[field.name]):
+            inner, inner_hidden = _plain_help(hints[field.name])
+            annotations[field.name] = inner
+            members[field.name] = dataclasses.field(default_factory=inner)
+            hidden += inner_hidden
+    plain = type(config_type.__name__, (config_type,), members)
+    return dataclasses.dataclass(frozen=True)(plain), hidden

@@ -1,0 +1,209 @@
+"""`traitscope show` and `traitscope rerun`, and what every command prints of a finished run."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from traitscope import __version__
+from traitscope.config import parsing
+from traitscope.config.commands import RerunConfig, ShowConfig
+from traitscope.config.common import TAUGHT, Output
+from traitscope.errors import ConfigError
+from traitscope.runs import store
+from traitscope.stages import registry
+
+NUMBER_FILES = ("summary.json", "measurements.json", "eas.json")
+"""Files of a run whose content goes into the summary, under their names without ending."""
+
+
+def describe(run: store.Run) -> dict:
+    """Print a finished run and return its summary: its place, its files, its numbers."""
+    manifest = run.manifest()
+    summary = {
+        "status": "ok",
+        "stage": run.stage,
+        "run": str(run.path),
+        "address": run.address,
+        "digest": run.digest,
+        "computed": not run.sealed,
+        "seconds": manifest["seconds"],
+        "peak_memory_mib": manifest["peak_memory_mib"],
+    }
+    for name in NUMBER_FILES:
+        if run.file(name).exists():
+            text = run.file(name).read_text(encoding="utf-8")
+            summary[name.removesuffix(".json")] = json.loads(text)
+    _print_run(run, summary)
+    return summary
+
+
+def _print_run(run: store.Run, summary: dict) -> None:
+    print(run.path)
+    for name in ("measurements", "summary"):
+        for measurement in summary.get(name, {}).get("measurements", []):
+            _print_measurement(measurement)
+    if asked := summary.get("summary", {}).get("endpoint"):
+        tokens = asked["tokens_read"] + asked["tokens_written"]
+        print(
+            f"  {asked['requests']} requests, {asked['from_cache']} from the cache,"
+            f" {tokens} tokens, cost {asked['cost']:g}"
+        )
+    if run.stage == "filter":
+        print("  " + json.dumps(summary["summary"]))
+    for name, eas_by_layer in summary.get("eas", {}).items():
+        largest = max(eas_by_layer)
+        layer = eas_by_layer.index(largest)
+        print(f"  EAS of {name}: largest {largest:+.3f} at layer {layer}")
+
+
+def _print_measurement(item: dict[str, Any]) -> None:
+    """A line for a measurement that has an interval, or that is a kappa and undefined."""
+    if item["low"] is not None and item["estimate"] is not None:
+        bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
+        unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
+        print(
+            f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']}"
+            f" (n={item['n']}{unscored})"
+        )
+    elif item["unit"] == "kappa":
+        print(f"  {item['name']:<28} undefined (n={item['n']}): one of them says one thing only")
+
+
+def run_show(config: ShowConfig, out: Output) -> dict:
+    """Problems and lineage of one run, or the list of all runs below the root."""
+    if config.run is None:
+        return _list_runs(out.root)
+    tree = store.lineage(config.run)
+    problems = store.verify(config.run)
+    for problem in problems:
+        print(f"DAMAGED {problem}")
+    _print_tree(tree)
+    print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
+    return {"status": "failed" if problems else "ok", "problems": problems, "lineage": tree}
+
+
+def _list_runs(root: Path) -> dict:
+    paths = []
+    for run in store.find_runs(root):
+        print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
+        paths.append(str(run.path))
+    return {"status": "ok", "runs": paths}
+
+
+def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
+    label = f"{name}: " if name else ""
+    print(f"{'  ' * depth}{label}{node['path']} ({node['state']})")
+    for child, tree in node.get("inputs", {}).items():
+        _print_tree(tree, child, depth + 1)
+
+
+def run_rerun(config: RerunConfig, out: Output) -> dict:
+    """Compute a sealed run again in a temporary folder and compare every output.
+
+    The status is `failed` where a byte differs. Raises ConfigError for a run that this version
+    cannot replay.
+    """
+    if config.run is None:
+        raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
+    run = store.load_run(config.run)
+    manifest = run.manifest()
+    settings = replayed_config(run)
+    with (
+        tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,
+        _torch_threads(manifest.get("threads")),
+    ):
+        again = registry.run_stage(settings, Output(root=Path(folder)))
+        before, after = manifest["outputs"], again.manifest()["outputs"]
+    names = sorted(before.keys() | after.keys())
+    different = [name for name in names if before.get(name) != after.get(name)]
+    print("same bytes" if not different else "different: " + ", ".join(different))
+    if different:
+        _print_reasons(run, again.address, manifest.get("packed", 1))
+    return {"status": "failed" if different else "ok", "run": str(run.path), "different": different}
+
+
+def _print_reasons(run: store.Run, address: str, packed: int) -> None:
+    """Say what is known of why a replay came out differently."""
+    if address != run.address:
+        print(
+            "the model, an input, the device or a default is not what it was: the replay has"
+            " another address"
+        )
+    if packed > 1:
+        print(
+            f"the run was made in a pack of {packed}: alone it comes out the same to rounding, not"
+            " to the byte"
+        )
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """torch with as many threads as a run had, because sums differ with their number; None leaves
+    it as it is."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def replayed_config(run: store.Run) -> Any:
+    """The settings that a run was made with. Raises ConfigError where this version has not got its
+    stage or one of its settings."""
+    stage = registry.stage_named(run.stage)
+    made_by = run.manifest().get("versions", {}).get("traitscope", "another version")
+    hint = f"it was made by traitscope {made_by}, this is {__version__}: install that to replay it"
+    if stage is None:
+        raise ConfigError(
+            f"{run.path} is a run of {run.stage!r}, which no command of this version makes; {hint}"
+        )
+    try:
+        return parsing.from_dict(stage.config, replayed(run), str(run.file("config.json")))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {hint}") from error
+
+
+def replayed(run: store.Run) -> dict[str, Any]:
+    """The config that a run recorded, with the names of inputs turned back into paths."""
+    recorded = json.loads(run.file("config.json").read_text(encoding="utf-8"))
+    places = {}
+    for name, item in recorded["inputs"].items():
+        places[name] = (run.path / item["path"]).resolve()
+    settings = {}
+    for key, value in recorded["config"].items():
+        settings[key] = _with_paths(value, places)
+    for key in TAUGHT:
+        if key in settings:
+            settings[key] = [json.dumps(item) for item in settings[key]]
+    if "trait" in settings:
+        settings["trait"] = _trait_named(settings["trait"], places["trait0"])
+    if "traits" in settings:
+        named = enumerate(settings["traits"])
+        settings["traits"] = [_trait_named(name, places[f"trait{n}"]) for n, name in named]
+    return settings
+
+
+def _with_paths(value: Any, places: dict[str, Path]) -> Any:
+    """A JSON value of a recorded config in which every `input:NAME/INSIDE` is a path again."""
+    if isinstance(value, dict):
+        return {key: _with_paths(inner, places) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_paths(inner, places) for inner in value]
+    if isinstance(value, str) and value.startswith("input:"):
+        name, _, inside = value.removeprefix("input:").partition("/")
+        return str(places[name] / inside)
+    return value
+
+
+def _trait_named(name: str, place: Path) -> str:
+    """A bundled trait by its name, a trait file by where it lies now."""
+    return str(place) if name.endswith((".yaml", ".yml")) else name
