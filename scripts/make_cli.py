@@ -26,7 +26,7 @@ Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
 
 `--help` shows the usual flags of a command, `--help-all` every flag, as this page does.
 """
-INTERNAL = """# Stages behind other commands
+INTERNAL = """## Stages behind other commands
 
 Typed as `traitscope stage NAME`; `traitscope stage` lists them.
 """
@@ -75,7 +75,7 @@ def section(command: Command, title: str) -> list[str]:
     """A command's heading and its flags."""
     words = " and ".join(word.replace("_", " ") for word in command.subject)
     first = f" {words.capitalize()} may come first, without a flag." if words else ""
-    parts = [f"## {title}\n\n{inspect.getdoc(command.config)}{first}\n"]
+    parts = [f"### {title}\n\n{inspect.getdoc(command.config)}{first}\n"]
     flags = "\n".join(rows(command.config))
     if flags:
         parts.append(f"{TABLE}{flags}\n")
@@ -86,7 +86,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for group, title in GROUPS.items():
-        parts.append(f"# {title}\n")
+        parts.append(f"## {title}\n")
         for command in COMMANDS.values():
             if command.group == group:
                 parts += section(command, f"traitscope {command.name}")
@@ -94,7 +94,7 @@ def page() -> str:
     for command in COMMANDS.values():
         if command.group == "internal":
             parts += section(command, f"traitscope stage {command.name}")
-    parts.append("# Flags of every command\n\n" + TABLE + "\n".join(rows(common.Output)) + "\n")
+    parts.append("## Flags of every command\n\n" + TABLE + "\n".join(rows(common.Output)) + "\n")
     return "\n".join(parts)
 
 

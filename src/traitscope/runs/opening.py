@@ -78,12 +78,24 @@ class Described:
     model: str | None
     """Digest of the model's files; None for a stage without a model."""
 
-    def address(self, stage: str) -> str:
-        """The address under the name of a stage: 16 hex digits."""
+    def address(self, stage: str, identity: dict[str, Any]) -> str:
+        """The address under the name of a stage, with this part of the config: 16 hex digits."""
         digests = {}
         for name, source in self.inputs.items():
             _, digests[name] = store.source_of(name, source)
-        return store.address(stage, self.identity, digests, self.model)
+        return store.address(stage, identity, digests, self.model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the run of a computation lies, or will lie."""
+
+    stage: str
+    """The stage's name, present or former."""
+    identity: dict[str, Any]
+    """The part of the config that entered the address."""
+    path: Path
+    """The run directory."""
 
 
 def described(config: Any, further: Mapping[str, Path | store.Run] | None = None) -> Described:
@@ -99,18 +111,24 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     return Described(plain, addressed(config, plain), inputs, model)
 
 
-def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> tuple[str, Path]:
-    """The stage name and the run directory of a computation below `folder`.
+def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Place:
+    """The place of a computation below `folder`.
 
-    `names` are the stage's name and its former ones. A sealed run under a former name is taken;
-    otherwise the place is that of the present name, whether a run is there or not.
+    `names` are the stage's name and its former ones. A sealed run is taken under any of them, and
+    also where settings that change speed only entered its address, as they once did. Otherwise the
+    place is that of the present rules, whether a run is there or not.
     """
+    identities = [computation.identity]
+    if computation.config != computation.identity:
+        identities.append(computation.config)
     places = []
     for name in names:
-        path = folder / f"{name}-{computation.address(name)}"
-        if (path / "manifest.json").exists():
-            return name, path
-        places.append((name, path))
+        for identity in identities:
+            path = folder / f"{name}-{computation.address(name, identity)}"
+            places.append(Place(name, identity, path))
+    for place in places:
+        if store.is_sealed(place.path):
+            return place
     return places[0]
 
 
@@ -131,9 +149,7 @@ def opened(
     """
     computation = described(config, inputs)
     folder = out.root / out.study
-    name = names[0]
-    if len(names) > 1:
-        name, _ = place_of(names, computation, folder)
+    place = place_of(names, computation, folder)
     recorded = dict(facts or {})
     if isinstance(config, OnModel):
         import torch
@@ -141,13 +157,13 @@ def opened(
         recorded.update(device=_device_name(config.device), threads=torch.get_num_threads())
     with store.stage_run(
         folder,
-        name,
+        place.stage,
         computation.config,
         computation.inputs,
         computation.model,
         resumable,
         recorded,
-        computation.identity,
+        place.identity,
     ) as run:
         try:
             yield run

@@ -328,8 +328,7 @@ def address(config: Any, out: Output) -> Path:
     config = opening.settled(config)
     stage = stage_of(type(config))
     computation = opening.described(config, _further_inputs(stage, config))
-    _, path = opening.place_of(_names(stage), computation, out.root / out.study)
-    return path
+    return opening.place_of(_names(stage), computation, out.root / out.study).path
 
 
 @contextmanager
