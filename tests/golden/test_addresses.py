@@ -1,6 +1,7 @@
 """Addresses of runs, pinned: a run that exists is found again by every later version.
 
-addresses.json holds those of the first version, and of the stages that came later. Inputs and the model have made-up digests there.
+addresses.json holds those of the first version, and of stages that came later. Inputs and the model
+have made-up digests there.
 """
 
 import dataclasses
