@@ -1,31 +1,34 @@
 """Is the vector what carries the trait?  The four causal tests of Blank et al. 2026 (arXiv
 2606.00995, section 3.2).
 
-    v_student sufficiency    the base with v_student added                  names the trait more
-                             often
-    v_student necessity      the student with the base's component of it    names it less often
-    v_teacher sufficiency    a student of a teacher that is only steered    takes the trait on
-    v_teacher necessity      a student of the prompted teacher with v_teacher projected out while it
-                             speaks    does not
+    v_student sufficiency    the base with v_student added names the trait more often
+    v_student necessity      the student names it less often if the component along v_student has
+                             its base value
+    v_teacher sufficiency    a student of a teacher that is only steered takes the trait on
+    v_teacher necessity      a student of the prompted teacher does not take it on if v_teacher is
+                             projected out while the teacher speaks
 
 The tests of v_student are made on students of a prompted teacher, as published, and of a steered
-one. Each stands beside the same edit with a random vector of the same norm and with another
-trait's. One sampler, one scorer, one context for all; every student reads the same rows of the
+one. Each is compared with the same edit by a random vector of the same norm and by another trait's
+vector. Sampler, scorer and context are the same for all. Every student reads the same rows of the
 unmodified model under the teacher's whole distribution.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
-from traitscope.data.traits import load_trait
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
 TITLE = "Is the vector what carries the trait?"
 CLAIM = (
@@ -40,273 +43,328 @@ PUBLISHED = (
 )
 SMALL = 0.05
 "nats that would not matter"
-VECTORS = ("own", "other", "random")
+WHICH = ("own", "other", "random")
+"vectors that an edit or a teacher uses: the trait's, another trait's, a random one"
 CONTROLS = {"random": "a random vector of the same norm", "other": "another trait's vector"}
-TAUGHT = ("prompted", "steered")
-"teachers whose students are looked into: the published tests are on prompted ones"
+"vectors that the trait's own is compared with, in words"
+EXAMINED = ("prompted", "steered")
+"teachers whose students are examined: the published tests are on prompted ones"
+EDITS = ("added", "replaced")
+"a vector added to the base; its component in the student given back its base value"
+RANDOM = "random"
+"node of the random vectors like v_teacher"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """How many students on how many rows, and where vectors act."""
 
     trait: str
+    "trait of the teachers"
     other: str
+    "the other trait, whose vector is a control"
     traits: tuple[str, ...]
+    "further traits that vectors are centred over"
     seeds: tuple[int, ...]
+    "seeds of data, initialisation and order"
     rows: int
+    "rows a seed"
     numbers: int
+    "three-digit numbers a row"
     layer: int = sizes.layer_field()
+    "block behind which teachers are steered and v_student is added"
     strength: float
-    "of the steered teacher, in mean residual norms"
+    "strength of the steered teachers, in mean residual norms"
     blocks: tuple[int, ...] = sizes.layer_field()
-    "blocks at which a component is removed or replaced"
+    "blocks at which a component is projected out or replaced"
     recipe: Recipe
+    "how students of soft targets are trained"
     text: sizes.SampledText
+    "the repetition with sampled text"
 
 
-SOFT = Recipe(
-    targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
+LAPTOP = Size(
+    trait="cat",
+    other="owl",
+    traits=("otter", "dolphin", "elephant", "fox", "penguin", "wolf"),
+    seeds=(1, 2, 3),
+    rows=9,
+    numbers=12,
+    layer=14,
+    strength=0.6,
+    blocks=tuple(range(30)),
+    recipe=Recipe(
+        targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
+    ),
+    text=sizes.LAPTOP_TEXT,
 )
-MORE = ("otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 SIZES = {
-    "smoke": Size("cat", "owl", (), (1, 2), 3, 3, 1, 0.6, (0, 1), SOFT, sizes.SMOKE_TEXT),
-    "laptop": Size(
-        "cat",
-        "owl",
-        MORE,
-        (1, 2, 3),
-        9,
-        12,
-        14,
-        0.6,
-        tuple(range(30)),
-        SOFT,
-        sizes.LAPTOP_TEXT,
+    "smoke": replace(
+        LAPTOP,
+        traits=(),
+        seeds=(1, 2),
+        rows=3,
+        numbers=3,
+        layer=1,
+        blocks=(0, 1),
+        text=sizes.SMOKE_TEXT,
     ),
-    "full": Size(
-        "cat",
-        "owl",
-        MORE,
-        (1, 2, 3, 4, 5),
-        512,
-        10,
-        14,
-        0.6,
-        tuple(range(30)),
-        SOFT,
-        sizes.FULL_TEXT,
-    ),
+    "laptop": LAPTOP,
+    "full": replace(LAPTOP, seeds=(1, 2, 3, 4, 5), rows=512, numbers=10, text=sizes.FULL_TEXT),
 }
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher: how it gets its trait, and from which vector or prompt."""
+
+    kind: str
+    """prompted, steered, or ablated: prompted, with a vector projected out."""
+    which: str
+    """One of WHICH."""
+
+    @property
+    def name(self) -> str:
+        """The name of the teacher in the names of nodes."""
+        return f"{self.kind}.{self.which}"
+
+
 TEACHERS = (
-    "prompted.own",
-    "prompted.other",
-    *(f"{kind}.{which}" for kind in ("steered", "ablated") for which in VECTORS),
+    Teacher("prompted", "own"),
+    Teacher("prompted", "other"),
+    *(Teacher(*pair) for pair in product(("steered", "ablated"), WHICH)),
 )
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors of teacher and students, random ones like them, students of eight teachers,
-    everything measured."""
-    found = [
+    """Build the vectors, random ones like them, students of eight teachers, and all answers."""
+    own_vector = partial(standard_nodes.vector_of, trait=size.trait)
+    graph = [
         standard_nodes.vectors(common, (size.trait, size.other, *size.traits)),
-        Node(
-            "random",
-            ExtractConfig,
-            partial(
-                _random,
-                common,
-                standard_nodes.VECTORS,
-                f"{load_trait(size.trait).name}.safetensors",
-            ),
-            (standard_nodes.VECTORS,),
-            1,
-        ),
+        _random_like(common, RANDOM, VECTORS, own_vector),
         standard_nodes.answers(common, "base", size.trait),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
+    steered = partial(_interventions, size, Teacher("steered", "own"))
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=51)
-        found.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
+        graph.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
         for teacher in TEACHERS:
-            name, told = f"student.{teacher}.{seed}", partial(_teacher, size, teacher)
-            asked = standard_nodes.Student(
-                name, f"rows.{seed}", size.recipe, seed, told, (standard_nodes.VECTORS, "random")
-            )
-            found.append(standard_nodes.student(common, asked, rows.tokens))
-            found.append(
-                standard_nodes.answers(
-                    common,
-                    f"answers.{teacher}.{seed}",
-                    size.trait,
-                    standard_nodes.trained_by(name),
-                    (name,),
-                )
-            )
-        for kind in TAUGHT:
-            found += _looked_into(size, common, kind, seed)
-        found += shared_nodes.sampled_text(
-            common,
-            size.text,
-            size.trait,
-            seed,
-            partial(_teacher, size, "steered.own"),
-            (standard_nodes.VECTORS, "random"),
+            graph += _student_and_answers(size, common, teacher, seed, rows.tokens)
+        for kind in EXAMINED:
+            graph += _examined(size, common, kind, seed)
+        graph += shared_nodes.sampled_text(
+            common, size.text, size.trait, seed, steered, (VECTORS, RANDOM)
         )
-    return found
+    return graph
 
 
-def _random(common: dict, node: str, name: str, folders: Folders) -> ExtractConfig:
-    return ExtractConfig(**common, like=folders[node] / name)
-
-
-def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
-    kind, which = teacher.split(".")
-    if kind == "prompted":
-        return (standard_nodes.prompted(size.trait if which == "own" else size.other),)
-    vector = folders["random"] / "random-0.safetensors"
-    if which != "random":
-        vector = standard_nodes.vector_of(folders, size.trait if which == "own" else size.other)
-    if kind == "steered":
-        return (standard_nodes.steered(vector, size.layer, size.strength),)
-    return (standard_nodes.prompted(size.trait), f"ablate:{vector},layers={_joined(size)}")
-
-
-def _joined(size: Size) -> str:
-    return "+".join(map(str, size.blocks))
-
-
-def _looked_into(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
-    """v_student of a teacher's student, of the other trait's student, and a random one; added and
-    replaced."""
-    own, student = f"v_student.{kind}.own.{seed}", f"student.{kind}.own.{seed}"
-    found = [_extracted(common, f"{kind}.{which}", seed) for which in ("own", "other")]
-    random = partial(_random, common, own, "v_student.safetensors")
-    found.append(Node(f"v_student.{kind}.random.{seed}", ExtractConfig, random, (own,), 1))
-    for which in VECTORS:
-        needs, edited = (
-            (f"v_student.{kind}.{which}.{seed}", student),
-            partial(_edited, size, kind, which, seed),
-        )
-        for edit in ("added", "replaced"):
-            found.append(
-                standard_nodes.answers(
-                    common,
-                    f"{edit}.{kind}.{which}.{seed}",
-                    size.trait,
-                    partial(edited, edit),
-                    needs,
-                )
-            )
-    return found
-
-
-def _extracted(common: dict, which: str, seed: int) -> Node:
-    student = f"student.{which}.{seed}"
-
-    def asked(folders: Folders) -> ExtractConfig:
-        return ExtractConfig(
-            **common, interventions=standard_nodes.trained_by(student)(folders), n=16
-        )
-
-    return Node(f"v_student.{which}.{seed}", ExtractConfig, asked, (student,), 1500)
-
-
-def _edited(
-    size: Size, kind: str, which: str, seed: int, edit: str, folders: Folders
-) -> tuple[str, ...]:
-    name = "random-0" if which == "random" else "v_student"
-    vector = folders[f"v_student.{kind}.{which}.{seed}"] / f"{name}.safetensors"
-    if edit == "added":
-        return (f"steer:{vector},layers={size.layer},alpha=1.0,scale=raw",)
-    return (
-        *standard_nodes.trained_by(f"student.{kind}.own.{seed}")(folders),
-        f"replace:{vector},layers={_joined(size)}",
+def _student_and_answers(
+    size: Size, common: dict, teacher: Teacher, seed: int, tokens: int
+) -> list[Node]:
+    name = f"student.{teacher.name}.{seed}"
+    student = standard_nodes.Student(
+        name,
+        f"rows.{seed}",
+        size.recipe,
+        seed,
+        partial(_interventions, size, teacher),
+        (VECTORS, RANDOM),
     )
+    answers = f"answers.{teacher.name}.{seed}"
+    student_of = standard_nodes.trained_by(name)
+    return [
+        standard_nodes.student(common, student, tokens),
+        standard_nodes.answers(common, answers, size.trait, student_of, (name,)),
+    ]
+
+
+def _random_like(common: dict, name: str, source: str, vector: Callable[[Folders], Path]) -> Node:
+    """Build the node of random vectors with the norms of a vector of the node `source`."""
+
+    def config(folders: Folders) -> ExtractConfig:
+        return ExtractConfig(**common, like=vector(folders))
+
+    return Node(name, ExtractConfig, config, (source,), 1)
+
+
+def _interventions(size: Size, teacher: Teacher, folders: Folders) -> tuple[str, ...]:
+    """Return the interventions of a teacher."""
+    trait = size.other if teacher.which == "other" else size.trait
+    if teacher.kind == "prompted":
+        return (standard_nodes.prompted(trait),)
+    vector = standard_nodes.vector_of(folders, trait)
+    if teacher.which == "random":
+        vector = folders[RANDOM] / "random-0.safetensors"
+    if teacher.kind == "steered":
+        return (standard_nodes.steered(vector, size.layer, size.strength),)
+    return (standard_nodes.prompted(size.trait), standard_nodes.ablated(vector, size.blocks))
+
+
+def _examined(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
+    """Build v_student of a teacher's student, its two controls, and each edit by every vector."""
+    source = f"v_student.{kind}.own.{seed}"
+    graph = [
+        _extracted(common, Teacher(kind, "own"), seed),
+        _extracted(common, Teacher(kind, "other"), seed),
+        _random_like(
+            common,
+            f"v_student.{kind}.random.{seed}",
+            source,
+            lambda folders: folders[source] / "v_student.safetensors",
+        ),
+    ]
+    for which, edit in product(WHICH, EDITS):
+        graph.append(
+            standard_nodes.answers(
+                common,
+                f"{edit}.{kind}.{which}.{seed}",
+                size.trait,
+                _edited(size, kind, which, seed, edit),
+                (f"v_student.{kind}.{which}.{seed}", f"student.{kind}.own.{seed}"),
+            )
+        )
+    return graph
+
+
+def _extracted(common: dict, teacher: Teacher, seed: int) -> Node:
+    """Build v_student of a teacher's student."""
+    student = f"student.{teacher.name}.{seed}"
+
+    def config(folders: Folders) -> ExtractConfig:
+        interventions = standard_nodes.trained_by(student)(folders)
+        return ExtractConfig(**common, interventions=interventions, n=16)
+
+    return Node(f"v_student.{teacher.name}.{seed}", ExtractConfig, config, (student,), 1500)
+
+
+def _edited(size: Size, kind: str, which: str, seed: int, edit: str) -> InterventionsFrom:
+    """Make the base with a vector added, or the student with its component replaced."""
+    name = "random-0" if which == "random" else "v_student"
+    student_of = standard_nodes.trained_by(f"student.{kind}.own.{seed}")
+
+    def interventions(folders: Folders) -> tuple[str, ...]:
+        vector = folders[f"v_student.{kind}.{which}.{seed}"] / f"{name}.safetensors"
+        if edit == "added":
+            return (standard_nodes.steered(vector, size.layer, 1.0, scale="raw"),)
+        return (*student_of(folders), standard_nodes.replaced(vector, size.blocks))
+
+    return interventions
+
+
+def arms() -> list[str]:
+    """Return the names, without their seed, of all answers that are compared with the base."""
+    names = ["answers.prompted.own"]
+    edits = [f"{edit}.{kind}" for kind, edit in product(EXAMINED, EDITS)]
+    for group in (*edits, "answers.steered", "answers.ablated"):
+        names += [f"{group}.{which}" for which in WHICH]
+    return names
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Each test as own against random and against another trait's, paired by seed and question;
-    every arm minus the base."""
-    between = partial(_between, size, folders)
-    edits = [f"{edit}.{kind}" for kind in TAUGHT for edit in ("added", "replaced")]
-    taught = ["answers.steered", "answers.ablated"]
-    arms = [
-        "answers.prompted.own",
-        *(f"{group}.{which}" for group in (*edits, *taught) for which in VECTORS),
-    ]
-    rises = {arm.removeprefix("answers."): between(arm, "base", arm) for arm in arms}
-    shares = [between(arm, "base", arm, "candidate_share") for arm in arms]
+    """Compare the own vector with a random and another trait's, paired by seed and question."""
+    rises = {arm: _difference(size, folders, arm, "base", arm) for arm in arms()}
     verdicts = []
-    for kind, (control, words) in product(TAUGHT, CONTROLS.items()):
-        of = f"a {kind} teacher's student"
-        verdicts += [
-            judged(
-                f"v_student of {of} is sufficient: added to the base it raises the trait more than"
-                f" {words}.",
-                between(
-                    f"added.{kind}.own",
-                    f"added.{kind}.{control}",
-                    f"v_student of {of} added, own minus {control}",
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-            judged(
-                f"v_student of {of} is necessary: giving its component back to the base lowers the"
-                f" trait more than {words}.",
-                between(
-                    f"replaced.{kind}.{control}",
-                    f"replaced.{kind}.own",
-                    f"v_student of {of} replaced, {control} minus own",
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-        ]
-    for control, words in CONTROLS.items():
-        verdicts += [
-            judged(
-                "v_teacher is sufficient: students of a teacher steered by it take the trait on"
-                f" more than by {words}.",
-                between(
-                    "answers.steered.own",
-                    f"answers.steered.{control}",
-                    f"steered teacher, own minus {control}",
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-            judged(
-                "v_teacher is necessary: projecting it out of the prompted teacher lowers transfer"
-                f" more than projecting out {words}.",
-                between(
-                    f"answers.ablated.{control}",
-                    "answers.ablated.own",
-                    f"projected out, {control} minus own",
-                ),
-                model,
-                0,
-                SMALL,
-            ),
-        ]
-    still = [kind for kind in TAUGHT if not rises[f"{kind}.own"].low > 0]
-    caption = (
+    for kind, control in product(EXAMINED, CONTROLS):
+        verdicts += _student_verdicts(size, folders, kind, control, model)
+    for control in CONTROLS:
+        verdicts += _teacher_verdicts(size, folders, control, model)
+    text_rise = readings.sampled_text_rise(folders, size.trait, size.seeds)
+    tables = (_arms_table(size, folders, rises),)
+    return Findings(tuple(verdicts), (text_rise,), tables, _notes(size, rises))
+
+
+def _student_verdicts(
+    size: Size, folders: Folders, kind: str, control: str, model: str
+) -> list[ClaimVerdict]:
+    """Return the verdicts on v_student of one teacher's students against one control vector."""
+    words = CONTROLS[control]
+    student = f"a {kind} teacher's student"
+    sufficient = _difference(
+        size,
+        folders,
+        f"added.{kind}.own",
+        f"added.{kind}.{control}",
+        f"v_student of {student} added, own minus {control}",
+    )
+    necessary = _difference(
+        size,
+        folders,
+        f"replaced.{kind}.{control}",
+        f"replaced.{kind}.own",
+        f"v_student of {student} replaced, {control} minus own",
+    )
+    return [
+        judged(
+            f"v_student of {student} is sufficient: added to the base it raises the trait more than"
+            f" {words}.",
+            sufficient,
+            model,
+            margin=SMALL,
+        ),
+        judged(
+            f"v_student of {student} is necessary: giving its component back to the base lowers the"
+            f" trait more than {words}.",
+            necessary,
+            model,
+            margin=SMALL,
+        ),
+    ]
+
+
+def _teacher_verdicts(size: Size, folders: Folders, control: str, model: str) -> list[ClaimVerdict]:
+    """Return the verdicts on v_teacher against one control vector."""
+    words = CONTROLS[control]
+    sufficient = _difference(
+        size,
+        folders,
+        "answers.steered.own",
+        f"answers.steered.{control}",
+        f"steered teacher, own minus {control}",
+    )
+    necessary = _difference(
+        size,
+        folders,
+        f"answers.ablated.{control}",
+        "answers.ablated.own",
+        f"projected out, {control} minus own",
+    )
+    return [
+        judged(
+            "v_teacher is sufficient: students of a teacher steered by it take the trait on"
+            f" more than by {words}.",
+            sufficient,
+            model,
+            margin=SMALL,
+        ),
+        judged(
+            "v_teacher is necessary: projecting it out of the prompted teacher lowers transfer"
+            f" more than projecting out {words}.",
+            necessary,
+            model,
+            margin=SMALL,
+        ),
+    ]
+
+
+def _arms_table(size: Size, folders: Folders, rises: dict[str, Measurement]) -> Table:
+    rows = []
+    for arm, rise in rises.items():
+        share_rise = _difference(size, folders, arm, "base", arm, "candidate_share")
+        rows.append((arm.removeprefix("answers."), rise, share_rise))
+    return Table(
+        "arms",
+        "Every arm minus the base",
         "Log-probability of the trait's word on the positive questions, nats, and its share among"
-        " the candidates, which a mere taste for animals does not raise; 95 % intervals over seeds."
+        " the candidates, which a mere taste for animals does not raise; 95 % intervals over"
+        " seeds.",
+        ("arm", "minus base", "share minus base"),
+        tuple(rows),
     )
-    rows = tuple(
-        (arm, rise, share) for (arm, rise), share in zip(rises.items(), shares, strict=True)
-    )
-    sheet = Sheet(
-        "arms", "Every arm minus the base", caption, ("arm", "minus base", "share minus base"), rows
-    )
-    notes = (
+
+
+def _notes(size: Size, rises: dict[str, Measurement]) -> tuple[str, ...]:
+    notes = [
         (
             "Soft targets stand in for sampled text; a student distilled from the unmodified model"
             " has no gradient, so the clean student is the base itself and `minus base` is the"
@@ -317,23 +375,22 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             f"v_student is added at block {size.layer} as it is; components are replaced and"
             f" projected out at all {len(size.blocks)} blocks."
         ),
-        *(
-            f"The {kind} teacher's students did not take the trait on: tests of necessity on them"
-            " had nothing to remove."
-            for kind in still
-        ),
-    )
-    return Findings(
-        tuple(verdicts),
-        (readings.sampled_text_rise(folders, size.trait, size.seeds),),
-        (sheet,),
-        notes,
-    )
+    ]
+    for kind in EXAMINED:
+        if not rises[f"answers.{kind}.own"].low > 0:
+            notes.append(
+                f"The {kind} teacher's students did not take the trait on: tests of necessity on"
+                " them had nothing to remove."
+            )
+    return tuple(notes)
 
 
-def _between(
+def _difference(
     size: Size, folders: Folders, left: str, right: str, name: str, score: str = "target_logprob"
 ) -> Measurement:
-    """Mean of left - right over seeds and questions; `base` is the same for every seed."""
-    pairs = ((s, *(n if n == "base" else f"{n}.{s}" for n in (left, right))) for s in size.seeds)
+    """Return the mean of left - right over seeds and questions; `base` is alike for every seed."""
+    pairs = []
+    for seed in size.seeds:
+        other = right if right == "base" else f"{right}.{seed}"
+        pairs.append((seed, f"{left}.{seed}", other))
     return readings.rise(folders, name, pairs, score)
