@@ -19,7 +19,6 @@ from traitscope.interventions.intervention import SystemPrompt, WeightNoise
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.stages import measure
 
 HERE = util.find_spec("vllm") is not None
 
@@ -105,7 +104,7 @@ def test_scores_are_put_together_as_here(
         Sampling(max_new_tokens=2),
     )
     here = score_questions(tiny, trait, [], None, 0, sampling)
-    there = measure.score_questions_vllm(outline(tiny.name), "fp32", trait, [], None, 0, sampling)
+    there = vllm_engine.score_questions(outline(tiny.name), "fp32", trait, [], None, 0, sampling)
     for scored_here, scored_there in zip(here, there, strict=True):
         one, other = scored_here.scores, scored_there.scores
         assert one.pop("total_variation") >= 0 and one.keys() == other.keys()

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from traitscope.data import row_files
+from traitscope.data.trait_files import trait_files
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import Stored, read_pushes
 from traitscope.interventions.intervention import TRAINED
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
-from traitscope.stages.trait_files import trait_files
 
 READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
 "stages that read rows, and how"

@@ -196,14 +196,16 @@ def rendered_questions(
     return prompts
 
 
-def _batches(trait: Trait, batch_size: int) -> Iterator[tuple[list[int], list[Question]]]:
+def _batches(trait: Trait, batch_size: int) -> Iterator[tuple[slice, list[Question]]]:
     """Places and questions of each batch. The questions of a batch share their set and stem."""
     questions = questions_of(trait)
+    first = 0
     for name in SETS:
-        places = [n for n, question in enumerate(questions) if question.set == name]
-        for start in range(0, len(places), batch_size):
-            picked = places[start : start + batch_size]
-            yield picked, [questions[n] for n in picked]
+        end = first + len(getattr(trait.questions, name))
+        for start in range(first, end, batch_size):
+            places = slice(start, min(start + batch_size, end))
+            yield places, questions[places]
+        first = end
 
 
 def _scored(
@@ -232,7 +234,7 @@ def _score_batch(
     """The scores of questions that share a stem, each as often as it stands in `batch`."""
     trait, stem = request.trait, batch[0].stem
     forms = form_ids(model, trait.word_forms, stem)
-    room = max(request.sampling.max_new_tokens, *(len(form) for form in forms))
+    room = max(request.sampling.max_new_tokens, *map(len, forms))
     prompts = [request.prompts[question.id] for question in batch]
     state, hidden_QD = forward.prefill(model, active, prompts, room)
     log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
@@ -268,13 +270,18 @@ def _sampled_answers(
     state.take(index)
     keys = stream_keys(batch, samples)
     rows = continue_rows(model, active, state, hidden_QD[index], keys, request.sampling)
-    texts = [answer_text(model, ids) for ids in rows]
-    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+    answers: list[list[str]] = [[] for _ in batch]
+    for place, ids in enumerate(rows):
+        answers[place // samples].append(answer_text(model, ids))
+    return answers
 
 
 def stream_keys(questions: Sequence[Question], samples: int) -> list[str]:
     """The name of the random stream of every sampled answer."""
-    return [f"{question.id}/{n}" for question in questions for n in range(samples)]
+    keys = []
+    for question in questions:
+        keys += [f"{question.id}/{n}" for n in range(samples)]
+    return keys
 
 
 def answer_text(model: Model, ids: Sequence[int]) -> str:

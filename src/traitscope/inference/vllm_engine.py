@@ -14,9 +14,23 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from traitscope.data.traits import Trait
 from traitscope.errors import ConfigError, ModelError
 from traitscope.inference.decode import Constraint, Sampling
-from traitscope.interventions.intervention import Intervention, SystemPrompt
+from traitscope.inference.question_scores import (
+    Question,
+    QuestionScores,
+    answer_text,
+    candidate_ids,
+    form_ids,
+    question_scores,
+    questions_of,
+    rendered_questions,
+    stream_keys,
+)
+from traitscope.interventions.intervention import Intervention, SystemPrompt, context_of
 from traitscope.models import nf4, weight_noise
 from traitscope.models.loading import find_model
 from traitscope.models.model import Model
@@ -131,3 +145,81 @@ def _engine(folder: Path, dtype: str, length: int) -> Any:
 def _seed(seed: int, key: str) -> int:
     """The seed of a row's draw, below 2^31."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:4], "little") >> 1
+
+
+def score_questions(
+    model: Model,
+    dtype: str,
+    trait: Trait,
+    interventions: Sequence[Intervention],
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+) -> list[QuestionScores]:
+    """The scores of every question of a trait, as `question_scores.score_questions` gives them.
+
+    An outline of the model is enough. total_variation is absent, because it needs the probability
+    of every token.
+    """
+    questions = questions_of(trait)
+    prompts = rendered_questions(model, trait, context_of(interventions, context), sampling)
+    forced = _forced_scores(model, dtype, trait, prompts)
+    answers: dict[str, list[str]] = {}
+    if samples:
+        answers = _sampled_answers(model, dtype, questions, prompts, samples, sampling)
+    scored = []
+    for question in questions:
+        texts = answers.get(question.id, [])
+        scored.append(question_scores(trait, question, forced[question.id], texts))
+    return scored
+
+
+def _sampled_answers(
+    model: Model,
+    dtype: str,
+    questions: Sequence[Question],
+    prompts: dict[str, list[int]],
+    samples: int,
+    sampling: Sampling,
+) -> dict[str, list[str]]:
+    """The sampled answers of each question, by its id."""
+    owners, rows = [], []
+    for question in questions:
+        owners += [question.id] * samples
+        rows += [prompts[question.id]] * samples
+    keys = stream_keys(questions, samples)
+    decoded = decode(model, dtype, rows, keys, sampling)
+    answers: dict[str, list[str]] = {}
+    for name, ids in zip(owners, decoded, strict=True):
+        answers.setdefault(name, []).append(answer_text(model, ids))
+    return answers
+
+
+def _forced_scores(
+    model: Model, dtype: str, trait: Trait, prompts: dict[str, list[int]]
+) -> dict[str, dict[str, float]]:
+    """target_logprob and candidate_share of each question, by its id."""
+    owners: list[tuple[str, str]] = []
+    rows: list[list[int]] = []
+    completions: list[list[int]] = []
+    for question in questions_of(trait):
+        forms = form_ids(model, trait.word_forms, question.stem)
+        candidates = candidate_ids(model, trait, question.stem)
+        owners += [(question.id, "target")] * len(forms)
+        owners += [(question.id, "candidate")] * len(candidates)
+        rows += [prompts[question.id]] * (len(forms) + len(candidates))
+        completions += forms
+        completions += [[token] for token in candidates]
+    values = log_likelihoods(model, dtype, rows, completions)
+    log_p: dict[tuple[str, str], list[float]] = {}
+    for owner, value in zip(owners, values, strict=True):
+        log_p.setdefault(owner, []).append(value)
+    forced = {}
+    for name in prompts:
+        target = np.logaddexp.reduce(log_p[name, "target"])
+        share = math.nan
+        if (name, "candidate") in log_p:
+            others = np.logaddexp.reduce(log_p[name, "candidate"])
+            share = float(np.exp(target - np.logaddexp(target, others)))
+        forced[name] = {"target_logprob": float(target), "candidate_share": share}
+    return forced

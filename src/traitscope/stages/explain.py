@@ -13,7 +13,7 @@ what all traits share (`common`), with the part of this trait alone (`centred`),
 vectors, and with random ones of the same norm. Each kind may choose its own strength. Grid points
 are chosen on one half of the rows and scored on the other, both ways round.
 
-Shapes: R rows, N completion tokens, D d_model.
+Shapes: R rows, P grid points, N completion tokens, D d_model.
 """
 
 import itertools
@@ -111,7 +111,7 @@ class Explanation:
 
 
 Score = Callable[[GridPoint], np.ndarray]
-"A function from a grid point to its KL sums [R]."
+"Gives the KL sums [R] of a grid point."
 
 
 def explain(
@@ -152,7 +152,7 @@ def explain(
         points.append(point)
         if done:
             done(point)
-    n_tokens = sum(len(row.completion_ids) for row in rows)
+    n_tokens = sum(map(len, target))
     return Explanation(trait.name, n_tokens, neutral_R, tuple(points))
 
 
@@ -229,7 +229,7 @@ def scorer(
     The KL is that from the `target` states, one tensor [N, D] a row, to the model's.
     """
     prompts = [row.prompt_ids for row in rows]
-    lengths = [len(row.completion_ids) for row in rows]
+    lengths = list(map(len, target))
     target_ND = torch.cat(list(target)).to(model.device)
 
     def kl_sums(interventions: Sequence[Intervention]) -> np.ndarray:
@@ -279,11 +279,12 @@ def crossfitted(name: str, kl_sums: Sequence[np.ndarray], neutral_kl_R: np.ndarr
     It is chosen on even rows and scored on odd ones, and vice versa. One row has no interval.
     """
     is_even_R = np.arange(len(neutral_kl_R)) % 2 == 0
+    kl_PR = np.stack(kl_sums)
     left_R = np.empty_like(neutral_kl_R)
     for held_out_R in (is_even_R, ~is_even_R):
         chosen_on_R = ~held_out_R if (~held_out_R).any() else held_out_R
-        totals = [kl_R[chosen_on_R].sum() for kl_R in kl_sums]
-        left_R[held_out_R] = kl_sums[int(np.argmin(totals))][held_out_R]
+        best = np.argmin(kl_PR[:, chosen_on_R].sum(1))
+        left_R[held_out_R] = kl_PR[best, held_out_R]
     return ratio(name, neutral_kl_R - left_R, neutral_kl_R, unit="share of KL")
 
 
@@ -326,10 +327,7 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
 
 
 def read_vectors(folder: Path, trait: str) -> dict[str, Vector]:
-    """The vectors of an extract run by name, COMMON among them where they are centred.
-
-    Raises VectorError where the trait's own is missing.
-    """
+    """The vectors of an extract run by name, COMMON among them where they are centred."""
     names = sorted(path.stem for path in folder.glob("*.safetensors"))
     if trait not in names:
         held = ", ".join(names) or "none"

@@ -202,8 +202,7 @@ def _maps_leaving_mlps(model: Model) -> list[str]:
     leaving = []
     for block in model.blocks:
         block_name = block_names[id(block)]
-        names = [name for name in all_names if name.startswith(f"{block_name}.")]
-        names = [name for name in names if _leaves_mlp(model, name)]
+        names = [name for name in all_names if _leaves_mlp(model, name, block_name)]
         if not names:
             raise ConfigError(
                 f"{model.name}: no map that leaves an MLP was found in {block_name}, so a"
@@ -213,9 +212,10 @@ def _maps_leaving_mlps(model: Model) -> list[str]:
     return leaving
 
 
-def _leaves_mlp(model: Model, name: str) -> bool:
-    """Whether a linear map is in an MLP and writes to the residual stream, by name and width."""
-    if not any(part in name for part in NAME_PARTS["mlp"]):
+def _leaves_mlp(model: Model, name: str, block_name: str) -> bool:
+    """Whether a linear map leaves the MLP of a block, by its name and its width."""
+    is_in_mlp = any(part in name for part in NAME_PARTS["mlp"])
+    if not is_in_mlp or not name.startswith(f"{block_name}."):
         return False
     weight_OI = linear_maps.weight_of(model.lm.get_submodule(name))
     return weight_OI.shape[0] == model.d_model
@@ -274,7 +274,7 @@ def difference(model: Model, interventions: Sequence[Intervention], lm: Any) -> 
     """The largest difference of a log-probability between hooked and written model, over two
     number prompts, nats."""
     rows = [chat.render(model, prompt.text, None) for prompt in number_prompts(2, seed=11)]
-    lengths = [len(row) for row in rows]
+    lengths = list(map(len, rows))
     with applied(model, interventions) as active:
         hidden_BTD, batch = forward.rows_hidden(model, active, rows, lengths, share=False)
         hooked_NV = torch.log_softmax(forward.logits_of(model, hidden_BTD[batch.mask_BT]), -1)

@@ -53,8 +53,6 @@ from traitscope.training.eas import eas
 
 TRAIT_QUESTIONS = "the trait's positive questions"
 "What a vector says it was averaged over, where no prompts were given."
-Done = Callable[[int], None]
-"Called with the number of prompts of each finished batch."
 
 
 def extract_vectors(
@@ -67,7 +65,7 @@ def extract_vectors(
     stem: bool = True,
     batch_size: int = 32,
     prompt_source: Any = None,
-    done: Done | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> dict[str, Vector]:
     """The vector v_teacher of each trait, by name.
 
@@ -79,7 +77,8 @@ def extract_vectors(
 
     traits: Traits, names of bundled ones, or YAML files. context: neutral system turn. position:
     tokens that are averaged over. prompt_source: what the vectors' provenance says about the
-    prompts. Raises DataError for a prompt that is too long.
+    prompts. done: called with the number of prompts of each batch. Raises DataError for a prompt
+    that is too long.
     """
     traits = [trait if isinstance(trait, Trait) else load_trait(trait) for trait in traits]
     texts, ending = _question_texts(model, traits[0], prompts, stem)
@@ -89,12 +88,12 @@ def extract_vectors(
 
     vectors: dict[str, Vector] = {}
     with applied(model, []) as active:
-        base_rows = [row + ending for row in _rendered(model, texts, context)]
+        base_rows = _rendered(model, texts, context, ending)
         base_LD, norms_L = residuals.mean_residuals(
             model, active, base_rows, position, batch_size, done
         )
         for trait in traits:
-            rows = [row + ending for row in _rendered(model, texts, trait.teacher_prompt)]
+            rows = _rendered(model, texts, trait.teacher_prompt, ending)
             trait_LD, _ = residuals.mean_residuals(model, active, rows, position, batch_size, done)
             trait_about = {"trait": trait.name, "trait_context": trait.teacher_prompt}
             vectors[trait.name] = residuals.difference(
@@ -117,19 +116,28 @@ def _question_texts(
 ) -> tuple[Sequence[str], list[int]]:
     """The user turns that are averaged over, and the token ids with which the answer begins."""
     if prompts is not None:
-        return [prompt.text for prompt in prompts], []
+        return _texts(prompts), []
     beginning = trait.questions.stem("positive") if stem else ""
     return trait.questions.positive, model.tokenizer.encode(beginning, add_special_tokens=False)
 
 
-def _rendered(model: Model, texts: Sequence[str], context: str | None) -> list[list[int]]:
-    """The chats of some user turns under one context. Raises DataError for one that is too long."""
+def _rendered(
+    model: Model, texts: Sequence[str], context: str | None, ending: Sequence[int] = ()
+) -> list[list[int]]:
+    """The chats of some user turns under one context, and the ending behind each.
+
+    Raises DataError for a chat that is too long.
+    """
     rows = []
     for text in texts:
         ids = chat.render(model, text, context)
         chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
-        rows.append(ids)
+        rows.append([*ids, *ending])
     return rows
+
+
+def _texts(prompts: Sequence[Prompt]) -> list[str]:
+    return [prompt.text for prompt in prompts]
 
 
 def student_vector(
@@ -141,14 +149,14 @@ def student_vector(
     position: str = "last",
     batch_size: int = 32,
     prompt_source: Any = None,
-    done: Done | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> Vector:
     """The vector v_student of the model under interventions: of a student, or of a teacher.
 
     Base and student read the same prompts in the neutral context; a SystemPrompt among the
     interventions replaces it for the student. The arguments are those of `extract_vectors`.
     """
-    texts = [prompt.text for prompt in prompts]
+    texts = _texts(prompts)
     base_rows = _rendered(model, texts, context)
     student_rows = _rendered(model, texts, context_of(interventions, context))
     with applied(model, []) as active:
@@ -174,7 +182,7 @@ def student_vectors(
     prompt_source: Any = None,
 ) -> list[Vector]:
     """The vector v_student of each LoRA student in these folders, from shared passes."""
-    rows = _rendered(model, [prompt.text for prompt in prompts], context)
+    rows = _rendered(model, _texts(prompts), context)
     with applied(model, []) as active:
         base_LD, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
         with active.packed(folders):
@@ -201,7 +209,7 @@ def component_vectors(
     The vectors component-0, component-1, ... belong to the activations, not to a trait. Their
     provenance says which fraction of the variance each explains, by layer.
     """
-    rows = _rendered(model, [prompt.text for prompt in prompts], context)
+    rows = _rendered(model, _texts(prompts), context)
     with applied(model, []) as active:
         components_NLD, fractions_NL = residuals.components(
             model, active, rows, n_components, position, batch_size
@@ -227,7 +235,7 @@ def contrast_vector(
     position: str = "last",
     batch_size: int = 32,
     prompt_source: Any = None,
-    done: Done | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> Vector:
     """The mean residual over prompts that show a behaviour minus that over prompts that do not.
 
@@ -316,7 +324,11 @@ def write_vectors(
         atomic_files.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
     if config.reference:
         reference = _checked_vector(config.reference, model)
-        atomic_files.write_json(run.file("eas.json"), _eas_by_name(vectors, reference))
+        eas_by_name = {}
+        for name, vector in vectors.items():
+            if "/" not in name:
+                eas_by_name[name] = eas(vector, reference).tolist()
+        atomic_files.write_json(run.file("eas.json"), eas_by_name)
 
 
 def _checked_vector(path: Path, model: Model) -> Vector:
@@ -324,15 +336,6 @@ def _checked_vector(path: Path, model: Model) -> Vector:
     vector = load_vector(short_form.vector_file(path))
     check_vector(vector, model)
     return vector
-
-
-def _eas_by_name(vectors: dict[str, Vector], reference: Vector) -> dict[str, list[float]]:
-    """EAS with the reference, by layer, of each vector outside a folder."""
-    eas_by_name = {}
-    for name, vector in vectors.items():
-        if "/" not in name:
-            eas_by_name[name] = eas(vector, reference).tolist()
-    return eas_by_name
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
@@ -390,7 +393,7 @@ def _contrast(model: Model, config: ExtractConfig) -> Vector:
 
 
 def _trait_vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
-    traits = [load_trait(name) for name in config.traits]
+    traits = list(map(load_trait, config.traits))
     prompts = read_prompts(config.prompts) if config.prompts else None
     asked = len(traits[0].questions.positive) if prompts is None else len(prompts)
     with progress("v_teacher", (len(traits) + 1) * asked, "prompts") as advance:

@@ -80,11 +80,10 @@ def number_constraint(
     end = model.tokenizer.eos_token_id
     if not fixed:
         return [sorted({*digits, *separator_ids, end})] * max_new_tokens
-    between = [[token] for token in separator_ids]
     steps: list[list[int]] = []
     for number in range(count):
         if number > 0:
-            steps += between
+            steps += [[token] for token in separator_ids]
         steps += [digits] * 3
     return [*steps, [end]]
 

@@ -61,14 +61,17 @@ class GradientSums:
         "Vectors that the direction is compared with, by name."
         self.norms_RL = np.zeros((n_rows, shape[0]))
         "Norm of each row's direction."
-        self.along_RL = {name: np.zeros((n_rows, shape[0])) for name in vectors}
+        self.along_RL: dict[str, np.ndarray] = {}
         "Projection of each row's direction on each vector, at norm 1."
         self.energy_LD = np.zeros(shape)
         "Sum over rows of the squared direction."
         self.sizes_K = np.unique([*2 ** np.arange(n_rows.bit_length()), n_rows])
         "Lengths of the prefixes of the rows: 1, 2, 4, ... and all."
         self._segments_KLD = np.zeros((len(self.sizes_K), *shape))
-        self._unit_LD = {name: v.unit().rows_LD.astype(np.float64) for name, v in vectors.items()}
+        self._unit_LD: dict[str, np.ndarray] = {}
+        for name, vector in vectors.items():
+            self.along_RL[name] = np.zeros((n_rows, shape[0]))
+            self._unit_LD[name] = vector.unit().rows_LD.astype(np.float64)
         self.resampled_LND: np.ndarray | None = None
         "Mean direction of each bootstrap draw; None without vectors, or for one row."
         if vectors and n_rows > 1:
@@ -340,9 +343,11 @@ def _computed(config: GradientsConfig, model: Model) -> GradientSums:
 def _read_vectors(path: Path, model: Model) -> dict[str, Vector]:
     """The vectors of a run or a file, by the names of their files."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    vectors = {file.stem: load_vector(file) for file in files}
-    for vector in vectors.values():
+    vectors = {}
+    for file in files:
+        vector = load_vector(file)
         check_vector(vector, model)
+        vectors[file.stem] = vector
     return vectors
 
 
@@ -357,14 +362,17 @@ def _write(run: store.Run, config: GradientsConfig, model: Model, sums: Gradient
     direction = Vector(sums.mean_LD, model.digest, about)
     atomic_files.write_bytes(run.file("push.safetensors"), vector_bytes(direction))
     for number, name in enumerate(sums.ids):
-        along = {vector: _rounded(rows_RL[number]) for vector, rows_RL in sums.along_RL.items()}
-        row = {"id": name, "norm": _rounded(sums.norms_RL[number]), "along": along}
+        row: dict = {"id": name, "norm": _rounded(sums.norms_RL[number]), "along": {}}
+        for vector_name, along_RL in sums.along_RL.items():
+            row["along"][vector_name] = _rounded(along_RL[number])
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
-    summary = {
+    summary: dict = {
         "sign": "positive: one descent step on the data pushes towards the vector",
         "rows": len(sums.ids),
         "minus_control": minus_control,
         "concentration": concentration(sums),
-        "vectors": {name: asdict(compare(sums, name)) for name in sums.vectors},
+        "vectors": {},
     }
+    for name in sums.vectors:
+        summary["vectors"][name] = asdict(compare(sums, name))
     atomic_files.write_json(run.file("summary.json"), summary)

@@ -13,6 +13,7 @@ Shapes: N completion tokens.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from traitscope import atomic_files
@@ -49,14 +50,12 @@ class Likelihoods:
 
     def base_per_token(self) -> Measurement:
         """The mean over rows of log p under the unmodified model, nats a token."""
-        values = [log_p / n for log_p, n in zip(self.base, self.n_tokens, strict=True)]
+        values = np.divide(self.base, self.n_tokens)
         return measure("log p of the base", values, questions=self.ids, unit="nats a token")
 
     def gain(self) -> Measurement:
         """The mean over rows of what the interventions add to log p, nats a token."""
-        values = []
-        for under, base, n in zip(self.under, self.base, self.n_tokens, strict=True):
-            values.append((under - base) / n)
+        values = np.subtract(self.under, self.base) / self.n_tokens
         return measure("gain", values, questions=self.ids, unit="nats a token")
 
 
@@ -155,5 +154,5 @@ def _write(run: store.Run, likelihoods: Likelihoods) -> None:
         }
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
     means = [likelihoods.base_per_token(), likelihoods.gain()]
-    summary = {"rows": len(likelihoods.ids), "measurements": [mean.as_dict() for mean in means]}
+    summary = {"rows": len(likelihoods.ids), "measurements": list(map(Measurement.as_dict, means))}
     atomic_files.write_json(run.file("summary.json"), summary)

@@ -8,10 +8,9 @@ difference of two `Scores` is paired by question and has an interval:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, nan
+from math import exp
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from traitscope import atomic_files
@@ -24,15 +23,9 @@ from traitscope.inference import forward, losses, vllm_engine
 from traitscope.inference.decode import Sampling
 from traitscope.inference.question_scores import (
     QuestionScores,
-    answer_text,
-    candidate_ids,
-    form_ids,
-    question_scores,
     questions_of,
-    rendered_questions,
     score_questions,
     score_questions_each,
-    stream_keys,
     with_sets,
 )
 from traitscope.interventions import short_form
@@ -110,9 +103,10 @@ class Scores:
 
     def measurements(self) -> list[Measurement]:
         """The mean of every score on every question set that was measured."""
-        measured = {
-            (scored.question.set, name) for scored in self.questions for name in scored.scores
-        }
+        measured = set()
+        for scored in self.questions:
+            for name in scored.scores:
+                measured.add((scored.question.set, name))
         means = []
         for question_set in SETS:
             for score in UNITS:
@@ -148,7 +142,7 @@ class Scores:
         ids = list(treated_values)
         return paired_difference(
             f"{question_set}.{score}, difference",
-            [treated_values[name] for name in ids],
+            list(treated_values.values()),
             [control_values[name] for name in ids],
             seeds=[0] * len(ids),
             questions=ids,
@@ -267,64 +261,6 @@ def perplexity_vllm(model: Model, dtype: str) -> float:
     return exp(-sum(log_p) / sum(map(len, other_tokens)))
 
 
-def score_questions_vllm(
-    model: Model,
-    dtype: str,
-    trait: Trait,
-    interventions: Sequence[Intervention],
-    context: str | None,
-    samples: int,
-    sampling: Sampling,
-) -> list[QuestionScores]:
-    """What `score_questions` gives, computed by vLLM; an outline of the model is enough.
-
-    total_variation is absent, because it needs the probability of every token.
-    """
-    questions = questions_of(trait)
-    prompts = rendered_questions(model, trait, context_of(interventions, context), sampling)
-    forced = _forced_vllm(model, dtype, trait, prompts)
-    answers: dict[str, list[str]] = {question.id: [] for question in questions}
-    if samples:
-        owners = [question.id for question in questions for _ in range(samples)]
-        keys = stream_keys(questions, samples)
-        rows = vllm_engine.decode(model, dtype, [prompts[name] for name in owners], keys, sampling)
-        for name, ids in zip(owners, rows, strict=True):
-            answers[name].append(answer_text(model, ids))
-    scored = []
-    for question in questions:
-        scored.append(question_scores(trait, question, forced[question.id], answers[question.id]))
-    return scored
-
-
-def _forced_vllm(
-    model: Model, dtype: str, trait: Trait, prompts: dict[str, list[int]]
-) -> dict[str, dict[str, float]]:
-    """target_logprob and candidate_share of each question, by its id."""
-    targets: dict[str, list[tuple[int, ...]]] = {}
-    candidates: dict[str, list[tuple[int, ...]]] = {}
-    asked: list[tuple[str, tuple[int, ...]]] = []
-    for question in questions_of(trait):
-        forms = form_ids(model, trait.word_forms, question.stem)
-        tokens = candidate_ids(model, trait, question.stem)
-        targets[question.id] = [tuple(form) for form in forms]
-        candidates[question.id] = [(token,) for token in tokens]
-        for completion in targets[question.id] + candidates[question.id]:
-            asked.append((question.id, completion))
-    prompt_rows = [prompts[name] for name, _ in asked]
-    completions = [completion for _, completion in asked]
-    values = vllm_engine.log_likelihoods(model, dtype, prompt_rows, completions)
-    log_p = dict(zip(asked, values, strict=True))
-    forced = {}
-    for name in prompts:
-        target = np.logaddexp.reduce([log_p[name, form] for form in targets[name]])
-        share = nan
-        if candidates[name]:
-            others = np.logaddexp.reduce([log_p[name, token] for token in candidates[name]])
-            share = float(np.exp(target - np.logaddexp(target, others)))
-        forced[name] = {"target_logprob": float(target), "candidate_share": share}
-    return forced
-
-
 def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     """Return the sealed run with `scores.jsonl` (a row a question) and `measurements.json`."""
     config = opening.settled(config)
@@ -362,7 +298,7 @@ def _measured_by_vllm(config: MeasureConfig, interventions: Sequence[Interventio
     model = outline(config.model)
     trait = with_sets(load_trait(config.trait), config.sets)
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
-    questions = score_questions_vllm(
+    questions = vllm_engine.score_questions(
         model, config.dtype, trait, interventions, config.context, config.samples, sampling
     )
     plain_perplexity = perplexity_vllm(model, config.dtype) if config.capability else None
@@ -375,7 +311,7 @@ def write_scores(run: store.Run, scores: Scores) -> None:
     summary = {
         "trait": scores.trait,
         "context_digest": scores.context_digest,
-        "measurements": [measurement.as_dict() for measurement in scores.measurements()],
+        "measurements": list(map(Measurement.as_dict, scores.measurements())),
         "perplexity": scores.perplexity,
     }
     for question in scores.questions:

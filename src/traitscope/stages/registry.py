@@ -111,7 +111,7 @@ ENTRIES: tuple[Command, ...] = (
         help="score a model on a trait's questions",
         group="do",
         next="traitscope show {run}",
-        inputs="stages.trait_files:of_trait",
+        inputs="data.trait_files:of_trait",
     ),
     Stage(
         name="judge",
@@ -128,7 +128,7 @@ ENTRIES: tuple[Command, ...] = (
         help="take steering vectors; EAS",
         group="do",
         next="traitscope generate --interventions steer:{run}/TRAIT.safetensors,layers=14,alpha=1",
-        inputs="stages.trait_files:of_traits",
+        inputs="data.trait_files:of_traits",
     ),
     Stage(
         name="explain",
@@ -137,7 +137,7 @@ ENTRIES: tuple[Command, ...] = (
         help="how much of a trait prompt one vector does",
         group="do",
         next="traitscope show {run}",
-        inputs="stages.trait_files:of_trait",
+        inputs="data.trait_files:of_trait",
     ),
     Stage(
         name="gradients",
