@@ -1,4 +1,4 @@
-"""Short forms of interventions, and what makes the address of a run."""
+"""What makes the address of a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +8,7 @@ from tiny_models import random_vector
 
 from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig, GenerateConfig, MeasureConfig
-from traitscope.errors import ConfigError, DataError, TraitscopeError, VectorError
-from traitscope.interventions import short_form
-from traitscope.interventions.intervention import (
-    Ablate,
-    Adapter,
-    ReplaceBase,
-    Steer,
-    SystemPrompt,
-    from_json,
-    to_json,
-)
+from traitscope.errors import DataError, VectorError
 from traitscope.interventions.vector import vector_bytes
 from traitscope.runs import model_cache, opening
 from traitscope.stages import registry
@@ -29,62 +19,6 @@ def vector(tiny, tmp_path: Path) -> Path:
     path = tmp_path / "v.safetensors"
     path.write_bytes(vector_bytes(random_vector(tiny)))
     return path
-
-
-def test_short_forms(vector: Path):
-    v = str(vector)
-    assert short_form.parse("prompt:You love owls, and: a=b.") == SystemPrompt(
-        "You love owls, and: a=b."
-    )
-    assert short_form.parse(f"steer:{v},layers=1+2,alpha=0.3") == Steer(v, (1, 2), 0.3)
-    assert short_form.parse(f"steer:{v},layers=1,alpha=-2,position=last,scale=raw") == Steer(
-        v, (1,), -2.0, "last", "raw"
-    )
-    assert short_form.parse(f"ablate:{v},layers=0") == Ablate(v, (0,))
-    assert short_form.parse(f"replace:{v},layers=0,position=completion") == ReplaceBase(
-        v, (0,), "completion"
-    )
-
-
-def test_json_forms_are_those_of_the_short_ones(vector: Path):
-    for text in (f"steer:{vector},layers=1,alpha=0.3", f"ablate:{vector},layers=0", "prompt:Hi"):
-        item = short_form.parse(text)
-        assert from_json(to_json(item)) == item
-    assert short_form.parse('{"kind": "SystemPrompt", "text": "Hi"}') == SystemPrompt("Hi")
-
-
-def test_a_folder_means_the_only_vector_or_the_student_in_it(vector: Path, tmp_path: Path):
-    assert short_form.vector_file(tmp_path) == vector
-    (tmp_path / "w.safetensors").write_bytes(b"")
-    with pytest.raises(
-        ConfigError, match="holds 2 vectors \\(v.safetensors, w.safetensors\\); name the file"
-    ):
-        short_form.vector_file(tmp_path)
-    (tmp_path / "run" / "student").mkdir(parents=True)
-    assert short_form.parse(f"adapter:{tmp_path / 'run'}") == Adapter(
-        str(tmp_path / "run" / "student")
-    )
-    assert short_form.parse(f"adapter:{tmp_path / 'run' / 'student'}") == Adapter(
-        str(tmp_path / "run" / "student")
-    )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "steer",
-        "steer:x,1",
-        "{}",
-        "{",
-        '{"kind": "Steer"}',
-        '{"kind": "Stir"}',
-        "steer:x,layers=1,alpha=1,colour=red",
-    ],
-)
-def test_what_is_not_understood_is_a_users_error(text: str):
-    with pytest.raises(TraitscopeError):
-        short_form.parse(text)
 
 
 def addresses(config, out: Output, **inputs) -> str:

@@ -16,6 +16,7 @@ Blank et al. (arXiv 2606.00995), section 3 and its reference code.
 
 import json
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ class SystemPrompt:
     text: str
     "stands where the neutral context would stand; empty means an explicitly empty system turn"
 
+    def __post_init__(self) -> None:
+        _check_type("SystemPrompt", "text", self.text, str)
+
 
 @dataclass(frozen=True, init=False)
 class _AlongVector:
@@ -51,8 +55,10 @@ class _AlongVector:
     def __init__(
         self, vector: str | Path | Vector, layers: Sequence[int] | None, layer: int | None
     ) -> None:
+        kind = type(self).__name__
         path_or_vector = str(vector) if isinstance(vector, Path) else vector
-        self._set(vector=path_or_vector, layers=_layers_of(type(self), layers, layer))
+        _check_type(kind, "vector", path_or_vector, str, Vector)
+        self._set(vector=path_or_vector, layers=_layers_of(kind, layers, layer))
 
     def _set(self, **values: Any) -> None:
         """Set fields, which only the constructor of a frozen dataclass may do."""
@@ -60,20 +66,26 @@ class _AlongVector:
             object.__setattr__(self, name, value)
 
 
-def _layers_of(kind: type, layers: Sequence[int] | None, layer: int | None) -> tuple[int, ...]:
+def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tuple[int, ...]:
     """Layers as a tuple, from the arguments `layers` and `layer`, of which one must be given."""
     if (layers is None) == (layer is None):
         given = "neither" if layers is None else "both"
-        raise ConfigError(
-            f"{kind.__name__} takes one of layer=14 and layers=(14, 15), found {given}"
-        )
+        raise ConfigError(f"{kind} takes one of layer=14 and layers=(14, 15), found {given}")
     if layers is None:
-        return (layer,)
-    if not isinstance(layers, Sequence) or isinstance(layers, str):
-        raise ConfigError(
-            f"{kind.__name__}: layers {layers!r} is no sequence; write layers=(14,) or layer=14"
-        )
-    return tuple(layers)
+        layers = (layer,)
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise ConfigError(f"{kind}: layers {layers!r} is no sequence; write layers=(14,)")
+    try:
+        return tuple(map(operator.index, layers))
+    except TypeError:
+        raise ConfigError(f"{kind}: layers {layers!r}: whole numbers were expected") from None
+
+
+def _check_type(kind: str, field: str, value: object, *expected: type) -> None:
+    """Raise ConfigError for a value that has none of the expected types."""
+    if type(value) not in expected:
+        names = " or ".join(wanted.__name__ for wanted in expected)
+        raise ConfigError(f"{kind}: {field} is {value!r}; expected {names}")
 
 
 @dataclass(frozen=True, init=False)
@@ -180,6 +192,10 @@ class Adapter:
     "number of the largest singular directions to leave out"
 
     def __post_init__(self) -> None:
+        if isinstance(self.folder, Path):
+            object.__setattr__(self, "folder", str(self.folder))
+        for field in ("folder", "where", "cells"):
+            _check_type("Adapter", field, getattr(self, field), str)
         token_regions.check(self.where)
         AdapterPart(self.cells, self.outside, self.top, self.drop)  # raises what is wrong
 

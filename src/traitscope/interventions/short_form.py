@@ -1,108 +1,188 @@
-"""Interventions in short form, such as steer:FILE,layers=14,alpha=0.3.
+"""Interventions in short form, as the command line and config files hold them.
 
-The command line and config files hold interventions in this form.
+    prompt:TEXT
+    steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual]
+    ablate:VECTOR,layers=14+15[,position=all]
+    replace:VECTOR,layers=10[,position=all]
+    adapter:RUN[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1]
+    noise:0.1[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]
+
+`layer=14` may stand for `layers=14`. VECTOR is a vector file, or a run of `extract` with one
+vector. RUN is a run of `train` or a student's folder. Paths with a comma do not fit into this form.
+A JSON object does for them, such as {"kind": "Ablate", "vector": "a,b.safetensors", "layers": [1]}.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from traitscope.config.parsing import from_dict
 from traitscope.errors import ConfigError
 from traitscope.interventions import intervention
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    Intervention,
+    ReplaceBase,
+    Steer,
+    SystemPrompt,
+    WeightNoise,
+)
 from traitscope.models import weight_noise
+
+ALONG_VECTOR: dict[str, type] = {"steer": Steer, "ablate": Ablate, "replace": ReplaceBase}
+"kinds of interventions that take a vector, by their short names"
+FORMS = (
+    "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14,"
+    " replace:FILE,layers=14, adapter:RUN, noise:0.1"
+)
+"examples of every short form, for messages"
 
 
 def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
-    """Interventions from their short forms."""
+    """Interventions from their short forms; interventions among them stay."""
     return [parse(item) if isinstance(item, str) else item for item in items]
 
 
 def parse(text: str) -> Intervention:
     """An intervention from its short form or from a JSON object.
 
-    prompt:TEXT · steer:VECTOR,layers=14,alpha=0.3[,position=all][,scale=residual] ·
-    ablate:VECTOR,layers=14+15 · replace:VECTOR,layers=10 ·
-    adapter:RUN_OR_FOLDER[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1] ·
-    noise:0.1[,seed=0][,scope=attention+mlp]. A vector may be a run of `extract` with one vector.
+    Raises ConfigError for any other text.
     """
     if text.lstrip().startswith("{"):
         return _from_object(text)
     kind, _, rest = text.partition(":")
     if kind == "prompt":
-        return intervention.SystemPrompt(rest)
-    value, *pairs = rest.split(",")
+        return SystemPrompt(rest)
     if kind == "noise":
-        return intervention.WeightNoise(**vars(weight_noise.parse(rest)))
-    if kind not in SHORT or any("=" not in pair for pair in pairs):
-        forms = (
-            "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14,"
-            " replace:FILE,layers=14, adapter:RUN, noise:0.1"
-        )
-        raise ConfigError(
-            f"intervention {text!r} is not understood; expected one of {forms}, or a JSON object"
-        )
-    fields: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+        return WeightNoise(**vars(weight_noise.parse(rest)))
+    if kind != "adapter" and kind not in ALONG_VECTOR:
+        raise _not_understood(text)
+    path, *pairs = rest.split(",")
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise _not_understood(text)
+        if key in settings:
+            raise ConfigError(f"intervention {text!r}: {key} is given twice; drop one of the two")
+        settings[key] = value
     if kind == "adapter":
-        typed = {
-            key: found if key in ("where", "cells") else yaml.safe_load(found)
-            for key, found in fields.items()
-        }
-        return from_dict(
-            intervention.Adapter,
-            {"folder": str(student_folder(Path(value)))} | typed,
-            f"intervention {text!r}",
-        )
-    return _typed(text, SHORT[kind], str(vector_file(Path(value))), fields)
+        return _adapter(text, path, settings)
+    return _along_vector(text, ALONG_VECTOR[kind], path, settings)
 
 
-SHORT = {
-    "steer": intervention.Steer,
-    "ablate": intervention.Ablate,
-    "replace": intervention.ReplaceBase,
-    "adapter": intervention.Adapter,
-}
+def _not_understood(text: str) -> ConfigError:
+    return ConfigError(
+        f"intervention {text!r} is not understood; expected one of {FORMS}, or a JSON object"
+    )
 
 
 def _from_object(text: str) -> Intervention:
+    """An intervention from a JSON object; a student's folder may be a run."""
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"intervention {text!r} is no JSON: {error}") from error
-    if "folder" in data:
+    if isinstance(data.get("folder"), str):
         data["folder"] = str(student_folder(Path(data["folder"])))
     return intervention.from_json(data)
 
 
-def _typed(text: str, kind: type, vector: str, fields: dict[str, Any]) -> Intervention:
+def _adapter(text: str, path: str, settings: dict[str, str]) -> Adapter:
+    if "folder" in settings:
+        raise ConfigError(f"intervention {text!r}: the folder stands behind adapter:, name it once")
+    fields: dict[str, Any] = {"folder": str(student_folder(Path(path)))}
+    for key, value in settings.items():
+        is_text = key in ("where", "cells")
+        fields[key] = (
+            value if is_text else weight_noise.plain_value(value, f"intervention {text!r}")
+        )
+    return from_dict(Adapter, fields, f"intervention {text!r}")
+
+
+def _along_vector(text: str, kind: type, path: str, settings: dict[str, str]) -> Intervention:
+    fields: dict[str, Any] = {**settings, "vector": str(vector_file(Path(path)))}
     try:
-        if "layers" in fields:
-            fields["layers"] = tuple(int(n) for n in fields["layers"].split("+"))
-        if "alpha" in fields:
-            fields["alpha"] = float(fields["alpha"])
-        return kind(vector=vector, **fields)
+        if "vector" in settings:
+            raise ValueError("the vector stands behind the first colon, name it once")
+        if "layers" in settings:
+            fields["layers"] = tuple(map(int, settings["layers"].split("+")))
+        if "layer" in settings:
+            fields["layer"] = int(settings["layer"])
+        if "alpha" in settings:
+            fields["alpha"] = float(settings["alpha"])
+        return kind(**fields)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"intervention {text!r}: {error}") from error
 
 
+def to_short(item: Intervention) -> str:
+    """The text that `parse` turns into this intervention.
+
+    It is a JSON object where the short form cannot hold a value, such as a path with a comma.
+    Raises ConfigError for a vector in memory.
+    """
+    data = intervention.to_json(item)
+    if isinstance(item, SystemPrompt):
+        return f"prompt:{item.text}"
+    if isinstance(item, WeightNoise):
+        return f"noise:{weight_noise.short_form(item)}"
+    if isinstance(item, Adapter):
+        short = f"adapter:{item.folder}{_settings_of(item, 'folder')}"
+    else:
+        name = next(name for name, kind in ALONG_VECTOR.items() if type(item) is kind)
+        layers = "+".join(map(str, item.layers))
+        short = f"{name}:{item.vector},layers={layers}{_settings_of(item, 'vector', 'layers')}"
+    without_layers = isinstance(item, Steer | Ablate | ReplaceBase) and not item.layers
+    return json.dumps(data) if _has_comma(item) or without_layers else short
+
+
+def _settings_of(item: Intervention, *without: str) -> str:
+    """The fields that do not stand at their defaults, as ,NAME=VALUE, apart from some."""
+    text = ""
+    for field in dataclasses.fields(item):
+        value = getattr(item, field.name)
+        if field.name not in without and value != field.default:
+            shown = str(value).lower() if isinstance(value, bool) else value
+            text += f",{field.name}={shown}"
+    return text
+
+
+def _has_comma(item: Intervention) -> bool:
+    """Whether a text that an intervention holds has a comma, which separates settings."""
+    return any(isinstance(value, str) and "," in value for value in vars(item).values())
+
+
 def vector_file(path: Path) -> Path:
-    """The vector file that a path means: itself, or the only one in a run of `extract`."""
-    if not path.is_dir():
+    """The vector file that a path means: the file itself, or the only one in a run of `extract`.
+
+    Raises ConfigError for a folder with several vectors or none.
+    """
+    if not _is(path.is_dir, path):
         return path
     files = sorted(path.glob("*.safetensors"))
     if len(files) != 1:
-        names = ", ".join(f.name for f in files) or "none"
+        names = ", ".join(file.name for file in files) or "none"
         raise ConfigError(f"{path} holds {len(files)} vectors ({names}); name the file")
     return files[0]
 
 
 def student_folder(path: Path) -> Path:
-    """The folder with a student's files: itself, that of a file, or `student/` in a run of
-    `train`."""
-    if path.is_file():
+    """The folder with a student's files, which a path means.
+
+    It is the path itself, the folder of a file, or `student/` in a run of `train`.
+    """
+    if _is(path.is_file, path):
         return path.parent
     return path / "student" if (path / "student").is_dir() else path
+
+
+def _is(question: Any, path: Path) -> bool:
+    """Whether a path is a file or a folder. Raises ConfigError for one that cannot be a path."""
+    try:
+        return question()
+    except OSError as error:
+        raise ConfigError(f"{str(path)[:80]}... is no path: {error.strerror}") from error

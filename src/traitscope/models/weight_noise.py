@@ -64,7 +64,8 @@ def parse(text: str) -> Noise:
     ConfigError for any other text.
     """
     first, *pairs = text.split(",")
-    fields: dict[str, Any] = {"sd": _plain_value(text, first)}
+    where = f"noise {text!r}"
+    fields: dict[str, Any] = {"sd": plain_value(first, where)}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -72,16 +73,16 @@ def parse(text: str) -> Noise:
                 f"noise {text!r} is not understood; expected"
                 " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]"
             )
-        fields[key] = value.split("+") if key == "scope" else _plain_value(text, value)
-    return from_dict(Noise, fields, f"noise {text!r}")
+        fields[key] = value.split("+") if key == "scope" else plain_value(value, where)
+    return from_dict(Noise, fields, where)
 
 
-def _plain_value(text: str, value: str) -> Any:
-    """A number, a truth value or a text, as YAML reads it."""
+def plain_value(text: str, where: str) -> Any:
+    """A number, a truth value or a text, as YAML reads it. Raises ConfigError for broken YAML."""
     try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"noise {text!r}: {value!r} is no number and no truth value") from error
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {text!r} is no number and no truth value") from error
 
 
 def short_form(noise: Noise) -> str:
