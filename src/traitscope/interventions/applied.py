@@ -110,13 +110,17 @@ def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Act
 
 def _only_adapter(interventions: Sequence[Intervention]) -> Adapter | None:
     """The student among interventions, if any. Raises ConfigError for more than one."""
-    adapters = [item for item in interventions if isinstance(item, Adapter)]
-    if len(adapters) > 1:
-        folders = ", ".join(adapter.folder for adapter in adapters)
+    folders = []
+    adapter = None
+    for item in interventions:
+        if isinstance(item, Adapter):
+            folders.append(item.folder)
+            adapter = item
+    if len(folders) > 1:
         raise ConfigError(
-            f"{len(adapters)} adapters on one model ({folders}); one student at a time"
+            f"{len(folders)} adapters on one model ({', '.join(folders)}); one student at a time"
         )
-    return adapters[0] if adapters else None
+    return adapter
 
 
 def _only_noise(interventions: Sequence[Intervention]) -> WeightNoise | None:

@@ -74,8 +74,10 @@ def mask_at(current: CurrentPass, position: str, hidden_BTD: Tensor) -> Tensor:
             f" roles {described}; run the model through traitscope.inference.forward, or set the"
             " roles before calling it"
         )
-    at_position = [roles_BT == role for role in ROLES_OF[position]]
-    return torch.stack(at_position).any(0).unsqueeze(-1)
+    mask_BT = torch.zeros_like(roles_BT, dtype=torch.bool)
+    for role in ROLES_OF[position]:
+        mask_BT |= roles_BT == role
+    return mask_BT.unsqueeze(-1)
 
 
 def _hidden_of(output: Tensor | tuple) -> Tensor:
@@ -84,12 +86,12 @@ def _hidden_of(output: Tensor | tuple) -> Tensor:
 
 
 @contextmanager
-def _on_blocks(blocks: Sequence[nn.Module], hooks: Sequence[Callable]) -> Iterator[None]:
-    """Register a forward hook on each of some blocks, in order, until the context ends."""
+def _registered(hooks: Sequence[tuple[nn.Module, Callable]]) -> Iterator[None]:
+    """Register forward hooks on modules, in order, until the context ends."""
     handles = []
     try:
-        for block, hook in zip(blocks, hooks, strict=True):
-            handles.append(block.register_forward_hook(hook))
+        for module, hook in hooks:
+            handles.append(module.register_forward_hook(hook))
         yield
     finally:
         for handle in handles:
@@ -104,12 +106,11 @@ def edited(
 
     An edit is (layer, position, function). Raises ConfigError for an unknown position.
     """
-    places, hooks = [], []
+    hooks = []
     for layer, position, edit in edits:
         check_position(position)
-        places.append(blocks[layer])
-        hooks.append(_editing(position, edit, current))
-    with _on_blocks(places, hooks):
+        hooks.append((blocks[layer], _editing(position, edit, current)))
+    with _registered(hooks):
         yield
 
 
@@ -131,9 +132,10 @@ def captured(
     Enter it after `edited` to see the residual stream with the edits in it.
     """
     store: dict[int, Tensor] = {}
-    layers = range(len(blocks)) if layers is None else layers
-    places = [blocks[layer] for layer in layers]
-    with _on_blocks(places, [_storing(store, layer) for layer in layers]):
+    hooks = []
+    for layer in range(len(blocks)) if layers is None else layers:
+        hooks.append((blocks[layer], _storing(store, layer)))
+    with _registered(hooks):
         yield store
 
 
@@ -153,8 +155,12 @@ def collected(
     Its keys are layers. Enter it after `edited` to see the residual stream with the edits in it.
     """
     check_position(position)
-    store: dict[int, list[Tensor]] = {layer: [] for layer in range(len(blocks))}
-    with _on_blocks(blocks, [_adding_to(store[layer], position, current) for layer in store]):
+    store: dict[int, list[Tensor]] = {}
+    hooks = []
+    for layer, block in enumerate(blocks):
+        store[layer] = []
+        hooks.append((block, _adding_to(store[layer], position, current)))
+    with _registered(hooks):
         yield store
 
 
@@ -173,9 +179,12 @@ def recorded(blocks: nn.ModuleList, layers: Sequence[int]) -> Iterator[dict[int,
 
     Enter it where no edits are.
     """
-    store: dict[int, list] = {layer: [] for layer in layers}
-    places = [blocks[layer] for layer in store]
-    with _on_blocks(places, list(map(_recording, store.values()))):
+    store: dict[int, list] = {}
+    hooks = []
+    for layer in sorted(set(layers)):
+        store[layer] = []
+        hooks.append((blocks[layer], _recording(store[layer])))
+    with _registered(hooks):
         yield store
 
 
@@ -254,9 +263,10 @@ def gradients(
     """
     check_position(position)
     store: dict[int, Tensor] = {}
-    layers = range(len(blocks))
-    hooks = [_summing(store, layer, position, current) for layer in layers]
-    with _on_blocks([embedding, *blocks], [_starting_graph, *hooks]):
+    hooks: list[tuple[nn.Module, Callable]] = [(embedding, _starting_graph)]
+    for layer, block in enumerate(blocks):
+        hooks.append((block, _summing(store, layer, position, current)))
+    with _registered(hooks):
         yield store
 
 

@@ -152,14 +152,17 @@ def layers_on(model: Model, names: Sequence[str], shape: LoraShape) -> dict[str,
     attention can be so narrow. Raises ConfigError for a rank that all of the maps are narrower
     than.
     """
-    linears = {name: model.lm.get_submodule(name) for name in names}
-    widths = [min(weight_of(linear).shape) for linear in linears.values()]
-    if shape.rank > max(widths):
+    layers: dict[str, LoraLinear] = {}
+    widest = 0
+    for name in names:
+        layers[name] = LoraLinear(model.lm.get_submodule(name), shape.rank, shape.alpha)
+        widest = max(widest, min(layers[name].lora_A.shape[1], layers[name].lora_B.shape[0]))
+    if shape.rank > widest:
         raise ConfigError(
-            f"--rank {shape.rank} is larger than any map of {model.name} allows ({max(widths)});"
+            f"--rank {shape.rank} is larger than any map of {model.name} allows ({widest});"
             " choose a smaller rank"
         )
-    return {name: LoraLinear(linear, shape.rank, shape.alpha) for name, linear in linears.items()}
+    return layers
 
 
 @contextmanager

@@ -89,8 +89,8 @@ class PackedLinear(nn.Module):
         self.linear, self.current = linear, current
         self.members = tuple(members)  # no submodules: each belongs to its student
         self.batched = linear.weight.is_cuda or nf4.is_packed(linear)
-        scales = [member.scale for member in members]
-        self.scales_S = torch.tensor(scales, device=linear.weight.device)
+        self.scales = [member.scale for member in members]
+        self.scales_S = torch.tensor(self.scales, device=linear.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.current.state
@@ -101,14 +101,16 @@ class PackedLinear(nn.Module):
                 " through traitscope.inference.forward"
             )
         # students without rows are left out: to cast their factors costs as much as theirs
-        present = [student for student, count in enumerate(row_counts) if count]
+        present, tokens = [], []
+        a_factors, b_factors = [], []
         tokens_per_row = x[0, ..., 0].numel()
-        tokens, a_factors, b_factors = [], [], []
-        for student in present:
-            a, b = self.members[student].factors()
-            tokens.append(row_counts[student] * tokens_per_row)
-            a_factors.append(a)
-            b_factors.append(b)
+        for student, count in enumerate(row_counts):
+            if count:
+                present.append(student)
+                tokens.append(count * tokens_per_row)
+                a_RI, b_OR = self.members[student].factors()
+                a_factors.append(a_RI)
+                b_factors.append(b_OR)
         x_NI = x.reshape(-1, x.shape[-1])
         if self.batched:
             everyone = len(present) == len(self.members)
@@ -128,11 +130,11 @@ class PackedLinear(nn.Module):
         b_factors: Sequence[Tensor],
     ) -> Tensor:
         """The map with the students' additions, one student after another."""
-        scales = [self.members[student].scale for student in present]
-        factors = []
-        for a, b in zip(a_factors, b_factors, strict=True):
-            factors.append(a.to(x_NI.dtype))
-            factors.append(b.to(x_NI.dtype))
+        scales, factors = [], []
+        for student, a_RI, b_OR in zip(present, a_factors, b_factors, strict=True):
+            scales.append(self.scales[student])
+            factors.append(a_RI.to(x_NI.dtype))
+            factors.append(b_OR.to(x_NI.dtype))
         weight_OI, bias_O = weight_of(self.linear), self.linear.bias
         return _InTurn.apply(x_NI, weight_OI, bias_O, tokens, scales, *factors)
 
@@ -164,8 +166,7 @@ def _batched(
 
 def _stacked(factors: Sequence[Tensor]) -> Tensor:
     """Factors in one copy; those of lower ranks are filled up with zeros."""
-    shapes = {factor.shape for factor in factors}
-    if len(shapes) == 1:
+    if all(factor.shape == factors[0].shape for factor in factors):
         return torch.stack(list(factors))
     return pad_sequence(list(factors), batch_first=True)
 
@@ -233,10 +234,13 @@ def mounted(model: Model, folders: Sequence[Path], current: CurrentPass) -> Iter
 
     Rows that are handed over are equally many of each student.
     """
-    adapters = [read_adapter(folder, model) for folder in folders]
-    shapes = [shape for shape, _ in adapters]
+    shapes, factors_of_students = [], []
+    for folder in folders:
+        shape, factors = read_adapter(folder, model)
+        shapes.append(shape)
+        factors_of_students.append(factors)
     with packed(model, shapes, current) as (pack, students):
-        for layers, (_, factors) in zip(students, adapters, strict=True):
+        for layers, factors in zip(students, factors_of_students, strict=True):
             for name, (a_RI, b_OR) in factors.items():
                 layers[name].hold(a_RI, b_OR)
         yield pack

@@ -34,7 +34,8 @@ class TokenSwitch:
         """Whether the student acts at each token of each row."""
         acting = []
         for row in rows:
-            acting.append([chosen != self.outside for chosen in self.gate(row)])
+            chosen = self.gate(row)
+            acting.append([not on for on in chosen] if self.outside else chosen)
         return acting
 
 

@@ -42,17 +42,22 @@ def mlp_maps(model: Model, layers: dict[str, LoraLinear]) -> list[dict[str, str]
     a model where names and widths do not tell.
     """
     names = {id(module): name for name, module in model.lm.named_modules()}
-    return [_maps_of(model, layers, f"{names[id(block)]}.") for block in model.blocks]
+    maps_of_blocks = []
+    for block in model.blocks:
+        maps_of_blocks.append(_maps_of(model, layers, f"{names[id(block)]}."))
+    return maps_of_blocks
 
 
 def _maps_of(model: Model, layers: dict[str, LoraLinear], prefix: str) -> dict[str, str]:
     """The adapted maps in the MLP of the block whose modules' names begin with `prefix`."""
-    in_block = [name.removeprefix(prefix) for name in layers if name.startswith(prefix)]
+    in_block: list[str] = []
     sides: dict[str, str] = {}
-    for name in in_block:
-        if "mlp" in name.split("."):
-            linear = layers[prefix + name].linear
-            sides[prefix + name] = _side(prefix + name, weight_of(linear).shape, model.d_model)
+    for name, layer in layers.items():
+        if not name.startswith(prefix):
+            continue
+        in_block.append(name.removeprefix(prefix))
+        if "mlp" in in_block[-1].split("."):
+            sides[name] = _side(name, weight_of(layer.linear).shape, model.d_model)
     if set(sides.values()) != {"read", "write"}:
         raise ConfigError(
             f"--rotate needs maps in and out of an `mlp` in {prefix[:-1]}, found"
@@ -78,13 +83,12 @@ def rotate(model: Model, layers: dict[str, LoraLinear], kind: str) -> None:
     `kind` is `shared` (one rotation for all blocks) or `blocks` (one for each block). Raises
     ConfigError for a model whose MLPs are not recognised.
     """
-    maps_of_blocks = mlp_maps(model, layers)
-    if kind == "shared":
-        turns = [orthogonal(model.d_model, SEED)] * len(maps_of_blocks)
-    else:
-        turns = [orthogonal(model.d_model, SEED + n + 1) for n in range(len(maps_of_blocks))]
-    for maps, turn in zip(maps_of_blocks, turns, strict=True):
-        turn = turn.to(model.device)
+    turn = None
+    for index, maps in enumerate(mlp_maps(model, layers)):
+        if kind != "shared":
+            turn = orthogonal(model.d_model, SEED + index + 1).to(model.device)
+        elif turn is None:
+            turn = orthogonal(model.d_model, SEED).to(model.device)
         for name, side in maps.items():
             layer = layers[name]
             if side == "read":

@@ -43,7 +43,10 @@ FORMS = (
 
 def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
     """Interventions from their short forms; interventions among them stay."""
-    return [parse(item) if isinstance(item, str) else item for item in items]
+    interventions = []
+    for item in items:
+        interventions.append(parse(item) if isinstance(item, str) else item)
+    return interventions
 
 
 def parse(text: str) -> Intervention:
