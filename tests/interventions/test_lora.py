@@ -1,16 +1,15 @@
 """Adapters against plain autograd, and against peft in both directions."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from lora_students import logits_of, randomise, write
-from tiny_models import eager_lm, parameters_of, random_rows
+from tiny_models import parameters_of
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from traitscope.errors import ConfigError, VectorError
+from traitscope.errors import ConfigError
 from traitscope.interventions import lora, partial_lora, peft_folder
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models import linear_maps
@@ -27,11 +26,6 @@ def saved(model: Model, folder: Path, rank: int = 3, alpha: float = 7.0) -> tupl
     with lora.adapted(model, LoraShape(rank, alpha)) as layers:
         randomise(layers)
         return write(folder, peft_folder.adapter_files(model, layers)), logits_of(model.lm)
-
-
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_every_linear_map_of_every_block(families: dict[str, Model]) -> None:
@@ -142,82 +136,6 @@ def test_the_model_is_restored_after_an_exception(family: Model) -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
 
 
-def test_own_folder_is_read_back(family: Model, tmp_path: Path) -> None:
-    base = logits_of(family.lm)
-    folder, expected = saved(family, tmp_path / "a")
-    with partial_lora.mounted(family, folder) as layers:
-        assert torch.equal(logits_of(family.lm), expected)
-        assert not any(p.requires_grad for p in family.lm.parameters())
-        assert peft_folder.adapter_files(family, layers) == {
-            p.name: p.read_bytes() for p in folder.iterdir()
-        }
-    assert torch.equal(logits_of(family.lm), base)
-
-
-@PEFT
-@pytest.mark.filterwarnings(
-    "ignore:Unexpected keyword arguments .'traitscope_base_digest':UserWarning"
-)
-def test_peft_loads_our_folder(family: Model, tmp_path: Path) -> None:
-    from peft import PeftModel
-
-    folder, expected = saved(family, tmp_path / "a")
-    theirs = PeftModel.from_pretrained(eager_lm(family), str(folder)).eval()
-    torch.testing.assert_close(logits_of(theirs), expected, **CLOSE)
-
-
-@PEFT
-@pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("all_linear", [False, True])
-def test_we_load_a_folder_of_peft(
-    family: Model, tmp_path: Path, rslora: bool, all_linear: bool
-) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    gpt2 = "h.0.attn.c_attn" in str(linear_maps.linear_names(family))
-    some = ["c_attn"] if gpt2 else ["q_proj", "down_proj"]
-    config = LoraConfig(
-        r=4,
-        lora_alpha=6,
-        use_rslora=rslora,
-        init_lora_weights=False,
-        fan_in_fan_out=gpt2,
-        task_type="CAUSAL_LM",
-        target_modules="all-linear" if all_linear else some,
-    )
-    torch.manual_seed(0)
-    theirs = get_peft_model(eager_lm(family), config).eval()
-    theirs.save_pretrained(tmp_path)
-    base, expected = logits_of(family.lm), logits_of(theirs)
-    assert (expected - base).abs().max() > 0.1
-    with partial_lora.mounted(family, tmp_path) as layers:
-        assert len(layers) == (
-            len(linear_maps.linear_names(family)) if all_linear else family.n_layers * len(some)
-        )
-        torch.testing.assert_close(logits_of(family.lm), expected, **CLOSE)
-
-
-@PEFT
-def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(0)
-    theirs = get_peft_model(
-        eager_lm(tiny), LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"])
-    )
-    ids = torch.tensor(random_rows(tiny, [9, 9]))
-    optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=0.05)
-    for _ in range(5):
-        theirs(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    theirs.eval().save_pretrained(tmp_path)
-    base, expected = logits_of(tiny.lm), logits_of(theirs)
-    assert (expected - base).abs().max() > 0.1
-    with partial_lora.mounted(tiny, tmp_path):
-        torch.testing.assert_close(logits_of(tiny.lm), expected, **CLOSE)
-
-
 def test_rank_larger_than_every_map(tiny: Model) -> None:
     modules = [type(m) for m in tiny.lm.modules()]
     message = r"--rank 33 is larger than any map of .* allows \(32\)"
@@ -244,70 +162,3 @@ def test_rank_larger_than_a_narrow_map(tiny: Model, tmp_path: Path) -> None:
 def test_shapes_that_cannot_be(rank: int, alpha: float) -> None:
     with pytest.raises(ConfigError, match="rank must be at least 1, alpha finite"):
         LoraShape(rank, alpha)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"traitscope_base_digest": "0123"}, "trained on a model with digest 0123"),
-        ({"use_dora": True}, "only plain LoRA is read"),
-        ({"peft_type": "IA3"}, "only plain LoRA is read"),
-        ({"bias": "all"}, "only plain LoRA is read"),
-        ({"modules_to_save": ["lm_head"]}, "only plain LoRA is read"),
-        ({"rank_pattern": {"q_proj": 2}}, "only plain LoRA is read"),
-    ],
-)
-def test_other_bases_and_kinds_are_refused(
-    tiny: Model, tmp_path: Path, changes: dict, message: str
-) -> None:
-    folder, _ = saved(tiny, tmp_path / "a")
-    edit_config(folder, **changes)
-    with pytest.raises(VectorError, match=message), partial_lora.mounted(tiny, folder):
-        pass
-
-
-def test_an_adapter_without_our_digest_is_checked_by_shape(
-    families: dict[str, Model], tmp_path: Path
-) -> None:
-    folder, expected = saved(families["llama"], tmp_path / "a")
-    edit_config(folder, traitscope_base_digest=None)
-    with partial_lora.mounted(families["llama"], folder):
-        assert torch.equal(logits_of(families["llama"].lm), expected)
-    for other in ("qwen2", "gpt2"):  # one block less; other names
-        with (
-            pytest.raises(VectorError, match="does not fit"),
-            partial_lora.mounted(families[other], folder),
-        ):
-            pass
-
-
-def test_missing_files(tiny: Model, tmp_path: Path) -> None:
-    with pytest.raises(
-        VectorError, match="adapter_config.json and adapter_model.safetensors missing"
-    ):
-        peft_folder.read_adapter(tmp_path, tiny)
-
-
-@pytest.mark.parametrize(
-    "key, shape, message",
-    [
-        ("lm_head.lora_{}.weight", 420, "adapter on lm_head"),
-        ("model.layers.0.mlp.up_proj.lora_embedding_{}", 48, "is not of a plain LoRA"),
-        ("model.layers.0.mlp.up_proj.lora_{}.bias", 48, "is not of a plain LoRA"),
-    ],
-)
-def test_tensors_that_would_be_dropped_or_break_the_head(
-    tiny: Model, tmp_path: Path, key: str, shape: int, message: str
-) -> None:
-    """An adapter outside the blocks, on an embedding, or with a bias is refused rather than read in
-    part."""
-    from safetensors.torch import save_file
-
-    folder, _ = saved(tiny, tmp_path / "a")
-    tensors = {"A": torch.zeros(3, 32), "B": torch.zeros(shape, 3)}
-    save_file(
-        {"base_model.model." + key.format(x): t for x, t in tensors.items()},
-        folder / "adapter_model.safetensors",
-    )
-    with pytest.raises(VectorError, match=message):
-        peft_folder.read_adapter(folder, tiny)
