@@ -111,7 +111,7 @@ def test_prefill_in_several_passes(
     edits += [ReplaceBase(random_vector(tiny, seed=1), (1,), "all")] if replaced else []
     rows, found = rows_of(tiny, shared), []
     for tokens in (1000, limit):
-        monkeypatch.setattr(forward, "PASS_TOKENS", (tokens, tokens))
+        monkeypatch.setattr(forward, "PASS_TOKENS", {"cpu": tokens})
         with applied(tiny, edits) as active:
             found.append(cached_logits(tiny, active, rows, 2))
     for one, several in zip(*found, strict=True):
@@ -130,8 +130,9 @@ def test_prefill_in_several_passes(
 def test_rows_of_a_pass(
     monkeypatch: pytest.MonkeyPatch, lengths: list[int], limit: int, expected: list[tuple[int, int]]
 ) -> None:
-    monkeypatch.setattr(forward, "PASS_TOKENS", (limit, limit))
-    assert [(s.start, s.stop) for s in forward._passes(lengths, torch.device("cpu"))] == expected
+    monkeypatch.setattr(forward, "PASS_TOKENS", {"cpu": limit})
+    slices = forward.row_slices(lengths, torch.device("cpu"))
+    assert [(part.start, part.stop) for part in slices] == expected
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])

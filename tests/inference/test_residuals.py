@@ -40,7 +40,7 @@ def reference(model: Model, rows: list[list[int]], last: bool) -> tuple[np.ndarr
 def test_equals_the_reference_at_any_batch_and_pass(
     family: Model, monkeypatch: pytest.MonkeyPatch, position: str, shared: bool, tokens: int
 ) -> None:
-    monkeypatch.setattr(forward, "PASS_TOKENS", (tokens, tokens))
+    monkeypatch.setattr(forward, "PASS_TOKENS", {"cpu": tokens})
     rows = [([8, 9, 10] if shared else []) + row for row in random_rows(family, LENGTHS)]
     expected = reference(family, rows, position == "last")
     for batch_size in (1, 3, 32):

@@ -107,7 +107,7 @@ def _random_numbers(model: Model, seed: int, keys: Sequence[str], n_steps: int) 
 def extend(
     model: Model,
     active: Active,
-    state: forward.State,
+    state: forward.BatchState,
     ids_BT: Tensor,
     mask_BT: Tensor | None = None,
 ) -> Tensor:
@@ -134,7 +134,7 @@ def _free(
 def continue_rows(
     model: Model,
     active: Active,
-    state: forward.State,
+    state: forward.BatchState,
     hidden_BD: Tensor,
     keys: Sequence[str],
     sampling: Sampling,
@@ -147,7 +147,7 @@ def continue_rows(
 def _continue(
     model: Model,
     active: Active,
-    state: forward.State,
+    state: forward.BatchState,
     hidden_BD: Tensor,
     random_BN: Tensor,
     sampling: Sampling,

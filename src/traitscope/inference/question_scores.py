@@ -259,7 +259,7 @@ def _sampled_answers(
     active: Active,
     request: _Request,
     batch: Sequence[Question],
-    state: forward.State,
+    state: forward.BatchState,
     hidden_QD: Tensor,
 ) -> list[list[str]]:
     """The sampled answers of each question, continued from a prefilled state, which is used up."""
@@ -290,7 +290,11 @@ def answer_text(model: Model, ids: Sequence[int]) -> str:
 
 
 def _forms_logprob(
-    model: Model, active: Active, state: forward.State, log_p_QV: Tensor, forms: list[list[int]]
+    model: Model,
+    active: Active,
+    state: forward.BatchState,
+    log_p_QV: Tensor,
+    forms: list[list[int]],
 ) -> Tensor:
     """log sum over forms of P(form | question) [Q].
 

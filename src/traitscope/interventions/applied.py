@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -82,13 +83,28 @@ class Active:
             self.pack = before
 
 
+class HasIntervention(Protocol):
+    """What stands for an intervention in a list of them, such as a student in memory."""
+
+    def intervention(self) -> Intervention:
+        """The intervention that it stands for."""
+
+
+def as_intervention(item: Intervention | HasIntervention) -> Intervention:
+    """An intervention itself, or the one that an object stands for."""
+    return item.intervention() if hasattr(item, "intervention") else item
+
+
 @contextmanager
-def applied(model: Model, interventions: Sequence[Intervention]) -> Iterator[Active]:
+def applied(
+    model: Model, interventions: Sequence[Intervention | HasIntervention]
+) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
     Raises ConfigError for more than one Adapter or WeightNoise and for a layer that the model
     lacks, VectorError for a vector or student of another model.
     """
+    interventions = [as_intervention(item) for item in interventions]
     active = Active(model)
     adapter, noise = _only_adapter(interventions), _only_noise(interventions)
     replaced: set[int] = set()
