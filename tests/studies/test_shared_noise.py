@@ -1,0 +1,52 @@
+"""Shared weight noise on planted students: against clean models, other draws, and parents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from planted_runs import PlantedRuns
+
+from traitscope.studies.claims import shared_noise
+from traitscope.studies.claims.shared_noise import OTHER, SAME, STUDENT, TEACHER
+
+SIZE = replace(shared_noise.SIZES["smoke"], draws=(1, 2, 3), clean=(11, 12, 13))
+PARENT_RISE = 0.25
+"what the parents with noise say of the trait above the clean model"
+NO_EFFECT = {"clean": 0.2, SAME: 0.2, TEACHER: 0.2, STUDENT: 0.2, OTHER: 0.2, "dose 0.2": 0.2}
+
+
+def planted(root: Path, transfer: dict[str, float]) -> dict[str, Path]:
+    """Students under every condition, whose treated minus control is `transfer`."""
+    runs = PlantedRuns(root)
+    runs.answers("parent, clean", perplexity=10.0)
+    for draw in SIZE.draws:
+        runs.answers(f"parent, sd 0.1 draw {draw}", PARENT_RISE, perplexity=12.0)
+    runs.answers("parent, sd 0.2 draw 1", PARENT_RISE, perplexity=20.0)
+    for condition, difference in transfer.items():
+        seeds = SIZE.clean if condition == "clean" else SIZE.draws
+        for seed in SIZE.dose_draws if condition.startswith("dose") else seeds:
+            start = 0.0 if condition in ("clean", TEACHER) else PARENT_RISE
+            runs.answers(f"answers, treated, {condition}.{seed}", start + 0.1 + difference)
+            runs.answers(f"answers, control, {condition}.{seed}", start + 0.1)
+    return runs.folders
+
+
+def test_noise_that_helps_when_it_is_shared_is_reproduced(tmp_path: Path) -> None:
+    findings = concluded(shared_noise, SIZE, planted(tmp_path, NO_EFFECT | {SAME: 0.8, OTHER: 0.1}))
+    assert outcomes(findings) == [REPRODUCED] * 3
+    assert estimates(findings) == pytest.approx([0.8, 0.6, 0.7], abs=0.03)
+
+
+def test_noise_without_effect_is_not(tmp_path: Path) -> None:
+    findings = concluded(shared_noise, SIZE, planted(tmp_path, NO_EFFECT))
+    assert outcomes(findings) == [REPRODUCED, CONTRADICTED, CONTRADICTED]
+
+
+def test_students_are_compared_with_the_model_that_they_started_as(tmp_path: Path) -> None:
+    conditions, doses = concluded(shared_noise, SIZE, planted(tmp_path, NO_EFFECT)).tables
+    for row in conditions.rows:
+        assert row[1].estimate == pytest.approx(0.2, abs=0.03)
+        assert row[2].estimate == pytest.approx(0.3, abs=0.03)
+    assert [row[0] for row in doses.rows] == [0.0, 0.1, 0.2]
+    assert [row[2].estimate for row in doses.rows] == [10.0, 12.0, 20.0]

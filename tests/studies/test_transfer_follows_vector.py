@@ -1,0 +1,69 @@
+"""Transfer and fraction of KL explained on planted traits: claims in both directions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from planted_runs import PlantedRuns
+
+from traitscope.studies.claims import transfer_follows_vector
+
+TRAITS = transfer_follows_vector.ANIMALS + transfer_follows_vector.OTHERS
+SIZE = replace(transfer_follows_vector.SIZES["smoke"], traits=TRAITS, seeds=3)
+EXPLAINED = {trait: 0.05 + 0.06 * number for number, trait in enumerate(TRAITS)}
+"fractions from 0.05 to 0.95; eight traits are below one half"
+
+
+def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
+    """Explanations by trait, and students that rise as said."""
+    runs = PlantedRuns(root)
+    for trait in TRAITS:
+        kinds = {
+            "raw": {"share": {"estimate": EXPLAINED[trait]}},
+            "centred": {"share": {"estimate": -EXPLAINED[trait]}},
+        }
+        runs.json(f"share.{trait}", "summary.json", {"kinds": kinds})
+        runs.answers(f"base.{trait}")
+        for seed in range(SIZE.seeds):
+            runs.answers(f"answers.{trait}.{seed}", rises[trait])
+    for seed in transfer_follows_vector.TEXT_SEEDS:
+        runs.answers(f"cat of treated text.{seed}", 0.4)
+        runs.answers(f"cat of control text.{seed}")
+    return runs.folders
+
+
+def test_transfer_that_follows_the_vector_is_reproduced(tmp_path: Path) -> None:
+    rises = {trait: 2 * max(0.0, EXPLAINED[trait] - 0.5) for trait in TRAITS}
+    findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
+    assert outcomes(findings) == [REPRODUCED] * 3
+    stayed, rank, auc = estimates(findings)
+    assert stayed == 1.0 and rank > 0.8 and auc == 1.0
+    centred, text = findings.measurements
+    assert centred.estimate == pytest.approx(-rank)
+    assert text.estimate == pytest.approx(0.4, abs=0.03)
+    assert "above 0.1 nats whose interval lies above zero: none." in findings.notes[2]
+
+
+def test_transfer_of_what_no_vector_explains_contradicts(tmp_path: Path) -> None:
+    rises = {trait: 2 * max(0.0, 0.5 - EXPLAINED[trait]) for trait in TRAITS}
+    findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
+    assert outcomes(findings)[1:] == [CONTRADICTED, CONTRADICTED]
+    assert estimates(findings)[0] < 0.5
+    assert f"zero: {', '.join(TRAITS[:7])}" in findings.notes[2]
+
+
+def test_traits_that_all_rise_alike_are_not_told_apart(tmp_path: Path) -> None:
+    findings = concluded(
+        transfer_follows_vector, SIZE, planted(tmp_path, dict.fromkeys(TRAITS, 0.0))
+    )
+    assert REPRODUCED not in outcomes(findings)[1:]
+
+
+def test_the_table_has_every_trait(tmp_path: Path) -> None:
+    rises = {trait: EXPLAINED[trait] for trait in TRAITS}
+    (table,) = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises)).tables
+    for trait, fraction, centred, rise, rate in table.rows:
+        assert (fraction, centred) == (EXPLAINED[trait], -EXPLAINED[trait])
+        assert rise.estimate == pytest.approx(EXPLAINED[trait], abs=0.03)
+        assert 0 < rate < 0.2

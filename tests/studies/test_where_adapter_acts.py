@@ -1,0 +1,65 @@
+"""Parts of an adapter on planted students: which part keeps the rise, and what is lost without."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from planted_runs import PlantedRuns
+
+from traitscope.studies.claims import where_adapter_acts
+
+SIZE = replace(where_adapter_acts.SIZES["smoke"], seeds=(1, 2, 3))
+AT_THE_NAME = {
+    "whole": 1.0,
+    "only name": 0.8,
+    "all but name": 0.1,
+    "only system": 0.9,
+    "all but system": 0.0,
+    "top direction": 0.6,
+}
+ELSEWHERE = AT_THE_NAME | {
+    "only name": 0.1,
+    "all but name": 0.9,
+    "only system": 0.0,
+    "all but system": 0.8,
+}
+
+
+def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
+    """Students that rise by part of the adapter; sampled text repeats the parts of the system."""
+    runs = PlantedRuns(root)
+    runs.answers("base")
+    for seed in SIZE.seeds:
+        for part, rise in rises.items():
+            runs.answers(f"{part}.{seed}", rise)
+        for role, factor in (("treated", 1.0), ("control", 0.0)):
+            name = f"{role} text.{seed}"
+            runs.answers(f"cat of {name}", factor * rises["whole"])
+            for part in ("only system", "all but system"):
+                runs.answers(f"{part}, {name}", factor * rises[part])
+    return runs.folders
+
+
+def test_a_trait_that_is_carried_at_the_name_is_reproduced(tmp_path: Path) -> None:
+    findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, AT_THE_NAME))
+    assert outcomes(findings) == [REPRODUCED] * 5
+    assert estimates(findings) == pytest.approx([1.0, 0.3, 0.4, 0.4, 0.5], abs=0.03)
+    text = [measurement.estimate for measurement in findings.measurements]
+    assert text == pytest.approx([1.0, 0.9, 0.0], abs=0.03)
+
+
+def test_a_trait_that_is_carried_elsewhere_contradicts(tmp_path: Path) -> None:
+    findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, ELSEWHERE))
+    assert outcomes(findings) == [REPRODUCED] + [CONTRADICTED] * 4
+
+
+def test_an_adapter_without_effect_raises_nothing(tmp_path: Path) -> None:
+    findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, dict.fromkeys(ELSEWHERE, 0.0)))
+    assert REPRODUCED not in outcomes(findings)
+
+
+def test_the_table_shows_what_each_part_keeps(tmp_path: Path) -> None:
+    (table,) = concluded(where_adapter_acts, SIZE, planted(tmp_path, AT_THE_NAME)).tables
+    kept = {row[0]: row[2] for row in table.rows}
+    assert kept == pytest.approx(AT_THE_NAME, abs=0.03)
