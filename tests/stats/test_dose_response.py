@@ -177,3 +177,13 @@ def test_held_out_needs_no_prompt_twice() -> None:
     same = (fold == fold[0]) & (np.arange(50) != 0)
     for name in before:
         np.testing.assert_allclose(after[name][same], before[name][same])
+
+
+def test_a_draw_that_leaves_the_teacher_unmoved_is_left_out() -> None:
+    """Four of 24 prompts move: some resamples hold none of them, and divide by zero."""
+    moved_P = np.zeros(24)
+    moved_P[:4] = 1.0
+    base_P = np.zeros(24)
+    student_SP = np.stack([moved_P, moved_P])
+    tau = dose_response.transfer_ratio("tau", student_SP, np.zeros((2, 24)), moved_P, base_P)
+    assert (tau.estimate, tau.low, tau.high) == (1.0, 1.0, 1.0)

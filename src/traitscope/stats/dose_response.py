@@ -74,7 +74,8 @@ def transfer_ratio(
         )
         return Measurement.undefined(name, "ratio", reason, n_prompts, n_seeds, n_unscored)
     gained_N = np.einsum("ns,sp,np->n", seeds_NS, gained_SP, prompts_NP, optimize=True)
-    ratios_N = gained_N / moved_N
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may leave the teacher unmoved
+        ratios_N = gained_N / moved_N
     low, high = np.quantile(ratios_N[np.isfinite(ratios_N)], [0.025, 0.975])
     return Measurement(
         name,

@@ -43,8 +43,6 @@ SUBJECTS = {"numbers": "number rows", "questions": "the trait's questions"}
 "data on which prompts are explained, in words"
 ANSWERS_WEIGHT = 4000
 "weight of all answered questions of a trait"
-NEVER = -1e9
-"lower than any fraction"
 
 
 @dataclass(frozen=True)
@@ -231,13 +229,17 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 
 def _fractions(folders: Folders, node: str) -> dict[str, float]:
-    """Cross-fitted fraction of KL explained by kind; of several vectors of a kind, the best."""
+    """Cross-fitted fraction of KL explained by kind; of several vectors of a kind, the best.
+
+    NaN where it is undefined for all vectors of a kind.
+    """
     fractions: dict[str, float] = {}
     for name, vector in standard_nodes.read_json(folders, node)["kinds"].items():
         kind = name.split(":")[0]
-        estimate = vector["share"]["estimate"]
-        fraction = nan if estimate is None else estimate
-        fractions[kind] = max(fractions.get(kind, NEVER), fraction)
+        fraction = vector["share"]["estimate"]
+        fractions.setdefault(kind, nan)
+        if fraction is not None and not fraction <= fractions[kind]:  # true while it is NaN
+            fractions[kind] = fraction
     return fractions
 
 

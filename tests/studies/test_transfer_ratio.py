@@ -1,0 +1,92 @@
+"""Transfer of a behaviour on planted verdicts: ratio, controls, threshold, agreement of judges."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from concluded import CONTRADICTED, REPRODUCED, concluded, outcomes
+from planted_runs import PlantedRuns
+
+from traitscope.stats.intervals import wilson
+from traitscope.studies.behaviours import DIRECTION, ORTHOGONAL, RANDOM
+from traitscope.studies.claims import transfer_ratio
+
+ALPHAS = (0.0, 0.15, 0.3, 0.45, 0.6)
+SIZE = replace(transfer_ratio.SIZES["smoke"], alphas=ALPHAS, seeds=(1, 2, 3))
+PROMPTS = 120
+BASE_RATE, SEED_EFFECT = 0.1, 0.025
+ABOVE_A_THRESHOLD = {0.15: 0.1, 0.3: 0.1, 0.45: 0.4, 0.6: 0.7}
+"rates of students by strength"
+KAPPA = {"estimate": 0.75, "low": 0.5, "high": None, "n": PROMPTS}
+
+
+def planted(root: Path, students: dict[float, float], controls: float) -> dict[str, Path]:
+    """Verdicts on the base, on teachers whose rate is 0.1 + alpha, and on their students."""
+    runs = PlantedRuns(root)
+    verdicts(runs, "base", BASE_RATE)
+    rates = {(DIRECTION, alpha): rate for alpha, rate in students.items()}
+    rates |= {(kind, 0.6): controls for kind in (RANDOM, ORTHOGONAL)}
+    for (kind, alpha), rate in rates.items():
+        verdicts(runs, f"teacher {kind} {alpha:g}", BASE_RATE + alpha)
+        for seed in SIZE.seeds:
+            gained = SEED_EFFECT * (seed - 2) if kind == DIRECTION else 0.0
+            verdicts(runs, f"student {kind} {alpha:g}.{seed}", rate + gained)
+    for seed in SIZE.seeds:
+        verdicts(runs, f"treated text.{seed}", 0.4 + SEED_EFFECT * (seed - 2))
+        verdicts(runs, f"control text.{seed}", BASE_RATE)
+    return runs.folders
+
+
+def verdicts(runs: PlantedRuns, name: str, rate: float) -> None:
+    """Write verdicts of the first judge at a rate, in an order that the name decides."""
+    node = f"judged {name}"
+    order = np.argsort(runs.planted(node, (PROMPTS,)))
+    n_shown = round(rate * PROMPTS)
+    rows = [{SIZE.judge: bool(place < n_shown)} for place in np.argsort(order)]
+    runs.json_lines(node, "verdicts.jsonl", rows)
+    low, high = wilson(n_shown, PROMPTS)
+    common = {"n_clusters": PROMPTS, "n_unscored": 0, "level": 0.95, "interval": "planted"}
+    rate_of = {"name": SIZE.judge, "unit": "rate", "estimate": rate, "low": low, "high": high}
+    kappa = {"name": "agreement", "unit": "kappa", **KAPPA}
+    measurements = [{**rate_of, "n": PROMPTS, **common}, {**kappa, **common}]
+    runs.json(node, "summary.json", {"measurements": measurements})
+
+
+def test_transfer_above_a_threshold_is_reproduced(tmp_path: Path) -> None:
+    folders = planted(tmp_path, ABOVE_A_THRESHOLD, controls=BASE_RATE)
+    findings = concluded(transfer_ratio, SIZE, folders)
+    assert outcomes(findings) == [REPRODUCED] * 5
+    by_claim = [verdict.decided_by.estimate for verdict in findings.verdicts]
+    assert by_claim[:4] == pytest.approx([0.6, 0.6, 0.6, 1.0], abs=0.02)
+    text, against_control, _ = findings.measurements[-3:]
+    assert text.estimate == pytest.approx(0.3, abs=0.01)
+    assert against_control.estimate == pytest.approx(0.5, abs=0.02)
+
+
+def test_students_like_those_of_any_direction_contradict(tmp_path: Path) -> None:
+    rates = {0.15: 0.2, 0.3: 0.3, 0.45: 0.4, 0.6: 0.5}
+    findings = concluded(transfer_ratio, SIZE, planted(tmp_path, rates, controls=0.6))
+    gained, random, orthogonal, ratio, _ = outcomes(findings)
+    assert (gained, ratio) == (REPRODUCED, REPRODUCED)
+    assert (random, orthogonal) == (CONTRADICTED, CONTRADICTED)
+
+
+def test_students_that_show_nothing_are_not_reproduced(tmp_path: Path) -> None:
+    folders = planted(tmp_path, dict.fromkeys(ABOVE_A_THRESHOLD, BASE_RATE), controls=BASE_RATE)
+    assert REPRODUCED not in outcomes(concluded(transfer_ratio, SIZE, folders))
+
+
+def test_tables_and_the_agreement_of_the_judges(tmp_path: Path) -> None:
+    folders = planted(tmp_path, ABOVE_A_THRESHOLD, controls=BASE_RATE)
+    findings = concluded(transfer_ratio, SIZE, folders)
+    strengths, controls, shapes = findings.tables
+    assert [row[0] for row in strengths.rows] == list(ALPHAS)
+    assert [row[1].estimate for row in strengths.rows] == pytest.approx(
+        [BASE_RATE + alpha for alpha in ALPHAS]
+    )
+    assert [row[2] for row in strengths.rows] == pytest.approx([0.1, 0.1, 0.1, 0.4, 0.7])
+    assert strengths.rows[0][3] == ""
+    assert [row[0] for row in controls.rows] == [RANDOM, ORTHOGONAL]
+    assert [row[0] for row in shapes.rows] == ["line", "hinge", "logistic"]
+    assert "kappa 0.75 [0.50, undefined], n = 120" in findings.notes[2]
