@@ -8,10 +8,10 @@ import pytest
 import sealed_students as planted
 from rich.console import Console
 
+from traitscope.comparison.wording import QUICK, terminal_table
 from traitscope.config.commands import DemoConfig
 from traitscope.config.common import Output
 from traitscope.data.traits import load_trait
-from traitscope.reporting.comparison_text import QUICK, terminal_table
 from traitscope.reporting.study_page import study_page
 from traitscope.studies import demo_command, runner
 from traitscope.studies.claims import demo

@@ -15,12 +15,16 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from traitscope.reporting import drawing
 from traitscope.reporting.drawing import Shape, svg_of
 from traitscope.reporting.numbers import MINUS
 from traitscope.reporting.tables import Table, csv_text, measurements_csv
 from traitscope.stats.measurement import Measurement
 
+MARKED_POINTS = 12
+"a line with fewer points has a marker at each"
 Point = tuple[float, float]
 Curves = Mapping[str, Mapping[str, Mapping[Hashable, Sequence[Point]]]]
 "panel -> condition -> seed -> points (x, y)"
@@ -85,9 +89,11 @@ def forest_figure(
 
     def draw(axes: Any, panel: str) -> None:
         axes.axvline(0, color=drawing.MARK, linewidth=0.7)
+        names = []
         for place, measurement in enumerate(measurements):
             _dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
-        axes.set_yticks(range(len(measurements)), [m.name for m in measurements])
+            names.append(measurement.name)
+        axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(measurements) - 0.4, -0.6)
         _rows_only(axes)
         axes.set_xlabel(measurements[0].unit)
@@ -138,10 +144,10 @@ def line_figure(table: Table) -> Figure:
 
 def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
     """Return the points (x, cell) of every line of a table, by the line's label."""
-    x_place, *y_places = (table.header.index(name) for name in table.curve)
+    x_place, *y_places = map(table.header.index, table.curve)
     lines: dict[str, list[tuple[float, Any]]] = {}
     for row in table.rows:
-        group = [str(cell) for cell in row[:x_place]]
+        group = list(map(str, row[:x_place]))
         for y_place in y_places:
             needs_column = len(y_places) > 1 or not group
             words = [*group, table.header[y_place]] if needs_column else group
@@ -154,19 +160,22 @@ def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, 
     colours = drawing.LINES
     colour = colours[place % len(colours)]
     is_dashed = place // len(colours) % 2 == 1
+    places, values = [], []
+    for x, cell in points:
+        places.append(x)
+        values.append(_value(cell))
+        if isinstance(cell, Measurement):
+            axes.plot([x, x], [cell.low, cell.high], color=colour, linewidth=1)
     axes.plot(
-        [x for x, _ in points],
-        [_value(cell) for _, cell in points],
-        marker="o" if len(points) < 12 else "",
+        places,
+        values,
+        marker="o" if len(points) < MARKED_POINTS else "",
         markersize=3.5,
         label=label,
         color=colour,
         linestyle=drawing.DASHED if is_dashed else "-",
         linewidth=1.6,
     )
-    for x, cell in points:
-        if isinstance(cell, Measurement):
-            axes.plot([x, x], [cell.low, cell.high], color=colour, linewidth=1)
 
 
 def _value(cell: Any) -> float:
@@ -181,7 +190,7 @@ def dot_figure(
     xlabel: str,
 ) -> Figure:
     """Return a figure of one measurement a condition; panel -> condition -> Measurement."""
-    most = max(len(conditions) for conditions in by_panel.values())
+    most = max(map(len, by_panel.values()))
 
     def draw(axes: Any, panel: str) -> None:
         conditions = by_panel[panel]
@@ -290,18 +299,22 @@ def _draw_circles(axes: Any, conditions: Mapping[str, Mapping[Hashable, Sequence
             axes.plot(*_columns(points), "o", **look)
 
 
-def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+def _columns(points: Sequence[Point]) -> np.ndarray:
+    """Return the x and the y of points [2, N]."""
+    return np.array(points, dtype=float).reshape(-1, 2).T
 
 
 def _mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
     """Return (x, mean y) at every x that all curves have."""
-    tables = [dict(points) for points in curves]
-    shared = set(tables[0]).intersection(*tables[1:])
+    values_by_x: dict[float, list[float]] = {}
+    for points in curves:
+        for x, y in points:
+            values_by_x.setdefault(x, []).append(y)
     means = []
-    for x in sorted(shared):
-        values = [table[x] for table in tables]
-        means.append((x, sum(values) / len(values)))
+    for x in sorted(values_by_x):
+        values = values_by_x[x]
+        if len(values) == len(curves):
+            means.append((x, sum(values) / len(values)))
     return means
 
 
@@ -319,12 +332,10 @@ def band_figure(
     colour = drawing.COLOURS["difference"]
 
     def draw(axes: Any, panel: str) -> None:
-        intervals = by_panel[panel]
+        mean, low, high = np.array(by_panel[panel]).T
         drawing.zero_line(axes)
-        low = [interval.low for interval in intervals]
-        high = [interval.high for interval in intervals]
         axes.fill_between(range(len(low)), low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot([interval.mean for interval in intervals], color=colour, linewidth=2)
+        axes.plot(mean, color=colour, linewidth=2)
         frame.put_on(axes, panel)
 
     rows = []

@@ -75,4 +75,7 @@ def methods(measurements: Iterable[Measurement]) -> str:
 
 
 def _begins_another(text: str, texts: Iterable[str]) -> bool:
-    return any(other != text and other.startswith(text) for other in texts)
+    for other in texts:
+        if other != text and other.startswith(text):
+            return True
+    return False

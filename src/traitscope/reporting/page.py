@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope.reporting.figures import Figure, line_figure
-from traitscope.reporting.tables import Table, shown, table_csv, text_columns
+from traitscope.reporting.tables import Cell, Table, shown, table_csv, text_columns
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -82,9 +82,15 @@ def render_page(
     `about` is the line under the title, such as model and size. `alert` is a warning in a box, such
     as that a run is no evidence. See the docstring of this module.
     """
-    views = [_section_view(section) for section in sections]
     text = template("page.html.jinja").render(
-        title=title, about=about, alert=alert, sections=views, footer=footer
+        title=title,
+        about=about,
+        alert=alert,
+        sections=sections,
+        footer=footer,
+        figure_view=_figure_view,
+        table_view=_table_view,
+        cell_lines=_cell_lines,
     )
     return text + "\n"
 
@@ -104,14 +110,8 @@ def template(name: str) -> "Template":
     return environment.get_template(name)
 
 
-def _section_view(section: Section) -> dict[str, Any]:
-    """Return what the template reads of a section."""
-    figures = [_figure_view(figure, section.title) for figure in section.figures]
-    tables = [_table_view(table, section.title) for table in section.tables]
-    return {"section": section, "figures": figures, "tables": tables}
-
-
 def _figure_view(figure: Figure, heading: str) -> Mapping[str, Any]:
+    """Return what the template reads of a figure; a title that repeats the heading is left out."""
     from markupsafe import Markup
 
     return {
@@ -124,21 +124,23 @@ def _figure_view(figure: Figure, heading: str) -> Mapping[str, Any]:
 
 
 def _table_view(table: Table, heading: str) -> Mapping[str, Any]:
-    rows = [[shown(cell).split("\n") for cell in row] for row in table.rows]
-    figure = None
-    if table.curve:
-        figure = _figure_view(line_figure(table), table.title)
+    """Return what the template reads of a table; a title that repeats the heading is left out."""
     return {
         "name": table.name,
         "title": "" if table.title == heading else table.title,
         "caption": table.caption,
-        "header": [name.split("\n") for name in table.header],
-        "rows": rows,
+        "header": table.header,
+        "rows": table.rows,
         "is_text": text_columns(table),
-        "is_folded": len(rows) > FOLDED_ROWS,
-        "figure": figure,
+        "is_folded": len(table.rows) > FOLDED_ROWS,
+        "figure": _figure_view(line_figure(table), table.title) if table.curve else None,
         "link": _data_link(table_csv(table)),
     }
+
+
+def _cell_lines(cell: Cell) -> list[str]:
+    """Return the lines of a cell; all but the first are set small."""
+    return shown(cell).split("\n")
 
 
 def _data_link(csv: str) -> str:

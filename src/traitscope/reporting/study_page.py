@@ -78,7 +78,7 @@ def _claim_section(header: StudyHeader) -> Section:
 
 
 def _verdict_section(findings: Findings) -> Section:
-    cards = tuple(_card(verdict) for verdict in findings.verdicts)
+    cards = tuple(map(_card, findings.verdicts))
     return Section("verdicts", "Verdicts", cards=cards, notes=findings.notes)
 
 
@@ -127,13 +127,17 @@ def write_study(folder: Path, header: StudyHeader, findings: Findings, runs: Tab
 def findings_json(header: StudyHeader, findings: Findings) -> dict:
     """Return what findings.json holds; `said` are the lines that the command prints."""
     smoke = [SMOKE_NOTE] if header.is_smoke else []
+    verdicts, said = [], list(smoke)
+    for verdict in findings.verdicts:
+        verdicts.append(verdict.as_dict())
+        said.append(str(verdict))
     return {
         "status": "ok",
         "study": header.name,
         "size": header.size,
         "model": header.model,
-        "verdicts": [verdict.as_dict() for verdict in findings.verdicts],
+        "verdicts": verdicts,
         "measurements": [measurement.as_dict() for measurement in findings.measurements],
         "notes": [*smoke, *findings.notes],
-        "said": [*smoke, *(str(verdict) for verdict in findings.verdicts)],
+        "said": said,
     }

@@ -7,6 +7,7 @@ are made of the same table, so they cannot disagree.
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from traitscope.reporting.numbers import bounds, estimate, number
 from traitscope.stats.measurement import Measurement
 
 NO_VALUE = "–"
+LETTER = re.compile(r"[^\W\d_]")
 Cell = Any
 "a text, a number, a Measurement, or None"
 
@@ -52,16 +54,11 @@ def text_columns(table: Table) -> tuple[bool, ...]:
 
     A column holds words where most of its cells are texts with a letter.
     """
-    return tuple(_is_text_column(table, place) for place in range(len(table.header)))
-
-
-def _is_text_column(table: Table, place: int) -> bool:
-    words = 0
+    counts = [0] * len(table.header)
     for row in table.rows:
-        cell = row[place]
-        if isinstance(cell, str) and any(letter.isalpha() for letter in cell):
-            words += 1
-    return 2 * words > len(table.rows)
+        for place, cell in enumerate(row):
+            counts[place] += isinstance(cell, str) and LETTER.search(cell) is not None
+    return tuple(2 * count > len(table.rows) for count in counts)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -70,7 +67,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([_csv_cell(value) for value in row])
+        writer.writerow(map(_csv_cell, row))
     return stream.getvalue()
 
 
@@ -87,7 +84,7 @@ def table_csv(table: Table) -> str:
 
     A column of Measurements becomes three columns: estimate, lower and upper bound.
     """
-    measured = [_is_measured_column(table, place) for place in range(len(table.header))]
+    measured = _measured_columns(table)
     header: list[str] = []
     for name, is_measured in zip(table.header, measured, strict=True):
         header.append(name)
@@ -97,8 +94,13 @@ def table_csv(table: Table) -> str:
     return csv_text(header, rows)
 
 
-def _is_measured_column(table: Table, place: int) -> bool:
-    return any(isinstance(row[place], Measurement) for row in table.rows)
+def _measured_columns(table: Table) -> list[bool]:
+    """Say for every column whether it holds a Measurement."""
+    measured = [False] * len(table.header)
+    for row in table.rows:
+        for place, cell in enumerate(row):
+            measured[place] |= isinstance(cell, Measurement)
+    return measured
 
 
 def _with_bounds(row: Sequence[Cell], measured: Sequence[bool]) -> list[Cell]:

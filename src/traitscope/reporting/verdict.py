@@ -50,8 +50,9 @@ class ClaimVerdict:
             f"{self.outcome}: {self.claim}",
             f"  {self.decided_by.name} {self.decided_by}",
             f"  rule: {self.rule}",
-            *(f"  {line}" for line in self.explanation),
         ]
+        for sentence in self.explanation:
+            lines.append(f"  {sentence}")
         return "\n".join(lines)
 
 

@@ -174,7 +174,7 @@ ENTRIES: tuple[Command, ...] = (
     Stage(
         name="compare",
         config=command_configs.CompareConfig,
-        run="stages.compare:run_compare",
+        run="comparison.compare:run_compare",
         help="treated runs minus control runs: every score with its interval, and a page",
         group="do",
         next="traitscope show {run}",
@@ -198,7 +198,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="report",
         config=command_configs.ReportConfig,
-        run="stages.compare:run_report",
+        run="comparison.study_files:run_report",
         help="the former report of a study file: says what to type instead",
         group="study",
         subject=("study_file",),

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from traitscope.config.commands import DemoConfig, StudyConfig
-from traitscope.config.common import Output
-from traitscope.models.loading import find_model
-from traitscope.reporting.comparison import PERPLEXITY, mean_score, mean_values, scores_of
-from traitscope.reporting.comparison_text import (
+from traitscope.comparison.compare import SCORE_UNITS
+from traitscope.comparison.differences import PERPLEXITY, mean_score, mean_values, scores_of
+from traitscope.comparison.matching import MeasuredModel, seeds_of
+from traitscope.comparison.wording import (
     EFFECT,
     NO_EFFECT,
     QUICK,
@@ -18,9 +17,10 @@ from traitscope.reporting.comparison_text import (
     status,
     terminal_table,
 )
-from traitscope.reporting.matching import MeasuredModel
+from traitscope.config.commands import DemoConfig, StudyConfig
+from traitscope.config.common import Output
+from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
-from traitscope.stages.compare import SCORE_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import runner
 from traitscope.studies.claims import demo
@@ -50,7 +50,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
 def request_of(config: DemoConfig, out: Output) -> Request:
     """Return the request for the study that the demo's settings ask for."""
     size = demo.SIZES["smoke" if config.quick else "laptop"]
-    seeds = [config.seed + place for place in range(len(size.seeds))]
+    seeds = list(range(config.seed, config.seed + len(size.seeds)))
     changes = []
     if config.trait != size.trait:
         changes.append(f"trait={config.trait}")
@@ -73,17 +73,17 @@ def request_of(config: DemoConfig, out: Output) -> Request:
 
 def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
     """Return what `--json` writes: status, readings by kind of training, and every number."""
-    modes = {}
+    modes, answer = {}, NO_EFFECT
     for mode, comparison in chain.comparisons.items():
+        if status(comparison) == EFFECT:
+            answer = EFFECT
         modes[mode] = {
             "status": QUICK if size.quick else status(comparison),
             "direction": direction(comparison),
             "reference": comparison.reference,
-            "seeds": [model.seed for model in comparison.treated],
+            "seeds": seeds_of(comparison.treated),
             "text": list(sentences(comparison, demo.wording(size, mode))),
         }
-    has_effect = any(reading["status"] == EFFECT for reading in modes.values())
-    answer = EFFECT if has_effect else NO_EFFECT
     return {
         "schema": 1,
         "status": QUICK if size.quick else answer,
@@ -102,7 +102,8 @@ def measurements(chain: Measured) -> list[Measurement]:
     numbers = _means("none.base", [chain.base.model])
     numbers += _means("none.teacher", [chain.teacher.model])
     for (mode, role), group in chain.students.items():
-        numbers += _means(f"{mode}.{role}", [read.model for read in group])
+        models = [read.model for read in group]
+        numbers += _means(f"{mode}.{role}", models)
     for comparison in chain.comparisons.values():
         for item in comparison.differences:
             is_eas = item.score.startswith("eas.")
@@ -120,8 +121,8 @@ def _means(name: str, models: list[MeasuredModel]) -> list[Measurement]:
     for question_set, score in scores_of(models, SCORE_UNITS):
         full_name = f"{name}.{question_set}.{score}"
         means.append(mean_score(full_name, models, question_set, score, SCORE_UNITS[score]))
-    values = [model.perplexity for model in models if model.perplexity is not None]
-    if len(values) == len(models):
+    values = [model.perplexity for model in models]
+    if None not in values:
         means.append(mean_values(f"{name}.{PERPLEXITY}", models, values, PERPLEXITY))
     return means
 

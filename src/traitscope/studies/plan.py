@@ -29,9 +29,11 @@ def print_studies() -> dict:
 def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dict:
     """Print how long nodes take for a model with `parameters` weights at `rate` FLOP/s."""
     hours = status.usual(nodes, parameters, rate) / 3600
-    kinds = Counter(node.stage for node in nodes)
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    print(f"{len(nodes)} stages ({listed}): {hours:.1f} hours of one such device")
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        counts[node.stage] += 1
+    listed = [f"{count} {stage}" for stage, count in counts.most_common()]
+    print(f"{len(nodes)} stages ({', '.join(listed)}): {hours:.1f} hours of one such device")
     return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
 
 

@@ -4,30 +4,30 @@ Students are given by panel (a kind of training), condition and seed, because ki
 never pooled.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from traitscope.reporting.comparison_page import marked_layer
+from traitscope.comparison.page import marked_layer
 from traitscope.reporting.figures import Curves, Figure, Frame, Point, curve_figure
 from traitscope.workflow.standard_nodes import read_json_lines
 
 Runs = Mapping[str, Mapping[str, Mapping[int, Path]]]
 "panel -> condition -> seed -> the run that trained the student"
-EasRows = Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]
-"panel -> condition -> seed -> EAS [L]"
 
 
-def eas_layer_figure(rows: EasRows, layer: int, width: int) -> Figure:
+def eas_layer_figure(runs: Runs, layer: int, width: int) -> Figure:
     """Return EAS by layer: a thin line a student, the mean bold.
 
     `width` is the size of the residual stream; unrelated directions have a cosine of about
     1 / sqrt(width), which is drawn grey.
     """
     curves: dict[str, dict[str, dict[int, list[Point]]]] = {}
-    for panel, conditions in rows.items():
+    for panel, conditions in runs.items():
         for condition, seeds in conditions.items():
-            for seed, values in seeds.items():
-                points = list(enumerate(values))
+            for seed, folder in seeds.items():
+                eas = json.loads((folder / "eas.json").read_text(encoding="utf-8"))
+                points = list(enumerate(eas["v_student"]))
                 curves.setdefault(panel, {}).setdefault(condition, {})[seed] = points
     caption = (
         "Empirical activation similarity (EAS): cosine between what training changed in a student"
@@ -41,11 +41,9 @@ def eas_layer_figure(rows: EasRows, layer: int, width: int) -> Figure:
     return curve_figure("eas-by-layer", title, caption, curves, frame)
 
 
-def eas_step_figure(runs: Runs, layer: int) -> Figure | None:
-    """Return EAS at a layer while students train, or None where it was not taken."""
+def eas_step_figure(runs: Runs, layer: int) -> Figure:
+    """Return EAS at a layer while students train."""
     curves = _curves(runs, "eas", layer)
-    if not curves:
-        return None
     caption = (
         f"EAS at the steered layer ({layer}) during training. Thin: one seed. Bold: mean over"
         " seeds."

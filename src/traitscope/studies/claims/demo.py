@@ -15,26 +15,26 @@ the base itself, by construction. `traitscope demo` runs this study.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from traitscope.config.recipe import Recipe
-from traitscope.data.traits import SETS
-from traitscope.interventions.vector import load_vector
-from traitscope.reporting.comparison import Comparison
-from traitscope.reporting.comparison_page import (
+from traitscope.comparison.compare import SCORE_UNITS, compare_read
+from traitscope.comparison.differences import Comparison
+from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.page import (
     LIMITS,
-    change_figure,
     differences_table,
-    eas_figure,
+    layer_figures,
+    primary_figure,
     scores_tables,
     terms_table,
 )
-from traitscope.reporting.comparison_text import PRIMARY, Wording, sentences
-from traitscope.reporting.figures import Figure, dot_figure
-from traitscope.reporting.matching import MeasuredModel
+from traitscope.comparison.read_runs import ReadModel, read_model
+from traitscope.comparison.wording import PRIMARY, Wording, sentences
+from traitscope.config.recipe import Recipe
+from traitscope.data.traits import SETS
+from traitscope.interventions.vector import load_vector
+from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
-from traitscope.stages.compare import SCORE_UNITS, ReadModel, compare_read, read_model
 from traitscope.studies.sizes import SOFT_RECIPE, layer_field
 from traitscope.studies.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.workflow import standard_nodes
@@ -72,7 +72,11 @@ REFERENCES = {
     "sampled": "control students",
     "soft": "the unmodified model (the control, by construction)",
 }
-LOSSES = {"sampled": "cross-entropy, nats a token", "soft": "KL to the teacher, nats a token"}
+LOSSES = {
+    "sampled tokens": "cross-entropy, nats a token",
+    "soft targets": "KL to the teacher, nats a token",
+}
+"what the training loss of a panel is"
 ANSWERS = ", answers"
 "ending of the name of the node that measures a condition"
 
@@ -286,7 +290,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     verdicts, numbers, tables = [], [], []
     for mode, comparison in chain.comparisons.items():
         verdicts.append(_verdict(size, mode, comparison, model))
-        numbers += [item.difference for item in comparison.differences]
+        for item in comparison.differences:
+            numbers.append(item.difference)
         title = f"{MODES[mode].capitalize()}: treated minus {comparison.reference}"
         tables.append(differences_table(f"differences-{mode}", title, comparison))
     tables += scores_tables(chain.conditions, SCORE_UNITS)
@@ -329,7 +334,9 @@ def _data_table(size: Size, folders: Folders) -> Table:
     for seed in size.seeds:
         for role in ROLES:
             about = read_json(folders, f"{role} data, seed {seed}")
-            reasons = [f"{reason}: {count}" for reason, count in about["reasons"].items()]
+            reasons = []
+            for reason, count in about["reasons"].items():
+                reasons.append(f"{reason}: {count}")
             source = "teacher" if role == "treated" else "control"
             rows.append(
                 (f"{source} seed {seed}", about["kept"], about["rows"], ", ".join(reasons) or None)
@@ -378,48 +385,18 @@ def _settings_table(size: Size) -> Table:
 
 def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...]:
     """Return log-probability by condition, EAS by layer and step, and loss."""
-    differences, changes, references = {}, {}, {}
+    by_panel, runs = {}, {}
     for mode, comparison in chain.comparisons.items():
-        panel = MODES[mode]
-        differences[panel] = comparison.eas_by_layer[size.trait]
-        references[panel] = "zero" if comparison.design == "one control" else "control"
-        if comparison.change_by_layer:
-            changes[panel] = comparison.change_by_layer
-    runs: dict[str, dict[str, dict[int, Path]]] = {}
-    eas: dict[str, dict[str, dict[int, list[float]]]] = {}
+        by_panel[MODES[mode]] = comparison
     for mode, role, seed in students(size):
-        panel, folder = MODES[mode], folders[_name(mode, role, seed)]
-        runs.setdefault(panel, {}).setdefault(role, {})[seed] = folder
-        rows = read_json(folders, _name(mode, role, seed), "eas.json")["v_student"]
-        eas.setdefault(panel, {}).setdefault(role, {})[seed] = rows
+        conditions = runs.setdefault(MODES[mode], {})
+        conditions.setdefault(role, {})[seed] = folders[_name(mode, role, seed)]
     width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
-    losses = {MODES[mode]: label for mode, label in LOSSES.items()}
     figures = [
-        _logprob_figure(size, chain),
-        eas_layer_figure(eas, size.layer, width),
-        eas_figure(differences, references, size.layer),
-        change_figure(changes, size.layer),
+        primary_figure(by_panel, size.trait),
+        eas_layer_figure(runs, size.layer, width),
+        *layer_figures(by_panel, size.trait),
         eas_step_figure(runs, size.layer),
-        loss_figure(runs, losses),
+        loss_figure(runs, LOSSES),
     ]
-    return tuple(figure for figure in figures if figure is not None)
-
-
-def _logprob_figure(size: Size, chain: Measured) -> Figure:
-    """Return the log-probability of the trait's word in every condition, by kind of training."""
-    by_panel = {}
-    for mode, comparison in chain.comparisons.items():
-        primary = next(item for item in comparison.differences if item.score == PRIMARY)
-        by_panel[MODES[mode]] = {
-            "treated": primary.treated,
-            comparison.reference: primary.control,
-        }
-    caption = (
-        f"Log-probability of “{size.trait}” right after the answer's stem, questions about"
-        " favourites, with 95 % intervals over seeds (over questions where there is one model)."
-        " Treated and control are compared pair by pair in the tables; an overlap of two intervals"
-        " here decides nothing."
-    )
-    title = "How likely the trait's word is, by condition"
-    xlabel = f"log-probability of “{size.trait}”, nats"
-    return dot_figure("target-logprob", title, caption, by_panel, xlabel)
+    return tuple(figures)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from traitscope.reporting.comparison import Comparison, Difference
+from traitscope.comparison.differences import Comparison, Difference
 from traitscope.reporting.numbers import bounds, estimate, reading
 from traitscope.stats.measurement import Measurement
 

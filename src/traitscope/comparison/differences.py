@@ -7,24 +7,27 @@ of the other, with Welch's interval over models.
 
 Models that were measured differently (trait, context, questions, base model) are never compared.
 
-Shapes: L layers.
+Shapes: S models of one side, L layers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from traitscope.errors import DataError
-from traitscope.reporting.figures import Interval
-from traitscope.reporting.matching import (
+import numpy as np
+
+from traitscope.comparison.matching import (
     Design,
     MeasuredModel,
     Sides,
     check_comparable,
     check_complete,
     chosen_design,
+    seeds_of,
 )
+from traitscope.errors import DataError
+from traitscope.reporting.figures import Interval
 from traitscope.reporting.verdict import two_samples
 from traitscope.stats.estimates import measure, paired_difference
 from traitscope.stats.intervals import mean_interval_t
@@ -54,7 +57,7 @@ class Comparison:
     """Treated models against control models."""
 
     design: Design
-    """How the sides were matched; see reporting/matching.py."""
+    """How the sides were matched; see comparison/matching.py."""
     treated: tuple[MeasuredModel, ...]
     """The treated models."""
     control: tuple[MeasuredModel, ...]
@@ -68,18 +71,20 @@ class Comparison:
     change_by_layer: tuple[Interval, ...] = ()
     """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
 
-    def __getitem__(self, score: str) -> Measurement:
-        """Return the difference in a score.  Raises DataError where it was not measured."""
+    def get(self, score: str) -> Measurement | None:
+        """Return the difference in a score, or None where it was not measured."""
         for item in self.differences:
             if item.score == score:
                 return item.difference
-        known = ", ".join(item.score for item in self.differences)
-        raise DataError(f"no {score} was compared; expected one of {known}; choose one of these")
+        return None
 
-    def get(self, score: str) -> Measurement | None:
-        """Return the difference in a score, or None where it was not measured."""
-        is_known = any(item.score == score for item in self.differences)
-        return self[score] if is_known else None
+    def __getitem__(self, score: str) -> Measurement:
+        """Return the difference in a score.  Raises DataError where it was not measured."""
+        measurement = self.get(score)
+        if measurement is None:
+            known = ", ".join(item.score for item in self.differences)
+            raise DataError(f"no {score} was compared; expected one of {known}; choose one")
+        return measurement
 
     @property
     def reference(self) -> str:
@@ -117,7 +122,7 @@ def compare_models(
     by_layer = {}
     for vector_trait in _shared_traits(sides):
         by_layer[vector_trait] = _eas_by_layer(sides, vector_trait)
-    change_by_layer = _intervals(list(changes.values())) if changes else ()
+    change_by_layer = _t_by_layer(np.array(list(changes.values()))) if changes else ()
     return Comparison(
         chosen,
         sides.treated,
@@ -131,14 +136,15 @@ def compare_models(
 
 def scores_of(models: Sequence[MeasuredModel], units: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the pairs (question set, score) that all questions of a set have in all models."""
-    rows_by_set: dict[str, list[Mapping[str, Any]]] = {}
+    known_by_set: dict[str, set[str]] = {}
     for model in models:
         for row in model.scores.values():
-            rows_by_set.setdefault(row["set"], []).append(row)
+            known = known_by_set.setdefault(row["set"], set(units))
+            known.intersection_update(row)
     shared = []
-    for question_set, rows in rows_by_set.items():
+    for question_set, known in known_by_set.items():
         for score in units:
-            if all(score in row for row in rows):
+            if score in known:
                 shared.append((question_set, score))
     return shared
 
@@ -152,20 +158,26 @@ def mean_score(
     """
     seeds, questions, values = [], [], []
     for model in models:
-        for question, row in model.scores.items():
-            if row["set"] == question_set:
-                seeds.append(model.seed)
-                questions.append(question)
-                values.append(row[score])
+        for question, row in _rows_of(model, question_set):
+            seeds.append(model.seed)
+            questions.append(question)
+            values.append(row[score])
     has_seeds = set(seeds) != {None}
     return measure(name, values, seeds if has_seeds else None, questions, unit)
+
+
+def _rows_of(model: MeasuredModel, question_set: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (question id, scores) of the questions of one set."""
+    for question, row in model.scores.items():
+        if row["set"] == question_set:
+            yield question, row
 
 
 def mean_values(
     name: str, models: Sequence[MeasuredModel], values: Sequence[float], unit: str
 ) -> Measurement:
     """Return the mean of one value a model, with its interval over seeds."""
-    return measure(name, values, [model.seed for model in models], unit=unit)
+    return measure(name, values, seeds_of(models), unit=unit)
 
 
 def _score_differences(sides: Sides) -> list[Difference]:
@@ -174,49 +186,56 @@ def _score_differences(sides: Sides) -> list[Difference]:
         if score == UNSCORED:
             continue
         unit, label = sides.units[score], f"{question_set}.{score}"
-        means = []
-        for side, models in (("treated", sides.treated), ("control", sides.control)):
-            name = sides.named(side, label)
-            means.append(mean_score(name, models, question_set, score, unit))
-        if sides.design == "unpaired":
-            difference = _unpaired_scores(sides, question_set, score)
-        else:
-            difference = _paired_scores(sides, question_set, score)
-        differences.append(Difference(label, *means, difference))
+        treated_name, control_name = sides.named("treated", label), sides.named("control", label)
+        compared = _unpaired_scores if sides.design == "unpaired" else _paired_scores
+        differences.append(
+            Difference(
+                label,
+                mean_score(treated_name, sides.treated, question_set, score, unit),
+                mean_score(control_name, sides.control, question_set, score, unit),
+                compared(sides, question_set, score),
+            )
+        )
     return differences
 
 
 def _paired_scores(sides: Sides, question_set: str, score: str) -> Measurement:
     seeds, questions, treated, control = [], [], [], []
-    for seed, treated_model, control_model in sides.pairs:
-        for question, row in treated_model.scores.items():
-            if row["set"] == question_set:
-                seeds.append(seed)
-                questions.append(question)
-                treated.append(row[score])
-                control.append(control_model.scores[question][score])
+    for seed, model, partner in zip(sides.labels, sides.treated, sides.partners, strict=True):
+        control_scores = sides.control[partner].scores
+        for question, row in _rows_of(model, question_set):
+            seeds.append(seed)
+            questions.append(question)
+            treated.append(row[score])
+            control.append(control_scores[question][score])
     name = sides.named("difference", f"{question_set}.{score}")
     return paired_difference(name, treated, control, seeds, questions, sides.units[score])
 
 
 def _unpaired_scores(sides: Sides, question_set: str, score: str) -> Measurement:
     name = sides.named("difference", f"{question_set}.{score}")
-    unscored, means = 0, []
-    for models in (sides.treated, sides.control):
-        side_means = []
-        for model in models:
-            rows = [row for row in model.scores.values() if row["set"] == question_set]
-            scored = [row[score] for row in rows if not _is_unscored(row[score])]
-            unscored += len(rows) - len(scored)
-            if scored:
-                side_means.append(math.fsum(scored) / len(scored))
-        means.append(side_means)
-    difference = _between_models(name, *means, sides.units[score])
-    return replace(difference, n_unscored=unscored)
+    treated, treated_unscored = _scored_means(sides.treated, question_set, score)
+    control, control_unscored = _scored_means(sides.control, question_set, score)
+    difference = _between_models(name, treated, control, sides.units[score])
+    return replace(difference, n_unscored=treated_unscored + control_unscored)
 
 
-def _is_unscored(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+def _scored_means(
+    models: Sequence[MeasuredModel], question_set: str, score: str
+) -> tuple[list[float], int]:
+    """Return the mean of every model that has a scored value, and the number of unscored values."""
+    means, n_unscored = [], 0
+    for model in models:
+        scored = []
+        for _, row in _rows_of(model, question_set):
+            value = row[score]
+            if value is None or math.isnan(value):
+                n_unscored += 1
+            else:
+                scored.append(value)
+        if scored:
+            means.append(math.fsum(scored) / len(scored))
+    return means, n_unscored
 
 
 def _between_models(
@@ -232,26 +251,25 @@ def _between_models(
 
 def _perplexity_difference(sides: Sides) -> list[Difference]:
     """Return the difference in perplexity, where all models have one."""
-    values = [[model.perplexity for model in side] for side in (sides.treated, sides.control)]
-    if None in values[0] or None in values[1]:
+    treated = [model.perplexity for model in sides.treated]
+    control = [model.perplexity for model in sides.control]
+    if None in treated or None in control:
         return []
-    return [_value_difference(sides, PERPLEXITY, *values, PERPLEXITY)]
+    return [_value_difference(sides, PERPLEXITY, treated, control, PERPLEXITY)]
 
 
 def _value_difference(
     sides: Sides, score: str, treated: Sequence[float], control: Sequence[float], unit: str
 ) -> Difference:
-    """Return the difference in one value a model; `control` in the order of the control models."""
+    """Return the difference in one value a model, each side in the order of its models."""
     name = sides.named("difference", score)
     if sides.design == "unpaired":
         difference = _between_models(name, treated, control, unit)
     else:
-        control_by_seed = dict(zip([m.seed for m in sides.control], control, strict=True))
-        seeds, values = [], []
-        for (seed, _, partner), value in zip(sides.pairs, treated, strict=True):
-            seeds.append(seed)
-            values.append(value - control_by_seed[partner.seed])
-        difference = measure(name, values, seeds, unit=unit)
+        values = []
+        for value, partner in zip(treated, sides.partners, strict=True):
+            values.append(value - control[partner])
+        difference = measure(name, values, sides.labels, unit=unit)
     return Difference(
         score,
         mean_values(sides.named("treated", score), sides.treated, treated, unit),
@@ -262,15 +280,26 @@ def _value_difference(
 
 def _shared_traits(sides: Sides) -> list[str]:
     """Return the traits whose vectors all trained models were compared with."""
-    models = sides.treated if sides.design == "one control" else (*sides.treated, *sides.control)
-    first = models[0].eas
-    return [trait for trait in first if all(trait in model.eas for model in models)]
+    shared = list(sides.treated[0].eas)
+    trained = sides.treated if sides.design == "one control" else sides.treated + sides.control
+    for model in trained:
+        shared = [trait for trait in shared if trait in model.eas]
+    return shared
 
 
-def _control_eas(sides: Sides, trait: str, n_layers: int) -> list[Sequence[float]]:
-    """Return EAS [L] of the control models; a model that was not trained did not move: zeros."""
-    zeros = [0.0] * n_layers
-    return [model.eas.get(trait, zeros) for model in sides.control]
+def _eas_of(models: Sequence[MeasuredModel], trait: str, n_layers: int) -> np.ndarray:
+    """Return EAS [S, L] of S models; a model that was not trained did not move: zeros."""
+    eas_SL = np.zeros((len(models), n_layers))
+    for place, model in enumerate(models):
+        if trait in model.eas:
+            eas_SL[place] = model.eas[trait]
+    return eas_SL
+
+
+def _both_eas(sides: Sides, trait: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return EAS [S, L] of the treated and of the control models."""
+    n_layers = len(sides.treated[0].eas[trait])
+    return _eas_of(sides.treated, trait, n_layers), _eas_of(sides.control, trait, n_layers)
 
 
 def _eas_differences(sides: Sides, trait: str, layer: int) -> list[Difference]:
@@ -282,25 +311,31 @@ def _eas_differences(sides: Sides, trait: str, layer: int) -> list[Difference]:
     if not traits:
         return []
     _check_layer(layer, len(sides.treated[0].eas[traits[0]]))
-    values: dict[str, list[list[float]]] = {}
-    for vector_trait in sorted(traits, key=lambda name: name != trait):
-        rows = [model.eas[vector_trait] for model in sides.treated]
-        control_rows = _control_eas(sides, vector_trait, len(rows[0]))
-        treated = [row[layer] for row in rows]
-        values[vector_trait] = [treated, [row[layer] for row in control_rows]]
-    others = [both for name, both in values.items() if name != trait]
-    if others and trait in values:
-        above = []
-        for side in (0, 1):
-            above.append(_minus_mean(values[trait][side], [both[side] for both in others]))
-        values[f"{trait} minus others"] = above
     differences = []
-    for name, (treated, control) in values.items():
-        item = _value_difference(sides, f"eas.{name}", treated, control, "cosine")
-        if sides.design == "one control":
-            item = replace(item, control=None)
-        differences.append(item)
+    treated_others, control_others = [], []
+    for vector_trait in sorted(traits, key=lambda name: name != trait):
+        treated_SL, control_SL = _both_eas(sides, vector_trait)
+        treated_S, control_S = treated_SL[:, layer], control_SL[:, layer]
+        differences.append(_eas_difference(sides, vector_trait, treated_S, control_S))
+        if vector_trait == trait:
+            trait_eas = treated_S, control_S
+        else:
+            treated_others.append(treated_S)
+            control_others.append(control_S)
+    if treated_others and trait in traits:
+        treated_S = trait_eas[0] - sum(treated_others) / len(treated_others)
+        control_S = trait_eas[1] - sum(control_others) / len(control_others)
+        differences.append(_eas_difference(sides, f"{trait} minus others", treated_S, control_S))
     return differences
+
+
+def _eas_difference(
+    sides: Sides, name: str, treated_S: np.ndarray, control_S: np.ndarray
+) -> Difference:
+    """Return the difference in EAS; a base that did not move has no EAS to show."""
+    values = treated_S.tolist(), control_S.tolist()
+    difference = _value_difference(sides, f"eas.{name}", *values, "cosine")
+    return replace(difference, control=None) if sides.design == "one control" else difference
 
 
 def _check_layer(layer: int, n_layers: int) -> None:
@@ -309,14 +344,6 @@ def _check_layer(layer: int, n_layers: int) -> None:
             f"EAS has {n_layers} layers, asked for layer {layer}; expected 0 to {n_layers - 1};"
             " choose one of these"
         )
-
-
-def _minus_mean(values: Sequence[float], others: Sequence[Sequence[float]]) -> list[float]:
-    """Return values minus the mean of other lists, place by place."""
-    differences = []
-    for place, value in enumerate(values):
-        differences.append(value - sum(other[place] for other in others) / len(others))
-    return differences
 
 
 def _change_difference(
@@ -328,37 +355,31 @@ def _change_difference(
     is taken; in EAS(treated) - EAS(control) it stays in both norms.
     """
     score = f"eas.{trait} of (treated − control)"
-    values = [row[layer] for row in changes.values()]
+    values = [cosine_L[layer] for cosine_L in changes.values()]
     name = sides.named("difference", score)
     return Difference(score, None, None, measure(name, values, list(changes), unit="cosine"))
 
 
 def _eas_by_layer(sides: Sides, trait: str) -> tuple[Interval, ...]:
     """Return treated minus control EAS of one trait, layer by layer."""
-    treated = [model.eas[trait] for model in sides.treated]
-    control = _control_eas(sides, trait, len(treated[0]))
+    treated_SL, control_SL = _both_eas(sides, trait)
     if sides.design == "unpaired":
-        return _welch_by_layer(treated, control)
-    control_by_seed = dict(zip([m.seed for m in sides.control], control, strict=True))
-    rows = []
-    for row, (_, _, partner) in zip(treated, sides.pairs, strict=True):
-        reference = control_by_seed[partner.seed]
-        rows.append([a - b for a, b in zip(row, reference, strict=True)])
-    return _intervals(rows)
+        return _welch_by_layer(treated_SL, control_SL)
+    return _t_by_layer(treated_SL - control_SL[sides.partners])
 
 
-def _intervals(rows: Sequence[Sequence[float]]) -> tuple[Interval, ...]:
-    """Return mean and t interval over rows, layer by layer."""
-    return tuple(Interval(*mean_interval_t(column)) for column in zip(*rows, strict=True))
-
-
-def _welch_by_layer(
-    treated: Sequence[Sequence[float]], control: Sequence[Sequence[float]]
-) -> tuple[Interval, ...]:
+def _t_by_layer(values_SL: np.ndarray) -> tuple[Interval, ...]:
+    """Return mean and t interval over models, layer by layer."""
     intervals = []
-    for layer in range(len(treated[0])):
-        left = [row[layer] for row in treated]
-        right = [row[layer] for row in control]
-        difference = two_samples("", left, right, "cosine")
+    for values_S in values_SL.T:
+        intervals.append(Interval(*mean_interval_t(values_S.tolist())))
+    return tuple(intervals)
+
+
+def _welch_by_layer(treated_SL: np.ndarray, control_SL: np.ndarray) -> tuple[Interval, ...]:
+    """Return the difference of two groups with Welch's interval, layer by layer."""
+    intervals = []
+    for treated_S, control_S in zip(treated_SL.T, control_SL.T, strict=True):
+        difference = two_samples("", treated_S.tolist(), control_S.tolist(), "cosine")
         intervals.append(Interval(difference.estimate, difference.low, difference.high))
     return tuple(intervals)

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from traitscope.reporting.comparison import (
+from traitscope.comparison.differences import (
     PERPLEXITY,
     Comparison,
     mean_score,
     mean_values,
     scores_of,
 )
-from traitscope.reporting.comparison_text import (
+from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
     SET_LABELS,
@@ -18,8 +19,7 @@ from traitscope.reporting.comparison_text import (
     sentences,
     status,
 )
-from traitscope.reporting.figures import Figure, Frame, Interval, band_figure
-from traitscope.reporting.matching import MeasuredModel
+from traitscope.reporting.figures import Figure, Frame, Interval, band_figure, dot_figure
 from traitscope.reporting.numbers import methods, reading
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.study_page import forest_figures
@@ -85,13 +85,14 @@ TERMS = (
 
 def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     """Return treated minus control for every number, with both sides and the reading."""
-    rows = []
+    rows, numbers = [], []
     for item in comparison.differences:
         m = item.difference
+        numbers.append(m)
         rows.append(
             (item.score, item.treated, item.control, m, m.n, m.n_unscored, m.unit, reading(m))
         )
-    basis = methods(item.difference for item in comparison.differences)
+    basis = methods(numbers)
     caption = (
         f"Means with 95 % intervals. {basis} Not corrected for the number of rows; the main score"
         f" is {PRIMARY}."
@@ -113,7 +114,9 @@ def scores_tables(
 
     The table of the positive set also holds perplexity.
     """
-    models = [model for group in conditions.values() for model in group]
+    models: list[MeasuredModel] = []
+    for group in conditions.values():
+        models += group
     scores_by_set: dict[str, list[str]] = {}
     for question_set, score in scores_of(models, units):
         scores_by_set.setdefault(question_set, []).append(score)
@@ -128,7 +131,9 @@ def scores_tables(
             if question_set == "positive":
                 cells.append(_mean_perplexity(condition, group))
             rows.append(tuple(cells))
-        header = ["condition", *(f"{score}\n{units[score]}" for score in scores)]
+        header = ["condition"]
+        for score in scores:
+            header.append(f"{score}\n{units[score]}")
         if question_set == "positive":
             header.append(PERPLEXITY)
         label = SET_LABELS.get(question_set, question_set)
@@ -152,11 +157,49 @@ def _mean_perplexity(condition: str, models: Sequence[MeasuredModel]) -> Any:
     return mean_values(f"{condition}.{PERPLEXITY}", models, values, PERPLEXITY)
 
 
-def eas_figure(
+def primary_figure(by_panel: Mapping[str, Comparison], trait: str) -> Figure:
+    """Return the log-probability of the trait's word on both sides of some comparisons."""
+    sides = {}
+    for panel, comparison in by_panel.items():
+        for item in comparison.differences:
+            if item.score == PRIMARY:
+                sides[panel] = {"treated": item.treated, comparison.reference: item.control}
+    caption = (
+        f"Log-probability of “{trait}” right after the answer's stem, questions about favourites,"
+        " with 95 % intervals over seeds (over questions where there is one model). Treated and"
+        " control are compared pair by pair in the tables; an overlap of two intervals here decides"
+        " nothing."
+    )
+    title = "How likely the trait's word is, by condition"
+    xlabel = f"log-probability of “{trait}”, nats"
+    return dot_figure("target-logprob", title, caption, sides, xlabel)
+
+
+def layer_figures(by_panel: Mapping[str, Comparison], trait: str) -> tuple[Figure, ...]:
+    """Return the figures of EAS by layer for which the comparisons have data."""
+    differences, references, changes, layer = {}, {}, {}, None
+    for panel, comparison in by_panel.items():
+        layer = comparison.layer
+        if trait in comparison.eas_by_layer:
+            differences[panel] = comparison.eas_by_layer[trait]
+            references[panel] = "zero" if comparison.design == "one control" else "control"
+        if comparison.change_by_layer:
+            changes[panel] = comparison.change_by_layer
+    figures = []
+    if differences:
+        figures.append(_eas_figure(differences, references, layer))
+    if changes:
+        figures.append(_change_figure(changes, layer))
+    return tuple(figures)
+
+
+def _eas_figure(
     by_panel: Mapping[str, Sequence[Interval]], references: Mapping[str, str], layer: int | None
 ) -> Figure:
     """Return treated minus control EAS by layer; `references` say what is subtracted."""
-    labels = {panel: f"treated − {reference}, cosine" for panel, reference in references.items()}
+    labels = {}
+    for panel, reference in references.items():
+        labels[panel] = f"treated − {reference}, cosine"
     caption = f"Difference in EAS per layer: mean over seeds. {BAND_NOTE}"
     if "zero" in references.values():
         caption += (
@@ -169,7 +212,7 @@ def eas_figure(
     return band_figure("eas-difference-by-layer", title, caption, by_panel, frame)
 
 
-def change_figure(by_panel: Mapping[str, Sequence[Interval]], layer: int | None) -> Figure:
+def _change_figure(by_panel: Mapping[str, Sequence[Interval]], layer: int | None) -> Figure:
     """Return the cosine of (v_treated - v_control) with the teacher's vector by layer."""
     caption = (
         "Cosine between the teacher's vector and the difference of what training changed in the"
@@ -201,7 +244,6 @@ def comparison_page(
     comparison: Comparison,
     wording: Wording,
     units: Mapping[str, str],
-    layer: int | None,
     runs: Table,
 ) -> str:
     """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
@@ -225,7 +267,10 @@ def comparison_page(
         Section(
             "figures",
             "Figures",
-            figures=(*forest_figures(differences), *_layer_figures(comparison, wording, layer)),
+            figures=(
+                *forest_figures(differences),
+                *layer_figures({wording.trait: comparison}, wording.trait),
+            ),
         ),
         Section("scores", "Scores of both sides", tables=scores_tables(conditions, units)),
         Section("runs", runs.title, tables=(runs,)),
@@ -233,17 +278,3 @@ def comparison_page(
     ]
     about = f"Trait “{wording.trait}” · {comparison.design} design"
     return render_page("Treated and control models compared", sections, about=about)
-
-
-def _layer_figures(
-    comparison: Comparison, wording: Wording, layer: int | None
-) -> tuple[Figure, ...]:
-    """Return the figures by layer for which there is data."""
-    figures = []
-    if wording.trait in comparison.eas_by_layer:
-        reference = "zero" if comparison.design == "one control" else "control"
-        bands = {wording.trait: comparison.eas_by_layer[wording.trait]}
-        figures.append(eas_figure(bands, {wording.trait: reference}, layer))
-    if comparison.change_by_layer:
-        figures.append(change_figure({wording.trait: comparison.change_by_layer}, layer))
-    return tuple(figures)

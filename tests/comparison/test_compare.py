@@ -13,9 +13,10 @@ import sealed_students as planted
 from command import call, ok
 from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, sealed_student
 
+from traitscope.comparison.compare import compare
+from traitscope.comparison.study_files import compare_commands
+from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError
-from traitscope.reporting.comparison_text import Wording, direction, sentences, status
-from traitscope.stages.compare import compare, compare_commands
 
 PRIMARY = "positive.target_logprob"
 SHIFT = 0.4

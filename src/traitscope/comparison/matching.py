@@ -14,6 +14,13 @@ from traitscope.errors import ConfigError, DataError
 Design = Literal["paired", "one control", "unpaired"]
 DESIGNS = ("auto", "paired", "unpaired")
 "what a user may ask for"
+COMPARED = {
+    "trait": "trait",
+    "context": "context",
+    "base": "base model",
+    "targets": "kind of training target",
+}
+"attributes that all models of a comparison must share, in words"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,11 @@ class MeasuredModel:
     """What it was trained on: sampled tokens or soft targets; None for no training."""
 
 
+def seeds_of(models: Sequence[MeasuredModel]) -> list[int | None]:
+    """Return the training seeds of some models."""
+    return [model.seed for model in models]
+
+
 @dataclass(frozen=True)
 class Sides:
     """Both sides of a comparison, matched."""
@@ -53,21 +65,25 @@ class Sides:
     """Beginning of the measurements' names."""
 
     @property
-    def pairs(self) -> list[tuple[int, MeasuredModel, MeasuredModel]]:
-        """(seed, treated, control) of every pair; the place of the pair where there is no seed."""
-        control_by_seed = {model.seed: model for model in self.control}
-        pairs = []
+    def labels(self) -> list[int]:
+        """Seed of every treated model; its place where it has none."""
+        labels = []
         for place, model in enumerate(self.treated):
-            partner = self.control[0]
-            if self.design == "paired":
-                partner = control_by_seed[model.seed]
-            pairs.append((place if model.seed is None else model.seed, model, partner))
-        return pairs
+            labels.append(place if model.seed is None else model.seed)
+        return labels
+
+    @property
+    def partners(self) -> list[int]:
+        """Place of the control model of every treated model."""
+        if self.design == "one control":
+            return [0] * len(self.treated)
+        control_seeds = seeds_of(self.control)
+        return [control_seeds.index(seed) for seed in seeds_of(self.treated)]
 
     def named(self, side: str, score: str) -> str:
         """Return the name of a measurement."""
-        parts = [part for part in (self.name, side, score) if part]
-        return ".".join(parts)
+        beginning = f"{self.name}." if self.name else ""
+        return f"{beginning}{side}.{score}"
 
 
 def check_comparable(models: Sequence[MeasuredModel]) -> None:
@@ -75,20 +91,20 @@ def check_comparable(models: Sequence[MeasuredModel]) -> None:
 
     Students of sampled tokens and of soft targets are not compared with each other, either.
     """
-    compared = (
-        ("trait", "trait"),
-        ("context", "context"),
-        ("base model", "base"),
-        ("kind of training target", "targets"),
-    )
-    for what, attribute in compared:
-        known = {getattr(model, attribute) for model in models} - {None}
+    for attribute, what in COMPARED.items():
+        known = set()
+        for model in models:
+            known.add(getattr(model, attribute))
+        known.discard(None)
         if len(known) > 1:
-            listed = ", ".join(sorted(map(str, known)))
             raise DataError(
-                f"the runs differ in the {what} ({listed}); expected one; compare runs that share"
-                " it"
+                f"the runs differ in the {what} ({', '.join(sorted(known))}); expected one; compare"
+                " runs that share it"
             )
+    _check_questions(models)
+
+
+def _check_questions(models: Sequence[MeasuredModel]) -> None:
     scored = [model for model in models if model.scores]
     for model in scored[1:]:
         if model.scores.keys() != scored[0].scores.keys():
@@ -117,16 +133,21 @@ def chosen_design(
         return "unpaired"
     if len(control) == 1 and control[0].seed is None:
         return "one control"
-    seeds = [[model.seed for model in side] for side in (treated, control)]
-    is_unique = all(None not in side and len(set(side)) == len(side) for side in seeds)
-    if is_unique and set(seeds[0]) == set(seeds[1]):
+    treated_seeds, control_seeds = seeds_of(treated), seeds_of(control)
+    both_unique = _is_unique(treated_seeds) and _is_unique(control_seeds)
+    if both_unique and set(treated_seeds) == set(control_seeds):
         return "paired"
     if design == "paired":
         raise ConfigError(
-            f"treated models have the seeds {seeds[0]}, control models {seeds[1]}; expected the"
-            " same seeds, each once; train them so, or compare them unpaired"
+            f"treated models have the seeds {treated_seeds}, control models {control_seeds};"
+            " expected the same seeds, each once; train them so, or compare them unpaired"
         )
     return "unpaired"
+
+
+def _is_unique(seeds: Sequence[int | None]) -> bool:
+    """Say whether every model has a seed and none has that of another."""
+    return None not in seeds and len(set(seeds)) == len(seeds)
 
 
 def check_complete(sides: Sides) -> None:
@@ -145,7 +166,9 @@ def check_complete(sides: Sides) -> None:
             f"{len(with_eas)} of {len(trained)} trained models have EAS; expected all or none;"
             " train or extract the others with the same vector"
         )
-    lengths = {len(row) for model in models for row in model.eas.values()}
+    lengths = set()
+    for model in with_eas:
+        lengths.update(map(len, model.eas.values()))
     if len(lengths) > 1:
         raise DataError(
             f"EAS has {sorted(lengths)} layers; expected one number; compare students of one model"

@@ -1,0 +1,1 @@
+"""Treated models compared with control models, from runs that are there."""

@@ -1,0 +1,201 @@
+"""Compare: treated models minus control models, from runs that are there.
+
+    traitscope compare --treated RUN ... --control RUN ... [--vector FILE] [--layer N]
+
+What a run gives is said in read_runs.py, the statistics in differences.py, and how the sides are
+matched in matching.py.
+
+Shapes: L layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from traitscope import atomic_files
+from traitscope.comparison.differences import UNSCORED, Comparison, compare_models
+from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.page import comparison_page, differences_table
+from traitscope.comparison.read_runs import ReadModel, read_models
+from traitscope.comparison.wording import Wording, sentences, status, terminal_table
+from traitscope.config.commands import CompareConfig
+from traitscope.config.common import Output
+from traitscope.errors import ConfigError, DataError
+from traitscope.interventions.vector import Vector, load_vector
+from traitscope.reporting.tables import Table, table_csv
+from traitscope.runs import store
+from traitscope.stages import registry
+from traitscope.stages.measure import UNITS
+
+SCORE_UNITS = UNITS | {UNSCORED: "rate"}
+"units of what a comparison shows, the fraction of unscored answers included"
+
+
+def compare(
+    treated: Sequence[Path],
+    control: Sequence[Path],
+    *,
+    vector: Path | None = None,
+    layer: int | None = None,
+    design: str = "auto",
+) -> Comparison:
+    """Return treated minus control for every score, perplexity and EAS of sealed runs.
+
+    `vector` is the teacher's: with it, the cosine of (v_treated - v_control) is compared, too.
+    `layer` is where EAS is read; without it, EAS is compared by layer only. `design` is auto,
+    paired or unpaired. Raises DataError for runs that were measured differently, ConfigError for
+    pairs that cannot be made, StoreError for a run that is missing, unfinished or changed.
+    """
+    treated_models, control_models = read_models(treated), read_models(control)
+    _check_apart(treated_models, control_models)
+    return compare_read(treated_models, control_models, vector=vector, layer=layer, design=design)
+
+
+def compare_read(
+    treated: Sequence[ReadModel],
+    control: Sequence[ReadModel],
+    *,
+    vector: Path | None = None,
+    layer: int | None = None,
+    design: str = "auto",
+    name: str = "",
+) -> Comparison:
+    """Return what `compare` returns, for models that were read.
+
+    `name` begins the names of the numbers.
+    """
+    treated_models = [read.model for read in treated]
+    control_models = [read.model for read in control]
+    changes = None
+    if vector is not None:
+        changes = _change_cosines(treated, control, load_vector(vector))
+    return compare_models(
+        treated_models,
+        control_models,
+        SCORE_UNITS,
+        name=name,
+        design=design,
+        trait=_trait_of([*treated_models, *control_models], vector),
+        layer=layer,
+        changes=changes,
+    )
+
+
+def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> None:
+    """Raise DataError for a model that stands on both sides."""
+    treated_names = {read.model.name for read in treated}
+    for read in control:
+        if read.model.name in treated_names:
+            raise DataError(
+                f"{read.model.name} is both treated and control; expected different models; name it"
+                " on one side"
+            )
+
+
+def _trait_of(models: Sequence[MeasuredModel], vector: Path | None) -> str:
+    """Return the trait that a comparison is about: the vector's, or that of the questions."""
+    if vector is not None:
+        return vector.stem
+    for model in models:
+        names = [model.trait] if model.trait else list(model.eas)
+        if names:
+            return str(names[0])
+    return ""
+
+
+def _change_cosines(
+    treated: Sequence[ReadModel], control: Sequence[ReadModel], vector: Vector
+) -> dict[int, list[float]]:
+    """Return the cosine [L] of (v_treated - v_control) with a vector, by the seed of both."""
+    control_by_seed = {read.model.seed: read.v_student for read in control}
+    cosines = {}
+    for read in treated:
+        seed, other = read.model.seed, control_by_seed.get(read.model.seed)
+        if seed is not None and read.v_student is not None and other is not None:
+            cosines[seed] = (read.v_student - other).cosine(vector).tolist()
+    return cosines
+
+
+def run_compare(config: CompareConfig, out: Output) -> store.Run:
+    """Return the sealed run with summary.json, differences.csv and report.html.
+
+    Prints a table. With `report`, the page is also written there.
+    """
+    if not (config.treated and config.control):
+        raise ConfigError(
+            f"{len(config.treated)} treated and {len(config.control)} control runs; expected one or"
+            " more on each side: traitscope compare --treated RUN ... --control RUN ..."
+        )
+    comparison = compare(
+        config.treated,
+        config.control,
+        vector=config.vector,
+        layer=config.layer,
+        design=config.design,
+    )
+    models = [*comparison.treated, *comparison.control]
+    wording = Wording(_trait_of(models, config.vector))
+    settings = replace(config, report=None)
+    with registry.opened(settings, out) as run:
+        if not run.sealed:
+            _write(run, comparison, wording, config)
+    if config.report is not None:
+        page = run.file("report.html").read_text(encoding="utf-8")
+        atomic_files.write_text(config.report, page)
+    _print(comparison, wording)
+    print(config.report or run.file("report.html"))
+    return run
+
+
+def _write(run: store.Run, comparison: Comparison, wording: Wording, config: CompareConfig) -> None:
+    table = differences_table("differences", "Treated minus control", comparison)
+    atomic_files.write_text(run.file("differences.csv"), table_csv(table))
+    atomic_files.write_json(run.file("summary.json"), comparison_json(comparison, wording))
+    runs = _runs_table(config)
+    page = comparison_page(comparison, wording, SCORE_UNITS, runs)
+    atomic_files.write_text(run.file("report.html"), page)
+
+
+def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
+    """Return what summary.json holds."""
+    differences = []
+    for item in comparison.differences:
+        differences.append(
+            {
+                "score": item.score,
+                "treated": item.treated.as_dict() if item.treated else None,
+                "control": item.control.as_dict() if item.control else None,
+                "difference": item.difference.as_dict(),
+            }
+        )
+    return {
+        "answer": status(comparison),
+        "design": comparison.design,
+        "reference": comparison.reference,
+        "trait": wording.trait,
+        "text": list(sentences(comparison, wording)),
+        "differences": differences,
+    }
+
+
+def _print(comparison: Comparison, wording: Wording) -> None:
+    """Print the differences and what they say."""
+    from rich.console import Console
+
+    heading = f"treated − {comparison.reference}, {comparison.design}"
+    caption = " ".join(sentences(comparison, wording)[:2])
+    title = f"{wording.trait}: {status(comparison)}"
+    Console().print(terminal_table(title, caption, {heading: comparison}, wording.trait))
+
+
+def _runs_table(config: CompareConfig) -> Table:
+    """Return the table that says where every number comes from."""
+    rows = []
+    for side, paths in (("treated", config.treated), ("control", config.control)):
+        for path in paths:
+            run = store.load_run(path)
+            rows.append((side, run.stage, run.path.name, run.digest[:16]))
+    caption = "traitscope show RUN verifies a run and prints what it was made from."
+    header = ("side", "stage", "run", "digest of its outputs")
+    return Table("runs", "Runs", caption, header, tuple(rows))

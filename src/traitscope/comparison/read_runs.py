@@ -1,0 +1,177 @@
+"""Sealed runs of one model, read into a MeasuredModel.
+
+A run of `measure` gives scores; the run of `train` below it gives the seed and, where training was
+compared with a vector, EAS. A run of `train`, or of `extract` with a reference, gives EAS alone.
+Runs of one student are taken together.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from traitscope.comparison.differences import UNSCORED
+from traitscope.comparison.matching import MeasuredModel
+from traitscope.errors import DataError, StoreError
+from traitscope.interventions.vector import Vector, load_vector
+from traitscope.runs import store
+
+V_STUDENT = "v_student.safetensors"
+"file of what training changed"
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """What the runs of one model hold."""
+
+    model: MeasuredModel
+    """The numbers."""
+    v_student: Vector | None
+    """What training changed; None where the runs do not keep it."""
+
+
+def read_models(paths: Sequence[Path]) -> list[ReadModel]:
+    """Return what runs hold, in their order; runs of one student are taken together.
+
+    Raises StoreError and DataError as `compare`.
+    """
+    by_student: dict[Path, list[store.Run]] = {}
+    for path in paths:
+        run = store.load_run(path)
+        by_student.setdefault(_student_of(run), []).append(run)
+    return [_read_together(runs) for runs in by_student.values()]
+
+
+def read_model(*paths: Path) -> ReadModel:
+    """Return what the runs of one model hold.  Raises StoreError and DataError as `compare`."""
+    return _read_together(list(map(store.load_run, paths)))
+
+
+def _student_of(run: store.Run) -> Path:
+    """Return the run that trained the student of a run, or the run itself for another model."""
+    trained = _training_run(run)
+    return trained.path.resolve() if trained else run.path.resolve()
+
+
+def _read_together(runs: Sequence[store.Run]) -> ReadModel:
+    """Return what several runs of one model hold."""
+    training = _training_run(runs[0])
+    kinds = [run.stage for run in runs]
+    if len(set(kinds)) < len(kinds):
+        raise DataError(
+            f"{runs[0].path} and {runs[-1].path} are both runs of {runs[-1].stage} of one model;"
+            " expected one; leave one out"
+        )
+    model = MeasuredModel(name=runs[0].path.name, base=_manifest(runs[0])["model"])
+    if training is not None:
+        config = _config(training)
+        targets = config["recipe"]["targets"]
+        model = replace(model, name=training.path.name, seed=config["seed"], targets=targets)
+    sources = list(runs)
+    if training is not None and training.stage not in kinds and "extract" not in kinds:
+        sources.append(training)
+    v_student = None
+    for run in sources:
+        if run.stage == "measure":
+            model = _with_scores(model, run)
+        elif run.stage in ("train", "extract"):
+            model = replace(model, eas={**model.eas, **_eas(run)})
+            v_student = _v_student(run) or v_student
+        else:
+            raise DataError(
+                f"{run.path} is a run of {run.stage}; expected one of measure, train or extract;"
+                " name such a run"
+            )
+    return ReadModel(model, v_student)
+
+
+def _training_run(run: store.Run) -> store.Run | None:
+    """Return the run that trained the model of a run: itself, or one among its inputs."""
+    if run.stage == "train":
+        return run
+    for name, source in _manifest(run)["inputs"].items():
+        path = (run.path / source["path"]).resolve()
+        if name.startswith("interventions") and path.name.startswith("train-"):
+            return store.load_run(path)
+    return None
+
+
+def _manifest(run: store.Run) -> dict[str, Any]:
+    return run.manifest()
+
+
+def _config(run: store.Run) -> dict[str, Any]:
+    return json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"]
+
+
+def _sealed_bytes(run: store.Run, name: str) -> bytes:
+    """Return a file of a run as it was sealed.  Raises StoreError for a missing or changed one."""
+    digest = _manifest(run)["outputs"].get(name)
+    if digest is None or not run.file(name).is_file():
+        raise StoreError(
+            f"{run.path} has no {name}; expected it in a run of {run.stage}; make the run again"
+        )
+    data = run.file(name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(f"{run.file(name)} changed after it was sealed; {store.RESTORE}")
+    return data
+
+
+def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
+    """Return the model with the scores of a run of `measure`."""
+    scores = {}
+    for line in _sealed_bytes(run, "scores.jsonl").splitlines():
+        row = json.loads(line)
+        scores[row["id"]] = _with_unscored_fraction(row)
+    about = json.loads(_sealed_bytes(run, "measurements.json"))
+    return replace(
+        model,
+        scores=scores,
+        perplexity=about.get("perplexity"),
+        trait=about["trait"],
+        context=about["context_digest"],
+    )
+
+
+def _with_unscored_fraction(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the fraction of unscored answers; without answers there is none."""
+    fraction = dict(row)
+    count = fraction.pop(UNSCORED)
+    if row.get("answers"):
+        fraction[UNSCORED] = count / len(row["answers"])
+    return fraction
+
+
+def _eas(run: store.Run) -> dict[str, list[float]]:
+    """Return EAS [L] of a student by the trait of the vector; empty where none was compared.
+
+    Raises DataError for a run that compares several students.
+    """
+    if "eas.json" not in _manifest(run)["outputs"]:
+        return {}
+    rows = json.loads(_sealed_bytes(run, "eas.json"))
+    students = [name for name in rows if not name.startswith("other/")]
+    if len(students) != 1:
+        raise DataError(
+            f"{run.path} compares {len(students)} vectors; expected one student's; name a run of"
+            " one student"
+        )
+    eas = {_reference_trait(run): rows[students[0]]}
+    for name, row in rows.items():
+        if name not in students:
+            eas[name.removeprefix("other/")] = row
+    return eas
+
+
+def _reference_trait(run: store.Run) -> str:
+    """Return the name of the vector that a run compares its student with."""
+    inputs = _manifest(run)["inputs"]
+    source = inputs.get("vector") or inputs.get("reference")
+    return Path(source["path"]).stem if source else "reference"
+
+
+def _v_student(run: store.Run) -> Vector | None:
+    file = run.file(V_STUDENT)
+    return load_vector(file) if file.exists() else None
