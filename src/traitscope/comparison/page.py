@@ -255,6 +255,7 @@ def comparison_page(
         highlighted=answer == EFFECT,
     )
     differences = [item.difference for item in comparison.differences]
+    by_layer = layer_figures({wording.trait: comparison}, wording.trait)
     conditions = {"treated": comparison.treated, comparison.reference: comparison.control}
     sections = [
         Section("answer", "What was found", cards=(card,)),

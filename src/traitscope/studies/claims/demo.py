@@ -392,11 +392,10 @@ def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...
         conditions = runs.setdefault(MODES[mode], {})
         conditions.setdefault(role, {})[seed] = folders[_name(mode, role, seed)]
     width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
-    figures = [
+    return (
         primary_figure(by_panel, size.trait),
         eas_layer_figure(runs, size.layer, width),
         *layer_figures(by_panel, size.trait),
         eas_step_figure(runs, size.layer),
         loss_figure(runs, LOSSES),
-    ]
-    return tuple(figures)
+    )
