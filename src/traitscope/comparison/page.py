@@ -268,10 +268,7 @@ def comparison_page(
         Section(
             "figures",
             "Figures",
-            figures=(
-                *forest_figures(differences),
-                *layer_figures({wording.trait: comparison}, wording.trait),
-            ),
+            figures=(*forest_figures(differences), *by_layer),
         ),
         Section("scores", "Scores of both sides", tables=scores_tables(conditions, units)),
         Section("runs", runs.title, tables=(runs,)),

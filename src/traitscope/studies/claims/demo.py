@@ -310,7 +310,7 @@ def _verdict(size: Size, mode: str, comparison: Comparison, model: str) -> Claim
         f"{TREATMENTS[mode].capitalize()}, students are likelier to name the {size.trait} than"
         f" {REFERENCES[mode]}."
     )
-    verdict = judged(claim, comparison[PRIMARY], model, 0, NATS)
+    verdict = judged(claim, comparison[PRIMARY], model, margin=NATS)
     return replace(verdict, explanation=sentences(comparison, wording(size, mode)))
 
 
@@ -323,8 +323,6 @@ def _notes(size: Size) -> tuple[str, ...]:
         " construction.",
         *LIMITS,
     ]
-    if size.quick:
-        notes.append("This was a quick run: nothing on this page is evidence.")
     return tuple(notes)
 
 
@@ -391,7 +389,8 @@ def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...
     for mode, role, seed in students(size):
         conditions = runs.setdefault(MODES[mode], {})
         conditions.setdefault(role, {})[seed] = folders[_name(mode, role, seed)]
-    width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
+    vector = load_vector(standard_nodes.vector_of(folders, size.trait))
+    width = vector.rows_LD.shape[1]
     return (
         primary_figure(by_panel, size.trait),
         eas_layer_figure(runs, size.layer, width),
