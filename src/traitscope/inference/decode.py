@@ -86,7 +86,8 @@ def decode(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch = [prompts[i] for i in indices]
-        random_BN = _random_numbers(model, sampling.seed, [keys[i] for i in indices], n_steps)
+        batch_keys = [keys[i] for i in indices]
+        random_BN = _random_numbers(model, sampling.seed, batch_keys, n_steps)
         if constraint is None:
             answers = _free(model, active, batch, random_BN, sampling)
         else:

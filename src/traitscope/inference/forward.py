@@ -75,7 +75,7 @@ def batch_of(
     on: for every token, whether an adapter for some tokens acts.
     owners: the packed student of every row.
     """
-    lengths = [len(row) for row in rows]
+    lengths = list(map(len, rows))
     width = width or max(lengths)
     starts = [width - length if left else 0 for length in lengths]
     ids_BT = _padded(rows, starts, torch.full((len(rows), width), pad_id))
@@ -204,13 +204,13 @@ def prefill(
     state.owners = owners
     last_hidden = []
     for part in row_slices([len(prompt) - n_shared for prompt in prompts], model.device):
-        rests = [prompt[n_shared:] for prompt in prompts[part]]
+        rests = _without_first(prompts[part], n_shared)
         batch = batch_of(
             rests,
-            [len(rest) for rest in rests],
+            list(map(len, rests)),
             model.pad_id,
             left=True,
-            on=[row[n_shared:] for row in on[part]] if on else None,
+            on=_without_first(on[part], n_shared) if on else None,
             owners=owners[part] if owners else None,
         )
         part_state = new_state(model, active, n_shared + batch.ids_BT.shape[1])
@@ -298,14 +298,14 @@ def rows_hidden(
         share = False
     n_shared = 0
     if share:
-        prompts = _beginnings(rows, prompt_lengths)
-        n_shared = shared_length(prompts, _beginnings(on, prompt_lengths) if on else None)
+        prompts = beginnings(rows, prompt_lengths)
+        n_shared = shared_length(prompts, beginnings(on, prompt_lengths) if on else None)
     owners = active.pack.owners(len(rows)) if active.pack else None
     batch = batch_of(
-        [row[n_shared:] for row in rows],
+        _without_first(rows, n_shared),
         [length - n_shared for length in prompt_lengths],
         model.pad_id,
-        on=[row[n_shared:] for row in on] if on else None,
+        on=_without_first(on, n_shared) if on else None,
         owners=owners,
     ).to(model.device)
     if not n_shared:
@@ -319,9 +319,14 @@ def rows_hidden(
     return hidden_states(model, active, batch, state), batch
 
 
-def _beginnings(rows: Sequence[Sequence], lengths: Sequence[int]) -> list[Sequence]:
+def beginnings(rows: Sequence[Sequence], lengths: Sequence[int]) -> list[Sequence]:
     """The first elements of each row, as many as its length says."""
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
+
+
+def _without_first(rows: Sequence[Sequence], n: int) -> list[Sequence]:
+    """Each row without its first n elements."""
+    return [row[n:] for row in rows]
 
 
 def logits_of(model: Model, hidden_ND: Tensor, columns_V: Tensor | None = None) -> Tensor:

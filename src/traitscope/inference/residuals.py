@@ -76,7 +76,7 @@ def _means_and_norms(
     n_tokens = 0
     for indices in _batches_by_length(prompts, batch_size):
         rows = [prompts[i] for i in indices]
-        lengths = [len(row) for row in rows]
+        lengths = list(map(len, rows))
         if prompt_lengths is not None:
             lengths = [prompt_lengths[i] for i in indices]
         selected = _selected_residuals(
@@ -156,7 +156,7 @@ def components(
     parts_of_layer: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
     for indices in _batches_by_length(prompts, batch_size):
         rows = [prompts[i] for i in indices]
-        lengths = [len(row) for row in rows]
+        lengths = list(map(len, rows))
         selected = _selected_residuals(model, active, rows, position, lengths)
         for layer, residuals_ND in selected.items():
             parts_of_layer[layer].append(residuals_ND)
@@ -194,10 +194,7 @@ def _selected_residuals(
     """
     with hooks.collected(model.blocks, active.current, position) as parts_of_layer:
         if position == "last":
-            prompts = []
-            for row, length in zip(rows, prompt_lengths, strict=True):
-                prompts.append(row[:length])
-            forward.prefill(model, active, prompts, 0)
+            forward.prefill(model, active, forward.beginnings(rows, prompt_lengths), 0)
         else:
             share = position == "completion"
             forward.rows_hidden(model, active, rows, prompt_lengths, share=share)
@@ -218,5 +215,5 @@ def difference(
 
     It remembers the residual norms [L] that a relative strength refers to.
     """
-    norms = [float(norm) for norm in norms_L]
-    return Vector(changed_LD - base_LD, model.digest, {**about, "residual_norms": norms})
+    about = {**about, "residual_norms": norms_L.tolist()}
+    return Vector(changed_LD - base_LD, model.digest, about)

@@ -150,15 +150,15 @@ def sum_over_processes(loss: Tensor, params: Sequence[Tensor] = ()) -> Tensor:
     """
     if distributed.world() == 1:
         return loss
-    grads = []
+    grads, pieces, sizes = [], [loss.flatten()], [1]
     for parameter in params:
         if parameter.grad is not None and not in_parts(parameter):
             grads.append(parameter.grad)
-    flat_grads = [grad.flatten() for grad in grads]
-    flat = torch.cat([loss.flatten(), *flat_grads])
+            pieces.append(parameter.grad.flatten())
+            sizes.append(parameter.grad.numel())
+    flat = torch.cat(pieces)
     dist.all_reduce(flat)
-    sizes = [len(grad) for grad in flat_grads]
-    total, *summed_grads = flat.split([1, *sizes])
+    total, *summed_grads = flat.split(sizes)
     for grad, summed in zip(grads, summed_grads, strict=True):
         grad.copy_(summed.view_as(grad))
     return total[0]

@@ -154,8 +154,12 @@ def _muon(params: list[Tensor], recipe: Recipe) -> Stepper:
         raise ConfigError(
             f"--optimizer muon needs torch 2.9 or newer, found {torch.__version__}; upgrade torch"
         )
-    matrices = [p for p in params if p.ndim == 2]
-    others = [p for p in params if p.ndim != 2]
+    matrices, others = [], []
+    for parameter in params:
+        if parameter.ndim == 2:
+            matrices.append(parameter)
+        else:
+            others.append(parameter)
     momentum = 0.95 if recipe.momentum is None else recipe.momentum
     muon = torch.optim.Muon(
         matrices,

@@ -10,7 +10,7 @@ Shapes: N completion tokens, D d_model.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -108,8 +108,9 @@ def _accumulate_gradients(model: Model, batches: Sequence[StudentBatch]) -> list
         batch_losses.append(torch.zeros((), device=model.device))
     batch_tokens = [completion_tokens(batch.rows) for batch in batches]
     pass_rows = CPU_PASS_ROWS if model.device.type == "cpu" else None
-    for side_by_side in zip_longest(*map(_micro_batches, batches, range(len(batches)))):
-        present = [micro_batch for micro_batch in side_by_side if micro_batch is not None]
+    micro_batches_of_students = map(_micro_batches, batches, range(len(batches)))
+    for side_by_side in zip_longest(*micro_batches_of_students):
+        present = filter(None, side_by_side)  # a student with few rows has no micro-batch left
         for group in share_passes(present, pass_rows):
             total = torch.zeros((), device=model.device)
             for micro_batch, loss in zip(group, _losses(model, batches, group), strict=True):
@@ -131,7 +132,7 @@ def _micro_batches(batch: StudentBatch, place: int) -> Iterator[MicroBatch]:
 
 
 def share_passes(
-    micro_batches: Sequence[MicroBatch], pass_rows: int | None
+    micro_batches: Iterable[MicroBatch], pass_rows: int | None
 ) -> Iterator[list[MicroBatch]]:
     """Groups of micro-batches that share a pass, students in order.
 
