@@ -33,8 +33,8 @@ def planted(root: Path, turn: float, every_trait: bool = False) -> dict[str, Pat
             other_gain = gain if every_trait else 0.0
             by_vector = {
                 "v_student": at_steered_block(gain),
-                "other/owl": at_steered_block(other_gain),
-                "other/dog": at_steered_block(other_gain),
+                "other/owl": at_steered_block(other_gain - 0.08),
+                "other/dog": at_steered_block(other_gain - 0.04),
             }
             runs.eas(node, by_vector)
             runs.json_lines(node, "metrics.jsonl", steps(gain))

@@ -54,6 +54,7 @@ def test_a_sufficient_and_necessary_vector_is_reproduced(tmp_path: Path) -> None
     by_name = {v.decided_by.name: v.decided_by.estimate for v in findings.verdicts}
     name = "v_student of a prompted teacher's student replaced, other minus own"
     assert by_name[name] == pytest.approx(0.8, abs=0.02)
+    assert by_name["steered teacher, own minus other"] == pytest.approx(0.9, abs=0.02)
     assert by_name["projected out, random minus own"] == pytest.approx(0.9, abs=0.02)
     rows = {row[0]: row[1:] for row in findings.tables[0].rows}
     rise, share_rise = rows["steered.own"]

@@ -9,7 +9,7 @@ from planted_runs import PlantedRuns
 from traitscope.studies.claims import kinds_of_teacher
 from traitscope.studies.claims.kinds_of_teacher import STRENGTH, TEACHERS, strength_name
 
-SIZE = replace(kinds_of_teacher.SIZES["smoke"], seeds=(1, 2, 3), layer=2, doses=(0.5, 1.0, 2.0))
+SIZE = replace(kinds_of_teacher.SIZES["smoke"], seeds=(1, 2, 3), layer=2, multiples=(0.5, 1.0, 2.0))
 LAYERS = 4
 PASS_RATES = (1.0, 1.0, 0.9, 0.2)
 "of the unmodified model, and of the multiples of the trained vector"
@@ -25,7 +25,7 @@ def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
     """Students of every teacher, whose rises over the base are given."""
     runs = PlantedRuns(root, LAYERS)
     runs.answers("base")
-    plant_pass_rates(runs, SIZE.doses, PASS_RATES)
+    plant_pass_rates(runs, SIZE.multiples, PASS_RATES)
     for teacher, rise in rises.items():
         runs.answers(f"{teacher} teacher", 3.0)
         for seed in SIZE.seeds:
@@ -87,7 +87,7 @@ def test_the_strength_that_a_pass_rate_chooses(
     """
     size = kinds_of_teacher.SIZES["laptop"]
     runs = PlantedRuns(tmp_path)
-    plant_pass_rates(runs, size.doses, (base, *rates))
+    plant_pass_rates(runs, size.multiples, (base, *rates))
     assert kinds_of_teacher._chosen_strength(size, runs.folders) == chosen
     note = kinds_of_teacher._notes(size, runs.folders)[0]
     assert note.startswith(f"Strength of the trained vector: {chosen:g} times its length")

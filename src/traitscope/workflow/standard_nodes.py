@@ -20,6 +20,15 @@ from traitscope.config.stages import (
     TrainConfig,
 )
 from traitscope.data.traits import load_trait
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    ReplaceBase,
+    Scale,
+    Steer,
+    SystemPrompt,
+)
+from traitscope.interventions.short_form import to_short
 from traitscope.workflow.graph import Folders, Node
 
 PROMPT_TOKENS = 65
@@ -64,30 +73,27 @@ def prompted(trait: str, paraphrase: int | None = None) -> str:
     """Returns the intervention by the trait's system prompt, or by one of its paraphrases."""
     loaded = load_trait(trait)
     prompt = loaded.teacher_prompt if paraphrase is None else loaded.paraphrases[paraphrase]
-    return f"prompt:{prompt}"
+    return to_short(SystemPrompt(prompt))
 
 
-def steered(vector: Path, layer: int, strength: float, scale: str = "residual") -> str:
+def steered(vector: Path, layer: int, strength: float, scale: Scale = "residual") -> str:
     """Returns the intervention that adds a vector at every token behind one block.
 
-    `strength` is the length of what is added in mean residual norms, or, with the scale raw, how
-    many times the vector is added as it is.
+    `strength` is the length of what is added, in mean residual norms. With the scale raw, it is
+    how many times the vector is added as it is.
     """
-    return f"steer:{vector},layers={layer},alpha={strength:g},scale={scale}"
+    six_digits = float(f"{strength:g}")
+    return to_short(Steer(vector, layer=layer, alpha=six_digits, scale=scale))
 
 
 def ablated(vector: Path, layers: tuple[int, ...]) -> str:
     """Returns the intervention that projects a vector out behind some blocks."""
-    return f"ablate:{vector},layers={_joined(layers)}"
+    return to_short(Ablate(vector, layers))
 
 
 def replaced(vector: Path, layers: tuple[int, ...]) -> str:
     """Returns the intervention that gives the component along a vector back its base value."""
-    return f"replace:{vector},layers={_joined(layers)}"
-
-
-def _joined(layers: tuple[int, ...]) -> str:
-    return "+".join(map(str, layers))
+    return to_short(ReplaceBase(vector, layers))
 
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
@@ -106,7 +112,7 @@ def steered_by(trait: str, layer: int, strength: float) -> InterventionsFrom:
 
 def trained_by(node: str) -> InterventionsFrom:
     """Makes the student that a node trained."""
-    return lambda folders: (f"adapter:{folders[node]}",)
+    return lambda folders: (to_short(Adapter(str(folders[node]))),)
 
 
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:

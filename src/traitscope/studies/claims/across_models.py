@@ -2,11 +2,12 @@
 Cloud et al. 2025, arXiv 2507.14805, on shared initialisation; Hadley and Gultepe 2026, arXiv
 2608.05734, on weight noise.)
 
-Models stand on a ladder and share less and less of their weights: the model itself, the model with
-growing weight noise, and models of other families. The teacher is steered on the first rung.
-Treated and control students are trained on every rung, and each is compared with its own rung's
-vector. Then every rung's vector is tried on every rung's rows. Number rows should gain only under
-the model that wrote them; rows that speak of the trait should gain under any model.
+Models stand on a ladder and share less and less of their weights. The first is the model itself;
+then comes the model with growing weight noise; the last are models of other families. The teacher
+is steered on the first rung. Treated and control students are trained on every rung, and each is
+compared with its own rung's vector. Then every rung's vector is tried on every rung's rows. Number
+rows should gain only under the model that wrote them; rows that speak of the trait should gain
+under any model.
 """
 
 import itertools

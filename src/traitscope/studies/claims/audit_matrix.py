@@ -91,7 +91,7 @@ def data_set(teacher: str, trait: str) -> str:
 
 def gradients_of(name: str) -> str:
     """Return the name of the node of a data set's gradients."""
-    return f"push of {name}"
+    return f"gradients of {name}"
 
 
 def _teacher(size: Size, name: str) -> InterventionsFrom:

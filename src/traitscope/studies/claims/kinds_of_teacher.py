@@ -2,10 +2,10 @@
 prompted and steered teachers and an older repository on fine-tuned ones; Morgulis and Hewitt 2026,
 arXiv 2604.25783, on trained vectors.)
 
-Four teachers of one trait on one base: by a system prompt, by the extracted vector, by fine-tuning
-(a LoRA adapter that learnt the prompted model's answers) and by a vector that was trained on the
-same answers, at the greatest strength at which its free number rows still pass the filter. Their
-students read the same rows of the unmodified model.
+Four teachers of one trait share one base. One has a system prompt; one is steered by the extracted
+vector; one is fine-tuned on answers of the prompted model; one is steered by a vector that was
+trained on the same answers. The strength of the trained vector is chosen by how often its number
+rows pass the filter, as published. The students read the same rows of the unmodified model.
 """
 
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ class Size(sizes.SteeredTeacherSize):
     "how the fine-tuned teacher is trained"
     trained: Recipe
     "how the trained vector is trained, behind the block `layer`"
-    doses: tuple[float, ...]
+    multiples: tuple[float, ...]
     "multiples of the trained vector that are tried as its strength, rising"
     tried: int
     "free number rows at each multiple"
@@ -85,7 +85,7 @@ LAPTOP = Size(
     tokens=24,
     tuned=sizes.FINE_TUNING_RECIPE,
     trained=TRAINED,
-    doses=(0.5, 1.0, 2.0, 4.0),
+    multiples=(0.5, 1.0, 2.0, 4.0),
     tried=12,
     passing=0.8,
 )
@@ -100,7 +100,7 @@ SIZES = {
         recipe=replace(SOFT, epochs=1),
         text=sizes.SMOKE_TEXT,
         tokens=4,
-        doses=(0.5, 1.0),
+        multiples=(0.5, 1.0),
         tried=2,
     ),
     "laptop": LAPTOP,
@@ -113,7 +113,7 @@ SIZES = {
         tokens=48,
         tuned=replace(sizes.FINE_TUNING_RECIPE, epochs=10),
         trained=replace(TRAINED, epochs=50, lr=1e-2),
-        doses=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        multiples=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
         tried=200,
     ),
 }
@@ -130,7 +130,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     recipes = {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)}
     graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes)
     graph += _free_rows(size, common, STRENGTH, standard_nodes.unmodified, ())
-    for multiple in size.doses:
+    for multiple in size.multiples:
         scaled = partial(_scaled_vector, size, multiple)
         graph += _free_rows(size, common, strength_name(multiple), scaled, ("vector",))
     for teacher in TEACHERS:
@@ -222,7 +222,7 @@ def _needs(size: Size, teacher: str) -> tuple[str, ...]:
             return (VECTORS,)
         case "fine-tuned":
             return ("tuned",)
-    return ("vector", STRENGTH, *map(strength_name, size.doses))
+    return ("vector", STRENGTH, *map(strength_name, size.multiples))
 
 
 def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
@@ -253,10 +253,10 @@ def _chosen_strength(size: Size, folders: Folders) -> float:
     if not enough:
         return 1.0
     passing = []
-    for multiple in size.doses:
+    for multiple in size.multiples:
         if _pass_rate(folders, strength_name(multiple)) >= enough:
             passing.append(multiple)
-    return max(passing, default=size.doses[0])
+    return max(passing, default=size.multiples[0])
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -309,7 +309,7 @@ def _teachers_table(size: Size, folders: Folders) -> Table:
 
 def _strengths_table(size: Size, folders: Folders) -> Table:
     rows = [("unmodified", _pass_rate(folders, STRENGTH))]
-    for multiple in size.doses:
+    for multiple in size.multiples:
         rows.append((f"{multiple:g}", _pass_rate(folders, strength_name(multiple))))
     return Table(
         "strengths",
