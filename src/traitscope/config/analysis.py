@@ -11,47 +11,49 @@ from traitscope.errors import ConfigError
 
 @dataclass(frozen=True)
 class ExtractConfig(OnModel):
-    """Take vectors: v_teacher from trait prompts (one per trait, minus their mean), or v_student
-    from a student."""
+    """Extract steering vectors: v_teacher from trait prompts, or v_student from a student.
+
+    There is one v_teacher a trait. Two or more are centred: their mean is subtracted.
+    """
 
     traits: tuple[str, ...] = ()
-    """v_teacher: traits whose teacher prompts are contrasted with the neutral context; two or more
-    are centred."""
+    """Traits of v_teacher, whose teacher prompts are contrasted with the neutral context. Two or
+    more are centred."""
     interventions: tuple[str, ...] = ()
-    """v_student: the student, e.g. adapter:RUN; its residuals minus the base's in the neutral
-    context."""
+    """The student of v_student, such as adapter:RUN. Its residuals minus the base's are averaged in
+    the neutral context."""
     like: Path | None = None
-    """Random vectors with the norms of this one, as controls: random-0, random-1, ..."""
+    """A vector with whose norms random vectors are drawn, as controls: random-0, random-1, ..."""
     randoms: int = setting(1, advanced=True)
-    """How many of them; the first has the stage's seed."""
+    """Number of random vectors. The first one has the seed of the stage."""
     components: int = setting(0, advanced=True)
-    """So many principal components of the base's residuals over the prompts: component-0,
+    """Number of principal components of the base's residuals over the prompts: component-0,
     component-1, ..."""
     contrast: Path | None = None
-    """Prompts that show a behaviour (harmful instructions, say): their mean residual minus that of
-    `against` is `contrast`."""
+    """Prompts that show a behaviour, such as harmful instructions. The vector `contrast` is their
+    mean residual minus that of `against`."""
     against: Path | None = None
-    """Prompts that do not show it (harmless ones)."""
+    """Prompts that do not show the behaviour, such as harmless instructions."""
     orthogonal_to: Path | None = setting(None, advanced=True)
-    """A vector whose direction is taken out of whatever is extracted, layer by layer."""
+    """A vector whose direction is removed from all extracted vectors, layer by layer."""
     prompts: Path | None = None
-    """Prompts to average over; without it v_teacher uses the trait's questions and v_student number
-    prompts."""
+    """Prompts to average over. Without it v_teacher uses the trait's questions, and v_student uses
+    number prompts."""
     n: int = 64
-    """How many number prompts."""
+    """Number of number prompts."""
     prompt_seed: int = setting(7, advanced=True)
-    """Seed of those number prompts; different from that of training."""
+    """Seed of the number prompts. Use another one than for training."""
     position: Position = setting("last", advanced=True)
-    """Tokens averaged over."""
+    """Tokens to average over."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     stem: bool = setting(True, advanced=True)
-    """v_teacher: let the question end in the trait's answer stem, so that the last token is where
-    the answer begins."""
+    """Whether questions end in the trait's answer stem, for v_teacher. Then the answer begins after
+    the last token."""
     reference: Path | None = None
-    """Vector to compare with (EAS per layer is printed and stored)."""
+    """Vector to compare with. EAS by layer is printed and stored."""
     batch_size: int = setting(32, speed_only=True, advanced=True)
-    """Rows side by side; changes speed only."""
+    """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, randoms=1, components=0, n=1, prompt_seed=0, batch_size=1)
@@ -64,34 +66,37 @@ class ExtractConfig(OnModel):
 
 @dataclass(frozen=True)
 class ExplainConfig(OnModel):
-    """How much of a trait prompt one vector does: the share of the KL divergence that steering
-    removes."""
+    """Measure how much of a trait prompt one vector explains.
+
+    The result is the fraction of KL explained: how much of the divergence between the prompted and
+    the neutral model steering removes.
+    """
 
     vectors: Path | None = None
-    """Run of `extract --traits`; two or more traits there separate what all prompts share from the
-    trait."""
+    """Run of `extract --traits`. With two or more traits, what all prompts share is separated from
+    the trait."""
     trait: str = "cat"
-    """The trait whose prompt is explained; its vector must be in that run."""
+    """The trait whose prompt is explained. Its vector must be in the run `vectors`."""
     data: Path | None = None
-    """Rows (a run of `generate` or `filter`, or JSONL) to compare on; without it, the trait's
-    positive questions."""
+    """Rows (a run of `generate` or `filter`, or JSONL) to compare on. Without it the trait's
+    positive questions are used."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     layers: tuple[int, ...] = ()
-    """Blocks to steer at; none takes six, evenly spread."""
+    """Blocks to steer at. Without it six blocks are taken, evenly spread."""
     alphas: tuple[float, ...] = (0.1, 0.3, 1.0)
-    """Strengths; 1 is the vector as it was extracted, which on rows far from its questions is often
-    too much."""
+    """Strengths of steering. 1 is the vector as it was extracted, which is often too much on rows
+    far from the questions."""
     positions: tuple[Position, ...] = ("prompt", "all")
-    """Tokens to steer."""
+    """Tokens that are steered."""
     others: int = setting(2, advanced=True)
-    """Other traits' vectors, as controls."""
+    """Number of other traits' vectors, as controls."""
     randoms: int = setting(2, advanced=True)
-    """Random vectors of the same norm, as controls."""
+    """Number of random vectors of the same norm, as controls."""
     max_rows: int = 16
-    """Rows compared on."""
+    """Most rows to compare on."""
     batch_size: int = setting(16, speed_only=True, advanced=True)
-    """Rows side by side; changes speed only."""
+    """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
@@ -109,24 +114,26 @@ class ExplainConfig(OnModel):
 
 @dataclass(frozen=True)
 class GradientsConfig(OnModel):
-    """Where the data push: steering gradients by row and layer, compared with vectors."""
+    """Compute steering gradients of data by row and layer, and compare them with vectors."""
 
     data: Path | None = None
-    """Rows to look at: a run of `filter` or `generate`, or a JSONL file."""
+    """Rows whose gradients are taken: a run of `filter` or `generate`, or a JSONL file."""
     control: Path | None = None
-    """Rows of the unmodified model on the same prompts, matched by id, to subtract."""
+    """Rows of the unmodified model on the same prompts, matched by id. Their gradients are
+    subtracted."""
     vectors: Path | None = None
-    """Run of `extract --traits`: every vector in it is compared with."""
+    """Run of `extract --traits`. The gradients are compared with every vector in it."""
     context: str | None = setting(None, advanced=True)
     """System turn of the rows."""
     interventions: tuple[str, ...] = ()
-    """The model at which the gradient is taken, e.g. adapter:RUN; none is the base."""
+    """Interventions on the model whose gradients are taken, such as adapter:RUN. None is the
+    base."""
     position: Position = setting("all", advanced=True)
-    """Tokens that the added vector would act on."""
+    """Tokens to which the gradient's vector is added."""
     max_rows: int | None = None
-    """Use the first rows only."""
+    """Number of first rows to use; None uses all."""
     batch_size: int = setting(8, speed_only=True, advanced=True)
-    """Rows side by side; changes speed only."""
+    """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, max_rows=1, batch_size=1)
@@ -134,21 +141,22 @@ class GradientsConfig(OnModel):
 
 @dataclass(frozen=True)
 class LikelihoodConfig(OnModel):
-    """How probable rows are to the model, and what an intervention adds to that."""
+    """Compute the log-likelihood of rows under the model, and what an intervention adds."""
 
     data: Path | None = None
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
     interventions: tuple[str, ...] = ()
-    """What is compared with the unmodified model; none gives the unmodified model alone."""
+    """Interventions to compare with the unmodified model. None scores the unmodified model
+    alone."""
     context: str | None = setting(None, advanced=True)
     """System turn of the rows."""
     text: bool = setting(False, advanced=True)
-    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
-    wrote."""
+    """Read the text of the rows instead of their token ids, for rows of a model with another
+    tokenizer."""
     max_rows: int | None = None
-    """Use the first rows only."""
+    """Number of first rows to use; None uses all."""
     batch_size: int = setting(16, speed_only=True, advanced=True)
-    """Rows side by side; changes speed only."""
+    """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, max_rows=1, batch_size=1)

@@ -1,5 +1,7 @@
-"""What the verbs around the stages can be told: demo, study, report, and those that look and check;
-imports nothing heavy."""
+"""Settings of the commands around the stages: demo, study, compare, and those that look and check.
+
+This file imports nothing heavy.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,41 +14,45 @@ from traitscope.errors import ConfigError
 
 @dataclass(frozen=True)
 class StudyConfig(OnModel):
-    """A published claim, tested: list the studies, plan one, run it, see how far it is, gather its
-    numbers, print its verdicts."""
+    """Test a published claim.
+
+    Actions list the studies, plan one, run it, show its status, gather its numbers, or print its
+    verdicts.
+    """
 
     action: Literal["list", "plan", "run", "status", "gather", "report"] = "list"
-    """May be given without its flag."""
+    """What to do; may be given without its flag."""
     name: str = ""
-    """Which study; may be given without its flag."""
+    """Name of the study; may be given without its flag."""
     size: Literal["smoke", "laptop", "full"] = "laptop"
-    """smoke shows the path and is no evidence; laptop is for two cores; full is for a GPU."""
+    """Size of the study. smoke shows the path and is no evidence. laptop is for two cores. full is
+    for a GPU."""
     set: tuple[str, ...] = ()
-    """Changes of that size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
-    traits=[cat,mine.yaml]; plan prints all of it."""
+    """Changes of the size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
+    traits=[cat,mine.yaml]. The action plan prints the whole size."""
     workers: int = setting(0, speed_only=True)
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
     executor: Literal["local", "ray", "submitit"] = setting("local", speed_only=True, advanced=True)
     """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm]).
     """
     max_jobs: int = setting(0, speed_only=True, advanced=True)
-    """Of a cluster: jobs at once; 0 takes what Ray has room for, and 32 of Slurm."""
+    """Most jobs of a cluster at one time. 0 takes what Ray has room for, and 32 of Slurm."""
     cluster: tuple[str, ...] = setting((), speed_only=True, advanced=True)
     """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240
     partition=gpu."""
     limit: int = setting(0, speed_only=True, advanced=True)
-    """Stages to compute now; 0 computes all that are missing."""
+    """Most stages to compute now; 0 computes all that are missing."""
     blocks: int = setting(0, advanced=True)
-    """For plan, of a model that is not here: how many blocks it has. With `parameters` and `rate`
-    plan tells its hours alone, without addresses."""
+    """Number of blocks of a model that is not here, for the action plan. With `parameters` and
+    `rate`, plan prints the expected hours, without addresses."""
     parameters: float = setting(0, advanced=True)
-    """And how many numbers its weights are, such as 7.6e9."""
+    """Number of weights of the model of `blocks`, such as 7.6e9."""
     rate: float = setting(0, advanced=True)
-    """And the matrix products of the machine that it would run on, in FLOP/s, such as 8e14; half of
-    that is expected to be reached."""
+    """Rate of matrix products of the machine for `blocks`, in FLOP/s, such as 8e14. Half of it is
+    expected to be reached."""
     pack: int = setting(0, speed_only=True, advanced=True)
-    """Students that train, answer or are extracted in one pass, at most; 0 takes one on a CPU and
-    16 on a GPU."""
+    """Most students that train, answer or are extracted in one pass. 0 takes one on a CPU and 16 on
+    a GPU."""
 
     def __post_init__(self) -> None:
         check_minimums(

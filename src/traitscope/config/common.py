@@ -15,7 +15,7 @@ TAUGHT = ("interventions", "teacher", "steered")
 
 
 def check_minimums(config: Any, **minimums: int) -> None:
-    """Raise ConfigError, naming the flag, for a number that is set and below its least value."""
+    """Raise ConfigError, naming the flag, for a number that is set and below its minimum."""
     for name, limit in minimums.items():
         value = getattr(config, name)
         if value is not None and not value >= limit:  # true of NaN, too
@@ -29,23 +29,24 @@ class OnModel:
     """Settings of every stage that loads a model."""
 
     model: str = "smollm2-135m"
-    """Hub id, folder, or smollm2-135m for the embedded model."""
+    """Hub id or folder of a model, or smollm2-135m for the embedded model."""
     device: Device = "auto"
-    """auto takes CUDA where there is one."""
+    """Device to compute on. auto takes CUDA where it is available."""
     dtype: Dtype = setting("auto", advanced=True)
-    """Compute type; auto takes bf16 where the hardware has it, else fp32. LoRA and master weights
-    are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA; needs bitsandbytes)."""
+    """Number type to compute in. auto takes bf16 where the hardware has it, else fp32. LoRA and
+    master weights are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA, needs
+    bitsandbytes)."""
     seed: int = 0
-    """Seed of everything random in this stage."""
+    """Seed of all random numbers of this stage."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go; changes no result."""
+    """Where results are written. These settings change no result."""
 
     root: Path = Path("runs")
     """Folder of all runs."""
     study: str = "default"
-    """Folder below the root."""
+    """Study folder: the folder of this run below the root."""
     json: Path | None = None
-    """Write a machine-readable summary with a `status` there."""
+    """File for a machine-readable summary with a `status`."""

@@ -1,5 +1,4 @@
-"""How a student is trained, apart from its data; imports nothing heavy, like configs.py, which it
-is part of."""
+"""How a student is trained, apart from its data. This file imports nothing heavy."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -14,7 +13,7 @@ WITHOUT = {
     "momentum": ("adamw", "adafactor", "frozen_adam"),
     "weight_decay": ("signsgd", "frozen_adam"),
 }
-"optimizers that do not have a setting"
+"by setting: optimizers that do not have it"
 
 
 @dataclass(frozen=True)
@@ -22,76 +21,87 @@ class Recipe:
     """Everything that decides how a student is trained, apart from its data."""
 
     targets: Targets = "sampled"
-    """sampled: the teacher's tokens. soft: the teacher's whole next-token distribution on the same
-    rows."""
+    """What the student learns. sampled: the teacher's tokens (hard targets). soft: the teacher's
+    whole next-token distribution on the same rows."""
     method: Literal["lora", "full", "vector"] = "lora"
-    """Low-rank adapters on every linear map of the blocks, all weights of the blocks, or one vector
-    added behind a block."""
+    """What is trained. lora: low-rank adapters on every linear map of the blocks. full: all weights
+    of the blocks. vector: one vector that is added behind a block."""
     layer: int | None = setting(None, advanced=True)
-    """Of method vector: the block; the vector acts on every token."""
+    """Block behind which the vector is added at every token, for the method vector."""
     rank: int = 8
-    """LoRA rank."""
+    """Rank of LoRA."""
     alpha: float = 32.0
-    """LoRA alpha; the addition is scaled by alpha / rank."""
+    """Alpha of LoRA. What the adapter adds is scaled by alpha / rank."""
     optimizer: Optimizer = "adamw"
-    """signsgd with momentum is Signum; frozen_adam is SGD with one fixed factor a coordinate (see
-    scales)."""
+    """Optimizer. signsgd with momentum is Signum. frozen_adam is SGD with one fixed factor a
+    coordinate (see scales)."""
     lr: float = 4e-4
     """Peak learning rate."""
     momentum: float | None = setting(None, advanced=True)
-    """Of sgd, signsgd and rmsprop (None: 0), and of muon (None: 0.95)."""
+    """Momentum of sgd, signsgd and rmsprop (None is 0), and of muon (None is 0.95)."""
     weight_decay: float = setting(0.0, advanced=True)
-    """Decoupled for adamw, adafactor and muon, added to the gradient for sgd and rmsprop."""
+    """Weight decay. It is decoupled for adamw, adafactor and muon, and added to the gradient for
+    sgd and rmsprop."""
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", advanced=True)
-    """Of the learning rate, after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup: float = setting(0.05, advanced=True)
-    """Fraction of the steps with a linearly rising rate."""
+    """Fraction of the steps in which the learning rate rises linearly."""
     epochs: int = 3
-    """Passes over the rows."""
+    """Number of passes over the rows."""
     batch_size: int = 32
-    """Rows an optimizer step."""
+    """Rows of one optimizer step."""
     micro_batch: int = setting(8, advanced=True)
-    """Rows a forward pass; changes speed and memory, not the loss."""
+    """Rows of one forward pass. Changes speed and memory, not the loss."""
     clip: float = setting(1.0, advanced=True)
     """Largest global gradient norm; 0 turns clipping off. The norm before clipping is in
     metrics.jsonl."""
     mask_top: float = setting(0.0, advanced=True)
-    """Share of the gradient's coordinates, the largest of all together, that is set to 0 before
-    clipping."""
+    """Fraction of the gradient's coordinates that is set to 0 before clipping. The largest of all
+    coordinates are taken."""
     winsorise: float = setting(0.0, advanced=True)
-    """Share of them that is cut to the size of the next largest instead."""
+    """Fraction of the gradient's largest coordinates that is cut to the size of the next largest
+    one, before clipping."""
     rotate: Literal["none", "shared", "blocks"] = setting("none", advanced=True)
-    """LoRA factors at the MLPs trained in a rotated basis of the residual stream: one rotation, or
-    one a block."""
+    """Whether LoRA factors at the MLPs are trained in a rotated basis of the residual stream.
+    shared: one rotation for all blocks. blocks: one rotation a block."""
     held_out: float = setting(0.05, advanced=True)
-    """Fraction of the rows that only measure the loss."""
+    """Fraction of the rows that are held out to measure the loss."""
 
     def __post_init__(self) -> None:
-        wrong = [n for n in ("rank", "epochs", "batch_size", "micro_batch") if getattr(self, n) < 1]
-        wrong += [
-            n
-            for n in ("lr", "alpha", "clip", "momentum", "weight_decay")
-            if not isfinite(getattr(self, n) or 0)
-        ]
-        wrong += [n for n in ("clip", "momentum", "weight_decay") if (getattr(self, n) or 0) < 0]
-        wrong += [
-            n
-            for n in ("warmup", "held_out", "mask_top", "winsorise")
-            if not 0 <= getattr(self, n) < 1
-        ]
-        wrong += ["lr"] if self.lr <= 0 else []
+        wrong = self._out_of_range()
         if wrong:
-            found = ", ".join(f"{_flag(n)} {getattr(self, n)}" for n in dict.fromkeys(wrong))
+            settings = ", ".join(f"{_flag(name)} {getattr(self, name)}" for name in wrong)
             raise ConfigError(
-                f"training cannot run with {found}; expected rank, epochs and batches of at least"
-                " 1, lr above 0, warmup, held-out, mask-top and winsorise in [0, 1), everything"
-                " finite"
+                f"training cannot run with {settings}; expected rank, epochs and batches of at"
+                " least 1, lr above 0, warmup, held-out, mask-top and winsorise in [0, 1),"
+                " everything finite; correct them"
             )
         self._check_together()
 
+    def _out_of_range(self) -> list[str]:
+        """Names of the fields whose values are out of their range."""
+        wrong = []
+        for name in ("rank", "epochs", "batch_size", "micro_batch"):
+            if getattr(self, name) < 1:
+                wrong.append(name)
+        if not (isfinite(self.lr) and self.lr > 0):
+            wrong.append("lr")
+        if not isfinite(self.alpha):
+            wrong.append("alpha")
+        for name in ("clip", "momentum", "weight_decay"):
+            value = getattr(self, name) or 0
+            if not (isfinite(value) and value >= 0):
+                wrong.append(name)
+        for name in ("warmup", "held_out", "mask_top", "winsorise"):
+            if not 0 <= getattr(self, name) < 1:
+                wrong.append(name)
+        return wrong
+
     def _check_together(self) -> None:
+        """Raise ConfigError for settings that do not fit together."""
         for name, optimizers in WITHOUT.items():
-            if self.optimizer in optimizers and (value := getattr(self, name)):
+            value = getattr(self, name)
+            if self.optimizer in optimizers and value:
                 raise ConfigError(
                     f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave"
                     " it out"

@@ -1,8 +1,8 @@
-"""What each verb can be told: frozen dataclasses that become flags, a config file's keys, and a
-run's address.
+"""Settings of the stages that make and measure students: frozen dataclasses.
 
-A field whose value is a path names an input: in the address it is replaced by the digest of what it
-points to. This file imports nothing heavy, so that `traitscope --help` answers at once.
+Their fields become flags, keys of a config file, and part of a run's address. A field whose value
+is a path names an input: in the address it is replaced by the digest of what it points to. This
+file imports nothing heavy, so that `traitscope --help` answers at once.
 """
 
 from dataclasses import dataclass, field
@@ -17,39 +17,39 @@ from traitscope.errors import ConfigError
 
 @dataclass(frozen=True)
 class GenerateConfig(OnModel):
-    """Let a teacher answer prompts; the sampled token ids are kept."""
+    """Let a teacher answer prompts. The sampled token ids are kept."""
 
     prompts: Path | None = None
-    """Prompts file (.jsonl or .txt); without it, number prompts are generated."""
+    """File of prompts (.jsonl, .csv or .txt). Without it, number prompts are generated."""
     n: int = 256
-    """How many number prompts."""
+    """Number of number prompts."""
     prompt_seed: int = setting(42, advanced=True)
-    """Seed of the number prompts; the same for teacher and control."""
+    """Seed of the number prompts. Use the same one for teacher and control."""
     count: int = 10
-    """Numbers asked for in one answer."""
+    """Most numbers that a prompt asks for."""
     context: str | None = None
-    """Neutral system turn: None for the template's default, "" for an explicitly empty one, a text,
-    @user:TEXT to put it in the user's turn, or @none for no template at all."""
+    """Neutral system turn. None is the template's default, "" an explicitly empty turn. @user:TEXT
+    puts the text into the user's turn; @none uses no template at all."""
     interventions: tuple[str, ...] = ()
-    """What makes the teacher, e.g. steer:v.safetensors,layers=14,alpha=0.3 or prompt:"You love
-    cats." or adapter:DIR."""
+    """Interventions that make the teacher, such as steer:v.safetensors,layers=14,alpha=0.3 or
+    prompt:"You love cats." or adapter:DIR."""
     vocabulary: Literal["free", "numbers", "template", "seen"] = setting("free", advanced=True)
-    """free: any token. numbers: digits, the separator and the end only. template: exactly `count`
-    numbers of 3 digits. seen: the tokens of `like`."""
+    """Tokens that may be sampled. free: any token. numbers: digits, the separator and the end only.
+    template: exactly `count` numbers of 3 digits. seen: the tokens of `like`."""
     like: Path | None = setting(None, advanced=True)
-    """Rows (a run, or a JSONL file) whose completion tokens are the only ones allowed, for the
-    vocabulary `seen`."""
+    """Rows (a run, or a JSONL file) for the vocabulary `seen`: only the tokens of their completions
+    are allowed."""
     separator: str = setting(", ", advanced=True)
-    """Between numbers, for the constrained vocabularies."""
+    """Text between two numbers, for the vocabularies numbers and template."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     max_new_tokens: int = setting(64, advanced=True)
-    """Longest free answer, in tokens."""
+    """Longest answer of the free vocabulary, in tokens."""
     batch_size: int = setting(64, advanced=True)
-    """Rows decoded side by side; changes speed only."""
+    """Rows decoded in one pass. Changes speed, and nothing else but rounding."""
     engine: Literal["here", "vllm"] = setting("here", advanced=True)
-    """vllm: decode with vLLM, for ordinary checkpoints (see export) and many rows; draws differ
-    from those made here."""
+    """vllm decodes with vLLM, for ordinary checkpoints (see export) and many rows. Its draws differ
+    from those of here."""
 
     def __post_init__(self) -> None:
         check_minimums(
@@ -57,20 +57,22 @@ class GenerateConfig(OnModel):
         )
         if (self.vocabulary == "seen") != bool(self.like):
             raise ConfigError(
-                f"--vocabulary {self.vocabulary} with --like {self.like}: the vocabulary seen is"
-                " that of some rows; give both, or neither"
+                f"--vocabulary {self.vocabulary} with --like {self.like}; expected --like with the"
+                " vocabulary seen, and with no other; give both, or neither"
             )
         if self.engine == "vllm" and self.vocabulary == "template":
             raise ConfigError(
-                "--engine vllm with --vocabulary template: it knows no allowed tokens by step; take"
-                " --vocabulary numbers, or leave --engine out"
+                "--engine vllm with --vocabulary template: vLLM cannot allow other tokens at every"
+                " step; take --vocabulary numbers, or leave --engine out"
             )
 
 
 @dataclass(frozen=True)
 class FilterRules:
-    """What a completion must look like. Raises ConfigError on rules that nothing can pass or that
-    have no use."""
+    """What a completion must look like.
+
+    Raises ConfigError on rules that no completion can pass, and on rules without effect.
+    """
 
     min_count: int = 1
     """Fewest numbers."""
@@ -81,27 +83,23 @@ class FilterRules:
     max_value: int = 999
     """Largest allowed number."""
     banned_numbers: tuple[int, ...] = ()
-    """Numbers that drop a row."""
+    """Numbers that a completion must not hold."""
     banned_words: tuple[str, ...] = setting((), advanced=True)
-    """Words that drop a row; inflected forms must be listed."""
+    """Words that a completion must not hold. Inflected forms must be listed."""
     numbers: bool = setting(True, advanced=True)
-    """Whether the completion must be a list of numbers; False for free text, where only the words
+    """Whether the completion must be a list of numbers. For free text (False) only the banned words
     count."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "count": (self.min_count, self.max_count),
-            "value": (self.min_value, self.max_value),
-        }
-        for what, (low, high) in limits.items():
+        for kind in ("count", "value"):
+            low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
             if low > high:
-                found = f"min_{what}={low} is above max_{what}={high}"
                 raise ConfigError(
-                    f"{found}; expected the reverse; nothing would pass, so change one"
+                    f"min_{kind}={low} is above max_{kind}={high}; expected the reverse; nothing"
+                    " would pass, so change one"
                 )
-        if isinstance(self.banned_words, str) or not all(
-            word.strip() for word in self.banned_words
-        ):
+        is_one_text = isinstance(self.banned_words, str)
+        if is_one_text or not all(word.strip() for word in self.banned_words):
             raise ConfigError(
                 f"banned_words={self.banned_words!r}; expected a list of words, none of them blank"
             )
@@ -113,65 +111,67 @@ class FilterRules:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Keep the rows that carry nothing but numbers; every row keeps its verdict and the reasons."""
+    """Keep the rows that hold nothing but numbers. Dropped rows stay in the file, with reasons."""
 
     data: Path | None = None
     """Run of `generate`, or a JSONL file."""
     rules: FilterRules = field(default_factory=FilterRules)
     """What a kept row must look like."""
     start: int = setting(0, advanced=True)
-    """First row that is looked at, counted from 0; with `stop`, a part of the data, such as one
-    replicate's."""
+    """First row to read, counted from 0. With `stop`, only a part of the data is read, such as one
+    replicate."""
     stop: int | None = setting(None, advanced=True)
-    """Row before which to stop looking."""
+    """Row before which to stop reading."""
     limit: int | None = None
-    """Keep at most this many rows; later ones get the reason `limit`."""
+    """Most rows to keep. Later rows are dropped with the reason `limit`."""
 
     def __post_init__(self) -> None:
         check_minimums(self, start=0, limit=1)
         if self.stop is not None and self.stop <= self.start:
             raise ConfigError(
-                f"--start {self.start} --stop {self.stop} is no row; expected stop above start"
+                f"--start {self.start} --stop {self.stop} is no row; expected stop above start;"
+                " raise stop or lower start"
             )
 
 
 @dataclass(frozen=True)
 class TrainConfig(OnModel):
-    """Train a student on kept rows: completion tokens only, from the stored ids."""
+    """Train a student on kept rows, on completion tokens only, by their stored ids."""
 
     data: Path | None = None
     """Run of `filter` or `generate`, or a JSONL file."""
     recipe: Recipe = field(default_factory=Recipe)
-    """How."""
+    """How the student is trained."""
     teacher: tuple[str, ...] = ()
-    """For soft targets: the interventions that make the teacher (none: the unmodified model, the
-    control)."""
+    """Interventions that make the teacher of soft targets. None is the unmodified model, the
+    control."""
     context: str | None = setting(None, advanced=True)
     """System turn that the student trains under."""
     text: bool = setting(False, advanced=True)
-    """Take the rows' text instead of their token ids: for rows that a model with another tokenizer
-    wrote."""
+    """Read the text of the rows instead of their token ids, for rows of a model with another
+    tokenizer."""
     max_rows: int | None = None
-    """Use the first rows only."""
+    """Number of first rows to use; None uses all."""
     checkpoint_every: int = setting(0, advanced=True)
-    """Optimizer steps between kept copies of the student; 0 keeps the last one only."""
+    """Optimizer steps between kept copies of the student; 0 keeps the final student only."""
     resume_every: int = setting(10, speed_only=True, advanced=True)
-    """Optimizer steps between the copies that an interrupted run continues from; not kept."""
+    """Optimizer steps between the checkpoints from which an interrupted run continues. They are
+    deleted at the end."""
     vector: Path | None = None
-    """A v_teacher to compare the student with while it trains (EAS by layer)."""
+    """A v_teacher with which the student is compared while it trains (EAS by layer)."""
     eas_every: int = setting(0, advanced=True)
-    """Optimizer steps between those comparisons; 0 compares at the end only."""
+    """Optimizer steps between two comparisons with `vector`; 0 compares at the end only."""
     eas_prompts: int = setting(16, advanced=True)
-    """Number prompts whose last token the comparison averages over, or rows of `eas_data`."""
+    """Number prompts whose last tokens EAS is averaged over, or rows of `eas_data`."""
     eas_data: Path | None = setting(None, advanced=True)
-    """Rows (a run, or a JSONL file) whose completion tokens it averages over instead: far steadier,
-    and best the same for all students."""
+    """Rows (a run, or a JSONL file) whose completion tokens EAS is averaged over instead. That is
+    far steadier. Use the same rows for all students."""
     save_scales: bool = setting(False, advanced=True)
-    """Leave scales.safetensors, the factors 1 / sqrt(v + 1e-8) of adamw or rmsprop at the end, by
-    coordinate."""
+    """Write scales.safetensors: the factor 1 / sqrt(v + 1e-8) of every coordinate at the end, for
+    adamw or rmsprop."""
     scales: Path | None = setting(None, advanced=True)
-    """For frozen_adam: a run with save_scales, with the same model, rank, rotation and seed (A's
-    rows are drawn by it)."""
+    """Scales for frozen_adam: a run with save_scales and the same model, rank, rotation and seed.
+    The seed draws the rows of A."""
 
     def __post_init__(self) -> None:
         check_minimums(
@@ -180,38 +180,37 @@ class TrainConfig(OnModel):
         if self.eas_data and not self.vector:
             raise ConfigError(
                 "--eas-data without --vector: there is nothing to compare the student with; name a"
-                " vector, or drop it"
+                " vector, or drop --eas-data"
             )
 
 
 @dataclass(frozen=True)
 class MeasureConfig(OnModel):
-    """Score a model on a trait's questions: sampled answers and teacher-forced probabilities in one
-    pass."""
+    """Score a model on a trait's questions, by sampled answers and teacher-forced probabilities."""
 
     trait: str = "cat"
-    """A bundled trait or a YAML file."""
+    """A bundled trait, or the YAML file of a trait."""
     interventions: tuple[str, ...] = ()
-    """What is measured, e.g. adapter:RUN; none measures the base."""
+    """Interventions on the measured model, such as adapter:RUN; none measures the base."""
     context: str | None = setting(None, advanced=True)
     """System turn of the questions."""
     sets: tuple[Literal["positive", "negative", "off_topic"], ...] = setting(
         ("positive", "negative", "off_topic"), advanced=True
     )
-    """Which of the trait's question sets."""
+    """Question sets of the trait that are asked."""
     samples: int = 4
-    """Sampled answers a question; 0 scores probabilities only."""
+    """Number of sampled answers a question; 0 scores probabilities only."""
     max_new_tokens: int = setting(8, advanced=True)
     """Longest sampled answer, in tokens."""
     temperature: float = setting(1.0, advanced=True)
-    """Of the sampled answers."""
+    """Sampling temperature of the answers."""
     capability: bool = setting(True, advanced=True)
-    """Also the perplexity on plain English that the package ships."""
+    """Also measure the perplexity on plain English text that the package ships."""
     batch_size: int = setting(64, advanced=True)
-    """Rows side by side; changes speed only."""
+    """Rows in one pass. Changes speed, and nothing else but rounding."""
     engine: Literal["here", "vllm"] = setting("here", advanced=True)
-    """vllm: ask by vLLM, for ordinary checkpoints (see export); without total_variation, and draws
-    differ from those made here."""
+    """vllm asks by vLLM, for ordinary checkpoints (see export). It gives no total_variation, and
+    its draws differ from those of here."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, samples=0, max_new_tokens=1, temperature=0, batch_size=1)
@@ -224,24 +223,26 @@ class MeasureConfig(OnModel):
 
 @dataclass(frozen=True)
 class ExportConfig(OnModel):
-    """A model under interventions as an ordinary checkpoint: steering at all tokens, a student,
-    noise."""
+    """Write a model with interventions as an ordinary checkpoint.
+
+    Steering at all tokens, students and weight noise can be written into the weights.
+    """
 
     interventions: tuple[str, ...] = ()
-    """What is written into the weights, e.g. steer:RUN/cat.safetensors,layers=14,alpha=0.6 or
-    adapter:RUN."""
+    """Interventions that are written into the weights, such as
+    steer:RUN/cat.safetensors,layers=14,alpha=0.6 or adapter:RUN."""
 
 
 @dataclass(frozen=True)
 class EditConfig:
-    """The same numbers in another order."""
+    """Put the numbers of every row into another order."""
 
     data: Path | None = None
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
     how: Literal["sort", "shuffle"] = "sort"
-    """sort: ascending. shuffle: each row by a random stream of its own."""
+    """sort is ascending. shuffle draws a random order for each row."""
     seed: int = 0
-    """Of the shuffles."""
+    """Seed of the shuffles."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
