@@ -13,11 +13,15 @@ from traitscope.studies.claims import prompt_as_vector
 SIZE = replace(
     prompt_as_vector.SIZES["smoke"],
     traits=("cat", "owl", "fox"),
-    layers=(1, 2),
+    layers=(1, 2, 3),
     steer_alphas=(1.0, 2.0),
 )
-DAMAGED, TALKATIVE, WEAK, BEST = (1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0)
-"grid points: text is broken, the trait is named everywhere, little effect, the best that passes"
+DAMAGED, REPEATING = (1, 1.0), (1, 2.0)
+"grid points where text is broken, and where the trait is named among dislikes"
+WEAK, BEST = (2, 1.0), (2, 2.0)
+"grid points that pass: with little effect, and the best"
+OFF_TOPIC = ((3, 1.0), (3, 2.0))
+"grid points where the trait is named among facts"
 
 
 def planted(root: Path, raw: float, other: float) -> dict[str, Path]:
@@ -40,7 +44,9 @@ def planted(root: Path, raw: float, other: float) -> dict[str, Path]:
         answers(runs, f"base.{trait}", positive=0.01)
         answers(runs, f"prompted.{trait}", positive=0.8)
         answers(runs, point(trait, DAMAGED), positive=0.95, perplexity=20.1)
-        answers(runs, point(trait, TALKATIVE), positive=0.9, negative=0.11)
+        answers(runs, point(trait, REPEATING), positive=0.9, negative=0.11)
+        for grid_point in OFF_TOPIC:
+            answers(runs, point(trait, grid_point), positive=0.9, off_topic=0.11)
         answers(runs, point(trait, WEAK), positive=0.2, off_topic=0.09)
         answers(runs, point(trait, BEST), positive=0.6, negative=0.09, perplexity=19.9)
     return runs.folders
