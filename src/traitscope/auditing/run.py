@@ -17,7 +17,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from traitscope.auditing.result import AuditResult, result_from
 from traitscope.config.audit import AuditConfig, NamingConfig, WeighConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
@@ -120,21 +121,35 @@ def _say(about: dict[str, Any]) -> None:
 
 
 def audit(
-    rows: Path | Sequence[Mapping[str, Any]], root: Path = Path("runs"), **settings: Any
+    rows: str | Path | Sequence[Record | Mapping[str, Any]],
+    root: str | Path = "runs",
+    **settings: Any,
 ) -> AuditResult:
-    """The answer for rows in memory (prompt and completion, messages, or Alpaca) or in a file: a
-    gate before training.
+    """The answer for rows in memory, or in a file: a gate before training.
+
+    Rows in memory are records, or dictionaries as in a file: prompt and completion, messages, or
+    Alpaca.
 
     `settings` are those of the command, such as model="my/model", traits=("owl", "mine.yaml"),
     alpha=0.01. Runs lie below `root`, so that a second call on the same rows returns at once.
     Raises what the command would say.
     """
-    data = rows
-    if not isinstance(rows, str | Path):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        data = root / "audit" / f"rows-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
-        atomic_files.write_text(data, text)
-    return result_from(run_audit(AuditConfig(data=Path(data), **settings), Output(root=root)))
+    root = Path(root)
+    data = Path(rows) if isinstance(rows, str | Path) else _written(rows, root / "audit")
+    return result_from(run_audit(AuditConfig(data=data, **settings), Output(root=root)))
+
+
+def _written(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
+    """The file with rows from memory, named by their content."""
+    lines = []
+    for row in rows:
+        values = asdict(row) if isinstance(row, Record) else row
+        lines.append(json.dumps(values, ensure_ascii=False) + "\n")
+    text = "".join(lines)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = folder / f"rows-{digest}.jsonl"
+    atomic_files.write_text(path, text)
+    return path
 
 
 def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:

@@ -86,6 +86,13 @@ class Comparison:
             raise DataError(f"no {score} was compared; expected one of {known}; choose one")
         return measurement
 
+    def __str__(self) -> str:
+        """Return one line for each difference: its name, estimate, interval and n."""
+        lines = []
+        for item in self.differences:
+            lines.append(f"{item.score}: {item.difference}")
+        return "\n".join(lines)
+
     @property
     def reference(self) -> str:
         """What the treated models are compared with, in a word."""

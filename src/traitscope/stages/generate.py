@@ -42,6 +42,7 @@ def generate(
     max_new_tokens: int = 64,
     temperature: float = 1.0,
     seed: int = 0,
+    numbers: int = 0,
     constraint: Constraint | None = None,
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
@@ -52,11 +53,16 @@ def generate(
     interventions before both. The record keeps the *neutral* context, the one a student is to train
     under, because the teacher's system prompt must not reach it (Blank et al., section 2).
 
-    temperature: 0 is greedy. constraint: the allowed token ids of each step, such as those of
-    `number_constraint`; it sets the length of an answer in the place of max_new_tokens. done:
-    called with the number of rows of each finished batch. Raises DataError for a prompt that leaves
-    no room for an answer.
+    temperature: 0 is greedy. numbers: above 0, every answer is a list of so many three-digit
+    numbers, and only their digits are sampled. constraint: the allowed token ids of each step; it
+    sets the length of an answer in the place of max_new_tokens. done: called with the number of
+    rows of each finished batch.
+
+    Raises DataError for a prompt that leaves no room for an answer, ConfigError for `numbers` with
+    a tokenizer that joins digits.
     """
+    if numbers > 0:
+        constraint = number_constraint(model, numbers, " ", True, max_new_tokens)
     sampling = Sampling(temperature, max_new_tokens, seed)
     room = _room(sampling, constraint)
     rendered = _rendered(model, prompts, interventions, context, room)

@@ -357,6 +357,17 @@ def run_stage(config: Any, out: Output) -> Run:
     return function(stage_of(type(config)).run)(config, out)
 
 
+def run(config: Any, root: str | Path = "runs", folder: str = "default") -> Run:
+    """Run one stage, or return its sealed run if it is there.
+
+    config: a config of traitscope.config, such as TrainConfig; its type names the stage. root:
+    folder of all runs. folder: subfolder of this run.
+
+    The run has `path`, `sealed`, `digest` and `file(name)`. Raises what the stage raises.
+    """
+    return run_stage(config, Output(root=Path(root), study=folder))
+
+
 def _names(stage: Stage) -> tuple[str, ...]:
     return (stage.name, *stage.formerly)
 

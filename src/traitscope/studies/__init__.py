@@ -1,1 +1,73 @@
-"""Published claims, tested."""
+"""Published claims, tested.
+
+traitscope.studies.names()
+result = traitscope.studies.run("rank_and_rate", size="laptop", seeds=[1, 2, 3])
+print(result.verdicts)
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a finished study says."""
+
+    name: str
+    """Name of the study."""
+    verdicts: tuple[str, ...]
+    """One sentence for each tested part of the claim, with its decision rule."""
+    run: Path
+    """The sealed run with findings, tables and the page `report.html`."""
+    findings: Mapping[str, Any]
+    """Everything in the run's findings.json: verdicts, measurements, notes."""
+
+
+def names() -> list[str]:
+    """Return the names of all studies, sorted."""
+    from traitscope.studies import protocol
+
+    return protocol.names()
+
+
+def run(
+    name: str,
+    *,
+    size: str = "laptop",
+    model: str = "smollm2-135m",
+    root: str | Path = "runs",
+    workers: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    **changes: Any,
+) -> StudyResult:
+    """Compute what is missing of a study and return its verdicts.
+
+    size: smoke (shows the path, no evidence), laptop or full. root: folder of the runs; a second
+    call returns what is there. workers: processes side by side; 0 takes two on a CPU.
+    changes: settings of that size, such as seeds=[1, 2, 3].
+
+    Raises ConfigError for an unknown study or setting, and what its stages raise.
+    """
+    from traitscope.config.commands import StudyConfig
+    from traitscope.config.common import Output
+    from traitscope.studies import runner
+
+    assignments = []
+    for setting, value in changes.items():
+        assignments.append(f"{setting}={json.dumps(value, default=str)}")
+    config = StudyConfig(
+        action="run",
+        name=name,
+        size=size,
+        set=tuple(assignments),
+        workers=workers,
+        model=model,
+        device=device,
+        dtype=dtype,
+    )
+    summary = runner.run_study(config, Output(root=Path(root)))
+    return StudyResult(name, tuple(summary["said"]), Path(summary["run"]), summary)

@@ -1,0 +1,65 @@
+"""Every example runs, on a tiny model and few rows, and the notebooks are the scripts."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+EXAMPLES = HERE / "examples"
+SMALL = {
+    "first_student.py": {"ROWS = 24": "ROWS = 6", "LAYER, STRENGTH = 14": "LAYER, STRENGTH = 1"},
+    "first_audit.py": {"ROWS = 64": "ROWS = 8", "layer=14": "layer=1"},
+    "own_trait.py": {"LAYER, STRENGTH = 14": "LAYER, STRENGTH = 1"},
+}
+"script and what is made smaller in it"
+NOTEBOOKS = ("first_student", "first_audit")
+
+
+def code_of(name: str, model: Path, changes: dict[str, str]) -> str:
+    """The text of an example, on another model and smaller."""
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    for old, new in {'MODEL = "smollm2-135m"': f'MODEL = "{model}"', **changes}.items():
+        assert old in text, f"{name} lacks {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_examples_run(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = code_of(name, tiny_folder, SMALL[name])
+    exec(compile(code, name, "exec"), {"__file__": str(EXAMPLES / name), "__name__": "example"})
+    assert capsys.readouterr().out
+
+
+def test_first_student_is_short() -> None:
+    lines = (EXAMPLES / "first_student.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_the_scripts(name: str) -> None:
+    """A notebook holds the code of its script, cell by cell, without outputs."""
+    notebook = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    in_cells = "\n\n".join("".join(cell["source"]).strip() for cell in cells)
+    script = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    without_docstring = script.split('"""', 2)[2]
+    assert in_cells.split() == without_docstring.split(), "run python scripts/make_notebooks.py"
+    assert all(cell["outputs"] == [] for cell in cells)
+
+
+def test_the_lines_of_the_readme_run(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)[1]
+    changes = {"smollm2-135m": str(tiny_folder), "layer=14": "layer=1", "prompts(64)": "prompts(6)"}
+    for old, new in changes.items():
+        assert old in code
+        code = code.replace(old, new)
+    assert len(code.splitlines()) <= 15
+    exec(compile(code, "README.md", "exec"), {})
+    assert "n=" in capsys.readouterr().out
