@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from traitscope import studies as studies
     from traitscope.auditing.result import AuditResult as AuditResult
     from traitscope.auditing.run import audit as audit
+    from traitscope.comparison.compare import compare as compare
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.data.prompts import number_prompts as number_prompts
     from traitscope.data.records import Prompt as Prompt
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from traitscope.interventions.intervention import WeightNoise as WeightNoise
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
-    from traitscope.stages.compare import compare as compare
     from traitscope.stages.extract import extract_vectors as extract_vectors
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
@@ -66,7 +66,7 @@ _HOMES = {
     "WeightNoise": "traitscope.interventions.intervention",
     "applied": "traitscope.interventions.applied",
     "audit": "traitscope.auditing.run",
-    "compare": "traitscope.stages.compare",
+    "compare": "traitscope.comparison.compare",
     "eas": "traitscope.training.eas",
     "extract_vectors": "traitscope.stages.extract",
     "generate": "traitscope.stages.generate",

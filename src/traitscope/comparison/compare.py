@@ -17,7 +17,7 @@ from traitscope import atomic_files
 from traitscope.comparison.differences import UNSCORED, Comparison, compare_models
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import comparison_page, differences_table
-from traitscope.comparison.read_runs import ReadModel, read_models
+from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models
 from traitscope.comparison.wording import Wording, sentences, status, terminal_table
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output
@@ -26,30 +26,53 @@ from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table, table_csv
 from traitscope.runs import store
 from traitscope.stages import registry
-from traitscope.stages.measure import UNITS
+from traitscope.stages.measure import UNITS, Scores
 
 SCORE_UNITS = UNITS | {UNSCORED: "rate"}
 "units of what a comparison shows, the fraction of unscored answers included"
 
 
 def compare(
-    treated: Sequence[Path],
-    control: Sequence[Path],
+    treated: Sequence[str | Path | Scores],
+    control: Sequence[str | Path | Scores],
     *,
     vector: Path | None = None,
     layer: int | None = None,
     design: str = "auto",
 ) -> Comparison:
-    """Return treated minus control for every score, perplexity and EAS of sealed runs.
+    """Return treated minus control for every score, perplexity and EAS.
+
+    Each side is a list of sealed runs, or of what `measure` returned. Scores at the same place of
+    both lists are a pair: give them in the order of their seeds. Intervals are over the models.
 
     `vector` is the teacher's: with it, the cosine of (v_treated - v_control) is compared, too.
     `layer` is where EAS is read; without it, EAS is compared by layer only. `design` is auto,
     paired or unpaired. Raises DataError for runs that were measured differently, ConfigError for
     pairs that cannot be made, StoreError for a run that is missing, unfinished or changed.
     """
-    treated_models, control_models = read_models(treated), read_models(control)
+    treated_models = _models_of(treated, "treated")
+    control_models = _models_of(control, "control")
     _check_apart(treated_models, control_models)
     return compare_read(treated_models, control_models, vector=vector, layer=layer, design=design)
+
+
+def _models_of(side: Sequence[str | Path | Scores], name: str) -> list[ReadModel]:
+    """Return the models of one side, from runs or from scores in memory."""
+    if not side:
+        raise ConfigError(f"no {name} model is given; expected one or more; name their runs")
+    paths: list[Path] = []
+    models: list[ReadModel] = []
+    for place, item in enumerate(side):
+        if isinstance(item, Scores):
+            models.append(ReadModel(model_from_scores(item, f"{name} {place}", place), None))
+        else:
+            paths.append(Path(item))
+    if models and paths:
+        raise ConfigError(
+            f"the {name} side holds runs and scores in memory; expected one kind; name runs of"
+            " `measure`, or measure the models of the runs again"
+        )
+    return models or read_models(paths)
 
 
 def compare_read(

@@ -17,6 +17,7 @@ from traitscope.comparison.matching import MeasuredModel
 from traitscope.errors import DataError, StoreError
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
+from traitscope.stages.measure import Scores
 
 V_STUDENT = "v_student.safetensors"
 "file of what training changed"
@@ -47,6 +48,21 @@ def read_models(paths: Sequence[Path]) -> list[ReadModel]:
 def read_model(*paths: Path) -> ReadModel:
     """Return what the runs of one model hold.  Raises StoreError and DataError as `compare`."""
     return _read_together(list(map(store.load_run, paths)))
+
+
+def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
+    """Return a model whose scores are in memory; its place in the list stands for its seed."""
+    rows = {}
+    for question in scores.questions:
+        rows[question.question.id] = _with_unscored_fraction(question.as_row())
+    return MeasuredModel(
+        name=name,
+        seed=place,
+        scores=rows,
+        perplexity=scores.perplexity,
+        trait=scores.trait,
+        context=scores.context_digest,
+    )
 
 
 def _student_of(run: store.Run) -> Path:
