@@ -16,6 +16,7 @@ from traitscope.inference.residuals import intervention_vector
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Adapter, Steer, SystemPrompt
 from traitscope.models.model import Model
+from traitscope.stages.generate import generate
 from traitscope.stages.measure import measure
 from traitscope.training.eas import eas
 from traitscope.training.loop import train
@@ -100,6 +101,14 @@ def test_it_is_measured_like_any_intervention(tiny: Model, student: TrainedStude
     assert measured.values("target_logprob") != measure(tiny, "cat", **settings).values(
         "target_logprob"
     )
+
+
+def test_it_answers_like_any_teacher(tiny: Model, student: TrainedStudent) -> None:
+    prompts = number_prompts(3, seed=7)
+    settings = {"max_new_tokens": 6, "seed": 1}
+    answers = generate(tiny, prompts, [student], **settings)
+    same = generate(tiny, prompts, [student.intervention()], **settings)
+    assert [record.completion_ids for record in answers] == [row.completion_ids for row in same]
 
 
 def test_soft_targets_come_from_a_teacher(tiny: Model) -> None:

@@ -1,12 +1,12 @@
-"""Together: stages of one kind over one frozen base, side by side in one process: many students in
-a pass (packing.py).
+"""Stages of one kind over one frozen base, packed: many LoRA students in one pass (multi_lora.py).
 
-Every run keeps its own address, folder and seal, and equals the run made alone to rounding; its
-manifest says how many it was packed with. One that fails, or diverges, does not disturb the others.
-A pack that was killed continues to the same bytes; only where it was killed while it wrote its
-checkpoints, so that some students are ahead, to rounding.
+Every run keeps its own address, folder and seal. It equals the run made alone, to rounding, and its
+manifest says how many runs it was packed with. A run that fails, or whose training diverges, does
+not disturb the others.
 
-Shapes: N completion tokens.
+A pack that was killed continues to the same bytes. There is one exception: where it was killed
+while it wrote its states, so that some students are ahead, it continues to the same numbers, to
+rounding.
 """
 
 from collections.abc import Hashable, Sequence
