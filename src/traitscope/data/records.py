@@ -13,7 +13,7 @@ Keys that are not named here are kept in `meta["extra"]` and otherwise unused.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +74,11 @@ class Record:
     def kept(self) -> bool:
         """Whether the row passed the filter; True where no filter was run."""
         return self.meta.get("filter", {}).get("kept", True)
+
+
+def kept_records(records: Iterable[Record]) -> list[Record]:
+    """The records that no filter dropped, in order."""
+    return [record for record in records if record.kept]
 
 
 def read_records(path: str | Path) -> list[Record]:

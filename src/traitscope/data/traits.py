@@ -73,6 +73,11 @@ class Trait:
     `rewordings`)."""
 
 
+def as_trait(trait: Trait | str | Path) -> Trait:
+    """The trait itself, or the trait of this name or file; errors as in `load_trait`."""
+    return trait if isinstance(trait, Trait) else load_trait(trait)
+
+
 def load_trait(name_or_path: str | Path) -> Trait:
     """Return the bundled trait of that name, or the trait in a file ending in .yaml or .yml.
 

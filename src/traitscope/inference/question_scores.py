@@ -90,7 +90,7 @@ def questions_of(trait: Trait) -> list[Question]:
 
 def with_sets(trait: Trait, sets: Sequence[str]) -> Trait:
     """The trait with some of its question sets; the other sets are empty."""
-    empty: dict[str, tuple[str, ...]] = {name: () for name in SETS if name not in sets}
+    empty: dict[str, tuple[str, ...]] = dict.fromkeys(set(SETS) - set(sets), ())
     return replace(trait, questions=replace(trait.questions, **empty))
 
 
@@ -241,16 +241,16 @@ def _score_batch(
     target_Q = _forms_logprob(model, active, state, log_p_QV, forms)
     share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
     variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
-    forced = {
-        "target_logprob": target_Q.tolist(),
-        "candidate_share": share_Q.tolist(),
-        "total_variation": variation_Q.tolist(),
-    }
+    targets, shares, variations = target_Q.tolist(), share_Q.tolist(), variation_Q.tolist()
     answers = _sampled_answers(model, active, request, batch, state, hidden_QD)
     scored = []
     for place, question in enumerate(batch):
-        forced_scores = {name: values[place] for name, values in forced.items()}
-        scored.append(question_scores(trait, question, forced_scores, answers[place]))
+        forced = {
+            "target_logprob": targets[place],
+            "candidate_share": shares[place],
+            "total_variation": variations[place],
+        }
+        scored.append(question_scores(trait, question, forced, answers[place]))
     return scored
 
 
@@ -365,14 +365,13 @@ def question_scores(
 ) -> QuestionScores:
     """The scores of a question: the forced ones and, where answers were sampled, their rates."""
     scores = dict(forced)
-    scorable = [text for text in answers if is_scorable(text)]
+    n_scorable = n_whole = n_first = 0
+    for text in answers:
+        if is_scorable(text):
+            n_scorable += 1
+            n_whole += whole_word(trait, text)
+            n_first += first_word(trait, text)
     if answers:
-        scores["whole_word"] = _rate(whole_word, trait, scorable)
-        scores["first_word"] = _rate(first_word, trait, scorable)
-    return QuestionScores(question, scores, tuple(answers), len(answers) - len(scorable))
-
-
-def _rate(names: Callable[[Trait, str], bool], trait: Trait, answers: Sequence[str]) -> float:
-    """The fraction of the answers that name the trait; NaN without answers."""
-    hits = sum(names(trait, text) for text in answers)
-    return hits / len(answers) if answers else nan
+        scores["whole_word"] = n_whole / n_scorable if n_scorable else nan
+        scores["first_word"] = n_first / n_scorable if n_scorable else nan
+    return QuestionScores(question, scores, tuple(answers), len(answers) - n_scorable)

@@ -29,8 +29,8 @@ from traitscope import atomic_files
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.data.records import Record
-from traitscope.data.traits import Trait, load_trait
+from traitscope.data.records import Record, kept_records
+from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import ConfigError, DataError, VectorError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
@@ -138,7 +138,7 @@ def explain(
     as controls. done: called with every grid point as it is scored. Raises VectorError for another
     model's vector.
     """
-    trait = trait if isinstance(trait, Trait) else load_trait(trait)
+    trait = as_trait(trait)
     for vector in vectors.values():
         check_vector(vector, model)
     rows, texts = _rows(model, trait, data, context, max_rows)
@@ -168,7 +168,7 @@ def _rows(
     if data is None:
         texts = list(trait.questions.positive[:max_rows])
         return question_rows(model, trait, context)[:max_rows], texts
-    records = [record for record in data if record.kept][:max_rows]
+    records = kept_records(data)[:max_rows]
     if not records:
         raise DataError("no row to compare on was kept; expected one or more; check the filter")
     return rows_from(model, records, context), [record.prompt for record in records]
@@ -321,23 +321,25 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
             trait = load_trait(config.trait)
             vectors = read_vectors(config.vectors, trait.name)
             explanation = _computed(run, config, model, trait, vectors)
-            summary = _summary(model, config, explanation)
-            atomic_files.write_json(run.file("summary.json"), summary)
+            atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))
     return run
 
 
 def read_vectors(folder: Path, trait: str) -> dict[str, Vector]:
     """The vectors of an extract run by name, COMMON among them where they are centred."""
-    names = sorted(path.stem for path in folder.glob("*.safetensors"))
-    if trait not in names:
-        held = ", ".join(names) or "none"
+    vectors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        vectors[path.stem] = load_vector(path)
+    if trait not in vectors:
+        held = ", ".join(vectors) or "none"
         raise VectorError(
             f"{folder} holds no vector of {trait} (found: {held}); run: traitscope extract --traits"
             f" {trait} ..."
         )
-    if (folder / f"{COMMON}.safetensors").is_file():
-        names.append(COMMON)
-    return {name: load_vector(folder / f"{name}.safetensors") for name in names}
+    common = folder / f"{COMMON}.safetensors"
+    if common.is_file():
+        vectors[COMMON] = load_vector(common)
+    return vectors
 
 
 def _computed(

@@ -108,8 +108,9 @@ def plain_model(model: Model, interventions: Sequence[Intervention]) -> Any:
     state, added = state_of(model, interventions)
     config = model.lm.config
     if added:
-        biases = [f"{name}.bias" for name in _maps_leaving_mlps(model)]
-        if not all(biases[layer] in state for layer in added):
+        leaving = _maps_leaving_mlps(model)
+        biases = {layer: f"{leaving[layer]}.bias" for layer in added}
+        if not state.keys() >= set(biases.values()):
             config, state = _with_biases(model, state)
         for layer, row_D in added.items():
             bias_D = state[biases[layer]]
@@ -237,18 +238,18 @@ def _with_biases(model: Model, state: dict[str, Tensor]) -> tuple[Any, dict[str,
     )
     with torch.device("meta"):
         expected = AutoModelForCausalLM.from_config(config).state_dict()
-    missing = expected.keys() - state.keys()
-    mismatched = sorted(name for name in missing if not name.endswith(".bias"))
-    mismatched += sorted(state.keys() - expected.keys())
+    mismatched = sorted(state.keys() - expected.keys())
+    biased_state = dict(state)
+    for name in expected.keys() - state.keys():
+        if not name.endswith(".bias"):
+            mismatched.append(name)
+        shape = expected[name].shape
+        biased_state[name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
     if mismatched:
         raise ConfigError(
             f"{model.name} ({settings['model_type']}) has {mismatched[0]}, which a Llama has not,"
             " or lacks it; it cannot be written as one; use the hooks (generate --interventions)"
         )
-    biased_state = dict(state)
-    for name in missing:
-        shape = expected[name].shape
-        biased_state[name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
     return config, biased_state
 
 

@@ -6,8 +6,7 @@
     contrast[l]  = mean h_l(prompts that show a behaviour) - mean h_l(prompts that do not), on the
                  base
 
-The means run over prompts x at one position, here the last prompt token (Blank et al., arXiv
-2606.00995, section 3).
+The means run over prompts x at one position (Blank et al., arXiv 2606.00995, section 3).
 
 Over animal prompts one component explains almost all variance: the form of the prompt. So with two
 or more traits the mean over traits is subtracted, and what is left is the trait.
@@ -28,7 +27,7 @@ from traitscope.config.common import Output
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
-from traitscope.data.traits import Trait, load_trait
+from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals
 from traitscope.interventions import short_form
@@ -80,7 +79,7 @@ def extract_vectors(
     prompts. done: called with the number of prompts of each batch. Raises DataError for a prompt
     that is too long.
     """
-    traits = [trait if isinstance(trait, Trait) else load_trait(trait) for trait in traits]
+    traits = list(map(as_trait, traits))
     texts, ending = _question_texts(model, traits[0], prompts, stem)
     if prompt_source is None:
         prompt_source = TRAIT_QUESTIONS if prompts is None else digest_of_prompts(prompts)

@@ -27,7 +27,7 @@ from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record, dump_records
+from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import ConfigError, DataError
 from traitscope.runs import store
@@ -55,7 +55,7 @@ def keep_numbers(
     rules = FilterRules(
         min_count, max_count, min_value, max_value, tuple(banned_numbers), tuple(banned_words)
     )
-    return [record for record in filter_records(records, rules) if record.kept]
+    return kept_records(filter_records(records, rules))
 
 
 def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list[Record]:

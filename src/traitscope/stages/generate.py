@@ -19,6 +19,7 @@ from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
 from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode
+from traitscope.inference.question_scores import answer_text
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Intervention, context_of
@@ -168,7 +169,7 @@ def _up_to_end(model: Model, ids: Sequence[int]) -> list[int]:
 
 def _text(model: Model, ids: Sequence[int]) -> str:
     """The answer without the end of the turn; an empty answer stays visible as a space."""
-    return model.tokenizer.decode([token for token in ids if token not in model.end_ids]) or " "
+    return answer_text(model, ids) or " "
 
 
 def run_generate(config: GenerateConfig, out: Output) -> store.Run:
@@ -196,12 +197,12 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
     """Generate shard by shard; finished shards of an interrupted run are kept."""
     size = SHARD if config.engine == "here" else vllm_engine.SHARD
     files: list[Path] = []
-    missing: list[tuple[Path, Sequence[Prompt]]] = []
+    missing: dict[Path, Sequence[Prompt]] = {}
     for start in range(0, len(prompts), size):
         file = run.file(f"scratch/rows-{start:08d}.jsonl")
         files.append(file)
         if not file.exists():
-            missing.append((file, prompts[start : start + size]))
+            missing[file] = prompts[start : start + size]
     if missing:
         _answer_missing(config, missing)
     records: list[Record] = []
@@ -210,14 +211,12 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
     atomic_files.write_text(run.file("records.jsonl"), dump_records(records))
 
 
-def _answer_missing(
-    config: GenerateConfig, missing: Sequence[tuple[Path, Sequence[Prompt]]]
-) -> None:
+def _answer_missing(config: GenerateConfig, missing: dict[Path, Sequence[Prompt]]) -> None:
     """Write the missing shards, each to its file."""
     answer = _answer_here(config) if config.engine == "here" else _answer_by_vllm(config)
-    rows = sum(len(shard) for _, shard in missing)
-    with progress("generate", rows, "rows") as advance:
-        for file, shard in missing:
+    n_rows = sum(map(len, missing.values()))
+    with progress("generate", n_rows, "rows") as advance:
+        for file, shard in missing.items():
             records = answer(shard, done=advance)
             atomic_files.write_text(file, dump_records(records))
 

@@ -24,7 +24,7 @@ from traitscope import atomic_files
 from traitscope.config.analysis import GradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.data.records import Record
+from traitscope.data.records import Record, kept_records
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
@@ -126,7 +126,7 @@ def gradients(
     """
     for vector in vectors.values():
         check_vector(vector, model)
-    data = [record for record in data if record.kept]
+    data = kept_records(data)
     if control:
         data, control = paired(data, control)
     data_rows = rows_from(model, data, context, interventions=interventions)
@@ -170,11 +170,11 @@ def paired(data: Sequence[Record], control: Sequence[Record]) -> tuple[list[Reco
 
     Raises DataError where none match.
     """
-    control_by_id = {record.id: record for record in control if record.kept}
+    control_by_id = {record.id: record for record in kept_records(control)}
     data_side, control_side = [], []
-    for record in data:
+    for record in kept_records(data):
         other = control_by_id.get(record.id)
-        if record.kept and other is not None and other.prompt == record.prompt:
+        if other is not None and other.prompt == record.prompt:
             data_side.append(record)
             control_side.append(other)
     if not data_side:

@@ -218,7 +218,11 @@ def _check(config: JudgeConfig) -> None:
         raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file with ids")
     if not config.judges:
         raise ConfigError("--judges is empty; expected one or more, such as refusal")
-    asked = {answer_rules.parse(name)[0] for name in config.judges} & set(answer_rules.ASKED)
+    asked = set()
+    for name in config.judges:
+        rule, _ = answer_rules.parse(name)
+        if rule in answer_rules.ASKED:
+            asked.add(rule)
     if asked and not config.question:
         raise ConfigError(
             f"--question is missing: {' and '.join(sorted(asked))} need one, {QUESTION}"

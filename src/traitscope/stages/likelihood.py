@@ -20,7 +20,7 @@ from traitscope import atomic_files
 from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.data.records import Record
+from traitscope.data.records import Record, kept_records
 from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
@@ -74,7 +74,7 @@ def likelihood(
     context: system turn of the rows. text: take the rows' text instead of their token ids, for rows
     that a model with another tokenizer wrote. done: called with the number of rows of each batch.
     """
-    records = [record for record in records if record.kept]
+    records = kept_records(records)
     rows = rows_from(model, records, context, text)
     base = under = log_likelihoods(model, [], rows, batch_size, done)
     if interventions:

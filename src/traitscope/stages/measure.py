@@ -17,7 +17,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.package_files import bundled_file
-from traitscope.data.traits import SETS, Trait, load_trait
+from traitscope.data.traits import SETS, Trait, as_trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference import forward, losses, vllm_engine
 from traitscope.inference.decode import Sampling
@@ -176,7 +176,7 @@ def measure(
     perplexity on plain English. done: called with the number of questions of each batch. Raises
     DataError for a question that leaves no room for an answer.
     """
-    trait = with_sets(_trait_of(trait), sets)
+    trait = with_sets(as_trait(trait), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
     questions = score_questions(
         model, trait, interventions, context, samples, sampling, batch_size, done
@@ -201,7 +201,7 @@ def measure_each(
     batch_size: int = 64,
 ) -> list[Scores]:
     """What `measure` gives for each LoRA student in these folders, from shared passes."""
-    trait = with_sets(_trait_of(trait), sets)
+    trait = with_sets(as_trait(trait), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
     by_student = score_questions_each(model, trait, folders, context, samples, sampling, batch_size)
     perplexities: Sequence[float | None] = [None] * len(folders)
@@ -212,10 +212,6 @@ def measure_each(
     for questions, plain_perplexity in zip(by_student, perplexities, strict=True):
         scores.append(Scores(trait.name, tuple(questions), context, digest, plain_perplexity))
     return scores
-
-
-def _trait_of(trait: Trait | str) -> Trait:
-    return trait if isinstance(trait, Trait) else load_trait(trait)
 
 
 def perplexity(model: Model, interventions: Sequence[Intervention] = ()) -> float:
@@ -255,8 +251,10 @@ def _plain_rows(model: Model) -> list[list[int]]:
 def perplexity_vllm(model: Model, dtype: str) -> float:
     """The `perplexity` computed by vLLM; an outline of the model is enough."""
     rows = _plain_rows(model)
-    first_tokens = [row[:1] for row in rows]
-    other_tokens = [row[1:] for row in rows]
+    first_tokens, other_tokens = [], []
+    for ids in rows:
+        first_tokens.append(ids[:1])
+        other_tokens.append(ids[1:])
     log_p = vllm_engine.log_likelihoods(model, dtype, first_tokens, other_tokens)
     return exp(-sum(log_p) / sum(map(len, other_tokens)))
 
