@@ -1,0 +1,175 @@
+"""The command `study`: every study runs, is planned, changed and listed; errors are named."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import CAT, call, ok, write_yaml
+
+from traitscope.studies import protocol
+from traitscope.workflow import graph
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_every_study_says_what_it_tests(name: str) -> None:
+    study = protocol.load(name)
+    assert all(
+        isinstance(text, str) and text
+        for text in (study.TITLE, study.CLAIM, study.SOURCE, study.PUBLISHED)
+    )
+    assert set(study.SIZES) == {"smoke", "laptop", "full"}
+    for size in study.SIZES.values():
+        nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
+        assert nodes and all(node.weight > 0 for node in nodes)
+    page = Path(__file__).parents[2] / "docs" / "claims" / f"{name}.md"
+    assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Run (every other study with packed students) and reported; asked again, it returns at once
+    with the same numbers."""
+    root, words = (
+        tmp_path / "runs",
+        [
+            name,
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
+    words += ["--pack", "8"] if protocol.names().index(name) % 2 else []
+    done = call(root, "study", "run", *words)
+    assert done.code == 0, done.summary
+    verdicts = done.summary["verdicts"]
+    assert (
+        verdicts
+        and all(v["outcome"] for v in verdicts)
+        and "not evidence" in done.summary["notes"][0]
+    )
+    folder = Path(done.summary["run"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
+    assert list(folder.glob("*.csv"))
+    assert call(root, "study", "report", *words).summary == done.summary
+    assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
+
+
+def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    root, words = (
+        tmp_path / "runs",
+        [
+            "steering_gradients",
+            "--size",
+            "smoke",
+            "--model",
+            tiny_folder,
+            "--workers",
+            "1",
+        ],
+    )
+    planned = call(root, "study", "plan", *words)
+    assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
+    early = call(root, "study", "report", *words)
+    assert early.code == 2 and "stages are missing" in early.summary["message"]
+    ok(root, "study", "run", *words)
+    assert call(root, "study", "plan", *words).summary["missing"] == 0
+
+
+def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
+    """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside
+    the usual ones."""
+    trait = write_yaml(tmp_path / "tea.yaml", CAT | {"name": "tea"})
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+    ]
+    changes = ["--set", f"traits=[{trait},owl]", "seeds=[3,4]", "recipe.epochs=1", "strength=0.3"]
+    found = ok(tmp_path / "runs", *words, *changes).summary
+    assert any("tea" in v["claim"] for v in found["verdicts"]) and found["run"]
+    plan = ok(tmp_path / "runs", "study", "plan", *words[2:], *changes).summary
+    assert plan["missing"] == 0 and "owl.4" in plan["nodes"] and "owl.1" not in plan["nodes"]
+    assert ok(tmp_path / "runs", "study", "plan", *words[2:]).summary["missing"] > 0
+
+
+def test_a_behaviour_of_ones_own_with_a_bad_grid(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "transfer_ratio",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+    ]
+    (tmp_path / "eval.jsonl").write_text('{"prompt": "Q?"}\n' * 6)
+    for change, says in [
+        ("alphas=[0.1,0.2,0.3]", "have no 0"),
+        ("seeds=[1]", "asked for with 1 seed"),
+        ("shown=nowhere.txt", "nowhere.txt does not exist"),
+        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"),
+        ("judge=refuse", "judge 'refuse' is unknown"),
+    ]:
+        assert call(tmp_path / "runs", *words, change).code == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("seeds", "'seeds' changes nothing; expected FIELD=VALUE"),
+        ("sedes=[1]", "no field 'sedes'; expected one of traits, others, doses, seeds"),
+        ("seeds=[one]", "seeds is 'one'; expected int"),
+        ("recipe.lr=much", "lr is 'much'; expected float"),
+        ("recipe.lr=-1", "training cannot run with --lr -1"),
+        ("layer.x=1", "layer has no field 'x'; set it as a whole"),
+        ("traits=[nonsense]", "no bundled trait 'nonsense'"),
+        ("doses=[1,", "doses='[1,' is no YAML"),
+        ("layer=9", "has layers 0 to 2"),
+    ],
+)
+def test_a_change_that_cannot_be_made(
+    tmp_path: Path, tiny_folder: Path, change: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "study",
+        "run",
+        "vector_distillation",
+        "--size",
+        "smoke",
+        "--model",
+        tiny_folder,
+        "--workers",
+        "1",
+        "--set",
+        change,
+    ]
+    assert call(tmp_path / "runs", *words).code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_unknown_study_and_no_study(tmp_path: Path) -> None:
+    for words, says in ((["run", "nothing"], "no study 'nothing'"), (["plan"], "which study?")):
+        ran = call(tmp_path, "study", *words)
+        assert ran.code == 2 and says in ran.summary["message"]
+
+
+def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(protocol.names())
