@@ -71,7 +71,7 @@ def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tu
     if (layers is None) == (layer is None):
         given = "neither" if layers is None else "both"
         raise ConfigError(f"{kind} takes one of layer=14 and layers=(14, 15), found {given}")
-    if layers is None:
+    if layer is not None:
         layers = (layer,)
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ConfigError(f"{kind}: layers {layers!r} is no sequence; write layers=(14,)")

@@ -84,8 +84,10 @@ class Model:
     def max_length(self) -> int:
         """Longest sequence, in tokens."""
         config = self.lm.config
-        rotary = getattr(config, "max_position_embeddings", None)
-        return int(rotary or getattr(config, "n_positions", 2048))
+        positions = getattr(config, "max_position_embeddings", None)
+        if not positions:  # GPT-2 has another name for it
+            positions = getattr(config, "n_positions", 2048)
+        return int(positions)
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -93,8 +95,7 @@ class Model:
         configured = getattr(self.lm.generation_config, "eos_token_id", None)
         ids = set(configured) if isinstance(configured, list) else {configured}
         ids.add(self.tokenizer.eos_token_id)
-        ids.discard(None)
-        return tuple(sorted(map(int, ids)))
+        return tuple(sorted(int(i) for i in ids if i is not None))
 
     @property
     def pad_id(self) -> int:
