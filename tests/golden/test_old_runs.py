@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from traitscope.cli import show
 from traitscope.config.common import Output
-from traitscope.runs import opening, store
+from traitscope.runs import lineage, opening, store
 from traitscope.stages import registry
 
 OLD = Path(__file__).parent / "old_runs"
@@ -48,7 +48,7 @@ def path_of(place: Path, stage: str) -> Path:
 @pytest.mark.parametrize("name", RUNS)
 def test_it_is_whole_and_found_at_its_address(name: str, place: Path) -> None:
     run = store.load_run(place / "runs" / "old" / name)
-    assert store.verify(run.path) == []
+    assert lineage.verify(run.path) == []
     assert ok(place / "new", "show", run.path).summary["lineage"]["state"] == "sealed"
     config = named_as_recorded(show.replayed_config(run), run)
     out = Output(root=place / "runs", study="old")

@@ -10,7 +10,7 @@ from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, StoreError
-from traitscope.runs import store
+from traitscope.runs import lineage, store
 from traitscope.runs.object_storage import Storage
 from traitscope.workflow import ray_executor
 
@@ -53,7 +53,7 @@ def test_a_run_comes_back_as_it_was(place: Storage, made: Path) -> None:
     assert {p.name: p.read_bytes() for p in run.iterdir()} == {
         p.name: p.read_bytes() for p in made.iterdir()
     }
-    assert store.verify(run) == [] and [p.name for p in run.parent.glob(".*")] == []
+    assert lineage.verify(run) == [] and [p.name for p in run.parent.glob(".*")] == []
 
 
 def test_what_is_half_there_is_not_there(place: Storage, made: Path) -> None:

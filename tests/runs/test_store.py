@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 import traitscope
 from traitscope.atomic_files import append_jsonl, write_json, write_text
 from traitscope.errors import StoreError
-from traitscope.runs import code_version, store
-from traitscope.runs.store import address, find_runs, lineage, load_run, stage_run, verify
+from traitscope.runs import code_version, manifests, store
+from traitscope.runs.lineage import lineage, verify
+from traitscope.runs.manifests import file_sha256
+from traitscope.runs.store import address, find_runs, load_run, stage_run
 
 CONFIG = {"seed": 3, "train": {"lr": 1e-3, "layers": [1, 2]}}
 ENV = os.environ | {"PYTHONPATH": str(Path(traitscope.__file__).parents[1])}
@@ -147,7 +149,7 @@ def test_the_manifest_says_what_ran(tmp_path):
         facts |= {"device": "cpu", "threads": 2, "rows": 1}
     manifest = run.manifest()
     assert list(manifest["outputs"]) == ["a.txt", "adapter/config.json"]
-    assert manifest["inputs"]["rows"] == {"path": "../../rows.jsonl", "digest": store._sha256(data)}
+    assert manifest["inputs"]["rows"] == {"path": "../../rows.jsonl", "digest": file_sha256(data)}
     assert (manifest["seed"], manifest["device"], manifest["threads"], manifest["rows"]) == (
         3,
         "cpu",
@@ -164,6 +166,36 @@ def test_the_manifest_says_what_ran(tmp_path):
         "manifest.json",
     ]
     assert load_run(run.path).sealed and verify(run.path) == []
+
+
+def test_the_disk_holds_every_output_before_the_manifest_says_so(tmp_path, monkeypatch):
+    """The order counts where the power fails: outputs and their folders first, then the manifest,
+    which is flushed under its temporary name."""
+    flushed = []
+
+    def flush(handle: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        flushed.append((place.name, (run.path / "manifest.json").exists()))
+
+    with stage_run(tmp_path, "train", CONFIG) as run:
+        write_text(run.file("sub/a.txt"), "a")
+        (run.path / "b.txt").write_text("written without a flush")
+        monkeypatch.setattr(os, "fsync", flush)
+    names = [name for name, _ in flushed]
+    assert {"a.txt", "b.txt", "sub", run.path.name} <= set(names)
+    before = names[: next(i for i, name in enumerate(names) if name.startswith(".manifest.json"))]
+    assert {"a.txt", "b.txt", "sub"} <= set(before)
+    assert not any(sealed for name, sealed in flushed if name != run.path.name)
+
+
+def test_writing_flushes_the_file_and_its_folder(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+    )
+    write_text(tmp_path / "a.txt", "a")
+    assert [path.name.split(".")[1] for path in flushed[:1]] == ["a"]
+    assert flushed[-1] == tmp_path
 
 
 def test_a_sealed_run_is_returned_untouched(tmp_path):
@@ -217,7 +249,7 @@ def test_a_stage_that_overwrites_config_json_is_not_sealed(tmp_path):
         stage_run(tmp_path, "train", CONFIG) as run,
     ):
         write_json(run.file("config.json"), {"model_type": "llama"})
-    assert not store.is_sealed(run.path)
+    assert not manifests.is_sealed(run.path)
 
 
 def test_links_are_not_sealed(tmp_path):
@@ -314,7 +346,7 @@ def test_damage_is_named(tmp_path):
     run.file("extra.bin").write_bytes(b"")
     edit(run.file("config.json"), config={})
     config, extra, missing, changed = verify(run.path)
-    assert f"{file} changed: sha256 is {store._sha256(file)}, sealed was {old}" in changed
+    assert f"{file} changed: sha256 is {file_sha256(file)}, sealed was {old}" in changed
     assert (
         f"{metrics} is missing" in missing
         and "extra.bin was added" in extra
@@ -334,13 +366,13 @@ def test_an_unreadable_manifest_is_one_problem(tmp_path, text):
 
 def test_a_newer_schema_is_refused(tmp_path):
     run = make(tmp_path)
-    edit(run.file("manifest.json"), schema=store.SCHEMA + 1)
+    edit(run.file("manifest.json"), schema=manifests.SCHEMA + 1)
     for act in (lambda: load_run(run.path), lambda: make(tmp_path), lambda: run.digest):
         with pytest.raises(StoreError, match="newer version .*upgrade traitscope"):
             act()
     assert "upgrade traitscope" in verify(run.path)[0]
     run.file("manifest.json").unlink()
-    edit(run.file("config.json"), schema=store.SCHEMA + 1)
+    edit(run.file("config.json"), schema=manifests.SCHEMA + 1)
     with pytest.raises(StoreError, match="upgrade traitscope"):
         make(tmp_path, resumable=True)
 

@@ -20,7 +20,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.config.stages import TrainConfig
 from traitscope.errors import ConfigError
 from traitscope.models.model import Model
-from traitscope.runs import store
+from traitscope.runs import lineage, store
 from traitscope.stages.train import run_train
 from traitscope.training import fsdp
 
@@ -126,7 +126,7 @@ def together(place: Path, configs: dict[str, TrainConfig], tiny_folder: Path, ve
 
 
 def same(one: Path, other: Path) -> None:
-    assert one.name == other.name and store.verify(one) == store.verify(other) == []
+    assert one.name == other.name and lineage.verify(one) == lineage.verify(other) == []
     same_metrics(one, other)
     files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert (

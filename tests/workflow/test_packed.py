@@ -16,7 +16,7 @@ from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.runs import store
+from traitscope.runs import lineage, store
 from traitscope.stages import registry
 from traitscope.stages.train import run_train
 from traitscope.training import loop, step
@@ -102,7 +102,7 @@ def test_students_are_those_trained_alone(
     """Ranks, rates, optimizers, batches, data, targets and lengths differ."""
     for config, path in zip(configs, students, strict=True):
         same_student(path, run_train(config, Output(root=place / "alone")).path)
-        assert store.load_run(path).manifest()["packed"] == 4 and store.verify(path) == []
+        assert store.load_run(path).manifest()["packed"] == 4 and lineage.verify(path) == []
     moved = [
         np.abs(load_file(path / "student" / "adapter_model.safetensors")[name]).max()
         for path in students

@@ -1,6 +1,7 @@
 """Running a graph: what fails holds up only what needs it, a worker that died is replaced, a limit
 is kept, the disk tells the rest."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig
 from traitscope.errors import ConfigError, DataError, StoreError
 from traitscope.runs import store
-from traitscope.workflow import graph, schedule, status
+from traitscope.workflow import executors, graph, schedule, status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node
 
@@ -147,7 +148,7 @@ def test_status_sees_who_is_running_and_what_was_left(tmp_path: Path, tiny_folde
     (planned,) = (p for p in graph.plan(nodes, out) if p.node.name == "student 0")
     planned.path.mkdir()
     assert status.status(graph.plan(nodes, out), out)["states"]["student 0"] == "interrupted"
-    with store._locked(planned.path):
+    with store.locked(planned.path):
         assert status.status(graph.plan(nodes, out), out)["states"]["student 0"] == "running"
 
 
@@ -267,3 +268,9 @@ def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such thing"):
         schedule.run(nodes, Output(root=tmp_path / "runs"), How())
     assert list((tmp_path / "runs").glob("*/filter-*/manifest.json"))
+
+
+@pytest.mark.parametrize("name", executors.PRELOADED)
+def test_what_workers_load_beforehand_is_there(name: str) -> None:
+    """A process server passes over a module that it cannot import, without a word."""
+    importlib.import_module(name)

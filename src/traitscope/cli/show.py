@@ -12,7 +12,7 @@ from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output
 from traitscope.errors import ConfigError
-from traitscope.runs import store
+from traitscope.runs import lineage, store
 from traitscope.stages import registry
 
 NUMBER_FILES = ("summary.json", "measurements.json", "eas.json")
@@ -76,8 +76,8 @@ def run_show(config: ShowConfig, out: Output) -> dict:
     """Problems and lineage of one run, or the list of all runs below the root."""
     if config.run is None:
         return _list_runs(out.root)
-    tree = store.lineage(config.run)
-    problems = store.verify(config.run)
+    tree = lineage.lineage(config.run)
+    problems = lineage.verify(config.run)
     for problem in problems:
         print(f"DAMAGED {problem}")
     _print_tree(tree)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.errors import ConfigError, StoreError
-from traitscope.runs import store
+from traitscope.runs import lineage, manifests
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Storage:
                 f"{run} is not here and could not be had from {self.url} ({type(error).__name__}:"
                 f" {error}); make it again, or check the address"
             ) from error
-        if wrong := store.verify(made):
+        if wrong := lineage.verify(made):
             shutil.rmtree(made)
             raise StoreError(f"{run} came damaged from {self.url}: {wrong[0]}")
         try:
@@ -95,7 +95,7 @@ class Storage:
         text = json.dumps(asdict(config), default=str)
         below = (
             re.escape(json.dumps(str(self.root))[1:-1])
-            + rf"/([^/\"\\]+)/({store.RUN_NAME.pattern})"
+            + rf"/([^/\"\\]+)/({manifests.RUN_NAME.pattern})"
         )
         yield from sorted({self.root / found[1] / found[2] for found in re.finditer(below, text)})
 

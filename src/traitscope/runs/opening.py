@@ -17,7 +17,7 @@ from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention
 from traitscope.interventions.short_form import parse_all
 from traitscope.models.hardware import default_dtype, resolve_device
-from traitscope.runs import store
+from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import model_digest
 
 HUB = "hub:"
@@ -127,7 +127,7 @@ def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Pl
             path = folder / f"{name}-{computation.address(name, identity)}"
             places.append(Place(name, identity, path))
     for place in places:
-        if store.is_sealed(place.path):
+        if manifests.is_sealed(place.path):
             return place
     return places[0]
 

@@ -23,12 +23,11 @@ import json
 import math
 import os
 import platform
-import re
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,12 +38,20 @@ from traitscope import __version__
 from traitscope.atomic_files import sync, write_json, writing
 from traitscope.errors import StoreError
 from traitscope.runs import code_version
+from traitscope.runs.manifests import (
+    MANIFEST_KEYS,
+    RUN_NAME,
+    SCHEMA,
+    TEMPORARY,
+    file_sha256,
+    hash_files,
+    is_sealed,
+    outputs_digest,
+    read_described,
+)
 
-SCHEMA = 1
-RUN_NAME = re.compile(r"([a-z][a-z0-9_]*)-([0-9a-f]{16})")
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-MANIFEST_KEYS = {"schema", "stage", "address", "config_sha256", "inputs", "outputs"}
-RESTORE = "restore it, or move the directory away and run the command again"
+PACKAGES = ("torch", "transformers", "numpy")
+"""Packages whose versions a manifest records."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,13 @@ class Run:
                 f"{self.path} is unfinished (no manifest.json): run the same command again to"
                 " continue"
             )
-        return _read_described(self.path / "manifest.json", MANIFEST_KEYS)
+        return read_described(self.path / "manifest.json", MANIFEST_KEYS)
 
     @property
     def digest(self) -> str:
         """sha256 over the sorted (name, sha256) of the outputs: same results, same digest, wherever
         made."""
-        return _digest(self.manifest()["outputs"])
+        return outputs_digest(self.manifest()["outputs"])
 
 
 def address(stage: str, config: dict, inputs: dict[str, str], model: str | None) -> str:
@@ -107,13 +114,16 @@ def find_runs(root: Path) -> list[Run]:
     out."""
     if not Path(root).is_dir():
         raise StoreError(f"there is no folder {root}; give the folder that holds the runs")
-    found = []
-    for folder, names, _ in os.walk(root):
-        names[:] = [name for name in names if not name.startswith(".") and ".stale-" not in name]
-        if match := RUN_NAME.fullmatch(Path(folder).name):
-            found.append(Run(Path(folder), match[1], match[2], is_sealed(Path(folder))))
-            names.clear()
-    return sorted(found, key=lambda run: run.path)
+    runs = []
+    for folder, subfolders, _ in os.walk(root):
+        for name in list(subfolders):
+            if name.startswith(".") or ".stale-" in name:
+                subfolders.remove(name)
+        match = RUN_NAME.fullmatch(Path(folder).name)
+        if match:
+            runs.append(Run(Path(folder), match[1], match[2], is_sealed(Path(folder))))
+            subfolders.clear()
+    return sorted(runs, key=lambda run: run.path)
 
 
 def load_run(path: Path) -> Run:
@@ -122,15 +132,19 @@ def load_run(path: Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise StoreError(f"there is no run directory {path}; check the path, or make the run first")
-    if not is_sealed(path) and not any(
-        b'"address"' in about.read_bytes() for about in path.glob("config.json")
-    ):
+    if not is_sealed(path) and not _is_begun(path):
         raise StoreError(
             f"{path} is not a run directory: no config.json, no manifest.json of a run; give one"
             " that has them"
         )
     manifest = Run(path, "", "", False).manifest()
     return Run(path, manifest["stage"], manifest["address"], True)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a folder holds the config.json of a run."""
+    config = path / "config.json"
+    return config.is_file() and b'"address"' in config.read_bytes()
 
 
 @contextmanager
@@ -154,51 +168,39 @@ def stage_run(
     sealing, so the block may still fill them in. identity: what enters the address in the place of
     config. Raises StoreError.
     """
-    sources = {name: source_of(name, source) for name, source in (inputs or {}).items()}
-    digests = {name: digest for name, (_, digest) in sources.items()}
+    sources, digests = {}, {}
+    for name, source in (inputs or {}).items():
+        sources[name], digests[name] = source_of(name, source)
     key = address(stage, config if identity is None else identity, digests, model)
     path = Path(folder) / f"{stage}-{key}"
     with ExitStack() as stack:
         if not is_sealed(path):
-            stack.enter_context(_locked(path))
+            stack.enter_context(locked(path))
         run = Run(path, stage, key, is_sealed(path))
         if run.sealed:
             stack.close()
-            if (found := run.manifest()["address"]) != key:
+            sealed_as = run.manifest()["address"]
+            if sealed_as != key:
                 raise StoreError(
-                    f"{path} holds the run {found}: it was renamed; move it away, then run this"
+                    f"{path} holds the run {sealed_as}: it was renamed; move it away, then run this"
                     " again"
                 )
             yield run
             return
-        about = _prepare(run, config, sources, model, resumable)
+        _make_directory(run, resumable)
+        recorded = {}
+        for name, source in sources.items():
+            place = os.path.relpath(source.resolve(), run.path.resolve())
+            recorded[name] = {"path": place, "digest": digests[name]}
+        about = _begin(run, config, recorded, model)
         start = time.perf_counter()
         yield run
-        _seal(run, about | {"seconds": round(time.perf_counter() - start, 3)}, facts or {})
-
-
-def verify(run_dir: Path) -> list[str]:
-    """What is wrong with the files of a run and with those of its inputs that are still there; []
-    if nothing."""
-    try:
-        return list(_problems(Path(run_dir), load_run(run_dir).manifest()))
-    except StoreError as error:
-        return [str(error)]
-
-
-def lineage(run_dir: Path) -> dict:
-    """Tree of what a run was made from: {path, stage, address, digest, state, inputs: {name:
-    tree}}.
-
-    state: sealed, file, missing, or damaged (also unfinished or newer). digest: as recorded by the
-    consumer, at the root its own. A file that lies in a run is followed into that run. Raises
-    StoreError if the root cannot be read.
-    """
-    return _node(Path(run_dir).resolve(), load_run(run_dir).digest)
+        about["seconds"] = round(time.perf_counter() - start, 3)
+        _seal(run, about, facts or {})
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the kernel lock of a run directory, after waiting for whoever has it; kill -9 releases
     it too."""
     lock = lock_of(path)
@@ -222,22 +224,27 @@ def lock_of(path: Path) -> Path:
     return path.parent / ".locks" / f"{path.name}.lock"
 
 
-def _prepare(
-    run: Run, config: dict, sources: dict[str, tuple[Path, str]], model: str | None, resumable: bool
-) -> dict:
-    """Make the directory with its config.json; return what the manifest says about the start."""
+def _make_directory(run: Run, resumable: bool) -> None:
+    """Make the directory of a run; what an interrupted one left is kept or moved aside."""
     with writing(run.path):
         if resumable and run.file("config.json").exists():
-            _read_described(run.file("config.json"), {"schema"})
+            read_described(run.file("config.json"), {"schema"})
         elif run.path.exists():
-            names = (run.path.with_name(f"{run.path.name}.stale-{n}") for n in itertools.count(1))
-            run.path.rename(next(name for name in names if not name.exists()))
+            run.path.rename(_stale_path(run.path))
         run.path.mkdir(parents=True, exist_ok=True)
-    home = run.path.resolve()
-    inputs = {
-        name: {"path": os.path.relpath(path.resolve(), home), "digest": d}
-        for name, (path, d) in sources.items()
-    }
+
+
+def _stale_path(path: Path) -> Path:
+    """The first free name to move an unfinished run directory to."""
+    for number in itertools.count(1):
+        stale = path.with_name(f"{path.name}.stale-{number}")
+        if not stale.exists():
+            return stale
+    raise AssertionError("numbers do not end")
+
+
+def _begin(run: Run, config: dict, inputs: dict[str, dict], model: str | None) -> dict:
+    """Write config.json; return what the manifest says about the start."""
     about = {
         "schema": SCHEMA,
         "stage": run.stage,
@@ -245,85 +252,75 @@ def _prepare(
         "inputs": inputs,
         "model": model,
     }
-    write_json(run.file("config.json"), about | {"config": config})
-    versions = {"python": platform.python_version(), "traitscope": __version__} | {
-        n: version(n) for n in ("torch", "transformers", "numpy")
-    }
-    about |= {
-        "config_sha256": _sha256(run.file("config.json")),
-        "seed": config.get("seed"),
-        "versions": versions,
-    }
-    return about | {"git": code_version.known(Path(__file__).parent)}
+    write_json(run.file("config.json"), {**about, "config": config})
+    about["config_sha256"] = file_sha256(run.file("config.json"))
+    about["seed"] = config.get("seed")
+    about["versions"] = {"python": platform.python_version(), "traitscope": __version__}
+    for name in PACKAGES:
+        about["versions"][name] = version(name)
+    about["git"] = code_version.known(Path(__file__).parent)
+    return about
 
 
 def _seal(run: Run, about: dict, facts: dict) -> None:
     """Hash and flush every output, delete scratch/ and left-over temporary files, write
     manifest.json."""
     with writing(run.path):
-        for path in [path for path in run.path.rglob(".*.tmp") if TEMPORARY.fullmatch(path.name)]:
-            path.unlink()
-        outputs = _hash_files(run.path)
+        for path in list(run.path.rglob(".*.tmp")):
+            if TEMPORARY.fullmatch(path.name):
+                path.unlink()
+        outputs = hash_files(run.path)
         if outputs.pop("config.json", None) != about["config_sha256"]:
             raise StoreError(
                 f"{run.file('config.json')} was overwritten by the stage; let it write into a"
                 " subfolder"
             )
-        for path in {path for name in outputs for path in (run.file(name), run.file(name).parent)}:
-            sync(path)
+        _flush(run, outputs)
         if run.file("scratch").is_dir():
             shutil.rmtree(run.file("scratch"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
-    about |= {
-        "outputs": outputs,
-        "peak_memory_mib": round(peak, 1),
-        "created": datetime.now(UTC).isoformat(),
-    }
-    write_json(run.file("manifest.json"), {"device": None, "threads": None} | facts | about)
+    about["outputs"] = outputs
+    about["peak_memory_mib"] = round(_peak_memory_mib(), 1)
+    about["created"] = datetime.now(UTC).isoformat()
+    write_json(run.file("manifest.json"), {"device": None, "threads": None, **facts, **about})
+
+
+def _flush(run: Run, names: Iterable[str]) -> None:
+    """Have the disk hold every output, and the folders that they lie in."""
+    paths = set()
+    for name in names:
+        paths.add(run.file(name))
+        paths.add(run.file(name).parent)
+    for path in paths:
+        sync(path)
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return peak / unit
 
 
 def _check_plain(value: object, where: str) -> None:
     """Raise StoreError, naming the place, for what JSON cannot hold or would hold under another
     type."""
-    items = ()
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        items = value.items()
+        for key, inner in value.items():
+            _check_plain(inner, f"{where}.{key}")
     elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    elif not (
-        value is None
-        or isinstance(value, (str, int))
-        or isinstance(value, float)
-        and math.isfinite(value)
-    ):
+        for place, inner in enumerate(value):
+            _check_plain(inner, f"{where}.{place}")
+    elif not _is_plain(value):
         raise StoreError(
             f"{where[1:]} is {value!r}; expected a finite number, text, None, a list or a dict by"
             " text"
         )
-    for key, item in items:
-        _check_plain(item, f"{where}.{key}")
 
 
-def is_sealed(path: Path) -> bool:
-    return (path / "manifest.json").exists()
-
-
-def _read_described(path: Path, keys: set[str]) -> dict:
-    """A config.json or manifest.json, if of a schema this version knows and with these keys."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); {RESTORE}") from error
-    value = value if isinstance(value, dict) else {}
-    if isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
-        raise StoreError(
-            f"{path} was written by a newer version (schema {value['schema']}): upgrade traitscope"
-        )
-    if lacks := ", ".join(sorted(keys - value.keys())):
-        raise StoreError(f"{path} is damaged, it lacks {lacks}; {RESTORE}")
-    return value
+def _is_plain(value: object) -> bool:
+    """Whether JSON has this value: None, a text, a truth value or a finite number."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (str, int))
 
 
 def source_of(name: str, source: Run | Path) -> tuple[Path, str]:
@@ -333,109 +330,12 @@ def source_of(name: str, source: Run | Path) -> tuple[Path, str]:
         raise StoreError(
             f"input {name!r}: there is no file or run {path}; check the path, or make it first"
         )
-    return path, load_run(path).digest if path.is_dir() else _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(
-            f"cannot read {path} ({error.strerror}); check that it exists and is readable"
-        ) from error
-
-
-def _hash_files(path: Path) -> dict[str, str]:
-    """sha256 by name, sorted: config.json and the outputs. Raises StoreError for a link, whose
-    target could change."""
-    hashes = {}
-    for file in path.rglob("*"):
-        name = file.relative_to(path).as_posix()
-        if (
-            name in ("manifest.json", "log.txt")
-            or name.startswith("scratch/")
-            or TEMPORARY.fullmatch(file.name)
-        ):
-            continue
-        if file.is_symlink():
-            raise StoreError(
-                f"{file} is a link, whose target could change unnoticed; put the file itself there"
-            )
-        if file.is_file():
-            hashes[name] = _sha256(file)
-    return dict(sorted(hashes.items()))
-
-
-def _digest(hashes: dict[str, str]) -> str:
-    outputs = sorted(
-        item for item in hashes.items() if item[0] != "config.json"
-    )  # it holds paths of inputs
-    return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()
-
-
-def _problems(path: Path, manifest: dict) -> Iterator[str]:
-    sealed, found = (
-        {"config.json": manifest["config_sha256"]} | manifest["outputs"],
-        _hash_files(path),
-    )
-    for name in sorted(sealed.keys() | found.keys()):
-        if name not in found:
-            yield f"{path / name} is missing; {RESTORE}"
-        elif name not in sealed:
-            yield f"{path / name} was added after sealing; move it elsewhere"
-        elif found[name] != sealed[name]:
-            yield (
-                f"{path / name} changed: sha256 is {found[name]}, sealed was {sealed[name]};"
-                f" {RESTORE}"
-            )
-    for name, item in manifest["inputs"].items():
-        source = (path.resolve() / item["path"]).resolve()
-        now = (
-            _digest(_hash_files(source))
-            if source.is_dir()
-            else _sha256(source)
-            if source.exists()
-            else None
-        )
-        if now not in (None, item["digest"]):
-            yield (
-                f"input {name!r} ({source}) changed: digest is {now}, made from {item['digest']};"
-                f" {RESTORE}"
-            )
-
-
-def _node(path: Path, digest: str) -> dict:
-    node = {
-        "path": str(path),
-        "stage": None,
-        "address": None,
-        "digest": digest,
-        "state": "damaged",
-        "inputs": {},
-    }
-    folder = path if path.is_dir() else path.parent
-    if not path.exists() or (path.is_file() and not is_sealed(folder)):
-        return node | {"state": "file" if path.exists() else "missing"}
-    try:
-        manifest = load_run(folder).manifest()
-    except StoreError:
-        return node
-    items = manifest["inputs"].items()
-    inputs = {
-        name: _node((folder / item["path"]).resolve(), item["digest"]) for name, item in items
-    }
-    return node | {
-        "stage": manifest["stage"],
-        "address": manifest["address"],
-        "state": "sealed",
-        "inputs": inputs,
-    }
+    return path, load_run(path).digest if path.is_dir() else file_sha256(path)
 
 
 def run_folder(path: Path) -> Path | None:
-    """The sealed run that a path lies in."""
-    names = ("manifest.json", "config.json")
-    return next(
-        (p for p in (path, *path.parents) if all((p / name).is_file() for name in names)), None
-    )
+    """The sealed run that a path lies in; None where it lies in none."""
+    for folder in (path, *path.parents):
+        if (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
+            return folder
+    return None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.runs import store
+from traitscope.runs import manifests
 from traitscope.stages import registry
 
 Folders = Mapping[str, Path]
@@ -99,7 +99,7 @@ def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned
         if strict:
             raise
         return Planned(node, "missing", None)
-    return Planned(node, "sealed" if store.is_sealed(path) else "missing", path)
+    return Planned(node, "sealed" if manifests.is_sealed(path) else "missing", path)
 
 
 def urgency(nodes: Sequence[Node]) -> dict[str, float]:

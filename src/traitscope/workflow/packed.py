@@ -22,7 +22,7 @@ from traitscope.errors import TraitscopeError
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import manifests, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import extract, measure, registry, train
 from traitscope.training import loop
@@ -115,7 +115,7 @@ def _opened_jobs(
         except TraitscopeError as error:
             results[place] = error
             continue
-        if store.is_sealed(path):
+        if manifests.is_sealed(path):
             results[place] = path
         else:
             places.setdefault(path, []).append(place)

@@ -1,0 +1,93 @@
+"""Check the files of a run, and show what it was made from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from traitscope.errors import StoreError
+from traitscope.runs.manifests import RESTORE, file_sha256, hash_files, is_sealed, outputs_digest
+from traitscope.runs.store import load_run
+
+
+def verify(run_dir: Path) -> list[str]:
+    """What is wrong with the files of a run and with those of its inputs that are still there; []
+    if nothing."""
+    run_dir = Path(run_dir)
+    try:
+        manifest = load_run(run_dir).manifest()
+        return [*_changed_files(run_dir, manifest), *_changed_inputs(run_dir, manifest)]
+    except StoreError as error:
+        return [str(error)]
+
+
+def _changed_files(folder: Path, manifest: dict) -> Iterator[str]:
+    sealed = {"config.json": manifest["config_sha256"], **manifest["outputs"]}
+    present = hash_files(folder)
+    for name in sorted(sealed.keys() | present.keys()):
+        if name not in present:
+            yield f"{folder / name} is missing; {RESTORE}"
+        elif name not in sealed:
+            yield f"{folder / name} was added after sealing; move it elsewhere"
+        elif present[name] != sealed[name]:
+            yield (
+                f"{folder / name} changed: sha256 is {present[name]}, sealed was {sealed[name]};"
+                f" {RESTORE}"
+            )
+
+
+def _changed_inputs(folder: Path, manifest: dict) -> Iterator[str]:
+    for name, item in manifest["inputs"].items():
+        source = (folder.resolve() / item["path"]).resolve()
+        digest = _digest_now(source)
+        if digest is not None and digest != item["digest"]:
+            yield (
+                f"input {name!r} ({source}) changed: digest is {digest}, made from"
+                f" {item['digest']}; {RESTORE}"
+            )
+
+
+def _digest_now(source: Path) -> str | None:
+    """The digest of a file or a run as it is; None where it is gone."""
+    if source.is_dir():
+        return outputs_digest(hash_files(source))
+    return file_sha256(source) if source.exists() else None
+
+
+def lineage(run_dir: Path) -> dict:
+    """Tree of what a run was made from: {path, stage, address, digest, state, inputs: {name:
+    tree}}.
+
+    state: sealed, file, missing, or damaged (also unfinished or newer). digest: as recorded by the
+    consumer, at the root its own. A file that lies in a run is followed into that run. Raises
+    StoreError if the root cannot be read.
+    """
+    return _tree(Path(run_dir).resolve(), load_run(run_dir).digest)
+
+
+def _tree(path: Path, digest: str) -> dict:
+    tree = {
+        "path": str(path),
+        "stage": None,
+        "address": None,
+        "digest": digest,
+        "state": "damaged",
+        "inputs": {},
+    }
+    if not path.exists():
+        return {**tree, "state": "missing"}
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not is_sealed(folder):
+        return {**tree, "state": "file"}
+    try:
+        manifest = load_run(folder).manifest()
+    except StoreError:
+        return tree
+    inputs = {}
+    for name, item in manifest["inputs"].items():
+        inputs[name] = _tree((folder / item["path"]).resolve(), item["digest"])
+    return {
+        **tree,
+        "stage": manifest["stage"],
+        "address": manifest["address"],
+        "state": "sealed",
+        "inputs": inputs,
+    }

@@ -1,0 +1,85 @@
+"""What config.json and manifest.json of a run hold, and the digests in them."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from traitscope.errors import StoreError
+
+SCHEMA = 1
+"""Version of the two files; a newer one is refused."""
+RUN_NAME = re.compile(r"([a-z][a-z0-9_]*)-([0-9a-f]{16})")
+"""Name of a run directory: stage and address."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+"""Name of a file that was being written."""
+MANIFEST_KEYS = {"schema", "stage", "address", "config_sha256", "inputs", "outputs"}
+"""Keys without which a manifest is damaged."""
+UNHASHED = ("manifest.json", "log.txt")
+"""Files of a run that are no outputs."""
+RESTORE = "restore it, or move the directory away and run the command again"
+"""What to do about a damaged file."""
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a run directory is complete."""
+    return (path / "manifest.json").exists()
+
+
+def read_described(path: Path, keys: set[str]) -> dict:
+    """A config.json or manifest.json.
+
+    Raises StoreError where it cannot be read, lacks one of the keys, or has a newer schema.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); {RESTORE}") from error
+    value = value if isinstance(value, dict) else {}
+    if isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
+        raise StoreError(
+            f"{path} was written by a newer version (schema {value['schema']}): upgrade traitscope"
+        )
+    if lacks := ", ".join(sorted(keys - value.keys())):
+        raise StoreError(f"{path} is damaged, it lacks {lacks}; {RESTORE}")
+    return value
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes. Raises StoreError where it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {path} ({error.strerror}); check that it exists and is readable"
+        ) from error
+
+
+def hash_files(path: Path) -> dict[str, str]:
+    """sha256 by name, sorted: config.json and the outputs.
+
+    Raises StoreError for a link, because the target of a link could change.
+    """
+    hashes = {}
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        is_scratch = name.startswith("scratch/")
+        if name in UNHASHED or is_scratch or TEMPORARY.fullmatch(file.name):
+            continue
+        if file.is_symlink():
+            raise StoreError(
+                f"{file} is a link, whose target could change unnoticed; put the file itself there"
+            )
+        if file.is_file():
+            hashes[name] = file_sha256(file)
+    return dict(sorted(hashes.items()))
+
+
+def outputs_digest(hashes: dict[str, str]) -> str:
+    """sha256 over the sorted (name, sha256) of a run's outputs.
+
+    config.json is no output: it holds the paths of inputs.
+    """
+    outputs = [item for item in sorted(hashes.items()) if item[0] != "config.json"]
+    return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()
