@@ -119,7 +119,7 @@ def test_a_worker_that_sees_another_root_says_so(
             {"util": type("Util", (), {"get_node_ip_address": staticmethod(lambda: "10.0.0.7")})},
         ),
     )
-    (found,) = ray_executor.Worker(out, "mine", 1).run("filter", [None], None)
+    (found,) = ray_executor.Worker(out, "mine", 1).run([None], None)
     assert (
         isinstance(found, ConfigError)
         and "the worker on 10.0.0.7 does not see" in str(found)

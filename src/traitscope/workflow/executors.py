@@ -1,5 +1,5 @@
-"""Run independent stages side by side: here, or on a cluster that somebody keeps (on_ray.py,
-on_slurm.py).
+"""Run independent stages side by side: on this machine, or on a cluster (ray_executor.py,
+slurm_executor.py).
 
 The type of a config names the stage, so what travels between processes is plain data. Every result
 is a sealed run with a content address. Workers keep a loaded model between stages. On two cores,
@@ -35,7 +35,7 @@ class How:
     executor: Literal["local", "ray", "submitit"] = "local"
     """Processes of this machine, or a cluster."""
     pack: int = 1
-    """Students in one pass, at most (together.py)."""
+    """Students in one pass, at most (packed.py)."""
     limit: int = 0
     """Stages to compute, at most; 0 computes all."""
     retries: int = 2
@@ -43,7 +43,7 @@ class How:
     stop_at_once: bool = False
     """Begin nothing after the first failure."""
     cluster: tuple[str, ...] = ()
-    """What the cluster is told, KEY=VALUE (on_ray.py, on_slurm.py)."""
+    """Settings of the cluster, KEY=VALUE (ray_executor.py, slurm_executor.py)."""
 
 
 class Died(Exception):
@@ -51,7 +51,7 @@ class Died(Exception):
 
 
 Results = list[Path | TraitscopeError]
-"of every config of a job, its run's folder, or why there is none"
+"""The run's folder of every config of a job, or the error why there is none."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,15 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
             processes.executor.shutdown(cancel_futures=True)
 
 
-PRELOADED = ["transformers.models.llama.modeling_llama"] + [
-    f"traitscope.stages.{name}" for name in ("generate", "filter", "train", "measure", "extract")
+PRELOADED = [
+    "transformers.models.llama.modeling_llama",
+    "traitscope.stages.generate",
+    "traitscope.stages.filter",
+    "traitscope.stages.train",
+    "traitscope.stages.measure",
+    "traitscope.stages.extract",
 ]
+"""Modules that the parent of all workers imports, so that a new worker starts at once."""
 CLUSTERS = {
     "ray": "traitscope.workflow.ray_executor",
     "submitit": "traitscope.workflow.slurm_executor",
@@ -173,9 +179,9 @@ def computed(configs: Sequence[Any], out: Output) -> Results:
 
 
 def _received(messages: Any) -> list[tuple[str, float, str]]:
-    found = []
+    received = []
     while True:
         try:
-            found.append(messages.get_nowait())
+            received.append(messages.get_nowait())
         except queue.Empty:
-            return found
+            return received

@@ -5,10 +5,11 @@ address holds the digests of its inputs, the address of a node is known as soon 
 sealed; before that the plan says what it waits for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, TraitscopeError
@@ -16,7 +17,7 @@ from traitscope.runs import manifests
 from traitscope.stages import registry
 
 Folders = Mapping[str, Path]
-"run directories by node"
+"""Run directories by node."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,34 @@ class Planned:
 def ordered(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, each behind those it needs. Raises ConfigError for a name that is missing, twice,
     or in a circle."""
-    names = [node.name for node in nodes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"the study has {twice[0]!r} twice; expected distinct node names")
-    found: dict[str, Node] = {}
+    _check_distinct(nodes)
+    in_order: dict[str, Node] = {}
     rest = list(nodes)
     while rest:
-        ready = [node for node in rest if set(node.needs) <= found.keys()]
+        ready = [node for node in rest if set(node.needs) <= in_order.keys()]
         if not ready:
-            needed = sorted({need for node in rest for need in node.needs} - found.keys())
-            raise ConfigError(
-                f"nodes {[n.name for n in rest][:3]} need {needed[:3]}, which never come; correct"
-                " the study"
-            )
-        found |= {node.name: node for node in ready}
-        rest = [node for node in rest if node.name not in found]
-    return list(found.values())
+            _refuse_needs(rest, in_order.keys())
+        for node in ready:
+            in_order[node.name] = node
+        rest = [node for node in rest if node.name not in in_order]
+    return list(in_order.values())
+
+
+def _check_distinct(nodes: Sequence[Node]) -> None:
+    names = Counter(node.name for node in nodes)
+    for name, times in sorted(names.items()):
+        if times > 1:
+            raise ConfigError(f"the study has {name!r} twice; expected distinct node names")
+
+
+def _refuse_needs(rest: Sequence[Node], known: Set[str]) -> NoReturn:
+    """Raise ConfigError for nodes whose needs can never be sealed."""
+    needed: set[str] = set()
+    for node in rest:
+        needed.update(node.needs)
+    missing = sorted(needed - known)
+    names = [node.name for node in rest]
+    raise ConfigError(f"nodes {names[:3]} need {missing[:3]}, which never come; correct the study")
 
 
 def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planned]:
@@ -104,8 +117,11 @@ def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned
 
 def urgency(nodes: Sequence[Node]) -> dict[str, float]:
     """Of every node, the work on the longest way from its start to the end of the study."""
-    found: dict[str, float] = {}
+    work: dict[str, float] = {}
     for node in reversed(nodes):
-        behind = (found[other.name] for other in nodes if node.name in other.needs)
-        found[node.name] = node.weight + max(behind, default=0.0)
-    return found
+        longest_behind = 0.0
+        for other in nodes:
+            if node.name in other.needs:
+                longest_behind = max(longest_behind, work[other.name])
+        work[node.name] = node.weight + longest_behind
+    return work

@@ -109,21 +109,27 @@ def _knock(address: str) -> None:
 
 def _room(ray: Any, asked: Settings, how: How) -> int:
     """How many workers fit.  Raises ConfigError where not one does."""
-    fits, best = 0, {}
-    for node in (n for n in ray.nodes() if n["Alive"]):
-        has = node["Resources"]
-        wants = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory_gb * GIB}
-        slots = [int(has.get(name, 0) / wanted) for name, wanted in wants.items() if wanted]
+    wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory_gb * GIB}
+    fits = 0
+    largest = dict.fromkeys(wanted, 0.0)
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        resources = node["Resources"]
+        slots = []
+        for name, amount in wanted.items():
+            largest[name] = max(largest[name], resources.get(name, 0))
+            if amount:
+                slots.append(int(resources.get(name, 0) / amount))
         fits += min(slots, default=1)
-        best = {name: max(best.get(name, 0), has.get(name, 0)) for name in wants}
     if not fits:
-        found = (
-            f"{best.get('CPU', 0):g} cores, {best.get('GPU', 0):g} GPUs and"
-            f" {best.get('memory', 0) / GIB:.1f} GiB"
+        figures = (
+            f"{largest['CPU']:g} cores, {largest['GPU']:g} GPUs and"
+            f" {largest['memory'] / GIB:.1f} GiB"
         )
         raise ConfigError(
             f"a worker asks for {asked.cpus:g} cores, {asked.gpus:g} GPUs and {asked.memory_gb:g}"
-            f" GiB; no node has that, the largest figures are {found}; ask for less in --cluster,"
+            f" GiB; no node has that, the largest figures are {figures}; ask for less in --cluster,"
             " or add a node"
         )
     return min(fits, how.workers or fits)
@@ -160,7 +166,7 @@ class _Workers:
             return done
         worker = self.idle.get()
         sent = worker.run.remote(list(configs), self._shared(configs[0]))
-        sent.future().add_done_callback(lambda found: self._took(worker, found, done))
+        sent.future().add_done_callback(lambda ended: self._took(worker, ended, done))
         return done
 
     def _shared(self, config: Any) -> tuple[str, Any] | None:
@@ -179,17 +185,17 @@ class _Workers:
             self.models[name] = (loading.folder_digest(folder), self.ray.put(files))
         return name, *self.models[name]
 
-    def _took(self, worker: Any, found: Future, done: Future[Results]) -> None:
+    def _took(self, worker: Any, sent: Future, done: Future[Results]) -> None:
         from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
-        error = found.exception()
+        error = sent.exception()
         if isinstance(error, RayActorError | WorkerCrashedError):
             self.idle.put(self._new())
             done.set_exception(Died(str(error)))
             return
         self.idle.put(worker)
         if error is None:
-            done.set_result([self._fetched(result) for result in found.result()])
+            done.set_result([self._fetched(result) for result in sent.result()])
         else:
             done.set_exception(
                 error.cause if isinstance(error, RayTaskError) and error.cause else error

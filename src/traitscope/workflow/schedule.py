@@ -23,12 +23,13 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.errors import StoreError, TraitscopeError
 from traitscope.runs import opening, progress
+from traitscope.runs.manifests import is_sealed
 from traitscope.workflow import executors, graph
 from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
 
 FAILED = ".failed"
-"folder beside the runs, a file for each stage that failed last time"
+"""Folder beside the runs with a file for each stage that failed last time."""
 
 
 def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
@@ -39,11 +40,10 @@ def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
     """
     if how.executor != "local":  # whose workers have another working directory
         out = replace(out, root=out.root.absolute())
-    folders = {
-        p.node.name: p.path
-        for p in graph.plan(nodes, out, strict=False)
-        if p.path and p.state == "sealed"
-    }
+    folders: dict[str, Path] = {}
+    for planned in graph.plan(nodes, out, strict=False):
+        if planned.path and planned.state == "sealed":
+            folders[planned.node.name] = planned.path
     rest = [node for node in graph.ordered(nodes) if node.name not in folders]
     if not rest:
         return folders
@@ -68,13 +68,19 @@ class _Sweep:
     out: Output
     how: How
     folders: dict[str, Path]
+    """Run directories of the nodes that are sealed."""
     rest: list[Node]
-    "not sent yet"
+    """Nodes that are not sent yet."""
     urgency: dict[str, float]
+    """Work on the longest way from each node to the end."""
     running: dict[Future, list[Node]] = field(default_factory=dict)
+    """Nodes by the job that computes them."""
     failed: dict[str, BaseException] = field(default_factory=dict)
+    """What went wrong, by node."""
     sent: int = 0
+    """How many nodes were sent."""
     tried: Counter = field(default_factory=Counter)
+    """How often each node was sent."""
 
     def send(self, pool: Pool) -> bool:
         """Fill the pool with what is ready; whether anything is running."""
@@ -82,11 +88,9 @@ class _Sweep:
             return bool(self.running)
         with pool.batch():
             for node in sorted(self._ready(), key=lambda node: -self.urgency[node.name]):
-                if (
-                    node in self.rest
-                    and len(self.running) < pool.size
-                    and not (self.how.limit and self.sent >= self.how.limit)
-                ):
+                has_room = len(self.running) < pool.size
+                at_limit = self.how.limit and self.sent >= self.how.limit
+                if node in self.rest and has_room and not at_limit:
                     self._submit(pool, node)
         return bool(self.running)
 
@@ -95,40 +99,46 @@ class _Sweep:
 
     def _submit(self, pool: Pool, node: Node) -> None:
         """Send a node, with others of its kind where students may be packed."""
-        batch = {name: config for name, config in self._pack(node).items() if config is not None}
-        nodes = [other for other in self.rest if other.name in batch]
-        self.rest = [
-            other
-            for other in self.rest
-            if other.name not in batch and other.name not in self.failed
-        ]
-        if nodes:
-            self.sent += len(nodes)
-            self.tried.update(other.name for other in nodes)
-            label = (
-                nodes[0].name if len(nodes) == 1 else f"{nodes[0].name} and {len(nodes) - 1} more"
-            )
-            self.running[pool.submit(label, [batch[other.name] for other in nodes])] = nodes
+        batch = self._pack(node)
+        nodes, configs, rest = [], [], []
+        for other in self.rest:
+            if other.name in batch:
+                nodes.append(other)
+                configs.append(batch[other.name])
+            elif other.name not in self.failed:
+                rest.append(other)
+        self.rest = rest
+        if not nodes:
+            return
+        self.sent += len(nodes)
+        for other in nodes:
+            self.tried[other.name] += 1
+        label = nodes[0].name
+        if len(nodes) > 1:
+            label += f" and {len(nodes) - 1} more"
+        self.running[pool.submit(label, configs)] = nodes
 
     def _pack(self, node: Node) -> dict[str, Any]:
-        """Configs by name of the nodes that go out together; one that cannot be made has failed."""
-        found = {node.name: self._config(node)}
-        if self.how.pack == 1 or found[node.name] is None or self.tried[node.name]:
-            return found
+        """Configs by name of the nodes that go out together; a node whose config cannot be made has
+        failed and is left out."""
+        config = self._config(node)
+        if config is None:
+            return {}
+        batch = {node.name: config}
+        if self.how.pack == 1 or self.tried[node.name]:
+            return batch
         from traitscope.workflow import packed
 
-        key = packed.key(found[node.name])
-        for other in self._ready() if key is not None else []:
-            if (
-                len(found) < self.how.pack
-                and other is not node
-                and other.stage == node.stage
-                and not self.tried[other.name]
-            ):
+        key = packed.key(config)
+        if key is None:
+            return batch
+        for other in self._ready():
+            alike = other is not node and other.config_type is node.config_type
+            if len(batch) < self.how.pack and alike and not self.tried[other.name]:
                 config = self._config(other)
                 if config is not None and packed.key(config) == key:
-                    found[other.name] = config
-        return found
+                    batch[other.name] = config
+        return batch
 
     def _config(self, node: Node) -> Any:
         try:
@@ -138,78 +148,79 @@ class _Sweep:
             return None
 
     def take(self, future: Future) -> list[str]:
-        """What a job has come to; names of the nodes that are sealed now."""
+        """Note what a job has come to; names of its nodes that are sealed now."""
         nodes = self.running.pop(future)
         error = future.exception()
         results = [error] * len(nodes) if error else future.result()
         for node, result in zip(nodes, results, strict=True):
-            if isinstance(result, Path) and not (result / "manifest.json").exists():
-                result = StoreError(
-                    f"{result} was made where this machine does not see it; put --root on a disk"
-                    " that all machines share"
-                )
             if isinstance(result, Path):
-                self.folders[node.name] = result
-                _note(self.out, node.name).unlink(missing_ok=True)
-            elif (
-                isinstance(result, Died | BrokenExecutor)
-                and self.tried[node.name] <= self.how.retries
-            ):
-                print(
-                    f"{node.name}: its worker died, so it is tried again",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                self._take_run(node, result)
+            elif self._may_try_again(node, result):
+                line = f"{node.name}: its worker died, so it is tried again"
+                print(line, file=sys.stderr, flush=True)
                 self.rest.append(node)
             else:
                 self._fail(node, result)
         return [node.name for node in nodes if node.name in self.folders]
 
+    def _take_run(self, node: Node, folder: Path) -> None:
+        if not is_sealed(folder):
+            error = StoreError(
+                f"{folder} was made where this machine does not see it; put --root on a disk"
+                " that all machines share"
+            )
+            self._fail(node, error)
+            return
+        self.folders[node.name] = folder
+        _note(self.out, node.name).unlink(missing_ok=True)
+
+    def _may_try_again(self, node: Node, error: BaseException) -> bool:
+        died = isinstance(error, Died | BrokenExecutor)
+        return died and self.tried[node.name] <= self.how.retries
+
     def _fail(self, node: Node, error: BaseException) -> None:
         self.failed[node.name] = error
         print(f"failed: {node.name}: {error or type(error).__name__}", file=sys.stderr, flush=True)
-        said = {
+        note = {
             "node": node.name,
             "error": type(error).__name__,
             "message": str(error),
             "tried": self.tried[node.name],
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with suppress(
-            StoreError
-        ):  # where nothing can be written, what went wrong must still be heard
-            atomic_files.write_json(
-                _note(self.out, node.name),
-                said | {"when": datetime.now(UTC).isoformat(timespec="seconds")},
-            )
+        with suppress(StoreError):  # where nothing can be written, the error must still be heard
+            atomic_files.write_json(_note(self.out, node.name), note)
 
     def check(self) -> None:
-        """Raise what went wrong."""
+        """Raise what went wrong: an error of the program before those of a user."""
         if not self.failed:
             return
         errors = list(self.failed.values())
-        worst = next(
-            (error for error in errors if not isinstance(error, TraitscopeError)), errors[0]
-        )
-        if len(errors) == 1 or not isinstance(worst, TraitscopeError):
-            raise worst
-        names = ", ".join(list(self.failed)[:3]) + (", ..." if len(errors) > 3 else "")
-        raise type(worst)(
-            f"{len(errors)} stages failed ({names}), the first with: {worst}"
-        ) from worst
+        for error in errors:
+            if not isinstance(error, TraitscopeError):
+                raise error
+        if len(errors) == 1:
+            raise errors[0]
+        names = ", ".join(list(self.failed)[:3])
+        if len(errors) > 3:
+            names += ", ..."
+        message = f"{len(errors)} stages failed ({names}), the first with: {errors[0]}"
+        raise type(errors[0])(message) from errors[0]
 
 
 def _note(out: Output, name: str) -> Path:
     """The file that says how a node failed."""
-    return out.root / out.study / FAILED / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return out.root / out.study / FAILED / f"{digest}.json"
 
 
 def failures(out: Output) -> dict[str, dict[str, Any]]:
     """What is noted of stages that failed, by node."""
-    notes = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((out.root / out.study / FAILED).glob("*.json"))
-    ]
-    return {note["node"]: note for note in notes}
+    notes = {}
+    for path in sorted((out.root / out.study / FAILED).glob("*.json")):
+        note = json.loads(path.read_text(encoding="utf-8"))
+        notes[note["node"]] = note
+    return notes
 
 
 @contextmanager
@@ -219,10 +230,8 @@ def _shown(nodes: Sequence[Node], workers: int) -> Iterator[Callable[[str, float
     if workers == 1:
         yield lambda name, fraction: None
         return
-    weights, shown = (
-        {node.name: node.weight for node in nodes},
-        dict.fromkeys([node.name for node in nodes], 0.0),
-    )
+    weights = {node.name: node.weight for node in nodes}
+    shown = dict.fromkeys(weights, 0.0)
     with progress.progress(f"{len(nodes)} stages", sum(weights.values()), "tokens") as advance:
 
         def reached(name: str, fraction: float) -> None:

@@ -99,7 +99,7 @@ def _executor(asked: Settings, at_once: int, out: Output) -> Any:
     if asked.cluster not in ("slurm", "local"):
         raise ConfigError(f"--cluster cluster={asked.cluster}: expected slurm or local")
     try:
-        found = submitit.AutoExecutor(
+        executor = submitit.AutoExecutor(
             folder=out.root.absolute() / out.study / ".slurm", cluster=asked.cluster
         )
     except RuntimeError as error:
@@ -107,18 +107,17 @@ def _executor(asked: Settings, at_once: int, out: Output) -> Any:
             f"Slurm cannot be reached from here ({error}); run this where sbatch works, or with"
             " --cluster cluster=local"
         ) from error
-    found.update_parameters(
+    executor.update_parameters(
         timeout_min=asked.minutes,
         mem_gb=asked.memory_gb,
         cpus_per_task=asked.cpus,
         gpus_per_node=asked.gpus,
     )
     if asked.cluster == "slurm":
-        found.update_parameters(
-            slurm_array_parallelism=at_once,
-            **({"slurm_partition": asked.partition} if asked.partition else {}),
-        )
-    return found
+        executor.update_parameters(slurm_array_parallelism=at_once)
+        if asked.partition:
+            executor.update_parameters(slurm_partition=asked.partition)
+    return executor
 
 
 def _watch(waiting: list[tuple[Any, Future[Results]]], ended: threading.Event) -> None:

@@ -22,9 +22,9 @@ from traitscope.workflow.graph import Node, Planned
 
 STATES = ("sealed", "running", "interrupted", "failed", "missing", "waiting")
 SHARE = 0.5
-"of the matmul rate that is expected to be reached"
+"""Part of the rate of matrix products that is expected to be reached."""
 RESERVE = 1.5
-"memory of a worker, in sizes of its model's weights, where nothing was measured yet"
+"""Memory of a worker in sizes of its model's weights, where nothing was measured yet."""
 
 
 def state_of(planned: Planned, notes: Mapping[str, dict]) -> str:
@@ -51,26 +51,33 @@ def _held(lock: Path) -> bool:
 
 
 def status(planned: Sequence[Planned], out: Output) -> dict:
-    """How many stages are in which state, and why some failed; what is waiting behind them is
-    named, too."""
+    """Print how many stages are in which state, why some failed, and how many wait behind them."""
     notes = schedule.failures(out)
-    states = {p.node.name: state_of(p, notes) for p in planned}
+    states = {}
+    for item in planned:
+        states[item.node.name] = state_of(item, notes)
     counts = Counter(states.values())
-    print(
-        ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-        + f" of {len(planned)} stages"
-    )
-    failed = {name: notes[name] for name, state in states.items() if state == "failed"}
-    for name, note in failed.items():
-        behind = sum(name in p.node.needs for p in planned)
-        print(
-            f"failed   {name}, {note['when']}, try {note['tried']}: {note['error']}:"
-            f" {note['message']}" + (f" ({behind} stages need it)" if behind else "")
-        )
-    for p in planned:
-        if states[p.node.name] in ("running", "interrupted"):
-            print(f"{states[p.node.name]:<12} {p.node.stage:<10} {p.node.name:<34} {p.path}")
+    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    print(", ".join(parts) + f" of {len(planned)} stages")
+    failed = {}
+    for name, state in states.items():
+        if state == "failed":
+            failed[name] = notes[name]
+            _print_failure(name, notes[name], planned)
+    for item in planned:
+        node, state = item.node, states[item.node.name]
+        if state in ("running", "interrupted"):
+            print(f"{state:<12} {node.stage:<10} {node.name:<34} {item.path}")
     return {"status": "ok", "counts": dict(counts), "states": states, "failed": failed}
+
+
+def _print_failure(name: str, note: Mapping[str, Any], planned: Sequence[Planned]) -> None:
+    behind = sum(name in item.node.needs for item in planned)
+    needed = f" ({behind} stages need it)" if behind else ""
+    print(
+        f"failed   {name}, {note['when']}, try {note['tried']}: {note['error']}:"
+        f" {note['message']}{needed}"
+    )
 
 
 @dataclass(frozen=True)
@@ -93,51 +100,52 @@ def usual(nodes: Sequence[Node], parameters: float, rate: float) -> float:
 
 
 def cost(planned: Sequence[Planned], parameters: int, rate: float) -> Cost:
-    """What the stages that are not sealed take: by stages of their kind that are, else as `usual`
-    has it."""
-    sealed = [(p.node, store.load_run(p.path).manifest()) for p in planned if p.state == "sealed"]
-    by_stage = {
-        node.stage: _per_weight([(n, m) for n, m in sealed if n.stage == node.stage])
-        for node, _ in sealed
-    }
-    left = [p.node for p in planned if p.state != "sealed"]
-    peak = max(
-        (manifest["peak_memory_mib"] * 2**20 for _, manifest in sealed),
-        default=RESERVE * 4 * parameters,
-    )
-    seconds = sum(
-        (
-            node.weight * by_stage[node.stage]
-            if by_stage.get(node.stage)
-            else usual([node], parameters, rate)
-        )
-        for node in left
-    )
-    return Cost(seconds, peak, len(sealed))
+    """What the stages that are not sealed take.
+
+    Their seconds are those of sealed stages of the same kind by weight; without any, `usual` has
+    them. `rate` is that of matrix products in FLOP/s.
+    """
+    sealed: dict[str, list[tuple[Node, dict]]] = {}
+    peaks = []
+    left = []
+    for item in planned:
+        if item.state == "sealed":
+            manifest = store.load_run(item.path).manifest()
+            sealed.setdefault(item.node.stage, []).append((item.node, manifest))
+            peaks.append(manifest["peak_memory_mib"] * 2**20)
+        else:
+            left.append(item.node)
+    seconds_per_weight = {stage: _per_weight(made) for stage, made in sealed.items()}
+    seconds = 0.0
+    for node in left:
+        measured = seconds_per_weight.get(node.stage)
+        seconds += node.weight * measured if measured else usual([node], parameters, rate)
+    return Cost(seconds, max(peaks, default=RESERVE * 4 * parameters), len(peaks))
 
 
 def _per_weight(made: Sequence[tuple[Node, dict]]) -> float:
-    """Seconds for one unit of weight; a run that was packed with others had its share of their
-    time."""
-    return sum(m["seconds"] / m.get("packed", 1) for _, m in made) / max(
-        1e-9, sum(node.weight for node, _ in made)
-    )
+    """Seconds for one unit of weight; a packed run counts with its part of the pack's time."""
+    seconds = sum(manifest["seconds"] / manifest.get("packed", 1) for _, manifest in made)
+    weight = sum(node.weight for node, _ in made)
+    return seconds / max(1e-9, weight)
 
 
 def gather(planned: Sequence[Planned], out: Output) -> dict:
-    """`gathered.csv` beside the runs: a row a sealed stage with every number that it left; nothing
-    of what is unfinished."""
-    rows = [
-        {"node": p.node.name, "stage": p.node.stage, "run": p.path.name, **numbers(p.path)}
-        for p in planned
-        if p.state == "sealed"
-    ]
-    header = list(dict.fromkeys(key for row in rows for key in row))
+    """Write `gathered.csv` beside the runs: a row for every sealed stage with each number that it
+    left."""
+    rows = []
+    header: dict[str, None] = {}
+    for item in planned:
+        if item.state == "sealed":
+            about = {"node": item.node.name, "stage": item.node.stage, "run": item.path.name}
+            rows.append({**about, **numbers(item.path)})
+            header.update(dict.fromkeys(rows[-1]))
     file = out.root / out.study / "gathered.csv"
     if rows:
-        atomic_files.write_text(
-            file, csv_text(header, [[row.get(key, "") for key in header] for row in rows])
-        )
+        cells = []
+        for row in rows:
+            cells.append([row.get(key, "") for key in header])
+        atomic_files.write_text(file, csv_text(list(header), cells))
         print(f"{len(rows)} of {len(planned)} stages in {file}")
     else:
         print("nothing is sealed yet, so there is nothing to gather")
@@ -153,25 +161,24 @@ def numbers(path: Path) -> dict[str, Any]:
     """The plain numbers of a run: seconds and memory, the last line of its metrics, its
     measurements, its summary."""
     manifest = store.load_run(path).manifest()
-    found: dict[str, Any] = {
+    plain: dict[str, Any] = {
         "seconds": manifest["seconds"],
         "peak_memory_mib": manifest["peak_memory_mib"],
         "packed": manifest.get("packed", 1),
     }
     metrics = path / "metrics.jsonl"
-    if metrics.is_file() and (lines := metrics.read_text(encoding="utf-8").splitlines()):
-        found |= {
-            key: value
-            for key, value in json.loads(lines[-1]).items()
-            if isinstance(value, int | float)
-        }
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    if lines:
+        plain.update(_only_numbers(json.loads(lines[-1])))
     for name in ("measurements.json", "summary.json"):
         if (path / name).is_file():
-            plain = json.loads((path / name).read_text(encoding="utf-8"))
-            found |= {key: value for key, value in plain.items() if isinstance(value, int | float)}
-            found |= {
-                item["name"]: item["estimate"]
-                for item in plain.get("measurements", ())
-                if item["estimate"] is not None
-            }
-    return found
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+            plain.update(_only_numbers(content))
+            for item in content.get("measurements", ()):
+                if item["estimate"] is not None:
+                    plain[item["name"]] = item["estimate"]
+    return plain
+
+
+def _only_numbers(content: Mapping[str, Any]) -> dict[str, int | float]:
+    return {key: value for key, value in content.items() if isinstance(value, int | float)}
