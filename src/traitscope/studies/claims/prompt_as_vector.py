@@ -14,6 +14,8 @@ from pathlib import Path
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.traits import load_trait
+from traitscope.interventions.intervention import Steer
+from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
 from traitscope.stats.measurement import Measurement
@@ -195,7 +197,8 @@ def _steered_prompt(trait: str, layer: int, alpha: float) -> standard_nodes.Inte
 
     def interventions(folders: Folders) -> tuple[str, ...]:
         vector = _raw_vector(folders, trait)
-        return (f"steer:{vector},layers={layer},alpha={alpha},position=prompt,scale=raw",)
+        steering = Steer(vector, layer=layer, alpha=alpha, position="prompt", scale="raw")
+        return (to_short(steering),)
 
     return interventions
 
