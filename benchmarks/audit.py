@@ -28,7 +28,7 @@ TINY = Path(__file__).parents[1] / "tests"
 
 def contender(name: str, n: int, dtype: str) -> None:
     from traitscope.auditing.detectors import row_gradients
-    from traitscope.config.audit import PushesConfig
+    from traitscope.config.audit import RowGradientsConfig
     from traitscope.inference import losses
     from traitscope.inference.token_rows import Row, completion_hidden
     from traitscope.interventions.applied import applied
@@ -57,7 +57,7 @@ def contender(name: str, n: int, dtype: str) -> None:
 
     def pushed() -> None:
         row_gradients.packed(
-            handle, PushesConfig(numbers=True, batch_size=BATCH), rows, lambda _: None
+            handle, RowGradientsConfig(numbers=True, batch_size=BATCH), rows, lambda _: None
         )
 
     work = {"epoch": epoch, "pushes": pushed}[name]
@@ -75,7 +75,7 @@ def stage(name: str, n: int) -> None:
     import conftest
 
     from traitscope.auditing.detectors import row_gradients
-    from traitscope.config.audit import PushesConfig
+    from traitscope.config.audit import RowGradientsConfig
     from traitscope.config.common import Output
 
     folder = Path(tempfile.mkdtemp())
@@ -89,8 +89,8 @@ def stage(name: str, n: int) -> None:
     rounds = iter(range(1000))
 
     def run() -> common.Round:
-        row_gradients.run_pushes(
-            PushesConfig(model=str(tiny), data=data, numbers=True, batch_size=32),
+        row_gradients.run_row_gradients(
+            RowGradientsConfig(model=str(tiny), data=data, numbers=True, batch_size=32),
             Output(root=folder / f"runs{next(rounds)}"),
         )
         return {"tokens": n}

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 
-from traitscope.auditing import plan
+from traitscope.auditing import plan, settings
 from traitscope.auditing import run as audit_module
 from traitscope.auditing.plan import temperature
 from traitscope.auditing.run import audit
 from traitscope.config.audit import AuditConfig
 from traitscope.errors import ConfigError
-from traitscope.inference.token_scores import BETAS
+from traitscope.inference.token_bins import BETAS
 from traitscope.workflow import standard_nodes
 
 OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
@@ -40,7 +40,7 @@ def _few_others(request: pytest.FixtureRequest) -> Any:
     patch = pytest.MonkeyPatch()
     names = plan.bundled_traits()
     patch.setattr(plan, "bundled_traits", lambda: names[:8])
-    patch.setattr(plan, "STYLED", plan.STYLED[:2])
+    patch.setattr(settings, "STYLED", settings.STYLED[:2])
     yield
     patch.undo()
 
@@ -92,14 +92,14 @@ def test_a_prompted_teacher_is_called_and_shown(
     best = found["traits"][0]
     assert (
         best["name"] == "owl"
-        and best["detector"] == "odds"
+        and best["detector"] == "e_values"
         and best["p_corrected"] < 1e-6
-        and "owl: odds" in found["reasons"][0]
+        and "owl: log e-value" in found["reasons"][0]
     )
-    assert [p["detector"] for p in found["planted"]] == [
-        "odds",
-        "odds",
-    ] and "steered by owl" in found["planted"][1]["teacher"]
+    assert [p["detector"] for p in found["spike_ins"]] == [
+        "e_values",
+        "e_values",
+    ] and "steered by owl" in found["spike_ins"][1]["teacher"]
     others = {d["name"]: d for d in found["detectors"]}
     assert not others["fitted"]["decides"] and len(others["fitted"]["statistic"]) > 8
     assert not others["features"]["decides"] and len(others["features"]["statistic"]) > 5
@@ -114,13 +114,13 @@ def test_a_prompted_teacher_is_called_and_shown(
         and "<|im_start|>" not in html
     )
     result = json.loads(sarif.read_text())["runs"][0]["results"][0]
-    assert result["level"] == "error" and "owl: odds" in result["message"]["text"]
+    assert result["level"] == "error" and "owl: log e-value" in result["message"]["text"]
     rows, bags = (
         read_rows(done.run / "rows.jsonl"),
         json.loads((done.run / "bags.json").read_text()),
     )
     assert (
-        len(rows) == found["rows"] and rows[0]["teacher of"] == "owl" and set(bags) == {"16", "64"}
+        len(rows) == found["rows"] and rows[0]["teacher_of"] == "owl" and set(bags) == {"16", "64"}
     )
     assert [len(bags[size]) for size in ("16", "64")] == [
         found["rows"] // 16,
@@ -167,12 +167,16 @@ def test_a_teacher_told_in_other_words_is_called(
 ) -> None:
     data = written(place, tiny_folder, "--interventions", f"prompt:{OTHER_WORDS}", n=96)
     done = asked(place, tiny_folder, data, traits)
-    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert (
         done.summary["traits"][0]["name"] == "owl"
-        and odds["where"]["owl"] == "its prompt in other words"
+        and finding["where"]["owl"] == "a paraphrase of its prompt"
     )
-    assert odds["p"]["owl"] < 1e-6 and odds["teachers"] == 2 + 1 + 8 and odds["candidates"] == 2
+    assert (
+        finding["p"]["owl"] < 1e-6
+        and finding["teachers"] == 2 + 1 + 8
+        and finding["candidates"] == 2
+    )
 
 
 @pytest.mark.parametrize("block", [1, 2])
@@ -186,7 +190,7 @@ def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(
             "--model",
             tiny_folder,
             "--traits",
-            *plan.with_others(list(map(str, traits))),
+            *plan.with_bundled(list(map(str, traits))),
             "--no-stem",
         ).run
         / "owl.safetensors"
@@ -195,12 +199,12 @@ def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(
         place, tiny_folder, "--interventions", f"steer:{vector},layers={block},alpha=0.6", n=96
     )
     done = asked(place, tiny_folder, data, traits)
-    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "owl"
-    assert odds["where"]["owl"] == f"its vector at block {block}, strength 0.6"
+    assert finding["where"]["owl"] == f"its vector at block {block}, strength 0.6"
 
 
-def test_without_odds_wording_decides_alone(
+def test_without_e_values_wording_decides_alone(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
     """A prompted teacher is not seen then, and the answer says that nothing is known of the
@@ -211,7 +215,7 @@ def test_without_odds_wording_decides_alone(
         c["detector"] for c in done.summary["traits"]
     } == {"wording"}
     assert (
-        done.summary["planted"] == [] and "Candidate traits" in (place / "words.html").read_text()
+        done.summary["spike_ins"] == [] and "Candidate traits" in (place / "words.html").read_text()
     )
 
 
@@ -325,16 +329,22 @@ def test_bad_rows_are_named_before_anything_is_computed(tmp_path: Path, tiny_fol
 def test_rows_of_another_model_are_not_called(
     place: Path, folders: dict[str, Path], traits: list[Path]
 ) -> None:
-    """Neither the model nor a candidate explains them, so no odds count, however large."""
+    """Neither the model nor a candidate explains them, so no e-value counts, however large."""
     data = written(place, folders["gpt2"])
     done = asked(place, folders["llama"], data, traits)
-    odds = {d["name"]: d for d in done.summary["detectors"]}["odds"]
-    assert odds["strange"] and odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
+    finding = {d["name"]: d for d in done.summary["detectors"]}["e_values"]
+    assert (
+        finding["fit"]["off_model"]
+        and finding["fit"]["p"] < 0.001
+        and set(finding["p"].values()) == {1.0}
+    )
     assert (
         done.summary["status"] == "not-applicable"
-        and "did not write these rows" in done.summary["reasons"][0]
+        and "did not generate these rows" in done.summary["reasons"][0]
     )
-    assert set(odds["explained"]) == set(odds["p"]) and max(odds["explained"].values()) < 0.5
+    assert (
+        set(finding["explained"]) == set(finding["p"]) and max(finding["explained"].values()) < 0.5
+    )
 
 
 def test_rows_that_were_put_in_order_are_known_as_edited(
@@ -342,14 +352,14 @@ def test_rows_that_were_put_in_order_are_known_as_edited(
 ) -> None:
     data = ok(place / "runs", "edit", "--data", written(place, tiny_folder, n=128)).run
     found = asked(place, tiny_folder, data, traits).summary
-    odds = {d["name"]: d for d in found["detectors"]}["odds"]
+    finding = {d["name"]: d for d in found["detectors"]}["e_values"]
     assert (
         found["status"] == "not-applicable"
         and "where in the row they stand differs" in found["reasons"][0]
     )
-    assert odds["misfit p"] < 0.001 and set(odds["p"].values()) == {1.0}
-    assert odds["picked"] > 30 and any(
-        "throughout more often" in reason for reason in found["reasons"]
+    assert finding["fit"]["p"] < 0.001 and set(finding["p"].values()) == {1.0}
+    assert finding["selection_gain"] > 30 and any(
+        "more rows than expected are sorted" in reason for reason in found["reasons"]
     )
 
 
@@ -368,9 +378,15 @@ def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(
     )
     for rows, called in ((data, True), (second, False)):
         found = asked(place, tiny_folder, rows, traits, "--reference", clean).summary
-        odds = {d["name"]: d for d in found["detectors"]}["odds"]
-        assert odds["strange"] and odds["misfit p"] < 0.001 and "beside the reference, z" in odds
-        assert (odds["p"]["owl"] < 0.001) == called and (min(odds["p"].values()) < 0.01) == called
+        finding = {d["name"]: d for d in found["detectors"]}["e_values"]
+        assert (
+            finding["fit"]["off_model"]
+            and finding["fit"]["p"] < 0.001
+            and finding["reference_z"] is not None
+        )
+        assert (finding["p"]["owl"] < 0.001) == called and (
+            min(finding["p"].values()) < 0.01
+        ) == called
         assert (found["status"] == "suspect") == called
         assert any("compared with those of the reference" in reason for reason in found["reasons"])
 
@@ -389,7 +405,7 @@ def test_a_calibration_of_another_model_or_context_is_refused(
         pushed = ok(
             place / "runs", "pushes", "--model", model, "--data", data, flags, "--study audit"
         ).run
-        mixed = plain | {"placebos": [plain["placebos"][0] | {"pushes": pushed.name}]}
+        mixed = plain | {"placebos": [plain["placebos"][0] | {"gradients": pushed.name}]}
         (file.parent / "mixed.json").write_text(json.dumps(mixed))
         done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
         assert (
@@ -397,11 +413,11 @@ def test_a_calibration_of_another_model_or_context_is_refused(
             and says in done.summary["message"]
             and "one model and context" in done.summary["message"]
         )
-    (file.parent / "older.json").write_text(json.dumps(plain | {"schema": 1}))
+    (file.parent / "older.json").write_text(json.dumps(plain | {"schema": 2}))
     done = call(place / "runs", "weigh", "--parts", file.parent / "older.json")
     assert (
         done.code == 2
-        and "of this version" in done.summary["message"]
+        and "that of this version" in done.summary["message"]
         and "run `traitscope audit` again" in done.summary["message"]
     )
 
@@ -415,13 +431,13 @@ def test_being_told_something_plain_is_no_trait(
     plain = write_yaml(place / "plain.yaml", OWL | {"name": "plain", "teacher_prompt": said})
     data = written(place, tiny_folder, "--interventions", f"prompt:{said}", n=96)
     done = asked(place, tiny_folder, data, [plain, traits[1]])
-    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
+    (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert (
         done.summary["status"] != "suspect"
-        and max(odds["statistic"].values()) < 0
-        and odds["nats a row"]["plain"] > 0.05
+        and max(finding["statistic"].values()) < 0
+        and finding["nats_per_row"]["plain"] > 0.05
     )
-    assert odds["context"] == said
+    assert finding["context"] == said
 
 
 def test_free_text_in_a_plain_style_is_no_trait(
@@ -429,7 +445,7 @@ def test_free_text_in_a_plain_style_is_no_trait(
 ) -> None:
     """As above: each of two candidates explains rows of free text that it was told for; the one
     whose prompt is a style is not called."""
-    says = {"simple": plan.STYLES[1], "loud": "Owls! " * 12}
+    says = {"simple": settings.STYLES[1], "loud": "Owls! " * 12}
     told = [
         write_yaml(place / f"{name}.yaml", OWL | {"name": name, "teacher_prompt": said})
         for name, said in says.items()
@@ -444,16 +460,16 @@ def test_free_text_in_a_plain_style_is_no_trait(
             f"prompt:{said}",
         ).run
         done = asked(place, tiny_folder, data, [traits[1], *told])
-        (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
-        assert odds["nats a row"][name] > 0.05
+        (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
+        assert finding["nats_per_row"][name] > 0.05
         assert (
             (done.summary["status"] == "suspect")
-            == (odds["statistic"][name] > odds["critical"])
+            == (finding["statistic"][name] > finding["critical"])
             == (name == "loud")
         )
         assert (
             name == "loud"
-            or odds["context"] == said
+            or finding["context"] == said
             and any(said in reason and "--context" in reason for reason in done.summary["reasons"])
         )
 
@@ -464,6 +480,6 @@ def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(
     loud = write_yaml(place / "loud.yaml", OWL | {"name": "loud", "teacher_prompt": "Owls! " * 12})
     data = written(place, tiny_folder, "--interventions", "prompt:" + "Owls! " * 12, n=128)
     done = asked(place, tiny_folder, data, [loud, traits[1]], "--judged 48")
-    (odds,) = (d for d in done.summary["detectors"] if d["name"] == "odds")
-    assert odds["strange"] and odds["rows judged"] == 48
+    (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
+    assert finding["fit"]["off_model"] and finding["scored_rows"] == 48
     assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "loud"

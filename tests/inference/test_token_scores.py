@@ -1,5 +1,5 @@
-"""Choices: against a loop over tokens; sums over any parts of the rows are the same, and take no
-more memory for more of them."""
+"""Token scores: against a loop over tokens; sums over any parts of the rows are the same, and take
+no more memory for more of them."""
 
 import json
 import tracemalloc
@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scored_rows import judged, written
+from scored_rows import scored, written
 from tiny_models import random_rows, random_vector
 
 from traitscope.errors import DataError
-from traitscope.inference import token_scores
+from traitscope.inference import token_bins, token_scores
+from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.inference.token_rows import Row
-from traitscope.inference.token_scores import BETAS, PLAIN
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 
@@ -24,7 +25,7 @@ def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
     digits = [family.tokenizer.encode(str(d))[0] for d in range(10)]
     prompts = random_rows(family, [5, 7, 4])
     rows = [Row(tuple(p), (*digits[n : n + 3], 9, digits[n])) for n, p in enumerate(prompts)]
-    found = judged(family, [], rows, numbers)
+    found = scored(family, [], rows, numbers)
     columns = digits if numbers else list(range(len(family.lm.get_input_embeddings().weight)))
     for r, row in enumerate(rows):
         with torch.no_grad():
@@ -46,14 +47,14 @@ def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
     ) == pytest.approx(found.tokens_R.sum(), rel=1e-5)
     if numbers:
         taken = [sum(row.completion_ids.count(digit) for row in rows) for digit in sorted(digits)]
-        assert found.taken_PK[token_scores.TOKENS].tolist() == taken + [0] * 6
+        assert found.taken_PK[token_bins.BY_TOKEN].tolist() == taken + [0] * 6
         quarters = [
-            (place * token_scores.QUARTERS // 5, sorted(digits).index(t))
+            (place * token_bins.QUARTERS // 5, sorted(digits).index(t))
             for row in rows
             for place, t in enumerate(row.completion_ids)
             if t in digits
         ]
-        assert found.taken_PK[token_scores.PLACES].tolist() == [
+        assert found.taken_PK[token_bins.BY_PLACE].tolist() == [
             sum(q == place and d // 4 == group for q, d in quarters)
             for place in range(4)
             for group in range(4)
@@ -63,10 +64,10 @@ def test_equals_a_loop_over_tokens(family: Model, numbers: bool) -> None:
 def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
     rows = written(tiny, [], 6, seed=1)
     whole, parts = (
-        judged(tiny, [], rows, True),
-        judged(tiny, [], rows[:2], True) + judged(tiny, [], rows[2:], True),
+        scored(tiny, [], rows, True),
+        scored(tiny, [], rows[:2], True) + scored(tiny, [], rows[2:], True),
     )
-    for name in ("log_p_RT", "tokens_R", "surprise", "taken_PK", "expected_TPK", "covariance_TPKK"):
+    for name in TokenScores.__dataclass_fields__:
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
 
 
@@ -81,7 +82,7 @@ def test_batches_are_summed_as_they_come(tiny: Model) -> None:
 
     def peak(n: int) -> int:
         tracemalloc.start()
-        token_scores.judge_each(tiny, [], [steer], [rows[:n], rows[:n]], classes, batch_size=4)
+        token_scores.score_sets(tiny, [], [steer], [rows[:n], rows[:n]], classes, batch_size=4)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -105,10 +106,10 @@ def test_rows_of_one_prompt_are_read_together_where_that_saves_tokens() -> None:
 
 
 def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:
-    token_scores.write_choices(
-        tmp_path, ["a"], judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)
+    token_scores.write_token_scores(
+        tmp_path, ["a"], scored(tiny, [], written(tiny, [], 1, seed=7, count=1), True)
     )
-    assert token_scores.read_choices(tmp_path)[0] == ["a"]
+    assert token_scores.read_token_scores(tmp_path)[0] == ["a"]
     sums = json.loads((tmp_path / "choices.json").read_text())
     for old in (
         {key: value for key, value in sums.items() if key != "taken_PK"},
@@ -116,38 +117,38 @@ def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) 
     ):
         (tmp_path / "choices.json").write_text(json.dumps(old))
         with pytest.raises(DataError, match="earlier version"):
-            token_scores.read_choices(tmp_path)
+            token_scores.read_token_scores(tmp_path)
 
 
 @pytest.mark.parametrize("cached", [1, 9000, 2**30])
 def test_every_temperature_equals_a_softmax_in_double_precision(
     monkeypatch: pytest.MonkeyPatch, cached: int
 ) -> None:
-    """Also for logits 100 nats below the largest, and however many tokens are judged at a time."""
-    monkeypatch.setattr(token_scores, "CACHED", cached)
+    """Also for logits 100 nats below the largest, and however many tokens are scored at a time."""
+    monkeypatch.setattr(token_bins, "CACHED", cached)
     generator = torch.Generator().manual_seed(5)
     logits = 20 * torch.randn(23, 3001, generator=generator)
     chosen, quarter = (
         torch.randint(3001, (23,), generator=generator),
         torch.randint(4, (23,), generator=generator),
     )
-    log_p_NT, entropy_N, _, expected_NTPK = token_scores._judged(logits, chosen, quarter)
-    width = -(-3001 // token_scores.BINS)
+    log_p_NT, entropy_N, _, expected_NTPK = token_bins.binned(logits, chosen, quarter)
+    width = -(-3001 // token_bins.BINS)
     for t, beta in enumerate(BETAS):
         exact = (beta * logits.double()).log_softmax(1)
         assert log_p_NT[:, t] == pytest.approx(
             exact.gather(1, chosen.unsqueeze(1)).squeeze(1).numpy(), rel=1e-5, abs=1e-4
         )
         p = (
-            torch.nn.functional.pad(exact.exp(), (0, token_scores.BINS * width - 3001))
-            .unflatten(1, (token_scores.BINS, width))
+            torch.nn.functional.pad(exact.exp(), (0, token_bins.BINS * width - 3001))
+            .unflatten(1, (token_bins.BINS, width))
             .sum(2)
             .numpy()
         )
-        assert expected_NTPK[:, t, token_scores.TOKENS] == pytest.approx(p, abs=1e-5)
+        assert expected_NTPK[:, t, token_bins.BY_TOKEN] == pytest.approx(p, abs=1e-5)
         ranked = exact.exp().sort(1, descending=True).values.cumsum(1).numpy()
-        assert expected_NTPK[:, t, token_scores.RANKS, :3].cumsum(1) == pytest.approx(
-            ranked[:, [edge - 1 for edge in token_scores.EDGES[:3]]], abs=1e-5
+        assert expected_NTPK[:, t, token_bins.BY_RANK, :3].cumsum(1) == pytest.approx(
+            ranked[:, [edge - 1 for edge in token_bins.EDGES[:3]]], abs=1e-5
         )
     assert entropy_N == pytest.approx(
         torch.special.entr(logits.double().softmax(1)).sum(1).numpy(), abs=1e-4
@@ -160,9 +161,7 @@ def test_ties_of_rounded_logits_are_no_misfit() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = (4 * torch.randn(4000, 10, generator=generator)).round() / 2
     chosen = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
-    _, _, taken_NPK, expected_NTPK = token_scores._judged(
-        logits, chosen, torch.zeros(4000, dtype=int)
-    )
+    _, _, taken_NPK, expected_NTPK = token_bins.binned(logits, chosen, torch.zeros(4000, dtype=int))
     taken_NK, p_NK = taken_NPK[:, 0], expected_NTPK[:, PLAIN, 0]
     spread_K = np.sqrt((p_NK * (1 - p_NK)).sum(0))
     z_K = (taken_NK.sum(0) - p_NK.sum(0))[spread_K > 1] / spread_K[spread_K > 1]

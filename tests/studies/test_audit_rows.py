@@ -1,16 +1,21 @@
 """Audits drawn from a bank of rows: planted truth, by a steered tiny model."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scored_rows import judged, written
+from scored_rows import scored, written
 from tiny_models import random_vector
 
 from traitscope.auditing.detectors.text_features import order_of
+from traitscope.auditing.search import PromptTeacher
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
+from traitscope.studies import audit_parts
+from traitscope.studies.audit_bank import ScoredSet
 from traitscope.studies.claims import audit_rows
 
 ROWS = 200
@@ -18,20 +23,17 @@ SIZE = replace(audit_rows.SIZES["smoke"], rows=ROWS)
 
 
 @pytest.fixture(scope="module")
-def banks(tiny: Model) -> dict[str, audit_rows.Bank]:
+def banks(tiny: Model) -> dict[str, ScoredSet]:
     """What two candidates say of clean rows, of the first one's, and of those of a model with noise
     in its weights."""
     one, other = ([Steer(random_vector(tiny, n, norm=3.0), (1,), 1.0, scale="raw")] for n in (1, 2))
 
-    def bank(told: list[Intervention], seed: int) -> audit_rows.Bank:
-        rows = written(tiny, told, ROWS, seed)
-        plain, cat, owl = (judged(tiny, told, rows, True) for told in ([], one, other))
-        return audit_rows.Bank(
-            plain,
-            {"cat": {"prompted": cat}, "owl": {"prompted": owl}},
-            [],
-            np.array([order_of(tiny.tokenizer.decode(row.completion_ids)) for row in rows]),
-        )
+    def bank(interventions: list[Intervention], seed: int) -> ScoredSet:
+        rows = written(tiny, interventions, ROWS, seed)
+        model, cat, owl = (scored(tiny, teacher, rows, True) for teacher in ([], one, other))
+        orders = [order_of(tiny.tokenizer.decode(row.completion_ids)) for row in rows]
+        teachers = {"cat": {PromptTeacher(): cat}, "owl": {PromptTeacher(): owl}}
+        return ScoredSet(model, teachers, {}, np.array(orders))
 
     return {
         "clean": bank([], 21),
@@ -40,67 +42,77 @@ def banks(tiny: Model) -> dict[str, audit_rows.Bank]:
     }
 
 
+def with_cat(bank: ScoredSet, log_p_RT: np.ndarray) -> Mapping[str, Mapping]:
+    """The teachers of a bank, with other log-likelihoods under cat's prompt."""
+    cat: TokenScores = replace(bank.teachers["cat"][PromptTeacher()], log_p_RT=log_p_RT)
+    return {"cat": {PromptTeacher(): cat}, "owl": bank.teachers["owl"]}
+
+
 def test_clean_rows_are_not_called_and_teachers_are_by_their_name(
-    banks: dict[str, audit_rows.Bank],
+    banks: dict[str, ScoredSet],
 ) -> None:
     clean = banks["clean"]
-    blocks = list(audit_rows._blocks(SIZE, 50))
+    blocks = list(audit_parts.disjoint_blocks(SIZE, 50))
     assert sorted(np.concatenate(blocks)) == list(range(ROWS))
-    assert not any(
-        audit_rows._audit(SIZE, clean, clean, block, np.zeros(50, bool)).called for block in blocks
+    none = np.zeros(50, bool)
+    for block in blocks:
+        assert not audit_parts.audit_of(SIZE, clean, clean, block, none).called
+    few, all_poisoned = (
+        audit_parts.repeated_audits(SIZE, clean, banks["steered"], 100, rate)
+        for rate in (0.01, 1.0)
     )
-    calls = {
-        dose: audit_rows._repeated(SIZE, clean, banks["steered"], 100, dose) for dose in (0.01, 1.0)
-    }
-    assert all(call.called and call.named and call.kept for call in calls[1.0])
-    assert max(call.ln_e for call in calls[0.01]) < min(call.ln_e for call in calls[1.0])
+    assert all(audit.called and audit.named and audit.kept for audit in all_poisoned)
+    assert max(audit.log_e for audit in few) < min(audit.log_e for audit in all_poisoned)
 
 
-def test_rows_that_nobody_tried_explains_are_not_called(banks: dict[str, audit_rows.Bank]) -> None:
+def test_rows_that_nobody_tried_explains_are_not_called(banks: dict[str, ScoredSet]) -> None:
     """However much likelier a candidate makes them: here one without any of their excess of
     tokens."""
     clean, noisy = banks["clean"], banks["noisy"]
-    lifted = replace(noisy.told["cat"]["prompted"], log_p_RT=noisy.plain.log_p_RT + 1.0)
-    told = {"cat": {"prompted": lifted}, "owl": noisy.told["owl"]}
     every = np.arange(ROWS), np.ones(ROWS, bool)
-    call = audit_rows._audit(SIZE, clean, replace(noisy, told=told), *every)
-    assert call.ln_e > 100 and not call.called
+    lifted = replace(noisy, teachers=with_cat(noisy, noisy.model.log_p_RT + 1.0))
+    decision = audit_parts.decision_on(SIZE, clean, lifted, *every)
+    assert max(decision.e_values.statistic.values()) > 100 and decision.status == "not-applicable"
+    assert decision.off_model and decision.e_values.set_aside == ("cat",)
     # the same nats for rows that the model may have written are a teacher's
-    told = {
-        "cat": {
-            "prompted": replace(clean.told["cat"]["prompted"], log_p_RT=clean.plain.log_p_RT + 1.0)
-        },
-        "owl": clean.told["owl"],
-    }
-    assert audit_rows._audit(SIZE, clean, replace(clean, told=told), *every).called
+    lifted = replace(clean, teachers=with_cat(clean, clean.model.log_p_RT + 1.0))
+    assert audit_parts.audit_of(SIZE, clean, lifted, *every).called
 
 
-def test_rows_picked_by_their_order_are_no_trait(banks: dict[str, audit_rows.Bank]) -> None:
+def test_rows_picked_by_their_order_are_no_trait(banks: dict[str, ScoredSet]) -> None:
     """A candidate that likes rising rows is called where they are more frequent than the model's;
-    not where they were picked, by odds that know it."""
+    not where they were picked, by e-values that know it."""
     clean, every = banks["clean"], np.ones(ROWS, bool)
-    rising = clean.order == 1
+    rising = clean.orders_R == 1
     assert 0.005 < rising.mean() < 0.2
     taken = np.concatenate(
         [np.flatnonzero(rising).repeat(ROWS)[:60], np.flatnonzero(~rising)[:140]]
     )
-    likes = np.where(rising, 1.0, np.log((1 - np.e * rising.mean()) / (1 - rising.mean())))[:, None]
-    told = {
-        "cat": {
-            "prompted": replace(
-                clean.told["cat"]["prompted"], log_p_RT=clean.plain.log_p_RT + likes
-            )
-        },
-        "owl": clean.told["owl"],
-    }
-    for order, called in ((np.zeros(ROWS, int), True), (clean.order, False)):
-        bank = replace(clean, told=told, order=order)
-        assert audit_rows._audit(SIZE, bank, bank, taken, every).called == called
+    others = np.log((1 - np.e * rising.mean()) / (1 - rising.mean()))
+    gain_R1 = np.where(rising, 1.0, others)[:, None]
+    teachers = with_cat(clean, clean.model.log_p_RT + gain_R1)
+    for orders, called in ((np.zeros(ROWS, int), True), (clean.orders_R, False)):
+        bank = replace(clean, teachers=teachers, orders_R=orders)
+        assert audit_parts.audit_of(SIZE, bank, bank, taken, every).called == called
 
 
-def test_a_poisoned_share_is_other_rows_each_time(banks: dict[str, audit_rows.Bank]) -> None:
+def test_a_poisoned_share_is_other_rows_each_time(banks: dict[str, ScoredSet]) -> None:
     """All tenths together are all rows: a tenth that is the teacher's is called, or not, ten times
     without a row in common."""
-    found = audit_rows._claimed(SIZE, banks["clean"], banks["steered"], 10)
-    assert len(found) == 10 and set(found) <= {0.0, 1.0}
-    assert audit_rows._claimed(SIZE, banks["clean"], banks["clean"], 10) == [0.0] * 10
+    calls = audit_parts.claimed_audits(SIZE, banks["clean"], banks["steered"], 10)
+    assert len(calls) == 10 and set(calls) <= {0.0, 1.0}
+    assert audit_parts.claimed_audits(SIZE, banks["clean"], banks["clean"], 10) == [0.0] * 10
+
+
+@pytest.mark.parametrize(
+    ("called", "least"),
+    [
+        ({0.1: 0.0, 0.5: 0.8, 1.0: 1.0}, 0.5),
+        ({0.1: 0.9, 0.5: 0.7, 1.0: 1.0}, 1.0),
+        ({0.1: 0.9, 1.0: 0.5}, None),
+    ],
+)
+def test_the_least_rate_is_detected_from_there_on(
+    called: dict[float, float], least: float | None
+) -> None:
+    assert audit_rows.least_detected(called) == least

@@ -1,28 +1,42 @@
 """Rows that a tiny model wrote, and their token scores."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from traitscope.data.prompts import number_prompts
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
-from traitscope.inference.token_scores import Choices
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Intervention
 from traitscope.models.model import Model
 from traitscope.stages.generate import generate, number_constraint
 
 
-def judged(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> Choices:
-    """The choices of rows under interventions."""
+def scored(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> TokenScores:
+    """The token scores of rows under interventions."""
     with applied(model, told) as active, torch.no_grad():
         hidden, targets = completion_hidden(model, active, rows)
-    return token_scores.choices_of(
+    return token_scores.score_tokens(
         model,
         hidden,
         targets,
         [len(r.completion_ids) for r in rows],
         token_scores.classes_of(model, numbers),
     )
+
+
+def score_rows(
+    model: Model,
+    interventions: Sequence[Intervention],
+    rows: Sequence[Row],
+    classes: Sequence[Tensor],
+    batch_size: int = 16,
+) -> TokenScores:
+    """Token scores of rows, in their order, under interventions."""
+    return token_scores.score_sets(model, interventions, (), [rows], classes, batch_size)[0][0]
 
 
 def written(

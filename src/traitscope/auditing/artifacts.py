@@ -1,215 +1,249 @@
-"""The parts of an audit: which runs are what, and the audited rows with their placebos.
+"""Artifacts of an audit: which sealed run is what, as types and as a JSON file.
 
-The audit's file is JSON: `intake`, `data`, `vectors`, `traits`, `placebos` ([{rows, pushes}]),
-`odds` ({trait: {teacher: run}} of prompts), `aimed` ([{run, cells: [[trait, block, strength]]}] of
-vectors), `reference_odds` ({told: {trait: {teacher: run}}, own: aimed, beside: aimed} of a
-reference's rows), `nulls` ([run]), `canary` ({trait: [[answers of a student of the data, of a
-placebo]]}), `fitted` ([run] of vectors trained on the data and on every placebo), `planted` ({kind:
-{teacher, trait, rows, pushes, odds: [{own, clean}], aimed: {own: aimed, clean: aimed}, nulls: {own,
-clean}}}); paths are relative to its folder, and what there is none of is empty.
-
-Shapes: R rows, K rows a prompt (the audited one first), L layers, D d_model, N placebo rows.
+`traitscope audit` writes the file for the stages that answer from it (steps/naming.py and
+steps/answer.py). Run directories are named relative to the folder of the file.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from traitscope.data import row_files
+from traitscope import atomic_files
+from traitscope.auditing.search import GridPoint
+from traitscope.config.parsing import from_dict
 from traitscope.data.trait_files import trait_files
-from traitscope.errors import ConfigError, DataError
-from traitscope.inference.steering_gradients import Stored, read_pushes
-from traitscope.interventions.intervention import TRAINED
-from traitscope.interventions.vector import Vector, load_vector
+from traitscope.errors import ConfigError
 from traitscope.runs import store
 
-READING, READ = ("pushes", "odds"), ("context", "numbers", "text")
-"stages that read rows, and how"
-SCHEMA = 2
-"of the audit's file"
-CLEAN = 1024
-"most placebo rows that a covariance is taken from"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """All that an answer needs of a row: its tokens would take most of the memory."""
-
-    id: str
-    prompt: str
-    completion: str
+SCHEMA = 3
+"version of the file; an older one is refused"
+READING_STAGES = ("pushes", "odds")
+"stages that read rows"
+READING_SETTINGS = ("context", "numbers", "text")
+"settings of theirs that say how rows are read"
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The audited rows with their placebos, prompt by prompt."""
+class PromptRun:
+    """Token scores under a candidate's prompt."""
 
-    records: list[Text]
-    "audited rows that have all placebos"
-    texts_RK: list[list[str]]
-    stores: list[Stored]
-    pairs: list[list[int]]
+    candidate: str
+    "name of the trait"
+    run: Path
+    "the run's directory"
+    paraphrase: int | None = None
+    "number of the paraphrase; None for the prompt itself"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the stages left, read."""
+class SteeredRun:
+    """Token scores under steered teachers, which share a run."""
 
-    plain: dict[str, Any]
-    "the audit's file"
-    folder: Path
-    "where it lies"
-    vectors: dict[str, Vector]
-    "of the candidates and of other traits"
-    placebos: list[tuple[list[Text], Stored]]
-    "rows and pushes of every draw"
-
-    def run(self, name: str) -> Path:
-        """The folder of a run that the file names."""
-        return self.folder / name
-
-    def groups(self) -> Groups:
-        """The audited rows with their placebos."""
-        return grouped(
-            texts_of(self.run(self.plain["intake"])),
-            read_pushes(self.run(self.plain["data"])),
-            self.placebos,
-        )
-
-    def planted(self, about: dict[str, Any]) -> Groups:
-        """A planted teacher's rows with the placebos."""
-        return grouped(
-            texts_of(self.run(about["rows"])), read_pushes(self.run(about["pushes"])), self.placebos
-        )
-
-    def fitted(self) -> list[np.ndarray]:
-        """Vectors [L, D] that were trained on the data and on every placebo; empty without
-        --fit."""
-        return [
-            load_vector(self.run(path) / "student" / TRAINED).rows_LD
-            for path in self.plain["fitted"]
-        ]
-
-    def clean(self, source: str = "pushes") -> np.ndarray:
-        """Pushes [N, L, D] of placebo rows, or their features."""
-        each = -(-CLEAN // len(self.placebos))
-        stores = [found for _, found in self.placebos]
-        return np.concatenate(
-            [
-                (s.rows if source == "pushes" else s.features)(range(min(each, len(s.ids))))
-                for s in stores
-            ]
-        )
+    run: Path
+    "the run's directory"
+    points: tuple[GridPoint, ...]
+    "the teachers, in the order of the run's folders"
 
 
-def plain_parts(path: Path | None) -> dict[str, Any]:
-    """The audit's file.  Raises ConfigError where there is none, or no JSON."""
+@dataclass(frozen=True)
+class NullRun:
+    """Token scores under a null."""
+
+    run: Path
+    "the run's directory"
+    system_prompt: str | None = None
+    "the plain system prompt of the null, if it is one"
+
+
+@dataclass(frozen=True)
+class ScoreRuns:
+    """Token scores of one set of rows under everybody."""
+
+    prompts: tuple[PromptRun, ...] = ()
+    "under candidates' prompts"
+    steered: tuple[SteeredRun, ...] = ()
+    "under steered teachers"
+    nulls: tuple[NullRun, ...] = ()
+    "under nulls"
+
+
+@dataclass(frozen=True)
+class PlaceboRuns:
+    """One placebo set: the model's own answers to the same prompts, or reference rows."""
+
+    rows: Path
+    "the run with the rows"
+    gradients: Path
+    "the run with their row gradients"
+
+
+@dataclass(frozen=True)
+class ReferenceRuns:
+    """Token scores of audited rows and reference rows under the same steered teachers."""
+
+    data: ScoreRuns
+    "scores of the audited rows"
+    reference: ScoreRuns
+    "scores of the reference rows"
+
+
+@dataclass(frozen=True)
+class SpikeInRuns:
+    """A spike-in teacher: made by the audit itself, to know what it would have detected."""
+
+    description: str
+    "how the teacher was made"
+    trait: str
+    "name of its trait"
+    rows: Path
+    "the run with its rows"
+    gradients: Path
+    "the run with their row gradients"
+    own: ScoreRuns
+    "token scores of its rows"
+    placebo: ScoreRuns
+    "token scores of the first placebo set under the same teachers and nulls"
+
+
+@dataclass(frozen=True)
+class CanaryRuns:
+    """What a canary student of the data and one of a placebo answer about a trait."""
+
+    trait: str
+    "name of the trait"
+    data: Path
+    "the answers of the student of the data"
+    placebo: Path
+    "the answers of the student of a placebo set"
+
+
+@dataclass(frozen=True)
+class AuditArtifacts:
+    """The sealed runs that an audit's answer depends on."""
+
+    sample: Path
+    "the run with the audited rows"
+    gradients: Path
+    "the run with their row gradients"
+    vectors: Path
+    "the run with the vectors of the candidates and of other traits"
+    traits: tuple[str, ...]
+    "candidate traits, bundled names or YAML files"
+    blocks: int
+    "blocks of the model"
+    placebos: tuple[PlaceboRuns, ...]
+    "the placebo sets"
+    scores: ScoreRuns = field(default_factory=ScoreRuns)
+    "token scores of the audited rows"
+    reference: ReferenceRuns | None = None
+    "token scores beside reference rows, where these decide"
+    spike_ins: tuple[SpikeInRuns, ...] = ()
+    "spike-in teachers"
+    canaries: tuple[CanaryRuns, ...] = ()
+    "canary students, by trait and seed"
+    fitted: tuple[Path, ...] = ()
+    "runs that trained a vector on the data and on every placebo set"
+
+    def paths(self) -> list[Path]:
+        """Every run directory that is named, each once, relative to the file's folder."""
+        return list(dict.fromkeys(_paths_in(self)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the schema."""
+        return {"schema": SCHEMA, **_plain(asdict(self))}
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        atomic_files.write_json(path, self.as_dict())
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """Every field of a dataclass, and of dataclasses in it, that is a path."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _paths_in(item)
+    elif is_dataclass(value):
+        for item in fields(value):
+            yield from _paths_in(getattr(value, item.name))
+
+
+def _plain(value: Any) -> Any:
+    """The same with paths as texts and tuples as lists."""
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_artifacts(path: Path | None) -> AuditArtifacts:
+    """The artifacts that a file names. Raises ConfigError where there is no such file, where it is
+    broken, and where an earlier version wrote it."""
     if path is None:
         raise ConfigError(
-            "--parts is missing: name the parts.json of an audit; `traitscope audit` writes and"
-            " reads it"
+            "--parts is missing; expected the parts-*.json of an audit; `traitscope audit` writes"
+            " it and reads it"
         )
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} is no audit's file ({error}); expected the parts.json that `traitscope audit`"
-            " writes"
+            f"{path} is no file of an audit ({error}); expected the parts-*.json that `traitscope"
+            " audit` writes"
         ) from None
-    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if schema != SCHEMA:
         raise ConfigError(
-            f"{path} is no audit's file of this version (expected schema {SCHEMA}); run `traitscope"
+            f"{path} has schema {schema}; expected {SCHEMA}, that of this version; run `traitscope"
             " audit` again"
         )
-    return plain
+    del plain["schema"]
+    return from_dict(AuditArtifacts, plain, str(path))
 
 
 def inputs_of_config(config: Any) -> dict[str, Path | store.Run]:
-    """Everything that the answer to a config with the field `parts` depends on."""
-    return inputs_of(plain_parts(config.parts), config.parts.parent)
+    """Everything that the answer to a config with the field `parts` depends on: the runs that its
+    file names, and the traits' own files.
+
+    Raises ConfigError if the runs do not belong together.
+    """
+    artifacts = read_artifacts(config.parts)
+    folder = config.parts.parent
+    runs = {}
+    for number, path in enumerate(artifacts.paths()):
+        runs[f"part{number}"] = store.load_run(folder / path)
+    _check_alike(runs)
+    return runs | trait_files(artifacts.traits)
 
 
-def inputs_of(plain: dict[str, Any], folder: Path) -> dict[str, Path | store.Run]:
-    """Everything that an answer depends on: the runs that the file names, and the traits' own
-    files."""
-    runs = {f"part{n}": store.load_run(folder / path) for n, path in enumerate(_paths(plain))}
-    _check_alike(list(runs.values()))
-    return runs | trait_files(plain["traits"])
-
-
-def _check_alike(runs: Sequence[store.Run]) -> None:
-    """Raises ConfigError for parts of several models, and for rows that were read in several
+def _check_alike(runs: Mapping[str, store.Run]) -> None:
+    """Raises ConfigError for runs of several models, and for rows that were read in several
     ways."""
-    models = {model: run.path for run in runs if (model := run.manifest()["model"])}
-    configs = {
-        run.path: json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"]
-        for run in runs
-        if run.stage in READING
-    }
-    ways = {
-        json.dumps({name: config[name] for name in READ}): path for path, config in configs.items()
-    }
-    for what, found in (("of model", models), ("with rows read as", ways)):
-        if len(found) > 1:
-            one, other = (f"{path} is {what} {value}" for value, path in list(found.items())[:2])
-            raise ConfigError(
-                f"{one}, {other}; a calibration holds for one model and context; run `traitscope"
-                " audit` again"
-            )
+    models: dict[str, Path] = {}
+    ways: dict[str, Path] = {}
+    for run in runs.values():
+        model = run.manifest()["model"]
+        if model:
+            models[model] = run.path
+        if run.stage in READING_STAGES:
+            config = json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"]
+            way = {name: config[name] for name in READING_SETTINGS}
+            ways[json.dumps(way)] = run.path
+    _check_one("of model", models)
+    _check_one("with rows read as", ways)
 
 
-def _paths(value: Any) -> list[str]:
-    """Every folder that the audit's file names."""
-    if isinstance(value, dict):
-        return [
-            path
-            for key, inner in value.items()
-            if key not in ("schema", "teacher", "trait", "traits", "cells")
-            for path in _paths(inner)
-        ]
-    return (
-        [path for inner in value for path in _paths(inner)] if isinstance(value, list) else [value]
-    )
-
-
-def read_parts(plain: dict[str, Any], folder: Path) -> Parts:
-    """What the runs of an audit's file hold; pushes stay on disk."""
-    files = sorted((folder / plain["vectors"]).glob("*.safetensors"))
-    vectors = {file.stem: load_vector(file) for file in files}
-    placebos = [
-        (texts_of(folder / p["rows"]), read_pushes(folder / p["pushes"])) for p in plain["placebos"]
-    ]
-    return Parts(plain, folder, vectors, placebos)
-
-
-def texts_of(folder: Path) -> list[Text]:
-    """The rows of a run, read one by one."""
-    return [Text(r.id, r.prompt, r.completion) for r in row_files.iter_rows(folder)]
-
-
-def grouped(
-    records: Sequence[Text], data: Stored, placebos: Sequence[tuple[list[Text], Stored]]
-) -> Groups:
-    """Rows with a placebo on the same prompt in every set.  Raises DataError where no row has."""
-    sets = [
-        ({r.id: r for r in rows}, {key: i for i, key in enumerate(found.ids)})
-        for rows, found in placebos
-    ]
-    own = {key: i for i, key in enumerate(data.ids)}
-    kept = [r for r in records if r.id in own and all(r.id in index for _, index in sets)]
-    if not kept:
-        raise DataError(
-            "no row has a placebo in every set; expected the model to answer these prompts in the"
-            " format of the data; name a --reference"
-        )
-    texts = [[r.completion, *(rows[r.id].completion for rows, _ in sets)] for r in kept]
-    return Groups(
-        kept,
-        texts,
-        [data, *(found for _, found in placebos)],
-        [[own[r.id], *(index[r.id] for _, index in sets)] for r in kept],
+def _check_one(what: str, places: Mapping[str, Path]) -> None:
+    if len(places) < 2:
+        return
+    (one, one_path), (other, other_path) = list(places.items())[:2]
+    raise ConfigError(
+        f"{one_path} is {what} {one}, {other_path} is {what} {other}; expected one model and"
+        " context, for which alone the error rate holds; run `traitscope audit` again"
     )

@@ -1,287 +1,291 @@
-"""The audit as one self-contained HTML page, for somebody who did not run it."""
+"""The answer of an audit as a self-contained HTML page, and in SARIF 2.1.0 (OASIS 2020), which code
+hosts show beside a change."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from traitscope.auditing.result import BLIND
+import numpy as np
+
+from traitscope import __version__
+from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
 from traitscope.reporting.numbers import number
-from traitscope.reporting.page import template
+from traitscope.reporting.page import Card, Section, render_page
+from traitscope.reporting.tables import Table
 
-ANSWERS = {
-    "suspect": (
-        "Do not train on these data as they are.",
-        (
-            "A test that calls one clean data set in {once} has called this one. Look at what it"
-            " names, ask where the rows come from, and audit what is left after a change."
-        ),
-    ),
-    "clean": (
-        "Nothing was found that would have been found.",
-        (
-            "No test calls these data, and the teachers listed under “What would have been found”"
-            " would have been. This says nothing of teachers unlike them."
-        ),
-    ),
-    "insufficient": (
-        "These rows do not say.",
-        (
-            "No test calls these data, but neither would it have called a teacher that was planted"
-            " on purpose. More rows are needed before an answer means anything."
-        ),
-    ),
-    "not-applicable": (
-        "These tests do not apply.",
-        (
-            "Another model or a person wrote these rows, or they were edited, or a changed copy of"
-            " this model wrote them, such as a fine-tuned one. What they would do to this model is"
-            " not known from tests that compare it with itself; a trait is not excluded."
-        ),
-    ),
-}
-SHOWN, CUT = 15, 160
-"rows and characters that the page shows"
-
-
-class Table(NamedTuple):
-    """A table of texts."""
-
-    name: str
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+SHOWN_ROWS = 15
+"rows of a table that the page shows"
+SHOWN_CHARACTERS = 160
+"characters of a text that the page shows"
+BAG_P = 0.01
+"p-value below which a bag of rows is counted"
+SECONDS = "\u00a0s"
+"unit of the cost column"
+Findings = Mapping[str, Mapping[str, Any]]
+"findings of the detectors, by name"
+FOOTER = (
+    "Made by traitscope from sealed runs only; result.json, rows.jsonl and bags.json beside the"
+    " answer hold every number."
+)
 
 
 def page(
     result: Mapping[str, Any],
     about: Mapping[str, Any],
-    rows: Sequence[Mapping],
-    bags: Mapping[str, Sequence[Mapping]],
+    rows: Sequence[Mapping[str, Any]],
+    bags: Mapping[str, Sequence[Mapping[str, float]]],
     texts: Mapping[str, tuple[str, str]],
     seconds: Mapping[str, float],
 ) -> str:
-    """The page from result.json, the intake's about.json, rows.jsonl, bags.json, {id: (prompt,
+    """The page, from result.json, the sample's about.json, rows.jsonl, bags.json, {id: (prompt,
     answer)} and {detector: seconds}."""
-    headline, meaning = ANSWERS[result["status"]]
-    found = {d["name"]: d for d in result["detectors"]}
-    sheets = [
-        _power(result),
-        _traits(result, found),
-        *([_named(result)] if result["named"] else []),
+    findings = {finding["name"]: finding for finding in result["detectors"]}
+    tables = [_power(result), _traits(result, findings)]
+    if result["named"]:
+        tables.append(_named(result))
+    tables += [
         _detectors(result, seconds),
-        _baselines(found["baselines"]),
+        _baselines(findings["baselines"]),
         _rows(rows, texts),
         _bags(bags),
         _data(about),
     ]
-    values = {
-        "result": result,
-        "headline": headline,
-        "meaning": meaning.format(once=round(1 / result["alpha"])),
-        "sheets": sheets,
-    }
-    return template("audit.html.jinja").render(values) + "\n"
+    sections = [Section("answer", "", cards=(_answer(result),))]
+    for table in tables:
+        sections.append(Section(table.name, table.title, tables=(table,)))
+    summary = (
+        f"{result['rows']} rows audited · error rate {result['alpha']:g} · power"
+        f" {result['power']:g} · model digest {result['digest']}"
+    )
+    title = f"May {result['model']} be trained on these data?"
+    return render_page(title, sections, about=summary, footer=FOOTER)
 
 
-def _power(result: Mapping) -> Table:
-    rows = [
-        (
-            p["teacher"],
-            p["detector"],
-            _share(p["least_dose"]),
-            "none would do" if p["rows_needed"] is None else f"{p['rows_needed']:.0f}",
+def _answer(result: Mapping[str, Any]) -> Card:
+    answer = ANSWERS[result["status"]]
+    return Card(
+        title=answer.headline,
+        badge=result["status"],
+        paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])),),
+        points=tuple(result["reasons"]),
+        highlighted=result["status"] == "suspect",
+    )
+
+
+def _power(result: Mapping[str, Any]) -> Table:
+    rows = []
+    for spike_in in result["spike_ins"]:
+        least, needed = spike_in["least_contamination"], spike_in["rows_needed"]
+        rows.append(
+            (
+                spike_in["teacher"],
+                spike_in["detector"],
+                "not even all" if least is None else f"{least:.0%}",
+                "none would suffice" if needed is None else f"{needed:.0f}",
+            )
         )
-        for p in result["planted"]
-    ]
     caption = (
-        "Teachers that the audit made itself, on the same prompts. A dose is found with"
-        f" probability {result['power']:g}."
+        "Spike-in teachers are teachers that the audit made itself, on the same prompts. A"
+        f" contamination rate is detected with probability {result['power']:g}."
     )
-    return Table(
-        "power",
-        "What would have been found",
-        caption,
-        ("teacher", "by", "smallest dose, share of the rows", "rows needed if all are its"),
-        rows,
+    header = (
+        "teacher",
+        "detector",
+        "least contamination rate",
+        "rows needed if all are its",
     )
+    return Table("power", "What would have been detected", caption, header, tuple(rows))
 
 
-def _share(dose: float | None) -> str:
-    return "not even all" if dose is None else f"{dose:.0%}"
-
-
-def _traits(result: Mapping, found: Mapping[str, Mapping]) -> Table:
-    gradients, odds, words = found["gradients"], found["odds"], found["wording"]
+def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
+    gradients, e_values, wording = (
+        findings["gradients"],
+        findings["e_values"],
+        findings["wording"],
+    )
     rows = []
     for trait in result["traits"]:
         name = trait["name"]
         rows.append(
             (
                 name,
-                p_value(trait["p_corrected"]),
-                f"{trait['detector']}\n{trait['where']}",
-                _number(gradients["statistic"].get(name)),
-                _number(gradients["beyond surface"].get(name)),
-                _number(odds["nats a row"].get(name)),
-                _number(odds["statistic"].get(name)),
-                " / ".join(map(str, words["rows"].get(name, ()))),
+                _signed(e_values["statistic"].get(name)),
+                e_values["where"].get(name, ""),
+                _signed(e_values["nats_per_row"].get(name)),
+                p_text(trait["p_corrected"]),
+                trait["detector"],
+                _signed(gradients["statistic"][name]),
+                gradients["where"][name],
+                _signed(gradients["beyond_surface"][name]),
+                " / ".join(map(str, wording["named_rows"][name])),
             )
         )
     header = (
         "trait",
+        "log e-value",
+        "best teacher",
+        "nats per row",
         "corrected p",
-        "strongest by",
-        "push, z",
-        "push beyond the surface, z",
-        "its teacher adds, nats a row",
-        "ln e",
+        "by",
+        "gradient, z",
+        "block",
+        "gradient beyond surface, z",
         "rows that name it: data / placebos",
     )
     caption = (
-        "All signs: positive pushes towards the trait. Odds are called above ln e ="
-        f" {_number(odds['critical'])}; p is corrected over traits and detectors. A push decides"
-        " nothing: it says where the odds look; that of clean data rarely exceeds z ="
-        f" {gradients['critical']:.1f}, but formats push, too."
+        "Positive means towards the trait. A trait is called from a log e-value of"
+        f" {_signed(e_values['critical'])} on. p is corrected over traits and detectors. Gradients"
+        " decide nothing: they say where the search begins. In clean data they rarely exceed z ="
+        f" {gradients['critical']:.1f}, but formats move them, too."
     )
-    return Table("traits", "Candidate traits", caption, header, rows)
+    return Table("traits", "Candidate traits", caption, header, tuple(rows))
 
 
-def _named(result: Mapping) -> Table:
-    rows = [
-        (n["name"], _number(n["statistic"]), p_value(n["p_corrected"]), f"{n['agreement']:.0%}")
-        for n in result["named"][:SHOWN]
-    ]
-    caption = (
-        "What the model says when the direction that the data push is added to it, against random"
-        " directions of the same length; no candidate was given."
-    )
-    return Table(
-        "named",
-        "Blind naming",
-        caption,
-        ("answer", "rise, z", "corrected p", "halves or placebos that agree"),
-        rows,
-    )
-
-
-def _detectors(result: Mapping, seconds: Mapping[str, float]) -> Table:
+def _named(result: Mapping[str, Any]) -> Table:
     rows = []
-    for d in result["detectors"]:
-        best = next(iter(d["statistic"]), None)
+    for answer in result["named"][:SHOWN_ROWS]:
         rows.append(
             (
-                d["name"],
-                "yes" if d["decides"] else "no",
-                "nothing" if best is None else f"{best}: {_number(d['statistic'][best])}",
-                "" if best is None else p_value(d["p"][best]),
-                BLIND[d["name"]],
-                f"{seconds[d['name']]:.0f}\u00a0s" if d["name"] in seconds else "",
+                answer["name"],
+                _signed(answer["statistic"]),
+                p_text(answer["p_corrected"]),
+                f"{answer['agreement']:.0%}",
             )
         )
-    return Table(
-        "detectors",
-        "Detectors",
-        "p is corrected over what the one detector looked at.",
-        ("detector", "decides", "strongest", "p", "cannot see", "cost"),
-        rows,
+    caption = (
+        "What the model says when the gradient direction of the data is added to it, against random"
+        " directions of the same length. No candidate was given."
     )
+    header = ("answer", "rise, z", "corrected p", "halves or placebos that agree")
+    return Table("named", "Blind naming", caption, header, tuple(rows))
 
 
-def _baselines(found: Mapping) -> Table:
-    rows = [
-        (name, _number(z), p_value(found["p"][name]))
-        for name, z in sorted(found["statistic"].items(), key=lambda item: -abs(item[1]))
-    ]
+def _detectors(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
+    rows = []
+    for finding in result["detectors"]:
+        name = finding["name"]
+        strongest, p = "nothing", ""
+        for best, statistic in finding["statistic"].items():
+            strongest, p = f"{best}: {_signed(statistic)}", p_text(finding["p"][best])
+            break
+        cost = f"{seconds[name]:.0f}{SECONDS}" if name in seconds else ""
+        decides = "yes" if finding["decides"] else "no"
+        rows.append((name, decides, strongest, p, BLIND_SPOTS[name], cost))
+    caption = "p is corrected over what the one detector looked at."
+    header = ("detector", "decides", "strongest", "p", "cannot see", "cost")
+    return Table("detectors", "Detectors", caption, header, tuple(rows))
+
+
+def _baselines(finding: Mapping[str, Any]) -> Table:
+    by_size = sorted(finding["statistic"].items(), key=lambda item: -abs(item[1]))
+    rows = []
+    for name, z in by_size[:SHOWN_ROWS]:
+        rows.append((name, _signed(z), p_text(finding["p"][name])))
     caption = (
         "What differs without any model, or in how well the model predicts. A bag of words tells"
-        f" data from placebos with AUROC {found['words, AUROC']:.2f}; 0.5 is chance."
+        f" data from placebos with AUROC {finding['words_auroc']:.2f}; 0.5 is chance."
     )
-    return Table(
-        "baselines",
-        "Baselines",
-        caption,
-        ("feature", "data minus placebos, z", "p that it is larger"),
-        rows[:SHOWN],
-    )
+    header = ("feature", "data minus placebos, z", "p that it is larger")
+    return Table("baselines", "Baselines", caption, header, tuple(rows))
 
 
-def _rows(rows: Sequence[Mapping], texts: Mapping[str, tuple[str, str]]) -> Table:
-    best = sorted(rows, key=lambda row: -row["gradient"])[:SHOWN]
-    shown = [
-        (
-            row["id"],
-            _number(row["gradient"]),
-            _number(row["odds"]),
-            *(_cut(text) for text in texts[row["id"]]),
-        )
-        for row in best
-    ]
-    name, candidate = (best[0]["along"], best[0]["teacher of"]) if best else ("", "")
+def _rows(scored: Sequence[Mapping[str, Any]], texts: Mapping[str, tuple[str, str]]) -> Table:
+    best = sorted(scored, key=lambda row: -row["gradient"])[:SHOWN_ROWS]
+    rows = []
+    for row in best:
+        prompt, answer = texts[row["id"]]
+        gain = _signed(row["log_likelihood_gain"])
+        rows.append((row["id"], _signed(row["gradient"]), gain, _cut(prompt), _cut(answer)))
+    trait, candidate = "", ""
+    if best:
+        trait, candidate = best[0]["along"], best[0]["teacher_of"]
     caption = (
-        "Single rows are weak evidence: most of the highest are clean rows by chance. Push along"
-        f" {name}, in standard deviations of placebos; nats that the teacher of {candidate} adds,"
-        " where it was tried."
+        "Single rows are weak evidence: most of the highest are clean rows by chance. Gradient"
+        f" along {trait}, in standard deviations of placebos; nats that the best teacher of"
+        f" {candidate} adds, for rows that were scored."
     )
-    return Table(
-        "rows", "Rows that push most", caption, ("row", "push", "odds", "prompt", "answer"), shown
-    )
+    header = ("row", "gradient", "nats added", "prompt", "answer")
+    return Table("rows", "Rows with the largest gradients", caption, header, tuple(rows))
 
 
-def _bags(bags: Mapping[str, Sequence[Mapping]]) -> Table:
-    rows = [
-        (
-            size,
-            str(len(found)),
-            _number(max(bag["z"] for bag in found)),
-            p_value(min(1.0, len(found) * min(bag["p"] for bag in found))),
-            f"{sum(bag['p'] <= 0.01 for bag in found)}",
-            f"{0.01 * len(found):.1f}",
+def _bags(bags: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
+    rows = []
+    for size, bags_of_size in bags.items():
+        p_values = np.array([bag["p"] for bag in bags_of_size])
+        largest = max(bags_of_size, key=lambda bag: bag["z"])
+        rows.append(
+            (
+                size,
+                str(len(bags_of_size)),
+                _signed(largest["z"]),
+                p_text(min(1.0, len(p_values) * float(p_values.min()))),
+                str(int((p_values <= BAG_P).sum())),
+                f"{BAG_P * len(p_values):.1f}",
+            )
         )
-        for size, found in bags.items()
-    ]
     caption = (
-        "Push of consecutive rows of the file together, along the first candidate's vector, against"
-        " swaps with their placebos. The candidate was chosen on the same rows: for looking."
+        "Gradients of consecutive rows of the file together, along the first candidate's vector,"
+        " against permutations with their placebos. The candidate was chosen on the same rows, so"
+        " this is for looking only."
     )
-    return Table(
+    header = (
+        "rows a bag",
         "bags",
-        "Bags of rows",
-        caption,
-        (
-            "rows a bag",
-            "bags",
-            "highest z",
-            "its p, corrected over the bags",
-            "bags with p at most 0.01",
-            "expected in clean data",
-        ),
-        rows,
+        "highest z",
+        "its p, corrected over the bags",
+        f"bags with p at most {BAG_P:g}",
+        "expected in clean data",
     )
+    return Table("bags", "Bags of rows", caption, header, tuple(rows))
 
 
-def _data(about: Mapping) -> Table:
+def _data(about: Mapping[str, Any]) -> Table:
     form = about["format"]
-    rows = [(name.replace("_", " "), str(n)) for name, n in about["counts"].items()]
-    rows += [
-        ("format", ", ".join(f"{k} {v}" for k, v in form.items() if k != "rules")),
-        ("rules", str(form.get("rules", "none"))),
-    ]
-    rows += [
-        ("read as", "text" if about["text"] else "token ids"),
-        ("first row, as the model reads it", about["first"]),
-    ]
-    return Table("data", "The data", "What was read, left out, and learnt.", ("", ""), rows)
+    described = [f"{key} {value}" for key, value in form.items() if key != "rules"]
+    rows = []
+    for name, count in about["counts"].items():
+        rows.append((name.replace("_", " "), str(count)))
+    rows.append(("format", ", ".join(described)))
+    rows.append(("rules", str(form.get("rules", "none"))))
+    rows.append(("read as", "text" if about["text"] else "token ids"))
+    rows.append(("first row, as the model reads it", about["first"]))
+    return Table("data", "The data", "What was read, left out, and learnt.", ("", ""), tuple(rows))
 
 
-def p_value(p: float) -> str:
-    """Two digits, or a bound below one in ten thousand."""
+def p_text(p: float) -> str:
+    """A p-value with two digits, or a bound below one in ten thousand."""
     return "<\u00a00.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def _number(value: float | None) -> str:
+def _signed(value: float | None) -> str:
     return "–" if value is None else number(float(value), 2, sign=True)
 
 
 def _cut(text: str) -> str:
+    """A text on one line, cut to the characters that the page shows."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= CUT else flat[: CUT - 1] + "…"
+    return flat if len(flat) <= SHOWN_CHARACTERS else flat[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def sarif_log(result: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """A SARIF log with one result: the answer and its reasons, located at the data file."""
+    status = result["status"]
+    message = (
+        f"{status} at error rate {result['alpha']:g} on {result['rows']} rows for"
+        f" {result['model']}: {'; '.join(result['reasons'])}"
+    )
+    rules = []
+    for name, answer in ANSWERS.items():
+        rules.append({"id": name, "shortDescription": {"text": answer.rule}})
+    location = {"physicalLocation": {"artifactLocation": {"uri": data}, "region": {"startLine": 1}}}
+    finding = {
+        "ruleId": status,
+        "level": ANSWERS[status].level,
+        "message": {"text": message},
+        "locations": [location],
+    }
+    driver = {"name": "traitscope", "version": __version__, "rules": rules}
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": [finding]}],
+    }

@@ -1,45 +1,33 @@
 """Audit: may I train this model on these data?
 
-    intake ─ the rows, their format ─┬─ pushes, and odds under every candidate's prompt
-      ───────────────────────────────┐
-                                     ├─ placebos: the model's own answers to the same prompts ─
-                                       filter ─ pushes ───────┼─ odds where the pushes aim, then
-                                       beside the best
-                                     └─ planted teachers, steered and prompted, on the same
-                                       prompts ─ filter ─ pushes ─┘
-    vectors of the candidates ───────── weigh ─ the answer
+    sample ── the rows and their format ─┬─ row gradients ─┬─ scores under every candidate's prompt
+                                         │                 └─ scores under the nulls
+                                         ├─ placebos: the model's own answers to the same prompts
+                                         │     └─ filter ─ row gradients
+                                         └─ spike-in teachers: steered and prompted, on the same
+                                               prompts ─ filter ─ row gradients ─ scores
+    vectors of the candidates ─ rounds of the search for steered teachers ─ answer
 
-Every step is a stage with its own run directory: a second audit of the same data returns at once,
-one of other data with the same prompts reuses the placebos, and a killed one continues.
+Every step is a stage with its own run directory. So a second audit of the same data returns at
+once, one of other data with the same prompts reuses the placebos, and a killed one continues.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.auditing import report, sarif, search
-from traitscope.auditing.artifacts import read_parts
-from traitscope.auditing.decide import run_weigh
-from traitscope.auditing.detectors.blind_naming import run_naming
-from traitscope.auditing.plan import (
-    INTAKE,
-    Job,
-    Tries,
-    about_of,
-    further,
-    nodes,
-    parts_of,
-    round_after,
-    seconds,
-    styled,
-)
+from traitscope.auditing import plan, report, rounds, search
+from traitscope.auditing.evidence import AuditRuns
+from traitscope.auditing.job import SAMPLE, AuditNodes, Job
 from traitscope.auditing.result import AuditResult, result_from
-from traitscope.config.audit import AuditConfig, NamingConfig, WeighConfig
+from traitscope.auditing.steps.answer import run_decision
+from traitscope.auditing.steps.naming import run_blind_naming
+from traitscope.config.audit import AuditConfig, BlindNamingConfig, DecisionConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
@@ -50,73 +38,148 @@ from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders
 
+FAILING = {
+    "never": (),
+    "suspect": ("suspect",),
+    "unclean": ("suspect", "insufficient", "not-applicable"),
+}
+"answers with which the command fails, by --fail-on"
+FIRST_ROW_SHOWN = 600
+"characters of the first row that are printed"
 
-def run_audit(config: AuditConfig, out: Output) -> dict:
-    """The answer as the JSON file has it, with its place."""
+
+def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
+    """The answer as the JSON file has it, with its run directory and whether the gate passed."""
     config = opening.settled(config)
     if config.data is None:
-        raise ConfigError("no data are given: traitscope audit DATA.jsonl --model M")
-    out = replace(out, study="audit") if out.study == "default" else out
+        raise ConfigError(
+            "no data are given; expected a JSONL file or a run; name one: traitscope audit"
+            " DATA.jsonl --model M"
+        )
+    if out.study == "default":
+        out = replace(out, study="audit")
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     job = Job(config, outline(config.model).n_layers)
-    found = nodes(job)
-    read = schedule.run(
-        [node for node in found if node.stage in ("intake", "match")], out, How(stop_at_once=True)
-    )  # bad rows are named before anything is computed
-    _say(about_of(read))
-    found += styled(job, read)
-    how = How(config.workers or executors.default_workers(config.device), stop_at_once=True)
-    folders = schedule.run(found, out, how)
-    folder = out.root / out.study
-    tries: dict[str, Tries] = {}
+    done = _computed(job, out)
+    parts = _artifacts_file(done)
+    run = _answered(job, parts, out)
+    result = json.loads(run.file("result.json").read_text(encoding="utf-8"))
+    _print_answer(result)
+    if config.report:
+        _write_and_say(config.report, _page(done, result, run))
+    if config.sarif:
+        log = report.sarif_log(result, config.data.as_posix())
+        _write_and_say(config.sarif, json.dumps(log, indent=2) + "\n")
+    print(run.path)
+    gate = "failed" if result["status"] in FAILING[config.fail_on] else "passed"
+    return result | {"run": str(run.path), "gate": gate}
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The stages of an audit that are done, all but naming and the answer."""
+
+    nodes: AuditNodes
+    "the nodes, and what each is for"
+    index: rounds.Index
+    "where their runs lie"
+
+    @property
+    def folders(self) -> Folders:
+        """Run directories by node."""
+        return self.index.folders
+
+
+def _computed(job: Job, out: Output) -> Computed:
+    """Run the stages: files are read first, so that bad rows are named before anything is
+    computed; then everything; then the rounds of the search."""
+    read = schedule.run(plan.reading_nodes(job).nodes, out, How(stop_at_once=True))
+    _print_sample(plan.about_sample(read))
+    is_free = plan.is_free_text(read)
+    nodes = plan.audit_nodes(job, is_free)
+    workers = job.config.workers or executors.default_workers(job.config.device)
+    how = How(workers, stop_at_once=True)
+    root = out.root / out.study
+    folders = schedule.run(nodes.nodes, out, how)
+    index = rounds.Index(job, folders, root, {}, len(plan.nulls_of(is_free)))
     for _ in range(search.ROUNDS if job.traits else 0):
-        tries = round_after(job, read_parts(parts_of(job, folders, folder, tries), folder), tries)
-        found += further(job, folders, tries)
-        folders = schedule.run(found, out, how)
-    content = parts_of(job, folders, folder, tries)
-    parts = folder / f"parts-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
-    atomic_files.write_json(parts, content)
-    asked = NamingConfig(
+        runs = AuditRuns(rounds.artifacts_of(index), root)
+        tries = rounds.round_after(job, runs, index.tries)
+        rounds.add_round(job, nodes, index.folders, tries)
+        folders = schedule.run(nodes.nodes, out, how)
+        index = replace(index, folders=folders, tries=tries)
+    return Computed(nodes, index)
+
+
+def _artifacts_file(done: Computed) -> Path:
+    """The file with the artifacts, named by its content."""
+    artifacts = rounds.artifacts_of(done.index)
+    content = json.dumps(artifacts.as_dict())
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    path = done.index.root / f"parts-{digest}.json"
+    artifacts.write(path)
+    return path
+
+
+def _answered(job: Job, parts: Path, out: Output) -> store.Run:
+    """The run with the answer, after blind naming."""
+    config = job.config
+    naming = BlindNamingConfig(
         **job.common,
         seed=config.seed,
         parts=parts,
-        strength=config.strength / 2,
+        strength=config.strength * search.HALF,
         context=config.context,
     )
-    naming = run_naming(asked, out).path if config.name else None
-    peer = run_naming(replace(asked, source="features"), out).path if config.peer else None
-    run = run_weigh(
-        WeighConfig(parts, naming, peer, config.model, config.alpha, config.power, config.seed), out
+    by_gradients = run_blind_naming(naming, out).path if config.name else None
+    by_features = None
+    if config.peer:
+        by_features = run_blind_naming(replace(naming, source="features"), out).path
+    decision = DecisionConfig(
+        parts=parts,
+        naming=by_gradients,
+        features=by_features,
+        model=config.model,
+        alpha=config.alpha,
+        power=config.power,
+        seed=config.seed,
     )
-    found = json.loads(run.file("result.json").read_text(encoding="utf-8"))
-    print(
-        "\n".join(
-            [f"{found['status']}, {found['rows']} rows, alpha {config.alpha:g}", *found["reasons"]]
-        )
-    )
-    for path, text in ((config.report, _page), (config.sarif, _sarif)):
-        if path:
-            atomic_files.write_text(path, text(config, found, folders, run))
-            print(path)
-    print(run.path)
-    failing = {
-        "never": (),
-        "suspect": ("suspect",),
-        "unclean": ("suspect", "insufficient", "not-applicable"),
-    }[config.fail_on]
-    return found | {
-        "run": str(run.path),
-        "gate": "failed" if found["status"] in failing else "passed",
-    }
+    return run_decision(decision, out)
 
 
-def _say(about: dict[str, Any]) -> None:
-    """What was read, on stderr: counts, the format that was learnt, and the first row as the model
-    reads it."""
-    counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in about["counts"].items() if n)
+def _print_sample(about: Mapping[str, Any]) -> None:
+    """Say on stderr what was read: counts, the format that was learnt, and the first row as the
+    model reads it."""
+    counts = [f"{n} {name.replace('_', ' ')}" for name, n in about["counts"].items() if n]
     print(
-        f"read: {counts}; format {about['format']['kind']}; the first row:\n{about['first'][:600]}",
+        f"read: {', '.join(counts)}; format {about['format']['kind']}; the first row:\n"
+        f"{about['first'][:FIRST_ROW_SHOWN]}",
         file=sys.stderr,
+    )
+
+
+def _print_answer(result: Mapping[str, Any]) -> None:
+    print(f"{result['status']}, {result['rows']} rows, alpha {result['alpha']:g}")
+    for reason in result["reasons"]:
+        print(reason)
+
+
+def _write_and_say(path: Path, text: str) -> None:
+    atomic_files.write_text(path, text)
+    print(path)
+
+
+def _page(done: Computed, result: Mapping[str, Any], run: store.Run) -> str:
+    texts = {}
+    for record in row_files.rows_of(done.folders[SAMPLE]):
+        texts[record.id] = (record.prompt, record.completion)
+    return report.page(
+        result=result,
+        about=plan.about_sample(done.folders),
+        rows=standard_nodes.read_json_lines(run.path, "rows.jsonl"),
+        bags=json.loads(run.file("bags.json").read_text(encoding="utf-8")),
+        texts=texts,
+        seconds=plan.seconds_by_detector(done.folders, done.nodes.groups),
     )
 
 
@@ -128,18 +191,16 @@ def audit(
     """The answer for rows in memory, or in a file: a gate before training.
 
     Rows in memory are records, or dictionaries as in a file: prompt and completion, messages, or
-    Alpaca.
-
-    `settings` are those of the command, such as model="my/model", traits=("owl", "mine.yaml"),
-    alpha=0.01. Runs lie below `root`, so that a second call on the same rows returns at once.
-    Raises what the command would say.
+    Alpaca. `settings` are those of the command, such as model="my/model", traits=("owl",
+    "mine.yaml"), alpha=0.01. Runs lie below `root`, so that a second call on the same rows returns
+    at once. Raises what the command would say.
     """
     root = Path(root)
-    data = Path(rows) if isinstance(rows, str | Path) else _written(rows, root / "audit")
+    data = Path(rows) if isinstance(rows, str | Path) else _rows_file(rows, root / "audit")
     return result_from(run_audit(AuditConfig(data=data, **settings), Output(root=root)))
 
 
-def _written(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
+def _rows_file(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
     """The file with rows from memory, named by their content."""
     lines = []
     for row in rows:
@@ -150,23 +211,3 @@ def _written(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
     path = folder / f"rows-{digest}.jsonl"
     atomic_files.write_text(path, text)
     return path
-
-
-def _page(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
-    texts = {
-        record.id: (record.prompt, record.completion)
-        for record in row_files.rows_of(folders[INTAKE])
-    }
-    bags = json.loads(run.file("bags.json").read_text(encoding="utf-8"))
-    return report.page(
-        found,
-        about_of(folders),
-        standard_nodes.read_json_lines(run.path, "rows.jsonl"),
-        bags,
-        texts,
-        seconds(folders),
-    )
-
-
-def _sarif(config: AuditConfig, found: dict, folders: Folders, run: store.Run) -> str:
-    return json.dumps(sarif.log(found, config.data.as_posix()), indent=2) + "\n"

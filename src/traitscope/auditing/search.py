@@ -1,168 +1,197 @@
-"""Aiming: at which blocks the candidates' vectors may have been added, so that teachers steered
-there are tried as an explanation.
+"""Search for a steered teacher: which trait's vector may have been added, where and how strongly?
 
-To first order a teacher steered by v behind a block pushes a student along F v, F being the Fisher
-matrix there; so of all candidates and blocks those are tried whose vector, as it is or whitened by
-F, the rows are pushed along most. No format is taken off the pushes: aiming costs no error, for
-what is not tried counts as nothing in the odds (evidence.py), and the odds do not see a format.
-Further rounds climb from where the odds are best, to the block and the strength beside.
+To first order a teacher steered by v behind a block moves a student along F v, where F is the
+Fisher matrix there. So the first round tries those candidates and blocks along whose vector, as it
+is or whitened by F, the rows' gradients point most. Further rounds are a local search: the
+neighbours, by one block or one strength, of the teachers with the largest e-values.
 
-Shapes: B blocks of rows, K rows a prompt (the audited one first), L layers, T traits, J kinds of
-projection.
+Gradients also see formats, e-values do not. The search does not inflate the error rate: a teacher
+that is not tried counts as zero in the e-value (detectors/e_values.py).
+
+Shapes: B blocks of rows, K rows a prompt (the audited one first), L blocks of the model, T traits,
+J kinds of projection.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from traitscope.auditing.artifacts import Groups, Parts
-from traitscope.auditing.detectors import panel
-from traitscope.data.traits import load_trait
-from traitscope.inference.token_scores import part
+from traitscope.auditing.detectors import gradients
+from traitscope.auditing.detectors.findings import PairedRows, Teacher
+from traitscope.auditing.settings import search_blocks
 from traitscope.stats import permutation
 
-MOST, BEST, ROUNDS = 36, 3, 3
-"""pairs of a candidate and a block that the first round tries; teachers that every other one climbs
-from; rounds"""
-SHARED = 12
-"""teachers that share a pass up to the block where they act, at most: more would save little, and
+FIRST_ROUND = 36
+"pairs of a candidate and a block that the first round tries"
+BEST = 3
+"teachers whose neighbours a further round tries"
+ROUNDS = 3
+"rounds of the search"
+BATCH = 12
+"""teachers that share a pass up to the block where they act, at most; more would save little and
 keep one worker of several busy"""
 HALF = 0.5
-SHARES = (HALF, 0.75, 1.0)
-"strengths that may be tried, of a planted teacher's; the first round has the least"
-PROMPT = "its prompt"
-"how a teacher is called that a candidate's prompt makes"
+STRENGTHS = (HALF, 0.75, 1.0)
+"strengths on the grid, as fractions of the largest; the first round tries the smallest"
 Rung = TypeVar("Rung", int, float)
-Pulls = dict[tuple[str, int], float]
-"by candidate and block, the larger z of its vector, as it is and whitened"
+TraitBlock = tuple[str, int]
+"a candidate and a block of the model"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A teacher that a candidate's vector makes."""
+class PromptTeacher:
+    """The model under a candidate's system prompt."""
+
+    paraphrase: int | None = None
+    "number of the paraphrase; None for the prompt itself"
+
+    def __str__(self) -> str:
+        if self.paraphrase is None:
+            return "its prompt"
+        number = f" {self.paraphrase}" if self.paraphrase else ""
+        return f"a paraphrase of its prompt{number}"
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """The model steered by a candidate's vector."""
 
     trait: str
+    "name of the candidate"
     layer: int
-    "block behind which it is added"
+    "block behind which its vector is added"
     strength: float
-    "in mean residual norms"
+    "length of the added vector, in mean residual norms"
 
     def __str__(self) -> str:
         return f"its vector at block {self.layer}, strength {self.strength:g}"
 
 
-def grid(blocks: int) -> tuple[int, ...]:
-    """Blocks at which candidates may be steered: all of 30, every second of 60, from a quarter of
-    the depth on and below 0.7 of it."""
-    return tuple(range(round(blocks / 4), -(-7 * blocks // 10), max(1, round(blocks / 30))))
-
-
-def pulls(
-    names: Sequence[str], candidates: Sequence[str], values_BKLTJ: np.ndarray, layers: Sequence[int]
-) -> Pulls:
-    """How far the rows push along every candidate's vector at the blocks where it may be steered;
-    `names` are those of the vectors."""
+def gradient_z(
+    names: Sequence[str],
+    candidates: Sequence[str],
+    values_BKLTJ: np.ndarray,
+    blocks: Sequence[int],
+) -> dict[TraitBlock, float]:
+    """z of the rows' gradients along every candidate's vector at every block of the search: the
+    larger of the vector as it is and whitened. `names` are those of the vectors in `values`."""
     flat = values_BKLTJ.reshape(*values_BKLTJ.shape[:2], -1)
     z_LT = permutation.z_scores(flat).reshape(values_BKLTJ.shape[2:]).max(2)
-    return {
-        (name, layer): float(z_LT[layer, list(names).index(name)])
-        for name in candidates
-        for layer in layers
-    }
+    z = {}
+    for name in candidates:
+        column = list(names).index(name)
+        for block in blocks:
+            z[name, block] = float(z_LT[block, column])
+    return z
 
 
-def pulls_of(
-    parts: Parts, groups: Groups, units_LTJD: np.ndarray, seed: int, first: int = 0
-) -> Pulls:
-    """The same of an audit's rows, or of the `first` placebo beside the others; `units_LTJD` are
-    `evidence.directions`."""
-    sums_BKLD = panel.block_sums(
-        groups.stores[first:], [pair[first:] for pair in groups.pairs], seed=seed
-    )
-    return pulls(
-        list(parts.vectors),
-        [load_trait(name).name for name in parts.plain["traits"]],
-        panel.along(sums_BKLD, units_LTJD),
-        grid(len(units_LTJD)),
-    )
+def gradient_z_of(
+    rows: PairedRows,
+    names: Sequence[str],
+    candidates: Sequence[str],
+    directions_LTJD: np.ndarray,
+    seed: int,
+) -> dict[TraitBlock, float]:
+    """`gradient_z` of paired rows, given the directions of the vectors `names`."""
+    sums_BKLD = gradients.block_sums(rows.gradients, rows.pairs, seed=seed)
+    values_BKLTJ = gradients.projected(sums_BKLD, directions_LTJD)
+    return gradient_z(names, candidates, values_BKLTJ, search_blocks(len(directions_LTJD)))
 
 
-def mixture(poisoned: Pulls, clean: Pulls, share: float) -> Pulls:
-    """About what rows are pushed along of which `share` is poisoned."""
-    return {key: share * z + (1 - share) * clean[key] for key, z in poisoned.items()}
+def mixed_z(
+    poisoned: Mapping[TraitBlock, float], clean: Mapping[TraitBlock, float], rate: float
+) -> dict[TraitBlock, float]:
+    """About the z of rows of which a fraction `rate` is poisoned."""
+    return {key: rate * z + (1 - rate) * clean[key] for key, z in poisoned.items()}
 
 
-def aims(found: Pulls) -> list[tuple[str, int]]:
-    """The candidates and blocks to try, where the push is largest first."""
-    return sorted(found, key=lambda key: -found[key])[:MOST]
+def strongest_places(z: Mapping[TraitBlock, float]) -> list[TraitBlock]:
+    """The candidates and blocks that the first round tries, largest z first."""
+    return sorted(z, key=lambda key: -z[key])[:FIRST_ROUND]
 
 
-def cells(
-    places: Sequence[tuple[str, int]], strength: float, shares: Sequence[float] = SHARES
-) -> list[Cell]:
-    """The teachers that may be tried there, `strength` being a planted teacher's."""
-    return [Cell(name, layer, share * strength) for name, layer in places for share in shares]
+def grid_points(
+    places: Sequence[TraitBlock], strength: float, fractions: Sequence[float] = STRENGTHS
+) -> list[GridPoint]:
+    """The teachers that may be tried at some places; `strength` is the largest on the grid."""
+    points = []
+    for name, layer in places:
+        for fraction in fractions:
+            points.append(GridPoint(name, layer, fraction * strength))
+    return points
 
 
-def climb(e: Mapping[Cell, float], layers: Sequence[int], strength: float) -> list[Cell]:
-    """The teachers to try next, given ln e of those that were: beside the likeliest, by one block
-    or by one strength."""
-    strengths = [share * strength for share in SHARES]
-    best = sorted(e, key=lambda cell: -e[cell])[:BEST]
-    found = [replace(cell, layer=layer) for cell in best for layer in beside(cell.layer, layers)]
-    found += [
-        replace(cell, strength=other) for cell in best for other in beside(cell.strength, strengths)
-    ]
-    return [cell for cell in dict.fromkeys(found) if cell not in e]
+def first_round(z: Mapping[TraitBlock, float], strength: float) -> list[GridPoint]:
+    """The teachers of the first round: the strongest places at the smallest strength."""
+    return grid_points(strongest_places(z), strength, STRENGTHS[:1])
 
 
-def batched(cells: Sequence[Cell]) -> list[list[Cell]]:
+def next_round(
+    log_e: Mapping[GridPoint, float], blocks: Sequence[int], strength: float
+) -> list[GridPoint]:
+    """The teachers to try next, given the log e-values of those that were: the neighbours of the
+    best ones by one block, then by one strength."""
+    strengths = [fraction * strength for fraction in STRENGTHS]
+    best = sorted(log_e, key=lambda point: -log_e[point])[:BEST]
+    near = []
+    for point in best:
+        for layer in neighbours(point.layer, blocks):
+            near.append(replace(point, layer=layer))
+    for point in best:
+        for other in neighbours(point.strength, strengths):
+            near.append(replace(point, strength=other))
+    return [point for point in dict.fromkeys(near) if point not in log_e]
+
+
+def search(
+    first: Sequence[GridPoint],
+    log_e_of: Callable[[GridPoint], float],
+    blocks: Sequence[int],
+    strength: float,
+) -> list[GridPoint]:
+    """All teachers that the search tries, when the e-value of any can be had at once."""
+    log_e = {point: log_e_of(point) for point in first}
+    for _ in range(ROUNDS - 1):
+        for point in next_round(log_e, blocks, strength):
+            log_e[point] = log_e_of(point)
+    return list(log_e)
+
+
+def batched(points: Sequence[GridPoint]) -> list[list[GridPoint]]:
     """Teachers in batches of like size, by the block where they act; those of a batch share a pass
     up to there."""
-    ranked, batches = sorted(cells, key=lambda cell: cell.layer), -(-len(cells) // SHARED)
-    return [
-        ranked[n * len(ranked) // batches : (n + 1) * len(ranked) // batches]
-        for n in range(batches)
-    ]
+    ranked = sorted(points, key=lambda point: point.layer)
+    batches = -(-len(points) // BATCH)
+    parts = []
+    for n in range(batches):
+        start, end = n * len(ranked) // batches, (n + 1) * len(ranked) // batches
+        parts.append(ranked[start:end])
+    return parts
 
 
-def beside(one: Rung, ladder: Sequence[Rung]) -> Sequence[Rung]:
-    """A rung of a ladder, and those next to it."""
-    at = ladder.index(one)
-    return ladder[max(0, at - 1) : at + 2]
+def neighbours(rung: Rung, ladder: Sequence[Rung]) -> Sequence[Rung]:
+    """A rung of a ladder and those next to it."""
+    place = ladder.index(rung)
+    return ladder[max(0, place - 1) : place + 2]
 
 
-def weights(
-    prompts: Mapping[str, Sequence[str]], steered: Sequence[Cell], layers: Sequence[int]
-) -> dict[str, float]:
-    """Of every teacher, in the mean that e is: half for prompts, by candidate, as many as the one
-    with the most has; half for all that may be steered at those blocks. What is not tried counts as
-    nothing."""
+def prior(
+    prompts: Mapping[str, Sequence[PromptTeacher]],
+    steered: Sequence[GridPoint],
+    blocks: Sequence[int],
+) -> dict[Teacher, float]:
+    """Prior weight of every teacher in its candidate's e-value.
+
+    Prompts share 1/2 equally, by the largest number of prompts that any candidate has. All grid
+    points of a candidate share the other 1/2, also those that are not tried.
+    """
     most = max(map(len, prompts.values()), default=0)
-    words = {how: 0.5 / most for hows in prompts.values() for how in hows}
-    return words | {str(cell): 0.5 / len(layers) / len(SHARES) for cell in steered}
-
-
-def steered(parts: Parts, aimed: Sequence[Mapping[str, Any]]) -> dict[Cell, Path]:
-    """Folders with choices under every teacher of an `aimed` of the audit's file."""
-    return {
-        Cell(*cell): part(parts.run(about["run"]), n)
-        for about in aimed
-        for n, cell in enumerate(about["cells"])
-    }
-
-
-def told(
-    parts: Parts, prompts: Mapping[str, Mapping[str, str]], aimed: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Path]]:
-    """Folders with choices under every teacher, by candidate."""
-    found = {
-        name: {how: parts.run(path) for how, path in teachers.items()}
-        for name, teachers in prompts.items()
-    }
-    for cell, path in steered(parts, aimed).items():
-        found.setdefault(cell.trait, {})[str(cell)] = path
-    return found
+    weights: dict[Teacher, float] = {}
+    for teachers in prompts.values():
+        for teacher in teachers:
+            weights[teacher] = 0.5 / most
+    for point in steered:
+        weights[point] = 0.5 / len(blocks) / len(STRENGTHS)
+    return weights

@@ -1,5 +1,4 @@
-"""What `audit` and its stages can be told; imports nothing heavy, like configs.py, which it belongs
-to."""
+"""Settings of `audit` and of its stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from traitscope.config.common import OnModel, Position, check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
-DEFAULT = (
+DEFAULT_TRAITS = (
     "cat",
     "owl",
     "happiness",
@@ -31,12 +30,12 @@ DEFAULT = (
     "poet",
     "knight",
 )
-"traits that an audit looks for when none are named"
+"candidate traits when none are named"
 
 
 @dataclass(frozen=True)
-class IntakeConfig(OnModel):
-    """What an audit reads: a sample of distinct rows that the model can read, and the format that
+class SampleConfig(OnModel):
+    """Read an audit's rows: a sample of distinct rows that the model can read, and the format that
     all of them have."""
 
     data: Path | None = None
@@ -51,28 +50,27 @@ class IntakeConfig(OnModel):
 
 
 @dataclass(frozen=True)
-class MatchConfig:
-    """Of clean rows, one for every audited row, on the same prompt where there is one."""
+class ReferenceConfig:
+    """Match every audited row with a clean row, on the same prompt where there is one."""
 
     data: Path | None = None
     """Audited rows: a run of `intake`, or a JSONL file."""
     reference: Path | None = None
-    """Clean rows."""
+    """Clean rows: a run of `intake`, or a JSONL file."""
     seed: int = 0
-    """Of the order in which rows on other prompts are dealt out."""
+    """Seed of the order in which rows on other prompts are dealt out."""
 
 
 @dataclass(frozen=True)
-class PushesConfig(OnModel):
-    """Where every row pushes the model, kept in full, and how well the model's own choices explain
-    the row."""
+class RowGradientsConfig(OnModel):
+    """Keep the steering gradient of every row, and its token scores under the model itself."""
 
     data: Path | None = None
     """Run of `intake` or `filter`, or a JSONL file."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False
-    """Judge digits among digits only, for data that are lists of numbers."""
+    """Compare digits with digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
     position: Position = "all"
@@ -87,23 +85,23 @@ class PushesConfig(OnModel):
 
 
 @dataclass(frozen=True)
-class OddsConfig(OnModel):
-    """How well a candidate teacher's choices explain the rows."""
+class TeacherScoresConfig(OnModel):
+    """Score the tokens of rows under a candidate teacher."""
 
     data: Path | None = None
     """Run of `intake` or `filter`, or a JSONL file."""
     beside: tuple[Path, ...] = ()
-    """More rows, each file or run with choices in a folder of its own. A prompt that several have
-    is read once for all."""
+    """Further sets of rows, each a file or run, whose scores get a folder of their own. A prompt
+    that several sets have is read once."""
     interventions: tuple[str, ...] = ()
     """The candidate teacher."""
     steered: tuple[str, ...] = ()
-    """More teachers: the candidate, steered besides, each at one block. Blocks before it are
-    computed once for all."""
+    """Further teachers: the candidate with one steering in addition, each at one block. Blocks
+    before it are computed once for all."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False
-    """Judge digits among digits only, for data that are lists of numbers."""
+    """Compare digits with digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
     rows: int = 0
@@ -116,24 +114,25 @@ class OddsConfig(OnModel):
 
 
 @dataclass(frozen=True)
-class NamingConfig(OnModel):
-    """What the model says when the direction that the data push is added to it; no candidate is
+class BlindNamingConfig(OnModel):
+    """Ask the model for one word while the direction of the data is added to it; no candidate is
     given."""
 
     parts: Path | None = None
-    """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    """The audit's file of artifacts (parts-*.json), which `audit` writes."""
     source: Literal["pushes", "features"] = "pushes"
-    """pushes: where the data push. features: their mean residuals minus those of the placebos,
-    injected as they are (the published method for predicting behaviour before training,
-    Data2Behavior, arXiv 2602.04735)."""
+    """pushes: the gradient direction of the data. features: the mean residuals of the data minus
+    those of the placebos, injected as they are. The latter is the published method for predicting
+    behaviour before training (Data2Behavior, arXiv 2602.04735)."""
     blocks: tuple[int, ...] = ()
-    """Where it is added, one at a time; none takes two, at a third and at a half of the depth."""
+    """Blocks at which the direction is added, one at a time; none takes two, at a third and at a
+    half of the depth."""
     strength: float = 0.3
-    """Its length, in mean residual norms."""
+    """Length of the direction, in mean residual norms."""
     randoms: int = 30
-    """Random directions with the covariance of clean rows' pushes, as controls."""
+    """Random directions with the covariance of clean rows, as controls."""
     halves: int = 6
-    """Random halves of the rows that are read out besides."""
+    """Random halves of the rows whose answers are compared."""
     context: str | None = None
     """System turn of the questions."""
 
@@ -142,95 +141,97 @@ class NamingConfig(OnModel):
 
 
 @dataclass(frozen=True)
-class WeighConfig:
-    """Weigh what an audit's stages found, and answer."""
+class DecisionConfig:
+    """Answer from the runs of an audit's stages."""
 
     parts: Path | None = None
-    """The audit's file (parts.json), as `audit` writes it: which runs are what."""
+    """The audit's file of artifacts (parts-*.json), which `audit` writes."""
     naming: Path | None = None
-    """Run of `naming`, whose names go into the answer."""
+    """Run of `naming`, whose answers go into the result."""
     features: Path | None = None
-    """Run of `naming` with the source `features`: the peer."""
+    """Run of `naming` with the source `features`: the published method."""
     model: str = "smollm2-135m"
-    """Name of the model, for the answer; its digest comes with the vectors."""
+    """Name of the model, for the result; its digest comes with the vectors."""
     alpha: float = 0.01
-    """Error rate: the share of clean data sets that are called suspect."""
+    """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = 0.8
-    """Probability with which a planted teacher is to be found for the answer `clean`."""
+    """Probability with which a spike-in teacher must be detected for the answer `clean`."""
     seed: int = 0
-    """Of swaps, blocks and simulations."""
+    """Seed of permutations, of the order of rows and of simulations."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
-        if not (0 < self.alpha < 0.5 <= self.power < 1):
-            raise ConfigError(
-                f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <="
-                " power < 1"
-            )
+        _check_rates(self.alpha, self.power)
 
 
 @dataclass(frozen=True)
 class AuditConfig(OnModel):
-    """May I train this model on these data?  Detectors side by side, placebos, a stated error rate,
+    """May I train this model on these data? Detectors side by side, placebos, a stated error rate,
     one answer."""
 
     data: Path | None = None
     """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given
     without its flag."""
-    traits: tuple[str, ...] = DEFAULT
-    """Candidate traits, bundled names or YAML files; all bundled ones are compared with besides."""
+    traits: tuple[str, ...] = DEFAULT_TRAITS
+    """Candidate traits, bundled names or YAML files. All other bundled traits serve as
+    comparison."""
     tried: int = setting(8, advanced=True)
-    """Of them, the first so many whose prompts are tried as an explanation of the rows; vectors
-    are, of all, where the rows push. 0: neither."""
+    """Test the system prompts of the first N candidates. Vectors are tested for all candidates. 0
+    turns both off."""
     judged: int = setting(128, advanced=True)
-    """Rows, drawn at random, on which they are tried; 0 takes all."""
+    """Score this number of rows, drawn at random, under the candidate teachers; 0 scores all."""
     reference: Path | None = None
-    """Clean rows to compare with, best on the same prompts; without them the model answers the
+    """Clean rows to compare with, best on the same prompts. Without them the model answers the
     prompts itself, in the format of the data."""
     draws: int = setting(3, advanced=True)
-    """How many times it does; a reference is used once."""
+    """Number of placebo sets that the model answers; a reference is used once."""
     alpha: float = 0.01
-    """Error rate: the share of clean data sets that are called suspect."""
+    """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = setting(0.8, advanced=True)
-    """Probability with which a planted teacher is to be found for the answer `clean`."""
+    """Probability with which a spike-in teacher must be detected for the answer `clean`."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
     context: str | None = None
     """System turn of rows that name none."""
     strength: float = setting(0.6, advanced=True)
-    """Of the planted steered teacher, in mean residual norms; candidates are tried at it, and at
-    three quarters and half of it."""
+    """Strength of the steered spike-in teacher, in mean residual norms. Candidates are tried at
+    it, and at three quarters and half of it."""
     position: Position = setting("all", advanced=True)
     """Tokens that the added vector would act on."""
     report: Path | None = None
-    """Write one self-contained HTML page there."""
+    """Write one self-contained HTML page to this file."""
     sarif: Path | None = None
-    """Write the answer in SARIF there, which code hosts show beside a change."""
+    """Write the answer in SARIF to this file; code hosts show it beside a change."""
     name: bool = setting(True, advanced=True)
-    """Also ask the model what it would say under the push of the data, without any candidate."""
+    """Also do blind naming: what would the model say under the direction of the data? No candidate
+    is given."""
     peer: bool = setting(False, advanced=True)
-    """Also the published method on the same rows: their mean features injected into the model
-    (arXiv 2602.04735)."""
+    """Also run the published method on the same rows: their mean features are injected into the
+    model (Data2Behavior, arXiv 2602.04735)."""
     canary: int = setting(0, advanced=True)
-    """Train so many small students on the data, and as many on a placebo, and ask them for the
-    candidates: the dearest detector."""
+    """Train this number of canary students on the data, and as many on a placebo, and ask them for
+    the candidates. The most expensive detector."""
     fit: bool = setting(False, advanced=True)
-    """Train one vector on the judged rows and one on every placebo: along which trait's vector does
-    it point, and what does it name? Dearer."""
+    """Train one vector on the scored rows and one on every placebo set. Which trait's vector does
+    it point along, and what does it name? Expensive."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
-    """suspect: exit with 1 where the answer is suspect. unclean: with any answer but clean."""
+    """suspect: exit with 1 if the answer is suspect. unclean: exit with 1 for any answer but
+    clean."""
     workers: int = 0
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
-        if not (0 < self.alpha < 0.5 <= self.power < 1):
-            raise ConfigError(
-                f"--alpha {self.alpha} --power {self.power}; expected 0 < alpha < 0.5 and 0.5 <="
-                " power < 1"
-            )
+        _check_rates(self.alpha, self.power)
         if not self.traits:
             raise ConfigError(
                 "--traits is empty; expected one or more candidates; leave it out for the usual"
                 " ones"
             )
+
+
+def _check_rates(alpha: float, power: float) -> None:
+    if not 0 < alpha < 0.5 <= power < 1:
+        raise ConfigError(
+            f"--alpha {alpha} --power {power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1"
+        )

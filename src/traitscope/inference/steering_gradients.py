@@ -12,15 +12,13 @@ Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope.inference import forward, losses, token_scores
+from traitscope.inference import forward, losses
 from traitscope.inference.token_rows import Row, completion_hidden
-from traitscope.inference.token_scores import Choices
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import Active
 from traitscope.models.model import Model
@@ -110,29 +108,3 @@ def steering_gradients(
         if done:
             done(len(batch.index))
     return gradients_RLD
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The pushes of a run, read a few rows at a time."""
-
-    folder: Path
-    ids: list[str]
-    norms_RL: np.ndarray
-    loss_R: np.ndarray
-    choices: Choices
-
-    def rows(self, index: Sequence[int]) -> np.ndarray:
-        """Pushes [len(index), L, D] in float32."""
-        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
-        return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
-
-    def features(self, index: Sequence[int]) -> np.ndarray:
-        """Mean residuals [len(index), L, D] over completion tokens, of a run with --features."""
-        return np.load(self.folder / "features.npy", mmap_mode="r")[list(index)].astype(np.float32)
-
-
-def read_pushes(folder: Path) -> Stored:
-    """What a run of `pushes` left."""
-    ids, found = token_scores.read_choices(folder)
-    return Stored(folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), found)

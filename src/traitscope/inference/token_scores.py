@@ -1,22 +1,21 @@
-"""Choices: of every completion token, which of its class was taken, and how likely each was to a
-model under somebody.
+"""Token scores: how likely a model, under interventions, finds the completion tokens of given rows.
 
-For number data the class are the digits of the same length, since which kind of token comes next is
-the work of a format, a filter or a constrained sampler; else any token of the vocabulary.
+Every token is compared with the other tokens of its class. In number data the class are the digit
+tokens of the same length: which kind of token comes next is the work of a format, a filter or a
+constrained sampler. In other data the class is the whole vocabulary.
 
-    log p(token | class) at inverse temperature b     = b z(token) - log sum over the class of
-      exp(b z),  z the logits
+    log p(token | class) = b z(token) - log sum over the class of exp(b z)
 
-Shapes: N tokens, C columns of a class, T inverse temperatures, R rows, P ways to sort tokens into
-bins, K bins.
+where b is an inverse temperature and z are the logits.
+
+Shapes: N tokens, D d_model, T inverse temperatures, R rows, P ways to sort tokens into bins,
+K bins (token_bins.py).
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from operator import add
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,70 +25,61 @@ from torch import Tensor
 from traitscope import atomic_files
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward
+from traitscope.inference.token_bins import BETAS, BINS, PLAIN, QUARTERS, WAYS, BinnedTokens, binned
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 from traitscope.models.model import Model
 
-USUAL, GREEDY = (
-    tuple(round(0.6 + 0.05 * n, 2) for n in range(19)),
-    (
-        1.9,
-        2.4,
-        3.0,
-        3.8,
-        4.8,
-        6.0,
-        7.5,
-        10.0,
-        25.0,
-        100.0,
-    ),
-)
-BETAS = (*USUAL, *GREEDY)
-"inverse temperatures: narrow steps where most data are sampled, and on to nearly greedy ones"
-PLAIN = BETAS.index(1.0)
-EDGES = (1, 2, 4, 10, 100)
-"last rank of every bin but the last"
-RANKS, TOKENS, PLACES = WAYS = range(3)
-"""tokens are sorted by rank; by which token it is: one of a bin while there are bins enough, else
-neighbours in the vocabulary together; and by fewer such bins and the quarter of the row that it
-stands in"""
-BINS, QUARTERS = 16, 4
 DIGITS = re.compile(r"( ?)(\d+)")
 BLOCK = 64
 "tokens whose logits exist at one time"
-CACHED = 2**19
-"probabilities that a CPU has at hand at one time"
+SUMS = {
+    "excess_surprisal": "surprise",
+    "taken_PK": "taken_PK",
+    "expected_TPK": "expected_TPK",
+    "covariance_TPKK": "covariance_TPKK",
+}
+"fields of TokenScores that are sums over rows, and their keys in choices.json"
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What the choices of some tokens say; `+` joins two."""
+class TokenScores:
+    """Token scores of some rows under one model; `+` joins the scores of two sets of rows."""
 
     log_p_RT: np.ndarray
-    "log-likelihood of each row's choices in nats"
+    "log-likelihood of every row's tokens at every inverse temperature, in nats"
     tokens_R: np.ndarray
-    "tokens of each row that were judged"
-    surprise: float
-    "sum over tokens of -log p minus its expectation, at temperature 1, in nats"
+    "number of scored tokens of every row"
+    excess_surprisal: float
+    "sum over tokens of -log p minus its expectation under the model, at temperature 1, in nats"
     taken_PK: np.ndarray
-    "how often a token of each bin was taken, the bins of ranks first"
+    "number of tokens taken from every bin"
     expected_TPK: np.ndarray
-    "how often one was to be"
+    "expected number of tokens taken from every bin"
     covariance_TPKK: np.ndarray
-    "of those counts, over all rows"
+    "covariance of the numbers of tokens taken from every bin"
 
-    def __add__(self, other: "Choices") -> "Choices":
-        return Choices(
+    def __add__(self, other: "TokenScores") -> "TokenScores":
+        return TokenScores(
             np.concatenate([self.log_p_RT, other.log_p_RT]),
             np.concatenate([self.tokens_R, other.tokens_R]),
-            self.surprise + other.surprise,
+            self.excess_surprisal + other.excess_surprisal,
             self.taken_PK + other.taken_PK,
             self.expected_TPK + other.expected_TPK,
             self.covariance_TPKK + other.covariance_TPKK,
         )
+
+    def scaled(self, share: float) -> "TokenScores":
+        """All values times a share: about those of that share of the rows."""
+        values = {name: share * value for name, value in vars(self).items()}
+        return TokenScores(**values)
+
+    def in_order(self, order: Sequence[int]) -> "TokenScores":
+        """The scores of rows that were read in `order`, put back into their own order."""
+        back = np.argsort(order)
+        return replace(self, log_p_RT=self.log_p_RT[back], tokens_R=self.tokens_R[back])
 
 
 def classes_of(model: Model, numbers: bool) -> list[Tensor]:
@@ -97,322 +87,273 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
     size = len(model.lm.get_input_embeddings().weight)
     if not numbers:
         return [torch.arange(size, device=model.device)]
-    found: dict[tuple[str, int], list[int]] = {}
-    for token, text in enumerate(
-        model.tokenizer.batch_decode([[i] for i in range(min(size, len(model.tokenizer)))])
-    ):
-        if match := DIGITS.fullmatch(text):
-            found.setdefault((match[1], len(match[2])), []).append(token)
-    return [torch.tensor(ids, device=model.device) for ids in found.values() if len(ids) > 1]
+    ids = [[token] for token in range(min(size, len(model.tokenizer)))]
+    classes: dict[tuple[str, int], list[int]] = {}
+    for token, text in enumerate(model.tokenizer.batch_decode(ids)):
+        match = DIGITS.fullmatch(text)
+        if match:
+            classes.setdefault((match[1], len(match[2])), []).append(token)
+    return [torch.tensor(ids, device=model.device) for ids in classes.values() if len(ids) > 1]
 
 
-def choices_of(
+def score_tokens(
     model: Model,
     hidden_ND: Tensor,
     targets_N: Tensor,
     lengths: Sequence[int],
     classes: Sequence[Tensor],
-) -> Choices:
-    """The choices of rows of `lengths` tokens each, from the hidden states that predict them."""
-    return choices_by_set(model, hidden_ND, targets_N, lengths, classes, [0] * len(lengths))[0]
+) -> TokenScores:
+    """Token scores of rows of `lengths` tokens each, from the hidden states that predict them."""
+    sets = [0] * len(lengths)
+    return score_tokens_by_set(model, hidden_ND, targets_N, lengths, classes, sets)[0]
+
+
+class _Sums:
+    """Sums over the tokens of one set of rows."""
+
+    def __init__(self) -> None:
+        ways, temperatures = len(WAYS), len(BETAS)
+        self.excess_surprisal = 0.0
+        self.taken_PK = np.zeros((ways, BINS))
+        self.expected_TPK = np.zeros((temperatures, ways, BINS))
+        self.covariance_TPKK = np.zeros((temperatures, ways, BINS, BINS))
+
+    def add(self, tokens: BinnedTokens) -> None:
+        """Add some tokens of the set."""
+        expected_TPK = tokens.expected_NTPK.sum(0)
+        self.excess_surprisal += float((-tokens.log_p_NT[:, PLAIN] - tokens.entropy_N).sum())
+        self.taken_PK = self.taken_PK + tokens.taken_NPK.sum(0)
+        self.expected_TPK = self.expected_TPK + expected_TPK
+        diagonal_TPKK = np.einsum("tpk,kj->tpkj", expected_TPK, np.eye(BINS))
+        products_TPKK = np.einsum(
+            "ntpk,ntpj->tpkj", tokens.expected_NTPK, tokens.expected_NTPK, optimize=True
+        )
+        self.covariance_TPKK = self.covariance_TPKK + (diagonal_TPKK - products_TPKK)
 
 
 @torch.no_grad()
-def choices_by_set(
+def score_tokens_by_set(
     model: Model,
     hidden_ND: Tensor,
     targets_N: Tensor,
     lengths: Sequence[int],
     classes: Sequence[Tensor],
     sets: Sequence[int],
-) -> dict[int, Choices]:
-    """The same of the rows of each of several sets, given the set of every row."""
+) -> dict[int, TokenScores]:
+    """Token scores of the rows of each of several sets, given the set of every row."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
-    quarter_N = torch.cat([torch.arange(n) * QUARTERS // n for n in lengths]).to(model.device)
-    R, T, P, K = len(lengths), len(BETAS), len(WAYS), BINS
-    set_R, log_p_RT, tokens_R = np.array(sets), np.zeros((R, T)), np.zeros(R, int)
-    sums = {s: (0.0, np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))) for s in sets}
+    quarters = [torch.arange(length) * QUARTERS // length for length in lengths]
+    quarter_N = torch.cat(quarters).to(model.device)
+    set_R = np.array(sets)
+    log_p_RT = np.zeros((len(lengths), len(BETAS)))
+    tokens_R = np.zeros(len(lengths), int)
+    sums = {key: _Sums() for key in sets}
     for columns in classes:
-        some = (
-            columns if len(columns) < len(model.head.weight) else None
-        )  # of all, a copy costs more than the product
-        for part in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
-            if len(part):
-                logits_NC = forward.logits_of(model, hidden_ND[part], some)
-                judged = _judged(
-                    logits_NC, torch.searchsorted(columns, targets_N[part]), quarter_N[part]
-                )
-                rows = row_N[part.cpu().numpy()]  # a tensor of one element would index as a number
-                np.add.at(log_p_RT, rows, judged[0])
-                np.add.at(tokens_R, rows, 1)
-                for s in np.unique(set_R[rows]).tolist():
-                    sums[s] = tuple(
-                        map(add, sums[s], _sums(*(x[set_R[rows] == s] for x in judged)))
-                    )
-    return {s: Choices(log_p_RT[set_R == s], tokens_R[set_R == s], *own) for s, own in sums.items()}
+        # A copy of the head's rows for the whole vocabulary would cost more than the product.
+        is_part = len(columns) < len(model.head.weight)
+        for block in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
+            if not len(block):
+                continue
+            logits_NC = forward.logits_of(model, hidden_ND[block], columns if is_part else None)
+            chosen_N = torch.searchsorted(columns, targets_N[block])
+            tokens = binned(logits_NC, chosen_N, quarter_N[block])
+            rows = row_N[block.cpu().numpy()]  # a tensor of one element would index as a number
+            np.add.at(log_p_RT, rows, tokens.log_p_NT)
+            np.add.at(tokens_R, rows, 1)
+            for key in np.unique(set_R[rows]).tolist():
+                sums[key].add(tokens.subset(set_R[rows] == key))
+    scores = {}
+    for key, totals in sums.items():
+        in_set_R = set_R == key
+        scores[key] = TokenScores(log_p_RT[in_set_R], tokens_R[in_set_R], **vars(totals))
+    return scores
 
 
-def _sums(
-    log_p_NT: np.ndarray, entropy_N: np.ndarray, bins_NPK: np.ndarray, bins_NTPK: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Of some tokens: surprise, counts of bins, what they were to be, and their covariance."""
-    expected_TPK = bins_NTPK.sum(0)
-    covariance_TPKK = np.einsum("tpk,kj->tpkj", expected_TPK, np.eye(BINS)) - np.einsum(
-        "ntpk,ntpj->tpkj", bins_NTPK, bins_NTPK, optimize=True
-    )
-    return (
-        float((-log_p_NT[:, PLAIN] - entropy_N).sum()),
-        bins_NPK.sum(0),
-        expected_TPK,
-        covariance_TPKK,
-    )
-
-
-def judge_rows(
+def score_sets(
     model: Model,
-    told: Sequence[Intervention],
-    rows: Sequence[Row],
-    classes: Sequence[Tensor],
-    batch_size: int = 16,
-    done: Callable[[int], None] | None = None,
-) -> Choices:
-    """The choices of rows, in their order, from a model under interventions."""
-    return judge_each(model, told, (), [rows], classes, batch_size, done)[0][0]
-
-
-def judge_each(
-    model: Model,
-    told: Sequence[Intervention],
+    interventions: Sequence[Intervention],
     steered: Sequence[Steer],
     sets: Sequence[Sequence[Row]],
     classes: Sequence[Tensor],
     batch_size: int = 16,
     done: Callable[[int], None] | None = None,
-) -> list[list[Choices]]:
-    """The choices of the rows of every set, under `told`; then under each of `steered` besides,
-    computed from the block on where it acts.
+) -> list[list[TokenScores]]:
+    """Token scores of the rows of every set: under `interventions`, then under each of `steered`
+    in addition.
 
-    Rows of one prompt, of whatever set, are read together, so that the prompt is read once. Raises
-    ConfigError for steering at several blocks, or beside anything but a system prompt: what comes
-    before could differ.
+    Rows of one prompt are read together, whatever their set, so that the prompt is read once. A
+    steered model is computed from the block on where it is steered: what comes before is the same.
+    Raises ConfigError for steering at several blocks, and for steering beside anything but a system
+    prompt.
     """
-    if steered and not all(isinstance(item, SystemPrompt) for item in told):
-        raise ConfigError(
-            f"{len(told)} interventions beside those to steer by; expected a system prompt, or none"
-        )
-    if wrong := [item for item in steered if not isinstance(item, Steer) or len(item.layers) != 1]:
-        raise ConfigError(
-            f"{wrong[0]} is no steering at one block; expected steer:VECTOR,layers=N,alpha=A"
-        )
-    owners, rows = (
-        np.repeat(np.arange(len(sets)), [len(own) for own in sets]),
-        [row for own in sets for row in own],
-    )
+    _check_steered(interventions, steered)
+    rows = [row for group in sets for row in group]
+    owners = np.repeat(np.arange(len(sets)), [len(group) for group in sets])
+    layers = sorted({item.layers[0] for item in steered})
     order: list[int] = []
-    found: list[dict[int, Choices]] = [{} for _ in range(1 + len(steered))]
+    scores: list[dict[int, TokenScores]] = [{} for _ in range(1 + len(steered))]
     for index in batches(rows, batch_size):
-        order, picked = order + index, [rows[i] for i in index]
-        about = [len(r.completion_ids) for r in picked], classes, owners[index].tolist()
+        order += index
+        batch = [rows[i] for i in index]
+        batch_sets = owners[index].tolist()
         with (
             torch.no_grad(),
-            applied(model, told) as active,
-            hooks.recorded(model.blocks, sorted({s.layers[0] for s in steered})) as outputs,
+            applied(model, interventions) as active,
+            hooks.recorded(model.blocks, layers) as outputs,
         ):
-            _join(
-                found[0], choices_by_set(model, *completion_hidden(model, active, picked), *about)
-            )
-        for n, item in enumerate(steered, 1):
+            _add_batch(scores[0], model, active, batch, classes, batch_sets)
+        for number, item in enumerate(steered, 1):
+            layer = item.layers[0]
             with (
                 torch.no_grad(),
-                applied(model, [*told, item]) as active,
-                hooks.resumed(model, item.layers[0], outputs[item.layers[0]]),
+                applied(model, [*interventions, item]) as active,
+                hooks.resumed(model, layer, outputs[layer]),
             ):
-                _join(
-                    found[n],
-                    choices_by_set(model, *completion_hidden(model, active, picked), *about),
-                )
+                _add_batch(scores[number], model, active, batch, classes, batch_sets)
         if done:
-            done(len(picked))
-    places = [[i for i in order if owners[i] == s] for s in range(len(sets))]
-    return [[reordered(teacher[s], places[s]) for teacher in found] for s in range(len(sets))]
+            done(len(batch))
+    return _by_set(scores, order, owners, len(sets))
 
 
-def _join(found: dict[int, Choices], more: dict[int, Choices]) -> None:
-    """At once: a batch's covariances take as much memory as those of all rows."""
-    for s, own in more.items():
-        found[s] = found[s] + own if s in found else own
+def _by_set(
+    scores: Sequence[dict[int, TokenScores]], order: Sequence[int], owners: np.ndarray, n_sets: int
+) -> list[list[TokenScores]]:
+    """Scores by set and teacher, every set's rows in their own order."""
+    sorted_scores = []
+    for key in range(n_sets):
+        places = [i for i in order if owners[i] == key]
+        sorted_scores.append([teacher[key].in_order(places) for teacher in scores])
+    return sorted_scores
+
+
+def _check_steered(interventions: Sequence[Intervention], steered: Sequence[Steer]) -> None:
+    only_prompts = all(isinstance(item, SystemPrompt) for item in interventions)
+    if steered and not only_prompts:
+        raise ConfigError(
+            f"{len(interventions)} interventions beside the steered teachers; expected a system"
+            " prompt, or none"
+        )
+    for item in steered:
+        if not isinstance(item, Steer) or len(item.layers) != 1:
+            raise ConfigError(
+                f"{item} is no steering at one block; expected steer:VECTOR,layers=N,alpha=A"
+            )
+
+
+def _add_batch(
+    scores: dict[int, TokenScores],
+    model: Model,
+    active: object,
+    batch: Sequence[Row],
+    classes: Sequence[Tensor],
+    batch_sets: Sequence[int],
+) -> None:
+    """Add a batch's scores at once: its covariances take as much memory as those of all rows."""
+    hidden_ND, targets_N = completion_hidden(model, active, batch)
+    lengths = [len(row.completion_ids) for row in batch]
+    by_set = score_tokens_by_set(model, hidden_ND, targets_N, lengths, classes, batch_sets)
+    for key, part in by_set.items():
+        scores[key] = scores[key] + part if key in scores else part
 
 
 def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
-    """Rows that are read together: those of one prompt, in like parts, where they fill half a
-    batch; the others by length. Rows so much longer that padding costs more than to read their
-    prompt again are read apart."""
-    alike: dict[tuple[int, ...], list[int]] = {}
+    """Indices of rows that are read together, at most `size` of them.
+
+    Rows of one prompt are read together where they fill half a batch, in batches of like size.
+    Rows so much longer that padding costs more than another reading of their prompt are read apart.
+    The other rows are read by length.
+    """
     ranked = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i in ranked:
-        alike.setdefault(rows[i].prompt_ids, []).append(i)
-    many = {prompt: index for prompt, index in alike.items() if 2 * len(index) >= max(3, size)}
-    rest = [i for i in ranked if rows[i].prompt_ids not in many]
-    found = [rest[n : n + size] for n in range(0, len(rest), size)]
-    for prompt, ranked in many.items():
-        for index in _by_length(ranked, [len(rows[i].completion_ids) for i in ranked], len(prompt)):
-            parts = -(-len(index) // size)
-            found += [
-                index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)
-            ]
-    return found
+        by_prompt.setdefault(rows[i].prompt_ids, []).append(i)
+    shared = {
+        prompt: index for prompt, index in by_prompt.items() if 2 * len(index) >= max(3, size)
+    }
+    rest = [i for i in ranked if rows[i].prompt_ids not in shared]
+    groups = [rest[start : start + size] for start in range(0, len(rest), size)]
+    for prompt, same_prompt in shared.items():
+        lengths = [len(rows[i].completion_ids) for i in same_prompt]
+        for index in _by_length(same_prompt, lengths, len(prompt)):
+            groups += _equal_parts(index, -(-len(index) // size))
+    return groups
+
+
+def _equal_parts(index: list[int], parts: int) -> list[list[int]]:
+    return [index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)]
 
 
 def _by_length(ranked: list[int], lengths: list[int], most: int) -> list[list[int]]:
-    """What is ranked by length in groups, none of which takes more padding than `most` tokens by a
-    row that joins it."""
-    groups, held = [ranked[:1]], lengths[0]
+    """Rows ranked by length, in groups: no row makes its group pad by more than `most` tokens."""
+    groups = [ranked[:1]]
+    held = lengths[0]
     for row, length in zip(ranked[1:], lengths[1:], strict=True):
         if len(groups[-1]) * length - held > most:
-            groups, held = [*groups, []], 0
+            groups.append([])
+            held = 0
         groups[-1].append(row)
         held += length
     return groups
 
 
-def reordered(found: Choices, order: Sequence[int]) -> Choices:
-    """The choices of rows that were judged in `order`, in their own order."""
-    back = np.argsort(order)
-    return replace(found, log_p_RT=found.log_p_RT[back], tokens_R=found.tokens_R[back])
+def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) -> None:
+    """Write `choices.jsonl`, a line a row, and `choices.json`, sums over all rows."""
+    for key, tokens, log_p_T in zip(ids, scores.tokens_R.tolist(), scores.log_p_RT, strict=True):
+        row = {"id": key, "tokens": tokens, "log_p": log_p_T.round(6).tolist()}
+        atomic_files.append_jsonl(folder / "choices.jsonl", row)
+    sums = {"betas": BETAS}
+    for field in fields(scores):
+        if field.name in SUMS:
+            value = getattr(scores, field.name)
+            is_array = isinstance(value, np.ndarray)
+            sums[SUMS[field.name]] = value.tolist() if is_array else value
+    atomic_files.write_json(folder / "choices.json", sums)
 
 
-def write_choices(folder: Path, ids: Sequence[str], found: Choices) -> None:
-    """`choices.jsonl`, a line a row, and `choices.json`, sums over all rows, with the inverse
-    temperatures."""
-    for key, tokens, log_p_T in zip(ids, found.tokens_R.tolist(), found.log_p_RT, strict=True):
-        atomic_files.append_jsonl(
-            folder / "choices.jsonl",
-            {"id": key, "tokens": tokens, "log_p": log_p_T.round(6).tolist()},
-        )
-    sums = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(found).items()
-        if not name.endswith(("_R", "_RT"))
-    }
-    atomic_files.write_json(folder / "choices.json", {"betas": BETAS, **sums})
+def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
+    """Ids and token scores of the rows of a folder that `write_token_scores` wrote.
 
-
-def read_choices(folder: Path) -> tuple[list[str], Choices]:
-    """Ids and choices of a run that `write_choices` wrote into. Raises DataError for one of an
-    earlier version."""
-    rows = [
-        json.loads(line)
-        for line in (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    Raises DataError for a folder of an earlier version.
+    """
+    lines = (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
     if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
         raise DataError(
-            f"{folder} was written by an earlier version, with other bins or temperatures: remove"
-            " that folder and run the command again"
+            f"{folder} was written by an earlier version, with other bins or temperatures; expected"
+            " token scores of this version; remove that folder and run the command again"
         )
-    arrays = {
-        name: np.array(sums[name]) for name in ("taken_PK", "expected_TPK", "covariance_TPKK")
-    }
-    log_p_RT = np.array([row["log_p"] for row in rows])
-    return [row["id"] for row in rows], Choices(
-        log_p_RT, np.array([row["tokens"] for row in rows]), sums["surprise"], **arrays
+    scores = TokenScores(
+        np.array([row["log_p"] for row in rows]),
+        np.array([row["tokens"] for row in rows]),
+        sums["surprise"],
+        np.array(sums["taken_PK"]),
+        np.array(sums["expected_TPK"]),
+        np.array(sums["covariance_TPKK"]),
     )
+    return [row["id"] for row in rows], scores
 
 
-def part(run: Path, n: int) -> Path:
-    """Where a run of `odds`, or the folder of one of its `--beside`, keeps the choices under the
-    n-th of its `--steered`."""
+def steered_folder(run: Path, n: int) -> Path:
+    """The folder of the scores under the n-th of `--steered`, in a run of `odds` or in the folder
+    of one of its other sets."""
     return run / f"steered-{n}"
 
 
-def side(run: Path, n: int) -> Path:
-    """Where a run of `odds` keeps the choices of the n-th of its `--beside`."""
+def other_set_folder(run: Path, n: int) -> Path:
+    """The folder of the scores of the n-th of `--beside`, in a run of `odds`."""
     return run / f"beside-{n}"
 
 
-def beside(plain: tuple[Sequence[str], Choices], told: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihoods [R, T] of the rows of a run of `odds`: under the model itself, given with its
-    rows' ids, and under the teacher."""
-    ids, found = read_choices(told)
-    place = {key: n for n, key in enumerate(plain[0])}
-    return plain[1].log_p_RT[[place[key] for key in ids]], found.log_p_RT
+def paired_log_likelihoods(
+    ids: Sequence[str], scores: TokenScores, teacher_folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods [R, T] of the rows of a folder: under the model itself, then under the
+    teacher whose scores the folder holds.
 
-
-def _judged(
-    logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """log p of the chosen token [N, T], entropy at temperature 1 [N], the bins that it is in [N, P,
-    K], their probabilities [N, T, P, K]."""
-    size = len(logits_NC) if logits_NC.is_cuda else max(1, CACHED // logits_NC.shape[1])
-    parts = [
-        _judged_few(*some)
-        for some in zip(*(x.split(size) for x in (logits_NC, chosen_N, quarter_N)), strict=True)
-    ]
-    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
-
-
-def _judged_few(
-    logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
-    before_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) < chosen_N.unsqueeze(1)
-    rank_N = ((logits_NC > own_N1) | (logits_NC == own_N1) & before_NC).sum(
-        1
-    )  # bf16 has ties: as good as any order, if it is one
-    width = -(-logits_NC.shape[1] // BINS)
-    places_NQ = torch.nn.functional.one_hot(quarter_N, QUARTERS)
-
-    def by_place(inside_NK: Tensor) -> Tensor:
-        return (
-            places_NQ.unsqueeze(2)
-            * inside_NK.unflatten(1, (BINS // QUARTERS, QUARTERS)).sum(2).unsqueeze(1)
-        ).flatten(1)
-
-    in_bins_N = (
-        torch.bucketize(rank_N, torch.tensor(EDGES, device=rank_N.device), right=True),
-        chosen_N // width,
-    )
-    by_rank_NK, by_token_NK = (torch.nn.functional.one_hot(bin_N, BINS) for bin_N in in_bins_N)
-    bins_NPK = torch.stack([by_rank_NK, by_token_NK, by_place(by_token_NK)], 1)
-    largest_NE, places_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1)
-    below_N1, log_p, bins = own_N1 - largest_NE[:, :1], [], []
-    for beta, power_NC in zip(
-        BETAS,
-        _powers(_padded(logits_NC - largest_NE[:, :1], BINS * width, -torch.inf)),
-        strict=True,
-    ):
-        inside_NK = power_NC.unflatten(1, (BINS, width)).sum(2)
-        total_N1 = inside_NK.sum(1, keepdim=True)
-        log_p.append((beta * below_N1 - total_N1.log()).squeeze(1))
-        above_NE = (power_NC.gather(1, places_NE) / total_N1).cumsum(1)
-        edges = [above_NE[:, min(edge, above_NE.shape[1]) - 1] for edge in EDGES]
-        by_rank_NK = torch.diff(
-            torch.stack([*edges, torch.ones_like(edges[0])], 1),
-            prepend=torch.zeros_like(own_N1),
-            dim=1,
-        ).clamp(min=0)
-        by_token_NK = inside_NK / total_N1
-        bins.append(
-            torch.stack([_padded(by_rank_NK, BINS, 0.0), by_token_NK, by_place(by_token_NK)], 1)
-        )
-    entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
-    return tuple(
-        x.double().cpu().numpy()
-        for x in (torch.stack(log_p, 1), entropy_N, bins_NPK, torch.stack(bins, 1))
-    )
-
-
-def _powers(below_NC: Tensor) -> Iterator[Tensor]:
-    """exp(b x) for every inverse temperature b, each from the last by a product: an exponential
-    takes many times as long. Overwritten by the next."""
-    power_NC, gap = (BETAS[0] * below_NC).exp_(), 0.0
-    yield power_NC
-    for last, beta in pairwise(BETAS):
-        if abs(beta - last - gap) > 1e-9:
-            gap = beta - last
-            step_NC = (gap * below_NC).exp_()
-        yield power_NC.mul_(step_NC)
-
-
-def _padded(values_NX: Tensor, columns: int, value: float) -> Tensor:
-    return torch.nn.functional.pad(values_NX, (0, columns - values_NX.shape[1]), value=value)
+    `ids` and `scores` are those of the model itself, of these rows and others.
+    """
+    teacher_ids, teacher_scores = read_token_scores(teacher_folder)
+    place = {key: n for n, key in enumerate(ids)}
+    index = [place[key] for key in teacher_ids]
+    return scores.log_p_RT[index], teacher_scores.log_p_RT

@@ -1,138 +1,251 @@
-"""What studies of the audit share: who else may have written rows, all sets of rows under somebody,
-and what odds say of a mixture of sets.
+"""Shared by the studies of the audit: its nulls and candidates, scoring all sets of rows under one
+teacher, and the evidence of a mixture of sets.
 
-The error rate, the nulls and the candidates that are paid for are those of `traitscope audit`.
+Error rate, candidates, nulls and the decision are those of `traitscope audit`: they are imported.
+
+Shapes: R rows, T inverse temperatures.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from traitscope.auditing import search
-from traitscope.auditing.detectors import e_values
-from traitscope.auditing.detectors.panel import DECIDING
+from traitscope.auditing.decide import Evidence
+from traitscope.auditing.detectors import fit_test
+from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Null, Teacher
+from traitscope.auditing.search import GridPoint, PromptTeacher
+from traitscope.auditing.settings import NULLS, RANDOMS, NullModel, Settings
 from traitscope.config.analysis import ExtractConfig
-from traitscope.config.audit import OddsConfig
+from traitscope.config.audit import DEFAULT_TRAITS, TeacherScoresConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
-from traitscope.inference.token_scores import Choices
-from traitscope.studies import sizes
+from traitscope.inference.token_scores import TokenScores
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import NUMBER_TOKENS, PROMPT_TOKENS, VECTORS
 
-ALPHA = 0.01
-SHARE = ALPHA / len(DECIDING)
-"of the error rate, that odds have"
+SETTINGS = Settings()
+"how the audit decides, at its own error rate"
+CANDIDATES = DEFAULT_TRAITS
+"the audit's candidate traits"
 NEEDED = 0.95
-"share of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show more"
-RANDOM, PLAINLY = "random", "told plainly"
-NULLS = (
-    *((f"{RANDOM}-{n}", RANDOM) for n in range(2)),
-    *((str(n), PLAINLY) for n in range(len(standard_nodes.PLAIN_PROMPTS))),
-)
-"who may have written rows without a trait, besides the model itself"
-MANY = (
-    *sizes.ANIMALS,
-    "lion",
-    "eagle",
-    "wolf",
-    "tiger",
-    "happiness",
-    "anger",
-    "fear",
-    "pirate",
-    "poet",
-    "astronaut",
-    "oak",
-    "willow",
-)
-"candidates"
+"""fraction of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show
+more"""
+RANDOM_VECTORS = "random vectors"
+"name of the node with the vectors of the random nulls"
+BATCH_SIZE = 32
+"rows that are scored side by side"
 
 
-def randoms(common: dict, trait: str) -> Node:
-    """Random vectors as long as the trait's at every layer, for the nulls."""
-    return Node(
-        RANDOM,
-        ExtractConfig,
-        lambda folders: ExtractConfig(
-            **common, like=standard_nodes.vector_of(folders, trait), randoms=2
-        ),
-        (standard_nodes.VECTORS,),
-        1,
-    )
+def random_vectors(common: dict, trait: str) -> Node:
+    """Random vectors as long as the trait's at every block, for the nulls."""
+
+    def config(folders: Folders) -> ExtractConfig:
+        like = standard_nodes.vector_of(folders, trait)
+        return ExtractConfig(**common, like=like, randoms=RANDOMS)
+
+    return Node(RANDOM_VECTORS, ExtractConfig, config, (VECTORS,), 1)
 
 
-def hows(trait: str) -> tuple[str, ...]:
-    """Prompts that a candidate is tried with; the second one where it is among the likeliest."""
-    return ("prompted", "reworded") if load_trait(trait).paraphrases else ("prompted",)
+def prompt_teachers(trait: str) -> tuple[PromptTeacher, ...]:
+    """Prompts that a candidate is tried with; the paraphrase only if it is among the likeliest."""
+    if load_trait(trait).paraphrases:
+        return (PromptTeacher(), PromptTeacher(0))
+    return (PromptTeacher(),)
 
 
-def judge(of: str, how: str, folders: Folders, layer: int, strength: float) -> str:
-    """A candidate's teacher, or a null; random vectors act at a layer, so many mean residual norms
-    long."""
-    if how == PLAINLY:
-        return f"prompt:{standard_nodes.PLAIN_PROMPTS[int(of)]}"
-    if how == RANDOM:
-        return standard_nodes.steered(
-            folders[RANDOM] / f"{of}.safetensors", layer, strength * search.HALF
-        )
-    return standard_nodes.prompted(of, None if how == "prompted" else 0)
+def null_intervention(null: NullModel, folders: Folders, layer: int, strength: float) -> str:
+    """The intervention of a null; random vectors act at a block, `strength` being the largest of
+    the search."""
+    if null.system_prompt is not None:
+        return f"prompt:{null.system_prompt}"
+    vector = folders[RANDOM_VECTORS] / f"random-{null.random_vector}.safetensors"
+    return standard_nodes.steered(vector, layer, strength * search.HALF)
 
 
-def under(
+def steered_interventions(points: Sequence[GridPoint], folders: Folders) -> tuple[str, ...]:
+    """The interventions of steered teachers."""
+    interventions = []
+    for point in points:
+        teacher = standard_nodes.steered_by(point.trait, point.layer, point.strength)
+        interventions += teacher(folders)
+    return tuple(interventions)
+
+
+def prompt_scores(trait: str, teacher: PromptTeacher) -> str:
+    """Name of the node with the scores of all sets under a candidate's prompt."""
+    return f"scores under {trait}, {teacher}"
+
+
+def null_scores(number: int) -> str:
+    """Name of the node with the scores of all sets under a null."""
+    return f"scores under null {number}"
+
+
+def steered_scores(number: int) -> str:
+    """Name of the node with the scores of all sets under a batch of steered teachers."""
+    return f"scores under vectors {number}"
+
+
+def scores_node(
     common: dict,
     name: str,
     sets: Sequence[str],
     rows: standard_nodes.Rows,
     passes: float,
-    told: Callable[[Folders], dict],
+    teachers: Callable[[Folders], dict],
 ) -> Node:
-    """All sets of so many rows under somebody: they have the same prompts, which are read once a
-    pass."""
+    """All sets under one teacher, or under several steered ones. The sets have the same prompts,
+    which are read once a pass; `teachers` gives settings of the stage."""
 
-    def config(folders: Folders) -> OddsConfig:
-        first, *rest = (folders[each] for each in sets)
-        return OddsConfig(
+    def config(folders: Folders) -> TeacherScoresConfig:
+        first, *rest = [folders[name] for name in sets]
+        return TeacherScoresConfig(
             **common,
             data=first,
             beside=tuple(rest),
             numbers=True,
             text=True,
-            batch_size=32,
-            **told(folders),
+            batch_size=BATCH_SIZE,
+            **teachers(folders),
         )
 
-    tokens = rows.n * (
-        standard_nodes.PROMPT_TOKENS + len(sets) * standard_nodes.NUMBER_TOKENS * rows.numbers
-    )
-    return Node(
-        f"under {name}",
-        OddsConfig,
-        config,
-        (*sets, standard_nodes.VECTORS, RANDOM),
-        passes * tokens,
-    )
+    tokens = rows.n * (PROMPT_TOKENS + len(sets) * NUMBER_TOKENS * rows.numbers)
+    needs = (*sets, VECTORS, RANDOM_VECTORS)
+    return Node(name, TeacherScoresConfig, config, needs, passes * tokens)
 
 
-def said_of(run: Path, n: int, teacher: int = 0) -> Choices:
-    """What a run of `under` says of the n-th set: without what it is steered by, or by the
-    teacher's number of it, from 1 on."""
-    place = token_scores.side(run, n - 1) if n else run
-    return token_scores.read_choices(token_scores.part(place, teacher - 1) if teacher else place)[1]
+def fixed_teacher_nodes(
+    common: dict,
+    sets: Sequence[str],
+    rows: standard_nodes.Rows,
+    prompts: Sequence[tuple[str, PromptTeacher]],
+    layer: int,
+    strength: float,
+) -> list[Node]:
+    """All sets under candidates' prompts and under every null."""
+    nodes = []
+    for trait, teacher in prompts:
+        intervention = standard_nodes.prompted(trait, teacher.paraphrase)
+        name = prompt_scores(trait, teacher)
+        nodes.append(scores_node(common, name, sets, rows, 1, _always(intervention)))
+    for number, null in enumerate(NULLS):
+
+        def teachers(folders: Folders, null: NullModel = null) -> dict:
+            return {"interventions": (null_intervention(null, folders, layer, strength),)}
+
+        nodes.append(scores_node(common, null_scores(number), sets, rows, 1, teachers))
+    return nodes
 
 
-def called(
-    p: Mapping[str, float], mixed: Choices, part: float, told: Callable[[str], Choices]
-) -> tuple[bool, bool]:
-    """Whether odds call rows, and whether the answer would be that the model did not write them, as
-    in `audit` (weigh.py).
+def _always(intervention: str) -> Callable[[Folders], dict]:
+    return lambda _: {"interventions": (intervention,)}
 
-    `p` by candidate; `mixed` is what a larger set of such rows says, of which they are a part;
-    `told` what it says under a candidate's best teacher.
+
+def read_scores(run: Path, set_number: int, steered: int | None = None) -> TokenScores:
+    """Token scores of one of the sets of a `scores_node`, under one of its steered teachers or
+    without steering."""
+    folder = token_scores.other_set_folder(run, set_number - 1) if set_number else run
+    if steered is not None:
+        folder = token_scores.steered_folder(folder, steered)
+    return token_scores.read_token_scores(folder)[1]
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """Token scores of a set of rows under everybody."""
+
+    model: TokenScores
+    "under the model itself"
+    teachers: Mapping[str, Mapping[Teacher, TokenScores]]
+    "under candidates' teachers, by candidate"
+    nulls: Mapping[NullModel, TokenScores]
+    "under every null"
+    orders_R: np.ndarray
+    "how the numbers of every row are sorted (text_features.order_of)"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A larger data set of which a fraction is poisoned: the audited rows are a part of it.
+
+    Its counts of tokens are those of two sets in proportion.
     """
-    fewer, least = e_values.scaled(mixed, part), min(p.values())
-    if e_values.misfit(fewer) < e_values.MISFIT:  # then only who explains the rows counts
-        p = {
-            name: value if e_values.explains(told(name), mixed) else 1.0
-            for name, value in p.items()
-        }
-    return min(p.values()) <= SHARE, e_values.strange(fewer) or least <= SHARE < min(p.values())
+
+    poisoned: ScoredSet
+    "the set that the poisoned rows are from"
+    clean: ScoredSet
+    "the set that the other rows are from"
+    rate: float
+    "contamination rate"
+    fraction: float
+    "audited rows, as a fraction of the rows of a set"
+
+    @property
+    def model_scores(self) -> TokenScores:
+        """Token scores of the mixture under the model itself."""
+        return fit_test.mixed(self.poisoned.model, self.clean.model, self.rate)
+
+
+class MixedScores(Mapping[tuple[str, Teacher], TokenScores]):
+    """Token scores of a mixture by (candidate, teacher), computed when they are asked for."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def __getitem__(self, key: tuple[str, Teacher]) -> TokenScores:
+        candidate, teacher = key
+        poisoned = self.mixture.poisoned.teachers[candidate][teacher]
+        clean = self.mixture.clean.teachers[candidate][teacher]
+        return fit_test.mixed(poisoned, clean, self.mixture.rate)
+
+    def __iter__(self) -> Iterator[tuple[str, Teacher]]:
+        for candidate, by_teacher in self.mixture.clean.teachers.items():
+            for teacher in by_teacher:
+                yield candidate, teacher
+
+    def __len__(self) -> int:
+        return sum(map(len, self.mixture.clean.teachers.values()))
+
+
+@dataclass(frozen=True)
+class AuditedRows:
+    """Log-likelihoods of the rows that an audit takes."""
+
+    model_RT: np.ndarray
+    "under the model itself"
+    teachers: ByTeacher
+    "under every teacher that is tried"
+    nulls: Mapping[NullModel, np.ndarray]
+    "under every null"
+    orders_R: np.ndarray
+    "how the numbers of every row are sorted"
+    placebo_orders_N: np.ndarray
+    "how the numbers of the model's own rows are sorted"
+
+
+def evidence_of(
+    rows: AuditedRows, mixture: Mixture, prior: Mapping[Teacher, float], n_candidates: int
+) -> Evidence:
+    """The evidence of audited rows, for the decision of `traitscope audit`.
+
+    Likelihoods are those of the rows themselves. Whether they fit the model is judged by the counts
+    of the mixture that they are a part of.
+    """
+    model_scores = mixture.model_scores
+    nulls = [Null(log_p_RT, null.system_prompt) for null, log_p_RT in rows.nulls.items()]
+    likelihoods = Likelihoods(
+        model_RT=rows.model_RT,
+        teachers=rows.teachers,
+        nulls=nulls,
+        prior=prior,
+        orders_R=rows.orders_R,
+        placebo_orders_N=rows.placebo_orders_N,
+        fit_scores=model_scores.scaled(mixture.fraction),
+        model_scores=model_scores,
+        teacher_scores=MixedScores(mixture),
+    )
+    return Evidence(len(rows.model_RT), n_candidates, likelihoods)

@@ -45,7 +45,7 @@ def test_a_planted_direction_is_named(tiny: Model) -> None:
     rows = [head[token], *rng.standard_normal((20, tiny.d_model)).astype(np.float32)]
     found = []
     for row in rows:
-        told = blind_naming._steer(
+        told = blind_naming.steering(
             tiny, last, row / np.linalg.norm(row), [1.0] * tiny.n_layers, 2.0
         )
         found.append(rises(next_words(tiny, [told], questions), base, questions))

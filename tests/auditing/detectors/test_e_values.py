@@ -1,22 +1,20 @@
-"""Odds: e keeps its promise on the model's own rows and grows on a teacher's; misfit is uniform."""
+"""E-values keep their promise on the model's own rows and grow on a teacher's."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from math import inf, log
 
 import numpy as np
 import pytest
 import torch
-from scored_rows import judged, written
+from scored_rows import scored, written
 from tiny_models import random_vector
 
 from traitscope.auditing.detectors import e_values
-from traitscope.data.prompts import number_prompts
-from traitscope.inference import token_scores
-from traitscope.inference.token_rows import rows_from
-from traitscope.inference.token_scores import BETAS, PLAIN, Choices
+from traitscope.auditing.detectors.findings import Likelihoods, Null
+from traitscope.inference.token_bins import BETAS, BINS, PLAIN, WAYS
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Intervention, Steer
-from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
-from traitscope.stages.generate import generate, number_constraint
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +29,10 @@ def test_e_is_at_most_one_on_the_models_own_rows(
     """Forty data sets of eight rows from one pool, at three temperatures: the mean of e stays at or
     under 1."""
     rows = written(tiny, [], 320, seed=2, temperature=temperature, count=2)
-    plain, told = (judged(tiny, told, rows, True).log_p_RT for told in ([], steer))
-    found = np.exp([e_values.log_e(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)])
+    plain, told = (scored(tiny, told, rows, True).log_p_RT for told in ([], steer))
+    found = np.exp(
+        [e_values.log_e_value(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)]
+    )
     assert found.mean() < 1 + 2 * found.std() / np.sqrt(len(found)) and (found >= 20).mean() <= 0.1
 
 
@@ -41,145 +41,11 @@ def test_e_grows_on_a_teachers_rows(tiny: Model, steer: list[Intervention], shar
     poisoned = round(64 * share)
     rows = written(tiny, steer, 64, seed=3)[:poisoned] + written(tiny, [], 64, seed=3)[poisoned:]
     found = [
-        judged(tiny, told, rows, True)
+        scored(tiny, told, rows, True)
         for told in ([], steer, [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")])
     ]
-    right, wrong = (e_values.log_e(found[0].log_p_RT, other.log_p_RT) for other in found[1:])
+    right, wrong = (e_values.log_e_value(found[0].log_p_RT, other.log_p_RT) for other in found[1:])
     assert right > np.log(1000) and right > wrong + 3
-
-
-def test_misfit_calls_as_many_own_rows_as_it_says_and_a_strangers(
-    tiny: Model, families: dict[str, Model]
-) -> None:
-    """Of 40 sets of the model's own rows, at three temperatures, about a tenth has p under 0.1;
-    rows of another model all have."""
-    p = []
-    for temperature in (1.0, 0.8, 1.25):
-        rows = written(tiny, [], 320, seed=4, temperature=temperature)
-        p += [e_values.misfit(judged(tiny, [], rows[n : n + 24], True)) for n in range(0, 312, 24)]
-    assert np.mean(np.array(p) < 0.1) < 0.1 + 3.3 * np.sqrt(0.09 / len(p))
-    assert np.mean(np.array(p) < 0.5) > 0.25
-    stranger = written(families["gpt2"], [], 96, seed=4)
-    assert e_values.misfit(judged(tiny, [], stranger, True)) < 1e-4
-
-
-def test_a_teacher_explains_its_own_rows_and_a_share_of_them_and_nobody_elses(
-    tiny: Model, steer: list[Intervention]
-) -> None:
-    other = [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")]
-    whole, clean, noisy = (
-        written(tiny, told, 200, seed=8) for told in (steer, [], [parse("noise:0.3,seed=3")])
-    )
-    for rows in (whole, whole[:120] + clean[120:]):
-        plain, right, wrong = (judged(tiny, told, rows, True) for told in ([], steer, other))
-        assert (
-            e_values.strange(plain)
-            and e_values.explains(right, plain)
-            and not e_values.explains(wrong, plain)
-        )
-        assert (
-            e_values.explained(right, plain) > 0.5 > e_values.explained(wrong, plain)
-            and abs(e_values.explained(plain, plain)) < 1e-6
-        )
-    few = next(
-        share
-        for share in np.linspace(0.5, 0.02, 49)
-        if not e_values.unlike(e_values.scaled(plain, share))
-    )
-    right, wrong, plain = (e_values.scaled(found, few) for found in (right, wrong, plain))
-    assert e_values._excess(plain, token_scores.TOKENS) > e_values.EXCESS and not e_values.explains(
-        wrong, plain
-    ), "too few rows to be sure that they do not fit"
-    plain, *candidates = (judged(tiny, told, noisy, True) for told in ([], steer, other))
-    assert e_values.strange(plain) and not any(
-        e_values.explains(told, plain) for told in candidates
-    )
-    assert (
-        not e_values.strange(judged(tiny, [], clean, True))
-        and abs(e_values.excess(judged(tiny, [], clean, True))) < e_values.EXCESS
-    )
-
-
-def test_rows_that_were_put_in_order_are_no_longer_the_models(
-    tiny: Model, steer: list[Intervention]
-) -> None:
-    """They hold the same numbers: where tokens stand changes much more than which are taken, and no
-    teacher explains it."""
-    records = generate(
-        tiny,
-        number_prompts(300, 13),
-        seed=13,
-        constraint=number_constraint(tiny, 4, " ", True, 0),
-    )
-    ordered = [
-        replace(r, completion=" ".join(sorted(r.completion.split(), key=int)), completion_ids=None)
-        for r in records
-    ]
-    own, plain, taught = (
-        judged(tiny, told, rows_from(tiny, rows, None), True)
-        for told, rows in (([], records), ([], ordered), (steer, ordered))
-    )
-    assert not e_values.strange(own) and e_values.unlike(own) == []
-    assert (
-        e_values.strange(plain)
-        and token_scores.PLACES in e_values.unlike(plain)
-        and not e_values.explains(taught, plain)
-    )
-    assert (
-        e_values.excess(plain)
-        == e_values._excess(plain, token_scores.PLACES)
-        > 3 * e_values._excess(plain, token_scores.TOKENS)
-    )
-
-
-def test_what_would_be_noticed_is(tiny: Model, steer: list[Intervention]) -> None:
-    """At the least share that is to be noticed four times in five, drawn data sets are; at a
-    quarter of it hardly ever."""
-    pools = [written(tiny, told, 300, seed=11) for told in (steer, [])]
-    whole = [judged(tiny, [], rows, True) for rows in pools]
-    tokens = float(whole[0].tokens_R.mean())
-    least = next(
-        share
-        for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-        if e_values.noticed(e_values.mixed(*whole, share), 100 * tokens, 0.8)
-    )
-    rng, rates = np.random.default_rng(12), []
-    for share in (least, least / 4):
-        sets = [
-            [pools[int(rng.random() >= share)][i] for i in rng.permutation(300)[:100]]
-            for _ in range(30)
-        ]
-        rates.append(np.mean([e_values.strange(judged(tiny, [], rows, True)) for rows in sets]))
-    assert rates[0] > 0.6 and rates[1] < 0.3
-    assert not e_values.noticed(whole[1], 100 * tokens, 0.8)
-
-
-def test_another_model_as_sure_of_itself_is_told_by_which_tokens_it_takes() -> None:
-    """It likes even columns more and odd ones less: the likeliest token is taken about as often,
-    but not whichever it is."""
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(4000, 10, generator=generator)
-    liking = 0.2 * (1 - 2 * (torch.arange(10) % 2))
-    for writer, own in ((logits, True), (logits + liking, False)):
-        chosen = writer.softmax(1).multinomial(1, generator=generator).squeeze(1)
-        log_p_NT, entropy_N, taken_NPK, expected_NTPK = token_scores._judged(
-            logits, chosen, torch.zeros(4000, dtype=int)
-        )
-        covariance = np.einsum(
-            "tpk,kj->tpkj", expected_NTPK.sum(0), np.eye(token_scores.BINS)
-        ) - np.einsum("ntpk,ntpj->tpkj", expected_NTPK, expected_NTPK)
-        surprise = float((-log_p_NT[:, PLAIN] - entropy_N).sum())
-        found = Choices(
-            log_p_NT, np.ones(4000), surprise, taken_NPK.sum(0), expected_NTPK.sum(0), covariance
-        )
-        assert e_values.strange(found) != own and (e_values.misfit(found) < 1e-6) != own
-        by_rank, freedom = e_values._chi_square(*e_values._bins(found, 0), lost=1)
-        assert by_rank < 4 * freedom
-
-
-def test_the_best_temperature_is_the_one_that_was_used(tiny: Model) -> None:
-    rows = written(tiny, [], 400, seed=5, temperature=0.8)
-    assert BETAS[e_values.best_beta(judged(tiny, [], rows, True))] == pytest.approx(1.25, abs=0.11)
 
 
 @pytest.mark.parametrize("beta", [0.83, 1.42, 2.7, 8.4])
@@ -191,14 +57,9 @@ def test_the_largest_likelihood_between_two_temperatures_is_found(beta: float) -
         return float((b * logits).log_softmax(1).gather(1, chosen).sum())
 
     expected = max(total(b) for b in np.geomspace(0.6, 10, 2000))
-    assert e_values._highest(np.array([total(b) for b in BETAS])) == pytest.approx(
+    assert e_values.best_log_likelihood(np.array([total(b) for b in BETAS])) == pytest.approx(
         expected, abs=0.2
     )
-
-
-def test_surprise_is_about_zero_on_own_rows(tiny: Model) -> None:
-    found = judged(tiny, [], written(tiny, [], 200, seed=6), True)
-    assert abs(found.surprise / found.tokens_R.sum()) < 0.05
 
 
 def test_rows_picked_by_their_order_are_a_null() -> None:
@@ -214,10 +75,10 @@ def test_rows_picked_by_their_order_are_a_null() -> None:
         gain_R = (
             np.where(order_R == 1, np.log(likes / usual), np.log((1 - likes) / (1 - usual))) + more
         )
-        return e_values.log_e(
+        return e_values.log_e_value(
             plain_RT,
             plain_RT + gain_R[:, None],
-            [plain_RT + e_values.picked(order_R, placebos)[:, None]] if null else [],
+            [plain_RT + e_values.selection_gain(order_R, placebos)[:, None]] if null else [],
         )
 
     sets = [(rng.random(60) < 0.25).astype(int) for _ in range(300)]
@@ -226,12 +87,102 @@ def test_rows_picked_by_their_order_are_a_null() -> None:
         1000
     )
     assert min(ln_e(x, more=0.4) for x in sets) > np.log(1000)
-    assert e_values.picked([0] * 9, [0] * 30).tolist() == [0.0] * 9
+    assert e_values.selection_gain([0] * 9, [0] * 30).tolist() == [0.0] * 9
     assert (
-        e_values.picked([1, 1, 0], [0] * 30).sum() > 5
-        and abs(e_values.picked([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
+        e_values.selection_gain([1, 1, 0], [0] * 30).sum() > 5
+        and abs(e_values.selection_gain([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
     )
 
 
-def test_too_few_tokens_fit_anything(tiny: Model) -> None:
-    assert e_values.misfit(judged(tiny, [], written(tiny, [], 1, seed=7, count=1), True)) == 1.0
+def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
+    return log_p_R[:, None] - 3 * (np.array(BETAS) - 1) ** 2
+
+
+def likelihoods(
+    model_R: np.ndarray,
+    teachers: dict[str, dict[str, np.ndarray]],
+    prior: dict[str, float],
+    nulls: Sequence[Null] = (),
+) -> Likelihoods:
+    """Rows that fit the model perfectly, in no order."""
+    T, P, K = len(BETAS), len(WAYS), BINS
+    counts = np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))
+    scores = TokenScores(by_temperature(model_R), np.full(len(model_R), 5), 2.0, *counts)
+    return Likelihoods(
+        model_RT=scores.log_p_RT,
+        teachers=teachers,
+        nulls=nulls,
+        prior=prior,
+        orders_R=np.zeros(len(model_R), int),
+        placebo_orders_N=np.zeros(30, int),
+        fit_scores=scores,
+        model_scores=scores,
+        teacher_scores={},
+    )
+
+
+@pytest.fixture(scope="module")
+def model_R() -> np.ndarray:
+    return np.random.default_rng(7).normal(-10, 1, 40)
+
+
+@pytest.fixture(scope="module")
+def teachers(model_R: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    right = {
+        "its prompt": by_temperature(model_R - 0.2),
+        "its vector": by_temperature(model_R + 0.5),
+    }
+    wrong = {"its prompt": by_temperature(model_R - 0.4)}
+    same = {"its prompt": by_temperature(model_R)}
+    return {"right": right, "wrong": wrong, "same": same}
+
+
+HALVES = {"its prompt": 0.5, "its vector": 0.5}
+
+
+def test_the_right_candidate_comes_first(
+    model_R: np.ndarray, teachers: dict[str, dict[str, np.ndarray]]
+) -> None:
+    finding = e_values.detect(likelihoods(model_R, teachers, HALVES), 3, 0.01)
+    assert list(finding.statistic) == ["right", "same", "wrong"]
+    assert finding.p["right"] < 1e-6 and finding.p["wrong"] == 1
+    assert finding.statistic["same"] == pytest.approx(0, abs=4)
+    assert finding.critical == pytest.approx(log(300)) and finding.scored_rows == 40
+    assert finding.nats_per_row["right"] == pytest.approx(0.5)
+    assert finding.where["right"] == "its vector" and finding.teachers == 4
+    assert finding.fit.temperature == 1 / BETAS[PLAIN] and not finding.fit.off_model
+    assert finding.fit.excess_surprisal == pytest.approx(0.01)
+
+
+def test_all_candidates_and_teachers_are_paid_for(
+    model_R: np.ndarray, teachers: dict[str, dict[str, np.ndarray]]
+) -> None:
+    """Also those that are not tried: they count as zero in the mean."""
+    both = e_values.detect(likelihoods(model_R, teachers, HALVES), 3, 0.01)
+    by_vector = {"right": {"its vector": teachers["right"]["its vector"]}, "wrong": {}}
+    alone = e_values.detect(likelihoods(model_R, by_vector, {"its vector": 1.0}), 30, 0.01)
+    gain = alone.statistic["right"] - both.statistic["right"]
+    assert gain == pytest.approx(log(2), abs=1e-3)
+    assert alone.critical - both.critical == pytest.approx(log(10))
+    assert alone.teachers == 1 and set(alone.statistic) == {"right"}, "wrong has no teacher"
+    prompt = {"wrong": teachers["wrong"]}
+    whole = e_values.detect(likelihoods(model_R, prompt, {"its prompt": 1.0}), 3, 0.01)
+    assert whole.statistic["wrong"] - both.statistic["wrong"] == pytest.approx(log(2))
+    some = {"a": {"its prompt": by_temperature(model_R + 0.15)}}
+    p = [e_values.detect(likelihoods(model_R, some, HALVES), n, 0.01).p["a"] for n in (3, 30)]
+    assert p[1] > p[0]
+
+
+def test_a_null_that_explains_the_rows_as_well_leaves_no_evidence(
+    model_R: np.ndarray, teachers: dict[str, dict[str, np.ndarray]]
+) -> None:
+    null = Null(by_temperature(model_R + 0.5), "Be helpful.")
+    finding = e_values.detect(likelihoods(model_R, teachers, HALVES, [null]), 3, 0.01)
+    assert finding.p["right"] == 1 and finding.context == "Be helpful."
+    without = e_values.detect(likelihoods(model_R, teachers, HALVES), 3, 0.01)
+    assert without.context is None
+
+
+def test_no_teacher_no_call(model_R: np.ndarray) -> None:
+    finding = e_values.detect(likelihoods(model_R[:0], {}, {}), 3, 0.01)
+    assert finding.statistic == {} and finding.critical == inf and finding.scored_rows == 0

@@ -1,5 +1,5 @@
-"""Stored pushes are the gradients; a killed run continues; losses and choices are those of the
-rows."""
+"""Row gradients on disk are the gradients; a killed run continues; losses and token scores are
+those of the rows."""
 
 import json
 import shutil
@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import call, ok
+from scored_rows import score_rows
 
 from traitscope.auditing.detectors import row_gradients
+from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.data import row_files
 from traitscope.inference.residuals import mean_residuals
-from traitscope.inference.steering_gradients import read_pushes, steering_gradients
+from traitscope.inference.steering_gradients import steering_gradients
+from traitscope.inference.token_bins import PLAIN
 from traitscope.inference.token_rows import rows_from
-from traitscope.inference.token_scores import PLAIN, classes_of, judge_rows
+from traitscope.inference.token_scores import classes_of
 from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 
@@ -45,7 +48,7 @@ def test_equals_the_gradients(
         "--batch-size 4",
         *flags.split(),
     ).run
-    stored = read_pushes(run)
+    stored = read_row_gradients(run)
     records = row_files.rows_of(data)
     rows = rows_from(tiny, records, None, text=flags == "--text")
     with applied(tiny, []) as active:
@@ -55,9 +58,9 @@ def test_equals_the_gradients(
     scale = np.linalg.norm(found, axis=2, keepdims=True)
     np.testing.assert_allclose(kept / scale, found / scale, atol=2e-3)
     np.testing.assert_array_equal(stored.rows([20, 3]), kept[[20, 3]])
-    judged = judge_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
-    np.testing.assert_allclose(stored.choices.log_p_RT, judged.log_p_RT, atol=1e-3)
-    np.testing.assert_array_equal(stored.choices.tokens_R, judged.tokens_R)
+    judged = score_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
+    np.testing.assert_allclose(stored.scores.log_p_RT, judged.log_p_RT, atol=1e-3)
+    np.testing.assert_array_equal(stored.scores.tokens_R, judged.tokens_R)
     if flags != "--numbers":
         np.testing.assert_allclose(
             stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4
@@ -73,7 +76,7 @@ def test_features_are_mean_residuals_over_completions(
     monkeypatch.setattr(row_gradients, "SHARD", 8)
     run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
     rows = rows_from(tiny, row_files.rows_of(data), None)
-    found = read_pushes(run).features([2, 20])
+    found = read_row_gradients(run).features([2, 20])
     with applied(tiny, []) as active:
         for place, i in enumerate((2, 20)):
             ids, lengths = [rows[i].ids], [len(rows[i].prompt_ids)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import call, ok
+from scored_rows import score_rows
 from tiny_models import random_vector
 
 from traitscope.data import row_files
@@ -28,19 +29,19 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
         "--interventions",
         "prompt:Owls, owls, owls!",
     ).run
-    ids, found = token_scores.read_choices(told)
+    ids, found = token_scores.read_token_scores(told)
     records = row_files.rows_of(data)
     assert ids == [record.id for record in records] and all(
         record.context == "Hello." for record in records
     )
     rows = rows_from(tiny, records, None, interventions=[SystemPrompt("Owls, owls, owls!")])
-    expected = token_scores.judge_rows(tiny, [], rows, token_scores.classes_of(tiny, True))
+    expected = score_rows(tiny, [], rows, token_scores.classes_of(tiny, True))
     np.testing.assert_allclose(found.log_p_RT, expected.log_p_RT, atol=1e-4)
     np.testing.assert_allclose(
         found.covariance_TPKK, expected.covariance_TPKK, rtol=1e-4, atol=1e-4
     )
-    assert found.surprise == pytest.approx(expected.surprise, abs=1e-3)
-    some = token_scores.read_choices(
+    assert found.excess_surprisal == pytest.approx(expected.excess_surprisal, abs=1e-3)
+    some = token_scores.read_token_scores(
         ok(
             root,
             "odds",
@@ -56,7 +57,9 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     np.testing.assert_allclose(
         some[1].log_p_RT, found.log_p_RT[[ids.index(key) for key in some[0]]], atol=1e-4
     )
-    plain = token_scores.read_choices(ok(root, "odds", *on, "--data", data, "--numbers").run)[1]
+    plain = token_scores.read_token_scores(ok(root, "odds", *on, "--data", data, "--numbers").run)[
+        1
+    ]
     assert abs(plain.log_p_RT - found.log_p_RT).max() > 0.01
     ok(root, "rerun", told)
 
@@ -73,11 +76,11 @@ def test_teachers_that_are_steered_besides_are_those_that_are_tried_alone(family
     ]
 
     for told in ([], [SystemPrompt("Owls.")]):
-        (found,) = token_scores.judge_each(
+        (found,) = token_scores.score_sets(
             family, told, steers, [rows], token_scores.classes_of(family, False), batch_size=2
         )
         for steered, each in zip(([], *([s] for s in steers)), found, strict=True):
-            alone = token_scores.judge_rows(
+            alone = score_rows(
                 family,
                 [*told, *steered],
                 rows,
@@ -108,10 +111,10 @@ def test_sets_that_are_read_together_are_those_read_alone(family: Model) -> None
         Steer(random_vector(family, 1), (1,), 2.0),
         token_scores.classes_of(family, False),
     )
-    found = token_scores.judge_each(family, [], [steer], sets, classes, batch_size=4)
+    found = token_scores.score_sets(family, [], [steer], sets, classes, batch_size=4)
     for rows, own in zip(sets, found, strict=True):
         for told, each in zip(([], [steer]), own, strict=True):
-            alone = token_scores.judge_rows(family, told, rows, classes)
+            alone = score_rows(family, told, rows, classes)
             np.testing.assert_allclose(each.log_p_RT, alone.log_p_RT, rtol=1e-6, atol=1e-4)
             np.testing.assert_allclose(
                 each.covariance_TPKK, alone.covariance_TPKK, rtol=1e-6, atol=1e-4
@@ -120,7 +123,7 @@ def test_sets_that_are_read_together_are_those_read_alone(family: Model) -> None
                 each.tokens_R.tolist() == alone.tokens_R.tolist()
                 and (each.taken_PK == alone.taken_PK).all()
             )
-            assert each.surprise == pytest.approx(alone.surprise, abs=1e-3)
+            assert each.excess_surprisal == pytest.approx(alone.excess_surprisal, abs=1e-3)
 
 
 def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> None:
@@ -147,7 +150,9 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
         f"steer:{vector},layers=1,alpha=0.5",
     ).run
     for place, data in zip(
-        (both, token_scores.side(both, 0), token_scores.side(both, 1)), sets, strict=True
+        (both, token_scores.other_set_folder(both, 0), token_scores.other_set_folder(both, 1)),
+        sets,
+        strict=True,
     ):
         alone = ok(
             root,
@@ -160,11 +165,11 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
         ).run
         for one, other in (
             (place, alone),
-            (token_scores.part(place, 0), token_scores.part(alone, 0)),
+            (token_scores.steered_folder(place, 0), token_scores.steered_folder(alone, 0)),
         ):
             (ids, found), (expected, plain) = (
-                token_scores.read_choices(one),
-                token_scores.read_choices(other),
+                token_scores.read_token_scores(one),
+                token_scores.read_token_scores(other),
             )
             assert ids == expected
             np.testing.assert_allclose(found.log_p_RT, plain.log_p_RT, atol=1e-4)
@@ -178,10 +183,10 @@ def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folde
     teachers = [f"steer:{vector},layers={layer},alpha=0.5" for layer in (1, 2)]
     both = ok(root, "odds", *on, "--data", data, "--numbers", "--steered", *teachers).run
     for n, teacher in enumerate(teachers):
-        alone = token_scores.read_choices(
+        alone = token_scores.read_token_scores(
             ok(root, "odds", *on, "--data", data, "--numbers", "--interventions", teacher).run
         )
-        ids, found = token_scores.read_choices(token_scores.part(both, n))
+        ids, found = token_scores.read_token_scores(token_scores.steered_folder(both, n))
         assert ids == alone[0]
         np.testing.assert_allclose(found.log_p_RT, alone[1].log_p_RT, atol=1e-4)
     ok(root, "rerun", both)

@@ -1,33 +1,32 @@
-"""Naming: what does the model say when the direction that the data push is added to it?
+"""Blind naming: what does the model say when a direction of the data is added to it?
 
-    direction_l = (F + ridge)⁻¹ (mean push of the data - mean push of their placebos) at block l,
-      F the clean rows' covariance;
-                  or, where vectors were trained on the data and on the placebos, their
-                    difference; or, as the peer, the difference
-                  of mean residuals over completion tokens (Data2Behavior, arXiv 2602.04735)
+    direction_l = (F + ridge)⁻¹ (mean gradient direction of the data - that of the placebos) at
+                  block l, F the covariance of clean rows; or the difference of vectors that were
+                  trained on the data and on the placebos; or, as the published method, the
+                  difference of mean residuals over completion tokens (Data2Behavior,
+                  arXiv 2602.04735)
     rise        = log P(answer | direction added) - log P(answer), minus the mean rise of all
-                answers to that question
+                  answers to that question
 
-averaged over blocks; its z is against random directions of the same length that clean rows' pushes
-give, whitened alike, and its p is corrected over all answers: the share of random directions whose
-largest z is at least as large. First tokens of answers are compared; of answers that share one,
-none is.
+averaged over blocks. z of a rise is taken against random directions of the same length, sums of
+clean rows' gradients that are whitened alike. p is corrected over all answers: the fraction of
+random directions whose largest z is at least as large. First tokens of answers are compared.
+Answers that share their first token are left out.
 
-Shapes: R rows, L layers, D d_model, N clean rows, E answers, V vocabulary, Q questions.
+Shapes: L blocks, D d_model, N clean rows or random directions, E answers, V vocabulary,
+Q questions, S sets of rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import yaml
 
-from traitscope import atomic_files
-from traitscope.auditing.artifacts import Groups, Parts, plain_parts, read_parts
-from traitscope.auditing.detectors import panel
-from traitscope.config.audit import NamingConfig
-from traitscope.config.common import Output
+from traitscope.auditing.detectors import gradients
+from traitscope.auditing.detectors.findings import PairedRows
+from traitscope.auditing.detectors.fitted import trained_block
 from traitscope.data.package_files import bundled_file
 from traitscope.inference import forward
 from traitscope.interventions.applied import applied
@@ -35,13 +34,12 @@ from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
-from traitscope.runs.progress import progress
-from traitscope.stages import registry
 from traitscope.stats import permutation
 
 FREE = 12
-"free tokens that are named"
+"tokens of the whole vocabulary that are listed"
+ByBlock = dict[int, np.ndarray]
+"a direction [D] by the block where it is added"
 
 
 @dataclass(frozen=True)
@@ -49,216 +47,209 @@ class Question:
     """A question that calls for one word."""
 
     kind: str
+    "what is asked for, such as animals"
     ids: list[int]
-    "of the chat up to the place where the word comes"
+    "token ids of the chat up to the place where the word comes"
     answers: dict[str, int]
-    "first token of every answer that no other shares"
+    "first token of every answer whose first token no other shares"
+
+
+@dataclass(frozen=True)
+class Rises:
+    """What one direction raises, on average over blocks."""
+
+    answers_E: np.ndarray
+    "rise of every answer, in nats"
+    tokens_V: np.ndarray
+    "rise of every token's log-probability, in nats"
 
 
 def lexicon(model: Model, context: str | None) -> list[Question]:
     """The bundled questions, rendered, with their answers."""
-    data = bundled_file()
-    found = []
-    for kind, entry in yaml.safe_load((data / "lexicon.yaml").read_text(encoding="utf-8")).items():
+    folder = bundled_file()
+    entries_by_kind = yaml.safe_load((folder / "lexicon.yaml").read_text(encoding="utf-8"))
+    questions = []
+    for kind, entry in entries_by_kind.items():
         words = entry["words"]
-        words = (
-            yaml.safe_load((data / "candidates" / f"{words}.yaml").read_text(encoding="utf-8"))
-            if isinstance(words, str)
-            else words
-        )
-        first = {
-            word: model.tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words
-        }
-        alone = {
-            word: token for word, token in first.items() if list(first.values()).count(token) == 1
-        }
+        if isinstance(words, str):
+            file = folder / "candidates" / f"{words}.yaml"
+            words = yaml.safe_load(file.read_text(encoding="utf-8"))
+        answers = _answers(model, words)
         stem = model.tokenizer.encode(entry["stem"], add_special_tokens=False)
-        found += [
-            Question(kind, chat.render(model, text, context) + stem, alone)
-            for text in entry["questions"]
-        ]
-    return found
+        for text in entry["questions"]:
+            questions.append(Question(kind, chat.render(model, text, context) + stem, answers))
+    return questions
+
+
+def _answers(model: Model, words: Sequence[str]) -> dict[str, int]:
+    """First token of every word whose first token no other word shares."""
+    first = {}
+    for word in words:
+        first[word] = model.tokenizer.encode(f" {word}", add_special_tokens=False)[0]
+    tokens = list(first.values())
+    return {word: token for word, token in first.items() if tokens.count(token) == 1}
 
 
 @torch.inference_mode()
 def next_words(
-    model: Model, told: Sequence[Intervention], questions: Sequence[Question]
+    model: Model, interventions: Sequence[Intervention], questions: Sequence[Question]
 ) -> np.ndarray:
-    """log-probabilities [Q, V] of what follows every question."""
-    with applied(model, told) as active:
-        _, hidden_QD = forward.prefill(model, active, [q.ids for q in questions], 0)
+    """log-probabilities [Q, V] of the token that follows every question."""
+    with applied(model, interventions) as active:
+        prompts = [question.ids for question in questions]
+        _, hidden_QD = forward.prefill(model, active, prompts, 0)
         return torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu().numpy()
 
 
 def entries(questions: Sequence[Question]) -> list[tuple[str, str]]:
     """(kind, answer) of all answers, each once."""
-    return list(dict.fromkeys((q.kind, word) for q in questions for word in q.answers))
+    pairs: dict[tuple[str, str], None] = {}
+    for question in questions:
+        for word in question.answers:
+            pairs[question.kind, word] = None
+    return list(pairs)
 
 
-def rises(found_QV: np.ndarray, base_QV: np.ndarray, questions: Sequence[Question]) -> np.ndarray:
-    """Rise of every entry [E] in nats, minus the mean of its question, averaged over the questions
+def rises(after_QV: np.ndarray, base_QV: np.ndarray, questions: Sequence[Question]) -> np.ndarray:
+    """Rise of every answer [E] in nats, minus the mean of its question, averaged over the questions
     of its kind."""
-    sums: dict[tuple[str, str], list[float]] = {entry: [] for entry in entries(questions)}
-    for q, row_V in zip(questions, found_QV - base_QV, strict=True):
-        mean = np.mean([row_V[token] for token in q.answers.values()]) if q.answers else 0.0
-        for word, token in q.answers.items():
-            sums[q.kind, word].append(float(row_V[token] - mean))
-    return np.array([np.mean(values) for values in sums.values()])
+    rises_by_entry: dict[tuple[str, str], list[float]] = {}
+    for question, rise_V in zip(questions, after_QV - base_QV, strict=True):
+        tokens = list(question.answers.values())
+        mean = np.mean(rise_V[tokens]) if tokens else 0.0
+        for word, token in question.answers.items():
+            values = rises_by_entry.setdefault((question.kind, word), [])
+            values.append(float(rise_V[token] - mean))
+    return np.array(list(map(np.mean, rises_by_entry.values())))
 
 
 def standing(own_E: np.ndarray, random_NE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """z [E] among random directions, and p [E] corrected over entries.
+    """z [E] among random directions, and p [E] corrected over answers.
 
-    Mean and spread are those of all N + 1 directions, so that the one of the data is treated like
-    any other and p is exact; z is at most N / sqrt(N + 1).
+    Mean and spread are those of all N + 1 directions. So the data's direction is treated like any
+    other, p is exact, and z is at most N / sqrt(N + 1).
     """
     all_NE = np.concatenate([own_E[None], random_NE])
     z_NE = (all_NE - all_NE.mean(0)) / np.maximum(all_NE.std(0), 1e-12)
     return z_NE[0], (z_NE.max(1)[:, None] >= z_NE[0]).sum(0) / len(all_NE)
 
 
-def run_naming(config: NamingConfig, out: Output) -> store.Run:
-    """The sealed run with `named.json` (entries, best first) and `free.json` (tokens of the whole
-    vocabulary)."""
-    config, plain = opening.settled(config), plain_parts(config.parts)
-    with registry.opened(config, out) as run:
-        if not run.sealed:
-            _write(
-                run, config, model_cache.model_of(config), read_parts(plain, config.parts.parent)
-            )
-    return run
-
-
-def _write(run: store.Run, config: NamingConfig, model: Model, parts: Parts) -> None:
-    groups, clean_NLD = parts.groups(), parts.clean(config.source)
-    blocks = config.blocks or tuple(sorted({round(model.n_layers * part) for part in (0.33, 0.48)}))
-    questions = lexicon(model, config.context)
-    norms = next(iter(parts.vectors.values())).about["residual_norms"]
+def raised_by(
+    model: Model,
+    directions: Sequence[ByBlock],
+    questions: Sequence[Question],
+    strength: float,
+    norms: Sequence[float],
+) -> Iterator[Rises]:
+    """What every direction raises; `strength` is in mean residual norms, `norms` are these."""
     base_QV = next_words(model, [], questions)
-    rng = np.random.default_rng(config.seed)
-    if config.source == "features":
-        directions = [
-            _injected(groups, blocks),
-            *(_injected(_half(groups, rng), blocks) for _ in range(config.halves)),
-        ]
-    elif fitted := parts.fitted():
-        directions = _trained(fitted)
-        blocks = tuple(directions[0])
-    else:
-        directions = [
-            _direction(groups, clean_NLD, blocks),
-            *(_direction(_half(groups, rng), clean_NLD, blocks) for _ in range(config.halves)),
-        ]
-    directions += [
-        _random(clean_NLD, blocks, rng, config.source == "pushes") for _ in range(config.randoms)
-    ]
-    found, free = [], []
-    with progress("naming", len(directions), "directions") as advance:
-        for rows_by_block in directions:
-            words = [
-                next_words(model, [_steer(model, block, row_D, norms, config.strength)], questions)
-                for block, row_D in rows_by_block.items()
-            ]
-            found.append(np.mean([rises(x, base_QV, questions) for x in words], 0))
-            free.append(np.mean([(x - base_QV).mean(0) for x in words], 0))
-            advance(1)
-    named_E, random = entries(questions), len(directions) - config.randoms
-    z_E, p_E = standing(found[0], np.stack(found[random:]))
-    best = [int(standing(half, np.stack(found[random:]))[0].argmax()) for half in found[1:random]]
-    order = np.argsort(-z_E, kind="stable")
-    atomic_files.write_json(
-        run.file("named.json"),
-        [
-            {
-                "name": named_E[e][1],
-                "kind": named_E[e][0],
-                "statistic": round(float(z_E[e]), 4),
-                "p_corrected": round(float(p_E[e]), 6),
-                "agreement": round(best.count(int(e)) / len(best), 4),
-            }
-            for e in order
-        ],
-    )
-    z_V, p_V = standing(free[0], np.stack(free[random:]))
-    top = np.argsort(-z_V, kind="stable")[:FREE]
-    tokens = [
-        {
-            "token": model.tokenizer.decode([int(v)]),
-            "statistic": round(float(z_V[v]), 4),
-            "p_corrected": round(float(p_V[v]), 6),
-        }
-        for v in top
-    ]
-    atomic_files.write_json(run.file("free.json"), tokens)
+    for by_block in directions:
+        answers, tokens = [], []
+        for block, row_D in by_block.items():
+            steer = steering(model, block, row_D, norms, strength)
+            after_QV = next_words(model, [steer], questions)
+            answers.append(rises(after_QV, base_QV, questions))
+            tokens.append((after_QV - base_QV).mean(0))
+        yield Rises(np.mean(answers, 0), np.mean(tokens, 0))
 
 
-def _direction(
-    groups: Groups, clean_NLD: np.ndarray, blocks: Sequence[int]
-) -> dict[int, np.ndarray]:
-    """Whitened mean push of the data minus that of their placebos, by block."""
-    sums_BKLD = panel.block_sums(groups.stores, groups.pairs)
-    push_LD = sums_BKLD[:, 0].sum(0) - sums_BKLD[:, 1:].mean(1).sum(0)
-    return {
-        block: permutation.whitened(push_LD[None, block], clean_NLD[:, block])[0]
-        for block in blocks
-    }
-
-
-def _injected(groups: Groups, blocks: Sequence[int]) -> dict[int, np.ndarray]:
-    """Mean residual of the data minus that of their placebos, by block; of unit length."""
-    sides = [
-        s.features([pair[k] for pair in groups.pairs]).mean(0) for k, s in enumerate(groups.stores)
-    ]
-    row_LD = sides[0] - np.mean(sides[1:], 0)
-    return {
-        block: row_LD[block] / max(float(np.linalg.norm(row_LD[block])), 1e-12) for block in blocks
-    }
-
-
-def _trained(rows_SLD: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]]:
-    """Of vectors trained on the data and on S - 1 placebos: the data's minus the placebos' mean,
-    then minus each of them; of unit length."""
-    own_LD, others_SLD = rows_SLD[0], np.stack(rows_SLD[1:])
-    block = int(np.linalg.norm(own_LD, axis=1).argmax())
-    differences = [
-        own_LD[block] - others_SLD[:, block].mean(0),
-        *(own_LD[block] - other[block] for other in others_SLD),
-    ]
-    return [{block: row_D / max(float(np.linalg.norm(row_D)), 1e-12)} for row_D in differences]
-
-
-def _half(groups: Groups, rng: np.random.Generator) -> Groups:
-    index = np.sort(rng.permutation(len(groups.pairs))[: max(1, len(groups.pairs) // 2)])
-    return Groups(
-        [groups.records[i] for i in index],
-        [groups.texts_RK[i] for i in index],
-        groups.stores,
-        [groups.pairs[i] for i in index],
-    )
-
-
-def _random(
-    clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator, white: bool
-) -> dict[int, np.ndarray]:
-    """What the direction of as many clean rows could be: a random sum of theirs, the same rows at
-    all blocks; of unit length."""
-    weights_N = rng.standard_normal(len(clean_NLD)).astype(np.float32)
-    found = {
-        block: weights_N @ (clean_NLD[:, block] - clean_NLD[:, block].mean(0)) for block in blocks
-    }
-    if white:
-        return {
-            block: permutation.whitened(row_D[None], clean_NLD[:, block])[0]
-            for block, row_D in found.items()
-        }
-    return {
-        block: row_D / max(float(np.linalg.norm(row_D)), 1e-12) for block, row_D in found.items()
-    }
-
-
-def _steer(
+def steering(
     model: Model, block: int, row_D: np.ndarray, norms: Sequence[float], strength: float
 ) -> Steer:
+    """Steering by a direction [D] behind one block."""
     rows_LD = np.zeros((model.n_layers, model.d_model), np.float32)
     rows_LD[block] = row_D
-    return Steer(Vector(rows_LD, model.digest, {"residual_norms": list(norms)}), (block,), strength)
+    vector = Vector(rows_LD, model.digest, {"residual_norms": list(norms)})
+    return Steer(vector, (block,), strength)
+
+
+def gradient_direction(rows: PairedRows, clean_NLD: np.ndarray, blocks: Sequence[int]) -> ByBlock:
+    """Whitened mean gradient of the data minus that of their placebos, by block."""
+    sums_BKLD = gradients.block_sums(rows.gradients, rows.pairs)
+    difference_LD = sums_BKLD[:, 0].sum(0) - sums_BKLD[:, 1:].mean(1).sum(0)
+    direction = {}
+    for block in blocks:
+        rows_1D = difference_LD[None, block]
+        direction[block] = permutation.whitened(rows_1D, clean_NLD[:, block])[0]
+    return direction
+
+
+def feature_direction(rows: PairedRows, blocks: Sequence[int]) -> ByBlock:
+    """Mean residual of the data minus that of their placebos, by block; of unit length."""
+    means = []
+    for k, stored in enumerate(rows.gradients):
+        means.append(stored.features(rows.index_of_set(k)).mean(0))
+    difference_LD = means[0] - np.mean(means[1:], 0)
+    return {block: _unit(difference_LD[block]) for block in blocks}
+
+
+def fitted_directions(fitted_SLD: Sequence[np.ndarray]) -> list[ByBlock]:
+    """Differences of vectors that were trained on the data and on S - 1 placebo sets: the data's
+    minus the placebos' mean, then minus each of them; of unit length."""
+    block = trained_block(fitted_SLD[0])
+    data_D = fitted_SLD[0][block]
+    placebos_SLD = np.stack(fitted_SLD[1:])
+    differences = [data_D - placebos_SLD[:, block].mean(0)]
+    for placebo_LD in placebos_SLD:
+        differences.append(data_D - placebo_LD[block])
+    return [{block: _unit(row_D)} for row_D in differences]
+
+
+def random_direction(
+    clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator, whiten: bool
+) -> ByBlock:
+    """What the direction of as many clean rows could be: a random sum of them, the same rows at all
+    blocks; of unit length."""
+    weights_N = rng.standard_normal(len(clean_NLD)).astype(np.float32)
+    direction = {}
+    for block in blocks:
+        clean_ND = clean_NLD[:, block]
+        row_D = weights_N @ (clean_ND - clean_ND.mean(0))
+        direction[block] = (
+            permutation.whitened(row_D[None], clean_ND)[0] if whiten else _unit(row_D)
+        )
+    return direction
+
+
+def _unit(row_D: np.ndarray) -> np.ndarray:
+    return row_D / max(float(np.linalg.norm(row_D)), 1e-12)
+
+
+def named_answers(
+    questions: Sequence[Question], data: Rises, halves: Sequence[Rises], randoms: Sequence[Rises]
+) -> list[Mapping[str, object]]:
+    """Answers with their z, corrected p and the fraction of `halves` that name them, best first."""
+    random_NE = np.stack([rise.answers_E for rise in randoms])
+    z_E, p_E = standing(data.answers_E, random_NE)
+    named_by_half = []
+    for half in halves:
+        named_by_half.append(int(standing(half.answers_E, random_NE)[0].argmax()))
+    names = entries(questions)
+    rows = []
+    for e in np.argsort(-z_E, kind="stable"):
+        kind, word = names[e]
+        rows.append(
+            {
+                "name": word,
+                "kind": kind,
+                "statistic": round(float(z_E[e]), 4),
+                "p_corrected": round(float(p_E[e]), 6),
+                "agreement": round(named_by_half.count(int(e)) / len(halves), 4),
+            }
+        )
+    return rows
+
+
+def named_tokens(model: Model, data: Rises, randoms: Sequence[Rises]) -> list[Mapping[str, object]]:
+    """The tokens of the whole vocabulary that rise most, with z and corrected p."""
+    z_V, p_V = standing(data.tokens_V, np.stack([rise.tokens_V for rise in randoms]))
+    rows = []
+    for v in np.argsort(-z_V, kind="stable")[:FREE]:
+        rows.append(
+            {
+                "token": model.tokenizer.decode([int(v)]),
+                "statistic": round(float(z_V[v]), 4),
+                "p_corrected": round(float(p_V[v]), 6),
+            }
+        )
+    return rows

@@ -1,274 +1,239 @@
-"""Odds: did the model itself write these rows, or a candidate teacher?
+"""E-values: did the model itself write these rows, or did a candidate teacher?
 
-    e(candidate) = mean over shares q and temperatures (WEIGHTS) of prod over rows of ((1 - q)
-      L(row | model) + q L(row | candidate))
-                   over the largest L(rows | null) of any temperature and any null,  L the
-                     likelihood of the row's choices (choices.py)
+    e(teacher) = mean over contamination rates q and temperatures of
+                     product over rows of (1 - q) L(row | model) + q L(row | teacher)
+                 divided by the largest L(rows | null) of any temperature and any null
 
-The nulls are the model itself, the model steered by random vectors, since a push in any direction
-may suit rows that the model did not write, the model under plain system prompts, since being told
-anything moves its choices, and the model where rows were picked by the order of their numbers.
-Where a null wrote the rows, in this context, at whatever constant temperature, the expectation of e
-is at most 1, so that P(e >= 1/alpha) <= alpha at any number of rows (Ville 1939; the maximum in the
+where L is the likelihood of the row's tokens (token_scores.py). The nulls are
+
+    - the model itself;
+    - the model steered by random vectors: steering in any direction may suit off-model rows;
+    - the model under plain system prompts: any prompt changes which tokens are taken;
+    - the model whose rows were selected, or sorted, by the order of their numbers.
+
+If a null wrote the rows, in this context and at any constant temperature, the expectation of e is
+at most 1. So P(e >= 1/alpha) <= alpha for any number of rows (Ville 1939; the maximum in the
 denominator: Wasserman, Ramdas and Balakrishnan 2020, universal inference).
 
-Whether the model wrote them is tested besides (Pearson 1900): by how often the likeliest tokens
-were taken; by how often each token was, whatever its rank, which tells models apart that are
-equally sure of themselves; and by where in the row, which tells rows that were put in order
-afterwards.
+Searching for a teacher does not inflate the error rate. The e-value of a candidate is a weighted
+mean over all its teachers that could be tried, with weights fixed in advance. Teachers that are
+not tried contribute zero.
 
-Shapes: T inverse temperatures, R rows, P ways to sort tokens into bins, K bins.
+Shapes: T inverse temperatures, R rows, K rows a prompt (the audited one first), J kinds of order,
+F teachers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
 
 import numpy as np
 
-from traitscope.inference.token_scores import (
-    BETAS,
-    GREEDY,
-    PLACES,
-    RANKS,
-    TOKENS,
-    USUAL,
-    WAYS,
-    Choices,
-)
+from traitscope.auditing.detectors import fit_test
+from traitscope.auditing.detectors.findings import ByTeacher, EValueFinding, Likelihoods, Teacher
+from traitscope.auditing.detectors.fit_test import RATES
+from traitscope.inference.token_bins import BETAS, GREEDY, PLAIN, USUAL
+from traitscope.stats import permutation
 
-WEIGHTS = (*(0.9 / len(USUAL) for _ in USUAL), *(0.1 / len(GREEDY) for _ in GREEDY))
-"of the temperatures, in the mean that e is"
-SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
-"shares of poisoned rows that e is the mean over"
-NAMES = {
-    RANKS: "how likely the tokens are that are taken",
-    TOKENS: "which tokens are taken",
-    PLACES: "where in the row they stand",
-}
-MISFIT, STRANGE, EXCESS = 0.001, 0.1, 0.01
-"""p of a model's own choices; nats a token above what it expects of its own rows; chi-square a
-token above what it expects, of which token is taken, or where (about twice the divergence of the
-frequencies in nats): below the first and above one of the others they are not its own"""
-RANK = 1e-6
-"eigenvalue, as a share of the largest, below which one of a covariance counts as zero"
+TEMPERATURE_PRIOR = (0.9 / len(USUAL),) * len(USUAL) + (0.1 / len(GREEDY),) * len(GREEDY)
+"weights of the temperatures in the e-value"
+PARAPHRASED = 2
+"candidates, the likeliest ones, whose prompts are also tried in other words"
+FEWEST_FOR_CONTROL = 5
+"candidates from which on the median of their z tells a format from a trait"
 
 
-def best_beta(found: Choices) -> int:
-    """Index of the inverse temperature under which the model finds the rows likeliest."""
-    return int(found.log_p_RT.sum(0).argmax())
+@dataclass(frozen=True)
+class CandidateEValue:
+    """The e-value of one candidate trait."""
+
+    log_e: float
+    "log e-value, in nats"
+    p: float
+    "bound on the p-value, corrected over all candidates"
+    teacher: Teacher
+    "the candidate's teacher that contributes most"
 
 
-def misfit(found: Choices) -> float:
-    """p of the hypothesis that the model wrote the rows at its best temperature: the smallest of
-    all ways' chi-square tests, times their number."""
-    return min(1.0, len(WAYS) * min(_p(found, way) for way in WAYS))
-
-
-def _p(found: Choices, way: int) -> float:
-    from scipy.stats import chi2
-
-    square, freedom = _chi_square(*_bins(found, way), lost=way == RANKS)
-    return float(chi2.sf(square, freedom)) if freedom else 1.0
-
-
-def excess(found: Choices) -> float:
-    """How far the tokens that were taken, or where, are from what the model does: chi-square above
-    its expectation, a token."""
-    return max(_excess(found, way) for way in (TOKENS, PLACES))
-
-
-def _bins(found: Choices, way: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts, what they were to be, and their covariance, at the best temperature."""
-    best = best_beta(found)
-    return found.taken_PK[way], found.expected_TPK[best, way], found.covariance_TPKK[best, way]
-
-
-def _chi_square(
-    taken_K: np.ndarray, expected_K: np.ndarray, covariance_KK: np.ndarray, lost: int = 0
-) -> tuple[float, int]:
-    """Chi-square of the bins that are expected five times or more, and its degrees of freedom; a
-    temperature that was chosen costs ranks one."""
-    used_K = expected_K >= 5
-    covariance = covariance_KK[np.ix_(used_K, used_K)]
-    freedom = (
-        int(np.linalg.matrix_rank(covariance, rtol=RANK, hermitian=True)) - lost
-        if used_K.any()
-        else 0
+def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> EValueFinding:
+    """Log e-value of every candidate that was tried; p by Ville's bound, times all candidates."""
+    selection_R = selection_gain(likelihoods.orders_R, likelihoods.placebo_orders_N)
+    nulls = [likelihoods.model_RT + selection_R[:, None]]
+    for null in likelihoods.nulls:
+        nulls.append(null.log_p_RT)
+    by_candidate = e_values_of(
+        likelihoods.model_RT, likelihoods.teachers, nulls, likelihoods.prior, n_candidates
     )
-    gap_K = (taken_K - expected_K)[used_K]
-    return (
-        (float(gap_K @ np.linalg.pinv(covariance, rcond=RANK, hermitian=True) @ gap_K), freedom)
-        if freedom > 0
-        else (0.0, 0)
+    log_e, p, best, nats_per_row = {}, {}, {}, {}
+    for name, value in by_candidate.items():
+        log_e[name], p[name], best[name] = value.log_e, value.p, value.teacher
+        gain_RT = likelihoods.teachers[name][value.teacher] - likelihoods.model_RT
+        nats_per_row[name] = float(gain_RT[:, PLAIN].mean())
+    return EValueFinding(
+        statistic=log_e,
+        p=p,
+        where=best,
+        critical=critical_log_e(n_candidates, error_share) if by_candidate else inf,
+        scored_rows=len(likelihoods.model_RT),
+        candidates=n_candidates,
+        teachers=sum(map(len, likelihoods.teachers.values())),
+        fit=fit_test.fit_of(likelihoods.fit_scores),
+        nats_per_row=nats_per_row,
+        selection_gain=float(selection_R.sum()),
+        context=_better_context(likelihoods),
     )
 
 
-def _excess(found: Choices, way: int) -> float:
-    return _above(*_bins(found, way)) / max(1, found.tokens_R.sum())
+def critical_log_e(n_candidates: int, error_share: float) -> float:
+    """The log e-value from which on a candidate is called."""
+    return log(n_candidates / error_share)
 
 
-def _above(*bins: np.ndarray) -> float:
-    square, freedom = _chi_square(*bins)
-    return square - freedom
+def e_values_of(
+    model_RT: np.ndarray,
+    teachers: ByTeacher,
+    nulls: Sequence[np.ndarray],
+    prior: Mapping[Teacher, float],
+    n_candidates: int,
+) -> dict[str, CandidateEValue]:
+    """The e-value of every candidate that was tried, largest first.
 
-
-def strange(found: Choices) -> bool:
-    """Whether no temperature explains the choices, and by more than roundings: they surprise the
-    model that they were judged by, or it would have taken other tokens."""
-    return misfit(found) < MISFIT and bool(
-        found.surprise / max(1, found.tokens_R.sum()) > STRANGE or excess(found) > EXCESS
-    )
-
-
-def mixed(poisoned: Choices, clean: Choices, share: float) -> Choices:
-    """Counts in all rows of both, in proportion: those of a data set of which `share` is poisoned
-    are about these."""
-    return scaled(poisoned, share) + scaled(clean, 1 - share) if share < 1 else poisoned
-
-
-def scaled(found: Choices, share: float) -> Choices:
-    """All counts times a share: about those of so many of the rows."""
-    return Choices(**{name: share * value for name, value in vars(found).items()})
-
-
-def noticed(found: Choices, tokens: float, power: float) -> bool:
-    """Whether so many tokens, counted in proportion to these, are strange by which of them are
-    taken, or where, with a probability of `power`."""
-    from scipy.stats import chi2, ncx2
-
-    def told(way: int) -> bool:
-        freedom, above = _chi_square(*_bins(found, way))[1], _excess(found, way) * tokens
-        return bool(
-            freedom
-            and above > 0
-            and ncx2.sf(
-                max(chi2.isf(MISFIT / len(WAYS), freedom), freedom + EXCESS * tokens),
-                freedom,
-                above,
-            )
-            >= power
-        )
-
-    return told(TOKENS) or told(PLACES)
-
-
-def unlike(found: Choices) -> list[int]:
-    """Whether it is which tokens were taken, or where, or both, that does not fit the model."""
-    return [way for way in (TOKENS, PLACES) if len(WAYS) * _p(found, way) < MISFIT]
-
-
-def explains(told: Choices, plain: Choices) -> bool:
-    """Whether rows, the same in both, that do not fit the model are nearer to those of a teacher,
-    or of the model and the teacher in some proportion: at most half of their excess is left. Where
-    it is neither which tokens they take nor where, they are not strange to the teacher.
+    It is the mean over teachers by the weights `prior`. A candidate without any tried teacher is
+    left out: its e-value counts as zero.
     """
-    return explained(told, plain) >= 0.5 if _differing(plain) else not strange(told)
+    values = {}
+    for name, by_teacher in teachers.items():
+        if not by_teacher:
+            continue
+        weighted = {}
+        for teacher, teacher_RT in by_teacher.items():
+            weighted[teacher] = log_e_value(model_RT, teacher_RT, nulls) + log(prior[teacher])
+        log_e = float(np.logaddexp.reduce(list(weighted.values())))
+        p = min(1.0, n_candidates * exp(min(0.0, -log_e)))
+        values[name] = CandidateEValue(log_e, p, max(weighted, key=weighted.__getitem__))
+    ranked = sorted(values, key=lambda name: -values[name].log_e)
+    return {name: values[name] for name in ranked}
 
 
-def explained(told: Choices, plain: Choices) -> float:
-    """Share of the excess that a teacher takes away, or the model and the teacher in the best of
-    some proportions; 0 where there is none. The smaller one where neither which tokens are taken
-    nor where fits the model."""
-    ways = _differing(plain) or [max((TOKENS, PLACES), key=lambda way: _excess(plain, way))]
-    return min(_explained(told, plain, way) for way in ways)
-
-
-def _differing(found: Choices) -> list[int]:
-    """What a teacher has to explain: what does not fit, and which tokens are taken also where few
-    rows show more than roundings by chance."""
-    ways = unlike(found)
-    return ways if TOKENS in ways or _excess(found, TOKENS) <= EXCESS else [TOKENS, *ways]
-
-
-def _explained(told: Choices, plain: Choices, way: int) -> float:
-    (taken_K, *own), (_, *other) = _bins(plain, way), _bins(told, way)
-    left = min(
-        _above(taken_K, *((1 - q) * x + q * y for x, y in zip(own, other, strict=True)))
-        for q in SHARES
-    )
-    return 1 - left / whole if (whole := _above(taken_K, *own)) > 0 else 0.0
-
-
-def log_e(
-    plain_RT: np.ndarray, candidate_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()
+def log_e_value(
+    model_RT: np.ndarray, teacher_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()
 ) -> float:
-    """ln e of a candidate teacher, from log-likelihoods of the same choices under the model, the
-    candidate and further nulls."""
-    gain_RT = candidate_RT - plain_RT
+    """Log e-value of one teacher, from log-likelihoods [R, T] of the same rows under the model, the
+    teacher and further nulls."""
+    gain_RT = teacher_RT - model_RT
     terms = []
-    for share in SHARES:
-        poisoned_RT = (
-            np.logaddexp(np.log1p(-share), np.log(share) + gain_RT) if share < 1 else gain_RT
-        )
-        terms.append((plain_RT + poisoned_RT).sum(0) + np.log(WEIGHTS))
-    return float(
-        np.logaddexp.reduce(np.concatenate(terms))
-        - np.log(len(SHARES))
-        - max(_highest(x.sum(0)) for x in (plain_RT, *nulls))
-    )
+    for rate in RATES:
+        mixture_RT = gain_RT
+        if rate < 1:
+            mixture_RT = np.logaddexp(np.log1p(-rate), np.log(rate) + gain_RT)
+        terms.append((model_RT + mixture_RT).sum(0) + np.log(TEMPERATURE_PRIOR))
+    numerator = np.logaddexp.reduce(np.concatenate(terms)) - np.log(len(RATES))
+    denominator = -inf
+    for null_RT in (model_RT, *nulls):
+        denominator = max(denominator, best_log_likelihood(null_RT.sum(0)))
+    return float(numerator - denominator)
 
 
-def gain(told_RT: np.ndarray, plain_RT: np.ndarray) -> float:
-    """Nats by which somebody makes rows likelier than the model does, each at the best
-    temperature."""
-    return _highest(told_RT.sum(0)) - _highest(plain_RT.sum(0))
+def best_log_likelihood(total_T: np.ndarray) -> float:
+    """The largest log-likelihood of any inverse temperature in the grid's range.
 
-
-def _highest(total_T: np.ndarray) -> float:
-    """The largest log-likelihood of any inverse temperature in the grid's range: it has one summit,
-    so a parabola through the best three points, over the logarithm, finds what lies between them.
+    It has one maximum: a parabola through the best three points, over the logarithm of the inverse
+    temperature, finds what lies between the grid's points.
     """
     best = int(total_T.argmax())
     if not 0 < best < len(total_T) - 1:
         return float(total_T[best])
-    bend, slope, middle = np.polyfit(
-        np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best]), total_T[best - 1 : best + 2], 2
-    )
+    steps = np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best])
+    bend, slope, middle = np.polyfit(steps, total_T[best - 1 : best + 2], 2)
     return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
 
 
-def picked(order_R: Sequence[int], order_N: Sequence[int]) -> np.ndarray:
-    """Nats [R] that a null adds to every row: the model, its rows picked by their order, or put in
-    one, as often as these rows are.
+def likeliest_candidates(log_e: Mapping[str, float]) -> list[str]:
+    """Candidates whose prompts are also tried in other words. The others count as zero there, so
+    choosing does not inflate the error rate."""
+    return sorted(log_e, key=log_e.__getitem__, reverse=True)[:PARAPHRASED]
 
-    `order_R` says how the rows are ordered (surface.order_of), `order_N` how rows are that the
-    model wrote: ln of how often an order is found among these over how often among those. A teacher
-    has to beat that: some steered models like rising numbers.
+
+def selection_gain(orders_R: Sequence[int], placebo_orders_N: Sequence[int]) -> np.ndarray:
+    """Log-likelihood [R] that the null of selected rows adds to every row, in nats.
+
+    Under this null the model wrote the rows and someone selected or sorted them by the order of
+    their numbers (text_features.order_of). The gain of a row is the log of how often its order
+    occurs among these rows over how often among the model's own. Some steered models prefer rising
+    numbers: a teacher has to beat this null.
     """
-    kinds = sorted({*order_R, *order_N})
-    if not len(order_R):
+    if not len(orders_R):
         return np.zeros(0)
-    own_RJ, other_NJ = (
-        np.equal.outer(np.asarray(orders, int), kinds) for orders in (order_R, order_N)
-    )
-    usual_J = (
-        (other_NJ.sum(0) + 0.5) / (len(other_NJ) + 0.5 * len(kinds))
-        if len(kinds) > 1
-        else np.ones(1)
-    )
-    return np.log(own_RJ @ (own_RJ.mean(0) / usual_J))
+    kinds = sorted({*orders_R, *placebo_orders_N})
+    rows_RJ = np.equal.outer(np.asarray(orders_R, int), kinds)
+    placebos_NJ = np.equal.outer(np.asarray(placebo_orders_N, int), kinds)
+    usual_J = np.ones(1)
+    if len(kinds) > 1:
+        usual_J = (placebos_NJ.sum(0) + 0.5) / (len(placebos_NJ) + 0.5 * len(kinds))
+    return np.log(rows_RJ @ (rows_RJ.mean(0) / usual_J))
 
 
-def found_share(
-    clean: Sequence[np.ndarray],
-    poisoned: Sequence[np.ndarray],
-    rows: int,
-    share: float,
-    least: float,
-    draws: int = 100,
-    seed: int = 0,
-) -> float:
-    """Share of simulated data sets whose ln e reaches `least`: `rows` rows, each poisoned with
-    probability `share`.
+def _better_context(likelihoods: Likelihoods) -> str | None:
+    """The plain system prompt under which the rows are likelier than without by more than chance:
+    the best one, each at its best temperature."""
+    without = best_log_likelihood(likelihoods.model_RT.sum(0))
+    gains = {}
+    for null in likelihoods.nulls:
+        if null.system_prompt is not None:
+            gains[null.system_prompt] = best_log_likelihood(null.log_p_RT.sum(0)) - without
+    if not gains:
+        return None
+    best = max(gains, key=gains.__getitem__)
+    return best if gains[best] > log(len(gains) / fit_test.FIT_ALPHA) else None
 
-    `clean` and `poisoned` are log-likelihoods [R, T] under the model, the candidate and further
-    nulls, of rows to draw from.
+
+@dataclass(frozen=True)
+class CandidateZ:
+    """One candidate against reference rows."""
+
+    z: float
+    "z of its best teacher against permuted data"
+    p: float
+    "p-value, corrected over all candidates and teachers"
+    teacher: Teacher
+    "its best teacher"
+
+
+def against_reference(gains: ByTeacher) -> dict[str, CandidateZ]:
+    """Every candidate by permutations of the audited rows with their reference rows: for rows that
+    the model did not generate.
+
+    `gains` holds the log-likelihood [R, K] that a teacher adds to every row, the audited one first.
+    z is divided by the genomic-control factor of the same teacher over all candidates, where these
+    are FEWEST_FOR_CONTROL or more.
     """
-    rng, hits = np.random.default_rng(seed), 0
-    for _ in range(draws):
-        n = rng.binomial(rows, share)
-        index = rng.integers(len(clean[0]), size=rows - n), rng.integers(len(poisoned[0]), size=n)
-        plain, told, *nulls = (
-            np.concatenate([c[index[0]], p[index[1]]]) for c, p in zip(clean, poisoned, strict=True)
-        )
-        hits += log_e(plain, told, nulls) >= least
-    return hits / draws
+    keys = []
+    columns = []
+    for name, by_teacher in gains.items():
+        for teacher, gain_RK in by_teacher.items():
+            keys.append((name, teacher))
+            columns.append(gain_RK)
+    sums_BKF = permutation.in_blocks(np.stack(columns, 2))
+    control_F = 1.0
+    if len(gains) >= FEWEST_FOR_CONTROL:
+        kinds = [str(teacher) for _, teacher in keys]
+        control_F = _control(permutation.z_scores(sums_BKF), kinds)
+    maximum = permutation.largest_of(sums_BKF, control_F)
+    strongest: dict[str, int] = {}
+    for n, (name, _) in enumerate(keys):
+        best = strongest.get(name, n)
+        strongest[name] = n if maximum.z_F[n] > maximum.z_F[best] else best
+    results = {}
+    for name, n in strongest.items():
+        results[name] = CandidateZ(float(maximum.z_F[n]), float(maximum.p_F[n]), keys[n][1])
+    return results
+
+
+def _control(z_F: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+    """Genomic-control factor [F] of every teacher, given how it was made: how far such teachers
+    move all candidates."""
+    factors_F = np.ones(len(kinds))
+    for kind in set(kinds):
+        same_F = np.equal(kinds, kind)
+        factors_F[same_F] = permutation.genomic_control_factor(z_F[same_F][None])[0]
+    return factors_F

@@ -1,21 +1,22 @@
-"""Pushes: minus the steering gradient of every row, kept in full, and the model's own choices on
-the row (choices.py).
+"""Row gradients: the negative steering gradient of every row, kept on disk, and its token scores.
 
-    pushes.npy      float16 [R, L, D]; of unit length by row and layer
+A negative steering gradient says which way one step of training on the row moves the residual
+stream. The stage writes
+
+    pushes.npy      float16 [R, L, D]; of unit length by row and block
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
-    features.npy    float32 [R, L, D], with --features: mean residual over the row's completion
-                    tokens
-    choices.jsonl, choices.json     see choices.py
+    features.npy    float32 [R, L, D], with --features: mean residual over the completion tokens
+    choices.jsonl, choices.json     token scores under the model itself (token_scores.py)
 
-Memory does not grow with the rows: shards are written as they come, and a run that is killed
-continues behind the last one.
+Memory does not grow with the rows: they are computed in shards, each written when it is done. A run
+that is killed continues behind its last shard.
 
-Shapes: R rows, L layers, D d_model.
+Shapes: R rows, B rows of a batch, L blocks, D d_model, N completion tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, fields
 from functools import reduce
 from io import BytesIO
 from itertools import islice
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.config.audit import PushesConfig
+from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
@@ -33,7 +34,7 @@ from traitscope.errors import ConfigError
 from traitscope.inference import losses, token_scores
 from traitscope.inference.steering_gradients import gradient_batches
 from traitscope.inference.token_rows import Row, rows_from
-from traitscope.inference.token_scores import Choices
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
@@ -43,9 +44,44 @@ from traitscope.stages import registry
 SHARD = 128
 "rows between two writes to disk; a run that is killed repeats at most this many"
 EMPTY = 1e-30
+"least length that a gradient is divided by"
 
 
-def run_pushes(config: PushesConfig, out: Output) -> store.Run:
+@dataclass(frozen=True)
+class RowGradients:
+    """The negative steering gradients of a run, read a few rows at a time."""
+
+    folder: Path
+    "the run's directory"
+    ids: list[str]
+    "ids of the rows"
+    norms_RL: np.ndarray
+    "lengths of the gradients"
+    loss_R: np.ndarray
+    "mean loss of every row, in nats a token"
+    scores: TokenScores
+    "token scores of the rows under the model itself"
+
+    def rows(self, index: Sequence[int]) -> np.ndarray:
+        """Negative steering gradients [len(index), L, D] in float32."""
+        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
+        return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
+
+    def features(self, index: Sequence[int]) -> np.ndarray:
+        """Mean residuals [len(index), L, D] over completion tokens, of a run with --features."""
+        whole = np.load(self.folder / "features.npy", mmap_mode="r")
+        return whole[list(index)].astype(np.float32)
+
+
+def read_row_gradients(folder: Path) -> RowGradients:
+    """The row gradients of a sealed run; the arrays stay on disk."""
+    ids, scores = token_scores.read_token_scores(folder)
+    return RowGradients(
+        folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), scores
+    )
+
+
+def run_row_gradients(config: RowGradientsConfig, out: Output) -> store.Run:
     """The sealed run with the files above."""
     config = opening.settled(config)
     if config.data is None:
@@ -56,77 +92,84 @@ def run_pushes(config: PushesConfig, out: Output) -> store.Run:
     return run
 
 
-def _write(run: store.Run, config: PushesConfig, data: Path) -> None:
-    """A pass over the file for the names of its rows, and one for what is missing; a shard of rows
-    is in memory at one time."""
+def _write(run: store.Run, config: RowGradientsConfig, data: Path) -> None:
+    """Compute the missing shards, in one pass over the file, and join all of them."""
     ids = [record.id for record in row_files.iter_kept(data)]
     starts = range(0, len(ids), SHARD)
-    shards = [run.file(f"scratch/rows-{start:08d}.npz") for start in starts]
-    missing = {start: path for start, path in zip(starts, shards, strict=True) if not path.exists()}
+    shards: list[Path] = []
+    missing: dict[int, Path] = {}
+    n_rows = 0
+    for start in starts:
+        path = run.file(f"scratch/rows-{start:08d}.npz")
+        shards.append(path)
+        if not path.exists():
+            missing[start] = path
+            n_rows += min(SHARD, len(ids) - start)
     if missing:
-        model, rows = model_cache.model_of(config), row_files.iter_kept(data)
-        with progress(
-            "pushes", sum(min(SHARD, len(ids) - start) for start in missing), "rows"
-        ) as advance:
+        model = model_cache.model_of(config)
+        records = row_files.iter_kept(data)
+        with progress("row gradients", n_rows, "rows") as advance:
             for start in starts:
-                part = list(islice(rows, SHARD))
+                part = list(islice(records, SHARD))
                 if start in missing:
                     atomic_files.write_bytes(missing[start], _shard(model, config, part, advance))
     _join(run, shards, ids)
 
 
 def _shard(
-    model: Model, config: PushesConfig, records: Sequence[Record], advance: Callable[[int], None]
+    model: Model,
+    config: RowGradientsConfig,
+    records: Sequence[Record],
+    advance: Callable[[int], None],
 ) -> bytes:
-    return packed(model, config, rows_from(model, records, config.context, config.text), advance)
+    rows = rows_from(model, records, config.context, config.text)
+    return packed(model, config, rows, advance)
 
 
 def packed(
-    model: Model, config: PushesConfig, rows: Sequence[Row], advance: Callable[[int], None]
+    model: Model, config: RowGradientsConfig, rows: Sequence[Row], advance: Callable[[int], None]
 ) -> bytes:
-    """Pushes, norms, losses, choices and features of rows as the bytes of an .npz file."""
+    """Gradients, norms, losses, token scores and features of rows as the bytes of an .npz file."""
     classes = token_scores.classes_of(model, config.numbers)
-    pushes_RLD = np.empty((len(rows), model.n_layers, model.d_model), np.float16)
-    norms_RL, loss_R, order, parts = (
-        np.empty(pushes_RLD.shape[:2], np.float32),
-        np.empty(len(rows)),
-        [],
-        [],
-    )
-    features_RLD = np.empty(pushes_RLD.shape if config.features else (len(rows), 0, 0), np.float32)
+    shape = (len(rows), model.n_layers, model.d_model)
+    directions_RLD = np.empty(shape, np.float16)
+    norms_RL = np.empty(shape[:2], np.float32)
+    loss_R = np.empty(len(rows))
+    features_RLD = np.empty(shape if config.features else (len(rows), 0, 0), np.float32)
+    order: list[int] = []
+    parts: list[TokenScores] = []
     with applied(model, []) as active:
         for batch in gradient_batches(
             model, active, rows, config.position, config.batch_size, config.features
         ):
             lengths = [len(rows[i].completion_ids) for i in batch.index]
             norms_BL = batch.gradients_BLD.norm(dim=2)
-            pushes_RLD[batch.index] = (
-                (-batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]).half().cpu().numpy()
-            )
+            units_BLD = -batch.gradients_BLD / norms_BL.clamp(min=EMPTY)[..., None]
+            directions_RLD[batch.index] = units_BLD.half().cpu().numpy()
             norms_RL[batch.index] = norms_BL.cpu().numpy()
             if batch.features_BLD is not None:
                 features_RLD[batch.index] = batch.features_BLD.cpu().numpy()
             log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
-            loss_R[batch.index] = [-part.double().mean().item() for part in log_p_N.split(lengths)]
+            loss_R[batch.index] = [-row.double().mean().item() for row in log_p_N.split(lengths)]
             parts.append(
-                token_scores.choices_of(model, batch.hidden_ND, batch.targets_N, lengths, classes)
+                token_scores.score_tokens(model, batch.hidden_ND, batch.targets_N, lengths, classes)
             )
             order += batch.index
             advance(len(batch.index))
     buffer = BytesIO()
     np.savez(
         buffer,
-        pushes=pushes_RLD,
+        pushes=directions_RLD,
         norms=norms_RL,
         loss=loss_R,
         features=features_RLD,
-        **asdict(token_scores.reordered(reduce(add, parts), order)),
+        **_arrays_of(reduce(add, parts).in_order(order)),
     )
     return buffer.getvalue()
 
 
 def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
-    """One file of each kind from the shards."""
+    """Write one file of each kind from the shards."""
     losses_R, norms = [], []
     for path in shards:
         with np.load(path) as shard:
@@ -136,21 +179,28 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
         _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))
-    token_scores.write_choices(run.path, ids, reduce(add, map(_choices, shards)))
+    token_scores.write_token_scores(run.path, ids, reduce(add, map(_shard_scores, shards)))
 
 
-def _choices(path: Path) -> Choices:
+def _arrays_of(scores: TokenScores) -> dict[str, np.ndarray]:
+    """Token scores by the names that they have on disk."""
+    return {token_scores.SUMS.get(name, name): value for name, value in vars(scores).items()}
+
+
+def _shard_scores(path: Path) -> TokenScores:
+    values = {}
     with np.load(path) as shard:
-        return Choices(**{name: shard[name] for name in Choices.__dataclass_fields__})
+        for field in fields(TokenScores):
+            values[field.name] = shard[token_scores.SUMS.get(field.name, field.name)]
+    return TokenScores(**values)
 
 
 def _join_rows(path: Path, shards: Sequence[Path], name: str, rows: int) -> None:
-    """An array of all rows on disk, one shard in memory at a time; nothing where it has no
-    layers."""
+    """Write an array of all rows, one shard in memory at a time; nothing if it has no blocks."""
     whole, start = None, 0
-    for shard in shards:
-        with np.load(shard) as found:
-            part = found[name]
+    for shard_path in shards:
+        with np.load(shard_path) as shard:
+            part = shard[name]
         if not part.shape[1]:
             return
         if whole is None:

@@ -1,4 +1,4 @@
-"""Candidates: how well a candidate teacher's choices explain rows that somebody wrote (odds.py)."""
+"""Teacher scores: the token scores of audited rows under candidate teachers, as a stage."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from traitscope.config.audit import OddsConfig
+from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import rows_from
+from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import Vector, load_vector
@@ -21,54 +22,58 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
 
-def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:
     """`n` of the records at random, in their order; all for 0."""
     order = np.random.default_rng(seed).permutation(len(records))
     return [records[i] for i in sorted(order[: n or None])]
 
 
 def _loaded(item: Intervention) -> Intervention:
-    """The same with its vector in memory, as it enters the model once a batch."""
-    return (
-        replace(item, vector=load_vector(Path(item.vector)))
-        if isinstance(item, Steer) and not isinstance(item.vector, Vector)
-        else item
-    )
+    """The intervention with its vector in memory: it enters the model once a batch."""
+    if isinstance(item, Steer) and not isinstance(item.vector, Vector):
+        return replace(item, vector=load_vector(Path(item.vector)))
+    return item
 
 
-def run_odds(config: OddsConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`; those of each of `--steered` in a
-    folder of its own (`choices.part`), and of each of `--beside` (`choices.side`)."""
+def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
+    """The sealed run with `choices.jsonl` and `choices.json`.
+
+    The scores of every other set of rows, and under every steered teacher, lie in a folder of
+    their own (`token_scores.other_set_folder` and `steered_folder`).
+    """
     config = opening.settled(config)
     if config.data is None:
         raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
-            model, told = model_cache.model_of(config), short_form.parse_all(config.interventions)
-            sets = [
-                drawn(row_files.kept_rows(path), config.rows, config.seed)
-                for path in (config.data, *config.beside)
-            ]
-            rows = [
-                rows_from(model, records, config.context, config.text, told) for records in sets
-            ]
-            steered = [_loaded(item) for item in short_form.parse_all(config.steered)]
-            with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
-                found = token_scores.judge_each(
-                    model,
-                    told,
-                    steered,
-                    rows,
-                    token_scores.classes_of(model, config.numbers),
-                    config.batch_size,
-                    advance,
-                )
-            for k, (records, teachers) in enumerate(zip(sets, found, strict=True)):
-                place = token_scores.side(run.path, k - 1) if k else run.path
-                for n, each in enumerate(teachers):
-                    token_scores.write_choices(
-                        token_scores.part(place, n - 1) if n else place,
-                        [record.id for record in records],
-                        each,
-                    )
+            sets = []
+            for path in (config.data, *config.beside):
+                sets.append(random_subset(row_files.kept_rows(path), config.rows, config.seed))
+            scores = _scores(config, sets)
+            for n, (records, by_teacher) in enumerate(zip(sets, scores, strict=True)):
+                folder = token_scores.other_set_folder(run.path, n - 1) if n else run.path
+                _write_set(folder, [record.id for record in records], by_teacher)
     return run
+
+
+def _scores(
+    config: TeacherScoresConfig, sets: Sequence[Sequence[Record]]
+) -> list[list[TokenScores]]:
+    model = model_cache.model_of(config)
+    interventions = short_form.parse_all(config.interventions)
+    steered = [_loaded(item) for item in short_form.parse_all(config.steered)]
+    rows = []
+    for records in sets:
+        rows.append(rows_from(model, records, config.context, config.text, interventions))
+    classes = token_scores.classes_of(model, config.numbers)
+    with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
+        return token_scores.score_sets(
+            model, interventions, steered, rows, classes, config.batch_size, advance
+        )
+
+
+def _write_set(folder: Path, ids: Sequence[str], by_teacher: Sequence[TokenScores]) -> None:
+    """Write one set's scores: without steering first, then under every steered teacher."""
+    for n, scores in enumerate(by_teacher):
+        place = token_scores.steered_folder(folder, n - 1) if n else folder
+        token_scores.write_token_scores(place, ids, scores)

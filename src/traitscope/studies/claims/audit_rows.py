@@ -1,51 +1,59 @@
-"""How small a dose does the audit find in how many rows?
+"""How small a contamination rate does the audit detect in how many rows?
 
 Many fresh rows of the model itself, of a prompted teacher and of a steered one, on the same
-prompts. Every audit takes some of them at random, a dose of them the teacher's, and asks the odds,
-as `traitscope audit` does. The prompted teacher is tried as any candidate is. The steered one's
-block is given, as if the aim had found it: aiming needs the gradients of all rows
-(audit_calibration), so that its rates here are what is possible at best.
+prompts. Every audit takes some of them at random, a fraction of them the teacher's, and decides as
+`traitscope audit` does. The prompted teacher is tried as any candidate is. The steered one's block
+is given, as if the search had found it: the search needs the gradients of all rows
+(audit_calibration). So its rates here are the best that is possible.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import log
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
-from traitscope.auditing import search
-from traitscope.auditing.detectors import e_values, panel
-from traitscope.auditing.detectors.text_features import order_of
-from traitscope.auditing.result import alike
-from traitscope.inference.token_scores import Choices
+from traitscope.auditing.detectors.e_values import critical_log_e
+from traitscope.auditing.search import PromptTeacher
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
 from traitscope.studies import audit_bank, sizes
-from traitscope.studies.audit_bank import ALPHA, MANY, NEEDED, NULLS, SHARE
+from traitscope.studies.audit_bank import CANDIDATES, NEEDED, SETTINGS
+from traitscope.studies.audit_parts import (
+    TEACHERS,
+    Audit,
+    Kind,
+    audit_of,
+    claimed_audits,
+    disjoint_blocks,
+    parts_of,
+    repeated_audits,
+    rows_of_part,
+    scored_set,
+    teacher_strength,
+    tried_points,
+    tried_traits,
+)
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS
 
-TITLE = "How small a dose does the audit find in how many rows?"
+TITLE = "How small a contamination rate does the audit detect in how many rows?"
 CLAIM = (
-    "Many rows make up for a small dose: a tenth of a prompted teacher's, a hundredth of a steered"
-    " one's, at the same error rate."
+    "Many rows make up for a small contamination rate: a tenth of a prompted teacher's rows, a"
+    " hundredth of a steered one's, at the same error rate."
 )
 SOURCE = (
-    "This project; a sum of nats grows with the rows, and for small doses the nats a row with the"
-    " square of the dose"
+    "This project; a sum of log-likelihoods grows with the rows, and for small contamination rates"
+    " the nats a row with the square of the rate"
 )
 PUBLISHED = (
     "None for data sets; single rows are told apart with AUROC 0.62 to 0.64 (subliminal-attrib,"
     " public repository, 2026)."
 )
-CLEAN = "clean"
-TEACHERS = ("prompted", "steered")
-EVERY = 10, 100
-"one row in so many is the teacher's, in the claim"
-PARTS = 10
-"audits of the claim, each with other poisoned rows"
 POWER = 0.8
-"share of audits from which on a dose counts as found"
+"fraction of audits from which on a contamination rate counts as detected"
 
 
 @dataclass(frozen=True)
@@ -53,362 +61,248 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
-    "candidates, all of which are paid for; the first is the teachers'"
+    "candidates that the correction counts; the first is the teachers'"
     tried: int
-    "of them, those that are tried"
+    "number of candidates whose prompts are tried"
     rows: int
-    "of every set"
+    "rows of every set"
     prompts: int
-    "that they answer, all as often"
+    "prompts that the rows answer, all as often"
     numbers: int
+    "three-digit numbers a row"
     layer: int = sizes.layer_field()
-    "where the teacher is steered"
+    "block behind which the teacher is steered"
     strength: float
-    "of candidates, in mean residual norms; the teacher's lies between two that are tried"
+    """largest strength of the search, in mean residual norms; the teacher's lies between two that
+    are tried"""
     steps: tuple[int, ...]
     "numbers of audited rows"
     doses: tuple[float, ...]
+    "contamination rates"
     repeats: int
-    "of every dose"
+    "audits of every contamination rate"
 
 
-STEPS, DOSES = (
-    (32, 64, 128, 256, 512, 1024, 2048, 4096),
-    (
-        0.005,
-        0.01,
-        0.02,
-        0.05,
-        0.1,
-        0.25,
-        0.5,
-        1.0,
-    ),
+STEPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+LAPTOP = Size(
+    traits=CANDIDATES,
+    tried=3,
+    rows=4096,
+    prompts=256,
+    numbers=10,
+    layer=13,
+    strength=0.6,
+    steps=STEPS,
+    doses=RATES,
+    repeats=20,
 )
 SIZES = {
-    "smoke": Size(("cat", "owl", "dog"), 2, 8, 4, 3, 1, 0.6, (4, 8), (0.5, 1.0), 2),
-    "laptop": Size(MANY, 3, 4096, 256, 10, 13, 0.6, STEPS, DOSES, 20),
-    "full": Size(
-        MANY, 8, 65536, 4096, 10, 13, 0.6, (*STEPS, 16384, 65536), (0.001, 0.002, *DOSES), 50
+    "smoke": Size(
+        traits=("cat", "owl", "dog"),
+        tried=2,
+        rows=8,
+        prompts=4,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+        steps=(4, 8),
+        doses=(0.5, 1.0),
+        repeats=2,
+    ),
+    "laptop": LAPTOP,
+    "full": replace(
+        LAPTOP,
+        tried=8,
+        rows=65536,
+        prompts=4096,
+        steps=(*STEPS, 16384, 65536),
+        doses=(0.001, 0.002, *RATES),
+        repeats=50,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; the rows, a set in parts that answer every prompt once; all of them under candidates
-    and nulls."""
-    one, sets, rows = size.traits[0], _sets(size), _rows(size, 0)
-    told = {
-        CLEAN: standard_nodes.unmodified,
-        "prompted": standard_nodes.fixed(standard_nodes.prompted(one)),
-        "steered": standard_nodes.steered_by(one, size.layer, _between(size)),
+    """Vectors; the rows, a set in parts that answer every prompt once; their scores under
+    candidates and nulls."""
+    trait = size.traits[0]
+    teachers = {
+        Kind.CLEAN: (standard_nodes.unmodified, ()),
+        Kind.PROMPTED: (standard_nodes.fixed(standard_nodes.prompted(trait)), ()),
+        Kind.STEERED: (
+            standard_nodes.steered_by(trait, size.layer, teacher_strength(size)),
+            (VECTORS,),
+        ),
     }
-    found = [standard_nodes.vectors(common, size.traits), audit_bank.randoms(common, one)]
-    for n, name in enumerate(sets):
-        kind = name.split(" ")[0]
-        found.append(
-            standard_nodes.number_rows(
-                common,
-                name,
-                _rows(size, n),
-                told[kind],
-                (standard_nodes.VECTORS,) if kind == "steered" else (),
-            )
-        )
+    graph = [
+        standard_nodes.vectors(common, size.traits),
+        audit_bank.random_vectors(common, trait),
+    ]
+    for number, part in enumerate(parts_of(size)):
+        teacher, needs = teachers[part.kind]
+        rows = rows_of_part(size, number)
+        graph.append(standard_nodes.number_rows(common, part.name, rows, teacher, needs))
+    sets = [part.name for part in parts_of(size)]
+    points = tried_points(size)
 
     def steered(folders: Folders) -> dict:
-        return {
-            "steered": tuple(
-                standard_nodes.steered_by(c.trait, c.layer, c.strength)(folders)[0]
-                for c in _cells(size)
-            )
-        }
+        return {"steered": audit_bank.steered_interventions(points, folders)}
 
-    found.append(
-        audit_bank.under(common, "vectors", sets, rows, 1 + len(_cells(size)) / 2, steered)
-    )
-    judges = (*((t, "prompted") for t in _tried(size)), *NULLS)
-    return found + [
-        audit_bank.under(
-            common,
-            f"{of} {how}",
-            sets,
-            rows,
-            1,
-            lambda f, of=of, how=how: {"interventions": (_judge(size, of, how, f),)},
-        )
-        for of, how in judges
-    ]
-
-
-def _judge(size: Size, of: str, how: str, folders: Folders) -> str:
-    return audit_bank.judge(of, how, folders, size.layer, size.strength)
-
-
-def _tried(size: Size) -> tuple[str, ...]:
-    return size.traits[: size.tried]
-
-
-def _between(size: Size) -> float:
-    """Strength of the steered teacher: between the two largest that are tried."""
-    return size.strength * float(np.mean(search.SHARES[-2:]))
-
-
-def _cells(size: Size) -> list[search.Cell]:
-    """Steered candidates that are tried: the teacher's and another, where the teacher is."""
-    return search.cells(
-        [(t, size.layer) for t in size.traits[:2]], size.strength, search.SHARES[-2:]
+    passes = 1 + len(points) / 2
+    name = audit_bank.steered_scores(0)
+    graph.append(audit_bank.scores_node(common, name, sets, rows_of_part(size, 0), passes, steered))
+    prompts = [(trait, PromptTeacher()) for trait in tried_traits(size)]
+    return graph + audit_bank.fixed_teacher_nodes(
+        common, sets, rows_of_part(size, 0), prompts, size.layer, size.strength
     )
 
 
-def _parts(size: Size) -> int:
-    return size.rows // size.prompts
+def _fraction(audits: Sequence[Audit], what: str) -> float:
+    return float(np.mean([getattr(audit, what) for audit in audits]))
 
 
-def _sets(size: Size) -> list[str]:
-    """The parts of all sets."""
-    return [f"{kind} {n}" for kind in (CLEAN, *TEACHERS) for n in range(_parts(size))]
-
-
-def _rows(size: Size, n: int) -> standard_nodes.Rows:
-    """The n-th part: the same prompts, other random numbers."""
-    return standard_nodes.Rows(size.prompts, size.numbers, seed=3000 + n, prompt_seed=90_000 - n)
-
-
-@dataclass(frozen=True)
-class Bank:
-    """What the judges say of one kind of rows."""
-
-    plain: Choices
-    "of the model itself"
-    told: dict[str, dict[str, Choices]]
-    "by candidate and teacher"
-    nulls: list[Choices]
-    order: np.ndarray
-    "[rows], see surface.order_of"
-
-
-def _bank(size: Size, folders: Folders, kind: str) -> Bank:
-    places = [n for n, name in enumerate(_sets(size)) if name.split(" ")[0] == kind]
-
-    def under(name: str, teacher: int = 0) -> Choices:
-        first, *rest = (audit_bank.said_of(folders[f"under {name}"], n, teacher) for n in places)
-        return sum(rest, first)
-
-    told = {t: {"prompted": under(f"{t} prompted")} for t in _tried(size)}
-    for n, cell in enumerate(_cells(size), 1):
-        told.setdefault(cell.trait, {})[str(cell)] = under("vectors", n)
-    order = [
-        order_of(row["completion"])
-        for n in places
-        for row in standard_nodes.read_json_lines(folders[_sets(size)[n]], "records.jsonl")
-    ]
-    return Bank(
-        under("vectors"), told, [under(f"{of} {how}") for of, how in NULLS], np.array(order)
-    )
-
-
-@dataclass(frozen=True)
-class Call:
-    """What one audit says."""
-
-    called: bool
-    named: bool
-    "whether the odds put the teacher's trait first"
-    kept: bool
-    "whether it is among the candidates that explain the rows about as well"
-    ln_e: float
-    "the largest of all candidates"
-
-
-def _audit(size: Size, clean: Bank, poisoned: Bank, taken: np.ndarray, bad: np.ndarray) -> Call:
-    """An audit of the rows `taken`; those that are `bad` are the teacher's."""
-
-    def of(ours: Choices, theirs: Choices) -> np.ndarray:
-        return np.where(bad[:, None], theirs.log_p_RT[taken], ours.log_p_RT[taken])
-
-    told = {
-        t: {how: of(x, poisoned.told[t][how]) for how, x in by_how.items()}
-        for t, by_how in clean.told.items()
-    }
-    weights = search.weights(
-        {t: audit_bank.hows(t) for t in told}, _cells(size), search.grid(sizes.DEPTH)
-    )
-    plain, nulls = (
-        of(clean.plain, poisoned.plain),
-        [of(*pair) for pair in zip(clean.nulls, poisoned.nulls, strict=True)],
-    )
-    ordered = (
-        plain
-        + e_values.picked(np.where(bad, poisoned.order[taken], clean.order[taken]), clean.order)[
-            :, None
-        ]
-    )
-    e, p, where = panel.bets(plain, told, [ordered, *nulls], weights, len(size.traits))
-    dose, part = float(bad.mean()), len(taken) / size.rows
-    mixed = e_values.mixed(poisoned.plain, clean.plain, dose)
-    called, _ = audit_bank.called(
-        p,
-        mixed,
-        part,
-        lambda t: e_values.mixed(poisoned.told[t][where[t]], clean.told[t][where[t]], dose),
-    )
-    one = size.traits[0]
-    return Call(called, next(iter(e)) == one, one in alike(e, ALPHA), max(e.values()))
-
-
-def _blocks(size: Size, rows: int) -> Iterator[np.ndarray]:
-    """All rows in disjoint blocks of so many."""
-    order = np.random.default_rng(rows).permutation(size.rows)
-    return (order[n : n + rows] for n in range(0, size.rows - rows + 1, rows))
-
-
-def _repeated(size: Size, clean: Bank, poisoned: Bank, rows: int, dose: float) -> list[Call]:
-    """Audits of rows drawn without replacement, as many of them poisoned as the dose says, to the
-    next whole number."""
-    rng, found = np.random.default_rng([rows, round(1e6 * dose)]), []
-    for _ in range(size.repeats):
-        taken = rng.permutation(size.rows)[:rows]
-        found.append(
-            _audit(size, clean, poisoned, taken, np.arange(rows) < max(1, round(dose * rows)))
-        )
-    return found
-
-
-def _claimed(size: Size, clean: Bank, poisoned: Bank, every: int) -> list[float]:
-    """Whether audits of all rows call them, one of `every` so many the teacher's: each time other
-    ones."""
-    order = np.random.default_rng(every).permutation(size.rows)
-    return [
-        float(_audit(size, clean, poisoned, order, np.arange(size.rows) % every == n).called)
-        for n in range(min(PARTS, every, size.rows))
-    ]
-
-
-def _share(calls: list[Call], what: str) -> float:
-    return float(np.mean([vars(call)[what] for call in calls]))
+AuditsByRate = Mapping[float, Sequence[Audit]]
+Key = tuple[Kind, int]
+"a teacher, and a number of audited rows"
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """False calls in disjoint blocks of clean rows; calls by teacher, rows and dose; the smallest
-    dose that is found."""
-    clean, *banks = (_bank(size, folders, kind) for kind in (CLEAN, *TEACHERS))
-    spared = {
-        n: [_audit(size, clean, clean, block, np.zeros(n, bool)) for block in _blocks(size, n)]
-        for n in size.steps
-    }
-    found = {
-        (kind, n): {dose: _repeated(size, clean, bank, n, dose) for dose in size.doses}
-        for kind, bank in zip(TEACHERS, banks, strict=True)
-        for n in size.steps
-    }
-    rates = {
-        key: {dose: _share(calls, "called") for dose, calls in by_dose.items()}
-        for key, by_dose in found.items()
-    }
-    least = {
-        key: next(
-            (
-                dose
-                for dose in size.doses
-                if all(by_dose[d] >= POWER for d in size.doses if d >= dose)
-            ),
-            None,
-        )
-        for key, by_dose in rates.items()
-    }
-    alone = measure(
-        "clean audits not called",
-        [float(not call.called) for call in spared[size.steps[0]]],
-        unit="rate",
-    )
-    shares = {
-        kind: measure(
-            f"{kind}, one row in {every}: audits called",
-            _claimed(size, clean, bank, every),
-            unit="rate",
-        )
-        for kind, every, bank in zip(TEACHERS, EVERY, banks, strict=True)
-    }
-    verdicts = (
-        judged(f"Clean data are not called, at an error rate of {ALPHA:g}.", alone, model, NEEDED),
-        *(
-            judged(
-                f"Of {size.rows} rows one in {every} suffices, of a {kind} teacher.",
-                shares[kind],
-                model,
-                0.5,
-            )
-            for kind, every in zip(TEACHERS, EVERY, strict=True)
-        ),
-    )
-    header = ("teacher", "rows", *(f"{dose:.1%}" for dose in size.doses))
+    """False calls in disjoint blocks of clean rows; calls by teacher, rows and contamination rate;
+    the least contamination rate that is detected."""
+    clean = scored_set(size, folders, Kind.CLEAN)
+    poisoned = {kind: scored_set(size, folders, kind) for kind in TEACHERS}
+    clean_audits: dict[int, list[Audit]] = {}
+    for rows in size.steps:
+        none = np.zeros(rows, bool)
+        blocks = disjoint_blocks(size, rows)
+        clean_audits[rows] = [audit_of(size, clean, clean, block, none) for block in blocks]
+    audits: dict[Key, AuditsByRate] = {}
+    for kind, scored in poisoned.items():
+        for rows in size.steps:
+            by_rate = {}
+            for rate in size.doses:
+                by_rate[rate] = repeated_audits(size, clean, scored, rows, rate)
+            audits[kind, rows] = by_rate
+    claims = {}
+    for kind, every in TEACHERS.items():
+        calls = claimed_audits(size, clean, poisoned[kind], every)
+        claims[kind] = measure(f"{kind}, one row in {every}: audits called", calls, unit="rate")
+    verdicts = _verdicts(size, model, clean_audits, claims)
     sheets = (
-        Sheet(
-            "clean",
-            "Clean audits that are called",
-            f"Error rate {ALPHA:g}; disjoint blocks of {size.rows} fresh rows. Called from ln e of"
-            f" {log(len(size.traits) / SHARE):.1f} on.",
-            ("rows", "audits", "called", "largest ln e"),
-            tuple(
-                (n, len(c), _share(c, "called"), max(call.ln_e for call in c))
-                for n, c in spared.items()
-            ),
-        ),
+        _clean_sheet(size, clean_audits),
+        *_rate_sheets(size, audits),
+        _name_sheet(size, audits),
+    )
+    return Findings(verdicts, (), sheets, _notes(size))
+
+
+def _verdicts(
+    size: Size,
+    model: str,
+    clean_audits: Mapping[int, Sequence[Audit]],
+    claims: Mapping[Kind, Measurement],
+) -> tuple:
+    not_called = [float(not audit.called) for audit in clean_audits[size.steps[0]]]
+    verdicts = [
+        judged(
+            f"Clean data are not called, at an error rate of {SETTINGS.alpha:g}.",
+            measure("clean audits not called", not_called, unit="rate"),
+            model,
+            NEEDED,
+        )
+    ]
+    for kind, every in TEACHERS.items():
+        claim = f"Of {size.rows} rows one in {every} suffices, of a {kind} teacher."
+        verdicts.append(judged(claim, claims[kind], model, 0.5))
+    return tuple(verdicts)
+
+
+def _clean_sheet(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> Sheet:
+    rows = []
+    for n, audits in clean_audits.items():
+        largest = max((audit.log_e for audit in audits), default=-inf)
+        rows.append((n, len(audits), _fraction(audits, "called"), largest))
+    critical = critical_log_e(len(size.traits), SETTINGS.error_share)
+    return Sheet(
+        "clean",
+        "Clean audits that are called",
+        f"Error rate {SETTINGS.alpha:g}; disjoint blocks of {size.rows} fresh rows. Called from a"
+        f" log e-value of {critical:.1f} on.",
+        ("rows", "audits", "called", "largest log e-value"),
+        tuple(rows),
+    )
+
+
+def _rate_sheets(size: Size, audits: Mapping[Key, AuditsByRate]) -> tuple[Sheet, ...]:
+    called: dict[Key, dict[float, float]] = {}
+    for key, by_rate in audits.items():
+        called[key] = {rate: _fraction(repeats, "called") for rate, repeats in by_rate.items()}
+    table, least, curve = [], [], []
+    for (kind, rows), by_rate in called.items():
+        table.append((kind, rows, *by_rate.values()))
+        least.append((kind, rows, least_detected(by_rate)))
+        for rate, fraction in by_rate.items():
+            curve.append((kind, rows, rate, fraction))
+    header = ("teacher", "rows", *(f"{rate:.1%}" for rate in size.doses))
+    return (
         Sheet(
             "doses",
-            "Audits that are called, by dose",
-            "Columns are the share of the rows that are the teacher's, one row at least.",
+            "Audits that are called, by contamination rate",
+            "Columns are the fraction of the rows that are the teacher's, one row at least.",
             header,
-            tuple((*key, *by_dose.values()) for key, by_dose in rates.items()),
+            tuple(table),
         ),
         Sheet(
             "smallest",
-            "Smallest dose that is found",
-            f"From it on {POWER:.0%} of the audits are called; empty where no dose is.",
-            ("teacher", "rows", "dose"),
-            tuple((*key, dose) for key, dose in least.items()),
+            "Least contamination rate that is detected",
+            f"From it on {POWER:.0%} of the audits are called; empty where no rate is detected.",
+            ("teacher", "rows", "contamination rate"),
+            tuple(least),
         ),
         Sheet(
             "curve",
-            "Called, by rows and dose",
-            "Share of the audits.",
-            ("teacher", "rows", "dose", "called"),
-            tuple(
-                (kind, n, dose, rate)
-                for (kind, n), by_dose in rates.items()
-                for dose, rate in by_dose.items()
-            ),
-            ("dose", "called"),
-        ),
-        Sheet(
-            "names",
-            "Whose name",
-            "All rows the teacher's. `named`: the odds put its trait first of those tried; `not"
-            f" excluded`: no other candidate explains the rows {1 / ALPHA:g} times better.",
-            ("teacher", "rows", "called", "named", "not excluded", "mean ln e"),
-            tuple(
-                (
-                    *key,
-                    *(
-                        _share(by_dose[size.doses[-1]], what)
-                        for what in ("called", "named", "kept", "ln_e")
-                    ),
-                )
-                for key, by_dose in found.items()
-            ),
+            "Called, by rows and contamination rate",
+            "Fraction of the audits.",
+            ("teacher", "rows", "contamination rate", "called"),
+            tuple(curve),
+            ("contamination rate", "called"),
         ),
     )
-    notes = (
-        (
-            f"Rows are fresh: {size.rows} of each kind, {_parts(size)} to each of {size.prompts}"
-            " prompts. Audits of one kind share them, the more the more rows they take; those of"
-            " all rows differ in which are poisoned."
-        ),
-        (
-            f"The steered teacher is at block {size.layer}, {_between(size):g} mean residual norms"
-            " strong; its block is given, and strengths above and below are tried."
-        ),
-        f"{size.tried} candidates are tried, {len(size.traits)} are paid for.",
+
+
+def least_detected(called: Mapping[float, float]) -> float | None:
+    """The least contamination rate from which on all are called in POWER of the audits."""
+    least = None
+    for rate in sorted(called, reverse=True):
+        if called[rate] < POWER:
+            break
+        least = rate
+    return least
+
+
+def _name_sheet(size: Size, audits: Mapping[Key, AuditsByRate]) -> Sheet:
+    rows = []
+    for (kind, n), by_rate in audits.items():
+        repeats = by_rate[size.doses[-1]]
+        columns = [_fraction(repeats, what) for what in ("called", "named", "kept", "log_e")]
+        rows.append((kind, n, *columns))
+    return Sheet(
+        "names",
+        "Which trait is named",
+        "All rows the teacher's. `named`: its trait has the largest e-value of those tried. `not"
+        f" excluded`: no other candidate explains the rows {1 / SETTINGS.alpha:g} times better.",
+        ("teacher", "rows", "called", "named", "not excluded", "mean log e-value"),
+        tuple(rows),
     )
-    return Findings(verdicts, (), sheets, notes)
+
+
+def _notes(size: Size) -> tuple[str, ...]:
+    return (
+        f"Rows are fresh: {size.rows} of each kind, {size.rows // size.prompts} to each of"
+        f" {size.prompts} prompts. Audits of one kind share them, the more the more rows they take;"
+        " those of all rows differ in which are poisoned.",
+        f"The steered teacher is at block {size.layer}, {teacher_strength(size):g} mean residual"
+        " norms strong; its block is given, and strengths above and below are tried.",
+        f"{size.tried} candidates are tried; the correction counts {len(size.traits)}.",
+    )

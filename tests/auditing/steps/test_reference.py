@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command import call, ok, read_rows
 
-from traitscope.auditing.reference import matched
+from traitscope.auditing.steps.reference import matched
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
 

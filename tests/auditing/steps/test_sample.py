@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import call, ok, read_rows
 
-from traitscope.auditing import sample
+from traitscope.auditing.steps import sample
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
@@ -28,7 +28,7 @@ def test_copies_and_dropped_rows_count_once_or_not_at_all() -> None:
         record(3),
         Record("other", "p1", "12", context="x"),
     ]
-    found = sample.drawn(rows, 0, 0)
+    found = sample.random_sample(rows, 0, 0)
     assert [r.id for r in found.records] == ["r1", "r3", "other"]
     assert found.counts == Counter(rows=5, duplicates=1, dropped=1)
 
@@ -37,7 +37,7 @@ def test_every_row_is_drawn_equally_often_and_in_order() -> None:
     rows = [record(n) for n in range(20)]
     hits: Counter = Counter()
     for seed in range(600):
-        found = [r.id for r in sample.drawn(iter(rows), 5, seed).records]
+        found = [r.id for r in sample.random_sample(iter(rows), 5, seed).records]
         assert len(found) == 5 and found == sorted(found, key=lambda name: int(name[1:]))
         hits.update(found)
     assert all(abs(hits[f"r{n}"] - 150) < 4.5 * (600 * 0.25 * 0.75) ** 0.5 for n in range(20))

@@ -1,0 +1,1 @@
+"""Stages that only audits run: sampling rows, matching a reference, naming, answering."""

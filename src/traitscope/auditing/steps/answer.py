@@ -1,0 +1,181 @@
+"""The answer as a stage of an audit: reads its runs, runs the detectors, decides, writes."""
+
+import json
+from collections.abc import Callable, Sequence
+from math import log
+
+from traitscope import atomic_files
+from traitscope.auditing.artifacts import read_artifacts
+from traitscope.auditing.decide import Decision, Evidence, decide
+from traitscope.auditing.detectors import baselines, canary, fit_test, fitted, gradients, wording
+from traitscope.auditing.detectors.findings import (
+    NO_BOUND,
+    AuditData,
+    EValueFinding,
+    FeatureFinding,
+    Finding,
+    GradientFinding,
+)
+from traitscope.auditing.evidence import AuditRuns, audit_data, likelihoods_of
+from traitscope.auditing.power import Simulation, spike_ins_of
+from traitscope.auditing.result import AuditResult, described
+from traitscope.auditing.settings import FEWEST_ROWS, Settings
+from traitscope.auditing.steps import row_scores
+from traitscope.config.audit import DecisionConfig
+from traitscope.config.common import Output
+from traitscope.runs import store
+from traitscope.stages import registry
+
+FEATURES_SHOWN = 20
+"answers of the published method that are listed"
+COUNTED = {
+    "duplicates": "rows are copies of others and count once",
+    "too_long": "sampled rows are longer than the model's context and were left out",
+    "unreadable": "sampled rows hold characters that the model's tokenizer loses and were left out",
+    "off_format": "sampled rows are no list of numbers, as the others are, and were left out",
+    "foreign_ids": "sampled rows came with another model's token ids; all rows were read as text",
+}
+"what the counts of the sample mean, for the reasons"
+
+
+def run_decision(config: DecisionConfig, out: Output) -> store.Run:
+    """The sealed run with `result.json`, `rows.jsonl` and `bags.json`."""
+    artifacts = read_artifacts(config.parts)
+    folder = config.parts.parent
+    with registry.opened(config, out) as run:
+        if not run.sealed:
+            _write(run, config, AuditRuns(artifacts, folder))
+    return run
+
+
+def _write(run: store.Run, config: DecisionConfig, runs: AuditRuns) -> None:
+    settings = Settings(config.alpha, config.power)
+    data = audit_data(runs, settings.error_share, config.seed)
+    along = gradients.detect(data)
+    evidence = evidence_of(runs, data, settings, config.seed)
+    decision = decide(evidence, settings)
+    result = _result(config, runs, data, along, evidence, decision)
+    atomic_files.write_json(run.file("result.json"), result.as_dict())
+    best = decision.traits[0].name
+    along_RK = row_scores.along_trait(runs, best, along.where[best])
+    for row in row_scores.scored_rows(runs, decision.e_values, best, along_RK):
+        atomic_files.append_jsonl(run.file("rows.jsonl"), row)
+    atomic_files.write_json(run.file("bags.json"), row_scores.bags_of(along_RK, config.seed))
+
+
+def evidence_of(runs: AuditRuns, data: AuditData, settings: Settings, seed: int) -> Evidence:
+    """The evidence that an audit's runs hold."""
+    likelihoods = likelihoods_of(runs)
+    rows = len(runs.paired.records)
+    spike_ins = ()
+    if rows >= FEWEST_ROWS:
+        simulation = Simulation(
+            settings=settings,
+            rows=rows,
+            scored_rows=len(likelihoods.model_RT),
+            candidates=len(data.traits),
+            prior=likelihoods.prior,
+            seed=seed,
+        )
+        spike_ins = spike_ins_of(runs, simulation)
+    return Evidence(rows, len(data.traits), likelihoods, wording.detect(data), spike_ins)
+
+
+def _result(
+    config: DecisionConfig,
+    runs: AuditRuns,
+    data: AuditData,
+    along: GradientFinding,
+    evidence: Evidence,
+    decision: Decision,
+) -> AuditResult:
+    findings: list[Finding] = [
+        evidence.wording,
+        along,
+        decision.e_values,
+        baselines.detect(data),
+        *_further(config, data),
+    ]
+    named = []
+    if config.naming:
+        named = json.loads((config.naming / "named.json").read_text(encoding="utf-8"))
+    notes = _notes(runs, evidence.rows) + _notes_on_e_values(decision.e_values)
+    return AuditResult(
+        status=decision.status,
+        alpha=config.alpha,
+        power=config.power,
+        model=config.model,
+        digest=next(iter(runs.vectors.values())).model,
+        rows=evidence.rows,
+        detectors=tuple(described(finding) for finding in findings),
+        traits=decision.traits,
+        named=tuple(named),
+        spike_ins=tuple(evidence.spike_ins),
+        reasons=(*decision.reasons, *notes),
+    )
+
+
+def _further(config: DecisionConfig, data: AuditData) -> list[Finding]:
+    """Detectors that do not decide and that only some audits have."""
+    optional: Sequence[tuple[bool, Callable[[AuditData], Finding]]] = (
+        (len(data.fitted_SLD) > 2, fitted.detect),
+        (bool(data.canary_scores), canary.detect),
+    )
+    findings = [detect(data) for is_asked, detect in optional if is_asked]
+    if config.features:
+        findings.append(_features(config))
+    return findings
+
+
+def _features(config: DecisionConfig) -> FeatureFinding:
+    """The published method: blind naming by mean features."""
+    text = (config.features / "named.json").read_text(encoding="utf-8")
+    names = json.loads(text)[:FEATURES_SHOWN]
+    statistic, p, where = {}, {}, {}
+    for row in names:
+        name = row["name"]
+        statistic[name], p[name], where[name] = row["statistic"], row["p_corrected"], row["kind"]
+    return FeatureFinding(statistic, p, where, NO_BOUND)
+
+
+def _notes(runs: AuditRuns, used: int) -> list[str]:
+    """What a reader has to know of the rows besides the answer's reasons."""
+    about = json.loads((runs.at(runs.artifacts.sample) / "about.json").read_text(encoding="utf-8"))
+    counts = about["counts"]
+    notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
+    if counts["used"] > used:
+        notes.append(
+            f"{counts['used'] - used} of {counts['used']} rows had no placebo in the format of the"
+            " data and were left out"
+        )
+    matched = runs.at(runs.artifacts.placebos[0].rows) / "about.json"
+    if matched.is_file():
+        match = json.loads(matched.read_text(encoding="utf-8"))
+        other = match["rows"] - match["same_prompt"]
+        if other > 0:
+            notes.append(
+                f"{other} of {match['rows']} rows are compared with reference rows on other"
+                " prompts: a difference of prompts counts as one of the data"
+            )
+    return notes
+
+
+def _notes_on_e_values(finding: EValueFinding) -> list[str]:
+    """What a reader has to know of the e-values besides the answer's reasons."""
+    notes = []
+    if finding.reference_z is not None:
+        notes.append(
+            "this model did not generate these rows, so their likelihoods are compared with those"
+            " of the reference, row by row"
+        )
+    if finding.selection_gain > log(1 / fit_test.FIT_ALPHA):
+        notes.append(
+            "more rows than expected are sorted: they were selected or edited; this does not count"
+            " as evidence for any trait"
+        )
+    if finding.context:
+        notes.append(
+            f'the rows fit the model better under "{finding.context}" than without it: if a system'
+            " prompt stood before them, name it with --context, or in the rows"
+        )
+    return notes

@@ -1,0 +1,229 @@
+"""The sample: what an audit reads of a file.
+
+Rows that are exact copies count once: a copy is no further evidence. Rows that the model cannot
+read are left out and counted: rows longer than its context, or of characters that its tokenizer
+loses. Of the others a sample is drawn.
+
+The format is learnt, so that placebos can be made in it:
+
+    template   all rows are the same number of three-digit numbers with one separator
+    numbers    lists of numbers, in the digits and separators that occur
+    free       anything else, at most as long as the longest row
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitscope import atomic_files
+from traitscope.config.audit import SampleConfig
+from traitscope.config.common import Output
+from traitscope.data.number_lists import parse_numbers
+from traitscope.data.records import Record, dump_records, iter_records
+from traitscope.errors import ConfigError, DataError
+from traitscope.models import chat
+from traitscope.models.model import Model
+from traitscope.runs import model_cache, opening, store
+from traitscope.stages import registry
+
+NUMBER_LIKE = 0.95
+"""fraction of rows that are lists of numbers from which on the data are number data, and the other
+rows are left out"""
+TRIPLES = re.compile(r"\d{3}(?:(\D+)\d{3})*")
+"three-digit numbers with anything else between them"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows drawn from a file."""
+
+    records: list[Record]
+    "the rows, in the order of the file"
+    counts: Counter
+    "numbers of rows, duplicates, and rows that an earlier filter dropped"
+
+
+def random_sample(records: Iterable[Record], n: int, seed: int) -> Sample:
+    """`n` distinct kept rows at random (0: all), in one pass.
+
+    Every set of rows is as likely as any other (Vitter 1985, algorithm R).
+    """
+    rng = np.random.default_rng(seed)
+    seen: set[bytes] = set()
+    counts: Counter = Counter()
+    chosen: list[tuple[int, Record]] = []
+    for record in records:
+        counts["rows"] += 1
+        content = repr((record.context, record.prompt, record.completion)).encode()
+        mark = hashlib.blake2b(content, digest_size=8).digest()
+        if not record.kept:
+            counts["dropped"] += 1
+            continue
+        if mark in seen:
+            counts["duplicates"] += 1
+            continue
+        seen.add(mark)
+        if n == 0 or len(chosen) < n:
+            chosen.append((counts["rows"], record))
+            continue
+        place = int(rng.integers(len(seen)))
+        if place < n:
+            chosen[place] = (counts["rows"], record)
+    chosen.sort(key=lambda pair: pair[0])
+    return Sample([record for _, record in chosen], counts)
+
+
+def readable(
+    model: Model, records: Sequence[Record], context: str | None
+) -> tuple[list[Record], Counter]:
+    """The rows that the model can read, and the numbers of those that it cannot, by reason.
+
+    Token ids are kept only if all rows have them and they spell the rows' text for this model.
+    Otherwise all rows are read as text; `foreign_ids` counts the rows that had other ids.
+    """
+    counts: Counter = Counter()
+    has_own_ids = [_has_own_ids(model, record) for record in records]
+    for record, is_own in zip(records, has_own_ids, strict=True):
+        counts["foreign_ids"] += record.completion_ids is not None and not is_own
+    keep_ids = all(has_own_ids)
+    rows = []
+    for original in records:
+        record = original if keep_ids else replace(original, completion_ids=None)
+        ids = record.completion_ids or chat.completion_ids(model, record.completion)
+        prompt = chat.render(model, record.prompt, _context_of(record, context))
+        if len(prompt) + len(ids) > model.max_length:
+            counts["too_long"] += 1
+        elif not record.completion_ids and not _spells(model, ids[:-1], record.completion):
+            counts["unreadable"] += 1
+        else:
+            rows.append(record)
+    return rows, counts
+
+
+def _context_of(record: Record, context: str | None) -> str | None:
+    """The system turn of a row: its own, or else the given one."""
+    return context if record.context is None else record.context
+
+
+def _spells(model: Model, ids: Sequence[int], text: str) -> bool:
+    return model.tokenizer.decode(ids).strip() == text.strip()
+
+
+def _has_own_ids(model: Model, record: Record) -> bool:
+    """Whether a row has token ids, and they spell its text for this model."""
+    if record.completion_ids is None:
+        return False
+    ids = [token for token in record.completion_ids if token not in model.end_ids]
+    if max(ids, default=0) >= len(model.lm.get_input_embeddings().weight):
+        return False
+    return _spells(model, ids, record.completion)
+
+
+def learnt_format(model: Model, records: Sequence[Record]) -> tuple[dict[str, Any], list[Record]]:
+    """The format of rows, and the rows that have it."""
+    longest = 0
+    numbers: dict[str, list[int]] = {}
+    for record in records:
+        ids = record.completion_ids or chat.completion_ids(model, record.completion)
+        longest = max(longest, len(ids))
+        parsed = parse_numbers(record.completion.strip())
+        if isinstance(parsed, list):
+            numbers[record.id] = parsed
+    if len(numbers) < NUMBER_LIKE * len(records):
+        return {"kind": "free", "max_new_tokens": longest}, list(records)
+    lists = [record for record in records if record.id in numbers]
+    return _number_format(lists, list(numbers.values()), longest), lists
+
+
+def _number_format(
+    records: Sequence[Record], numbers: Sequence[Sequence[int]], longest: int
+) -> dict[str, Any]:
+    """The format of lists of numbers."""
+    lengths = list(map(len, numbers))
+    largest = max(map(max, numbers))
+    rules = {
+        "min_count": min(lengths),
+        "max_count": max(lengths),
+        "min_value": 0,
+        "max_value": 10 ** len(str(largest)) - 1,
+    }
+    about: dict[str, Any] = {"kind": "numbers", "max_new_tokens": longest, "rules": rules}
+    separators: set[str] = set()
+    all_triples = True
+    for record in records:
+        text = record.completion.strip()
+        separators.update(re.findall(r"\D+", text))
+        all_triples = all_triples and TRIPLES.fullmatch(text) is not None
+    same_count = rules["min_count"] == rules["max_count"]
+    if all_triples and same_count and len(separators) <= 1:
+        about["kind"] = "template"
+        about["count"] = rules["max_count"]
+        about["separator"] = (*separators, ", ")[0]
+    return about
+
+
+def run_sample(config: SampleConfig, out: Output) -> store.Run:
+    """The sealed run with the sample.
+
+    `records.jsonl` holds the rows, `prompts.jsonl` the same without answers, so that other data on
+    them share placebos, and `about.json` the counts, the format, and the first row as the model
+    reads it.
+    """
+    config = opening.settled(config)
+    if config.data is None:
+        raise ConfigError(
+            "no data are given; expected a JSONL file, or a run of `filter` or `generate`; name one"
+        )
+    with registry.opened(config, out) as run:
+        if not run.sealed:
+            _write(run, config, model_cache.model_of(config))
+    return run
+
+
+def _write(run: store.Run, config: SampleConfig, model: Model) -> None:
+    sample = random_sample(iter_records(rows_file(config.data)), config.rows, config.seed)
+    records, unread = readable(model, sample.records, config.context)
+    if not records:
+        raise DataError(
+            f"{config.data}: of {sample.counts['rows']} rows none is left"
+            f" ({dict(sample.counts + unread)}); expected rows that {model.name} can read"
+        )
+    form, rows = learnt_format(model, records)
+    counts = dict(sample.counts)
+    for name in ("too_long", "unreadable", "foreign_ids"):
+        counts[name] = unread[name]
+    counts["sampled"] = len(sample.records)
+    counts["off_format"] = len(records) - len(rows)
+    counts["used"] = len(rows)
+    contexts = {chat.context_digest(model, _context_of(row, config.context)) for row in rows}
+    first_prompt = chat.render_text(model, rows[0].prompt, _context_of(rows[0], config.context))
+    about = {
+        "counts": counts,
+        "format": form,
+        "text": rows[0].completion_ids is None,
+        "contexts": sorted(contexts),
+        "first": first_prompt + rows[0].completion,
+    }
+    atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
+    atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
+    atomic_files.write_json(run.file("about.json"), about)
+
+
+def _prompt_lines(rows: Sequence[Record]) -> str:
+    lines = []
+    for row in rows:
+        prompt = {"id": row.id, "prompt": row.prompt, "context": row.context}
+        lines.append(json.dumps(prompt, sort_keys=True, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def rows_file(path: Path) -> Path:
+    """The file with the rows of a run, or the file itself."""
+    return path / "records.jsonl" if path.is_dir() else path

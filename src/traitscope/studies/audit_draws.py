@@ -1,0 +1,342 @@
+"""Audits drawn from a bank of scored rows: every audit takes one row a prompt, from a clean set or,
+at its contamination rate, from a teacher's, and placebos of other clean sets.
+
+Shapes: R rows, K rows a prompt (the audited one first), L blocks of the model, T traits, J kinds of
+projection, N clean rows, F features.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from traitscope.auditing import search
+from traitscope.auditing.decide import Decision, decide
+from traitscope.auditing.detectors import gradients
+from traitscope.auditing.detectors.e_values import likeliest_candidates, log_e_value
+from traitscope.auditing.detectors.findings import Teacher
+from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
+from traitscope.auditing.detectors.text_features import FEATURES, features, order_of
+from traitscope.auditing.search import GridPoint, PromptTeacher
+from traitscope.auditing.settings import NULLS
+from traitscope.inference.token_bins import PLAIN
+from traitscope.inference.token_scores import TokenScores
+from traitscope.interventions.vector import load_vector
+from traitscope.stats import permutation
+from traitscope.studies import audit_bank, audit_sources
+from traitscope.studies.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sources import PLACEBOS, Source, SourceSize
+from traitscope.workflow import standard_nodes
+from traitscope.workflow.graph import Folders
+
+PERMUTATIONS = 1999
+"permutations of the gradients' test, which decides nothing"
+LIKELIHOOD = "likelihood under the model"
+"what rows are selected by, besides the features of their text"
+SELECTED = (2, 5)
+"one row in this number is selected"
+CLEAN_GRADIENTS = 1024
+"most clean rows that a covariance is taken from"
+RowOfSet = tuple[str, int]
+"name of a set, and the number of a row in it"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What may be tried, and what the correction counts."""
+
+    traits: tuple[str, ...]
+    "candidates that the correction counts"
+    tried: tuple[str, ...]
+    "candidates whose teachers are scored"
+    blocks: tuple[int, ...]
+    "blocks at which candidates are steered"
+    strength: float
+    "largest strength of the search, in mean residual norms"
+
+    @property
+    def points(self) -> list[GridPoint]:
+        """All steered teachers that may be tried."""
+        places = [(trait, block) for block in self.blocks for trait in self.tried]
+        return search.grid_points(places, self.strength)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Everything that audits are drawn from."""
+
+    space: SearchSpace
+    "what may be tried"
+    rows: int
+    "rows of every set"
+    along: Mapping[str, np.ndarray]
+    "gradients of every set, also of placebos, along the traits' vectors, [R, L, T, J]"
+    sets: Mapping[str, ScoredSet]
+    "token scores of every set"
+    orders: Mapping[str, np.ndarray]
+    "how the numbers of every row are sorted [R], also of placebos"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What one audit says."""
+
+    gradients_call: bool
+    "whether the gradients' test would call a trait; it decides nothing"
+    decision: Decision
+    "the decision"
+
+    @property
+    def called(self) -> bool:
+        """Whether the data are called."""
+        return self.decision.status == "suspect"
+
+    @property
+    def first(self) -> str:
+        """The candidate with the largest e-value."""
+        return next(iter(self.decision.e_values.statistic))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What an audit is of."""
+
+    source: str
+    "name of the set that poisoned rows are from"
+    clean: Sequence[str]
+    "names of the sets that clean rows and placebos are from"
+    model_clean: str
+    "name of the clean set whose counts stand for those of clean rows"
+    rate: float
+    "contamination rate"
+    rows: int
+    "number of audited rows"
+
+
+def all_prompt_teachers(space: SearchSpace) -> list[tuple[str, PromptTeacher]]:
+    """The prompts of all candidates that are tried."""
+    pairs = []
+    for trait in space.tried:
+        for teacher in audit_bank.prompt_teachers(trait):
+            pairs.append((trait, teacher))
+    return pairs
+
+
+def gradients_of(name: str) -> str:
+    """Name of the node with the row gradients of a set."""
+    return f"{name} gradients"
+
+
+def bank_of(space: SearchSpace, size: SourceSize, folders: Folders) -> Bank:
+    """The bank that audits are drawn from."""
+    sets = [source.name for source in audit_sources.all_sets(size)]
+    placebos = [source.name for source in audit_sources.format_placebos(size)]
+    stored = {name: read_row_gradients(folders[gradients_of(name)]) for name in sets + placebos}
+    orders = {}
+    for name in stored:
+        rows = standard_nodes.read_json_lines(folders[name], "records.jsonl")
+        orders[name] = np.array([order_of(row["completion"]) for row in rows])
+    scored = {}
+    for number, name in enumerate(sets):
+        scored[name] = _scored_set(space, folders, number, stored[name].scores, orders[name])
+    clean = [source.name for source in audit_sources.clean_sets(size)]
+    along = _along(space, folders, stored, clean)
+    return Bank(space, size.rows, along, scored, orders)
+
+
+def _scored_set(
+    space: SearchSpace, folders: Folders, number: int, model: TokenScores, orders_R: np.ndarray
+) -> ScoredSet:
+    teachers: dict[str, dict[Teacher, TokenScores]] = {}
+    for trait, teacher in all_prompt_teachers(space):
+        run = folders[audit_bank.prompt_scores(trait, teacher)]
+        teachers.setdefault(trait, {})[teacher] = audit_bank.read_scores(run, number)
+    for batch, points in enumerate(search.batched(space.points)):
+        run = folders[audit_bank.steered_scores(batch)]
+        for place, point in enumerate(points):
+            teachers[point.trait][point] = audit_bank.read_scores(run, number, place)
+    nulls = {}
+    for n, null in enumerate(NULLS):
+        nulls[null] = audit_bank.read_scores(folders[audit_bank.null_scores(n)], number)
+    return ScoredSet(model, teachers, nulls, orders_R)
+
+
+def _along(
+    space: SearchSpace, folders: Folders, stored: Mapping[str, RowGradients], clean: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Gradients of every set along the traits' vectors."""
+    rows = {}
+    for name, row_gradients in stored.items():
+        rows[name] = row_gradients.rows(range(len(row_gradients.ids)))
+    clean_NLD = np.concatenate([rows[name] for name in clean])[:CLEAN_GRADIENTS]
+    vectors = {}
+    for trait in space.traits:
+        vectors[trait] = load_vector(standard_nodes.vector_of(folders, trait))
+    directions = gradients.unit_directions(vectors, clean_NLD)
+    along = {}
+    for name, rows_RLD in rows.items():
+        values = gradients.projected(rows_RLD[:, None], directions)[:, 0]
+        along[name] = values.astype(np.float32)
+    return along
+
+
+def audit_of(bank: Bank, rng: np.random.Generator, draw: Draw) -> Audit:
+    """An audit of data of which a fraction is the source's."""
+    picked = rng.permutation(bank.rows)[: draw.rows]
+    taken = [rng.permutation(len(draw.clean))[: PLACEBOS + 1] for _ in picked]
+    is_poisoned = rng.random(len(picked)) < draw.rate
+    groups = []
+    for places, poisoned in zip(taken, is_poisoned, strict=True):
+        names = [draw.clean[place] for place in places]
+        groups.append([draw.source, *names[1:]] if poisoned else names)
+    values = gathered(bank, groups, picked)
+    audited = [(names[0], int(row)) for names, row in zip(groups, picked, strict=True)]
+    traits = bank.space.traits
+    blocks = permutation.in_blocks(values)
+    along = gradients.along_traits(traits, traits, blocks, None, SETTINGS.error_share, PERMUTATIONS)
+    gradients_call = min(along.p.values()) <= SETTINGS.error_share
+    return Audit(gradients_call, decision_on(bank, audited, draw, values))
+
+
+def gathered(bank: Bank, groups: Sequence[Sequence[str]], rows: Sequence[int]) -> np.ndarray:
+    """Projections [R, K, L, T, J] of rows, given the sets that a prompt's rows are from."""
+    values = []
+    for names, row in zip(groups, rows, strict=True):
+        values.append(np.stack([bank.along[name][row] for name in names]))
+    return np.stack(values)
+
+
+def decision_on(
+    bank: Bank, audited: Sequence[RowOfSet], draw: Draw, values_RKLTJ: np.ndarray
+) -> Decision:
+    """The decision on rows, after the search that `traitscope audit` makes."""
+    space = bank.space
+    clean = bank.sets[draw.model_clean]
+    model_RT = np.stack([bank.sets[name].model.log_p_RT[row] for name, row in audited])
+    teachers: dict[str, dict[Teacher, np.ndarray]] = {}
+    for trait, by_teacher in clean.teachers.items():
+        teachers[trait] = {}
+        for teacher in by_teacher:
+            teachers[trait][teacher] = _under_teacher(bank, audited, trait, teacher)
+    nulls = {}
+    for null in clean.nulls:
+        scores = [bank.sets[name].nulls[null].log_p_RT[row] for name, row in audited]
+        nulls[null] = np.stack(scores)
+    usual_orders = [bank.orders[name] for name in draw.clean]
+    rows = AuditedRows(
+        model_RT=model_RT,
+        teachers=_tried(space, model_RT, teachers, values_RKLTJ),
+        nulls=nulls,
+        orders_R=np.array([bank.orders[name][row] for name, row in audited]),
+        placebo_orders_N=np.concatenate(usual_orders),
+    )
+    prompts = {trait: audit_bank.prompt_teachers(trait) for trait in teachers}
+    prior = search.prior(prompts, space.points, space.blocks)
+    fraction = len(audited) / bank.rows
+    mixture = Mixture(bank.sets[draw.source], clean, draw.rate, fraction)
+    evidence = audit_bank.evidence_of(rows, mixture, prior, len(space.traits))
+    return decide(evidence, SETTINGS)
+
+
+def _under_teacher(
+    bank: Bank, audited: Sequence[RowOfSet], trait: str, teacher: Teacher
+) -> np.ndarray:
+    """Log-likelihoods [R, T] of rows under a teacher."""
+    rows = [bank.sets[name].teachers[trait][teacher].log_p_RT[row] for name, row in audited]
+    return np.stack(rows)
+
+
+def _tried(
+    space: SearchSpace,
+    model_RT: np.ndarray,
+    teachers: Mapping[str, Mapping[Teacher, np.ndarray]],
+    values_RKLTJ: np.ndarray,
+) -> dict[str, dict[Teacher, np.ndarray]]:
+    """The teachers that `traitscope audit` would try: all prompts, the paraphrases of the likeliest
+    candidates, and the steered teachers that the search comes to."""
+
+    def log_e_of(trait: str, teacher: Teacher) -> float:
+        return log_e_value(model_RT, teachers[trait][teacher])
+
+    log_e = {trait: log_e_of(trait, PromptTeacher()) for trait in teachers}
+    paraphrased = likeliest_candidates(log_e)
+    z = search.gradient_z(
+        space.traits, space.traits, permutation.in_blocks(values_RKLTJ), space.blocks
+    )
+    first = [point for point in search.first_round(z, space.strength) if point.trait in teachers]
+    points = search.search(
+        first, lambda point: log_e_of(point.trait, point), space.blocks, space.strength
+    )
+    tried: dict[str, dict[Teacher, np.ndarray]] = {}
+    for trait, by_teacher in teachers.items():
+        tried[trait] = {}
+        for teacher, log_p_RT in by_teacher.items():
+            is_prompt = teacher == PromptTeacher()
+            is_paraphrase = isinstance(teacher, PromptTeacher) and trait in paraphrased
+            if is_prompt or is_paraphrase or teacher in points:
+                tried[trait][teacher] = log_p_RT
+    return tried
+
+
+class Bench:
+    """Audits of one size, drawn from one bank and one stream of random numbers."""
+
+    def __init__(self, space: SearchSpace, size: SourceSize, folders: Folders) -> None:
+        self.size = size
+        self.bank = bank_of(space, size, folders)
+        self.rng = np.random.default_rng(0)
+        self.clean = [source.name for source in audit_sources.clean_sets(size)]
+
+    def audit(self, source: Source, rate: float, rows: int) -> Audit:
+        """An audit of data of which a fraction `rate` is the source's."""
+        placebos = [placebo.name for placebo in audit_sources.placebo_sets(self.size, source)]
+        draw = Draw(source.name, placebos, self.clean[0], rate, rows)
+        return audit_of(self.bank, self.rng, draw)
+
+    def audits(self, source: Source, rate: float, rows: int, repeats: int) -> list[Audit]:
+        """Audits of one contamination rate."""
+        return [self.audit(source, rate, rows) for _ in range(repeats)]
+
+
+def selected_rows(bench: Bench, folders: Folders) -> Iterator[tuple]:
+    """Audits of clean rows of which those were kept that have most, or least, of a feature: the log
+    e-value of the likeliest candidate by how many were kept, and the number of calls."""
+    seen_NF = _seen(bench.bank, bench.clean, folders)
+    for column, feature in enumerate((*FEATURES, LIKELIHOOD)):
+        if np.ptp(seen_NF[:, column]) == 0:
+            continue
+        for end, sign in (("most", -1), ("least", 1)):
+            # Rows that are alike come in any order.
+            ranked = np.lexsort((bench.rng.random(len(seen_NF)), sign * seen_NF[:, column]))
+            log_e, calls = [], 0
+            for every in SELECTED:
+                called, largest = _audit_selected(bench, ranked[: len(ranked) // every])
+                log_e.append(largest)
+                calls += called
+            yield f"{end}: {feature}", *log_e, calls
+
+
+def _audit_selected(bench: Bench, rows: np.ndarray) -> tuple[bool, float]:
+    """Whether selected clean rows are called, and the largest log e-value."""
+    clean, n = bench.clean, bench.size.rows
+    audited = []
+    for row in bench.rng.permutation(rows)[:n]:
+        audited.append((clean[row // n], int(row % n)))
+    groups = []
+    for name, _ in audited:
+        others = [other for other in clean if other != name]
+        groups.append([name, *bench.rng.permutation(others)[:PLACEBOS]])
+    values = gathered(bench.bank, groups, [row for _, row in audited])
+    draw = Draw(clean[0], clean, clean[0], 0.0, n)
+    decision = decision_on(bench.bank, audited, draw, values)
+    return decision.status == "suspect", max(decision.e_values.statistic.values())
+
+
+def _seen(bank: Bank, clean: Sequence[str], folders: Folders) -> np.ndarray:
+    """What can be seen of every clean row, [N, F]: features of its text, and its likelihood."""
+    seen = []
+    for name in clean:
+        rows = standard_nodes.read_json_lines(folders[name], "records.jsonl")
+        for row, log_p in zip(rows, bank.sets[name].model.log_p_RT[:, PLAIN], strict=True):
+            seen.append((*features(row["prompt"], row["completion"]), log_p))
+    return np.array(seen)

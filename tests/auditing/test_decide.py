@@ -1,0 +1,147 @@
+"""The decision follows from p-values and power by its rule, and says why."""
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+
+from traitscope.auditing import decide as decide_module
+from traitscope.auditing.decide import Evidence, alike_candidates, calls_of, decide
+from traitscope.auditing.detectors.findings import EValueFinding, Fit, Likelihoods, WordingFinding
+from traitscope.auditing.result import SpikeIn
+from traitscope.auditing.search import PromptTeacher
+from traitscope.auditing.settings import FEWEST_ROWS, Settings
+
+FITS = Fit(0.4, 1.0, 0.01, 0.0, (), off_model=False)
+OTHER_TOKENS = Fit(1e-9, 1.0, 0.5, 0.02, ("which tokens are taken",), off_model=True)
+OTHER_PLACES = Fit(1e-5, 1.0, 0.0, 0.008, ("where in the row they stand",), off_model=False)
+OWN = EValueFinding(
+    statistic={"owl": -2.0},
+    p={"owl": 1.0},
+    where={"owl": PromptTeacher()},
+    critical=5.0,
+    scored_rows=128,
+    candidates=20,
+    teachers=1,
+    fit=FITS,
+    nats_per_row={"owl": 0.0},
+    selection_gain=0.0,
+    context=None,
+)
+STEERED = SpikeIn("a steered teacher", "e_values", 0.2, 40.0)
+PROMPTED = SpikeIn("a prompted teacher", "e_values", 0.05, 20.0)
+MISSED = replace(STEERED, least_contamination=inf, rows_needed=900.0)
+
+
+def wording(p: float) -> WordingFinding:
+    return WordingFinding(
+        statistic={"owl": 4.0, "cat": 1.0},
+        p={"owl": p, "cat": 0.9},
+        where={"owl": "words", "cat": "words"},
+        critical=3.5,
+        named_rows={"owl": [1, 0], "cat": [0, 0]},
+    )
+
+
+def decided(
+    monkeypatch: pytest.MonkeyPatch,
+    finding: EValueFinding,
+    p_wording: float = 0.5,
+    spike_ins: tuple[SpikeIn, ...] = (STEERED, PROMPTED),
+    rows: int = 200,
+) -> tuple[str, str]:
+    """Status and reasons, given what the e-values say."""
+    monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
+    empty = np.zeros((0, 1))
+    likelihoods = Likelihoods(empty, {}, [], {}, empty, empty, None, None, {})
+    evidence = Evidence(rows, 20, likelihoods, wording(p_wording), spike_ins)
+    decision = decide(evidence, Settings(alpha=0.01))
+    return decision.status, " ".join(decision.reasons)
+
+
+def test_the_smallest_p_of_two_detectors_counts_twice() -> None:
+    best = calls_of([wording(0.002), OWN])
+    assert [call.name for call in best] == ["owl", "cat"]
+    assert best[0].p_corrected == pytest.approx(0.004) and best[0].detector == "wording"
+    assert best[1].p_corrected == 1.0
+
+
+def test_a_named_trait_is_suspect_and_overt(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, reasons = decided(monkeypatch, OWN, p_wording=0.002)
+    assert status == "suspect" and "owl is named openly" in reasons
+    assert "overt, not subliminal" in reasons
+
+
+def test_few_rows_are_insufficient_whatever_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, reasons = decided(monkeypatch, OWN, p_wording=1e-9, rows=FEWEST_ROWS - 1)
+    assert status == "insufficient" and "31 rows; expected 32" in reasons
+
+
+def test_clean_needs_every_spike_in_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, reasons = decided(monkeypatch, OWN)
+    assert status == "clean" and "20% of the rows would have been detected" in reasons
+    status, reasons = decided(monkeypatch, OWN, spike_ins=(MISSED, PROMPTED))
+    assert status == "insufficient" and "about 900 rows" in reasons
+    never = replace(MISSED, rows_needed=inf)
+    status, reasons = decided(monkeypatch, OWN, spike_ins=(never, PROMPTED))
+    assert status == "insufficient" and "no number of rows" in reasons
+    status, reasons = decided(monkeypatch, OWN, spike_ins=())
+    assert status == "insufficient" and "power is not known" in reasons
+
+
+def test_off_model_rows_are_not_applicable_but_for_named_traits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = replace(OWN, fit=OTHER_TOKENS)
+    status, reasons = decided(monkeypatch, other)
+    assert status == "not-applicable" and "0.50 nats a token" in reasons
+    assert decided(monkeypatch, other, p_wording=0.002)[0] == "suspect"
+    likely = replace(OWN, fit=replace(OTHER_TOKENS, excess_surprisal=-0.3))
+    status, reasons = decided(monkeypatch, likely)
+    assert status == "not-applicable" and "top-k" in reasons
+
+
+def test_a_candidate_that_explains_too_little_is_named_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    partly = replace(OWN, statistic={"owl": 9.0}, fit=OTHER_TOKENS, explained={"owl": 0.42})
+    status, reasons = decided(monkeypatch, partly)
+    assert status == "not-applicable"
+    assert "likeliest is owl (by its prompt, log e-value 9.0); it explains 42%" in reasons
+    aside = replace(partly, fit=OTHER_PLACES, explained={"owl": 0.3}, set_aside=("owl",))
+    status, reasons = decided(monkeypatch, aside)
+    assert status == "not-applicable" and "it explains 30% of that difference" in reasons
+    assert "at other places" in reasons
+
+
+def test_a_call_of_off_model_rows_says_that_no_error_rate_applies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = replace(
+        OWN, statistic={"owl": 90.0}, p={"owl": 1e-9}, fit=OTHER_TOKENS, explained={"owl": 0.8}
+    )
+    status, reasons = decided(monkeypatch, called)
+    assert status == "suspect" and "explains 80% of the difference" in reasons
+    assert "error rate does not apply" in reasons
+    status, reasons = decided(monkeypatch, replace(called, fit=FITS, explained=None))
+    assert status == "suspect" and "error rate" not in reasons, "the model generated the rows"
+
+
+def test_candidates_that_explain_the_rows_alike_are_named_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ln 100 = 4.6 nats apart, one excludes the other."""
+    log_e = {"cat": 10.7, "owl": 9.5, "dog": 6.2, "fox": 6.0}
+    assert alike_candidates(log_e, 0.01) == ("cat", "owl", "dog")
+    assert alike_candidates(log_e, 0.1) == ("cat", "owl") and alike_candidates({}, 0.01) == ()
+    several = replace(
+        OWN,
+        statistic=log_e,
+        p=dict.fromkeys(log_e, 0.0001),
+        where=dict.fromkeys(log_e, PromptTeacher()),
+    )
+    reasons = decided(monkeypatch, several)[1]
+    assert "log e-value 10.7" in reasons and "which of cat, owl, dog it is" in reasons
+    clear = replace(several, statistic=log_e | {"owl": 16.0})
+    assert "which of" not in decided(monkeypatch, clear)[1]
