@@ -24,8 +24,8 @@ from torch import Tensor
 from traitscope.data.traits import SETS, Trait, first_word, is_scorable, whole_word
 from traitscope.inference import forward
 from traitscope.inference.decode import Sampling, continue_rows, extend
-from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Active, Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 
@@ -141,7 +141,7 @@ class _Request:
 def score_questions(
     model: Model,
     trait: Trait,
-    interventions: Sequence[Intervention],
+    interventions: Interventions,
     context: str | None,
     samples: int,
     sampling: Sampling,

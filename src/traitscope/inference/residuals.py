@@ -13,8 +13,8 @@ from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
-from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Active, Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -101,7 +101,7 @@ def _batches_by_length(prompts: Sequence[TokenIds], batch_size: int) -> Iterator
 
 def intervention_vector(
     model: Model,
-    interventions: Sequence[Intervention],
+    interventions: Interventions,
     prompts: Sequence[Prompt | str],
     context: str | None = None,
     position: str = "last",

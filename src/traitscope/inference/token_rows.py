@@ -12,8 +12,8 @@ from torch import Tensor
 from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.inference import forward
-from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Active, Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 
@@ -58,7 +58,7 @@ def completion_hidden(
 @torch.no_grad()
 def teacher_hidden(
     model: Model,
-    teacher: Sequence[Intervention],
+    teacher: Interventions,
     rows: Sequence[Row],
     teacher_prompts: Sequence[Sequence[int]],
     batch_size: int = 16,
@@ -89,7 +89,7 @@ def rows_from(
     records: Sequence[Record],
     context: str | None,
     text: bool = False,
-    interventions: Sequence[Intervention] = (),
+    interventions: Interventions = (),
 ) -> list[Row]:
     """Token rows of the kept records, with their stored ids, else with the ids of their text.
 

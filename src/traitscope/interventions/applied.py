@@ -90,23 +90,25 @@ class HasIntervention(Protocol):
         """The intervention that it stands for."""
 
 
+Interventions = Sequence[Intervention | HasIntervention]
+"what a function that takes interventions accepts"
+
+
 def as_intervention(item: Intervention | HasIntervention) -> Intervention:
     """An intervention itself, or the one that an object stands for."""
     return item.intervention() if hasattr(item, "intervention") else item
 
 
 @contextmanager
-def applied(
-    model: Model, interventions: Sequence[Intervention | HasIntervention]
-) -> Iterator[Active]:
+def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
     Raises ConfigError for more than one Adapter or WeightNoise and for a layer that the model
     lacks, VectorError for a vector or student of another model.
     """
-    interventions = [as_intervention(item) for item in interventions]
+    plain = [as_intervention(item) for item in interventions]
     active = Active(model)
-    adapter, noise = _only_adapter(interventions), _only_noise(interventions)
+    adapter, noise = _only_adapter(plain), _only_noise(plain)
     replaced: set[int] = set()
     edits: list[tuple[int, str, hooks.Edit]] = []
     with ExitStack() as stack:
@@ -115,7 +117,7 @@ def applied(
             stack.enter_context(full_weights.swapped(model, noisy_weights))
         if adapter is not None:
             _mount(active, adapter, noise, stack)
-        for item in interventions:
+        for item in plain:
             edits += _edits(item, active)
             if isinstance(item, ReplaceBase):
                 replaced.update(item.layers)

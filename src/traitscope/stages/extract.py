@@ -31,8 +31,8 @@ from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.interventions.vector import (
     COMMON,
     Vector,
@@ -141,7 +141,7 @@ def _texts(prompts: Sequence[Prompt]) -> list[str]:
 
 def student_vector(
     model: Model,
-    interventions: Sequence[Intervention],
+    interventions: Interventions,
     prompts: Sequence[Prompt],
     *,
     context: str | None = None,

@@ -21,8 +21,8 @@ from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, Sampling, decode
 from traitscope.inference.question_scores import answer_text
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
@@ -37,7 +37,7 @@ SHARD = 256
 def generate(
     model: Model,
     prompts: Sequence[Prompt],
-    interventions: Sequence[Intervention] = (),
+    interventions: Interventions = (),
     *,
     context: str | None = None,
     max_new_tokens: int = 64,
@@ -128,7 +128,7 @@ def _room(sampling: Sampling, constraint: Constraint | None) -> int:
 def _rendered(
     model: Model,
     prompts: Sequence[Prompt],
-    interventions: Sequence[Intervention],
+    interventions: Interventions,
     neutral: str | None,
     room: int,
 ) -> list[list[int]]:

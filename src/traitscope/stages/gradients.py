@@ -29,8 +29,7 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
@@ -111,7 +110,7 @@ def gradients(
     vectors: dict[str, Vector],
     control: Sequence[Record] = (),
     *,
-    interventions: Sequence[Intervention] = (),
+    interventions: Interventions = (),
     context: str | None = None,
     position: str = "all",
     batch_size: int = 8,

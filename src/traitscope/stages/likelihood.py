@@ -25,8 +25,7 @@ from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import applied
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.applied import Interventions, applied
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -62,7 +61,7 @@ class Likelihoods:
 def likelihood(
     model: Model,
     records: Sequence[Record],
-    interventions: Sequence[Intervention] = (),
+    interventions: Interventions = (),
     *,
     context: str | None = None,
     text: bool = False,
@@ -91,7 +90,7 @@ def likelihood(
 @torch.no_grad()
 def log_likelihoods(
     model: Model,
-    interventions: Sequence[Intervention],
+    interventions: Interventions,
     rows: Sequence[Row],
     batch_size: int = 16,
     done: Callable[[int], None] | None = None,

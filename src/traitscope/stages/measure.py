@@ -29,8 +29,8 @@ from traitscope.inference.question_scores import (
     with_sets,
 )
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Active, Interventions, applied
+from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
@@ -157,7 +157,7 @@ class Scores:
 def measure(
     model: Model,
     trait: Trait | str,
-    interventions: Sequence[Intervention] = (),
+    interventions: Interventions = (),
     *,
     context: str | None = None,
     sets: Sequence[str] = SETS,
@@ -214,7 +214,7 @@ def measure_each(
     return scores
 
 
-def perplexity(model: Model, interventions: Sequence[Intervention] = ()) -> float:
+def perplexity(model: Model, interventions: Interventions = ()) -> float:
     """The perplexity per token on the package's plain English text, without a chat template.
 
     It tells whether the model is still whole. A mark at the beginning stands where the model's
@@ -270,7 +270,7 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     return run
 
 
-def _measured_here(config: MeasureConfig, interventions: Sequence[Intervention]) -> Scores:
+def _measured_here(config: MeasureConfig, interventions: Interventions) -> Scores:
     model = model_cache.model_of(config)
     trait = with_sets(load_trait(config.trait), config.sets)
     with progress("measure", len(questions_of(trait)), "questions") as advance:
@@ -291,7 +291,7 @@ def core_settings(config: MeasureConfig) -> dict:
     }
 
 
-def _measured_by_vllm(config: MeasureConfig, interventions: Sequence[Intervention]) -> Scores:
+def _measured_by_vllm(config: MeasureConfig, interventions: Interventions) -> Scores:
     vllm_engine.check(config.model, config.dtype, interventions)
     model = outline(config.model)
     trait = with_sets(load_trait(config.trait), config.sets)

@@ -32,7 +32,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.records import Record
 from traitscope.errors import TraitscopeError
 from traitscope.inference.token_rows import Row, rows_from
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.applied import Interventions
 from traitscope.models.model import Model
 from traitscope.training import fsdp
 from traitscope.training.plan import TrainingPlan, plan_training, read_teacher_states
@@ -57,7 +57,7 @@ def train(
     recipe: Recipe,
     seed: int = 0,
     *,
-    teacher: Sequence[Intervention] = (),
+    teacher: Interventions = (),
     context: str | None = None,
     text: bool = False,
     scales: Path | None = None,

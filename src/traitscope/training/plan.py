@@ -16,7 +16,8 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row, teacher_hidden
-from traitscope.interventions.intervention import Intervention, context_of
+from traitscope.interventions.applied import Interventions
+from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.training import fsdp
@@ -81,7 +82,7 @@ def plan_training(
 
 def read_teacher_states(
     model: Model,
-    teacher: Sequence[Intervention],
+    teacher: Interventions,
     records: Sequence[Record],
     rows: Sequence[Row],
     context: str | None = None,
