@@ -128,16 +128,16 @@ def check_planted(model: Model) -> str:
         loop.train_student(model, student, plan_training(rows, RECIPE, 0, soft))
         now_LD, _ = residuals.mean_residuals(model, student.active, prompts)
     shift_D = (now_LD - base_LD)[LAYER]
-    found = _cosine(shift_D, vector.rows_LD[LAYER])
+    cosine = _cosine(shift_D, vector.rows_LD[LAYER])
     others = [
         _cosine(shift_D, d) for d in np.random.default_rng(1).standard_normal((200, model.d_model))
     ]
     bound = max(others)
     _require(
-        found > bound,
-        f"cosine with the planted vector {found:.2f}, with a random one up to {bound:.2f}",
+        cosine > bound,
+        f"cosine with the planted vector {cosine:.2f}, with a random one up to {bound:.2f}",
     )
-    return f"cosine {found:.2f}, largest of 200 random {bound:.2f}"
+    return f"cosine {cosine:.2f}, largest of 200 random {bound:.2f}"
 
 
 def check_resume(model: Model) -> str:
@@ -201,15 +201,16 @@ BROKEN = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, 
 def run_selftest(config: SelftestConfig, out: Output) -> dict:
     """Every check with what it found; `failed` where one did not hold."""
     torch.set_num_threads(1)  # the models are too small for two
-    found, failed = {}, []
+    results: dict[str, str] = {}
+    failed = []
     for name, check in CHECKS.items():
         start = time.monotonic()
         try:
-            found[name] = check(tiny_model())
+            results[name] = check(tiny_model())
         except BROKEN as error:
-            found[name] = (
+            results[name] = (
                 f"FAILED: {error}" if isinstance(error, AssertionError) else f"FAILED: {error!r}"
             )
             failed.append(name)
-        print(f"{name:<10} {found[name]} ({time.monotonic() - start:.1f} s)")
-    return {"status": "failed" if failed else "ok", "checks": found, "failed": failed}
+        print(f"{name:<10} {results[name]} ({time.monotonic() - start:.1f} s)")
+    return {"status": "failed" if failed else "ok", "checks": results, "failed": failed}
