@@ -1,14 +1,13 @@
 """Every error a user can cause, one tree.
 
-    TraitscopeError                   message only, the command line prints it without a traceback,
-                                      exit 2
-    ├── ConfigError      (ValueError)   a flag, a config file or a combination of them cannot work
-    ├── DataError        (ValueError)   rows: a broken line, a missing field, an empty file
-    ├── TraitError       (ValueError)   a trait file that is incomplete or unknown
-    ├── ModelError       (ValueError)   a model that cannot be found, loaded, rendered or fitted
-                         into memory
-    ├── VectorError      (ValueError)   a vector or an adapter that was not made for this model
-    └── StoreError       (OSError)      a run directory: damaged, locked, newer, read-only, no space
+    TraitscopeError    message only; the command line prints it without a traceback, exit 2
+    ├── ConfigError    (ValueError)   a flag, a config file or a combination that cannot work
+    ├── DataError      (ValueError)   rows: a broken line, a missing field, an empty file
+    ├── TraitError     (ValueError)   a trait file that is incomplete or unknown
+    ├── ModelError     (ValueError)   a model that cannot be found, loaded, rendered or fitted
+    ├── VectorError    (ValueError)   a vector or an adapter that was not made for this model
+    ├── StoreError     (OSError)      a run directory: damaged, locked, newer, read-only, no space
+    └── AuditRefused   (ValueError)   an audit's answer that the caller does not accept
 
 A message says what was found, what was expected, and what to do. Each class also is the standard
 library type in brackets, so `except ValueError` works for callers that do not know this package.
@@ -41,3 +40,7 @@ class VectorError(TraitscopeError, ValueError):
 
 class StoreError(TraitscopeError, OSError):
     """A run directory that is damaged, in use, from a newer version, or cannot be written."""
+
+
+class AuditRefused(TraitscopeError, ValueError):
+    """An audit whose answer the caller does not accept."""

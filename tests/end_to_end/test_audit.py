@@ -11,9 +11,10 @@ from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 from traitscope.auditing import plan, settings
 from traitscope.auditing import run as audit_module
 from traitscope.auditing.plan import temperature
+from traitscope.auditing.result import result_from
 from traitscope.auditing.run import audit
 from traitscope.config.audit import AuditConfig
-from traitscope.errors import ConfigError
+from traitscope.errors import AuditRefused, ConfigError
 from traitscope.inference.token_bins import BETAS
 from traitscope.workflow import standard_nodes
 
@@ -260,6 +261,16 @@ def test_twenty_rows_are_insufficient_also_from_python(
     )
     assert found.status == "insufficient" and "expected 32" in found.reasons[0] and found.rows <= 20
     assert found.as_dict()["traits"][0]["name"] in ("owl", "cat")
+    assert "page" not in found.as_dict() and found.run.is_dir()
+    page = found.to_html(place / "python.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "insufficient" in page
+    log = json.loads(found.to_sarif(place / "python.sarif").read_text(encoding="utf-8"))
+    assert log["version"] == "2.1.0"
+    found.raise_if("suspect")
+    with pytest.raises(AuditRefused, match="the audit answers insufficient: 20 rows"):
+        found.raise_if("suspect", "insufficient")
+    with pytest.raises(ConfigError, match="has no page"):
+        result_from(found.as_dict()).to_html(place / "none.html")
 
 
 def test_placebos_are_drawn_at_the_temperature_of_the_data(place: Path, tiny_folder: Path) -> None:

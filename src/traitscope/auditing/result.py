@@ -6,12 +6,15 @@ describes the JSON file.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
+from traitscope import atomic_files
 from traitscope.auditing.detectors.findings import Finding
 from traitscope.auditing.settings import DECIDING
+from traitscope.errors import AuditRefused, ConfigError
 
 SCHEMA = 2
 "version of the JSON file"
@@ -150,9 +153,43 @@ class AuditResult:
     reasons: tuple[str, ...]
     "why the answer is what it is, and what else a reader has to know"
 
+    run: Path | None = field(default=None, compare=False)
+    "run directory of the decision; None for a result that was read from a file"
+    page: str = field(default="", repr=False, compare=False)
+    "HTML page"
+    sarif: str = field(default="", repr=False, compare=False)
+    "SARIF log"
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the HTML page, and return its path."""
+        return self._write(path, self.page)
+
+    def to_sarif(self, path: str | Path) -> Path:
+        """Write the SARIF log, and return its path."""
+        return self._write(path, self.sarif)
+
+    def raise_if(self, *statuses: Status) -> None:
+        """Raise AuditRefused if the answer is one of these, such as `suspect`."""
+        if self.status in statuses:
+            raise AuditRefused(
+                f"the audit answers {self.status}: {'; '.join(self.reasons)}; look at the page"
+                " before training on these data"
+            )
+
+    def _write(self, path: str | Path, text: str) -> Path:
+        if not text:
+            raise ConfigError(
+                "this result was read from JSON and has no page; call traitscope.audit on the rows"
+            )
+        atomic_files.write_text(Path(path), text)
+        return Path(path)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; infinity and NaN become None, because JSON has neither."""
-        return {"schema": SCHEMA, **_plain(asdict(self))}
+        values = asdict(replace(self, page="", sarif=""))
+        for name in ("run", "page", "sarif"):
+            del values[name]
+        return {"schema": SCHEMA, **_plain(values)}
 
 
 def result_from(plain: Mapping[str, Any]) -> AuditResult:

@@ -48,8 +48,35 @@ FIRST_ROW_SHOWN = 600
 "characters of the first row that are printed"
 
 
+@dataclass(frozen=True)
+class AuditOutput:
+    """The answer of an audit in all its forms."""
+
+    result: dict[str, Any]
+    "as audit.json has it"
+    run: store.Run
+    "the sealed run of the decision"
+    page: str
+    "HTML"
+    sarif: str
+    "SARIF 2.1.0"
+
+
 def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     """The answer as the JSON file has it, with its run directory and whether the gate passed."""
+    answer = answered(config, out)
+    _print_answer(answer.result)
+    if config.report:
+        _write_and_say(config.report, answer.page)
+    if config.sarif:
+        _write_and_say(config.sarif, answer.sarif)
+    print(answer.run.path)
+    gate = "failed" if answer.result["status"] in FAILING[config.fail_on] else "passed"
+    return answer.result | {"run": str(answer.run.path), "gate": gate}
+
+
+def answered(config: AuditConfig, out: Output) -> AuditOutput:
+    """The answer of an audit; computes what is missing and prints what it reads on stderr."""
     config = opening.settled(config)
     if config.data is None:
         raise ConfigError(
@@ -64,15 +91,8 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     parts = _artifacts_file(done)
     run = _answered(job, parts, out)
     result = json.loads(run.file("result.json").read_text(encoding="utf-8"))
-    _print_answer(result)
-    if config.report:
-        _write_and_say(config.report, _page(done, result, run))
-    if config.sarif:
-        log = report.sarif_log(result, config.data.as_posix())
-        _write_and_say(config.sarif, json.dumps(log, indent=2) + "\n")
-    print(run.path)
-    gate = "failed" if result["status"] in FAILING[config.fail_on] else "passed"
-    return result | {"run": str(run.path), "gate": gate}
+    log = report.sarif_log(result, config.data.as_posix())
+    return AuditOutput(result, run, _page(done, result, run), json.dumps(log, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -197,7 +217,9 @@ def audit(
     """
     root = Path(root)
     data = Path(rows) if isinstance(rows, str | Path) else _rows_file(rows, root / "audit")
-    return result_from(run_audit(AuditConfig(data=data, **settings), Output(root=root)))
+    answer = answered(AuditConfig(data=data, **settings), Output(root=root))
+    result = result_from(answer.result)
+    return replace(result, run=answer.run.path, page=answer.page, sarif=answer.sarif)
 
 
 def _rows_file(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
