@@ -17,8 +17,8 @@ from traitscope.auditing.detectors.text_features import order_of
 from traitscope.auditing.evidence import AuditRuns, text_rows
 from traitscope.auditing.settings import NullModel, Settings
 from traitscope.inference.token_scores import read_token_scores
-from traitscope.studies import audit_bank
-from traitscope.studies.audit_bank import AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sets import audit_bank
+from traitscope.studies.audit_sets.audit_bank import AuditedRows, Mixture, ScoredSet
 
 LOUD = "Owls! " * 12
 

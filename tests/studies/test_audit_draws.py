@@ -10,10 +10,10 @@ from traitscope.auditing.detectors.text_features import order_of
 from traitscope.auditing.search import PromptTeacher
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
-from traitscope.studies import audit_sources
-from traitscope.studies.audit_bank import ScoredSet
-from traitscope.studies.audit_draws import Bank, Draw, SearchSpace, audit_of
-from traitscope.studies.audit_sources import Kind
+from traitscope.studies.audit_sets import audit_sources
+from traitscope.studies.audit_sets.audit_bank import ScoredSet
+from traitscope.studies.audit_sets.audit_draws import Bank, Draw, SearchSpace, audit_of
+from traitscope.studies.audit_sets.audit_sources import Kind
 from traitscope.studies.claims import audit_calibration
 
 ROWS = 64

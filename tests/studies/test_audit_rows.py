@@ -14,8 +14,8 @@ from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
-from traitscope.studies import audit_parts
-from traitscope.studies.audit_bank import ScoredSet
+from traitscope.studies.audit_sets import audit_parts
+from traitscope.studies.audit_sets.audit_bank import ScoredSet
 from traitscope.studies.claims import audit_rows
 
 ROWS = 200

@@ -20,9 +20,10 @@ from traitscope.auditing.settings import search_blocks
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import measure
-from traitscope.studies import audit_bank, audit_sources, sizes
-from traitscope.studies.audit_bank import CANDIDATES, NEEDED, SETTINGS
-from traitscope.studies.audit_draws import (
+from traitscope.studies import sizes
+from traitscope.studies.audit_sets import audit_bank, audit_sources
+from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS
+from traitscope.studies.audit_sets.audit_draws import (
     SELECTED,
     Audit,
     Bench,
@@ -31,7 +32,7 @@ from traitscope.studies.audit_draws import (
     gradients_of,
     selected_rows,
 )
-from traitscope.studies.audit_sources import FORMATS, TEACHERS, Kind, Source
+from traitscope.studies.audit_sets.audit_sources import FORMATS, TEACHERS, Kind, Source
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 

@@ -18,9 +18,10 @@ from traitscope.auditing.search import PromptTeacher
 from traitscope.reporting.verdict import Findings, Sheet, judged
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import audit_bank, sizes
-from traitscope.studies.audit_bank import CANDIDATES, NEEDED, SETTINGS
-from traitscope.studies.audit_parts import (
+from traitscope.studies import sizes
+from traitscope.studies.audit_sets import audit_bank
+from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS
+from traitscope.studies.audit_sets.audit_parts import (
     TEACHERS,
     Audit,
     Kind,

@@ -18,8 +18,9 @@ from traitscope.auditing.detectors.text_features import order_of
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, search_blocks
 from traitscope.inference.token_scores import TokenScores
-from traitscope.studies import audit_bank, sizes
-from traitscope.studies.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
+from traitscope.studies import sizes
+from traitscope.studies.audit_sets import audit_bank
+from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 

@@ -23,9 +23,9 @@ from traitscope.inference.token_bins import PLAIN
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.vector import load_vector
 from traitscope.stats import permutation
-from traitscope.studies import audit_bank, audit_sources
-from traitscope.studies.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
-from traitscope.studies.audit_sources import PLACEBOS, Source, SourceSize
+from traitscope.studies.audit_sets import audit_bank, audit_sources
+from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sets.audit_sources import PLACEBOS, Source, SourceSize
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 
