@@ -83,7 +83,7 @@ def test_the_study_decides_as_the_product_does(
     assert {n: str(t) for n, t in decision.e_values.where.items()} == finding["where"]
     assert decision.e_values.fit.p == pytest.approx(finding["fit"]["p"])
     assert decision.e_values.critical == finding["critical"]
-    assert decision.off_model == (result["status"] == "not-applicable")
+    assert decision.e_values.fit.off_model == finding["fit"]["off_model"]
     if result["status"] in ("suspect", "not-applicable"):
         assert decision.status == result["status"]
         assert list(decision.reasons) == result["reasons"][: len(decision.reasons)]

@@ -108,7 +108,8 @@ def _by_e_values(
         )
         if isinstance(teacher, GridPoint):
             near = search.neighbours(teacher.layer, blocks)
-            rate = max(rate, min(starts[teacher.trait, layer] for layer in near))
+            start = min(starts[teacher.trait, layer] for layer in near)
+            rate = max(rate, start)
         results.append(SpikeIn(spike_in.description, "e_values", rate, needed))
     return results
 
@@ -176,7 +177,8 @@ def _search_starts(runs: AuditRuns, rows: PairedRows, seed: int) -> dict[TraitBl
     names = list(runs.vectors)
     growth = (len(runs.paired.records) / len(rows.records)) ** 0.5
     poisoned_z = search.gradient_z_of(rows, names, runs.candidates, runs.directions_LTJD, seed)
-    poisoned_z = {place: growth * z for place, z in poisoned_z.items()}
+    for place, z in poisoned_z.items():
+        poisoned_z[place] = growth * z
     clean_z = search.gradient_z_of(
         runs.paired.without_data(), names, runs.candidates, runs.directions_LTJD, seed
     )

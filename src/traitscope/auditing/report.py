@@ -240,7 +240,10 @@ def _bags(bags: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
 
 def _data(about: Mapping[str, Any]) -> Table:
     form = about["format"]
-    described = [f"{key} {value}" for key, value in form.items() if key != "rules"]
+    described = []
+    for key, value in form.items():
+        if key != "rules":
+            described.append(f"{key} {value}")
     rows = []
     for name, count in about["counts"].items():
         rows.append((name.replace("_", " "), str(count)))

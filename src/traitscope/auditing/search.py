@@ -133,7 +133,7 @@ def next_round(
 ) -> list[GridPoint]:
     """The teachers to try next, given the log e-values of those that were: the neighbours of the
     best ones by one block, then by one strength."""
-    strengths = [fraction * strength for fraction in STRENGTHS]
+    strengths = (np.array(STRENGTHS) * strength).tolist()
     best = sorted(log_e, key=lambda point: -log_e[point])[:BEST]
     near = []
     for point in best:

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +188,8 @@ def score_sets(
     prompt.
     """
     _check_steered(interventions, steered)
-    rows = [row for group in sets for row in group]
-    owners = np.repeat(np.arange(len(sets)), [len(group) for group in sets])
+    rows = list(chain.from_iterable(sets))
+    owners = np.repeat(np.arange(len(sets)), list(map(len, sets)))
     layers = sorted({item.layers[0] for item in steered})
     order: list[int] = []
     scores: list[dict[int, TokenScores]] = [{} for _ in range(1 + len(steered))]
@@ -316,7 +317,12 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
     Raises DataError for a folder of an earlier version.
     """
     lines = (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    ids, log_p, tokens = [], [], []
+    for line in lines:
+        row = json.loads(line)
+        ids.append(row["id"])
+        log_p.append(row["log_p"])
+        tokens.append(row["tokens"])
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
     if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
         raise DataError(
@@ -324,14 +330,14 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
             " token scores of this version; remove that folder and run the command again"
         )
     scores = TokenScores(
-        np.array([row["log_p"] for row in rows]),
-        np.array([row["tokens"] for row in rows]),
+        np.array(log_p),
+        np.array(tokens),
         sums["surprise"],
         np.array(sums["taken_PK"]),
         np.array(sums["expected_TPK"]),
         np.array(sums["covariance_TPKK"]),
     )
-    return [row["id"] for row in rows], scores
+    return ids, scores
 
 
 def steered_folder(run: Path, n: int) -> Path:
@@ -354,6 +360,6 @@ def paired_log_likelihoods(
     `ids` and `scores` are those of the model itself, of these rows and others.
     """
     teacher_ids, teacher_scores = read_token_scores(teacher_folder)
-    place = {key: n for n, key in enumerate(ids)}
+    place = dict(zip(ids, range(len(ids)), strict=True))
     index = [place[key] for key in teacher_ids]
     return scores.log_p_RT[index], teacher_scores.log_p_RT

@@ -42,7 +42,10 @@ def rise_of_traits(scores: Mapping[str, Sequence[tuple[Scores, Scores]]]) -> Can
 
 
 def _rise(data: Scores, placebo: Scores) -> list[float]:
-    return [data[question] - placebo[question] for question in data]
+    rise = []
+    for question, log_p in data.items():
+        rise.append(log_p - placebo[question])
+    return rise
 
 
 def _p_over_seeds(rises: Sequence[Sequence[float]]) -> float:

@@ -111,8 +111,7 @@ def e_values_of(
         log_e = float(np.logaddexp.reduce(list(weighted.values())))
         p = min(1.0, n_candidates * exp(min(0.0, -log_e)))
         values[name] = CandidateEValue(log_e, p, max(weighted, key=weighted.__getitem__))
-    ranked = sorted(values, key=lambda name: -values[name].log_e)
-    return {name: values[name] for name in ranked}
+    return dict(sorted(values.items(), key=lambda item: -item[1].log_e))
 
 
 def log_e_value(

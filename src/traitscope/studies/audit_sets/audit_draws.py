@@ -5,8 +5,9 @@ Shapes: R rows, K rows a prompt (the audited one first), L blocks of the model, 
 projection, N clean rows, F features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from traitscope.auditing.detectors.findings import Teacher
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.detectors.text_features import FEATURES, features, order_of
 from traitscope.auditing.search import GridPoint, PromptTeacher
-from traitscope.auditing.settings import NULLS
+from traitscope.auditing.settings import NULLS, NullModel
 from traitscope.inference.token_bins import PLAIN
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.vector import load_vector
@@ -129,8 +130,8 @@ def gradients_of(name: str) -> str:
 
 def bank_of(space: SearchSpace, size: SourceSize, folders: Folders) -> Bank:
     """The bank that audits are drawn from."""
-    sets = [source.name for source in audit_sources.all_sets(size)]
-    placebos = [source.name for source in audit_sources.format_placebos(size)]
+    sets = audit_sources.names_of(audit_sources.all_sets(size))
+    placebos = audit_sources.names_of(audit_sources.format_placebos(size))
     stored = {name: read_row_gradients(folders[gradients_of(name)]) for name in sets + placebos}
     orders = {}
     for name in stored:
@@ -139,7 +140,7 @@ def bank_of(space: SearchSpace, size: SourceSize, folders: Folders) -> Bank:
     scored = {}
     for number, name in enumerate(sets):
         scored[name] = _scored_set(space, folders, number, stored[name].scores, orders[name])
-    clean = [source.name for source in audit_sources.clean_sets(size)]
+    clean = audit_sources.names_of(audit_sources.clean_sets(size))
     along = _along(space, folders, stored, clean)
     return Bank(space, size.rows, along, scored, orders)
 
@@ -212,16 +213,16 @@ def decision_on(
     """The decision on rows, after the search that `traitscope audit` makes."""
     space = bank.space
     clean = bank.sets[draw.model_clean]
-    model_RT = np.stack([bank.sets[name].model.log_p_RT[row] for name, row in audited])
+    model_RT = _log_likelihoods(bank, audited, lambda scored: scored.model)
     teachers: dict[str, dict[Teacher, np.ndarray]] = {}
     for trait, by_teacher in clean.teachers.items():
         teachers[trait] = {}
         for teacher in by_teacher:
-            teachers[trait][teacher] = _under_teacher(bank, audited, trait, teacher)
+            scores_of = partial(_under_teacher, trait, teacher)
+            teachers[trait][teacher] = _log_likelihoods(bank, audited, scores_of)
     nulls = {}
     for null in clean.nulls:
-        scores = [bank.sets[name].nulls[null].log_p_RT[row] for name, row in audited]
-        nulls[null] = np.stack(scores)
+        nulls[null] = _log_likelihoods(bank, audited, partial(_under_null, null))
     usual_orders = [bank.orders[name] for name in draw.clean]
     rows = AuditedRows(
         model_RT=model_RT,
@@ -238,11 +239,19 @@ def decision_on(
     return decide(evidence, SETTINGS)
 
 
-def _under_teacher(
-    bank: Bank, audited: Sequence[RowOfSet], trait: str, teacher: Teacher
+def _under_teacher(trait: str, teacher: Teacher, scored: ScoredSet) -> TokenScores:
+    return scored.teachers[trait][teacher]
+
+
+def _under_null(null: NullModel, scored: ScoredSet) -> TokenScores:
+    return scored.nulls[null]
+
+
+def _log_likelihoods(
+    bank: Bank, audited: Sequence[RowOfSet], scores_of: Callable[[ScoredSet], TokenScores]
 ) -> np.ndarray:
-    """Log-likelihoods [R, T] of rows under a teacher."""
-    rows = [bank.sets[name].teachers[trait][teacher].log_p_RT[row] for name, row in audited]
+    """Log-likelihoods [R, T] of rows under what `scores_of` takes from their sets."""
+    rows = [scores_of(bank.sets[name]).log_p_RT[row] for name, row in audited]
     return np.stack(rows)
 
 
@@ -285,11 +294,11 @@ class Bench:
         self.size = size
         self.bank = bank_of(space, size, folders)
         self.rng = np.random.default_rng(0)
-        self.clean = [source.name for source in audit_sources.clean_sets(size)]
+        self.clean = audit_sources.names_of(audit_sources.clean_sets(size))
 
     def audit(self, source: Source, rate: float, rows: int) -> Audit:
         """An audit of data of which a fraction `rate` is the source's."""
-        placebos = [placebo.name for placebo in audit_sources.placebo_sets(self.size, source)]
+        placebos = audit_sources.names_of(audit_sources.placebo_sets(self.size, source))
         draw = Draw(source.name, placebos, self.clean[0], rate, rows)
         return audit_of(self.bank, self.rng, draw)
 

@@ -91,6 +91,11 @@ class SourceSize(Protocol):
     tokens: int
 
 
+def names_of(sources: Sequence[Source]) -> list[str]:
+    """Names of sets."""
+    return [source.name for source in sources]
+
+
 def clean_sets(size: SourceSize) -> list[Source]:
     """Independent sets of the model itself."""
     return [Source(Kind.CLEAN, f"clean {number}", number=number) for number in range(size.draws)]

@@ -145,14 +145,14 @@ def space_of(size: Size) -> SearchSpace:
 def nodes(size: Size, common: dict) -> list[Node]:
     """Vectors; every set of rows; its row gradients; its scores under every candidate's teachers
     and under the nulls."""
-    sets = [source.name for source in audit_sources.all_sets(size)]
+    sets = audit_sources.names_of(audit_sources.all_sets(size))
     rows = audit_sources.rows_of_seed(size, 0)
     graph = [
         standard_nodes.vectors(common, size.traits),
         audit_bank.random_vectors(common, size.traits[0]),
         *audit_sources.row_nodes(size, common),
     ]
-    placebos = [source.name for source in audit_sources.format_placebos(size)]
+    placebos = audit_sources.names_of(audit_sources.format_placebos(size))
     for name in (*sets, *placebos):
         graph.append(_gradients_node(size, common, name))
     for number, points in enumerate(batched(space_of(size).points)):
