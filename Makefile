@@ -16,6 +16,7 @@ test: .venv/.test             ## the whole suite
 check: .venv/.dev             ## format, lint, types, import contracts, measures, docs
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/code_measures.py
 	.venv/bin/python scripts/prose_measures.py
