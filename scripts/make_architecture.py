@@ -20,8 +20,15 @@ A package imports only from packages that stand below it. `make check` tests thi
 
 {layers}
 
-## Where it differs from a plain reading of the names
+## Why it is so
 
+- `reporting` stands below the models: it draws numbers and does not know where they come from.
+- `comparison` is a package of its own: it reads runs of several stages, and studies use it too.
+- `auditing/decide.py` reads no file. Product and studies fill the same `Evidence` and call it, so
+  the published error rate is that of the code that ships. A contract holds this.
+- `auditing/detectors` imports no other module of the audit. A contract holds this.
+- The config's type names the stage (`stages/registry.py`). Nobody else knows which inputs a stage
+  has, whether it resumes, or where its run lies.
 - The package of the audit is called `auditing`, because `traitscope.audit` is the public function.
 - `workflow/standard_nodes.py`, `workflow/executors.py`, `workflow/ray_executor.py`,
   `workflow/slurm_executor.py` and `inference/vllm_engine.py` have longer names than `nodes`,

@@ -44,6 +44,13 @@ FAILING = {
     "unclean": ("suspect", "insufficient", "not-applicable"),
 }
 "answers with which the command fails, by --fail-on"
+NEXT_STEPS = {
+    "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
+    "clean": "read above what would have been found; train, or audit more rows: --rows --judged",
+    "insufficient": "audit more rows: --rows --judged, with as many distinct rows in the file",
+    "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
+}
+"what one would do next, by the answer"
 FIRST_ROW_SHOWN = 600
 "characters of the first row that are printed"
 
@@ -70,8 +77,12 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
         _write_and_say(config.report, answer.page)
     if config.sarif:
         _write_and_say(config.sarif, answer.sarif)
+    status = answer.result["status"]
     print(answer.run.path)
-    gate = "failed" if answer.result["status"] in FAILING[config.fail_on] else "passed"
+    if not config.report:
+        print("page:   the same command with --report audit.html", file=sys.stderr)
+    print(f"next:   {NEXT_STEPS[status].format(run=answer.run.path)}", file=sys.stderr, flush=True)
+    gate = "failed" if status in FAILING[config.fail_on] else "passed"
     return answer.result | {"run": str(answer.run.path), "gate": gate}
 
 

@@ -110,7 +110,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.measure:run_measure",
         help="score a model on a trait's questions",
         group="do",
-        next="traitscope show {run}",
+        next="traitscope compare --treated {run} --control RUN",
         inputs="data.trait_files:of_trait",
     ),
     Stage(
@@ -127,7 +127,8 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.extract:run_extract",
         help="take steering vectors; EAS",
         group="do",
-        next="traitscope generate --interventions steer:{run}/TRAIT.safetensors,layers=14,alpha=1",
+        next="traitscope generate --interventions"
+        " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",
         inputs="data.trait_files:of_traits",
     ),
     Stage(
