@@ -7,7 +7,7 @@ from scored_rows import scored, written
 from tiny_models import random_vector
 
 from traitscope.auditing.detectors.text_features import order_of
-from traitscope.auditing.search import PromptTeacher
+from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 from traitscope.studies.audit_sets import audit_sources
@@ -16,9 +16,9 @@ from traitscope.studies.audit_sets.audit_draws import Bank, Draw, SearchSpace, a
 from traitscope.studies.audit_sets.audit_sources import Kind
 from traitscope.studies.claims import audit_calibration
 
-ROWS = 64
-SPACE = SearchSpace(("cat", "owl", "dog"), ("cat", "owl"), (0, 1), 3.0)
-CLEAN = [f"clean {number}" for number in range(5)]
+ROWS = 40
+SPACE = SearchSpace(("cat", "owl", "dog"), ("cat", "owl"), (1,), 3.0)
+CLEAN = [f"clean {number}" for number in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def bank(tiny: Model) -> Bank:
     rng = np.random.default_rng(0)
     sets, along, orders = {}, {}, {}
     for seed, name in enumerate((*CLEAN, "cat")):
-        teacher = [steer[SPACE.points[5]]] if name == "cat" else []
+        teacher = [steer[GridPoint("cat", 1, 3.0)]] if name == "cat" else []
         rows = written(tiny, teacher, ROWS, seed)
         model = scored(tiny, [], rows, True)
         teachers: dict = {trait: {PromptTeacher(): model} for trait in SPACE.tried}
@@ -47,7 +47,7 @@ def bank(tiny: Model) -> Bank:
 def test_the_steered_set_is_of_the_point_that_it_says() -> None:
     points = [point for point in SPACE.points if point.trait == "cat" and point.layer == 1]
     assert [point.strength for point in points] == [1.5, 2.25, 3.0]
-    assert len(SPACE.points) == 12
+    assert len(SPACE.points) == 6
 
 
 @pytest.mark.parametrize(("source", "rate"), [("clean 0", 0.0), ("cat", 1.0)])
