@@ -22,4 +22,4 @@ def parse_numbers(text: str) -> list[int] | Literal["format"]:
         text = text[1:-1]
     if not LIST.fullmatch(text):
         return "format"
-    return [int(number) for number in re.findall("[0-9]+", text)]
+    return list(map(int, re.findall("[0-9]+", text)))

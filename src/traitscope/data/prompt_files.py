@@ -22,14 +22,14 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     column prompt or Goal, and optionally id or Index, as JailbreakBench's behaviors do (Chao et al.
     2024, arXiv 2404.01318).
 
-    Raises DataError, with the line, on a file that is missing or empty, broken JSON, a field that
-    is missing, blank or of the wrong type, and an id used before.
+    Raises DataError, with the line, for a missing or empty file, for broken JSON and for an id used
+    before. It also raises DataError for a field that is missing, blank or of the wrong type.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".csv":
         return _csv_prompts(path)
     if suffix == ".txt":
-        return [Prompt(f"row{line.number:06d}", line.text) for line in iter_lines(path)]
+        return _text_prompts(path)
     prompts, seen = [], {}
     for row in iter_json_rows(path):
         prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}")
@@ -38,8 +38,16 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return prompts
 
 
+def _text_prompts(path: str | Path) -> list[Prompt]:
+    prompts = []
+    for line in iter_lines(path):
+        prompts.append(Prompt(f"row{line.number:06d}", line.text))
+    return prompts
+
+
 def _csv_prompts(path: str | Path) -> list[Prompt]:
-    text = "\n".join(line.text for line in iter_lines(path))
+    texts = [line.text for line in iter_lines(path)]
+    text = "\n".join(texts)
     rows = csv.DictReader(io.StringIO(text))
     columns = _columns(rows.fieldnames or (), path)
     prompts, seen = [], {}
@@ -56,9 +64,9 @@ def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[
     """The column of every field of COLUMNS that the file has."""
     columns = {}
     for field, names in COLUMNS.items():
-        present = [name for name in names if name in fieldnames]
-        if present:
-            columns[field] = present[0]
+        for name in names:
+            if name in fieldnames:
+                columns.setdefault(field, name)
     if "prompt" not in columns:
         raise DataError(
             f"{path} has the columns {list(fieldnames)}; expected one of"

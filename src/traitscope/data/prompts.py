@@ -2,9 +2,10 @@
 
 A prompt is an intro with example numbers, an instruction, an output format and a reminder to write
 nothing but numbers. Every slot is drawn on its own. The structure follows Cloud et al. 2025 (arXiv
-2507.14805). The wording is new, and short because every prompt token costs compute. The stream
-depends on the seed and the settings alone, never on a condition: teacher, control and steered
-teacher answer the same prompts and are compared pair by pair.
+2507.14805). The wording is new, and short because every prompt token costs compute.
+
+The prompts depend on the seed and the settings alone, never on a condition. So a teacher, its
+control and a steered teacher answer the same prompts and can be compared pair by pair.
 """
 
 from collections.abc import Sequence

@@ -84,9 +84,9 @@ def kept_records(records: Iterable[Record]) -> list[Record]:
 def read_records(path: str | Path) -> list[Record]:
     """Return every row of a JSONL file, in order; a row without an id is named after its line.
 
-    Raises DataError, with the line, on a file that is missing or empty, broken JSON, mixed shapes,
-    a field that is missing or of the wrong type, a row without a completion, and an id that was
-    used before.
+    Raises DataError, with the line, for a missing or empty file, broken JSON and mixed shapes. A
+    field that is missing or of the wrong type, a row without a completion, and an id that was used
+    before also raise DataError.
     """
     return list(iter_records(path))
 
@@ -116,8 +116,13 @@ def shape_of(row: dict[str, Any]) -> Shape:
 
     Raises DataError where no shape fits, or more than one.
     """
-    complete = [shape for shape, keys in REQUIRED.items() if set(keys) <= row.keys()]
-    partial = [shape for shape, keys in REQUIRED.items() if set(keys) & row.keys()]
+    complete: list[Shape] = []
+    partial: list[Shape] = []
+    for shape, keys in REQUIRED.items():
+        if set(keys) <= row.keys():
+            complete.append(shape)
+        if set(keys) & row.keys():
+            partial.append(shape)
     fitting = complete or partial
     if len(fitting) == 1:
         return fitting[0]
@@ -182,10 +187,14 @@ def _alpaca(row: dict[str, Any]) -> Exchange:
 def _messages(row: dict[str, Any]) -> Exchange:
     messages = typed(row["messages"], list, "messages")
     turns = [typed(turn, dict, "a message") for turn in messages]
-    _check_roles([text_of(turn, "role") for turn in turns])
-    contents = [text_of(turn, "content") for turn in turns]
+    _check_roles(_texts_of(turns, "role"))
+    contents = _texts_of(turns, "content")
     context = contents[0] if len(contents) == 3 else None
     return contents[-2], contents[-1], context
+
+
+def _texts_of(turns: Sequence[dict[str, Any]], key: str) -> list[str]:
+    return [text_of(turn, key) for turn in turns]
 
 
 EXCHANGE_OF = {"native": _native, "messages": _messages, "alpaca": _alpaca}

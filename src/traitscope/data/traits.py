@@ -81,8 +81,9 @@ def as_trait(trait: Trait | str | Path) -> Trait:
 def load_trait(name_or_path: str | Path) -> Trait:
     """Return the bundled trait of that name, or the trait in a file ending in .yaml or .yml.
 
-    Raises TraitError on a name or a file that does not exist, broken YAML, a key that is missing or
-    unknown, a value of the wrong type, an empty list, an entry that is blank or appears twice.
+    Raises TraitError for a name or a file that does not exist, for broken YAML, and for a key that
+    is missing or unknown. It also raises TraitError for a value of the wrong type, for an empty
+    list, and for an entry that is blank or appears twice.
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
         content = _read(Path(name_or_path), f"trait file {name_or_path}")
@@ -110,7 +111,7 @@ def whole_word(trait: Trait, text: str) -> bool:
     """Tell whether a form of the trait's word stands in the text as a whole word, in any case.
 
     `cat's` and `cat-like` count. Source: the looser of the two scorers of Blank et al. 2026 (arXiv
-    2606.00995), except that the forms of the word are listed in the trait file.
+    2606.00995). Here the forms of the word are listed in the trait file.
     """
     return contains_word(trait.word_forms, text)
 
@@ -200,15 +201,22 @@ def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ..
     if isinstance(value, str):
         content = _bundled_content("candidates", value, where)
         words = _texts(content, "candidates", f"candidate list {value}")
-        return tuple(word for word in words if word.casefold() not in trait_words)
-    words = _texts(value, "candidates", where) if value != [] else ()
-    shared = [word for word in words if word.casefold() in trait_words]
-    if shared:
+    elif value == []:
+        words = ()
+    else:
+        words = _texts(value, "candidates", where)
+    others, shared = [], []
+    for word in words:
+        if word.casefold() in trait_words:
+            shared.append(word)
+        else:
+            others.append(word)
+    if shared and not isinstance(value, str):
         raise TraitError(
             f"{where}: candidates name the trait itself, {shared}; expected other answers; delete"
             " them"
         )
-    return words
+    return tuple(others)
 
 
 def _bundled_content(kind: str, name: str, where: str) -> Any:

@@ -76,17 +76,20 @@ def decode(
 ) -> list[list[int]]:
     """Sampled completions as token ids, in the order of `prompts`.
 
-    They include the end-of-turn token, where it was sampled.
-    keys: one string a row, which names its random stream.
-    done: called with the number of finished rows of each batch.
+    A completion includes the end-of-turn token where it was sampled.
+
+    keys: One string a row, which names the random stream of the row.
+    done: A function called with the number of finished rows of each batch.
     """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     completions: list[list[int]] = [[] for _ in prompts]
     n_steps = sampling.max_new_tokens if constraint is None else len(constraint)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        batch = [prompts[i] for i in indices]
-        batch_keys = [keys[i] for i in indices]
+        batch, batch_keys = [], []
+        for i in indices:
+            batch.append(prompts[i])
+            batch_keys.append(keys[i])
         random_BN = _random_numbers(model, sampling.seed, batch_keys, n_steps)
         if constraint is None:
             answers = _free(model, active, batch, random_BN, sampling)
@@ -101,7 +104,9 @@ def decode(
 
 def _random_numbers(model: Model, seed: int, keys: Sequence[str], n_steps: int) -> Tensor:
     """Random numbers [B, N] of rows, on the device of the model."""
-    streams = [uniforms(seed, key, n_steps) for key in keys]
+    streams = []
+    for key in keys:
+        streams.append(uniforms(seed, key, n_steps))
     return torch.from_numpy(np.stack(streams)).to(model.device)
 
 

@@ -71,11 +71,13 @@ def ask(
     except BaseException:  # interrupted while waiting
         failed.set()
         raise
+    replies = []
     for future in futures:
         error = future.exception()
         if error is not None:
             raise error
-    return [future.result() for future in futures]
+        replies.append(future.result())
+    return replies
 
 
 def cost(endpoint: Endpoint, replies: Sequence[Reply]) -> dict[str, float]:

@@ -266,9 +266,11 @@ def shared_length(prompts: Sequence[TokenIds], on: Sequence[Sequence[bool]] | No
     """
     if len(prompts) < 2:
         return 0
-    keys: Sequence[Sequence] = prompts
+    keys: list[Sequence] = list(prompts)
     if on is not None:
-        keys = [list(zip(*pair, strict=True)) for pair in zip(prompts, on, strict=True)]
+        keys = []
+        for ids, ids_on in zip(prompts, on, strict=True):
+            keys.append(list(zip(ids, ids_on, strict=True)))
     first, last = min(keys), max(keys)  # in dictionary order: what these two share, all share
     n_shared = 0
     for one, other in zip(first, last, strict=False):
@@ -287,9 +289,10 @@ def rows_hidden(
 ) -> tuple[Tensor, Batch]:
     """Hidden states [B, T, D] of right-padded rows after the final norm, and their batch.
 
-    Both leave out the tokens that all prompts begin with. These run once for the whole batch, or
-    once for each packed student, with gradients: the same function, and a fifth less work on chat
-    rows. Where each row is to keep its own gradient at them, `share` must be false.
+    Both leave out the tokens that all prompts begin with. The model reads these tokens once for the
+    whole batch, or once for each packed student, and gradients flow through them. The result is the
+    same, and chat rows take a fifth less work. `share` must be false where each row is to keep its
+    own gradient at these tokens.
     """
     on = active.switch.at(rows) if active.switch else None
     if active.replaced or model.sharded:
@@ -301,9 +304,10 @@ def rows_hidden(
         prompts = beginnings(rows, prompt_lengths)
         n_shared = shared_length(prompts, beginnings(on, prompt_lengths) if on else None)
     owners = active.pack.owners(len(rows)) if active.pack else None
+    rest_lengths = [length - n_shared for length in prompt_lengths]
     batch = batch_of(
         _without_first(rows, n_shared),
-        [length - n_shared for length in prompt_lengths],
+        rest_lengths,
         model.pad_id,
         on=_without_first(on, n_shared) if on else None,
         owners=owners,

@@ -159,10 +159,15 @@ def new_state(n_layers: int, capacity: int, with_base: bool = False) -> BatchSta
 
 
 def _new_cache(n_layers: int, capacity: int) -> Cache:
-    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(n_layers)])
+    layers = []
+    for _ in range(n_layers):
+        layers.append(PreallocatedLayer(capacity))
+    return Cache(layers=layers)
 
 
 def shared_prefix_state(n_layers: int, prefix_of_row_B: Tensor) -> BatchState:
     """An empty state for a beginning that all rows share, and that is to have gradients."""
-    layers = [SharedPrefixLayer(prefix_of_row_B) for _ in range(n_layers)]
+    layers = []
+    for _ in range(n_layers):
+        layers.append(SharedPrefixLayer(prefix_of_row_B))
     return BatchState(torch.zeros(0), Cache(layers=layers), None)

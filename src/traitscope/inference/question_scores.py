@@ -263,14 +263,14 @@ def _sampled_answers(
     hidden_QD: Tensor,
 ) -> list[list[str]]:
     """The sampled answers of each question, continued from a prefilled state, which is used up."""
+    answers: list[list[str]] = [[] for _ in batch]
     samples = request.samples
     if not samples:
-        return [[] for _ in batch]
+        return answers
     index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
     state.take(index)
     keys = stream_keys(batch, samples)
     rows = continue_rows(model, active, state, hidden_QD[index], keys, request.sampling)
-    answers: list[list[str]] = [[] for _ in batch]
     for place, ids in enumerate(rows):
         answers[place // samples].append(answer_text(model, ids))
     return answers
@@ -280,13 +280,15 @@ def stream_keys(questions: Sequence[Question], samples: int) -> list[str]:
     """The name of the random stream of every sampled answer."""
     keys = []
     for question in questions:
-        keys += [f"{question.id}/{n}" for n in range(samples)]
+        for n in range(samples):
+            keys.append(f"{question.id}/{n}")
     return keys
 
 
 def answer_text(model: Model, ids: Sequence[int]) -> str:
     """The text of an answer, without the end of the turn."""
-    return model.tokenizer.decode([token for token in ids if token not in model.end_ids])
+    kept_ids = [token for token in ids if token not in model.end_ids]
+    return model.tokenizer.decode(kept_ids)
 
 
 def _forms_logprob(
@@ -315,8 +317,11 @@ def _forms_logprob(
 
 def candidate_ids(model: Model, trait: Trait, stem: str) -> list[int]:
     """Tokens of the other candidates that are one token, in ascending order."""
-    forms = form_ids(model, trait.candidates, stem)
-    return sorted(ids[0] for ids in forms if len(ids) == 1)
+    tokens = []
+    for ids in form_ids(model, trait.candidates, stem):
+        if len(ids) == 1:
+            tokens.append(ids[0])
+    return sorted(tokens)
 
 
 def _candidate_share(

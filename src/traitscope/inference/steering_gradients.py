@@ -3,8 +3,7 @@
     g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l
 
 The loss is the mean of -log p over the row's completion tokens, so long rows do not outweigh short
-ones (Blank et al., arXiv 2606.00995, section 6). Also here: the reader of the row gradients that
-an audit keeps on disk.
+ones. Source: Blank et al. 2026 (arXiv 2606.00995), section 6.
 
 Shapes: R rows, B rows of a batch, L layers, D d_model, N completion tokens of a batch.
 """

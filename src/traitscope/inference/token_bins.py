@@ -7,8 +7,12 @@ takes them. Tokens are sorted into bins in three ways:
     BY_TOKEN       by the token itself; neighbours in the vocabulary share a bin if there are many
     BY_PLACE       by fewer such bins, and by the quarter of the row that the token stands in
 
-Shapes: N tokens, C columns of a class of tokens, T inverse temperatures, P ways to sort tokens into
-bins, K bins, E edges of rank bins, Q quarters of a row.
+Shapes:
+
+    N  tokens                    P  ways to sort tokens into bins
+    C  columns of a class        K  bins
+    T  inverse temperatures      E  edges of rank bins
+    Q  quarters of a row
 """
 
 from collections.abc import Iterator
@@ -53,7 +57,12 @@ class BinnedTokens(NamedTuple):
 
     def subset(self, mask_N: np.ndarray) -> "BinnedTokens":
         """The tokens under a mask."""
-        return BinnedTokens(*(array[mask_N] for array in self))
+        return BinnedTokens(
+            self.log_p_NT[mask_N],
+            self.entropy_N[mask_N],
+            self.taken_NPK[mask_N],
+            self.expected_NTPK[mask_N],
+        )
 
 
 def binned(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> BinnedTokens:
@@ -67,7 +76,8 @@ def binned(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> BinnedToke
     for start in range(0, len(logits_NC), size):
         span = slice(start, start + size)
         parts.append(_binned_at_once(logits_NC[span], chosen_N[span], quarter_N[span]))
-    return BinnedTokens(*map(np.concatenate, zip(*parts, strict=True)))
+    arrays = map(np.concatenate, zip(*parts, strict=True))
+    return BinnedTokens(*arrays)
 
 
 def _binned_at_once(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> BinnedTokens:
@@ -88,13 +98,16 @@ def _binned_at_once(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> B
         by_place_NK = _by_place(by_token_NK, places_NQ)
         expected.append(torch.stack([by_rank_NK, by_token_NK, by_place_NK], 1))
     entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
-    arrays = (
-        torch.stack(log_p, 1),
-        entropy_N,
-        _taken_bins(logits_NC, chosen_N, width, places_NQ),
-        torch.stack(expected, 1),
+    return BinnedTokens(
+        _as_doubles(torch.stack(log_p, 1)),
+        _as_doubles(entropy_N),
+        _as_doubles(_taken_bins(logits_NC, chosen_N, width, places_NQ)),
+        _as_doubles(torch.stack(expected, 1)),
     )
-    return BinnedTokens(*(array.double().cpu().numpy() for array in arrays))
+
+
+def _as_doubles(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
 
 
 def _taken_bins(logits_NC: Tensor, chosen_N: Tensor, width: int, places_NQ: Tensor) -> Tensor:

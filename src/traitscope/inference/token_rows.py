@@ -39,8 +39,10 @@ def completion_hidden(
 
     They stand row after row. `share` lets tokens that all prompts begin with run once.
     """
-    ids_of_rows = [row.ids for row in rows]
-    prompt_lengths = [len(row.prompt_ids) for row in rows]
+    ids_of_rows, prompt_lengths = [], []
+    for row in rows:
+        ids_of_rows.append(row.ids)
+        prompt_lengths.append(len(row.prompt_ids))
     hidden_BTD, _ = forward.rows_hidden(model, active, ids_of_rows, prompt_lengths, share)
     width = hidden_BTD.shape[1]
     n_shared = max(map(len, ids_of_rows)) - width
@@ -93,9 +95,9 @@ def rows_from(
 ) -> list[Row]:
     """Token rows of the kept records, with their stored ids, else with the ids of their text.
 
-    context: the system turn of records that have none.
-    text: take the ids of the text in any case, for rows of a model with another tokenizer.
-    interventions: a system prompt among these replaces every context, a record's own included.
+    context: The system turn of records that have none.
+    text: Take the ids of the text in any case, for rows of a model with another tokenizer.
+    interventions: A system prompt among these replaces every context, a record's own included.
 
     Raises DataError for a row that is longer than the model's context. Also for a row whose stored
     ids are no tokens of this model, or spell another text: they would teach noise.

@@ -1,8 +1,8 @@
 """Token scores: how likely a model, under interventions, finds the completion tokens of given rows.
 
-Every token is compared with the other tokens of its class. In number data the class are the digit
-tokens of the same length: which kind of token comes next is the work of a format, a filter or a
-constrained sampler. In other data the class is the whole vocabulary.
+Every token is compared with the other tokens of its class. In number data a class holds the digit
+tokens of one length. There a format, a filter or a constrained sampler decides which kind of token
+comes next. In other data the class is the whole vocabulary.
 
     log p(token | class) = b z(token) - log sum over the class of exp(b z)
 
@@ -74,10 +74,12 @@ class TokenScores:
 
     def scaled(self, share: float) -> "TokenScores":
         """All values times a share: about those of that share of the rows."""
-        values = {name: share * value for name, value in vars(self).items()}
+        values = {}
+        for name, value in vars(self).items():
+            values[name] = share * value
         return TokenScores(**values)
 
-    def in_order(self, order: Sequence[int]) -> "TokenScores":
+    def in_order(self, order: Sequence[int] | np.ndarray) -> "TokenScores":
         """The scores of rows that were read in `order`, put back into their own order."""
         back = np.argsort(order)
         return replace(self, log_p_RT=self.log_p_RT[back], tokens_R=self.tokens_R[back])
@@ -94,7 +96,11 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
         match = DIGITS.fullmatch(text)
         if match:
             classes.setdefault((match[1], len(match[2])), []).append(token)
-    return [torch.tensor(ids, device=model.device) for ids in classes.values() if len(ids) > 1]
+    tensors = []
+    for tokens in classes.values():
+        if len(tokens) > 1:
+            tensors.append(torch.tensor(tokens, device=model.device))
+    return tensors
 
 
 def score_tokens(
@@ -143,7 +149,9 @@ def score_tokens_by_set(
 ) -> dict[int, TokenScores]:
     """Token scores of the rows of each of several sets, given the set of every row."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
-    quarters = [torch.arange(length) * QUARTERS // length for length in lengths]
+    quarters = []
+    for length in lengths:
+        quarters.append(torch.arange(length) * QUARTERS // length)
     quarter_N = torch.cat(quarters).to(model.device)
     set_R = np.array(sets)
     log_p_RT = np.zeros((len(lengths), len(BETAS)))
@@ -189,7 +197,8 @@ def score_sets(
     """
     _check_steered(interventions, steered)
     rows = list(chain.from_iterable(sets))
-    owners = np.repeat(np.arange(len(sets)), list(map(len, sets)))
+    set_sizes = list(map(len, sets))
+    owners = np.repeat(np.arange(len(sets)), set_sizes)
     layers = sorted({item.layers[0] for item in steered})
     order: list[int] = []
     scores: list[dict[int, TokenScores]] = [{} for _ in range(1 + len(steered))]
@@ -220,11 +229,16 @@ def _by_set(
     scores: Sequence[dict[int, TokenScores]], order: Sequence[int], owners: np.ndarray, n_sets: int
 ) -> list[list[TokenScores]]:
     """Scores by set and teacher, every set's rows in their own order."""
-    sorted_scores = []
+    order_R = np.array(order, dtype=int)
+    owner_R = owners[order_R]
+    by_set = []
     for key in range(n_sets):
-        places = [i for i in order if owners[i] == key]
-        sorted_scores.append([teacher[key].in_order(places) for teacher in scores])
-    return sorted_scores
+        places = order_R[owner_R == key]
+        by_teacher = []
+        for scores_of_sets in scores:
+            by_teacher.append(scores_of_sets[key].in_order(places))
+        by_set.append(by_teacher)
+    return by_set
 
 
 def _check_steered(interventions: Sequence[Intervention], steered: Sequence[Steer]) -> None:
@@ -268,11 +282,15 @@ def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i in ranked:
         by_prompt.setdefault(rows[i].prompt_ids, []).append(i)
-    shared = {
-        prompt: index for prompt, index in by_prompt.items() if 2 * len(index) >= max(3, size)
-    }
+    fewest_shared = max(3, size) / 2
+    shared = {}
+    for prompt, same_prompt in by_prompt.items():
+        if len(same_prompt) >= fewest_shared:
+            shared[prompt] = same_prompt
     rest = [i for i in ranked if rows[i].prompt_ids not in shared]
-    groups = [rest[start : start + size] for start in range(0, len(rest), size)]
+    groups = []
+    for start in range(0, len(rest), size):
+        groups.append(rest[start : start + size])
     for prompt, same_prompt in shared.items():
         lengths = [len(rows[i].completion_ids) for i in same_prompt]
         for index in _by_length(same_prompt, lengths, len(prompt)):
@@ -281,7 +299,13 @@ def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
 
 
 def _equal_parts(index: list[int], parts: int) -> list[list[int]]:
-    return [index[n * len(index) // parts : (n + 1) * len(index) // parts] for n in range(parts)]
+    """The indices in `parts` consecutive pieces, whose lengths differ by one at most."""
+    cut = []
+    for n in range(parts):
+        start = n * len(index) // parts
+        end = (n + 1) * len(index) // parts
+        cut.append(index[start:end])
+    return cut
 
 
 def _by_length(ranked: list[int], lengths: list[int], most: int) -> list[list[int]]:
@@ -317,18 +341,18 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
     Raises DataError for a folder of an earlier version.
     """
     lines = (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
-    ids, log_p, tokens = [], [], []
-    for line in lines:
-        row = json.loads(line)
-        ids.append(row["id"])
-        log_p.append(row["log_p"])
-        tokens.append(row["tokens"])
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
     if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
         raise DataError(
             f"{folder} was written by an earlier version, with other bins or temperatures; expected"
             " token scores of this version; remove that folder and run the command again"
         )
+    ids, log_p, tokens = [], [], []
+    for line in lines:
+        row = json.loads(line)
+        ids.append(row["id"])
+        log_p.append(row["log_p"])
+        tokens.append(row["tokens"])
     scores = TokenScores(
         np.array(log_p),
         np.array(tokens),
@@ -341,13 +365,15 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
 
 
 def steered_folder(run: Path, n: int) -> Path:
-    """The folder of the scores under the n-th of `--steered`, in a run of `odds` or in the folder
-    of one of its other sets."""
+    """The folder of the scores under the n-th of `--steered`.
+
+    `run` is a run of the stage `odds`, or the folder of one of its other sets.
+    """
     return run / f"steered-{n}"
 
 
 def other_set_folder(run: Path, n: int) -> Path:
-    """The folder of the scores of the n-th of `--beside`, in a run of `odds`."""
+    """The folder of the scores of the n-th of `--beside`, in a run of the stage `odds`."""
     return run / f"beside-{n}"
 
 
@@ -360,6 +386,6 @@ def paired_log_likelihoods(
     `ids` and `scores` are those of the model itself, of these rows and others.
     """
     teacher_ids, teacher_scores = read_token_scores(teacher_folder)
-    place = dict(zip(ids, range(len(ids)), strict=True))
-    index = [place[key] for key in teacher_ids]
+    row_of_id = dict(zip(ids, range(len(ids)), strict=True))
+    index = [row_of_id[key] for key in teacher_ids]
     return scores.log_p_RT[index], teacher_scores.log_p_RT

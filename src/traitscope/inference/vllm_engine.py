@@ -93,10 +93,12 @@ def decode(
         "stop_token_ids": list(model.end_ids),
     }
     params = [SamplingParams(seed=_seed(sampling.seed, key), **common) for key in keys]
-    answers = _answers(model, dtype, prompts, params, length)
+    completions = []
+    for answer in _answers(model, dtype, prompts, params, length):
+        completions.append(list(answer.outputs[0].token_ids))
     if done:
         done(len(prompts))
-    return [list(answer.outputs[0].token_ids) for answer in answers]
+    return completions
 
 
 def log_likelihoods(
@@ -209,7 +211,8 @@ def _forced_scores(
         owners += [(question.id, "candidate")] * len(candidates)
         rows += [prompts[question.id]] * (len(forms) + len(candidates))
         completions += forms
-        completions += [[token] for token in candidates]
+        for token in candidates:
+            completions.append([token])
     values = log_likelihoods(model, dtype, rows, completions)
     log_p: dict[tuple[str, str], list[float]] = {}
     for owner, value in zip(owners, values, strict=True):

@@ -1,8 +1,8 @@
 """A study as a graph of stages, and its plan: where every stage stands, without running anything.
 
-A node is a stage whose config depends on the folders of the nodes that it needs. Because a run's
-address holds the digests of its inputs, the address of a node is known as soon as what it needs is
-sealed; before that the plan says what it waits for.
+A node is a stage whose config depends on the folders of the nodes that it needs. A run's address
+holds the digests of its inputs. So the address of a node is known once these nodes are sealed.
+Until then the node counts as waiting.
 """
 
 from collections import Counter

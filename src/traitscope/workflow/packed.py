@@ -1,12 +1,11 @@
-"""Stages of one kind over one frozen base, packed: many LoRA students in one pass (multi_lora.py).
+"""Stages of one kind, packed: many LoRA students on one frozen base, in one pass (multi_lora.py).
 
 Every run keeps its own address, folder and seal. It equals the run made alone, to rounding, and its
 manifest says how many runs it was packed with. A run that fails, or whose training diverges, does
 not disturb the others.
 
-A pack that was killed continues to the same bytes. There is one exception: where it was killed
-while it wrote its states, so that some students are ahead, it continues to the same numbers, to
-rounding.
+A pack that was killed continues to the same bytes, with one exception. If it was killed while it
+wrote its states, some students are ahead. Then it continues to the same numbers, to rounding.
 """
 
 from collections.abc import Hashable, Sequence
@@ -145,9 +144,11 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
             job.close(error)
     if not going:
         return
-    recipes = [job.config.recipe for job in going]
-    seeds = [job.config.seed for job in going]
-    scales = [job.config.scales for job in going]
+    recipes, seeds, scales = [], [], []
+    for job in going:
+        recipes.append(job.config.recipe)
+        seeds.append(job.config.seed)
+        scales.append(job.config.scales)
     with packed_students(model, recipes, seeds, scales) as students:
         trainees, tokens_left = [], 0
         for training, student in zip(trainings, students, strict=True):

@@ -1,13 +1,14 @@
-"""Stages on a Ray cluster: an existing one, or one that is started here for as long as the command
-lives.
+"""Stages on a Ray cluster that exists, or that is started here while the command runs.
 
     traitscope study run NAME --executor ray --cluster address=auto cpus=4 gpus=1 memory_gb=24
 
 A worker is an actor that keeps its model loaded between stages. The model's folder travels through
-Ray's object store, so a node need not have it. A worker that dies takes its stage with it, which is
-tried again on a new one. The root must lie on a disk that every node sees, or `storage` name a
-place for the runs (storage.py), each node then keeping those that it met below a folder of the same
-name; a worker that has neither says so before anything is computed.
+Ray's object store, so a node need not have it. If a worker dies, its stage is tried again on a new
+worker.
+
+The root must lie on a disk that every node sees, or `storage` must name a place for the runs
+(runs/object_storage.py). With `storage`, each node keeps the runs that it met below a folder of the
+same name. A worker that has neither raises an error before anything is computed.
 """
 
 import os
@@ -177,11 +178,10 @@ class _Workers:
         name, _ = weight_noise.split_name(config.model)
         if name not in self.models:
             folder = loading.find_model(name)
-            files = {
-                path.name: np.fromfile(path, dtype=np.uint8)
-                for path in sorted(folder.iterdir())
-                if path.is_file()
-            }
+            files = {}
+            for path in sorted(folder.iterdir()):
+                if path.is_file():
+                    files[path.name] = np.fromfile(path, dtype=np.uint8)
             self.models[name] = (loading.folder_digest(folder), self.ray.put(files))
         return name, *self.models[name]
 
@@ -196,10 +196,9 @@ class _Workers:
         self.idle.put(worker)
         if error is None:
             done.set_result([self._fetched(result) for result in sent.result()])
-        else:
-            done.set_exception(
-                error.cause if isinstance(error, RayTaskError) and error.cause else error
-            )
+            return
+        has_cause = isinstance(error, RayTaskError) and bool(error.cause)
+        done.set_exception(error.cause if has_cause else error)
 
     def _fetched(self, result: Path | TraitscopeError) -> Path | TraitscopeError:
         """A run that a worker made, when it is here, too."""

@@ -225,8 +225,10 @@ def failures(out: Output) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _shown(nodes: Sequence[Node], workers: int) -> Iterator[Callable[[str, float], None]]:
-    """Progress over all nodes, told by (name, fraction done); with one worker each stage shows its
-    own instead."""
+    """Yield a function that shows a node's progress, given its name and the fraction done.
+
+    With one worker the function shows nothing, because each stage shows its own progress.
+    """
     if workers == 1:
         yield lambda name, fraction: None
         return

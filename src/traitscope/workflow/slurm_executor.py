@@ -123,8 +123,8 @@ def _executor(asked: Settings, at_once: int, out: Output) -> Any:
 def _watch(waiting: list[tuple[Any, Future[Results]]], ended: threading.Event) -> None:
     """Hand results over as jobs end."""
     while not ended.is_set():
-        for job, done in [pair for pair in waiting if not pair[1].done()]:
-            if _has_ended(job):
+        for job, done in list(waiting):
+            if not done.done() and _has_ended(job):
                 _settle(job, done)
         waiting[:] = [pair for pair in waiting if not pair[1].done()]
         time.sleep(SECONDS)

@@ -57,7 +57,10 @@ def status(planned: Sequence[Planned], out: Output) -> dict:
     for item in planned:
         states[item.node.name] = state_of(item, notes)
     counts = Counter(states.values())
-    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    parts = []
+    for state in STATES:
+        if counts[state]:
+            parts.append(f"{counts[state]} {state}")
     print(", ".join(parts) + f" of {len(planned)} stages")
     failed = {}
     for name, state in states.items():
@@ -115,7 +118,9 @@ def cost(planned: Sequence[Planned], parameters: int, rate: float) -> Cost:
             peaks.append(manifest["peak_memory_mib"] * 2**20)
         else:
             left.append(item.node)
-    seconds_per_weight = {stage: _per_weight(made) for stage, made in sealed.items()}
+    seconds_per_weight = {}
+    for stage, made in sealed.items():
+        seconds_per_weight[stage] = _per_weight(made)
     seconds = 0.0
     for node in left:
         measured = seconds_per_weight.get(node.stage)
