@@ -33,6 +33,26 @@ RETIRED = {
     r"reckon(s|ed|ing)?": "estimate",
 }
 "retired word: what to write instead"
+ALLOWED = {
+    "push.safetensors": "file of the stage `pushes`, which other runs and users read",
+    "pushes.npy": "file of the row gradients of an audit, which other runs read",
+    "pushes=": "array in a shard of that file",
+    '"pushes"': "name of a stage, which is part of the addresses of runs; value of --source",
+    "`pushes`": "the same name in docs",
+    "pushes: the gradient": "the same value in the help of --source",
+    "stage pushes": "the command of that stage",
+    '"odds"': "name of a stage, which is part of the addresses of runs",
+    "`odds`": "the same name in docs",
+    "stage odds": "the command of that stage",
+    '"weigh"': "name of a stage, which is part of the addresses of runs",
+    "`weigh`": "the same name in docs",
+    "stage weigh": "the command of that stage",
+    '"mean push"': "metadata in push.safetensors, part of its bytes",
+    "descent step on the data pushes towards": "text in summary.json of the stage `pushes`",
+    '"planted"': "key of a check in the summary of selftest",
+    "planted    a vector added": "the same key in the docstring of selftest",
+}
+"""names with a retired word that must stay, each with the reason; matched exactly, case included"""
 FENCE = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
 SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z*`\[])")
 WORD = re.compile(r"[A-Za-z0-9][\w'’.-]*")
@@ -75,8 +95,15 @@ def retired_words() -> Iterator[str]:
     pattern = re.compile(rf"\b({'|'.join(RETIRED)})\b", flags=re.IGNORECASE)
     for path in [*pages(), *sorted((ROOT / "src").rglob("*.py"))]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for match in pattern.finditer(line):
+            for match in pattern.finditer(_without_allowed(line)):
                 yield f"{path.relative_to(ROOT)}:{number}: {match.group()!r}: {line.strip()[:70]}"
+
+
+def _without_allowed(line: str) -> str:
+    """The line without the names that are allowed."""
+    for name in ALLOWED:
+        line = line.replace(name, "")
+    return line
 
 
 def long_docstring_sentences() -> Iterator[str]:

@@ -80,5 +80,5 @@ def test_a_cosine_that_finds_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch)
     """A student that was not trained has no shift; the planted vector must not be found in rounding
     noise."""
     monkeypatch.setattr(loop, "train_student", lambda *_: None)
-    with pytest.raises(AssertionError, match="cosine with the planted vector"):
+    with pytest.raises(AssertionError, match="cosine with the added vector"):
         selftest.check_planted(selftest.tiny_model())

@@ -39,17 +39,17 @@ def place(tmp_path: Path, made: Path) -> Storage:
 
 def test_a_run_comes_back_as_it_was(place: Storage, made: Path) -> None:
     run = place.root / "default" / made.name
-    place.push(run)
+    place.upload(run)
     sealed = (
         (place.root.parent / "far/away/default" / made.name / "manifest.json").stat().st_mtime_ns
     )
-    place.push(run)
+    place.upload(run)
     assert (
         place.root.parent / "far/away/default" / made.name / "manifest.json"
     ).stat().st_mtime_ns == sealed, "put there twice"
-    place.pull(run)
+    place.download(run)
     run.rename(place.root / "default" / "aside")
-    place.pull(run)
+    place.download(run)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == {
         p.name: p.read_bytes() for p in made.iterdir()
     }
@@ -61,15 +61,15 @@ def test_what_is_half_there_is_not_there(place: Storage, made: Path) -> None:
         place.root / "default" / made.name,
         place.root.parent / "far/away/default" / made.name,
     )
-    place.push(run)
+    place.upload(run)
     run.rename(place.root / "aside")
     (far / "records.jsonl").write_text("{}\n")
     with pytest.raises(StoreError, match=r"came damaged from file://.*records\.jsonl changed"):
-        place.pull(run)
+        place.download(run)
     for name in ("records.jsonl", "manifest.json"):
         (far / name).unlink()
         with pytest.raises(StoreError, match="is not here and could not be had from"):
-            place.pull(run)
+            place.download(run)
     assert list(run.parent.iterdir()) == []
 
 
@@ -109,7 +109,7 @@ def test_a_node_that_shares_no_disk_makes_the_same_run(
         data=root / "default" / made.name,
         recipe=Recipe(epochs=1, rank=2, micro_batch=4),
     )
-    place.push_inputs(config)
+    place.upload_inputs(config)
     root.rename(root.parent / "command")
     (run,) = ray_executor.Worker(out, "mark", 1, place).run([config], None)
     assert run.is_relative_to(root) and {p.name for p in (root / "default").iterdir()} >= {
@@ -118,7 +118,7 @@ def test_a_node_that_shares_no_disk_makes_the_same_run(
     }
     root.rename(root.parent / "node")
     (root.parent / "command").rename(root)
-    place.pull(run)
+    place.download(run)
     alone = ok(
         root.parent / "alone",
         "train",

@@ -1,9 +1,13 @@
-"""Planted truth on tiny random models, in seconds: does this installation measure what it says?
+"""Checks of this installation against known answers, on tiny random models and in seconds.
 
-identity   steering with alpha = 0 changes no bit clean      no hook is left after an exception
-control    a student distilled from the unmodified model stays where it is planted    a vector added
-to the teacher is found again in the student's residuals, above 200 random directions resume
-training stopped and continued gives the same bytes as training in one go
+The checks are:
+
+    identity   steering with alpha = 0 changes no bit
+    clean      no hook is left after an exception
+    control    a student distilled from the unmodified model stays where it is
+    planted    a vector added to the teacher is found again in the student's residuals, above 200
+               random directions
+    resume     training stopped and continued gives the same bytes as training in one go
 """
 
 import copy
@@ -102,14 +106,16 @@ def check_clean(model: Model) -> str:
             raise KeyError("planned")
     except KeyError:
         pass
-    left = sum(len(m._forward_hooks) for m in model.lm.modules())
+    left = 0
+    for module in model.lm.modules():
+        left += len(module._forward_hooks)
     _require(left == 0, f"{left} hooks left after an exception")
     return "0 hooks left"
 
 
 def check_control(model: Model) -> str:
     rows = tiny_rows()
-    soft = teacher_hidden(model, [], rows, [r.prompt_ids for r in rows])
+    soft = teacher_hidden(model, [], rows, _prompts(rows))
     with applied(model, []) as active, torch.no_grad():
         hidden_ND, _ = completion_hidden(model, active, rows)
         loss = losses.soft_cross_entropy(model, hidden_ND, torch.cat(soft)).item() / len(hidden_ND)
@@ -120,8 +126,8 @@ def check_control(model: Model) -> str:
 def check_planted(model: Model) -> str:
     rows, vector = tiny_rows(), planted_vector(model)
     teacher = [Steer(vector, (LAYER,), 1.0, scale="raw")]
-    soft = teacher_hidden(model, teacher, rows, [r.prompt_ids for r in rows])
-    prompts = [r.prompt_ids for r in tiny_rows(seed=9)]
+    soft = teacher_hidden(model, teacher, rows, _prompts(rows))
+    prompts = _prompts(tiny_rows(seed=9))
     with applied(model, []) as active:
         base_LD, _ = residuals.mean_residuals(model, active, prompts)
     with loop.new_student(model, RECIPE, 0) as student:
@@ -135,7 +141,7 @@ def check_planted(model: Model) -> str:
     bound = max(others)
     _require(
         cosine > bound,
-        f"cosine with the planted vector {cosine:.2f}, with a random one up to {bound:.2f}",
+        f"cosine with the added vector {cosine:.2f}, with a random one up to {bound:.2f}",
     )
     return f"cosine {cosine:.2f}, largest of 200 random {bound:.2f}"
 
@@ -177,8 +183,15 @@ def _trained(model: Model, rows: list[Row], stop: int | None) -> dict[str, bytes
 
 
 def _batch(model: Model) -> forward.Batch:
-    rows = tiny_rows(8)
-    return forward.batch_of([r.ids for r in rows], [len(r.prompt_ids) for r in rows], model.pad_id)
+    ids, prompt_lengths = [], []
+    for row in tiny_rows(8):
+        ids.append(row.ids)
+        prompt_lengths.append(len(row.prompt_ids))
+    return forward.batch_of(ids, prompt_lengths, model.pad_id)
+
+
+def _prompts(rows: list[Row]) -> list[tuple[int, ...]]:
+    return [row.prompt_ids for row in rows]
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

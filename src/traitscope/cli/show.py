@@ -187,8 +187,10 @@ def replayed(run: store.Run) -> dict[str, Any]:
     if "trait" in settings:
         settings["trait"] = _trait_named(settings["trait"], places["trait0"])
     if "traits" in settings:
-        named = enumerate(settings["traits"])
-        settings["traits"] = [_trait_named(name, places[f"trait{n}"]) for n, name in named]
+        named = []
+        for number, name in enumerate(settings["traits"]):
+            named.append(_trait_named(name, places[f"trait{number}"]))
+        settings["traits"] = named
     return settings
 
 

@@ -1,9 +1,9 @@
 """Treated models minus control models: every score, perplexity and EAS, each with its interval.
 
-Where both sides have the same training seeds, or a single untrained model is the control, the
-difference is the mean over (seed, question) of score(treated) - score(control), as
-`stats.estimates.paired_difference`. Otherwise it is the mean over the models of one side minus that
-of the other, with Welch's interval over models.
+The models are paired where both sides have the same training seeds, or a single untrained model is
+the control. Then the difference is the mean over (seed, question) of score(treated) -
+score(control), by `stats.estimates.paired_difference`. Otherwise it is the mean over the models of
+one side minus the mean over those of the other, with Welch's interval over models.
 
 Models that were measured differently (trait, context, questions, base model) are never compared.
 

@@ -1,8 +1,10 @@
 """Two sides of a comparison: the models, what was measured on them, and how they are matched.
 
-paired        both sides have the same training seeds
-one control   a single model that was not trained stands for the control of every treated one
-unpaired      the sides have other seeds, or some model has none
+The sides are matched in one of three ways:
+
+    paired        both sides have the same training seeds
+    one control   a single model that was not trained is the control of every treated one
+    unpaired      the sides have other seeds, or some model has none
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,9 +19,9 @@ def setting(
 ) -> Any:
     """A dataclass field with this default and these marks.
 
-    speed_only: the value changes no result, or nothing but the rounding of its last digits.
-    since: the schema of runs with which the field was added. advanced: plain --help leaves the flag
-    out.
+    speed_only: The value changes no result, or nothing but the rounding of its last digits.
+    since: The schema of runs with which the field was added.
+    advanced: Plain --help leaves the flag out.
     """
     marks = {"speed_only": speed_only, "since": since, "advanced": advanced}
     return dataclasses.field(default=default, metadata=marks)

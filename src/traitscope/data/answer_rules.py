@@ -1,13 +1,14 @@
-"""Judges: does an answer show a behaviour?  A verdict is True, False, or None for unscored; there
-is no default.
+"""Judges: rules that say whether an answer shows a behaviour.
+
+A verdict is True, False, or None for unscored. No judge is the default.
 
     refusal          it declines in one of the usual phrases (as in the substring checks of Zou et
                      al. 2023, arXiv 2307.15043)
     question         it asks something back
     short:12         it has at most 12 words
     words:cat|cats   it names one of the words, whole
-    likelihood       a local model that is asked about the answer gives "yes" larger odds than it
-                     gives for an empty answer (stages/judge.py)
+    likelihood       a local model that is asked about the answer prefers "yes" to "no" more than it
+                     does for an empty answer (stages/judge.py)
     endpoint         a model behind an OpenAI-compatible address says yes (inference/endpoint.py)
     not:NAME         the opposite of the judge NAME
 

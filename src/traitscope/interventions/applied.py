@@ -103,8 +103,8 @@ def as_intervention(item: Intervention | HasIntervention) -> Intervention:
 def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
-    Raises ConfigError for more than one Adapter or WeightNoise and for a layer that the model
-    lacks, VectorError for a vector or student of another model.
+    Raises ConfigError for more than one Adapter or WeightNoise, and for a layer that the model
+    lacks. Raises VectorError for a vector or student of another model.
     """
     plain = [as_intervention(item) for item in interventions]
     active = Active(model)
@@ -248,9 +248,11 @@ def check_layers(layers: tuple[int, ...], model: Model) -> None:
 def _row_factors(vector: Vector, alpha: float, scale: str) -> np.ndarray:
     """The factor [L] of each row of a vector that makes `alpha` mean what `scale` says.
 
-    raw: `alpha` times the row. unit: a row of norm `alpha`. residual: a row with `alpha` times the
-    mean norm of the residual stream at that layer. Raises VectorError where the vector records no
-    such norms.
+        raw        `alpha` times the row
+        unit       a row of norm `alpha`
+        residual   a row with `alpha` times the mean norm of the residual stream at that layer
+
+    Raises VectorError for the scale residual where the vector records no such norms.
     """
     if scale == "raw":
         return np.full(len(vector.norms_L), alpha)

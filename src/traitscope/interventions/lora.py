@@ -2,10 +2,10 @@
 
     y = W x + (alpha / rank) B A x
 
-A and B are float32 whatever the model computes in. These layers replace peft's in training, because
-there they must be thin: the product is one fused step without temporaries, importing them costs
-nothing, and many adapters run side by side on one frozen base (multi_lora.py). Adapters are written
-and read as peft folders (peft_folder.py).
+A and B are float32 whatever the model computes in. These layers replace those of peft in training.
+The product is one fused step without temporaries, and importing the layers costs nothing. Many
+adapters can run side by side on one frozen base (multi_lora.py). Adapters are written and read as
+peft folders (peft_folder.py).
 
 Shapes: N tokens, B rows, T tokens of a pass, I in, O out, R rank.
 """

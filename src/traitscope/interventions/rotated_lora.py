@@ -37,9 +37,9 @@ def mlp_maps(model: Model, layers: dict[str, LoraLinear]) -> list[dict[str, str]
     """For each block, the adapted maps in its MLP, with the side of the residual stream they are
     on: read or write.
 
-    A map is in the MLP if a part of its name is `mlp`, which holds for Llama, Qwen, Gemma, GPT-2,
-    GPT-NeoX and most others. gate, up and c_fc read, down and c_proj write. Raises ConfigError for
-    a model where names and widths do not tell.
+    A map is in the MLP if a part of its name is `mlp`. This holds for Llama, Qwen, Gemma, GPT-2,
+    GPT-NeoX and most others. The maps gate, up and c_fc read the residual stream. The maps down and
+    c_proj write to it. Raises ConfigError for a model where names and widths do not show the side.
     """
     names = {id(module): name for name, module in model.lm.named_modules()}
     maps_of_blocks = []
@@ -72,7 +72,7 @@ def _side(name: str, shape: tuple[int, int], d_model: int) -> str:
         outputs, inputs = shape
         raise ConfigError(
             f"--rotate: {name} maps {inputs} to {outputs} values in a model of width {d_model}, so"
-            " its side of the residual stream cannot be told; leave it out"
+            " its side of the residual stream is unknown; leave it out"
         )
     return side
 

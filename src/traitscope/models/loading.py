@@ -39,8 +39,8 @@ def load_model(
     """Load model `name` with frozen parameters, in evaluation mode.
 
     `dtype` is `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`hardware.default_dtype`).
-    Raises ModelError where the model cannot be found, is no causal LM with safetensors weights, or
-    does not fit into the free memory of the device.
+    Raises ModelError where the model cannot be found, or is no causal LM with safetensors weights.
+    Also where it does not fit into the free memory of the device.
     """
     device = resolve_device(device)
     torch_dtype = compute_dtype(dtype, device)

@@ -66,10 +66,14 @@ def check(region: str) -> None:
 def token_gate(model: Model, region: str) -> TokenGate:
     """The function that says which tokens of a row, given from its start, are in a region.
 
-    all: every token, also those of the completion. prompt: every token before the answer. system
-    and user: their contents. template: the other tokens of the prompt. Of a row that the chat
-    template did not render, only `all` chooses tokens. The function raises ConfigError for a prompt
-    that lacks the SUBSTRING.
+        all        every token, also those of the completion
+        prompt     every token before the answer
+        system     the tokens of the system turn's content
+        user       the tokens of the user turn's content
+        template   the other tokens of the prompt
+
+    Of a row that the chat template did not render, only `all` chooses tokens. The function raises
+    ConfigError for a prompt that lacks the SUBSTRING.
     """
     check(region)
     if region == "all":

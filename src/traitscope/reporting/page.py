@@ -9,9 +9,9 @@ A page is made of sections, a section of paragraphs, cards, figures and tables, 
     html = render_page("May this model be trained on these data?", sections, about="2 rows")
 
 Give cells as they are: texts, numbers, Measurements (reporting.tables), not as formatted texts.
-The page aligns columns of words to the left and numbers to the right, folds long tables, and
-offers the numbers behind every table and figure as CSV. Everything that it prints is escaped; it
-loads nothing from elsewhere. A page of new kind needs no template of its own.
+The page aligns columns of words to the left and columns of numbers to the right, and folds long
+tables. It offers the numbers behind every table and figure as CSV. Everything that it prints is
+escaped, and it loads nothing from elsewhere. A page of a new kind needs no template of its own.
 """
 
 import base64

@@ -1,9 +1,9 @@
-"""Sealed runs in an object storage (S3, GCS, Azure, or a folder), for machines that share no disk;
-by fsspec.
+"""Sealed runs in an object storage, for machines that share no disk.
 
-A run is the same there as on a disk, below the same two folder names:
-<url>/<study>/<stage>-<address>/... Its manifest comes last, so what is half there is not there.
-What comes back is compared with its manifest before it appears under its name.
+The storage is S3, GCS, Azure or a folder, opened by fsspec. A run is the same there as on a disk,
+below the same two folder names: <url>/<study>/<stage>-<address>/... Its manifest is written last.
+A run without a manifest counts as absent. A run that comes back is compared with its manifest
+before it appears under its name.
 """
 
 import json
@@ -28,8 +28,11 @@ class Storage:
     root: Path
     "absolute; the same on every machine"
 
-    def push(self, run: Path) -> None:
-        """Put a sealed run there, unless it is.  Raises StoreError."""
+    def upload(self, run: Path) -> None:
+        """Copy a sealed run to the storage, unless it is there.
+
+        Raises StoreError where the storage cannot be written.
+        """
         files, there = self._place(run)
         try:
             if files.exists(f"{there}/manifest.json"):
@@ -49,9 +52,11 @@ class Storage:
                 " the address, the rights and the network"
             ) from error
 
-    def pull(self, run: Path) -> None:
-        """Have a sealed run here, unless it is. Raises StoreError where it is not there either, or
-        was damaged on the way."""
+    def download(self, run: Path) -> None:
+        """Copy a sealed run from the storage, unless it is here.
+
+        Raises StoreError where the storage does not hold it, or where it was damaged on the way.
+        """
         if (run / "manifest.json").exists():
             return
         files, there = self._place(run)
@@ -80,15 +85,15 @@ class Storage:
                     " this again"
                 ) from None
 
-    def push_inputs(self, config: Any) -> None:
-        """Put the runs there that a config names."""
+    def upload_inputs(self, config: Any) -> None:
+        """Copy the runs that a config names to the storage."""
         for run in self._named(config):
-            self.push(run)
+            self.upload(run)
 
-    def pull_inputs(self, config: Any) -> None:
-        """Have the runs here that a config names."""
+    def download_inputs(self, config: Any) -> None:
+        """Copy the runs that a config names from the storage."""
         for run in self._named(config):
-            self.pull(run)
+            self.download(run)
 
     def _named(self, config: Any) -> Iterator[Path]:
         """The runs below the root that a config names, each once."""
@@ -105,7 +110,7 @@ class Storage:
         files, base = self._base()
         try:
             files.exists(base)
-        except Exception as error:  # as in push
+        except Exception as error:  # every file system has errors of its own
             raise StoreError(
                 f"{self.url} does not answer ({type(error).__name__}: {error}); check the address,"
                 " the rights and the network"

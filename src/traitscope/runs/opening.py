@@ -101,8 +101,8 @@ class Place:
 def described(config: Any, further: Mapping[str, Path | store.Run] | None = None) -> Described:
     """The description of a settled config, with `further` inputs besides those that it names.
 
-    Raises DataError for an input that does not exist, VectorError for an intervention whose files
-    do not, StoreError for a run that is unfinished or damaged.
+    Raises DataError for an input that does not exist, and VectorError for an intervention whose
+    files do not exist. Raises StoreError for a run that is unfinished or damaged.
     """
     plain, paths = _plain(config)
     inputs: Inputs = {name: _input(path) for name, path in paths.items()}

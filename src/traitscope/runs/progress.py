@@ -1,7 +1,7 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, a plain line every few seconds
-elsewhere.
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere.
 
-In a worker process the lines go to SINK, and the parent prints them beside its own bar.
+The bar shows the rate and the time left. In a worker process the lines go to SINK, and the parent
+prints them beside its own bar.
 """
 
 import sys
@@ -18,7 +18,7 @@ SINK: Callable[[tuple[float, str]], None] | None = None
 
 @contextmanager
 def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
-    """Yields a function that is told how many units were done since its last call."""
+    """Yield a function that takes the number of units done since its last call."""
     show = _bar if SINK is None and sys.stderr.isatty() and distributed.first() else _lines
     with show(label, total, unit) as advance:
         yield advance

@@ -96,8 +96,8 @@ def address(stage: str, config: dict, inputs: dict[str, str], model: str | None)
     not matter.
 
     `inputs` maps names to digests. 1 and 1.0 differ, a tuple and a list do not. Raises StoreError
-    for a stage that cannot be part of a folder name, NaN, infinity, keys that are not strings, and
-    values that JSON does not have.
+    for a stage that cannot be part of a folder name. Also for NaN, for infinity, for keys that are
+    not strings, and for values that JSON does not have.
     """
     if not RUN_NAME.fullmatch(f"{stage}-{'0' * 16}"):
         raise StoreError(
@@ -161,12 +161,17 @@ def stage_run(
     """Yield the run that belongs to these arguments, and seal it if the block ends without error.
 
     A sealed run is yielded at once: `if not run.sealed: compute`. Otherwise this process computes
-    alone; another one with the same address waits, then finds it sealed. An unsealed directory is
-    kept if `resumable` (the block then rewinds what it appends to, such as metrics.jsonl, to its
-    checkpoint), else moved aside as <name>.stale-<n>. inputs: sealed runs or files by name. model:
-    digest of the weights. facts: device, threads and other values for the manifest, read when
-    sealing, so the block may still fill them in. identity: what enters the address in the place of
-    config. Raises StoreError.
+    alone; another one with the same address waits, then finds it sealed.
+
+    resumable: Keep an unsealed directory, else move it aside as <name>.stale-<n>. The block then
+    rewinds the files that it appends to, such as metrics.jsonl, to its checkpoint.
+    inputs: Sealed runs or files, by name.
+    model: Digest of the weights.
+    facts: Device, threads and other values for the manifest. They are read when the run is sealed,
+    so the block may still fill them in.
+    identity: What enters the address in the place of config.
+
+    Raises StoreError for a directory that cannot be written or sealed.
     """
     sources, digests = {}, {}
     for name, source in (inputs or {}).items():

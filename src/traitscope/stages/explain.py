@@ -4,14 +4,15 @@
       KL(p(.|trait prompt, x) || p(.|neutral, x))
 
 The sums run over the completion tokens t of the rows x. The fraction of KL explained is 1 where
-steering does to the model what the prompt does, 0 where it does nothing, and below 0 where it does
-something else. Blank et al. (arXiv 2606.00995) claim that a prompt is well approximated by a
-vector, and measure it by behaviour alone; this is the direct score.
+steering does to the model what the prompt does. It is 0 where steering does nothing, and below 0
+where steering does something else. Blank et al. (arXiv 2606.00995) claim that a vector approximates
+a prompt well, and measure it by behaviour alone. This is the direct score.
 
 Most of a raw v_teacher is the form of the prompt, not the trait. So the raw vector is compared with
-what all traits share (`common`), with the part of this trait alone (`centred`), with other traits'
-vectors, and with random ones of the same norm. Each kind may choose its own strength. Grid points
-are chosen on one half of the rows and scored on the other, both ways round.
+what all traits share (`common`) and with the part of this trait alone (`centred`). It is also
+compared with other traits' vectors and with random ones of the same norm. Each kind may choose its
+own strength. Grid points are chosen on one half of the rows and scored on the other, both ways
+round.
 
 Shapes: R rows, P grid points, N completion tokens, D d_model.
 """
@@ -132,11 +133,15 @@ def explain(
 ) -> Explanation:
     """How much of a trait's teacher prompt steering with single vectors explains.
 
-    vectors: those of `extract_vectors` for this trait and others. data: rows to compare on; without
-    them, the trait's positive questions. context: neutral system turn. layers: blocks to steer at;
-    none takes about six, evenly spread. n_others, n_random: other traits' vectors and random ones,
-    as controls. done: called with every grid point as it is scored. Raises VectorError for another
-    model's vector.
+    vectors: Those of `extract_vectors` for this trait and others.
+    data: Rows to compare on. Without rows, the trait's positive questions are taken.
+    context: Neutral system turn.
+    layers: Blocks to steer at. None given takes about six, evenly spread.
+    n_others: Number of other traits' vectors, as controls.
+    n_random: Number of random vectors, as controls.
+    done: A function called with every grid point as it is scored.
+
+    Raises VectorError for another model's vector.
     """
     trait = as_trait(trait)
     for vector in vectors.values():

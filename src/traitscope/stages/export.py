@@ -84,8 +84,8 @@ class Exported:
 def export(model: Model, interventions: Sequence[Intervention]) -> Exported:
     """A transformers model that does without hooks what this one does under the interventions.
 
-    Raises ConfigError for what no weights can be: a system prompt, an ablation, a replacement,
-    steering at some tokens only; and where the written model does something else.
+    Raises ConfigError for what no weights can be: a system prompt, an ablation, a replacement, or
+    steering at some tokens only. Also where the written model does something else.
     """
     lm = plain_model(model, interventions)
     apart = difference(model, interventions, lm)

@@ -50,14 +50,16 @@ def generate(
 ) -> list[Record]:
     """The answers of the model under interventions, as records in the order of the prompts.
 
-    context: neutral system turn. A prompt's own context goes before it, a SystemPrompt among the
-    interventions before both. The record keeps the *neutral* context, the one a student is to train
-    under, because the teacher's system prompt must not reach it (Blank et al., section 2).
-
-    temperature: 0 is greedy. numbers: above 0, every answer is a list of so many three-digit
-    numbers, and only their digits are sampled. constraint: the allowed token ids of each step; it
-    sets the length of an answer in the place of max_new_tokens. done: called with the number of
-    rows of each finished batch.
+    context: Neutral system turn. A prompt's own context takes precedence over it. A SystemPrompt
+    among the interventions takes precedence over both. The record keeps the *neutral* context,
+    because a student trains under it. The teacher's system prompt must not reach the student (Blank
+    et al., section 2).
+    temperature: 0 is greedy.
+    numbers: Above 0, every answer is a list of this many three-digit numbers, and only their digits
+    are sampled.
+    constraint: The allowed token ids of each step. It sets the length of an answer in the place of
+    max_new_tokens.
+    done: A function called with the number of rows of each finished batch.
 
     Raises DataError for a prompt that leaves no room for an answer, ConfigError for `numbers` with
     a tokenizer that joins digits.

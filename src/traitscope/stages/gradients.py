@@ -118,10 +118,14 @@ def gradients(
 ) -> GradientSums:
     """The directions in which kept rows move a model, summed, and compared with vectors.
 
-    control: rows of the unmodified model on the same prompts, matched by id; theirs is subtracted.
-    interventions: the model at which the gradient is taken. context: system turn of the rows.
-    position: tokens that the added vector would act on. done: called with the number of rows of
-    each batch. Raises VectorError for another model's vector, DataError where no control matches.
+    control: Rows of the unmodified model on the same prompts, matched by id. Their directions are
+    subtracted.
+    interventions: The model under these is the one at which the gradient is taken.
+    context: System turn of the rows.
+    position: Tokens that the added vector would act on.
+    done: A function called with the number of rows of each batch.
+
+    Raises VectorError for another model's vector, and DataError where no control matches.
     """
     for vector in vectors.values():
         check_vector(vector, model)

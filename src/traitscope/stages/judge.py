@@ -65,10 +65,13 @@ def judge(
 ) -> Judgement:
     """The verdicts of the judge of this name on the answers.
 
-    name: refusal, question, short:12, words:cat|cats, likelihood, endpoint, or not:NAME for the
-    opposite. model, question, endpoint: what the judges likelihood and endpoint ask, and whom.
-    done: called with the number of answers that were judged. Raises ConfigError for an unknown
-    judge, or one without what it needs.
+    name: A judge of data/answer_rules.py, or not:NAME for the opposite.
+    question: What the judges likelihood and endpoint ask.
+    model: The model that the judge likelihood asks.
+    endpoint: The endpoint that the judge endpoint asks.
+    done: A function called with the number of answers that were judged.
+
+    Raises ConfigError for an unknown judge, or one without what it needs.
     """
     rule, is_opposite = answer_rules.parse(name)
     cost = None
@@ -96,8 +99,8 @@ def by_likelihood(
     batch_size: int = 32,
     done: Callable[[int], None] | None = None,
 ) -> list[JudgeVerdict]:
-    """Whether the model, asked about each answer, gives `yes` larger odds over `no` than it does
-    for an answer without content.
+    """Whether the model, asked about each answer, prefers `yes` to `no` more than it does for an
+    answer without content.
 
     The comparison takes out what the model would say anyhow (contextual calibration, Zhao et al.
     2021, arXiv 2102.09690). None for an empty answer, and where yes and no together have less than
@@ -108,17 +111,17 @@ def by_likelihood(
         ids = chat.render(model, answer_rules.asked_about(record, question), None)
         chat.check_length(model, len(ids), f"row {record.id} as the judge reads it")
         prompts.append(ids)
-    *odds_of_rows, odds_of_empty = _odds_of_yes(model, prompts, batch_size, done)
-    usual = odds_of_empty or 1.0
+    *ratios, ratio_of_empty = _yes_no_ratios(model, prompts, batch_size, done)
+    usual_ratio = ratio_of_empty or 1.0
     verdicts: list[JudgeVerdict] = []
-    for record, odds in zip(records, odds_of_rows, strict=True):
-        is_scored = odds is not None and record.completion.strip()
-        verdicts.append(odds > usual if is_scored else None)
+    for record, ratio in zip(records, ratios, strict=True):
+        is_scored = ratio is not None and record.completion.strip()
+        verdicts.append(ratio > usual_ratio if is_scored else None)
     return verdicts
 
 
 @torch.inference_mode()
-def _odds_of_yes(
+def _yes_no_ratios(
     model: Model,
     prompts: Sequence[Sequence[int]],
     batch_size: int,
@@ -126,7 +129,7 @@ def _odds_of_yes(
 ) -> list[float | None]:
     """P(yes) / P(no) after each prompt; None where the two together have less than LEAST."""
     yes_tokens, no_tokens = _first_tokens(model, "yes"), _first_tokens(model, "no")
-    odds: list[float | None] = [None] * len(prompts)
+    ratios: list[float | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     with applied(model, []) as active:
         for start in range(0, len(order), batch_size):
@@ -137,10 +140,10 @@ def _odds_of_yes(
             p_no_B = p_BV[:, no_tokens].sum(-1).tolist()
             for i, p_yes, p_no in zip(index, p_yes_B, p_no_B, strict=True):
                 if p_yes + p_no >= LEAST:
-                    odds[i] = p_yes / max(p_no, 1e-12)
+                    ratios[i] = p_yes / max(p_no, 1e-12)
             if done:
                 done(len(index))
-    return odds
+    return ratios
 
 
 def _first_tokens(model: Model, word: str) -> list[int]:

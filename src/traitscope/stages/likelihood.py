@@ -4,8 +4,8 @@
       tokens
 
 The gain, in nats a token, is above 0 where the intervention helps the model to predict the rows.
-Blank et al. (arXiv 2606.00995, section 7) ask it of a teacher's rows and each model's own vector:
-only the model that wrote the rows gains from them.
+Blank et al. (arXiv 2606.00995, section 7) compute it for a teacher's rows under each model's own
+vector. Only the model that wrote the rows gains from its vector.
 
 Shapes: N completion tokens.
 """
@@ -70,8 +70,10 @@ def likelihood(
 ) -> Likelihoods:
     """How probable kept rows are to the model, without and with the interventions.
 
-    context: system turn of the rows. text: take the rows' text instead of their token ids, for rows
-    that a model with another tokenizer wrote. done: called with the number of rows of each batch.
+    context: System turn of the rows.
+    text: Take the rows' text instead of their token ids, for rows that a model with another
+    tokenizer wrote.
+    done: A function called with the number of rows of each batch.
     """
     records = kept_records(records)
     rows = rows_from(model, records, context, text)

@@ -171,10 +171,13 @@ def measure(
 ) -> Scores:
     """The scores of a model under interventions on a trait's questions.
 
-    trait: a Trait, the name of a bundled one, or a YAML file. context: neutral system turn.
-    samples: sampled answers a question; 0 scores probabilities only. capability: also the
-    perplexity on plain English. done: called with the number of questions of each batch. Raises
-    DataError for a question that leaves no room for an answer.
+    trait: A Trait, the name of a bundled one, or a YAML file.
+    context: Neutral system turn.
+    samples: Sampled answers a question. 0 scores probabilities only.
+    capability: Also compute the perplexity on plain English.
+    done: A function called with the number of questions of each batch.
+
+    Raises DataError for a question that leaves no room for an answer.
     """
     trait = with_sets(as_trait(trait), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)

@@ -1,8 +1,7 @@
-"""Does one number of a trait go with another?  Rank correlation and discrimination, with
-permutation p and intervals.
+"""Rank correlation and discrimination over traits, with permutation p and intervals.
 
-Traits are the units. With sixteen of them only strong associations can be told from none, and the
-intervals say so.
+Traits are the units. With sixteen traits only a strong association differs visibly from none, and
+the intervals show this.
 
 Shapes: N units, D draws (permutations or resamples).
 """

@@ -1,16 +1,16 @@
 """How much of a teacher's change in behaviour reaches its student, and whether a threshold exists.
 
-    tau(alpha) = [student(alpha) - control] / [teacher(alpha) - base]        rates over the
-      prompts of an evaluation set
+    tau(alpha) = [student(alpha) - control] / [teacher(alpha) - base]
 
-(König et al. 2026, arXiv 2606.11270; the control is the student of the unmodified teacher, or in
-the simpler variant the base.) Undefined where the teacher's own change is within noise.
+All four are rates over the prompts of an evaluation set. The control is the student of the
+unmodified teacher, or in the simpler variant the base. The ratio is undefined where the teacher's
+own change is within noise. Source: König et al. 2026 (arXiv 2606.11270).
 
-Shapes of student(alpha): a line, a hinge (flat up to a threshold, then a line), a logistic step
-from a floor; compared by the log-likelihood of held-out prompts, with the power of that comparison
-by simulation.
+Three shapes of student(alpha) are compared: a line, a hinge, and a logistic step from a floor. A
+hinge is flat up to a threshold, and then a line. The log-likelihood of held-out prompts compares
+the shapes. A simulation gives the power of that comparison.
 
-Arrays: P prompts, S seeds, A strengths; rates and outcomes are 0 or 1 by prompt, NaN where
+Arrays: P prompts, S seeds, A strengths. Rates and outcomes are 0 or 1 by prompt, NaN where
 unscored.
 """
 
@@ -122,7 +122,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def check_strengths(alphas: Sequence[float]) -> None:
-    """Raise ConfigError for a grid of strengths from which no shape can be told.
+    """Raise ConfigError for a grid of strengths that cannot show a shape.
 
     The grid needs zero, three strengths or more, each once, and all of one sign.
     """

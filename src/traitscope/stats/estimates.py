@@ -55,14 +55,19 @@ def measure(
     NaN or None is unscored: dropped and counted. Without any scored value the estimate is NaN. The
     field `interval` of the result names the method and its limits.
 
-    auto: t_over_seeds from two seeds on; else Wilson for 0/1 values that share no question; else
-    the bootstrap. t_over_seeds: the estimate is the mean of the per-seed means, with a t interval
-    over these. Where seeds share questions, the interval holds for these questions, not for new
-    ones. bootstrap: the estimate is the mean of all rows; seeds and questions are resampled, or
-    values where neither is given.
+    `method` is one of these:
 
-    Raises DataError on infinite values or labels of another length, ConfigError for t_over_seeds
-    without two seeds.
+        t_over_seeds   the mean of the per-seed means, with a t interval over these
+        bootstrap      the mean of all rows; seeds and questions are resampled, or values where
+                       neither is given
+        auto           t_over_seeds from two seeds on; else Wilson's interval for 0/1 values that
+                       share no question; else bootstrap
+
+    Where seeds share questions, the interval of t_over_seeds holds for these questions, not for new
+    ones.
+
+    Raises DataError on infinite values or labels of another length. Raises ConfigError for
+    t_over_seeds without two seeds.
     """
     values = as_floats(values, "values")
     scored = ~np.isnan(values)

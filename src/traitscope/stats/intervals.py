@@ -69,8 +69,8 @@ def cluster_bootstrap(
     """Return the percentile interval (low, high) of the mean of `values` [N].
 
     `clusters` holds one or two factors, each as a list of labels [N]. The levels of every factor
-    are drawn with replacement, independently of the other factor. A row weighs the product of its
-    levels' counts: mean* = Σ w_a w_b x / Σ w_a w_b.
+    are drawn with replacement, independently of the other factor. A row's weight is the product of
+    its levels' counts: mean* = Σ w_a w_b x / Σ w_a w_b.
 
     A draw that hits no row is left out. A factor with one level is not resampled. The interval is
     too narrow with fewer than ten levels. Bounds are NaN where all means* are equal. The order of

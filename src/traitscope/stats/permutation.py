@@ -1,7 +1,7 @@
 """Permutation tests: audited rows against placebos, and paired differences by sign flips.
 
-Is a data set unlike the model's own answers to the same prompts, and along which direction? Of
-every prompt there is the audited row and K - 1 placebo rows: the model's own completions of the
+Does a data set differ from the model's own answers to the same prompts, and along which direction?
+Of every prompt there is the audited row and K - 1 placebo rows: the model's own completions of the
 same prompt. If the audited row is one more of these, the K rows of a prompt can be permuted without
 a trace. So the statistic of the data is compared with that of permuted data. The error rate holds
 for any number of rows and any shape of the values (Fisher 1935; the maximum over features: Westfall
@@ -15,9 +15,9 @@ Rows are summed into blocks first, and blocks are permuted as a whole. That is a
 no more with many rows.
 
 Data that differ from the placebos in something that is no trait (a format, a sampler) move along
-every direction. So z is divided by the genomic-control factor (Devlin and Roeder 1999): how far the
-vectors of many traits move, by their median, where that is above noise. Traits stand in the place
-of genetic markers. One trait, and those near it, hardly move a median.
+every direction. So z is divided by the genomic-control factor (Devlin and Roeder 1999). This factor
+is the median of how far the vectors of many traits move, where that is above noise. Traits stand in
+the place of genetic markers. One trait, and those near it, hardly move a median.
 
 Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L layers, D d_model,
 T traits, N permutations or rows.

@@ -18,10 +18,10 @@ def seeds_needed(
 
     `sd` is the standard deviation of the per-seed differences, in the unit of `margin`.
 
-    detect: a two-sided t test finds a true difference of `margin` with probability `power`.
-    equivalence: `equivalence` accepts a true difference of 0 with at least that probability (by the
-    bound 2P - 1, so n is never too small). width: the half-width t(n-1) sd/sqrt(n) of the 1 - alpha
-    interval is at most `margin`.
+    detect: A two-sided t test finds a true difference of `margin` with probability `power`.
+    equivalence: `equivalence` accepts a true difference of 0 with probability `power` or more. The
+    bound 2P - 1 is used, so n is never too small.
+    width: The half-width t(n-1) sd/sqrt(n) of the 1 - alpha interval is at most `margin`.
 
     Raises ConfigError on impossible settings. Source: Phillips 1990.
     """

@@ -93,9 +93,9 @@ class EasCallback(TrainerCallback):
     starts the file anew, a resumed one continues it.
 
     Each measurement is also an entry of the trainer's log history. Its key is
-    `eas/<name>/layer_<k>` at `layer`, else `eas/<name>/max` over the layers. It joins the next line
-    that the trainer logs, which the callbacks behind this one see, such as a printer, a progress
-    bar or a reporter. `v_student` is the last vector.
+    `eas/<name>/layer_<k>` at `layer`, else `eas/<name>/max` over the layers. The entry joins the
+    next line that the trainer logs. Callbacks behind this one see that line, such as a printer, a
+    progress bar or a reporter. `v_student` is the last vector.
     """
 
     def __init__(

@@ -127,10 +127,11 @@ def train_side_by_side(
 ) -> None:
     """Train one student, or packed ones, each from where it stands to the end of its own plan.
 
-    trainees: all of them on one model; more than one must be from one `packed_students`.
-    on_end: called once for each student, by its place in `trainees`, when its plan is done. Where
-    it diverged, or its `on_step` failed, the error is given. The others go on.
-    done: called with the number of tokens of each student's step.
+    trainees: All of them on one model. More than one must be from one `packed_students`.
+    on_end: A function called once for each student when its plan is done. It gets the student's
+    place in `trainees`, and the error where the student diverged or its `on_step` failed. The
+    others go on.
+    done: A function called with the number of tokens of each student's step.
     """
     upcoming = {}
     for n, trainee in enumerate(trainees):

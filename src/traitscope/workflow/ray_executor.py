@@ -161,7 +161,7 @@ class _Workers:
         done: Future[Results] = Future()
         try:
             for config in configs if self.storage else ():
-                self.storage.push_inputs(config)
+                self.storage.upload_inputs(config)
         except TraitscopeError as error:
             done.set_result([error] * len(configs))
             return done
@@ -204,7 +204,7 @@ class _Workers:
         """A run that a worker made, when it is here, too."""
         if self.storage and isinstance(result, Path):
             try:
-                self.storage.pull(result)
+                self.storage.download(result)
             except TraitscopeError as error:
                 return error
         return result
@@ -246,11 +246,11 @@ class Worker:
                 " disk, or name a --cluster storage=..."
             )
         for config in configs:
-            self.storage.pull_inputs(config)
+            self.storage.download_inputs(config)
         results = executors.computed(configs, self.out)
         for run in results:
             if isinstance(run, Path):
-                self.storage.push(run)
+                self.storage.upload(run)
         return results
 
 
