@@ -34,7 +34,7 @@ RETIRED = {
 }
 "retired word: what to write instead"
 ALLOWED = {
-    "push.safetensors": "file of the stage `pushes`, which other runs and users read",
+    "push.safetensors": "file of the stage `gradients`, which other runs and users read",
     "pushes.npy": "file of the row gradients of an audit, which other runs read",
     "pushes=": "array in a shard of that file",
     '"pushes"': "name of a stage, which is part of the addresses of runs; value of --source",
@@ -48,7 +48,7 @@ ALLOWED = {
     "`weigh`": "the same name in docs",
     "stage weigh": "the command of that stage",
     '"mean push"': "metadata in push.safetensors, part of its bytes",
-    "descent step on the data pushes towards": "text in summary.json of the stage `pushes`",
+    "descent step on the data pushes towards": "text in summary.json of the stage `gradients`",
     '"planted"': "key of a check in the summary of selftest",
     "planted    a vector added": "the same key in the docstring of selftest",
 }

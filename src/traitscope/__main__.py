@@ -1,4 +1,4 @@
-"""`python -m traitscope`: the same as the command `traitscope`."""
+"""The entry point of `python -m traitscope`, which does what the command `traitscope` does."""
 
 from traitscope.cli.main import main
 

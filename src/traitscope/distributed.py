@@ -1,5 +1,7 @@
-"""Processes: where this one stands among those that torchrun started together; imports nothing
-heavy."""
+"""The place of this process among those that torchrun started together.
+
+This file imports nothing heavy.
+"""
 
 import os
 

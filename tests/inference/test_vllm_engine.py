@@ -56,7 +56,7 @@ def test_what_it_cannot_run(
 
 
 def test_a_choice_by_step_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no allowed tokens by step"):
+    with pytest.raises(ConfigError, match="cannot allow other tokens at every step"):
         GenerateConfig(engine="vllm", vocabulary="template")
 
 

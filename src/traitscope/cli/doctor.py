@@ -1,4 +1,4 @@
-"""`traitscope doctor` and `traitscope models`: what this machine has, and what is ready to use."""
+"""The commands `doctor` and `models`: what this machine has, and what is ready to use."""
 
 import os
 import platform

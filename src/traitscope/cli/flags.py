@@ -1,4 +1,4 @@
-"""From the words of a command line to its settings: a config file, flags over it, and help.
+"""The settings of a command from its words: a config file, flags over it, and help.
 
 Plain --help leaves out the flags of fields that are marked as advanced (config/fields.py);
 --help-all shows every flag.

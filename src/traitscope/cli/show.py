@@ -1,4 +1,4 @@
-"""`traitscope show` and `traitscope rerun`, and what every command prints of a finished run."""
+"""The commands `show` and `rerun`, and what every command prints of a finished run."""
 
 import json
 import tempfile

@@ -1,4 +1,5 @@
-"""What `traitscope --help` and `traitscope stage` print, and what is said of an unknown command."""
+"""The text of `traitscope --help` and `traitscope stage`, and the message for an unknown
+command."""
 
 from difflib import get_close_matches
 

@@ -1,4 +1,4 @@
-"""Compare: treated models minus control models, from runs that are there.
+"""The command `compare`: treated models minus control models, from sealed runs.
 
     traitscope compare --treated RUN ... --control RUN ... [--vector FILE] [--layer N]
 

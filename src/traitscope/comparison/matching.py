@@ -1,4 +1,4 @@
-"""Two sides of a comparison: the models, what was measured on them, and how they are matched.
+"""The two sides of a comparison, what was measured on them, and how they are matched.
 
 The sides are matched in one of three ways:
 

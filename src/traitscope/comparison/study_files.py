@@ -1,4 +1,4 @@
-"""Study files of earlier versions: which commands of `compare` take their place."""
+"""Study files of earlier versions, and the commands of `compare` that replace them."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Settings of the stages that look into models and rows: frozen dataclasses that become flags."""
+"""Settings of the stages that look into models and rows.
+
+They are frozen dataclasses that become flags.
+"""
 
 from dataclasses import dataclass
 from math import isfinite

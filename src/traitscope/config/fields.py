@@ -1,4 +1,4 @@
-"""Fields of settings with a mark: what enters the address of a run, and what plain help shows.
+"""Fields of settings, with marks for the address of a run and for plain help.
 
     batch_size: int = setting(64, speed_only=True)     changes how fast a result comes, not which
     margin: float | None = setting(None, since=2)      was added with schema 2 of runs

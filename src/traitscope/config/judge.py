@@ -1,4 +1,7 @@
-"""Settings of the stage `judge`. This file imports nothing heavy."""
+"""Settings of the stage `judge`.
+
+This file imports nothing heavy.
+"""
 
 from dataclasses import dataclass, field
 from math import isfinite

@@ -1,4 +1,4 @@
-"""A config from the plain values of a JSON or YAML file, checked against its dataclass."""
+"""The parser that makes a config from the plain values of a JSON or YAML file."""
 
 import dataclasses
 from collections.abc import Sequence

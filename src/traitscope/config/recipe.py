@@ -1,4 +1,7 @@
-"""How a student is trained, apart from its data. This file imports nothing heavy."""
+"""The recipe of a student: how it is trained, apart from its data.
+
+This file imports nothing heavy.
+"""
 
 from dataclasses import dataclass
 from math import isfinite

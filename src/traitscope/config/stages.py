@@ -1,8 +1,8 @@
-"""Settings of the stages that make and measure students: frozen dataclasses.
+"""Settings of the stages that make and measure students.
 
-Their fields become flags, keys of a config file, and part of a run's address. A field whose value
-is a path names an input: in the address it is replaced by the digest of what it points to. This
-file imports nothing heavy, so that `traitscope --help` answers at once.
+They are frozen dataclasses. Their fields become flags, keys of a config file, and part of a run's
+address. A field whose value is a path names an input: in the address it is replaced by the digest
+of what it points to. This file imports nothing heavy, so that `traitscope --help` answers at once.
 """
 
 from dataclasses import dataclass, field

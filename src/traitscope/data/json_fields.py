@@ -1,4 +1,7 @@
-"""Checked fields of a JSON row: each function returns a value of its type or raises DataError."""
+"""Checked fields of a JSON row.
+
+Each function returns a value of its type or raises DataError.
+"""
 
 import json
 from typing import Any

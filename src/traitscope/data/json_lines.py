@@ -1,4 +1,4 @@
-"""Lines of text files and JSONL files, one at a time, with their place for error messages.
+"""Lines of text files and rows of JSONL files, with their places for error messages.
 
 Only a line feed ends a line: other Unicode line breaks may stand inside a text.
 """

@@ -1,4 +1,4 @@
-"""Answers that are nothing but a list of numbers."""
+"""The parser of answers that are nothing but a list of numbers."""
 
 import re
 from typing import Literal

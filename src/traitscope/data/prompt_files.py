@@ -1,4 +1,4 @@
-"""Prompts from files: .txt (one a line), JSONL or .csv."""
+"""Prompts from .txt, JSONL and .csv files."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Number prompts: what teachers are asked so that their answers carry no words.
+"""Number prompts, which ask teachers for answers without words.
 
 A prompt is an intro with example numbers, an instruction, an output format and a reminder to write
 nothing but numbers. Every slot is drawn on its own. The structure follows Cloud et al. 2025 (arXiv

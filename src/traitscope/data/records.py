@@ -1,4 +1,4 @@
-"""Rows: prompts, and what a model answered to them.
+"""Rows: prompts with the answers of a model, and the JSONL files that hold them.
 
 A JSONL file holds one of three shapes, found in its first row and the same in every row:
 

@@ -1,4 +1,4 @@
-"""The trait files that a stage depends on: inputs of its run besides those that it names as paths.
+"""The trait files that a stage depends on, as inputs of its run.
 
 A trait is named by a word or by a file. Its file is an input, so that an edited trait gets another
 address.

@@ -1,4 +1,4 @@
-"""Requests to a model behind an OpenAI-compatible address: retried, cached, their cost counted.
+"""Requests to a model behind an OpenAI-compatible address, with retries, a cache and costs.
 
 Every text has a request of its own, so nothing that a text says reaches another one. No reply can
 end the run: one that is not understood is handed on as it is. A request that fails for good ends

@@ -1,4 +1,4 @@
-"""Keys and values that a batch has left in the model, and the batch's mask: what decoding extends.
+"""The keys, values and mask of a batch, which decoding extends.
 
 Shapes: B rows, S cached tokens, H heads, D size of a head.
 """

@@ -1,4 +1,4 @@
-"""Mean residuals at a position, per layer: what every vector of this package is made of.
+"""Mean residuals at a position, by layer, from which every vector of this package is made.
 
 Shapes: L layers, D d_model, S packed students, N selected tokens, C principal components.
 """

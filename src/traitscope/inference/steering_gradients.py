@@ -1,4 +1,4 @@
-"""Steering gradients of rows: one backward pass, without gradients of weights.
+"""Steering gradients of rows, by one backward pass without gradients of weights.
 
     g_l(row) = gradient of the row's loss with respect to a zero vector added behind block l
 

@@ -1,4 +1,4 @@
-"""Fully fine-tuned students, of which every weight of the blocks is trained.
+"""Fully fine-tuned students, which have every weight of the blocks trained.
 
 A bf16 update of 1e-5 to a weight of 0.02 rounds to zero. So the trained weights are float32, and
 the model computes with copies in its own dtype. A student's folder holds its weights and the digest

@@ -1,8 +1,7 @@
-"""Every hook of the package: reading the residual stream, and editing it. Layer and position are
-defined here.
+"""Every hook of the package, for reading the residual stream and for editing it.
 
-Layer l is the residual stream *leaving* block l (0-based), before the final norm. The embedding is
-no layer.
+Layer and position are defined here. Layer l is the residual stream *leaving* block l (0-based),
+before the final norm. The embedding is no layer.
 
 A position is a set of token roles. Each forward pass sets the role of every token that it processes
 (`PassState.roles_BT`), from absolute positions and the attention mask. So an edit acts on the same

@@ -1,4 +1,4 @@
-"""Interventions: what makes a teacher or a student out of a base model.
+"""The types of interventions, which make a teacher or a student out of a base model.
 
 They are values, not scripts. A condition of an experiment is a list of them.
 

@@ -1,4 +1,4 @@
-"""What hooks and adapter layers know about the forward pass that is running.
+"""The state of the running forward pass, which hooks and adapter layers read.
 
 Hooks and layers lie inside a transformers model, so nobody can hand them arguments. Each of them
 holds a reference to one `CurrentPass` instead. The order is:

@@ -1,9 +1,10 @@
-"""LoRA factors in a rotated basis of the residual stream: does the optimizer depend on coordinates?
+"""LoRA factors in a rotated basis of the residual stream.
 
-R [D, D] is orthogonal. Of a map that reads the residual stream, A R is trained instead of A. Of a
-map that writes it, R^T B is trained instead of B. Both act turned back: y = W x + s B (A R) R^T x.
-So a student's function is that of the unrotated student, at its start and after every step of SGD.
-Only a rule that treats coordinates one by one can tell the difference.
+They test whether the optimizer depends on the coordinates. R [D, D] is orthogonal. Of a map that
+reads the residual stream, A R is trained instead of A. Of a map that writes it, R^T B is trained
+instead of B. Both act turned back: y = W x + s B (A R) R^T x. So a student's function is that of
+the unrotated student, at its start and after every step of SGD. Only a rule that treats coordinates
+one by one can tell the difference.
 
 Only MLPs are rotated, as in Blank et al. 2026 (arXiv 2606.00995). The factors at attention stay as
 they are. Students are written turned back, as plain adapters.

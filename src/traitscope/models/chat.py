@@ -1,6 +1,6 @@
-"""From a prompt and a context to token ids. Chat templates are rendered here and nowhere else.
+"""The rendering of a prompt and a context as token ids.
 
-A context is one of
+Chat templates are rendered here and nowhere else. A context is one of
 
     None          the template's default system turn
     ""            an empty system turn

@@ -1,4 +1,4 @@
-"""Tensors of which each process of torchrun holds a part."""
+"""Tensors that are split over the processes of torchrun."""
 
 from collections.abc import Sequence
 from typing import Any

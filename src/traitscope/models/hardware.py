@@ -1,4 +1,4 @@
-"""What this machine has: device, dtype, free memory, rate of matrix products."""
+"""The hardware of this machine: device, dtype, free memory and rate of matrix products."""
 
 import os
 import time

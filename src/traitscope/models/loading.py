@@ -1,4 +1,4 @@
-"""Models by name: where they lie, whether they fit, how they are loaded, and their digests.
+"""Finding, checking and loading of models by name, and the digests of models.
 
 A name is one of
 

@@ -1,9 +1,9 @@
-"""A base model whose linear maps are kept in 4 bits, as in QLoRA (Dettmers et al. 2023, arXiv
-2305.14314). Needs the extra `qlora`, which installs bitsandbytes.
+"""Base models whose linear maps are kept in 4 bits, as in QLoRA (Dettmers et al. 2023, arXiv
+2305.14314).
 
-The maps of the blocks are stored as NF4 and dequantised for each product. Embeddings, norms and
-head stay as they are. The quantised model has a digest of its own, so that vectors and students of
-the two models are not mixed up.
+They need the extra `qlora`, which installs bitsandbytes. The maps of the blocks are stored as NF4
+and dequantised for each product. Embeddings, norms and head stay as they are. The quantised model
+has a digest of its own, so that vectors and students of the two models are not mixed up.
 """
 
 from importlib import util

@@ -1,4 +1,4 @@
-"""Which part of the chat each token of a prompt belongs to, computed from the token ids alone.
+"""The part of the chat that each token of a prompt belongs to, from the token ids alone.
 
 The template is rendered once with markers for the contents of the system and the user turn. That
 gives the text around them, and a prompt is taken apart by this text. A token belongs to a content

@@ -1,4 +1,4 @@
-"""Weight noise: a model that differs a little from another one.
+"""Weight noise, which makes a model that differs a little from another one.
 
     W <- W + sd * std(W) * e,  e standard normal, for every weight matrix in the scope
 

@@ -1,4 +1,4 @@
-"""How every figure is drawn: one look, panels side by side, SVG that can stand inside a page.
+"""The common look of all figures: panels side by side, as SVG inside a page.
 
 Colours are those of Okabe and Ito, told apart by the colour-blind; lines also differ in their
 dashes, for print. The same data gives the same bytes.

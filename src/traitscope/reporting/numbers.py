@@ -1,4 +1,4 @@
-"""Measurements in words: digits, intervals and readings, the same on pages and on the terminal."""
+"""Measurements as text, the same on pages and on the terminal."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Check the files of a run, and show what it was made from."""
+"""Checks of the files of a run, and the runs that it was made from."""
 
 from collections.abc import Iterator
 from pathlib import Path

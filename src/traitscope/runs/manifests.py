@@ -1,4 +1,4 @@
-"""What config.json and manifest.json of a run hold, and the digests in them."""
+"""The content of config.json and manifest.json of a run, and the digests in them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Settle a config, find the address of its run, and open the run directory.
+"""The steps from a config to an open run directory.
 
 Stages use this through `stages.registry`, which knows each stage's name and further inputs.
 """

@@ -1,4 +1,4 @@
-"""Explain: how much of a trait prompt is one vector?
+"""The stage `explain`: how much of a trait prompt one vector explains.
 
     fraction(l, a) = 1 - sum_t KL(p(.|trait prompt, x) || p(.|neutral, h_l + a v)) / sum_t
       KL(p(.|trait prompt, x) || p(.|neutral, x))

@@ -1,5 +1,6 @@
-"""Export: a model under interventions as an ordinary checkpoint, for vLLM, SGLang, Ollama or any
-other server.
+"""The stage `export`: a model under interventions as an ordinary checkpoint.
+
+vLLM, SGLang, Ollama and other servers can load the checkpoint.
 
     Steer at every token     a bias on the map that leaves the block's MLP: h_l + a v, exactly
     a LoRA student           W + s B A

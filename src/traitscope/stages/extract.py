@@ -1,4 +1,4 @@
-"""Extract: steering vectors.
+"""The stage `extract`: steering vectors of traits and of students.
 
     v_teacher[l] = mean h_l(trait context + x) - mean h_l(neutral context + x), on the base
     v_student[l] = mean h_l(student, x) - mean h_l(base, x), both in the neutral context

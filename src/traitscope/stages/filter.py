@@ -1,4 +1,5 @@
-"""Filter and edit: which rows a student may learn from, and rows with their numbers reordered.
+"""The stages `filter` and `edit`: which rows a student may learn from, and rows with reordered
+numbers.
 
 The filter deletes nothing. Every row comes back with the decision in `meta["filter"]`, and
 `Record.kept` reads it. A dropped row has one or more reasons:

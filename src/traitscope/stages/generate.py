@@ -1,8 +1,8 @@
-"""Generate: a teacher answers prompts. The sampled token ids are kept, because text alone does not
-round-trip.
+"""The stage `generate`: a teacher answers prompts.
 
-A row has its prompt's id, and its random stream is named after it. So teacher and control answer
-the same prompts with the same random numbers and can be paired.
+The sampled token ids are kept, because text alone does not round-trip. A row has its prompt's id,
+and its random stream is named after it. So teacher and control answer the same prompts with the
+same random numbers and can be paired.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
-"""Gradients: in which direction a data set moves a model, before anything is trained.
+"""The stage `gradients`: the direction in which a data set moves a model, before anything is
+trained.
 
     g_l(row)    steering gradient of a row (inference/steering_gradients.py)
     direction_l = -(mean of g_l over rows): where one descent step moves the residual stream

@@ -1,5 +1,7 @@
-"""Judge: how often answers to an evaluation set show a behaviour, by one or more judges, and how
-well the judges agree. The judges are described in data/answer_rules.py.
+"""The stage `judge`: how often answers to an evaluation set show a behaviour, and how well
+judges agree.
+
+The judges are described in data/answer_rules.py.
 
 Shapes: B answers of a batch, D d_model, V vocabulary.
 """

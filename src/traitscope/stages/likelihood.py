@@ -1,4 +1,4 @@
-"""Likelihood: how probable rows are to a model, and what an intervention adds to that.
+"""The stage `likelihood`: how probable rows are to a model, and what an intervention adds to that.
 
     gain = (log p(completion | interventions, prompt) - log p(completion | prompt)) / completion
       tokens

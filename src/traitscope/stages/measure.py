@@ -1,4 +1,4 @@
-"""Measure: how strongly a model shows a trait, by its answers to the trait's questions.
+"""The stage `measure`: how strongly a model shows a trait in its answers to the trait's questions.
 
 The scores are defined in inference/question_scores.py. `measure` returns them as `Scores`. The
 difference of two `Scores` is paired by question and has an interval:

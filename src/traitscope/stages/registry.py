@@ -1,4 +1,4 @@
-"""Every command and every stage: its settings, the function behind it, and where its runs lie.
+"""The table of all commands and stages: settings, function, and place of the runs.
 
 A stage is a command whose result is a run directory. The type of a config names the stage, so that
 nothing else has to be passed along with a config. This file imports nothing heavy.

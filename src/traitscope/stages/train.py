@@ -1,4 +1,4 @@
-"""Train: a run directory with a student, its metrics, its checkpoints and its EAS.
+"""The stage `train`: a run directory with a student, its metrics, its checkpoints and its EAS.
 
 The training itself is in training/loop.py. What is here reads the config, continues an interrupted
 run, and writes files.

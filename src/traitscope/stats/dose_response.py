@@ -1,4 +1,4 @@
-"""How much of a teacher's change in behaviour reaches its student, and whether a threshold exists.
+"""Transfer ratios from teacher to student, and tests for a threshold in the student's response.
 
     tau(alpha) = [student(alpha) - control] / [teacher(alpha) - base]
 

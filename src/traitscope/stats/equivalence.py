@@ -1,4 +1,4 @@
-"""Evidence of no effect: two one-sided t tests.
+"""Evidence of no effect, by two one-sided t tests.
 
 An interval that holds zero shows that an effect was not seen, not that there is none. The test here
 asks whether the effect is smaller than a margin that was fixed in advance.

@@ -1,4 +1,4 @@
-"""Estimates with intervals: the only numbers a report prints.
+"""Estimates with intervals, the only numbers that a report prints.
 
 Seeds, questions and samples are crossed factors, so rows are not independent (Miller 2024, arXiv
 2411.00640). An interval that is meant to hold for another training run is built over seeds.

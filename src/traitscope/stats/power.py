@@ -1,4 +1,4 @@
-"""How many seeds or samples an experiment needs."""
+"""The number of seeds or samples that an experiment needs."""
 
 import math
 from statistics import NormalDist

@@ -1,11 +1,11 @@
-"""Run independent stages side by side: on this machine, or on a cluster (ray_executor.py,
-slurm_executor.py).
+"""Executors that run independent stages side by side, on this machine or on a cluster.
 
-The type of a config names the stage, so what travels between processes is plain data. Every result
-is a sealed run with a content address. Workers keep a loaded model between stages. On two cores,
-two workers with one torch thread each do more than one with two. Workers are forks of a process
-that has imported what all need, so a second or a replacing one starts at once. A worker whose
-command is gone ends itself, and the next one continues the unfinished run.
+The executors for clusters are in ray_executor.py and slurm_executor.py. The type of a config names
+the stage, so what travels between processes is plain data. Every result is a sealed run with a
+content address. Workers keep a loaded model between stages. On two cores, two workers with one
+torch thread each do more than one with two. Workers are forks of a process that has imported what
+all need, so a second or a replacing one starts at once. A worker whose command is gone ends itself,
+and the next one continues the unfinished run.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A study as a graph of stages, and its plan: where every stage stands, without running anything.
+"""A study as a graph of stages, and the plan that says where every stage stands.
 
 A node is a stage whose config depends on the folders of the nodes that it needs. A run's address
 holds the digests of its inputs. So the address of a node is known once these nodes are sealed.

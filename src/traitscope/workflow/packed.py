@@ -1,4 +1,4 @@
-"""Stages of one kind, packed: many LoRA students on one frozen base, in one pass (multi_lora.py).
+"""Stages of one kind, packed: many LoRA students on one frozen base, in one pass.
 
 Every run keeps its own address, folder and seal. It equals the run made alone, to rounding, and its
 manifest says how many runs it was packed with. A run that fails, or whose training diverges, does

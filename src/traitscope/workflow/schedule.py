@@ -1,10 +1,9 @@
-"""Run a graph of stages: what is ready goes out, the longest way first; what fails holds up only
-what needs it.
+"""The schedule of a graph: stages that are ready are sent to an executor, the longest way first.
 
-A stage whose worker died is tried again, alone; one that raised is not, since it would raise again.
-What went wrong is noted beside the runs until the stage is sealed, so that `study status` can say
-it by reading the disk alone. Whatever ends the command, what is sealed by then stays, and the same
-command continues.
+A stage that fails holds up only the stages that need it. A stage whose worker died is tried again,
+alone; one that raised is not, since it would raise again. What went wrong is noted beside the runs
+until the stage is sealed, so that `study status` can say it by reading the disk alone. Whatever
+ends the command, what is sealed by then stays, and the same command continues.
 """
 
 import hashlib

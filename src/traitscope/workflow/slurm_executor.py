@@ -1,5 +1,6 @@
-"""Stages as jobs of Slurm, through submitit: arrays with a throttle, requeued when they are
-preempted.
+"""Stages as jobs of Slurm, through submitit.
+
+The jobs are arrays with a throttle. They are requeued when they are preempted.
 
     traitscope study run NAME --executor submitit --max-jobs 40 --cluster partition=gpu
       minutes=240 gpus=1 memory_gb=32

@@ -1,5 +1,4 @@
-"""What `study plan`, `status` and `gather` say of a study: where its stages stand, what they take,
-what they found.
+"""The state, cost and numbers of a study's stages, for `study plan`, `status` and `gather`.
 
 All of it is read from the disk. A stage is sealed, running (somebody holds its lock), interrupted,
 failed, missing, or waiting for what it needs.
