@@ -1,1 +1,1 @@
-"""May I train on these data?"""
+"""The audit of training data: rows in, an answer with its evidence out."""

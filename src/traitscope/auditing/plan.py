@@ -1,5 +1,8 @@
-"""The stages of an audit as nodes of a graph: rows, placebos, spike-in teachers, and the teachers
-and nulls that the rows are scored under. Steered teachers follow in rounds (rounds.py)."""
+"""The stages of an audit as nodes of a graph.
+
+The nodes are rows, placebos, spike-in teachers, and the teachers and nulls that the rows are scored
+under. Steered teachers follow in rounds (rounds.py).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Power: what would the audit have detected of a spike-in teacher, which it made itself?
+"""The power of an audit: what it would have detected of a spike-in teacher, which it made itself.
 
 A spike-in teacher is a positive control. Data sets of which a fraction is its rows are simulated
 from scored rows of the teacher and of a placebo set. The fraction that is detected with the power

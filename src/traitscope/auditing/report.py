@@ -1,5 +1,7 @@
-"""The answer of an audit as a self-contained HTML page, and in SARIF 2.1.0 (OASIS 2020), which code
-hosts show beside a change."""
+"""The answer of an audit as a self-contained HTML page, and in SARIF 2.1.0 (OASIS 2020).
+
+Code hosts show SARIF beside a change.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

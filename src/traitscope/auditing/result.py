@@ -1,4 +1,4 @@
-"""The answer of an audit: may I train on these data?
+"""The answer of an audit to the question whether a model may be trained on the data.
 
 `ANSWERS` describes the four answers, for the page, for SARIF and for the documentation. "clean"
 speaks of the spike-in teachers alone: of any other it says nothing. docs/reference/audit-json.md

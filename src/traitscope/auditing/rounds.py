@@ -1,4 +1,4 @@
-"""The rounds of an audit: which teachers are tried next, given what the runs so far say."""
+"""The rounds of an audit, each with the teachers that are tried next."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

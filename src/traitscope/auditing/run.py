@@ -1,4 +1,4 @@
-"""Audit: may I train this model on these data?
+"""The command `audit`, which says whether a model may be trained on given data.
 
     sample ── the rows and their format ─┬─ row gradients ─┬─ scores under every candidate's prompt
                                          │                 └─ scores under the nulls

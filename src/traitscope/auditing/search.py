@@ -1,4 +1,5 @@
-"""Search for a steered teacher: which trait's vector may have been added, where and how strongly?
+"""The search for a steered teacher: which trait's vector was added, at which block and how
+strongly.
 
 To first order a teacher steered by v behind a block moves a student along F v, where F is the
 Fisher matrix there. So the first round tries those candidates and blocks along whose vector, as it

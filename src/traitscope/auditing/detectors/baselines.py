@@ -1,5 +1,6 @@
-"""Baselines: features of the text, the loss and the gradient norm. They say that data differ from
-the placebos, not what the data carry.
+"""Baselines: features of the text, the loss and the gradient norm.
+
+They say that data differ from the placebos, not what the data carry.
 
 Shapes: R rows, K rows a prompt (the audited one first), F features.
 """

@@ -1,4 +1,4 @@
-"""Blind naming: what does the model say when a direction of the data is added to it?
+"""Blind naming: what the model says when a direction of the data is added to it.
 
     direction_l = (F + ridge)⁻¹ (mean gradient direction of the data - that of the placebos) at
                   block l, F the covariance of clean rows; or the difference of vectors that were

@@ -1,4 +1,4 @@
-"""E-values: did the model itself write these rows, or did a candidate teacher?
+"""E-values: how much better a candidate teacher explains the rows than the model itself.
 
     e(teacher) = mean over contamination rates q and temperatures of
                      product over rows of (1 - q) L(row | model) + q L(row | teacher)

@@ -1,4 +1,4 @@
-"""Goodness of fit: did this model generate the rows?
+"""The goodness-of-fit test of whether this model generated the rows.
 
 The rows' tokens are counted in bins and compared with what the model expects, at the temperature
 that fits best (Pearson 1900). Three tests look at different bins (token_bins.py): by rank, which

@@ -1,4 +1,4 @@
-"""Fitted vectors: along which trait's vector does a vector trained on the data point?
+"""Fitted vectors: along which trait's vector a vector trained on the data points.
 
 Shapes: S sets of rows (the data, then two or more placebo sets), L blocks, D d_model, T traits.
 """

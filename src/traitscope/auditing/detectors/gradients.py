@@ -1,4 +1,4 @@
-"""Gradients: along which trait's vector do the rows' gradients point?
+"""Gradients: along which trait's vector the rows' gradients point.
 
 A row's gradient direction is projected on every candidate's vector at every block, as it is and
 whitened. Formats move gradients, too, so this detector does not decide: it says where steered

@@ -1,4 +1,7 @@
-"""Blind naming as a stage of an audit (detectors/blind_naming.py)."""
+"""Blind naming as a stage of an audit.
+
+The method is in detectors/blind_naming.py.
+"""
 
 from collections.abc import Sequence
 
