@@ -22,7 +22,10 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
             raise ConfigError(
                 f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}"
             )
-    return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+    values = {}
+    for key, value in data.items():
+        values[key] = _value(hints[key], value, f"{where}: {key}")
+    return cls(**values)
 
 
 def changed(config: Any, changes: Sequence[str], where: str) -> Any:
@@ -58,17 +61,19 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
             f"{where}: {path[0]}={text!r} is no YAML ({str(error).splitlines()[0]}); quote it or"
             " correct it"
         ) from None
-    return dataclasses.replace(
-        config, **{path[0]: _value(hints[path[0]], plain, f"{where}: {path[0]}")}
-    )
+    value = _value(hints[path[0]], plain, f"{where}: {path[0]}")
+    return dataclasses.replace(config, **{path[0]: value})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` wants it."""
-    options = get_args(hint) if get_origin(hint) not in (None, tuple, Literal) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    wanted = next(o for o in options if o is not type(None))
+    """The value as the type that the hint asks for. Raises ConfigError where it does not fit."""
+    is_union = get_origin(hint) not in (None, tuple, Literal)
+    options = list(get_args(hint)) if is_union else [hint]
+    if type(None) in options:
+        if value is None:
+            return None
+        options.remove(type(None))
+    wanted = options[0]
     if dataclasses.is_dataclass(wanted):
         return from_dict(wanted, value, where)
     if get_origin(wanted) is tuple and isinstance(value, list | tuple):
