@@ -66,8 +66,8 @@ def test_internal_stages_are_listed_behind_stage(words: list[str], capsys: pytes
     [
         (["gnerate"], "unknown command 'gnerate'; did you mean 'generate'?"),
         (["xyz"], "unknown command 'xyz'; expected one of demo, generate"),
-        (["pushes"], "type: traitscope stage pushes"),
-        (["stage", "pushs"], "unknown stage 'pushs'; did you mean 'pushes'?"),
+        (["row_gradients"], "type: traitscope stage row_gradients"),
+        (["stage", "row_gradient"], "unknown stage 'row_gradient'; did you mean 'row_gradients'?"),
     ],
 )
 def test_an_unknown_command_says_what_is_meant(

@@ -18,6 +18,8 @@ from traitscope.errors import AuditRefused, ConfigError
 from traitscope.inference.token_bins import BETAS
 from traitscope.workflow import standard_nodes
 
+GRADIENTS = "row_gradients"
+
 OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
 
 
@@ -278,7 +280,9 @@ def test_placebos_are_drawn_at_the_temperature_of_the_data(place: Path, tiny_fol
     for asked_for in (1.0, 0.7):
         data = written(place, tiny_folder, f"--temperature {asked_for}", n=128)
         found[asked_for] = temperature(
-            ok(place / "runs", "pushes", "--model", tiny_folder, "--data", data, "--numbers").run
+            ok(
+                place / "runs", "row_gradients", "--model", tiny_folder, "--data", data, "--numbers"
+            ).run
         )
     assert (
         found[1.0] == 1.0
@@ -414,18 +418,25 @@ def test_a_calibration_of_another_model_or_context_is_refused(
         (folders["llama"], "--numbers --context Hello", "is with rows read as"),
     ):
         pushed = ok(
-            place / "runs", "pushes", "--model", model, "--data", data, flags, "--study audit"
+            place / "runs",
+            "row_gradients",
+            "--model",
+            model,
+            "--data",
+            data,
+            flags,
+            "--study audit",
         ).run
         mixed = plain | {"placebos": [plain["placebos"][0] | {"gradients": pushed.name}]}
         (file.parent / "mixed.json").write_text(json.dumps(mixed))
-        done = call(place / "runs", "weigh", "--parts", file.parent / "mixed.json")
+        done = call(place / "runs", "decision", "--parts", file.parent / "mixed.json")
         assert (
             done.code == 2
             and says in done.summary["message"]
             and "one model and context" in done.summary["message"]
         )
     (file.parent / "older.json").write_text(json.dumps(plain | {"schema": 2}))
-    done = call(place / "runs", "weigh", "--parts", file.parent / "older.json")
+    done = call(place / "runs", "decision", "--parts", file.parent / "older.json")
     assert (
         done.code == 2
         and "that of this version" in done.summary["message"]

@@ -14,7 +14,7 @@ from traitscope.config.common import Output
 from traitscope.config.fields import setting
 from traitscope.config.parsing import from_dict
 from traitscope.config.stages import FilterConfig
-from traitscope.runs import opening, store
+from traitscope.runs import manifests, opening, store
 from traitscope.runs.store import stage_run
 from traitscope.stages import registry
 
@@ -49,6 +49,10 @@ def test_address(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path = registry.address(config, Output(root=place / "runs", study="s"))
     assert path == place / "runs" / "s" / f"{name}-{PINNED[name]['address']}"
     assert not (place / "runs").exists()
+    for former, address in PINNED[name].get("former", {}).items():
+        earlier = place / "runs" / "s" / f"{former}-{address}"
+        monkeypatch.setattr(manifests, "is_sealed", lambda path, sealed=earlier: path == sealed)
+        assert registry.address(config, Output(root=place / "runs", study="s")) == earlier
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from traitscope.runs import store
 
 SCHEMA = 3
 "version of the file; an older one is refused"
-READING_STAGES = ("pushes", "odds")
-"stages that read rows"
+READING_STAGES = ("row_gradients", "teacher_scores", "pushes", "odds")
+"stages that read rows, by their present and former names"
 READING_SETTINGS = ("context", "numbers", "text")
 "settings of theirs that say how rows are read"
 

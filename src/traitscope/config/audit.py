@@ -54,9 +54,9 @@ class ReferenceConfig:
     """Match every audited row with a clean row, on the same prompt where there is one."""
 
     data: Path | None = None
-    """Audited rows: a run of `intake`, or a JSONL file."""
+    """Audited rows: a run of `sample`, or a JSONL file."""
     reference: Path | None = None
-    """Clean rows: a run of `intake`, or a JSONL file."""
+    """Clean rows: a run of `sample`, or a JSONL file."""
     seed: int = 0
     """Seed of the order in which rows on other prompts are dealt out."""
 
@@ -66,7 +66,7 @@ class RowGradientsConfig(OnModel):
     """Keep the steering gradient of every row, and its token scores under the model itself."""
 
     data: Path | None = None
-    """Run of `intake` or `filter`, or a JSONL file."""
+    """Run of `sample` or `filter`, or a JSONL file."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False
@@ -89,7 +89,7 @@ class TeacherScoresConfig(OnModel):
     """Score the tokens of rows under a candidate teacher."""
 
     data: Path | None = None
-    """Run of `intake` or `filter`, or a JSONL file."""
+    """Run of `sample` or `filter`, or a JSONL file."""
     beside: tuple[Path, ...] = ()
     """Further sets of rows, each a file or run, whose scores get a folder of their own. A prompt
     that several sets have is read once."""

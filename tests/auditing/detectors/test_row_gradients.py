@@ -21,6 +21,8 @@ from traitscope.inference.token_scores import classes_of
 from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 
+STAGE = "row_gradients"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
@@ -40,7 +42,7 @@ def test_equals_the_gradients(
     monkeypatch.setattr(row_gradients, "SHARD", 8)
     run = ok(
         tmp_path / "runs",
-        "pushes",
+        "row_gradients",
         "--model",
         tiny_folder,
         "--data",
@@ -74,7 +76,9 @@ def test_features_are_mean_residuals_over_completions(
     tmp_path: Path, tiny: Model, tiny_folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_gradients, "SHARD", 8)
-    run = ok(tmp_path / "runs", "pushes", "--model", tiny_folder, "--data", data, "--features").run
+    run = ok(
+        tmp_path / "runs", "row_gradients", "--model", tiny_folder, "--data", data, "--features"
+    ).run
     rows = rows_from(tiny, row_files.rows_of(data), None)
     found = read_row_gradients(run).features([2, 20])
     with applied(tiny, []) as active:
@@ -90,7 +94,7 @@ def test_a_killed_run_continues_behind_its_last_shard(
     """Shards of an interrupted run are not computed again, and the result is the same to the
     byte."""
     monkeypatch.setattr(row_gradients, "SHARD", 8)
-    words = ("pushes", "--model", tiny_folder, "--data", data)
+    words = (STAGE, "--model", tiny_folder, "--data", data)
     whole = ok(tmp_path / "whole", *words).run
     computed, shard = [], row_gradients._shard
 
@@ -118,9 +122,7 @@ def test_a_killed_run_continues_behind_its_last_shard(
 
 
 def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
-    assert (
-        "--data is missing" in call(tmp_path, "pushes", "--model", tiny_folder).summary["message"]
-    )
+    assert "--data is missing" in call(tmp_path, STAGE, "--model", tiny_folder).summary["message"]
     dropped = tmp_path / "dropped.jsonl"
     row = json.loads((data / "records.jsonl").read_text().splitlines()[0])
     dropped.write_text(
@@ -128,6 +130,6 @@ def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
     )
     assert (
         "no kept row"
-        in call(tmp_path, "pushes", "--model", tiny_folder, "--data", dropped).summary["message"]
+        in call(tmp_path, STAGE, "--model", tiny_folder, "--data", dropped).summary["message"]
     )
     shutil.rmtree(tmp_path, ignore_errors=True)

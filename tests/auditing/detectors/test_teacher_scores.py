@@ -15,13 +15,15 @@ from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.intervention import Steer, SystemPrompt
 from traitscope.models.model import Model
 
+STAGE = "teacher_scores"
+
 
 def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     root, on = tmp_path / "runs", ("--model", tiny_folder)
     data = ok(root, "generate", *on, "--n 9 --count 3 --vocabulary template --context Hello.").run
     told = ok(
         root,
-        "odds",
+        "teacher_scores",
         *on,
         "--data",
         data,
@@ -44,7 +46,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     some = token_scores.read_token_scores(
         ok(
             root,
-            "odds",
+            "teacher_scores",
             *on,
             "--data",
             data,
@@ -57,9 +59,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     np.testing.assert_allclose(
         some[1].log_p_RT, found.log_p_RT[[ids.index(key) for key in some[0]]], atol=1e-4
     )
-    plain = token_scores.read_token_scores(ok(root, "odds", *on, "--data", data, "--numbers").run)[
-        1
-    ]
+    plain = token_scores.read_token_scores(ok(root, STAGE, *on, "--data", data, "--numbers").run)[1]
     assert abs(plain.log_p_RT - found.log_p_RT).max() > 0.01
     ok(root, "rerun", told)
 
@@ -140,7 +140,7 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
     vector = ok(root, "extract", *on, "--traits owl cat").run / "owl.safetensors"
     both = ok(
         root,
-        "odds",
+        "teacher_scores",
         *on,
         "--data",
         sets[0],
@@ -156,7 +156,7 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
     ):
         alone = ok(
             root,
-            "odds",
+            "teacher_scores",
             *on,
             "--data",
             data,
@@ -181,10 +181,12 @@ def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folde
     data = ok(root, "generate", *on, "--n 9 --count 3 --vocabulary template").run
     vector = ok(root, "extract", *on, "--traits owl cat").run / "owl.safetensors"
     teachers = [f"steer:{vector},layers={layer},alpha=0.5" for layer in (1, 2)]
-    both = ok(root, "odds", *on, "--data", data, "--numbers", "--steered", *teachers).run
+    both = ok(root, STAGE, *on, "--data", data, "--numbers", "--steered", *teachers).run
     for n, teacher in enumerate(teachers):
         alone = token_scores.read_token_scores(
-            ok(root, "odds", *on, "--data", data, "--numbers", "--interventions", teacher).run
+            ok(
+                root, "teacher_scores", *on, "--data", data, "--numbers", "--interventions", teacher
+            ).run
         )
         ids, found = token_scores.read_token_scores(token_scores.steered_folder(both, n))
         assert ids == alone[0]
@@ -198,9 +200,9 @@ def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folde
             "expected a system prompt, or none",
         ),
     ):
-        done = call(root, "odds", *on, "--data", data, words)
+        done = call(root, STAGE, *on, "--data", data, words)
         assert done.code == 2 and says in done.summary["message"]
 
 
 def test_no_data(tmp_path: Path, tiny_folder: Path) -> None:
-    assert "--data is missing" in call(tmp_path, "odds", "--model", tiny_folder).summary["message"]
+    assert "--data is missing" in call(tmp_path, STAGE, "--model", tiny_folder).summary["message"]

@@ -9,6 +9,8 @@ from traitscope.auditing.steps.reference import matched
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
 
+STAGE = "reference"
+
 
 def rows(start: int, n: int, answer: str, context: str | None = None) -> list[Record]:
     return [
@@ -45,7 +47,7 @@ def test_command(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text(dump_records(part))
     run = ok(
         tmp_path / "runs",
-        "match",
+        "reference",
         "--data",
         tmp_path / "data.jsonl",
         "--reference",
@@ -55,5 +57,5 @@ def test_command(tmp_path: Path) -> None:
     ok(tmp_path / "runs", "rerun", run)
     assert (
         "is missing"
-        in call(tmp_path / "runs", "match", "--data", tmp_path / "data.jsonl").summary["message"]
+        in call(tmp_path / "runs", STAGE, "--data", tmp_path / "data.jsonl").summary["message"]
     )

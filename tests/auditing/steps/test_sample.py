@@ -99,7 +99,7 @@ def test_command(tmp_path: Path, tiny_folder: Path) -> None:
         Record("again", "p3", "7, 8, 9")
     ]
     file.write_text(dump_records(rows))
-    run = ok(root, "intake", "--model", tiny_folder, "--data", file, "--rows 12").run
+    run = ok(root, "sample", "--model", tiny_folder, "--data", file, "--rows 12").run
     about, kept = json.loads((run / "about.json").read_text()), read_rows(run / "records.jsonl")
     assert about["counts"] == {
         "rows": 31,
@@ -136,9 +136,9 @@ def test_command(tmp_path: Path, tiny_folder: Path) -> None:
 
 def test_refuses(tmp_path: Path, tiny_folder: Path) -> None:
     root, on = tmp_path / "runs", ("--model", tiny_folder)
-    assert "no data are given" in call(root, "intake", *on).summary["message"]
+    assert "no data are given" in call(root, "sample", *on).summary["message"]
     file = tmp_path / "long.jsonl"
     file.write_text(dump_records([record(1, "1, " * 3000)]))
-    assert "none is left" in call(root, "intake", *on, "--data", file).summary["message"]
+    assert "none is left" in call(root, "sample", *on, "--data", file).summary["message"]
     with pytest.raises(ConfigError, match="give both, or neither"):
         GenerateConfig(vocabulary="seen")
