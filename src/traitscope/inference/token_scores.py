@@ -367,13 +367,13 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
 def steered_folder(run: Path, n: int) -> Path:
     """The folder of the scores under the n-th of `--steered`.
 
-    `run` is a run of the stage `odds`, or the folder of one of its other sets.
+    `run` is a run of the stage `teacher_scores`, or the folder of one of its other sets.
     """
     return run / f"steered-{n}"
 
 
 def other_set_folder(run: Path, n: int) -> Path:
-    """The folder of the scores of the n-th of `--beside`, in a run of the stage `odds`."""
+    """The folder of the scores of the n-th of `--beside`, in a run of the stage `teacher_scores`."""
     return run / f"beside-{n}"
 
 
