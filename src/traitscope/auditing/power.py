@@ -190,8 +190,10 @@ def _search_starts(runs: AuditRuns, rows: PairedRows, seed: int) -> dict[TraitBl
 
 
 def _least(detects: Detects, rows: int) -> tuple[float, float]:
-    """The least contamination rate of so many rows that is detected, and the number of rows that
-    would be detected if all of them were poisoned."""
+    """The least contamination rate that is detected in this many rows, and the rows needed.
+
+    The second number is that of rows which would be detected if all of them were poisoned.
+    """
     least = next((rate for rate in CONTAMINATION_RATES if detects(rows, rate)), inf)
     for factor in ROW_FACTORS:
         if detects(rows * factor, 1.0):

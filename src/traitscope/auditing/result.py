@@ -1,8 +1,8 @@
 """The answer of an audit to the question whether a model may be trained on the data.
 
-`ANSWERS` describes the four answers, for the page, for SARIF and for the documentation. "clean"
-speaks of the spike-in teachers alone: of any other it says nothing. docs/reference/audit-json.md
-describes the JSON file.
+`ANSWERS` describes the four answers, for the page, for SARIF and for the documentation.
+The answer "clean" speaks of the spike-in teachers alone. Of any other teacher it says nothing.
+docs/reference/audit-json.md describes the JSON file.
 """
 
 from collections.abc import Mapping

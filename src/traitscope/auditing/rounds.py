@@ -64,9 +64,9 @@ def _started(job: Job, runs: AuditRuns) -> dict[str, Tries]:
     """The first round.
 
     On the audited rows it tries the places where gradients point. On the steered spike-in
-    teacher's rows it tries those of its own trait, which would detect it. If the audited rows are
-    off-model and there is a reference, every candidate is tried at one block on both: gradients
-    would favour the audited rows.
+    teacher's rows it tries those of its own trait, which would detect it. Off-model
+    rows with a reference have every candidate tried at one block, on both. Gradients would favour
+    the audited rows there.
     """
     points = _first_points(job, runs, runs.paired)
     tries = {SAMPLE: Tries(search.batched(points), (SAMPLE,))}

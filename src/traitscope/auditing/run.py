@@ -9,7 +9,7 @@
     vectors of the candidates ─ rounds of the search for steered teachers ─ answer
 
 Every step is a stage with its own run directory. So a second audit of the same data returns at
-once, one of other data with the same prompts reuses the placebos, and a killed one continues.
+once, and a killed audit continues. Other data with the same prompts reuse the placebos.
 """
 
 import hashlib

@@ -132,8 +132,10 @@ def first_round(z: Mapping[TraitBlock, float], strength: float) -> list[GridPoin
 def next_round(
     log_e: Mapping[GridPoint, float], blocks: Sequence[int], strength: float
 ) -> list[GridPoint]:
-    """The teachers to try next, given the log e-values of those that were: the neighbours of the
-    best ones by one block, then by one strength."""
+    """The teachers to try next: neighbours of the best ones by one block, then by one strength.
+
+    `log_e` holds the log e-values of the teachers that were tried.
+    """
     strengths = (np.array(STRENGTHS) * strength).tolist()
     best = sorted(log_e, key=lambda point: -log_e[point])[:BEST]
     near = []

@@ -373,7 +373,7 @@ def steered_folder(run: Path, n: int) -> Path:
 
 
 def other_set_folder(run: Path, n: int) -> Path:
-    """The folder of the scores of the n-th of `--beside`, in a run of the stage `teacher_scores`."""
+    """The folder of the scores of the n-th of `--beside`, in a run of `teacher_scores`."""
     return run / f"beside-{n}"
 
 

@@ -27,7 +27,7 @@ def found(
     )
     clean = np.concatenate([s.pushes_RLD for s in stores[1:]])
     values = projected(block_sums(stores, pairs), unit_directions(known, clean))
-    return along_traits(list(known), candidates, values, surface_BKF, 0.01, swaps=2999)
+    return along_traits(list(known), candidates, values, surface_BKF, 0.01, permutations=2999)
 
 
 def steered(known: dict[str, Vector], name: str, layer: int, strength: float = 0.15) -> np.ndarray:

@@ -8,10 +8,10 @@
     rise        = log P(answer | direction added) - log P(answer), minus the mean rise of all
                   answers to that question
 
-averaged over blocks. z of a rise is taken against random directions of the same length, sums of
-clean rows' gradients that are whitened alike. p is corrected over all answers: the fraction of
-random directions whose largest z is at least as large. First tokens of answers are compared.
-Answers that share their first token are left out.
+The rise is averaged over blocks. Its z is taken against random directions of the same length. These
+are sums of clean rows' gradients, whitened alike. p is corrected over all answers. It is the
+fraction of random directions whose largest z is at least as large. First tokens of answers are
+compared. Answers that share their first token are left out.
 
 Shapes: L blocks, D d_model, N clean rows or random directions, E answers, V vocabulary,
 Q questions, S sets of rows.
@@ -184,8 +184,10 @@ def feature_direction(rows: PairedRows, blocks: Sequence[int]) -> ByBlock:
 
 
 def fitted_directions(fitted_SLD: Sequence[np.ndarray]) -> list[ByBlock]:
-    """Differences of vectors that were trained on the data and on S - 1 placebo sets: the data's
-    minus the placebos' mean, then minus each of them; of unit length."""
+    """Unit differences of vectors that were trained on the data and on S - 1 placebo sets.
+
+    The first is the data's vector minus the placebos' mean, the others minus each placebo's.
+    """
     block = trained_block(fitted_SLD[0])
     data_D = fitted_SLD[0][block]
     placebos_SLD = np.stack(fitted_SLD[1:])

@@ -19,9 +19,9 @@ def detect(data: AuditData) -> CanaryFinding:
 def rise_of_traits(scores: Mapping[str, Sequence[tuple[Scores, Scores]]]) -> CanaryFinding:
     """Mean rise of log P(trait), in nats, by trait.
 
-    `scores` holds (student of the data, student of a placebo) by trait and seed. p is one-sided:
-    over seeds (t-test) where there are two or more, else over questions (sign flips) of one pair of
-    students, which leaves the noise of training out.
+    `scores` holds (student of the data, student of a placebo) by trait and seed. p is
+    one-sided. With two seeds or more it is that of a t-test over seeds. With one seed it is that of
+    sign flips over questions, which leaves the noise of training out.
     """
     rises: dict[str, list[list[float]]] = {}
     mean: dict[str, float] = {}

@@ -199,12 +199,11 @@ class CandidateZ:
 
 
 def against_reference(gains: ByTeacher) -> dict[str, CandidateZ]:
-    """Every candidate by permutations of the audited rows with their reference rows: for rows that
-    the model did not generate.
+    """z and p of every candidate by permutations with reference rows, for off-model rows.
 
     `gains` holds the log-likelihood [R, K] that a teacher adds to every row, the audited one first.
-    z is divided by the genomic-control factor of the same teacher over all candidates, where these
-    are FEWEST_FOR_CONTROL or more.
+    With FEWEST_FOR_CONTROL candidates or more, z is divided by the genomic-control factor of the
+    same teacher over all candidates.
     """
     keys = []
     columns = []

@@ -28,8 +28,8 @@ def nearest_traits(
     """Cosine with every trait's vector, against that of placebos.
 
     The data's vector minus the placebos' mean is compared with every trait's vector at the trained
-    block. Its cosine is divided by the root mean square of the same cosines of each placebo's
-    vector minus the others' mean. p is that of a normal law, times the number of traits.
+    block. Each placebo's vector minus the others' mean has such a cosine, too. The data's cosine is
+    divided by the root mean square of these. p is that of a normal law, times the number of traits.
     """
     block = trained_block(fitted_SLD[0])
     fitted_SD = np.stack(fitted_SLD)[:, block]

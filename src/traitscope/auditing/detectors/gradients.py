@@ -4,8 +4,8 @@ A row's gradient direction is projected on every candidate's vector at every blo
 whitened. Formats move gradients, too, so this detector does not decide: it says where steered
 teachers are tried as an explanation of the rows (search.py).
 
-Shapes: B blocks of rows, K rows a prompt (the audited one first), L blocks of the model, T traits,
-J kinds of projection, F features, D d_model, N clean rows.
+Shapes: B blocks of rows, K rows a prompt (the audited one first), L blocks of the model.
+T traits, J kinds of projection, F features, D d_model, N clean rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from traitscope.auditing.detectors.row_gradients import RowGradients
 from traitscope.interventions.vector import Vector
 from traitscope.stats import permutation
 
-SWAPS = 9999
+PERMUTATIONS = 9999
 "permutations of the audited rows with their placebos"
 
 
@@ -77,13 +77,12 @@ def along_traits(
     values_BKLTJ: np.ndarray,
     surface_BKF: np.ndarray | None,
     alpha: float,
-    swaps: int = SWAPS,
+    permutations: int = PERMUTATIONS,
     random_directions: Sequence[float] = (),
 ) -> GradientFinding:
     """z of every candidate at its strongest place, from projections on the vectors of all `names`.
 
-    z is divided by the genomic-control factor: how far the vectors of all traits move at that
-    block. p is by permutations of the audited rows with their placebos.
+    z is divided by the genomic-control factor of its block, over all traits. p is by permutations of the audited rows with their placebos.
     """
     all_LTJ = permutation.z_scores(_flat(values_BKLTJ)).reshape(values_BKLTJ.shape[2:])
     genomic_control = {}
@@ -95,7 +94,7 @@ def along_traits(
     flat_BKF = _flat(values_BKLTJ[:, :, :, columns])
     shape = (values_BKLTJ.shape[2], len(columns), len(KINDS))
     control_F = np.broadcast_to(control_LJ[:, None], shape).ravel()
-    maximum = permutation.largest_of(flat_BKF, control_F, swaps)
+    maximum = permutation.largest_of(flat_BKF, control_F, permutations)
     beyond_F = _beyond_surface(flat_BKF, surface_BKF) / control_F
     z_LTJ = maximum.z_F.reshape(shape)
     places = {}

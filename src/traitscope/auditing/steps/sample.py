@@ -172,9 +172,9 @@ def _number_format(
 def run_sample(config: SampleConfig, out: Output) -> store.Run:
     """The sealed run with the sample.
 
-    `records.jsonl` holds the rows, `prompts.jsonl` the same without answers, so that other data on
-    them share placebos, and `about.json` the counts, the format, and the first row as the model
-    reads it.
+    `records.jsonl` holds the rows. `prompts.jsonl` holds them without answers, so that other data
+    on the same prompts share placebos. `about.json` holds counts, format, and the first row as the
+    model reads it.
     """
     config = opening.settled(config)
     if config.data is None:
