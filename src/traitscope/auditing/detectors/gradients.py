@@ -82,7 +82,8 @@ def along_traits(
 ) -> GradientFinding:
     """z of every candidate at its strongest place, from projections on the vectors of all `names`.
 
-    z is divided by the genomic-control factor of its block, over all traits. p is by permutations of the audited rows with their placebos.
+    z is divided by the genomic-control factor of its block, over all traits. p is by permutations
+    of the audited rows with their placebos.
     """
     all_LTJ = permutation.z_scores(_flat(values_BKLTJ)).reshape(values_BKLTJ.shape[2:])
     genomic_control = {}
