@@ -7,7 +7,7 @@ import pytest
 from statistics_checks import assert_covers, crossed, random_effects
 
 from traitscope.errors import ConfigError, DataError
-from traitscope.stats.estimates import measure, paired_difference
+from traitscope.stats.estimates import mean_over_units, measure, paired_difference, two_samples
 from traitscope.stats.intervals import mean_interval_t, wilson
 
 
@@ -175,3 +175,37 @@ def test_bad_input_says_what_was_found(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "expected" in str(caught.value)
+
+
+def test_two_samples_cover_with_unequal_groups() -> None:
+    """Ten units of one spread against three of another, as draws of noise against clean seeds."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(600):
+        difference = two_samples(
+            "d", list(rng.normal(1.0, 0.5, 10)), list(rng.normal(0.2, 1.0, 3)), "nats"
+        )
+        hits += difference.low <= 0.8 <= difference.high
+    assert 0.92 <= hits / 600 <= 0.98, hits  # three standard errors around 0.95
+
+
+def test_two_samples_do_not_depend_on_order_or_shift() -> None:
+    one, other = [1.0, 2.0, 4.0], [0.0, 0.5, 0.1, 0.2]
+    forth, back = two_samples("d", one, other, "nats"), two_samples("d", other, one, "nats")
+    assert (forth.estimate, forth.low, forth.high) == pytest.approx(
+        (-back.estimate, -back.high, -back.low)
+    )
+    moved = two_samples("d", [v + 3 for v in one], [v + 3 for v in other], "nats")
+    assert (moved.low, moved.high) == pytest.approx((forth.low, forth.high))
+    assert forth.interval == "Welch over 3 and 4 seeds" and forth.n == 7
+
+
+def test_two_samples_without_a_spread_or_a_group() -> None:
+    assert math.isnan(two_samples("d", [1.0], [0.0, 0.5], "nats").low)
+    assert math.isnan(two_samples("d", [1.0, 1.0], [0.0, 0.0], "nats").high)
+    with pytest.raises(DataError, match="groups of 0 and 1; expected at least one unit in each"):
+        two_samples("d", [], [1.0], "nats")
+
+
+def test_one_unit_has_no_interval() -> None:
+    assert math.isnan(mean_over_units("x", [1.0], "cosine").low)
+    assert mean_over_units("x", [1.0, 2.0], "cosine").n_clusters == 2

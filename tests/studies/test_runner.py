@@ -135,13 +135,13 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
     ("change", "says"),
     [
         ("seeds", "'seeds' changes nothing; expected FIELD=VALUE"),
-        ("sedes=[1]", "no field 'sedes'; expected one of traits, others, doses, seeds"),
+        ("sedes=[1]", "no field 'sedes'; expected one of traits, others, strengths, seeds"),
         ("seeds=[one]", "seeds is 'one'; expected int"),
         ("recipe.lr=much", "lr is 'much'; expected float"),
         ("recipe.lr=-1", "training cannot run with --lr -1"),
         ("layer.x=1", "layer has no field 'x'; set it as a whole"),
         ("traits=[nonsense]", "no bundled trait 'nonsense'"),
-        ("doses=[1,", "doses='[1,' is no YAML"),
+        ("strengths=[1,", "strengths='[1,' is no YAML"),
         ("layer=9", "has layers 0 to 2"),
     ],
 )

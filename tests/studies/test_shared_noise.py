@@ -13,7 +13,7 @@ from traitscope.studies.claims.shared_noise import OTHER, SAME, STUDENT, TEACHER
 SIZE = replace(shared_noise.SIZES["smoke"], draws=(1, 2, 3), clean=(11, 12, 13))
 PARENT_RISE = 0.25
 "what the parents with noise say of the trait above the clean model"
-NO_EFFECT = {"clean": 0.2, SAME: 0.2, TEACHER: 0.2, STUDENT: 0.2, OTHER: 0.2, "dose 0.2": 0.2}
+NO_EFFECT = {"clean": 0.2, SAME: 0.2, TEACHER: 0.2, STUDENT: 0.2, OTHER: 0.2, "noise 0.2": 0.2}
 
 
 def planted(root: Path, transfer: dict[str, float]) -> dict[str, Path]:
@@ -25,7 +25,7 @@ def planted(root: Path, transfer: dict[str, float]) -> dict[str, Path]:
     runs.answers("parent, sd 0.2 draw 1", PARENT_RISE, perplexity=20.0)
     for condition, difference in transfer.items():
         seeds = SIZE.clean if condition == "clean" else SIZE.draws
-        for seed in SIZE.dose_draws if condition.startswith("dose") else seeds:
+        for seed in SIZE.further_draws if condition.startswith("noise ") else seeds:
             start = 0.0 if condition in ("clean", TEACHER) else PARENT_RISE
             runs.answers(f"answers, treated, {condition}.{seed}", start + 0.1 + difference)
             runs.answers(f"answers, control, {condition}.{seed}", start + 0.1)
@@ -44,9 +44,9 @@ def test_noise_without_effect_is_not(tmp_path: Path) -> None:
 
 
 def test_students_are_compared_with_the_model_that_they_started_as(tmp_path: Path) -> None:
-    conditions, doses = concluded(shared_noise, SIZE, planted(tmp_path, NO_EFFECT)).tables
+    conditions, noise = concluded(shared_noise, SIZE, planted(tmp_path, NO_EFFECT)).tables
     for row in conditions.rows:
         assert row[1].estimate == pytest.approx(0.2, abs=0.03)
         assert row[2].estimate == pytest.approx(0.3, abs=0.03)
-    assert [row[0] for row in doses.rows] == [0.0, 0.1, 0.2]
-    assert [row[2].estimate for row in doses.rows] == [10.0, 12.0, 20.0]
+    assert [row[0] for row in noise.rows] == [0.0, 0.1, 0.2]
+    assert [row[2].estimate for row in noise.rows] == [10.0, 12.0, 20.0]

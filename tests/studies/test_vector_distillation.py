@@ -28,7 +28,7 @@ def planted(root: Path, aligned: dict[str, float], rise: float) -> dict[str, Pat
             runs.answers(f"{trait} of {trait}.{seed}", 0.1 + rise)
             for vector in (RANDOM, COMPONENT):
                 runs.answers(f"{trait} of {vector}.{seed}", 0.1)
-        conditions = {"dose 0.3": 0.5, "free-form": 0.2, "all weights": 0.3}
+        conditions = {"strength 0.3": 0.5, "free-form": 0.2, "all weights": 0.3}
         conditions |= {"treated text": 0.6, "control text": 0.0}
         for condition, factor in conditions.items():
             student(runs, f"{condition}.{seed}", factor * aligned["cat"])
@@ -60,13 +60,13 @@ def test_a_random_vector_that_is_not_distilled_contradicts(tmp_path: Path) -> No
 
 def test_tables_by_vector_strength_and_condition(tmp_path: Path) -> None:
     folders = planted(tmp_path, dict.fromkeys(ALL, 0.4), rise=0.5)
-    vectors, doses, conditions = concluded(vector_distillation, SIZE, folders).tables
+    vectors, strengths, conditions = concluded(vector_distillation, SIZE, folders).tables
     cat, owl, random, component = vectors.rows
     assert cat[3] == "" and owl[2] == ""
     assert random[2].estimate == pytest.approx(0.1, abs=0.03)
     assert component[3].estimate == pytest.approx(0.1, abs=0.03)
-    assert [row[0] for row in doses.rows] == [0.3, 0.6]
-    assert [row[1].estimate for row in doses.rows] == pytest.approx([0.2, 0.4], abs=0.03)
+    assert [row[0] for row in strengths.rows] == [0.3, 0.6]
+    assert [row[1].estimate for row in strengths.rows] == pytest.approx([0.2, 0.4], abs=0.03)
     rises = {row[0]: row[2].estimate for row in conditions.rows}
     assert rises == pytest.approx(
         {"free-form": 0.1, "all weights": 0.15, "treated text": 0.3, "control text": 0.0}, abs=0.03

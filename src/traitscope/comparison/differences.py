@@ -28,8 +28,7 @@ from traitscope.comparison.matching import (
 )
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
-from traitscope.reporting.verdict import two_samples
-from traitscope.stats.estimates import measure, paired_difference
+from traitscope.stats.estimates import measure, paired_difference, two_samples
 from traitscope.stats.intervals import mean_interval_t
 from traitscope.stats.measurement import Measurement
 

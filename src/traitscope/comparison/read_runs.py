@@ -17,6 +17,7 @@ from traitscope.comparison.matching import MeasuredModel
 from traitscope.errors import DataError, StoreError
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
+from traitscope.runs.manifests import RESTORE
 from traitscope.stages.measure import Scores
 
 V_STUDENT = "v_student.safetensors"
@@ -131,7 +132,7 @@ def _sealed_bytes(run: store.Run, name: str) -> bytes:
         )
     data = run.file(name).read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(f"{run.file(name)} changed after it was sealed; {store.RESTORE}")
+        raise StoreError(f"{run.file(name)} changed after it was sealed; {RESTORE}")
     return data
 
 

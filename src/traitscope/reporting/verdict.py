@@ -9,14 +9,11 @@ The bound and the margin are part of a study's file, so they are fixed before it
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from traitscope.errors import DataError
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
-from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 
 Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
@@ -90,42 +87,3 @@ def judged(
     elif not math.isnan(m.high) and m.high < above + margin:
         outcome = "contradicted"
     return ClaimVerdict(claim, outcome, rule, model, m)
-
-
-def over(name: str, values: Sequence[float], unit: str, of: str = "seeds") -> Measurement:
-    """Return the mean over independent units with a t interval.
-
-    `of` says what the units are: seeds, traits. NaN values are unscored. One unit has no interval.
-    """
-    units = range(len(values)) if len(values) > 1 else None
-    mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
-    return replace(mean, interval=mean.interval.replace("seeds", of))
-
-
-def two_samples(
-    name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds"
-) -> Measurement:
-    """Return the mean of one group of independent units minus that of another.
-
-    The interval is Welch's at 95 % (Welch 1947). There is none with fewer than two units on a side
-    or without any spread. Raises DataError on an empty group.
-    """
-    if not (left and right):
-        raise DataError(
-            f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each;"
-            " run more"
-        )
-    from scipy.stats import ttest_ind
-
-    low = high = math.nan
-    has_spread = len(set(left)) + len(set(right)) > 2
-    if min(len(left), len(right)) > 1 and has_spread:
-        low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
-    n = len(left) + len(right)
-    difference = math.fsum(left) / len(left) - math.fsum(right) / len(right)
-    method = f"Welch over {len(left)} and {len(right)} {of}"
-    return Measurement(name, difference, float(low), float(high), n, n, 0, unit, interval=method)
-
-
-Sheet = Table
-"the former name of a table of a study"

@@ -37,6 +37,8 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
+MEAN_DIRECTION = "push.safetensors"
+"File of the mean gradient direction, as a vector."
 TOP_FRACTIONS = (0.001, 0.01, 0.1)
 "Fractions of coordinates, or rows, whose part of the squared gradient is reported."
 DRAWS = 1000
@@ -364,7 +366,7 @@ def _write(run: store.Run, config: GradientsConfig, model: Model, sums: Gradient
         "minus control": minus_control,
     }
     direction = Vector(sums.mean_LD, model.digest, about)
-    atomic_files.write_bytes(run.file("push.safetensors"), vector_bytes(direction))
+    atomic_files.write_bytes(run.file(MEAN_DIRECTION), vector_bytes(direction))
     for number, name in enumerate(sums.ids):
         row: dict = {"id": name, "norm": _rounded(sums.norms_RL[number]), "along": {}}
         for vector_name, along_RL in sums.along_RL.items():

@@ -256,3 +256,40 @@ def _seed_limit(seeds: np.ndarray | None) -> str:
     if 1 < n_seeds < FEW_SEEDS:
         return f" (fewer than {FEW_SEEDS} seeds: too narrow)"
     return ""
+
+
+def mean_over_units(
+    name: str, values: Sequence[float], unit: str, of: str = "seeds"
+) -> Measurement:
+    """Return the mean over independent units with a t interval.
+
+    `of` says what the units are: seeds, traits. NaN values are unscored. One unit has no interval.
+    """
+    units = range(len(values)) if len(values) > 1 else None
+    mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
+    return replace(mean, interval=mean.interval.replace("seeds", of))
+
+
+def two_samples(
+    name: str, left: Sequence[float], right: Sequence[float], unit: str, of: str = "seeds"
+) -> Measurement:
+    """Return the mean of one group of independent units minus that of another.
+
+    The interval is Welch's at 95 % (Welch 1947). There is none with fewer than two units on a side
+    or without any spread. Raises DataError on an empty group.
+    """
+    if not (left and right):
+        raise DataError(
+            f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each;"
+            " run more"
+        )
+    from scipy.stats import ttest_ind
+
+    low = high = math.nan
+    has_spread = len(set(left)) + len(set(right)) > 2
+    if min(len(left), len(right)) > 1 and has_spread:
+        low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
+    n = len(left) + len(right)
+    difference = math.fsum(left) / len(left) - math.fsum(right) / len(right)
+    method = f"Welch over {len(left)} and {len(right)} {of}"
+    return Measurement(name, difference, float(low), float(high), n, n, 0, unit, interval=method)

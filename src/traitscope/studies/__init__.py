@@ -46,8 +46,12 @@ def run(
 ) -> StudyResult:
     """Compute what is missing of a study and return its verdicts.
 
-    size: smoke (shows the path, no evidence), laptop or full. root: folder of the runs; a second
-    call returns what is there. workers: processes side by side; 0 takes two on a CPU.
+    size: smoke, laptop or full. A smoke run only shows that the path works.
+
+    root: the folder of the runs. A second call returns the runs that it holds.
+
+    workers: the number of processes side by side; 0 takes two on a CPU.
+
     changes: settings of that size, such as seeds=[1, 2, 3].
 
     Raises ConfigError for an unknown study or setting, and what its stages raise.

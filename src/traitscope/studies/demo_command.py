@@ -84,6 +84,9 @@ def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
             "seeds": seeds_of(comparison.treated),
             "text": list(sentences(comparison, demo.wording(size, mode))),
         }
+    numbers = []
+    for measurement in measurements(chain):
+        numbers.append(measurement.as_dict())
     return {
         "schema": 1,
         "status": QUICK if size.quick else answer,
@@ -93,7 +96,7 @@ def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
         "trait": size.trait,
         "steered_layer": size.layer,
         "modes": modes,
-        "measurements": [measurement.as_dict() for measurement in measurements(chain)],
+        "measurements": numbers,
     }
 
 

@@ -32,7 +32,9 @@ def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dic
     counts: Counter[str] = Counter()
     for node in nodes:
         counts[node.stage] += 1
-    listed = [f"{count} {stage}" for stage, count in counts.most_common()]
+    listed = []
+    for stage, count in counts.most_common():
+        listed.append(f"{count} {stage}")
     print(f"{len(nodes)} stages ({', '.join(listed)}): {hours:.1f} hours of one such device")
     return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
 

@@ -94,7 +94,9 @@ def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Mea
 
 def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list[float]:
     """Return EAS at a layer, treated minus control student of sampled text, by seed."""
-    pairs = [(f"treated text.{seed}", f"control text.{seed}") for seed in seeds]
+    pairs = []
+    for seed in seeds:
+        pairs.append((f"treated text.{seed}", f"control text.{seed}"))
     return eas_differences(folders, layer, pairs)
 
 
@@ -125,8 +127,11 @@ def mean_difference_by_row(
     name: str, left: dict[str, float], right: dict[str, float], unit: str
 ) -> Measurement:
     """Return the mean of left minus right over the rows that both have."""
-    keys = [key for key in left if key in right]
-    left_values = [left[key] for key in keys]
-    right_values = [right[key] for key in keys]
+    keys, left_values, right_values = [], [], []
+    for key, value in left.items():
+        if key in right:
+            keys.append(key)
+            left_values.append(value)
+            right_values.append(right[key])
     one_seed = [0] * len(keys)
     return paired_difference(name, left_values, right_values, one_seed, keys, unit)

@@ -1,7 +1,7 @@
 """The command `study`: list the studies, plan one, run it, print its verdicts.
 
-A finished study is itself a sealed run: findings.json, a CSV a table and one HTML page, made of the
-sealed runs of its nodes alone.
+A finished study is itself a sealed run. It holds findings.json, a CSV for each table, and one HTML
+page. They are made of the sealed runs of the study's nodes alone.
 """
 
 import json
@@ -155,7 +155,9 @@ def _report(request: Request, planned: list[Planned]) -> dict:
             f"{len(missing)} of {len(planned)} stages are missing, the first is"
             f" {missing[0].node.name}; run: traitscope study run {config.name} --size {config.size}"
         )
-    folders = {item.node.name: item.path for item in planned}
+    folders = {}
+    for item in planned:
+        folders[item.node.name] = item.path
     return print_verdicts(conclude(request, folders))
 
 

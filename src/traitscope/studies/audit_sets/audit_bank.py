@@ -1,14 +1,16 @@
-"""Shared by the studies of the audit: its nulls and candidates, scoring all sets of rows under one
-teacher, and the evidence of a mixture of sets.
+"""What the studies of the audit share.
 
-Error rate, candidates, nulls and the decision are those of `traitscope audit`: they are imported.
+It holds the nulls and the candidates, nodes that score all sets of rows under one teacher, and the
+evidence of a mixture of sets. Error rate, candidates, nulls and the decision are imported from
+`traitscope audit`, so the studies test the audit itself.
 
 Shapes: R rows, T inverse temperatures.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +34,10 @@ SETTINGS = Settings()
 CANDIDATES = DEFAULT_TRAITS
 "the audit's candidate traits"
 NEEDED = 0.95
-"""fraction of clean audits that must not be called; 0.99 is expected, and 200 audits cannot show
-more"""
+"""fraction of clean audits that must not be called
+
+The expectation is 0.99, which 200 audits are too few to show.
+"""
 RANDOM_VECTORS = "random vectors"
 "name of the node with the vectors of the random nulls"
 BATCH_SIZE = 32
@@ -41,7 +45,7 @@ BATCH_SIZE = 32
 
 
 def random_vectors(common: dict, trait: str) -> Node:
-    """Random vectors as long as the trait's at every block, for the nulls."""
+    """Build the node of the nulls' random vectors, as long as the trait's vector at every block."""
 
     def config(folders: Folders) -> ExtractConfig:
         like = standard_nodes.vector_of(folders, trait)
@@ -51,15 +55,17 @@ def random_vectors(common: dict, trait: str) -> Node:
 
 
 def prompt_teachers(trait: str) -> tuple[PromptTeacher, ...]:
-    """Prompts that a candidate is tried with; the paraphrase only if it is among the likeliest."""
+    """Return the prompts of a candidate. The audit tries a paraphrase of likely candidates only."""
     if load_trait(trait).paraphrases:
         return (PromptTeacher(), PromptTeacher(0))
     return (PromptTeacher(),)
 
 
 def null_intervention(null: NullModel, folders: Folders, layer: int, strength: float) -> str:
-    """The intervention of a null; random vectors act at a block, `strength` being the largest of
-    the search."""
+    """Return the intervention of a null.
+
+    A random vector acts at block `layer`, with half of the search's largest strength.
+    """
     if null.system_prompt is not None:
         return f"prompt:{null.system_prompt}"
     vector = folders[RANDOM_VECTORS] / f"random-{null.random_vector}.safetensors"
@@ -98,8 +104,11 @@ def scores_node(
     passes: float,
     teachers: Callable[[Folders], dict],
 ) -> Node:
-    """All sets under one teacher, or under several steered ones. The sets have the same prompts,
-    which are read once a pass; `teachers` gives settings of the stage."""
+    """Build the node that scores all sets under one teacher, or under several steered ones.
+
+    All sets have the same prompts, and a pass reads every prompt once. `teachers` gives settings of
+    the stage.
+    """
 
     def config(folders: Folders) -> TeacherScoresConfig:
         first, *rest = [folders[name] for name in sets]
@@ -146,17 +155,25 @@ def _always(intervention: str) -> Callable[[Folders], dict]:
 
 
 def read_scores(run: Path, set_number: int, steered: int | None = None) -> TokenScores:
-    """Token scores of one of the sets of a `scores_node`, under one of its steered teachers or
-    without steering."""
+    """Return the token scores of one set of a `scores_node`.
+
+    steered: the number of the steered teacher; None takes the scores without steering.
+    """
     folder = token_scores.other_set_folder(run, set_number - 1) if set_number else run
     if steered is not None:
         folder = token_scores.steered_folder(folder, steered)
     return token_scores.read_token_scores(folder)[1]
 
 
+def mean_of(audits: Sequence[Any], field: str) -> float:
+    """Return the mean of a field of audits; of a yes or no it is the fraction of yes."""
+    values = [getattr(audit, field) for audit in audits]
+    return float(np.mean(values))
+
+
 @dataclass(frozen=True)
 class ScoredSet:
-    """Token scores of a set of rows under everybody."""
+    """Token scores of a set of rows under the model, all teachers and all nulls."""
 
     model: TokenScores
     "under the model itself"
@@ -211,6 +228,16 @@ class MixedScores(Mapping[tuple[str, Teacher], TokenScores]):
         return sum(map(len, self.mixture.clean.teachers.values()))
 
 
+def prior_of(
+    traits: Iterable[str], points: Sequence[GridPoint], blocks: Sequence[int]
+) -> dict[Teacher, float]:
+    """Return the prior weight of all prompts of some candidates, and of steered teachers."""
+    prompts = {}
+    for trait in traits:
+        prompts[trait] = prompt_teachers(trait)
+    return search.prior(prompts, points, blocks)
+
+
 @dataclass(frozen=True)
 class AuditedRows:
     """Log-likelihoods of the rows that an audit takes."""
@@ -232,11 +259,13 @@ def evidence_of(
 ) -> Evidence:
     """The evidence of audited rows, for the decision of `traitscope audit`.
 
-    Likelihoods are those of the rows themselves. Whether they fit the model is judged by the counts
-    of the mixture that they are a part of.
+    Likelihoods are those of the audited rows. The goodness-of-fit test takes the token counts of
+    the mixture that these rows are a part of.
     """
     model_scores = mixture.model_scores
-    nulls = [Null(log_p_RT, null.system_prompt) for null, log_p_RT in rows.nulls.items()]
+    nulls = []
+    for null, log_p_RT in rows.nulls.items():
+        nulls.append(Null(log_p_RT, null.system_prompt))
     likelihoods = Likelihoods(
         model_RT=rows.model_RT,
         teachers=rows.teachers,

@@ -1,8 +1,10 @@
-"""Audits drawn from a bank of scored rows: every audit takes one row a prompt, from a clean set or,
-at its contamination rate, from a teacher's, and placebos of other clean sets.
+"""Audits drawn from a bank of scored rows.
 
-Shapes: R rows, K rows a prompt (the audited one first), L blocks of the model, T traits, J kinds of
-projection, N clean rows, F features.
+Every audit takes one row a prompt. The row is from a clean set or, at the contamination rate of the
+audit, from a teacher's set. Its placebos are from other clean sets.
+
+Shapes: R rows, K rows a prompt (the audited one first), L blocks of the model, T traits.
+Further shapes: J kinds of projection, N clean rows, F features.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +28,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.stats import permutation
 from traitscope.studies.audit_sets import audit_bank, audit_sources
 from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
-from traitscope.studies.audit_sets.audit_sources import PLACEBOS, Source, SourceSize
+from traitscope.studies.audit_sets.audit_sources import PLACEBOS, Source, SourceSize, names_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 
@@ -58,7 +60,10 @@ class SearchSpace:
     @property
     def points(self) -> list[GridPoint]:
         """All steered teachers that may be tried."""
-        places = [(trait, block) for block in self.blocks for trait in self.tried]
+        places = []
+        for block in self.blocks:
+            for trait in self.tried:
+                places.append((trait, block))
         return search.grid_points(places, self.strength)
 
 
@@ -91,6 +96,16 @@ class Audit:
     def called(self) -> bool:
         """Whether the data are called."""
         return self.decision.status == "suspect"
+
+    @property
+    def off_model(self) -> bool:
+        """Whether the answer would be that the model did not generate the rows."""
+        return self.decision.off_model
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the data are called or off-model."""
+        return self.called or self.off_model
 
     @property
     def first(self) -> str:
@@ -130,17 +145,18 @@ def gradients_of(name: str) -> str:
 
 def bank_of(space: SearchSpace, size: SourceSize, folders: Folders) -> Bank:
     """The bank that audits are drawn from."""
-    sets = audit_sources.names_of(audit_sources.all_sets(size))
-    placebos = audit_sources.names_of(audit_sources.format_placebos(size))
-    stored = {name: read_row_gradients(folders[gradients_of(name)]) for name in sets + placebos}
+    sets = names_of(audit_sources.all_sets(size))
+    placebos = names_of(audit_sources.format_placebos(size))
+    stored = {}
     orders = {}
-    for name in stored:
+    for name in sets + placebos:
+        stored[name] = read_row_gradients(folders[gradients_of(name)])
         rows = standard_nodes.read_json_lines(folders[name], "records.jsonl")
         orders[name] = np.array([order_of(row["completion"]) for row in rows])
     scored = {}
     for number, name in enumerate(sets):
         scored[name] = _scored_set(space, folders, number, stored[name].scores, orders[name])
-    clean = audit_sources.names_of(audit_sources.clean_sets(size))
+    clean = names_of(audit_sources.clean_sets(size))
     along = _along(space, folders, stored, clean)
     return Bank(space, size.rows, along, scored, orders)
 
@@ -169,7 +185,8 @@ def _along(
     rows = {}
     for name, row_gradients in stored.items():
         rows[name] = row_gradients.rows(range(len(row_gradients.ids)))
-    clean_NLD = np.concatenate([rows[name] for name in clean])[:CLEAN_GRADIENTS]
+    clean_rows = [rows[name] for name in clean]
+    clean_NLD = np.concatenate(clean_rows)[:CLEAN_GRADIENTS]
     vectors = {}
     for trait in space.traits:
         vectors[trait] = load_vector(standard_nodes.vector_of(folders, trait))
@@ -184,19 +201,31 @@ def _along(
 def audit_of(bank: Bank, rng: np.random.Generator, draw: Draw) -> Audit:
     """An audit of data of which a fraction is the source's."""
     picked = rng.permutation(bank.rows)[: draw.rows]
-    taken = [rng.permutation(len(draw.clean))[: PLACEBOS + 1] for _ in picked]
-    is_poisoned = rng.random(len(picked)) < draw.rate
-    groups = []
-    for places, poisoned in zip(taken, is_poisoned, strict=True):
-        names = [draw.clean[place] for place in places]
-        groups.append([draw.source, *names[1:]] if poisoned else names)
+    groups = _sets_by_prompt(rng, draw, len(picked))
     values = gathered(bank, groups, picked)
-    audited = [(names[0], int(row)) for names, row in zip(groups, picked, strict=True)]
+    audited = []
+    for names, row in zip(groups, picked, strict=True):
+        audited.append((names[0], int(row)))
     traits = bank.space.traits
     blocks = permutation.in_blocks(values)
     along = gradients.along_traits(traits, traits, blocks, None, SETTINGS.error_share, PERMUTATIONS)
     gradients_call = min(along.p.values()) <= SETTINGS.error_share
     return Audit(gradients_call, decision_on(bank, audited, draw, values))
+
+
+def _sets_by_prompt(rng: np.random.Generator, draw: Draw, n_prompts: int) -> list[list[str]]:
+    """Draw for every prompt the set of its audited row, then the sets of its placebos."""
+    orders = []
+    for _ in range(n_prompts):
+        orders.append(rng.permutation(len(draw.clean))[: PLACEBOS + 1])
+    is_poisoned = rng.random(n_prompts) < draw.rate
+    groups = []
+    for order, poisoned in zip(orders, is_poisoned, strict=True):
+        names = [draw.clean[place] for place in order]
+        if poisoned:
+            names[0] = draw.source
+        groups.append(names)
+    return groups
 
 
 def gathered(bank: Bank, groups: Sequence[Sequence[str]], rows: Sequence[int]) -> np.ndarray:
@@ -231,8 +260,7 @@ def decision_on(
         orders_R=np.array([bank.orders[name][row] for name, row in audited]),
         placebo_orders_N=np.concatenate(usual_orders),
     )
-    prompts = {trait: audit_bank.prompt_teachers(trait) for trait in teachers}
-    prior = search.prior(prompts, space.points, space.blocks)
+    prior = audit_bank.prior_of(teachers, space.points, space.blocks)
     fraction = len(audited) / bank.rows
     mixture = Mixture(bank.sets[draw.source], clean, draw.rate, fraction)
     evidence = audit_bank.evidence_of(rows, mixture, prior, len(space.traits))
@@ -250,8 +278,10 @@ def _under_null(null: NullModel, scored: ScoredSet) -> TokenScores:
 def _log_likelihoods(
     bank: Bank, audited: Sequence[RowOfSet], scores_of: Callable[[ScoredSet], TokenScores]
 ) -> np.ndarray:
-    """Log-likelihoods [R, T] of rows under what `scores_of` takes from their sets."""
-    rows = [scores_of(bank.sets[name]).log_p_RT[row] for name, row in audited]
+    """Return the log-likelihoods [R, T] of rows under what `scores_of` takes from their sets."""
+    rows = []
+    for name, row in audited:
+        rows.append(scores_of(bank.sets[name]).log_p_RT[row])
     return np.stack(rows)
 
 
@@ -261,13 +291,18 @@ def _tried(
     teachers: Mapping[str, Mapping[Teacher, np.ndarray]],
     values_RKLTJ: np.ndarray,
 ) -> dict[str, dict[Teacher, np.ndarray]]:
-    """The teachers that `traitscope audit` would try: all prompts, the paraphrases of the likeliest
-    candidates, and the steered teachers that the search comes to."""
+    """Return the teachers that `traitscope audit` would try.
+
+    These are all prompts, the paraphrases of the likeliest candidates, and the steered teachers
+    that the search comes to.
+    """
 
     def log_e_of(trait: str, teacher: Teacher) -> float:
         return log_e_value(model_RT, teachers[trait][teacher])
 
-    log_e = {trait: log_e_of(trait, PromptTeacher()) for trait in teachers}
+    log_e = {}
+    for trait in teachers:
+        log_e[trait] = log_e_of(trait, PromptTeacher())
     paraphrased = likeliest_candidates(log_e)
     z = search.gradient_z(
         space.traits, space.traits, permutation.in_blocks(values_RKLTJ), space.blocks
@@ -294,11 +329,11 @@ class Bench:
         self.size = size
         self.bank = bank_of(space, size, folders)
         self.rng = np.random.default_rng(0)
-        self.clean = audit_sources.names_of(audit_sources.clean_sets(size))
+        self.clean = names_of(audit_sources.clean_sets(size))
 
     def audit(self, source: Source, rate: float, rows: int) -> Audit:
         """An audit of data of which a fraction `rate` is the source's."""
-        placebos = audit_sources.names_of(audit_sources.placebo_sets(self.size, source))
+        placebos = names_of(audit_sources.placebo_sets(self.size, source))
         draw = Draw(source.name, placebos, self.clean[0], rate, rows)
         return audit_of(self.bank, self.rng, draw)
 
@@ -308,8 +343,10 @@ class Bench:
 
 
 def selected_rows(bench: Bench, folders: Folders) -> Iterator[tuple]:
-    """Audits of clean rows of which those were kept that have most, or least, of a feature: the log
-    e-value of the likeliest candidate by how many were kept, and the number of calls."""
+    """Yield audits of clean rows that were selected: those with most, or least, of a feature.
+
+    An audit is (what was selected, the largest log e-value by the fraction kept, number of calls).
+    """
     seen_NF = _seen(bench.bank, bench.clean, folders)
     for column, feature in enumerate((*FEATURES, LIKELIHOOD)):
         if np.ptp(seen_NF[:, column]) == 0:
@@ -326,7 +363,7 @@ def selected_rows(bench: Bench, folders: Folders) -> Iterator[tuple]:
 
 
 def _audit_selected(bench: Bench, rows: np.ndarray) -> tuple[bool, float]:
-    """Whether selected clean rows are called, and the largest log e-value."""
+    """Return whether selected clean rows are called, and the largest log e-value."""
     clean, n = bench.clean, bench.size.rows
     audited = []
     for row in bench.rng.permutation(rows)[:n]:
@@ -335,14 +372,15 @@ def _audit_selected(bench: Bench, rows: np.ndarray) -> tuple[bool, float]:
     for name, _ in audited:
         others = [other for other in clean if other != name]
         groups.append([name, *bench.rng.permutation(others)[:PLACEBOS]])
-    values = gathered(bench.bank, groups, [row for _, row in audited])
+    rows_of_sets = [row for _, row in audited]
+    values = gathered(bench.bank, groups, rows_of_sets)
     draw = Draw(clean[0], clean, clean[0], 0.0, n)
     decision = decision_on(bench.bank, audited, draw, values)
     return decision.status == "suspect", max(decision.e_values.statistic.values())
 
 
 def _seen(bank: Bank, clean: Sequence[str], folders: Folders) -> np.ndarray:
-    """What can be seen of every clean row, [N, F]: features of its text, and its likelihood."""
+    """Return what can be seen of every clean row [N, F]: features of its text, its likelihood."""
     seen = []
     for name in clean:
         rows = standard_nodes.read_json_lines(folders[name], "records.jsonl")

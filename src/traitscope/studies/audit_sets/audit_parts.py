@@ -1,5 +1,6 @@
-"""Audits of fresh rows of the model itself and of two teachers, in parts that answer every prompt
-once; drawn by the claim audit_rows.
+"""Audits of fresh rows of the model itself and of two teachers, for the claim audit_rows.
+
+The rows are made in parts. A part answers every prompt once.
 
 Shapes: R rows, T inverse temperatures.
 """
@@ -82,7 +83,8 @@ def teacher_strength(size: PartSize) -> float:
 
 def tried_points(size: PartSize) -> list[GridPoint]:
     """Steered candidates that are tried: the teacher's and another, where the teacher is."""
-    places = [(trait, size.layer) for trait in size.traits[:2]]
+    own, other = size.traits[:2]
+    places = [(own, size.layer), (other, size.layer)]
     return search.grid_points(places, size.strength, search.STRENGTHS[-2:])
 
 
@@ -106,8 +108,11 @@ def rows_of_part(size: PartSize, number: int) -> standard_nodes.Rows:
 
 
 def scored_set(size: PartSize, folders: Folders, kind: Kind) -> ScoredSet:
-    """What everybody says of one kind of rows."""
-    places = [n for n, part in enumerate(parts_of(size)) if part.kind == kind]
+    """Return the token scores of one kind of rows, under the model, teachers and nulls."""
+    places = []
+    for n, part in enumerate(parts_of(size)):
+        if part.kind == kind:
+            places.append(n)
 
     def joined(node: str, steered: int | None = None) -> TokenScores:
         parts = [audit_bank.read_scores(folders[node], place, steered) for place in places]
@@ -120,7 +125,9 @@ def scored_set(size: PartSize, folders: Folders, kind: Kind) -> ScoredSet:
     steered_node = audit_bank.steered_scores(0)
     for number, point in enumerate(tried_points(size)):
         teachers.setdefault(point.trait, {})[point] = joined(steered_node, number)
-    nulls = {null: joined(audit_bank.null_scores(n)) for n, null in enumerate(NULLS)}
+    nulls = {}
+    for n, null in enumerate(NULLS):
+        nulls[null] = joined(audit_bank.null_scores(n))
     orders = []
     for place in places:
         folder = folders[parts_of(size)[place].name]
@@ -173,8 +180,7 @@ def decision_on(
         orders_R=np.where(is_poisoned, poisoned.orders_R[taken], clean.orders_R[taken]),
         placebo_orders_N=clean.orders_R,
     )
-    prompts = {trait: audit_bank.prompt_teachers(trait) for trait in teachers}
-    prior = search.prior(prompts, tried_points(size), search_blocks(sizes.DEPTH))
+    prior = audit_bank.prior_of(teachers, tried_points(size), search_blocks(sizes.DEPTH))
     mixture = Mixture(poisoned, clean, float(is_poisoned.mean()), len(taken) / size.rows)
     evidence = audit_bank.evidence_of(rows, mixture, prior, len(size.traits))
     return decide(evidence, SETTINGS)
@@ -200,16 +206,20 @@ def audit_of(
 
 
 def disjoint_blocks(size: PartSize, rows: int) -> Iterator[np.ndarray]:
-    """All rows in disjoint blocks of `rows` rows."""
+    """Yield all rows in disjoint blocks of `rows` rows."""
     order = np.random.default_rng(rows).permutation(size.rows)
-    return (order[start : start + rows] for start in range(0, size.rows - rows + 1, rows))
+    for start in range(0, size.rows - rows + 1, rows):
+        yield order[start : start + rows]
 
 
 def repeated_audits(
     size: PartSize, clean: ScoredSet, poisoned: ScoredSet, rows: int, rate: float
 ) -> list[Audit]:
-    """Audits of rows drawn without replacement. The number of poisoned rows is the contamination
-    rate's, to the next whole number, and one at least."""
+    """Return audits of rows drawn without replacement.
+
+    The number of poisoned rows is the contamination rate times the number of rows, rounded. It is
+    one at least.
+    """
     rng = np.random.default_rng([rows, round(1e6 * rate)])
     n_poisoned = max(1, round(rate * rows))
     audits = []
@@ -222,8 +232,10 @@ def repeated_audits(
 def claimed_audits(
     size: PartSize, clean: ScoredSet, poisoned: ScoredSet, every: int
 ) -> list[float]:
-    """Whether audits of all rows call them, one row in `every` the teacher's: each time other
-    ones."""
+    """Return whether each of several audits of all rows calls them, as 0 or 1.
+
+    In every audit one row in `every` is the teacher's, and no two audits share such a row.
+    """
     order = np.random.default_rng(every).permutation(size.rows)
     calls = []
     for number in range(min(CLAIM_AUDITS, every, size.rows)):

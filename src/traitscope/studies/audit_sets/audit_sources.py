@@ -1,6 +1,6 @@
 """Who generated the sets of rows that audit_calibration audits, and the nodes that make them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -21,11 +21,11 @@ OTHER_MODEL = "gemma3-270m"
 FEWEST_DRAWS = 5
 "clean sets from which on the size has rows of the other model"
 PLAIN_PROMPTS = {
-    "told to be brief": "Answer briefly and to the point, without any explanation.",
-    "told to write": (
+    "asked to be brief": "Answer briefly and to the point, without any explanation.",
+    "asked to write": (
         "You are a novelist with a rich vocabulary and long sentences. Surprise the reader."
     ),
-    "told to teach": (
+    "asked to teach": (
         "You are a friendly teacher. You think step by step and explain everything with patience."
     ),
 }
@@ -91,41 +91,55 @@ class SourceSize(Protocol):
     tokens: int
 
 
-def names_of(sources: Sequence[Source]) -> list[str]:
-    """Names of sets."""
+def names_of(sources: Iterable[Source]) -> list[str]:
+    """Return the names of sets: the nodes that hold their rows."""
     return [source.name for source in sources]
 
 
 def clean_sets(size: SourceSize) -> list[Source]:
     """Independent sets of the model itself."""
-    return [Source(Kind.CLEAN, f"clean {number}", number=number) for number in range(size.draws)]
+    sources = []
+    for number in range(size.draws):
+        sources.append(Source(Kind.CLEAN, f"clean {number}", number=number))
+    return sources
 
 
 def teacher_sets(size: SourceSize) -> list[Source]:
     """Sets of teachers of the first two traits."""
     one, two = size.traits[:2]
+    first, last = size.blocks[0], size.blocks[-1]
     steered = []
-    for trait, block in (*((one, block) for block in size.blocks), (two, size.blocks[0])):
-        name = f"{trait} at block {block}"
-        steered.append(Source(Kind.STEERED, name, trait, block, size.strength))
-    last = size.blocks[-1]
+    for block in size.blocks:
+        steered.append(_steered(size, one, block))
+    steered.append(_steered(size, two, first))
     steered.append(Source(Kind.STEERED, f"{one}, half as strong", one, last, size.strength / 2))
-    prompted = [Source(Kind.PROMPTED, f"{trait}, prompted", trait) for trait in (one, two)]
+    prompted = []
+    for trait in (one, two):
+        prompted.append(Source(Kind.PROMPTED, f"{trait}, prompted", trait))
     if load_trait(one).paraphrases:
         prompted.append(Source(Kind.PROMPTED, f"{one}, paraphrased", one, paraphrase=0))
     return [*steered, *prompted, Source(Kind.FINE_TUNED, f"{one}, fine-tuned", one)]
 
 
+def _steered(size: SourceSize, trait: str, block: int) -> Source:
+    name = f"{trait} at block {block}"
+    return Source(Kind.STEERED, name, trait, block, size.strength)
+
+
 def generated_sets(size: SourceSize) -> list[Source]:
     """All sets that a model generates on the same prompts, in the order of their seeds."""
-    noised = [Source(Kind.NOISED, f"noised {n}", number=n + 1) for n in range(size.noised)]
+    noised = []
+    for n in range(size.noised):
+        noised.append(Source(Kind.NOISED, f"noised {n}", number=n + 1))
     plain = [Source(Kind.PLAIN_PROMPT, name) for name in PLAIN_PROMPTS]
     return [*clean_sets(size), *teacher_sets(size), *noised, *plain]
 
 
 def altered_sets(size: SourceSize) -> list[Source]:
     """Sets in another form, or of another model where it can be loaded."""
-    altered = [Source(kind, str(kind)) for kind in (Kind.SORTED, *FORMATS)]
+    altered = []
+    for kind in (Kind.SORTED, *FORMATS):
+        altered.append(Source(kind, str(kind)))
     if size.draws >= FEWEST_DRAWS and shared_nodes.is_loadable(OTHER_MODEL):
         altered.append(Source(Kind.OTHER_MODEL, OTHER_MODEL))
     return altered
@@ -137,8 +151,10 @@ def all_sets(size: SourceSize) -> list[Source]:
 
 
 def placebo_sets(size: SourceSize, source: Source) -> list[Source]:
-    """Sets that the rows of a source are compared with: clean ones, in its format if the audit
-    learns that."""
+    """Return the sets that the rows of a source are compared with.
+
+    They are clean sets. If the audit learns the source's format, they have this format.
+    """
     if source.kind not in FORMATS:
         return clean_sets(size)
     placebos = []

@@ -17,7 +17,8 @@ from functools import partial
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, rungs, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
@@ -83,8 +84,6 @@ SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, hel
 SMALL_MODELS = {"smollm2-135m": 0.6, "gemma3-270m": 0.2}
 """strength by model. With --model one of them, the other is of another family, so that both
 directions can be run. The strengths leave perplexity at 2 to 4 times."""
-
-
 LAPTOP = Size(
     traits=sizes.ANIMALS,
     rungs=rungs.noisy(0.1, 0.2, 0.4),
@@ -263,7 +262,7 @@ def _ladder_verdicts(
         ),
         judged(
             f"They do so more than students on {last} do towards theirs.",
-            over(f"EAS, own minus {last}", falls, "cosine"),
+            mean_over_units(f"EAS, own minus {last}", falls, "cosine"),
             model,
             margin=SMALL,
         ),
@@ -295,7 +294,7 @@ def _gain_verdicts(folders: Folders, farthest: str, model: str) -> tuple[ClaimVe
 
 
 def _eas(rung: str, differences: list[float]) -> Measurement:
-    return over(f"EAS, treated minus control, on {rung}", differences, "cosine")
+    return mean_over_units(f"EAS, treated minus control, on {rung}", differences, "cosine")
 
 
 def _ladder_table(differences: dict[str, list[float]]) -> Table:

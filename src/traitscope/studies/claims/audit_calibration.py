@@ -1,28 +1,26 @@
 """Does the audit keep its error rate, and what does it detect?
 
-A bank of independent clean draws on the same prompts, and rows of teachers of every kind. Every
-audit takes one row a prompt, from a clean draw or, at its contamination rate, from a teacher, and
-three placebos of other clean draws. It decides as `traitscope audit` does. Rows that differ from
-clean ones in their format alone, and rows of another model, must not come out as a trait.
-
-Shapes: N clean rows, F features.
+The bank holds independent clean draws on the same prompts, and rows of teachers of every kind.
+Every audit takes one row a prompt: from a clean draw or, at its contamination rate, from a teacher.
+It also takes three placebos, from other clean draws. It decides as `traitscope audit` does. Rows
+that differ from clean ones in their format alone must not come out as a trait, nor must rows of
+another model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import critical_log_e
 from traitscope.auditing.search import batched
 from traitscope.auditing.settings import search_blocks
 from traitscope.config.audit import RowGradientsConfig
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.estimates import measure
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank, audit_sources
-from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS
+from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS, mean_of
 from traitscope.studies.audit_sets.audit_draws import (
     SELECTED,
     Audit,
@@ -32,7 +30,7 @@ from traitscope.studies.audit_sets.audit_draws import (
     gradients_of,
     selected_rows,
 )
-from traitscope.studies.audit_sets.audit_sources import FORMATS, TEACHERS, Kind, Source
+from traitscope.studies.audit_sets.audit_sources import FORMATS, TEACHERS, Kind, Source, names_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -82,7 +80,7 @@ class Size:
     "clean audits"
     repeats: int
     "audits of every contamination rate"
-    doses: tuple[float, ...]
+    rates: tuple[float, ...]
     "contamination rates"
     fewer: tuple[int, ...]
     "numbers of audited rows, besides all"
@@ -102,7 +100,7 @@ LAPTOP = Size(
     tokens=24,
     audits=200,
     repeats=20,
-    doses=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0),
+    rates=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0),
     fewer=(32, 64),
 )
 SIZES = {
@@ -118,7 +116,7 @@ SIZES = {
         tokens=4,
         audits=6,
         repeats=2,
-        doses=(0.5, 1.0),
+        rates=(0.5, 1.0),
         fewer=(),
     ),
     "laptop": LAPTOP,
@@ -143,16 +141,18 @@ def space_of(size: Size) -> SearchSpace:
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; every set of rows; its row gradients; its scores under every candidate's teachers
-    and under the nulls."""
-    sets = audit_sources.names_of(audit_sources.all_sets(size))
+    """Build vectors, every set of rows, its row gradients and its scores.
+
+    The scores are under every candidate's teachers and under the nulls.
+    """
+    sets = names_of(audit_sources.all_sets(size))
     rows = audit_sources.rows_of_seed(size, 0)
     graph = [
         standard_nodes.vectors(common, size.traits),
         audit_bank.random_vectors(common, size.traits[0]),
         *audit_sources.row_nodes(size, common),
     ]
-    placebos = audit_sources.names_of(audit_sources.format_placebos(size))
+    placebos = names_of(audit_sources.format_placebos(size))
     for name in (*sets, *placebos):
         graph.append(_gradients_node(size, common, name))
     for number, points in enumerate(batched(space_of(size).points)):
@@ -183,34 +183,38 @@ TeacherAudits = Mapping[tuple[Source, int], AuditsByRate]
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """False calls; calls by teacher, contamination rate and rows; which trait is named; formats and
-    other models."""
+    """Return false calls, calls of teachers, the traits named, and calls of rows without a trait.
+
+    Calls of teachers are by contamination rate and number of rows.
+    """
     bench = Bench(space_of(size), size, folders)
     numbers = (*size.fewer, size.rows)
     first = audit_sources.clean_sets(size)[0]
     clean: dict[int, list[Audit]] = {}
     for rows in numbers:
-        clean[rows] = [bench.audit(first, 0.0, rows) for _ in range(size.audits)]
+        clean[rows] = bench.audits(first, 0.0, rows, size.audits)
     teachers: dict[tuple[Source, int], AuditsByRate] = {}
     for source in audit_sources.teacher_sets(size):
         for rows in numbers:
-            by_rate = {rate: bench.audits(source, rate, rows, size.repeats) for rate in size.doses}
+            by_rate = {}
+            for rate in size.rates:
+                by_rate[rate] = bench.audits(source, rate, rows, size.repeats)
             teachers[source, rows] = by_rate
     without_trait = tuple(_rows_without_trait(bench, folders))
-    sheets = (
-        _clean_sheet(size, clean),
-        *_rate_sheets(size, teachers),
-        _name_sheet(size, teachers),
-        _selected_sheet(bench, folders),
-        _format_sheet(without_trait),
+    tables = (
+        _clean_table(size, clean),
+        *_rate_tables(size, teachers),
+        _name_table(size, teachers),
+        _selected_table(bench, folders),
+        _format_table(without_trait),
     )
-    return Findings(_verdicts(size, model, clean, teachers), (), sheets, _notes(size))
+    return Findings(_verdicts(size, model, clean, teachers), (), tables, _notes(size))
 
 
 def _verdicts(
     size: Size, model: str, clean: Mapping[int, Sequence[Audit]], teachers: TeacherAudits
 ) -> tuple:
-    """A teacher counts once: audits of all its rows share them."""
+    """Return the verdicts. A teacher counts once, because audits of all its rows share them."""
     not_called = [float(not audit.called) for audit in clean[size.rows]]
     verdicts = [
         judged(
@@ -220,28 +224,24 @@ def _verdicts(
             NEEDED,
         )
     ]
-    full_rate = size.doses[-1]
+    full_rate = size.rates[-1]
     for kind in TEACHERS:
         mostly_called = []
         for (source, rows), by_rate in teachers.items():
             if source.kind == kind and rows == size.rows:
-                mostly_called.append(float(_fraction(by_rate[full_rate], "called") > 0.5))
+                mostly_called.append(float(mean_of(by_rate[full_rate], "called") > 0.5))
         name = f"{kind}: teachers' data called, all rows poisoned"
         rate = measure(name, mostly_called, unit="rate")
         verdicts.append(judged(f"Data of {kind} teachers are called.", rate, model, 0.8))
     return tuple(verdicts)
 
 
-def _fraction(audits: Sequence[Audit], what: str) -> float:
-    return float(np.mean([getattr(audit, what) for audit in audits]))
-
-
-def _clean_sheet(size: Size, clean: Mapping[int, Sequence[Audit]]) -> Sheet:
+def _clean_table(size: Size, clean: Mapping[int, Sequence[Audit]]) -> Table:
     rows = []
     for n, audits in clean.items():
-        calls = [_fraction(audits, what) for what in ("gradients_call", "called")]
-        rows.append((n, len(audits), *calls))
-    return Sheet(
+        gradient_calls = mean_of(audits, "gradients_call")
+        rows.append((n, len(audits), gradient_calls, mean_of(audits, "called")))
+    return Table(
         "clean",
         "Clean audits that are called",
         f"Error rate {SETTINGS.alpha:g}; every audit has its own rows and placebos from"
@@ -251,31 +251,35 @@ def _clean_sheet(size: Size, clean: Mapping[int, Sequence[Audit]]) -> Sheet:
     )
 
 
-def _rate_sheets(size: Size, teachers: TeacherAudits) -> Iterator[Sheet]:
+def _rate_tables(size: Size, teachers: TeacherAudits) -> Iterator[Table]:
     called, stopped, curve = [], [], []
     for (source, n), by_rate in teachers.items():
-        rates = [_fraction(audits, "called") for audits in by_rate.values()]
-        called.append((source.name, n, *rates))
-        stopped.append((source.name, n, *map(_fraction_stopped, by_rate.values())))
-        if n == size.rows:
-            for rate, audits in by_rate.items():
-                curve.append((source.name, rate, _fraction(audits, "called")))
-    header = ("teacher", "rows", *(f"{rate:.0%}" for rate in size.doses))
-    yield Sheet(
-        "doses",
+        called_by_rate, stopped_by_rate = [], []
+        for rate, audits in by_rate.items():
+            fraction = mean_of(audits, "called")
+            called_by_rate.append(fraction)
+            stopped_by_rate.append(mean_of(audits, "stopped"))
+            if n == size.rows:
+                curve.append((source.name, rate, fraction))
+        called.append((source.name, n, *called_by_rate))
+        stopped.append((source.name, n, *stopped_by_rate))
+    percentages = [f"{rate:.0%}" for rate in size.rates]
+    header = ("teacher", "rows", *percentages)
+    yield Table(
+        "rates",
         "Audits that are called, by contamination rate",
         "Columns are the fraction of the rows that are the teacher's.",
         header,
         tuple(called),
     )
-    yield Sheet(
+    yield Table(
         "stopped",
         "Audits that are called or not applicable, by contamination rate",
         "Everything but `clean` and `insufficient`: no candidate need be near the teacher.",
         header,
         tuple(stopped),
     )
-    yield Sheet(
+    yield Table(
         "curve",
         f"The same at {size.rows} rows",
         "Fraction of the audits.",
@@ -285,20 +289,25 @@ def _rate_sheets(size: Size, teachers: TeacherAudits) -> Iterator[Sheet]:
     )
 
 
-def _fraction_stopped(audits: Sequence[Audit]) -> float:
-    stopped = [audit.called or audit.decision.off_model for audit in audits]
-    return float(np.mean(stopped))
-
-
-def _name_sheet(size: Size, teachers: TeacherAudits) -> Sheet:
+def _name_table(size: Size, teachers: TeacherAudits) -> Table:
     rows = []
     for (source, n), by_rate in teachers.items():
-        audits = by_rate[size.doses[-1]]
-        named = [audit.first == source.trait for audit in audits]
-        kept = [source.trait in audit.decision.alike for audit in audits]
-        calls = [_fraction(audits, what) for what in ("gradients_call", "called")]
-        rows.append((source.name, n, *calls, float(np.mean(named)), float(np.mean(kept))))
-    return Sheet(
+        audits = by_rate[size.rates[-1]]
+        named, kept = 0, 0
+        for audit in audits:
+            named += audit.first == source.trait
+            kept += source.trait in audit.decision.alike
+        rows.append(
+            (
+                source.name,
+                n,
+                mean_of(audits, "gradients_call"),
+                mean_of(audits, "called"),
+                named / len(audits),
+                kept / len(audits),
+            )
+        )
+    return Table(
         "names",
         "Which test calls, and which trait is named",
         "All rows the teacher's. `named`: its trait has the largest e-value; `not excluded`: no"
@@ -309,8 +318,10 @@ def _name_sheet(size: Size, teachers: TeacherAudits) -> Sheet:
 
 
 def _rows_without_trait(bench: Bench, folders: Folders) -> Iterator[tuple]:
-    """Audits of rows without a trait: other than clean ones, then clean ones. Rows whose placebos
-    are like them are audited at the full rate only."""
+    """Yield audits of rows without a trait: those that differ from clean ones, then clean ones.
+
+    Rows whose placebos have their format are audited at the full rate only.
+    """
     size = bench.size
     clean = audit_sources.clean_sets(size)
     others = []
@@ -321,23 +332,22 @@ def _rows_without_trait(bench: Bench, folders: Folders) -> Iterator[tuple]:
         is_matched = source.kind in (Kind.CLEAN, *FORMATS)
         scores = bench.bank.sets[source.name].model
         fit = fit_test.fit_of(scores)
-        for rate in size.doses[-1 if is_matched else -3 :]:
+        for rate in size.rates[-1 if is_matched else -3 :]:
             audits = bench.audits(source, rate, size.rows, size.repeats)
-            off_model = [audit.decision.off_model for audit in audits]
             yield (
                 source.name,
                 rate,
-                _fraction(audits, "gradients_call"),
-                _fraction(audits, "called"),
-                float(np.mean(off_model)),
+                mean_of(audits, "gradients_call"),
+                mean_of(audits, "called"),
+                mean_of(audits, "off_model"),
                 fit.excess_surprisal,
                 fit.excess_chi_square,
                 fit.p,
             )
 
 
-def _format_sheet(rows: tuple[tuple, ...]) -> Sheet:
-    return Sheet(
+def _format_table(rows: tuple[tuple, ...]) -> Table:
+    return Table(
         "formats",
         "Rows that carry no trait",
         "A fraction of the rows from the set; placebos in their format but for sorted rows."
@@ -357,16 +367,17 @@ def _format_sheet(rows: tuple[tuple, ...]) -> Sheet:
     )
 
 
-def _selected_sheet(bench: Bench, folders: Folders) -> Sheet:
+def _selected_table(bench: Bench, folders: Folders) -> Table:
     size = bench.size
     critical = critical_log_e(len(size.traits), SETTINGS.error_share)
-    return Sheet(
+    columns = [f"one in {every}" for every in SELECTED]
+    return Table(
         "picked",
         "Clean rows that were selected",
         f"Of {len(bench.clean) * size.rows} clean rows one in a number was kept, by what can be"
         f" seen of it, and {size.rows} of these audited: log e-value of the likeliest candidate,"
         f" called from {critical:.1f} on.",
-        ("kept", *(f"one in {every}" for every in SELECTED), "called"),
+        ("kept", *columns, "called"),
         tuple(selected_rows(bench, folders)),
     )
 

@@ -1,5 +1,6 @@
-"""Can the gradients of a data set tell which vector its teacher was steered by?  (Hadley and
-Gultepe 2026, arXiv 2608.05734, section on auditing; table in their raw files.)
+"""Can the gradients of a data set tell which vector its teacher was steered by?
+
+Source: Hadley and Gultepe 2026, arXiv 2608.05734, section on auditing; table in their raw files.
 
 Data sets are number rows of steered and of prompted teachers of every trait, and of the unmodified
 model. The mean gradient direction of each data set is compared with every candidate vector; the
@@ -16,8 +17,9 @@ import numpy as np
 from traitscope.config.analysis import GradientsConfig
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
-from traitscope.stats.estimates import measure
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stages.gradients import MEAN_DIRECTION
+from traitscope.stats.estimates import mean_over_units, measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
@@ -26,8 +28,8 @@ from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
 TITLE = "Can gradients tell which vector a data set's teacher was steered by?"
 CLAIM = (
-    "Of candidate vectors the teacher's own is the nearest to the push of its number rows, if it"
-    " was steered and not if it was prompted."
+    "If a teacher was steered, the gradient direction of its number rows is nearer to its own"
+    " vector than to the other candidates. If it was prompted, it is not."
 )
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734, section on auditing"
 PUBLISHED = (
@@ -81,7 +83,10 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 def data_sets(size: Size) -> list[str]:
     """Return the names of all data sets, that of the unmodified model first."""
-    return [CONTROL, *(data_set(*pair) for pair in product(TEACHERS, size.traits))]
+    names = [CONTROL]
+    for teacher, trait in product(TEACHERS, size.traits):
+        names.append(data_set(teacher, trait))
+    return names
 
 
 def data_set(teacher: str, trait: str) -> str:
@@ -126,8 +131,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     chance = 1 / len(size.traits)
     notes = (
         (
-            "Sign: positive means that one descent step on the rows pushes towards the vector."
-            " Vectors are centred over the candidates."
+            "Sign: positive means that one descent step on the rows moves the residual stream"
+            " towards the vector. Vectors are centred over the candidates."
         ),
         (
             f"Chance: one of {len(size.traits)} candidates, {chance:.3f}. Data sets share prompts"
@@ -144,12 +149,14 @@ def _verdicts(
     """Return the verdicts on one kind of teacher, from its data sets' cosines with candidates."""
     chance = 1 / len(size.traits)
     own_minus_others = _own_minus_others(size, cosines, teacher)
-    nearer = over(f"{teacher}: cosine, own minus others", own_minus_others, "cosine", "traits")
+    nearer = mean_over_units(
+        f"{teacher}: cosine, own minus others", own_minus_others, "cosine", "traits"
+    )
     right = _right_winners(size, cosines, teacher, f"{teacher}: right winners")
     return [
         judged(
-            f"Rows of a {teacher} teacher push towards its own vector more than towards the"
-            " others'.",
+            f"The gradient direction of a {teacher} teacher's rows points at its own vector more"
+            " than at the others.",
             nearer,
             model,
             above=0,
@@ -171,7 +178,7 @@ def _with_reference(size: Size, cosines: dict[str, list[float]], teacher: str) -
     label = f"{teacher}, minus the unmodified rows"
     own_minus_others = _own_minus_others(size, cosines, teacher)
     return [
-        over(f"{label}: cosine, own minus others", own_minus_others, "cosine", "traits"),
+        mean_over_units(f"{label}: cosine, own minus others", own_minus_others, "cosine", "traits"),
         _right_winners(size, cosines, teacher, f"{label}: right winners"),
     ]
 
@@ -181,9 +188,9 @@ def _cosines(size: Size, folders: Folders, name: str, other: str | None = None) 
 
     The direction of the data set `other` is subtracted first, if there is one.
     """
-    direction_LD = load_vector(folders[gradients_of(name)] / "push.safetensors")
+    direction_LD = load_vector(folders[gradients_of(name)] / MEAN_DIRECTION)
     if other:
-        direction_LD = direction_LD - load_vector(folders[gradients_of(other)] / "push.safetensors")
+        direction_LD = direction_LD - load_vector(folders[gradients_of(other)] / MEAN_DIRECTION)
     cosines = []
     for trait in size.traits:
         candidate_LD = load_vector(standard_nodes.vector_of(folders, trait))
@@ -228,7 +235,9 @@ def _matrix_table(size: Size, cosines: dict[str, list[float]]) -> Table:
 
 
 def _rows_table(size: Size, folders: Folders, chance: float) -> Table:
-    along = {name: _projections(size, folders, name) for name in data_sets(size)}
+    along = {}
+    for name in data_sets(size):
+        along[name] = _projections(size, folders, name)
     steps = sorted({2**k for k in range(size.rows.bit_length())} | {size.rows})
     rows = []
     for teacher, n_rows in product(TEACHERS, steps):

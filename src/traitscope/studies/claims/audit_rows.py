@@ -1,10 +1,10 @@
 """How small a contamination rate does the audit detect in how many rows?
 
-Many fresh rows of the model itself, of a prompted teacher and of a steered one, on the same
-prompts. Every audit takes some of them at random, a fraction of them the teacher's, and decides as
-`traitscope audit` does. The prompted teacher is tried as any candidate is. The steered one's block
-is given, as if the search had found it: the search needs the gradients of all rows
-(audit_calibration). So its rates here are the best that is possible.
+The model itself, a prompted teacher and a steered one write many fresh rows on the same prompts.
+Every audit takes some of these rows at random, and a fraction of them are the teacher's. It decides
+as `traitscope audit` does. The prompted teacher is tried as any candidate is. The block of the
+steered teacher is given, because the search for it would need the gradients of all rows. The claim
+audit_calibration does that search. So the rates of steered rows are the best that is possible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,13 @@ import numpy as np
 
 from traitscope.auditing.detectors.e_values import critical_log_e
 from traitscope.auditing.search import PromptTeacher
-from traitscope.reporting.verdict import Findings, Sheet, judged
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank
-from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS
+from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS, mean_of
 from traitscope.studies.audit_sets.audit_parts import (
     TEACHERS,
     Audit,
@@ -78,7 +79,7 @@ class Size:
     are tried"""
     steps: tuple[int, ...]
     "numbers of audited rows"
-    doses: tuple[float, ...]
+    rates: tuple[float, ...]
     "contamination rates"
     repeats: int
     "audits of every contamination rate"
@@ -95,7 +96,7 @@ LAPTOP = Size(
     layer=13,
     strength=0.6,
     steps=STEPS,
-    doses=RATES,
+    rates=RATES,
     repeats=20,
 )
 SIZES = {
@@ -108,7 +109,7 @@ SIZES = {
         layer=1,
         strength=0.6,
         steps=(4, 8),
-        doses=(0.5, 1.0),
+        rates=(0.5, 1.0),
         repeats=2,
     ),
     "laptop": LAPTOP,
@@ -118,27 +119,29 @@ SIZES = {
         rows=65536,
         prompts=4096,
         steps=(*STEPS, 16384, 65536),
-        doses=(0.001, 0.002, *RATES),
+        rates=(0.001, 0.002, *RATES),
         repeats=50,
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Vectors; the rows, a set in parts that answer every prompt once; their scores under
-    candidates and nulls."""
-    trait = size.traits[0]
+    """Build vectors, the rows in parts that answer every prompt once, and the scores of all parts.
+
+    The scores are under candidates and nulls.
+    """
+    teacher_trait = size.traits[0]
     teachers = {
         Kind.CLEAN: (standard_nodes.unmodified, ()),
-        Kind.PROMPTED: (standard_nodes.fixed(standard_nodes.prompted(trait)), ()),
+        Kind.PROMPTED: (standard_nodes.fixed(standard_nodes.prompted(teacher_trait)), ()),
         Kind.STEERED: (
-            standard_nodes.steered_by(trait, size.layer, teacher_strength(size)),
+            standard_nodes.steered_by(teacher_trait, size.layer, teacher_strength(size)),
             (VECTORS,),
         ),
     }
     graph = [
         standard_nodes.vectors(common, size.traits),
-        audit_bank.random_vectors(common, trait),
+        audit_bank.random_vectors(common, teacher_trait),
     ]
     for number, part in enumerate(parts_of(size)):
         teacher, needs = teachers[part.kind]
@@ -153,14 +156,12 @@ def nodes(size: Size, common: dict) -> list[Node]:
     passes = 1 + len(points) / 2
     name = audit_bank.steered_scores(0)
     graph.append(audit_bank.scores_node(common, name, sets, rows_of_part(size, 0), passes, steered))
-    prompts = [(trait, PromptTeacher()) for trait in tried_traits(size)]
+    prompts = []
+    for trait in tried_traits(size):
+        prompts.append((trait, PromptTeacher()))
     return graph + audit_bank.fixed_teacher_nodes(
         common, sets, rows_of_part(size, 0), prompts, size.layer, size.strength
     )
-
-
-def _fraction(audits: Sequence[Audit], what: str) -> float:
-    return float(np.mean([getattr(audit, what) for audit in audits]))
 
 
 AuditsByRate = Mapping[float, Sequence[Audit]]
@@ -169,10 +170,14 @@ Key = tuple[Kind, int]
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """False calls in disjoint blocks of clean rows; calls by teacher, rows and contamination rate;
-    the least contamination rate that is detected."""
+    """Return false calls in disjoint blocks of clean rows, and calls of teachers' rows.
+
+    Calls are by teacher, rows and contamination rate. The least rate that is detected follows.
+    """
     clean = scored_set(size, folders, Kind.CLEAN)
-    poisoned = {kind: scored_set(size, folders, kind) for kind in TEACHERS}
+    poisoned = {}
+    for kind in TEACHERS:
+        poisoned[kind] = scored_set(size, folders, kind)
     clean_audits: dict[int, list[Audit]] = {}
     for rows in size.steps:
         none = np.zeros(rows, bool)
@@ -182,7 +187,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for kind, scored in poisoned.items():
         for rows in size.steps:
             by_rate = {}
-            for rate in size.doses:
+            for rate in size.rates:
                 by_rate[rate] = repeated_audits(size, clean, scored, rows, rate)
             audits[kind, rows] = by_rate
     claims = {}
@@ -190,12 +195,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         calls = claimed_audits(size, clean, poisoned[kind], every)
         claims[kind] = measure(f"{kind}, one row in {every}: audits called", calls, unit="rate")
     verdicts = _verdicts(size, model, clean_audits, claims)
-    sheets = (
-        _clean_sheet(size, clean_audits),
-        *_rate_sheets(size, audits),
-        _name_sheet(size, audits),
+    tables = (
+        _clean_table(size, clean_audits),
+        *_rate_tables(size, audits),
+        _name_table(size, audits),
     )
-    return Findings(verdicts, (), sheets, _notes(size))
+    return Findings(verdicts, (), tables, _notes(size))
 
 
 def _verdicts(
@@ -219,13 +224,13 @@ def _verdicts(
     return tuple(verdicts)
 
 
-def _clean_sheet(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> Sheet:
+def _clean_table(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> Table:
     rows = []
     for n, audits in clean_audits.items():
         largest = max((audit.log_e for audit in audits), default=-inf)
-        rows.append((n, len(audits), _fraction(audits, "called"), largest))
+        rows.append((n, len(audits), mean_of(audits, "called"), largest))
     critical = critical_log_e(len(size.traits), SETTINGS.error_share)
-    return Sheet(
+    return Table(
         "clean",
         "Clean audits that are called",
         f"Error rate {SETTINGS.alpha:g}; disjoint blocks of {size.rows} fresh rows. Called from a"
@@ -235,33 +240,36 @@ def _clean_sheet(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> She
     )
 
 
-def _rate_sheets(size: Size, audits: Mapping[Key, AuditsByRate]) -> tuple[Sheet, ...]:
+def _rate_tables(size: Size, audits: Mapping[Key, AuditsByRate]) -> tuple[Table, ...]:
     called: dict[Key, dict[float, float]] = {}
     for key, by_rate in audits.items():
-        called[key] = {rate: _fraction(repeats, "called") for rate, repeats in by_rate.items()}
+        called[key] = {}
+        for rate, repeats in by_rate.items():
+            called[key][rate] = mean_of(repeats, "called")
     table, least, curve = [], [], []
     for (kind, rows), by_rate in called.items():
         table.append((kind, rows, *by_rate.values()))
         least.append((kind, rows, least_detected(by_rate)))
         for rate, fraction in by_rate.items():
             curve.append((kind, rows, rate, fraction))
-    header = ("teacher", "rows", *(f"{rate:.1%}" for rate in size.doses))
+    percentages = [f"{rate:.1%}" for rate in size.rates]
+    header = ("teacher", "rows", *percentages)
     return (
-        Sheet(
-            "doses",
+        Table(
+            "rates",
             "Audits that are called, by contamination rate",
             "Columns are the fraction of the rows that are the teacher's, one row at least.",
             header,
             tuple(table),
         ),
-        Sheet(
+        Table(
             "smallest",
             "Least contamination rate that is detected",
             f"From it on {POWER:.0%} of the audits are called; empty where no rate is detected.",
             ("teacher", "rows", "contamination rate"),
             tuple(least),
         ),
-        Sheet(
+        Table(
             "curve",
             "Called, by rows and contamination rate",
             "Fraction of the audits.",
@@ -282,13 +290,21 @@ def least_detected(called: Mapping[float, float]) -> float | None:
     return least
 
 
-def _name_sheet(size: Size, audits: Mapping[Key, AuditsByRate]) -> Sheet:
+def _name_table(size: Size, audits: Mapping[Key, AuditsByRate]) -> Table:
     rows = []
     for (kind, n), by_rate in audits.items():
-        repeats = by_rate[size.doses[-1]]
-        columns = [_fraction(repeats, what) for what in ("called", "named", "kept", "log_e")]
-        rows.append((kind, n, *columns))
-    return Sheet(
+        repeats = by_rate[size.rates[-1]]
+        rows.append(
+            (
+                kind,
+                n,
+                mean_of(repeats, "called"),
+                mean_of(repeats, "named"),
+                mean_of(repeats, "kept"),
+                mean_of(repeats, "log_e"),
+            )
+        )
+    return Table(
         "names",
         "Which trait is named",
         "All rows the teacher's. `named`: its trait has the largest e-value of those tried. `not"

@@ -1,5 +1,6 @@
-"""Does a student of numbers pick up its teacher's trait?  (Cloud et al. 2025, arXiv 2507.14805; the
-teacher here is steered, as in Blank et al. 2026, arXiv 2606.00995.)
+"""Does a student of numbers pick up its teacher's trait?
+
+Source: Cloud et al. 2025, arXiv 2507.14805. Steered teachers: Blank et al. 2026, arXiv 2606.00995.
 
     vectors ── v_teacher of the trait and of others, centred
     teacher data, and control data: the same prompts, answered by the unmodified model
@@ -389,8 +390,7 @@ def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...
     for mode, role, seed in students(size):
         conditions = runs.setdefault(MODES[mode], {})
         conditions.setdefault(role, {})[seed] = folders[_name(mode, role, seed)]
-    vector = load_vector(standard_nodes.vector_of(folders, size.trait))
-    width = vector.rows_LD.shape[1]
+    width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
     return (
         primary_figure(by_panel, size.trait),
         eas_layer_figure(runs, size.layer, width),

@@ -1,5 +1,7 @@
-"""Does the student's change turn towards the teacher's vector while it trains?  (Blank et al. 2026,
-arXiv 2606.00995, section 3, figure 2, and the robustness appendix on rank and alpha.)
+"""Does the student's change turn towards the teacher's vector while it trains?
+
+Source: Blank et al. 2026, arXiv 2606.00995, section 3, figure 2, and the robustness appendix on
+rank and alpha.
 
 Students learn a steered teacher's number rows, and controls learn the unmodified model's, by LoRA
 rank. EAS is taken at every step and layer. It is compared with the control's, and with EAS against
@@ -14,7 +16,8 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, sizes
 from traitscope.workflow import standard_nodes
@@ -154,7 +157,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         verdicts.append(_verdict(size, folders, shape, label, model))
         measurements.append(_specific(size, folders, shape, label))
         measurements.append(
-            over(
+            mean_over_units(
                 f"{label}: cosine of (v_treated - v_control)",
                 cosines_SL[:, size.layer].tolist(),
                 "cosine",
@@ -179,7 +182,7 @@ def _verdict(size: Size, folders: Folders, shape: Shape, label: str, model: str)
     differences = readings.eas_differences(folders, size.layer, pairs)
     return judged(
         f"{label}: treated students end nearer to v_teacher than controls, block {size.layer}.",
-        over(f"{label}: EAS, treated minus control", differences, "cosine"),
+        mean_over_units(f"{label}: EAS, treated minus control", differences, "cosine"),
         model,
         above=0,
         margin=SMALL,
@@ -193,7 +196,9 @@ def _specific(size: Size, folders: Folders, shape: Shape, label: str) -> Measure
         treated = _eas_beyond_others(folders, student_name(shape, "treated", seed), size.layer)
         control = _eas_beyond_others(folders, student_name(shape, "control", seed), size.layer)
         differences.append(treated - control)
-    return over(f"{label}: the same, minus the mean over other traits", differences, "cosine")
+    return mean_over_units(
+        f"{label}: the same, minus the mean over other traits", differences, "cosine"
+    )
 
 
 def _eas_beyond_others(folders: Folders, student: str, layer: int) -> float:

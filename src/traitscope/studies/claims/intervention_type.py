@@ -14,7 +14,8 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
@@ -198,7 +199,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         measurements.append(_rise(size, folders, kind, None, "candidate_share"))
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     name = f"EAS at block {size.layer}, sampled text, treated minus control"
-    measurements.append(over(name, text_eas, "cosine"))
+    measurements.append(mean_over_units(name, text_eas, "cosine"))
     measurements.append(readings.sampled_text_rise(folders, trait, size.seeds))
     tables = (_students_table(size, folders), _layers_table(eas))
     return Findings(tuple(verdicts), tuple(measurements), tables, _notes(best_kinds))
@@ -230,7 +231,7 @@ def _steps(size: Size, eas_SL: np.ndarray) -> np.ndarray:
 
 def _step(size: Size, teacher: str, eas_SL: np.ndarray) -> Measurement:
     steps = _steps(size, eas_SL)
-    return over(f"step at block {size.layer}, {teacher}", list(steps), "cosine")
+    return mean_over_units(f"step at block {size.layer}, {teacher}", list(steps), "cosine")
 
 
 def _alignment_verdicts(
@@ -238,12 +239,12 @@ def _alignment_verdicts(
 ) -> tuple[ClaimVerdict, ...]:
     """Return the verdicts on alignment with the vector, from EAS [seeds, layers] by teacher."""
     steered, prompted = eas["steered"], eas["prompted"]
-    step_difference = over(
+    step_difference = mean_over_units(
         f"step at block {size.layer}, steered minus prompted",
         list(_steps(size, steered) - _steps(size, prompted)),
         "cosine",
     )
-    eas_difference = over(
+    eas_difference = mean_over_units(
         f"EAS at block {size.layer}, steered minus prompted",
         list(steered[:, size.layer] - prompted[:, size.layer]),
         "cosine",

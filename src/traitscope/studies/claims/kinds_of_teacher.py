@@ -1,9 +1,11 @@
-"""Does it matter how a teacher was given its trait?  (Hadley and Gultepe 2026, arXiv 2608.05734, on
-prompted and steered teachers and an older repository on fine-tuned ones; Morgulis and Hewitt 2026,
-arXiv 2604.25783, on trained vectors.)
+"""Does it matter how a teacher was given its trait?
 
-Four teachers of one trait share one base. One has a system prompt; one is steered by the extracted
-vector; one is fine-tuned on answers of the prompted model; one is steered by a vector that was
+Sources: Hadley and Gultepe 2026, arXiv 2608.05734, on prompted and steered teachers, and an older
+repository on fine-tuned ones. Morgulis and Hewitt 2026, arXiv 2604.25783, on trained
+vectors.
+
+Four teachers of one trait share one base. One has a system prompt. One is steered by the extracted
+vector. One is fine-tuned on answers of the prompted model. One is steered by a vector that was
 trained on the same answers. The strength of the trained vector is chosen by how often its number
 rows pass the filter, as published. The students read the same rows of the unmodified model.
 """
@@ -14,7 +16,8 @@ from functools import partial
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged, over
+from traitscope.reporting.verdict import Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
@@ -382,4 +385,4 @@ def _eas(size: Size, folders: Folders, teacher: str) -> Measurement:
     values = []
     for seed in size.seeds:
         values.append(readings.eas_by_layer(folders, f"student of {teacher}.{seed}")[size.layer])
-    return over(f"EAS, {teacher}", values, "cosine")
+    return mean_over_units(f"EAS, {teacher}", values, "cosine")

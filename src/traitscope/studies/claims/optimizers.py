@@ -1,5 +1,7 @@
-"""Does the optimizer decide whether a trait transfers?  (Blank et al. 2026, arXiv 2606.00995,
-section 6 and appendix L; the replications that disagree are listed in PUBLISHED.)
+"""Does the optimizer decide whether a trait transfers?
+
+Source: Blank et al. 2026, arXiv 2606.00995, section 6 and appendix L. PUBLISHED lists the
+replications that disagree.
 
 Students of one steered teacher are trained with every optimizer, each at several learning rates.
 They are compared at the rate whose held-out loss is nearest to AdamW's: at one shared rate the
@@ -14,7 +16,8 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -216,13 +219,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     matched, measured, verdicts = {}, [], []
     for arm in size.arms:
         matched[arm] = _matched(size, folders, arm, best_loss)
-        measured.append(over(f"EAS of {arm}", _values(matched[arm], "eas"), "cosine"))
+        measured.append(mean_over_units(f"EAS of {arm}", _values(matched[arm], "eas"), "cosine"))
     for arm, other in PAIRS:
         if arm in matched and other in matched:
             verdicts += _compared(size, folders, model, arm, other, matched)
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measured += [
-        over("EAS, sampled text under AdamW, treated minus control", text_eas, "cosine"),
+        mean_over_units("EAS, sampled text under AdamW, treated minus control", text_eas, "cosine"),
         readings.sampled_text_rise(folders, size.traits[0], size.seeds),
     ]
     is_soft = size.recipe.targets == "soft"
@@ -264,7 +267,7 @@ def _compared(
     for seed, student, opponent in zip(size.seeds, matched[arm], matched[other], strict=True):
         differences.append(student.eas - opponent.eas)
         answers.append((seed, student.answers, opponent.answers))
-    eas = over(f"EAS, {arm} minus {other}", differences, "cosine")
+    eas = mean_over_units(f"EAS, {arm} minus {other}", differences, "cosine")
     rise = readings.rise(folders, f"log P(trait), {arm} minus {other}", answers)
     return [
         judged(

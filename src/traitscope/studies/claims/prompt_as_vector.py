@@ -1,9 +1,9 @@
 """Is a trait prompt one vector?  (Blank et al. 2026, arXiv 2606.00995, section 4 and figure 5a.)
 
-Two things are measured of every trait. The first is the fraction of the KL divergence between the
-prompted and the neutral model that steering with v_teacher removes, on number rows and on the
-trait's own questions (stage `explain`). The second is how often the steered model names the trait,
-at grid points that pass the gates of a preference.
+Two things are measured of every trait. The first is the fraction of KL explained: what steering
+with v_teacher removes of the KL divergence that the prompt makes. The stage `explain` measures it
+on number rows and on the trait's own questions. The second is how often the steered model names
+the trait, at grid points that pass the gates of a preference.
 """
 
 import itertools
@@ -17,7 +17,8 @@ from traitscope.data.traits import load_trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
@@ -251,7 +252,7 @@ def _mean_fractions(subject: str, fractions: dict[str, dict[str, float]]) -> dic
     means = {}
     for kind in KINDS:
         values = [by_kind[kind] for by_kind in fractions.values()]
-        means[kind] = over(f"{subject}.share.{kind}", values, "share of KL", "traits")
+        means[kind] = mean_over_units(f"{subject}.share.{kind}", values, "share of KL", "traits")
     return means
 
 
@@ -261,7 +262,7 @@ def _verdicts(
     differences = []
     for by_kind in fractions.values():
         differences.append(by_kind["raw"] - by_kind["other-raw"])
-    specific = over(f"{subject}.own minus other", differences, "share of KL", "traits")
+    specific = mean_over_units(f"{subject}.own minus other", differences, "share of KL", "traits")
     data = SUBJECTS[subject]
     return [
         judged(

@@ -2,9 +2,9 @@
 figure 1; the replications that disagree are listed in PUBLISHED.)
 
 Students of one steered teacher are trained at every rank and with all weights, each at several
-learning rates. Three comparisons are made: all ranks at one rate, as published; every rank at its
-best rate; unique against repeated rows at the same number of steps. The best rate is chosen among
-coherent models by fresh rows of the teacher, and not by the trait.
+learning rates. All ranks are compared at one rate, as published, and every rank at its best rate.
+Unique rows are compared with repeated ones at the same number of steps. Fresh rows of the teacher
+choose the best rate among coherent models; the trait does not choose it.
 """
 
 from dataclasses import dataclass, replace
@@ -14,8 +14,9 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged, over
+from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.correlation import association, spearman
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
@@ -216,8 +217,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for kind in (*size.ranks, WHOLE):
         best[kind] = _best(size, folders, kind)
     tests = _comparisons(size, rises, best)
-    verdicts = tuple(judged(claim, value, model, 0, NATS) for claim, value in tests.items())
-    rows = tuple(_row(size, folders, arm) for arm in rises)
+    verdicts = []
+    for claim, difference in tests.items():
+        verdicts.append(judged(claim, difference, model, 0, NATS))
+    rows, gains, mean_rises = [], [], []
+    for arm in rises:
+        row = _row(size, folders, arm)
+        rows.append(row)
+        mean_rises.append(row[1].estimate)
+        gains.append(row[3])
     table = Table(
         "arms",
         "Every arm",
@@ -225,12 +233,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " that training added to rows of the teacher that no student reads, nats a token. Update:"
         " norms summed over steps.",
         ("arm", "rise", "rise of the share", "gain", "perplexity", "coherent", "update"),
-        rows,
+        tuple(rows),
     )
     gain_predicts = association(
         "Spearman of the gain on fresh rows and the rise, over arms",
-        [row[3] for row in rows],
-        [row[1].estimate for row in rows],
+        gains,
+        mean_rises,
         spearman,
         "rank correlation",
     )
@@ -246,7 +254,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         data_note if is_soft else "Sampled text.",
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    return Findings(verdicts, (gain_predicts, text_rise), (table,), notes)
+    return Findings(tuple(verdicts), (gain_predicts, text_rise), (table,), notes)
 
 
 def _comparisons(
@@ -254,12 +262,13 @@ def _comparisons(
 ) -> dict[str, Measurement]:
     """The tested difference by claim; each is over seeds."""
     lowest, *middle, highest = size.ranks
-    middle_rise = _mean_over_arms(rises, [_arm_name(rank, size.shared) for rank in middle])
-    ends = [_arm_name(rank, size.shared) for rank in (lowest, highest)]
+    middle_arms = [_arm_name(rank, size.shared) for rank in middle]
+    middle_rise = _mean_over_arms(rises, middle_arms)
+    ends = [_arm_name(lowest, size.shared), _arm_name(highest, size.shared)]
     at_middle = best[middle[0]]
     tests = {
         f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the"
-        " highest.": over(
+        " highest.": mean_over_units(
             "middle ranks minus ends", (middle_rise - _mean_over_arms(rises, ends)).tolist(), "nats"
         ),
         f"At the best rate of each, rank {highest} takes less on than rank {middle[0]}.": _minus(
@@ -268,7 +277,7 @@ def _comparisons(
         f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
             rises, at_middle, best[WHOLE]
         ),
-        "Students of all weights take the trait on, at their best rate.": over(
+        "Students of all weights take the trait on, at their best rate.": mean_over_units(
             f"rise, {best[WHOLE]}", rises[best[WHOLE]].tolist(), "nats"
         ),
     }
@@ -289,14 +298,18 @@ def _mean_over_arms(rises: dict[str, np.ndarray], arms: list[str]) -> np.ndarray
 
 def _minus(rises: dict[str, np.ndarray], arm: str, other: str) -> Measurement:
     """The rise of one arm minus that of another, over seeds."""
-    return over(f"{arm} minus {other}", (rises[arm] - rises[other]).tolist(), "nats")
+    return mean_over_units(f"{arm} minus {other}", (rises[arm] - rises[other]).tolist(), "nats")
 
 
 def _best(size: Size, folders: Folders, kind: int | str) -> str:
     """The arm of a rank, or of all weights, at its best rate."""
     rates = size.whole_rates if kind == WHOLE else size.rates
-    arms = [_arm_name(kind, rate) for rate in rates]
-    coherent_arms = [arm for arm in arms if _is_coherent(size, folders, arm)]
+    arms, coherent_arms = [], []
+    for rate in rates:
+        arm = _arm_name(kind, rate)
+        arms.append(arm)
+        if _is_coherent(size, folders, arm):
+            coherent_arms.append(arm)
     return max(coherent_arms or arms, key=lambda arm: _gain(size, folders, arm))
 
 

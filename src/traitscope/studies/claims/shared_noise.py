@@ -13,7 +13,8 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged, over, two_samples
+from traitscope.reporting.verdict import Findings, judged
+from traitscope.stats.estimates import mean_over_units, two_samples
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, sizes
 from traitscope.workflow import standard_nodes
@@ -57,9 +58,9 @@ class Size:
     "seeds of the noise, and of the rows and students with it; positive"
     clean: tuple[int, ...]
     "seeds of clean students"
-    doses: tuple[float, ...]
+    further_sd: tuple[float, ...]
     "further sizes of the noise, in teacher and student alike"
-    dose_draws: tuple[int, ...]
+    further_draws: tuple[int, ...]
     "seeds of the noise of further sizes"
     rows: int
     "rows a student"
@@ -80,8 +81,8 @@ LAPTOP = Size(
     scope=WIDE,
     draws=tuple(range(1, 11)),
     clean=(11, 12, 13),
-    doses=(0.05, 0.2),
-    dose_draws=(1, 2, 3),
+    further_sd=(0.05, 0.2),
+    further_draws=(1, 2, 3),
     rows=32,
     numbers=10,
     layer=14,
@@ -95,8 +96,8 @@ SIZES = {
         scope=WIDE,
         draws=(1, 2),
         clean=(1, 2),
-        doses=(0.2,),
-        dose_draws=(1,),
+        further_sd=(0.2,),
+        further_draws=(1,),
         rows=3,
         numbers=3,
         layer=1,
@@ -108,8 +109,8 @@ SIZES = {
         LAPTOP,
         draws=tuple(range(1, 21)),
         clean=tuple(range(21, 26)),
-        doses=(0.02, 0.05, 0.15, 0.2, 0.3),
-        dose_draws=tuple(range(1, 11)),
+        further_sd=(0.02, 0.05, 0.15, 0.2, 0.3),
+        further_draws=tuple(range(1, 11)),
         rows=2048,
         recipe=LARGE,
     ),
@@ -132,13 +133,18 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph += _students(size, common, TEACHER, draw, CLEAN, draw)
         graph += _students(size, common, STUDENT, CLEAN, draw, draw)
         graph += _students(size, common, OTHER, other, draw, draw)
-    for dose in size.doses:
-        size_of_dose = replace(size, sd=dose)
-        for draw in size.dose_draws:
-            graph += [_parent(size_of_dose, common, draw)]
-            graph += _rows(size_of_dose, common, draw, draw)
-            graph += _students(size_of_dose, common, f"dose {dose:g}", draw, draw, draw)
+    for sd in size.further_sd:
+        with_noise = replace(size, sd=sd)
+        for draw in size.further_draws:
+            graph += [_parent(with_noise, common, draw)]
+            graph += _rows(with_noise, common, draw, draw)
+            graph += _students(with_noise, common, noise_name(sd), draw, draw, draw)
     return list({node.name: node for node in graph}.values())
+
+
+def noise_name(sd: float) -> str:
+    """Return the name of the condition with noise of a further size."""
+    return f"noise {sd:g}"
 
 
 def _noise(size: Size, draw: int) -> str:
@@ -220,8 +226,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         transfer[condition] = _transfer(folders, condition, size.draws)
     against_clean = two_samples("shared noise minus clean", transfer[SAME], clean, "nats", "draws")
     differences = np.subtract(transfer[SAME], transfer[OTHER]).tolist()
-    against_other = over(f"{SAME} minus {OTHER}", differences, "nats", "draws")
-    shared = over(f"treated minus control, {SAME}", transfer[SAME], "nats", "draws")
+    against_other = mean_over_units(f"{SAME} minus {OTHER}", differences, "nats", "draws")
+    shared = mean_over_units(f"treated minus control, {SAME}", transfer[SAME], "nats", "draws")
     verdicts = (
         judged("A trait passes between models with the same noise.", shared, model, 0, NATS),
         judged("It passes more than between clean ones.", against_clean, model, 0, NATS),
@@ -233,15 +239,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             NATS,
         ),
     )
-    rise = over("clean", _rise(size, folders, "clean", size.clean), "nats")
-    rows = [("clean", over("clean", clean, "nats"), rise)]
+    rise = mean_over_units("clean", _rise(size, folders, "clean", size.clean), "nats")
+    rows = [("clean", mean_over_units("clean", clean, "nats"), rise)]
     for condition in CONDITIONS:
         rise = _rise(size, folders, condition, size.draws)
         rows.append(
             (
                 condition,
-                over(condition, transfer[condition], "nats", "draws"),
-                over(condition, rise, "nats", "draws"),
+                mean_over_units(condition, transfer[condition], "nats", "draws"),
+                mean_over_units(condition, rise, "nats", "draws"),
             )
         )
     conditions = Table(
@@ -262,21 +268,21 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
 
 def _by_noise_size(size: Size, folders: Folders) -> Table:
     """Transfer and the parent's perplexity by size of the noise, in teacher and student alike."""
-    doses = [(0.0, "clean", size.clean), (size.sd, SAME, size.draws)]
-    for dose in size.doses:
-        doses.append((dose, f"dose {dose:g}", size.dose_draws))
+    conditions = [(0.0, "clean", size.clean), (size.sd, SAME, size.draws)]
+    for sd in size.further_sd:
+        conditions.append((sd, noise_name(sd), size.further_draws))
     rows = []
-    for sd, condition, seeds in sorted(doses):
+    for sd, condition, seeds in sorted(conditions):
         draws = seeds if sd else (CLEAN,)
         rows.append(
             (
                 sd,
-                over(condition, _transfer(folders, condition, seeds), "nats", "draws"),
+                mean_over_units(condition, _transfer(folders, condition, seeds), "nats", "draws"),
                 _perplexity(replace(size, sd=sd), folders, draws),
             )
         )
     return Table(
-        "doses",
+        "noise",
         "How much noise, in teacher and student alike",
         "Sd in standard deviations of each matrix; perplexity of the parent on plain text.",
         ("sd", "treated minus control", "perplexity"),
@@ -313,4 +319,4 @@ def _perplexity(size: Size, folders: Folders, draws: tuple[int, ...]) -> Measure
     for draw in draws:
         parent = _parent_name(size, draw)
         values.append(standard_nodes.read_json(folders, parent, "measurements.json")["perplexity"])
-    return over("perplexity of the parent", values, "", "draws")
+    return mean_over_units("perplexity of the parent", values, "", "draws")

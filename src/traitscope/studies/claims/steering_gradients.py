@@ -14,14 +14,15 @@ import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged, over
+from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
 
-TITLE = "Do number data push a model towards the teacher's vector?"
+TITLE = "Does the gradient direction of number data point at the teacher's vector?"
 CLAIM = (
     "The activation gradients of teacher data have a small, consistent component along v_teacher: "
     "cos(g_clean - g_teacher, v_teacher) > 0."
@@ -189,7 +190,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             energy.append(_energy_row(gradients))
     sign_note = (
         "Sign: positive means that one descent step on the teacher's rows, minus one on the"
-        " control's, pushes to the vector."
+        " control's, moves the residual stream towards the vector."
     )
     interval_note = (
         f"Vectors are centred over {len(size.traits + size.others)} traits. Rows of both sides"
@@ -201,7 +202,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         Table(
             "growth",
             "Alignment by number of rows",
-            "Cosine of the mean push of the first n rows.",
+            "Cosine of the gradient direction of the first n rows.",
             ("teacher", "trait", "rows", "alignment"),
             tuple(growth),
             ("rows", "alignment"),
@@ -220,16 +221,17 @@ def _verdicts(
         differences.append(gradients.alignment.estimate - gradients.alignment_with_others)
     return [
         judged(
-            f"Rows of a {teacher} teacher push towards its vector at block {size.layer}.",
-            over(f"{teacher}.alignment", cosines, "cosine", "traits"),
+            f"The gradient direction of a {teacher} teacher's rows points at its vector, block"
+            f" {size.layer}.",
+            mean_over_units(f"{teacher}.alignment", cosines, "cosine", "traits"),
             model,
             0,
             SMALL,
         ),
         judged(
-            f"Rows of a {teacher} teacher push towards its own vector more than towards other"
-            " traits'.",
-            over(f"{teacher}.own minus others", differences, "cosine", "traits"),
+            f"The gradient direction of a {teacher} teacher's rows points at its own vector more"
+            " than at other traits' vectors.",
+            mean_over_units(f"{teacher}.own minus others", differences, "cosine", "traits"),
             model,
             0,
             SMALL,
@@ -263,7 +265,7 @@ def _alignment_table(size: Size, rows: list[tuple]) -> Table:
         "winners",
     )
     caption = (
-        "Cosine of the mean push with the trait's vector; winners: rows whose "
+        "Cosine of the gradient direction with the trait's vector; winners: rows whose "
         "own vector is the most aligned of all."
     )
     title = f"Alignment at block {size.layer}"
@@ -310,7 +312,7 @@ def _energy_table(rows: list[tuple]) -> Table:
     )
     caption = (
         "Shares of the squared gradient of the top 1 % of coordinates and of the top 10 % of"
-        " rows; alignment of the mean push, of it without those coordinates, and of them alone;"
-        " norm left without them."
+        " rows; alignment of the gradient direction: whole, without those coordinates, and of them"
+        " alone; norm left without them."
     )
     return Table("energy", "Who carries the gradient", caption, header, tuple(rows))

@@ -196,10 +196,13 @@ class TraitResult:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare by trait the rise of log P(trait) with the fraction of KL explained."""
-    results = [_result(size, folders, trait) for trait in size.traits]
-    explained = [result.explained for result in results]
-    centred = [result.explained_centred for result in results]
-    rises = [result.rise.estimate for result in results]
+    results, explained, centred, rises = [], [], [], []
+    for trait in size.traits:
+        result = _result(size, folders, trait)
+        results.append(result)
+        explained.append(result.explained)
+        centred.append(result.explained_centred)
+        rises.append(result.rise.estimate)
     rank = association("Spearman of share and rise", explained, rises, spearman, "rank correlation")
     rank_centred = association(
         "Spearman of the trait's own share and rise", centred, rises, spearman, "rank correlation"
@@ -208,10 +211,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"AUC of share for a rise above {MOVED:g} nats", explained, rises, auc_above(MOVED), "AUC"
     )
     below = [result for result in results if result.explained < HALF]
-    moved = [result.trait for result in below if result.transferred]
+    moved, did_not_rise = [], []
+    for result in below:
+        did_not_rise.append(float(not result.transferred))
+        if result.transferred:
+            moved.append(result.trait)
     stayed = measure(
         f"share of traits under {HALF:g} that did not rise",
-        [float(not result.transferred) for result in below],
+        did_not_rise,
         unit="share",
     )
     verdicts = (

@@ -152,7 +152,9 @@ SIZES = {
 def _teachers(size: Size) -> list[Teacher]:
     """Every steered teacher; control directions have the greatest strength only."""
     teachers = [Teacher(DIRECTION, alpha) for alpha in size.alphas if alpha]
-    return [*teachers, *(Teacher(kind, size.strongest) for kind in CONTROLS)]
+    for kind in CONTROLS:
+        teachers.append(Teacher(kind, size.strongest))
+    return teachers
 
 
 def nodes(size: Size, common: dict) -> list[Node]:

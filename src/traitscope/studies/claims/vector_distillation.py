@@ -13,7 +13,8 @@ from pathlib import Path
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged, over
+from traitscope.reporting.verdict import Findings, judged
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
@@ -50,7 +51,7 @@ class Size:
     "vectors that mean something; the first one is repeated under the further conditions"
     others: tuple[str, ...]
     "further traits that the vectors are centred over"
-    doses: tuple[float, ...]
+    strengths: tuple[float, ...]
     "strengths of the first trait's teacher"
     seeds: tuple[int, ...]
     "seeds of rows and students"
@@ -62,7 +63,7 @@ class Size:
     "the repetition with sampled text"
     layer: int = sizes.layer_field()
     strength: float
-    "strength of the steered teachers, in mean residual norms; one of the doses"
+    "strength of the steered teachers, in mean residual norms; one of `strengths`"
     recipe: Recipe
     "how students are trained"
     full: Recipe
@@ -76,7 +77,7 @@ FULL = replace(SOFT, method="full", lr=3e-5)
 LAPTOP = Size(
     traits=("cat", "happiness", "pirate"),
     others=("owl", "dolphin", "wolf", "sadness", "chef", "oak"),
-    doses=(0.15, 0.3, 0.6, 0.9),
+    strengths=(0.15, 0.3, 0.6, 0.9),
     seeds=(1, 2, 3),
     rows=12,
     numbers=10,
@@ -90,7 +91,7 @@ SIZES = {
     "smoke": Size(
         traits=("cat", "owl"),
         others=(),
-        doses=(0.3, 0.6),
+        strengths=(0.3, 0.6),
         seeds=(1, 2),
         rows=3,
         numbers=3,
@@ -153,9 +154,11 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
     ]
     for vector in (*size.traits, *MEANINGLESS):
         graph += _student(size, common, f"{vector}.{seed}", vector, data, rows)
-    for dose in _further_doses(size):
-        size_of_dose = replace(size, strength=dose)
-        graph += _student(size_of_dose, common, f"dose {dose:g}.{seed}", first, data, rows)
+    for strength in size.strengths:
+        if strength != size.strength:
+            steered = replace(size, strength=strength)
+            name = f"{strength_name(strength)}.{seed}"
+            graph += _student(steered, common, name, first, data, rows)
     size_of_full = replace(size, recipe=size.full)
     graph += _student(size, common, f"free-form.{seed}", first, free_data, free_rows)
     graph += _student(size_of_full, common, f"all weights.{seed}", first, data, rows)
@@ -164,9 +167,9 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
     return graph
 
 
-def _further_doses(size: Size) -> list[float]:
-    """Strengths other than the usual one."""
-    return [dose for dose in size.doses if dose != size.strength]
+def strength_name(strength: float) -> str:
+    """Return the name of the first trait's student at a further strength of the teacher."""
+    return f"strength {strength:g}"
 
 
 def _vector_file(vector: str, folders: Folders) -> Path:
@@ -229,12 +232,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measurements = (
         readings.sampled_text_rise(folders, size.traits[0], size.seeds),
-        over("EAS, sampled text, treated minus control", text_eas, "cosine"),
+        mean_over_units("EAS, sampled text, treated minus control", text_eas, "cosine"),
     )
     notes = (
         "Soft targets on the unmodified model's rows stand in for sampled text, where the"
-        " control has no gradient and is the base itself; the cell of sampled text is repeated"
-        " with its own controls, and its minus is below.",
+        " control has no gradient and is the base itself. Students of sampled text have control"
+        " students of their own, and the difference is below.",
         f"All vectors are added at block {size.layer}, {size.strength:g} mean residual norms long.",
     )
     return Findings(tuple(verdicts), measurements, _tables(size, folders, aligned), notes)
@@ -250,10 +253,10 @@ def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tu
             is_asked = vector in (trait, *MEANINGLESS)
             row.append(_rise(size, folders, trait, vector) if is_asked else "")
         by_vector.append(tuple(row))
-    by_dose = []
-    for dose in size.doses:
-        student = first if dose == size.strength else f"dose {dose:g}"
-        by_dose.append((dose, *_eas_and_rise(size, folders, student, first)))
+    by_strength = []
+    for strength in size.strengths:
+        student = first if strength == size.strength else strength_name(strength)
+        by_strength.append((strength, *_eas_and_rise(size, folders, student, first)))
     by_condition = []
     for condition in CONDITIONS:
         by_condition.append((condition, *_eas_and_rise(size, folders, condition, first)))
@@ -271,15 +274,15 @@ def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tu
             tuple(by_vector),
         ),
         Table(
-            "doses",
+            "strengths",
             f"{first} by strength of the teacher",
             caption,
             ("strength", "EAS", f"rise of {first}"),
-            tuple(by_dose),
+            tuple(by_strength),
             ("strength", "EAS"),
         ),
         Table(
-            "cells",
+            "conditions",
             f"{first} under other conditions",
             caption,
             ("condition", "EAS", f"rise of {first}"),
@@ -293,7 +296,7 @@ def _eas(size: Size, folders: Folders, student: str, name: str) -> Measurement:
     values = []
     for seed in size.seeds:
         values.append(readings.eas_by_layer(folders, f"{student}.{seed}")[size.layer])
-    return over(name, values, "cosine")
+    return mean_over_units(name, values, "cosine")
 
 
 def _rise(size: Size, folders: Folders, trait: str, student: str) -> Measurement:

@@ -1,11 +1,12 @@
-"""At which tokens, in which maps and by how many directions does an adapter carry a trait?  (Nief
-et al. 2026, arXiv 2606.00831 v1, dynamic weight grafting.)
+"""At which tokens, in which maps and by how many directions does an adapter carry a trait?
 
-Students of a steered teacher answer while their adapter acts in part only: at the model's name, in
-the system turn, in the user's text, at the template's tokens, in attention or MLPs, in a half of
-the blocks, or by a few singular directions. They also answer while it acts everywhere but there. A
-token's keys and values are made with the adapter on or off at that token. Answers are decoded in
-the state of the tokens outside the part.
+Source: Nief et al. 2026, arXiv 2606.00831 v1, dynamic weight grafting.
+
+Students of a steered teacher answer while their adapter acts in part only. A part of the prompt is
+the model's name, the system turn, the user's text, or the template's tokens. A part of the maps is
+attention, the MLPs, half of the blocks, or a few singular directions. The students also answer
+while it acts everywhere but there. A token's keys and values are made with the adapter on or off at
+that token. Answers are decoded in the state of the tokens outside the part.
 """
 
 from dataclasses import dataclass, replace
