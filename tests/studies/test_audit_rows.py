@@ -16,6 +16,7 @@ from traitscope.interventions.short_form import parse
 from traitscope.models.model import Model
 from traitscope.studies.audit_sets import audit_parts
 from traitscope.studies.audit_sets.audit_bank import ScoredSet
+from traitscope.studies.audit_sets.audit_parts import Kind
 from traitscope.studies.claims import audit_rows
 
 ROWS = 200
@@ -116,3 +117,21 @@ def test_the_least_rate_is_detected_from_there_on(
     called: dict[float, float], least: float | None
 ) -> None:
     assert audit_rows.least_detected(called) == least
+
+
+def test_a_trait_in_one_row_of_ten_is_reported_and_its_absence_too(
+    banks: dict[str, ScoredSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompted teacher's rows gain five nats under its prompt; the steered one's gain none."""
+    clean = banks["clean"]
+    lifted = replace(clean, teachers=with_cat(clean, clean.model.log_p_RT + 5.0))
+    by_kind = {Kind.CLEAN: clean, Kind.PROMPTED: lifted, Kind.STEERED: clean}
+    monkeypatch.setattr(audit_rows, "scored_set", lambda size, folders, kind: by_kind[kind])
+    size = replace(SIZE, steps=(25, 100), rates=(0.1, 1.0))
+    findings = audit_rows.conclude(size, {}, "planted")
+    error_rate, prompted, steered = findings.verdicts
+    assert error_rate.decided_by.estimate == 1 and error_rate.decided_by.n == ROWS // 25
+    assert error_rate.outcome != "contradicted"
+    assert (prompted.outcome, steered.outcome) == ("reproduced", "contradicted")
+    least = {row[:2]: row[2] for row in findings.tables[2].rows}
+    assert least[Kind.PROMPTED, 100] == 0.1 and least[Kind.STEERED, 100] is None
