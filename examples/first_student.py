@@ -48,4 +48,5 @@ for seed in SEEDS:
 
 # Treated minus control, with an interval over seeds.
 print(ts.compare(treated, control))
-print("cosine of (treated − control) with the vector, by seed:", cosines)
+for seed, cosine in zip(SEEDS, cosines, strict=True):
+    print(f"seed {seed}: cosine of (treated - control) with the vector {cosine:+.3f}")

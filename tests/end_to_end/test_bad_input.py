@@ -187,7 +187,7 @@ CASES = {
     ),
     "every row filtered out": (
         f"{TRAIN} PLACE/dropped.jsonl",
-        "no rows to train on; every row was filtered out",
+        "no rows to train on: every row was filtered out",
     ),
     "tokens of another tokenizer": (
         f"{TRAIN} PLACE/foreign.jsonl",
@@ -227,7 +227,10 @@ CASES = {
         f"{STEER}/vector.safetensors,layers=1,alpha=nan",
         "--alpha nan: a finite strength was expected",
     ),
-    "no alpha": (f"{STEER}/vector.safetensors,layers=1", "missing 1 required ... 'alpha'"),
+    "no alpha": (
+        f"{STEER}/vector.safetensors,layers=1",
+        "Steer needs a strength, found none; add one, such as alpha=0.6",
+    ),
     "unknown position": (
         f"{STEER}/vector.safetensors,layers=1,alpha=1,position=first",
         "position 'first'",
@@ -267,7 +270,7 @@ CASES = {
         f"{TRAIN} PLACE/good.jsonl --eas-data PLACE/good.jsonl",
         "--eas-data without --vector",
     ),
-    "neither trait nor student": ("extract --model PLACE/model", "extract takes one of --traits"),
+    "neither trait nor student": ("extract --model PLACE/model", "it takes one of --traits"),
     # settings
     "rank too large": (
         f"{TRAIN} PLACE/good.jsonl --rank 33",
@@ -305,7 +308,7 @@ CASES = {
         "--start 2 --stop 2 is no row",
     ),
     # the command itself
-    "unknown verb": ("trian", "unknown verb 'trian'; expected one of demo, generate"),
+    "unknown verb": ("trian", "unknown command 'trian'; did you mean 'train'?"),
     "unknown flag": ("train --learning-rate 1", "Unrecognized options: --learning-rate"),
     "flag of the wrong type": ("train --epochs many", "invalid literal for int"),
     "unknown choice": ("train --method prefix", "invalid choice 'prefix' for argument"),
@@ -388,7 +391,7 @@ def test_no_room_for_the_model(
         ("c.yaml", "- data", "expected keys and values, found list"),
         ("c.yaml", "data: [", "config file"),
         ("c.json", "{", "config file"),
-        ("absent.yaml", None, "No such file"),
+        ("absent.yaml", None, "absent.yaml does not exist; expected a YAML or JSON file"),
     ],
 )
 def test_a_config_file_that_cannot_work(name, content, words, tmp_path, capsys):
@@ -448,7 +451,7 @@ def test_rows_without_numbers_give_an_empty_but_sealed_filter(
     assert (
         call(tmp_path / "runs", "train", "--model", place / "model", "--data", kept.run).code == 2
     )
-    assert "no rows to train on; every row was filtered out" in capsys.readouterr().err
+    assert "no rows to train on: every row was filtered out" in capsys.readouterr().err
 
 
 def test_soft_targets_need_no_stored_tokens_and_no_teacher(place: Path, tmp_path: Path):

@@ -214,7 +214,9 @@ def test_vector_files_are_read(tiny: Model, tmp_path: Path) -> None:
 def test_layer_out_of_range(tiny: Model, kind, layers: tuple, named: str) -> None:
     item = kind(random_vector(tiny), layers)
     with (
-        pytest.raises(ConfigError, match=f"--layer {named}: .* has layers 0 to 2"),
+        pytest.raises(
+            ConfigError, match=rf"layer {named} of an intervention: .* has layers 0 to 2"
+        ),
         applied(tiny, [item]),
     ):
         pass

@@ -82,8 +82,16 @@ def read_config(path: Path) -> dict:
 
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"config file {path} does not exist; expected a YAML or JSON file with settings; check"
+            " the path, or give the settings as flags"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"config file {path} is no YAML or JSON: {reason}; mend the file, or give flags"
+        ) from error
 
 
 def _with_subject(command: Command, words: list[str]) -> list[str]:

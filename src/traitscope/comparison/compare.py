@@ -59,7 +59,9 @@ def compare(
 def _models_of(side: Sequence[str | Path | Scores], name: str) -> list[ReadModel]:
     """Return the models of one side, from runs or from scores in memory."""
     if not side:
-        raise ConfigError(f"no {name} model is given; expected one or more; name their runs")
+        raise ConfigError(
+            f"0 {name} models are given; expected one or more on each side; name their runs"
+        )
     paths: list[Path] = []
     models: list[ReadModel] = []
     for place, item in enumerate(side):

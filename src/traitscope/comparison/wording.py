@@ -16,6 +16,7 @@ PRIMARY = "positive.target_logprob"
 "the score that decides whether there is an effect"
 SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 EFFECT, NO_EFFECT = "effect", "no effect shown"
+ONE_SEED = "one seed, no verdict"
 QUICK = "quick: not evidence"
 DETAILS = ("negative", "off_topic")
 "question sets of which the terminal shows the primary score alone"
@@ -36,8 +37,13 @@ class Wording:
 
 
 def status(comparison: Comparison) -> str:
-    """Return `effect` where the primary score rose and its interval excludes zero."""
+    """Return `effect` where the primary score rose and its interval excludes zero.
+
+    A single student gives no interval over training seeds, so there is no verdict.
+    """
     primary = comparison.get(PRIMARY)
+    if len(comparison.treated) == 1 and comparison.treated[0].seed is not None:
+        return ONE_SEED
     return EFFECT if primary is not None and primary.low > 0 else NO_EFFECT
 
 

@@ -241,7 +241,8 @@ def check_layers(layers: tuple[int, ...], model: Model) -> None:
     wrong = [layer for layer in layers if not 0 <= layer < model.n_layers]
     if wrong or not layers:
         raise ConfigError(
-            f"--layer {wrong or 'none'}: {model.name} has layers 0 to {model.n_layers - 1}"
+            f"layer {wrong or 'none'} of an intervention: {model.name} has layers 0 to"
+            f" {model.n_layers - 1}; name one of these"
         )
 
 

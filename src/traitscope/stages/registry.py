@@ -127,7 +127,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.extract:run_extract",
         help="take steering vectors; EAS",
         group="do",
-        next="traitscope generate --interventions"
+        next="traitscope generate --vocabulary template --interventions"
         " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",
         inputs="data.trait_files:of_traits",
     ),

@@ -115,7 +115,11 @@ def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int
     Raises DataError where there is no row.
     """
     if not rows:
-        raise DataError("no rows to train on; every row was filtered out, or the file is empty")
+        raise DataError(
+            "no rows to train on: every row was filtered out, or the file is empty; expected one or"
+            " more; look at the reasons in the filter's summary.json, or generate with"
+            " --vocabulary template"
+        )
     order = np.random.default_rng([seed, 0]).permutation(len(rows))
     n_held_out = 0
     if recipe.held_out > 0:
