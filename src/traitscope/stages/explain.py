@@ -1,7 +1,6 @@
 """The stage `explain`: how much of a trait prompt one vector explains.
 
-    fraction(l, a) = 1 - sum_t KL(p(.|trait prompt, x) || p(.|neutral, h_l + a v)) / sum_t
-      KL(p(.|trait prompt, x) || p(.|neutral, x))
+    fraction(l, a) = 1 - sum_t KL(prompted || neutral, h_l + a v) / sum_t KL(prompted || neutral)
 
 The sums run over the completion tokens t of the rows x. The fraction of KL explained is 1 where
 steering does to the model what the prompt does. It is 0 where steering does nothing, and below 0
@@ -11,8 +10,7 @@ a prompt well, and measure it by behaviour alone. This is the direct score.
 Most of a raw v_teacher is the form of the prompt, not the trait. So the raw vector is compared with
 what all traits share (`common`) and with the part of this trait alone (`centred`). It is also
 compared with other traits' vectors and with random ones of the same norm. Each kind may choose its
-own strength. Grid points are chosen on one half of the rows and scored on the other, both ways
-round.
+own strength. Grid points are chosen on one half of the rows and scored on the other, and back.
 
 Shapes: R rows, P grid points, N completion tokens, D d_model.
 """
@@ -137,11 +135,8 @@ def explain(
     data: Rows to compare on. Without rows, the trait's positive questions are taken.
     context: Neutral system turn.
     layers: Blocks to steer at. None given takes about six, evenly spread.
-    n_others: Number of other traits' vectors, as controls.
-    n_random: Number of random vectors, as controls.
-    done: A function called with every grid point as it is scored.
-
-    Raises VectorError for another model's vector.
+    n_others, n_random: Numbers of other traits' vectors and of random ones, as controls.
+    done: A function called with every grid point. Raises VectorError for another model's vector.
     """
     trait = as_trait(trait)
     for vector in vectors.values():

@@ -75,12 +75,9 @@ def extract_vectors(
     questions would add their own difference. They end in the answer's stem where `stem` says so.
 
     traits: Traits, names of bundled ones, or YAML files.
-    context: Neutral system turn.
-    position: Tokens that are averaged over.
+    context: Neutral system turn. position: Tokens that are averaged over.
     prompt_source: What the vectors' provenance says about the prompts.
-    done: A function called with the number of prompts of each batch.
-
-    Raises DataError for a prompt that is too long.
+    done: Called with the number of prompts of each batch. Raises DataError for a long prompt.
     """
     traits = list(map(as_trait, traits))
     texts, ending = _question_texts(model, traits[0], prompts, stem)
