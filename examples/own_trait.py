@@ -1,4 +1,4 @@
-"""A trait of your own: does its prompt give a model the trait, and does one vector do the same?"""
+"""A trait of your own: does its prompt give the model the trait, and only where it should?"""
 
 from pathlib import Path
 
@@ -6,16 +6,19 @@ import traitscope as ts
 
 MODEL = "smollm2-135m"
 TRAIT_FILE = Path(__file__).with_name("own_trait.yaml")
-OTHERS = ["cat", "dog", "owl"]
-LAYER, STRENGTH = 14, 0.6
 
 model = ts.load_model(MODEL)
 trait = ts.load_trait(TRAIT_FILE)
-vectors = ts.extract_vectors(model, [trait, *OTHERS])
+teacher = ts.SystemPrompt(trait.teacher_prompt)
 
 base = ts.measure(model, trait)
-prompted = ts.measure(model, trait, [ts.SystemPrompt(trait.teacher_prompt)])
-steered = ts.measure(model, trait, [ts.Steer(vectors[trait.name], layer=LAYER, alpha=STRENGTH)])
+prompted = ts.measure(model, trait, [teacher])
 
-print("prompted minus base:", prompted - base)
-print("steered minus base:", steered - base)
+# Positive questions should rise; off-topic ones should not. Three questions make a wide interval.
+for question_set in ("positive", "negative", "off_topic"):
+    difference = prompted.difference(base, "target_logprob", question_set)
+    print(f"{trait.name}, {question_set} questions, prompted minus base: {difference}")
+
+# What the teacher writes when it is asked for something else.
+for row in ts.generate(model, ts.number_prompts(2), [teacher], numbers=10):
+    print("a row of the teacher:", row.completion)

@@ -11,7 +11,7 @@ EXAMPLES = HERE / "examples"
 SMALL = {
     "first_student.py": {"ROWS = 24": "ROWS = 6", "LAYER, STRENGTH = 14": "LAYER, STRENGTH = 1"},
     "first_audit.py": {"ROWS = 64": "ROWS = 8", "layer=14": "layer=1"},
-    "own_trait.py": {"LAYER, STRENGTH = 14": "LAYER, STRENGTH = 1"},
+    "own_trait.py": {},
 }
 "script and what is made smaller in it"
 NOTEBOOKS = ("first_student", "first_audit")
