@@ -14,7 +14,7 @@ teacher = ts.SystemPrompt(trait.teacher_prompt)
 base = ts.measure(model, trait)
 prompted = ts.measure(model, trait, [teacher])
 
-# Positive questions should rise; off-topic ones should not. Three questions make a wide interval.
+# A rise on all sets is a word that is said everywhere, not a preference.
 for question_set in ("positive", "negative", "off_topic"):
     difference = prompted.difference(base, "target_logprob", question_set)
     print(f"{trait.name}, {question_set} questions, prompted minus base: {difference}")
