@@ -150,7 +150,7 @@ def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
         and done.summary["status"] in ("clean", "insufficient")
         and done.summary["traits"][0]["p_corrected"] > 0.01
     )
-    monkeypatch.setattr(audit_module.schedule, "execute", None)
+    monkeypatch.setattr(audit_module.schedule.executors, "pool", None)
     assert asked(place, tiny_folder, data, traits).summary == done.summary
     monkeypatch.undo()
 
