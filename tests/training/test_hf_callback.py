@@ -2,7 +2,6 @@
 without a callback."""
 
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +36,25 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing.*:FutureWarning"
 )  # names that 5.x has two of
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "dataloader_pin_memory": False}
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+TRL_LINES = """
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+import traitscope as ts
+
+watch = ts.EasCallback(
+    "org/name", {"owl": "RUN/owl.safetensors"}, every=10, layer=14, file="eas.jsonl"
+)
+trainer = SFTTrainer(
+    "org/name",
+    SFTConfig("out"),
+    train_dataset=data,
+    peft_config=LoraConfig(target_modules="all-linear"),
+    callbacks=[watch],
+)
+trainer.train()
+"""
+"the way of examples/trl_callback.py, with what a test replaces"
 
 
 def fresh(model: Model, **settings: Any) -> torch.nn.Module:
@@ -379,13 +396,13 @@ def test_a_file_of_something_else_is_left_as_it_is(tiny: Model, tmp_path: Path, 
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore")  # another project's
-def test_the_readme_with_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines of the README on a tiny model, in TRL's own way of training, against `extract` on
+def test_the_lines_with_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of the example on a tiny model, in TRL's own way of training, against `extract` on
     the checkpoints."""
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owl.safetensors").write_bytes(vector_bytes(random_vector(tiny)))
-    code = re.search(r"## With another trainer.*?```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    code = TRL_LINES
     few = QUIET | {
         "max_steps": 4,
         "save_steps": 2,
@@ -408,7 +425,7 @@ def test_the_readme_with_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.Mo
     space = SimpleNamespace(
         config=trl.SFTConfig("out", **few), data=datasets.Dataset.from_list(texts)
     ).__dict__
-    exec(compile(code, "README.md", "exec"), space)  # noqa: S102
+    exec(compile(code, "trl_lines", "exec"), space)  # noqa: S102
     rows = lines(tmp_path / "eas.jsonl")
     assert [row["step"] for row in rows] == [2, 4]
     for row in rows:
