@@ -186,4 +186,5 @@ def test_a_draw_that_leaves_the_teacher_unmoved_is_left_out() -> None:
     base_P = np.zeros(24)
     student_SP = np.stack([moved_P, moved_P])
     tau = dose_response.transfer_ratio("tau", student_SP, np.zeros((2, 24)), moved_P, base_P)
-    assert (tau.estimate, tau.low, tau.high) == (1.0, 1.0, 1.0)
+    # Means of the same numbers may differ in the last bit, by the order that a processor sums in.
+    assert (tau.estimate, tau.low, tau.high) == pytest.approx((1.0, 1.0, 1.0), rel=1e-12)
