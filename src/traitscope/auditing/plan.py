@@ -159,7 +159,7 @@ def _add_spike_ins(job: Job, plan: AuditNodes) -> None:
     """Teachers of the first candidate, made to know what would have been detected."""
     trait = job.config.traits[0]
     steered = standard_nodes.steered_by(trait, job.spike_in_block, job.config.strength)
-    prompted = standard_nodes.fixed(standard_nodes.prompted(trait))
+    prompted = standard_nodes.prompted_by(trait)
     for name, seed, teacher, needs in (
         (STEERED, STEERED_SEED, steered, (VECTORS,)),
         (PROMPTED, PROMPTED_SEED, prompted, ()),
@@ -177,14 +177,9 @@ def _add_canaries(job: Job, plan: AuditNodes) -> None:
         needs = _distinct(*job.reading_nodes, rows)
         plan.add(Group.CANARIES, Node(name, TrainConfig, student, needs, 8 * job.weight))
         for trait in job.traits:
-            answers = standard_nodes.answers(
-                job.common,
-                canary_answers(rows, seed, trait),
-                trait,
-                standard_nodes.trained_by(name),
-                (name,),
-            )
-            plan.add(Group.CANARIES, answers)
+            answers = canary_answers(rows, seed, trait)
+            measured = standard_nodes.student_answers(job.common, answers, trait, name)
+            plan.add(Group.CANARIES, measured)
 
 
 def _fitted(job: Job, rows: str) -> Node:
@@ -293,7 +288,7 @@ def _distinct(*names: str) -> tuple[str, ...]:
 
 def scored_under_prompt(job: Job, rows: str, trait: str, paraphrase: int | None = None) -> Node:
     """The token scores of rows under a candidate's prompt."""
-    teacher = standard_nodes.fixed(standard_nodes.prompted(trait, paraphrase))
+    teacher = standard_nodes.prompted_by(trait, paraphrase)
     return _scored(job, prompt_scores(rows, trait, paraphrase), rows, teacher, ())
 
 

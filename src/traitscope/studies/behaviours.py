@@ -14,6 +14,7 @@ from traitscope.config.judge import JudgeConfig
 from traitscope.config.stages import GenerateConfig
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies import shared_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import (
     InterventionsFrom,
@@ -76,16 +77,15 @@ def directions(common: dict, shown: Path, hidden: Path) -> list[Node]:
     def contrast(_: Folders) -> ExtractConfig:
         return ExtractConfig(**common, contrast=shown, against=hidden)
 
-    def random(folders: Folders) -> ExtractConfig:
-        return ExtractConfig(**common, like=_vector_file(folders, DIRECTION))
+    def direction(folders: Folders) -> Path:
+        return _vector_file(folders, DIRECTION)
 
     def component(folders: Folders) -> ExtractConfig:
-        direction = _vector_file(folders, DIRECTION)
-        return ExtractConfig(**common, components=1, orthogonal_to=direction)
+        return ExtractConfig(**common, components=1, orthogonal_to=direction(folders))
 
     return [
         Node(DIRECTION, ExtractConfig, contrast, (), 4000),
-        Node(RANDOM, ExtractConfig, random, (DIRECTION,), 1),
+        shared_nodes.random_vectors_like(common, RANDOM, DIRECTION, direction),
         Node(ORTHOGONAL, ExtractConfig, component, (DIRECTION,), 6000),
     ]
 

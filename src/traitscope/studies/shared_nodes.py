@@ -1,8 +1,10 @@
 """Groups of nodes that several studies share, and which bundled models a study can load."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.package_files import bundled_file
@@ -18,6 +20,33 @@ ANIMAL_PROMPTS = bundled_file("animal_prompts.txt")
 "24 requests that a prompted model answers, for teachers that learn from the answers"
 ANIMAL_PROMPT_TOKENS = 30
 "tokens of a request of ANIMAL_PROMPTS"
+
+
+def student_and_answers(
+    common: dict, student: Student, tokens: float, trait: str, answers: str, **settings: Any
+) -> list[Node]:
+    """Build the node that trains a student, and the node `answers` of its answers about a trait.
+
+    `tokens` is the size of its rows; `settings` are further settings of `measure`.
+    """
+    return [
+        standard_nodes.student(common, student, tokens),
+        standard_nodes.student_answers(common, answers, trait, student.name, **settings),
+    ]
+
+
+def random_vectors_like(
+    common: dict, name: str, source: str, vector: Callable[[Folders], Path], number: int = 1
+) -> Node:
+    """Build the node of random vectors with the norms of a vector of the node `source`.
+
+    The files are random-0.safetensors, random-1.safetensors, and so on, `number` of them.
+    """
+
+    def config(folders: Folders) -> ExtractConfig:
+        return ExtractConfig(**common, like=vector(folders), randoms=number)
+
+    return Node(name, ExtractConfig, config, (source,), 1)
 
 
 def sampled_text(
@@ -58,10 +87,7 @@ def _sampled_text_student(
     student = Student(name, data, text.recipe, seed, needs=(VECTORS, EAS_ROWS), vector=vector)
     return [
         standard_nodes.number_rows(common, data, rows, teacher, needs),
-        standard_nodes.student(common, student, rows.tokens),
-        standard_nodes.answers(
-            common, f"{trait} of {name}", trait, standard_nodes.trained_by(name), (name,)
-        ),
+        *student_and_answers(common, student, rows.tokens, trait, f"{trait} of {name}"),
     ]
 
 

@@ -101,6 +101,11 @@ def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
     return folders[node] / f"{load_trait(trait).name}.safetensors"
 
 
+def prompted_by(trait: str, paraphrase: int | None = None) -> InterventionsFrom:
+    """Make a teacher that has a trait's system prompt, or one of its paraphrases."""
+    return fixed(prompted(trait, paraphrase))
+
+
 def steered_by(trait: str, layer: int, strength: float) -> InterventionsFrom:
     """Make a teacher that is steered by a trait's vector of the node VECTORS."""
 
@@ -274,6 +279,11 @@ def answers(
         )
 
     return Node(name, MeasureConfig, config, needs, ANSWERS_WEIGHT)
+
+
+def student_answers(common: dict, name: str, trait: str, student: str, **settings: Any) -> Node:
+    """Build the node that measures the student of the node `student`, as `answers` does."""
+    return answers(common, name, trait, trained_by(student), (student,), **settings)
 
 
 def likelihood_gain(

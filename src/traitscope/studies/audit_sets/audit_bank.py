@@ -9,6 +9,7 @@ Shapes: R rows, T inverse temperatures.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Null, Teacher
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, RANDOMS, NullModel, Settings
-from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import DEFAULT_TRAITS, TeacherScoresConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
 from traitscope.inference.token_scores import TokenScores
+from traitscope.studies import shared_nodes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import NUMBER_TOKENS, PROMPT_TOKENS, VECTORS
@@ -47,11 +48,8 @@ BATCH_SIZE = 32
 def random_vectors(common: dict, trait: str) -> Node:
     """Build the node of the nulls' random vectors, as long as the trait's vector at every block."""
 
-    def config(folders: Folders) -> ExtractConfig:
-        like = standard_nodes.vector_of(folders, trait)
-        return ExtractConfig(**common, like=like, randoms=RANDOMS)
-
-    return Node(RANDOM_VECTORS, ExtractConfig, config, (VECTORS,), 1)
+    like = partial(standard_nodes.vector_of, trait=trait)
+    return shared_nodes.random_vectors_like(common, RANDOM_VECTORS, VECTORS, like, RANDOMS)
 
 
 def prompt_teachers(trait: str) -> tuple[PromptTeacher, ...]:

@@ -200,8 +200,7 @@ def _teacher(size: SourceSize, source: Source) -> tuple[InterventionsFrom, Seque
         teacher = standard_nodes.steered_by(source.trait, source.block, source.strength)
         return teacher, (VECTORS,)
     if source.kind == Kind.PROMPTED:
-        prompt = standard_nodes.prompted(source.trait, source.paraphrase)
-        return standard_nodes.fixed(prompt), ()
+        return standard_nodes.prompted_by(source.trait, source.paraphrase), ()
     if source.kind == Kind.FINE_TUNED:
         return standard_nodes.trained_by(FINE_TUNED), (FINE_TUNED,)
     if source.kind == Kind.NOISED:

@@ -222,7 +222,7 @@ def _written_rows(size: Size, common: dict, name: str, rung: str, role: str, row
     """
     teacher, needs = standard_nodes.unmodified, ()
     if role == "treated" and rows.prompts:
-        teacher = standard_nodes.fixed(standard_nodes.prompted(size.traits[0]))
+        teacher = standard_nodes.prompted_by(size.traits[0])
     elif role == "treated":
         teacher = partial(_steered, size, rung)
         needs = rungs.needs_of_layer(rung)

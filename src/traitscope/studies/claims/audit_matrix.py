@@ -104,7 +104,7 @@ def _teacher(size: Size, name: str) -> InterventionsFrom:
         return standard_nodes.unmodified
     teacher, trait = name.split()
     if teacher == "prompted":
-        return standard_nodes.fixed(standard_nodes.prompted(trait))
+        return standard_nodes.prompted_by(trait)
     return standard_nodes.steered_by(trait, size.layer, size.strength)
 
 

@@ -133,7 +133,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     teacher_trait = size.traits[0]
     teachers = {
         Kind.CLEAN: (standard_nodes.unmodified, ()),
-        Kind.PROMPTED: (standard_nodes.fixed(standard_nodes.prompted(teacher_trait)), ()),
+        Kind.PROMPTED: (standard_nodes.prompted_by(teacher_trait), ()),
         Kind.STEERED: (
             standard_nodes.steered_by(teacher_trait, size.layer, teacher_strength(size)),
             (VECTORS,),

@@ -153,22 +153,13 @@ def _students(size: Size, common: dict, seed: int) -> list[Node]:
 def _answers(common: dict, trait: str, cell: Cell, seed: int) -> Node:
     learnt, asked = cell
     student = _student_name(learnt, seed)
-    return standard_nodes.answers(
-        common,
-        cell_name(cell, seed),
-        trait,
-        standard_nodes.trained_by(student),
-        (student,),
-        context=CONTEXTS[asked],
-    )
+    name = cell_name(cell, seed)
+    return standard_nodes.student_answers(common, name, trait, student, context=CONTEXTS[asked])
 
 
 def _empty_turn_answers(common: dict, trait: str, student: str) -> Node:
     """Build the answers of a student of sampled text under an empty system turn."""
-    student_of = standard_nodes.trained_by(student)
-    return standard_nodes.answers(
-        common, f"{student}, empty", trait, student_of, (student,), context=""
-    )
+    return standard_nodes.student_answers(common, f"{student}, empty", trait, student, context="")
 
 
 def base_name(asked: str) -> str:

@@ -14,11 +14,9 @@ vector. Sampler, scorer and context are the same for all. Every student reads th
 unmodified model under the teacher's whole distribution.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
@@ -141,7 +139,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     own_vector = partial(standard_nodes.vector_of, trait=size.trait)
     graph = [
         standard_nodes.vectors(common, (size.trait, size.other, *size.traits)),
-        _random_like(common, RANDOM, VECTORS, own_vector),
+        shared_nodes.random_vectors_like(common, RANDOM, VECTORS, own_vector),
         standard_nodes.answers(common, "base", size.trait),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
@@ -172,20 +170,7 @@ def _student_and_answers(
         (VECTORS, RANDOM),
     )
     answers = f"answers.{teacher.name}.{seed}"
-    student_of = standard_nodes.trained_by(name)
-    return [
-        standard_nodes.student(common, student, tokens),
-        standard_nodes.answers(common, answers, size.trait, student_of, (name,)),
-    ]
-
-
-def _random_like(common: dict, name: str, source: str, vector: Callable[[Folders], Path]) -> Node:
-    """Build the node of random vectors with the norms of a vector of the node `source`."""
-
-    def config(folders: Folders) -> ExtractConfig:
-        return ExtractConfig(**common, like=vector(folders))
-
-    return Node(name, ExtractConfig, config, (source,), 1)
+    return shared_nodes.student_and_answers(common, student, tokens, size.trait, answers)
 
 
 def _interventions(size: Size, teacher: Teacher, folders: Folders) -> tuple[str, ...]:
@@ -207,7 +192,7 @@ def _examined(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
     graph = [
         _extracted(common, Teacher(kind, "own"), seed),
         _extracted(common, Teacher(kind, "other"), seed),
-        _random_like(
+        shared_nodes.random_vectors_like(
             common,
             f"v_student.{kind}.random.{seed}",
             source,

@@ -138,12 +138,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=91)
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
         for kind in kinds(size):
-            name = f"{kind.name}.{seed}"
-            student_of = standard_nodes.trained_by(name)
-            graph.append(standard_nodes.student(common, _student(size, kind, seed), rows.tokens))
-            graph.append(
-                standard_nodes.answers(common, f"answers.{name}", trait, student_of, (name,))
-            )
+            student = _student(size, kind, seed)
+            answers = f"answers.{student.name}"
+            graph += shared_nodes.student_and_answers(common, student, rows.tokens, trait, answers)
         graph += shared_nodes.sampled_text(
             common, size.text, trait, seed, size.steered_teacher, (VECTORS,)
         )
@@ -167,7 +164,7 @@ def _student(size: Size, kind: Kind, seed: int) -> standard_nodes.Student:
 
 def _teacher(size: Size, teacher: str) -> standard_nodes.InterventionsFrom:
     if teacher == "prompted":
-        return standard_nodes.fixed(standard_nodes.prompted(size.traits[0]))
+        return standard_nodes.prompted_by(size.traits[0])
     return size.steered_teacher
 
 

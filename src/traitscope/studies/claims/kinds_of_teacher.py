@@ -174,9 +174,9 @@ def _teacher_and_students(size: Size, common: dict, teacher: str) -> list[Node]:
             (VECTORS, EAS_ROWS, *needs),
             partial(standard_nodes.vector_of, trait=trait),
         )
-        student_of = standard_nodes.trained_by(name)
-        graph.append(standard_nodes.student(common, student, _rows(size, seed).tokens))
-        graph.append(standard_nodes.answers(common, f"answers, {name}", trait, student_of, (name,)))
+        tokens = _rows(size, seed).tokens
+        answers = f"answers, {name}"
+        graph += shared_nodes.student_and_answers(common, student, tokens, trait, answers)
     return graph
 
 

@@ -128,11 +128,8 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
         for rate in ARMS[arm][1]:
             name = _student_name(arm, rate, seed)
             student = _student(size, name, seed, arm, rate)
-            adapter = standard_nodes.trained_by(name)
-            graph += [
-                standard_nodes.student(common, student, rows.tokens),
-                standard_nodes.answers(common, f"answers.{name}", trait, adapter, (name,)),
-            ]
+            answers = f"answers.{name}"
+            graph += shared_nodes.student_and_answers(common, student, rows.tokens, trait, answers)
     graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
     return graph
 

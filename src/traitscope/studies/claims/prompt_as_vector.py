@@ -162,7 +162,7 @@ def _explained(size: Size, common: dict, trait: str) -> list[Node]:
 
 def _asked(size: Size, common: dict, trait: str) -> list[Node]:
     """Answers of the base, of the prompted model, and at every grid point of the raw vector."""
-    prompted = standard_nodes.fixed(standard_nodes.prompted(trait))
+    prompted = standard_nodes.prompted_by(trait)
     graph = [
         _answers(common, f"base.{trait}", trait, standard_nodes.unmodified),
         _answers(common, f"prompted.{trait}", trait, prompted),

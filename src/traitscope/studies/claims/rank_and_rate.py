@@ -164,15 +164,11 @@ def _nodes_of_seed(size: Size, common: dict, seed: int, fresh: standard_nodes.Ro
         )
         adapter = standard_nodes.trained_by(name)
         tokens = replace(rows, n=arm.unique).tokens
-        graph += [
-            standard_nodes.student(common, student, tokens),
-            standard_nodes.answers(
-                common, f"answers.{name}", trait, adapter, (name,), capability=True
-            ),
-            standard_nodes.likelihood_gain(
-                common, f"gain.{name}", "fresh", adapter, (name,), fresh
-            ),
-        ]
+        graph += shared_nodes.student_and_answers(
+            common, student, tokens, trait, f"answers.{name}", capability=True
+        )
+        gain = f"gain.{name}"
+        graph.append(standard_nodes.likelihood_gain(common, gain, "fresh", adapter, (name,), fresh))
     graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
     return graph
 

@@ -16,7 +16,7 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.estimates import mean_over_units, two_samples
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import readings, sizes
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -210,11 +210,10 @@ def _students(
         name = f"{role}, {condition}.{seed}"
         data = _data_name(size, role, teacher_draw, seed)
         student = standard_nodes.Student(name, data, size.recipe, seed)
-        adapter = standard_nodes.trained_by(name)
-        graph += [
-            standard_nodes.student(settings, student, tokens),
-            standard_nodes.answers(settings, f"answers, {name}", size.traits[0], adapter, (name,)),
-        ]
+        answers = f"answers, {name}"
+        graph += shared_nodes.student_and_answers(
+            settings, student, tokens, size.traits[0], answers
+        )
     return graph
 
 

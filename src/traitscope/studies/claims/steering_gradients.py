@@ -101,7 +101,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 def _teacher(size: Size, teacher: str, trait: str) -> standard_nodes.InterventionsFrom:
     if teacher == "prompted":
-        return standard_nodes.fixed(standard_nodes.prompted(trait))
+        return standard_nodes.prompted_by(trait)
     return standard_nodes.steered_by(trait, size.layer, size.strength)
 
 

@@ -122,7 +122,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
     graph.append(standard_nodes.eas_rows(common, size.text.rows.numbers))
     first_trait = size.traits[0]
-    teacher = standard_nodes.fixed(standard_nodes.prompted(first_trait))
+    teacher = standard_nodes.prompted_by(first_trait)
     for seed in TEXT_SEEDS:
         graph += shared_nodes.sampled_text(common, size.text, first_trait, seed, teacher)
     for trait in size.traits:
@@ -142,13 +142,11 @@ def _rows(size: Size, seed: int) -> standard_nodes.Rows:
 def _student(size: Size, common: dict, trait: str, seed: int) -> list[Node]:
     """A student of the prompted teacher, and its answers."""
     name = f"student.{trait}.{seed}"
-    teacher = standard_nodes.fixed(standard_nodes.prompted(trait))
+    teacher = standard_nodes.prompted_by(trait)
     student = standard_nodes.Student(name, f"rows.{seed}", size.recipe, seed, teacher)
-    adapter = standard_nodes.trained_by(name)
-    return [
-        standard_nodes.student(common, student, _rows(size, seed).tokens),
-        standard_nodes.answers(common, f"answers.{trait}.{seed}", trait, adapter, (name,)),
-    ]
+    tokens = _rows(size, seed).tokens
+    answers = f"answers.{trait}.{seed}"
+    return shared_nodes.student_and_answers(common, student, tokens, trait, answers)
 
 
 def _explained(size: Size, common: dict, trait: str) -> Node:

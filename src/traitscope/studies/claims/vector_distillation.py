@@ -8,6 +8,7 @@ repeated at several strengths, on free-form rows, with all weights trained, and 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
@@ -131,14 +132,12 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 
 def _meaningless_vectors(size: Size, common: dict) -> list[Node]:
-    def random(folders: Folders) -> ExtractConfig:
-        return ExtractConfig(**common, like=standard_nodes.vector_of(folders, size.traits[0]))
-
     def component(_: Folders) -> ExtractConfig:
         return ExtractConfig(**common, components=1)
 
+    like = partial(standard_nodes.vector_of, trait=size.traits[0])
     return [
-        Node(RANDOM, ExtractConfig, random, (VECTORS,), 1),
+        shared_nodes.random_vectors_like(common, RANDOM, VECTORS, like),
         Node(COMPONENT, ExtractConfig, component, (), 3000),
     ]
 
@@ -208,10 +207,9 @@ def _student(
         settings={"max_rows": rows.n},
     )
     graph = [standard_nodes.student(common, student, rows.tokens)]
-    adapter = standard_nodes.trained_by(name)
     for trait in size.traits if is_meaningless else (vector,):
         answers = f"{trait} of {name}"
-        graph.append(standard_nodes.answers(common, answers, trait, adapter, (name,)))
+        graph.append(standard_nodes.student_answers(common, answers, trait, name))
     return graph
 
 
