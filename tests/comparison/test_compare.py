@@ -14,6 +14,7 @@ from command import call, ok
 from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, sealed_student
 
 from traitscope.comparison.compare import compare
+from traitscope.comparison.read_runs import _targets
 from traitscope.comparison.study_files import compare_commands
 from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError
@@ -272,3 +273,11 @@ def test_no_study_file(tmp_path: Path, text: str) -> None:
         compare_commands(tmp_path / "study.json")
     with pytest.raises(DataError, match="cannot be read"):
         compare_commands(tmp_path / "none.json")
+
+
+def test_kinds_of_soft_targets_are_told_apart() -> None:
+    """Runs of earlier versions have no word for it; they cover the vocabulary."""
+    assert _targets({"targets": "sampled"}) == "sampled"
+    assert _targets({"targets": "soft"}) == "soft"
+    assert _targets({"targets": "soft", "soft_over": "vocabulary"}) == "soft"
+    assert _targets({"targets": "soft", "soft_over": "allowed"}) == "soft over allowed tokens"

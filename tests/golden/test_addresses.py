@@ -13,6 +13,7 @@ import pytest
 from traitscope.config.common import Output
 from traitscope.config.fields import setting
 from traitscope.config.parsing import from_dict
+from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig
 from traitscope.runs import manifests, opening, store
 from traitscope.runs.store import stage_run
@@ -64,7 +65,7 @@ class Later:
     batch_size: int = setting(8, speed_only=True)
 
 
-def identity(config: Later) -> dict:
+def identity(config: Later | Recipe) -> dict:
     return opening.described(config).identity
 
 
@@ -77,6 +78,13 @@ def test_a_field_that_changes_speed_only_moves_no_run(tmp_path: Path) -> None:
     """It is recorded as it was all the same, so that a replay takes the same way."""
     assert identity(Later(batch_size=64)) == identity(Later())
     assert opening.described(Later(batch_size=64)).config["batch_size"] == 64
+
+
+def test_the_tokens_of_soft_targets_move_no_run_unless_they_are_restricted() -> None:
+    """Which tokens soft targets cover became a setting later."""
+    plain = identity(Recipe(targets="soft"))
+    assert "soft_over" not in plain and plain["targets"] == "soft"
+    assert identity(Recipe(targets="soft", soft_over="allowed"))["soft_over"] == "allowed"
 
 
 @pytest.mark.parametrize("name", registry.STAGES)

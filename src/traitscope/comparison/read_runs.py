@@ -84,7 +84,7 @@ def _read_together(runs: Sequence[store.Run]) -> ReadModel:
     model = MeasuredModel(name=runs[0].path.name, base=_manifest(runs[0])["model"])
     if training is not None:
         config = _config(training)
-        targets = config["recipe"]["targets"]
+        targets = _targets(config["recipe"])
         model = replace(model, name=training.path.name, seed=config["seed"], targets=targets)
     sources = list(runs)
     if training is not None and training.stage not in kinds and "extract" not in kinds:
@@ -102,6 +102,13 @@ def _read_together(runs: Sequence[store.Run]) -> ReadModel:
                 " name such a run"
             )
     return ReadModel(model, v_student)
+
+
+def _targets(recipe: dict[str, Any]) -> str:
+    """Return the kind of training target of a recorded recipe, which may be of an older version."""
+    if recipe.get("soft_over", "vocabulary") == "vocabulary":
+        return recipe["targets"]
+    return f"{recipe['targets']} over {recipe['soft_over']} tokens"
 
 
 def _training_run(run: store.Run) -> store.Run | None:

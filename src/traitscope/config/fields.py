@@ -32,20 +32,23 @@ def is_advanced(field: dataclasses.Field) -> bool:
     return bool(field.metadata.get("advanced"))
 
 
-def addressed(config: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+def addressed(
+    config: Any, plain: Mapping[str, Any], *, speed_enters: bool = False
+) -> dict[str, Any]:
     """The part of a config that enters the address of its run.
 
-    `plain` holds the fields of the dataclass `config` as JSON values.
+    plain: The fields of the dataclass `config` as JSON values.
+    speed_enters: Whether settings that change speed only enter with their values, as they once did.
     """
     entering = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.metadata.get("since", 1) > 1 and value == field.default:
             continue
-        if field.metadata.get("speed_only"):
+        if field.metadata.get("speed_only") and not speed_enters:
             entering[field.name] = field.default
         elif dataclasses.is_dataclass(value):
-            entering[field.name] = addressed(value, plain[field.name])
+            entering[field.name] = addressed(value, plain[field.name], speed_enters=speed_enters)
         else:
             entering[field.name] = plain[field.name]
     return entering

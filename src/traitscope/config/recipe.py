@@ -26,6 +26,10 @@ class Recipe:
     targets: Targets = "sampled"
     """What the student learns. sampled: the teacher's tokens (hard targets). soft: the teacher's
     whole next-token distribution on the same rows."""
+    soft_over: Literal["vocabulary", "allowed"] = setting("vocabulary", since=2, advanced=True)
+    """Tokens of the teacher's distribution in soft targets. vocabulary: all of them. allowed: those
+    that the sampling of the rows allowed at each step, at its temperature. Then the expected
+    gradient is that of sampled targets."""
     method: Literal["lora", "full", "vector"] = "lora"
     """What is trained. lora: low-rank adapters on every linear map of the blocks. full: all weights
     of the blocks. vector: one vector that is added behind a block."""
@@ -109,6 +113,11 @@ class Recipe:
                     f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave"
                     " it out"
                 )
+        if self.soft_over != "vocabulary" and self.targets != "soft":
+            raise ConfigError(
+                f"--soft-over {self.soft_over} with --targets {self.targets}: there is no"
+                " distribution to restrict; add --targets soft, or drop --soft-over"
+            )
         if (self.method == "vector") != (self.layer is not None):
             raise ConfigError(
                 f"--method {self.method} with --layer {self.layer}: vector, and no other, needs a"

@@ -54,6 +54,16 @@ Constraint = Sequence[Sequence[int]]
 "the allowed token ids of each step; the completion ends after the last step"
 
 
+@dataclass(frozen=True)
+class DrawnFrom:
+    """The distribution that each token of a row was drawn from, beside the model."""
+
+    allowed: Constraint | None = None
+    "token ids that were allowed at each step; None allows the whole vocabulary"
+    temperature: float = 1.0
+    "0 means greedy"
+
+
 def uniforms(seed: int, key: str, n: int) -> np.ndarray:
     """A row's n random numbers in [0, 1).
 

@@ -1,10 +1,10 @@
 """Losses on completion tokens, from final hidden states, without keeping a logit.
 
 The forward pass computes the gradient with respect to the hidden states, too, one chunk of tokens
-after another. So memory does not grow with the vocabulary times the batch. Both losses are sums
+after another. So memory does not grow with the vocabulary times the batch. All losses are sums
 over tokens, in nats.
 
-Shapes: N completion tokens, D d_model, V vocabulary.
+Shapes: N completion tokens, D d_model, V vocabulary, K allowed tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,6 +48,28 @@ def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> T
         teacher_NV = log_teacher_NV.exp()
         loss = (teacher_NV * log_teacher_NV.sub_(log_student_NV)).sum()
         return loss, log_student_NV.exp_().sub_(teacher_NV)
+
+    return _HeadLoss.apply(hidden_ND, model, grad_logits)
+
+
+def allowed_cross_entropy(
+    model: Model, hidden_ND: Tensor, allowed_NK: Tensor, teacher_NK: Tensor
+) -> Tensor:
+    """Sum over tokens of KL(p_teacher || p_student), the teacher's given over allowed tokens.
+
+    The student's distribution is that over the whole vocabulary. So the gradient is the mean of
+    `cross_entropy`'s over targets that are drawn from `teacher_NK`.
+
+    allowed_NK: Ids of the allowed tokens; a token may stand twice where its second share is 0.
+    teacher_NK: The teacher's probabilities of them; each row sums to 1.
+    """
+
+    def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        log_student_NV = torch.log_softmax(logits_NV, -1)
+        shares_NK = teacher_NK[rows]
+        log_student_NK = log_student_NV.gather(1, allowed_NK[rows])
+        loss = -torch.special.entr(shares_NK).sum() - (shares_NK * log_student_NK).sum()
+        return loss, log_student_NV.exp_().scatter_add_(1, allowed_NK[rows], -shares_NK)
 
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 

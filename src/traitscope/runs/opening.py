@@ -73,6 +73,8 @@ class Described:
     """The whole config as JSON values, paths replaced by names of inputs."""
     identity: dict[str, Any]
     """The part of the config that enters the address."""
+    former_identity: dict[str, Any]
+    """The part that entered it when settings that change speed only still did."""
     inputs: Inputs
     """Files and sealed runs that the config names, and further ones."""
     model: str | None
@@ -108,7 +110,9 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     inputs: Inputs = {name: _input(path) for name, path in paths.items()}
     inputs.update(further or {})
     model = model_digest(config.model) if isinstance(config, OnModel) else None
-    return Described(plain, addressed(config, plain), inputs, model)
+    identity = addressed(config, plain)
+    former_identity = addressed(config, plain, speed_enters=True)
+    return Described(plain, identity, former_identity, inputs, model)
 
 
 def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Place:
@@ -119,8 +123,8 @@ def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Pl
     place is that of the present rules, whether a run is there or not.
     """
     identities = [computation.identity]
-    if computation.config != computation.identity:
-        identities.append(computation.config)
+    if computation.former_identity != computation.identity:
+        identities.append(computation.former_identity)
     places = []
     for name in names:
         for identity in identities:

@@ -18,7 +18,7 @@ from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
 from traitscope.inference import vllm_engine
-from traitscope.inference.decode import Constraint, Sampling, decode
+from traitscope.inference.decode import Constraint, DrawnFrom, Sampling, decode
 from traitscope.inference.question_scores import answer_text
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Interventions, applied
@@ -26,7 +26,7 @@ from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import drawn_rows, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
@@ -262,6 +262,26 @@ def _answer_by_vllm(config: GenerateConfig) -> Answer:
         return _records(model, prompts, config.context, decoded)
 
     return answer
+
+
+def drawn_from(model: Model, data: Path) -> DrawnFrom | None:
+    """How the tokens of rows were drawn, by the run of this stage that they come from.
+
+    None where they come from no such run, or were changed since.
+    """
+    run = drawn_rows.generating_run(data)
+    if run is None:
+        return None
+    settings = drawn_rows.settings_of(run)
+    like = settings["like"]
+    config = GenerateConfig(
+        vocabulary=settings["vocabulary"],
+        like=None if like is None else drawn_rows.input_of(run, "like"),
+        count=settings["count"],
+        separator=settings["separator"],
+        max_new_tokens=settings["max_new_tokens"],
+    )
+    return DrawnFrom(_constraint(model, config), settings["temperature"])
 
 
 def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:

@@ -102,6 +102,7 @@ ENTRIES: tuple[Command, ...] = (
         help="train a student on kept rows",
         group="do",
         next="traitscope measure --interventions adapter:{run}",
+        inputs="runs.drawn_rows:inputs_of_config",
         resumable=True,
     ),
     Stage(

@@ -27,7 +27,7 @@ from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
-from traitscope.stages import registry
+from traitscope.stages import generate, registry
 from traitscope.training import fsdp
 from traitscope.training.eas import (
     EasProbe,
@@ -39,7 +39,8 @@ from traitscope.training.eas import (
 )
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
-from traitscope.training.plan import plan_training, read_teacher_states
+from traitscope.training.plan import plan_training
+from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import Metrics
 from traitscope.training.student import Student, new_student
 
@@ -120,10 +121,10 @@ class TrainingRun:
         kept = [record for record in row_files.rows_of(config.data) if record.kept]
         records = kept[: config.max_rows]
         rows = rows_from(model, records, config.context, config.text)
-        teacher_states = None
+        soft_targets = None
         if config.recipe.targets == "soft":
-            teacher_states = _teacher_states(model, config, records, rows)
-        self.plan = plan_training(rows, config.recipe, config.seed, teacher_states)
+            soft_targets = _soft_targets(model, config, records, rows)
+        self.plan = plan_training(rows, config.recipe, config.seed, soft_targets)
         self.eas = None if config.vector is None else EasOfRun(model, config)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:
@@ -179,12 +180,17 @@ class TrainingRun:
                 atomic_files.write_bytes(self.run.file(folder + name), content)
 
 
-def _teacher_states(
+def _soft_targets(
     model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]
-) -> list[Tensor]:
+) -> list[SoftTargets] | None:
     teacher = short_form.parse_all(config.teacher)
+    drawn_from = None
+    if config.recipe.soft_over == "allowed":
+        drawn_from = generate.drawn_from(model, config.data)
     with progress("teacher distributions", len(rows), "rows") as advance:
-        return read_teacher_states(model, teacher, records, rows, config.context, advance)
+        return read_soft_targets(
+            model, config.recipe, teacher, records, rows, config.context, drawn_from, advance
+        )
 
 
 def _state(student: Student) -> bytes:

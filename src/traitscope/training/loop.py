@@ -4,8 +4,9 @@
     loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)
 
 Sampled targets are the tokens of the rows: what the papers claim is that text alone carries the
-trait. Soft targets are the distributions of a teacher that reads the same rows. They are ordinary
-distillation, and show far more of the teacher per row. The two are never pooled.
+trait. Soft targets are the distributions of a teacher that reads the same rows. Over the whole
+vocabulary they are ordinary distillation, and show far more of the teacher per row. Over the tokens
+that sampling allowed they show what text can show (soft_targets.py). Kinds are never pooled.
 
 Many LoRA students of one frozen base can train side by side (multi_lora.py). A student alone is a
 pack of one: there is one training step for both.
@@ -16,8 +17,6 @@ with the same number of threads.
 
     student = train(model, records, Recipe(epochs=3), seed=1)
     student.save(folder)
-
-Shapes: N completion tokens, D d_model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,16 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from traitscope.config.recipe import Recipe
 from traitscope.data.records import Record
 from traitscope.errors import TraitscopeError
+from traitscope.inference.decode import DrawnFrom
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import Interventions
 from traitscope.models.model import Model
 from traitscope.training import fsdp
-from traitscope.training.plan import TrainingPlan, plan_training, read_teacher_states
+from traitscope.training.plan import TrainingPlan, plan_training
+from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import (
     Metrics,
     StudentBatch,
@@ -58,6 +58,7 @@ def train(
     seed: int = 0,
     *,
     teacher: Interventions = (),
+    drawn_from: DrawnFrom | None = None,
     context: str | None = None,
     text: bool = False,
     scales: Path | None = None,
@@ -66,19 +67,21 @@ def train(
 ) -> TrainedStudent:
     """Train a student of `model` on the kept records, from the base to the end of the recipe.
 
-    The model is as before when this returns. `teacher` makes the soft targets, where the recipe
-    asks for them. `context` is the system turn of records that have none; `text` takes the text of
-    rows instead of their token ids, for rows of another tokenizer. `scales` is the run or file with
-    the factors of frozen_adam. `done` is called with the number of tokens of each step.
+    The model is as before when this returns.
+
+    teacher: What makes the soft targets, where the recipe asks for them.
+    drawn_from: How the tokens of the rows were drawn, for soft targets over the allowed tokens.
+    context: The system turn of records that have none.
+    text: Take the text of rows instead of their token ids, for rows of another tokenizer.
+    scales: The run or file with the factors of frozen_adam.
+    done: A function called with the number of tokens of each step.
 
     Raises DataError for rows that cannot be read, ConfigError where training diverges.
     """
     kept = [record for record in records if record.kept]
     rows = rows_from(model, kept, context, text)
-    teacher_states = None
-    if recipe.targets == "soft":
-        teacher_states = read_teacher_states(model, teacher, kept, rows, context)
-    plan = plan_training(rows, recipe, seed, teacher_states)
+    soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)
+    plan = plan_training(rows, recipe, seed, soft)
     all_metrics: list[Metrics] = []
 
     def keep(metrics: Metrics, student: Student) -> None:
@@ -163,8 +166,8 @@ def _next_batches(
         indices = next(batch_indices, None)
         if indices is not None:
             student, plan = trainees[n].student, trainees[n].plan
-            rows, states = plan.pick(indices)
-            batches[n] = StudentBatch(student, plan.recipe, rows, states, plan.total_steps)
+            rows, soft = plan.pick(indices)
+            batches[n] = StudentBatch(student, plan.recipe, rows, soft, plan.total_steps)
     return batches
 
 
@@ -184,8 +187,8 @@ def _held_out_metrics(model: Model, student: Student, plan: TrainingPlan) -> Met
     steps_per_epoch = plan.total_steps // plan.recipe.epochs
     if not plan.held_out_indices or student.step % steps_per_epoch:
         return {}
-    rows, states = plan.pick(plan.held_out_indices)
-    loss = held_out_loss(model, student, rows, states, plan.recipe.micro_batch)
+    rows, soft = plan.pick(plan.held_out_indices)
+    loss = held_out_loss(model, student, rows, soft, plan.recipe.micro_batch)
     return {"held_out_loss": loss}
 
 
@@ -194,13 +197,13 @@ def held_out_loss(
     model: Model,
     student: Student,
     rows: Sequence[Row],
-    teacher_states: Sequence[Tensor] | None,
+    soft_targets: Sequence[SoftTargets] | None,
     micro_batch: int,
 ) -> float:
     """Loss per completion token, in nats, on rows that are not trained on."""
     total = torch.zeros((), dtype=torch.float64)
     for part, counts in fsdp.slices_of_process(len(rows), micro_batch):
-        states = None if teacher_states is None else teacher_states[part]
-        total += counts * loss_sum(model, student.active, rows[part], states).item()
+        soft = None if soft_targets is None else soft_targets[part]
+        total += counts * loss_sum(model, student.active, rows[part], soft).item()
     total = fsdp.sum_over_processes(total.to(model.device))
     return total.item() / completion_tokens(rows)

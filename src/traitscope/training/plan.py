@@ -3,27 +3,18 @@
 The split and the order of rows depend on the seed and the epoch alone. They stay the same when
 training is interrupted, and for every optimizer, rate and number of processes.
 
-Shapes: N completion tokens of a row, D d_model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from traitscope.config.recipe import Recipe
-from traitscope.data.records import Record
 from traitscope.errors import DataError
-from traitscope.inference.token_rows import Row, teacher_hidden
-from traitscope.interventions.applied import Interventions
-from traitscope.interventions.intervention import context_of
-from traitscope.models import chat
-from traitscope.models.model import Model
-from traitscope.training import fsdp
+from traitscope.inference.token_rows import Row
+from traitscope.training.soft_targets import SoftTargets
 
-TEACHER_BATCH = 16
-"rows that the teacher reads in one pass"
 WINDOW = 8
 "batches whose rows are sorted by length together"
 
@@ -33,9 +24,8 @@ class TrainingPlan:
     """The rows of one student with their targets, split and ready to be put in order."""
 
     rows: Sequence[Row]
-    teacher_states: Sequence[Tensor] | None
-    """the teacher's final hidden states [N, D] of every row, for soft targets; None for sampled
-    targets"""
+    soft_targets: Sequence[SoftTargets] | None
+    "what the teacher says of every row (soft_targets.py); None for sampled targets"
     recipe: Recipe
     seed: int
     train_indices: list[int]
@@ -58,54 +48,26 @@ class TrainingPlan:
         steps_left = self.total_steps - step
         return self.recipe.epochs * tokens_of_epoch * steps_left // self.total_steps
 
-    def pick(self, indices: Sequence[int]) -> tuple[list[Row], list[Tensor] | None]:
-        """Some rows and, for soft targets, the teacher's states of them."""
+    def pick(self, indices: Sequence[int]) -> tuple[list[Row], list[SoftTargets] | None]:
+        """Some rows, and their soft targets where the plan has them."""
         rows = [self.rows[i] for i in indices]
-        if self.teacher_states is None:
+        if self.soft_targets is None:
             return rows, None
-        return rows, [self.teacher_states[i] for i in indices]
+        return rows, [self.soft_targets[i] for i in indices]
 
 
 def plan_training(
     rows: Sequence[Row],
     recipe: Recipe,
     seed: int,
-    teacher_states: Sequence[Tensor] | None = None,
+    soft_targets: Sequence[SoftTargets] | None = None,
 ) -> TrainingPlan:
     """Plan the training of one student.  Raises DataError where there is no row.
 
-    teacher_states: from `read_teacher_states`, for soft targets; None for sampled targets.
+    soft_targets: from `read_soft_targets`; None for sampled targets.
     """
     train_indices, held_out_indices = split_rows(rows, recipe, seed)
-    return TrainingPlan(rows, teacher_states, recipe, seed, train_indices, held_out_indices)
-
-
-def read_teacher_states(
-    model: Model,
-    teacher: Interventions,
-    records: Sequence[Record],
-    rows: Sequence[Row],
-    context: str | None = None,
-    done: Callable[[int], None] | None = None,
-) -> list[Tensor]:
-    """The teacher's final hidden states [N, D] at the completion tokens of each row.
-
-    teacher: the interventions that make it. A system prompt among them replaces the context.
-    records: what the rows were made from, in the same order.
-    Raises DataError for a row that is too long once the teacher's context stands before it.
-    """
-    prompts = []
-    for record, row in zip(records, rows, strict=True):
-        student_context = context if record.context is None else record.context
-        prompt = chat.render(model, record.prompt, context_of(teacher, student_context))
-        length = len(prompt) + len(row.completion_ids)
-        chat.check_length(model, length, f"row {record.id} as the teacher reads it")
-        prompts.append(prompt)
-
-    def read(part: slice) -> list[Tensor]:
-        return teacher_hidden(model, teacher, rows[part], prompts[part], TEACHER_BATCH, done)
-
-    return fsdp.compute_together(len(rows), TEACHER_BATCH, read)
+    return TrainingPlan(rows, soft_targets, recipe, seed, train_indices, held_out_indices)
 
 
 def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:

@@ -1,7 +1,7 @@
 """One optimizer step of one student, or of packed ones side by side.
 
     loss(sampled) = mean over completion tokens of -log p_student(token)
-    loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)
+    loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)  (soft_targets.py)
 
 A batch is cut into micro-batches, whose gradients add up. Micro-batches of packed students share
 forward passes (multi_lora.py). A student alone is a pack of one.
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
-from traitscope.inference import forward, losses
+from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import Active
 from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.training import fsdp
 from traitscope.training.optimizers import learning_rate, limit_gradient
+from traitscope.training.soft_targets import SoftTargets, soft_loss
 from traitscope.training.student import Student
 
 Metrics = dict[str, float | None]
@@ -43,8 +44,8 @@ class StudentBatch:
     student: Student
     recipe: Recipe
     rows: Sequence[Row]
-    teacher_states: Sequence[Tensor] | None
-    "the teacher's final hidden states [N, D] of every row; None for sampled targets"
+    soft_targets: Sequence[SoftTargets] | None
+    "what the teacher says of every row; None for sampled targets"
     total_steps: int
     "optimizer steps of the whole training, which the schedule of the rate needs"
 
@@ -54,7 +55,7 @@ def train_step(
     student: Student,
     recipe: Recipe,
     rows: Sequence[Row],
-    teacher_states: Sequence[Tensor] | None,
+    soft_targets: Sequence[SoftTargets] | None,
     total_steps: int,
 ) -> Metrics:
     """Take one optimizer step of one student on one batch, and return its metrics.
@@ -66,7 +67,7 @@ def train_step(
 
     Raises ConfigError where training diverges.
     """
-    batch = StudentBatch(student, recipe, rows, teacher_states, total_steps)
+    batch = StudentBatch(student, recipe, rows, soft_targets, total_steps)
     (values,) = take_step(model, [batch])
     return step_metrics(student, recipe, values)
 
@@ -173,10 +174,10 @@ def _losses(
     hidden_ND, targets_N = completion_hidden(model, active, all_rows)
     of_each = zip(group, hidden_ND.split(token_counts), targets_N.split(token_counts), strict=True)
     for micro_batch, student_ND, student_N in of_each:
-        teacher_states = batches[micro_batch.place].teacher_states
-        if teacher_states is not None:
-            teacher_states = teacher_states[micro_batch.part]
-        yield _target_loss(model, student_ND, student_N, teacher_states)
+        soft_targets = batches[micro_batch.place].soft_targets
+        if soft_targets is not None:
+            soft_targets = soft_targets[micro_batch.part]
+        yield _target_loss(model, student_ND, student_N, soft_targets)
 
 
 def advance(student: Student, recipe: Recipe, loss: Tensor, total_steps: int) -> Tensor:
@@ -244,23 +245,22 @@ def loss_sum(
     model: Model,
     active: Active,
     rows: Sequence[Row],
-    teacher_states: Sequence[Tensor] | None,
+    soft_targets: Sequence[SoftTargets] | None,
 ) -> Tensor:
     """Sum of the loss, in nats, over the completion tokens of some rows of one student."""
     hidden_ND, targets_N = completion_hidden(model, active, rows)
-    return _target_loss(model, hidden_ND, targets_N, teacher_states)
+    return _target_loss(model, hidden_ND, targets_N, soft_targets)
 
 
 def _target_loss(
     model: Model,
     hidden_ND: Tensor,
     targets_N: Tensor,
-    teacher_states: Sequence[Tensor] | None,
+    soft_targets: Sequence[SoftTargets] | None,
 ) -> Tensor:
-    if teacher_states is None:
+    if soft_targets is None:
         return losses.cross_entropy(model, hidden_ND, targets_N)
-    teacher_ND = forward.sent(torch.cat(list(teacher_states)), model.device)
-    return losses.soft_cross_entropy(model, hidden_ND, teacher_ND)
+    return soft_loss(model, hidden_ND, soft_targets)
 
 
 def completion_tokens(rows: Sequence[Row]) -> int:
