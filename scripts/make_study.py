@@ -8,9 +8,10 @@ With the name of a study that was not run yet: python scripts/make_study.py NAME
 import csv
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
-from traitscope.reporting.numbers import bounds, estimate
+from traitscope.reporting.numbers import bounds, crossed_bounds, estimate
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol
 
@@ -23,7 +24,7 @@ def measurement(plain: dict) -> str:
     """A table row of a measurement."""
     m = Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
     value = f"{estimate(m, True)} | {bounds(m, True)}"
-    return f"| {m.name} | {value} | {m.n} | {m.interval} |"
+    return f"| {m.name} | {value} | {crossed_bounds(m, True)} | {m.n} | {m.interval} |"
 
 
 def page(folder: Path, minutes: str) -> str:
@@ -32,7 +33,8 @@ def page(folder: Path, minutes: str) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     name = found["study"]
     head = (
-        "| measurement | estimate | 95 % interval | n | interval |\n| --- | --- | --- | --- | --- |"
+        "| measurement | estimate | 95 % interval | for new questions, too | n | interval |\n"
+        "| --- | --- | --- | --- | --- | --- |"
     )
     cores = (
         "cores with bf16 units (AVX512)"
@@ -105,25 +107,26 @@ def _outcome_counts(page: str) -> dict[str, int]:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Markdown of a small CSV, numbers to three digits."""
-    bounds = {n for n, name in enumerate(rows[0]) if n > 1 and name == f"{rows[0][n - 2]}, high"}
-    shown = [
-        [
-            interval(row[n : n + 3]) if n + 2 in bounds else short(cell)
-            for n, cell in enumerate(row)
-            if not {n, n + 1} & bounds
-        ]
-        for row in rows[1:]
-    ]
-    shown.insert(0, [name for n, name in enumerate(rows[0]) if not {n, n + 1} & bounds])
+    """Markdown of a small CSV, numbers to three digits; bounds stand beside their estimate."""
+    header, *body = rows
+    starts = []
+    for place, name in enumerate(header):
+        is_bound = name.endswith((", low", ", high", ", crossed low", ", crossed high"))
+        if not is_bound:
+            starts.append(place)
+    groups = list(pairwise([*starts, len(header)]))
+    shown = [[header[start] for start, _ in groups]]
+    for row in body:
+        shown.append([interval(row[start:end]) for start, end in groups])
     lines = [f"| {' | '.join(row)} |" for row in shown]
-    return [lines[0], "|" + " --- |" * len(shown[0]), *lines[1:]]
+    return [lines[0], "|" + " --- |" * len(groups), *lines[1:]]
 
 
 def interval(cells: list[str]) -> str:
-    """An estimate with its interval, where it has one."""
-    estimate, low, high = map(short, cells)
-    return f"{estimate} [{low}, {high}]" if low else estimate
+    """An estimate with its intervals, where it has any."""
+    estimate, *ends = map(short, cells)
+    text = f"{estimate} [{ends[0]}, {ends[1]}]" if ends and ends[0] else estimate
+    return f"{text}, new questions [{ends[2]}, {ends[3]}]" if ends[2:] and ends[2] else text
 
 
 def short(cell: str) -> str:

@@ -106,6 +106,12 @@ def test_one_untrained_model_is_the_control_of_all(paired) -> None:
     assert comparison[PRIMARY].n_clusters == 3 and comparison[PRIMARY].excludes_zero
     item = next(item for item in comparison.differences if item.score == "eas.cat")
     assert item.control is None and item.difference.estimate == item.treated.estimate
+    rate, primary = comparison["positive.whole_word"], comparison[PRIMARY]
+    assert rate.interval == "t over 3 seeds x 8 questions", "one answer a question, for all seeds"
+    assert primary.interval.startswith("t over 3 seeds (holds for these questions")
+    text = " ".join(sentences(comparison, Wording("cat")))
+    assert "For new questions, too: [" in text
+    assert primary.crossed_low <= primary.low < primary.high <= primary.crossed_high
 
 
 def test_other_seeds_are_compared_unpaired(tmp_path: Path) -> None:
@@ -233,10 +239,13 @@ def test_the_command_prints_writes_and_returns_at_once(
     out = capsys.readouterr().out
     assert summary["answer"] == "effect" and summary["design"] == "paired"
     assert "effect" in out and "excludes zero" in out and str(page) in out
+    assert "new questions" in out.replace("\n", " ")
+    assert summary["differences"][0]["difference"]["crossed_low"] is not None
     text = page.read_text()
     assert text == (folder / "report.html").read_text() and text.count("<svg") >= 4
     assert "eas-difference-by-layer" in text and "difference-vector-by-layer" in text
     assert "http" not in text and "25.4" in text
+    assert "new questions, too: [" in text
     assert (folder / "differences.csv").read_text().startswith("score,treated")
     again = ok(tmp_path / "runs", *words)
     assert again.summary["computed"] is False and again.summary["summary"] == summary

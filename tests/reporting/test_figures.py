@@ -2,6 +2,7 @@
 bytes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,10 @@ def test_a_forest_has_a_row_a_measurement_with_or_without_interval() -> None:
     assert csv_rows(figure)[1].startswith("second,,,,5")
     assert ">second</text>" in figure.svg and ">cosine</text>" in figure.svg
     assert '<title id="forest-title">Cosines &amp; &lt;more&gt;</title>' in figure.svg
+    crossed = replace(found[0], crossed_low=0.0, crossed_high=0.4)
+    wider = figures.forest_figure([crossed, found[1]], "forest", "Cosines")
+    assert "new questions" in wider.caption and "new questions" not in figure.caption
+    assert wider.svg.count("<path") > figure.svg.count("<path")
 
 
 def test_dots_keep_panels_apart() -> None:

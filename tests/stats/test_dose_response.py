@@ -111,16 +111,18 @@ def test_bad_input() -> None:
         with pytest.raises(ConfigError, match=says):
             dose_response.check_strengths(alphas)
     with pytest.raises(DataError, match="expected .prompts, strengths."):
-        dose_response.held_out(ALPHAS, np.zeros((50, 4)))
+        dose_response.held_out(ALPHAS, dose_response.counts_of(np.zeros((1, 50, 4))))
+    for outcomes_SPA in (np.zeros((50, 5)), np.full((2, 50, 5), 0.5)):
+        with pytest.raises(DataError, match="pass single outcomes, not their means"):
+            dose_response.counts_of(outcomes_SPA)
 
 
 def made(
     shape: dose_response.Shape, p: tuple[float, ...], prompts: int, seed: int = 0
-) -> np.ndarray:
+) -> dose_response.Counts:
     x_A = np.asarray(ALPHAS) / max(ALPHAS)
-    return (np.random.default_rng(seed).random((prompts, len(ALPHAS))) < shape.rate(x_A, p)).astype(
-        float
-    )
+    drawn = np.random.default_rng(seed).random((1, prompts, len(ALPHAS))) < shape.rate(x_A, p)
+    return dose_response.counts_of(drawn)
 
 
 PLANTED = [
@@ -159,11 +161,58 @@ def test_strengths_of_either_sign_are_doses() -> None:
         np.testing.assert_allclose(down[name], scores)
 
 
-def test_power_and_false_positives() -> None:
-    sharp = dose_response.power(ALPHAS, made(*PLANTED[1], 300), draws=8)
-    assert sharp["power"] >= 0.85 and sharp["false positives"] <= 0.25, sharp
-    small = dose_response.power(ALPHAS, made(dose_response.SHAPES[0], (0.1, 0.02), 60), draws=8)
-    assert max(small.values()) <= 0.5, small
+def test_outcomes_of_all_seeds_count() -> None:
+    """Twice the same outcomes are twice the log-likelihood under the same fit; unscored ones and a
+    base that was asked once are not made up."""
+    drawn_PA = made(*PLANTED[1], 60).hits_PA
+    once = dose_response.held_out(ALPHAS, dose_response.counts_of(drawn_PA[None]))
+    twice = dose_response.held_out(ALPHAS, dose_response.counts_of(np.stack([drawn_PA] * 2)))
+    for name, scores in once.items():
+        np.testing.assert_allclose(twice[name], 2 * scores, rtol=1e-4)
+    outcomes_SPA = np.stack([drawn_PA] * 3)
+    outcomes_SPA[1:, :, 0] = outcomes_SPA[0, 5, 2] = np.nan
+    counts = dose_response.counts_of(outcomes_SPA)
+    assert counts.n_PA[0].tolist() == [1, 3, 3, 3, 3] and counts.n_PA[5, 2] == 2
+    np.testing.assert_array_equal(counts.hits_PA[:, 1], 3 * drawn_PA[:, 1])
+
+
+def test_the_published_shape() -> None:
+    teacher = [0.1, 0.2, 0.3, 0.4, 0.6]
+    rates = dose_response.threshold_rates(ALPHAS, teacher, 0.1, 0.2, 0.3)
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.16, 0.19, 0.25])
+    down = [-alpha for alpha in ALPHAS]
+    np.testing.assert_allclose(dose_response.threshold_rates(down, teacher, 0.1, 0.2, 0.3), rates)
+
+
+def test_power_is_that_of_the_named_shape_and_grows_with_the_outcomes() -> None:
+    """A steep threshold is seen with many outcomes, hardly with few; a line is not called."""
+    hinge, line = (0.1, 0.1, 0.1, 0.4, 0.7), (0.1, 0.25, 0.4, 0.55, 0.7)
+    many, few = np.full((300, 5), 3), np.full((15, 5), 1)
+    assert dose_response.threshold_power(ALPHAS, hinge, many, draws=10) == 1
+    assert dose_response.threshold_power(ALPHAS, hinge, few, draws=10) <= 0.5
+    # a nominal 2.5 % on one side: three or more calls of 10 have probability 0.002
+    assert dose_response.threshold_power(ALPHAS, line, many, draws=10) <= 0.2
+
+
+def test_students_that_differ_look_like_a_shape() -> None:
+    """What `holds for these students` warns of: the false positives of a flat line."""
+    flat, n_PA = np.full(5, 0.3), np.full((400, 5), 3)
+    alike, unlike = (
+        dose_response.threshold_power(ALPHAS, flat, n_PA, sd, draws=20) for sd in (0.0, 0.15)
+    )
+    assert alike <= 0.2 < 0.3 < unlike
+
+
+def test_the_spread_between_students_is_that_beyond_chance() -> None:
+    """A hundred students of 200 prompts; the standard error of a variance of n is sqrt(2/n) of
+    it."""
+    rng, planted = np.random.default_rng(3), np.array([0.0, 0.1])
+    rates_SA = np.clip(0.4 + rng.normal(0, 1, (100, 2)) * planted, 0, 1)
+    drawn_SPA = (rng.random((100, 200, 2)) < rates_SA[:, None]).astype(float)
+    total = planted**2 + 0.24 / 200
+    error = 3 * np.sqrt(2 / 100) * total
+    assert (np.abs(dose_response.student_sd(drawn_SPA) ** 2 - planted**2) <= error).all()
+    assert dose_response.student_sd(drawn_SPA[:1]).tolist() == [0, 0]
 
 
 def test_held_out_needs_no_prompt_twice() -> None:
@@ -171,7 +220,7 @@ def test_held_out_needs_no_prompt_twice() -> None:
     changes its fold's only."""
     data = made(*PLANTED[0], 50)
     before = dose_response.held_out(ALPHAS, data)
-    data[0, 2] = 1 - data[0, 2]
+    data.hits_PA[0, 2] = 1 - data.hits_PA[0, 2]
     after = dose_response.held_out(ALPHAS, data)
     fold = np.random.default_rng(0).permutation(50) % dose_response.FOLDS
     same = (fold == fold[0]) & (np.arange(50) != 0)

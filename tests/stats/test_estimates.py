@@ -137,9 +137,10 @@ def test_t_over_seeds_covers_with_few_seeds(n_seeds):
 
 
 def test_t_over_seeds_covers_the_asked_questions_when_the_effect_varies_by_question():
-    rng, repeats, asked, new, (seeds, questions) = (
+    rng, repeats, asked, new, crossed_covers, (seeds, questions) = (
         np.random.default_rng(11),
         1200,
+        0,
         0,
         0,
         crossed(8, 20),
@@ -151,8 +152,40 @@ def test_t_over_seeds_covers_the_asked_questions_when_the_effect_varies_by_quest
         )
         asked += found.low <= by_question.mean() <= found.high
         new += found.low <= 0 <= found.high
+        crossed_covers += found.crossed_low <= 0 <= found.crossed_high
     assert_covers(asked, repeats)
     assert new / repeats < 0.85  # what "not for new ones" in the interval text warns of
+    assert_covers(crossed_covers, repeats, 0.965, slack=0.025)
+
+
+def test_bounds_for_new_questions_stand_beside_those_for_these():
+    rng, (seeds, questions) = np.random.default_rng(3), crossed(4, 25)
+    x = random_effects(rng, 4, 25, 0.1, 0.5, 0.1).ravel()
+    found = measure("m", x, seeds, questions)
+    assert found.crossed_low < found.low < found.high < found.crossed_high
+    asked = measure("m", x, seeds, questions, method="crossed")
+    assert (asked.low, asked.high) == (found.crossed_low, found.crossed_high)
+    assert asked.estimate == pytest.approx(found.estimate)
+    assert asked.interval == "t over 4 seeds x 25 questions" and asked.n_clusters == 4
+    assert math.isnan(measure("m", x, seeds, range(100)).crossed_low)
+    with pytest.raises(ConfigError, match="crossed with 4 scored seeds and 100 questions"):
+        measure("m", x, seeds, range(100), method="crossed")
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+def test_a_base_that_was_sampled_once_needs_the_crossed_interval(n_seeds):
+    """Rates of students minus the rate of one base, which answered each of 100 prompts once; both
+    0.09. An interval over seeds does not see the base's chance, the less so the more seeds."""
+    rng, repeats, labels = np.random.default_rng(n_seeds), 500, crossed(n_seeds, 100)
+    hits = {"crossed": 0, "t_over_seeds": 0}
+    for _ in range(repeats):
+        base = np.tile(rng.random(100) < 0.09, n_seeds).astype(float)
+        students = (rng.random(100 * n_seeds) < 0.09).astype(float)
+        for method in hits:
+            found = paired_difference("d", students, base, *labels, "rate", method)
+            hits[method] += not (found.low > 0 or found.high < 0)
+    assert_covers(hits["crossed"], repeats, 0.965, slack=0.025)
+    assert hits["t_over_seeds"] / repeats < {3: 0.93, 5: 0.85, 10: 0.7}[n_seeds]
 
 
 @pytest.mark.parametrize(

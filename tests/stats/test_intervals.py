@@ -9,7 +9,12 @@ import scipy.stats as scipy_stats
 from statistics_checks import assert_covers, crossed, random_effects
 
 from traitscope.errors import ConfigError, DataError
-from traitscope.stats.intervals import cluster_bootstrap, mean_interval_t, wilson
+from traitscope.stats.intervals import (
+    cluster_bootstrap,
+    crossed_interval_t,
+    mean_interval_t,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 50), (1, 50), (17, 40), (50, 50), (3, 1000)])
@@ -114,6 +119,65 @@ def test_crossed_bootstrap_covers_with_many_clusters_and_not_with_three_seeds():
 
     assert_covers(coverage(40, 40), repeats, slack=0.015)
     assert coverage(3, 40) / repeats < 0.88  # what "too narrow" in the interval text warns of
+
+
+MIXES = [(0.05, 0.3, 0.3), (0.3, 0.05, 0.3), (0.0, 0.0, 0.3), (0.1, 0.3, 1.0)]
+"standard deviations between seeds, between questions, and of what is left over"
+
+
+@pytest.mark.parametrize("sds", MIXES, ids=str)
+@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+def test_crossed_t_covers_new_questions_as_stated(n_seeds, sds):
+    """0.94 to 0.99, as its docstring says: and never narrower than the interval over seeds."""
+    rng, repeats, hits, labels = np.random.default_rng(n_seeds), 500, 0, crossed(n_seeds, 50)
+    for _ in range(repeats):
+        x = random_effects(rng, n_seeds, 50, *sds)
+        mean, low, high = crossed_interval_t(x.ravel(), *labels)
+        hits += low <= 0 <= high
+        over_seeds = mean_interval_t(x.mean(1))
+        assert mean == pytest.approx(over_seeds[0])
+        assert low <= over_seeds[1] + 1e-12 and high >= over_seeds[2] - 1e-12
+    assert_covers(hits, repeats, 0.965, slack=0.025)
+
+
+def test_crossed_t_is_the_variance_components_of_a_table():
+    """Against the mean squares of a two-way table, written out; a shift moves it, order does
+    not."""
+    rng, (seeds, questions) = np.random.default_rng(8), crossed(6, 15)
+    x = random_effects(rng, 6, 15, 0.1, 0.4, 0.2)
+    by_seed, by_question = x.mean(1), x.mean(0)
+    rest = x - by_seed[:, None] - by_question + x.mean()
+    parts = by_seed.var(ddof=1) / 6, by_question.var(ddof=1) / 15
+    variance = sum(parts) - (rest**2).sum() / (5 * 14) / 90
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 5 + parts[1] ** 2 / 14)
+    half = scipy_stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    expected = x.mean(), x.mean() - half, x.mean() + half
+    assert crossed_interval_t(x.ravel(), seeds, questions) == pytest.approx(expected)
+    order = rng.permutation(90)
+    shuffled = [np.array(labels)[order] for labels in (seeds, questions)]
+    moved = crossed_interval_t(x.ravel()[order] + 3, *shuffled)
+    assert moved == pytest.approx(tuple(3 + v for v in expected))
+
+
+def test_crossed_t_with_missing_pairs_still_covers():
+    rng, repeats, hits, labels = np.random.default_rng(4), 500, 0, crossed(5, 40)
+    seeds, questions = map(np.array, labels)
+    for _ in range(repeats):
+        keep = rng.random(200) < 0.8
+        x = random_effects(rng, 5, 40, 0.1, 0.3, 0.3).ravel()[keep]
+        _, low, high = crossed_interval_t(x, seeds[keep], questions[keep])
+        hits += low <= 0 <= high
+    assert_covers(hits, repeats, 0.965, slack=0.025)
+
+
+def test_crossed_t_without_a_second_level_or_spread_has_no_bounds():
+    for x, seeds, questions in (
+        ([0.1, 0.4], [1, 1], [1, 2]),
+        ([0.1, 0.4], [1, 2], [1, 1]),
+        ([0.2] * 4, [1, 1, 2, 2], [1, 2, 1, 2]),
+    ):
+        mean, low, high = crossed_interval_t(x, seeds, questions)
+        assert math.isfinite(mean) and math.isnan(low) and math.isnan(high)
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.5, 50), (0.1, 100), (0.02, 200)])

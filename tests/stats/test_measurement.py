@@ -59,3 +59,5 @@ def test_measurement_as_dict_is_strict_json():
         "level": 0.95,
         "interval": "no scored value",
     }
+    crossed = Measurement("m", 0, -1, 1, 9, 3, 0, "nats", crossed_low=-2, crossed_high=2)
+    assert Measurement(**crossed.as_dict()) == crossed

@@ -2,7 +2,9 @@
 
 The models are paired where both sides have the same training seeds, or a single untrained model is
 the control. Then the difference is the mean over (seed, question) of score(treated) -
-score(control), by `stats.estimates.paired_difference`. Otherwise it is the mean over the models of
+score(control), by `stats.estimates.paired_difference`. A single control that was sampled once has
+a sampling error that is common to all seeds: there the interval is over seeds and questions.
+Otherwise it is the mean over the models of
 one side minus the mean over those of the other, with Welch's interval over models.
 
 Models that were measured differently (trait, context, questions, base model) are never compared.
@@ -28,10 +30,12 @@ from traitscope.comparison.matching import (
 )
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
-from traitscope.stats.estimates import measure, paired_difference, two_samples
+from traitscope.stats.estimates import Method, measure, paired_difference, two_samples
 from traitscope.stats.intervals import mean_interval_t
 from traitscope.stats.measurement import Measurement
 
+SAMPLED_UNIT = "rate"
+"the unit of scores of sampled answers"
 UNSCORED = "unscored"
 "the score that counts answers; a side has it, a difference has not"
 PERPLEXITY = "perplexity"
@@ -214,8 +218,10 @@ def _paired_scores(sides: Sides, question_set: str, score: str) -> Measurement:
             questions.append(question)
             treated.append(row[score])
             control.append(control_scores[question][score])
-    name = sides.named("difference", f"{question_set}.{score}")
-    return paired_difference(name, treated, control, seeds, questions, sides.units[score])
+    name, unit = sides.named("difference", f"{question_set}.{score}"), sides.units[score]
+    sampled_once = sides.design == "one control" and unit == SAMPLED_UNIT
+    method: Method = "crossed" if sampled_once else "auto"
+    return paired_difference(name, treated, control, seeds, questions, unit, method)
 
 
 def _unpaired_scores(sides: Sides, question_set: str, score: str) -> Measurement:

@@ -36,7 +36,8 @@ LIMITS = (
     " there is none.",
     "One score decides: target log-probability on questions about favourites. The other scores help"
     " to read it; their intervals are not corrected for their number.",
-    "Intervals over seeds hold for these questions, not for new ones. With one seed an interval"
+    "Intervals over seeds hold for these questions. The interval that is marked with new questions"
+    " holds for other questions of the same kind, too. With one seed an interval"
     " covers questions only: another training run may end elsewhere.",
     "A similarity of activations (EAS) goes along with the trait. It is no proof that it causes the"
     " trait.",
@@ -99,8 +100,8 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     )
     if comparison.design == "one control":
         caption += (
-            " One measured base serves all seeds: chance in its sampled answers (rates) is not in"
-            " the intervals. Nothing changed in the base, so EAS is compared with zero."
+            " One measured base serves all seeds. So intervals of rates, which are sampled, are"
+            " over seeds and questions. Nothing changed in the base, so EAS is compared with zero."
         )
     difference = f"treated − {comparison.reference}"
     header = ("score", "treated", comparison.reference, difference, "n", "unscored", "unit")

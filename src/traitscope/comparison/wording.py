@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from traitscope.comparison.differences import Comparison, Difference
-from traitscope.reporting.numbers import bounds, estimate, reading
+from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
 from traitscope.stats.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
         plural = "s" if n_models > 1 else ""
         size = f"n = {primary.n} pairs ({n_models} seed{plural}{questions})"
     unscored = f", {primary.n_unscored} values unscored" if primary.n_unscored else ""
-    return f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}."
+    crossed = crossed_bounds(primary, True)
+    new_questions = f" For new questions, too: {crossed}." if crossed else ""
+    return f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}.{new_questions}"
 
 
 def _other_sets_sentence(comparison: Comparison) -> str:
@@ -183,7 +185,7 @@ def terminal_table(
     table = TerminalTable(
         title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left"
     )
-    for column in ("score", "difference", "95 % interval", "n", "reading"):
+    for column in ("score", "difference", "95 % interval", "new questions", "n", "reading"):
         is_number = column in ("difference", "n")
         table.add_column(column, justify="right" if is_number else "left")
     for heading, comparison in groups.items():
@@ -192,8 +194,9 @@ def terminal_table(
         for item in comparison.differences:
             if _is_shown(item, trait):
                 m = item.difference
-                value = estimate(m, True)
-                table.add_row(escape(item.score), value, bounds(m, True), str(m.n), reading(m))
+                intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
+                numbers = estimate(m, True), *intervals, str(m.n)
+                table.add_row(escape(item.score), *numbers, reading(m))
     return table
 
 

@@ -100,12 +100,17 @@ def forest_figure(
 
     title = title or "Measurements with 95 % intervals"
     caption = "Dots: estimates. Lines: 95 % intervals, where there are any."
+    if any(not math.isnan(measurement.crossed_low) for measurement in measurements):
+        caption += " Thin lines: the same for new questions, too."
     shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, len(measurements)))
     svg = svg_of(name, title, [""], draw, shape)
     return Figure(name, title, caption, svg, measurements_csv(measurements))
 
 
 def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+    if not math.isnan(measurement.crossed_low):
+        ends = [measurement.crossed_low, measurement.crossed_high]
+        axes.plot(ends, [place, place], color=colour, linewidth=0.7)
     if not math.isnan(measurement.low):
         ends = [measurement.low, measurement.high]
         axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="butt")

@@ -47,6 +47,16 @@ def bounds(measurement: Measurement, sign: bool = False) -> str:
     return f"[{low}, {high}]"
 
 
+def crossed_bounds(measurement: Measurement, sign: bool = False) -> str:
+    """Return the interval for new questions in brackets; empty where there is none."""
+    if math.isnan(measurement.crossed_low):
+        return ""
+    digits = digits_of(measurement)
+    low = number(measurement.crossed_low, digits, sign)
+    high = number(measurement.crossed_high, digits, sign)
+    return f"[{low}, {high}]"
+
+
 def reading(measurement: Measurement) -> str:
     """Say whether the interval includes zero."""
     if math.isnan(measurement.low):
@@ -58,7 +68,9 @@ def sentence(measurement: Measurement) -> str:
     """Return name, estimate, interval, unit, n and method of a measurement in one line."""
     size = f"n = {measurement.n}, {measurement.interval}"
     value = f"{estimate(measurement)} {bounds(measurement)} {measurement.unit}"
-    return f"{measurement.name}: {value}, {size}"
+    crossed = crossed_bounds(measurement)
+    new_questions = f"; for new questions, too: {crossed}" if crossed else ""
+    return f"{measurement.name}: {value}, {size}{new_questions}"
 
 
 def methods(measurements: Iterable[Measurement]) -> str:

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from traitscope.reporting.numbers import bounds, estimate, number
+from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, number
 from traitscope.stats.measurement import Measurement
 
 NO_VALUE = "–"
+BOUNDS = ("low", "high")
+CROSSED = (*BOUNDS, "crossed_low", "crossed_high")
+"fields of a Measurement that a CSV file gives beside the estimate"
 LETTER = re.compile(r"[^\W\d_]")
 Cell = Any
 "a text, a number, a Measurement, or None"
@@ -45,7 +48,9 @@ def shown(cell: Cell) -> str:
     if cell is None:
         return NO_VALUE
     if isinstance(cell, Measurement):
-        return f"{estimate(cell)}\n{bounds(cell)}"
+        crossed = crossed_bounds(cell)
+        new_questions = f"\nnew questions, too: {crossed}" if crossed else ""
+        return f"{estimate(cell)}\n{bounds(cell)}{new_questions}"
     return number(cell) if isinstance(cell, float) else str(cell)
 
 
@@ -82,37 +87,37 @@ def _csv_cell(value: object) -> object:
 def table_csv(table: Table) -> str:
     """Return a table as CSV.
 
-    A column of Measurements becomes three columns: estimate, lower and upper bound.
+    A column of Measurements becomes three columns: estimate, lower and upper bound. Where one of
+    them has bounds for new questions, two more follow.
     """
-    measured = _measured_columns(table)
+    bounds_of_columns = _bounds_of_columns(table)
     header: list[str] = []
-    for name, is_measured in zip(table.header, measured, strict=True):
+    for name, ends in zip(table.header, bounds_of_columns, strict=True):
         header.append(name)
-        if is_measured:
-            header += [f"{name}, low", f"{name}, high"]
-    rows = [_with_bounds(row, measured) for row in table.rows]
+        header += [f"{name}, {end.replace('_', ' ')}" for end in ends]
+    rows = [_with_bounds(row, bounds_of_columns) for row in table.rows]
     return csv_text(header, rows)
 
 
-def _measured_columns(table: Table) -> list[bool]:
-    """Say for every column whether it holds a Measurement."""
-    measured = [False] * len(table.header)
+def _bounds_of_columns(table: Table) -> list[tuple[str, ...]]:
+    """Return for every column which bounds of its Measurements are written."""
+    by_column: list[tuple[str, ...]] = [()] * len(table.header)
     for row in table.rows:
         for place, cell in enumerate(row):
-            measured[place] |= isinstance(cell, Measurement)
-    return measured
+            if isinstance(cell, Measurement):
+                is_crossed = not math.isnan(cell.crossed_low)
+                by_column[place] = max(by_column[place], CROSSED if is_crossed else BOUNDS, key=len)
+    return by_column
 
 
-def _with_bounds(row: Sequence[Cell], measured: Sequence[bool]) -> list[Cell]:
+def _with_bounds(row: Sequence[Cell], bounds_of_columns: Sequence[tuple[str, ...]]) -> list[Cell]:
     """Return the cells of a CSV row; a Measurement becomes estimate and bounds."""
     cells: list[Cell] = []
-    for cell, is_measured in zip(row, measured, strict=True):
-        if isinstance(cell, Measurement):
-            cells += [cell.estimate, cell.low, cell.high]
-        elif is_measured:
-            cells += [cell, None, None]
-        else:
-            cells.append(cell)
+    for cell, ends in zip(row, bounds_of_columns, strict=True):
+        is_measured = isinstance(cell, Measurement)
+        cells.append(cell.estimate if is_measured else cell)
+        for end in ends:
+            cells.append(getattr(cell, end) if is_measured else None)
     return cells
 
 
@@ -121,5 +126,6 @@ def measurements_csv(measurements: Iterable[Measurement]) -> str:
     header = ["name", "estimate", "low", "high", "n", "n_clusters", "unit", "interval"]
     rows = []
     for m in measurements:
-        rows.append([m.name, m.estimate, m.low, m.high, m.n, m.n_clusters, m.unit, m.interval])
-    return csv_text(header, rows)
+        basis = [m.n, m.n_clusters, m.unit, m.interval]
+        rows.append([m.name, m.estimate, m.low, m.high, *basis, m.crossed_low, m.crossed_high])
+    return csv_text([*header, "crossed_low", "crossed_high"], rows)

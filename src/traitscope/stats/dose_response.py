@@ -8,10 +8,9 @@ own change is within noise. Source: König et al. 2026 (arXiv 2606.11270).
 
 Three shapes of student(alpha) are compared: a line, a hinge, and a logistic step from a floor. A
 hinge is flat up to a threshold, and then a line. The log-likelihood of held-out prompts compares
-the shapes. A simulation gives the power of that comparison.
+the shapes. A simulation gives the power of that comparison for a shape that is named beforehand.
 
-Arrays: P prompts, S seeds, A strengths. Rates and outcomes are 0 or 1 by prompt, NaN where
-unscored.
+Arrays: P prompts, S seeds, A strengths. Outcomes are 0 or 1 by seed and prompt, NaN where unscored.
 """
 
 from collections.abc import Sequence
@@ -213,40 +212,64 @@ def _least_squares(
     return (floor, slope) if shape.name == "line" else (floor, slope, threshold)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How often a behaviour was shown, by prompt and strength."""
+
+    hits_PA: np.ndarray
+    """Number of outcomes 1."""
+    n_PA: np.ndarray
+    """Number of scored outcomes."""
+
+
+def counts_of(outcomes_SPA: np.ndarray) -> Counts:
+    """Return the counts of outcomes [S, P, A] by seed, prompt and strength; NaN is unscored.
+
+    A strength that was measured once, such as a base that serves all seeds, has NaN for the other
+    seeds. Raises DataError for another number of axes and for outcomes besides 0, 1 and NaN.
+    """
+    outcomes_SPA = np.asarray(outcomes_SPA, float)
+    is_scored_SPA = ~np.isnan(outcomes_SPA)
+    if outcomes_SPA.ndim != 3 or not np.isin(outcomes_SPA[is_scored_SPA], [0, 1]).all():
+        raise DataError(
+            f"outcomes of shape {outcomes_SPA.shape}; expected [seeds, prompts, strengths] of 0, 1,"
+            " or NaN where unscored; pass single outcomes, not their means"
+        )
+    hits_PA = np.where(is_scored_SPA, outcomes_SPA, 0.0).sum(0)
+    return Counts(hits_PA, is_scored_SPA.sum(0))
+
+
 def held_out(
     alphas: Sequence[float],
-    outcomes_PA: np.ndarray,
+    counts: Counts,
     shapes: Sequence[Shape] = SHAPES,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Return by shape the log-likelihood of every prompt's outcomes [P], in nats.
 
-    Every prompt is scored under a fit to the other folds' prompts. Where a prompt has several
-    outcomes a strength (seeds), outcomes_PA [P, A] holds their means in [0, 1]. Raises ConfigError
-    for a grid that `check_strengths` refuses, DataError for fewer prompts than folds.
+    Every prompt is scored under a fit to the other folds' prompts. All outcomes of a prompt count,
+    those of every seed. Raises ConfigError for a grid that `check_strengths` refuses, DataError for
+    fewer prompts than folds.
     """
     check_strengths(alphas)
-    values_PA = np.asarray(outcomes_PA, float)
-    if values_PA.ndim != 2 or values_PA.shape[1] != len(alphas) or len(values_PA) < folds:
+    shape_PA = counts.hits_PA.shape
+    if shape_PA[1] != len(alphas) or shape_PA[0] < folds:
         raise DataError(
-            f"outcomes of shape {values_PA.shape} for {len(alphas)} strengths and {folds} folds;"
-            " expected [prompts, strengths], a fold's prompts or more"
+            f"counts of shape {shape_PA} for {len(alphas)} strengths and {folds} folds; expected"
+            " [prompts, strengths], a fold's prompts or more"
         )
     x_A = _relative_strengths(alphas)
-    fold_P = np.random.default_rng(seed).permutation(len(values_PA)) % folds
-    is_scored_PA = np.isfinite(values_PA)
-    filled_PA = np.where(is_scored_PA, values_PA, 0.0)
-    log_likelihoods = {shape.name: np.zeros(len(values_PA)) for shape in shapes}
+    fold_P = np.random.default_rng(seed).permutation(shape_PA[0]) % folds
+    log_likelihoods = {shape.name: np.zeros(shape_PA[0]) for shape in shapes}
     for fold in range(folds):
         fitted, tested = fold_P != fold, fold_P == fold
-        hits_A, n_A = filled_PA[fitted].sum(0), is_scored_PA[fitted].sum(0)
+        hits_A, n_A = counts.hits_PA[fitted].sum(0), counts.n_PA[fitted].sum(0)
+        hits_PA, n_PA = counts.hits_PA[tested], counts.n_PA[tested]
         for shape in shapes:
             rate_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
-            hits_PA = filled_PA[tested]
-            scores_PA = hits_PA * np.log(rate_A) + (1 - hits_PA) * np.log1p(-rate_A)
-            scored_PA = np.where(is_scored_PA[tested], scores_PA, 0.0)
-            log_likelihoods[shape.name][tested] = scored_PA.sum(1)
+            scores_PA = hits_PA * np.log(rate_A) + (n_PA - hits_PA) * np.log1p(-rate_A)
+            log_likelihoods[shape.name][tested] = scores_PA.sum(1)
     return log_likelihoods
 
 
@@ -255,7 +278,8 @@ def threshold(scores: dict[str, np.ndarray]) -> Measurement:
 
     `scores` are the log-likelihoods that `held_out` returns. Above zero means a threshold. The
     hinge contains the line as its case without a threshold. So a true line gives an interval around
-    zero, not below it.
+    zero, not below it. The interval holds for these students: what differs between seeds is fitted
+    as if it belonged to the strength.
     """
     advantage_P = scores["hinge"] - scores["line"]
     advantage = measure(
@@ -264,31 +288,65 @@ def threshold(scores: dict[str, np.ndarray]) -> Measurement:
         seeds=range(len(advantage_P)),
         unit="nats a prompt",
     )
-    return replace(advantage, interval=advantage.interval.replace("seeds", "prompts"))
+    interval = f"{advantage.interval.replace('seeds', 'prompts')} (holds for these students)"
+    return replace(advantage, interval=interval)
 
 
-def power(
-    alphas: Sequence[float], outcomes_PA: np.ndarray, draws: int = 40, seed: int = 0
-) -> dict[str, float]:
+def threshold_rates(
+    alphas: Sequence[float], teacher_A: Sequence[float], base: float, least: float, ratio: float
+) -> np.ndarray:
+    """Return the students' rates [A] if transfer has a threshold.
+
+    Below the strength `least` they have the base's rate. From it on, `ratio` of the teacher's
+    change reaches them. `teacher_A` are the teachers' rates.
+    """
+    is_above_A = np.abs(np.asarray(alphas, float)) >= least - 1e-9
+    return base + ratio * is_above_A * (np.asarray(teacher_A, float) - base)
+
+
+def line_rates(alphas: Sequence[float], counts: Counts) -> np.ndarray:
+    """Return the rates [A] of the line that fits the counts best."""
+    x_A = _relative_strengths(alphas)
+    return LINE.rate(x_A, fit(LINE, x_A, counts.hits_PA.sum(0), counts.n_PA.sum(0)))
+
+
+def student_sd(outcomes_SPA: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the rate between students, by strength [A].
+
+    It is what the rates of seeds differ by beyond chance in their outcomes; 0 for one seed.
+    """
+    sd_A = np.zeros(outcomes_SPA.shape[2])
+    for place, outcomes_SP in enumerate(np.moveaxis(outcomes_SPA, 2, 0)):
+        by_seed = [row_P[~np.isnan(row_P)] for row_P in outcomes_SP]
+        scored = [values for values in by_seed if len(values) > 1]
+        if len(scored) > 1:
+            rates = [values.mean() for values in scored]
+            by_chance = np.mean([values.var(ddof=1) / len(values) for values in scored])
+            sd_A[place] = max(0.0, np.var(rates, ddof=1) - by_chance) ** 0.5
+    return sd_A
+
+
+def threshold_power(
+    alphas: Sequence[float],
+    rate_A: Sequence[float],
+    n_PA: np.ndarray,
+    sd_A: Sequence[float] | float = 0.0,
+    draws: int = 40,
+    seed: int = 0,
+) -> float:
     """Return the fraction of simulations in which `threshold` lies above zero.
 
-    `power` is for data made by the fitted hinge, `false positives` for data made by the fitted
-    line. Outcomes are drawn anew by prompt and strength. Where prompts differ in their habits, the
-    real power is larger.
+    The true rates by strength are `rate_A`; n_PA [P, A] outcomes are drawn a prompt and strength,
+    as many as were scored. For rates with a threshold the result is the power of the test, for
+    rates on a line its false positives. `sd_A` is the standard deviation of the rate between
+    students of one strength, of whom there are as many as outcomes a prompt.
     """
-    values_PA = np.asarray(outcomes_PA, float)
-    x_A = _relative_strengths(alphas)
     rng = np.random.default_rng(seed)
-    is_scored_PA = np.isfinite(values_PA)
-    hits_A, n_A = np.where(is_scored_PA, values_PA, 0.0).sum(0), is_scored_PA.sum(0)
-    fractions = {}
-    for name, shape in (("false positives", LINE), ("power", HINGE)):
-        rate_A = shape.rate(x_A, fit(shape, x_A, hits_A, n_A))
-        n_called = 0
-        for number in range(draws):
-            is_hit_PA = rng.random(values_PA.shape) < rate_A
-            simulated_PA = np.where(is_scored_PA, is_hit_PA, np.nan)
-            scores = held_out(alphas, simulated_PA, (LINE, HINGE), seed=number)
-            n_called += threshold(scores).low > 0
-        fractions[name] = n_called / draws
-    return fractions
+    error_A = np.broadcast_to(sd_A, len(rate_A)) / np.sqrt(np.maximum(n_PA.max(0), 1))
+    n_called = 0
+    for number in range(draws):
+        drawn_A = np.clip(rng.normal(rate_A, error_A), EDGE, 1 - EDGE)
+        simulated = Counts(rng.binomial(n_PA, drawn_A).astype(float), n_PA)
+        scores = held_out(alphas, simulated, (LINE, HINGE), seed=number)
+        n_called += threshold(scores).low > 0
+    return n_called / draws

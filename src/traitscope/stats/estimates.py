@@ -9,7 +9,7 @@ spread: their bounds are NaN, never a zero-width interval.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -22,12 +22,18 @@ from traitscope.stats.inputs import (
     has_no_spread,
     label_codes,
 )
-from traitscope.stats.intervals import cluster_bootstrap, mean_interval_t, wilson
+from traitscope.stats.intervals import (
+    cluster_bootstrap,
+    crossed_interval_t,
+    mean_interval_t,
+    wilson,
+)
 from traitscope.stats.measurement import Measurement
 
 FEW_SEEDS = 10
 "A bootstrap over fewer seeds than this is called too narrow."
-Method = Literal["auto", "t_over_seeds", "bootstrap"]
+Method = Literal["auto", "t_over_seeds", "crossed", "bootstrap"]
+METHODS = get_args(Method)
 
 
 class _Interval(NamedTuple):
@@ -38,6 +44,8 @@ class _Interval(NamedTuple):
     high: float
     n_clusters: int
     description: str
+    crossed_low: float = math.nan
+    crossed_high: float = math.nan
 
 
 def measure(
@@ -53,21 +61,20 @@ def measure(
     """Return the mean of `values` [N] with a 95 % interval.
 
     NaN or None is unscored: dropped and counted. Without any scored value the estimate is NaN. The
-    field `interval` of the result names the method and its limits.
-
-    `method` is one of these:
+    field `interval` of the result names the method and its limits. `method` is one of these:
 
         t_over_seeds   the mean of the per-seed means, with a t interval over these
+        crossed        the same mean; its interval holds for new seeds and new questions
         bootstrap      the mean of all rows; seeds and questions are resampled, or values where
                        neither is given
         auto           t_over_seeds from two seeds on; else Wilson's interval for 0/1 values that
                        share no question; else bootstrap
 
     Where seeds share questions, the interval of t_over_seeds holds for these questions, not for new
-    ones.
+    ones. Then `crossed_low` and `crossed_high` are the bounds that `crossed` would give.
 
-    Raises DataError on infinite values or labels of another length. Raises ConfigError for
-    t_over_seeds without two seeds.
+    Raises DataError on infinite values or labels of another length; ConfigError for t_over_seeds
+    without two seeds, and for crossed without two that share questions.
     """
     values = as_floats(values, "values")
     scored = ~np.isnan(values)
@@ -77,13 +84,12 @@ def measure(
     values = values[scored]
     if len(values) == 0:
         return Measurement.undefined(name, unit, "no scored value", n_unscored=n_unscored)
-    if method not in ("auto", "t_over_seeds", "bootstrap"):
-        raise ConfigError(
-            f"method {method!r}; expected auto, t_over_seeds or bootstrap; choose one of these"
-        )
+    _check_method(method)
     automatic = method == "auto"
     if method == "t_over_seeds" or (automatic and count_levels(seed_codes) > 1):
         interval = _over_seeds(values, seed_codes, question_codes)
+    elif method == "crossed":
+        interval = _over_seeds_and_questions(values, seed_codes, question_codes)
     elif automatic and _are_independent_outcomes(values, question_codes):
         interval = _over_outcomes(values, seed_codes)
     else:
@@ -98,7 +104,16 @@ def measure(
         n_unscored,
         unit,
         interval=interval.description,
+        crossed_low=interval.crossed_low,
+        crossed_high=interval.crossed_high,
     )
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise ConfigError(
+            f"method {method!r}; expected one of {', '.join(METHODS)}; choose one of these"
+        )
 
 
 def paired_difference(
@@ -117,8 +132,10 @@ def paired_difference(
     averaged first. A pair needs a scored value on either side. n counts pairs, n_unscored the NaN
     values of both sides.
 
-    auto: t_over_seeds from two seeds on, else the bootstrap over questions, whose `interval` says
-    that seed variance is not covered. Methods and errors as in `measure`.
+    auto: t_over_seeds from two seeds on. crossed: for new seeds and new questions. With one seed
+    both give the bootstrap over questions, whose `interval` says that seed variance is not covered.
+    A control that was sampled once for all seeds needs crossed: its sampling error is common to the
+    seeds, so t_over_seeds does not see it. Methods and errors as in `measure`.
 
     Source: Miller 2024, arXiv 2411.00640 (paired differences, clusters).
     """
@@ -134,7 +151,8 @@ def paired_difference(
     pair_seeds = [seeds[row] for row in first_rows]
     pair_questions = [questions[row] for row in first_rows]
     differences = group_means(pair_codes, treated) - group_means(pair_codes, control)
-    if method == "auto" and _count_scored_seeds(pair_seeds, differences) < 2:
+    over_seeds = method in ("auto", "crossed")
+    if over_seeds and _count_scored_seeds(pair_seeds, differences) < 2:
         method = "bootstrap"
     difference = measure(name, differences, pair_seeds, pair_questions, unit, method, seed=seed)
     n_unscored = int(np.isnan(treated).sum() + np.isnan(control).sum())
@@ -202,15 +220,32 @@ def _over_seeds(
             " bootstrap"
         )
     description = f"t over {n_seeds} seeds"
-    if _seeds_share_questions(seeds, questions):
-        description += " (holds for these questions, not for new ones)"
     consecutive_codes = np.unique(seeds, return_inverse=True)[1]
     mean, low, high = mean_interval_t(group_means(consecutive_codes, values))
-    return _Interval(mean, low, high, n_seeds, description)
+    if not _seeds_share_questions(seeds, questions):
+        return _Interval(mean, low, high, n_seeds, description)
+    description += " (holds for these questions, not for new ones)"
+    _, crossed_low, crossed_high = crossed_interval_t(values, seeds, questions)
+    return _Interval(mean, low, high, n_seeds, description, crossed_low, crossed_high)
 
 
-def _seeds_share_questions(seeds: np.ndarray, questions: np.ndarray | None) -> bool:
-    if questions is None:
+def _over_seeds_and_questions(
+    values: np.ndarray, seeds: np.ndarray | None, questions: np.ndarray | None
+) -> _Interval:
+    """t interval for new seeds and new questions."""
+    n_seeds, n_questions = count_levels(seeds), count_levels(questions)
+    if n_seeds < 2 or not _seeds_share_questions(seeds, questions):
+        raise ConfigError(
+            f"crossed with {n_seeds} scored seeds and {n_questions} questions; expected 2 seeds or"
+            " more that share questions; add seeds or use bootstrap"
+        )
+    mean, low, high = crossed_interval_t(values, seeds, questions)
+    description = f"t over {n_seeds} seeds x {n_questions} questions"
+    return _Interval(mean, low, high, min(n_seeds, n_questions), description)
+
+
+def _seeds_share_questions(seeds: np.ndarray | None, questions: np.ndarray | None) -> bool:
+    if seeds is None or questions is None:
         return False
     pairs = set(zip(seeds, questions, strict=True))
     return len(pairs) > count_levels(questions)

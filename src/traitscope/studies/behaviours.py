@@ -3,6 +3,7 @@
 The functions build nodes and read what their runs left. Shapes: S seeds, P prompts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.judge import JudgeConfig
 from traitscope.config.stages import GenerateConfig
-from traitscope.stats.estimates import paired_difference
+from traitscope.stats.estimates import Method, paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import shared_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -155,6 +156,45 @@ def outcomes_of(folders: Folders, name: str, judge: str) -> np.ndarray:
     return np.array(outcomes)
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Whether answers show the behaviour: 0, 1 or NaN (unscored), by prompt, and by seed."""
+
+    base_P: np.ndarray
+    """The unmodified model."""
+    teachers: dict[Teacher, np.ndarray]
+    """Every teacher [P]."""
+    students: dict[Teacher, np.ndarray]
+    """The students of every teacher [S, P]."""
+    control_SP: np.ndarray
+    """The base, the same outcomes for every seed: soft targets of the unmodified model have no
+    gradient."""
+
+    def of_students(self, alpha: float) -> np.ndarray:
+        """Return the outcomes [S, P] of students along the behaviour's direction; 0: the base."""
+        return self.students[Teacher(DIRECTION, alpha)] if alpha else self.control_SP
+
+    def by_strength(self, alphas: list[float]) -> np.ndarray:
+        """Return the outcomes [S, P, A]; the base was asked once, so it counts for one seed."""
+        by_strength = [self.of_students(alpha) for alpha in alphas]
+        outcomes_SPA = np.stack(by_strength, axis=2)
+        outcomes_SPA[1:, :, alphas.index(0)] = np.nan
+        return outcomes_SPA
+
+
+def read_outcomes(
+    folders: Folders, teachers: Sequence[Teacher], seeds: Sequence[int], judge: str
+) -> Outcomes:
+    """Return a judge's verdicts on the base, on every teacher, and on its students."""
+    base_P = outcomes_of(folders, "base", judge)
+    by_teacher, students = {}, {}
+    for teacher in teachers:
+        by_teacher[teacher] = outcomes_of(folders, teacher.name, judge)
+        by_seed = [outcomes_of(folders, teacher.student(seed), judge) for seed in seeds]
+        students[teacher] = np.stack(by_seed)
+    return Outcomes(base_P, by_teacher, students, np.stack([base_P] * len(seeds)))
+
+
 def rate_of(folders: Folders, name: str, judge: str) -> Measurement:
     """Return the rate of the behaviour in a model's answers, as the judge's run measured it."""
     for measurement in _measurements(folders, name):
@@ -189,11 +229,18 @@ def _measurements(folders: Folders, name: str) -> list[Measurement]:
 
 
 def rate_difference(
-    name: str, left_SP: np.ndarray, right_SP: np.ndarray, seeds: tuple[int, ...]
+    name: str,
+    left_SP: np.ndarray,
+    right_SP: np.ndarray,
+    seeds: tuple[int, ...],
+    method: Method = "auto",
 ) -> Measurement:
-    """Return the difference of two rates, paired by seed and prompt."""
+    """Return the difference of two rates, paired by seed and prompt.
+
+    Outcomes that were sampled once for all seeds need the method `crossed`.
+    """
     n_prompts = left_SP.shape[1]
     seed_labels = np.repeat(seeds, n_prompts).tolist()
     prompt_labels = np.tile(np.arange(n_prompts), len(seeds)).tolist()
     left, right = left_SP.ravel().tolist(), right_SP.ravel().tolist()
-    return paired_difference(name, left, right, seed_labels, prompt_labels, "rate")
+    return paired_difference(name, left, right, seed_labels, prompt_labels, "rate", method)

@@ -25,9 +25,13 @@ from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.dose_response import (
     check_seeds,
     check_strengths,
+    counts_of,
     held_out,
-    power,
+    line_rates,
+    student_sd,
     threshold,
+    threshold_power,
+    threshold_rates,
     transfer_ratio,
 )
 from traitscope.stats.measurement import Measurement
@@ -36,6 +40,7 @@ from traitscope.studies.behaviours import (
     CONTROLS,
     DIRECTION,
     Evaluation,
+    Outcomes,
     Teacher,
     agreement_of,
     directions,
@@ -43,6 +48,7 @@ from traitscope.studies.behaviours import (
     outcomes_of,
     rate_difference,
     rate_of,
+    read_outcomes,
 )
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -60,6 +66,8 @@ PUBLISHED = (
 )
 SMALL, NATS = 0.05, 0.0
 "smallest effects that would matter: rate, and nats a prompt"
+LEAST_STRENGTH, PUBLISHED_RATIO = 0.2, 0.3
+"threshold and transfer ratio above it that were published; the power is for these"
 
 
 @dataclass(frozen=True)
@@ -211,27 +219,9 @@ def _sampled_text_student(
     ]
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """Whether answers show the behaviour: 0, 1 or NaN (unscored), by prompt, and by seed."""
-
-    base_P: np.ndarray
-    """The unmodified model."""
-    teachers: dict[Teacher, np.ndarray]
-    """Every teacher [P]."""
-    students: dict[Teacher, np.ndarray]
-    """The students of every teacher [S, P]."""
-    control_SP: np.ndarray
-    """The base once a seed: soft targets of the unmodified model have no gradient."""
-
-    def of_students(self, alpha: float) -> np.ndarray:
-        """Return the outcomes [S, P] of students along the behaviour's direction; 0: the base."""
-        return self.students[Teacher(DIRECTION, alpha)] if alpha else self.control_SP
-
-
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Test the strongest teacher's students, against base and controls, and for a threshold."""
-    outcomes = _outcomes(size, folders)
+    outcomes = read_outcomes(folders, _teachers(size), size.seeds, size.judge)
     alphas = sorted(size.alphas, key=abs)
     ratios = {}
     for alpha in alphas:
@@ -243,8 +233,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
                 outcomes.teachers[Teacher(DIRECTION, alpha)],
                 outcomes.base_P,
             )
-    rates_PA = np.stack([outcomes.of_students(alpha).mean(0) for alpha in alphas], axis=1)
-    log_likelihoods = held_out(alphas, rates_PA)
+    outcomes_SPA = outcomes.by_strength(alphas)
+    counts = counts_of(outcomes_SPA)
+    log_likelihoods = held_out(alphas, counts)
     verdicts = _verdicts(size, model, outcomes, ratios, threshold(log_likelihoods))
     further_ratios = [ratio for alpha, ratio in ratios.items() if alpha != size.strongest]
     measurements = (*further_ratios, *_sampled_text_results(size, folders, outcomes))
@@ -253,28 +244,38 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         _control_table(size, folders, outcomes),
         _shape_table(log_likelihoods),
     )
-    simulated = power(alphas, rates_PA)
     notes = (
         "Soft targets on the unmodified model's number rows, whose control student is the base"
         " itself; the strongest teacher is repeated with sampled text that passed the number"
         " filter, and with control students.",
-        f"Power of the threshold's test at this size: {simulated['power']:.2f} if the fitted hinge"
-        f" is true; false positives {simulated['false positives']:.2f} if the fitted line is.",
+        _power_note(alphas, outcomes, outcomes_SPA),
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
     )
     return Findings(verdicts, measurements, tables, notes)
 
 
-def _outcomes(size: Size, folders: Folders) -> Outcomes:
-    base_P = outcomes_of(folders, "base", size.judge)
-    teachers, students = {}, {}
-    for teacher in _teachers(size):
-        teachers[teacher] = outcomes_of(folders, teacher.name, size.judge)
-        by_seed = [outcomes_of(folders, teacher.student(seed), size.judge) for seed in size.seeds]
-        students[teacher] = np.stack(by_seed)
-    control_SP = np.stack([base_P] * len(size.seeds))
-    return Outcomes(base_P, teachers, students, control_SP)
+def _power_note(alphas: list[float], outcomes: Outcomes, outcomes_SPA: np.ndarray) -> str:
+    """Say how often the threshold's test would say yes, if the published shape or a line is true.
+
+    Students of one strength differ in the simulation as they do here.
+    """
+    base = float(np.nanmean(outcomes.base_P))
+    teacher_A = [base]
+    for alpha in alphas[1:]:
+        teacher_A.append(float(np.nanmean(outcomes.teachers[Teacher(DIRECTION, alpha)])))
+    counts, sd_A = counts_of(outcomes_SPA), student_sd(outcomes_SPA)
+    published_A = threshold_rates(alphas, teacher_A, base, LEAST_STRENGTH, PUBLISHED_RATIO)
+    power = threshold_power(alphas, published_A, counts.n_PA, sd_A)
+    line_A = line_rates(alphas, counts)
+    false_positives = threshold_power(alphas, line_A, counts.n_PA, sd_A)
+    return (
+        f"Power of the threshold's test at this size: {power:.2f} for the published shape (the"
+        f" base's rate below a strength of {LEAST_STRENGTH:g}, from there on {PUBLISHED_RATIO:g} of"
+        f" the teacher's change). False positives: {false_positives:.2f} if the fitted line is"
+        f" true. Both with students that differ by a standard deviation of {sd_A.max():.3f} at"
+        " most, as here."
+    )
 
 
 def _verdicts(
@@ -287,7 +288,7 @@ def _verdicts(
     strongest = size.strongest
     students_SP = outcomes.of_students(strongest)
     name = f"rate of students at {strongest:g} minus the base"
-    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds)
+    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds, "crossed")
     verdicts = [
         judged(
             "Students of the most strongly steered teacher show the behaviour more than the base.",
