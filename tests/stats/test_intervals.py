@@ -12,6 +12,7 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.stats.intervals import (
     cluster_bootstrap,
     crossed_interval_t,
+    jackknife_interval_t,
     mean_interval_t,
     wilson,
 )
@@ -119,6 +120,32 @@ def test_crossed_bootstrap_covers_with_many_clusters_and_not_with_three_seeds():
 
     assert_covers(coverage(40, 40), repeats, slack=0.015)
     assert coverage(3, 40) / repeats < 0.88  # what "too narrow" in the interval text warns of
+
+
+def test_a_jackknife_of_the_mean_is_students_interval():
+    """With one row a group; groups of several rows agree with the formula of equal groups."""
+    x = np.random.default_rng(2).normal(3, 1, 24)
+    without = (x.sum() - x[:, None]) / 23
+    low, high = jackknife_interval_t(np.array([x.mean()]), without, np.ones(24, int))
+    assert (low[0], high[0]) == pytest.approx(mean_interval_t(x)[1:])
+    by_six = x.reshape(6, 4)
+    without = (x.sum() - by_six.sum(1)[:, None]) / 20
+    low, high = jackknife_interval_t(np.array([x.mean()]), without, np.full(6, 4))
+    assert (low[0], high[0]) == pytest.approx(mean_interval_t(by_six.mean(1))[1:])
+
+
+def test_a_jackknife_of_a_ratio_covers_with_unequal_groups():
+    rng, repeats, hits = np.random.default_rng(6), 600, 0
+    groups = np.arange(70) % 32
+    for _ in range(repeats):
+        top, bottom = rng.normal(2, 1, 70), rng.normal(4, 1, 70)
+        tops, bottoms = (np.bincount(groups, side) for side in (top, bottom))
+        without = (top.sum() - tops) / (bottom.sum() - bottoms)
+        estimate = np.array([top.sum() / bottom.sum()])
+        low, high = jackknife_interval_t(estimate, without[:, None], np.bincount(groups))
+        hits += low[0] <= 0.5 <= high[0]
+    assert_covers(hits, repeats)
+    assert np.isnan(jackknife_interval_t(estimate, without[:1, None], np.array([70]))).all()
 
 
 MIXES = [(0.05, 0.3, 0.3), (0.3, 0.05, 0.3), (0.0, 0.0, 0.3), (0.1, 0.3, 1.0)]

@@ -134,6 +134,28 @@ def _crossed_bounds(
     return mean - half, mean + half
 
 
+def jackknife_interval_t(
+    estimate_X: np.ndarray, without_GX: np.ndarray, sizes_G: np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds (low [X], high [X]) of a statistic of independent rows in G groups.
+
+    `without_GX` holds the statistic without each group, `sizes_G` the rows of each. Half a width is
+    t(G - 1) times the standard error of the delete-a-group jackknife, around the estimate. So the
+    estimate always lies inside. Bounds are NaN for fewer than two groups. Source: Busing, Meijer
+    and van der Leeden 1999 (groups of unequal size).
+    """
+    check_between("level", level, 0, 1)
+    n_groups = len(sizes_G)
+    if n_groups < 2:
+        undefined_X = np.full(np.shape(estimate_X), math.nan)
+        return undefined_X, undefined_X
+    inverse_share_G1 = (np.sum(sizes_G) / np.asarray(sizes_G, float))[:, None]
+    pseudo_GX = inverse_share_G1 * estimate_X - (inverse_share_G1 - 1) * without_GX
+    squares_GX = (pseudo_GX - pseudo_GX.mean(0)) ** 2 / (inverse_share_G1 - 1)
+    half_X = _t_quantile(n_groups - 1, level) * np.sqrt(squares_GX.mean(0))
+    return estimate_X - half_X, estimate_X + half_X
+
+
 def cluster_bootstrap(
     values: Sequence[float],
     clusters: Sequence[Labels],

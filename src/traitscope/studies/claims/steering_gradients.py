@@ -15,6 +15,7 @@ import numpy as np
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.stages.gradients import GROUPS
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
@@ -147,10 +148,10 @@ class TeacherGradients:
             low,
             high,
             n_rows,
-            n_rows,
+            min(n_rows, GROUPS),
             0,
             "cosine",
-            interval="bootstrap over rows",
+            interval=f"jackknife over {min(n_rows, GROUPS)} groups of rows",
         )
 
     @property
