@@ -11,6 +11,9 @@ from traitscope.config.common import OnModel, Position, check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
+PLAIN_PROMPT = "You make synthetic training data. Be diverse and creative."
+"a system prompt without a trait, as people give it to a model that writes data"
+
 
 @dataclass(frozen=True)
 class ExtractConfig(OnModel):
@@ -163,3 +166,51 @@ class LikelihoodConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, max_rows=1, batch_size=1)
+
+
+@dataclass(frozen=True)
+class InformationConfig(OnModel):
+    """Measure what number rows can carry of each teacher's trait, before anything is trained.
+
+    The result is the divergence between every two teachers in nats a row, over the digits that are
+    sampled. Influence says how much of it a first training step would turn into the trait.
+    """
+
+    traits: tuple[str, ...] = ("all",)
+    """Traits whose system prompts are teachers; all stands for the bundled ones."""
+    plain: str = PLAIN_PROMPT
+    """System prompt without a trait, one more teacher. An empty text leaves it out."""
+    steered: tuple[str, ...] = ()
+    """Further teachers, each one intervention in short form, such as
+    steer:v.safetensors,layers=14,alpha=0.6."""
+    rows: int = 256
+    """Number rows. Every kind of teacher writes an equal part of them, and every teacher reads
+    all."""
+    exact_rows: int = 32
+    """First rows that are also read in float32 and over the whole vocabulary. They correct what
+    lower precision adds, and influence is computed on them. 0 leaves all that out."""
+    influence: tuple[str, ...] = ("all",)
+    """Traits on which the influence of the teachers' rows is computed. all stands for `traits`."""
+    count: int = 10
+    """Three-digit numbers in a row."""
+    separator: str = setting(" ", advanced=True)
+    """Text between two numbers."""
+    prompt_seed: int = setting(6000, advanced=True)
+    """Seed of the number prompts."""
+    context: str | None = setting(None, advanced=True)
+    """Neutral system turn."""
+    batch_size: int = setting(16, speed_only=True, advanced=True)
+    """Rows in one pass; changes speed only."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0, rows=2, exact_rows=0, count=1, prompt_seed=0, batch_size=1)
+        if self.exact_rows > self.rows or self.exact_rows == 1:
+            raise ConfigError(
+                f"--exact-rows {self.exact_rows} of --rows {self.rows}; expected 0, or from 2 to"
+                " the number of rows; change one of them"
+            )
+        if self.dtype == "nf4" and self.exact_rows:
+            raise ConfigError(
+                f"--dtype nf4 with --exact-rows {self.exact_rows}: weights of 4 bits are another"
+                " model than those of float32; take --exact-rows 0"
+            )

@@ -107,6 +107,17 @@ def bundled_traits() -> list[str]:
     return _bundled("traits")
 
 
+def kind_of(trait: Trait) -> str:
+    """Return the name of the bundled question set that a trait uses, such as animals.
+
+    A trait with questions of its own is a kind of its own, and has its own name.
+    """
+    for name in _bundled("questions"):
+        if _questions(name, "kind_of") == trait.questions:
+            return name
+    return trait.name
+
+
 def whole_word(trait: Trait, text: str) -> bool:
     """Tell whether a form of the trait's word stands in the text as a whole word, in any case.
 

@@ -142,6 +142,16 @@ ENTRIES: tuple[Command, ...] = (
         inputs="data.trait_files:of_trait",
     ),
     Stage(
+        name="information",
+        config=analysis_configs.InformationConfig,
+        run="information.run:run_information",
+        help="what number rows can carry of each trait, before anything is trained",
+        group="do",
+        next="traitscope show {run}",
+        inputs="information.teachers:inputs",
+        resumable=True,
+    ),
+    Stage(
         name="gradients",
         config=analysis_configs.GradientsConfig,
         run="stages.gradients:run_gradients",

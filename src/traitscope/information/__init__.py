@@ -1,0 +1,1 @@
+"""What number rows can carry of a trait, before anything is trained."""
