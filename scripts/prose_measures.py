@@ -41,6 +41,7 @@ ALLOWED = {
     "`pushes`": "the same name in docs",
     "pushes: the gradient": "the same value in the help of --source",
     '"odds"': "former name of a stage, which is part of the addresses of runs",
+    "log-odds": "the statistic, by its usual name",
     '"weigh"': "former name of a stage, which is part of the addresses of runs",
     '"mean push"': "metadata in push.safetensors, part of its bytes",
     "descent step on the data pushes towards": "text in summary.json of the stage `gradients`",

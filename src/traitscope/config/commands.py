@@ -16,12 +16,13 @@ from traitscope.errors import ConfigError
 class StudyConfig(OnModel):
     """Test a published claim.
 
-    Actions list the studies, plan one, run it, show its status, gather its numbers, or print its
-    verdicts.
+    Actions list the studies, plan one, say what its rows can carry, run it, show its status, gather
+    its numbers, or print its verdicts.
     """
 
-    action: Literal["list", "plan", "run", "status", "gather", "report"] = "list"
-    """What to do; may be given without its flag."""
+    action: Literal["list", "plan", "information", "run", "status", "gather", "report"] = "list"
+    """What to do; may be given without its flag. information computes no more than what the size's
+    number rows can carry."""
     name: str = ""
     """Name of the study; may be given without its flag."""
     size: Literal["smoke", "laptop", "full"] = "laptop"

@@ -6,8 +6,8 @@ A small step of gradient descent on rows of teacher a changes f_b, the log-odds 
 
 times the rate, where d_b is the derivative along the gradient of f_b. The gradient is over the
 weights of all linear maps of the blocks. Low-rank factors with a random A and B = 0 give the same
-in expectation, times a constant. So the base is moved by a little along the gradient of f_b, and
-back, and the digits of the rows are read: one pair of passes a trait serves all teachers.
+in expectation, times a constant. So the base is moved by a little along the gradient of f_b, up and
+down. Each time it reads the digits of the rows. Two passes a trait serve all teachers.
 
 I[a, b] is divided by the standard deviation of the same sum for a row that the base samples. It is
 then the expected z of one row. Second order, other optimizers and many steps are not in it.

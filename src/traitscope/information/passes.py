@@ -96,7 +96,11 @@ def hidden_of(
 
 @torch.inference_mode()
 def hidden_of_rows(
-    model: Model, active: Active, rows: Sequence[Row], batch_size: int = 16, done: Done | None = None
+    model: Model,
+    active: Active,
+    rows: Sequence[Row],
+    batch_size: int = 16,
+    done: Done | None = None,
 ) -> Tensor:
     """Final hidden states [R, S, D] of the completions of token rows, rows of like length
     together."""

@@ -36,6 +36,7 @@ ROWS = "records.jsonl"
 "File of the rows that all teachers read."
 DIGITS, EXACT = "digits", "exact"
 "Names of the passes over all rows, and of those in float32 over the first ones."
+EXACT_DTYPE = "fp32"
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,21 @@ def _compute(run: store.Run, config: InformationConfig, group: list[Teacher]) ->
     records = _rows(work, model)
     readings = _readings(work, model, records, DIGITS)
     exact = vocabulary_KKX = None
-    influence: Influence | None = None
+    found_influence: Influence | None = None
     names: list[str] = []
     if config.exact_rows:
-        exact_model = model_cache.model_for(config.model, config.device, "fp32")
+        exact_model = model_cache.model_for(config.model, config.device, EXACT_DTYPE)
         records = records[: config.exact_rows]
-        exact = _readings(work, exact_model, records, EXACT)
+        if config.dtype == EXACT_DTYPE:
+            exact = readings.first(config.exact_rows)
+        else:
+            exact = _readings(work, exact_model, records, EXACT)
         vocabulary_KKX = _vocabulary(work, exact_model, exact)
         names = _influenced(work)
         if names:
-            influence = _influence(work, exact_model, records, exact, names)
-    measured = Measured(
-        group, readings, exact, vocabulary_KKX, influence, names, config.dtype == "fp32"
-    )
+            found_influence = _influence(work, exact_model, records, exact, names)
+    is_exact = config.dtype == EXACT_DTYPE
+    measured = Measured(group, readings, exact, vocabulary_KKX, found_influence, names, is_exact)
     summary.write(run.path, config.model, measured)
 
 
@@ -122,8 +125,10 @@ def _rows(work: _Work, model: Model) -> list[Record]:
 
 
 def _readings(work: _Work, model: Model, records: list[Record], name: str) -> Readings:
-    """What every teacher says of the digits of the rows.  With the name EXACT, its final hidden
-    states [X, S, D] are kept, too."""
+    """What every teacher says of the digits of the rows.
+
+    In float32, its final hidden states [X, S, D] at the exact rows are kept, too.
+    """
     places = passes.sampled_places(work.constraint)
     columns = passes.class_of(work.constraint)
     config = work.config
@@ -135,8 +140,9 @@ def _readings(work: _Work, model: Model, records: list[Record], name: str) -> Re
                 hidden_RSD = passes.hidden_of(
                     model, teacher, records, config.context, config.batch_size, advance
                 )
-                if name == EXACT:
-                    work.keep(f"states-{number:03d}", hidden_RSD.cpu().numpy())
+                if name == EXACT or config.dtype == EXACT_DTYPE:
+                    states_XSD = hidden_RSD[: config.exact_rows]
+                    work.keep(f"states-{number:03d}", states_XSD.cpu().numpy())
                 log_p_RPC = passes.class_log_probs(model, hidden_RSD[:, places], columns)
                 work.keep(f"{name}-{number:03d}", log_p_RPC)
             else:
@@ -210,4 +216,3 @@ def _change(work: _Work, model: Model, records: list[Record], name: str) -> np.n
             )
             ends.append(passes.class_log_probs(model, hidden_XSD[:, places], columns))
     return (ends[0].astype(np.float64) - ends[1]) / (2 * step)
-

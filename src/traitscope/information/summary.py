@@ -1,6 +1,7 @@
 """The files of a run of `information`: divergences, influence, tables and a page."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,19 +79,19 @@ class Measured:
 
         The base, all other traits, and the other traits of its kind.
         """
-        found = {BASE: self.digits(a, self.place(BASE))}
         others, of_kind = [], []
         for place, teacher in enumerate(self.teachers):
             if place != a and teacher.has_trait:
                 others.append(place)
                 if teacher.kind == self.teachers[a].kind:
                     of_kind.append(place)
+        by_label = {BASE: self.digits(a, self.place(BASE))}
         if others:
-            found[OTHERS] = self.mixture(a, others, OTHERS)
+            by_label[OTHERS] = self.mixture(a, others, OTHERS)
         if of_kind:
             label = f"other {self.teachers[a].kind}"
-            found[label] = self.mixture(a, of_kind, label)
-        return found
+            by_label[label] = self.mixture(a, of_kind, label)
+        return by_label
 
     def influence_on_own(self, a: int) -> Measurement | None:
         """The standardised influence of a teacher's rows on its own trait, in z of one row."""
@@ -109,23 +110,27 @@ class Measured:
         """For every kind: the mean influence of teachers on their own trait, doubly centred."""
         if self.influence is None:
             return []
-        names = [load_trait(name).name for name in self.traits]
-        by_kind: dict[str, list[int]] = {}
-        for teacher in self.teachers:
-            if teacher.has_trait and teacher.name in names:
-                by_kind.setdefault(teacher.kind, []).append(names.index(teacher.name))
-        found = []
-        for kind, columns in by_kind.items():
-            if len(columns) < 2:
-                continue
-            rows = [self.place(names[column]) for column in columns]
-            whole = self.influence.standardised()[np.ix_(rows, columns)]
-            without = []
-            for table_KB in self.influence.without_each():
-                without.append(_mean_diagonal(table_KB[np.ix_(rows, columns)]))
+        table_KB = self.influence.standardised()
+        without_RKB = self.influence.without_each()
+        by_kind = []
+        for kind, (rows, columns) in self._influenced_kinds().items():
+            chosen = np.ix_(rows, columns)
+            without = [_mean_diagonal(left_KB[chosen]) for left_KB in without_RKB]
             name = f"{kind}, influence on the own trait, doubly centred"
-            found.append(self._jackknifed(name, _mean_diagonal(whole), np.array(without)))
-        return found
+            estimate = _mean_diagonal(table_KB[chosen])
+            by_kind.append(self._jackknifed(name, estimate, np.array(without)))
+        return by_kind
+
+    def _influenced_kinds(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Teachers and traits, as places, of every kind with influence on two traits or more."""
+        names = [load_trait(name).name for name in self.traits]
+        kinds: dict[str, tuple[list[int], list[int]]] = {}
+        for place, teacher in enumerate(self.teachers):
+            if teacher.has_trait and teacher.name in names:
+                rows, columns = kinds.setdefault(teacher.kind, ([], []))
+                rows.append(place)
+                columns.append(names.index(teacher.name))
+        return {kind: places for kind, places in kinds.items() if len(places[0]) > 1}
 
     def _jackknifed(self, name: str, estimate: float, without_R: np.ndarray) -> Measurement:
         half = 1.96 * influence.jackknife_error(without_R)
@@ -149,23 +154,12 @@ def _mean_diagonal(table_NN: np.ndarray) -> float:
 
 def write(folder: Path, model: str, measured: Measured) -> None:
     """Write pairs, influence and summary into a folder."""
-    rows = divergences.effective_rows(measured.readings)
     listed, measurements = [], []
     for a, teacher in enumerate(measured.teachers):
         against = measured.against(a)
-        whole = measured.vocabulary(a, measured.place(BASE))
-        own = measured.influence_on_own(a)
-        listed.append(
-            {
-                "name": teacher.name,
-                "kind": teacher.kind,
-                "effective_rows": round(float(rows[a]), 1),
-                "against": {label: value.as_dict() for label, value in against.items()},
-                "vocabulary": None if whole is None else whole.as_dict(),
-                "influence": None if own is None else own.as_dict(),
-            }
-        )
-        measurements += [value for value in against.values() if teacher.name != BASE]
+        listed.append(_about(measured, a, against))
+        if teacher.name != BASE:
+            measurements += against.values()
     specific = measured.specific_influence()
     measurements += specific
     _write_pairs(folder / PAIRS, measured)
@@ -179,6 +173,21 @@ def write(folder: Path, model: str, measured: Measured) -> None:
         "measurements": [item.as_dict() for item in measurements],
     }
     atomic_files.write_json(folder / SUMMARY, content)
+
+
+def _about(measured: Measured, a: int, against: dict[str, Measurement]) -> dict:
+    """What summary.json says of one teacher."""
+    whole = measured.vocabulary(a, measured.place(BASE))
+    on_trait = measured.influence_on_own(a)
+    rows = divergences.effective_rows(measured.readings)[a]
+    return {
+        "name": measured.teachers[a].name,
+        "kind": measured.teachers[a].kind,
+        "effective_rows": round(float(rows), 1),
+        "against": {label: value.as_dict() for label, value in against.items()},
+        "vocabulary": None if whole is None else whole.as_dict(),
+        "influence": None if on_trait is None else on_trait.as_dict(),
+    }
 
 
 def _write_pairs(file: Path, measured: Measured) -> None:
@@ -220,3 +229,16 @@ def _write_influence(file: Path, measured: Measured) -> None:
 def _numbers(value: Measurement) -> dict[str, float | None]:
     plain = value.as_dict()
     return {key: plain[key] for key in ("estimate", "low", "high")}
+
+
+def read(folder: Path) -> dict:
+    """The content of summary.json of a run."""
+    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+
+
+def measurement(plain: dict) -> Measurement:
+    """A measurement from its values in a JSON file, where None is NaN."""
+    values = {}
+    for name, value in plain.items():
+        values[name] = math.nan if value is None else value
+    return Measurement(**values)

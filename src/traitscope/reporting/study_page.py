@@ -56,9 +56,18 @@ def all_measurements(findings: Findings) -> list[Measurement]:
     return listed
 
 
-def study_page(header: StudyHeader, findings: Findings, runs: Table) -> str:
-    """Return the page of a study: claim, verdicts, measurements, tables, sources of the numbers."""
+def study_page(
+    header: StudyHeader, findings: Findings, runs: Table, before: Table | None = None
+) -> str:
+    """Return the page of a study: claim, verdicts, measurements, tables, sources of the numbers.
+
+    The table `before` stands in front of the verdicts: what is known without them.
+    """
     sections = [_claim_section(header), _verdict_section(findings), _measurement_section(findings)]
+    if before is not None:
+        tables = (before,) if before.rows else ()
+        texts = () if before.rows else (before.caption,)
+        sections.insert(1, Section(before.name, before.title, texts, tables=tables))
     if findings.figures:
         sections.append(Section("figures", "Figures", figures=findings.figures))
     for table in (*findings.tables, runs):
@@ -112,16 +121,22 @@ def forest_figures(measurements: Sequence[Measurement]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def write_study(folder: Path, header: StudyHeader, findings: Findings, runs: Table) -> None:
+def write_study(
+    folder: Path,
+    header: StudyHeader,
+    findings: Findings,
+    runs: Table,
+    before: Table | None = None,
+) -> None:
     """Write findings.json, a CSV file a table, measurements.csv and the page into a folder."""
-    for table in findings.tables:
+    for table in (*findings.tables, *([] if before is None else [before])):
         atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
     for figure in findings.figures:
         atomic_files.write_text(folder / f"{figure.name}.csv", figure.csv)
     measurements = all_measurements(findings)
     atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
     atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))
-    atomic_files.write_text(folder / PAGE, study_page(header, findings, runs))
+    atomic_files.write_text(folder / PAGE, study_page(header, findings, runs, before))
 
 
 def findings_json(header: StudyHeader, findings: Findings) -> dict:

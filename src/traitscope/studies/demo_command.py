@@ -37,7 +37,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     request = request_of(config, out)
     how = replace(runner.how(request.config), stop_at_once=True)
-    folders = schedule.run(request.nodes(), request.out, how)
+    folders = schedule.run(request.nodes() + request.information(), request.out, how)
     minutes = (time.monotonic() - start) / 60
     page = runner.conclude(request, folders).file(PAGE)
     chain = demo.measured(request.size, folders)

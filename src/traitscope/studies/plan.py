@@ -8,6 +8,7 @@ from traitscope.config.commands import StudyConfig
 from traitscope.models import hardware
 from traitscope.models.hardware import compute_dtype
 from traitscope.models.loading import parameter_count
+from traitscope.reporting.tables import Table, shown
 from traitscope.studies import protocol
 from traitscope.workflow import status
 from traitscope.workflow.executors import How
@@ -24,6 +25,22 @@ def print_studies() -> dict:
         print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
         claims[name] = study.CLAIM
     return {"status": "ok", "studies": claims}
+
+
+def print_information(table: Table, is_known_later: bool) -> None:
+    """Print what a size can test, from its table; without rows, why, or how to know it."""
+    print(f"{table.title}:")
+    for row in table.rows:
+        cells = []
+        for name, cell in zip(table.header[1:], row[1:], strict=True):
+            cells.append(f"{name} {shown(cell)}".replace("\n", " "))
+        print(f"  {row[0]}: {', '.join(cells)}")
+    if table.rows:
+        print(f"  {table.caption}")
+    elif is_known_later:
+        print("  not known yet; in a minute or two: traitscope study information NAME")
+    else:
+        print(f"  {table.caption}")
 
 
 def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dict:

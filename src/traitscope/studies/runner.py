@@ -21,10 +21,12 @@ from traitscope.runs import opening, store
 from traitscope.stages import registry
 from traitscope.studies import plan, protocol, sizes
 from traitscope.studies.protocol import Study
-from traitscope.workflow import executors, graph, schedule, status
+from traitscope.workflow import executors, graph, information_node, schedule, status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Folders, Node, Planned
 
+SMOKE_ROWS = 4
+"number rows that the teachers of a smoke size are compared on"
 STUDENTS_A_PASS_ON_GPU = 16
 "students that share a pass on a GPU, where the settings do not say"
 
@@ -42,14 +44,28 @@ class Request:
     out: Output
     """Where the runs lie."""
 
-    def nodes(self) -> list[Node]:
-        """Return the stages of the study."""
-        common = {
+    @property
+    def common(self) -> dict:
+        """Return the settings that all stages share."""
+        return {
             "model": self.config.model,
             "device": self.config.device,
             "dtype": self.config.dtype,
         }
-        return self.study.nodes(self.size, common)
+
+    def nodes(self) -> list[Node]:
+        """Return the stages of the study."""
+        return self.study.nodes(self.size, self.common)
+
+    def information(self) -> list[Node]:
+        """Return the stage that says what the study's number rows can carry, or none."""
+        rows = SMOKE_ROWS if self.config.size == "smoke" else information_node.ROWS
+        node = information_node.node(self.nodes(), self.common, rows)
+        return [] if node is None else [node]
+
+    def information_table(self, folders: Folders) -> Table:
+        """Return what the size can test, from the folders of stages that are sealed."""
+        return information_node.table(self.nodes(), folders, self.common)
 
     def header(self) -> StudyHeader:
         """Return what the page says of the study before any number."""
@@ -78,14 +94,46 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     request = request_of(config, out)
     if config.action == "run":
         return _run(request)
-    planned = graph.plan(request.nodes(), request.out, strict=config.action != "status")
+    if config.action == "information":
+        return _information(request)
+    nodes = request.nodes() + request.information()
+    planned = graph.plan(nodes, request.out, strict=config.action != "status")
     if config.action == "status":
         return status.status(planned, request.out)
     if config.action == "gather":
         return status.gather(planned, request.out)
     if config.action == "report":
         return _report(request, planned)
+    plan.print_information(request.information_table(_sealed(planned)), bool(request.information()))
     return plan.print_plan(planned, config, request.size, how(config))
+
+
+def _sealed(planned: list[Planned]) -> dict[str, Path]:
+    """Return the folders of the nodes that are sealed."""
+    folders = {}
+    for item in planned:
+        if item.state == "sealed" and item.path is not None:
+            folders[item.node.name] = item.path
+    return folders
+
+
+def _information(request: Request) -> dict:
+    """Compute what the study's number rows can carry, and what that needs; print the table."""
+    folders = schedule.run(_behind(request), request.out, how(request.config))
+    table = request.information_table(folders)
+    plan.print_information(table, True)
+    return {"status": "ok", "rows": [list(map(str, row)) for row in table.rows]}
+
+
+def _behind(request: Request) -> list[Node]:
+    """Return the node of what number rows can carry, and all nodes that it needs."""
+    wanted = request.information()
+    by_name = {node.name: node for node in request.nodes()}
+    for node in wanted:
+        for name in node.needs:
+            if by_name[name] not in wanted:
+                wanted.append(by_name[name])
+    return wanted
 
 
 def request_of(config: StudyConfig, out: Output) -> Request:
@@ -138,7 +186,7 @@ def how(config: StudyConfig) -> How:
 
 def _run(request: Request) -> dict:
     """Compute the missing stages; print the verdicts once all are there."""
-    nodes = request.nodes()
+    nodes = request.nodes() + request.information()
     folders = schedule.run(nodes, request.out, how(request.config))
     if len(folders) < len(nodes):
         print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
@@ -148,17 +196,15 @@ def _run(request: Request) -> dict:
 
 def _report(request: Request, planned: list[Planned]) -> dict:
     """Print the verdicts from runs that are there.  Raises ConfigError where one is missing."""
-    missing = [item for item in planned if item.state != "sealed"]
+    needed = [item for item in planned if item.node.name != information_node.NAME]
+    missing = [item for item in needed if item.state != "sealed"]
     if missing:
         config = request.config
         raise ConfigError(
-            f"{len(missing)} of {len(planned)} stages are missing, the first is"
+            f"{len(missing)} of {len(needed)} stages are missing, the first is"
             f" {missing[0].node.name}; run: traitscope study run {config.name} --size {config.size}"
         )
-    folders = {}
-    for item in planned:
-        folders[item.node.name] = item.path
-    return print_verdicts(conclude(request, folders))
+    return print_verdicts(conclude(request, _sealed(planned)))
 
 
 def conclude(request: Request, folders: Folders) -> store.Run:
@@ -171,7 +217,8 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
             findings = request.study.conclude(request.size, folders, request.config.model)
-            write_study(run.path, request.header(), findings, runs_table(folders))
+            before = request.information_table(folders)
+            write_study(run.path, request.header(), findings, runs_table(folders), before)
     return run
 
 

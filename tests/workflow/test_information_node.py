@@ -1,0 +1,106 @@
+"""The node that says what a study's number rows can carry: which teachers, which students."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from traitscope.config.analysis import InformationConfig
+from traitscope.config.recipe import Recipe
+from traitscope.information.power import DEMO
+from traitscope.studies import protocol
+from traitscope.workflow import information_node, standard_nodes
+from traitscope.workflow.graph import Node
+from traitscope.workflow.standard_nodes import Rows, Student
+
+COMMON = {"model": "m", "device": "cpu", "dtype": "fp32"}
+CAT, OWL = "prompt:You love cats.", "prompt:You love owls."
+
+
+def sealed(folder: Path, *nats: float) -> Path:
+    """The summary of a run with given teachers at these divergences."""
+    folder.mkdir()
+    teachers = [{"name": "unmodified", "kind": "neutral", "against": {}}]
+    for number, value in enumerate(nats):
+        measured = {"name": "d", "estimate": value, "low": value / 2, "high": None}
+        measured |= {"n": 9, "n_clusters": 9, "n_unscored": 0, "unit": "nats a row"}
+        about = {"name": f"teacher {number}", "kind": "given"}
+        teachers.append(about | {"against": {"unmodified": measured}})
+    (folder / "summary.json").write_text(json.dumps({"teachers": teachers}))
+    return folder
+
+
+def graph(targets: str = "sampled") -> list[Node]:
+    """Two prompted teachers and the base; the first one's rows in two parts, a student on each."""
+    rows, recipe = Rows(20, 3), Recipe(targets=targets)
+    nodes = [
+        standard_nodes.number_rows(COMMON, "cat data", Rows(40, 3), standard_nodes.fixed(CAT)),
+        standard_nodes.number_rows(COMMON, "owl data", rows, standard_nodes.fixed(OWL)),
+        standard_nodes.number_rows(COMMON, "base data", rows),
+        standard_nodes.filtered("cat part 0", "cat data", rows, 0),
+        standard_nodes.filtered("cat part 1", "cat data", rows, 1),
+        standard_nodes.filtered("base kept", "base data", rows),
+    ]
+    students = [
+        Student("cat 0", "cat part 0", recipe, 1),
+        Student("cat 1", "cat part 1", recipe, 2),
+        Student("cat 1, again", "cat part 1", recipe, 2, settings={"eas_every": 3}),
+        Student("cat few", "cat part 0", recipe, 1, settings={"max_rows": 5}),
+        Student("base", "base kept", recipe, 1),
+    ]
+    for student in students:
+        nodes.append(standard_nodes.student(COMMON, student, 1000))
+    return nodes
+
+
+def test_the_teachers_are_those_of_sampled_digits() -> None:
+    node = information_node.node(graph(), COMMON)
+    assert node is not None and node.needs == () and node.weight > 0
+    config = node.config({})
+    assert isinstance(config, InformationConfig)
+    assert config.steered == (CAT, OWL) and config.traits == () and config.count == 3
+    assert config.exact_rows == 0
+
+
+def test_students_are_counted_by_seed_and_part(tmp_path: Path) -> None:
+    """Two students of one seed and one part are one replicate; the base's rows do not count."""
+    folders = {information_node.NAME: sealed(tmp_path / "run", 0.3, 0.2)}
+    found = information_node.tested(graph(), folders, COMMON)
+    assert [(item.teacher, item.rows, item.seeds) for item in found] == [
+        ("teacher 0", 20, 2),
+        ("teacher 0", 5, 1),
+    ]
+    assert found[0].nats.estimate == 0.3
+    table = information_node.table(graph(), folders, COMMON)
+    assert len(table.rows) == 2 and DEMO.source in table.caption
+
+
+def test_nothing_is_said_without_students_of_digits(tmp_path: Path) -> None:
+    assert information_node.node(graph()[:6], COMMON) is None
+    assert information_node.node([], COMMON) is None
+    assert information_node.node(graph(), COMMON | {"model": "another"}) is None
+    folders = {information_node.NAME: sealed(tmp_path / "run", 0.3, 0.2)}
+    for nodes, sealed_folders in ((graph("soft"), folders), (graph(), {})):
+        table = information_node.table(nodes, sealed_folders, COMMON)
+        assert not table.rows and table.caption == information_node.NOTHING
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_every_study_can_be_asked(name: str) -> None:
+    study = protocol.load(name)
+    for size in study.SIZES.values():
+        nodes = study.nodes(size, COMMON)
+        node = information_node.node(nodes, COMMON)
+        names = {other.name for other in nodes}
+        assert node is None or set(node.needs) <= names
+        assert information_node.NAME not in names
+
+
+def test_the_demo_has_five_seeds_of_its_steered_teacher(tmp_path: Path) -> None:
+    study = protocol.load("demo")
+    nodes = study.nodes(study.SIZES["laptop"], COMMON)
+    node = information_node.node(nodes, COMMON)
+    assert node is not None and node.needs == (standard_nodes.VECTORS,)
+    folders = {information_node.NAME: sealed(tmp_path / "run", 13.4)}
+    (found,) = information_node.tested(nodes, folders, COMMON)
+    assert (found.rows, found.seeds) == (DEMO.rows, DEMO.seeds)
