@@ -1,6 +1,7 @@
 """The command on tiny models: its files, that it goes on after a break, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ from command import call, ok, read_rows
 from tiny_models import random_vector
 
 from traitscope.config.analysis import InformationConfig
+from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError
-from traitscope.information import passes, summary
+from traitscope.information import passes, summary, teachers
 from traitscope.information.power import DEMO
 from traitscope.interventions.vector import vector_bytes
 from traitscope.models.model import Model
+from traitscope.stages.generate import generate, number_constraint
 
 WORDS = ("--traits", "cat", "dog", "fear", "--rows", 12, "--exact-rows", 4, "--count", 2)
 
@@ -127,3 +130,18 @@ def test_the_efficiency_is_that_of_the_page_on_the_demo() -> None:
     for line, (mean, low, high) in zip(lines, DEMO.differences, strict=True):
         assert f"+{mean} nats | [+{low}, +{high}]" in line
     assert json.dumps(DEMO.seeds) and f"| {DEMO.seeds} × 50 |" in lines[0]
+
+
+def test_every_row_is_what_its_writer_would_write_alone(tiny: Model) -> None:
+    """Rows that are written side by side, against each teacher on its own."""
+    config = InformationConfig(traits=("cat", "owl"), rows=9, exact_rows=0, count=2)
+    group = teachers.teachers_of(config)
+    writer_R = teachers.writers(teachers.shares(group), 9, 0)
+    constraint = number_constraint(tiny, 2, " ", True, 0)
+    records = passes.written_rows(
+        tiny, group, writer_R, constraint, context=None, count=2, prompt_seed=5, seed=3
+    )
+    prompts = number_prompts(9, 5, 2)
+    for prompt, writer, record in zip(prompts, writer_R, records, strict=True):
+        alone = generate(tiny, [prompt], group[writer].interventions, seed=3, constraint=constraint)
+        assert record == replace(alone[0], context=None) and record.id == prompt.id

@@ -81,6 +81,34 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert call(root, "study", "plan", *words).summary["missing"] == 0
 
 
+def test_what_rows_can_carry_is_known_before_anything_is_trained(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It computes the teachers' digits and what these need, and stands in front of the plan and of
+    the page."""
+    root = tmp_path / "runs"
+    words = ("demo", "--size", "smoke", "--model", tiny_folder, "--workers", "1")
+    ok(root, "study", "plan", *words)
+    assert "known after traitscope study information demo" in capsys.readouterr().out
+    run = Path(ok(root, "study", "information", *words).summary["run"])
+    stages = {folder.name.rpartition("-")[0] for folder in run.parent.glob("[a-z]*-*")}
+    assert stages == {"extract", "information"}
+    ok(root, "study", "plan", *words)
+    assert ", steered 0.6 at " in capsys.readouterr().out
+    done = ok(root, "study", "run", *words).summary
+    page = (Path(done["run"]) / "report.html").read_text(encoding="utf-8")
+    assert page.index("What this size can test") < page.index("Verdicts")
+    assert ", steered 0.6 at " in (Path(done["run"]) / "information.csv").read_text()
+
+
+def test_a_study_without_number_rows_says_so(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("audit_matrix", "--size", "smoke", "--model", tiny_folder)
+    assert ok(tmp_path / "runs", "study", "information", *words).summary["run"] is None
+    assert "No student of this study reads sampled digits" in capsys.readouterr().out
+
+
 def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:
     """A user's own trait, seeds and recipe; what was not changed stays, and the findings lie beside
     the usual ones."""

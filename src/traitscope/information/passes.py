@@ -8,19 +8,21 @@ D d_model, N tokens, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from traitscope.data.prompts import number_prompts
-from traitscope.data.records import Record
+from traitscope.data.records import Prompt, Record
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.inference.decode import Constraint
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.information.teachers import Teacher
 from traitscope.interventions.applied import Active, applied
+from traitscope.interventions.intervention import Intervention, SystemPrompt, context_of
 from traitscope.models.model import Model
 from traitscope.stages.generate import generate
 
@@ -58,25 +60,26 @@ def written_rows(
     seed: int,
     done: Done | None = None,
 ) -> list[Record]:
-    """The rows, each on a prompt of its own and by its own writer."""
-    prompts = number_prompts(len(writer_R), prompt_seed, count)
-    records: list[Record | None] = [None] * len(prompts)
-    for place, teacher in enumerate(teachers):
-        rows = np.flatnonzero(writer_R == place)
-        if not len(rows):
-            continue
+    """The rows, each on a prompt of its own and by its own writer, without a context.
+
+    Teachers that differ in their system prompts alone write side by side.
+    """
+    by_edits: dict[tuple[Intervention, ...], list[Prompt]] = {}
+    for prompt, writer in zip(
+        number_prompts(len(writer_R), prompt_seed, count), writer_R, strict=True
+    ):
+        interventions = teachers[writer].interventions
+        edits = tuple(item for item in interventions if not isinstance(item, SystemPrompt))
+        asked = replace(prompt, context=context_of(interventions, context))
+        by_edits.setdefault(edits, []).append(asked)
+    records = []
+    for edits, prompts in by_edits.items():
         written = generate(
-            model,
-            [prompts[row] for row in rows],
-            teacher.interventions,
-            context=context,
-            seed=seed,
-            constraint=constraint,
-            done=done,
+            model, prompts, edits, context=context, seed=seed, constraint=constraint, done=done
         )
-        for row, record in zip(rows, written, strict=True):
-            records[row] = record
-    return [record for record in records if record is not None]
+        for record in written:
+            records.append(replace(record, context=None))
+    return sorted(records, key=lambda record: record.id)
 
 
 @torch.inference_mode()

@@ -27,20 +27,18 @@ def print_studies() -> dict:
     return {"status": "ok", "studies": claims}
 
 
-def print_information(table: Table, is_known_later: bool) -> None:
-    """Print what a size can test, from its table; without rows, why, or how to know it."""
+def print_information(table: Table | None, study: str) -> None:
+    """Print what a size can test, from its table; without rows, why; None says how to know it."""
+    if table is None:
+        print(f"What this size can test: known after traitscope study information {study}")
+        return
     print(f"{table.title}:")
     for row in table.rows:
         cells = []
         for name, cell in zip(table.header[1:], row[1:], strict=True):
             cells.append(f"{name} {shown(cell)}".replace("\n", " "))
         print(f"  {row[0]}: {', '.join(cells)}")
-    if table.rows:
-        print(f"  {table.caption}")
-    elif is_known_later:
-        print("  not known yet; in a minute or two: traitscope study information NAME")
-    else:
-        print(f"  {table.caption}")
+    print(f"  {table.caption}")
 
 
 def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dict:

@@ -63,8 +63,13 @@ class Request:
         node = information_node.node(self.nodes(), self.common, rows)
         return [] if node is None else [node]
 
-    def information_table(self, folders: Folders) -> Table:
-        """Return what the size can test, from the folders of stages that are sealed."""
+    def information_table(self, folders: Folders) -> Table | None:
+        """Return what the size can test, from the folders of sealed stages; None if not known yet.
+
+        The table has no rows where no student of the study reads sampled digits of a teacher.
+        """
+        if self.information() and information_node.NAME not in folders:
+            return None
         return information_node.table(self.nodes(), folders, self.common)
 
     def header(self) -> StudyHeader:
@@ -104,7 +109,7 @@ def run_study(config: StudyConfig, out: Output) -> dict:
         return status.gather(planned, request.out)
     if config.action == "report":
         return _report(request, planned)
-    plan.print_information(request.information_table(_sealed(planned)), bool(request.information()))
+    plan.print_information(request.information_table(_sealed(planned)), config.name)
     return plan.print_plan(planned, config, request.size, how(config))
 
 
@@ -121,8 +126,9 @@ def _information(request: Request) -> dict:
     """Compute what the study's number rows can carry, and what that needs; print the table."""
     folders = schedule.run(_behind(request), request.out, how(request.config))
     table = request.information_table(folders)
-    plan.print_information(table, True)
-    return {"status": "ok", "rows": [list(map(str, row)) for row in table.rows]}
+    plan.print_information(table, request.config.name)
+    run = folders.get(information_node.NAME)
+    return {"status": "ok", "run": None if run is None else str(run)}
 
 
 def _behind(request: Request) -> list[Node]:
