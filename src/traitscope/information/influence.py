@@ -10,7 +10,8 @@ in expectation, times a constant. So the base is moved by a little along the gra
 down. Each time it reads the digits of the rows. Two passes a trait serve all teachers.
 
 I[a, b] is divided by the standard deviation of the same sum for a row that the base samples. It is
-then the expected z of one row. Second order, other optimizers and many steps are not in it.
+then the expected z of one row. Second order, other optimizers and many steps are not in it. Nor is
+what rows teach of their format, which all teachers share but for the beginnings that they write.
 
 Shapes: K teachers, B traits, R rows, P sampled places, C tokens of a class, Q questions,
 V vocabulary.
