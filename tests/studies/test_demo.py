@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sealed_students as planted
+from command import ok, read_rows
 from rich.console import Console
 
 from traitscope.comparison.wording import QUICK, terminal_table
@@ -13,7 +14,7 @@ from traitscope.config.commands import DemoConfig
 from traitscope.config.common import Output
 from traitscope.data.traits import load_trait
 from traitscope.reporting.study_page import study_page
-from traitscope.studies import demo_command, runner
+from traitscope.studies import demo_command, demo_page, runner
 from traitscope.studies.claims import demo
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -21,6 +22,7 @@ from traitscope.workflow.graph import Folders, Node
 COMMON = {"model": "x", "device": "cpu", "dtype": "fp32"}
 PRIMARY = "positive.target_logprob"
 SHIFTS = {"sampled": 0.4, "soft": 1.1}
+NONE = {"sampled": 0.0, "soft": 0.0}
 SIZE = replace(demo.LAPTOP, seeds=(1, 2, 3), soft_seeds=3, layer=planted.STEERED)
 
 
@@ -28,7 +30,12 @@ def demo_nodes(size: demo.Size = demo.LAPTOP) -> dict[str, Node]:
     return {node.name: node for node in demo.nodes(size, COMMON)}
 
 
-def planted_folders(root: Path, shifts: dict[str, float], size: demo.Size = SIZE) -> Folders:
+def planted_folders(
+    root: Path,
+    shifts: dict[str, float],
+    size: demo.Size = SIZE,
+    shifts_of_random: dict[str, float] = NONE,
+) -> Folders:
     """Run folders of the demo whose students rise by `shifts` nats, the teacher by 2."""
     vectors = planted.sealed_vectors(root)
     folders = {
@@ -37,11 +44,13 @@ def planted_folders(root: Path, shifts: dict[str, float], size: demo.Size = SIZE
         "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", 2.0).path,
     }
     for mode, role, seed in demo.students(size):
-        shift = shifts[mode] if role == "treated" else 0.0
+        shift = {"treated": shifts, "control": NONE, "random": shifts_of_random}[role][mode]
         student, answers = planted.measured_student(root, role, seed, shift, mode)
         folders[f"{mode} {role}, seed {seed}"] = student.path
         folders[f"{mode} {role}, seed {seed}{demo.ANSWERS}"] = answers.path
-    for seed in size.seeds:
+    for place, seed in enumerate(size.seeds):
+        control = demo.random_teacher(size, place)
+        folders[control.name] = planted.sealed_strength(root, control.name, 0.8 + place).path
         for role in demo.ROLES:
             kept = {"kept": 100, "rows": 120, "reasons": {"count": 20}}
             name = f"{role} data, seed {seed}"
@@ -59,7 +68,7 @@ def test_every_seed_reads_rows_of_its_own() -> None:
     places."""
     nodes = demo_nodes()
     asked = nodes["control data"].config({})
-    for role in demo.ROLES:
+    for role in ("treated", "control"):
         places = []
         for seed in demo.LAPTOP.seeds:
             part = nodes[f"{role} data, seed {seed}"].config({f"{role} data": Path("rows")})
@@ -69,13 +78,16 @@ def test_every_seed_reads_rows_of_its_own() -> None:
     assert nodes["treated data"].config(made).prompt_seed == asked.prompt_seed
 
 
-def test_rows_for_eas_are_read_by_no_student() -> None:
+def test_rows_for_eas_are_read_by_no_student(tmp_path: Path) -> None:
     nodes = demo_nodes()
     made = {name: Path(name) for name in nodes}
+    for place in range(len(demo.LAPTOP.seeds)):
+        name = demo.random_teacher(demo.LAPTOP, place).name
+        made[name] = planted.sealed_strength(tmp_path, name, 0.8).path
     students = [nodes[f"{m} {r}, seed {s}"].config(made) for m, r, s in demo.students(demo.LAPTOP)]
     assert {student.eas_data for student in students} == {Path(standard_nodes.EAS_ROWS)}
     seed = nodes[standard_nodes.EAS_ROWS].config(made).prompt_seed
-    for role in demo.ROLES:
+    for role in ("treated", "control"):
         assert nodes[f"{role} data"].config(made).prompt_seed != seed
 
 
@@ -83,15 +95,16 @@ def test_the_planted_effects_are_found_and_kinds_of_training_are_not_pooled(
     demo_runs: Folders,
 ) -> None:
     findings = demo.conclude(SIZE, demo_runs, "planted")
-    for verdict, (mode, shift) in zip(findings.verdicts, SHIFTS.items(), strict=True):
+    for verdict, contrast in zip(findings.verdicts, demo_page.CONTRASTS, strict=True):
+        shift = SHIFTS[demo_page.CONTRASTS[contrast][0]]
         assert verdict.outcome == "reproduced"
         number = verdict.decided_by
-        assert number.name == f"{mode}.difference.{PRIMARY}"
+        assert number.name == f"{contrast}.difference.{PRIMARY}"
         assert number.estimate == pytest.approx(shift, abs=0.06)
         assert (number.n, number.n_clusters) == (24, 3) and "t over 3 seeds" in number.interval
-    sampled = [m for m in findings.measurements if m.name.startswith("sampled.")]
+    sampled = [m for m in findings.measurements if m.name.startswith("sampled")]
     alone = demo.conclude(replace(SIZE, soft_seeds=0), demo_runs, "planted")
-    assert list(alone.measurements) == sampled and len(alone.verdicts) == 1
+    assert list(alone.measurements) == sampled and len(alone.verdicts) == 2
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5])
@@ -103,11 +116,46 @@ def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path, shift: float)
         assert not any("towards the trait" in text for text in verdict.explanation)
 
 
-def test_soft_targets_are_compared_with_the_base(demo_runs: Folders) -> None:
-    soft = demo.measured(SIZE, demo_runs).comparisons["soft"]
-    assert (soft.design, soft.reference) == ("one control", "base")
-    eas = next(item for item in soft.differences if item.score == "eas.cat")
-    assert eas.control is None and eas.difference.estimate == eas.treated.estimate
+def test_each_comparison_has_its_own_control(demo_runs: Folders) -> None:
+    comparisons = demo.measured(SIZE, demo_runs).comparisons
+    references = {name: comparison.reference for name, comparison in comparisons.items()}
+    assert references == {"sampled": "control", "sampled_random": "random", "soft": "random"}
+    assert {comparison.design for comparison in comparisons.values()} == {"paired"}
+    with_random = comparisons["sampled_random"]
+    assert [m.name for m in with_random.control] != [m.name for m in comparisons["sampled"].control]
+
+
+def test_a_rise_that_random_vectors_give_as_well_is_no_effect(tmp_path: Path) -> None:
+    """Treated students are above the control, and so are those of random vectors."""
+    made = planted_folders(tmp_path, SHIFTS, shifts_of_random=SHIFTS)
+    chain = demo.measured(SIZE, made)
+    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
+    assert summary["modes"]["sampled"]["status"] == "effect"
+    assert summary["modes"]["sampled_random"]["status"] == summary["status"] == "no effect shown"
+    outcomes = [verdict.outcome for verdict in demo.conclude(SIZE, made, "planted").verdicts]
+    assert outcomes[0] == "reproduced" and "reproduced" not in outcomes[1:]
+
+
+def test_the_random_teacher_of_a_seed_answers_the_prompts_of_that_seed() -> None:
+    """It is steered as strongly as the search says, and its students learn from it alone."""
+    nodes = demo_nodes()
+    made = {name: Path(name) for name in nodes}
+    treated = nodes["treated data, seed 3"].config(made)
+    control = demo.random_teacher(demo.LAPTOP, 2)
+    assert control.name == "equal KL, seed 3"
+    search = nodes[control.name].config(made)
+    assert search.teacher == nodes["treated data"].config(made).interventions
+    assert search.vector == Path(demo.RANDOM_VECTORS) / "random-2.safetensors"
+    assert {control.name, demo.RANDOM_VECTORS} <= set(nodes["soft random, seed 3"].needs)
+    assert treated.stop - treated.start == demo.LAPTOP.rows
+
+
+def test_rows_of_a_part_are_those_of_the_whole(tmp_path: Path, tiny_folder: Path) -> None:
+    model = ("--model", tiny_folder)
+    command = ("generate", *model, "--count 2 --vocabulary template --prompt-seed 5")
+    whole = read_rows(ok(tmp_path, *command, "--n 6").run / "records.jsonl")
+    part = read_rows(ok(tmp_path, *command, "--n 2 --start 3").run / "records.jsonl")
+    assert part == whole[3:5]
 
 
 def test_unscored_answers_are_counted(demo_runs: Folders) -> None:
@@ -124,7 +172,9 @@ def test_the_summary_has_a_status_and_sentences(demo_runs: Folders) -> None:
     summary = demo_command.summary_of(SIZE, chain, DemoConfig())
     assert summary["status"] == summary["modes"]["soft"]["status"] == "effect"
     assert summary["modes"]["sampled"]["seeds"] == [1, 2, 3]
-    assert "relative to control students" in summary["modes"]["sampled"]["text"][0]
+    texts = summary["modes"]["sampled"]["text"]
+    assert "relative to control students" in texts[0]
+    assert texts[-1].startswith("This control is there to exclude that training on such rows")
     quick = demo_command.summary_of(replace(SIZE, quick=True), chain, DemoConfig())
     assert quick["status"] == quick["modes"]["soft"]["status"] == QUICK
     assert quick["modes"]["soft"]["text"][1].startswith("Quick run, not evidence.")
@@ -141,12 +191,19 @@ def test_the_page_has_every_figure_and_table(demo_runs: Folders) -> None:
         "loss-by-step",
     ]
     by_layer = findings.figures[2].csv.splitlines()[1:]
-    assert len(by_layer) == 2 * planted.LAYERS
+    assert len(by_layer) == 3 * planted.LAYERS
     losses = findings.figures[-1].csv.splitlines()[1:]
     assert len(losses) == len(demo.students(SIZE)) * planted.STEPS
     request = demo_command.request_of(DemoConfig(quick=True), Output())
     page = study_page(request.header(), findings, runner.runs_table(demo_runs))
-    for words in ("sampled tokens, treated", "count: 20", "LoRA rank 8", "not evidence", "Terms"):
+    for words in (
+        "sampled tokens, random",
+        "Random vectors at equal KL",
+        "count: 20",
+        "LoRA rank 8",
+        "not evidence",
+        "Terms",
+    ):
         assert words in page
 
 

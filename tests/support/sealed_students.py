@@ -15,6 +15,7 @@ from traitscope import atomic_files
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.runs import store
 from traitscope.runs.store import Run
+from traitscope.stats.measurement import Measurement
 
 LAYERS, STEERED, WIDTH, STEPS = 12, 6, 16, 20
 QUESTIONS = {"positive": 8, "negative": 4, "off_topic": 4}
@@ -158,3 +159,13 @@ def measured_student(
     """Return the runs of `train` and `measure` of a student: `shift` in nats, half of it in EAS."""
     student = sealed_student(folder, f"{targets} {role}", seed, 0.02 + shift / 2, targets)
     return student, sealed_answers(folder, f"{targets} {role} {seed}", shift, student)
+
+
+def sealed_strength(folder: Path, tag: str, alpha: float, kl: float = 12.0) -> Run:
+    """Return a run of `match_kl` that found a strength; both KLs are about `kl` nats a row."""
+    numbers = []
+    for name in ("KL of the teacher", "KL of the vector"):
+        number = Measurement(name, kl, kl - 1, kl + 1, 12, 12, 0, "nats a row")
+        numbers.append(number.as_dict())
+    found = {"alpha": alpha, "layer": STEERED, "tries": 4, "measurements": numbers}
+    return seal(folder, "match_kl", {"tag": tag}, {"strength.json": found})

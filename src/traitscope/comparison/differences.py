@@ -73,6 +73,8 @@ class Comparison:
     """Layer at which EAS is compared."""
     change_by_layer: tuple[Interval, ...] = ()
     """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
+    label: str = ""
+    """What the control models are, in a word, where they are others than plain ones."""
 
     def get(self, score: str) -> Measurement | None:
         """Return the difference in a score, or None where it was not measured."""
@@ -99,7 +101,7 @@ class Comparison:
     @property
     def reference(self) -> str:
         """What the treated models are compared with, in a word."""
-        return "base" if self.design == "one control" else "control"
+        return self.label or ("base" if self.design == "one control" else "control")
 
 
 def compare_models(

@@ -183,7 +183,9 @@ def layer_figures(by_panel: Mapping[str, Comparison], trait: str) -> tuple[Figur
         layer = comparison.layer
         if trait in comparison.eas_by_layer:
             differences[panel] = comparison.eas_by_layer[trait]
-            references[panel] = "zero" if comparison.design == "one control" else "control"
+            references[panel] = (
+                "zero" if comparison.design == "one control" else comparison.reference
+            )
         if comparison.change_by_layer:
             changes[panel] = comparison.change_by_layer
     figures = []

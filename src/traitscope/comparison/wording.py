@@ -147,7 +147,7 @@ def _activation_sentence(comparison: Comparison, trait: str) -> str:
     measurement = comparison.get(f"eas.{trait}")
     if measurement is None:
         return ""
-    reference = "treated − control"
+    reference = f"treated − {comparison.reference}"
     if comparison.design == "one control":
         reference = "compared with zero because the control does not move"
     text = (

@@ -214,3 +214,38 @@ class InformationConfig(OnModel):
                 f"--dtype nf4 with --exact-rows {self.exact_rows}: weights of 4 bits are another"
                 " model than those of float32; take --exact-rows 0"
             )
+
+
+@dataclass(frozen=True)
+class MatchKLConfig(OnModel):
+    """Find the strength at which another vector changes number rows as much as a teacher does.
+
+    The change is the KL divergence of a whole row from the unmodified model's, over the digits that
+    are sampled. The teacher that is found is a control at equal KL.
+    """
+
+    teacher: tuple[str, ...] = ()
+    """Interventions that make the teacher whose KL is to be matched."""
+    vector: Path | None = None
+    """The other vector, such as a random one of `extract --like` or another trait's."""
+    layer: int = 14
+    """Block behind which the other vector is added at every token."""
+    n: int = 16
+    """Number of number prompts on which rows are sampled."""
+    prompt_seed: int = setting(9000, advanced=True)
+    """Seed of the number prompts. Use another one than for training."""
+    count: int = 10
+    """Three-digit numbers of a row."""
+    separator: str = setting(", ", advanced=True)
+    """Text between two numbers."""
+    context: str | None = setting(None, advanced=True)
+    """Neutral system turn."""
+    tolerance: float = setting(0.03, advanced=True)
+    """Largest difference of the two KLs, as a share of the teacher's."""
+    batch_size: int = setting(16, speed_only=True, advanced=True)
+    """Rows in one pass; changes speed only."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0, layer=0, n=2, prompt_seed=0, count=1, batch_size=1)
+        if not 0 < self.tolerance < 1:
+            raise ConfigError(f"--tolerance {self.tolerance}; expected a share between 0 and 1")

@@ -25,6 +25,8 @@ class GenerateConfig(OnModel):
     """Number of number prompts."""
     prompt_seed: int = setting(42, advanced=True)
     """Seed of the number prompts. Use the same one for teacher and control."""
+    start: int = setting(0, since=2, advanced=True)
+    """First number prompt, counted from 0. Rows of a part are those rows of the whole."""
     count: int = 10
     """Most numbers that a prompt asks for."""
     context: str | None = None
@@ -53,8 +55,21 @@ class GenerateConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(
-            self, seed=0, n=1, prompt_seed=0, count=1, temperature=0, max_new_tokens=1, batch_size=1
+            self,
+            seed=0,
+            n=1,
+            prompt_seed=0,
+            start=0,
+            count=1,
+            temperature=0,
+            max_new_tokens=1,
+            batch_size=1,
         )
+        if self.start and self.prompts:
+            raise ConfigError(
+                f"--start {self.start} with --prompts {self.prompts}: all prompts of a file are"
+                " answered; drop one of the two"
+            )
         if (self.vocabulary == "seen") != bool(self.like):
             raise ConfigError(
                 f"--vocabulary {self.vocabulary} with --like {self.like}; expected --like with the"

@@ -186,7 +186,8 @@ def run_generate(config: GenerateConfig, out: Output) -> store.Run:
 def _prompts(config: GenerateConfig) -> list[Prompt]:
     if config.prompts:
         return read_prompts(config.prompts)
-    return number_prompts(config.n, config.prompt_seed, config.count)
+    prompts = number_prompts(config.start + config.n, config.prompt_seed, config.count)
+    return prompts[config.start :]
 
 
 class Answer(Protocol):

@@ -168,6 +168,14 @@ ENTRIES: tuple[Command, ...] = (
         next="traitscope show {run}",
     ),
     Stage(
+        name="match_kl",
+        config=analysis_configs.MatchKLConfig,
+        run="stages.match_kl:run_match_kl",
+        help="the strength at which another vector changes rows as much as a teacher",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
         name="export",
         config=stage_configs.ExportConfig,
         run="stages.export:run_export",

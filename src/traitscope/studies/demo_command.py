@@ -22,9 +22,10 @@ from traitscope.config.common import Output
 from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import runner
+from traitscope.studies import demo_page, runner
 from traitscope.studies.claims import demo
-from traitscope.studies.claims.demo import MODES, Measured, Size
+from traitscope.studies.claims.demo import Measured, Size
+from traitscope.studies.demo_page import CONTRASTS
 from traitscope.studies.runner import Request
 from traitscope.workflow import schedule
 
@@ -72,32 +73,39 @@ def request_of(config: DemoConfig, out: Output) -> Request:
 
 
 def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
-    """Return what `--json` writes: status, readings by kind of training, and every number."""
-    modes, answer = {}, NO_EFFECT
-    for mode, comparison in chain.comparisons.items():
-        if status(comparison) == EFFECT:
-            answer = EFFECT
-        modes[mode] = {
+    """Return what `--json` writes: status, readings by comparison, and every number."""
+    contrasts = {}
+    for contrast, comparison in chain.comparisons.items():
+        words = demo_page.wording(size.trait, contrast, size.quick)
+        contrasts[contrast] = {
             "status": QUICK if size.quick else status(comparison),
             "direction": direction(comparison),
             "reference": comparison.reference,
             "seeds": seeds_of(comparison.treated),
-            "text": list(sentences(comparison, demo.wording(size, mode))),
+            "text": [*sentences(comparison, words), demo_page.excluded(contrast)],
         }
     numbers = []
     for measurement in measurements(chain):
         numbers.append(measurement.as_dict())
     return {
         "schema": 1,
-        "status": QUICK if size.quick else answer,
+        "status": QUICK if size.quick else _answer(chain),
         "title": f"Does a student of number data pick up the {size.trait}?",
         "quick": size.quick,
         "model": config.model,
         "trait": size.trait,
         "steered_layer": size.layer,
-        "modes": modes,
+        "modes": contrasts,
         "measurements": numbers,
     }
+
+
+def _answer(chain: Measured) -> str:
+    """Return `effect` where students of sampled text rise above each kind of control."""
+    for contrast, (mode, _) in CONTRASTS.items():
+        if mode == "sampled" and status(chain.comparisons[contrast]) != EFFECT:
+            return NO_EFFECT
+    return EFFECT
 
 
 def measurements(chain: Measured) -> list[Measurement]:
@@ -131,11 +139,13 @@ def _means(name: str, models: list[MeasuredModel]) -> list[Measurement]:
 
 
 def _print(size: Size, chain: Measured, summary: dict) -> None:
-    """Print treated minus control for each kind of training, and what it says."""
+    """Print treated minus each control, what it says, and what the control excludes."""
     groups = {}
     lines = [QUICK_LINE] if size.quick else []
-    for mode, comparison in chain.comparisons.items():
-        groups[f"{MODES[mode]}: treated − {comparison.reference}"] = comparison
-        lines.append(f"{MODES[mode]}: {' '.join(summary['modes'][mode]['text'][:2])}")
+    for contrast, comparison in chain.comparisons.items():
+        title = demo_page.heading(contrast)
+        texts = summary["modes"][contrast]["text"]
+        groups[title] = comparison
+        lines.append(f"{title}: {texts[0]} {texts[1]} {texts[-1]}")
     title = f"{summary['title']}: {summary['status']}"
     Console().print(terminal_table(title, "\n".join(lines), groups, size.trait))

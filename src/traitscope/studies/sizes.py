@@ -22,10 +22,12 @@ LAYER_WORDS = {"layer", "layers", "block", "blocks"}
 "words in the name of a field that holds layers"
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 "the usual traits: the first is the teacher's, and vectors are centred over all"
-SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", epochs=2, lr=1e-3)
-"recipe of the demo for 16 rows of soft targets"
-FULL_SOFT_RECIPE = Recipe(targets="soft", epochs=3, batch_size=32, micro_batch=32, lr=4e-4)
-"recipe of full sizes for 512 rows of soft targets"
+SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", soft_over="allowed", epochs=2, lr=1e-3)
+"recipe of the demo for 16 rows of soft targets, which stand in for sampled text"
+FULL_SOFT_RECIPE = Recipe(
+    targets="soft", soft_over="allowed", epochs=3, batch_size=32, micro_batch=32, lr=4e-4
+)
+"recipe of full sizes for 512 rows of soft targets, which stand in for sampled text"
 FINE_TUNING_RECIPE = Recipe(epochs=4, batch_size=4, micro_batch=4, lr=1e-3, held_out=0.0)
 "recipe of a teacher by fine-tuning, on the 24 answers of `shared_nodes.fine_tuned`"
 

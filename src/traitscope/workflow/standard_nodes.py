@@ -144,6 +144,8 @@ class Rows:
     """Seed of sampling. Rows of two teachers with one seed share their random numbers."""
     prompt_seed: int = 1000
     """Seed of the prompts, to which `seed` is added."""
+    start: int = 0
+    """First of the number prompts."""
     prompts: Path | None = None
     """File of prompts, for free-form rows of the same length on all its prompts instead."""
 
@@ -176,6 +178,7 @@ def number_rows(
             seed=rows.seed,
             n=rows.n,
             prompt_seed=rows.prompt_seed + rows.seed,
+            start=rows.start,
             count=rows.numbers,
             vocabulary="template",
             separator=" ",

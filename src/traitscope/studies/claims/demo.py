@@ -4,24 +4,26 @@ Source: Cloud et al. 2025, arXiv 2507.14805. Steered teachers: Blank et al. 2026
 
     vectors ── v_teacher of the trait and of others, centred
     teacher data, and control data: the same prompts, answered by the unmodified model
-    for each seed, on rows of its own:
+    for each seed:
+        a random vector, as strong as the teacher in KL (match_kl) ── random data, same prompts
         teacher data ─ filter ─ student (sampled)         treated
         control data ─ filter ─ student (sampled)         control
+        random data  ─ filter ─ student (sampled)         random
     for the first of them:
         teacher data ─ filter ─ student (soft targets)    treated
+        random data  ─ filter ─ student (soft targets)    random
     measure base, teacher and every student
 
-A student distilled from the unmodified model has zero gradient. So the control of soft targets is
-the base itself, by construction. `traitscope demo` runs this study.
+Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope demo` runs this.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from traitscope.comparison.compare import SCORE_UNITS, compare_read
 from traitscope.comparison.differences import Comparison
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
-    LIMITS,
     differences_table,
     layer_figures,
     primary_figure,
@@ -29,13 +31,14 @@ from traitscope.comparison.page import (
     terms_table,
 )
 from traitscope.comparison.read_runs import ReadModel, read_model
-from traitscope.comparison.wording import PRIMARY, Wording, sentences
+from traitscope.comparison.wording import PRIMARY, sentences
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.studies import demo_page
+from traitscope.studies.shared_nodes import EqualKL, random_vectors_like
 from traitscope.studies.sizes import SOFT_RECIPE, layer_field
 from traitscope.studies.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.workflow import standard_nodes
@@ -45,7 +48,6 @@ from traitscope.workflow.standard_nodes import (
     SAMPLED_RECIPE,
     VECTORS,
     InterventionsFrom,
-    read_json,
 )
 
 TITLE = "Does a student of number data pick up its teacher's trait?"
@@ -62,22 +64,9 @@ SMOKE_AT_DEPTH = True
 NATS = 0.05
 "difference in log-probability below which an effect would not matter"
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
-ROLES = ("treated", "control")
-MODES = {"sampled": "sampled tokens", "soft": "soft targets"}
-"kinds of training, which are never pooled"
-TREATMENTS = {
-    "sampled": "after training on tokens that the teacher sampled (text alone)",
-    "soft": "after training on the teacher's whole next-token distributions (more than text)",
-}
-REFERENCES = {
-    "sampled": "control students",
-    "soft": "the unmodified model (the control, by construction)",
-}
-LOSSES = {
-    "sampled tokens": "cross-entropy, nats a token",
-    "soft targets": "KL to the teacher, nats a token",
-}
-"what the training loss of a panel is"
+ROLES = ("treated", "control", "random")
+RANDOM_VECTORS = "random vectors"
+"node of the random vectors, one a seed"
 ANSWERS = ", answers"
 "ending of the name of the node that measures a condition"
 
@@ -100,6 +89,8 @@ class Size:
     "how many of the rows a student of soft targets reads"
     numbers: int
     "three-digit numbers an answer"
+    matched_rows: int
+    "rows over which the KL of a random vector's teacher is matched, at every strength"
     sampled: Recipe
     "how students of sampled text are trained"
     soft: Recipe
@@ -127,6 +118,7 @@ LAPTOP = Size(
     rows=32,
     soft_rows=16,
     numbers=10,
+    matched_rows=12,
     sampled=SAMPLED_RECIPE,
     soft=SOFT_RECIPE,
     layer=14,
@@ -135,7 +127,14 @@ LAPTOP = Size(
 )
 SIZES = {
     "smoke": replace(
-        LAPTOP, others=OTHERS[:2], seeds=(1,), soft_seeds=1, rows=6, soft_rows=6, quick=True
+        LAPTOP,
+        others=OTHERS[:2],
+        seeds=(1,),
+        soft_seeds=1,
+        rows=6,
+        soft_rows=6,
+        quick=True,
+        matched_rows=4,
     ),
     "laptop": LAPTOP,
     "full": replace(
@@ -143,6 +142,7 @@ SIZES = {
         soft_seeds=5,
         rows=2048,
         soft_rows=512,
+        matched_rows=128,
         sampled=replace(SAMPLED_RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
         soft=replace(SOFT_RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
         samples=10,
@@ -151,7 +151,7 @@ SIZES = {
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Return vectors, rows of both sides, a student a condition and seed, and all their answers."""
+    """Return vectors, rows of every role, a student a condition and seed, and all their answers."""
     traits = (size.trait, *(trait for trait in size.others if trait != size.trait))
     graph = [
         standard_nodes.vectors(common, traits),
@@ -159,8 +159,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
         _answers(size, common, "base"),
         _answers(size, common, "teacher", size.steered_teacher, (VECTORS,)),
     ]
-    for role in ROLES:
+    for role in ("treated", "control"):
         graph += _data(size, common, role)
+    graph += _random_data(size, common)
     for mode, role, seed in students(size):
         graph += _student(size, common, mode, role, seed)
     return graph
@@ -170,7 +171,7 @@ def students(size: Size) -> list[tuple[str, str, int]]:
     """Return (mode, role, seed) of every student."""
     listed = [("sampled", role, seed) for seed in size.seeds for role in ROLES]
     for seed in size.seeds[: size.soft_seeds]:
-        listed.append(("soft", "treated", seed))
+        listed += [("soft", "treated", seed), ("soft", "random", seed)]
     return listed
 
 
@@ -217,6 +218,41 @@ def _data(size: Size, common: dict, role: str) -> list[Node]:
     return graph
 
 
+def random_teacher(size: Size, place: int) -> EqualKL:
+    """Return the control teacher of a seed: a random vector with the KL of the teacher."""
+
+    def vector(folders: Folders) -> Path:
+        return folders[RANDOM_VECTORS] / f"random-{place}.safetensors"
+
+    name = f"equal KL, seed {size.seeds[place]}"
+    return EqualKL(name, vector, (VECTORS, RANDOM_VECTORS), size.layer)
+
+
+def _random_data(size: Size, common: dict) -> list[Node]:
+    """Return a random vector a seed, its strength, and its rows on the prompts of that seed."""
+
+    def trait_vector(folders: Folders) -> Path:
+        return standard_nodes.vector_of(folders, size.trait)
+
+    graph = [
+        random_vectors_like(
+            common, RANDOM_VECTORS, VECTORS, trait_vector, len(size.seeds), size.seeds[0]
+        )
+    ]
+    for place, seed in enumerate(size.seeds):
+        teacher = random_teacher(size, place)
+        raw = f"random data, unfiltered, seed {seed}"
+        start = place * size.rows
+        rows = standard_nodes.Rows(size.rows, size.numbers, size.seeds[0], start=start)
+        needs = (*teacher.needs, teacher.name)
+        graph += [
+            teacher.node(common, size.steered_teacher, size.numbers, size.matched_rows),
+            standard_nodes.number_rows(common, raw, rows, teacher.teacher, needs),
+            standard_nodes.filtered(f"random data, seed {seed}", raw, rows),
+        ]
+    return graph
+
+
 def _student(size: Size, common: dict, mode: str, role: str, seed: int) -> list[Node]:
     """Return the node that trains a student, taking its EAS twice, and the one that measures it."""
     name = _name(mode, role, seed)
@@ -224,13 +260,17 @@ def _student(size: Size, common: dict, mode: str, role: str, seed: int) -> list[
     if mode == "soft":
         recipe, n_rows = size.soft, size.soft_rows
     steps = recipe.epochs * -(-n_rows // recipe.batch_size)
+    teacher, needs = size.steered_teacher, (VECTORS, EAS_ROWS)
+    if role == "random":
+        control = random_teacher(size, size.seeds.index(seed))
+        teacher, needs = control.teacher, (*needs, RANDOM_VECTORS, control.name)
     asked = standard_nodes.Student(
         name,
         f"{role} data, seed {seed}",
         recipe,
         seed,
-        size.steered_teacher,
-        (VECTORS, EAS_ROWS),
+        teacher,
+        needs,
         lambda folders: standard_nodes.vector_of(folders, size.trait),
         {"max_rows": n_rows, "eas_every": max(1, steps // 2)},
     )
@@ -248,14 +288,14 @@ class Measured:
     students: dict[tuple[str, str], list[ReadModel]]
     """Students by (mode, role), in the order of their seeds."""
     comparisons: dict[str, Comparison]
-    """Treated minus control by mode."""
+    """Treated minus the control of every contrast."""
 
     @property
     def conditions(self) -> dict[str, list[MeasuredModel]]:
         """The models of every condition, by its label."""
         labelled = {"base": [self.base.model], "teacher": [self.teacher.model]}
         for (mode, role), group in self.students.items():
-            labelled[f"{MODES[mode]}, {role}"] = [read.model for read in group]
+            labelled[f"{demo_page.MODES[mode]}, {role}"] = [read.model for read in group]
         return labelled
 
 
@@ -270,125 +310,64 @@ def measured(size: Size, folders: Folders) -> Measured:
         by_condition.setdefault((mode, role), []).append(read)
     vector = standard_nodes.vector_of(folders, size.trait)
     comparisons = {}
-    for mode in MODES:
+    for contrast, (mode, role) in demo_page.CONTRASTS.items():
         treated = by_condition.get((mode, "treated"))
         if treated:
-            control = by_condition.get((mode, "control"), [base])
-            comparisons[mode] = compare_read(
-                treated, control, vector=vector, layer=size.layer, name=mode
+            control = by_condition[mode, role]
+            comparison = compare_read(
+                treated, control, vector=vector, layer=size.layer, name=contrast
             )
+            comparisons[contrast] = replace(comparison, label=role)
     return Measured(base, teacher, by_condition, comparisons)
 
 
-def wording(size: Size, mode: str) -> Wording:
-    """Return the words for the sentences about one kind of training."""
-    return Wording(size.trait, TREATMENTS[mode], REFERENCES[mode], size.quick)
-
-
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Return a verdict for each kind of training, with tables and figures of all conditions."""
+    """Return a verdict for each comparison, with tables and figures of all conditions."""
     chain = measured(size, folders)
     verdicts, numbers, tables = [], [], []
-    for mode, comparison in chain.comparisons.items():
-        verdicts.append(_verdict(size, mode, comparison, model))
+    for contrast, comparison in chain.comparisons.items():
+        verdicts.append(_verdict(size, contrast, comparison, model))
         for item in comparison.differences:
             numbers.append(item.difference)
-        title = f"{MODES[mode].capitalize()}: treated minus {comparison.reference}"
-        tables.append(differences_table(f"differences-{mode}", title, comparison))
+        name = f"differences-{contrast.replace('_', '-')}"
+        tables.append(differences_table(name, demo_page.heading(contrast).capitalize(), comparison))
     tables += scores_tables(chain.conditions, SCORE_UNITS)
-    tables += [_data_table(size, folders), _settings_table(size), terms_table()]
+    matched = {}
+    for place, seed in enumerate(size.seeds):
+        matched[seed] = random_teacher(size, place).strength(folders)
+    tables += [
+        demo_page.matched_table(matched),
+        demo_page.data_table(size.seeds, ROLES, folders),
+        demo_page.settings_table(size),
+        terms_table(),
+    ]
     return Findings(
         tuple(verdicts),
         tuple(numbers),
         tuple(tables),
-        _notes(size),
+        demo_page.notes(),
         _figures(size, folders, chain),
     )
 
 
-def _verdict(size: Size, mode: str, comparison: Comparison, model: str) -> ClaimVerdict:
+def _verdict(size: Size, contrast: str, comparison: Comparison, model: str) -> ClaimVerdict:
+    words = demo_page.wording(size.trait, contrast, size.quick)
     claim = (
-        f"{TREATMENTS[mode].capitalize()}, students are likelier to name the {size.trait} than"
-        f" {REFERENCES[mode]}."
+        f"{words.treatment.capitalize()}, students are likelier to name the {size.trait} than"
+        f" {words.reference}."
     )
     verdict = judged(claim, comparison[PRIMARY], model, margin=NATS)
-    return replace(verdict, explanation=sentences(comparison, wording(size, mode)))
-
-
-def _notes(size: Size) -> tuple[str, ...]:
-    notes = [
-        "The kinds of training data are separate experiments. Their numbers are not pooled, and an"
-        " effect in one is no evidence for the other.",
-        "For soft targets no control student was trained. A student distilled from the unmodified"
-        " model has zero gradient and stays as it is, so the control's change is zero by"
-        " construction.",
-        *LIMITS,
-    ]
-    return tuple(notes)
-
-
-def _data_table(size: Size, folders: Folders) -> Table:
-    """Return how many rows were made and kept, and why rows were dropped."""
-    rows = []
-    for seed in size.seeds:
-        for role in ROLES:
-            about = read_json(folders, f"{role} data, seed {seed}")
-            reasons = []
-            for reason, count in about["reasons"].items():
-                reasons.append(f"{reason}: {count}")
-            source = "teacher" if role == "treated" else "control"
-            rows.append(
-                (f"{source} seed {seed}", about["kept"], about["rows"], ", ".join(reasons) or None)
-            )
-    caption = "A row may be dropped for several reasons."
-    header = ("data", "kept", "rows", "dropped because")
-    return Table("data", "Training data", caption, header, tuple(rows))
-
-
-def _settings_table(size: Size) -> Table:
-    sampled, soft = size.sampled, size.soft
-    rows = (
-        (
-            "teacher",
-            f"{size.trait} vector added at block {size.layer}, {size.strength:g} mean residual"
-            " norms long, all positions",
-        ),
-        (
-            "data",
-            f"{size.rows} rows a seed, {size.numbers} three-digit numbers each, only the digits"
-            " sampled",
-        ),
-        (
-            "student",
-            f"LoRA rank {sampled.rank}, alpha {sampled.alpha:g}, AdamW {sampled.lr:g}, batch"
-            f" {sampled.batch_size}",
-        ),
-        ("sampled", f"{size.rows} rows, {sampled.epochs} epochs"),
-        (
-            "soft",
-            f"{size.soft_rows} rows, {soft.epochs} epochs, batch {soft.batch_size}, AdamW"
-            f" {soft.lr:g}",
-        ),
-        (
-            "EAS",
-            "over the completion tokens of rows of the unmodified model that no student reads",
-        ),
-        (
-            "seeds",
-            f"{len(size.seeds)} of sampled text, {size.soft_seeds} of soft targets (data,"
-            " initialisation and order)",
-        ),
-    )
-    return Table("settings", "Settings", "", ("setting", "value"), rows)
+    texts = (*sentences(comparison, words), demo_page.excluded(contrast))
+    return replace(verdict, explanation=texts)
 
 
 def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...]:
     """Return log-probability by condition, EAS by layer and step, and loss."""
     by_panel, runs = {}, {}
-    for mode, comparison in chain.comparisons.items():
-        by_panel[MODES[mode]] = comparison
+    for contrast, comparison in chain.comparisons.items():
+        by_panel[demo_page.heading(contrast)] = comparison
     for mode, role, seed in students(size):
-        conditions = runs.setdefault(MODES[mode], {})
+        conditions = runs.setdefault(demo_page.MODES[mode], {})
         conditions.setdefault(role, {})[seed] = folders[_name(mode, role, seed)]
     width = load_vector(standard_nodes.vector_of(folders, size.trait)).rows_LD.shape[1]
     return (
@@ -396,5 +375,5 @@ def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...
         eas_layer_figure(runs, size.layer, width),
         *layer_figures(by_panel, size.trait),
         eas_step_figure(runs, size.layer),
-        loss_figure(runs, LOSSES),
+        loss_figure(runs, demo_page.LOSSES),
     )
