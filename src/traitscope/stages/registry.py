@@ -337,17 +337,14 @@ def stage_of(config_type: type) -> Stage:
 
 def stage_named(name: str) -> Stage | None:
     """The stage with this name, present or former; None where there is none."""
-    for stage in STAGES.values():
-        if name == stage.name or name in stage.formerly:
-            return stage
-    return None
+    named = (stage for stage in STAGES.values() if name in _names(stage))
+    return next(named, None)
 
 
 def address(config: Any, out: Output) -> Path:
     """Where the run of a config lies, or will lie; nothing is computed and nothing is written.
 
-    Raises what the settings raise: DataError for a missing input, ConfigError for an intervention
-    that is not understood, and so on.
+    Raises what the settings raise, such as DataError for a missing input.
     """
     from traitscope.runs import opening
 
