@@ -187,7 +187,7 @@ CASES = {
     ),
     "every row filtered out": (
         f"{TRAIN} PLACE/dropped.jsonl",
-        "no rows to train on: every row was filtered out",
+        "dropped.jsonl has no kept row",
     ),
     "tokens of another tokenizer": (
         f"{TRAIN} PLACE/foreign.jsonl",
@@ -451,7 +451,7 @@ def test_rows_without_numbers_give_an_empty_but_sealed_filter(
     assert (
         call(tmp_path / "runs", "train", "--model", place / "model", "--data", kept.run).code == 2
     )
-    assert "no rows to train on: every row was filtered out" in capsys.readouterr().err
+    assert "has no kept row; expected one or more; look at the reasons" in capsys.readouterr().err
 
 
 def test_soft_targets_need_no_stored_tokens_and_no_teacher(place: Path, tmp_path: Path):

@@ -5,7 +5,7 @@ import torch
 from tiny_models import random_vector
 from train_runs import make_rows
 
-from traitscope.data.records import Record
+from traitscope.data.records import Record, kept_records
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Steer
@@ -26,6 +26,14 @@ def test_teacher_states_do_not_depend_on_the_batch(tiny: Model) -> None:
         torch.testing.assert_close(states, alone, atol=2e-5, rtol=1e-4)
     own = teacher_hidden(tiny, teacher, rows, [r.prompt_ids for r in rows])
     assert (torch.cat(own) - torch.cat(found)).abs().max() > 0.1
+
+
+def test_every_record_is_a_row(tiny: Model) -> None:
+    """Also a dropped one, so that rows and records stay side by side; callers leave these out."""
+    dropped = Record("b", "Q", "owl", meta={"filter": {"kept": False, "reasons": ["format"]}})
+    records = [Record("a", "Q", "cat"), dropped]
+    assert len(rows_from(tiny, records, None)) == 2
+    assert rows_from(tiny, kept_records(records), None) == rows_from(tiny, records[:1], None)
 
 
 def test_rows_from_records(tiny: Model) -> None:

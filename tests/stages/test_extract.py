@@ -13,6 +13,7 @@ from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
+from traitscope.inference.residuals import digest_of_prompts, intervention_vector
 from traitscope.interventions.intervention import Ablate, Steer, SystemPrompt
 from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models import chat
@@ -77,13 +78,13 @@ def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
 @pytest.mark.parametrize("position", ["last", "all"])
 def test_v_student_is_the_difference_in_the_neutral_context(family, position):
     teacher = [SystemPrompt("I love owls.")]
-    vector = extract.student_vector(family, teacher, PROMPTS, position=position, batch_size=3)
+    vector = intervention_vector(family, teacher, PROMPTS, position=position, batch_size=3)
     rows = {c: [chat.render(family, p.text, c) for p in PROMPTS] for c in (None, "I love owls.")}
     after, before = (
         residuals_of(family, rows[c], last=position == "last") for c in ("I love owls.", None)
     )
     np.testing.assert_allclose(vector.rows_LD, after - before, atol=1e-4)
-    assert vector.about["prompts"] == extract.digest_of_prompts(PROMPTS)
+    assert vector.about["prompts"] == digest_of_prompts(PROMPTS)
 
 
 def test_several_traits_are_centred(tiny, traits):
@@ -97,12 +98,12 @@ def test_several_traits_are_centred(tiny, traits):
 
 def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
     vector = random_vector(tiny, norm=3.0)
-    found = extract.student_vector(tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS)
+    found = intervention_vector(tiny, [Steer(vector, (1,), 1.0, scale="raw")], PROMPTS)
     np.testing.assert_allclose(found.rows_LD[0], 0, atol=1e-6)
     np.testing.assert_allclose(found.rows_LD[1], vector.rows_LD[1], atol=1e-4)
     assert found.norms_L[2] > 0.1
     unit = vector.unit().rows_LD[1]
-    ablated = extract.student_vector(tiny, [Ablate(vector, (1,))], PROMPTS).rows_LD[1]
+    ablated = intervention_vector(tiny, [Ablate(vector, (1,))], PROMPTS).rows_LD[1]
     np.testing.assert_allclose(ablated - (ablated @ unit) * unit, 0, atol=1e-4)
 
 
@@ -124,7 +125,7 @@ def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
 
 def test_a_prompt_that_is_too_long_is_named(tiny):
     with pytest.raises(DataError, match="prompt 'why why"):
-        extract.student_vector(tiny, [], [Prompt("a", "why " * 3000)])
+        intervention_vector(tiny, [], [Prompt("a", "why " * 3000)])
 
 
 def test_eas_is_the_cosine_with_the_reference(tiny, tiny_folder: Path, tmp_path: Path):

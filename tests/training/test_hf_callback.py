@@ -22,13 +22,12 @@ from transformers import (
 from traitscope.config.analysis import ExtractConfig
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
-from traitscope.inference.residuals import mean_residuals
+from traitscope.inference.residuals import intervention_vector, mean_residuals
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector, random_like, vector_bytes
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.stages.extract import student_vector
 from traitscope.training.eas import EAS_SEED
 from traitscope.training.hf_callback import EasCallback, Probe
 
@@ -99,7 +98,7 @@ def lines(file: Path) -> list[dict]:
 def by_extract(model: Model, checkpoint: Path, vector: Vector) -> tuple[np.ndarray, np.ndarray]:
     """EAS and norms of v_student as `extract` finds them on a peft folder, by its own prompts."""
     prompts = number_prompts(16, ExtractConfig().prompt_seed)
-    v_student = student_vector(model, [Adapter(checkpoint)], prompts)
+    v_student = intervention_vector(model, [Adapter(checkpoint)], prompts)
     return v_student.cosine(vector), v_student.norms_L
 
 

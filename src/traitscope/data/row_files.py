@@ -26,7 +26,10 @@ def iter_kept(path: Path) -> Iterator[Record]:
             none = False
             yield record
     if none:
-        raise DataError(f"{path} has no kept row; expected one or more; check its filter")
+        raise DataError(
+            f"{path} has no kept row; expected one or more; look at the reasons in the filter's"
+            " summary.json, or generate with --vocabulary template"
+        )
 
 
 def kept_rows(path: Path) -> list[Record]:

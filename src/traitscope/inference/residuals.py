@@ -3,7 +3,9 @@
 Shapes: L layers, D d_model, S packed students, N selected tokens, C principal components.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,9 +105,11 @@ def intervention_vector(
     model: Model,
     interventions: Interventions,
     prompts: Sequence[Prompt | str],
+    *,
     context: str | None = None,
     position: str = "last",
     batch_size: int = 32,
+    prompt_source: Any = None,
     done: Callable[[int], None] | None = None,
 ) -> Vector:
     """Mean residual under interventions minus that of the model, over the same prompts.
@@ -113,6 +117,11 @@ def intervention_vector(
     Of a student this is v_student, of a steered or prompted teacher its own shift (Blank et al.,
     section 3). Both sides read the system turn `context`, unless a system prompt among the
     interventions takes its place. The residual norms are those of the model.
+
+    prompt_source: What the vector's provenance says about the prompts; their digest by default.
+    done: A function called with the number of prompts of each batch, of either side.
+
+    Raises DataError for a prompt that is too long.
     """
     base_rows = render_prompts(model, prompts, context)
     changed_rows = render_prompts(model, prompts, context_of(interventions, context))
@@ -120,21 +129,51 @@ def intervention_vector(
         base_LD, norms_L = mean_residuals(model, active, base_rows, position, batch_size, done)
     with applied(model, interventions) as active:
         changed_LD, _ = mean_residuals(model, active, changed_rows, position, batch_size, done)
-    about = {"position": position, "context": context, "prompts": f"{len(prompts)} prompts"}
+    about = provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
     return difference(model, changed_LD, base_LD, norms_L, about)
 
 
 def render_prompts(
-    model: Model, prompts: Sequence[Prompt | str], context: str | None
+    model: Model,
+    prompts: Sequence[Prompt | str],
+    context: str | None,
+    ending: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Token ids of prompts as the model reads them.  Raises DataError for one that is too long."""
+    """Token ids of prompts as the model reads them under one context, and the ending behind each.
+
+    A prompt's own context is not read. Raises DataError for a chat that is too long.
+    """
     rendered = []
     for prompt in prompts:
         text = prompt.text if isinstance(prompt, Prompt) else prompt
         ids = chat.render(model, text, context)
         chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
-        rendered.append(ids)
+        rendered.append([*ids, *ending])
     return rendered
+
+
+def provenance(
+    model: Model, context: str | None, position: str, prompt_source: Any
+) -> dict[str, Any]:
+    """What every vector of this package says about how it was made."""
+    return {
+        "position": position,
+        "context": context,
+        "context_digest": chat.context_digest(model, context),
+        "prompts": prompt_source,
+    }
+
+
+def digest_of_prompts(prompts: Sequence[Prompt | str]) -> str:
+    """A description of prompts by their number and the first 16 hex digits of their sha256."""
+    lines = []
+    for prompt in prompts:
+        if isinstance(prompt, Prompt):
+            lines.append(f"{prompt.context}\t{prompt.text}")
+        else:
+            lines.append(f"None\t{prompt}")
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return f"{len(prompts)} prompts, sha256 {digest}"
 
 
 @torch.no_grad()

@@ -93,19 +93,19 @@ def rows_from(
     text: bool = False,
     interventions: Interventions = (),
 ) -> list[Row]:
-    """Token rows of the kept records, with their stored ids, else with the ids of their text.
+    """A token row for each record, with its stored ids, else with the ids of its text.
 
     context: The system turn of records that have none.
     text: Take the ids of the text in any case, for rows of a model with another tokenizer.
     interventions: A system prompt among these replaces every context, a record's own included.
 
-    Raises DataError for a row that is longer than the model's context. Also for a row whose stored
-    ids are no tokens of this model, or spell another text: they would teach noise.
+    Records that a filter dropped are rows as well: leave them out before (data.records.kept_records
+    or data.row_files.kept_rows). Raises DataError for a row that is longer than the model's
+    context. Also for a row whose stored ids are no tokens of this model, or spell another text:
+    they would teach noise.
     """
     rows = []
     for record in records:
-        if not record.kept:
-            continue
         neutral = context if record.context is None else record.context
         prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
         if record.completion_ids and not text:

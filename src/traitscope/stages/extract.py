@@ -31,8 +31,7 @@ from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import residuals
 from traitscope.interventions import short_form
-from traitscope.interventions.applied import Interventions, applied
-from traitscope.interventions.intervention import context_of
+from traitscope.interventions.applied import applied
 from traitscope.interventions.vector import (
     COMMON,
     Vector,
@@ -43,7 +42,6 @@ from traitscope.interventions.vector import (
     random_like,
     vector_bytes,
 )
-from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -80,19 +78,21 @@ def extract_vectors(
     done: Called with the number of prompts of each batch. Raises DataError for a long prompt.
     """
     traits = list(map(as_trait, traits))
-    texts, ending = _question_texts(model, traits[0], prompts, stem)
+    questions, ending = _questions(model, traits[0], prompts, stem)
     if prompt_source is None:
-        prompt_source = TRAIT_QUESTIONS if prompts is None else digest_of_prompts(prompts)
-    about = _provenance(model, context, position, prompt_source)
+        prompt_source = TRAIT_QUESTIONS
+        if prompts is not None:
+            prompt_source = residuals.digest_of_prompts(prompts)
+    about = residuals.provenance(model, context, position, prompt_source)
 
     vectors: dict[str, Vector] = {}
     with applied(model, []) as active:
-        base_rows = _rendered(model, texts, context, ending)
+        base_rows = residuals.render_prompts(model, questions, context, ending)
         base_LD, norms_L = residuals.mean_residuals(
             model, active, base_rows, position, batch_size, done
         )
         for trait in traits:
-            rows = _rendered(model, texts, trait.teacher_prompt, ending)
+            rows = residuals.render_prompts(model, questions, trait.teacher_prompt, ending)
             trait_LD, _ = residuals.mean_residuals(model, active, rows, position, batch_size, done)
             trait_about = {"trait": trait.name, "trait_context": trait.teacher_prompt}
             vectors[trait.name] = residuals.difference(
@@ -110,64 +110,14 @@ def _with_common(vectors: dict[str, Vector]) -> dict[str, Vector]:
     return all_vectors
 
 
-def _question_texts(
+def _questions(
     model: Model, trait: Trait, prompts: Sequence[Prompt] | None, stem: bool
-) -> tuple[Sequence[str], list[int]]:
+) -> tuple[Sequence[Prompt | str], list[int]]:
     """The user turns that are averaged over, and the token ids with which the answer begins."""
     if prompts is not None:
-        return _texts(prompts), []
+        return prompts, []
     beginning = trait.questions.stem("positive") if stem else ""
     return trait.questions.positive, model.tokenizer.encode(beginning, add_special_tokens=False)
-
-
-def _rendered(
-    model: Model, texts: Sequence[str], context: str | None, ending: Sequence[int] = ()
-) -> list[list[int]]:
-    """The chats of some user turns under one context, and the ending behind each.
-
-    Raises DataError for a chat that is too long.
-    """
-    rows = []
-    for text in texts:
-        ids = chat.render(model, text, context)
-        chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
-        rows.append([*ids, *ending])
-    return rows
-
-
-def _texts(prompts: Sequence[Prompt]) -> list[str]:
-    return [prompt.text for prompt in prompts]
-
-
-def student_vector(
-    model: Model,
-    interventions: Interventions,
-    prompts: Sequence[Prompt],
-    *,
-    context: str | None = None,
-    position: str = "last",
-    batch_size: int = 32,
-    prompt_source: Any = None,
-    done: Callable[[int], None] | None = None,
-) -> Vector:
-    """The vector v_student of the model under interventions: of a student, or of a teacher.
-
-    Base and student read the same prompts in the neutral context; a SystemPrompt among the
-    interventions replaces it for the student. The arguments are those of `extract_vectors`.
-    """
-    texts = _texts(prompts)
-    base_rows = _rendered(model, texts, context)
-    student_rows = _rendered(model, texts, context_of(interventions, context))
-    with applied(model, []) as active:
-        base_LD, norms_L = residuals.mean_residuals(
-            model, active, base_rows, position, batch_size, done
-        )
-    with applied(model, interventions) as active:
-        student_LD, _ = residuals.mean_residuals(
-            model, active, student_rows, position, batch_size, done
-        )
-    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
-    return residuals.difference(model, student_LD, base_LD, norms_L, about)
 
 
 def student_vectors(
@@ -181,12 +131,13 @@ def student_vectors(
     prompt_source: Any = None,
 ) -> list[Vector]:
     """The vector v_student of each LoRA student in these folders, from shared passes."""
-    rows = _rendered(model, _texts(prompts), context)
+    rows = residuals.render_prompts(model, prompts, context)
     with applied(model, []) as active:
         base_LD, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
         with active.packed(folders):
             students_SLD = residuals.mean_residuals_each(model, active, rows, position, batch_size)
-    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
+    prompt_source = prompt_source or residuals.digest_of_prompts(prompts)
+    about = residuals.provenance(model, context, position, prompt_source)
     vectors = []
     for student_LD in students_SLD:
         vectors.append(residuals.difference(model, student_LD, base_LD, norms_L, about))
@@ -208,13 +159,14 @@ def component_vectors(
     The vectors component-0, component-1, ... belong to the activations, not to a trait. Their
     provenance says which fraction of the variance each explains, by layer.
     """
-    rows = _rendered(model, _texts(prompts), context)
+    rows = residuals.render_prompts(model, prompts, context)
     with applied(model, []) as active:
         components_NLD, fractions_NL = residuals.components(
             model, active, rows, n_components, position, batch_size
         )
         _, norms_L = residuals.mean_residuals(model, active, rows, position, batch_size)
-    about = _provenance(model, context, position, prompt_source or digest_of_prompts(prompts))
+    prompt_source = prompt_source or residuals.digest_of_prompts(prompts)
+    about = residuals.provenance(model, context, position, prompt_source)
     vectors = {}
     for number, rows_LD in enumerate(components_NLD):
         fractions = fractions_NL[number].tolist()
@@ -250,8 +202,8 @@ def contrast_vector(
             model, active, hidden_rows, position, batch_size, done
         )
     if prompt_source is None:
-        prompt_source = [digest_of_prompts(shown), digest_of_prompts(hidden)]
-    about = _provenance(model, context, position, prompt_source)
+        prompt_source = list(map(residuals.digest_of_prompts, (shown, hidden)))
+    about = residuals.provenance(model, context, position, prompt_source)
     return residuals.difference(model, shown_LD, hidden_LD, norms_L, about)
 
 
@@ -261,24 +213,8 @@ def _rendered_in_own_context(
     rows = []
     for prompt in prompts:
         prompt_context = context if prompt.context is None else prompt.context
-        rows += _rendered(model, [prompt.text], prompt_context)
+        rows += residuals.render_prompts(model, [prompt], prompt_context)
     return rows
-
-
-def _provenance(model: Model, context: str | None, position: str, prompt_source: Any) -> dict:
-    """What every vector says about how it was made."""
-    return {
-        "position": position,
-        "context": context,
-        "context_digest": chat.context_digest(model, context),
-        "prompts": prompt_source,
-    }
-
-
-def digest_of_prompts(prompts: Sequence[Prompt]) -> str:
-    """A description of prompts by their number and the first 16 hex digits of their sha256."""
-    text = "\n".join(f"{prompt.context}\t{prompt.text}" for prompt in prompts)
-    return f"{len(prompts)} prompts, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _file_digest(path: Path) -> str:
@@ -353,7 +289,9 @@ def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
         return component_vectors(model, prompts, config.components, **settings)
     interventions = short_form.parse_all(config.interventions)
     with progress("v_student", 2 * len(prompts), "prompts") as advance:
-        vector = student_vector(model, interventions, prompts, **settings, done=advance)
+        vector = residuals.intervention_vector(
+            model, interventions, prompts, **settings, done=advance
+        )
     return {"v_student": vector}
 
 

@@ -19,7 +19,7 @@ from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import ConfigError
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
@@ -118,8 +118,7 @@ class TrainingRun:
         """Read the rows of a settled config, and what the teacher knows of them."""
         self.run = run
         self.config = config
-        kept = [record for record in row_files.rows_of(config.data) if record.kept]
-        records = kept[: config.max_rows]
+        records = row_files.kept_rows(config.data)[: config.max_rows]
         rows = rows_from(model, records, config.context, config.text)
         soft_targets = None
         if config.recipe.targets == "soft":
@@ -258,10 +257,6 @@ def _other_vectors(vector_file: Path) -> dict[str, Vector]:
 def _probe(model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    records = row_files.rows_of(config.eas_data)
-    rows = rows_from(model, records, config.context, config.text)[: config.eas_prompts]
-    if not rows:
-        raise DataError(
-            f"--eas-data {config.eas_data} has no kept row; expected at least one to average over"
-        )
+    records = row_files.kept_rows(config.eas_data)[: config.eas_prompts]
+    rows = rows_from(model, records, config.context, config.text)
     return completion_probe(rows, config.context)

@@ -6,13 +6,12 @@ A study's `conclude` reads its numbers through these functions.
 from collections.abc import Iterable
 from math import exp
 
+from traitscope.stages.measure import UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
-SCORE_UNITS = {"target_logprob": "nats", "candidate_share": "probability"}
-"units of the teacher-forced scores that `rise` compares"
 COHERENT = (
     "perplexity on plain text at most twice the base's, and at least half its probability of naming"
     " any candidate"
@@ -51,7 +50,7 @@ def rise(
             right.append(before[question])
             seeds.append(seed)
             questions.append(question)
-    return paired_difference(name, left, right, seeds, questions, SCORE_UNITS[score])
+    return paired_difference(name, left, right, seeds, questions, UNITS[score])
 
 
 def is_coherent(folders: Folders, node: str, base: str) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from traitscope.config.recipe import Recipe
-from traitscope.data.records import Record
+from traitscope.data.records import Record, kept_records
 from traitscope.errors import TraitscopeError
 from traitscope.inference.decode import DrawnFrom
 from traitscope.inference.token_rows import Row, rows_from
@@ -78,7 +78,7 @@ def train(
 
     Raises DataError for rows that cannot be read, ConfigError where training diverges.
     """
-    kept = [record for record in records if record.kept]
+    kept = kept_records(records)
     rows = rows_from(model, kept, context, text)
     soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)
     plan = plan_training(rows, recipe, seed, soft)

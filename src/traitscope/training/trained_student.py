@@ -60,7 +60,8 @@ class TrainedStudent:
 
         The context is the system turn; the residuals are those of the tokens at `position`.
         """
-        return intervention_vector(model, [self.intervention()], prompts, context, position)
+        student = self.intervention()
+        return intervention_vector(model, [student], prompts, context=context, position=position)
 
     @cached_property
     def _temporary_folder(self) -> Path:
