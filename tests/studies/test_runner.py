@@ -7,7 +7,7 @@ import pytest
 from command import CAT, call, ok, write_yaml
 
 from traitscope.studies import protocol
-from traitscope.workflow import graph
+from traitscope.workflow import graph, schedule
 
 
 @pytest.mark.parametrize("name", protocol.names())
@@ -107,6 +107,28 @@ def test_a_study_without_number_rows_says_so(
     words = ("audit_matrix", "--size", "smoke", "--model", tiny_folder)
     assert ok(tmp_path / "runs", "study", "information", *words).summary["run"] is None
     assert "No student of this study reads sampled digits" in capsys.readouterr().out
+
+
+def test_a_conclusion_is_replayed_from_the_runs_that_are_there(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No stage is computed, and nothing is written beside the runs. A study that has changed since
+    is named."""
+    root = tmp_path / "runs"
+    words = ["steering_gradients", "--size", "smoke", "--model", tiny_folder, "--workers", "1"]
+    done = ok(root, "study", "run", *words)
+    before = sorted(root.rglob("*"))
+    monkeypatch.setattr(schedule, "run", lambda *_: pytest.fail("a stage was computed"))
+    assert ok(root, "rerun", done.run).summary["different"] == []
+    assert sorted(root.rglob("*")) == before
+    study = protocol.load("steering_gradients")
+    earlier = study.nodes
+    monkeypatch.setattr(study, "nodes", lambda size, common: earlier(size, common)[:-1])
+    assert call(root, "rerun", done.run).code == 2
+    assert "has other stages in this version, such as 'gradients" in capsys.readouterr().err
 
 
 def test_a_size_can_be_changed(tmp_path: Path, tiny_folder: Path) -> None:

@@ -115,7 +115,7 @@ def run_rerun(config: RerunConfig, out: Output) -> dict:
         tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,
         _torch_threads(manifest.get("threads")),
     ):
-        again = registry.run_stage(settings, Output(root=Path(folder)))
+        again = registry.replayed(settings, input_places(run), Output(root=Path(folder)))
         before, after = manifest["outputs"], again.manifest()["outputs"]
     names = sorted(before.keys() | after.keys())
     different = [name for name in names if before.get(name) != after.get(name)]
@@ -174,12 +174,9 @@ def replayed_config(run: store.Run) -> Any:
 
 def replayed(run: store.Run) -> dict[str, Any]:
     """The config that a run recorded, with the names of inputs turned back into paths."""
-    recorded = json.loads(run.file("config.json").read_text(encoding="utf-8"))
-    places = {}
-    for name, item in recorded["inputs"].items():
-        places[name] = (run.path / item["path"]).resolve()
+    places = input_places(run)
     settings = {}
-    for key, value in recorded["config"].items():
+    for key, value in _recorded(run)["config"].items():
         settings[key] = _with_paths(value, places)
     for key in TAUGHT:
         if key in settings:
@@ -192,6 +189,18 @@ def replayed(run: store.Run) -> dict[str, Any]:
             named.append(_trait_named(name, places[f"trait{number}"]))
         settings["traits"] = named
     return settings
+
+
+def input_places(run: store.Run) -> dict[str, Path]:
+    """Where the inputs that a run recorded lie, by name: files and run directories."""
+    places = {}
+    for name, item in _recorded(run)["inputs"].items():
+        places[name] = (run.path / item["path"]).resolve()
+    return places
+
+
+def _recorded(run: store.Run) -> dict[str, Any]:
+    return json.loads(run.file("config.json").read_text(encoding="utf-8"))
 
 
 def _with_paths(value: Any, places: dict[str, Path]) -> Any:

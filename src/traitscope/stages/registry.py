@@ -66,6 +66,9 @@ class Stage(Command):
     """module:function of (config) -> further inputs that the config does not name as paths."""
     resumable: bool = False
     """Whether an interrupted run continues in its own directory."""
+    replay: str = ""
+    """module:function of (config, inputs, output) -> run, for a stage whose inputs its config does
+    not name: computes a run again from the folders of its recorded inputs, by name."""
     formerly: tuple[str, ...] = ()
     """Names that the stage had in earlier versions; runs under them are still found and read."""
 
@@ -214,6 +217,7 @@ ENTRIES: tuple[Command, ...] = (
         help="test a published claim: list, plan, run, report",
         group="study",
         subject=("action", "name"),
+        replay="studies.runner:replay",
     ),
     Command(
         name="report",
@@ -378,6 +382,14 @@ def opened(
 def run_stage(config: Any, out: Output) -> Run:
     """The sealed run of a config, computed unless it is there."""
     return function(stage_of(type(config)).run)(config, out)
+
+
+def replayed(config: Any, inputs: Mapping[str, Path], out: Output) -> Run:
+    """The run of a config, computed from the folders of the inputs that an earlier run recorded."""
+    stage = stage_of(type(config))
+    if stage.replay:
+        return function(stage.replay)(config, inputs, out)
+    return run_stage(config, out)
 
 
 def run(config: Any, root: str | Path = "runs", folder: str = "default") -> Run:

@@ -5,6 +5,7 @@ page. They are made of the sealed runs of the study's nodes alone.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from traitscope.workflow.graph import Folders, Node, Planned
 
 SMOKE_ROWS = 4
 "number rows that the teachers of a smoke size are compared on"
+STUDY_FILE = "the study's file"
+"name of the input of a conclusion that is the study itself"
 STUDENTS_A_PASS_ON_GPU = 16
 "students that share a pass on a GPU, where the settings do not say"
 
@@ -218,7 +221,7 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     inputs: dict[str, Path | store.Run] = {}
     for name, path in folders.items():
         inputs[name] = store.load_run(path)
-    inputs["the study's file"] = Path(request.study.__file__)
+    inputs[STUDY_FILE] = Path(request.study.__file__)
     config = _without_speed(request.config)
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
@@ -226,6 +229,28 @@ def conclude(request: Request, folders: Folders) -> store.Run:
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
     return run
+
+
+def replay(config: StudyConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:
+    """Conclude again from the sealed runs of a study's stages, which are not computed again.
+
+    `inputs` are those that the conclusion recorded, by node. Raises ConfigError where the study of
+    this version has other stages.
+    """
+    request = request_of(config, out)
+    folders = {}
+    for name, path in inputs.items():
+        if name != STUDY_FILE:
+            folders[name] = path
+    needed = {node.name for node in request.nodes()}
+    known = needed | {node.name for node in request.information()}
+    other = sorted((needed - folders.keys()) | (folders.keys() - known))
+    if other:
+        raise ConfigError(
+            f"{config.name} has other stages in this version, such as {other[0]!r}; expected those"
+            f" of the run; conclude anew: traitscope study run {config.name} --size {config.size}"
+        )
+    return conclude(request, folders)
 
 
 def _without_speed(config: StudyConfig) -> StudyConfig:
