@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
 
@@ -67,32 +68,42 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """The value as the type that the hint asks for. Raises ConfigError where it does not fit."""
-    is_union = get_origin(hint) not in (None, tuple, Literal)
-    options = list(get_args(hint)) if is_union else [hint]
-    if type(None) in options:
-        if value is None:
-            return None
-        options.remove(type(None))
-    wanted = options[0]
+    wanted, may_be_none = _wanted(hint)
+    if value is None and may_be_none:
+        return None
+    kind, inner_hints = get_origin(wanted), get_args(wanted)
     if dataclasses.is_dataclass(wanted):
         return from_dict(wanted, value, where)
-    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(_value(inner, v, where) for inner, v in _items(get_args(wanted), value, where))
-    if get_origin(wanted) is dict and isinstance(value, dict):
-        return {key: _value(get_args(wanted)[1], v, f"{where}.{key}") for key, v in value.items()}
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_value(inner, v, where) for inner, v in _items(inner_hints, value, where))
+    if kind is dict and isinstance(value, dict):
+        return _mapping(*inner_hints, value, where)
     if wanted is Path and isinstance(value, str):
         return Path(value)
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
         return _number(value, where)  # YAML reads 1e-3, without a point, as a text
-    fits = value in get_args(wanted) if get_origin(wanted) is Literal else type(value) is wanted
+    fits = value in inner_hints if kind is Literal else type(value) is wanted
     if not fits:
-        expected = (
-            ", ".join(map(str, get_args(wanted)))
-            if get_origin(wanted) is Literal
-            else wanted.__name__
-        )
+        expected = ", ".join(map(str, inner_hints)) if kind is Literal else wanted.__name__
         raise ConfigError(f"{where} is {value!r}; expected {expected}")
     return value
+
+
+def _wanted(hint: Any) -> tuple[Any, bool]:
+    """The type that a hint asks for, and whether None will do, too."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    options = [option for option in get_args(hint) if option is not type(None)]
+    return options[0], len(options) < len(get_args(hint))
+
+
+def _mapping(key_hint: Any, value_hint: Any, values: dict, where: str) -> dict:
+    """A dictionary with the types of its keys and values."""
+    typed = {}
+    for key, value in values.items():
+        typed_key = _value(key_hint, key, f"{where}: a key")
+        typed[typed_key] = _value(value_hint, value, f"{where}.{key}")
+    return typed
 
 
 def _items(hints: tuple, values: Sequence, where: str) -> list[tuple]:
