@@ -28,7 +28,8 @@ def test_every_study_is_complete(name: str) -> None:
 
 
 def test_a_complete_copy_passes() -> None:
-    protocol.check(copy_of_a_study())
+    study = copy_of_a_study()
+    assert protocol.as_study(study) is study
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,4 @@ def test_a_study_that_lacks_a_part(name: str, value: object, says: str) -> None:
     study = copy_of_a_study()
     setattr(study, name, value)
     with pytest.raises(ConfigError, match=says):
-        protocol.check(study)
+        protocol.as_study(study)

@@ -10,11 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from traitscope.errors import VectorError
 from traitscope.interventions.lora import LoraLinear, LoraShape
-from traitscope.models.linear_maps import linear_names, weight_of
+from traitscope.models.linear_maps import is_transposed, linear_names, weight_of
 from traitscope.models.model import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -45,7 +45,7 @@ def adapter_files(model: Model, layers: dict[str, LoraLinear]) -> dict[str, byte
         "lora_dropout": 0.0,
         "inference_mode": True,
         "target_modules": sorted(layers),
-        "fan_in_fan_out": not isinstance(first.linear, nn.Linear),
+        "fan_in_fan_out": is_transposed(first.linear),
         "traitscope_base_digest": model.digest,
     }
     return {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from traitscope.errors import ConfigError
 from traitscope.interventions.lora import LoraLinear
-from traitscope.models.linear_maps import residual_side, weight_of
+from traitscope.models.linear_maps import block_names, is_in_mlp, residual_side, weight_of
 from traitscope.models.model import Model
 
 SEED = 42
@@ -38,14 +38,13 @@ def mlp_maps(model: Model, layers: dict[str, LoraLinear]) -> list[dict[str, str]
     """For each block, the adapted maps in its MLP, with the side of the residual stream they are
     on: read or write.
 
-    A map is in the MLP if a part of its name is `mlp`. This holds for Llama, Qwen, Gemma, GPT-2,
-    GPT-NeoX and most others. The maps gate, up and c_fc read the residual stream. The maps down and
-    c_proj write to it. Raises ConfigError for a model where names and widths do not show the side.
+    Of Llama, Qwen and Gemma the maps gate and up read the residual stream, and down writes to it.
+    Of GPT-2 these are c_fc and c_proj. Raises ConfigError for a model where names and widths do
+    not show the side.
     """
-    names = {id(module): name for name, module in model.lm.named_modules()}
     maps_of_blocks = []
-    for block in model.blocks:
-        maps_of_blocks.append(_maps_of(model, layers, f"{names[id(block)]}."))
+    for block_name in block_names(model):
+        maps_of_blocks.append(_maps_of(model, layers, f"{block_name}."))
     return maps_of_blocks
 
 
@@ -57,7 +56,7 @@ def _maps_of(model: Model, layers: dict[str, LoraLinear], prefix: str) -> dict[s
         if not name.startswith(prefix):
             continue
         in_block.append(name.removeprefix(prefix))
-        if "mlp" in in_block[-1].split("."):
+        if is_in_mlp(in_block[-1]):
             sides[name] = _side(name, weight_of(layer.linear).shape, model.d_model)
     if set(sides.values()) != {"read", "write"}:
         raise ConfigError(

@@ -17,14 +17,19 @@ SELECTORS = (*NAME_PARTS, *HALVES)
 "words that select linear maps: kinds of maps, and halves of the blocks"
 
 
-def weight_of(linear: nn.Module) -> Tensor:
-    """The weight of a linear map as [O, I].
+def is_transposed(linear: nn.Module) -> bool:
+    """Whether a map stores its weight as [I, O], as GPT-2's Conv1D does."""
+    return not isinstance(linear, nn.Linear)
 
-    GPT-2's Conv1D stores it transposed. The weight of a map in 4 bits is dequantised.
+
+def weight_of(linear: nn.Module) -> Tensor:
+    """The weight of a linear map as [O, I], however it is stored.
+
+    The weight of a map in 4 bits is dequantised.
     """
     if nf4.is_packed(linear):
         return nf4.dequantised(linear)
-    return linear.weight if isinstance(linear, nn.Linear) else linear.weight.t()
+    return linear.weight.t() if is_transposed(linear) else linear.weight
 
 
 def linear_names(model: Model) -> list[str]:
@@ -88,6 +93,17 @@ def _selected_name_parts(words: set[str]) -> list[str]:
     for kind in kinds:
         parts.extend(NAME_PARTS[kind])
     return parts
+
+
+def block_names(model: Model) -> list[str]:
+    """The name of each block inside the whole model, in order; its maps' names begin with it."""
+    names = {id(module): name for name, module in model.lm.named_modules()}
+    return [names[id(block)] for block in model.blocks]
+
+
+def is_in_mlp(name: str) -> bool:
+    """Whether a linear map is in an MLP, by its name inside the block."""
+    return any(part in name for part in NAME_PARTS["mlp"])
 
 
 def residual_side(shape: tuple[int, int], d_model: int) -> str | None:

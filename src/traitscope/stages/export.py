@@ -6,10 +6,10 @@ vLLM, SGLang, Ollama and other servers can load the checkpoint.
     a LoRA student           W + s B A
     a full student, noise    its weights
 
-Llama's config knows biases on MLPs, and GPT-2 has them. A Qwen2 or a Mistral is written as the
-Llama that it is, with biases. Where something stands between the MLP and the residual stream, such
-as Gemma's norms, no bias is the vector. The written model is compared with the hooked one before
-the run is sealed.
+Which maps these are, and how a family without biases on its MLPs is written, is known to
+models/checkpoints.py. Where something stands between the MLP and the residual stream, such as
+Gemma's norms, no bias is the vector. The written model is compared with the hooked one before the
+run is sealed.
 
 Shapes: B rows, T tokens, N tokens of all rows, V vocabulary, D d_model, R rank, I and O inputs and
 outputs of a linear map.
@@ -40,34 +40,12 @@ from traitscope.interventions.intervention import (
     SystemPrompt,
     WeightNoise,
 )
-from traitscope.models import chat, linear_maps, nf4
-from traitscope.models.linear_maps import NAME_PARTS
+from traitscope.models import chat, checkpoints, linear_maps, nf4
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
 from traitscope.runs import model_cache, opening, store
 from traitscope.stages import registry
 
-LLAMAS = ("llama", "qwen2", "mistral")
-"Families that can be written as a Llama with biases."
-SHARED = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "initializer_range",
-    "rms_norm_eps",
-    "rope_parameters",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
-"Settings that these families have in common."
 CLOSE = {torch.float32: 0.01, torch.bfloat16: 0.3}
 "Largest difference of a log-probability from the hooked model that is allowed, nats."
 
@@ -104,23 +82,17 @@ def plain_model(model: Model, interventions: Sequence[Intervention]) -> Any:
 
     Raises ConfigError where there can be none.
     """
-    from transformers import AutoModelForCausalLM
-
     state, added = state_of(model, interventions)
     config = model.lm.config
     if added:
-        leaving = _maps_leaving_mlps(model)
+        leaving = checkpoints.maps_leaving_mlps(model)
         biases = {layer: f"{leaving[layer]}.bias" for layer in added}
         if not state.keys() >= set(biases.values()):
-            config, state = _with_biases(model, state)
+            config, state = checkpoints.with_mlp_biases(model, state)
         for layer, row_D in added.items():
             bias_D = state[biases[layer]]
             bias_D += row_D.to(bias_D)
-    lm = AutoModelForCausalLM.from_config(
-        config, dtype=model.dtype, attn_implementation=model.lm.config._attn_implementation
-    )
-    lm.load_state_dict(state)
-    return lm.to(model.device).eval().requires_grad_(False)
+    return checkpoints.rebuilt(model, config, state)
 
 
 def state_of(
@@ -192,83 +164,9 @@ def _lora_changes(model: Model, folder: Path) -> dict[str, Tensor]:
     changes = {}
     for name, (a_RI, b_OR) in pairs.items():
         change_OI = (b_OR @ a_RI * (shape.alpha / shape.rank)).to(model.device)
-        is_stored_by_output = isinstance(model.lm.get_submodule(name), torch.nn.Linear)
-        changes[f"{name}.weight"] = change_OI if is_stored_by_output else change_OI.t()
+        is_transposed = linear_maps.is_transposed(model.lm.get_submodule(name))
+        changes[f"{name}.weight"] = change_OI.t() if is_transposed else change_OI
     return changes
-
-
-def _maps_leaving_mlps(model: Model) -> list[str]:
-    """By block, the name of the map whose output the MLP adds to the residual stream."""
-    block_names = {id(module): name for name, module in model.lm.named_modules()}
-    all_names = linear_maps.linear_names(model)
-    leaving = []
-    for block in model.blocks:
-        block_name = block_names[id(block)]
-        names = [name for name in all_names if _leaves_mlp(model, name, block_name)]
-        if not names:
-            raise ConfigError(
-                f"{model.name}: no map that leaves an MLP was found in {block_name}, so a"
-                " vector cannot become its bias; use the hooks (generate --interventions)"
-            )
-        leaving.append(names[-1])
-    return leaving
-
-
-def _leaves_mlp(model: Model, name: str, block_name: str) -> bool:
-    """Whether a linear map leaves the MLP of a block, by its name and its width."""
-    is_in_mlp = any(part in name for part in NAME_PARTS["mlp"])
-    if not is_in_mlp or not name.startswith(f"{block_name}."):
-        return False
-    weight_OI = linear_maps.weight_of(model.lm.get_submodule(name))
-    return weight_OI.shape[0] == model.d_model
-
-
-def _with_biases(model: Model, state: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-    """The config and the state of the same model as a Llama with biases on attention and MLPs.
-
-    Biases that the model lacks are zero; attention has biases where the model has some.
-    """
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    settings = model.lm.config.to_dict()
-    _check_is_llama(model, settings)
-    config = LlamaConfig(
-        **{name: settings[name] for name in SHARED if settings.get(name) is not None},
-        attention_bias=any(name.endswith("q_proj.bias") for name in state),
-        mlp_bias=True,
-    )
-    with torch.device("meta"):
-        expected = AutoModelForCausalLM.from_config(config).state_dict()
-    mismatched = sorted(state.keys() - expected.keys())
-    biased_state = dict(state)
-    for name in expected.keys() - state.keys():
-        if not name.endswith(".bias"):
-            mismatched.append(name)
-        shape = expected[name].shape
-        biased_state[name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
-    if mismatched:
-        raise ConfigError(
-            f"{model.name} ({settings['model_type']}) has {mismatched[0]}, which a Llama has not,"
-            " or lacks it; it cannot be written as one; use the hooks (generate --interventions)"
-        )
-    return config, biased_state
-
-
-def _check_is_llama(model: Model, settings: dict[str, Any]) -> None:
-    """Raise ConfigError for a model that is not a Llama with full attention, by its settings."""
-    family = settings["model_type"]
-    other_attention = set(settings.get("layer_types") or ()) - {"full_attention"}
-    has_window = family == "mistral" and settings.get("sliding_window")
-    if family not in LLAMAS:
-        why = "has no biases on its MLPs and is no Llama"
-    elif other_attention or has_window:
-        why = "attends through a sliding window"
-    else:
-        return
-    raise ConfigError(
-        f"{model.name} ({family}) {why}, so a vector cannot be written into a checkpoint of it;"
-        f" use the hooks (generate --interventions), or {', '.join(LLAMAS)}"
-    )
 
 
 @torch.no_grad()

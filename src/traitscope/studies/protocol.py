@@ -6,7 +6,7 @@ from dataclasses import is_dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from traitscope.errors import ConfigError
 from traitscope.reporting.verdict import Findings
@@ -64,39 +64,41 @@ def load(name: str) -> Study:
         raise ConfigError(
             f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list"
         )
-    study = import_module(f"{claims.__name__}.{name}")
-    check(study)
-    return study
+    return as_study(import_module(f"{claims.__name__}.{name}"))
 
 
-def check(study: ModuleType) -> None:
-    """Raise ConfigError where a file lacks a part of a study, or a part has another form."""
+def as_study(module: ModuleType) -> Study:
+    """Return a module as the study that it is.
+
+    Raises ConfigError where it lacks a part of a study, or a part has another form.
+    """
     for name in TEXTS:
-        text = getattr(study, name, None)
+        text = getattr(module, name, None)
         if not isinstance(text, str) or not text:
-            raise _incomplete(study, f"{name} is {text!r}; expected a text")
+            raise _incomplete(module, f"{name} is {text!r}; expected a text")
     for name, parameters in FUNCTIONS.items():
-        _check_function(study, name, parameters)
-    sizes = getattr(study, "SIZES", None)
+        _check_function(module, name, parameters)
+    sizes = getattr(module, "SIZES", None)
     if not isinstance(sizes, Mapping) or set(sizes) != set(SIZE_NAMES):
-        raise _incomplete(study, f"SIZES is {sizes!r}; expected sizes {', '.join(SIZE_NAMES)}")
+        raise _incomplete(module, f"SIZES is {sizes!r}; expected sizes {', '.join(SIZE_NAMES)}")
     for size in sizes.values():
         if not is_dataclass(size):
-            raise _incomplete(study, f"a size is {size!r}; expected a frozen dataclass")
+            raise _incomplete(module, f"a size is {size!r}; expected a frozen dataclass")
         check_layer_fields(type(size))
+    return cast(Study, module)
 
 
-def _check_function(study: ModuleType, name: str, parameters: tuple[str, ...]) -> None:
-    function = getattr(study, name, None)
+def _check_function(module: ModuleType, name: str, parameters: tuple[str, ...]) -> None:
+    function = getattr(module, name, None)
     expected = f"{name}({', '.join(parameters)})"
     if not inspect.isfunction(function):
-        raise _incomplete(study, f"{name} is {function!r}; expected the function {expected}")
+        raise _incomplete(module, f"{name} is {function!r}; expected the function {expected}")
     given = tuple(inspect.signature(function).parameters)
     if given != parameters:
-        raise _incomplete(study, f"{name} takes {', '.join(given)}; expected {expected}")
+        raise _incomplete(module, f"{name} takes {', '.join(given)}; expected {expected}")
 
 
-def _incomplete(study: ModuleType, what: str) -> ConfigError:
+def _incomplete(module: ModuleType, what: str) -> ConfigError:
     return ConfigError(
-        f"{study.__name__} is no study: {what}; see traitscope.studies.protocol.Study"
+        f"{module.__name__} is no study: {what}; see traitscope.studies.protocol.Study"
     )
