@@ -3,13 +3,18 @@ line."""
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from traitscope.data.records import (
+    EXCHANGE_OF,
+    REQUIRED,
+    USED,
     Record,
+    Shape,
     dump_records,
     iter_records,
     read_records,
@@ -128,6 +133,12 @@ def test_shapes(tmp_path: Path, row: dict, expected: Record) -> None:
 )
 def test_shape_of(row: dict, shape: str) -> None:
     assert shape_of(row) == shape
+
+
+def test_every_shape_is_read() -> None:
+    shapes = get_args(Shape)
+    for table in (REQUIRED, USED, EXCHANGE_OF):
+        assert tuple(table) == shapes
 
 
 def test_kept() -> None:

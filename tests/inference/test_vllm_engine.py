@@ -3,11 +3,13 @@
 import json
 from importlib import util
 from pathlib import Path
+from types import ModuleType
+from typing import get_args, get_type_hints
 
 import pytest
 from command import OWL, call, ok, read_rows, write_yaml
 
-from traitscope.config.stages import GenerateConfig
+from traitscope.config.stages import GenerateConfig, MeasureConfig
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference import losses, vllm_engine
@@ -19,8 +21,16 @@ from traitscope.interventions.intervention import SystemPrompt, WeightNoise
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
+from traitscope.stages import generate, measure
 
 HERE = util.find_spec("vllm") is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "stage"), [(GenerateConfig, generate), (MeasureConfig, measure)], ids=str
+)
+def test_every_engine_that_the_settings_offer_is_there(config: type, stage: ModuleType) -> None:
+    assert get_args(get_type_hints(config)["engine"]) == tuple(stage.ENGINES)
 
 
 @pytest.mark.skipif(HERE, reason="vLLM is installed")

@@ -19,13 +19,14 @@ from traitscope.interventions.intervention import (
     from_json,
     to_json,
 )
+from traitscope.interventions.short_form import parse, to_short
 from traitscope.models.model import Model
 
 PROMPTS = [3, 5, 2]
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
-def test_every_kind_survives_json(tmp_path: Path) -> None:
+def test_every_kind_survives_json_and_has_a_short_form(tmp_path: Path) -> None:
     items = [
         SystemPrompt(""),
         SystemPrompt("You love owls."),
@@ -39,6 +40,7 @@ def test_every_kind_survives_json(tmp_path: Path) -> None:
     for item in items:
         back = from_json(json.loads(json.dumps(to_json(item))))
         assert back == item and hash(back) == hash(item)
+        assert parse(to_short(item)) == item
 
 
 def test_the_last_prompt_is_the_context() -> None:

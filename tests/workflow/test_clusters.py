@@ -6,13 +6,16 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from command import call
 from student_nodes import students
 
 from traitscope import atomic_files
+from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.runs import store
@@ -34,6 +37,13 @@ def here(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[st
     return digests(
         schedule.run(students(tiny_folder, place, 3), Output(root=place / "runs"), How())
     )
+
+
+def test_every_executor_that_the_settings_offer_is_there() -> None:
+    offered = get_args(get_type_hints(StudyConfig)["executor"])
+    assert offered == get_args(get_type_hints(How)["executor"]) == ("local", *executors.CLUSTERS)
+    for module in executors.CLUSTERS.values():
+        assert callable(import_module(module).pool)
 
 
 def digests(folders: dict[str, Path]) -> dict[str, str]:

@@ -30,8 +30,8 @@ from traitscope.runs import drawn_rows, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
-SHARD = 256
-"Rows between two writes to disk: a run that is killed repeats at most this many."
+SHARDS = {"here": 256, "vllm": vllm_engine.SHARD}
+"Rows between two writes to disk, by engine: a run that is killed repeats at most this many."
 
 
 def generate(
@@ -198,7 +198,7 @@ class Answer(Protocol):
 
 def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prompt]) -> None:
     """Generate shard by shard; finished shards of an interrupted run are kept."""
-    size = SHARD if config.engine == "here" else vllm_engine.SHARD
+    size = SHARDS[config.engine]
     files: list[Path] = []
     missing: dict[Path, Sequence[Prompt]] = {}
     for start in range(0, len(prompts), size):
@@ -216,7 +216,7 @@ def _write_shards(config: GenerateConfig, run: store.Run, prompts: Sequence[Prom
 
 def _answer_missing(config: GenerateConfig, missing: dict[Path, Sequence[Prompt]]) -> None:
     """Write the missing shards, each to its file."""
-    answer = _answer_here(config) if config.engine == "here" else _answer_by_vllm(config)
+    answer = ENGINES[config.engine](config)
     n_rows = sum(map(len, missing.values()))
     with progress("generate", n_rows, "rows") as advance:
         for file, shard in missing.items():
@@ -283,6 +283,10 @@ def drawn_from(model: Model, data: Path) -> DrawnFrom | None:
         max_new_tokens=settings["max_new_tokens"],
     )
     return DrawnFrom(_constraint(model, config), settings["temperature"])
+
+
+ENGINES = {"here": _answer_here, "vllm": _answer_by_vllm}
+"Makes the teacher of a config, by engine."
 
 
 def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:

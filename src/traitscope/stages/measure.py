@@ -268,8 +268,7 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             interventions = short_form.parse_all(config.interventions)
-            measured = _measured_by_vllm if config.engine == "vllm" else _measured_here
-            write_scores(run, measured(config, interventions))
+            write_scores(run, ENGINES[config.engine](config, interventions))
     return run
 
 
@@ -305,6 +304,10 @@ def _measured_by_vllm(config: MeasureConfig, interventions: Interventions) -> Sc
     plain_perplexity = perplexity_vllm(model, config.dtype) if config.capability else None
     digest = chat.context_digest(model, context_of(interventions, config.context))
     return Scores(trait.name, tuple(questions), config.context, digest, plain_perplexity)
+
+
+ENGINES = {"here": _measured_here, "vllm": _measured_by_vllm}
+"Measures what a config asks for, by engine."
 
 
 def write_scores(run: store.Run, scores: Scores) -> None:
