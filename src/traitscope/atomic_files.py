@@ -11,14 +11,8 @@ from pathlib import Path
 from traitscope.errors import StoreError
 
 FULL = "the disk is full: free some space, then run the same command again"
-
-
 BLOCKED = "read-only, or not permitted: choose a folder that you can write to"
-
-
 IN_THE_WAY = "a file is where a folder is expected: move the file away"
-
-
 WRITE_HELP = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
@@ -28,6 +22,7 @@ WRITE_HELP = {
     errno.EEXIST: IN_THE_WAY,
     errno.ENOTDIR: IN_THE_WAY,
 }
+"what to do, by the reason for which the operating system refuses"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

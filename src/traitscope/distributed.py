@@ -7,15 +7,15 @@ import os
 
 
 def world() -> int:
-    """How many there are; 1 outside of torchrun, whatever else set WORLD_SIZE."""
+    """Number of processes; 1 outside of torchrun, whatever else set WORLD_SIZE."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
     return int(os.environ["RANK"]) if world() > 1 else 0
 
 
 def first() -> bool:
-    """Whether this is the one that owns the run, and alone writes and speaks."""
+    """Whether this is the first process, which owns the run and alone writes and prints."""
     return rank() == 0

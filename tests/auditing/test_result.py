@@ -15,6 +15,7 @@ from traitscope.auditing.detectors.findings import (
     CanaryFinding,
     EValueFinding,
     FeatureFinding,
+    Finding,
     Fit,
     FittedFinding,
     GradientFinding,
@@ -128,6 +129,7 @@ def test_keys_are_snake_case_and_every_key_is_documented() -> None:
 
 def test_every_answer_and_detector_is_described_once() -> None:
     assert set(ANSWERS) == set(get_args(Status))
+    assert {type(finding) for finding in FINDINGS} == set(Finding.__subclasses__())
     assert {finding.detector for finding in FINDINGS} == set(BLIND_SPOTS)
     for status, answer in ANSWERS.items():
         assert f"`{status}`" in PAGE and answer.rule in PAGE

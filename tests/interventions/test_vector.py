@@ -81,7 +81,7 @@ def test_rows_must_be_finite_and_two_dimensional(rows: np.ndarray) -> None:
     "other", [Vector(np.ones((2, 2)), "another"), Vector(np.ones((1, 2)), "m")]
 )
 def test_vectors_of_different_models_do_not_mix(other: Vector) -> None:
-    for operation in (Vector.__add__, Vector.__sub__, Vector.cosine):
+    for operation in (Vector.__add__, Vector.__sub__, Vector.cosine, Vector.project_out):
         with pytest.raises(VectorError, match="two vectors of different models"):
             operation(A, other)
 

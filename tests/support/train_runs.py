@@ -13,7 +13,8 @@ from traitscope.inference.token_rows import Row, teacher_hidden
 from traitscope.models.model import Model
 from traitscope.training.loop import train_student
 from traitscope.training.plan import plan_training
-from traitscope.training.student import new_student
+from traitscope.training.step import Metrics, StudentBatch, step_metrics, take_step
+from traitscope.training.student import Student, new_student
 
 PLAIN = Recipe(
     rank=4,
@@ -28,6 +29,14 @@ PLAIN = Recipe(
 )
 FULL = dataclasses.replace(PLAIN, method="full", lr=1e-3)
 METHODS = [{"method": "lora"}, {"method": "full"}, {"method": "vector", "layer": 0}]
+
+
+def train_step(
+    model: Model, student: Student, recipe: Recipe, rows: list[Row], soft: object, total_steps: int
+) -> Metrics:
+    """Metrics of one optimizer step of one student on one batch."""
+    (values,) = take_step(model, [StudentBatch(student, recipe, rows, soft, total_steps)])
+    return step_metrics(student, recipe, values)
 
 
 def make_rows(model: Model, n: int = 8, shared: int = 0, seed: int = 0) -> list[Row]:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import hooks_left, load_tiny, parameters_of, random_vector
-from train_runs import FULL, METHODS, PLAIN, make_rows, run, self_distilled, transformers_loss
+from train_runs import (
+    FULL,
+    METHODS,
+    PLAIN,
+    make_rows,
+    run,
+    self_distilled,
+    train_step,
+    transformers_loss,
+)
 
 from traitscope.config.recipe import WITHOUT, Recipe
 from traitscope.inference import residuals
@@ -17,7 +26,7 @@ from traitscope.interventions import full_weights
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
-from traitscope.training import loop, plan, step
+from traitscope.training import loop, plan
 from traitscope.training.optimizers import NAMES, SCALES
 from traitscope.training.student import Student, new_student
 
@@ -43,7 +52,7 @@ def test_training_lowers_the_loss_and_restores_the_model(family: Model, method: 
     metrics, _, _ = run(family, recipe, rows)
     assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
     with pytest.raises(KeyError), new_student(family, recipe, 0) as student:
-        step.train_step(family, student, recipe, rows, None, 1)
+        train_step(family, student, recipe, rows, None, 1)
         raise KeyError("planned")
     after = parameters_of(family)
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)

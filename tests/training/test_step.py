@@ -6,7 +6,16 @@ import pytest
 import torch
 from tiny_models import eager_lm, random_vector
 from torch.utils._python_dispatch import TorchDispatchMode
-from train_runs import FULL, METHODS, PLAIN, make_rows, run, self_distilled, transformers_loss
+from train_runs import (
+    FULL,
+    METHODS,
+    PLAIN,
+    make_rows,
+    run,
+    self_distilled,
+    train_step,
+    transformers_loss,
+)
 
 from traitscope.errors import ConfigError
 from traitscope.interventions import full_weights
@@ -81,7 +90,7 @@ def test_clipping_and_the_norm_before_it(tiny: Model, method: str) -> None:
         with new_student(tiny, recipe, 0) as student:
             start = [p.detach().clone() for p in student.params]
             clipped = dataclasses.replace(recipe, clip=clip)
-            metrics = step.train_step(tiny, student, clipped, rows, None, 1)
+            metrics = train_step(tiny, student, clipped, rows, None, 1)
             length = (
                 torch.cat([(p - s).flatten() for p, s in zip(student.params, start, strict=True)])
                 .norm()
@@ -96,7 +105,7 @@ def test_divergence_is_an_error_not_a_student(tiny: Model) -> None:
     with new_student(tiny, PLAIN, 0) as student:
         student.params[0].data[:] = torch.nan
         with pytest.raises(ConfigError, match="step 1: loss nan.*lower --lr"):
-            step.train_step(tiny, student, PLAIN, rows, None, 1)
+            train_step(tiny, student, PLAIN, rows, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +122,7 @@ def test_metrics_say_how_far_a_step_moved(tiny: Model, changes: dict) -> None:
                 n: p.detach().double().clone()
                 for n, p in zip(student.names, student.params, strict=True)
             }
-            metrics = step.train_step(tiny, student, recipe, rows, None, 3)
+            metrics = train_step(tiny, student, recipe, rows, None, 3)
             square = {
                 n: (p.double() - before[n]).square().sum().item()
                 for n, p in zip(student.names, student.params, strict=True)
@@ -159,7 +168,7 @@ def test_a_step_that_overflows_is_an_error(tiny: Model) -> None:
         new_student(tiny, recipe, 0) as student,
         pytest.raises(ConfigError, match="step 1: the weights moved by inf"),
     ):
-        step.train_step(tiny, student, recipe, make_rows(tiny), None, 1)
+        train_step(tiny, student, recipe, make_rows(tiny), None, 1)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -176,9 +185,9 @@ def test_outliers_of_the_whole_gradient_are_left_out_of_a_step(
         with new_student(tiny, recipe, 0) as student:
             start = [p.detach().clone() for p in student.params]
             norms.append(
-                step.train_step(
-                    tiny, student, dataclasses.replace(recipe, **changes), rows, None, 1
-                )["grad_norm"]
+                train_step(tiny, student, dataclasses.replace(recipe, **changes), rows, None, 1)[
+                    "grad_norm"
+                ]
             )
             moves.append(
                 torch.cat(
@@ -233,7 +242,7 @@ def test_a_step_waits_for_nothing_but_its_metrics(tiny: Model, method: dict, tar
     )
     recipe = dataclasses.replace(PLAIN, **method, targets=targets, micro_batch=3)
     with new_student(tiny, recipe, 0) as student, Waiting() as waiting:
-        step.train_step(tiny, student, recipe, rows, soft, 2)
+        train_step(tiny, student, recipe, rows, soft, 2)
         assert waiting.found == []
         torch.arange(3)[torch.tensor([True, False, True])]
         assert len(waiting.found) == 1, "it sees what it looks for"

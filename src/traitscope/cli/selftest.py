@@ -90,6 +90,7 @@ def _require(holds: bool, problem: str) -> None:
 
 
 def check_identity(model: Model) -> str:
+    """Say that steering with alpha = 0 changes no bit, or raise AssertionError."""
     batch = _batch(model)
     with torch.inference_mode():
         with applied(model, []) as active:
@@ -101,6 +102,7 @@ def check_identity(model: Model) -> str:
 
 
 def check_clean(model: Model) -> str:
+    """Say that no hook is left after an exception, or raise AssertionError."""
     try:
         with applied(model, [Steer(planted_vector(model), (LAYER,), 1.0, scale="raw")]):
             raise KeyError("planned")
@@ -114,6 +116,7 @@ def check_clean(model: Model) -> str:
 
 
 def check_control(model: Model) -> str:
+    """Say how small the loss of distilling the unmodified model into itself is, or raise."""
     rows = tiny_rows()
     soft = teacher_hidden(model, [], rows, _prompts(rows))
     with applied(model, []) as active, torch.no_grad():
@@ -124,6 +127,7 @@ def check_control(model: Model) -> str:
 
 
 def check_planted(model: Model) -> str:
+    """Say how well the added vector is found again in a student, or raise AssertionError."""
     rows, vector = tiny_rows(), planted_vector(model)
     teacher = [Steer(vector, (LAYER,), 1.0, scale="raw")]
     soft = teacher_hidden(model, teacher, rows, _prompts(rows))
@@ -147,6 +151,7 @@ def check_planted(model: Model) -> str:
 
 
 def check_resume(model: Model) -> str:
+    """Say that a continued training gives the same bytes, or raise AssertionError."""
     rows = tiny_rows()
     whole = _trained(model, rows, stop=None)
     parts = _trained(model, rows, stop=9)

@@ -59,8 +59,11 @@ class Sides:
     """Both sides of a comparison, matched."""
 
     treated: tuple[MeasuredModel, ...]
+    """The treated models."""
     control: tuple[MeasuredModel, ...]
+    """The control models."""
     design: Design
+    """How they are matched; see the docstring of this module."""
     units: Mapping[str, str]
     """Units of the scores, in the order in which they are shown."""
     name: str = ""

@@ -147,9 +147,9 @@ class DecisionConfig:
     parts: Path | None = None
     """The audit's file of artifacts (parts-*.json), which `audit` writes."""
     naming: Path | None = None
-    """Run of `naming`, whose answers go into the result."""
+    """Run of `blind_naming`, whose answers go into the result."""
     features: Path | None = None
-    """Run of `naming` with the source `features`: the published method."""
+    """Run of `blind_naming` with the source `features`: the published method."""
     model: str = "smollm2-135m"
     """Name of the model, for the result; its digest comes with the vectors."""
     alpha: float = 0.01

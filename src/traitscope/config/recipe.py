@@ -11,6 +11,7 @@ from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
+Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
 WITHOUT = {
     "momentum": ("adamw", "adafactor", "frozen_adam"),
@@ -49,7 +50,7 @@ class Recipe:
     weight_decay: float = setting(0.0, advanced=True)
     """Weight decay. It is decoupled for adamw, adafactor and muon, and added to the gradient for
     sgd and rmsprop."""
-    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", advanced=True)
+    schedule: Schedule = setting("cosine", advanced=True)
     """Schedule of the learning rate after the warm-up."""
     warmup: float = setting(0.05, advanced=True)
     """Fraction of the steps in which the learning rate rises linearly."""

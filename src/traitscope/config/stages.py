@@ -46,7 +46,7 @@ class GenerateConfig(OnModel):
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
     max_new_tokens: int = setting(64, advanced=True)
-    """Longest answer of the free vocabulary, in tokens."""
+    """Longest answer, in tokens. An answer of the vocabulary template has its own length."""
     batch_size: int = setting(64, advanced=True)
     """Rows decoded in one pass. Changes speed, and nothing else but rounding."""
     engine: Literal["here", "vllm"] = setting("here", advanced=True)

@@ -40,7 +40,9 @@ class Sampling:
     temperature: float = 1.0
     "0 means greedy"
     max_new_tokens: int = 64
+    "most tokens of an answer, the end of the turn included"
     seed: int = 0
+    "seed of all random streams"
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0 or self.max_new_tokens < 1:

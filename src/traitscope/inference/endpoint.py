@@ -36,6 +36,7 @@ class Reply:
     """What the model said to one text."""
 
     text: str
+    "the reply as it came; not necessarily yes or no"
     read: int
     "tokens of the request"
     written: int

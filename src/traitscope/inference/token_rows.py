@@ -29,6 +29,7 @@ class Row:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """All token ids of the row."""
         return self.prompt_ids + self.completion_ids
 
 

@@ -72,11 +72,11 @@ class TokenScores:
             self.covariance_TPKK + other.covariance_TPKK,
         )
 
-    def scaled(self, share: float) -> "TokenScores":
-        """All values times a share: about those of that share of the rows."""
+    def scaled(self, fraction: float) -> "TokenScores":
+        """All values times a fraction: what to expect of that fraction of the tokens."""
         values = {}
         for name, value in vars(self).items():
-            values[name] = share * value
+            values[name] = fraction * value
         return TokenScores(**values)
 
     def in_order(self, order: Sequence[int] | np.ndarray) -> "TokenScores":

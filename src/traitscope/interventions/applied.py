@@ -26,6 +26,7 @@ from traitscope.interventions.intervention import (
     Intervention,
     ReplaceBase,
     Steer,
+    SystemPrompt,
     WeightNoise,
 )
 from traitscope.interventions.lora import LoraLinear, LoraShape
@@ -45,6 +46,7 @@ class Active:
     """
 
     model: Model
+    "the model that the interventions act on"
     current: CurrentPass = field(default_factory=CurrentPass)
     "what hooks and layers know about the pass that is running"
     replaced: tuple[int, ...] = ()
@@ -198,6 +200,8 @@ def _edits(item: Intervention, active: Active) -> list[tuple[int, str, hooks.Edi
             else:
                 edit = _replacing(units_LD[layer], layer, current)
             edits.append((layer, item.position, edit))
+    elif not isinstance(item, SystemPrompt | WeightNoise):  # of context_of, and of `applied`
+        raise TypeError(f"{type(item).__name__} is no intervention that `applied` knows")
     return edits
 
 

@@ -13,18 +13,18 @@ Shapes: B batch, T tokens of this forward pass, N tokens at a position, L layers
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from traitscope.config.common import Position
 from traitscope.errors import ConfigError, ModelError
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.models.model import Model, backbone
 
 PAD, PROMPT, LAST, COMPLETION = 0, 1, 2, 3
 "roles of tokens: padding, prompt but not its last token, last prompt token, completion"
-Position = Literal["prompt", "last", "completion", "all"]
 ROLES_OF: dict[str, tuple[int, ...]] = {
     "prompt": (PROMPT, LAST),
     "last": (LAST,),

@@ -94,7 +94,11 @@ class Vector:
         return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
 
     def project_out(self, other: "Vector") -> "Vector":
-        """This vector without its component along `other`, at each layer."""
+        """This vector without its component along `other`, at each layer.
+
+        Raises VectorError for a vector of another model.
+        """
+        self._matching(other)
         unit_LD = other.unit().rows_LD
         component_LD = (self.rows_LD * unit_LD).sum(1, keepdims=True) * unit_LD
         return self._combined(self.rows_LD - component_LD, "without", other)

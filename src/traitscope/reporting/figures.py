@@ -47,11 +47,14 @@ class Figure:
 
 
 class Interval(NamedTuple):
-    """A mean and the bounds of its interval; bounds may be NaN."""
+    """A mean and the bounds of its interval, in one unit."""
 
     mean: float
+    """The point estimate."""
     low: float
+    """Lower bound; NaN where no interval can be given."""
     high: float
+    """Upper bound; NaN where no interval can be given."""
 
 
 @dataclass(frozen=True)

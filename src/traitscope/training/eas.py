@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from traitscope.config.common import Position
 from traitscope.data.prompts import number_prompts
 from traitscope.inference import residuals
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.applied import Active, applied
-from traitscope.interventions.hooks import Position
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -51,6 +51,7 @@ class EasProbe:
     """The token rows over which v_student is averaged."""
 
     rows: tuple[Row, ...]
+    "prompts with their completions, or prompts alone"
     position: Position
     "tokens whose residuals are averaged"
     about: dict[str, Any]

@@ -28,13 +28,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from traitscope import atomic_files
+from traitscope.config.common import Position
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import residuals
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
-from traitscope.interventions.hooks import Position
 from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, check_vector, load_vector
 from traitscope.models.hardware import DTYPES

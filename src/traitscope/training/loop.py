@@ -118,8 +118,11 @@ class Trainee:
     """A student with the plan of its training."""
 
     student: Student
+    "where it stands"
     plan: TrainingPlan
+    "its rows, in their order, and its recipe"
     on_step: OnStep | None = None
+    "called after each of its steps"
 
 
 def train_side_by_side(

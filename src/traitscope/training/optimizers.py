@@ -28,12 +28,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from traitscope.config.recipe import Optimizer, Recipe
+from traitscope.config.recipe import Optimizer, Recipe, Schedule
 from traitscope.errors import ConfigError
 from traitscope.models import dtensor
 
 NAMES = get_args(Optimizer)
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = get_args(Schedule)
 SCALES = "scales.safetensors"
 "file of a run of `train` with the factors that frozen_adam takes, by parameter name"
 

@@ -24,10 +24,13 @@ class TrainingPlan:
     """The rows of one student with their targets, split and ready to be put in order."""
 
     rows: Sequence[Row]
+    "all rows, held-out ones included"
     soft_targets: Sequence[SoftTargets] | None
     "what the teacher says of every row (soft_targets.py); None for sampled targets"
     recipe: Recipe
+    "how the student is trained"
     seed: int
+    "seed of the split and of the order of rows"
     train_indices: list[int]
     "rows that are trained on"
     held_out_indices: list[int]

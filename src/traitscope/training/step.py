@@ -42,34 +42,15 @@ class StudentBatch:
     """What one student learns from in one optimizer step."""
 
     student: Student
+    "who learns"
     recipe: Recipe
+    "how it learns"
     rows: Sequence[Row]
+    "what it reads"
     soft_targets: Sequence[SoftTargets] | None
     "what the teacher says of every row; None for sampled targets"
     total_steps: int
     "optimizer steps of the whole training, which the schedule of the rate needs"
-
-
-def train_step(
-    model: Model,
-    student: Student,
-    recipe: Recipe,
-    rows: Sequence[Row],
-    soft_targets: Sequence[SoftTargets] | None,
-    total_steps: int,
-) -> Metrics:
-    """Take one optimizer step of one student on one batch, and return its metrics.
-
-    They are the loss per token, the gradient's norm before anything is cut off it, the learning
-    rate, and the norm of the parameters' change. A LoRA student adds the fraction of the squared
-    change that is in the B factors. Full fine-tuning leaves out both changes, which would take
-    another copy of all weights.
-
-    Raises ConfigError where training diverges.
-    """
-    batch = StudentBatch(student, recipe, rows, soft_targets, total_steps)
-    (values,) = take_step(model, [batch])
-    return step_metrics(student, recipe, values)
 
 
 def take_step(model: Model, batches: Sequence[StudentBatch]) -> list[list[float]]:
@@ -95,6 +76,7 @@ class MicroBatch:
     counts: bool
     "false where a process runs rows for nothing, so that all meet in the same passes (fsdp.py)"
     n_rows: int
+    "number of rows"
     longest: int
     "tokens of the longest row"
 
@@ -219,7 +201,15 @@ def _distances_moved(student: Student, copies: Sequence[Tensor]) -> list[Tensor]
 
 
 def step_metrics(student: Student, recipe: Recipe, values: Sequence[float]) -> Metrics:
-    """The metrics of the step that `advance` has taken.  Raises ConfigError where it diverged."""
+    """The metrics of the step that `advance` has taken; `values` are what it returned.
+
+    They are the loss per token in nats, the learning rate, the gradient's norm before clipping, and
+    the norm of the parameters' change. A LoRA student adds the fraction of the squared change that
+    is in the B factors. Full fine-tuning leaves out both changes, which would take another copy of
+    all weights.
+
+    Raises ConfigError where training diverged.
+    """
     loss, gradient_norm, rate, *distances = values
     if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
         raise ConfigError(
@@ -264,4 +254,5 @@ def _target_loss(
 
 
 def completion_tokens(rows: Sequence[Row]) -> int:
+    """Number of completion tokens of some rows."""
     return sum(len(row.completion_ids) for row in rows)

@@ -38,6 +38,7 @@ class Student:
     """A student in training: its parameters, its optimizer, and the step where it stands."""
 
     active: Active
+    "the model under the student"
     names: list[str]
     """names of the parameters: that of a weight, <map>.lora_A and <map>.lora_B, or
     blocks.<layer>.vector"""
@@ -52,6 +53,7 @@ class Student:
     place: int = 0
     "place of the student among packed ones"
     optimizer: Stepper = field(init=False)
+    "changes `params` by their gradients"
     step: int = 0
     "optimizer steps done"
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from traitscope import atomic_files
+from traitscope.config.common import Position
 from traitscope.data.records import Prompt
 from traitscope.inference.residuals import intervention_vector
-from traitscope.interventions.hooks import Position
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector
 from traitscope.models.model import Model

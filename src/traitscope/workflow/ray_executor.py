@@ -49,9 +49,11 @@ class Settings:
     """local: a cluster of this machine, until the command ends; auto: the one that runs here; else
     where it is, such as ray://host:10001"""
     cpus: float = 1
+    "cores of a worker, and threads of torch"
     gpus: float = 0
+    "GPUs of a worker"
     memory_gb: float = 0
-    "0: not asked for"
+    "GiB of a worker; 0: not asked for"
     storage: str = ""
     "where runs are exchanged if the nodes share no disk, such as s3://bucket/prefix"
 

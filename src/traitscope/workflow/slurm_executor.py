@@ -38,11 +38,15 @@ class Settings:
     cluster: str = "slurm"
     "slurm, or local: processes of this machine"
     partition: str = ""
+    "partition of the cluster; empty: its default"
     minutes: int = 120
     "longest time of a job"
     memory_gb: int = 16
+    "memory of a job, GB"
     cpus: int = 2
+    "cores of a job"
     gpus: int = 0
+    "GPUs of a job"
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def run_row_gradients(config: RowGradientsConfig, out: Output) -> store.Run:
     """The sealed run with the files above."""
     config = opening.settled(config)
     if config.data is None:
-        raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
+        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config, config.data)

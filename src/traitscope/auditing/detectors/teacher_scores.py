@@ -43,7 +43,7 @@ def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
     """
     config = opening.settled(config)
     if config.data is None:
-        raise ConfigError("--data is missing: name a run of `intake` or `filter`, or a JSONL file")
+        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             sets = []

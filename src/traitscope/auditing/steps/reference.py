@@ -63,7 +63,7 @@ def run_reference(config: ReferenceConfig, out: Output) -> store.Run:
     same prompt)."""
     if config.data is None or config.reference is None:
         raise ConfigError(
-            "--data or --reference is missing; expected two runs of `intake`, or JSONL files; name"
+            "--data or --reference is missing; expected two runs of `sample`, or JSONL files; name"
             " both"
         )
     with registry.opened(config, out) as run:
