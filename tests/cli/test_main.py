@@ -14,7 +14,8 @@ from traitscope.cli import flags, main
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
 from traitscope.config.fields import is_advanced
-from traitscope.stages.registry import COMMANDS, GROUPS, function
+from traitscope.stages.entries import COMMANDS, GROUPS
+from traitscope.stages.registry import function
 
 
 def exits(*words: str) -> int:

@@ -18,7 +18,7 @@ from traitscope.config.stages import (
     TrainConfig,
 )
 from traitscope.errors import ConfigError
-from traitscope.stages.registry import COMMANDS
+from traitscope.stages.entries import COMMANDS
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

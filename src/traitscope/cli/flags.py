@@ -13,7 +13,7 @@ from traitscope.config import parsing
 from traitscope.config.common import Output
 from traitscope.config.fields import is_advanced
 from traitscope.errors import ConfigError
-from traitscope.stages.registry import Command
+from traitscope.stages.entries import Command
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")

@@ -16,7 +16,8 @@ from typing import Any
 from traitscope import distributed
 from traitscope.cli import flags, usage
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.stages.registry import COMMANDS, STAGES, Command, function
+from traitscope.stages.entries import COMMANDS, STAGES, Command
+from traitscope.stages.registry import function
 
 FINE, FAILED, CANNOT_ANSWER, INTERRUPTED = 0, 1, 2, 130
 STAGE = "stage"

@@ -1,0 +1,307 @@
+"""The table of all commands and stages.
+
+A stage is a command whose result is a run directory. The type of a config names the stage, so that
+nothing else has to be passed along with a config. This file imports nothing heavy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from traitscope.config import analysis as analysis_configs
+from traitscope.config import audit as audit_configs
+from traitscope.config import commands as command_configs
+from traitscope.config import judge as judge_configs
+from traitscope.config import stages as stage_configs
+
+Group = Literal["do", "check", "study", "look", "internal"]
+GROUPS: dict[Group, str] = {
+    "do": "Do it",
+    "check": "Check data",
+    "study": "Study claims",
+    "look": "Look",
+}
+"""Titles of the groups of public commands, in the order of the help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command of the command line."""
+
+    name: str
+    """What one types."""
+    config: type
+    """The dataclass whose fields are the flags; each command has one of its own."""
+    run: str
+    """module:function of (config, output) -> result, below the package."""
+    help: str
+    """One line."""
+    group: Group
+    """Where the help lists it; internal ones are typed as `traitscope stage NAME`."""
+    subject: tuple[str, ...] = ()
+    """Fields that the first words stand for; without any, the first word is a config file."""
+    next: str = ""
+    """What one would type next; {run} stands for the run's directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Command):
+    """A command whose result is a run directory."""
+
+    inputs: str = ""
+    """module:function of (config) -> further inputs that the config does not name as paths."""
+    resumable: bool = False
+    """Whether an interrupted run continues in its own directory."""
+    replay: str = ""
+    """module:function of (config, inputs, output) -> run, for a stage whose inputs its config does
+    not name: computes a run again from the folders of its recorded inputs, by name."""
+    formerly: tuple[str, ...] = ()
+    """Names that the stage had in earlier versions; runs under them are still found and read."""
+
+
+ENTRIES: tuple[Command, ...] = (
+    Command(
+        name="demo",
+        config=command_configs.DemoConfig,
+        run="studies.demo_command:run_demo",
+        help="make a student pick up a trait, with controls, and report it",
+        group="do",
+    ),
+    Stage(
+        name="generate",
+        config=stage_configs.GenerateConfig,
+        run="stages.generate:run_generate",
+        help="let a teacher answer prompts",
+        group="do",
+        next="traitscope filter --data {run}",
+        resumable=True,
+    ),
+    Stage(
+        name="filter",
+        config=stage_configs.FilterConfig,
+        run="stages.filter:run_filter",
+        help="keep the rows that carry nothing but numbers",
+        group="do",
+        next="traitscope train --data {run}",
+    ),
+    Stage(
+        name="train",
+        config=stage_configs.TrainConfig,
+        run="stages.train:run_train",
+        help="train a student on kept rows",
+        group="do",
+        next="traitscope measure --interventions adapter:{run}",
+        inputs="runs.drawn_rows:inputs_of_config",
+        resumable=True,
+    ),
+    Stage(
+        name="measure",
+        config=stage_configs.MeasureConfig,
+        run="stages.measure:run_measure",
+        help="score a model on a trait's questions",
+        group="do",
+        next="traitscope compare --treated {run} --control RUN",
+        inputs="data.trait_files:of_trait",
+    ),
+    Stage(
+        name="judge",
+        config=judge_configs.JudgeConfig,
+        run="stages.judge:run_judge",
+        help="how often answers show a behaviour, by several judges",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="extract",
+        config=analysis_configs.ExtractConfig,
+        run="stages.extract:run_extract",
+        help="take steering vectors; EAS",
+        group="do",
+        next="traitscope generate --vocabulary template --interventions"
+        " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",
+        inputs="data.trait_files:of_traits",
+    ),
+    Stage(
+        name="explain",
+        config=analysis_configs.ExplainConfig,
+        run="stages.explain:run_explain",
+        help="how much of a trait prompt one vector does",
+        group="do",
+        next="traitscope show {run}",
+        inputs="data.trait_files:of_trait",
+    ),
+    Stage(
+        name="information",
+        config=analysis_configs.InformationConfig,
+        run="information.run:run_information",
+        help="what number rows can carry of each trait, before anything is trained",
+        group="do",
+        next="traitscope show {run}",
+        inputs="information.teachers:inputs",
+        resumable=True,
+    ),
+    Stage(
+        name="gradients",
+        config=analysis_configs.GradientsConfig,
+        run="stages.gradients:run_gradients",
+        help="steering gradients: along which direction data train a model",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="likelihood",
+        config=analysis_configs.LikelihoodConfig,
+        run="stages.likelihood:run_likelihood",
+        help="how probable rows are, and what an intervention adds",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="match_kl",
+        config=analysis_configs.MatchKLConfig,
+        run="stages.match_kl:run_match_kl",
+        help="the strength at which another vector changes rows as much as a teacher",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Stage(
+        name="export",
+        config=stage_configs.ExportConfig,
+        run="stages.export:run_export",
+        help="a steered model or a student as an ordinary checkpoint",
+        group="do",
+        next="traitscope measure --model {run}/model",
+    ),
+    Stage(
+        name="edit",
+        config=stage_configs.EditConfig,
+        run="stages.filter:run_edit",
+        help="the same numbers in another order",
+        group="do",
+        next="traitscope train --data {run}",
+    ),
+    Stage(
+        name="compare",
+        config=command_configs.CompareConfig,
+        run="comparison.compare:run_compare",
+        help="treated runs minus control runs: every score with its interval, and a page",
+        group="do",
+        next="traitscope show {run}",
+    ),
+    Command(
+        name="audit",
+        config=audit_configs.AuditConfig,
+        run="auditing.run:run_audit",
+        help="may I train this model on these data?",
+        group="check",
+        subject=("data",),
+    ),
+    Stage(
+        name="study",
+        config=command_configs.StudyConfig,
+        run="studies.runner:run_study",
+        help="test a published claim: list, plan, run, report",
+        group="study",
+        subject=("action", "name"),
+        replay="studies.runner:replay",
+    ),
+    Command(
+        name="report",
+        config=command_configs.ReportConfig,
+        run="comparison.study_files:run_report",
+        help="the former report of a study file: says what to type instead",
+        group="study",
+        subject=("study_file",),
+    ),
+    Command(
+        name="show",
+        config=command_configs.ShowConfig,
+        run="cli.show:run_show",
+        help="verify a run's files and print what it was made from",
+        group="look",
+        subject=("run",),
+    ),
+    Command(
+        name="rerun",
+        config=command_configs.RerunConfig,
+        run="cli.show:run_rerun",
+        help="replay a run and compare the bytes",
+        group="look",
+        subject=("run",),
+    ),
+    Command(
+        name="doctor",
+        config=command_configs.DoctorConfig,
+        run="cli.doctor:run_doctor",
+        help="what this machine has, and what is missing",
+        group="look",
+    ),
+    Command(
+        name="selftest",
+        config=command_configs.SelftestConfig,
+        run="cli.selftest:run_selftest",
+        help="planted truth on tiny models, under a minute",
+        group="look",
+    ),
+    Command(
+        name="models",
+        config=command_configs.ModelsConfig,
+        run="cli.doctor:run_models",
+        help="models and traits that are ready to use",
+        group="look",
+    ),
+    Stage(
+        name="sample",
+        config=audit_configs.SampleConfig,
+        run="auditing.steps.sample:run_sample",
+        help="what an audit reads: a sample of rows, and their format",
+        group="internal",
+        formerly=("intake",),
+    ),
+    Stage(
+        name="reference",
+        config=audit_configs.ReferenceConfig,
+        run="auditing.steps.reference:run_reference",
+        help="match every audited row with a clean row",
+        group="internal",
+        formerly=("match",),
+    ),
+    Stage(
+        name="row_gradients",
+        config=audit_configs.RowGradientsConfig,
+        run="auditing.detectors.row_gradients:run_row_gradients",
+        help="the steering gradient of every row, kept in full",
+        group="internal",
+        formerly=("pushes",),
+        resumable=True,
+    ),
+    Stage(
+        name="teacher_scores",
+        config=audit_configs.TeacherScoresConfig,
+        run="auditing.detectors.teacher_scores:run_teacher_scores",
+        help="how well a candidate teacher explains rows, token by token",
+        group="internal",
+        formerly=("odds",),
+    ),
+    Stage(
+        name="blind_naming",
+        config=audit_configs.BlindNamingConfig,
+        run="auditing.steps.naming:run_blind_naming",
+        help="what a model says when steered along the gradient direction of data",
+        group="internal",
+        formerly=("naming",),
+        inputs="auditing.artifacts:inputs_of_config",
+    ),
+    Stage(
+        name="decision",
+        config=audit_configs.DecisionConfig,
+        run="auditing.steps.answer:run_decision",
+        help="an audit's answer from what its stages left",
+        group="internal",
+        formerly=("weigh",),
+        inputs="auditing.artifacts:inputs_of_config",
+    ),
+)
+COMMANDS: dict[str, Command] = {entry.name: entry for entry in ENTRIES}
+"""All entries by name, in the order of the help."""
+STAGES: dict[str, Stage] = {entry.name: entry for entry in ENTRIES if isinstance(entry, Stage)}
+"""The entries with run directories, by name."""
