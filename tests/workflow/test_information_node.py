@@ -10,7 +10,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.information.power import DEMO
 from traitscope.studies import protocol
 from traitscope.workflow import information_node, standard_nodes
-from traitscope.workflow.graph import Node
+from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import Rows, Student
 
 COMMON = {"model": "m", "device": "cpu", "dtype": "fp32"}
@@ -73,6 +73,25 @@ def test_students_are_counted_by_seed_and_part(tmp_path: Path) -> None:
     assert found[0].nats.estimate == 0.3
     table = information_node.table(graph(), folders, COMMON)
     assert len(table.rows) == 2 and DEMO.source in table.caption
+
+
+def test_a_teacher_that_another_stage_finds_counts_neither_before_nor_after(tmp_path: Path) -> None:
+    def found_by_a_stage(folders: Folders) -> tuple[str, ...]:
+        return ((folders["search"] / "teacher.txt").read_text(encoding="utf-8"),)
+
+    nodes = [
+        standard_nodes.number_rows(
+            COMMON, "found data", Rows(20, 3), found_by_a_stage, ("search",)
+        ),
+        *graph(),
+    ]
+    (tmp_path / "teacher.txt").write_text("prompt:You love elks.", encoding="utf-8")
+    folders = {"search": tmp_path, information_node.NAME: sealed(tmp_path / "run", 0.3, 0.2)}
+    node = information_node.node(nodes, COMMON)
+    assert node is not None and node.needs == ()
+    assert node.config(folders) == node.config({})
+    found = information_node.tested(nodes, folders, COMMON)
+    assert [item.teacher for item in found] == ["teacher 0", "teacher 0"]
 
 
 def test_nothing_is_said_without_students_of_digits(tmp_path: Path) -> None:

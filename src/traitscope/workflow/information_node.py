@@ -81,10 +81,12 @@ def node(nodes: Sequence[Node], common: dict, rows: int = ROWS) -> Node | None:
 def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[_Written]:
     """The digits that nodes sample from the model under one intervention.
 
-    Rows of other models, of free text and of several interventions together are left out.
+    Rows of other models, of free text and of several interventions together are left out. So are
+    those of a teacher that another stage finds, such as one at equal KL: whether a node is meant
+    must not depend on what is sealed.
     """
     for each in nodes:
-        if each.config_type is not GenerateConfig:
+        if each.config_type is not GenerateConfig or _config(each, _Anywhere()) is None:
             continue
         config = _config(each, folders)
         if config is None or config.vocabulary != "template" or len(config.interventions) != 1:
