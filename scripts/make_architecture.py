@@ -27,7 +27,7 @@ A package imports only from packages that stand below it. `make check` tests thi
 - `auditing/decide.py` reads no file. Product and studies fill the same `Evidence` and call it, so
   the published error rate is that of the code that ships. A contract holds this.
 - `auditing/detectors` imports no other module of the audit. A contract holds this.
-- The config's type names the stage (`stages/entries.py`). Nobody else knows which inputs a stage
+- The config's type names the stage (`config/entries.py`). Nobody else knows which inputs a stage
   has, whether it resumes, or where its run lies.
 - The package of the audit is called `auditing`, because `traitscope.audit` is the public function.
 - `workflow/standard_nodes.py`, `workflow/executors.py`, `workflow/ray_executor.py`,

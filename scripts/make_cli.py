@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from traitscope.config import common
-from traitscope.stages.entries import COMMANDS, GROUPS, Command
+from traitscope.config.entries import COMMANDS, GROUPS, Command
 
 HEAD = """# The command line
 

@@ -13,8 +13,8 @@ from traitscope import __version__
 from traitscope.cli import flags, main
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
+from traitscope.config.entries import COMMANDS, GROUPS
 from traitscope.config.fields import is_advanced
-from traitscope.stages.entries import COMMANDS, GROUPS
 from traitscope.stages.registry import function
 
 

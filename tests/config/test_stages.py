@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from traitscope.config.analysis import ExtractConfig
+from traitscope.config.entries import COMMANDS
 from traitscope.config.parsing import from_dict
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import (
@@ -18,7 +19,6 @@ from traitscope.config.stages import (
     TrainConfig,
 )
 from traitscope.errors import ConfigError
-from traitscope.stages.entries import COMMANDS
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from traitscope.cli import main
-from traitscope.stages.entries import COMMANDS
+from traitscope.config.entries import COMMANDS
 from traitscope.workflow import executors
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}  # the same number of threads, or the bytes differ

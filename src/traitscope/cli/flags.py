@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_type_hints
 
 from traitscope.config import parsing
 from traitscope.config.common import Output
+from traitscope.config.entries import Command
 from traitscope.config.fields import is_advanced
 from traitscope.errors import ConfigError
-from traitscope.stages.entries import Command
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")

@@ -15,8 +15,8 @@ from typing import Any
 
 from traitscope import distributed
 from traitscope.cli import flags, usage
+from traitscope.config.entries import COMMANDS, STAGES, Command
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.stages.entries import COMMANDS, STAGES, Command
 from traitscope.stages.registry import function
 
 FINE, FAILED, CANNOT_ANSWER, INTERRUPTED = 0, 1, 2, 130

@@ -3,7 +3,7 @@ command."""
 
 from difflib import get_close_matches
 
-from traitscope.stages.entries import COMMANDS, GROUPS, STAGES, Command, Group
+from traitscope.config.entries import COMMANDS, GROUPS, STAGES, Command, Group
 
 INTERNAL: Group = "internal"
 

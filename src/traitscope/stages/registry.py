@@ -5,7 +5,7 @@
             ...compute, write into run.path...
     return run
 
-The table of all stages is in entries.py. This file imports nothing heavy.
+The table of all stages is in config/entries.py. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope.config.common import Output
-from traitscope.stages.entries import STAGES, Stage
+from traitscope.config.entries import STAGES, Stage
 
 if TYPE_CHECKING:
     from traitscope.runs.store import Run

@@ -82,7 +82,7 @@ def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[
     """The digits that nodes sample from the model under one intervention.
 
     Rows of other models, of free text and of several interventions together are left out. So are
-    those of a teacher that another stage finds, such as one at equal KL: whether a node is meant
+    those of a teacher that another stage finds, such as one at equal KL. Which nodes are meant
     must not depend on what is sealed.
     """
     for each in nodes:
