@@ -16,6 +16,7 @@ from traitscope.data.traits import load_trait
 from traitscope.reporting.study_page import study_page
 from traitscope.studies import demo_command, demo_page, runner
 from traitscope.studies.claims import demo
+from traitscope.studies.equal_kl import RANDOM_VECTORS
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -49,7 +50,7 @@ def planted_folders(
         folders[f"{mode} {role}, seed {seed}"] = student.path
         folders[f"{mode} {role}, seed {seed}{demo.ANSWERS}"] = answers.path
     for place, seed in enumerate(size.seeds):
-        control = demo.random_teacher(size, place)
+        control = demo.random_controls(size).of(seed)
         folders[control.name] = planted.sealed_strength(root, control.name, 0.8 + place).path
         for role in demo.ROLES:
             kept = {"kept": 100, "rows": 120, "reasons": {"count": 20}}
@@ -81,8 +82,8 @@ def test_every_seed_reads_rows_of_its_own() -> None:
 def test_rows_for_eas_are_read_by_no_student(tmp_path: Path) -> None:
     nodes = demo_nodes()
     made = {name: Path(name) for name in nodes}
-    for place in range(len(demo.LAPTOP.seeds)):
-        name = demo.random_teacher(demo.LAPTOP, place).name
+    for seed in demo.LAPTOP.seeds:
+        name = demo.random_controls(demo.LAPTOP).of(seed).name
         made[name] = planted.sealed_strength(tmp_path, name, 0.8).path
     students = [nodes[f"{m} {r}, seed {s}"].config(made) for m, r, s in demo.students(demo.LAPTOP)]
     assert {student.eas_data for student in students} == {Path(standard_nodes.EAS_ROWS)}
@@ -141,12 +142,12 @@ def test_the_random_teacher_of_a_seed_answers_the_prompts_of_that_seed() -> None
     nodes = demo_nodes()
     made = {name: Path(name) for name in nodes}
     treated = nodes["treated data, seed 3"].config(made)
-    control = demo.random_teacher(demo.LAPTOP, 2)
+    control = demo.random_controls(demo.LAPTOP).of(3)
     assert control.name == "equal KL, seed 3"
     search = nodes[control.name].config(made)
     assert search.teacher == nodes["treated data"].config(made).interventions
-    assert search.vector == Path(demo.RANDOM_VECTORS) / "random-2.safetensors"
-    assert {control.name, demo.RANDOM_VECTORS} <= set(nodes["soft random, seed 3"].needs)
+    assert search.vector == Path(RANDOM_VECTORS) / "random-2.safetensors"
+    assert {control.name, RANDOM_VECTORS} <= set(nodes["soft random, seed 3"].needs)
     assert treated.stop - treated.start == demo.LAPTOP.rows
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from traitscope.comparison.page import LIMITS
 from traitscope.comparison.wording import Wording
 from traitscope.reporting.tables import Table
-from traitscope.studies.shared_nodes import Strength
+from traitscope.studies.equal_kl import Strength
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json
 

@@ -1,16 +1,14 @@
 """Groups of nodes that several studies share, and which bundled models a study can load."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from traitscope.config.analysis import ExtractConfig, MatchKLConfig
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.models import bundled
-from traitscope.stats.measurement import Measurement
 from traitscope.studies.sizes import SampledText
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -20,10 +18,6 @@ OPEN_PROMPTS = bundled_file("open_prompts.txt")
 "everyday requests, one a line, that have nothing to do with any trait"
 ANIMAL_PROMPTS = bundled_file("animal_prompts.txt")
 "24 requests that a prompted model answers, for teachers that learn from the answers"
-MATCHED_STRENGTHS = 10
-"strengths at which a control teacher's rows are sampled and read, with the teacher's own"
-STRENGTH = "strength.json"
-"file of a run of `match_kl` that holds the strength and both KLs"
 ANIMAL_PROMPT_TOKENS = 30
 "tokens of a request of ANIMAL_PROMPTS"
 
@@ -58,63 +52,6 @@ def random_vectors_like(
         return ExtractConfig(**common, seed=seed, like=vector(folders), randoms=number)
 
     return Node(name, ExtractConfig, config, (source,), 1)
-
-
-@dataclass(frozen=True)
-class Strength:
-    """The strength of a control teacher at equal KL."""
-
-    alpha: float
-    """Length of the added vector, in mean residual norms."""
-    teacher_kl: Measurement
-    """Mean KL of a row of the teacher that is matched, in nats."""
-    control_kl: Measurement
-    """Mean KL of a row of the control teacher, in nats."""
-
-
-@dataclass(frozen=True)
-class EqualKL:
-    """A control teacher: another vector, as strong as a teacher in KL from the unmodified model.
-
-    Its students show what distilling any model that is changed as much does.
-    """
-
-    name: str
-    """Node of the search for the strength."""
-    vector: Callable[[Folders], Path]
-    """File of the other vector."""
-    needs: tuple[str, ...]
-    """Nodes of that vector and of the teacher's."""
-    layer: int
-    """Block behind which the other vector is added."""
-
-    def node(self, common: dict, teacher: InterventionsFrom, numbers: int, n: int) -> Node:
-        """Build the search, over `n` rows of `numbers` numbers at every strength."""
-
-        def config(folders: Folders) -> MatchKLConfig:
-            return MatchKLConfig(
-                **common,
-                teacher=teacher(folders),
-                vector=self.vector(folders),
-                layer=self.layer,
-                n=n,
-                count=numbers,
-                separator=" ",
-            )
-
-        tokens = MATCHED_STRENGTHS * standard_nodes.Rows(n, numbers).tokens
-        return Node(self.name, MatchKLConfig, config, self.needs, tokens)
-
-    def teacher(self, folders: Folders) -> tuple[str, ...]:
-        """Return the interventions that make the control teacher."""
-        alpha = self.strength(folders).alpha
-        return (standard_nodes.steered(self.vector(folders), self.layer, alpha),)
-
-    def strength(self, folders: Folders) -> Strength:
-        """Return the strength that was found, with both KLs."""
-        read = standard_nodes.read_json(folders, self.name, STRENGTH)
-        teacher_kl, control_kl = read["measurements"]
-        return Strength(read["alpha"], Measurement(**teacher_kl), Measurement(**control_kl))
 
 
 def sampled_text(

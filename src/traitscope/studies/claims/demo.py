@@ -18,7 +18,6 @@ Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope d
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from traitscope.comparison.compare import SCORE_UNITS, compare_read
 from traitscope.comparison.differences import Comparison
@@ -38,7 +37,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.studies import demo_page
-from traitscope.studies.shared_nodes import EqualKL, random_vectors_like
+from traitscope.studies.equal_kl import RandomControls
 from traitscope.studies.sizes import SOFT_RECIPE, layer_field
 from traitscope.studies.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.workflow import standard_nodes
@@ -65,8 +64,6 @@ NATS = 0.05
 "difference in log-probability below which an effect would not matter"
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 ROLES = ("treated", "control", "random")
-RANDOM_VECTORS = "random vectors"
-"node of the random vectors, one a seed"
 ANSWERS = ", answers"
 "ending of the name of the node that measures a condition"
 
@@ -218,36 +215,24 @@ def _data(size: Size, common: dict, role: str) -> list[Node]:
     return graph
 
 
-def random_teacher(size: Size, place: int) -> EqualKL:
-    """Return the control teacher of a seed: a random vector with the KL of the teacher."""
-
-    def vector(folders: Folders) -> Path:
-        return folders[RANDOM_VECTORS] / f"random-{place}.safetensors"
-
-    name = f"equal KL, seed {size.seeds[place]}"
-    return EqualKL(name, vector, (VECTORS, RANDOM_VECTORS), size.layer)
+def random_controls(size: Size) -> RandomControls:
+    """Return the control teachers: random vectors, each with the KL of the teacher."""
+    return RandomControls(
+        size.trait, size.seeds, size.layer, size.steered_teacher, size.numbers, size.matched_rows
+    )
 
 
 def _random_data(size: Size, common: dict) -> list[Node]:
     """Return a random vector a seed, its strength, and its rows on the prompts of that seed."""
-
-    def trait_vector(folders: Folders) -> Path:
-        return standard_nodes.vector_of(folders, size.trait)
-
-    graph = [
-        random_vectors_like(
-            common, RANDOM_VECTORS, VECTORS, trait_vector, len(size.seeds), size.seeds[0]
-        )
-    ]
+    controls = random_controls(size)
+    graph = controls.nodes(common)
     for place, seed in enumerate(size.seeds):
-        teacher = random_teacher(size, place)
         raw = f"random data, unfiltered, seed {seed}"
         start = place * size.rows
         rows = standard_nodes.Rows(size.rows, size.numbers, size.seeds[0], start=start)
-        needs = (*teacher.needs, teacher.name)
+        teacher, needs = controls.of(seed).teacher, controls.needs(seed)
         graph += [
-            teacher.node(common, size.steered_teacher, size.numbers, size.matched_rows),
-            standard_nodes.number_rows(common, raw, rows, teacher.teacher, needs),
+            standard_nodes.number_rows(common, raw, rows, teacher, needs),
             standard_nodes.filtered(f"random data, seed {seed}", raw, rows),
         ]
     return graph
@@ -262,8 +247,8 @@ def _student(size: Size, common: dict, mode: str, role: str, seed: int) -> list[
     steps = recipe.epochs * -(-n_rows // recipe.batch_size)
     teacher, needs = size.steered_teacher, (VECTORS, EAS_ROWS)
     if role == "random":
-        control = random_teacher(size, size.seeds.index(seed))
-        teacher, needs = control.teacher, (*needs, RANDOM_VECTORS, control.name)
+        controls = random_controls(size)
+        teacher, needs = controls.of(seed).teacher, (*needs, *controls.needs(seed))
     asked = standard_nodes.Student(
         name,
         f"{role} data, seed {seed}",
@@ -333,8 +318,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         tables.append(differences_table(name, demo_page.heading(contrast).capitalize(), comparison))
     tables += scores_tables(chain.conditions, SCORE_UNITS)
     matched = {}
-    for place, seed in enumerate(size.seeds):
-        matched[seed] = random_teacher(size, place).strength(folders)
+    for seed in size.seeds:
+        matched[seed] = random_controls(size).of(seed).strength(folders)
     tables += [
         demo_page.matched_table(matched),
         demo_page.data_table(size.seeds, ROLES, folders),
