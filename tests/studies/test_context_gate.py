@@ -7,20 +7,23 @@ import pytest
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import context_gate
-from traitscope.studies.claims.context_gate import CELLS, base_name, cell_name
+from traitscope.studies.claims.context_gate import CELLS, cell_name
+from traitscope.studies.equal_kl import CONTROL
 
+OF_ANY_VECTOR = 0.4
+"rise that students of a random vector have, too"
 SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3), cells=CELLS)
 
 
 def planted(root: Path, own_rise: float, other_rise: float) -> dict[str, Path]:
-    """Answers that rise over the base: by one amount in the context learnt in, else by another."""
+    """Answers that rise over the controls: one amount in the context learnt in, else another."""
     runs = PlantedRuns(root)
-    for asked in {asked for _, asked in CELLS}:
-        runs.answers(base_name(asked))
     for seed in SIZE.seeds:
         for cell in CELLS:
             learnt, asked = cell
-            runs.answers(cell_name(cell, seed), own_rise if learnt == asked else other_rise)
+            name, rise = cell_name(cell, seed), own_rise if learnt == asked else other_rise
+            runs.answers(name, OF_ANY_VECTOR + rise)
+            runs.answers(f"{CONTROL}{name}", OF_ANY_VECTOR)
         for role, rise in (("treated", own_rise), ("control", 0.0)):
             runs.answers(f"cat of {role} text.{seed}", rise)
             runs.answers(f"{role} text.{seed}, empty", 0.5 * rise)

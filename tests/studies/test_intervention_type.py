@@ -24,7 +24,8 @@ def planted(root: Path, step: float, rises: dict[tuple[str, str], float]) -> dic
     runs.answers("base")
     for seed in SIZE.seeds:
         for kind in kinds(SIZE):
-            plant_student(runs, kind, seed, step, rises[kind.teacher, kind.method])
+            rise = rises.get((kind.teacher, kind.method), 0.0)
+            plant_student(runs, kind, seed, step, rise)
         for role, rise in (("treated", 0.5), ("control", 0.0)):
             runs.answers(f"cat of {role} text.{seed}", rise)
             runs.eas(f"{role} text.{seed}", {"v_student": [0.1 + rise] * LAYERS})
@@ -64,8 +65,12 @@ def test_a_step_and_a_vector_of_steered_data_are_reproduced(tmp_path: Path) -> N
 
 
 def test_teachers_that_are_alike_are_not_told_apart(tmp_path: Path) -> None:
+    """Of six verdicts on nothing but noise, two or more hold by chance in 1 % of the draws."""
     findings = intervention_type.conclude(SIZE, planted(tmp_path, 0.0, ALIKE), "planted")
-    assert "reproduced" not in {verdict.outcome for verdict in findings.verdicts}
+    outcomes = [verdict.outcome for verdict in findings.verdicts]
+    assert outcomes.count("reproduced") <= 1
+    estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
+    assert estimates == pytest.approx([0.0] * 6, abs=0.02)
 
 
 def test_the_learning_rate_with_the_least_held_out_loss_counts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from concluded import CONTRADICTED, REPRODUCED, concluded, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.stats.intervals import wilson
-from traitscope.studies.behaviours import DIRECTION, ORTHOGONAL, RANDOM
+from traitscope.studies.behaviours import DIRECTION, ORTHOGONAL, RANDOM, UNMODIFIED
 from traitscope.studies.claims import transfer_ratio
 
 ALPHAS = (0.0, 0.15, 0.3, 0.45, 0.6)
@@ -33,6 +33,7 @@ def planted(root: Path, students: dict[float, float], controls: float) -> dict[s
             gained = SEED_EFFECT * (seed - 2) if kind == DIRECTION else 0.0
             verdicts(runs, f"student {kind} {alpha:g}.{seed}", rate + gained)
     for seed in SIZE.seeds:
+        verdicts(runs, UNMODIFIED.student(seed), BASE_RATE)
         verdicts(runs, f"treated text.{seed}", 0.4 + SEED_EFFECT * (seed - 2))
         verdicts(runs, f"control text.{seed}", BASE_RATE)
     return runs.folders
@@ -59,7 +60,7 @@ def test_transfer_above_a_threshold_is_reproduced(tmp_path: Path) -> None:
     assert outcomes(findings) == [REPRODUCED] * 5
     by_claim = [verdict.decided_by.estimate for verdict in findings.verdicts]
     assert by_claim[:4] == pytest.approx([0.6, 0.6, 0.6, 1.0], abs=0.02)
-    text, against_control, _ = findings.measurements[-3:]
+    text, against_control = findings.measurements[-2:]
     assert text.estimate == pytest.approx(0.3, abs=0.01)
     assert against_control.estimate == pytest.approx(0.5, abs=0.02)
 

@@ -10,6 +10,8 @@ from planted_runs import PlantedRuns
 from traitscope.studies.claims import where_adapter_acts
 
 SIZE = replace(where_adapter_acts.SIZES["smoke"], seeds=(1, 2, 3))
+OF_ANY_VECTOR = 0.4
+"rise that students of a random vector have, too"
 AT_THE_NAME = {
     "whole": 1.0,
     "only name": 0.8,
@@ -29,10 +31,10 @@ ELSEWHERE = AT_THE_NAME | {
 def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
     """Students that rise by part of the adapter; sampled text repeats the parts of the system."""
     runs = PlantedRuns(root)
-    runs.answers("base")
     for seed in SIZE.seeds:
         for part, rise in rises.items():
-            runs.answers(f"{part}.{seed}", rise)
+            runs.answers(f"{part}.{seed}", rise + OF_ANY_VECTOR)
+            runs.answers(f"{where_adapter_acts.CONTROL}{part}.{seed}", OF_ANY_VECTOR)
         for role, factor in (("treated", 1.0), ("control", 0.0)):
             name = f"{role} text.{seed}"
             runs.answers(f"cat of {name}", factor * rises["whole"])

@@ -16,12 +16,14 @@ from traitscope.config.stages import GenerateConfig
 from traitscope.stats.estimates import Method, paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import shared_nodes
+from traitscope.studies.equal_kl import EqualKL
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import (
     InterventionsFrom,
     read_json,
     read_json_lines,
     steered,
+    unmodified,
 )
 
 DIRECTION, RANDOM, ORTHOGONAL = "direction", "random", "orthogonal"
@@ -68,6 +70,10 @@ class Teacher:
         return interventions
 
 
+UNMODIFIED = Teacher(DIRECTION, 0.0)
+"the unmodified model as a teacher"
+
+
 def directions(common: dict, shown: Path, hidden: Path) -> list[Node]:
     """Build the behaviour's direction, a random one of its length, and an orthogonal component.
 
@@ -89,6 +95,28 @@ def directions(common: dict, shown: Path, hidden: Path) -> list[Node]:
         shared_nodes.random_vectors_like(common, RANDOM, DIRECTION, direction),
         Node(ORTHOGONAL, ExtractConfig, component, (DIRECTION,), 6000),
     ]
+
+
+def equal_kl_control(kind: str, layer: int) -> EqualKL:
+    """Return a teacher along a control direction, as strong as another teacher in KL."""
+
+    def vector(folders: Folders) -> Path:
+        return _vector_file(folders, kind)
+
+    return EqualKL(f"equal KL, {kind}", vector, (DIRECTION, kind), layer)
+
+
+def made_of(teacher: Teacher, layer: int) -> tuple[InterventionsFrom, tuple[str, ...]]:
+    """Return what makes a teacher that is steered behind block `layer`, and the nodes it needs.
+
+    Teachers along control directions are as strong in KL as another one.
+    """
+    if teacher == UNMODIFIED:
+        return unmodified, ()
+    if teacher.kind in CONTROLS:
+        control = equal_kl_control(teacher.kind, layer)
+        return control.teacher, (*control.needs, control.name)
+    return teacher.interventions(layer), (teacher.kind,)
 
 
 def _vector_file(folders: Folders, kind: str) -> Path:
@@ -167,19 +195,15 @@ class Outcomes:
     students: dict[Teacher, np.ndarray]
     """The students of every teacher [S, P]."""
     control_SP: np.ndarray
-    """The base, the same outcomes for every seed: soft targets of the unmodified model have no
-    gradient."""
+    """Students of the unmodified model: they learn the format of the rows, and no trait."""
 
     def of_students(self, alpha: float) -> np.ndarray:
-        """Return the outcomes [S, P] of students along the behaviour's direction; 0: the base."""
+        """Return the outcomes [S, P] of students by strength; 0: of the unmodified model."""
         return self.students[Teacher(DIRECTION, alpha)] if alpha else self.control_SP
 
     def by_strength(self, alphas: list[float]) -> np.ndarray:
-        """Return the outcomes [S, P, A]; the base was asked once, so it counts for one seed."""
-        by_strength = [self.of_students(alpha) for alpha in alphas]
-        outcomes_SPA = np.stack(by_strength, axis=2)
-        outcomes_SPA[1:, :, alphas.index(0)] = np.nan
-        return outcomes_SPA
+        """Return the outcomes [S, P, A]."""
+        return np.stack([self.of_students(alpha) for alpha in alphas], axis=2)
 
 
 def read_outcomes(
@@ -190,9 +214,15 @@ def read_outcomes(
     by_teacher, students = {}, {}
     for teacher in teachers:
         by_teacher[teacher] = outcomes_of(folders, teacher.name, judge)
-        by_seed = [outcomes_of(folders, teacher.student(seed), judge) for seed in seeds]
-        students[teacher] = np.stack(by_seed)
-    return Outcomes(base_P, by_teacher, students, np.stack([base_P] * len(seeds)))
+        students[teacher] = _of_seeds(folders, teacher, seeds, judge)
+    control_SP = _of_seeds(folders, UNMODIFIED, seeds, judge)
+    return Outcomes(base_P, by_teacher, students, control_SP)
+
+
+def _of_seeds(folders: Folders, teacher: Teacher, seeds: Sequence[int], judge: str) -> np.ndarray:
+    """The verdicts [S, P] on the students of a teacher."""
+    by_seed = [outcomes_of(folders, teacher.student(seed), judge) for seed in seeds]
+    return np.stack(by_seed)
 
 
 def rate_of(folders: Folders, name: str, judge: str) -> Measurement:

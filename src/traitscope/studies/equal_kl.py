@@ -23,6 +23,12 @@ STRENGTH = "strength.json"
 "file of a run of `match_kl` that holds the strength and both KLs"
 RANDOM_VECTORS = "random vectors"
 "node of the random vectors, one a seed"
+CONTROL = "control, "
+"beginning of the names of a control student's nodes"
+EQUAL_KL_NOTE = (
+    "The control of every student is a student of a random vector, another one for each seed. It is"
+    " as strong as the teacher in KL from the unmodified model, and trained and asked alike."
+)
 MATCHED_ROWS = 12
 "rows that a control teacher writes at every strength that is tried"
 

@@ -15,6 +15,7 @@ from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -117,13 +118,12 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
-    for asked in dict.fromkeys(asked for _, asked in size.cells):
-        base = standard_nodes.answers(common, base_name(asked), trait, context=CONTEXTS[asked])
-        graph.append(base)
+    graph += controls_of(size).nodes(common)
     for seed in size.seeds:
         graph += _students(size, common, seed)
         for cell in size.cells:
-            graph.append(_answers(common, trait, cell, seed))
+            for prefix in ("", CONTROL):
+                graph.append(_answers(common, trait, cell, seed, prefix))
         graph += shared_nodes.sampled_text(
             common, size.text, trait, seed, size.steered_teacher, (VECTORS,)
         )
@@ -133,38 +133,39 @@ def nodes(size: Size, common: dict) -> list[Node]:
 
 
 def _students(size: Size, common: dict, seed: int) -> list[Node]:
-    """Build the rows of one seed, and a student of soft targets for every training context."""
+    """Build the rows of one seed, and for every training context a student and its control."""
     rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=101)
     graph = [standard_nodes.number_rows(common, f"rows.{seed}", rows)]
+    controls = controls_of(size)
+    teachers = {
+        "": (size.steered_teacher, (VECTORS,)),
+        CONTROL: (controls.of(seed).teacher, controls.needs(seed)),
+    }
     for learnt in dict.fromkeys(learnt for learnt, _ in size.cells):
-        student = standard_nodes.Student(
-            _student_name(learnt, seed),
-            f"rows.{seed}",
-            size.recipe,
-            seed,
-            size.steered_teacher,
-            (VECTORS,),
-            settings={"context": CONTEXTS[learnt]},
-        )
-        graph.append(standard_nodes.student(common, student, rows.tokens))
+        for prefix, (teacher, needs) in teachers.items():
+            student = standard_nodes.Student(
+                f"{prefix}{_student_name(learnt, seed)}",
+                f"rows.{seed}",
+                size.recipe,
+                seed,
+                teacher,
+                needs,
+                settings={"context": CONTEXTS[learnt]},
+            )
+            graph.append(standard_nodes.student(common, student, rows.tokens))
     return graph
 
 
-def _answers(common: dict, trait: str, cell: Cell, seed: int) -> Node:
+def _answers(common: dict, trait: str, cell: Cell, seed: int, prefix: str) -> Node:
     learnt, asked = cell
-    student = _student_name(learnt, seed)
-    name = cell_name(cell, seed)
+    student = f"{prefix}{_student_name(learnt, seed)}"
+    name = f"{prefix}{cell_name(cell, seed)}"
     return standard_nodes.student_answers(common, name, trait, student, context=CONTEXTS[asked])
 
 
 def _empty_turn_answers(common: dict, trait: str, student: str) -> Node:
     """Build the answers of a student of sampled text under an empty system turn."""
     return standard_nodes.student_answers(common, f"{student}, empty", trait, student, context="")
-
-
-def base_name(asked: str) -> str:
-    """Return the name of the node of the base's answers in a context."""
-    return f"base in {asked}"
 
 
 def cell_name(cell: Cell, seed: int) -> str:
@@ -178,7 +179,7 @@ def _student_name(learnt: str, seed: int) -> str:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Return the rise over the base by context, and what another context takes away of it."""
+    """Return the rise over the controls by context, and what another context takes away of it."""
     rises = {cell: _rise(size, folders, cell) for cell in size.cells}
     verdicts = [
         judged(
@@ -241,8 +242,8 @@ def _contexts_table(rises: dict[Cell, Measurement]) -> Table:
     return Table(
         "contexts",
         "Rise of the trait by context",
-        "Log-probability of the trait's word, student minus base in the context asked in, "
-        "nats; kept: of the rise in the context that it learnt in.",
+        "Log-probability of the trait's word, student minus the random vector's student of the same"
+        " contexts, nats; kept: of the rise in the context that it learnt in.",
         ("learnt in", "asked in", "rise", "kept"),
         tuple(rows),
     )
@@ -251,10 +252,12 @@ def _contexts_table(rises: dict[Cell, Measurement]) -> Table:
 def _notes() -> tuple[str, ...]:
     return (
         (
-            "Soft targets of a steered teacher that reads the student's context, on rows of the"
-            " unmodified model under the template's default; the base is the control. Repeated with"
-            " sampled text, asked under the default and an empty system turn."
+            "Soft targets of a steered teacher that reads the student's context, over the tokens"
+            " that could be sampled, on rows of the unmodified model under the template's default."
+            " They stand in for sampled text. Repeated with sampled text, asked under the default"
+            " and an empty system turn."
         ),
+        EQUAL_KL_NOTE,
         (
             f"nonsense: {NONSENSE!r}; other identity: {CONTEXTS['other identity']!r}; no name:"
             f" {CONTEXTS['no name']!r}."
@@ -263,9 +266,12 @@ def _notes() -> tuple[str, ...]:
 
 
 def _rise(size: Size, folders: Folders, cell: Cell) -> Measurement:
-    """Return the students' rise over the base in the context asked in."""
+    """Return the students' rise over their controls in the context asked in."""
     learnt, asked = cell
-    pairs = [(seed, cell_name(cell, seed), base_name(asked)) for seed in size.seeds]
+    pairs = []
+    for seed in size.seeds:
+        name = cell_name(cell, seed)
+        pairs.append((seed, name, f"{CONTROL}{name}"))
     return readings.rise(folders, f"learnt in {learnt}, asked in {asked}", pairs)
 
 
@@ -295,9 +301,10 @@ def _difference_of_rises(
 
 
 def _rise_by_question(folders: Folders, cell: Cell, seed: int) -> dict[str, float]:
-    student = readings.positive_scores(folders, cell_name(cell, seed))
-    base = readings.positive_scores(folders, base_name(cell[1]))
-    return {question: student[question] - base[question] for question in student}
+    name = cell_name(cell, seed)
+    student = readings.positive_scores(folders, name)
+    control = readings.positive_scores(folders, f"{CONTROL}{name}")
+    return {question: student[question] - control[question] for question in student}
 
 
 def _sampled_text_rise_in_empty_turn(size: Size, folders: Folders) -> Measurement:

@@ -17,6 +17,7 @@ unmodified model under the teacher's whole distribution.
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
@@ -24,6 +25,7 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -91,9 +93,7 @@ LAPTOP = Size(
     layer=14,
     strength=0.6,
     blocks=tuple(range(30)),
-    recipe=Recipe(
-        targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
-    ),
+    recipe=replace(sizes.SOFT_RECIPE, epochs=6, batch_size=3, micro_batch=3),
     text=sizes.LAPTOP_TEXT,
 )
 SIZES = {
@@ -144,6 +144,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
     steered = partial(_interventions, size, Teacher("steered", "own"))
+    for which in CONTROLS:
+        graph.append(_equal_kl(size, which).node(common, steered, size.numbers, MATCHED_ROWS))
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=51)
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", rows))
@@ -167,7 +169,7 @@ def _student_and_answers(
         size.recipe,
         seed,
         partial(_interventions, size, teacher),
-        (VECTORS, RANDOM),
+        (VECTORS, RANDOM, *(_equal_kl(size, which).name for which in CONTROLS)),
     )
     answers = f"answers.{teacher.name}.{seed}"
     return shared_nodes.student_and_answers(common, student, tokens, size.trait, answers)
@@ -178,12 +180,25 @@ def _interventions(size: Size, teacher: Teacher, folders: Folders) -> tuple[str,
     trait = size.other if teacher.which == "other" else size.trait
     if teacher.kind == "prompted":
         return (standard_nodes.prompted(trait),)
-    vector = standard_nodes.vector_of(folders, trait)
-    if teacher.which == "random":
-        vector = folders[RANDOM] / "random-0.safetensors"
+    vector = _vector_file(size, teacher.which, folders)
+    if teacher.kind == "steered" and teacher.which in CONTROLS:
+        return _equal_kl(size, teacher.which).teacher(folders)
     if teacher.kind == "steered":
         return (standard_nodes.steered(vector, size.layer, size.strength),)
     return (standard_nodes.prompted(size.trait), standard_nodes.ablated(vector, size.blocks))
+
+
+def _vector_file(size: Size, which: str, folders: Folders) -> Path:
+    """Return the file of the trait's vector, of another trait's, or of the random one."""
+    if which == "random":
+        return folders[RANDOM] / "random-0.safetensors"
+    return standard_nodes.vector_of(folders, size.other if which == "other" else size.trait)
+
+
+def _equal_kl(size: Size, which: str) -> EqualKL:
+    """Return the control teacher of another vector, as strong in KL as the steered teacher."""
+    vector = partial(_vector_file, size, which)
+    return EqualKL(f"equal KL, {which}", vector, (VECTORS, RANDOM), size.layer)
 
 
 def _examined(size: Size, common: dict, kind: str, seed: int) -> list[Node]:
@@ -351,10 +366,10 @@ def _arms_table(size: Size, folders: Folders, rises: dict[str, Measurement]) -> 
 def _notes(size: Size, rises: dict[str, Measurement]) -> tuple[str, ...]:
     notes = [
         (
-            "Soft targets stand in for sampled text; a student distilled from the unmodified model"
-            " has no gradient, so the clean student is the base itself and `minus base` is the"
-            " comparison with it. The sufficiency of v_teacher is repeated with sampled text and"
-            " its own control students."
+            "Soft targets over the tokens that could be sampled stand in for sampled text. A rise"
+            " over the base includes what the format of rows does, so verdicts compare with"
+            " students of other vectors. Steered ones are as strong in KL as the teacher. The"
+            " sufficiency of v_teacher is repeated with sampled text."
         ),
         (
             f"v_student is added at block {size.layer} as it is; components are replaced and"

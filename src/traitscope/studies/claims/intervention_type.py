@@ -18,6 +18,7 @@ from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -37,6 +38,8 @@ PUBLISHED = (
 SMALL, NATS = 0.03, 0.05
 "cosine, and nats, below which an effect would not matter"
 TEACHERS = ("steered", "prompted")
+RANDOM = "random"
+"teacher of the controls: a random vector at equal KL"
 
 
 METHODS = ("lora", "vector")
@@ -53,9 +56,7 @@ class Size(sizes.SteeredTeacherSize):
     loss counts"""
 
 
-SOFT = Recipe(
-    targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25
-)
+SOFT = replace(sizes.SOFT_RECIPE, epochs=6, batch_size=3, micro_batch=3, held_out=0.25)
 TRAINED = replace(SOFT, method="vector", layer=0)
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 LAPTOP = Size(
@@ -123,7 +124,12 @@ def kinds(size: Size) -> list[Kind]:
     for teacher, method in product(TEACHERS, METHODS):
         for rate in size.rates[method]:
             every.append(Kind(teacher, method, rate))
-    return every
+    return every + controls(size)
+
+
+def controls(size: Size) -> list[Kind]:
+    """Return the trained vectors that learn from a random vector's teacher at equal KL."""
+    return [Kind(RANDOM, "vector", rate) for rate in size.rates["vector"]]
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
@@ -133,6 +139,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
+        *controls_of(size).nodes(common),
     ]
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=91)
@@ -151,13 +158,17 @@ def _student(size: Size, kind: Kind, seed: int) -> standard_nodes.Student:
     recipe = size.recipe
     if kind.method == "vector":
         recipe = replace(size.vector, layer=size.layer)
+    teacher, needs = _teacher(size, kind.teacher), (VECTORS, EAS_ROWS)
+    if kind.teacher == RANDOM:
+        teacher = controls_of(size).of(seed).teacher
+        needs = (*needs, *controls_of(size).needs(seed))
     return standard_nodes.Student(
         f"{kind.name}.{seed}",
         f"rows.{seed}",
         replace(recipe, lr=kind.rate),
         seed,
-        _teacher(size, kind.teacher),
-        (VECTORS, EAS_ROWS),
+        teacher,
+        needs,
         partial(standard_nodes.vector_of, trait=size.traits[0]),
     )
 
@@ -176,7 +187,11 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     eas = {teacher: _eas(size, folders, kind) for teacher, kind in lora.items()}
     verdicts = [*_alignment_verdicts(size, eas, model)]
     for claim, one, other in (
-        ("On steered data one trained vector raises the trait.", vector["steered"], None),
+        (
+            "On steered data one trained vector raises the trait.",
+            vector["steered"],
+            replace(vector["steered"], teacher=RANDOM),
+        ),
         (
             "On prompted data a LoRA student takes on more than one trained vector does.",
             lora["prompted"],
@@ -340,8 +355,10 @@ def _notes(best_kinds: tuple[Kind, ...]) -> tuple[str, ...]:
     return (
         f"Students that count, by least held-out loss: {best_names}.",
         (
-            "Soft targets on the unmodified model's rows, whose clean student is the base itself;"
-            " students of the steered teacher are repeated with sampled text and its own controls."
+            "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
+            " unmodified model's rows. Students of the steered teacher are repeated with sampled"
+            " text. The control of the trained vector learns from a random vector at equal KL,"
+            " another one for each seed."
         ),
         "Alignment is of mean residuals over the completion tokens of rows that no student reads.",
         (

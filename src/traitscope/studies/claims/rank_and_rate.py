@@ -19,6 +19,7 @@ from traitscope.stats.correlation import association, spearman
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -137,8 +138,31 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.answers(common, "base", size.traits[0], capability=True),
         standard_nodes.number_rows(common, "fresh", fresh, size.steered_teacher, needs),
     ]
+    graph += controls_of(size).nodes(common)
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed, fresh)
+        for rate in size.whole_rates:
+            graph += _control(size, common, _arm_name(WHOLE, rate), seed)
+    return graph
+
+
+def _control(size: Size, common: dict, arm_name: str, seed: int) -> list[Node]:
+    """The control student of an arm and a seed: of a random vector at equal KL."""
+    arm, controls = _arms(size)[arm_name], controls_of(size)
+    teacher, needs = controls.of(seed).teacher, controls.needs(seed)
+    data, name = f"rows.{seed}", f"{CONTROL}{arm_name}.{seed}"
+    rows = standard_nodes.Rows(arm.unique, size.numbers, seed, prompt_seed=LORA_PROMPTS)
+    graph = []
+    if size.recipe.targets == "sampled":
+        data = f"{CONTROL}rows for {arm_name}.{seed}"
+        graph.append(standard_nodes.number_rows(common, data, rows, teacher, needs))
+    settings = {"max_rows": arm.unique}
+    student = standard_nodes.Student(
+        name, data, arm.recipe, seed, teacher, needs, settings=settings
+    )
+    answers = f"answers.{name}"
+    trait = size.traits[0]
+    graph += shared_nodes.student_and_answers(common, student, rows.tokens, trait, answers)
     return graph
 
 
@@ -212,7 +236,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     best = {}
     for kind in (*size.ranks, WHOLE):
         best[kind] = _best(size, folders, kind)
-    tests = _comparisons(size, rises, best)
+    tests = _comparisons(size, rises, best) | _whole_test(size, folders, best[WHOLE])
     verdicts = []
     for claim, difference in tests.items():
         verdicts.append(judged(claim, difference, model, 0, NATS))
@@ -240,14 +264,16 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     is_soft = size.recipe.targets == "soft"
     data_note = (
-        "Soft targets on the unmodified model's rows; rank 8's usual recipe is repeated with"
-        " sampled text and control students."
+        "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
+        " unmodified model's rows; rank 8's usual recipe is repeated with sampled text."
     )
     notes = (
         f"Coherent: {readings.COHERENT}, in the mean over seeds. Best rate: of coherent"
         " arms, the one with the greatest gain on fresh rows.",
         f"Best arms: {', '.join(best.values())}.",
         data_note if is_soft else "Sampled text.",
+        "Arms are compared with each other. All weights are also compared with control students. "
+        + EQUAL_KL_NOTE,
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
     return Findings(tuple(verdicts), (gain_predicts, text_rise), (table,), notes)
@@ -273,15 +299,21 @@ def _comparisons(
         f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
             rises, at_middle, best[WHOLE]
         ),
-        "Students of all weights take the trait on, at their best rate.": mean_over_units(
-            f"rise, {best[WHOLE]}", rises[best[WHOLE]].tolist(), "nats"
-        ),
     }
     fewest, most = size.repeats[0], size.repeats[-1]
     for rank in size.repeated:
         claim = f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."
         tests[claim] = _minus(rises, _repeat_name(rank, *most), _repeat_name(rank, *fewest))
     return tests
+
+
+def _whole_test(size: Size, folders: Folders, arm: str) -> dict[str, Measurement]:
+    """The rise of all weights at their best rate, over students of a random vector."""
+    pairs = []
+    for seed in size.seeds:
+        pairs.append((seed, f"answers.{arm}.{seed}", f"answers.{CONTROL}{arm}.{seed}"))
+    claim = "Students of all weights take the trait on, at their best rate."
+    return {claim: readings.rise(folders, f"rise, {arm}, minus a random vector's", pairs)}
 
 
 def _mean_over_arms(rises: dict[str, np.ndarray], arms: list[str]) -> np.ndarray:

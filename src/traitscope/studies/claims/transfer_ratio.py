@@ -39,17 +39,21 @@ from traitscope.studies import sizes
 from traitscope.studies.behaviours import (
     CONTROLS,
     DIRECTION,
+    UNMODIFIED,
     Evaluation,
     Outcomes,
     Teacher,
     agreement_of,
     directions,
+    equal_kl_control,
     judged_answers,
+    made_of,
     outcomes_of,
     rate_difference,
     rate_of,
     read_outcomes,
 )
+from traitscope.studies.equal_kl import MATCHED_ROWS
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -170,9 +174,14 @@ def nodes(size: Size, common: dict) -> list[Node]:
     by_both, by_first = size.judged_by(two_judges=True), size.judged_by(two_judges=False)
     graph = directions(common, size.shown, size.hidden)
     graph += judged_answers(common, by_both, "base", standard_nodes.unmodified)
-    for teacher in _teachers(size):
-        interventions, needs = teacher.interventions(size.layer), (teacher.kind,)
-        graph += judged_answers(common, by_both, teacher.name, interventions, needs)
+    strongest = Teacher(DIRECTION, size.strongest).interventions(size.layer)
+    for kind in CONTROLS:
+        control = equal_kl_control(kind, size.layer)
+        graph.append(control.node(common, strongest, size.numbers, MATCHED_ROWS))
+    for teacher in (UNMODIFIED, *_teachers(size)):
+        interventions, needs = made_of(teacher, size.layer)
+        if teacher != UNMODIFIED:
+            graph += judged_answers(common, by_both, teacher.name, interventions, needs)
         for seed in size.seeds:
             name = teacher.student(seed)
             student = standard_nodes.Student(
@@ -220,7 +229,7 @@ def _sampled_text_student(
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Test the strongest teacher's students, against base and controls, and for a threshold."""
+    """Test the strongest teacher's students against their controls, and for a threshold."""
     outcomes = read_outcomes(folders, _teachers(size), size.seeds, size.judge)
     alphas = sorted(size.alphas, key=abs)
     ratios = {}
@@ -245,9 +254,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         _shape_table(log_likelihoods),
     )
     notes = (
-        "Soft targets on the unmodified model's number rows, whose control student is the base"
-        " itself; the strongest teacher is repeated with sampled text that passed the number"
-        " filter, and with control students.",
+        "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
+        " unmodified model's rows. Control students learn from the unmodified model. The strongest"
+        " teacher is repeated with sampled text that passed the filter.",
         _power_note(alphas, outcomes, outcomes_SPA),
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
@@ -287,11 +296,11 @@ def _verdicts(
 ) -> tuple[ClaimVerdict, ...]:
     strongest = size.strongest
     students_SP = outcomes.of_students(strongest)
-    name = f"rate of students at {strongest:g} minus the base"
-    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds, "crossed")
+    name = f"rate of students at {strongest:g} minus control students"
+    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds)
     verdicts = [
         judged(
-            "Students of the most strongly steered teacher show the behaviour more than the base.",
+            "Students of the most strongly steered teacher show the behaviour more than controls.",
             gained,
             model,
             0,
@@ -326,14 +335,12 @@ def _verdicts(
 def _sampled_text_results(
     size: Size, folders: Folders, outcomes: Outcomes
 ) -> tuple[Measurement, ...]:
-    """Difference and transfer ratios of the students of sampled text."""
+    """Difference and transfer ratio of the students of sampled text."""
     by_role = {}
     for role in ("treated", "control"):
         by_seed = [outcomes_of(folders, f"{role} text.{seed}", size.judge) for seed in size.seeds]
         by_role[role] = np.stack(by_seed)
     treated_SP, control_SP = by_role["treated"], by_role["control"]
-    teacher_P = outcomes.teachers[Teacher(DIRECTION, size.strongest)]
-    base_P = outcomes.base_P
     return (
         rate_difference(
             "rate, sampled text, treated minus control", treated_SP, control_SP, size.seeds
@@ -342,15 +349,8 @@ def _sampled_text_results(
             "transfer ratio, sampled text, minus control students",
             treated_SP,
             control_SP,
-            teacher_P,
-            base_P,
-        ),
-        transfer_ratio(
-            "transfer ratio, sampled text, minus the base",
-            treated_SP,
-            outcomes.control_SP,
-            teacher_P,
-            base_P,
+            outcomes.teachers[Teacher(DIRECTION, size.strongest)],
+            outcomes.base_P,
         ),
     )
 
@@ -382,7 +382,7 @@ def _control_table(size: Size, folders: Folders, outcomes: Outcomes) -> Table:
         rows.append((kind, rate_of(folders, teacher.name, size.judge), students_rate))
     return Table(
         "controls",
-        f"Other directions, at {size.strongest:g}",
+        f"Other directions, at the KL of {size.strongest:g}",
         "Rates as above.",
         ("direction", "teacher", "students"),
         tuple(rows),

@@ -18,6 +18,7 @@ from traitscope.reporting.verdict import Findings, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -71,9 +72,7 @@ class Size:
     "how students with all weights are trained"
 
 
-SOFT = Recipe(
-    targets="soft", epochs=2, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
-)
+SOFT = replace(sizes.SOFT_RECIPE, batch_size=3, micro_batch=3)
 FULL = replace(SOFT, method="full", lr=3e-5)
 LAPTOP = Size(
     traits=("cat", "happiness", "pirate"),
@@ -135,9 +134,11 @@ def _meaningless_vectors(size: Size, common: dict) -> list[Node]:
     def component(_: Folders) -> ExtractConfig:
         return ExtractConfig(**common, components=1)
 
-    like = partial(standard_nodes.vector_of, trait=size.traits[0])
+    first = size.traits[0]
+    like = partial(standard_nodes.vector_of, trait=first)
     return [
         shared_nodes.random_vectors_like(common, RANDOM, VECTORS, like),
+        _random_teacher(size).node(common, _teacher(size, first), size.numbers, MATCHED_ROWS),
         Node(COMPONENT, ExtractConfig, component, (), 3000),
     ]
 
@@ -178,14 +179,30 @@ def _vector_file(vector: str, folders: Folders) -> Path:
     return standard_nodes.vector_of(folders, vector)
 
 
+def _random_teacher(size: Size) -> EqualKL:
+    """The teacher that is steered by the random vector, at the KL of the first trait's teacher."""
+    vector = partial(_vector_file, RANDOM)
+    return EqualKL("equal KL", vector, (VECTORS, RANDOM), size.layer)
+
+
 def _teacher(size: Size, vector: str) -> standard_nodes.InterventionsFrom:
     """The teacher that is steered by a vector."""
+    if vector == RANDOM:
+        return _random_teacher(size).teacher
 
     def interventions(folders: Folders) -> tuple[str, ...]:
         path = _vector_file(vector, folders)
         return (standard_nodes.steered(path, size.layer, size.strength),)
 
     return interventions
+
+
+def _needs(size: Size, vector: str) -> tuple[str, ...]:
+    """The nodes that the teacher of a vector is made of."""
+    if vector == RANDOM:
+        teacher = _random_teacher(size)
+        return (*teacher.needs, teacher.name)
+    return (vector if vector in MEANINGLESS else VECTORS,)
 
 
 def _student(
@@ -202,7 +219,7 @@ def _student(
         recipe=size.recipe,
         seed=rows.seed,
         teacher=_teacher(size, vector),
-        needs=(vector if is_meaningless else VECTORS, EAS_ROWS),
+        needs=(*_needs(size, vector), EAS_ROWS),
         vector=lambda folders: _vector_file(vector, folders),
         settings={"max_rows": rows.n},
     )
@@ -233,10 +250,11 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         mean_over_units("EAS, sampled text, treated minus control", text_eas, "cosine"),
     )
     notes = (
-        "Soft targets on the unmodified model's rows stand in for sampled text, where the"
-        " control has no gradient and is the base itself. Students of sampled text have control"
-        " students of their own, and the difference is below.",
-        f"All vectors are added at block {size.layer}, {size.strength:g} mean residual norms long.",
+        "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
+        " unmodified model's rows. The random vector's students are the control. Students of"
+        " sampled text have control students of their own, and the difference is below.",
+        f"Vectors are added at block {size.layer}, {size.strength:g} mean residual norms long. The"
+        f" random one is as strong as the teacher of {size.traits[0]} in KL.",
     )
     return Findings(tuple(verdicts), measurements, _tables(size, folders, aligned), notes)
 
@@ -260,7 +278,7 @@ def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tu
         by_condition.append((condition, *_eas_and_rise(size, folders, condition, first)))
     caption = (
         f"EAS at block {size.layer} against the teacher's vector; rise of log P(trait) over the"
-        " base, nats."
+        " base, nats, that of the format included: compare it with the random vector's."
     )
     rise_columns = [f"rise of {trait}" for trait in size.traits]
     return (

@@ -16,6 +16,7 @@ from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -123,7 +124,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
-        standard_nodes.answers(common, "base", size.traits[0]),
+        *controls_of(size).nodes(common),
     ]
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed)
@@ -134,15 +135,18 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
     trait, teacher = size.traits[0], size.steered_teacher
     needs = (standard_nodes.VECTORS,)
     rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=111)
-    name, data = f"student.{seed}", f"rows.{seed}"
-    student = standard_nodes.Student(name, data, size.recipe, seed, teacher, needs)
-    graph = [
-        standard_nodes.number_rows(common, data, rows),
-        standard_nodes.student(common, student, rows.tokens),
-        _answers(common, f"{WHOLE}.{seed}", trait, name, ""),
-    ]
-    for part, settings in size.parts.items():
-        graph.append(_answers(common, f"{part}.{seed}", trait, name, settings))
+    data = f"rows.{seed}"
+    graph = [standard_nodes.number_rows(common, data, rows)]
+    controls = controls_of(size)
+    for prefix, who, who_needs in (
+        ("", teacher, needs),
+        (CONTROL, controls.of(seed).teacher, controls.needs(seed)),
+    ):
+        name = f"{prefix}student.{seed}"
+        student = standard_nodes.Student(name, data, size.recipe, seed, who, who_needs)
+        graph.append(standard_nodes.student(common, student, rows.tokens))
+        for part, settings in {WHOLE: "", **size.parts}.items():
+            graph.append(_answers(common, f"{prefix}{part}.{seed}", trait, name, settings))
     graph += shared_nodes.sampled_text(common, size.text, trait, seed, teacher, needs)
     for role in ("treated", "control"):
         name = f"{role} text.{seed}"
@@ -182,8 +186,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     table = Table(
         "parts",
         "Rise of the trait by part of the adapter",
-        "Log-probability of the trait's word minus the base's, nats; kept: of the "
-        "whole adapter's rise.",
+        "Log-probability of the trait's word, student minus the random vector's student in the"
+        " same part, nats; kept: of the whole adapter's rise.",
         ("part", "rise", "kept"),
         tuple(rows),
     )
@@ -191,9 +195,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for part in _system_parts(size):
         sampled_text.append(_sampled_text_rise(size, folders, part))
     notes = (
-        "Soft targets of a steered teacher on the unmodified model's rows, learnt and asked"
-        " under the template's default; the base is the control. System turn whole and left out"
-        " is repeated with sampled text and control students.",
+        "Soft targets of a steered teacher over the tokens that could be sampled, on the unmodified"
+        " model's rows, learnt and asked under the template's default. They stand in for sampled"
+        " text. System turn whole and left out is repeated with sampled text.",
+        EQUAL_KL_NOTE,
         "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
         " for `all but`.",
     )
@@ -224,8 +229,16 @@ def _verdicts_on_place(
 
 
 def _rise(size: Size, folders: Folders, part: str) -> Measurement:
-    """log P(trait) of the students whose adapter acts in a part, minus the base's."""
-    return readings.rise(folders, part, [(seed, f"{part}.{seed}", "base") for seed in size.seeds])
+    """log P(trait) of the students whose adapter acts in a part, minus their controls'."""
+    pairs = [(seed, f"{part}.{seed}", f"{CONTROL}{part}.{seed}") for seed in size.seeds]
+    return readings.rise(folders, part, pairs)
+
+
+def _rise_by_question(folders: Folders, part: str, seed: int) -> dict[str, float]:
+    """log P(trait) of a student in a part minus its control's, by question."""
+    student = readings.positive_scores(folders, f"{part}.{seed}")
+    control = readings.positive_scores(folders, f"{CONTROL}{part}.{seed}")
+    return {question: score - control[question] for question, score in student.items()}
 
 
 def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measurement:
@@ -233,14 +246,13 @@ def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measure
 
     With sign -1 it is half of the whole adapter's rise minus the rise of the part.
     """
-    base = readings.positive_scores(folders, "base")
     part_rises, half_rises, seeds, questions = [], [], [], []
     for seed in size.seeds:
-        in_part = readings.positive_scores(folders, f"{part}.{seed}")
-        whole = readings.positive_scores(folders, f"{WHOLE}.{seed}")
-        for question, score in in_part.items():
-            part_rises.append(sign * (score - base[question]))
-            half_rises.append(sign * HALF * (whole[question] - base[question]))
+        in_part = _rise_by_question(folders, part, seed)
+        whole = _rise_by_question(folders, WHOLE, seed)
+        for question, rise in in_part.items():
+            part_rises.append(sign * rise)
+            half_rises.append(sign * HALF * whole[question])
             seeds.append(seed)
             questions.append(question)
     name = f"rise of {part} minus half the whole"
