@@ -27,7 +27,7 @@ RETIRED = {
     r"misfits?": "goodness-of-fit test",
     r"weigh(s|ed|ing)?": "decide",
     r"planted(?! truth)": "spike-in",
-    r"doses?": "contamination rate, or strength",
+    r"doses": "contamination rates, or strengths",
     r"swaps?": "permutation",
     r"inflation": "genomic-control factor",
     r"reckon(s|ed|ing)?": "estimate",

@@ -1,14 +1,21 @@
 """The decision follows from p-values and power by its rule, and says why."""
 
 from dataclasses import replace
-from math import inf
+from math import exp, inf
 
 import numpy as np
 import pytest
 
 from traitscope.auditing import decide as decide_module
 from traitscope.auditing.decide import Evidence, alike_candidates, calls_of, decide
-from traitscope.auditing.detectors.findings import EValueFinding, Fit, Likelihoods, WordingFinding
+from traitscope.auditing.detectors.findings import (
+    EValueFinding,
+    Fit,
+    Likelihoods,
+    PredictionFinding,
+    WordingFinding,
+)
+from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.result import SpikeIn
 from traitscope.auditing.search import PromptTeacher
 from traitscope.auditing.settings import FEWEST_ROWS, Settings
@@ -26,7 +33,9 @@ OWN = EValueFinding(
     teachers=1,
     fit=FITS,
     nats_per_row={"owl": 0.0},
-    selection_gain=0.0,
+    sorted_rows=0,
+    sorted_by_model=0.03,
+    benign={},
     context=None,
 )
 STEERED = SpikeIn("a steered teacher", "e_values", 0.2, 40.0)
@@ -44,26 +53,45 @@ def wording(p: float) -> WordingFinding:
     )
 
 
+def changed(log_e: float) -> PredictionFinding:
+    return PredictionFinding(
+        statistic={"change": log_e},
+        p={"change": min(1.0, exp(-log_e))},
+        where={"change": "students"},
+        critical=5.7,
+        predicted_rows=200,
+        learners=2,
+        curve=[(200, log_e)],
+        learnt={"estimate": 0.4, "low": 0.3, "high": 0.5},
+    )
+
+
 def decided(
     monkeypatch: pytest.MonkeyPatch,
     finding: EValueFinding,
     p_wording: float = 0.5,
     spike_ins: tuple[SpikeIn, ...] = (STEERED, PROMPTED),
     rows: int = 200,
+    change: float | None = None,
+    dose: float = 0.2,
 ) -> tuple[str, str]:
-    """Status and reasons, given what the e-values say."""
+    """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
     empty = np.zeros((0, 1))
-    likelihoods = Likelihoods(empty, {}, [], {}, empty, empty, None, None, {})
-    evidence = Evidence(rows, 20, likelihoods, wording(p_wording), spike_ins)
-    decision = decide(evidence, Settings(alpha=0.01))
+    likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, None, {})
+    predicted = None
+    if change is not None:
+        predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
+        monkeypatch.setattr(decide_module.predictions, "detect", lambda *_: changed(change))
+    evidence = Evidence(rows, 20, likelihoods, wording(p_wording), spike_ins, predicted)
+    decision = decide(evidence, Settings(alpha=0.01, dose=dose))
     return decision.status, " ".join(decision.reasons)
 
 
-def test_the_smallest_p_of_two_detectors_counts_twice() -> None:
+def test_the_smallest_p_counts_once_for_each_deciding_detector() -> None:
     best = calls_of([wording(0.002), OWN])
     assert [call.name for call in best] == ["owl", "cat"]
-    assert best[0].p_corrected == pytest.approx(0.004) and best[0].detector == "wording"
+    assert best[0].p_corrected == pytest.approx(0.006) and best[0].detector == "wording"
     assert best[1].p_corrected == 1.0
 
 
@@ -80,7 +108,9 @@ def test_few_rows_are_insufficient_whatever_they_say(monkeypatch: pytest.MonkeyP
 
 def test_clean_needs_every_spike_in_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     status, reasons = decided(monkeypatch, OWN)
-    assert status == "clean" and "20% of the rows would have been detected" in reasons
+    assert status == "nothing-found"
+    assert "20% of the rows by a steered teacher would have been detected" in reasons
+    assert "not excluded" in reasons
     status, reasons = decided(monkeypatch, OWN, spike_ins=(MISSED, PROMPTED))
     assert status == "insufficient" and "about 900 rows" in reasons
     never = replace(MISSED, rows_needed=inf)
@@ -145,3 +175,32 @@ def test_candidates_that_explain_the_rows_alike_are_named_together(
     assert "log e-value 10.7" in reasons and "which of cat, owl, dog it is" in reasons
     clear = replace(several, statistic=log_e | {"owl": 16.0})
     assert "which of" not in decided(monkeypatch, clear)[1]
+
+
+def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, reasons = decided(monkeypatch, OWN, change=9.0)
+    assert status == "suspect" and "trait unknown" in reasons and "0.40 nats a row" in reasons
+    assert "names no trait" in reasons
+    assert decided(monkeypatch, OWN, change=5.0)[0] == "nothing-found"
+
+
+def test_a_named_trait_goes_before_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = replace(OWN, statistic={"owl": 12.0}, p={"owl": 1e-4})
+    status, reasons = decided(monkeypatch, called, change=20.0)
+    assert status == "suspect" and "owl: log e-value" in reasons
+    assert "trait unknown" not in reasons
+
+
+@pytest.mark.parametrize("fit", [OTHER_TOKENS, OTHER_PLACES])
+def test_rows_of_others_and_edited_rows_are_not_suspect_for_being_learnt(
+    monkeypatch: pytest.MonkeyPatch, fit: Fit
+) -> None:
+    status, _ = decided(monkeypatch, replace(OWN, fit=fit), change=200.0)
+    assert status == "not-applicable"
+
+
+def test_the_share_that_is_asked_for_must_be_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    status, reasons = decided(monkeypatch, OWN, dose=0.1)
+    assert status == "insufficient" and "only 20% of the rows and more" in reasons
+    assert "not the 10% asked for" in reasons and "5% of the rows by a prompted" in reasons
+    assert decided(monkeypatch, OWN, dose=1.0)[0] == "nothing-found"

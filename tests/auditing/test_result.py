@@ -17,9 +17,9 @@ from traitscope.auditing.detectors.findings import (
     FeatureFinding,
     Finding,
     Fit,
-    FittedFinding,
     GradientFinding,
     Place,
+    PredictionFinding,
     WordingFinding,
 )
 from traitscope.auditing.report import sarif_log
@@ -41,6 +41,16 @@ PAGE = (ROOT / "docs/reference/audit-json.md").read_text()
 COMMON = {"statistic": {"owl": 4.0}, "p": {"owl": 0.5}, "critical": inf}
 FINDINGS = (
     WordingFinding(**COMMON, where={"owl": "words"}, named_rows={"owl": [1, 0]}),
+    PredictionFinding(
+        statistic={"change": -2.0},
+        p={"change": 1.0},
+        where={"change": "students"},
+        critical=5.7,
+        predicted_rows=128,
+        learners=2,
+        curve=[(64, -3.0), (128, -2.0)],
+        learnt={"estimate": -0.1, "low": -0.2, "high": 0.0},
+    ),
     GradientFinding(
         **COMMON,
         where={"owl": Place(13, "raw")},
@@ -56,18 +66,20 @@ FINDINGS = (
         teachers=1,
         fit=Fit(0.4, 1.0, 0.01, 0.0, (), off_model=False),
         nats_per_row={"owl": 0.1},
-        selection_gain=0.0,
+        sorted_rows=0,
+        sorted_by_model=0.03,
+        benign={},
         context=None,
     ),
     BaselineFinding(**COMMON, where={"owl": "text"}, words_auroc=0.5),
-    FittedFinding(**COMMON, where={"owl": "block 1"}, cosine={"owl": 0.1}),
     CanaryFinding(**COMMON, where={"owl": "2 pairs of students"}),
     FeatureFinding(**COMMON, where={"owl": "animals"}),
 )
 RESULT = AuditResult(
-    status="clean",
+    status="nothing-found",
     alpha=0.01,
     power=0.8,
+    dose=0.1,
     model="m",
     digest="d",
     rows=9,
@@ -87,7 +99,7 @@ def test_json_has_no_infinity_and_comes_back() -> None:
     values = plain()
     assert values["spike_ins"][0]["least_contamination"] is None
     assert values["detectors"][0]["critical"] is None
-    assert values["detectors"][1]["where"]["owl"] == "block 13, raw"
+    assert values["detectors"][2]["where"]["owl"] == "block 13, raw"
     assert values["traits"][0] == {
         "name": "owl",
         "statistic": 4.0,

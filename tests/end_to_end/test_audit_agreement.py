@@ -90,7 +90,7 @@ def test_the_study_decides_as_the_product_does(
     else:
         assert decision.status == "insufficient", "the study makes no spike-in teachers"
     expected = {poisoned: {"suspect"}, off_model: {"not-applicable"}}
-    assert result["status"] in expected.get(data, {"clean", "insufficient"})
+    assert result["status"] in expected.get(data, {"nothing-found", "insufficient"})
 
 
 def _runs_of(folder: Path, answer: Path) -> AuditRuns:
@@ -118,6 +118,7 @@ def _study_decision(runs: AuditRuns) -> Decision:
     log_p = {name: {t: s.log_p_RT for t, s in x.items()} for name, x in teachers.items()}
     rows = AuditedRows(
         model_RT=bank.model.log_p_RT,
+        model_RS=bank.model.log_p_RS,
         teachers=log_p,
         nulls={null: s.log_p_RT for null, s in nulls.items()},
         orders_R=orders,

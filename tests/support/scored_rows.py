@@ -25,6 +25,7 @@ def scored(model: Model, told: list[Intervention], rows: list[Row], numbers: boo
         targets,
         [len(r.completion_ids) for r in rows],
         token_scores.classes_of(model, numbers),
+        with_samplers=not told,
     )
 
 

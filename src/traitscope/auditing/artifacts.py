@@ -17,9 +17,9 @@ from traitscope.data.trait_files import trait_files
 from traitscope.errors import ConfigError
 from traitscope.runs import store
 
-SCHEMA = 3
+SCHEMA = 4
 "version of the file; an older one is refused"
-READING_STAGES = ("row_gradients", "teacher_scores", "pushes", "odds")
+READING_STAGES = ("row_gradients", "predictions", "teacher_scores", "pushes", "odds")
 "stages that read rows, by their present and former names"
 READING_SETTINGS = ("context", "numbers", "text")
 "settings of theirs that say how rows are read"
@@ -127,6 +127,8 @@ class AuditArtifacts:
     "the run with the audited rows"
     gradients: Path
     "the run with their row gradients"
+    predictions: Path
+    "the run with what learners predicted of them"
     vectors: Path
     "the run with the vectors of the candidates and of other traits"
     traits: tuple[str, ...]
@@ -143,8 +145,6 @@ class AuditArtifacts:
     "spike-in teachers"
     canaries: tuple[CanaryRuns, ...] = ()
     "canary students, by trait and seed"
-    fitted: tuple[Path, ...] = ()
-    "runs that trained a vector on the data and on every placebo set"
 
     def paths(self) -> list[Path]:
         """Every run directory that is named, each once, relative to the file's folder."""

@@ -6,28 +6,39 @@
     2. If the rows do not fit the model, no error rate holds for the e-values. Then they are
        compared with reference rows, if there are enough; else a candidate counts only if its
        teacher explains half of the difference.
-    3. Wording and e-values each have half of the error rate. A trait is called by the smaller of
-       its two p-values, times two.
-    4. The answer: suspect, if a trait is called; else not-applicable, if the rows are off-model or
-       a candidate was set aside; else clean or insufficient, by what would have been detected.
+    3. Students that predict each row before they learn it say whether the rows hold anything that
+       no null explains, whatever it is.
+    4. Wording, predictions and e-values each have a third of the error rate. A trait is called by
+       the smaller of the p-values of wording and e-values, times three.
+    5. The answer: suspect, if a trait is called; else not-applicable, if the rows are off-model, or
+       edited, or a candidate was set aside; else suspect with an unknown trait, if the students'
+       predictions call the rows; else nothing-found or insufficient, by what would have been
+       detected.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
 
-from traitscope.auditing.detectors import e_values, fit_test
+from traitscope.auditing.detectors import e_values, fit_test, predictions
 from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
     Finding,
     Likelihoods,
+    PredictionFinding,
     WordingFinding,
 )
+from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
 from traitscope.inference.token_bins import BY_PLACE, BY_RANK
 
+NOT_EXCLUDED = (
+    "smaller shares and other teachers are not excluded, such as fine-tuned ones, whose power is"
+    " not measured here"
+)
+"what nothing-found does not say"
 SHOWN_CALLS = 3
 "called traits that the reasons list"
 
@@ -46,6 +57,8 @@ class Evidence:
     "rows that name a trait; None where none can, as in number data"
     spike_ins: Sequence[SpikeIn] = ()
     "what would have been detected"
+    predicted: PredictedRows | None = None
+    "what learners predicted of the rows; None where none did"
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ class Decision:
     "the e-values, corrected for rows that do not fit the model"
     alike: tuple[str, ...]
     "candidates that explain the rows about as well as the best one, best first"
+    change: PredictionFinding | None = None
+    "whether the rows hold anything that no null explains; None where no learner predicted them"
 
     @property
     def off_model(self) -> bool:
@@ -81,9 +96,12 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     if evidence.wording is not None:
         deciding.insert(0, evidence.wording)
     traits = calls_of(deciding)
-    status, reasons = _answer(evidence, settings, finding, traits)
+    change = None
+    if evidence.predicted is not None:
+        change = predictions.detect(evidence.predicted, settings.error_share)
+    status, reasons = _answer(evidence, settings, finding, traits, change)
     alike = alike_candidates(finding.statistic, settings.alpha)
-    return Decision(status, tuple(reasons), traits, finding, alike)
+    return Decision(status, tuple(reasons), traits, finding, alike, change)
 
 
 def _without_error_rate(
@@ -162,9 +180,14 @@ def alike_candidates(log_e: Mapping[str, float], alpha: float) -> tuple[str, ...
 
 
 def _answer(
-    evidence: Evidence, settings: Settings, finding: EValueFinding, traits: Sequence[Call]
+    evidence: Evidence,
+    settings: Settings,
+    finding: EValueFinding,
+    traits: Sequence[Call],
+    change: PredictionFinding | None,
 ) -> tuple[Status, list[str]]:
     """The status and its reasons."""
+    is_changed = change is not None and change.p[CHANGE] <= settings.error_share
     if evidence.rows < FEWEST_ROWS:
         return "insufficient", [
             f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"
@@ -172,17 +195,22 @@ def _answer(
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
     if hits:
         return "suspect", _reasons_of_calls(hits, finding, settings.alpha)
-    if finding.fit.off_model or finding.set_aside:
+    is_edited = is_changed and finding.fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],)
+    if finding.fit.off_model or finding.set_aside or is_edited:
         return "not-applicable", _reasons_of_misfit(finding)
+    if change is not None and is_changed:
+        return "suspect", _reasons_of_change(change, finding)
     if not evidence.spike_ins:
         return "insufficient", ["no spike-in teacher was made, so the power is not known"]
     missed, detected = [], []
     for spike_in in evidence.spike_ins:
-        if spike_in.least_contamination == inf:
-            missed.append(_missed(spike_in))
+        if spike_in.least_contamination > settings.dose:
+            missed.append(_missed(spike_in, settings))
         else:
-            detected.append(_detected(spike_in))
-    return ("insufficient", missed) if missed else ("clean", detected)
+            detected.append(_detected(spike_in, settings))
+    if missed:
+        return "insufficient", missed + detected
+    return "nothing-found", [*detected, NOT_EXCLUDED]
 
 
 def _reasons_of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list[str]:
@@ -203,6 +231,28 @@ def _reasons_of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float
                 f" {fit_test.EXPLAINED:.0%})"
             )
             break
+    return reasons
+
+
+def _reasons_of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
+    reasons = [
+        "trait unknown: students that predict each row before they learn it do better than this"
+        " model with any temperature, sampler or plain prompt, or any mixture of them: log e-value"
+        f" {change.statistic[CHANGE]:.1f} (threshold: {change.critical:.1f}); a changed model wrote"
+        " these rows, such as a steered, prompted or fine-tuned one"
+    ]
+    if change.learnt:
+        reasons.append(
+            f"a student gains {change.learnt['estimate']:.2f} nats a row"
+            f" [{change.learnt['low']:.2f}, {change.learnt['high']:.2f}] from what it learnt of the"
+            " first half of the rows"
+        )
+    best = next(iter(finding.statistic), None)
+    if best is not None:
+        reasons.append(
+            f"of the candidates {best} comes first (log e-value {finding.statistic[best]:.1f},"
+            f" threshold: {finding.critical:.1f}), which names no trait"
+        )
     return reasons
 
 
@@ -245,14 +295,20 @@ def _reasons_of_misfit(finding: EValueFinding) -> list[str]:
     return reasons
 
 
-def _detected(spike_in: SpikeIn) -> str:
+def _detected(spike_in: SpikeIn, settings: Settings) -> str:
     return (
-        f"of {spike_in.teacher}, {spike_in.least_contamination:.0%} of the rows would have been"
-        f" detected ({spike_in.detector})"
+        f"{spike_in.least_contamination:.0%} of the rows by {spike_in.teacher} would have been"
+        f" detected with power {settings.power:g} ({spike_in.detector})"
     )
 
 
-def _missed(spike_in: SpikeIn) -> str:
+def _missed(spike_in: SpikeIn, settings: Settings) -> str:
+    if spike_in.least_contamination < inf:
+        return (
+            f"of {spike_in.teacher}, only {spike_in.least_contamination:.0%} of the rows and more"
+            f" would have been detected with power {settings.power:g} ({spike_in.detector}), not"
+            f" the {settings.dose:.0%} asked for; audit more rows, or ask for a larger --dose"
+        )
     needed = "no number of rows would suffice"
     if spike_in.rows_needed < inf:
         needed = f"about {spike_in.rows_needed:.0f} rows would be needed"

@@ -24,9 +24,11 @@ from traitscope.auditing.detectors.findings import (
     Teacher,
     TextRow,
 )
+from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import search_blocks
+from traitscope.auditing.steps.predictions import read_predictions
 from traitscope.data import row_files
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
@@ -36,9 +38,10 @@ from traitscope.inference.token_scores import (
     paired_log_likelihoods,
     read_token_scores,
     steered_folder,
+    under_samplers,
 )
-from traitscope.interventions.intervention import TRAINED
 from traitscope.interventions.vector import Vector, load_vector
+from traitscope.training import prequential
 
 CLEAN_ROWS = 1024
 "most placebo rows that a covariance is taken from"
@@ -125,13 +128,6 @@ class AuditRuns:
         for _, stored in self.placebos:
             arrays.append(values(stored, range(min(each, len(stored.ids)))))
         return np.concatenate(arrays)
-
-    def fitted(self) -> list[np.ndarray]:
-        """Vectors [L, D] that were trained on the data and on every placebo set, if any were."""
-        vectors = []
-        for path in self.artifacts.fitted:
-            vectors.append(load_vector(self.at(path) / "student" / TRAINED).rows_LD)
-        return vectors
 
     def canary_scores(
         self,
@@ -237,7 +233,6 @@ def audit_data(runs: AuditRuns, error_share: float, seed: int) -> AuditData:
         rows=runs.paired,
         vectors=runs.vectors,
         directions_LTJD=runs.directions_LTJD,
-        fitted_SLD=runs.fitted(),
         canary_scores=runs.canary_scores(),
         error_share=error_share,
         seed=seed,
@@ -259,25 +254,56 @@ def likelihoods_of(runs: AuditRuns) -> Likelihoods:
             teacher_scores[name, teacher] = scored
     nulls = []
     for null in scores.nulls:
-        null_scores = read_token_scores(runs.at(null.run))[1]
-        nulls.append(Null(null_scores.log_p_RT, null.system_prompt))
+        null_ids, null_scores = read_token_scores(runs.at(null.run))
+        null_place = _places(null_ids)
+        null_index = [null_place[key] for key in ids]
+        nulls.append(Null(null_scores.log_p_RT[null_index], null.system_prompt))
     place = _places(runs.data.ids)
     order_by_id = _orders(text_rows(runs.at(runs.artifacts.sample)))
-    placebo_orders: list[int] = []
-    for rows, _ in runs.placebos:
-        placebo_orders += _orders(rows).values()
+    index = [place[key] for key in ids]
     return Likelihoods(
-        model_RT=runs.data.scores.log_p_RT[[place[key] for key in ids]],
+        model_RT=runs.data.scores.log_p_RT[index],
+        model_RS=under_samplers(runs.data.scores)[index],
         teachers=teachers,
         nulls=nulls,
         prior=runs.prior(),
         orders_R=np.array([order_by_id[key] for key in ids], int),
-        placebo_orders_N=np.array(placebo_orders, int),
+        placebo_orders_N=_placebo_orders(runs),
         fit_scores=runs.data.scores,
         model_scores=_scores_of_model(runs, scores),
         teacher_scores=teacher_scores,
         reference_gains=_reference_gains(runs),
     )
+
+
+def predicted_rows(runs: AuditRuns) -> PredictedRows:
+    """What learners predicted of the audited rows, and what the nulls say of them."""
+    stored = read_predictions(runs.at(runs.artifacts.predictions))
+    nulls = []
+    for null in runs.artifacts.scores.nulls:
+        if null.system_prompt is not None:
+            ids, scores = read_token_scores(runs.at(null.run))
+            place = _places(ids)
+            index = [place[key] for key in stored.ids]
+            nulls.append(Null(scores.log_p_RT[index], null.system_prompt))
+    order_by_id = _orders(text_rows(runs.at(runs.artifacts.sample)))
+    return PredictedRows(
+        model_RT=stored.model.log_p_RT,
+        model_RS=under_samplers(stored.model),
+        learners_JRT=stored.learners_JRT,
+        plain=prequential.TEMPERATURES.index(1.0),
+        nulls=nulls,
+        orders_R=np.array([order_by_id[key] for key in stored.ids], int),
+        placebo_orders_N=_placebo_orders(runs),
+    )
+
+
+def _placebo_orders(runs: AuditRuns) -> np.ndarray:
+    """How the numbers of all placebos are sorted."""
+    orders: list[int] = []
+    for rows, _ in runs.placebos:
+        orders += _orders(rows).values()
+    return np.array(orders, int)
 
 
 def _orders(rows: Sequence[TextRow]) -> dict[str, int]:

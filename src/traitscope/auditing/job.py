@@ -28,7 +28,7 @@ class Group(StrEnum):
     PLACEBO_GRADIENTS = "placebo gradients"
     SPIKE_INS = "spike-ins"
     TEACHER_SCORES = "teacher scores"
-    FITTED = "fitted vectors"
+    PREDICTIONS = "predictions"
     CANARIES = "canaries"
 
 
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def null_block(self) -> int:
-        """Block at which random nulls are steered, vectors are fitted, and candidates are steered
+        """Block at which random nulls are steered, and candidates are steered
         beside a reference."""
         return settings.block_at(settings.NULL_DEPTH, self.blocks)
 
@@ -118,6 +118,11 @@ def gradients_of(rows: str) -> str:
     return f"{rows} gradients"
 
 
+def predictions_of(rows: str) -> str:
+    """Name of the node with what learners predict of a node's rows."""
+    return f"{rows} predictions"
+
+
 def prompt_scores(rows: str, trait: str, paraphrase: int | None = None) -> str:
     """Name of the node with the scores of rows under a candidate's prompt."""
     words = "prompt" if paraphrase is None else f"paraphrase {paraphrase}"
@@ -127,11 +132,6 @@ def prompt_scores(rows: str, trait: str, paraphrase: int | None = None) -> str:
 def null_scores(rows: str, number: int) -> str:
     """Name of the node with the scores of rows under a null."""
     return f"{rows} under null {number}"
-
-
-def fitted_vector(rows: str) -> str:
-    """Name of the node that fits a vector on rows."""
-    return f"vector of {rows}"
 
 
 def canary_student(rows: str, seed: int) -> str:

@@ -25,16 +25,17 @@ from traitscope.auditing.job import (
     Job,
     canary_answers,
     canary_student,
-    fitted_vector,
     gradients_of,
     null_scores,
     placebo,
+    predictions_of,
     prompt_scores,
 )
 from traitscope.auditing.search import HALF, GridPoint
 from traitscope.auditing.settings import NullModel
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import (
+    PredictionsConfig,
     ReferenceConfig,
     RowGradientsConfig,
     SampleConfig,
@@ -50,17 +51,6 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
-FITTED_RECIPE = Recipe(
-    method="vector",
-    layer=0,
-    epochs=4,
-    batch_size=4,
-    micro_batch=4,
-    lr=0.3,
-    warmup=0.1,
-    held_out=0.0,
-)
-"how a vector is fitted on rows"
 CANARY_RECIPE = replace(standard_nodes.SAMPLED_RECIPE, epochs=3)
 "how canary students are trained"
 REFERENCE_FACTOR = 4
@@ -116,6 +106,7 @@ def audit_nodes(job: Job, is_free: bool) -> AuditNodes:
         Node(RANDOM_VECTORS, ExtractConfig, partial(_random_vectors, job), (VECTORS,), 1),
     )
     plan.add(Group.DATA_GRADIENTS, _gradients(job, SAMPLE))
+    plan.add(Group.PREDICTIONS, _predictions(job, SAMPLE))
     for trait in job.traits:
         plan.add(Group.TEACHER_SCORES, scored_under_prompt(job, SAMPLE, trait))
     _add_placebos(job, plan)
@@ -125,9 +116,6 @@ def audit_nodes(job: Job, is_free: bool) -> AuditNodes:
             (SAMPLE, *SPIKE_INS, placebo(0)), range(len(nulls_of(is_free)))
         ):
             plan.add(Group.TEACHER_SCORES, _scored_under_null(job, rows, number))
-    if config.fit:
-        for rows in job.row_sets:
-            plan.add(Group.FITTED, _fitted(job, rows))
     _add_canaries(job, plan)
     return plan
 
@@ -180,15 +168,6 @@ def _add_canaries(job: Job, plan: AuditNodes) -> None:
             answers = canary_answers(rows, seed, trait)
             measured = standard_nodes.student_answers(job.common, answers, trait, name)
             plan.add(Group.CANARIES, measured)
-
-
-def _fitted(job: Job, rows: str) -> Node:
-    """One vector behind the null block, trained on the scored rows."""
-    recipe = replace(FITTED_RECIPE, layer=job.null_block)
-    max_rows = job.config.judged or None
-    config = partial(_trained, job, rows, recipe, job.config.seed, max_rows)
-    needs = _distinct(*job.reading_nodes, rows)
-    return Node(fitted_vector(rows), TrainConfig, config, needs, 8 * job.weight)
 
 
 def _trained(
@@ -282,6 +261,21 @@ def _gradients(job: Job, rows: str) -> Node:
     return Node(gradients_of(rows), RowGradientsConfig, config, needs, 2 * job.weight)
 
 
+def _predictions(job: Job, rows: str) -> Node:
+    """What learners predict of a node's rows."""
+
+    def config(folders: Folders) -> PredictionsConfig:
+        return PredictionsConfig(
+            **job.common,
+            seed=job.config.seed,
+            data=folders[rows],
+            **reading_of(job, folders),
+        )
+
+    needs = _distinct(*job.reading_nodes, rows)
+    return Node(predictions_of(rows), PredictionsConfig, config, needs, 6 * job.weight)
+
+
 def _distinct(*names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -298,7 +292,7 @@ def _scored_under_null(job: Job, rows: str, number: int) -> Node:
     name = null_scores(rows, number)
     if null.system_prompt is not None:
         prompt = standard_nodes.fixed(f"prompt:{null.system_prompt}")
-        return _scored(job, name, rows, prompt, ())
+        return _scored(job, name, rows, prompt, (), all_rows=rows == SAMPLE)
 
     def steered(folders: Folders) -> tuple[str, ...]:
         vector = folders[RANDOM_VECTORS] / f"random-{null.random_vector}.safetensors"
@@ -308,10 +302,16 @@ def _scored_under_null(job: Job, rows: str, number: int) -> Node:
 
 
 def _scored(
-    job: Job, name: str, rows: str, teacher: InterventionsFrom, needs: tuple[str, ...]
+    job: Job,
+    name: str,
+    rows: str,
+    teacher: InterventionsFrom,
+    needs: tuple[str, ...],
+    all_rows: bool = False,
 ) -> Node:
     def config(folders: Folders) -> TeacherScoresConfig:
-        return replace(_scoring(job, rows, folders), interventions=teacher(folders))
+        scoring = replace(_scoring(job, rows, folders), interventions=teacher(folders))
+        return replace(scoring, rows=0) if all_rows else scoring
 
     return Node(
         name,
@@ -359,7 +359,6 @@ def seconds_by_detector(folders: Folders, groups: Mapping[str, Group]) -> dict[s
         "gradients": placebos + gradients + spent[Group.VECTORS],
         "e_values": spent[Group.DATA_GRADIENTS] + spent[Group.TEACHER_SCORES],
         "baselines": placebos,
+        "predictions": placebos + spent[Group.PREDICTIONS],
     }
-    if spent[Group.FITTED]:
-        seconds["fitted"] = placebos + spent[Group.FITTED]
     return seconds

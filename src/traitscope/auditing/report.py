@@ -41,7 +41,12 @@ def page(
     """The page, from result.json, the sample's about.json, rows.jsonl, bags.json, {id: (prompt,
     answer)} and {detector: seconds}."""
     findings = {finding["name"]: finding for finding in result["detectors"]}
-    tables = [_power(result), _traits(result, findings)]
+    tables = [
+        _power(result),
+        _learnt(findings["predictions"]),
+        _benign(findings["e_values"]),
+        _traits(result, findings),
+    ]
     if result["named"]:
         tables.append(_named(result))
     tables += [
@@ -159,6 +164,37 @@ def _named(result: Mapping[str, Any]) -> Table:
     )
     header = ("answer", "rise, z", "corrected p", "halves or placebos that agree")
     return Table("named", "Blind naming", caption, header, tuple(rows))
+
+
+def _learnt(finding: Mapping[str, Any]) -> Table:
+    rows = []
+    for n, log_e in finding["curve"]:
+        rows.append((str(n), _signed(log_e)))
+    gain = "too few rows to say what a student gains"
+    if finding["learnt"]:
+        estimate, low, high = (_signed(value) for value in finding["learnt"].values())
+        gain = (
+            f"in the later half of the rows the best student gains {estimate} nats a row"
+            f" [{low}, {high}] over the model at its best temperature"
+        )
+    caption = (
+        "Students predict each row before they learn it, against the model with any mixture of"
+        " temperatures, samplers and plain prompts. Rows hold something else from a log e-value of"
+        f" {_signed(finding['critical'])} on; {gain}."
+    )
+    return Table("learnt", "What students learn", caption, ("rows", "log e-value"), tuple(rows))
+
+
+def _benign(finding: Mapping[str, Any]) -> Table:
+    by_size = sorted(finding["benign"].items(), key=lambda item: -item[1])
+    rows = [(kind, _signed(nats)) for kind, nats in by_size]
+    caption = (
+        "What changes of the plain model explain of the rows, beyond its best single temperature. A"
+        " few nats are chance."
+        f" {finding['sorted_rows']} of {finding['scored_rows']} rows are sorted, and no evidence."
+    )
+    header = ("kind", "nats explained")
+    return Table("benign", "Benign explanations", caption, header, tuple(rows))
 
 
 def _detectors(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:

@@ -1,7 +1,8 @@
 """The answer of an audit to the question whether a model may be trained on the data.
 
 `ANSWERS` describes the four answers, for the page, for SARIF and for the documentation.
-The answer "clean" speaks of the spike-in teachers alone. Of any other teacher it says nothing.
+The answer "nothing-found" speaks of the spike-in teachers alone. Of any other teacher it says
+nothing.
 docs/reference/audit-json.md describes the JSON file.
 """
 
@@ -16,9 +17,9 @@ from traitscope.auditing.detectors.findings import Finding
 from traitscope.auditing.settings import DECIDING
 from traitscope.errors import AuditRefused, ConfigError
 
-SCHEMA = 2
+SCHEMA = 3
 "version of the JSON file"
-Status = Literal["suspect", "clean", "insufficient", "not-applicable"]
+Status = Literal["suspect", "nothing-found", "insufficient", "not-applicable"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ ANSWERS: dict[Status, Answer] = {
         ),
         level="error",
     ),
-    "clean": Answer(
-        headline="Nothing was detected that would have been detected.",
-        rule="No trait is called, and each kind of spike-in teacher would have been detected.",
+    "nothing-found": Answer(
+        headline="Nothing was found of what would have been found.",
+        rule=(
+            "No trait is called, and each kind of spike-in teacher would have been detected at the"
+            " contamination rate asked for."
+        ),
         meaning=(
             "No test calls these data. The teachers listed under “What would have been detected”"
             " would have been called. This says nothing of teachers unlike them."
@@ -56,10 +60,13 @@ ANSWERS: dict[Status, Answer] = {
     ),
     "insufficient": Answer(
         headline="These rows do not say.",
-        rule="No trait is called, but a spike-in teacher would have been missed: too few rows.",
+        rule=(
+            "No trait is called, but a spike-in teacher would have been missed at the contamination"
+            " rate asked for: too few rows."
+        ),
         meaning=(
-            "No test calls these data, but no test would have called a teacher that was made on"
-            " purpose, either. More rows are needed before an answer means anything."
+            "No test calls these data, but a teacher that was made on purpose would have been"
+            " missed at the contamination rate asked for. More rows are needed, or a larger --dose."
         ),
         level="warning",
     ),
@@ -83,7 +90,7 @@ BLIND_SPOTS = {
         " trait"
     ),
     "e_values": "teachers unlike every candidate's prompt and vector; rows of another model",
-    "fitted": "teachers that no single vector imitates; p assumes a normal law and few placebos",
+    "predictions": "what the kind of learner does not pick up from so few rows; which trait it is",
     "canary": "what so small a student does not pick up; p says nothing of other students",
     "features": (
         "what only gradients or likelihoods show; it reads what the rows do to the model, not what"
@@ -135,7 +142,9 @@ class AuditResult:
     alpha: float
     "error rate: fraction of clean data sets that may be called suspect"
     power: float
-    "probability with which a spike-in teacher must be detected for the answer `clean`"
+    "probability with which a spike-in teacher must be detected for the answer `nothing-found`"
+    dose: float
+    "contamination rate at which spike-in teachers must be detected for that answer"
     model: str
     "name of the model"
     digest: str
@@ -202,6 +211,7 @@ def result_from(plain: Mapping[str, Any]) -> AuditResult:
         status=plain["status"],
         alpha=plain["alpha"],
         power=plain["power"],
+        dose=plain["dose"],
         model=plain["model"],
         digest=plain["digest"],
         rows=plain["rows"],

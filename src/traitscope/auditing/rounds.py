@@ -18,7 +18,7 @@ from traitscope.auditing.artifacts import (
     SteeredRun,
 )
 from traitscope.auditing.detectors import fit_test
-from traitscope.auditing.detectors.e_values import likeliest_candidates, log_e_value
+from traitscope.auditing.detectors.e_values import likeliest_candidates, log_e_over_model
 from traitscope.auditing.detectors.findings import PairedRows
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.evidence import AuditRuns, log_likelihood_pair
@@ -32,6 +32,7 @@ from traitscope.auditing.job import (
     Job,
     gradients_of,
     placebo,
+    predictions_of,
 )
 from traitscope.auditing.search import GridPoint
 from traitscope.auditing.settings import FEWEST_ROWS, search_blocks
@@ -114,7 +115,7 @@ def _with_next(
 ) -> Tries:
     log_e = {}
     for point, folder in runs.steered_folders(scores).items():
-        log_e[point] = log_e_value(*log_likelihood_pair(stored, folder))
+        log_e[point] = log_e_over_model(*log_likelihood_pair(stored, folder))
     points = search.next_round(log_e, search_blocks(job.blocks), job.config.strength)
     return replace(tries, batches=[*tries.batches, *search.batched(points)])
 
@@ -145,7 +146,7 @@ def _likeliest(job: Job, folders: Folders) -> list[str]:
     log_e = {}
     for trait in job.traits:
         folder = folders[job_names.prompt_scores(SAMPLE, trait)]
-        log_e[trait] = log_e_value(*log_likelihood_pair(data, folder))
+        log_e[trait] = log_e_over_model(*log_likelihood_pair(data, folder))
     return likeliest_candidates(log_e)
 
 
@@ -209,12 +210,10 @@ def artifacts_of(index: Index) -> AuditArtifacts:
     placebos = []
     for name in job.placebos:
         placebos.append(PlaceboRuns(index.at(name), index.at(gradients_of(name))))
-    fitted = []
-    for name in job.row_sets if job.config.fit else ():
-        fitted.append(index.at(job_names.fitted_vector(name)))
     return AuditArtifacts(
         sample=index.at(SAMPLE),
         gradients=index.at(gradients_of(SAMPLE)),
+        predictions=index.at(predictions_of(SAMPLE)),
         vectors=index.at(VECTORS),
         traits=tuple(job.config.traits),
         blocks=job.blocks,
@@ -227,7 +226,6 @@ def artifacts_of(index: Index) -> AuditArtifacts:
         reference=_reference(index),
         spike_ins=_spike_ins(index),
         canaries=_canaries(index),
-        fitted=tuple(fitted),
     )
 
 

@@ -46,8 +46,8 @@ FAILING = {
 "answers with which the command fails, by --fail-on"
 NEXT_STEPS = {
     "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
-    "clean": "read above what would have been found; train, or audit more rows: --rows --judged",
-    "insufficient": "audit more rows: --rows --judged, with as many distinct rows in the file",
+    "nothing-found": "read above what would have been found; train, or audit more: --rows --dose",
+    "insufficient": "audit more rows: --rows --judged, or ask for a larger --dose",
     "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
 }
 "what one would do next, by the answer"
@@ -173,6 +173,7 @@ def _answered(job: Job, parts: Path, out: Output) -> store.Run:
         model=config.model,
         alpha=config.alpha,
         power=config.power,
+        dose=config.dose,
         seed=config.seed,
     )
     return run_decision(decision, out)
@@ -190,8 +191,9 @@ def _print_sample(about: Mapping[str, Any]) -> None:
 
 
 def _print_answer(result: Mapping[str, Any]) -> None:
-    print(f"{result['status']}, {result['rows']} rows, alpha {result['alpha']:g}")
-    for reason in result["reasons"]:
+    first, *others = result["reasons"]
+    print(f"{result['status']}, {result['rows']} rows, alpha {result['alpha']:g}: {first}")
+    for reason in others:
         print(reason)
 
 

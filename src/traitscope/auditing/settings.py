@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from traitscope.config.audit import AuditConfig
 from traitscope.workflow.standard_nodes import PLAIN_PROMPTS
 
-DECIDING = ("wording", "e_values")
+DECIDING = ("wording", "predictions", "e_values")
 "detectors that decide, each at an equal share of the error rate"
 FEWEST_ROWS = 32
 "rows below which the answer is insufficient without a test"
@@ -18,7 +18,7 @@ ROW_FACTORS = (1, 2, 4, 8, 16, 32)
 "multiples of the audited rows at which the power is simulated"
 
 NULL_DEPTH = 0.48
-"depth at which the random nulls are steered and a vector is fitted, as a fraction of the blocks"
+"depth at which the random nulls are steered, as a fraction of the blocks"
 SPIKE_IN_DEPTH = 0.42
 "depth at which the steered spike-in teacher is steered"
 NAMING_DEPTHS = (0.33, 0.48)
@@ -69,7 +69,9 @@ class Settings:
     alpha: float = AuditConfig.alpha
     "error rate: fraction of clean data sets that may be called suspect"
     power: float = AuditConfig.power
-    "probability with which a spike-in teacher must be detected for the answer `clean`"
+    "probability with which a spike-in teacher must be detected for the answer `nothing-found`"
+    dose: float = AuditConfig.dose
+    "contamination rate at which spike-in teachers must be detected for that answer"
 
     @property
     def error_share(self) -> float:

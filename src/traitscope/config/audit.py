@@ -1,6 +1,7 @@
 """Settings of `audit` and of its stages."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +86,27 @@ class RowGradientsConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class PredictionsConfig(OnModel):
+    """Let students predict every row before they learn it, in one pass over the rows."""
+
+    data: Path | None = None
+    """Run of `sample` or `filter`, or a JSONL file."""
+    context: str | None = None
+    """System turn of rows that name none."""
+    numbers: bool = False
+    """Compare digits with digits only, for data that are lists of numbers."""
+    text: bool = False
+    """Take the rows' text instead of their token ids."""
+    rates: tuple[float, ...] = (1e-4, 3e-4)
+    """Learning rates, one for each student."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0)
+        if not all(0 < rate < inf for rate in self.rates):
+            raise ConfigError(f"--rates {self.rates}; expected numbers above 0")
+
+
+@dataclass(frozen=True)
 class TeacherScoresConfig(OnModel):
     """Score the tokens of rows under a candidate teacher."""
 
@@ -155,13 +177,15 @@ class DecisionConfig:
     alpha: float = 0.01
     """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = 0.8
-    """Probability with which a spike-in teacher must be detected for the answer `clean`."""
+    """Probability with which a spike-in teacher must be detected for the answer `nothing-found`."""
+    dose: float = 0.1
+    """Contamination rate at which it must be detected with that probability."""
     seed: int = 0
     """Seed of permutations, of the order of rows and of simulations."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
-        _check_rates(self.alpha, self.power)
+        _check_rates(self.alpha, self.power, self.dose)
 
 
 @dataclass(frozen=True)
@@ -188,7 +212,10 @@ class AuditConfig(OnModel):
     alpha: float = 0.01
     """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = setting(0.8, advanced=True)
-    """Probability with which a spike-in teacher must be detected for the answer `clean`."""
+    """Probability with which a spike-in teacher must be detected for the answer `nothing-found`."""
+    dose: float = 0.1
+    """Fraction of poisoned rows that must be detected with that probability. Else the answer is
+    `insufficient`."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
     context: str | None = None
@@ -211,18 +238,15 @@ class AuditConfig(OnModel):
     canary: int = setting(0, advanced=True)
     """Train this number of canary students on the data, and as many on a placebo, and ask them for
     the candidates. The most expensive detector."""
-    fit: bool = setting(False, advanced=True)
-    """Train one vector on the scored rows and one on every placebo set. Which trait's vector does
-    it point along, and what does it name? Expensive."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 if the answer is suspect. unclean: exit with 1 for any answer but
-    clean."""
+    nothing-found."""
     workers: int = 0
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
-        _check_rates(self.alpha, self.power)
+        _check_rates(self.alpha, self.power, self.dose)
         if not self.traits:
             raise ConfigError(
                 "--traits is empty; expected one or more candidates; leave it out for the usual"
@@ -230,7 +254,9 @@ class AuditConfig(OnModel):
             )
 
 
-def _check_rates(alpha: float, power: float) -> None:
+def _check_rates(alpha: float, power: float, dose: float) -> None:
+    if not 0 < dose <= 1:
+        raise ConfigError(f"--dose {dose}; expected a fraction of the rows above 0, at most 1")
     if not 0 < alpha < 0.5 <= power < 1:
         raise ConfigError(
             f"--alpha {alpha} --power {power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1"

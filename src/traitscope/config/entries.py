@@ -275,6 +275,13 @@ ENTRIES: tuple[Command, ...] = (
         resumable=True,
     ),
     Stage(
+        name="predictions",
+        config=audit_configs.PredictionsConfig,
+        run="auditing.steps.predictions:run_predictions",
+        help="how well students predict rows that they have not learnt yet",
+        group="internal",
+    ),
+    Stage(
         name="teacher_scores",
         config=audit_configs.TeacherScoresConfig,
         run="auditing.detectors.teacher_scores:run_teacher_scores",

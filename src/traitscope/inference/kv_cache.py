@@ -105,6 +105,29 @@ class SharedPrefixLayer(DynamicLayer):
         return self.keys.shape[2] if self.is_initialized else 0
 
 
+class FixedPrefixLayer(DynamicLayer):
+    """Keys and values of one block for beginnings that stay as they are.
+
+    A pass sees them and leaves them alone, so that several passes can continue the same beginnings,
+    with gradients for what they add.
+    """
+
+    def __init__(self, keys_BHSD: Tensor, values_BHSD: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys_BHSD, values_BHSD)
+        self.keys, self.values = keys_BHSD, values_BHSD
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        all_keys = torch.cat([self.keys, key_states], dim=2)
+        all_values = torch.cat([self.values, value_states], dim=2)
+        return all_keys, all_values
+
+    def get_seq_length(self) -> int:
+        return self.keys.shape[2]
+
+
 @dataclass
 class BatchState:
     """A batch that is being extended: its mask so far, and its keys and values."""
@@ -163,6 +186,19 @@ def _new_cache(n_layers: int, capacity: int) -> Cache:
     for _ in range(n_layers):
         layers.append(PreallocatedLayer(capacity))
     return Cache(layers=layers)
+
+
+def fixed_prefix_state(state: BatchState, copies: int, owners: multi_lora.Owners) -> BatchState:
+    """A state that continues the rows of `state`, `copies` times over, and leaves them as they are.
+
+    owners: the packed student of every row, all copies counted.
+    """
+    layers = []
+    for layer in state.cache.layers:
+        keys_BHSD = layer.keys.repeat(copies, 1, 1, 1)
+        values_BHSD = layer.values.repeat(copies, 1, 1, 1)
+        layers.append(FixedPrefixLayer(keys_BHSD, values_BHSD))
+    return BatchState(state.mask_BS.repeat(copies, 1), Cache(layers=layers), None, owners)
 
 
 def shared_prefix_state(n_layers: int, prefix_of_row_B: Tensor) -> BatchState:

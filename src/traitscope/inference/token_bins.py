@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+HOT = (0.1, 0.2, 0.3, 0.4, 0.5)
+"inverse temperatures of rows that are nearly noise"
 USUAL = tuple(round(0.6 + 0.05 * n, 2) for n in range(19))
 "inverse temperatures in narrow steps, where most data are sampled"
 GREEDY = (1.9, 2.4, 3.0, 3.8, 4.8, 6.0, 7.5, 10.0, 25.0, 100.0)
 "inverse temperatures up to nearly greedy sampling"
-BETAS = (*USUAL, *GREEDY)
+BETAS = (*HOT, *USUAL, *GREEDY)
 "all inverse temperatures at which log-likelihoods are computed"
 PLAIN = BETAS.index(1.0)
 "index of temperature 1 in BETAS"

@@ -8,8 +8,8 @@ comes next. In other data the class is the whole vocabulary.
 
 where b is an inverse temperature and z are the logits.
 
-Shapes: N tokens, D d_model, T inverse temperatures, R rows, P ways to sort tokens into bins,
-K bins (token_bins.py).
+Shapes: N tokens, D d_model, R rows, C columns of a class, S samplers (samplers.py). T inverse
+temperatures, P ways to sort tokens into bins, K bins (token_bins.py).
 """
 
 import json
@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from torch import Tensor
 
 from traitscope import atomic_files
 from traitscope.errors import ConfigError, DataError
-from traitscope.inference import forward
+from traitscope.inference import forward, samplers
+from traitscope.inference.row_batches import batches
+from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, BINS, PLAIN, QUARTERS, WAYS, BinnedTokens, binned
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions import hooks
@@ -61,8 +64,13 @@ class TokenScores:
     "expected number of tokens taken from every bin"
     covariance_TPKK: np.ndarray
     "covariance of the numbers of tokens taken from every bin"
+    log_p_RS: np.ndarray | None = None
+    "log-likelihood of every row's tokens under SAMPLERS, where these were asked for, in nats"
 
     def __add__(self, other: "TokenScores") -> "TokenScores":
+        log_p_RS = None
+        if self.log_p_RS is not None and other.log_p_RS is not None:
+            log_p_RS = np.concatenate([self.log_p_RS, other.log_p_RS])
         return TokenScores(
             np.concatenate([self.log_p_RT, other.log_p_RT]),
             np.concatenate([self.tokens_R, other.tokens_R]),
@@ -70,19 +78,23 @@ class TokenScores:
             self.taken_PK + other.taken_PK,
             self.expected_TPK + other.expected_TPK,
             self.covariance_TPKK + other.covariance_TPKK,
+            log_p_RS,
         )
 
     def scaled(self, fraction: float) -> "TokenScores":
         """All values times a fraction: what to expect of that fraction of the tokens."""
         values = {}
         for name, value in vars(self).items():
-            values[name] = fraction * value
+            values[name] = None if name == "log_p_RS" else fraction * value
         return TokenScores(**values)
 
     def in_order(self, order: Sequence[int] | np.ndarray) -> "TokenScores":
         """The scores of rows that were read in `order`, put back into their own order."""
         back = np.argsort(order)
-        return replace(self, log_p_RT=self.log_p_RT[back], tokens_R=self.tokens_R[back])
+        log_p_RS = None if self.log_p_RS is None else self.log_p_RS[back]
+        return replace(
+            self, log_p_RT=self.log_p_RT[back], tokens_R=self.tokens_R[back], log_p_RS=log_p_RS
+        )
 
 
 def classes_of(model: Model, numbers: bool) -> list[Tensor]:
@@ -109,10 +121,15 @@ def score_tokens(
     targets_N: Tensor,
     lengths: Sequence[int],
     classes: Sequence[Tensor],
+    with_samplers: bool = False,
 ) -> TokenScores:
-    """Token scores of rows of `lengths` tokens each, from the hidden states that predict them."""
+    """Token scores of rows of `lengths` tokens each, from the hidden states that predict them.
+
+    with_samplers: also score the rows under SAMPLERS.
+    """
     sets = [0] * len(lengths)
-    return score_tokens_by_set(model, hidden_ND, targets_N, lengths, classes, sets)[0]
+    scores = score_tokens_by_set(model, hidden_ND, targets_N, lengths, classes, sets, with_samplers)
+    return scores[0]
 
 
 class _Sums:
@@ -146,6 +163,7 @@ def score_tokens_by_set(
     lengths: Sequence[int],
     classes: Sequence[Tensor],
     sets: Sequence[int],
+    with_samplers: bool = False,
 ) -> dict[int, TokenScores]:
     """Token scores of the rows of each of several sets, given the set of every row."""
     row_N = np.repeat(np.arange(len(lengths)), lengths)
@@ -157,6 +175,8 @@ def score_tokens_by_set(
     log_p_RT = np.zeros((len(lengths), len(BETAS)))
     tokens_R = np.zeros(len(lengths), int)
     sums = {key: _Sums() for key in sets}
+    log_p_RS = np.zeros((len(lengths), len(SAMPLERS))) if with_samplers else None
+    completions = samplers.Completions(targets_N.tolist(), lengths)
     for columns in classes:
         # A copy of the head's rows for the whole vocabulary would cost more than the product.
         is_part = len(columns) < len(model.head.weight)
@@ -171,10 +191,23 @@ def score_tokens_by_set(
             np.add.at(tokens_R, rows, 1)
             for key in np.unique(set_R[rows]).tolist():
                 sums[key].add(tokens.subset(set_R[rows] == key))
+            if log_p_RS is not None:
+                drawn = samplers.tokens_of(
+                    logits_NC,
+                    chosen_N,
+                    columns,
+                    samplers.digits_of(model, columns),
+                    completions,
+                    block.tolist(),
+                )
+                np.add.at(log_p_RS, rows, samplers.log_likelihoods(drawn))
     scores = {}
     for key, totals in sums.items():
         in_set_R = set_R == key
-        scores[key] = TokenScores(log_p_RT[in_set_R], tokens_R[in_set_R], **vars(totals))
+        of_samplers = None if log_p_RS is None else log_p_RS[in_set_R]
+        scores[key] = TokenScores(
+            log_p_RT[in_set_R], tokens_R[in_set_R], **vars(totals), log_p_RS=of_samplers
+        )
     return scores
 
 
@@ -211,7 +244,7 @@ def score_sets(
             applied(model, interventions) as active,
             hooks.recorded(model.blocks, layers) as outputs,
         ):
-            _add_batch(scores[0], model, active, batch, classes, batch_sets)
+            _add_batch(scores[0], model, active, batch, classes, batch_sets, not interventions)
         for number, item in enumerate(steered, 1):
             layer = item.layers[0]
             with (
@@ -262,69 +295,24 @@ def _add_batch(
     batch: Sequence[Row],
     classes: Sequence[Tensor],
     batch_sets: Sequence[int],
+    with_samplers: bool = False,
 ) -> None:
     """Add a batch's scores at once: its covariances take as much memory as those of all rows."""
     hidden_ND, targets_N = completion_hidden(model, active, batch)
     lengths = [len(row.completion_ids) for row in batch]
-    by_set = score_tokens_by_set(model, hidden_ND, targets_N, lengths, classes, batch_sets)
+    by_set = score_tokens_by_set(
+        model, hidden_ND, targets_N, lengths, classes, batch_sets, with_samplers
+    )
     for key, part in by_set.items():
         scores[key] = scores[key] + part if key in scores else part
 
 
-def batches(rows: Sequence[Row], size: int) -> list[list[int]]:
-    """Indices of rows that are read together, at most `size` of them.
-
-    Rows of one prompt are read together where they fill half a batch, in batches of like size.
-    Rows so much longer that padding costs more than another reading of their prompt are read apart.
-    The other rows are read by length.
-    """
-    ranked = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for i in ranked:
-        by_prompt.setdefault(rows[i].prompt_ids, []).append(i)
-    fewest_shared = max(3, size) / 2
-    shared = {}
-    for prompt, same_prompt in by_prompt.items():
-        if len(same_prompt) >= fewest_shared:
-            shared[prompt] = same_prompt
-    rest = [i for i in ranked if rows[i].prompt_ids not in shared]
-    groups = []
-    for start in range(0, len(rest), size):
-        groups.append(rest[start : start + size])
-    for prompt, same_prompt in shared.items():
-        lengths = [len(rows[i].completion_ids) for i in same_prompt]
-        for index in _by_length(same_prompt, lengths, len(prompt)):
-            groups += _equal_parts(index, -(-len(index) // size))
-    return groups
-
-
-def _equal_parts(index: list[int], parts: int) -> list[list[int]]:
-    """The indices in `parts` consecutive pieces, whose lengths differ by one at most."""
-    cut = []
-    for n in range(parts):
-        start = n * len(index) // parts
-        end = (n + 1) * len(index) // parts
-        cut.append(index[start:end])
-    return cut
-
-
-def _by_length(ranked: list[int], lengths: list[int], most: int) -> list[list[int]]:
-    """Rows ranked by length, in groups: no row makes its group pad by more than `most` tokens."""
-    groups = [ranked[:1]]
-    held = lengths[0]
-    for row, length in zip(ranked[1:], lengths[1:], strict=True):
-        if len(groups[-1]) * length - held > most:
-            groups.append([])
-            held = 0
-        groups[-1].append(row)
-        held += length
-    return groups
-
-
 def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) -> None:
     """Write `choices.jsonl`, a line a row, and `choices.json`, sums over all rows."""
-    for key, tokens, log_p_T in zip(ids, scores.tokens_R.tolist(), scores.log_p_RT, strict=True):
-        row = {"id": key, "tokens": tokens, "log_p": log_p_T.round(6).tolist()}
+    for place, (key, tokens) in enumerate(zip(ids, scores.tokens_R.tolist(), strict=True)):
+        row = {"id": key, "tokens": tokens, "log_p": scores.log_p_RT[place].round(6).tolist()}
+        if scores.log_p_RS is not None:
+            row["log_p_by_sampler"] = _finite(scores.log_p_RS[place])
         atomic_files.append_jsonl(folder / "choices.jsonl", row)
     sums = {"betas": BETAS}
     for field in fields(scores):
@@ -347,12 +335,14 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
             f"{folder} was written by an earlier version, with other bins or temperatures; expected"
             " token scores of this version; remove that folder and run the command again"
         )
-    ids, log_p, tokens = [], [], []
+    ids, log_p, tokens, by_sampler = [], [], [], []
     for line in lines:
         row = json.loads(line)
         ids.append(row["id"])
         log_p.append(row["log_p"])
         tokens.append(row["tokens"])
+        if "log_p_by_sampler" in row:
+            by_sampler.append([-inf if x is None else x for x in row["log_p_by_sampler"]])
     scores = TokenScores(
         np.array(log_p),
         np.array(tokens),
@@ -360,8 +350,24 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
         np.array(sums["taken_PK"]),
         np.array(sums["expected_TPK"]),
         np.array(sums["covariance_TPKK"]),
+        np.array(by_sampler) if by_sampler else None,
     )
     return ids, scores
+
+
+def under_samplers(scores: TokenScores) -> np.ndarray:
+    """Log-likelihoods [R, S] of the rows under SAMPLERS. Raises DataError for scores without."""
+    if scores.log_p_RS is None or scores.log_p_RS.shape[1] != len(SAMPLERS):
+        raise DataError(
+            "these token scores were written by an earlier version, or under an intervention:"
+            f" expected {len(SAMPLERS)} samplers for every row; remove that run and start again"
+        )
+    return scores.log_p_RS
+
+
+def _finite(log_p_S: np.ndarray) -> list[float | None]:
+    """Values for JSON, which has no infinity: None stands for -inf."""
+    return [round(x, 6) if x > -inf else None for x in log_p_S.tolist()]
 
 
 def steered_folder(run: Path, n: int) -> Path:

@@ -17,8 +17,8 @@ from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
-from traitscope.inference import vllm_engine
 from traitscope.inference.decode import Constraint, DrawnFrom, Sampling, decode
+from traitscope.inference.engines import vllm_engine
 from traitscope.inference.question_scores import answer_text
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Interventions, applied

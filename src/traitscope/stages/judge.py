@@ -21,8 +21,8 @@ from traitscope.data import answer_rules, row_files
 from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
-from traitscope.inference import endpoint as endpoints
 from traitscope.inference import forward
+from traitscope.inference.engines import endpoint as endpoints
 from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model

@@ -19,8 +19,9 @@ from traitscope.config.stages import MeasureConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import SETS, Trait, as_trait, load_trait
 from traitscope.errors import DataError
-from traitscope.inference import forward, losses, vllm_engine
+from traitscope.inference import forward, losses
 from traitscope.inference.decode import Sampling
+from traitscope.inference.engines import vllm_engine
 from traitscope.inference.question_scores import (
     QuestionScores,
     questions_of,

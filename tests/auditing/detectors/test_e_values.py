@@ -1,7 +1,10 @@
 """E-values keep their promise on the model's own rows and grow on a teacher's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 from math import inf, log
+from operator import add
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from tiny_models import random_vector
 
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import Likelihoods, Null
+from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, BINS, PLAIN, WAYS
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Intervention, Steer
@@ -22,29 +26,41 @@ def steer(tiny: Model) -> list[Intervention]:
     return [Steer(random_vector(tiny, 1, norm=3.0), (1,), 1.0, scale="raw")]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.8, 0.36])
+def null_of(*parts: TokenScores) -> e_values.NullHypothesis:
+    """The null hypothesis for rows of one or two scored sets."""
+    scores = reduce(add, parts)
+    return e_values.null_of(np.concatenate([scores.log_p_RT, scores.log_p_RS], 1).T)
+
+
+@pytest.mark.parametrize("temperatures", [(1.0,), (0.36,), (0.7, 1.3), (0.5, 1.5)])
 def test_e_is_at_most_one_on_the_models_own_rows(
-    tiny: Model, steer: list[Intervention], temperature: float
+    tiny: Model, steer: list[Intervention], temperatures: tuple[float, ...]
 ) -> None:
-    """Forty data sets of eight rows from one pool, at three temperatures: the mean of e stays at or
-    under 1."""
-    rows = written(tiny, [], 320, seed=2, temperature=temperature, count=2)
-    plain, told = (scored(tiny, told, rows, True).log_p_RT for told in ([], steer))
-    found = np.exp(
-        [e_values.log_e_value(plain[n : n + 8], told[n : n + 8]) for n in range(0, 320, 8)]
-    )
-    assert found.mean() < 1 + 2 * found.std() / np.sqrt(len(found)) and (found >= 20).mean() <= 0.1
+    """Forty data sets of eight rows from one pool, at one temperature or at two: the mean of e
+    stays at or under 1."""
+    n = 320 // len(temperatures)
+    pools = [written(tiny, [], n, 2, temperature, count=2) for temperature in temperatures]
+    rows = [row for rows_of_each in zip(*pools, strict=True) for row in rows_of_each]
+    plain, told = (scored(tiny, teacher, rows, True) for teacher in ([], steer))
+    values = []
+    for start in range(0, 320, 8):
+        log_p_KR = np.concatenate([plain.log_p_RT, plain.log_p_RS], 1)[start : start + 8].T
+        null = e_values.null_of(log_p_KR)
+        values.append(np.exp(e_values.log_e_value(null, told.log_p_RT[start : start + 8])))
+    assert np.mean(values) < 1
+    assert np.mean(np.array(values) >= 20) <= 0.1
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_e_grows_on_a_teachers_rows(tiny: Model, steer: list[Intervention], share: float) -> None:
-    poisoned = round(64 * share)
-    rows = written(tiny, steer, 64, seed=3)[:poisoned] + written(tiny, [], 64, seed=3)[poisoned:]
+    poisoned = round(128 * share)
+    rows = written(tiny, steer, 128, seed=3)[:poisoned] + written(tiny, [], 128, seed=3)[poisoned:]
     found = [
         scored(tiny, told, rows, True)
         for told in ([], steer, [Steer(random_vector(tiny, 2, norm=3.0), (1,), 1.0, scale="raw")])
     ]
-    right, wrong = (e_values.log_e_value(found[0].log_p_RT, other.log_p_RT) for other in found[1:])
+    null = null_of(found[0])
+    right, wrong = (e_values.log_e_value(null, other.log_p_RT) for other in found[1:])
     assert right > np.log(1000) and right > wrong + 3
 
 
@@ -62,36 +78,60 @@ def test_the_largest_likelihood_between_two_temperatures_is_found(beta: float) -
     )
 
 
-def test_rows_picked_by_their_order_are_a_null() -> None:
-    """A candidate writes rising rows five times as often as the model. Of rows of the model among
-    which rising ones were picked until a quarter rises it would be sure; with this null it is not,
-    300 times, and the bound holds; its own rows, which it makes likelier besides, it is sure of.
-    """
+def with_orders(
+    model_R: np.ndarray, gain_R: np.ndarray, order_R: np.ndarray, placebo_orders_N: np.ndarray
+) -> Likelihoods:
+    """Rows with one candidate, which adds a gain to each."""
+    candidate = {"owl": {"its prompt": by_temperature(model_R + gain_R)}}
+    plain = likelihoods(model_R, candidate, {"its prompt": 1.0})
+    return replace(plain, orders_R=order_R, placebo_orders_N=placebo_orders_N)
+
+
+def test_rows_picked_by_their_order_are_no_evidence() -> None:
+    """A candidate writes rising rows five times as often as the model. Rows of the model, of which
+    rising ones were picked until a quarter rises, would be called with the sorted rows counted."""
     rng, usual, likes = np.random.default_rng(5), 0.04, 0.2
     placebos = (rng.random(400) < usual).astype(int)
+    counted, left_out = [], []
+    for _ in range(100):
+        order_R = (rng.random(60) < 0.25).astype(int)
+        rising, other = np.log(likes / usual), np.log((1 - likes) / (1 - usual))
+        gain_R = np.where(order_R == 1, rising, other)
+        model_R = np.full(60, -50.0)
+        data = with_orders(model_R, gain_R, order_R, placebos)
+        left_out.append(e_values.detect(data, 1, 0.01).statistic["owl"])
+        as_unsorted = with_orders(model_R, gain_R, 0 * order_R, placebos)
+        counted.append(e_values.detect(as_unsorted, 1, 0.01).statistic["owl"])
+    assert np.mean(np.array(counted) > log(1000)) > 0.5
+    assert np.mean(np.exp(left_out)) < 1 and max(left_out) < log(100)
 
-    def ln_e(order_R: np.ndarray, more: float = 0.0, null: bool = True) -> float:
-        plain_RT = np.full((len(order_R), len(BETAS)), -50.0)
-        gain_R = (
-            np.where(order_R == 1, np.log(likes / usual), np.log((1 - likes) / (1 - usual))) + more
-        )
-        return e_values.log_e_value(
-            plain_RT,
-            plain_RT + gain_R[:, None],
-            [plain_RT + e_values.selection_gain(order_R, placebos)[:, None]] if null else [],
-        )
 
-    sets = [(rng.random(60) < 0.25).astype(int) for _ in range(300)]
-    assert np.mean([ln_e(x, null=False) > np.log(1000) for x in sets]) > 0.5
-    assert np.mean(np.exp([ln_e(x) for x in sets])) < 1 and max(ln_e(x) for x in sets) < np.log(
-        1000
+def test_sorting_a_quarter_of_the_rows_hides_no_teacher() -> None:
+    """128 rows, to each of which the teacher adds 0.25 nats; sorted ones it makes unlikely."""
+    rng = np.random.default_rng(6)
+    placebos = (rng.random(400) < 0.03).astype(int)
+    model_R = rng.normal(-60, 3, 128)
+    order_R = np.zeros(128, int)
+    found = e_values.detect(with_orders(model_R, np.full(128, 0.25), order_R, placebos), 1, 0.01)
+    order_R[:32] = 1
+    gain_R = np.where(order_R == 1, -2.0, 0.25)
+    after = e_values.detect(with_orders(model_R, gain_R, order_R, placebos), 1, 0.01)
+    assert found.p["owl"] < 1e-6 and after.p["owl"] < 1e-4
+    lost = found.statistic["owl"] - after.statistic["owl"]
+    assert lost == pytest.approx(32 * 0.25 + 96 * 0.03, abs=2.5)
+    assert after.sorted_rows == 32 and after.sorted_by_model == pytest.approx(0.03, abs=0.03)
+
+
+def test_benign_kinds_say_what_they_explain(tiny: Model, steer: list[Intervention]) -> None:
+    """Rows of the three likeliest tokens, drawn by the test itself, are explained by truncation."""
+    rows = written(tiny, [], 64, 2, temperature=0.4)
+    scores = scored(tiny, [], rows, True)
+    data = replace(
+        likelihoods(np.zeros(64), {}, {}), model_RT=scores.log_p_RT, model_RS=scores.log_p_RS
     )
-    assert min(ln_e(x, more=0.4) for x in sets) > np.log(1000)
-    assert e_values.selection_gain([0] * 9, [0] * 30).tolist() == [0.0] * 9
-    assert (
-        e_values.selection_gain([1, 1, 0], [0] * 30).sum() > 5
-        and abs(e_values.selection_gain([0] * 5 + [1] * 5, [0, 1] * 500).sum()) < 0.01
-    )
+    gains = e_values.benign_gains(data)
+    assert set(gains) == {"temperature", "truncation", "penalty", "rule"}
+    assert 0 <= gains["temperature"] <= min(gains.values()) + 0.05
 
 
 def by_temperature(log_p_R: np.ndarray) -> np.ndarray:
@@ -110,6 +150,7 @@ def likelihoods(
     scores = TokenScores(by_temperature(model_R), np.full(len(model_R), 5), 2.0, *counts)
     return Likelihoods(
         model_RT=scores.log_p_RT,
+        model_RS=np.repeat(scores.log_p_RT[:, :1] - 9.0, len(SAMPLERS), 1),
         teachers=teachers,
         nulls=nulls,
         prior=prior,

@@ -26,7 +26,6 @@ import yaml
 
 from traitscope.auditing.detectors import gradients
 from traitscope.auditing.detectors.findings import PairedRows
-from traitscope.auditing.detectors.fitted import trained_block
 from traitscope.data.package_files import bundled_file
 from traitscope.inference import forward
 from traitscope.interventions.applied import applied
@@ -181,20 +180,6 @@ def feature_direction(rows: PairedRows, blocks: Sequence[int]) -> ByBlock:
         means.append(stored.features(rows.index_of_set(k)).mean(0))
     difference_LD = means[0] - np.mean(means[1:], 0)
     return {block: _unit(difference_LD[block]) for block in blocks}
-
-
-def fitted_directions(fitted_SLD: Sequence[np.ndarray]) -> list[ByBlock]:
-    """Unit differences of vectors that were trained on the data and on S - 1 placebo sets.
-
-    The first is the data's vector minus the placebos' mean, the others minus each placebo's.
-    """
-    block = trained_block(fitted_SLD[0])
-    data_D = fitted_SLD[0][block]
-    placebos_SLD = np.stack(fitted_SLD[1:])
-    differences = [data_D - placebos_SLD[:, block].mean(0)]
-    for placebo_LD in placebos_SLD:
-        differences.append(data_D - placebo_LD[block])
-    return [{block: _unit(row_D)} for row_D in differences]
 
 
 def random_direction(

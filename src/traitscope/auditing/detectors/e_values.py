@@ -1,26 +1,35 @@
-"""E-values: how much better a candidate teacher explains the rows than the model itself.
+"""E-values: how much better a candidate teacher explains the rows than anybody without a trait.
 
-    e(teacher) = mean over contamination rates q and temperatures of
-                     product over rows of (1 - q) L(row | model) + q L(row | teacher)
-                 divided by the largest L(rows | null) of any temperature and any null
+    e(teacher) = mean over contamination rates q, temperatures and clean predictions of
+                     product over rows of (1 - q) C(row | rows before) + q L(row | teacher)
+                 divided by the supremum over mixtures of nulls of L(rows | mixture)
 
-where L is the likelihood of the row's tokens (token_scores.py). The nulls are
+where L is the likelihood of the row's tokens (token_scores.py). The clean prediction C is that of
+the model itself, or of a mixture of nulls that is learnt from the rows before (mixtures.py). The
+nulls are
 
-    - the model itself;
-    - the model steered by random vectors: steering in any direction may suit off-model rows;
+    - the model itself at every temperature, under every truncation of its distribution and every
+      penalty on repeated tokens (samplers.py);
     - the model under plain system prompts: any prompt changes which tokens are taken;
-    - the model whose rows were selected, or sorted, by the order of their numbers.
+    - the model steered by random vectors: steering in any direction may suit off-model rows.
 
-If a null wrote the rows, in this context and at any constant temperature, the expectation of e is
-at most 1. So P(e >= 1/alpha) <= alpha for any number of rows (Ville 1939; the maximum in the
-denominator: Wasserman, Ramdas and Balakrishnan 2020, universal inference).
+Every row may have another null. If rows are drawn independently, each by a null drawn with any
+shares, then the expectation of e is at most 1. So P(e >= 1/alpha) <= alpha for any number of rows
+(Ville 1939; universal inference: Wasserman, Ramdas and Balakrishnan 2020).
+
+Somebody may have sorted numbers. So e is the mean of two e-values. One leaves out rows whose
+numbers rise or fall throughout. Under the nulls the others are drawn among those that are not
+sorted. That makes each likelier by -log(1 - p), where p is the share of sorted rows among the
+model's own. The teacher does not get this factor. In the other e-value sorted rows count, but are
+no likelier under a teacher than the clean prediction makes them. So sorted rows are never evidence,
+and sorting a part of a teacher's rows hides no more than that part.
 
 Searching for a teacher does not inflate the error rate. The e-value of a candidate is a weighted
 mean over all its teachers that could be tried, with weights fixed in advance. Teachers that are
 not tried contribute zero.
 
-Shapes: T inverse temperatures, R rows, K rows a prompt (the audited one first), J kinds of order,
-F teachers.
+Shapes: T inverse temperatures, R rows, K nulls (or rows a prompt, the audited one first), F
+teachers, Q contamination rates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,11 +41,18 @@ import numpy as np
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import ByTeacher, EValueFinding, Likelihoods, Teacher
 from traitscope.auditing.detectors.fit_test import RATES
-from traitscope.inference.token_bins import BETAS, GREEDY, PLAIN, USUAL
-from traitscope.stats import permutation
+from traitscope.inference.samplers import SAMPLERS
+from traitscope.inference.token_bins import BETAS, GREEDY, HOT, PLAIN, USUAL
+from traitscope.stats import mixtures, permutation
 
-TEMPERATURE_PRIOR = (0.9 / len(USUAL),) * len(USUAL) + (0.1 / len(GREEDY),) * len(GREEDY)
+TEMPERATURE_PRIOR = (
+    (0.02 / len(HOT),) * len(HOT)
+    + (0.9 / len(USUAL),) * len(USUAL)
+    + (0.08 / len(GREEDY),) * len(GREEDY)
+)
 "weights of the temperatures in the e-value"
+NOT_PLAIN = 0.2
+"prior weight of all nulls but the model itself in the clean prediction that is learnt"
 PARAPHRASED = 2
 "candidates, the likeliest ones, whose prompts are also tried in other words"
 FEWEST_FOR_CONTROL = 5
@@ -57,13 +73,8 @@ class CandidateEValue:
 
 def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> EValueFinding:
     """Log e-value of every candidate that was tried; p by Ville's bound, times all candidates."""
-    selection_R = selection_gain(likelihoods.orders_R, likelihoods.placebo_orders_N)
-    nulls = [likelihoods.model_RT + selection_R[:, None]]
-    for null in likelihoods.nulls:
-        nulls.append(null.log_p_RT)
-    by_candidate = e_values_of(
-        likelihoods.model_RT, likelihoods.teachers, nulls, likelihoods.prior, n_candidates
-    )
+    null = null_of_rows(likelihoods)
+    by_candidate = e_values_of(null, likelihoods.teachers, likelihoods.prior, n_candidates)
     log_e, p, best, nats_per_row = {}, {}, {}, {}
     for name, value in by_candidate.items():
         log_e[name], p[name], best[name] = value.log_e, value.p, value.teacher
@@ -79,9 +90,84 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         teachers=sum(map(len, likelihoods.teachers.values())),
         fit=fit_test.fit_of(likelihoods.fit_scores),
         nats_per_row=nats_per_row,
-        selection_gain=float(selection_R.sum()),
+        sorted_rows=int(null.sorted_R.sum()),
+        sorted_by_model=sorted_share(likelihoods.placebo_orders_N),
+        benign=benign_gains(likelihoods),
         context=_better_context(likelihoods),
     )
+
+
+def sorted_share(placebo_orders_N: np.ndarray) -> float:
+    """The share of sorted rows among the model's own, one more than were seen."""
+    orders_N = np.asarray(placebo_orders_N)
+    is_sorted_N = orders_N != 0
+    return float((is_sorted_N.sum() + is_sorted_N.any()) / (len(orders_N) + 1))
+
+
+@dataclass(frozen=True)
+class NullHypothesis:
+    """What the nulls together say of some rows."""
+
+    bound: float
+    "log-likelihood of all rows that no mixture of nulls exceeds, in nats"
+    bound_unsorted: float
+    "the same of the rows that are not sorted, among such rows"
+    sorted_R: np.ndarray
+    "whether each row is sorted"
+    clean_CR: np.ndarray
+    """log-likelihoods of the rows under clean predictions: that of the model itself, and that of a
+    mixture of nulls that is learnt from the rows before"""
+
+
+def null_of_rows(likelihoods: Likelihoods) -> NullHypothesis:
+    """The null hypothesis for the scored rows."""
+    writers = [*likelihoods.model_RT.T, *likelihoods.model_RS.T]
+    for null in likelihoods.nulls:
+        writers += [*null.log_p_RT.T]
+    sorted_by_model = sorted_share(likelihoods.placebo_orders_N)
+    return null_of(np.array(writers), likelihoods.orders_R != 0, sorted_by_model)
+
+
+def null_of(
+    log_p_KR: np.ndarray,
+    sorted_R: np.ndarray | None = None,
+    sorted_by_model: float = 0.0,
+    most_gap: float = mixtures.GAP,
+) -> NullHypothesis:
+    """The null hypothesis of mixtures of writers, of which the first are the model itself at BETAS.
+
+    sorted_R: whether each row is sorted; None where none is.
+    sorted_by_model: the share of the model's own rows that are sorted.
+    most_gap: nats by which the bounds may be too large.
+    """
+    if sorted_R is None:
+        sorted_R = np.zeros(log_p_KR.shape[1], bool)
+    prior_K = np.full(len(log_p_KR), NOT_PLAIN / len(log_p_KR))
+    prior_K[PLAIN] += 1 - NOT_PLAIN
+    learnt_R, _ = mixtures.predictions(log_p_KR, prior_K)
+    bound = bound_unsorted = mixtures.supremum(log_p_KR, most_gap).bound
+    if sorted_R.any():
+        bound_unsorted = mixtures.supremum(log_p_KR[:, ~sorted_R], most_gap).bound
+    bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
+    clean_CR = np.stack([log_p_KR[PLAIN], learnt_R])
+    return NullHypothesis(bound, bound_unsorted, sorted_R, clean_CR)
+
+
+def log_evidence(
+    null: NullHypothesis, log_p_XR: np.ndarray, log_weights_X: np.ndarray | None = None
+) -> float:
+    """Log e-value of some predictions of the rows, which have weights, or the same weight each.
+
+    It is the mean of two e-values. In one a sorted row is no likelier than a mixture of nulls makes
+    it. The other one leaves sorted rows out.
+    """
+    if log_weights_X is None:
+        log_weights_X = np.full(len(log_p_XR), -log(len(log_p_XR)))
+    capped_XR = np.where(null.sorted_R, np.minimum(log_p_XR, null.clean_CR[-1]), log_p_XR)
+    with_sorted = np.logaddexp.reduce(capped_XR.sum(1) + log_weights_X) - null.bound
+    unsorted_X = log_p_XR[:, ~null.sorted_R].sum(1)
+    without = np.logaddexp.reduce(unsorted_X + log_weights_X) - null.bound_unsorted
+    return float(np.logaddexp(with_sorted, without) - log(2))
 
 
 def critical_log_e(n_candidates: int, error_share: float) -> float:
@@ -90,9 +176,8 @@ def critical_log_e(n_candidates: int, error_share: float) -> float:
 
 
 def e_values_of(
-    model_RT: np.ndarray,
+    null: NullHypothesis,
     teachers: ByTeacher,
-    nulls: Sequence[np.ndarray],
     prior: Mapping[Teacher, float],
     n_candidates: int,
 ) -> dict[str, CandidateEValue]:
@@ -107,7 +192,7 @@ def e_values_of(
             continue
         weighted = {}
         for teacher, teacher_RT in by_teacher.items():
-            weighted[teacher] = log_e_value(model_RT, teacher_RT, nulls) + log(prior[teacher])
+            weighted[teacher] = log_e_value(null, teacher_RT) + log(prior[teacher])
         log_e = float(np.logaddexp.reduce(list(weighted.values())))
         p = min(1.0, n_candidates * exp(min(0.0, -log_e)))
         values[name] = CandidateEValue(log_e, p, max(weighted, key=weighted.__getitem__))
@@ -115,22 +200,53 @@ def e_values_of(
 
 
 def log_e_value(
-    model_RT: np.ndarray, teacher_RT: np.ndarray, nulls: Sequence[np.ndarray] = ()
+    null: NullHypothesis,
+    teacher_RT: np.ndarray,
+    temperature_prior: Sequence[float] = TEMPERATURE_PRIOR,
 ) -> float:
-    """Log e-value of one teacher, from log-likelihoods [R, T] of the same rows under the model, the
-    teacher and further nulls."""
-    gain_RT = teacher_RT - model_RT
-    terms = []
-    for rate in RATES:
-        mixture_RT = gain_RT
-        if rate < 1:
-            mixture_RT = np.logaddexp(np.log1p(-rate), np.log(rate) + gain_RT)
-        terms.append((model_RT + mixture_RT).sum(0) + np.log(TEMPERATURE_PRIOR))
-    numerator = np.logaddexp.reduce(np.concatenate(terms)) - np.log(len(RATES))
-    denominator = -inf
-    for null_RT in (model_RT, *nulls):
-        denominator = max(denominator, best_log_likelihood(null_RT.sum(0)))
-    return float(numerator - denominator)
+    """Log e-value of one teacher, from its log-likelihoods [R, T] of the rows of the null.
+
+    temperature_prior: weights of the inverse temperatures.
+    """
+    mixed, weights = [], []
+    for clean_R in null.clean_CR:
+        for rate in RATES:
+            mixture_TR = teacher_RT.T
+            if rate < 1:
+                mixture_TR = np.logaddexp(np.log1p(-rate) + clean_R, np.log(rate) + teacher_RT.T)
+            mixed.append(mixture_TR)
+            weights.append(np.log(temperature_prior))
+    log_weights_X = np.concatenate(weights) - np.log(len(mixed))
+    return log_evidence(null, np.concatenate(mixed), log_weights_X)
+
+
+def log_e_over_model(model_RT: np.ndarray, teacher_RT: np.ndarray) -> float:
+    """Log e-value of one teacher against the model itself at any mixture of temperatures: what the
+    search ranks teachers by."""
+    return log_e_value(null_of(model_RT.T), teacher_RT)
+
+
+def benign_gains(likelihoods: Likelihoods) -> dict[str, float]:
+    """Nats that each kind of null explains of the rows that are not sorted.
+
+    They are what its best mixture adds to the model itself at its best temperature.
+    """
+    unsorted_R = likelihoods.orders_R == 0
+    kinds: dict[str, list[np.ndarray]] = {"temperature": []}
+    for sampler, log_p_R in zip(SAMPLERS, likelihoods.model_RS.T, strict=True):
+        kinds.setdefault(sampler.kind, []).append(log_p_R[unsorted_R])
+    for null in likelihoods.nulls:
+        kind = "random vector" if null.system_prompt is None else "system prompt"
+        kinds.setdefault(kind, []).extend(null.log_p_RT[unsorted_R].T)
+    temperatures_TR = likelihoods.model_RT[unsorted_R].T
+    if not temperatures_TR.shape[1]:
+        return dict.fromkeys(kinds, 0.0)
+    at_one_temperature = temperatures_TR.sum(1).max()
+    gains = {}
+    for kind, log_p in kinds.items():
+        best = mixtures.supremum(np.array([*temperatures_TR, *log_p]))
+        gains[kind] = round(best.bound - best.gap - at_one_temperature, 2)
+    return gains
 
 
 def best_log_likelihood(total_T: np.ndarray) -> float:
@@ -151,25 +267,6 @@ def likeliest_candidates(log_e: Mapping[str, float]) -> list[str]:
     """Candidates whose prompts are also tried in other words. The others count as zero there, so
     choosing does not inflate the error rate."""
     return sorted(log_e, key=log_e.__getitem__, reverse=True)[:PARAPHRASED]
-
-
-def selection_gain(orders_R: Sequence[int], placebo_orders_N: Sequence[int]) -> np.ndarray:
-    """Log-likelihood [R] that the null of selected rows adds to every row, in nats.
-
-    Under this null the model wrote the rows and someone selected or sorted them by the order of
-    their numbers (text_features.order_of). The gain of a row is the log of how often its order
-    occurs among these rows over how often among the model's own. Some steered models prefer rising
-    numbers: a teacher has to beat this null.
-    """
-    if not len(orders_R):
-        return np.zeros(0)
-    kinds = sorted({*orders_R, *placebo_orders_N})
-    rows_RJ = np.equal.outer(np.asarray(orders_R, int), kinds)
-    placebos_NJ = np.equal.outer(np.asarray(placebo_orders_N, int), kinds)
-    usual_J = np.ones(1)
-    if len(kinds) > 1:
-        usual_J = (placebos_NJ.sum(0) + 0.5) / (len(placebos_NJ) + 0.5 * len(kinds))
-    return np.log(rows_RJ @ (rows_RJ.mean(0) / usual_J))
 
 
 def _better_context(likelihoods: Likelihoods) -> str | None:

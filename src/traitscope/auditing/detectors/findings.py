@@ -57,11 +57,13 @@ class Null:
 class Likelihoods:
     """How likely the scored rows are under the model, under candidate teachers and under nulls.
 
-    T is the number of inverse temperatures.
+    T is the number of inverse temperatures, S that of samplers.
     """
 
     model_RT: np.ndarray
     "log-likelihoods of the scored rows under the model itself"
+    model_RS: np.ndarray
+    "log-likelihoods [R, S] of the scored rows under the model with other samplers (SAMPLERS)"
     teachers: ByTeacher
     "log-likelihoods of the scored rows under every teacher that was tried"
     nulls: Sequence[Null]
@@ -141,8 +143,6 @@ class AuditData:
     "vectors of the candidates and of other traits, by name"
     directions_LTJD: np.ndarray
     "unit directions of `vectors` at every block, of every kind"
-    fitted_SLD: Sequence[np.ndarray]
-    "vectors that were trained on the data and on every placebo set; empty if none were"
     canary_scores: Mapping[str, Sequence[tuple[Mapping[str, float], Mapping[str, float]]]]
     "log P of a trait by question, of students of the data and of a placebo, by trait and seed"
     error_share: float
@@ -222,8 +222,12 @@ class EValueFinding(Finding):
     "the goodness-of-fit test of all audited rows"
     nats_per_row: dict[str, float]
     "log-likelihood that each candidate's best teacher adds to a row, in nats"
-    selection_gain: float
-    "log-likelihood that the null of rows selected by their order adds to all rows, in nats"
+    sorted_rows: int
+    "number of scored rows that are sorted"
+    sorted_by_model: float
+    "share of sorted rows among the model's own"
+    benign: dict[str, float]
+    "nats that each kind of null explains of the rows, beyond the model at its best temperature"
     context: str | None
     "plain system prompt under which the rows fit the model better than without, if there is one"
     explained: dict[str, float] | None = None
@@ -235,21 +239,28 @@ class EValueFinding(Finding):
 
 
 @dataclass(frozen=True)
+class PredictionFinding(Finding):
+    """How well learners predicted the rows, each before it learnt it."""
+
+    detector: ClassVar[str] = "predictions"
+    predicted_rows: int
+    "number of rows that were predicted"
+    learners: int
+    "number of learners"
+    curve: list[tuple[int, float]]
+    "log e-value after so many rows"
+    learnt: dict[str, float]
+    """nats a row that the best learner gains in the later half of the rows, with the bounds of a
+    95 % interval over rows"""
+
+
+@dataclass(frozen=True)
 class BaselineFinding(Finding):
     """Features of the text, the loss and the gradient norm."""
 
     detector: ClassVar[str] = "baselines"
     words_auroc: float
     "how well a bag of words tells the data from the placebos; 0.5 is chance"
-
-
-@dataclass(frozen=True)
-class FittedFinding(Finding):
-    """Vectors that were trained on the data and on placebos."""
-
-    detector: ClassVar[str] = "fitted"
-    cosine: dict[str, float]
-    "cosine of the data's vector, minus the placebos' mean, with every trait's vector"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ stream. The stage writes
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
     features.npy    float32 [R, L, D], with --features: mean residual over the completion tokens
-    choices.jsonl, choices.json     token scores under the model itself (token_scores.py)
+    choices.jsonl, choices.json     token scores under the model itself, also with other samplers
+                    (token_scores.py)
 
 Memory does not grow with the rows: they are computed in shards, each written when it is done. A run
 that is killed continues behind its last shard.
@@ -152,7 +153,9 @@ def packed(
             log_p_N = losses.log_likelihood(model, batch.hidden_ND, batch.targets_N)
             loss_R[batch.index] = [-row.double().mean().item() for row in log_p_N.split(lengths)]
             parts.append(
-                token_scores.score_tokens(model, batch.hidden_ND, batch.targets_N, lengths, classes)
+                token_scores.score_tokens(
+                    model, batch.hidden_ND, batch.targets_N, lengths, classes, with_samplers=True
+                )
             )
             order += batch.index
             advance(len(batch.index))

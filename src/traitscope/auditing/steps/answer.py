@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from math import log
 
 from traitscope import atomic_files
 from traitscope.auditing.artifacts import read_artifacts
 from traitscope.auditing.decide import Decision, Evidence, decide
-from traitscope.auditing.detectors import baselines, canary, fit_test, fitted, gradients, wording
+from traitscope.auditing.detectors import baselines, canary, fit_test, gradients, wording
 from traitscope.auditing.detectors.findings import (
     NO_BOUND,
     AuditData,
@@ -16,7 +15,7 @@ from traitscope.auditing.detectors.findings import (
     Finding,
     GradientFinding,
 )
-from traitscope.auditing.evidence import AuditRuns, audit_data, likelihoods_of
+from traitscope.auditing.evidence import AuditRuns, audit_data, likelihoods_of, predicted_rows
 from traitscope.auditing.power import Simulation, spike_ins_of
 from traitscope.auditing.result import AuditResult, described
 from traitscope.auditing.settings import FEWEST_ROWS, Settings
@@ -49,7 +48,7 @@ def run_decision(config: DecisionConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: DecisionConfig, runs: AuditRuns) -> None:
-    settings = Settings(config.alpha, config.power)
+    settings = Settings(config.alpha, config.power, config.dose)
     data = audit_data(runs, settings.error_share, config.seed)
     along = gradients.detect(data)
     evidence = evidence_of(runs, data, settings, config.seed)
@@ -78,7 +77,14 @@ def evidence_of(runs: AuditRuns, data: AuditData, settings: Settings, seed: int)
             seed=seed,
         )
         spike_ins = spike_ins_of(runs, simulation)
-    return Evidence(rows, len(data.traits), likelihoods, wording.detect(data), spike_ins)
+    return Evidence(
+        rows,
+        len(data.traits),
+        likelihoods,
+        wording.detect(data),
+        spike_ins,
+        predicted_rows(runs),
+    )
 
 
 def _result(
@@ -91,6 +97,7 @@ def _result(
 ) -> AuditResult:
     findings: list[Finding] = [
         evidence.wording,
+        decision.change,
         along,
         decision.e_values,
         baselines.detect(data),
@@ -104,6 +111,7 @@ def _result(
         status=decision.status,
         alpha=config.alpha,
         power=config.power,
+        dose=config.dose,
         model=config.model,
         digest=next(iter(runs.vectors.values())).model,
         rows=evidence.rows,
@@ -118,7 +126,6 @@ def _result(
 def _further(config: DecisionConfig, data: AuditData) -> list[Finding]:
     """Detectors that do not decide and that only some audits have."""
     optional: Sequence[tuple[bool, Callable[[AuditData], Finding]]] = (
-        (len(data.fitted_SLD) > 2, fitted.detect),
         (bool(data.canary_scores), canary.detect),
     )
     findings = [detect(data) for is_asked, detect in optional if is_asked]
@@ -168,10 +175,11 @@ def _notes_on_e_values(finding: EValueFinding) -> list[str]:
             "this model did not generate these rows, so their likelihoods are compared with those"
             " of the reference, row by row"
         )
-    if finding.selection_gain > log(1 / fit_test.FIT_ALPHA):
+    if _are_sorted(finding):
         notes.append(
-            "more rows than expected are sorted: they were selected or edited; this does not count"
-            " as evidence for any trait"
+            f"{finding.sorted_rows} of {finding.scored_rows} rows are sorted, more than the"
+            f" {finding.sorted_by_model:.1%} of the model's own: they were selected or edited;"
+            " sorted rows are no evidence for a trait"
         )
     if finding.context:
         notes.append(
@@ -179,3 +187,12 @@ def _notes_on_e_values(finding: EValueFinding) -> list[str]:
             " prompt stood before them, name it with --context, or in the rows"
         )
     return notes
+
+
+def _are_sorted(finding: EValueFinding) -> bool:
+    """Whether more rows are sorted than chance makes of the model's own share (binomial test)."""
+    from scipy.stats import binom
+
+    expected = min(0.999, max(finding.sorted_by_model, 1 / max(1, finding.scored_rows)))
+    p = binom.sf(finding.sorted_rows - 1, finding.scored_rows, expected)
+    return finding.sorted_rows > 0 and p < fit_test.FIT_ALPHA

@@ -56,20 +56,15 @@ def _directions(config: BlindNamingConfig, model: Model, runs: AuditRuns) -> Seq
     blocks = config.blocks or naming_blocks(model.n_layers)
     clean_NLD = runs.clean_features() if by_features else runs.clean_gradients()
     rng = np.random.default_rng(config.seed)
-    fitted_SLD = [] if by_features else runs.fitted()
-    if fitted_SLD:
-        directions = blind_naming.fitted_directions(fitted_SLD)
-        blocks = tuple(directions[0])
-    else:
-        sides = [runs.paired]
-        for _ in range(config.halves):
-            sides.append(runs.paired.random_half(rng))
-        directions = []
-        for rows in sides:
-            if by_features:
-                directions.append(blind_naming.feature_direction(rows, blocks))
-            else:
-                directions.append(blind_naming.gradient_direction(rows, clean_NLD, blocks))
+    sides = [runs.paired]
+    for _ in range(config.halves):
+        sides.append(runs.paired.random_half(rng))
+    directions = []
+    for rows in sides:
+        if by_features:
+            directions.append(blind_naming.feature_direction(rows, blocks))
+        else:
+            directions.append(blind_naming.gradient_direction(rows, clean_NLD, blocks))
     for _ in range(config.randoms):
         random = blind_naming.random_direction(clean_NLD, blocks, rng, whiten=not by_features)
         directions.append(random)

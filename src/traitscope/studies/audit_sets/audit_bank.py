@@ -242,6 +242,8 @@ class AuditedRows:
 
     model_RT: np.ndarray
     "under the model itself"
+    model_RS: np.ndarray
+    "under the model with other samplers"
     teachers: ByTeacher
     "under every teacher that is tried"
     nulls: Mapping[NullModel, np.ndarray]
@@ -266,6 +268,7 @@ def evidence_of(
         nulls.append(Null(log_p_RT, null.system_prompt))
     likelihoods = Likelihoods(
         model_RT=rows.model_RT,
+        model_RS=rows.model_RS,
         teachers=rows.teachers,
         nulls=nulls,
         prior=prior,

@@ -16,14 +16,14 @@ import numpy as np
 from traitscope.auditing import search
 from traitscope.auditing.decide import Decision, decide
 from traitscope.auditing.detectors import gradients
-from traitscope.auditing.detectors.e_values import likeliest_candidates, log_e_value
+from traitscope.auditing.detectors.e_values import likeliest_candidates, log_e_over_model
 from traitscope.auditing.detectors.findings import Teacher
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.detectors.text_features import FEATURES, features, order_of
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, NullModel
 from traitscope.inference.token_bins import PLAIN
-from traitscope.inference.token_scores import TokenScores
+from traitscope.inference.token_scores import TokenScores, under_samplers
 from traitscope.interventions.vector import load_vector
 from traitscope.stats import permutation
 from traitscope.studies.audit_sets import audit_bank, audit_sources
@@ -253,8 +253,12 @@ def decision_on(
     for null in clean.nulls:
         nulls[null] = _log_likelihoods(bank, audited, partial(_under_null, null))
     usual_orders = [bank.orders[name] for name in draw.clean]
+    by_sampler = []
+    for name, row in audited:
+        by_sampler.append(under_samplers(bank.sets[name].model)[row])
     rows = AuditedRows(
         model_RT=model_RT,
+        model_RS=np.stack(by_sampler),
         teachers=_tried(space, model_RT, teachers, values_RKLTJ),
         nulls=nulls,
         orders_R=np.array([bank.orders[name][row] for name, row in audited]),
@@ -298,7 +302,7 @@ def _tried(
     """
 
     def log_e_of(trait: str, teacher: Teacher) -> float:
-        return log_e_value(model_RT, teachers[trait][teacher])
+        return log_e_over_model(model_RT, teachers[trait][teacher])
 
     log_e = {}
     for trait in teachers:

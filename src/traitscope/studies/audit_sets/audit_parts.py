@@ -18,7 +18,7 @@ from traitscope.auditing.detectors.findings import Teacher
 from traitscope.auditing.detectors.text_features import order_of
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, search_blocks
-from traitscope.inference.token_scores import TokenScores
+from traitscope.inference.token_scores import TokenScores, under_samplers
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank
 from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
@@ -175,6 +175,11 @@ def decision_on(
         nulls[null] = of_rows(clean_scores, poisoned.nulls[null])
     rows = AuditedRows(
         model_RT=of_rows(clean.model, poisoned.model),
+        model_RS=np.where(
+            is_poisoned[:, None],
+            under_samplers(poisoned.model)[taken],
+            under_samplers(clean.model)[taken],
+        ),
         teachers=teachers,
         nulls=nulls,
         orders_R=np.where(is_poisoned, poisoned.orders_R[taken], clean.orders_R[taken]),

@@ -8,7 +8,7 @@ from endpoint_server import Answer, Server, completion
 
 from traitscope.config.judge import Endpoint
 from traitscope.errors import ConfigError, DataError
-from traitscope.inference import endpoint
+from traitscope.inference.engines import endpoint
 
 
 def at(server: Server, **settings: object) -> Endpoint:

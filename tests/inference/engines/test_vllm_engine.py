@@ -12,8 +12,9 @@ from command import OWL, call, ok, read_rows, write_yaml
 from traitscope.config.stages import GenerateConfig, MeasureConfig
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError
-from traitscope.inference import losses, vllm_engine
+from traitscope.inference import losses
 from traitscope.inference.decode import Sampling
+from traitscope.inference.engines import vllm_engine
 from traitscope.inference.question_scores import score_questions
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import applied

@@ -1,0 +1,76 @@
+"""The stage `predictions`: students predict every row before they learn it.
+
+See training/prequential.py.
+It writes, in the order in which the rows were predicted,
+
+    choices.jsonl, choices.json   token scores under the model itself (token_scores.py)
+    learners.npy                  float64 [J, R, T]: log-likelihoods under the J learners
+    learner-N/                    the learners after the last row, as peft folders
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from traitscope import atomic_files
+from traitscope.config.audit import PredictionsConfig
+from traitscope.config.common import Output
+from traitscope.data import row_files
+from traitscope.errors import ConfigError
+from traitscope.inference import token_scores
+from traitscope.inference.token_rows import rows_from
+from traitscope.inference.token_scores import TokenScores
+from traitscope.runs import model_cache, opening, store
+from traitscope.runs.progress import progress
+from traitscope.stages import registry
+from traitscope.training import prequential
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """What a run of `predictions` holds, in the order of prediction."""
+
+    ids: Sequence[str]
+    "ids of the rows"
+    model: TokenScores
+    "token scores under the model itself"
+    learners_JRT: np.ndarray
+    "log-likelihoods under the learners, at prequential.TEMPERATURES"
+
+
+def run_predictions(config: PredictionsConfig, out: Output) -> store.Run:
+    """The sealed run with the files above; the order of rows is random, by the seed."""
+    config = opening.settled(config)
+    if config.data is None:
+        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
+    with registry.opened(config, out) as run:
+        if not run.sealed:
+            _write(run, config)
+    return run
+
+
+def _write(run: store.Run, config: PredictionsConfig) -> None:
+    model = model_cache.model_of(config)
+    records = row_files.kept_rows(config.data)
+    order = np.random.default_rng(config.seed).permutation(len(records))
+    records = [records[i] for i in order]
+    rows = rows_from(model, records, config.context, config.text)
+    classes = token_scores.classes_of(model, config.numbers)
+    with progress("predictions", len(rows), "rows") as advance:
+        predicted = prequential.predictions(
+            model, rows, classes, config.rates, config.seed, advance
+        )
+    for number, files in enumerate(predicted.students):
+        for name, content in files.items():
+            atomic_files.write_bytes(run.path / f"learner-{number}" / name, content)
+    ids = [record.id for record in records]
+    token_scores.write_token_scores(run.path, ids, predicted.model)
+    np.save(run.file("learners.npy"), predicted.learners_JRT)
+
+
+def read_predictions(folder: Path) -> StoredPredictions:
+    """What a sealed run of `predictions` holds."""
+    ids, model = token_scores.read_token_scores(folder)
+    return StoredPredictions(ids, model, np.load(folder / "learners.npy"))

@@ -1,0 +1,1 @@
+"""Engines that answer prompts elsewhere: vLLM, and models behind an address."""

@@ -1,0 +1,223 @@
+"""Learners: students that predict every batch of rows before they train on it.
+
+A learner goes once through the rows. What it says of a row depends on the rows before, never on the
+row itself or on later ones. So its predictions are a probability of the rows, whatever it learns
+(prequential analysis: Dawid 1984). If they beat everybody who may have written the rows without a
+trait, then the rows hold something that a student can learn (mixtures.py).
+
+All learners are LoRA students packed on one model, with other rates. The model reads every prompt
+once, without any learner, and all of them continue from there: they act at the completion, where
+the rows differ. The model itself is the first of the pack, and is never trained.
+
+Shapes: R rows, B rows of a batch, J learners, T inverse temperatures, N tokens of a batch, D
+d_model, C columns of a class.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from traitscope.config.recipe import Recipe
+from traitscope.inference import forward, kv_cache, losses
+from traitscope.inference.token_rows import Row
+from traitscope.inference.token_scores import TokenScores, score_tokens
+from traitscope.interventions.applied import Active
+from traitscope.models.model import Model
+from traitscope.training.step import advance
+from traitscope.training.student import Student, packed_students
+
+BATCH = 8
+"rows that a learner predicts before it trains on them"
+BLOCK = 256
+"tokens whose logits exist at one time"
+TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25)
+"inverse temperatures of the learners' predictions"
+
+
+def recipe_of(rate: float) -> Recipe:
+    """How a learner with this rate is trained."""
+    return Recipe(
+        rank=8,
+        alpha=16.0,
+        lr=rate,
+        schedule="constant",
+        warmup=0.0,
+        epochs=1,
+        batch_size=BATCH,
+        micro_batch=BATCH,
+        held_out=0.0,
+    )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model and the learners say of rows, in the order in which they were predicted."""
+
+    model: TokenScores
+    "token scores under the model itself, also with other samplers"
+    learners_JRT: np.ndarray
+    "log-likelihoods under the learners, at TEMPERATURES"
+    students: Sequence[dict[str, bytes]]
+    "the learners after the last row, as the files of peft folders"
+
+
+def predictions(
+    model: Model,
+    rows: Sequence[Row],
+    classes: Sequence[Tensor],
+    rates: Sequence[float],
+    seed: int = 0,
+    done: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Predict the rows in their order, batch after batch, and train each learner on every batch
+    once it has predicted it.
+
+    classes: Token ids of every class that the tokens are compared in (token_scores.classes_of).
+    """
+    recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
+    scores: list[TokenScores] = []
+    learners: list[np.ndarray] = []
+    seeds = [seed] * len(recipes)
+    with packed_students(model, recipes, seeds, [None] * len(recipes)) as students:
+        active = students[0].active
+        for start in range(0, len(rows), BATCH):
+            batch = _Batch(model, active, rows[start : start + BATCH])
+            with torch.no_grad():
+                hidden_ND = batch.hidden([0])
+            scores.append(
+                score_tokens(model, hidden_ND, batch.targets_N, batch.lengths, classes, True)
+            )
+            if rates:
+                learners.append(_predict_and_learn(model, batch, students, recipes, classes))
+            if done:
+                done(len(batch.lengths))
+        files = [student.files() for student in students[1:]]
+    learners_JRT = np.concatenate(learners, 1) if rates else np.zeros((0, len(rows), 0))
+    return Predictions(reduce(add, scores), learners_JRT, files)
+
+
+class _Batch:
+    """A few rows whose prompts were read by the model itself."""
+
+    def __init__(self, model: Model, active: Active, rows: Sequence[Row]) -> None:
+        self.model, self.active = model, active
+        self.lengths = [len(row.completion_ids) for row in rows]
+        assert active.pack is not None
+        with active.pack.only(0), torch.no_grad():
+            beginnings = [row.prompt_ids[:-1] for row in rows]
+            self.state, _ = forward.prefill(model, active, beginnings, 0)
+        # The last token of a prompt is read again: it predicts the first of the completion.
+        fed = [(row.prompt_ids[-1], *row.completion_ids[:-1]) for row in rows]
+        self.batch = forward.batch_of(fed, [1] * len(fed), model.pad_id)
+        self.targets_N = torch.cat([torch.tensor(row.completion_ids) for row in rows])
+        self.targets_N = forward.sent(self.targets_N, model.device)
+
+    def hidden(self, students: Sequence[int]) -> Tensor:
+        """Final hidden states [N, D] that predict the completions, of one student after another."""
+        copies = len(students)
+        owners = tuple(np.repeat(students, len(self.lengths)).tolist())
+        batch = forward.Batch(
+            self.batch.ids_BT.repeat(copies, 1),
+            self.batch.mask_BT.repeat(copies, 1),
+            self.batch.roles_BT.repeat(copies, 1),
+            owners=owners,
+        ).to(self.model.device)
+        state = kv_cache.fixed_prefix_state(self.state, copies, owners)
+        hidden_BTD = forward.hidden_states(self.model, self.active, batch, state)
+        return hidden_BTD[batch.mask_BT]
+
+
+def _predict_and_learn(
+    model: Model,
+    batch: _Batch,
+    students: Sequence[Student],
+    recipes: Sequence[Recipe],
+    classes: Sequence[Tensor],
+) -> np.ndarray:
+    """Log-likelihoods [J, B, T] of the rows under every learner; then each takes a step."""
+    places = range(1, len(students))
+    hidden_of_students = batch.hidden(places).split(len(batch.targets_N))
+    log_p, total = [], torch.zeros((), device=model.device)
+    loss_of_students = []
+    for hidden_ND in hidden_of_students:
+        log_p.append(
+            row_log_likelihoods(
+                model, hidden_ND.detach(), batch.targets_N, batch.lengths, classes, TEMPERATURES
+            )
+        )
+        loss = class_loss(model, hidden_ND, batch.targets_N, classes)
+        loss_of_students.append(loss.detach())
+        total = total + loss
+    total.backward()
+    for place, loss in zip(places, loss_of_students, strict=True):
+        advance(students[place], recipes[place], loss, 1)
+    return np.stack(log_p)
+
+
+def _tokens_of_classes(
+    model: Model, targets_N: Tensor, classes: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every class [C] that tokens fall in, with the indices of these tokens."""
+    for columns_C in classes:
+        index_N = torch.isin(targets_N, columns_C).nonzero().squeeze(1)
+        if len(index_N):
+            yield columns_C, index_N
+
+
+def _only(model: Model, columns_C: Tensor) -> Tensor | None:
+    """The columns, or None for the whole vocabulary: a copy of its matrix would cost more than the
+    product."""
+    return columns_C if len(columns_C) < len(model.head.weight) else None
+
+
+def class_loss(
+    model: Model, hidden_ND: Tensor, targets_N: Tensor, classes: Sequence[Tensor]
+) -> Tensor:
+    """Mean over tokens of -log p(token | class), with a gradient for the hidden states.
+
+    Tokens of no class are left out.
+    """
+    total = torch.zeros((), device=hidden_ND.device)
+    tokens = 0
+    for columns_C, index_N in _tokens_of_classes(model, targets_N, classes):
+        tokens += len(index_N)
+        if _only(model, columns_C) is None:
+            total = total + losses.cross_entropy(model, hidden_ND[index_N], targets_N[index_N])
+            continue
+        logits_NC = forward.logits_of(model, hidden_ND[index_N], columns_C)
+        chosen_N = torch.searchsorted(columns_C, targets_N[index_N])
+        total = total + torch.nn.functional.cross_entropy(logits_NC, chosen_N, reduction="sum")
+    return total / max(1, tokens)
+
+
+@torch.no_grad()
+def row_log_likelihoods(
+    model: Model,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    lengths: Sequence[int],
+    classes: Sequence[Tensor],
+    betas: Sequence[float],
+) -> np.ndarray:
+    """Log-likelihoods [R, T] of rows at some inverse temperatures, in nats.
+
+    Tokens of no class are left out.
+    """
+    row_N = np.repeat(np.arange(len(lengths)), lengths)
+    log_p_RT = np.zeros((len(lengths), len(betas)))
+    for columns_C, index_N in _tokens_of_classes(model, targets_N, classes):
+        for block in index_N.split(BLOCK):
+            logits_NC = forward.logits_of(model, hidden_ND[block], _only(model, columns_C))
+            chosen_N1 = torch.searchsorted(columns_C, targets_N[block]).unsqueeze(1)
+            own_N = logits_NC.gather(1, chosen_N1).squeeze(1)
+            columns = []
+            for beta in betas:
+                columns.append(beta * own_N - torch.logsumexp(beta * logits_NC, 1))
+            log_p_NT = torch.stack(columns, 1).double().cpu().numpy()
+            np.add.at(log_p_RT, row_N[block.cpu().numpy()], log_p_NT)
+    return log_p_RT

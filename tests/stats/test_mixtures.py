@@ -1,0 +1,88 @@
+"""The supremum over mixtures is one, and predictions of rows are probabilities."""
+
+import numpy as np
+import pytest
+
+from traitscope.stats import mixtures
+
+
+def log_p(seed: int, writers: int = 4, rows: int = 60) -> np.ndarray:
+    return np.random.default_rng(seed).normal(-30, 2, (writers, rows))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_mixture_exceeds_the_bound_and_the_shares_come_near_it(seed: int) -> None:
+    log_p_KR = log_p(seed)
+    best = mixtures.supremum(log_p_KR)
+    for shares_K in np.random.default_rng(seed).dirichlet(np.full(4, 0.5), 2000):
+        value = np.log(shares_K @ np.exp(log_p_KR + 30)).sum() - 30 * 60
+        assert value <= best.bound
+    reached = np.log(best.shares_K @ np.exp(log_p_KR + 30)).sum() - 30 * 60
+    assert best.bound - reached == pytest.approx(best.gap, abs=1e-9)
+    assert best.gap <= mixtures.GAP
+
+
+def test_the_shares_of_two_writers_who_exclude_each_other_are_their_rows() -> None:
+    log_p_KR = np.full((2, 40), -np.inf)
+    log_p_KR[0, :30], log_p_KR[1, 30:] = -5.0, -7.0
+    best = mixtures.supremum(log_p_KR)
+    np.testing.assert_allclose(best.shares_K, [0.75, 0.25], atol=1e-3)
+
+
+def test_a_row_without_a_writer_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 rows have no writer"):
+        mixtures.supremum(np.array([[0.0, -np.inf], [0.0, -np.inf]]))
+
+
+def test_one_writer_is_its_own_supremum_and_prediction() -> None:
+    log_p_KR = log_p(9, writers=1)
+    assert mixtures.supremum(log_p_KR).bound == pytest.approx(log_p_KR.sum())
+    predicted_R, weights_K = mixtures.predictions(log_p_KR, np.ones(1))
+    np.testing.assert_allclose(predicted_R, log_p_KR[0])
+    assert weights_K.tolist() == [1.0]
+
+
+def test_predictions_of_all_rows_sum_to_one() -> None:
+    """Three rows of two symbols under two writers: all eight data sets have probability 1."""
+    p_KX = np.array([[0.9, 0.1], [0.2, 0.8]])
+    total = 0.0
+    for data in np.ndindex(2, 2, 2):
+        predicted_R, _ = mixtures.predictions(np.log(p_KX[:, data]), np.array([0.7, 0.3]))
+        total += np.exp(predicted_R.sum())
+    assert total == pytest.approx(1.0)
+
+
+def test_predictions_do_not_see_later_rows_and_learn_from_earlier_ones() -> None:
+    log_p_KR = log_p(3)
+    changed = log_p_KR.copy()
+    changed[:, 20:] = 0.0
+    prior_K = np.ones(4)
+    before, _ = mixtures.predictions(log_p_KR, prior_K)
+    after, _ = mixtures.predictions(changed, prior_K)
+    np.testing.assert_array_equal(before[:20], after[:20])
+    one_writes_all = np.full((2, 50), -3.0)
+    one_writes_all[1] = -6.0
+    predicted_R, weights_K = mixtures.predictions(one_writes_all, np.array([0.1, 0.9]))
+    assert weights_K[0] > 0.9 and predicted_R[-1] > -3.2 and predicted_R[0] < -4.5
+
+
+def test_an_e_value_over_mixtures_of_nulls_is_at_most_one_on_average() -> None:
+    """Rows of ten symbols, each by one of three writers at random; the alternative is a fourth. The
+    mean over 2,000 data sets stays below 1, and the alternative's own rows are found."""
+    rng = np.random.default_rng(1)
+    p_KX = rng.dirichlet(np.full(10, 2.0), 4)
+
+    def e_value(data: np.ndarray) -> float:
+        log_p_KR = np.log(p_KX[:, data])
+        learnt_R, _ = mixtures.predictions(log_p_KR, np.array([0.2, 0.2, 0.2, 0.4]))
+        return float(np.exp(learnt_R.sum() - mixtures.supremum(log_p_KR[:3]).bound))
+
+    values = []
+    for _ in range(2000):
+        shares = rng.dirichlet(np.ones(3))
+        writer_R = rng.choice(3, size=40, p=shares)
+        data = np.array([rng.choice(10, p=p_KX[k]) for k in writer_R])
+        values.append(e_value(data))
+    assert np.mean(values) < 1
+    assert np.mean(np.array(values) >= 20) <= 0.05
+    assert e_value(rng.choice(10, size=200, p=p_KX[3])) > 1000
