@@ -19,6 +19,7 @@ from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.result import SpikeIn
 from traitscope.auditing.search import PromptTeacher
 from traitscope.auditing.settings import FEWEST_ROWS, Settings
+from traitscope.inference.token_bins import BETAS
 
 FITS = Fit(0.4, 1.0, 0.01, 0.0, (), off_model=False)
 OTHER_TOKENS = Fit(1e-9, 1.0, 0.5, 0.02, ("which tokens are taken",), off_model=True)
@@ -204,3 +205,18 @@ def test_the_share_that_is_asked_for_must_be_detected(monkeypatch: pytest.Monkey
     assert status == "insufficient" and "only 20% of the rows and more" in reasons
     assert "not the 10% asked for" in reasons and "5% of the rows by a prompted" in reasons
     assert decided(monkeypatch, OWN, dose=1.0)[0] == "nothing-found"
+
+
+@pytest.mark.parametrize("temperature", [1 / BETAS[0], 1 / BETAS[-1]])
+def test_beyond_the_temperatures_that_are_tried_nothing_counts_but_plain_words(
+    monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    called = replace(
+        OWN,
+        statistic={"owl": 12.0},
+        p={"owl": 1e-4},
+        fit=replace(FITS, temperature=temperature),
+    )
+    status, reasons = decided(monkeypatch, called, change=20.0)
+    assert status == "not-applicable" and "the last one that is tried" in reasons
+    assert decided(monkeypatch, called, p_wording=1e-4)[0] == "suspect"

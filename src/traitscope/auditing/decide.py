@@ -25,6 +25,7 @@ from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
     Finding,
+    Fit,
     Likelihoods,
     PredictionFinding,
     WordingFinding,
@@ -32,7 +33,7 @@ from traitscope.auditing.detectors.findings import (
 from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
-from traitscope.inference.token_bins import BY_PLACE, BY_RANK
+from traitscope.inference.token_bins import BETAS, BY_PLACE, BY_RANK
 
 NOT_EXCLUDED = (
     "smaller shares and other teachers are not excluded, such as fine-tuned ones, whose power is"
@@ -92,6 +93,8 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     finding = e_values.detect(likelihoods, evidence.candidates, settings.error_share)
     if likelihoods.teachers and finding.fit.p < fit_test.FIT_ALPHA:
         finding = _without_error_rate(finding, likelihoods, settings.error_share)
+    if _is_beyond_the_grid(finding.fit):
+        finding = replace(finding, p=dict.fromkeys(finding.p, 1.0))
     deciding: list[Finding] = [finding]
     if evidence.wording is not None:
         deciding.insert(0, evidence.wording)
@@ -195,9 +198,9 @@ def _answer(
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
     if hits:
         return "suspect", _reasons_of_calls(hits, finding, settings.alpha)
-    is_edited = is_changed and finding.fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],)
-    if finding.fit.off_model or finding.set_aside or is_edited:
-        return "not-applicable", _reasons_of_misfit(finding)
+    unfit = _reasons_not_to_apply(finding, is_changed)
+    if unfit:
+        return "not-applicable", unfit
     if change is not None and is_changed:
         return "suspect", _reasons_of_change(change, finding)
     if not evidence.spike_ins:
@@ -211,6 +214,29 @@ def _answer(
     if missed:
         return "insufficient", missed + detected
     return "nothing-found", [*detected, NOT_EXCLUDED]
+
+
+def _reasons_not_to_apply(finding: EValueFinding, is_changed: bool) -> list[str]:
+    """Why the tests do not apply to the rows; empty where they do."""
+    if _is_beyond_the_grid(finding.fit):
+        return [_beyond_the_grid(finding.fit)]
+    is_edited = is_changed and finding.fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],)
+    if finding.fit.off_model or finding.set_aside or is_edited:
+        return _reasons_of_misfit(finding)
+    return []
+
+
+def _is_beyond_the_grid(fit: Fit) -> bool:
+    """Whether the rows may have been sampled at a temperature that no null has."""
+    return fit.temperature in (1 / BETAS[0], 1 / BETAS[-1])
+
+
+def _beyond_the_grid(fit: Fit) -> str:
+    return (
+        f"the temperature that fits these rows best is {fit.temperature:g}, the last one that is"
+        f" tried ({1 / BETAS[-1]:g} to {1 / BETAS[0]:g}): they are nearly noise, or were written"
+        " greedily, so no error rate holds; audit rows that were sampled between"
+    )
 
 
 def _reasons_of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list[str]:
