@@ -15,7 +15,7 @@ def test_baselines_name_what_differs() -> None:
     rows = [[" ".join(sorted(group[0].split())), *group[1:]] for group in rows]
     records = [TextRow(f"r{n}", "p", group[0]) for n, group in enumerate(rows)]
     paired = PairedRows(records, rows, stores, [[n] * 3 for n in range(60)])
-    data = AuditData([], paired, {}, np.zeros(0), [], {}, error_share=0.01, seed=0)
+    data = AuditData([], paired, {}, np.zeros(0), {}, error_share=0.01, seed=0)
     answer = baselines.detect(data)
     assert set(list(answer.statistic)[:2]) == {"rising pairs", "loss"} and answer.p["loss"] < 0.01
     assert 0.3 < answer.words_auroc < 0.7
