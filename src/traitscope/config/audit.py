@@ -178,7 +178,7 @@ class DecisionConfig:
     """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = 0.8
     """Probability with which a spike-in teacher must be detected for the answer `nothing-found`."""
-    dose: float = 0.1
+    dose: float = setting(0.1, since=2)
     """Contamination rate at which it must be detected with that probability."""
     seed: int = 0
     """Seed of permutations, of the order of rows and of simulations."""
