@@ -184,3 +184,20 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     without_R = (value_R.sum() - value_R) / 19
     expected = value_R.std(ddof=1) / np.sqrt(20)
     assert influence.jackknife_error(without_R) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_traits", [4, 9])
+def test_the_permutation_test(n_traits: int) -> None:
+    """Planted diagonal; what a teacher does to all traits and all to one trait changes nothing."""
+    rng = np.random.default_rng(0)
+    noise_NN = rng.standard_normal((n_traits, n_traits))
+    strong = influence.permutation_p(noise_NN + 20 * np.eye(n_traits))
+    assert strong == pytest.approx(1 / 24 if n_traits == 4 else 1 / 10_000)
+    shifts_NN = 5 * rng.standard_normal((n_traits, 1)) + 5 * rng.standard_normal((1, n_traits))
+    expected = influence.permutation_p(noise_NN)
+    assert influence.permutation_p(noise_NN + shifts_NN) == pytest.approx(expected)
+    assert influence.permutation_p(influence.doubly_centred(noise_NN)) == pytest.approx(expected)
+    by_chance = []
+    for _ in range(400):
+        by_chance.append(influence.permutation_p(rng.standard_normal((4, 4))))
+    assert np.mean(np.array(by_chance) <= 0.25) == pytest.approx(0.25, abs=0.07)

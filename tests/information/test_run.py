@@ -43,6 +43,7 @@ def test_the_files_agree(tmp_path: Path, on: tuple) -> None:
     assert [item["name"] for item in content["specific_influence"]] == [
         "animals, influence on the own trait, doubly centred"
     ]
+    assert content["permutation_p"]["animals"] in (0.5, 1)
     pairs = read_rows(run / "pairs.jsonl")
     assert len(pairs) == 5 * 4
     for pair in pairs:

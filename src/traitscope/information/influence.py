@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ QUESTIONS_AT_ONCE = 25
 "Questions in one pass with gradients."
 CHANGE = 0.1
 "Nats by which the log-odds of a trait change to first order, up and down, in its derivative."
+EXACT_TRAITS, DRAWS = 8, 9999
+"Most traits whose assignments are all tried, and random assignments of more traits."
 Gradient = dict[str, Tensor]
 
 
@@ -177,6 +180,24 @@ def doubly_centred(table_NN: np.ndarray) -> np.ndarray:
     rows_N1 = table_NN.mean(1, keepdims=True)
     columns_1N = table_NN.mean(0, keepdims=True)
     return table_NN - rows_N1 - columns_1N + table_NN.mean()
+
+
+def permutation_p(table_NN: np.ndarray) -> float:
+    """The p value of the mean diagonal when teachers are assigned to traits at random, one-sided.
+
+    All assignments are tried for at most EXACT_TRAITS traits, else DRAWS random ones beside the
+    true one. The trait is the unit, so few traits have no small p. Double centring changes nothing.
+    """
+    n_traits = len(table_NN)
+    places_N = np.arange(n_traits)
+    if n_traits <= EXACT_TRAITS:
+        assigned_AN = np.array(list(permutations(range(n_traits))))
+    else:
+        rng = np.random.default_rng(0)
+        random_AN = rng.permuted(np.tile(places_N, (DRAWS, 1)), axis=1)
+        assigned_AN = np.vstack([places_N, random_AN])
+    sums_A = table_NN[places_N, assigned_AN].sum(1)
+    return float((sums_A >= np.trace(table_NN) - 1e-9).mean())
 
 
 def jackknife_error(without_R: np.ndarray) -> float:

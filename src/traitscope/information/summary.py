@@ -121,6 +121,16 @@ class Measured:
             by_kind.append(self._jackknifed(name, estimate, np.array(without)))
         return by_kind
 
+    def permutation_p(self) -> dict[str, float]:
+        """For every kind: p of the influence on own traits, with the trait as the unit."""
+        if self.influence is None:
+            return {}
+        table_KB = self.influence.standardised()
+        p_of_kind = {}
+        for kind, (rows, columns) in self._influenced_kinds().items():
+            p_of_kind[kind] = influence.permutation_p(table_KB[np.ix_(rows, columns)])
+        return p_of_kind
+
     def _influenced_kinds(self) -> dict[str, tuple[list[int], list[int]]]:
         """Teachers and traits, as places, of every kind with influence on two traits or more."""
         names = [load_trait(name).name for name in self.traits]
@@ -170,6 +180,7 @@ def write(folder: Path, model: str, measured: Measured) -> None:
         "exact_rows": 0 if measured.exact is None else measured.exact.chosen_RP.shape[0],
         "teachers": listed,
         "specific_influence": [item.as_dict() for item in specific],
+        "permutation_p": measured.permutation_p(),
         "measurements": [item.as_dict() for item in measurements],
     }
     atomic_files.write_json(folder / SUMMARY, content)
