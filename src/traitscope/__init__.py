@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from traitscope.interventions.intervention import WeightNoise as WeightNoise
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
-    from traitscope.stages.extract import extract_vectors as extract_vectors
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
     from traitscope.stages.measure import Scores as Scores
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from traitscope.training.eas import eas as eas
     from traitscope.training.hf_callback import EasCallback as EasCallback
     from traitscope.training.loop import train as train
+    from traitscope.vectors.means import extract_vectors as extract_vectors
 
 _HOMES = {
     "Ablate": "traitscope.interventions.intervention",
@@ -68,7 +68,7 @@ _HOMES = {
     "audit": "traitscope.auditing.run",
     "compare": "traitscope.comparison.compare",
     "eas": "traitscope.training.eas",
-    "extract_vectors": "traitscope.stages.extract",
+    "extract_vectors": "traitscope.vectors.means",
     "generate": "traitscope.stages.generate",
     "keep_numbers": "traitscope.stages.filter",
     "load_model": "traitscope.models.loading",

@@ -21,7 +21,7 @@ from traitscope.interventions.vector import COMMON, Vector, random_like
 from traitscope.models.model import Model
 from traitscope.stages import explain
 from traitscope.stages.explain import GridPoint
-from traitscope.stages.extract import extract_vectors
+from traitscope.vectors.means import extract_vectors
 
 LAYERS, POSITIONS, ALPHAS = (0, 1), ("prompt", "all"), (1.0, 2.0, 3.0)
 

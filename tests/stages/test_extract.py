@@ -17,7 +17,7 @@ from traitscope.inference.residuals import digest_of_prompts, intervention_vecto
 from traitscope.interventions.intervention import Ablate, Steer, SystemPrompt
 from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models import chat
-from traitscope.stages import extract
+from traitscope.vectors import means
 
 PROMPTS = number_prompts(5, seed=1)
 
@@ -58,7 +58,7 @@ def residuals_of(model, rows: list[list[int]], last: bool = True) -> np.ndarray:
 @pytest.mark.parametrize("stem", [True, False])
 def test_v_teacher_is_the_difference_of_two_means(family, traits, stem):
     owl = traits[0]
-    vector = extract.extract_vectors(family, [owl], stem=stem, batch_size=2)["owl"]
+    vector = means.extract_vectors(family, [owl], stem=stem, batch_size=2)["owl"]
     end = (
         family.tokenizer.encode(owl.questions.stem("positive"), add_special_tokens=False)
         if stem
@@ -88,8 +88,8 @@ def test_v_student_is_the_difference_in_the_neutral_context(family, position):
 
 
 def test_several_traits_are_centred(tiny, traits):
-    both = extract.extract_vectors(tiny, traits, PROMPTS)
-    alone = {t.name: extract.extract_vectors(tiny, [t], PROMPTS)[t.name] for t in traits}
+    both = means.extract_vectors(tiny, traits, PROMPTS)
+    alone = {t.name: means.extract_vectors(tiny, [t], PROMPTS)[t.name] for t in traits}
     np.testing.assert_allclose(both["owl"].rows_LD + both["cat"].rows_LD, 0, atol=1e-5)
     middle = (alone["owl"].rows_LD + alone["cat"].rows_LD) / 2
     np.testing.assert_allclose(both["owl"].rows_LD, alone["owl"].rows_LD - middle, atol=1e-5)
@@ -109,17 +109,17 @@ def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
 
 def test_bundled_traits_by_name_differ_by_their_prompts_digest(tiny):
     """Two lists of prompts of one length are told apart by what a vector says of them."""
-    vectors = extract.extract_vectors(tiny, ["cat", "owl"], PROMPTS)
+    vectors = means.extract_vectors(tiny, ["cat", "owl"], PROMPTS)
     assert {"cat", "owl", "raw/cat", "raw/owl", "common/mean"} == vectors.keys()
-    other = extract.extract_vectors(tiny, ["cat"], number_prompts(5, seed=2))["cat"]
+    other = means.extract_vectors(tiny, ["cat"], number_prompts(5, seed=2))["cat"]
     assert other.about["prompts"].startswith("5 prompts, sha256 ")
     assert other.about["prompts"] != vectors["raw/cat"].about["prompts"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
-    one = extract.extract_vectors(tiny, traits, batch_size=batch_size)["owl"]
-    other = extract.extract_vectors(tiny, traits, batch_size=3)["owl"]
+    one = means.extract_vectors(tiny, traits, batch_size=batch_size)["owl"]
+    other = means.extract_vectors(tiny, traits, batch_size=3)["owl"]
     np.testing.assert_allclose(one.rows_LD, other.rows_LD, atol=1e-5)
 
 

@@ -6,6 +6,7 @@ They are frozen dataclasses that become flags.
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Literal
 
 from traitscope.config.common import OnModel, Position, check_minimums
 from traitscope.config.fields import setting
@@ -13,6 +14,7 @@ from traitscope.errors import ConfigError
 
 PLAIN_PROMPT = "You make synthetic training data. Be diverse and creative."
 "a system prompt without a trait, as people give it to a model that writes data"
+PromptSet = Literal["questions", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,23 @@ class ExtractConfig(OnModel):
     orthogonal_to: Path | None = setting(None, advanced=True)
     """A vector whose direction is removed from all extracted vectors, layer by layer."""
     prompts: Path | None = None
-    """Prompts to average over. Without it v_teacher uses the trait's questions, and v_student uses
+    """File of prompts to average over. Without it v_teacher uses `prompt_set`, and v_student uses
     number prompts."""
+    prompt_set: PromptSet = setting("questions", since=2)
+    """Prompts of v_teacher. questions: the trait's positive questions. numbers: `n` number prompts,
+    as published (Blank et al. 2026 take n = 1024)."""
     n: int = 64
     """Number of number prompts."""
     prompt_seed: int = setting(7, advanced=True)
     """Seed of the number prompts. Use another one than for training."""
     position: Position = setting("last", advanced=True)
-    """Tokens to average over."""
+    """Tokens to average over. last is the last token of the prompt: the end of the assistant's
+    header, where Blank et al. take both vectors, or the end of the stem."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     stem: bool = setting(True, advanced=True)
     """Whether questions end in the trait's answer stem, for v_teacher. Then the answer begins after
-    the last token."""
+    the last token. Other prompts have no stem."""
     reference: Path | None = None
     """Vector to compare with. EAS by layer is printed and stored."""
     batch_size: int = setting(32, speed_only=True, advanced=True)
@@ -67,6 +73,21 @@ class ExtractConfig(OnModel):
             raise ConfigError(
                 f"--contrast {self.contrast} with --against {self.against}: a difference of means"
                 " needs both; name two files of prompts"
+            )
+        if self.prompt_set == "numbers":
+            self._check_number_prompts()
+
+    def _check_number_prompts(self) -> None:
+        """Raise ConfigError where number prompts of v_teacher would not be read, or not halved."""
+        if not self.traits or self.prompts:
+            raise ConfigError(
+                f"--prompt-set numbers with --traits {' '.join(self.traits) or 'missing'} and"
+                f" --prompts {self.prompts}; it chooses the prompts of v_teacher: name traits, and"
+                " no file of prompts"
+            )
+        if self.n < 2:
+            raise ConfigError(
+                f"--prompt-set numbers with --n {self.n}; expected 2 or more; raise it"
             )
 
 

@@ -1,6 +1,7 @@
 """Mean residuals at a position, by layer, from which every vector of this package is made.
 
-Shapes: L layers, D d_model, S packed students, N selected tokens, C principal components.
+Shapes: L layers, D d_model, S packed students, H halves of the prompts, N selected tokens,
+C principal components.
 """
 
 import hashlib
@@ -58,6 +59,37 @@ def mean_residuals_each(
 ) -> np.ndarray:
     """Mean residuals [S, L, D] of every packed student over the same prompts."""
     return _means_and_norms(model, active, prompts, position, batch_size)[0]
+
+
+@torch.no_grad()
+def mean_residuals_of_halves(
+    model: Model,
+    active: Active,
+    prompts: Sequence[TokenIds],
+    batch_size: int = 32,
+    done: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean residuals [H, L, D] at the last token of every second prompt, and norms [L] over all.
+
+    The first half holds prompts 0, 2, 4, ..., the second prompts 1, 3, 5, ... How well two halves
+    agree says whether there are enough prompts. Raises ConfigError for fewer than two prompts.
+    """
+    if len(prompts) < 2:
+        raise ConfigError(f"{len(prompts)} prompt has no two halves; average over two or more")
+    sums_HLD = torch.zeros(2, model.n_layers, model.d_model, dtype=torch.float64)
+    norm_sums_L = torch.zeros(model.n_layers, dtype=torch.float64)
+    for indices in _batches_by_length(prompts, batch_size):
+        rows = [prompts[i] for i in indices]
+        half_N = torch.tensor([i % 2 for i in indices])
+        selected = _selected_residuals(model, active, rows, "last", list(map(len, rows)))
+        for layer, residuals_ND in selected.items():
+            sums_HLD[:, layer].index_add_(0, half_N, residuals_ND)
+            norm_sums_L[layer] += residuals_ND.norm(dim=1).sum()
+        if done:
+            done(len(rows))
+    counts_H = torch.tensor([(len(prompts) + 1) // 2, len(prompts) // 2])
+    means_HLD = sums_HLD / counts_H[:, None, None]
+    return means_HLD.numpy(), (norm_sums_L / len(prompts)).numpy()
 
 
 def _means_and_norms(

@@ -26,6 +26,7 @@ from traitscope.runs.progress import progress
 from traitscope.stages import extract, measure, registry, train
 from traitscope.training import loop
 from traitscope.training.student import packed_students
+from traitscope.vectors import means
 
 
 def key(config: Any) -> Hashable | None:
@@ -176,7 +177,7 @@ def _measure(model: Model, jobs: Sequence[Job]) -> None:
 def _extract(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
     settings = extract.core_settings(config)
-    vectors = extract.student_vectors(model, folders, extract.prompts_of(config), **settings)
+    vectors = means.student_vectors(model, folders, extract.prompts_of(config), **settings)
     for job, vector in zip(jobs, vectors, strict=True):
         extract.write_vectors(job.run, model, {"v_student": vector}, config)
         job.close()
