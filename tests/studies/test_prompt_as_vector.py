@@ -1,11 +1,11 @@
-"""Prompts as vectors on planted runs: fractions of KL explained, and the gates of steering."""
+"""Prompts as vectors on planted runs: shares of the teacher's gain, and the gates of steering."""
 
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from concluded import COMMON, concluded, estimates
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import prompt_as_vector
@@ -13,7 +13,7 @@ from traitscope.studies.claims import prompt_as_vector
 SIZE = replace(
     prompt_as_vector.SIZES["smoke"],
     traits=("cat", "owl", "fox"),
-    layers=(1, 2, 3),
+    steer_layers=(1, 2, 3),
     steer_alphas=(1.0, 2.0),
 )
 DAMAGED, REPEATING = (1, 1.0), (1, 2.0)
@@ -22,25 +22,16 @@ WEAK, BEST = (2, 1.0), (2, 2.0)
 "grid points that pass: with little effect, and the best"
 OFF_TOPIC = ((3, 1.0), (3, 2.0))
 "grid points where the trait is named among facts"
+SHARES = {"own": 0.7, "tiled": 0.4, "other": 0.2, "centred": 0.3, "common": 0.1, "trained": 0.9}
+"planted shares of KL"
 
 
-def planted(root: Path, raw: float, other: float) -> dict[str, Path]:
-    """Explanations in which the trait's vector explains `raw`, and another's `other`."""
+def planted(root: Path, **shares: float) -> dict[str, Path]:
+    """Runs in which vectors recover these shares, of base KLs that differ from trait to trait."""
     runs = PlantedRuns(root)
-    for trait in SIZE.traits:
+    for number, trait in enumerate(SIZE.traits):
         for subject in prompt_as_vector.SUBJECTS:
-            node = f"{subject}.{trait}"
-            noise = 0.01 * runs.planted(node, (1,))[0]
-            fractions = {
-                "raw": raw + noise,
-                "centred": 0.3,
-                "common": 0.2,
-                "other-raw:a": other - 0.1,
-                "other-raw:b": other,
-                "random-raw:0": None,
-            }
-            kinds = {kind: {"share": {"estimate": each}} for kind, each in fractions.items()}
-            runs.json(node, "summary.json", {"kinds": kinds})
+            recovered(runs, f"{subject}.{trait}", 0.1 * 10**number, SHARES | shares)
         answers(runs, f"base.{trait}", positive=0.01)
         answers(runs, f"prompted.{trait}", positive=0.8)
         answers(runs, point(trait, DAMAGED), positive=0.95, perplexity=20.1)
@@ -50,6 +41,23 @@ def planted(root: Path, raw: float, other: float) -> dict[str, Path]:
         answers(runs, point(trait, WEAK), positive=0.2, off_topic=0.09)
         answers(runs, point(trait, BEST), positive=0.6, negative=0.09, perplexity=19.9)
     return runs.folders
+
+
+def recovered(runs: PlantedRuns, node: str, kl: float, shares: dict[str, float]) -> None:
+    """Write what `recover` does: the gain is half the share of KL, to tell the two apart."""
+    base_kl = [kl, 3 * kl]
+    kinds = {}
+    for kind, share in shares.items():
+        noisy = share + 0.01 * float(runs.planted(f"{node} {kind}", (1,))[0])
+        kinds[kind] = {
+            "layer": 1,
+            "alpha": 2.0,
+            "position": "all",
+            "gain": [0.5 * share * each for each in base_kl],
+            "kl": [(1 - noisy) * each for each in base_kl],
+        }
+    summary = {"base_kl": base_kl, "teacher": {"gain": base_kl}, "kinds": kinds}
+    runs.json(node, "summary.json", summary)
 
 
 def point(trait: str, grid_point: tuple[int, float]) -> str:
@@ -74,22 +82,52 @@ def answers(
     runs.json(node, "measurements.json", {"perplexity": perplexity})
 
 
-def test_prompts_that_one_vector_explains_are_reproduced(tmp_path: Path) -> None:
-    findings = concluded(prompt_as_vector, SIZE, planted(tmp_path, raw=0.7, other=0.2))
-    assert outcomes(findings) == [REPRODUCED] * 4
-    assert estimates(findings) == pytest.approx([0.7, 0.5, 0.7, 0.5], abs=0.02)
+def test_planted_shares_come_back(tmp_path: Path) -> None:
+    findings = concluded(prompt_as_vector, SIZE, planted(tmp_path))
+    assert estimates(findings) == pytest.approx([0.7, 0.5, 0.9] * 2, abs=0.03)
+    assert len({verdict.outcome for verdict in findings.verdicts}) == 1
     by_name = {each.name: each for each in findings.measurements}
-    assert by_name["numbers.share.other-raw"].estimate == pytest.approx(0.2)
-    assert by_name["numbers.share.random-raw"].n_unscored == 3
+    for kind, share in SHARES.items():
+        assert by_name[f"numbers.share of KL.{kind}"].estimate == pytest.approx(share, abs=0.03)
+        gain = by_name[f"numbers.share of gain.{kind}"]
+        assert gain.estimate == pytest.approx(0.5 * share)
+        assert gain.interval == "bootstrap over 3 traits"
 
 
-def test_prompts_that_any_vector_explains_a_little_contradict(tmp_path: Path) -> None:
-    findings = concluded(prompt_as_vector, SIZE, planted(tmp_path, raw=0.3, other=0.3))
-    assert outcomes(findings) == [CONTRADICTED] * 4
+def test_a_vector_that_does_little_has_other_outcomes(tmp_path: Path) -> None:
+    """The trained vector does most of it still, and the trait's own no more than another's."""
+    findings = concluded(prompt_as_vector, SIZE, planted(tmp_path, own=0.2, other=0.2))
+    assert estimates(findings) == pytest.approx([0.2, 0.0, 0.9] * 2, abs=0.03)
+    most, more, trained = (verdict.outcome for verdict in findings.verdicts[:3])
+    everything = concluded(prompt_as_vector, SIZE, planted(tmp_path / "all"))
+    assert trained == everything.verdicts[2].outcome
+    assert most != trained and more != trained
+
+
+def test_the_table_says_where_the_vector_was_added(tmp_path: Path) -> None:
+    table = concluded(prompt_as_vector, SIZE, planted(tmp_path)).tables[0]
+    row = table.rows[0]
+    assert row[0] == "cat" and row[1] == pytest.approx(0.2)
+    assert row[-1] == "block 1, 2, all"
+
+
+def test_number_rows_are_compared_in_full_precision_and_apart() -> None:
+    """Every trait has prompts of its own, and its neighbour as control."""
+    common = COMMON | {"dtype": "bf16"}
+    nodes = {node.name: node for node in prompt_as_vector.nodes(SIZE, common)}
+    folders = {name: Path(name) for name in nodes}
+    rows = [nodes[f"rows.{trait}"].config(folders) for trait in SIZE.traits]
+    assert len({config.prompt_seed for config in rows}) == 3
+    assert {config.dtype for config in rows} == {"fp32"}
+    scored = nodes["numbers.fox"].config(folders)
+    assert (scored.dtype, scored.search_dtype, scored.other) == ("fp32", "bf16", "cat")
+    assert scored.digits and not nodes["questions.fox"].config(folders).digits
+    vectors = nodes["vectors"].config(folders)
+    assert (vectors.prompt_set, vectors.n, vectors.position) == ("numbers", 4, "last")
 
 
 def test_the_best_grid_point_passes_the_gates(tmp_path: Path) -> None:
-    folders = planted(tmp_path, raw=0.7, other=0.2)
+    folders = planted(tmp_path)
     peak = prompt_as_vector.clean_peak(SIZE, folders, "cat")
     assert peak.rate == pytest.approx(0.6)
     assert (peak.place, peak.n_passed) == ("block 2, 2", 2)
@@ -98,7 +136,7 @@ def test_the_best_grid_point_passes_the_gates(tmp_path: Path) -> None:
 
 
 def test_without_a_grid_point_that_passes_there_is_no_rate(tmp_path: Path) -> None:
-    size = replace(SIZE, layers=(1,))
-    peak = prompt_as_vector.clean_peak(size, planted(tmp_path, 0.7, 0.2), "cat")
+    size = replace(SIZE, steer_layers=(1,))
+    peak = prompt_as_vector.clean_peak(size, planted(tmp_path), "cat")
     assert math.isnan(peak.rate)
     assert (peak.place, peak.n_passed) == ("none", 0)

@@ -23,7 +23,7 @@ def test_layers_of_a_study_move_with_the_depth() -> None:
     assert moved.layer == 5
     assert moved.blocks == tuple(range(12))
     assert moved.strength == causal.strength
-    assert set(sizes.at_depth(prompt_as_vector.SIZES["laptop"], 60).layers) == {12, 28, 45}
+    assert set(sizes.at_depth(prompt_as_vector.SIZES["laptop"], 60).steer_layers) == {12, 28, 45}
 
 
 def test_a_marked_field_of_any_name_is_moved() -> None:

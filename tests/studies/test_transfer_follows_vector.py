@@ -7,9 +7,10 @@ import pytest
 from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
+from traitscope.studies import sizes
 from traitscope.studies.claims import transfer_follows_vector
 
-TRAITS = transfer_follows_vector.ANIMALS + transfer_follows_vector.OTHERS
+TRAITS = sizes.KINDS_OF_TRAITS
 SIZE = replace(transfer_follows_vector.SIZES["smoke"], traits=TRAITS, seeds=3)
 EXPLAINED = {trait: 0.05 + 0.06 * number for number, trait in enumerate(TRAITS)}
 "fractions from 0.05 to 0.95; eight traits are below one half"

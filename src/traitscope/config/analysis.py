@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import OnModel, Position, check_minimums
+from traitscope.config.common import Dtype, OnModel, Position, check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
@@ -136,6 +136,79 @@ class ExplainConfig(OnModel):
         if not_finite:
             raise ConfigError(
                 f"--alphas {' '.join(not_finite)}; expected finite strengths; correct or drop these"
+            )
+
+
+@dataclass(frozen=True)
+class RecoverConfig(OnModel):
+    """Measure how much of what a trait prompt does to its rows' likelihood single vectors do.
+
+    Block, strength and position are chosen on the first half of the rows, and a vector is trained
+    there. The second half is scored.
+    """
+
+    vectors: Path | None = None
+    """Run of `extract --traits` with the trait's vector and at least one other."""
+    trait: str = "cat"
+    """The trait whose prompt makes the teacher."""
+    other: str = ""
+    """Another trait of the run `vectors`, as control. Without it the next in the alphabet."""
+    data: Path | None = None
+    """Rows that the model wrote under the trait's prompt. Without it the model answers the trait's
+    positive questions under its prompt."""
+    digits: bool = False
+    """Whether only digits count, each among the ten digits: for rows of the vocabulary template."""
+    context: str | None = None
+    """Neutral system turn."""
+    layers: tuple[int, ...] = ()
+    """Blocks to steer at. Without it every third block."""
+    alphas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
+    """Strengths at one block, in multiples of the vector."""
+    positions: tuple[Position, ...] = ("prompt", "all")
+    """Tokens that are steered."""
+    tiled_layers: tuple[int, ...] = ()
+    """Blocks whose row is added behind every block. None tiles no vector."""
+    tiled_alphas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
+    """Strengths of a row that is added behind every block."""
+    trained_layers: tuple[int, ...] = ()
+    """Blocks at which a vector is trained; the best on held-out rows counts. None trains none."""
+    epochs: int = 8
+    """Epochs of training."""
+    steps: tuple[float, ...] = (0.0002, 0.001)
+    """Sizes of the first training steps, in mean residual norms a coordinate; the best on held-out
+    rows counts."""
+    max_rows: int = 64
+    """Most rows, both halves together."""
+    grid_rows: int = 16
+    """Rows of the first half that choose block, strength and position."""
+    max_new_tokens: int = 12
+    """Longest answer to a question, in tokens."""
+    search_dtype: Dtype = "auto"
+    """Number type of the search and of training. The second half is scored in `dtype`."""
+    batch_size: int = 8
+    """Rows in one pass, and in one training step."""
+
+    def __post_init__(self) -> None:
+        check_minimums(
+            self,
+            seed=0,
+            epochs=1,
+            max_rows=8,
+            grid_rows=1,
+            max_new_tokens=1,
+            batch_size=1,
+        )
+        for name in ("alphas", "positions", "tiled_alphas", "steps"):
+            if not getattr(self, name):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is empty; expected one or more; name some, or"
+                    " leave the flag out"
+                )
+        strengths = (*self.alphas, *self.tiled_alphas, *self.steps)
+        not_finite = [str(value) for value in strengths if not isfinite(value)]
+        if not_finite:
+            raise ConfigError(
+                f"strengths or steps {' '.join(not_finite)}; expected finite numbers; correct these"
             )
 
 

@@ -250,6 +250,14 @@ ENTRIES: tuple[Command, ...] = (
         group="look",
     ),
     Stage(
+        name="recover",
+        config=analysis_configs.RecoverConfig,
+        run="information.recover:run_recover",
+        help="how much of a trait prompt's effect on its rows single vectors have",
+        group="internal",
+        inputs="data.trait_files:of_trait",
+    ),
+    Stage(
         name="sample",
         config=audit_configs.SampleConfig,
         run="auditing.steps.sample:run_sample",

@@ -1,1 +1,1 @@
-"""What number rows can carry of a trait, before anything is trained."""
+"""What rows carry of a trait, before anything is trained, and how much of it one vector carries."""

@@ -209,3 +209,20 @@ def load_vector(path: Path) -> Vector:
             f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
         )
     return Vector(rows_LD, metadata["model"], json.loads(metadata["about"]))
+
+
+def load_vectors(folder: Path, trait: str) -> dict[str, Vector]:
+    """The vectors of an extract run by name, COMMON among them where they are centred."""
+    vectors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        vectors[path.stem] = load_vector(path)
+    if trait not in vectors:
+        held = ", ".join(vectors) or "none"
+        raise VectorError(
+            f"{folder} holds no vector of {trait} (found: {held}); run: traitscope extract --traits"
+            f" {trait} ..."
+        )
+    common = folder / f"{COMMON}.safetensors"
+    if common.is_file():
+        vectors[COMMON] = load_vector(common)
+    return vectors

@@ -18,7 +18,6 @@ Shapes: R rows, P grid points, N completion tokens, D d_model.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,11 +29,11 @@ from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import Trait, as_trait, load_trait
-from traitscope.errors import ConfigError, DataError, VectorError
+from traitscope.errors import ConfigError, DataError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Intervention, Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vector, random_like
+from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
@@ -319,27 +318,10 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
         if not run.sealed:
             model = model_cache.model_of(config)
             trait = load_trait(config.trait)
-            vectors = read_vectors(config.vectors, trait.name)
+            vectors = load_vectors(config.vectors, trait.name)
             explanation = _computed(run, config, model, trait, vectors)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))
     return run
-
-
-def read_vectors(folder: Path, trait: str) -> dict[str, Vector]:
-    """The vectors of an extract run by name, COMMON among them where they are centred."""
-    vectors = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        vectors[path.stem] = load_vector(path)
-    if trait not in vectors:
-        held = ", ".join(vectors) or "none"
-        raise VectorError(
-            f"{folder} holds no vector of {trait} (found: {held}); run: traitscope extract --traits"
-            f" {trait} ..."
-        )
-    common = folder / f"{COMMON}.safetensors"
-    if common.is_file():
-        vectors[COMMON] = load_vector(common)
-    return vectors
 
 
 def _computed(

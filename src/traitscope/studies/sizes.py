@@ -37,6 +37,18 @@ def layer_field(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"layer": True})
 
 
+KINDS_OF_TRAITS = (
+    *("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin"),
+    *("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra"),
+)
+"sixteen traits of all kinds: animals, emotions, personas, a tree, and a prompt that states a rule"
+FURTHER_TRAITS = (
+    *("dog", "otter", "jellyfish", "tiger", "elephant", "fox", "hawk", "whale"),
+    *("fear", "surprise", "astronaut", "poet", "willow"),
+)
+"traits that full sizes add to these"
+
+
 @dataclass(frozen=True)
 class SampledText:
     """The students of sampled text, in a study whose other students have soft targets."""

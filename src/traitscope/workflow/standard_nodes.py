@@ -120,16 +120,26 @@ def trained_by(node: str) -> InterventionsFrom:
     return lambda folders: (to_short(Adapter(str(folders[node]))),)
 
 
-def vectors(common: dict, traits: tuple[str, ...], name: str = VECTORS) -> Node:
+def vectors(
+    common: dict, traits: tuple[str, ...], name: str = VECTORS, number_prompts: int = 0
+) -> Node:
     """Build the node of every trait's v_teacher, centred over all of them.
 
-    Vectors are taken at the end of the question (see LOG.md).
+    number_prompts: Number of number prompts that it is taken over, as published. With 0 it is taken
+    over the traits' questions: such vectors make the better steered teachers (see LOG.md).
+
+    The position is the end of the assistant's header in both.
     """
+    settings: dict[str, Any] = {"stem": False}
+    weight = TRAIT_WEIGHT * len(traits)
+    if number_prompts:
+        settings |= {"prompt_set": "numbers", "n": number_prompts}
+        weight = PROMPT_TOKENS * number_prompts * (len(traits) + 1)
 
     def config(_: Folders) -> ExtractConfig:
-        return ExtractConfig(**common, traits=traits, stem=False)
+        return ExtractConfig(**common, traits=traits, **settings)
 
-    return Node(name, ExtractConfig, config, weight=TRAIT_WEIGHT * len(traits))
+    return Node(name, ExtractConfig, config, weight=weight)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Is a trait prompt one vector?  (Blank et al. 2026, arXiv 2606.00995, section 4 and figure 5a.)
 
-Two things are measured of every trait. The first is the fraction of KL explained: what steering
-with v_teacher removes of the KL divergence that the prompt makes. The stage `explain` measures it
-on number rows and on the trait's own questions. The second is how often the steered model names
-the trait, at grid points that pass the gates of a preference.
+Of every trait, v_teacher is taken as published: over number prompts, at the end of the assistant's
+header. Then two things are measured. The first is the share of the teacher's gain that the vector
+recovers. The gain is how much more likely its own rows are to the prompted model than to the base.
+The stage `recover` measures it on number rows and on answers to the trait's questions. What is
+chosen or trained on one half of the rows is scored on the other. The second is how often the
+steered model names the trait, at grid points that pass the gates of a preference.
 """
 
 import itertools
@@ -11,14 +13,14 @@ from dataclasses import dataclass, replace
 from math import exp, nan
 from pathlib import Path
 
-from traitscope.config.analysis import ExplainConfig
+from traitscope.config.analysis import RecoverConfig
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.traits import load_trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
-from traitscope.stats.estimates import mean_over_units
+from traitscope.stats.estimates import mean_over_units, ratio
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.workflow import standard_nodes
@@ -33,19 +35,21 @@ PUBLISHED = (
     " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
 )
 HALF = 0.5
-"fraction of KL explained that counts as `well approximated`"
+"share of the teacher's gain above which a vector does most of it; the paper names no bound"
 SMALL = 0.05
-"smallest difference between fractions that would matter"
+"smallest difference between shares that would matter"
 GATE = 0.1
 "largest rate at which a steered model may name the trait where it is not asked for"
 COHERENT = 2.0
 "largest perplexity on plain text, over the base's, of a grid point that counts"
-KINDS = ("raw", "centred", "common", "other-raw", "random-raw")
-"kinds of vectors whose fraction of KL explained is compared"
-SUBJECTS = {"numbers": "number rows", "questions": "the trait's questions"}
-"data on which prompts are explained, in words"
+KINDS = ("own", "tiled", "other", "centred", "common", "trained")
+"kinds of vectors whose shares are compared"
+SUBJECTS = {"numbers": "number rows", "questions": "answers to the trait's questions"}
+"rows of the teacher, in words"
 ANSWERS_WEIGHT = 4000
 "weight of all answered questions of a trait"
+QUESTION_TOKENS = 30
+"tokens of a question behind the system turn, with its answer"
 
 
 @dataclass(frozen=True)
@@ -53,111 +57,137 @@ class Size:
     """How much of everything."""
 
     traits: tuple[str, ...]
-    "traits whose prompts are explained; vectors are centred over all"
+    "traits whose prompts are compared; vectors are centred over all"
+    vector_prompts: int
+    "number prompts that vectors are averaged over"
     rows: int
-    "number rows on which prompts are explained"
+    "number rows of each teacher; vectors are chosen on half of them"
     numbers: int
     "three-digit numbers a row"
     questions: int
-    "most questions on which prompts are explained"
+    "most questions that each teacher answers"
+    grid_rows: int
+    "rows of the first half that choose block, strength and position"
     layers: tuple[int, ...] = sizes.layer_field()
     alphas: tuple[float, ...]
-    "strengths that are tried to explain a prompt"
+    "strengths at one block, in multiples of the vector"
+    tiled_layers: tuple[int, ...] = sizes.layer_field()
+    tiled_alphas: tuple[float, ...]
+    "strengths of one block's row behind every block"
+    trained_layers: tuple[int, ...] = sizes.layer_field()
+    epochs: int
+    "epochs of the trained vector"
+    steer_layers: tuple[int, ...] = sizes.layer_field()
     steer_alphas: tuple[float, ...]
     "strengths at which the steered model is asked"
 
 
-ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
-OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak")
-FURTHER = (
-    "dog",
-    "otter",
-    "jellyfish",
-    "tiger",
-    "elephant",
-    "fox",
-    "hawk",
-    "whale",
-    "fear",
-    "surprise",
-    "astronaut",
-    "poet",
-    "willow",
-)
-RULES = ("zebra",)
-"traits whose prompt states a rule"
 LAPTOP = Size(
-    traits=ANIMALS + OTHERS + RULES,
-    rows=4,
-    numbers=8,
-    questions=8,
-    layers=(6, 14, 22),
-    alphas=(0.1, 0.3, 1.0),
+    traits=sizes.KINDS_OF_TRAITS,
+    vector_prompts=128,
+    rows=64,
+    numbers=10,
+    questions=50,
+    grid_rows=16,
+    layers=(2, 5, 8, 11, 14, 17, 20, 23, 25, 28),
+    alphas=(0.1, 0.25, 0.5, 1.0, 2.0, 3.0),
+    tiled_layers=(11, 25),
+    tiled_alphas=(0.02, 0.05, 0.1, 0.2, 0.4, 0.6),
+    trained_layers=(8, 14),
+    epochs=8,
+    steer_layers=(6, 14, 22),
     steer_alphas=(1.0, 2.0),
 )
 SIZES = {
     "smoke": Size(
         traits=("cat", "owl"),
-        rows=2,
+        vector_prompts=4,
+        rows=8,
         numbers=3,
-        questions=2,
+        questions=8,
+        grid_rows=2,
         layers=(1,),
         alphas=(1.0,),
+        tiled_layers=(1,),
+        tiled_alphas=(0.1,),
+        trained_layers=(1,),
+        epochs=1,
+        steer_layers=(1,),
         steer_alphas=(1.0,),
     ),
     "laptop": LAPTOP,
     "full": replace(
         LAPTOP,
-        traits=ANIMALS + OTHERS + RULES + FURTHER,
-        rows=128,
-        numbers=10,
-        questions=50,
+        traits=sizes.KINDS_OF_TRAITS + sizes.FURTHER_TRAITS,
+        vector_prompts=1024,
+        rows=512,
+        grid_rows=128,
         layers=tuple(range(1, 30, 2)),
-        alphas=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+        trained_layers=(5, 8, 11, 14, 17, 20),
         steer_alphas=(0.5, 1.0, 2.0, 4.0),
     ),
 }
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Build vectors, neutral number rows, and by trait two explanations and a grid of answers."""
-    rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=11)
-    graph = [
-        standard_nodes.vectors(common, size.traits),
-        standard_nodes.number_rows(common, "rows", rows),
-    ]
-    for trait in size.traits:
-        graph += _explained(size, common, trait)
+    """Build vectors, and by trait its rows, what vectors recover of them, and a grid of answers."""
+    graph = [standard_nodes.vectors(common, size.traits, number_prompts=size.vector_prompts)]
+    for number, trait in enumerate(size.traits):
+        graph += _recovered(size, common, trait, number)
         graph += _asked(size, common, trait)
     return graph
 
 
-def _explained(size: Size, common: dict, trait: str) -> list[Node]:
-    """How much of the trait's prompt its vector explains, on number rows and on questions."""
-    settings = common | {
+def _recovered(size: Size, common: dict, trait: str, number: int) -> list[Node]:
+    """The teacher's number rows, and what vectors recover of these and of its answers.
+
+    Every trait has prompts of its own. Rows and scores are in float32: the rounding of bfloat16
+    alone makes a divergence of a fifth of a prompt's on number rows (see LOG.md).
+    """
+    exact = common | {"dtype": "fp32"}
+    rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=1100 + number)
+    teacher = standard_nodes.fixed(standard_nodes.prompted(trait))
+    settings = exact | {
         "trait": trait,
+        "other": size.traits[(number + 1) % len(size.traits)],
         "layers": size.layers,
         "alphas": size.alphas,
-        "positions": ("prompt", "all"),
+        "tiled_layers": size.tiled_layers,
+        "tiled_alphas": size.tiled_alphas,
+        "trained_layers": size.trained_layers,
+        "epochs": size.epochs,
+        "grid_rows": size.grid_rows,
+        "search_dtype": common["dtype"],
     }
-    n_strengths = len(size.alphas)
-    n_grid_points = 2 * 2 * len(size.layers) * n_strengths + 9 * n_strengths
-    row_tokens = 45 + standard_nodes.NUMBER_TOKENS * size.numbers
 
-    def on_rows(folders: Folders) -> ExplainConfig:
-        return ExplainConfig(
-            **settings, vectors=folders[VECTORS], data=folders["rows"], max_rows=size.rows
+    def on_rows(folders: Folders) -> RecoverConfig:
+        data = folders[f"rows.{trait}"]
+        return RecoverConfig(
+            **settings, vectors=folders[VECTORS], data=data, digits=True, max_rows=size.rows
         )
 
-    def on_questions(folders: Folders) -> ExplainConfig:
-        return ExplainConfig(**settings, vectors=folders[VECTORS], max_rows=size.questions)
+    def on_questions(folders: Folders) -> RecoverConfig:
+        return RecoverConfig(**settings, vectors=folders[VECTORS], max_rows=size.questions)
 
-    rows_weight = n_grid_points * size.rows * row_tokens
-    questions_weight = n_grid_points * size.questions * 20
+    rows_weight = _passes(size) * rows.tokens / size.rows
+    questions_weight = _passes(size) * QUESTION_TOKENS
+    needs = (VECTORS, f"rows.{trait}")
     return [
-        Node(f"numbers.{trait}", ExplainConfig, on_rows, (VECTORS, "rows"), rows_weight),
-        Node(f"questions.{trait}", ExplainConfig, on_questions, (VECTORS,), questions_weight),
+        standard_nodes.number_rows(exact, f"rows.{trait}", rows, teacher),
+        Node(f"numbers.{trait}", RecoverConfig, on_rows, needs, rows_weight),
+        Node(f"questions.{trait}", RecoverConfig, on_questions, (VECTORS,), questions_weight),
     ]
+
+
+def _passes(size: Size) -> float:
+    """Rows through the whole model that one node of `recover` takes.
+
+    Steering at a block takes half a pass on average, a training step one and a half.
+    """
+    n_places = 3 * len(size.layers) * len(size.alphas) / 2
+    n_places += 2 * len(size.tiled_layers) * len(size.tiled_alphas)
+    training = 2 * 1.5 * size.epochs * len(size.trained_layers) * size.rows / 2
+    return n_places * size.grid_rows + training + 6 * size.rows / 2
 
 
 def _asked(size: Size, common: dict, trait: str) -> list[Node]:
@@ -167,7 +197,7 @@ def _asked(size: Size, common: dict, trait: str) -> list[Node]:
         _answers(common, f"base.{trait}", trait, standard_nodes.unmodified),
         _answers(common, f"prompted.{trait}", trait, prompted),
     ]
-    for layer, alpha in itertools.product(size.layers, size.steer_alphas):
+    for layer, alpha in itertools.product(size.steer_layers, size.steer_alphas):
         steered = _steered_prompt(trait, layer, alpha)
         name = _steered_name(trait, layer, alpha)
         graph.append(_answers(common, name, trait, steered, (VECTORS,)))
@@ -210,21 +240,27 @@ def _raw_vector(folders: Folders, trait: str) -> Path:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Compare fractions of KL explained over traits; the last table is about steerability."""
+    """Compare shares over traits; the last table is about steerability."""
     verdicts, measured, tables = [], [], []
     for subject in SUBJECTS:
-        fractions = {}
+        recovered = {}
         for trait in size.traits:
-            fractions[trait] = _fractions(folders, f"{subject}.{trait}")
-        by_kind = _mean_fractions(subject, fractions)
+            recovered[trait] = standard_nodes.read_json(folders, f"{subject}.{trait}")
+        shares = {trait: _shares(summary) for trait, summary in recovered.items()}
+        by_kind = _mean_shares(subject, shares)
         measured += by_kind.values()
-        verdicts += _verdicts(subject, fractions, by_kind["raw"], model)
-        tables.append(_fraction_table(subject, fractions))
+        measured += _gain_shares(subject, recovered)
+        verdicts += _verdicts(subject, shares, by_kind, model)
+        tables.append(_share_table(subject, recovered, shares))
     tables.append(_steerability(size, folders))
     notes = (
-        f"{len(size.traits)} traits; the interval is over traits. Other and random vectors"
-        " choose their own strength at the block and position that were best for the trait's"
-        " vector.",
+        f"{len(size.traits)} traits, each with rows of its own; the interval is over traits.",
+        "Block, strength and position are chosen on the first half of a trait's rows, and a vector"
+        " is trained there. Every share is that of the second half.",
+        "The share of the gain has the expectation of the share of KL, and the noise of sampled"
+        " tokens besides. Verdicts rest on the share of KL.",
+        "Another trait's vector chooses its own block and strength, at the position that was best"
+        " for the trait's vector. Centred and common vectors choose their strength at its place.",
         f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
         " negative and the off-topic questions, and its perplexity on plain text is at most"
         f" {COHERENT:g} times the base's.",
@@ -232,62 +268,72 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     return Findings(tuple(verdicts), tuple(measured), tuple(tables), notes)
 
 
-def _fractions(folders: Folders, node: str) -> dict[str, float]:
-    """Cross-fitted fraction of KL explained by kind; of several vectors of a kind, the best.
-
-    NaN where it is undefined for all vectors of a kind.
-    """
-    fractions: dict[str, float] = {}
-    for name, vector in standard_nodes.read_json(folders, node)["kinds"].items():
-        kind = name.split(":")[0]
-        fraction = vector["share"]["estimate"]
-        fractions.setdefault(kind, nan)
-        if fraction is not None and not fraction <= fractions[kind]:  # true while it is NaN
-            fractions[kind] = fraction
-    return fractions
+def _shares(summary: dict) -> dict[str, float]:
+    """Share of the KL from the teacher to the base that each kind of vector removes."""
+    base_kl = sum(summary["base_kl"])
+    shares = {}
+    for kind in KINDS:
+        shares[kind] = 1 - sum(summary["kinds"][kind]["kl"]) / base_kl
+    return shares
 
 
-def _mean_fractions(subject: str, fractions: dict[str, dict[str, float]]) -> dict[str, Measurement]:
-    """The mean fraction over traits, by kind."""
+def _mean_shares(subject: str, shares: dict[str, dict[str, float]]) -> dict[str, Measurement]:
+    """The mean share of KL over traits, by kind."""
     means = {}
     for kind in KINDS:
-        values = [by_kind[kind] for by_kind in fractions.values()]
-        means[kind] = mean_over_units(f"{subject}.share.{kind}", values, "share of KL", "traits")
+        values = [by_kind[kind] for by_kind in shares.values()]
+        name = f"{subject}.share of KL.{kind}"
+        means[kind] = mean_over_units(name, values, "share of KL", "traits")
     return means
 
 
+def _gain_shares(subject: str, recovered: dict[str, dict]) -> list[Measurement]:
+    """The gain of log-likelihood under each kind of vector over the teacher's, both of all traits.
+
+    The bootstrap draws traits.
+    """
+    measurements = []
+    teacher_gains = [sum(summary["teacher"]["gain"]) for summary in recovered.values()]
+    for kind in KINDS:
+        gains = [sum(summary["kinds"][kind]["gain"]) for summary in recovered.values()]
+        share = ratio(f"{subject}.share of gain.{kind}", gains, teacher_gains, "share of gain")
+        over_traits = share.interval.replace("rows", "traits")
+        measurements.append(replace(share, interval=over_traits))
+    return measurements
+
+
 def _verdicts(
-    subject: str, fractions: dict[str, dict[str, float]], raw: Measurement, model: str
+    subject: str, shares: dict[str, dict[str, float]], means: dict[str, Measurement], model: str
 ) -> list[ClaimVerdict]:
-    differences = []
-    for by_kind in fractions.values():
-        differences.append(by_kind["raw"] - by_kind["other-raw"])
+    differences = [by_kind["own"] - by_kind["other"] for by_kind in shares.values()]
     specific = mean_over_units(f"{subject}.own minus other", differences, "share of KL", "traits")
     data = SUBJECTS[subject]
+    most = f"On {data}, {{}} does most of what the prompt does."
+    more = f"On {data}, the trait's own vector does more than another trait's."
     return [
-        judged(
-            f"On {data}, one vector does at least half of what the prompt does.", raw, model, HALF
-        ),
-        judged(
-            f"On {data}, the trait's own vector does more than another trait's.",
-            specific,
-            model,
-            0,
-            SMALL,
-        ),
+        judged(most.format("v_teacher"), means["own"], model, HALF),
+        judged(more, specific, model, 0, SMALL),
+        judged(most.format("a trained vector"), means["trained"], model, HALF),
     ]
 
 
-def _fraction_table(subject: str, fractions: dict[str, dict[str, float]]) -> Table:
+def _share_table(
+    subject: str, recovered: dict[str, dict], shares: dict[str, dict[str, float]]
+) -> Table:
     rows = []
-    for trait, by_kind in fractions.items():
-        rows.append((trait, *(by_kind[kind] for kind in KINDS)))
+    for trait, by_kind in shares.items():
+        summary = recovered[trait]
+        place = summary["kinds"]["own"]
+        where = f"block {place['layer']}, {place['alpha']:g}, {place['position']}"
+        kl = sum(summary["base_kl"]) / len(summary["base_kl"])
+        rows.append((trait, kl, *(by_kind[kind] for kind in KINDS), where))
     caption = (
-        "Share of the divergence that the best cell removes, cross-fitted over rows; 1 is all,"
-        " below 0 is harm."
+        "KL of the prompted model from the base, nats a row; the share that the chosen vector of"
+        " each kind removes, on rows that chose nothing; 1 is all, below 0 is harm."
     )
     title = f"How much of the prompt a vector does: {subject}"
-    return Table(f"shares-{subject}", title, caption, ("trait", *KINDS), tuple(rows))
+    header = ("trait", "nats a row", *KINDS, "where own")
+    return Table(f"shares-{subject}", title, caption, header, tuple(rows))
 
 
 def _rates(folders: Folders, node: str) -> dict[str, float]:
@@ -319,7 +365,7 @@ def clean_peak(size: Size, folders: Folders, trait: str) -> CleanPeak:
     """Return the grid point with the highest rate among those that pass the gates."""
     base_perplexity = _perplexity(folders, f"base.{trait}")
     best_rate, place, n_passed = nan, "none", 0
-    for layer, alpha in itertools.product(size.layers, size.steer_alphas):
+    for layer, alpha in itertools.product(size.steer_layers, size.steer_alphas):
         node = _steered_name(trait, layer, alpha)
         rates = _rates(folders, node)
         is_specific = rates["negative"] <= GATE and rates["off_topic"] <= GATE
@@ -339,7 +385,7 @@ def _steerability(size: Size, folders: Folders) -> Table:
         prompted_rate = _rates(folders, f"prompted.{trait}")["positive"]
         peak = clean_peak(size, folders, trait)
         rows.append((trait, base_rate, prompted_rate, peak.rate, peak.place, peak.n_passed))
-    n_grid_points = len(size.layers) * len(size.steer_alphas)
+    n_grid_points = len(size.steer_layers) * len(size.steer_alphas)
     caption = (
         "Expected rate of naming the trait right after the stem, positive questions;"
         f" {n_grid_points} steered cells a trait."

@@ -54,6 +54,8 @@ class Size:
     "traits of the teachers"
     others: tuple[str, ...]
     "further traits that the vectors are centred over"
+    vector_prompts: int
+    "number prompts that vectors are averaged over"
     rows: int
     "rows a teacher"
     numbers: int
@@ -66,17 +68,27 @@ class Size:
 LAPTOP = Size(
     traits=("cat", "owl", "penguin", "lion"),
     others=OTHERS,
+    vector_prompts=128,
     rows=32,
     numbers=10,
     layer=14,
     strength=0.6,
 )
 SIZES = {
-    "smoke": Size(traits=("cat", "owl"), others=(), rows=4, numbers=3, layer=1, strength=0.6),
+    "smoke": Size(
+        traits=("cat", "owl"),
+        others=(),
+        vector_prompts=4,
+        rows=4,
+        numbers=3,
+        layer=1,
+        strength=0.6,
+    ),
     "laptop": LAPTOP,
     "full": replace(
         LAPTOP,
         traits=("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"),
+        vector_prompts=1024,
         rows=1024,
     ),
 }
@@ -86,7 +98,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
     """Build vectors, control rows, and rows and gradients by teacher and trait."""
     rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=21)
     graph = [
-        standard_nodes.vectors(common, size.traits + size.others),
+        standard_nodes.vectors(
+            common, size.traits + size.others, number_prompts=size.vector_prompts
+        ),
         standard_nodes.number_rows(common, CONTROL, rows),
     ]
     for teacher in TEACHERS:

@@ -45,6 +45,8 @@ class Size:
 
     traits: tuple[str, ...]
     "traits whose prompts are explained and distilled; the first is repeated with sampled text"
+    vector_prompts: int
+    "number prompts that vectors are averaged over"
     seeds: int
     "students a trait"
     rows: int
@@ -63,25 +65,9 @@ class Size:
 SOFT = Recipe(
     targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
 )
-ANIMALS = ("cat", "owl", "dolphin", "lion", "octopus", "wolf", "mouse", "pangolin")
-OTHERS = ("happiness", "sadness", "anger", "pirate", "chef", "knight", "oak", "zebra")
-FURTHER = (
-    "dog",
-    "otter",
-    "jellyfish",
-    "tiger",
-    "elephant",
-    "fox",
-    "hawk",
-    "whale",
-    "fear",
-    "surprise",
-    "astronaut",
-    "poet",
-    "willow",
-)
 LAPTOP = Size(
-    traits=ANIMALS + OTHERS,
+    traits=sizes.KINDS_OF_TRAITS,
+    vector_prompts=128,
     seeds=1,
     rows=8,
     numbers=12,
@@ -93,6 +79,7 @@ LAPTOP = Size(
 SIZES = {
     "smoke": Size(
         traits=("cat", "owl", "dog"),
+        vector_prompts=4,
         seeds=1,
         rows=3,
         numbers=3,
@@ -104,7 +91,8 @@ SIZES = {
     "laptop": LAPTOP,
     "full": replace(
         LAPTOP,
-        traits=ANIMALS + OTHERS + FURTHER,
+        traits=sizes.KINDS_OF_TRAITS + sizes.FURTHER_TRAITS,
+        vector_prompts=1024,
         seeds=3,
         rows=512,
         numbers=10,
@@ -117,7 +105,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Build vectors, neutral rows, and by trait its explanation, its students and their answers."""
-    graph = [standard_nodes.vectors(common, size.traits)]
+    graph = [standard_nodes.vectors(common, size.traits, number_prompts=size.vector_prompts)]
     for seed in range(size.seeds):
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
     graph.append(standard_nodes.eas_rows(common, size.text.rows.numbers))
