@@ -12,11 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate
+from traitscope.stats.decision import OUTCOMES
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol
 
 HAND = "## How to read it\n"
-OUTCOMES = ("- *reproduced*", "- *contradicted*", "- *inconclusive")
 PAGES = Path(__file__).parents[1] / "docs" / "claims"
 
 
@@ -24,7 +24,8 @@ def measurement(plain: dict) -> str:
     """A table row of a measurement."""
     m = Measurement(**{k: float("nan") if v is None else v for k, v in plain.items()})
     value = f"{estimate(m, True)} | {bounds(m, True)}"
-    return f"| {m.name} | {value} | {crossed_bounds(m, True)} | {m.n} | {m.interval} |"
+    size = f"{m.n_clusters} {m.counted} | {m.n}"
+    return f"| {m.name} | {value} | {crossed_bounds(m, True)} | {size} | {m.interval} |"
 
 
 def page(folder: Path, minutes: str) -> str:
@@ -32,10 +33,6 @@ def page(folder: Path, minutes: str) -> str:
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     name = found["study"]
-    head = (
-        "| measurement | estimate | 95 % interval | for new questions, too | n | interval |\n"
-        "| --- | --- | --- | --- | --- | --- |"
-    )
     cores = (
         "cores with bf16 units (AVX512)"
         if config["dtype"] == "bf16"
@@ -46,29 +43,57 @@ def page(folder: Path, minutes: str) -> str:
         f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells"
         f" how long it takes{took})"
     )
-    lines = [
-        *claim(name),
-        f"**Command.** {command}.",
-        "",
-        f"**On {found['model']}, {config['dtype']}:**",
-        "",
-    ]
-    for v in found["verdicts"]:
-        lines += [f"- *{v['outcome']}*: {v['claim']} ({v['rule']})"]
-    lines += [
-        "",
-        head,
-        *(measurement(v["decided_by"]) for v in found["verdicts"]),
-        *map(measurement, found["measurements"]),
-        "",
-    ]
-    lines += [f"- {note}" for note in found["notes"]]
+    where = f"**On {found['model']}, {config['dtype']}:**"
+    lines = [*claim(name), f"**Command.** {command}.", "", *conclusion(found, where)]
     for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
         if len(rows) <= 40:
             lines += ["", f"`{path.name}`", "", *table(rows)]
     return "\n".join(lines) + "\n\n"
+
+
+def conclusion(found: dict, where: str) -> list[str]:
+    """What a study concludes: bearing, power, verdicts, preconditions, measurements, notes."""
+    verdicts = found["verdicts"]
+    measured = [v["decided_by"] for v in verdicts]
+    measured += [m for m in found["measurements"] if m not in measured]
+    return [
+        f"**{found['bearing'].replace(', because', '**, because')}",
+        "",
+        found["power"],
+        "",
+        where,
+        "",
+        *map(verdict, verdicts),
+        "",
+        *preconditions(verdicts),
+        "| measurement | estimate | 95 % interval | for new questions, too | units | values |"
+        " interval |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *map(measurement, measured),
+        "",
+        *(f"- {note}" for note in found["notes"]),
+    ]
+
+
+def verdict(plain: dict) -> str:
+    """A line of a verdict: outcome, claim, why there is none, and the rule."""
+    primary = ", primary claim" if plain["primary"] else ""
+    reasons = "".join(f" {reason}" for reason in plain["reasons"])
+    return f"- *{plain['outcome']}*{primary}: {plain['claim']}{reasons} ({plain['rule']})"
+
+
+def preconditions(verdicts: list[dict]) -> list[str]:
+    """The table of everything that claims need, each once."""
+    rows = {}
+    for each in verdicts:
+        for need in each["preconditions"]:
+            met = "yes" if need["met"] else "no"
+            rows[f"| {need['name']} | {met} | {need['found']} |"] = None
+    if not rows:
+        return []
+    return ["| the claims need that | met | found |", "| --- | --- | --- |", *rows, ""]
 
 
 INDEX_HEAD = """# Claims
@@ -78,32 +103,30 @@ read it. The outcomes hold for the small model and the laptop size that the page
 No study has been run at full size, which needs a GPU.
 
 [Controls and intervals](../concepts/controls-and-intervals.md) defines the outcomes.
-A `contradicted` speaks of the small experiment here, never of the published one.
+They speak of the small experiment here. Whether that bears on the published claim is the last
+column, and each page says why.
 
-| claim | source | reproduced | contradicted | inconclusive |
-|---|---|---|---|---|
 """
 
 
 def index() -> str:
-    """One table of all studies: how many of their parts came out how."""
-    rows = []
+    """One table of all studies: how many of their claims came out how, and what that bears on."""
+    header = ["claim", "source", *OUTCOMES, "bears on the published claim"]
+    rows = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for name in protocol.names():
         study = protocol.load(name)
-        counts = _outcome_counts((PAGES / f"{name}.md").read_text(encoding="utf-8"))
-        cells = " | ".join(str(counts[outcome]) for outcome in OUTCOMES)
+        text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        cells = [str(text.count(f"\n- *{outcome}*")) for outcome in OUTCOMES]
         source = study.SOURCE.split(";")[0].strip()
-        rows.append(f"| [{study.TITLE}]({name}.md) | {source} | {cells} |")
+        row = [f"[{study.TITLE}]({name}.md)", source, *cells, bears(text)]
+        rows.append(f"| {' | '.join(row)} |")
     return INDEX_HEAD + "\n".join(rows) + "\n"
 
 
-def _outcome_counts(page: str) -> dict[str, int]:
-    """How many verdict lines of a page begin with each outcome."""
-    lines = page.splitlines()
-    counts = {}
-    for outcome in OUTCOMES:
-        counts[outcome] = sum(line.startswith(outcome) for line in lines)
-    return counts
+def bears(page: str) -> str:
+    """What a page says after `Bears on the published claim`; empty where nothing was run."""
+    _, found, after = page.partition("**Bears on the published claim: ")
+    return after.split("**")[0] if found else ""
 
 
 def table(rows: list[list[str]]) -> list[str]:

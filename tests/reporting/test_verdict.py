@@ -1,28 +1,102 @@
-"""Verdicts follow their rule."""
+"""Verdicts: preconditions silence, reasons are in words, and one claim is primary."""
+
+import json
+from dataclasses import replace
 
 import pytest
 
-from traitscope.reporting.verdict import judged
+from traitscope.errors import ConfigError
+from traitscope.reporting.study_page import StudyHeader, findings_json, preconditions, study_page
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import (
+    Claim,
+    Findings,
+    Precondition,
+    above_zero,
+    control_exists,
+    judged,
+)
+from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 
-
-def measured(low: float, high: float) -> Measurement:
-    return Measurement("m", (low + high) / 2, low, high, 5, 5, 0, "cosine")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "above", "margin", "outcome"),
-    [
-        (0.1, 0.3, 0.0, 0.05, "reproduced"),
-        (-0.1, 0.04, 0.0, 0.05, "contradicted"),
-        (-0.3, -0.1, 0.0, 0.0, "contradicted"),
-        (-0.1, 0.06, 0.0, 0.05, "inconclusive at this power"),
-        (0.4, 0.6, 0.5, 0.0, "inconclusive at this power"),
-        (0.2, 0.4, 0.5, 0.0, "contradicted"),
-        (float("nan"), float("nan"), 0.0, 0.05, "inconclusive at this power"),
-    ],
+CLEAR = mean_over_units("rise", [0.4, 0.5, 0.6, 0.5, 0.45], "nats")
+MET = Precondition("the students moved", True, "+0.5 nats")
+UNMET = Precondition("losses are matched", False, "0.22 and 0.15")
+TABLE = Table("t", "T", "", ("a",), (("b",),))
+HEADER = StudyHeader(
+    "s", "Title?", "Claim.", "Source", "Published.", "laptop", "m", "Power: x.", "Bears: no.", TABLE
 )
-def test_verdicts_follow_the_rule(
-    low: float, high: float, above: float, margin: float, outcome: str
-) -> None:
-    assert judged("c", measured(low, high), "m", above, margin).outcome == outcome
+
+
+def claim(**settings) -> Claim:
+    return Claim("It rises.", **{"measurement": CLEAR, "margin": 0.05, "primary": True} | settings)
+
+
+def test_a_clear_effect_holds() -> None:
+    (verdict,) = judged([claim(needs=(MET,))], "m")
+    assert (verdict.outcome, verdict.reasons) == ("holds here", ())
+    assert "p corrected" in str(verdict) and str(verdict).startswith("primary claim, holds here")
+
+
+def test_a_precondition_that_fails_silences_the_verdict_with_its_numbers() -> None:
+    (verdict,) = judged([claim(needs=(MET, UNMET))], "m")
+    assert verdict.outcome == "no verdict"
+    assert verdict.reasons == ("It needs that losses are matched: 0.22 and 0.15.",)
+    assert verdict.p_value_text == ""
+    assert (verdict.decision.p_above, verdict.decision.p_negligible) == (1, 1)
+
+
+def test_too_few_units_are_counted_by_name() -> None:
+    """150 values of three seeds are three units; one teacher audited ten times is one."""
+    few = replace(CLEAR, n=150, n_clusters=3)
+    (verdict,) = judged([claim(measurement=few)], "m")
+    assert verdict.reasons == ("It has 3 of the 5 seeds that a verdict needs.",)
+    (verdict,) = judged([claim(units=1, counted="teachers")], "m")
+    assert verdict.reasons == ("It has 1 of the 5 teachers that a verdict needs.",)
+
+
+def test_what_has_no_interval_has_no_verdict() -> None:
+    nothing = Measurement.undefined("m", "nats", "no scored value", n_clusters=5)
+    (verdict,) = judged([claim(measurement=nothing)], "m")
+    assert verdict.reasons == ("No interval could be given: no scored value.",)
+
+
+@pytest.mark.parametrize("primary", [(False, False), (True, True)])
+def test_exactly_one_claim_is_primary(primary: tuple[bool, bool]) -> None:
+    claims = [claim(primary=marked) for marked in primary]
+    with pytest.raises(ConfigError, match=f"{sum(primary)} of 2 claims are primary"):
+        judged(claims, "m")
+
+
+def test_preconditions_from_measurements() -> None:
+    assert above_zero(CLEAR, "it rises").met
+    low = replace(CLEAR, low=-0.1)
+    assert not above_zero(low, "it rises").met and "[-0.100, " in above_zero(low, "x").found
+    assert control_exists(2, "random students").met and not control_exists(0, "x").met
+
+
+def test_the_page_and_its_json_show_outcome_units_reasons_and_power() -> None:
+    claims = [claim(needs=(MET,)), claim(needs=(MET, UNMET), primary=False)]
+    findings = Findings(judged(claims, "m"))
+    assert preconditions(findings) == (MET, UNMET)
+    page = study_page(HEADER, findings, TABLE)
+    for words in (
+        "Primary claim. It rises.",
+        "holds here",
+        "no verdict",
+        "n = 5 seeds",
+        "It needs that losses are matched",
+        "Power: x.",
+        "Bears: no.",
+        "Preconditions",
+    ):
+        assert words in page, words
+    plain = json.loads(json.dumps(findings_json(HEADER, findings), allow_nan=False))
+    assert [v["outcome"] for v in plain["verdicts"]] == ["holds here", "no verdict"]
+    assert plain["verdicts"][1]["preconditions"][1] == {
+        "name": "losses are matched",
+        "met": False,
+        "found": "0.22 and 0.15",
+    }
+    assert (plain["verdicts"][0]["units"], plain["verdicts"][0]["counted"]) == (5, "seeds")
+    assert plain["said"][-2:] == ["Power: x.", "Bears: no."]

@@ -58,6 +58,7 @@ def test_measurement_as_dict_is_strict_json():
         "unit": "nats",
         "level": 0.95,
         "interval": "no scored value",
+        "counted": "units",
     }
     crossed = Measurement("m", 0, -1, 1, 9, 3, 0, "nats", crossed_low=-2, crossed_high=2)
     assert Measurement(**crossed.as_dict()) == crossed

@@ -8,7 +8,14 @@ import scipy.stats as scipy_stats
 
 from traitscope.errors import ConfigError
 from traitscope.stats.intervals import wilson
-from traitscope.stats.power import samples_needed, seeds_needed
+from traitscope.stats.power import (
+    correlation_power,
+    detectable,
+    detection_power,
+    rate_power,
+    samples_needed,
+    seeds_needed,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +74,35 @@ def test_bad_input_says_what_was_found(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "expected" in str(caught.value)
+
+
+def test_power_is_that_of_simulated_t_tests():
+    rng, n, repeats = np.random.default_rng(2), 5, 20_000
+    values = rng.normal(0.6, 0.4, (repeats, n))
+    error = values.std(1, ddof=1) / math.sqrt(n)
+    found = np.mean(np.abs(values.mean(1)) / error > scipy_stats.t.isf(0.01, n - 1))
+    assert detection_power(0.6, 0.4, n, alpha=0.02) == pytest.approx(found, abs=0.01)
+
+
+def test_the_detectable_effect_has_the_power_that_was_asked_for():
+    least = detectable(0.4, 6, power=0.9, alpha=0.01)
+    assert detection_power(least, 0.4, 6, alpha=0.01) == pytest.approx(0.9, abs=1e-6)
+    assert detectable(0.4, 1) == math.inf and math.isnan(detection_power(1.0, 0.4, 1))
+
+
+@pytest.mark.parametrize("n", [5, 32, 300])
+def test_power_of_a_rate_is_that_of_simulated_binomial_tests(n):
+    counts = np.random.default_rng(3).binomial(n, 0.99, 20_000)
+    by_count = {k: scipy_stats.binomtest(k, n, 0.9, "greater").pvalue for k in set(counts.tolist())}
+    found = np.mean([by_count[k] <= 0.025 for k in counts.tolist()])
+    assert rate_power(0.99, 0.9, n) == pytest.approx(found, abs=0.01)
+
+
+def test_power_of_a_rank_correlation_is_near_that_of_permutations():
+    rng, n, hits = np.random.default_rng(4), 16, 0
+    for _ in range(2000):
+        x = rng.standard_normal(n)
+        y = 0.7 * x + math.sqrt(1 - 0.49) * rng.standard_normal(n)
+        hits += scipy_stats.spearmanr(x, y).pvalue < 0.05
+    spearman_of_07 = 6 / math.pi * math.asin(0.35)
+    assert correlation_power(spearman_of_07, n) == pytest.approx(hits / 2000, abs=0.06)

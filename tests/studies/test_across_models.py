@@ -6,55 +6,70 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from concluded import HOLDS
 from planted_runs import PlantedRuns
 
 from traitscope.config.common import Output
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
-from traitscope.studies import rungs
 from traitscope.studies.claims import across_models
 from traitscope.studies.claims.across_models import ROLES, TEXTS, gain_name, student_name
+from traitscope.studies.teachers import rungs
 from traitscope.workflow import schedule
 from traitscope.workflow.executors import How
 
-SIZE = dataclasses.replace(across_models.SIZES["smoke"], seeds=(1, 2, 3), layer=2)
+SIZE = dataclasses.replace(
+    across_models.SIZES["smoke"],
+    traits=("cat", "owl", "dog", "fox", "wolf"),
+    seeds=(1, 2, 3, 4, 5),
+    layer=2,
+)
 LAYERS, ROWS = 4, 12
 FARTHEST = SIZE.rungs[-1]
 
 
-def planted(root: Path, shared: float, own_gain: float, speech_gain: float) -> dict[str, Path]:
+def planted(
+    root: Path, shared: float, own_gain: float, speech_gain: float, axis: float = 0.0
+) -> dict[str, Path]:
     """Students and rows of two rungs.
 
-    Treated students have 0.5 more EAS on the first rung and `shared` more on the last one. Number
-    rows gain `own_gain` under the model that wrote them, speech gains on every model.
+    Treated students have 0.5 more EAS on the first rung and `shared` more on the last one, and
+    `axis` more against all vectors. Number rows gain `own_gain` under the model that wrote them,
+    speech gains on every model.
     """
     runs = PlantedRuns(root, LAYERS)
     for rung in SIZE.rungs:
         runs.vector(rungs.vectors_name(rung), "cat", np.ones((LAYERS, 6)))
         for seed in SIZE.seeds:
             turn = 0.5 if rung == rungs.SELF else shared
-            plant_students(runs, rung, seed, turn)
-    for source in SIZE.matrix:
+            plant_students(runs, rung, seed, turn, axis)
+    for trait in SIZE.traits:
         for scorer in SIZE.matrix:
-            gains = {"numbers": own_gain if source == scorer else 0.0, "speech": speech_gain}
+            gains = {"numbers": own_gain if scorer == rungs.SELF else 0.0, "speech": speech_gain}
             for text in TEXTS:
-                plant_gains(runs, text, source, scorer, gains[text])
+                plant_gains(runs, text, trait, scorer, gains[text])
     return runs.folders
 
 
-def plant_students(runs: PlantedRuns, rung: str, seed: int, turn: float) -> None:
+def plant_students(runs: PlantedRuns, rung: str, seed: int, turn: float, axis: float) -> None:
     for role in ROLES:
-        by_layer = [0.1] * LAYERS
-        by_layer[SIZE.layer] += turn if role == "treated" else 0.0
-        runs.eas(
-            student_name(role, rung, seed), {"v_student": by_layer, "other/owl": [0.1] * LAYERS}
-        )
+        moved = 1.0 if role == "treated" else 0.0
+        by_vector = {"v_student": at_block(0.1 + (turn + axis) * moved)}
+        for trait in SIZE.traits[1:]:
+            by_vector[f"other/{trait}"] = at_block(0.1 + axis * moved)
+        runs.eas(student_name(role, rung, seed), by_vector)
 
 
-def plant_gains(runs: PlantedRuns, text: str, source: str, scorer: str, gain: float) -> None:
+def at_block(value: float) -> list[float]:
+    by_layer = [0.1] * LAYERS
+    by_layer[SIZE.layer] = value
+    return by_layer
+
+
+def plant_gains(runs: PlantedRuns, text: str, trait: str, scorer: str, gain: float) -> None:
     """Rows of ten tokens; every row gains 0.1 nats a token more than `gain` where it is treated."""
     for role in ROLES:
-        node = gain_name(role, text, source, scorer)
+        node = gain_name(role, text, trait, scorer)
         noise = 0.01 * runs.planted(node, (ROWS,))
         rows = []
         for number in range(ROWS):
@@ -65,23 +80,32 @@ def plant_gains(runs: PlantedRuns, text: str, source: str, scorer: str, gain: fl
 
 def test_a_trait_that_stays_with_its_model(tmp_path: Path) -> None:
     findings = across_models.conclude(SIZE, planted(tmp_path, 0.0, 0.2, 0.3), "planted")
-    assert {verdict.outcome for verdict in findings.verdicts} == {"reproduced"}
+    assert {verdict.outcome for verdict in findings.verdicts} == {HOLDS}
     estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
-    assert estimates == pytest.approx([0.5, 0.5, 0.2, 0.2, 0.3], abs=0.03)
-    other_gain, speech_difference = findings.measurements
+    assert estimates == pytest.approx([0.2, 0.2, 0.3, 0.5, 0.5], abs=0.03)
+    counted = {verdict.stated.units_in_words for verdict in findings.verdicts}
+    assert counted == {"5 traits", "5 seeds"}
+    (other_gain,) = findings.measurements
     assert abs(other_gain.estimate) < 0.02
-    assert abs(speech_difference.estimate) < 0.02
-    ladder, others, matrix = findings.tables
+    ladder, others, gains = findings.tables
     assert [row[1].estimate for row in ladder.rows] == pytest.approx([0.5, 0.0], abs=0.03)
     assert [row[2] for row in others.rows] == pytest.approx([0.0, 0.0], abs=0.03)
-    assert len(matrix.rows) == len(TEXTS) * len(SIZE.matrix) ** 2
+    assert len(gains.rows) == len(TEXTS) * len(SIZE.matrix)
 
 
 def test_a_trait_that_crosses_to_every_model(tmp_path: Path) -> None:
     findings = across_models.conclude(SIZE, planted(tmp_path, 0.5, 0.0, 0.0), "planted")
-    turn, *others = (verdict.outcome for verdict in findings.verdicts)
-    assert turn == "reproduced"
-    assert "reproduced" not in others
+    outcomes = [verdict.outcome for verdict in findings.verdicts]
+    assert outcomes[3] == HOLDS
+    assert HOLDS not in outcomes[:3] + outcomes[4:]
+
+
+def test_an_axis_that_all_vectors_share_is_no_turn_to_the_trait(tmp_path: Path) -> None:
+    folders = planted(tmp_path, -0.5, 0.2, 0.3, axis=0.5)
+    findings = across_models.conclude(SIZE, folders, "planted")
+    turn, ahead = findings.verdicts[3:]
+    assert turn.decided_by.estimate == pytest.approx(0.5, abs=0.03)
+    assert ahead.decided_by.estimate == pytest.approx(1.0, abs=0.03)
 
 
 def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -102,14 +126,15 @@ def test_a_study_reaches_models_of_another_depth(tmp_path: Path, folders: dict[s
     depths = []
     for rung, strength in strengths.items():
         depth = len(load_vector(made[f"vectors of {rung}"] / "cat.safetensors").rows_LD)
-        run = json.loads((made[f"treated numbers of {rung}"] / "config.json").read_text())
+        node = across_models.gain_name("treated", "numbers", "cat", rung)
+        run = json.loads((made[node] / "config.json").read_text())
         steered = run["config"]["interventions"][0]
         assert steered["layers"] == [depth - 1]
         assert steered["alpha"] == strength
         depths.append(depth)
     assert depths[0] != depths[1]
     findings = across_models.conclude(size, made, name)
-    assert [len(table.rows) for table in findings.tables] == [2, 2, 8]
+    assert [len(table.rows) for table in findings.tables] == [2, 2, 4]
 
 
 def test_a_model_that_is_not_here_is_left_out_and_named(

@@ -84,9 +84,11 @@ def test_teachers_that_leave_a_trait_are_called_and_clean_rows_are_not(
     kinds = (Kind.STEERED, Kind.PROMPTED)
     findings = concluded(monkeypatch, tmp_path, clean_sets, kinds)
     clean, steered, prompted, fine_tuned = findings.verdicts
-    assert clean.outcome == "reproduced" and clean.decided_by.estimate == 1
+    assert clean.decided_by.estimate == 1 and clean.decided_by.n_clusters == SIZE.draws
     assert steered.decided_by.estimate == prompted.decided_by.estimate == 1
-    assert fine_tuned.outcome == "contradicted" and fine_tuned.decided_by.estimate == 0
+    assert fine_tuned.decided_by.estimate == 0
+    for verdict in (steered, prompted, fine_tuned):
+        assert verdict.outcome == "no verdict" and "teachers" in verdict.reasons[0]
     tables = {table.name: table for table in findings.tables}
     by_teacher = {row[0]: row for row in tables["names"].rows}
     assert by_teacher["cat at block 1"][3:] == (1, 1, 1)
@@ -101,4 +103,3 @@ def test_without_a_trait_nothing_is_called(
     findings = concluded(monkeypatch, tmp_path, clean_sets, ())
     estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
     assert estimates == [1, 0, 0, 0]
-    assert findings.verdicts[0].outcome == "reproduced"

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from concluded import HOLDS
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import audit_matrix
 from traitscope.studies.claims.audit_matrix import CONTROL, data_set, data_sets, gradients_of
 from traitscope.workflow.standard_nodes import VECTORS
 
-SIZE = replace(audit_matrix.SIZES["smoke"], traits=("cat", "owl", "dog", "fox"), rows=8, layer=1)
+TRAITS = ("cat", "owl", "dog", "fox", "wolf", "otter")
+SIZE = replace(audit_matrix.SIZES["smoke"], traits=TRAITS, rows=8, layer=1)
 LAYERS, WIDTH = 3, 8
 TRAIT_VECTORS = np.eye(WIDTH)[: len(SIZE.traits)]
 "the unit vector of every trait, the same at every layer"
@@ -46,26 +48,24 @@ def row_projections(runs: PlantedRuns, name: str, direction_D: np.ndarray) -> li
 def test_an_own_direction_is_reported_for_steered_teachers_alone(tmp_path: Path) -> None:
     findings = audit_matrix.conclude(SIZE, planted(tmp_path, 1.0), "planted")
     nearer, winner, prompted_nearer, prompted_winner = findings.verdicts
-    assert nearer.outcome == "reproduced"
-    assert winner.outcome == "reproduced"
+    assert (nearer.outcome, winner.outcome) == (HOLDS, HOLDS)
     assert winner.decided_by.estimate == 1
-    assert prompted_nearer.outcome != "reproduced"
-    assert prompted_winner.outcome != "reproduced"
-    expected = (1.3 - 0.3) / np.hypot(1.3, 0.3 * np.sqrt(WIDTH - 1))
-    assert nearer.decided_by.estimate == pytest.approx(expected, abs=0.03)
+    assert nearer.decided_by.estimate == pytest.approx(1.0, abs=0.05)
+    assert HOLDS not in (prompted_nearer.outcome, prompted_winner.outcome)
 
 
 def test_without_an_own_direction_nothing_is_reported(tmp_path: Path) -> None:
     findings = audit_matrix.conclude(SIZE, planted(tmp_path, 0.0), "planted")
-    assert "reproduced" not in {verdict.outcome for verdict in findings.verdicts}
-    assert abs(findings.verdicts[0].decided_by.estimate) < 0.05
+    assert HOLDS not in {verdict.outcome for verdict in findings.verdicts}
+    assert abs(findings.measurements[0].estimate) < 0.05
 
 
 def test_the_reference_takes_the_common_direction_away(tmp_path: Path) -> None:
     """A weak own direction beside the common one is almost the whole of what is left."""
     findings = audit_matrix.conclude(SIZE, planted(tmp_path, 1.0), "planted")
-    steered_minus_control = findings.measurements[0]
-    assert steered_minus_control.estimate == pytest.approx(1.0, abs=0.05)
+    expected = (1.3 - 0.3) / np.hypot(1.3, 0.3 * np.sqrt(WIDTH - 1))
+    assert findings.measurements[0].estimate == pytest.approx(expected, abs=0.03)
+    assert findings.verdicts[0].decided_by.estimate == pytest.approx(1.0, abs=0.05)
     table = findings.tables[1]
     alone, with_reference = table.rows[3][2:]
     assert table.rows[3][:2] == ("steered", SIZE.rows)

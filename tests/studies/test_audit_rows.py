@@ -131,7 +131,10 @@ def test_a_trait_in_one_row_of_ten_is_reported_and_its_absence_too(
     findings = audit_rows.conclude(size, {}, "planted")
     error_rate, prompted, steered = findings.verdicts
     assert error_rate.decided_by.estimate == 1 and error_rate.decided_by.n == ROWS // 25
-    assert error_rate.outcome != "contradicted"
-    assert (prompted.outcome, steered.outcome) == ("reproduced", "contradicted")
+    assert error_rate.outcome in ("undecided", "no verdict")
+    assert (prompted.decided_by.estimate, steered.decided_by.estimate) == (1, 0)
+    for verdict in (prompted, steered):
+        assert verdict.outcome == "no verdict"
+        assert verdict.reasons == ("It has 1 of the 5 teachers that a verdict needs.",)
     least = {row[:2]: row[2] for row in findings.tables[2].rows}
     assert least[Kind.PROMPTED, 100] == 0.1 and least[Kind.STEERED, 100] is None

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import context_gate
@@ -12,7 +13,7 @@ from traitscope.studies.equal_kl import CONTROL
 
 OF_ANY_VECTOR = 0.4
 "rise that students of a random vector have, too"
-SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3), cells=CELLS)
+SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3, 4, 5), cells=CELLS)
 
 
 def planted(root: Path, own_rise: float, other_rise: float) -> dict[str, Path]:
@@ -35,26 +36,26 @@ def outcomes(root: Path, own_rise: float, other_rise: float) -> list[str]:
     return [v.outcome for v in context_gate.conclude(SIZE, folders, "planted").verdicts]
 
 
-def test_a_gate_is_reproduced(tmp_path: Path) -> None:
-    assert outcomes(tmp_path, 1.0, 0.2) == ["reproduced"] * 3
+def test_a_gate_holds(tmp_path: Path) -> None:
+    assert outcomes(tmp_path, 1.0, 0.2) == [HOLDS] * 3
 
 
 def test_a_rise_in_every_context_is_no_gate(tmp_path: Path) -> None:
-    assert outcomes(tmp_path, 1.0, 1.0) == ["reproduced", "contradicted", "contradicted"]
+    assert outcomes(tmp_path, 1.0, 1.0) == [NEGLIGIBLE, HOLDS, NEGLIGIBLE]
 
 
-def test_without_a_rise_all_is_contradicted(tmp_path: Path) -> None:
-    assert outcomes(tmp_path, 0.0, 0.0) == ["contradicted"] * 3
+def test_students_that_take_nothing_on_say_nothing_about_a_gate(tmp_path: Path) -> None:
+    assert outcomes(tmp_path, -0.2, -0.2) == [SILENT, OPPOSITE, SILENT]
 
 
 def test_the_numbers_are_those_planted(tmp_path: Path) -> None:
     findings = context_gate.conclude(SIZE, planted(tmp_path, 1.0, 0.2), "planted")
-    own, own_minus_others, in_place_minus_moved = (v.decided_by for v in findings.verdicts)
-    assert own.estimate == pytest.approx(1.0, abs=0.02)
+    own_minus_others, text, in_place_minus_moved = (v.decided_by for v in findings.verdicts)
+    assert text.estimate == pytest.approx(1.0, abs=0.02)
     assert own_minus_others.estimate == pytest.approx(0.8, abs=0.02)
     assert in_place_minus_moved.estimate == pytest.approx(0.8, abs=0.02)
-    text, text_empty = findings.measurements
-    assert text.estimate == pytest.approx(1.0, abs=0.02)
+    own, text_empty = findings.measurements
+    assert own.estimate == pytest.approx(1.0, abs=0.02)
     assert text_empty.estimate == pytest.approx(0.5, abs=0.02)
     kept = {row[:2]: row[3] for row in findings.tables[0].rows}
     assert kept["default", "default"] == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sealed_students as planted
 from command import ok, read_rows
+from concluded import HOLDS, SILENT
 from rich.console import Console
 
 from traitscope.comparison.wording import QUICK, terminal_table
@@ -14,9 +15,10 @@ from traitscope.config.commands import DemoConfig
 from traitscope.config.common import Output
 from traitscope.data.traits import load_trait
 from traitscope.reporting.study_page import study_page
-from traitscope.studies import demo_command, demo_page, runner
+from traitscope.studies import demo_command, runner
 from traitscope.studies.claims import demo
 from traitscope.studies.equal_kl import RANDOM_VECTORS
+from traitscope.studies.pages import demo_page
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -24,7 +26,7 @@ COMMON = {"model": "x", "device": "cpu", "dtype": "fp32"}
 PRIMARY = "positive.target_logprob"
 SHIFTS = {"sampled": 0.4, "soft": 1.1}
 NONE = {"sampled": 0.0, "soft": 0.0}
-SIZE = replace(demo.LAPTOP, seeds=(1, 2, 3), soft_seeds=3, layer=planted.STEERED)
+SIZE = replace(demo.LAPTOP, seeds=(1, 2, 3, 4, 5), soft_seeds=5, layer=planted.STEERED)
 
 
 def demo_nodes(size: demo.Size = demo.LAPTOP) -> dict[str, Node]:
@@ -98,23 +100,40 @@ def test_the_planted_effects_are_found_and_kinds_of_training_are_not_pooled(
     findings = demo.conclude(SIZE, demo_runs, "planted")
     for verdict, contrast in zip(findings.verdicts, demo_page.CONTRASTS, strict=True):
         shift = SHIFTS[demo_page.CONTRASTS[contrast][0]]
-        assert verdict.outcome == "reproduced"
+        assert verdict.outcome == HOLDS
         number = verdict.decided_by
         assert number.name == f"{contrast}.difference.{PRIMARY}"
         assert number.estimate == pytest.approx(shift, abs=0.06)
-        assert (number.n, number.n_clusters) == (24, 3) and "t over 3 seeds" in number.interval
+        assert (number.n, number.n_clusters) == (40, 5) and "t over 5 seeds" in number.interval
     sampled = [m for m in findings.measurements if m.name.startswith("sampled")]
     alone = demo.conclude(replace(SIZE, soft_seeds=0), demo_runs, "planted")
     assert list(alone.measurements) == sampled and len(alone.verdicts) == 2
+
+
+def test_one_seed_gives_no_verdict(demo_runs: Folders) -> None:
+    """The size of `traitscope demo --quick` has one seed, and its page says so."""
+    size = replace(SIZE, seeds=(1,), soft_seeds=1, quick=True)
+    findings = demo.conclude(size, demo_runs, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    assert findings.verdicts[0].reasons == ("It has 1 of the 5 seeds that a verdict needs.",)
+    request = demo_command.request_of(DemoConfig(quick=True), Output())
+    page = study_page(request.header(), findings, runner.runs_table(demo_runs))
+    assert "no verdict" in page and HOLDS not in page
+
+
+def test_the_control_that_excludes_most_decides(demo_runs: Folders) -> None:
+    verdicts = demo.conclude(SIZE, demo_runs, "planted").verdicts
+    (primary,) = [verdict for verdict in verdicts if verdict.stated.primary]
+    assert primary.decided_by.name == f"sampled_random.difference.{PRIMARY}"
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5])
 def test_nothing_is_found_where_nothing_is_planted(tmp_path: Path, shift: float) -> None:
     made = planted_folders(tmp_path, {"sampled": shift, "soft": shift})
     for verdict in demo.conclude(SIZE, made, "planted").verdicts:
-        assert verdict.outcome != "reproduced"
+        assert verdict.outcome != HOLDS
         assert verdict.decided_by.excludes_zero == (shift != 0)
-        assert not any("towards the trait" in text for text in verdict.explanation)
+        assert not any("towards the trait" in text for text in verdict.stated.explanation)
 
 
 def test_each_comparison_has_its_own_control(demo_runs: Folders) -> None:
@@ -172,7 +191,7 @@ def test_the_summary_has_a_status_and_sentences(demo_runs: Folders) -> None:
     chain = demo.measured(SIZE, demo_runs)
     summary = demo_command.summary_of(SIZE, chain, DemoConfig())
     assert summary["status"] == summary["modes"]["soft"]["status"] == "effect"
-    assert summary["modes"]["sampled"]["seeds"] == [1, 2, 3]
+    assert summary["modes"]["sampled"]["seeds"] == [1, 2, 3, 4, 5]
     texts = summary["modes"]["sampled"]["text"]
     assert "relative to control students" in texts[0]
     assert texts[-1].startswith("This control is there to exclude that training on such rows")

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from concluded import HOLDS, NEGLIGIBLE
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import eas_over_training
 from traitscope.studies.claims.eas_over_training import ROLES, student_name
 from traitscope.workflow.standard_nodes import VECTORS
 
-SIZE = replace(eas_over_training.SIZES["smoke"], others=("owl", "dog"), seeds=(1, 2, 3), layer=2)
+SIZE = replace(
+    eas_over_training.SIZES["smoke"], others=("owl", "dog"), seeds=(1, 2, 3, 4, 5), layer=2
+)
 SHAPE = SIZE.shapes[0]
 LAYERS, WIDTH = 4, 6
 EAS_OF_CONTROLS = 0.1
@@ -58,10 +61,10 @@ def steps(gain: float) -> list[dict]:
     ]
 
 
-def test_a_planted_turn_is_reproduced(tmp_path: Path) -> None:
+def test_a_planted_turn_holds(tmp_path: Path) -> None:
     findings = eas_over_training.conclude(SIZE, planted(tmp_path, 0.4), "planted")
     (verdict,) = findings.verdicts
-    assert verdict.outcome == "reproduced"
+    assert verdict.outcome == HOLDS
     assert verdict.decided_by.estimate == pytest.approx(0.4, abs=0.03)
     specific, of_the_difference = findings.measurements
     assert specific.estimate == pytest.approx(0.4, abs=0.03)
@@ -73,14 +76,14 @@ def test_a_planted_turn_is_reproduced(tmp_path: Path) -> None:
     assert [row[1] for row in layers_table.rows] == [0, 1, 2, 3]
 
 
-def test_without_a_turn_it_is_contradicted(tmp_path: Path) -> None:
+def test_without_a_turn_it_is_negligible(tmp_path: Path) -> None:
     findings = eas_over_training.conclude(SIZE, planted(tmp_path, 0.0), "planted")
     (verdict,) = findings.verdicts
-    assert verdict.outcome != "reproduced"
+    assert verdict.outcome == NEGLIGIBLE
     assert abs(verdict.decided_by.estimate) < 0.02
 
 
 def test_a_turn_towards_every_trait_is_not_specific(tmp_path: Path) -> None:
     findings = eas_over_training.conclude(SIZE, planted(tmp_path, 0.4, True), "planted")
-    assert findings.verdicts[0].outcome == "reproduced"
+    assert findings.verdicts[0].outcome == HOLDS
     assert abs(findings.measurements[0].estimate) < 0.03

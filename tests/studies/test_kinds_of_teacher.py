@@ -1,18 +1,27 @@
-"""Kinds of teacher on planted students: who takes the trait on, and the strength that is chosen."""
+"""Kinds of teacher on planted students: whose trait passes on, and the strength that is chosen."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
+from concluded import HOLDS, NEGLIGIBLE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import kinds_of_teacher
-from traitscope.studies.claims.kinds_of_teacher import STRENGTH, TEACHERS, strength_name
+from traitscope.studies.teachers import kinds
+from traitscope.studies.teachers.kinds import STRENGTH, TEACHERS, strength_name
 
-SIZE = replace(kinds_of_teacher.SIZES["smoke"], seeds=(1, 2, 3), layer=2, multiples=(0.5, 1.0, 2.0))
+TRAITS = ("cat", "owl", "dog", "fox", "wolf", "otter")
+SIZE = replace(
+    kinds_of_teacher.SIZES["smoke"], traits=TRAITS, taught=6, layer=2, multiples=(0.5, 1.0, 2.0)
+)
 LAYERS = 4
 PASS_RATES = (1.0, 1.0, 0.9, 0.2)
 "of the unmodified model, and of the multiples of the trained vector"
+GENERAL = 0.4
+"rise of every trait in every student: what number rows do"
+PUBLISHED = {"prompted": 0.2, "steered": 1.0, "fine-tuned": 0.3, "trained vector": 0.9}
 
 
 def plant_pass_rates(runs: PlantedRuns, multiples: tuple[float, ...], rates: tuple) -> None:
@@ -21,52 +30,62 @@ def plant_pass_rates(runs: PlantedRuns, multiples: tuple[float, ...], rates: tup
         runs.json(name, "summary.json", {"rows": 20, "kept": round(20 * rate)})
 
 
-def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
-    """Students of every teacher, whose rises over the base are given."""
+def planted(
+    root: Path, passed: dict[str, float], teachers: dict[str, float] | None = None
+) -> dict[str, Path]:
+    """Students of every teacher: all rise by GENERAL, about their teacher's trait by more."""
     runs = PlantedRuns(root, LAYERS)
-    runs.answers("base")
     plant_pass_rates(runs, SIZE.multiples, PASS_RATES)
-    for teacher, rise in rises.items():
-        runs.answers(f"{teacher} teacher", 3.0)
+    for trait in TRAITS:
+        runs.answers(kinds.base_name(trait))
+    for kind, trait in product(TEACHERS, TRAITS):
+        runs.answers(kinds.teacher_name(kind, trait), (teachers or {}).get(kind, 3.0))
         for seed in SIZE.seeds:
-            name = f"student of {teacher}.{seed}"
-            runs.answers(f"answers, {name}", rise)
-            runs.eas(name, {"v_student": [0.0, 0.0, 0.5 * rise, 0.0]})
+            name = kinds.student_name(kind, trait, seed)
+            for asked in TRAITS:
+                rise = GENERAL + (passed[kind] if asked == trait else 0.0)
+                runs.answers(kinds.answers_name(kind, trait, asked, seed), rise)
+            runs.eas(name, {"v_student": [0.0, 0.0, 0.5 * passed[kind], 0.0]})
             losses = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "held_out_loss": 0.7}]
             runs.json_lines(name, "metrics.jsonl", losses)
-    for seed in SIZE.seeds:
-        for role, rise in (("treated", 0.5), ("control", 0.0)):
-            runs.answers(f"cat of {role} text.{seed}", rise)
     return runs.folders
 
 
-def test_the_published_order_is_reproduced(tmp_path: Path) -> None:
-    rises = {"prompted": 0.2, "steered": 1.0, "fine-tuned": 0.3, "trained vector": 0.9}
-    findings = kinds_of_teacher.conclude(SIZE, planted(tmp_path, rises), "planted")
-    assert [verdict.outcome for verdict in findings.verdicts] == ["reproduced"] * 7
-    estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
-    assert estimates == pytest.approx([0.2, 1.0, 0.3, 0.9, 0.8, 0.7, 0.6], abs=0.02)
-    teachers, strengths = findings.tables
-    steered = teachers.rows[1]
+def test_the_published_order_holds(tmp_path: Path) -> None:
+    findings = concluded(kinds_of_teacher, SIZE, planted(tmp_path, PUBLISHED))
+    assert outcomes(findings) == [HOLDS] * 7
+    assert estimates(findings) == pytest.approx([0.8, 0.7, 0.6, 0.2, 1.0, 0.3, 0.9], abs=0.02)
+    assert {verdict.decided_by.n_clusters for verdict in findings.verdicts} == {6}
+    table, strengths = findings.tables
+    steered = table.rows[1]
     assert steered[:4] == ("steered", pytest.approx(3.0, abs=0.03), 2.0, pytest.approx(0.7))
     assert steered[-1].estimate == pytest.approx(0.5, abs=0.03)
     assert strengths.rows[-1] == ("2", 0.2)
-    assert findings.measurements[0].estimate == pytest.approx(0.5, abs=0.02)
 
 
-def test_students_that_take_nothing_on_are_contradicted(tmp_path: Path) -> None:
-    findings = kinds_of_teacher.conclude(
-        SIZE, planted(tmp_path, dict.fromkeys(TEACHERS, 0.0)), "planted"
-    )
-    assert {verdict.outcome for verdict in findings.verdicts} == {"contradicted"}
+def test_what_every_student_takes_on_is_no_transfer(tmp_path: Path) -> None:
+    """All students rise by 0.4 nats over the base, about all traits alike."""
+    findings = concluded(kinds_of_teacher, SIZE, planted(tmp_path, dict.fromkeys(TEACHERS, 0.0)))
+    assert set(outcomes(findings)) == {NEGLIGIBLE}
 
 
 def test_teachers_that_are_alike_are_not_ordered(tmp_path: Path) -> None:
-    findings = kinds_of_teacher.conclude(
-        SIZE, planted(tmp_path, dict.fromkeys(TEACHERS, 0.6)), "planted"
-    )
-    outcomes = [verdict.outcome for verdict in findings.verdicts]
-    assert outcomes == ["reproduced"] * 4 + ["contradicted"] * 3
+    findings = concluded(kinds_of_teacher, SIZE, planted(tmp_path, dict.fromkeys(TEACHERS, 0.6)))
+    assert outcomes(findings) == [NEGLIGIBLE] * 3 + [HOLDS] * 4
+
+
+def test_a_teacher_without_the_trait_silences_its_claims(tmp_path: Path) -> None:
+    folders = planted(tmp_path, PUBLISHED, {"fine-tuned": -0.1})
+    findings = concluded(kinds_of_teacher, SIZE, folders)
+    assert outcomes(findings) == [HOLDS, SILENT, SILENT, HOLDS, HOLDS, SILENT, HOLDS]
+    assert unmet(findings) == {"fine-tuned teachers name their trait more than the base does"}
+
+
+def test_fewer_than_five_traits_give_no_verdict(tmp_path: Path) -> None:
+    folders = planted(tmp_path, PUBLISHED)
+    findings = kinds_of_teacher.conclude(replace(SIZE, taught=4), folders, "planted")
+    assert set(outcomes(findings)) == {SILENT}
+    assert findings.verdicts[0].reasons == ("It has 4 of the 5 traits that a verdict needs.",)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +107,7 @@ def test_the_strength_that_a_pass_rate_chooses(
     size = kinds_of_teacher.SIZES["laptop"]
     runs = PlantedRuns(tmp_path)
     plant_pass_rates(runs, size.multiples, (base, *rates))
-    assert kinds_of_teacher._chosen_strength(size, runs.folders) == chosen
+    assert kinds.chosen_strength(size, runs.folders) == chosen
     note = kinds_of_teacher._notes(size, runs.folders)[0]
     assert note.startswith(f"Strength of the trained vector: {chosen:g} times its length")
     assert ("no free row" in note) == (base == 0)

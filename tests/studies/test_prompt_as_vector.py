@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import COMMON, concluded, estimates
+from concluded import COMMON, HOLDS, NEGLIGIBLE, OPPOSITE, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import prompt_as_vector
 
 SIZE = replace(
     prompt_as_vector.SIZES["smoke"],
-    traits=("cat", "owl", "fox"),
+    traits=("cat", "owl", "fox", "wolf", "otter"),
     steer_layers=(1, 2, 3),
     steer_alphas=(1.0, 2.0),
 )
@@ -84,24 +84,21 @@ def answers(
 
 def test_planted_shares_come_back(tmp_path: Path) -> None:
     findings = concluded(prompt_as_vector, SIZE, planted(tmp_path))
-    assert estimates(findings) == pytest.approx([0.7, 0.5, 0.9] * 2, abs=0.03)
-    assert len({verdict.outcome for verdict in findings.verdicts}) == 1
+    assert estimates(findings) == pytest.approx([0.5, 0.7, 0.9] * 2, abs=0.03)
+    assert set(outcomes(findings)) == {HOLDS}
     by_name = {each.name: each for each in findings.measurements}
     for kind, share in SHARES.items():
         assert by_name[f"numbers.share of KL.{kind}"].estimate == pytest.approx(share, abs=0.03)
         gain = by_name[f"numbers.share of gain.{kind}"]
         assert gain.estimate == pytest.approx(0.5 * share)
-        assert gain.interval == "bootstrap over 3 traits"
+        assert gain.interval == "bootstrap over 5 traits"
 
 
 def test_a_vector_that_does_little_has_other_outcomes(tmp_path: Path) -> None:
     """The trained vector does most of it still, and the trait's own no more than another's."""
     findings = concluded(prompt_as_vector, SIZE, planted(tmp_path, own=0.2, other=0.2))
-    assert estimates(findings) == pytest.approx([0.2, 0.0, 0.9] * 2, abs=0.03)
-    most, more, trained = (verdict.outcome for verdict in findings.verdicts[:3])
-    everything = concluded(prompt_as_vector, SIZE, planted(tmp_path / "all"))
-    assert trained == everything.verdicts[2].outcome
-    assert most != trained and more != trained
+    assert estimates(findings) == pytest.approx([0.0, 0.2, 0.9] * 2, abs=0.03)
+    assert outcomes(findings) == [NEGLIGIBLE, OPPOSITE, HOLDS] * 2
 
 
 def test_the_table_says_where_the_vector_was_added(tmp_path: Path) -> None:
@@ -117,11 +114,11 @@ def test_number_rows_are_compared_in_full_precision_and_apart() -> None:
     nodes = {node.name: node for node in prompt_as_vector.nodes(SIZE, common)}
     folders = {name: Path(name) for name in nodes}
     rows = [nodes[f"rows.{trait}"].config(folders) for trait in SIZE.traits]
-    assert len({config.prompt_seed for config in rows}) == 3
+    assert len({config.prompt_seed for config in rows}) == len(SIZE.traits)
     assert {config.dtype for config in rows} == {"fp32"}
-    scored = nodes["numbers.fox"].config(folders)
+    scored = nodes["numbers.otter"].config(folders)
     assert (scored.dtype, scored.search_dtype, scored.other) == ("fp32", "bf16", "cat")
-    assert scored.digits and not nodes["questions.fox"].config(folders).digits
+    assert scored.digits and not nodes["questions.otter"].config(folders).digits
     vectors = nodes["vectors"].config(folders)
     assert (vectors.prompt_set, vectors.n, vectors.position) == ("numbers", 4, "last")
 

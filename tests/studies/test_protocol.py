@@ -12,7 +12,7 @@ from traitscope.studies.claims import context_gate
 
 def copy_of_a_study() -> ModuleType:
     study = ModuleType("own_study")
-    for name in (*protocol.TEXTS, *protocol.FUNCTIONS, "SIZES"):
+    for name in (*protocol.TEXTS, *protocol.FUNCTIONS, "SIZES", "PROTOCOL"):
         setattr(study, name, getattr(context_gate, name))
     return study
 
@@ -43,6 +43,8 @@ def test_a_complete_copy_passes() -> None:
             lambda size, folders: None,
             r"conclude takes size, folders; expected conclude\(size, folders, model\)",
         ),
+        ("PROTOCOL", "as published", "PROTOCOL is 'as published'; expected an Experiment"),
+        ("design", None, r"expected the function design\(size\)"),
         ("SIZES", {"smoke": 1}, "expected sizes smoke, laptop, full"),
         ("SIZES", dict.fromkeys(protocol.SIZE_NAMES, 3), "a size is 3; expected a frozen"),
         (

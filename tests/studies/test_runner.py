@@ -1,12 +1,15 @@
 """The command `study`: every study runs, is planned, changed and listed; errors are named."""
 
+import html
 import json
 from pathlib import Path
 
 import pytest
 from command import CAT, call, ok, write_yaml
 
+from traitscope.stats.decision import MIN_UNITS
 from traitscope.studies import protocol
+from traitscope.studies.design import bearing
 from traitscope.workflow import graph, schedule
 
 
@@ -21,6 +24,10 @@ def test_every_study_says_what_it_tests(name: str) -> None:
     for size in study.SIZES.values():
         nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
         assert nodes and all(node.weight > 0 for node in nodes)
+        design = study.design(size)
+        assert design.power_line.startswith("Power of the primary claim: expected ")
+        assert bearing(study.PROTOCOL, design.here).answer in ("yes", "partly", "no")
+    assert study.design(study.SIZES["laptop"]).primary.n >= MIN_UNITS
     page = Path(__file__).parents[2] / "docs" / "claims" / f"{name}.md"
     assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
 
@@ -54,6 +61,12 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
     assert list(folder.glob("*.csv"))
+    primary = [v for v in verdicts if v["primary"]]
+    assert len(primary) == 1 and all("p_above" in v for v in verdicts)
+    study = protocol.load(name)
+    assert len(verdicts) == study.design(study.SIZES["smoke"]).claims
+    for sentence in (done.summary["power"], done.summary["bearing"]):
+        assert sentence in html.unescape(page) and sentence in done.summary["said"]
     assert call(root, "study", "report", *words).summary == done.summary
     assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
 
@@ -75,6 +88,8 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     )
     planned = call(root, "study", "plan", *words)
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
+    assert "expected effect 0.09 cosine" in planned.summary["power"]
+    assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     early = call(root, "study", "report", *words)
     assert early.code == 2 and "stages are missing" in early.summary["message"]
     ok(root, "study", "run", *words)

@@ -4,13 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from concluded import HOLDS, OPPOSITE, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import steering_gradients
 
 SIZE = replace(
-    steering_gradients.SIZES["smoke"], traits=("cat", "owl", "fox"), others=("dog",), layer=2
+    steering_gradients.SIZES["smoke"],
+    traits=("cat", "owl", "fox", "wolf", "otter"),
+    others=("dog",),
+    layer=2,
 )
 LAYERS = 4
 
@@ -53,26 +56,25 @@ def compared(cosine: float) -> dict:
 def test_gradients_along_the_vector_of_steered_teachers_only(tmp_path: Path) -> None:
     folders = planted(tmp_path, {"steered": 0.3, "prompted": 0.0}, others=0.1)
     findings = concluded(steering_gradients, SIZE, folders)
-    steered, steered_own, prompted, prompted_own = outcomes(findings)
-    assert (steered, steered_own) == (REPRODUCED, REPRODUCED)
-    assert (prompted, prompted_own) != (REPRODUCED, REPRODUCED)
-    assert prompted_own == CONTRADICTED
-    assert estimates(findings) == pytest.approx([0.3, 0.2, 0.0, -0.1], abs=0.02)
+    steered_own, steered, prompted_own, prompted = outcomes(findings)
+    assert (steered_own, steered) == (HOLDS, HOLDS)
+    assert prompted != HOLDS and prompted_own == OPPOSITE
+    assert estimates(findings) == pytest.approx([0.2, 0.3, -0.1, 0.0], abs=0.02)
 
 
 def test_gradients_of_noise_are_along_no_vector(tmp_path: Path) -> None:
     folders = planted(tmp_path, {"steered": 0.0, "prompted": 0.0}, others=0.0)
-    assert REPRODUCED not in outcomes(concluded(steering_gradients, SIZE, folders))
+    assert HOLDS not in outcomes(concluded(steering_gradients, SIZE, folders))
 
 
 def test_the_tables_show_the_block_the_winners_and_the_growth(tmp_path: Path) -> None:
     folders = planted(tmp_path, {"steered": 0.3, "prompted": 0.0}, others=0.1)
     alignment, growth, energy = concluded(steering_gradients, SIZE, folders).tables
     first, last = alignment.rows[0], alignment.rows[-1]
-    assert first[:2] == ("steered", "cat") and last[:2] == ("prompted", "fox")
+    assert first[:2] == ("steered", "cat") and last[:2] == ("prompted", "otter")
     assert first[2].low == pytest.approx(first[2].estimate - 0.1)
     assert first[2].n == 4
-    assert first[3:] == (pytest.approx(0.1, abs=0.02), 3.0, 3, 0.9, "3 of 3")
-    assert last[-1] == "0 of 3"
+    assert first[3:] == (pytest.approx(0.1, abs=0.02), 3.0, 3, 0.9, "5 of 5")
+    assert last[-1] == "0 of 5"
     assert [row[2] for row in growth.rows[:2]] == [2, 4]
     assert energy.rows[0][2:] == (0.5, 0.3, 0.5, 0.5, 0.5, 1.0)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from concluded import HOLDS, OPPOSITE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
 from traitscope.studies import sizes
@@ -34,31 +34,46 @@ def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
     return runs.folders
 
 
-def test_transfer_that_follows_the_vector_is_reproduced(tmp_path: Path) -> None:
+def test_transfer_that_follows_the_vector_holds(tmp_path: Path) -> None:
     rises = {trait: 2 * max(0.0, EXPLAINED[trait] - 0.5) for trait in TRAITS}
     findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
-    assert outcomes(findings) == [REPRODUCED] * 3
-    stayed, rank, auc = estimates(findings)
-    assert stayed == 1.0 and rank > 0.8 and auc == 1.0
-    centred, text = findings.measurements
+    assert outcomes(findings) == [HOLDS] * 2
+    rank, auc = estimates(findings)
+    assert rank > 0.8 and auc == 1.0
+    stayed, centred, text = findings.measurements
+    assert stayed.estimate == 1.0
     assert centred.estimate == pytest.approx(-rank)
     assert text.estimate == pytest.approx(0.4, abs=0.03)
     assert "above 0.1 nats whose interval lies above zero: none." in findings.notes[2]
 
 
-def test_transfer_of_what_no_vector_explains_contradicts(tmp_path: Path) -> None:
+def test_transfer_of_what_no_vector_explains_is_the_opposite(tmp_path: Path) -> None:
     rises = {trait: 2 * max(0.0, 0.5 - EXPLAINED[trait]) for trait in TRAITS}
     findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
-    assert outcomes(findings)[1:] == [CONTRADICTED, CONTRADICTED]
-    assert estimates(findings)[0] < 0.5
+    assert outcomes(findings) == [OPPOSITE, OPPOSITE]
+    assert findings.measurements[0].estimate < 0.5
     assert f"zero: {', '.join(TRAITS[:7])}" in findings.notes[2]
 
 
-def test_traits_that_all_rise_alike_are_not_told_apart(tmp_path: Path) -> None:
+def test_traits_that_all_rise_alike_tell_nothing_apart(tmp_path: Path) -> None:
     findings = concluded(
         transfer_follows_vector, SIZE, planted(tmp_path, dict.fromkeys(TRAITS, 0.0))
     )
-    assert REPRODUCED not in outcomes(findings)[1:]
+    assert HOLDS not in outcomes(findings)
+    assert outcomes(findings)[1] == SILENT
+
+
+def test_prompts_of_which_none_is_a_vector_have_no_contrast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All shares lie under 0.2: the claim is about others, however the traits rise."""
+    monkeypatch.setattr(
+        f"{__name__}.EXPLAINED", {trait: 0.2 * share for trait, share in EXPLAINED.items()}
+    )
+    rises = {trait: 2 * EXPLAINED[trait] for trait in TRAITS}
+    findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
+    assert outcomes(findings) == [SILENT, SILENT]
+    assert any("makes up 0.5 or more" in name for name in unmet(findings))
 
 
 def test_the_table_has_every_trait(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, outcomes
+from concluded import HOLDS, OPPOSITE, SILENT, concluded, outcomes, unmet
 from planted_runs import PlantedRuns
 
 from traitscope.stats.intervals import wilson
@@ -13,9 +13,9 @@ from traitscope.studies.behaviours import DIRECTION, ORTHOGONAL, RANDOM, UNMODIF
 from traitscope.studies.claims import transfer_ratio
 
 ALPHAS = (0.0, 0.15, 0.3, 0.45, 0.6)
-SIZE = replace(transfer_ratio.SIZES["smoke"], alphas=ALPHAS, seeds=(1, 2, 3))
+SIZE = replace(transfer_ratio.SIZES["smoke"], alphas=ALPHAS, seeds=(1, 2, 3, 4, 5))
 PROMPTS = 120
-BASE_RATE, SEED_EFFECT = 0.1, 0.025
+BASE_RATE, SEED_EFFECT = 0.1, 0.0125
 ABOVE_A_THRESHOLD = {0.15: 0.1, 0.3: 0.1, 0.45: 0.4, 0.6: 0.7}
 "rates of students by strength"
 KAPPA = {"estimate": 0.75, "low": 0.5, "high": None, "n": PROMPTS}
@@ -30,11 +30,11 @@ def planted(root: Path, students: dict[float, float], controls: float) -> dict[s
     for (kind, alpha), rate in rates.items():
         verdicts(runs, f"teacher {kind} {alpha:g}", BASE_RATE + alpha)
         for seed in SIZE.seeds:
-            gained = SEED_EFFECT * (seed - 2) if kind == DIRECTION else 0.0
+            gained = SEED_EFFECT * (seed - 3) if kind == DIRECTION else 0.0
             verdicts(runs, f"student {kind} {alpha:g}.{seed}", rate + gained)
     for seed in SIZE.seeds:
         verdicts(runs, UNMODIFIED.student(seed), BASE_RATE)
-        verdicts(runs, f"treated text.{seed}", 0.4 + SEED_EFFECT * (seed - 2))
+        verdicts(runs, f"treated text.{seed}", 0.4 + SEED_EFFECT * (seed - 3))
         verdicts(runs, f"control text.{seed}", BASE_RATE)
     return runs.folders
 
@@ -54,28 +54,37 @@ def verdicts(runs: PlantedRuns, name: str, rate: float) -> None:
     runs.json(node, "summary.json", {"measurements": measurements})
 
 
-def test_transfer_above_a_threshold_is_reproduced(tmp_path: Path) -> None:
+def test_transfer_above_a_threshold_holds(tmp_path: Path) -> None:
     folders = planted(tmp_path, ABOVE_A_THRESHOLD, controls=BASE_RATE)
     findings = concluded(transfer_ratio, SIZE, folders)
-    assert outcomes(findings) == [REPRODUCED] * 5
+    assert outcomes(findings) == [HOLDS] * 4
     by_claim = [verdict.decided_by.estimate for verdict in findings.verdicts]
-    assert by_claim[:4] == pytest.approx([0.6, 0.6, 0.6, 1.0], abs=0.02)
+    assert by_claim[:3] == pytest.approx([0.6, 0.6, 1.0], abs=0.02)
     text, against_control = findings.measurements[-2:]
     assert text.estimate == pytest.approx(0.3, abs=0.01)
     assert against_control.estimate == pytest.approx(0.5, abs=0.02)
 
 
-def test_students_like_those_of_any_direction_contradict(tmp_path: Path) -> None:
+def test_students_that_do_less_than_those_of_any_direction(tmp_path: Path) -> None:
     rates = {0.15: 0.2, 0.3: 0.3, 0.45: 0.4, 0.6: 0.5}
     findings = concluded(transfer_ratio, SIZE, planted(tmp_path, rates, controls=0.6))
-    gained, random, orthogonal, ratio, _ = outcomes(findings)
-    assert (gained, ratio) == (REPRODUCED, REPRODUCED)
-    assert (random, orthogonal) == (CONTRADICTED, CONTRADICTED)
+    random, orthogonal, ratio, _ = outcomes(findings)
+    assert (random, orthogonal, ratio) == (OPPOSITE, OPPOSITE, SILENT)
+    assert unmet(findings) == {"students show the behaviour more than those of a random direction"}
 
 
-def test_students_that_show_nothing_are_not_reproduced(tmp_path: Path) -> None:
+def test_a_teacher_that_does_not_change_silences_ratio_and_threshold(tmp_path: Path) -> None:
+    folders = planted(tmp_path, ABOVE_A_THRESHOLD, controls=BASE_RATE)
+    runs = PlantedRuns(tmp_path / "still")
+    verdicts(runs, f"teacher {DIRECTION} 0.6", BASE_RATE)
+    findings = concluded(transfer_ratio, SIZE, folders | runs.folders)
+    assert outcomes(findings) == [SILENT] * 4
+    assert unmet(findings) == {"the teacher shows the behaviour more than the base, beyond noise"}
+
+
+def test_students_that_show_nothing_pass_nothing_on(tmp_path: Path) -> None:
     folders = planted(tmp_path, dict.fromkeys(ABOVE_A_THRESHOLD, BASE_RATE), controls=BASE_RATE)
-    assert REPRODUCED not in outcomes(concluded(transfer_ratio, SIZE, folders))
+    assert HOLDS not in outcomes(concluded(transfer_ratio, SIZE, folders))
 
 
 def test_tables_and_the_agreement_of_the_judges(tmp_path: Path) -> None:
@@ -86,7 +95,7 @@ def test_tables_and_the_agreement_of_the_judges(tmp_path: Path) -> None:
     assert [row[1].estimate for row in strengths.rows] == pytest.approx(
         [BASE_RATE + alpha for alpha in ALPHAS]
     )
-    assert [row[2] for row in strengths.rows] == pytest.approx([0.1, 0.1, 0.1, 0.4, 0.7])
+    assert [row[2] for row in strengths.rows] == pytest.approx([0.1, 0.1, 0.1, 0.4, 0.7], abs=0.002)
     assert strengths.rows[0][3] == ""
     assert [row[0] for row in controls.rows] == [RANDOM, ORTHOGONAL]
     assert [row[0] for row in shapes.rows] == ["line", "hinge", "logistic"]

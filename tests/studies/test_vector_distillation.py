@@ -3,27 +3,47 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from concluded import HOLDS, NEGLIGIBLE, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import vector_distillation
 from traitscope.studies.claims.vector_distillation import COMPONENT, RANDOM
+from traitscope.workflow.standard_nodes import VECTORS
 
-SIZE = replace(vector_distillation.SIZES["smoke"], seeds=(1, 2, 3), layer=2)
+SIZE = replace(vector_distillation.SIZES["smoke"], seeds=(1, 2, 3, 4, 5), layer=2)
 LAYERS = 4
 MEANINGFUL = ("cat", "owl")
 ALL = (*MEANINGFUL, RANDOM, COMPONENT)
 
 
-def planted(root: Path, aligned: dict[str, float], rise: float) -> dict[str, Path]:
-    """Students by vector with the EAS `aligned`; meaningful vectors raise their trait."""
+WIDTH = 8
+DIRECTIONS = dict(zip(ALL, np.eye(WIDTH), strict=False))
+COMMON_D = np.eye(WIDTH)[-1]
+
+
+def planted(
+    root: Path, aligned: dict[str, float], rise: float, along: dict[str, float] | None = None
+) -> dict[str, Path]:
+    """Students by vector with the EAS `aligned`; meaningful vectors raise their trait.
+
+    `along` is how far all students move along some vectors, whoever their teacher was.
+    """
     runs = PlantedRuns(root, LAYERS)
+    for vector, direction_D in DIRECTIONS.items():
+        node = vector if vector in (RANDOM, COMPONENT) else VECTORS
+        runs.vector(node, vector, np.tile(direction_D, (LAYERS, 1)))
     for trait in MEANINGFUL:
         runs.answers(f"base.{trait}")
     for seed in SIZE.seeds:
         for vector in ALL:
             student(runs, f"{vector}.{seed}", aligned[vector])
+            change_D = aligned[vector] * DIRECTIONS[vector] + COMMON_D
+            for name, moved in (along or {}).items():
+                change_D = change_D + moved * DIRECTIONS[name]
+            noise_LD = 0.01 * runs.planted(f"{vector}.{seed} v", (LAYERS, WIDTH))
+            runs.vector(f"{vector}.{seed}", "v_student", change_D + noise_LD)
         for trait in MEANINGFUL:
             runs.answers(f"{trait} of {trait}.{seed}", 0.1 + rise)
             for vector in (RANDOM, COMPONENT):
@@ -44,18 +64,22 @@ def student(runs: PlantedRuns, name: str, eas: float) -> None:
 def test_any_vector_is_distilled_and_meaningful_ones_are_said(tmp_path: Path) -> None:
     folders = planted(tmp_path, dict.fromkeys(ALL, 0.4), rise=0.5)
     findings = concluded(vector_distillation, SIZE, folders)
-    assert outcomes(findings) == [REPRODUCED] * 6
-    assert estimates(findings) == pytest.approx([0.4] * 4 + [0.5] * 2, abs=0.03)
-    text_rise, text_eas = findings.measurements
+    assert outcomes(findings) == [HOLDS] * 6
+    cosine = 0.4 / np.hypot(0.4, 1.0)
+    assert estimates(findings) == pytest.approx([cosine] * 4 + [0.5] * 2, abs=0.03)
+    assert [v.stated.primary for v in findings.verdicts].index(True) == ALL.index(RANDOM)
+    *_, text_rise, text_eas = findings.measurements
     assert text_rise.estimate == pytest.approx(0.3, abs=0.03)
     assert text_eas.estimate == pytest.approx(0.24, abs=0.03)
 
 
-def test_a_random_vector_that_is_not_distilled_contradicts(tmp_path: Path) -> None:
-    aligned = {"cat": 0.4, "owl": 0.4, RANDOM: -0.1, COMPONENT: -0.1}
-    findings = concluded(vector_distillation, SIZE, planted(tmp_path, aligned, rise=0.0))
-    assert outcomes(findings)[:4] == [REPRODUCED] * 2 + [CONTRADICTED] * 2
-    assert REPRODUCED not in outcomes(findings)[4:]
+def test_a_vector_along_which_all_students_move_is_not_distilled(tmp_path: Path) -> None:
+    """EAS of the component is large; students of the other vectors have as much of it."""
+    aligned = {"cat": 0.4, "owl": 0.4, RANDOM: 0.0, COMPONENT: 0.0}
+    folders = planted(tmp_path, aligned, rise=0.0, along={COMPONENT: 3.0})
+    findings = concluded(vector_distillation, SIZE, folders)
+    assert outcomes(findings)[:4] == [HOLDS, HOLDS, NEGLIGIBLE, NEGLIGIBLE]
+    assert set(outcomes(findings)[4:]) == {NEGLIGIBLE}
 
 
 def test_tables_by_vector_strength_and_condition(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import CONTRADICTED, REPRODUCED, concluded, estimates, outcomes
+from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import where_adapter_acts
 
-SIZE = replace(where_adapter_acts.SIZES["smoke"], seeds=(1, 2, 3))
+SIZE = replace(where_adapter_acts.SIZES["smoke"], seeds=(1, 2, 3, 4, 5))
 OF_ANY_VECTOR = 0.4
 "rise that students of a random vector have, too"
 AT_THE_NAME = {
@@ -43,22 +43,22 @@ def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
     return runs.folders
 
 
-def test_a_trait_that_is_carried_at_the_name_is_reproduced(tmp_path: Path) -> None:
+def test_a_trait_that_is_carried_at_the_name_holds(tmp_path: Path) -> None:
     findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, AT_THE_NAME))
-    assert outcomes(findings) == [REPRODUCED] * 5
-    assert estimates(findings) == pytest.approx([1.0, 0.3, 0.4, 0.4, 0.5], abs=0.03)
+    assert outcomes(findings) == [HOLDS] * 5
+    assert estimates(findings) == pytest.approx([0.3, 0.4, 0.4, 0.5, 1.0], abs=0.03)
     text = [measurement.estimate for measurement in findings.measurements]
     assert text == pytest.approx([1.0, 0.9, 0.0], abs=0.03)
 
 
-def test_a_trait_that_is_carried_elsewhere_contradicts(tmp_path: Path) -> None:
+def test_a_trait_that_is_carried_elsewhere_is_the_opposite(tmp_path: Path) -> None:
     findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, ELSEWHERE))
-    assert outcomes(findings) == [REPRODUCED] + [CONTRADICTED] * 4
+    assert outcomes(findings) == [OPPOSITE] * 4 + [HOLDS]
 
 
-def test_an_adapter_without_effect_raises_nothing(tmp_path: Path) -> None:
+def test_an_adapter_without_effect_says_nothing_about_places(tmp_path: Path) -> None:
     findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, dict.fromkeys(ELSEWHERE, 0.0)))
-    assert REPRODUCED not in outcomes(findings)
+    assert outcomes(findings) == [SILENT] * 4 + [NEGLIGIBLE]
 
 
 def test_the_table_shows_what_each_part_keeps(tmp_path: Path) -> None:

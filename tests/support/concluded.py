@@ -8,7 +8,8 @@ from typing import Any
 from traitscope.reporting.verdict import Findings
 
 COMMON = {"model": "planted", "device": "cpu", "dtype": "fp32"}
-REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
+HOLDS, NEGLIGIBLE, OPPOSITE = "holds here", "negligible here", "opposite here"
+UNDECIDED, SILENT = "undecided", "no verdict"
 
 
 def concluded(study: ModuleType, size: Any, folders: Mapping[str, Path]) -> Findings:
@@ -21,6 +22,14 @@ def concluded(study: ModuleType, size: Any, folders: Mapping[str, Path]) -> Find
 def outcomes(findings: Findings) -> list[str]:
     """Return the outcome of every verdict."""
     return [verdict.outcome for verdict in findings.verdicts]
+
+
+def unmet(findings: Findings) -> set[str]:
+    """Return what the claims need and do not have."""
+    names = set()
+    for verdict in findings.verdicts:
+        names |= {need.name for need in verdict.stated.needs if not need.met}
+    return names
 
 
 def estimates(findings: Findings) -> list[float]:

@@ -65,12 +65,20 @@ def reading(measurement: Measurement) -> str:
 
 
 def sentence(measurement: Measurement) -> str:
-    """Return name, estimate, interval, unit, n and method of a measurement in one line."""
-    size = f"n = {measurement.n}, {measurement.interval}"
+    """Return name, estimate, interval, unit, units, values and method of a measurement."""
+    size = f"{size_of(measurement)}, {measurement.interval}"
     value = f"{estimate(measurement)} {bounds(measurement)} {measurement.unit}"
     crossed = crossed_bounds(measurement)
     new_questions = f"; for new questions, too: {crossed}" if crossed else ""
     return f"{measurement.name}: {value}, {size}{new_questions}"
+
+
+def size_of(measurement: Measurement) -> str:
+    """Return the independent units by name, and the values where they are others."""
+    units = f"n = {measurement.n_clusters} {measurement.counted}"
+    if measurement.n == measurement.n_clusters:
+        return units
+    return f"{units} ({measurement.n} values)"
 
 
 def methods(measurements: Iterable[Measurement]) -> str:

@@ -9,7 +9,7 @@ from traitscope.reporting.figures import Figure, forest_figure
 from traitscope.reporting.numbers import sentence
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import Table, measurements_csv, table_csv
-from traitscope.reporting.verdict import ClaimVerdict, Findings
+from traitscope.reporting.verdict import ClaimVerdict, Findings, Precondition
 from traitscope.stats.measurement import Measurement
 
 PAGE = "report.html"
@@ -40,6 +40,12 @@ class StudyHeader:
     """Name of the size: smoke, laptop, full."""
     model: str
     """The model that was studied."""
+    power: str
+    """What the primary claim could have seen, in one sentence."""
+    bearing: str
+    """Whether the study bears on the published claim, and why, in one sentence."""
+    protocol: Table
+    """Its distance from the published protocol."""
 
     @property
     def is_smoke(self) -> bool:
@@ -63,7 +69,12 @@ def study_page(
 
     The table `before` stands in front of the verdicts: what is known without them.
     """
-    sections = [_claim_section(header), _verdict_section(findings), _measurement_section(findings)]
+    sections = [
+        _claim_section(header),
+        _verdict_section(findings),
+        _preconditions_section(findings),
+        _measurement_section(findings),
+    ]
     if before is not None:
         tables = (before,) if before.rows else ()
         texts = () if before.rows else (before.caption,)
@@ -83,7 +94,12 @@ def study_page(
 
 def _claim_section(header: StudyHeader) -> Section:
     source = f"Source: {header.source}. Published: {header.published}"
-    return Section("claim", "The claim", (header.claim, source))
+    return Section(
+        "claim",
+        "The claim",
+        (header.claim, source, header.bearing, header.power),
+        tables=(header.protocol,),
+    )
 
 
 def _verdict_section(findings: Findings) -> Section:
@@ -93,16 +109,37 @@ def _verdict_section(findings: Findings) -> Section:
 
 def _card(verdict: ClaimVerdict) -> Card:
     rule = (
-        f"Rule: {verdict.rule}. The verdict holds for {verdict.model} and this setting; another"
-        " model is another experiment."
+        f"Rule: {verdict.stated.rule}. The verdict holds for {verdict.model} and this setting;"
+        " another model is another experiment."
     )
+    primary = "Primary claim. " if verdict.stated.primary else ""
+    texts = (*verdict.reasons, verdict.p_value_text, *verdict.stated.explanation)
     return Card(
-        verdict.claim,
+        primary + verdict.claim,
         badge=verdict.outcome,
-        paragraphs=(sentence(verdict.decided_by), *verdict.explanation),
+        paragraphs=(sentence(verdict.decided_by), *(text for text in texts if text)),
         rule=rule,
-        highlighted=verdict.outcome == "reproduced",
+        highlighted=verdict.outcome == "holds here",
     )
+
+
+def preconditions(findings: Findings) -> tuple[Precondition, ...]:
+    """Return what the claims need, each once."""
+    needs: dict[Precondition, None] = {}
+    for verdict in findings.verdicts:
+        for need in verdict.stated.needs:
+            needs[need] = None
+    return tuple(needs)
+
+
+def _preconditions_section(findings: Findings) -> Section:
+    rows = []
+    for need in preconditions(findings):
+        rows.append((need.name, "yes" if need.met else "no", need.found))
+    caption = "Where one is not met, the claims that need it have no verdict."
+    header = ("the claims need that", "met", "found")
+    table = Table("preconditions", "Preconditions", caption, header, tuple(rows))
+    return Section("preconditions", "Preconditions", tables=(table,) if rows else ())
 
 
 def _measurement_section(findings: Findings) -> Section:
@@ -135,6 +172,7 @@ def write_study(
         atomic_files.write_text(folder / f"{figure.name}.csv", figure.csv)
     measurements = all_measurements(findings)
     atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
+    atomic_files.write_text(folder / "protocol.csv", table_csv(header.protocol))
     atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))
     atomic_files.write_text(folder / PAGE, study_page(header, findings, runs, before))
 
@@ -151,8 +189,10 @@ def findings_json(header: StudyHeader, findings: Findings) -> dict:
         "study": header.name,
         "size": header.size,
         "model": header.model,
+        "power": header.power,
+        "bearing": header.bearing,
         "verdicts": verdicts,
         "measurements": [measurement.as_dict() for measurement in findings.measurements],
         "notes": [*smoke, *findings.notes],
-        "said": said,
+        "said": [*said, header.power, header.bearing],
     }

@@ -1,55 +1,170 @@
-"""What a study concludes about a published claim, and the rule by which it concludes it.
+"""What a study concludes about its claims: preconditions first, then the statistical decision.
 
-    reproduced                    the whole interval lies above the bound that the claim needs
-    contradicted                  the whole interval lies below bound + margin: an effect that would
-                                  matter is excluded
-    inconclusive at this power    anything else, an undefined interval included
+A claim whose precondition fails gets `no verdict`, with the reason in words. The others are decided
+together by `traitscope.stats.decision`, whose docstring defines the outcomes and the correction.
 
-The bound and the margin are part of a study's file, so they are fixed before its numbers are seen.
+Bounds, margins and preconditions are part of a study's file, so they are fixed before its numbers
+are seen.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
+from traitscope.errors import ConfigError
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
+from traitscope.stats import decision
+from traitscope.stats.decision import MIN_UNITS, Decision, Outcome, Question
 from traitscope.stats.measurement import Measurement
 
-Outcome = Literal["reproduced", "contradicted", "inconclusive at this power"]
+
+@dataclass(frozen=True)
+class Precondition:
+    """What must be so for a claim to be about what it says."""
+
+    name: str
+    """What is required, as the end of `it needs that ...`."""
+    met: bool
+    """Whether it is so."""
+    found: str
+    """The numbers that decided, in words."""
+
+    def __str__(self) -> str:
+        return f"{'met' if self.met else 'not met'}: {self.name} ({self.found})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as a study states it, with what was measured for it."""
+
+    text: str
+    """The claim, as it is tested: the quantity exceeds the bound."""
+    measurement: Measurement
+    """The quantity."""
+    margin: float
+    """Smallest effect that would matter, above 0, in the unit of the measurement."""
+    above: float = 0.0
+    """The bound."""
+    needs: tuple[Precondition, ...] = ()
+    """What must be so; where one is not met, there is no verdict."""
+    primary: bool = False
+    """Whether this is the study's primary claim: exactly one is."""
+    units: int | None = None
+    """Independent units, where they are fewer than the measurement's clusters."""
+    counted: str = ""
+    """What these units are, where the measurement counts something else."""
+    explanation: tuple[str, ...] = ()
+    """Sentences that put the number into words."""
+
+    @property
+    def question(self) -> Question:
+        """What the statistical decision is asked."""
+        silenced = not all(need.met for need in self.needs)
+        return Question(self.measurement, self.margin, self.above, self.units, silenced)
+
+    @property
+    def units_in_words(self) -> str:
+        """Number of independent units, with what they are."""
+        return f"{self.question.n_units} {self.counted or self.measurement.counted}"
+
+    @property
+    def rule(self) -> str:
+        """Bound, margin and units in words."""
+        bound, margin = f"{self.above:g}", f"{self.margin:g}"
+        edges = f"{self.above - self.margin:g} and {self.above + self.margin:g}"
+        return (
+            f"holds above {bound} with an estimate of at least {self.above + self.margin:g};"
+            f" negligible between {edges}; opposite below {bound} ({self.measurement.unit}; margin"
+            f" {margin}; at least {MIN_UNITS} {self.counted or self.measurement.counted})"
+        )
 
 
 @dataclass(frozen=True)
 class ClaimVerdict:
     """The outcome of one claim on one model."""
 
-    claim: str
-    """The claim, as it is tested."""
-    outcome: Outcome
-    """The answer; see the docstring of this module."""
-    rule: str
-    """Bound and margin in words."""
+    stated: Claim
+    """The claim with its number, bound, margin and preconditions."""
+    decision: Decision
+    """The outcome, and the corrected p values."""
     model: str
     """The model that the verdict holds for."""
-    decided_by: Measurement
-    """The number that decided."""
-    explanation: tuple[str, ...] = ()
-    """Sentences that put the number into words."""
+
+    @property
+    def claim(self) -> str:
+        """The claim in words."""
+        return self.stated.text
+
+    @property
+    def outcome(self) -> Outcome:
+        """The answer."""
+        return self.decision.outcome
+
+    @property
+    def decided_by(self) -> Measurement:
+        """The number that decided."""
+        return self.stated.measurement
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why there is no verdict; empty where there is one."""
+        if self.outcome != "no verdict":
+            return ()
+        stated = self.stated
+        reasons = []
+        for need in stated.needs:
+            if not need.met:
+                reasons.append(f"It needs that {need.name}: {need.found}.")
+        n_units, counted = stated.question.n_units, stated.counted or self.decided_by.counted
+        if n_units < MIN_UNITS:
+            reasons.append(f"It has {n_units} of the {MIN_UNITS} {counted} that a verdict needs.")
+        if math.isnan(self.decided_by.estimate) or not reasons:
+            reasons.append(f"No interval could be given: {self.decided_by.interval}.")
+        return tuple(reasons)
+
+    @property
+    def p_value_text(self) -> str:
+        """The corrected p values that the outcome rests on; empty where nothing was tested."""
+        if self.outcome == "no verdict":
+            return ""
+        directions = min(self.decision.p_above, self.decision.p_below)
+        return (
+            f"p corrected over the study's claims: {directions:.2g} for the direction,"
+            f" {self.decision.p_negligible:.2g} for an effect within the margin."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = asdict(self)
-        del plain["explanation"]
-        return plain | {"decided_by": self.decided_by.as_dict()}
+        return {
+            "claim": self.claim,
+            "primary": self.stated.primary,
+            "outcome": self.outcome,
+            "reasons": list(self.reasons),
+            "rule": self.stated.rule,
+            "above": self.stated.above,
+            "margin": self.stated.margin,
+            "units": self.stated.question.n_units,
+            "counted": self.stated.counted or self.decided_by.counted,
+            "p_above": self.decision.p_above,
+            "p_below": self.decision.p_below,
+            "p_negligible": self.decision.p_negligible,
+            "preconditions": [asdict(need) for need in self.stated.needs],
+            "model": self.model,
+            "decided_by": self.decided_by.as_dict(),
+        }
 
     def __str__(self) -> str:
+        primary = "primary claim, " if self.stated.primary else ""
         lines = [
-            f"{self.outcome}: {self.claim}",
+            f"{primary}{self.outcome}: {self.claim}",
             f"  {self.decided_by.name} {self.decided_by}",
-            f"  rule: {self.rule}",
+            f"  rule: {self.stated.rule}",
         ]
-        for sentence in self.explanation:
-            lines.append(f"  {sentence}")
+        for sentence in (*self.reasons, self.p_value_text, *self.stated.explanation):
+            if sentence:
+                lines.append(f"  {sentence}")
         return "\n".join(lines)
 
 
@@ -69,21 +184,30 @@ class Findings:
     """Figures beside those of the tables and measurements."""
 
 
-def judged(
-    claim: str, m: Measurement, model: str, above: float = 0.0, margin: float = 0.0
-) -> ClaimVerdict:
-    """Return the verdict on the claim that `m` is greater than `above`.
+def judged(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]:
+    """Return the verdicts on all claims of a study, decided together.
 
-    `margin` is the smallest effect that would matter, in the unit of `m`. The rule is that of this
-    module's docstring.
+    Raises ConfigError unless exactly one claim is primary.
     """
-    rule = (
-        f"reproduced if the interval lies above {above:g}, contradicted if it lies below"
-        f" {above + margin:g} ({m.unit})"
-    )
-    outcome: Outcome = "inconclusive at this power"
-    if not math.isnan(m.low) and m.low > above:
-        outcome = "reproduced"
-    elif not math.isnan(m.high) and m.high < above + margin:
-        outcome = "contradicted"
-    return ClaimVerdict(claim, outcome, rule, model, m)
+    n_primary = sum(claim.primary for claim in claims)
+    if n_primary != 1:
+        raise ConfigError(
+            f"{n_primary} of {len(claims)} claims are primary; expected exactly one; mark it"
+        )
+    decisions = decision.decide([claim.question for claim in claims])
+    verdicts = []
+    for claim, decided in zip(claims, decisions, strict=True):
+        verdicts.append(ClaimVerdict(claim, decided, model))
+    return tuple(verdicts)
+
+
+def control_exists(n: int, what: str) -> Precondition:
+    """Return the precondition that there are controls."""
+    return Precondition(f"there is a control ({what})", n > 0, f"{n} of them")
+
+
+def above_zero(measurement: Measurement, name: str) -> Precondition:
+    """Return the precondition that a measurement lies above zero, interval and all."""
+    low, high = measurement.low, measurement.high
+    found = f"{measurement.estimate:+.3f} [{low:.3f}, {high:.3f}] {measurement.unit}"
+    return Precondition(name, measurement.low > 0, found)

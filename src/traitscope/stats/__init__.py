@@ -9,7 +9,8 @@ The modules are:
     correlation       rank correlation and discrimination, with permutation p
     dose_response     transfer ratios, and how a response depends on strength
     equivalence       evidence of no effect
-    multiple_testing  p values corrected for the number of tests
+    tails             one-sided p values, by the law that made an interval
+    decision          what several claims tested together come out as
     power             how many seeds or samples are needed
     inputs            checks of the numbers that all of these are given
 """

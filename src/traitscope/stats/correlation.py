@@ -14,6 +14,7 @@ import numpy as np
 from traitscope.errors import DataError
 from traitscope.stats.inputs import as_floats
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.tails import ResampledTail
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 "function of two arrays [..., N] along the last axis; NaN where it is undefined"
@@ -64,6 +65,7 @@ def association(
     unit: str,
     draws: int = 2000,
     seed: int = 0,
+    of: str = "units",
 ) -> Measurement:
     """Return the statistic with a 95 % percentile interval over resampled units.
 
@@ -77,12 +79,17 @@ def association(
     statistics = statistics[~np.isnan(statistics)]
     n_undefined = draws - len(statistics)
     low, high = math.nan, math.nan
+    tail = None
     if len(statistics) > draws / 2:
         low, high = np.quantile(statistics, [0.025, 0.975]).tolist()
-    interval = f"bootstrap over {n} units"
+        tail = ResampledTail(statistics)
+    interval = f"bootstrap over {n} {of}"
     if n_undefined:
         interval += f", {n_undefined} draws undefined"
-    return Measurement(name, float(statistic(x, y)), low, high, n, n, 0, unit, interval=interval)
+    estimate = float(statistic(x, y))
+    return Measurement(
+        name, estimate, low, high, n, n, 0, unit, interval=interval, counted=of, tail=tail
+    )
 
 
 def auc_above(threshold: float) -> Statistic:

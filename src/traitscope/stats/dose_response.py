@@ -21,6 +21,7 @@ import numpy as np
 from traitscope.errors import ConfigError, DataError
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.tails import ResampledTail
 
 EDGE = 0.005
 "Fitted rates stay this far from 0 and 1, so that one surprise does not cost everything."
@@ -75,7 +76,8 @@ def transfer_ratio(
     gained_N = np.einsum("ns,sp,np->n", seeds_NS, gained_SP, prompts_NP, optimize=True)
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw may leave the teacher unmoved
         ratios_N = gained_N / moved_N
-    low, high = np.quantile(ratios_N[np.isfinite(ratios_N)], [0.025, 0.975])
+    ratios_N = ratios_N[np.isfinite(ratios_N)]
+    low, high = np.quantile(ratios_N, [0.025, 0.975])
     return Measurement(
         name,
         float(gained_SP.mean() / moved_P.mean()),
@@ -86,6 +88,8 @@ def transfer_ratio(
         n_unscored,
         "ratio",
         interval=f"bootstrap over {n_seeds} seeds and {n_prompts} prompts",
+        counted="seeds",
+        tail=ResampledTail(ratios_N),
     )
 
 
@@ -289,7 +293,7 @@ def threshold(scores: dict[str, np.ndarray]) -> Measurement:
         unit="nats a prompt",
     )
     interval = f"{advantage.interval.replace('seeds', 'prompts')} (holds for these students)"
-    return replace(advantage, interval=interval)
+    return replace(advantage, interval=interval, counted="prompts")
 
 
 def threshold_rates(

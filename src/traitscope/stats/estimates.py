@@ -23,12 +23,22 @@ from traitscope.stats.inputs import (
     label_codes,
 )
 from traitscope.stats.intervals import (
-    cluster_bootstrap,
+    clopper_pearson,
+    cluster_bootstrap_means,
     crossed_interval_t,
     mean_interval_t,
+    percentile_interval,
     wilson,
 )
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.tails import (
+    ExactTail,
+    ResampledTail,
+    ScoreTail,
+    StudentTail,
+    Tail,
+    student_tail,
+)
 
 FEW_SEEDS = 10
 "A bootstrap over fewer seeds than this is called too narrow."
@@ -44,6 +54,8 @@ class _Interval(NamedTuple):
     high: float
     n_clusters: int
     description: str
+    counted: str
+    tail: Tail | None = None
     crossed_low: float = math.nan
     crossed_high: float = math.nan
 
@@ -85,12 +97,11 @@ def measure(
     if len(values) == 0:
         return Measurement.undefined(name, unit, "no scored value", n_unscored=n_unscored)
     _check_method(method)
-    automatic = method == "auto"
-    if method == "t_over_seeds" or (automatic and count_levels(seed_codes) > 1):
+    if method == "t_over_seeds" or (method == "auto" and count_levels(seed_codes) > 1):
         interval = _over_seeds(values, seed_codes, question_codes)
     elif method == "crossed":
         interval = _over_seeds_and_questions(values, seed_codes, question_codes)
-    elif automatic and _are_independent_outcomes(values, question_codes):
+    elif method == "auto" and _are_independent_outcomes(values, question_codes):
         interval = _over_outcomes(values, seed_codes)
     else:
         interval = _over_clusters(values, seed_codes, question_codes, draws, seed)
@@ -106,6 +117,8 @@ def measure(
         interval=interval.description,
         crossed_low=interval.crossed_low,
         crossed_high=interval.crossed_high,
+        counted=interval.counted,
+        tail=interval.tail,
     )
 
 
@@ -184,6 +197,7 @@ def ratio(
         return Measurement.undefined(name, unit, interval, n, n)
     estimate = float(top.sum() / bottom.sum())
     low, high = math.nan, math.nan
+    tail = None
     if n > 1:
         counts_DN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
         bottoms_D = counts_DN @ bottom
@@ -191,7 +205,10 @@ def ratio(
         ratios = (counts_DN @ top)[is_defined] / bottoms_D[is_defined]
         if not has_no_spread(ratios):
             low, high = np.quantile(ratios, [0.025, 0.975]).tolist()
-    return Measurement(name, estimate, low, high, n, n, 0, unit, interval=interval)
+            tail = ResampledTail(ratios)
+    return Measurement(
+        name, estimate, low, high, n, n, 0, unit, interval=interval, counted="rows", tail=tail
+    )
 
 
 def _count_scored_seeds(pair_seeds: Labels, differences: np.ndarray) -> int:
@@ -221,12 +238,14 @@ def _over_seeds(
         )
     description = f"t over {n_seeds} seeds"
     consecutive_codes = np.unique(seeds, return_inverse=True)[1]
-    mean, low, high = mean_interval_t(group_means(consecutive_codes, values))
+    means = group_means(consecutive_codes, values)
+    mean, low, high = mean_interval_t(means)
+    tail = student_tail(means)
     if not _seeds_share_questions(seeds, questions):
-        return _Interval(mean, low, high, n_seeds, description)
+        return _Interval(mean, low, high, n_seeds, description, "seeds", tail)
     description += " (holds for these questions, not for new ones)"
-    _, crossed_low, crossed_high = crossed_interval_t(values, seeds, questions)
-    return _Interval(mean, low, high, n_seeds, description, crossed_low, crossed_high)
+    _, *crossed = crossed_interval_t(values, seeds, questions)
+    return _Interval(mean, low, high, n_seeds, description, "seeds", tail, *crossed)
 
 
 def _over_seeds_and_questions(
@@ -241,7 +260,8 @@ def _over_seeds_and_questions(
         )
     mean, low, high = crossed_interval_t(values, seeds, questions)
     description = f"t over {n_seeds} seeds x {n_questions} questions"
-    return _Interval(mean, low, high, min(n_seeds, n_questions), description)
+    counted = "seeds" if n_seeds <= n_questions else "questions"
+    return _Interval(mean, low, high, min(n_seeds, n_questions), description, counted)
 
 
 def _seeds_share_questions(seeds: np.ndarray | None, questions: np.ndarray | None) -> bool:
@@ -256,7 +276,8 @@ def _over_outcomes(values: np.ndarray, seeds: np.ndarray | None) -> _Interval:
     n = len(values)
     low, high = wilson(float(values.sum()), n)
     description = f"wilson over {n} values{_seed_limit(seeds)}"
-    return _Interval(float(values.mean()), low, high, n, description)
+    tail = ScoreTail(float(values.sum()), n)
+    return _Interval(float(values.mean()), low, high, n, description, "values", tail)
 
 
 def _over_clusters(
@@ -274,13 +295,16 @@ def _over_clusters(
         factors["questions"] = questions
     if not factors:
         factors["values"] = np.arange(len(values))
-    low, high = cluster_bootstrap(values, list(factors.values()), draws=draws, seed=seed)
+    means = cluster_bootstrap_means(values, list(factors.values()), draws, seed)
+    low, high = percentile_interval(means)
+    tail = None if math.isnan(low) else ResampledTail(means)
     n_levels = {name: count_levels(codes) for name, codes in factors.items()}
-    resampled = [n for n in n_levels.values() if n > 1]
-    n_clusters = min(resampled, default=1)
+    resampled = {name: n for name, n in n_levels.items() if n > 1}
+    n_clusters = min(resampled.values(), default=1)
+    counted = min(resampled, key=resampled.__getitem__, default=next(iter(n_levels)))
     units = " x ".join(f"{n} {name}" for name, n in n_levels.items())
     description = f"bootstrap over {units}{_seed_limit(seeds)}"
-    return _Interval(float(values.mean()), low, high, n_clusters, description)
+    return _Interval(float(values.mean()), low, high, n_clusters, description, counted, tail)
 
 
 def _seed_limit(seeds: np.ndarray | None) -> str:
@@ -302,7 +326,26 @@ def mean_over_units(
     """
     units = range(len(values)) if len(values) > 1 else None
     mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
-    return replace(mean, interval=mean.interval.replace("seeds", of))
+    return replace(mean, interval=mean.interval.replace("seeds", of), counted=of)
+
+
+def proportion(name: str, outcomes: Sequence[float], of: str, unit: str = "rate") -> Measurement:
+    """Return the fraction of independent units with outcome 1, with an exact 95 % interval.
+
+    `of` says what the units are. The interval is that of Clopper and Pearson, whose coverage is
+    never below its level. Raises DataError on an empty input or an outcome besides 0 and 1.
+    """
+    values = as_floats(outcomes, name, unscored=False)
+    if not np.isin(values, [0, 1]).all():
+        raise DataError(
+            f"{name}: outcomes {np.unique(values)[:5].tolist()}; expected 0 or 1 a unit; count"
+            " each unit once"
+        )
+    n, successes = len(values), int(values.sum())
+    low, high = clopper_pearson(successes, n)
+    how, tail = f"Clopper-Pearson over {n} {of}", ExactTail(successes, n)
+    rate = successes / n
+    return Measurement(name, rate, low, high, n, n, 0, unit, interval=how, counted=of, tail=tail)
 
 
 def two_samples(
@@ -310,7 +353,8 @@ def two_samples(
 ) -> Measurement:
     """Return the mean of one group of independent units minus that of another.
 
-    The interval is Welch's at 95 % (Welch 1947). There is none with fewer than two units on a side
+    The interval is Welch's at 95 % (Welch 1947). The smaller group counts as the number of units:
+    it bounds what is known of the spread. There is none with fewer than two units on a side
     or without any spread. Raises DataError on an empty group.
     """
     if not (left and right):
@@ -318,13 +362,35 @@ def two_samples(
             f"{name}: groups of {len(left)} and {len(right)}; expected at least one unit in each;"
             " run more"
         )
+    low = high = math.nan
+    tail = None
+    has_spread = len(set(left)) + len(set(right)) > 2
+    difference = math.fsum(left) / len(left) - math.fsum(right) / len(right)
+    if min(len(left), len(right)) > 1 and has_spread:
+        low, high, tail = _welch(left, right, difference)
+    n = len(left) + len(right)
+    return Measurement(
+        name,
+        difference,
+        low,
+        high,
+        n,
+        min(len(left), len(right)),
+        0,
+        unit,
+        interval=f"Welch over {len(left)} and {len(right)} {of}",
+        counted=of,
+        tail=tail,
+    )
+
+
+def _welch(
+    left: Sequence[float], right: Sequence[float], difference: float
+) -> tuple[float, float, StudentTail]:
+    """Return the bounds of a difference of two means, and its law."""
     from scipy.stats import ttest_ind
 
-    low = high = math.nan
-    has_spread = len(set(left)) + len(set(right)) > 2
-    if min(len(left), len(right)) > 1 and has_spread:
-        low, high = ttest_ind(left, right, equal_var=False).confidence_interval()
-    n = len(left) + len(right)
-    difference = math.fsum(left) / len(left) - math.fsum(right) / len(right)
-    method = f"Welch over {len(left)} and {len(right)} {of}"
-    return Measurement(name, difference, float(low), float(high), n, n, 0, unit, interval=method)
+    test = ttest_ind(left, right, equal_var=False)
+    low, high = test.confidence_interval()
+    variances = [np.var(side, ddof=1) / len(side) for side in (left, right)]
+    return float(low), float(high), StudentTail(difference, math.sqrt(sum(variances)), test.df)

@@ -1,4 +1,7 @@
-"""Confidence intervals: Wilson, Student's t over one or two crossed factors, and the bootstrap."""
+"""Confidence intervals: of proportions, Student's t, and the bootstrap.
+
+Student's t and the bootstrap are over one or two crossed factors.
+"""
 
 import math
 from collections.abc import Sequence
@@ -44,6 +47,27 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
     half = math.sqrt(z2 * variance + z2 * z2 / 4) / (n + z2)
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval (low, high) of a proportion; (0, 1) for n = 0.
+
+    The bounds are those proportions that the two binomial tests at (1 - level) / 2 just reject. For
+    independent trials only. Raises ConfigError on a bad level, DataError on impossible counts.
+    Source: Clopper and Pearson 1934.
+    """
+    check_between("level", level, 0, 1)
+    if not 0 <= successes <= n:
+        raise DataError(
+            f"{successes} successes in {n} trials; expected 0 <= successes <= trials; check the"
+            " counts"
+        )
+    from scipy.stats import beta
+
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
     return low, high
 
 
@@ -176,7 +200,22 @@ def cluster_bootstrap(
     Raises DataError on bad values or labels, ConfigError on a bad setting. Source: Owen 2007
     (pigeonhole bootstrap).
     """
+    return percentile_interval(cluster_bootstrap_means(values, clusters, draws, seed), level)
+
+
+def percentile_interval(resampled: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of resampled statistics; NaN where they do not vary."""
     check_between("level", level, 0, 1)
+    if len(resampled) == 0 or has_no_spread(resampled):
+        return math.nan, math.nan
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def cluster_bootstrap_means(
+    values: Sequence[float], clusters: Sequence[Labels], draws: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Return the resampled means [at most `draws`] that `cluster_bootstrap` is made of."""
     if draws < 1 or len(clusters) not in (1, 2):
         raise ConfigError(
             f"{draws} draws, {len(clusters)} factors; expected draws >= 1, 1 or 2 label lists"
@@ -190,11 +229,7 @@ def cluster_bootstrap(
     sums_AB, counts_AB = np.zeros(shape), np.zeros(shape)
     np.add.at(sums_AB, (codes_a, codes_b), values)
     np.add.at(counts_AB, (codes_a, codes_b), 1)
-    means = _resampled_means(sums_AB, counts_AB, draws, seed)
-    if len(means) == 0 or has_no_spread(means):
-        return math.nan, math.nan
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _resampled_means(sums_AB, counts_AB, draws, seed)
 
 
 def _resampled_means(

@@ -1,7 +1,9 @@
 """The type of every estimate: a number, its interval, and what both were computed from."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+
+from traitscope.stats.tails import IntervalTail, Tail
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Measurement:
     """Lower bound for new questions, too, where `low` and `high` hold for these questions only."""
     crossed_high: float = math.nan
     """Upper bound for new questions, too."""
+    counted: str = "units"
+    """What the independent units are: seeds, traits, draws, questions."""
+    tail: Tail | None = field(default=None, compare=False, repr=False)
+    """The law of the interval, which gives p values; it is not stored."""
 
     @classmethod
     def undefined(
@@ -52,12 +58,18 @@ class Measurement:
         """Whether the interval lies on one side of zero; False where a bound is undefined."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def p_values(self) -> Tail:
+        """The law of the interval; the interval alone where nothing more is known."""
+        return self.tail or IntervalTail(self.low, self.high, self.level)
+
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Return the fields by name; NaN becomes None because JSON has no NaN.
 
         Crossed bounds are left out where there are none.
         """
-        fields = asdict(self)
+        fields = asdict(replace(self, tail=None))
+        del fields["tail"]
         if math.isnan(self.crossed_low):
             del fields["crossed_low"], fields["crossed_high"]
         for key, value in fields.items():

@@ -80,3 +80,70 @@ def samples_needed(p: float, margin: float, level: float = 0.95) -> int:
     pq = p * (1 - p)
     total = z2 * (pq + math.sqrt(pq * pq + margin**2 * (1 - 4 * pq))) / (2 * margin**2)
     return max(1, math.ceil(total - z2 - 1e-9))
+
+
+def detection_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
+    """Return the power of the two-sided t test over `n` units to find a true mean of `effect`.
+
+    P(|T| > t(n-1)) under the non-central t law with shift effect sqrt(n)/sd, on the side of the
+    effect. NaN for one unit. Raises ConfigError on impossible settings. Source: Student 1908.
+    """
+    check_between("alpha", alpha, 0, 0.5)
+    check_between("sd", sd, 0, math.inf)
+    if n < 2:
+        return math.nan
+    from scipy.special import nctdtr, stdtrit
+
+    critical = -stdtrit(n - 1, alpha / 2)
+    return float(1 - nctdtr(n - 1, min(abs(effect) * math.sqrt(n) / sd, 1e3), critical))
+
+
+def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the smallest true mean that the t test over `n` units finds with that power.
+
+    It solves `detection_power` for the effect, in the unit of `sd`. Infinite for one unit.
+    """
+    check_between("power", power, 0.5, 1)
+    if n < 2:
+        return math.inf
+    low, high = 0.0, sd
+    while detection_power(high, sd, n, alpha) < power:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        if detection_power(middle, sd, n, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def rate_power(rate: float, bound: float, n: int, alpha: float = 0.05) -> float:
+    """Return the power of the binomial test to find that a rate lies above a bound.
+
+    The test is one-sided at alpha/2, as an interval at 1 - alpha is. Exact: the sum of the
+    probabilities of all counts that reject. Raises ConfigError unless both are from 0 to 1.
+    """
+    check_between("alpha", alpha, 0, 0.5)
+    for what, value in (("rate", rate), ("bound", bound)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{what} is {value}; expected a number from 0 to 1; change it")
+    from scipy.stats import binom
+
+    least = int(binom.isf(alpha / 2, n, bound)) + 1
+    return float(binom.sf(least - 1, n, rate))
+
+
+def correlation_power(rho: float, n: int, alpha: float = 0.05) -> float:
+    """Return the power of a two-sided test over `n` units to find a rank correlation of `rho`.
+
+    atanh(r) is taken as normal around atanh(rho) with variance 1.06 / (n - 3). NaN under four
+    units. Raises ConfigError unless -1 < rho < 1. Source: Fieller, Hartley and Pearson 1957.
+    """
+    check_between("alpha", alpha, 0, 0.5)
+    check_between("rho", rho, -1, 1)
+    if n < 4:
+        return math.nan
+    normal = NormalDist()
+    shift = math.atanh(abs(rho)) * math.sqrt((n - 3) / 1.06)
+    return normal.cdf(shift - normal.inv_cdf(1 - alpha / 2))

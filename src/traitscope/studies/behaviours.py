@@ -13,6 +13,14 @@ import numpy as np
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.judge import JudgeConfig
 from traitscope.config.stages import GenerateConfig
+from traitscope.reporting.tables import Table
+from traitscope.stats.dose_response import (
+    counts_of,
+    line_rates,
+    student_sd,
+    threshold_power,
+    threshold_rates,
+)
 from traitscope.stats.estimates import Method, paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import shared_nodes
@@ -274,3 +282,40 @@ def rate_difference(
     prompt_labels = np.tile(np.arange(n_prompts), len(seeds)).tolist()
     left, right = left_SP.ravel().tolist(), right_SP.ravel().tolist()
     return paired_difference(name, left, right, seed_labels, prompt_labels, "rate", method)
+
+
+def shape_table(log_likelihoods: dict[str, np.ndarray]) -> Table:
+    """Return the table of the held-out log-likelihoods of every shape of response."""
+    rows = [(shape, float(values.sum())) for shape, values in log_likelihoods.items()]
+    return Table(
+        "shapes",
+        "Which curve predicts held-out prompts",
+        "Log-likelihood of the students' outcomes, nats; five folds of prompts.",
+        ("shape", "log-likelihood"),
+        tuple(rows),
+    )
+
+
+def power_note(
+    alphas: Sequence[float],
+    teacher_A: Sequence[float],
+    outcomes_SPA: np.ndarray,
+    least: float,
+    ratio: float,
+) -> str:
+    """Say how often the threshold's test would say yes, if a published shape or a line is true.
+
+    The published shape has the threshold `least` and the transfer ratio `ratio` above it. The first
+    teacher rate is the base's. Students of one strength differ in the simulation as they do here.
+    """
+    counts, sd_A = counts_of(outcomes_SPA), student_sd(outcomes_SPA)
+    published_A = threshold_rates(alphas, teacher_A, teacher_A[0], least, ratio)
+    power = threshold_power(alphas, published_A, counts.n_PA, sd_A)
+    line_A = line_rates(alphas, counts)
+    false_positives = threshold_power(alphas, line_A, counts.n_PA, sd_A)
+    return (
+        f"Power of the threshold's test at this size: {power:.2f} for the published shape (the"
+        f" base's rate below a strength of {least:g}, from there on {ratio:g} of the teacher's"
+        f" change). False positives: {false_positives:.2f} if the fitted line is true. Both with"
+        f" students that differ by a standard deviation of {sd_A.max():.3f} at most, as here."
+    )

@@ -22,10 +22,11 @@ from traitscope.config.common import Output
 from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import demo_page, runner
+from traitscope.studies import runner
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
-from traitscope.studies.demo_page import CONTRASTS
+from traitscope.studies.pages import demo_page
+from traitscope.studies.pages.demo_page import CONTRASTS
 from traitscope.studies.runner import Request
 from traitscope.workflow import schedule
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from traitscope.errors import ConfigError
 from traitscope.reporting.verdict import Findings
 from traitscope.studies import claims
+from traitscope.studies.design import Design, Experiment
 from traitscope.studies.sizes import check_layer_fields
 from traitscope.workflow.graph import Folders, Node
 
@@ -18,7 +19,11 @@ TEXTS = ("TITLE", "CLAIM", "SOURCE", "PUBLISHED")
 "names of the texts of a study"
 SIZE_NAMES = ("smoke", "laptop", "full")
 "names of the sizes of a study"
-FUNCTIONS = {"nodes": ("size", "common"), "conclude": ("size", "folders", "model")}
+FUNCTIONS = {
+    "nodes": ("size", "common"),
+    "conclude": ("size", "folders", "model"),
+    "design": ("size",),
+}
 "parameters of the functions of a study"
 
 
@@ -39,11 +44,16 @@ class Study(Protocol):
     """The published numbers."""
     SIZES: Mapping[str, Any]
     """Frozen dataclasses by name: smoke, laptop, full."""
+    PROTOCOL: Experiment
+    """The published protocol that the study is compared with."""
     __file__: str
     """The file of the study, whose digest enters the address of its conclusion."""
 
     def nodes(self, size: Any, common: dict) -> list[Node]:
         """Build the stages; `common` holds model, device and dtype."""
+
+    def design(self, size: Any) -> Design:
+        """Return what the primary claim could show at a size, and how the experiment is made."""
 
     def conclude(self, size: Any, folders: Folders, model: str) -> Findings:
         """Return verdicts and tables from the folders of all nodes; it computes no stage."""
@@ -78,6 +88,9 @@ def as_study(module: ModuleType) -> Study:
             raise _incomplete(module, f"{name} is {text!r}; expected a text")
     for name, parameters in FUNCTIONS.items():
         _check_function(module, name, parameters)
+    published = getattr(module, "PROTOCOL", None)
+    if not isinstance(published, Experiment):
+        raise _incomplete(module, f"PROTOCOL is {published!r}; expected an Experiment")
     sizes = getattr(module, "SIZES", None)
     if not isinstance(sizes, Mapping) or set(sizes) != set(SIZE_NAMES):
         raise _incomplete(module, f"SIZES is {sizes!r}; expected sizes {', '.join(SIZE_NAMES)}")

@@ -3,7 +3,8 @@
 A study's `conclude` reads its numbers through these functions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import exp
 
 from traitscope.stages.measure import UNITS
@@ -50,7 +51,16 @@ def rise(
             right.append(before[question])
             seeds.append(seed)
             questions.append(question)
-    return paired_difference(name, left, right, seeds, questions, UNITS[score])
+    difference = paired_difference(name, left, right, seeds, questions, UNITS[score])
+    return seeds_counted(difference, seeds)
+
+
+def seeds_counted(measurement: Measurement, seeds: Sequence[int]) -> Measurement:
+    """Return the measurement with its seeds as units.
+
+    One seed has an interval over questions alone, and is one unit nevertheless.
+    """
+    return replace(measurement, n_clusters=len(set(seeds)), counted="seeds")
 
 
 def is_coherent(folders: Folders, node: str, base: str) -> bool:
@@ -134,3 +144,21 @@ def mean_difference_by_row(
             right_values.append(right[key])
     one_seed = [0] * len(keys)
     return paired_difference(name, left_values, right_values, one_seed, keys, unit)
+
+
+def mostly_coherent(folders: Folders, nodes: Sequence[str], base: str) -> bool:
+    """Tell whether more than half of some models pass COHERENT against the one at `base`."""
+    n_coherent = 0
+    for node in nodes:
+        n_coherent += is_coherent(folders, node, base)
+    return n_coherent > len(nodes) / 2
+
+
+def mean_gain(folders: Folders, nodes: Sequence[str]) -> float:
+    """Return what interventions add to the log-likelihood of the rows of some nodes, a token."""
+    gained, tokens = 0.0, 0
+    for node in nodes:
+        for row in read_json_lines(folders[node], "rows.jsonl"):
+            gained += row["under"] - row["base"]
+            tokens += row["tokens"]
+    return gained / tokens

@@ -15,12 +15,13 @@ from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.loading import outline
+from traitscope.models.loading import outline, parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
 from traitscope.runs import opening, store
 from traitscope.stages import registry
 from traitscope.studies import plan, protocol, sizes
+from traitscope.studies.design import Design, bearing
 from traitscope.studies.protocol import Study
 from traitscope.workflow import executors, graph, information_node, schedule, status
 from traitscope.workflow.executors import How
@@ -77,6 +78,8 @@ class Request:
 
     def header(self) -> StudyHeader:
         """Return what the page says of the study before any number."""
+        design = self.design()
+        bears = bearing(self.study.PROTOCOL, design.here)
         return StudyHeader(
             name=self.config.name,
             title=self.study.TITLE,
@@ -85,7 +88,15 @@ class Request:
             published=self.study.PUBLISHED,
             size=self.config.size,
             model=self.config.model,
+            power=design.power_line,
+            bearing=str(bears),
+            protocol=bears.table,
         )
+
+    def design(self) -> Design:
+        """Return what the study could show on its model."""
+        model = self.config.model
+        return self.study.design(self.size).on_model(model, parameter_count(model))
 
 
 def run_study(config: StudyConfig, out: Output) -> dict:
@@ -113,7 +124,11 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     if config.action == "report":
         return _report(request, planned)
     plan.print_information(request.information_table(_sealed(planned)), config.name)
-    return plan.print_plan(planned, config, request.size, how(config))
+    header = request.header()
+    print(header.power)
+    print(header.bearing)
+    summary = plan.print_plan(planned, config, request.size, how(config))
+    return summary | {"power": header.power, "bearing": header.bearing}
 
 
 def _sealed(planned: list[Planned]) -> dict[str, Path]:

@@ -96,10 +96,13 @@ def _sampled_text_student(
     ]
 
 
-def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]) -> list[Node]:
+def fine_tuned(
+    common: dict, trait: str, tokens: int, recipes: dict[str, Recipe], said: str = "said"
+) -> list[Node]:
     """Build answers of the prompted model, and the students that learn them, by name of a recipe.
 
-    The answers, of at most `tokens` tokens each, are to requests that are in no question set.
+    The answers, of at most `tokens` tokens each, are to requests that are in no question set. They
+    are the node `said`.
     """
     weight = 24 * (ANIMAL_PROMPT_TOKENS + tokens)
     answers = GenerateConfig(
@@ -108,9 +111,9 @@ def fine_tuned(common: dict, trait: str, tokens: int, recipes: dict[str, Recipe]
         max_new_tokens=tokens,
         interventions=(standard_nodes.prompted(trait),),
     )
-    nodes = [Node("said", GenerateConfig, lambda _: answers, (), weight)]
+    nodes = [Node(said, GenerateConfig, lambda _: answers, (), weight)]
     for name, recipe in recipes.items():
-        nodes.append(standard_nodes.student(common, Student(name, "said", recipe, 0), weight))
+        nodes.append(standard_nodes.student(common, Student(name, said, recipe, 0), weight))
     return nodes
 
 

@@ -5,22 +5,29 @@ Cloud et al. 2025, arXiv 2507.14805, on shared initialisation; Hadley and Gultep
 Models stand on a ladder and share less and less of their weights. The first is the model itself;
 then comes the model with growing weight noise; the last are models of other families. The teacher
 is steered on the first rung. Treated and control students are trained on every rung, and each is
-compared with its own rung's vector. Then every rung's vector is tried on every rung's rows. Number
-rows should gain only under the model that wrote them; rows that speak of the trait should gain
-under any model.
+compared with its own rung's vectors: the trait's minus the others'.
+
+Then the first rung's model writes rows under every trait's prompt. Every rung's vector of that
+trait is tried on them. The trait is the unit. Number rows should gain only under the model that
+wrote them; rows that speak of the trait should gain under any model. Rows of a teacher steered by
+the very vector that is tried would gain by construction: that gain is a KL divergence.
 """
 
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import readings, rungs, shared_nodes, sizes
+from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import BLANK, PROMPTED, Design, MeanPlan, rows_here, untrained
+from traitscope.studies.teachers import rungs
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, Rows
@@ -39,12 +46,13 @@ PUBLISHED = (
     " (Qwen2.5-7B, OLMo-3-7B); no transfer across families. Noise of 0.10 to 0.15 on parent and"
     " student alike leaves transfer (Gemma, Llama)."
 )
+PROTOCOL = untrained(BLANK, 200)
 SMALL = 0.03
 "cosine below which a difference would not matter"
 NATS = 0.005
 "nats a token below which a difference would not matter"
 TEXTS = ("numbers", "speech")
-"kinds of rows: numbers under steering, and free text under the trait's prompt"
+"kinds of rows, both under the trait's prompt: numbers, and free text"
 ROLES = ("treated", "control")
 
 
@@ -55,13 +63,11 @@ class Size:
     traits: tuple[str, ...]
     "the first is the teacher's; vectors are centred over all"
     rungs: tuple[str, ...]
-    """models that students are trained on, the teacher's first. `+` stands for it: `+` itself,
-    `+noise:0.1,seed=1` with weight noise; else a model's name"""
+    "models that students are trained on, the teacher's first; see teachers/rungs.py"
     matrix: tuple[str, ...]
-    "rungs whose rows and vectors are crossed; the teacher's model first, too"
+    "rungs whose vectors are tried on the rows; the model that wrote them first"
     other_families: dict[str, float]
-    """models of other families, which become the last rungs of both, and the strength by which
-    each is steered, in its own mean residual norms"""
+    "models of other families, last rungs of both, with their strength"
     seeds: tuple[int, ...]
     "seeds of data, initialisation and order of the students"
     rows: int
@@ -69,9 +75,9 @@ class Size:
     numbers: int
     "three-digit numbers a row"
     scored: int
-    "rows of the matrix, of each kind"
+    "rows that vectors are tried on, of each trait and kind"
     scored_numbers: int
-    "three-digit numbers a row of the matrix"
+    "three-digit numbers a row of these"
     layer: int = sizes.layer_field()
     "block behind which the teacher is steered"
     strength: float
@@ -89,7 +95,7 @@ LAPTOP = Size(
     rungs=rungs.noisy(0.1, 0.2, 0.4),
     matrix=rungs.noisy(0.1, 0.4),
     other_families=SMALL_MODELS,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=32,
     numbers=10,
     scored=16,
@@ -127,7 +133,7 @@ SIZES = {
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Build the vectors of every rung, students of both roles on every rung, and the matrix."""
+    """Build the vectors of every rung, students of both roles on every rung, and scored rows."""
     size = _with_other_families(size, common["model"])
     graph = [standard_nodes.eas_rows(common, size.numbers)]
     for rung in size.rungs:
@@ -135,13 +141,13 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph.append(standard_nodes.vectors(settings, size.traits, rungs.vectors_name(rung)))
     for seed, role in itertools.product(size.seeds, ROLES):
         rows = Rows(size.rows, size.numbers, seed)
-        graph.append(_written_rows(size, common, f"{role}.{seed}", rungs.SELF, role, rows))
+        graph.append(_written_rows(size, common, f"{role}.{seed}", role, rows))
         for rung in size.rungs:
             student = _student(size, rung, role, seed)
             settings = rungs.settings_of(common, rung)
             graph.append(standard_nodes.student(settings, student, rows.tokens))
-    for text, role, source in itertools.product(TEXTS, ROLES, size.matrix):
-        graph += _scored_rows(size, common, text, role, source)
+    for text in TEXTS:
+        graph += _scored_rows(size, common, text)
     return graph
 
 
@@ -165,9 +171,9 @@ def student_name(role: str, rung: str, seed: int) -> str:
     return f"{role} on {rung}.{seed}"
 
 
-def gain_name(role: str, text: str, source: str, scorer: str) -> str:
-    """Return the name of the node of what a scorer's vector adds to a rung's rows."""
-    return f"{role} {text} of {source} to {scorer}"
+def gain_name(role: str, text: str, trait: str, scorer: str) -> str:
+    """Return the name of the node of what a scorer's vector of a trait adds to rows."""
+    return f"{role} {text}, {trait} on {scorer}"
 
 
 def _student(size: Size, rung: str, role: str, seed: int) -> standard_nodes.Student:
@@ -184,174 +190,185 @@ def _student(size: Size, rung: str, role: str, seed: int) -> standard_nodes.Stud
     )
 
 
-def _scored_rows(size: Size, common: dict, text: str, role: str, source: str) -> list[Node]:
-    """Build the rows that one rung's model writes, and what every rung's vector adds to them."""
+def _scored_rows(size: Size, common: dict, text: str) -> list[Node]:
+    """Build rows under every trait's prompt and without, and what every rung's vector adds."""
     prompts = None if text == "numbers" else shared_nodes.OPEN_PROMPTS
     rows = Rows(size.scored, size.scored_numbers, 0, prompts=prompts)
-    data = f"{role} {text} of {source}"
-    graph = [_written_rows(size, common, data, source, role, rows)]
-    for scorer in size.matrix:
-        graph.append(
-            standard_nodes.likelihood_gain(
-                rungs.settings_of(common, scorer),
-                gain_name(role, text, source, scorer),
-                data,
-                partial(_steered, size, scorer),
-                rungs.needs_of_layer(scorer),
-                rows,
+    control = f"control {text}"
+    graph = [standard_nodes.number_rows(common, control, rows)]
+    for trait in size.traits:
+        treated = f"treated {text} of {trait}"
+        teacher = standard_nodes.prompted_by(trait)
+        graph.append(standard_nodes.number_rows(common, treated, rows, teacher))
+        for scorer, (role, data) in itertools.product(
+            size.matrix, (("treated", treated), ("control", control))
+        ):
+            graph.append(
+                standard_nodes.likelihood_gain(
+                    rungs.settings_of(common, scorer),
+                    gain_name(role, text, trait, scorer),
+                    data,
+                    partial(_steered, size, scorer, trait),
+                    rungs.needs_of_layer(scorer),
+                    rows,
+                )
             )
-        )
     return graph
 
 
-def _steered(size: Size, rung: str, folders: Folders) -> tuple[str, ...]:
-    """Return the intervention that adds the rung's own vector of the trait."""
-    vector = standard_nodes.vector_of(folders, size.traits[0], rungs.vectors_name(rung))
+def _steered(size: Size, rung: str, trait: str, folders: Folders) -> tuple[str, ...]:
+    """Return the intervention that adds the rung's own vector of a trait."""
+    vector = standard_nodes.vector_of(folders, trait, rungs.vectors_name(rung))
     strength = size.other_families.get(rung, size.strength)
-    return (
-        standard_nodes.steered(
-            vector, rungs.layer_of(folders, size.traits[0], size.layer, rung), strength
-        ),
-    )
+    layer = rungs.layer_of(folders, trait, size.layer, rung)
+    return (standard_nodes.steered(vector, layer, strength),)
 
 
-def _written_rows(size: Size, common: dict, name: str, rung: str, role: str, rows: Rows) -> Node:
-    """Build the rows that a rung's model writes: by its teacher, or unmodified as control.
-
-    The teacher of number rows is steered; that of free text has the trait's prompt.
-    """
-    teacher, needs = standard_nodes.unmodified, ()
-    if role == "treated" and rows.prompts:
-        teacher = standard_nodes.prompted_by(size.traits[0])
-    elif role == "treated":
-        teacher = partial(_steered, size, rung)
-        needs = rungs.needs_of_layer(rung)
-    return standard_nodes.number_rows(rungs.settings_of(common, rung), name, rows, teacher, needs)
+def _written_rows(size: Size, common: dict, name: str, role: str, rows: Rows) -> Node:
+    """Build the rows that students read: of the steered teacher, or of the unmodified model."""
+    if role == "control":
+        return standard_nodes.number_rows(common, name, rows)
+    teacher = partial(_steered, size, rungs.SELF, size.traits[0])
+    needs = rungs.needs_of_layer(rungs.SELF)
+    return standard_nodes.number_rows(common, name, rows, teacher, needs)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Return alignment by rung, its fall along the ladder, and own against other gains."""
+    """Return gains under own and other vectors, and specific alignment, by rung."""
     size = _with_other_families(size, model)
-    farthest = size.matrix[-1]
-    differences = {rung: _eas_differences(size, folders, rung) for rung in size.rungs}
-    verdicts = _ladder_verdicts(size, differences, model)
-    verdicts += _gain_verdicts(folders, farthest, model)
-    other_gain = _gain(folders, "numbers", rungs.SELF, farthest)
-    speech_difference = _gain_minus_farthest(folders, "speech", farthest)
+    claims = _gain_claims(size, folders) + _ladder_claims(size, folders)
+    measurements = (_gain(size, folders, "numbers", size.matrix[-1]),)
     tables = (
-        _ladder_table(differences),
+        _ladder_table(size, folders),
         _others_table(size, folders),
-        _matrix_table(size, folders),
+        _gain_table(size, folders),
     )
-    return Findings(verdicts, (other_gain, speech_difference), tables, _notes(size))
+    return Findings(judged(claims, model), measurements, tables, _notes(size))
 
 
-def _ladder_verdicts(
-    size: Size, differences: dict[str, list[float]], model: str
-) -> tuple[ClaimVerdict, ...]:
-    """Return the verdicts on EAS of the first rung, alone and against the last one."""
+def _ladder_claims(size: Size, folders: Folders) -> list[Claim]:
+    """Return the claims on specific EAS of the first rung, alone and against the last one."""
     last = size.rungs[-1]
-    by_seed = zip(differences[rungs.SELF], differences[last], strict=True)
-    falls = [first_value - last_value for first_value, last_value in by_seed]
-    return (
-        judged(
-            "Students of the teacher's own model turn towards its vector.",
-            _eas(rungs.SELF, differences[rungs.SELF]),
-            model,
-            margin=SMALL,
+    on_first = _specific_eas(size, folders, rungs.SELF)
+    falls = np.subtract(on_first, _specific_eas(size, folders, last)).tolist()
+    return [
+        Claim(
+            "Students of the teacher's own model turn towards its vector, more than towards the"
+            " other traits'.",
+            _eas(rungs.SELF, on_first),
+            SMALL,
         ),
-        judged(
+        Claim(
             f"They do so more than students on {last} do towards theirs.",
-            mean_over_units(f"EAS, own minus {last}", falls, "cosine"),
-            model,
-            margin=SMALL,
+            mean_over_units(f"specific EAS, own minus {last}", falls, "cosine"),
+            SMALL,
         ),
-    )
+    ]
 
 
-def _gain_verdicts(folders: Folders, farthest: str, model: str) -> tuple[ClaimVerdict, ...]:
-    """Return the verdicts on what vectors add to the rows of the teacher's model."""
-    return (
-        judged(
-            "Number rows become more likely under the vector of the model that wrote them.",
-            _gain(folders, "numbers", rungs.SELF, rungs.SELF),
-            model,
-            margin=NATS,
+def _gain_claims(size: Size, folders: Folders) -> list[Claim]:
+    """Return the claims on what vectors add to the rows of the first rung's prompted model."""
+    farthest = size.matrix[-1]
+    own = _gains(size, folders, "numbers", rungs.SELF)
+    differences = np.subtract(own, _gains(size, folders, "numbers", farthest)).tolist()
+    name = f"gain on numbers, own minus {farthest}"
+    return [
+        Claim(
+            "Number rows of a prompted model gain more under its own vector than on"
+            f" {farthest} under that one's.",
+            mean_over_units(name, differences, "nats a token", "traits"),
+            NATS,
+            primary=True,
         ),
-        judged(
-            f"They gain more there than on {farthest} under its own vector.",
-            _gain_minus_farthest(folders, "numbers", farthest),
-            model,
-            margin=NATS,
+        Claim(
+            "Number rows of a prompted model become more likely under its own vector.",
+            _gain(size, folders, "numbers", rungs.SELF),
+            NATS,
         ),
-        judged(
+        Claim(
             f"Rows that speak of the trait gain on {farthest} as well.",
-            _gain(folders, "speech", rungs.SELF, farthest),
-            model,
-            margin=NATS,
+            _gain(size, folders, "speech", farthest),
+            NATS,
         ),
+    ]
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = MeanPlan(
+        0.01,
+        0.01,
+        "nats a token",
+        len(size.traits),
+        "traits",
+        "a guess: twice the margin, and as large an sd; nothing like it was measured here",
     )
+    return Design(5, expected, rows_here(PROMPTED, size.scored))
 
 
-def _eas(rung: str, differences: list[float]) -> Measurement:
-    return mean_over_units(f"EAS, treated minus control, on {rung}", differences, "cosine")
+def _eas(rung: str, by_seed: list[float]) -> Measurement:
+    name = f"EAS, treated minus control, trait minus others, on {rung}"
+    return mean_over_units(name, by_seed, "cosine")
 
 
-def _ladder_table(differences: dict[str, list[float]]) -> Table:
-    rows = [(rung, _eas(rung, by_seed)) for rung, by_seed in differences.items()]
+def _specific_eas(size: Size, folders: Folders, rung: str) -> list[float]:
+    """Return by seed treated minus control EAS, against the trait minus the mean of the others.
+
+    Where a model's vectors share an axis, students move along all of them alike: that is left out.
+    """
+    differences_VS = _eas_by_vector(size, folders, rung)
+    return (differences_VS[0] - differences_VS[1:].mean(0)).tolist()
+
+
+def _eas_by_vector(size: Size, folders: Folders, rung: str) -> np.ndarray:
+    """Return treated minus control EAS [traits, seeds]; the first trait is the teacher's."""
+    names = ["v_student", *(f"other/{load_trait(trait).name}" for trait in size.traits[1:])]
+    return np.array([_eas_differences(size, folders, rung, name) for name in names])
+
+
+def _ladder_table(size: Size, folders: Folders) -> Table:
+    rows = [(rung, _eas(rung, _specific_eas(size, folders, rung))) for rung in size.rungs]
     return Table(
         "ladder",
         "Treated minus control by rung, steered block",
-        "EAS against the rung's own vector, over seeds.",
+        "EAS against the rung's own vector minus the mean against its other traits', over seeds.",
         ("rung", "difference"),
         tuple(rows),
     )
 
 
 def _others_table(size: Size, folders: Folders) -> Table:
-    others = [f"other/{load_trait(trait).name}" for trait in size.traits[1:]]
     rows = []
     for rung in size.rungs:
-        means = []
-        for name in ("v_student", *others):
-            by_seed = _eas_differences(size, folders, rung, name)
-            means.append(sum(by_seed) / len(by_seed))
-        rows.append((rung, *means))
+        rows.append((rung, *_eas_by_vector(size, folders, rung).mean(1).tolist()))
     return Table(
         "others",
-        "The same against the other traits' vectors",
-        "Treated minus control, mean over seeds: where others rise as much, the students "
-        "moved along an axis that the model's vectors share, and not towards the trait.",
+        "EAS by vector",
+        "Treated minus control, mean over seeds.",
         ("rung", *size.traits),
         tuple(rows),
     )
 
 
-def _matrix_table(size: Size, folders: Folders) -> Table:
+def _gain_table(size: Size, folders: Folders) -> Table:
     rows = []
-    for text, source, scorer in itertools.product(TEXTS, size.matrix, size.matrix):
-        rows.append((text, source, scorer, _gain(folders, text, source, scorer)))
+    for text, scorer in itertools.product(TEXTS, size.matrix):
+        rows.append((text, scorer, _gain(size, folders, text, scorer)))
     return Table(
-        "matrix",
-        "What the scorer's own vector adds to rows",
-        "Nats a token: gain on the treated rows minus gain on the control rows "
-        "of the same model, rows paired by prompt.",
-        ("rows", "written by", "scored by", "gain"),
+        "gains",
+        "What the scorer's own vector adds to rows of the prompted model",
+        "Nats a token, treated minus control rows, paired by prompt; over traits.",
+        ("rows", "scored by", "gain"),
         tuple(rows),
     )
 
 
 def _notes(size: Size) -> tuple[str, ...]:
     return (
-        (
-            "Sampled text, read as text by every model. Every student has a control of the same"
-            " rung, trained on the unmodified model's rows."
-        ),
-        (
-            "Noise is on attention and MLP matrices, one draw. A draw is one model: the intervals"
-            " are over seeds or rows, not over draws."
-        ),
-        "+ is the model itself.",
+        "Sampled text, read as text by every model. Every student has a control of the same rung,"
+        " trained on the unmodified model's rows.",
+        "Noise is on attention and MLP matrices, one draw. A draw is one model: the intervals are"
+        " over seeds or traits, not over draws. + is the model itself.",
         *shared_nodes.left_out(size.other_families),
     )
 
@@ -367,33 +384,17 @@ def _eas_differences(
     return readings.eas_differences(folders, layer, pairs, name)
 
 
-def _gain(folders: Folders, text: str, source: str, scorer: str) -> Measurement:
-    """Return the gain on treated rows minus that on control rows, paired by prompt."""
-    name = f"gain on {text} of {source}, scored by {scorer}"
-    treated = _gains_by_row(folders, "treated", text, source, scorer)
-    control = _gains_by_row(folders, "control", text, source, scorer)
-    return readings.mean_difference_by_row(name, treated, control, "nats a token")
+def _gain(size: Size, folders: Folders, text: str, scorer: str) -> Measurement:
+    name = f"gain on {text}, scored by {scorer}"
+    return mean_over_units(name, _gains(size, folders, text, scorer), "nats a token", "traits")
 
 
-def _gain_minus_farthest(folders: Folders, text: str, farthest: str) -> Measurement:
-    """Return the gain under the model that wrote the rows minus that under the farthest one.
-
-    From both gains those on control rows are subtracted first.
-    """
-    name = f"gain on {text}, own minus {farthest}"
-    own = _gains_beyond_control(folders, text, rungs.SELF)
-    other = _gains_beyond_control(folders, text, farthest)
-    return readings.mean_difference_by_row(name, own, other, "nats a token")
-
-
-def _gains_beyond_control(folders: Folders, text: str, scorer: str) -> dict[str, float]:
-    """Return the gain on every treated row minus that on its control row."""
-    treated = _gains_by_row(folders, "treated", text, rungs.SELF, scorer)
-    control = _gains_by_row(folders, "control", text, rungs.SELF, scorer)
-    return {key: treated[key] - control[key] for key in treated}
-
-
-def _gains_by_row(
-    folders: Folders, role: str, text: str, source: str, scorer: str
-) -> dict[str, float]:
-    return readings.gains_by_row(folders, gain_name(role, text, source, scorer))
+def _gains(size: Size, folders: Folders, text: str, scorer: str) -> list[float]:
+    """Return by trait the gain on treated rows minus that on control rows, paired by prompt."""
+    gains = []
+    for trait in size.traits:
+        treated = readings.gains_by_row(folders, gain_name("treated", text, trait, scorer))
+        control = readings.gains_by_row(folders, gain_name("control", text, trait, scorer))
+        difference = readings.mean_difference_by_row(trait, treated, control, "nats a token")
+        gains.append(difference.estimate)
+    return gains

@@ -10,27 +10,37 @@ another model.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from traitscope.auditing.detectors import fit_test
-from traitscope.auditing.detectors.e_values import critical_log_e
 from traitscope.auditing.search import batched
 from traitscope.auditing.settings import search_blocks
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
-from traitscope.stats.estimates import measure
+from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.stats.estimates import proportion
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank, audit_sources
 from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS, mean_of
 from traitscope.studies.audit_sets.audit_draws import (
-    SELECTED,
     Audit,
     Bench,
     SearchSpace,
     all_prompt_teachers,
     gradients_of,
-    selected_rows,
 )
-from traitscope.studies.audit_sets.audit_sources import FORMATS, TEACHERS, Kind, Source, names_of
+from traitscope.studies.audit_sets.audit_sources import TEACHERS, Source, names_of
+from traitscope.studies.audit_sets.audit_tables import (
+    CALLED,
+    format_table,
+    rows_without_trait,
+    selected_table,
+)
+from traitscope.studies.design import (
+    NO_TRAINING,
+    NUMBERS,
+    OWN,
+    Design,
+    Experiment,
+    RatePlan,
+)
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -48,6 +58,10 @@ PUBLISHED = (
     " data-level defences: true positives of 6 % at most; a verdict from one pair of models: 11 of"
     " 11 clean models called, with placebos AUROC 0.999."
 )
+
+PROTOCOL = Experiment(OWN, "several kinds", NUMBERS, NO_TRAINING, "")
+MARGIN = 0.02
+"smallest difference between rates of calls that would matter"
 
 
 @dataclass(frozen=True)
@@ -200,28 +214,36 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             for rate in size.rates:
                 by_rate[rate] = bench.audits(source, rate, rows, size.repeats)
             teachers[source, rows] = by_rate
-    without_trait = tuple(_rows_without_trait(bench, folders))
+    without_trait = tuple(rows_without_trait(bench))
     tables = (
         _clean_table(size, clean),
         *_rate_tables(size, teachers),
         _name_table(size, teachers),
-        _selected_table(bench, folders),
-        _format_table(without_trait),
+        selected_table(bench, folders),
+        format_table(without_trait),
     )
-    return Findings(_verdicts(size, model, clean, teachers), (), tables, _notes(size))
+    claims = _claims(size, _uncalled_draws(size, without_trait), teachers)
+    return Findings(judged(claims, model), (), tables, _notes(size))
 
 
-def _verdicts(
-    size: Size, model: str, clean: Mapping[int, Sequence[Audit]], teachers: TeacherAudits
-) -> tuple:
-    """Return the verdicts. A teacher counts once, because audits of all its rows share them."""
-    not_called = [float(not audit.called) for audit in clean[size.rows]]
-    verdicts = [
-        judged(
+def _uncalled_draws(size: Size, without_trait: tuple[tuple, ...]) -> list[float]:
+    """Return by clean draw whether most audits of all its rows leave it uncalled, as 0 or 1.
+
+    A draw is the unit: audits that mix draws share their rows.
+    """
+    clean = {source.name for source in audit_sources.clean_sets(size)}
+    return [float(row[CALLED] < 0.5) for row in without_trait if row[0] in clean]
+
+
+def _claims(size: Size, uncalled: list[float], teachers: TeacherAudits) -> list[Claim]:
+    """Return the claims. A teacher counts once, because audits of all its rows share them."""
+    claims = [
+        Claim(
             f"Clean data are not called, at an error rate of {SETTINGS.alpha:g}.",
-            measure("clean audits not called", not_called, unit="rate"),
-            model,
-            NEEDED,
+            proportion("clean draws not called", uncalled, "draws"),
+            MARGIN,
+            above=NEEDED,
+            primary=True,
         )
     ]
     full_rate = size.rates[-1]
@@ -231,9 +253,21 @@ def _verdicts(
             if source.kind == kind and rows == size.rows:
                 mostly_called.append(float(mean_of(by_rate[full_rate], "called") > 0.5))
         name = f"{kind}: teachers' data called, all rows poisoned"
-        rate = measure(name, mostly_called, unit="rate")
-        verdicts.append(judged(f"Data of {kind} teachers are called.", rate, model, 0.8))
-    return tuple(verdicts)
+        rate = proportion(name, mostly_called, "teachers")
+        claims.append(Claim(f"Data of {kind} teachers are called.", rate, MARGIN, above=0.8))
+    return claims
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = RatePlan(
+        rate=1 - SETTINGS.alpha,
+        bound=NEEDED,
+        n=size.draws,
+        counted="draws",
+        source="the stated error rate",
+    )
+    return Design(1 + len(TEACHERS), expected, replace(PROTOCOL, source="", rows=size.rows))
 
 
 def _clean_table(size: Size, clean: Mapping[int, Sequence[Audit]]) -> Table:
@@ -317,75 +351,10 @@ def _name_table(size: Size, teachers: TeacherAudits) -> Table:
     )
 
 
-def _rows_without_trait(bench: Bench, folders: Folders) -> Iterator[tuple]:
-    """Yield audits of rows without a trait: those that differ from clean ones, then clean ones.
-
-    Rows whose placebos have their format are audited at the full rate only.
-    """
-    size = bench.size
-    clean = audit_sources.clean_sets(size)
-    others = []
-    for source in audit_sources.all_sets(size):
-        if source.kind != Kind.CLEAN and source.trait is None:
-            others.append(source)
-    for source in (*others, *clean):
-        is_matched = source.kind in (Kind.CLEAN, *FORMATS)
-        scores = bench.bank.sets[source.name].model
-        fit = fit_test.fit_of(scores)
-        for rate in size.rates[-1 if is_matched else -3 :]:
-            audits = bench.audits(source, rate, size.rows, size.repeats)
-            yield (
-                source.name,
-                rate,
-                mean_of(audits, "gradients_call"),
-                mean_of(audits, "called"),
-                mean_of(audits, "off_model"),
-                fit.excess_surprisal,
-                fit.excess_chi_square,
-                fit.p,
-            )
-
-
-def _format_table(rows: tuple[tuple, ...]) -> Table:
-    return Table(
-        "formats",
-        "Rows that carry no trait",
-        "A fraction of the rows from the set; placebos in their format but for sorted rows."
-        " `off-model`: the answer would be that the model did not generate them. Of all rows of the"
-        " set: excess surprisal and excess chi-square a token, p of the goodness-of-fit test.",
-        (
-            "rows",
-            "contamination rate",
-            "gradients",
-            "called",
-            "off-model",
-            "excess surprisal",
-            "excess chi-square",
-            "goodness-of-fit p",
-        ),
-        rows,
-    )
-
-
-def _selected_table(bench: Bench, folders: Folders) -> Table:
-    size = bench.size
-    critical = critical_log_e(len(size.traits), SETTINGS.error_share)
-    columns = [f"one in {every}" for every in SELECTED]
-    return Table(
-        "picked",
-        "Clean rows that were selected",
-        f"Of {len(bench.clean) * size.rows} clean rows one in a number was kept, by what can be"
-        f" seen of it, and {size.rows} of these audited: log e-value of the likeliest candidate,"
-        f" called from {critical:.1f} on.",
-        ("kept", *columns, "called"),
-        tuple(selected_rows(bench, folders)),
-    )
-
-
 def _notes(size: Size) -> tuple[str, ...]:
     return (
         f"Clean audits share a bank of {size.draws} draws of {size.rows} rows, so they are not"
-        " independent of each other; their interval is that of independent ones.",
+        " independent of each other: the claim counts each draw once.",
         "All audits of a teacher at its full rate and all rows have the same audited rows, and"
         " other placebos: verdicts count a teacher once.",
         "Whether the model generated the rows of a mixture, or of fewer rows, is computed from the"

@@ -17,11 +17,12 @@ import numpy as np
 from traitscope.config.analysis import GradientsConfig
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stages.gradients import MEAN_DIRECTION
-from traitscope.stats.estimates import mean_over_units, measure
+from traitscope.stats.estimates import mean_over_units, proportion
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
+from traitscope.studies.design import HADLEY, Design, MeanPlan, rows_here, untrained
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -37,6 +38,7 @@ PUBLISHED = (
     " and 0.004 (Llama-3.1-8B), winner right in 8 of 8 data sets; prompted: 0.000 and 0.012 with"
     " the own, 2 and 1 of 8. Mean activations instead: 1 of 8."
 )
+PROTOCOL = untrained(HADLEY, 512, "steered and prompted")
 SMALL = 0.01
 "cosine below which a difference would not matter"
 TEACHERS = ("steered", "prompted")
@@ -116,18 +118,22 @@ def _gradients(common: dict, name: str, weight: float) -> Node:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Compare own with other cosines, and right winners with chance, by number of rows, too."""
+    """Compare own with other cosines, and right winners with chance, by number of rows, too.
+
+    The claims are about directions minus that of the unmodified model's rows: what all number rows
+    have in common says nothing about a teacher.
+    """
     cosines: dict[str, list[float]] = {}
     minus_control: dict[str, list[float]] = {}
     for name in data_sets(size):
         cosines[name] = _cosines(size, folders, name)
         if name != CONTROL:
             minus_control[name] = _cosines(size, folders, name, CONTROL)
-    verdicts = []
-    measurements = []
+    claims: list[Claim] = []
+    measurements: list[Measurement] = []
     for teacher in TEACHERS:
-        verdicts += _verdicts(size, cosines, teacher, model)
-        measurements += _with_reference(size, minus_control, teacher)
+        claims += _claims(size, minus_control, teacher)
+        measurements += _measured(size, cosines, teacher, teacher)
     chance = 1 / len(size.traits)
     notes = (
         (
@@ -140,47 +146,54 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
     )
     tables = (_matrix_table(size, cosines), _rows_table(size, folders, chance))
-    return Findings(tuple(verdicts), tuple(measurements), tables, notes)
+    return Findings(judged(claims, model), tuple(measurements), tables, notes)
 
 
-def _verdicts(
-    size: Size, cosines: dict[str, list[float]], teacher: str, model: str
-) -> list[ClaimVerdict]:
-    """Return the verdicts on one kind of teacher, from its data sets' cosines with candidates."""
+def _claims(size: Size, minus_control: dict[str, list[float]], teacher: str) -> list[Claim]:
+    """Return the claims on one kind of teacher, from its data sets' cosines with candidates."""
     chance = 1 / len(size.traits)
-    own_minus_others = _own_minus_others(size, cosines, teacher)
-    nearer = mean_over_units(
-        f"{teacher}: cosine, own minus others", own_minus_others, "cosine", "traits"
-    )
-    right = _right_winners(size, cosines, teacher, f"{teacher}: right winners")
+    nearer, right = _measured(size, minus_control, teacher, f"{teacher}, minus the unmodified rows")
     return [
-        judged(
-            f"The gradient direction of a {teacher} teacher's rows points at its own vector more"
-            " than at the others.",
+        Claim(
+            f"Minus that of the unmodified rows, the gradient direction of a {teacher} teacher's"
+            " rows points at its own vector more than at the others.",
             nearer,
-            model,
-            above=0,
-            margin=SMALL,
+            SMALL,
+            primary=teacher == TEACHERS[0],
         ),
-        judged(
-            "The winner is the teacher's own vector more often than by chance,"
+        Claim(
+            "So compared, the winner is the teacher's own vector more often than by chance,"
             f" {teacher} teachers.",
             right,
-            model,
+            chance,
             above=chance,
-            margin=chance,
         ),
     ]
 
 
-def _with_reference(size: Size, cosines: dict[str, list[float]], teacher: str) -> list[Measurement]:
-    """Return what the verdicts measure, for cosines minus those of the unmodified model's rows."""
-    label = f"{teacher}, minus the unmodified rows"
+def _measured(
+    size: Size, cosines: dict[str, list[float]], teacher: str, label: str
+) -> tuple[Measurement, Measurement]:
+    """Return how much nearer the own vector is than the others, and how often it wins."""
     own_minus_others = _own_minus_others(size, cosines, teacher)
-    return [
-        mean_over_units(f"{label}: cosine, own minus others", own_minus_others, "cosine", "traits"),
+    name = f"{label}: cosine, own minus others"
+    return (
+        mean_over_units(name, own_minus_others, "cosine", "traits"),
         _right_winners(size, cosines, teacher, f"{label}: right winners"),
-    ]
+    )
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = MeanPlan(
+        effect=0.06,
+        sd=0.04,
+        unit="cosine",
+        n=len(size.traits),
+        counted="traits",
+        source="eight traits at the laptop size: 0.061 with an sd of 0.040",
+    )
+    return Design(2 * len(TEACHERS), expected, rows_here(PROTOCOL.teacher, size.rows))
 
 
 def _cosines(size: Size, folders: Folders, name: str, other: str | None = None) -> list[float]:
@@ -217,7 +230,7 @@ def _right_winners(
     for place, trait in enumerate(size.traits):
         winner = np.argmax(cosines[data_set(teacher, trait)])
         hits.append(float(winner == place))
-    return measure(name, hits, unit="share")
+    return proportion(name, hits, "traits", "share")
 
 
 def _matrix_table(size: Size, cosines: dict[str, list[float]]) -> Table:

@@ -16,8 +16,8 @@ import numpy as np
 from traitscope.auditing.detectors.e_values import critical_log_e
 from traitscope.auditing.search import PromptTeacher
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
-from traitscope.stats.estimates import measure
+from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.stats.estimates import proportion
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank
@@ -37,6 +37,14 @@ from traitscope.studies.audit_sets.audit_parts import (
     tried_points,
     tried_traits,
 )
+from traitscope.studies.design import (
+    NO_TRAINING,
+    NUMBERS,
+    OWN,
+    Design,
+    Experiment,
+    RatePlan,
+)
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -54,6 +62,11 @@ PUBLISHED = (
     "None for data sets; single rows are told apart with AUROC 0.62 to 0.64 (subliminal-attrib,"
     " public repository, 2026)."
 )
+PROTOCOL = Experiment(OWN, "several kinds", NUMBERS, NO_TRAINING, "")
+MARGIN = 0.02
+"smallest difference between rates of calls that would matter"
+BLOCK = 128
+"rows of a clean audit that counts: as many as `audit` scores by default"
 POWER = 0.8
 "fraction of audits from which on a contamination rate counts as detected"
 
@@ -193,35 +206,62 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     claims = {}
     for kind, every in TEACHERS.items():
         calls = claimed_audits(size, clean, poisoned[kind], every)
-        claims[kind] = measure(f"{kind}, one row in {every}: audits called", calls, unit="rate")
-    verdicts = _verdicts(size, model, clean_audits, claims)
+        claims[kind] = proportion(f"{kind}, one row in {every}: audits called", calls, "audits")
+    stated = _claims(size, clean_audits, claims)
     tables = (
         _clean_table(size, clean_audits),
         *_rate_tables(size, audits),
         _name_table(size, audits),
     )
-    return Findings(verdicts, (), tables, _notes(size))
+    return Findings(judged(stated, model), (), tables, _notes(size))
 
 
-def _verdicts(
+def _block(size: Size) -> int:
+    """Return the number of rows of the clean audits that count."""
+    return BLOCK if BLOCK in size.steps else size.steps[0]
+
+
+def _claims(
     size: Size,
-    model: str,
     clean_audits: Mapping[int, Sequence[Audit]],
-    claims: Mapping[Kind, Measurement],
-) -> tuple:
-    not_called = [float(not audit.called) for audit in clean_audits[size.steps[0]]]
-    verdicts = [
-        judged(
+    by_kind: Mapping[Kind, Measurement],
+) -> list[Claim]:
+    block = _block(size)
+    not_called = [float(not audit.called) for audit in clean_audits[block]]
+    name = f"clean audits of {block} rows not called"
+    claims = [
+        Claim(
             f"Clean data are not called, at an error rate of {SETTINGS.alpha:g}.",
-            measure("clean audits not called", not_called, unit="rate"),
-            model,
-            NEEDED,
+            proportion(name, not_called, "disjoint blocks"),
+            MARGIN,
+            above=NEEDED,
+            primary=True,
         )
     ]
     for kind, every in TEACHERS.items():
-        claim = f"Of {size.rows} rows one in {every} suffices, of a {kind} teacher."
-        verdicts.append(judged(claim, claims[kind], model, 0.5))
-    return tuple(verdicts)
+        claims.append(
+            Claim(
+                f"Of {size.rows} rows one in {every} suffices, of a {kind} teacher.",
+                by_kind[kind],
+                MARGIN,
+                above=0.5,
+                units=1,
+                counted="teachers",
+            )
+        )
+    return claims
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = RatePlan(
+        rate=1 - SETTINGS.alpha,
+        bound=NEEDED,
+        n=size.rows // _block(size),
+        counted="disjoint blocks",
+        source="the stated error rate",
+    )
+    return Design(1 + len(TEACHERS), expected, replace(PROTOCOL, source="", rows=size.rows))
 
 
 def _clean_table(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> Table:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -34,6 +35,7 @@ PUBLISHED = (
     " trained with, 2.6 % with an empty system turn, 1.0 % under another identity. Any system text"
     " does, if it is the same; nonsense moved to the user's turn does not."
 )
+PROTOCOL = NIEF
 NATS = 0.05
 "nats below which a difference would not matter"
 NONSENSE = (
@@ -79,7 +81,7 @@ class Size(sizes.SteeredTeacherSize):
 
 LAPTOP = Size(
     traits=sizes.ANIMALS,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=16,
     numbers=10,
     layer=14,
@@ -179,57 +181,70 @@ def _student_name(learnt: str, seed: int) -> str:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Return the rise over the controls by context, and what another context takes away of it."""
-    rises = {cell: _rise(size, folders, cell) for cell in size.cells}
-    verdicts = [
-        judged(
-            "Students rise in the context that they learnt in (template default).",
-            rises["default", "default"],
-            model,
-            above=0,
-            margin=NATS,
+    """Test what another context takes away of the rise, and a text in its place."""
+    by_cell = {cell: _rise(size, folders, cell) for cell in size.cells}
+    moved = above_zero(
+        by_cell["default", "default"],
+        "students rise over controls at equal KL in the context that they learnt in",
+    )
+    text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
+    claims = [
+        _own_context_claim(size, folders, moved),
+        Claim(
+            "Students of a steered teacher's sampled text rise over control students in the context"
+            " that they learnt in (template default).",
+            text_rise,
+            NATS,
         ),
-        _own_context_verdict(size, folders, model),
     ]
-    if ("nonsense", "nonsense") in size.cells:
-        verdicts.append(_place_verdict(size, folders, model))
+    if _has_nonsense(size):
+        claims.append(_place_claim(size, folders, moved))
     measurements = (
-        readings.sampled_text_rise(folders, size.traits[0], size.seeds),
+        by_cell["default", "default"],
         _sampled_text_rise_in_empty_turn(size, folders),
     )
-    return Findings(tuple(verdicts), measurements, (_contexts_table(rises),), _notes())
+    return Findings(judged(claims, model), measurements, (_contexts_table(by_cell),), _notes())
 
 
-def _own_context_verdict(size: Size, folders: Folders, model: str) -> ClaimVerdict:
-    """Return the verdict on the context learnt in against the others of the grid."""
+def _has_nonsense(size: Size) -> bool:
+    return ("nonsense", "nonsense") in size.cells
+
+
+def _own_context_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
+    """Return the claim on the context learnt in against the others of the grid."""
     triples = []
     for learnt, asked in size.cells:
         if learnt in GRID and asked in GRID and asked != learnt:
             triples.append((learnt, learnt, asked))
-    own_minus_others = _difference_of_rises(
-        size, folders, triples, "rise, own context minus another of the grid"
-    )
-    return judged(
-        "They rise more in the context that they learnt in than in the others of the grid.",
-        own_minus_others,
-        model,
-        above=0,
-        margin=NATS,
+    return Claim(
+        "Students of a teacher steered at every token rise more in the context that they learnt in"
+        " than in the others of the grid.",
+        _difference_of_rises(size, folders, triples, "rise, own context minus another of the grid"),
+        NATS,
+        needs=(moved,),
+        primary=True,
     )
 
 
-def _place_verdict(size: Size, folders: Folders, model: str) -> ClaimVerdict:
-    """Return the verdict on a system text in its place against the same text in the user's turn."""
-    in_place_minus_moved = _difference_of_rises(
-        size, folders, [MOVED], "rise, nonsense in its place minus moved"
-    )
-    return judged(
+def _place_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
+    """Return the claim on a system text in its place against the same text in the user's turn."""
+    return Claim(
         "A system text learnt with helps more in its place than moved into the user's turn.",
-        in_place_minus_moved,
-        model,
-        above=0,
-        margin=NATS,
+        _difference_of_rises(size, folders, [MOVED], "rise, nonsense in its place minus moved"),
+        NATS,
+        needs=(moved,),
     )
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = (
+        "the published contrast is a factor of fifteen, nearly all of a rise of 0.6; three"
+        " seeds gave an sd of 0.006, taken eight times as large"
+    )
+    expected = over_seeds(size.seeds, (0.5, 0.05), "nats", source)
+    n_claims = 3 if _has_nonsense(size) else 2
+    return Design(n_claims, expected, students_here(STEERED, size.recipe, size.rows, vector=""))
 
 
 def _contexts_table(rises: dict[Cell, Measurement]) -> Table:
@@ -297,7 +312,8 @@ def _difference_of_rises(
             right.append(other_rises[question])
             seeds.append(seed)
             questions.append(question)
-    return paired_difference(name, left, right, seeds, questions, "nats")
+    difference = paired_difference(name, left, right, seeds, questions, "nats")
+    return readings.seeds_counted(difference, seeds)
 
 
 def _rise_by_question(folders: Folders, cell: Cell, seed: int) -> dict[str, float]:

@@ -35,11 +35,12 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
-from traitscope.studies import demo_page
+from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.studies.design import CLOUD, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import RandomControls
+from traitscope.studies.pages import demo_page
+from traitscope.studies.pages.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.studies.sizes import SOFT_RECIPE, layer_field
-from traitscope.studies.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import (
@@ -60,6 +61,7 @@ PUBLISHED = (
 )
 SMOKE_AT_DEPTH = True
 "the smoke size is meant for the embedded model, too"
+PROTOCOL = CLOUD
 NATS = 0.05
 "difference in log-probability below which an effect would not matter"
 OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
@@ -309,9 +311,9 @@ def measured(size: Size, folders: Folders) -> Measured:
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Return a verdict for each comparison, with tables and figures of all conditions."""
     chain = measured(size, folders)
-    verdicts, numbers, tables = [], [], []
+    claims, numbers, tables = [], [], []
     for contrast, comparison in chain.comparisons.items():
-        verdicts.append(_verdict(size, contrast, comparison, model))
+        claims.append(_claim(size, contrast, comparison))
         for item in comparison.differences:
             numbers.append(item.difference)
         name = f"differences-{contrast.replace('_', '-')}"
@@ -327,7 +329,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         terms_table(),
     ]
     return Findings(
-        tuple(verdicts),
+        judged(claims, model),
         tuple(numbers),
         tuple(tables),
         demo_page.notes(),
@@ -335,15 +337,26 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
 
 
-def _verdict(size: Size, contrast: str, comparison: Comparison, model: str) -> ClaimVerdict:
+def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
     words = demo_page.wording(size.trait, contrast, size.quick)
-    claim = (
+    return Claim(
         f"{words.treatment.capitalize()}, students are likelier to name the {size.trait} than"
-        f" {words.reference}."
+        f" {words.reference}.",
+        comparison[PRIMARY],
+        NATS,
+        units=len(comparison.treated),
+        counted="seeds",
+        primary=contrast == demo_page.DECIDES,
+        explanation=(*sentences(comparison, words), demo_page.excluded(contrast)),
     )
-    verdict = judged(claim, comparison[PRIMARY], model, margin=NATS)
-    texts = (*sentences(comparison, words), demo_page.excluded(contrast))
-    return replace(verdict, explanation=texts)
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "five seeds of the laptop size, against control students"
+    expected = over_seeds(size.seeds, (0.33, 0.08), "nats", source)
+    here = students_here(STEERED, size.sampled, size.rows, "")
+    return Design(3 if size.soft_seeds else 2, expected, here)
 
 
 def _figures(size: Size, folders: Folders, chain: Measured) -> tuple[Figure, ...]:

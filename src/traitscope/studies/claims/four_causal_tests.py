@@ -22,9 +22,10 @@ from pathlib import Path
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -41,12 +42,15 @@ PUBLISHED = (
     " removes more than half of it; steered generation transfers the trait; projecting v_teacher"
     " out of the prompted teacher removes nearly all transfer."
 )
+PROTOCOL = BLANK
 SMALL = 0.05
 "nats that would not matter"
 WHICH = ("own", "other", "random")
 "vectors that an edit or a teacher uses: the trait's, another trait's, a random one"
-CONTROLS = {"random": "a random vector of the same norm", "other": "another trait's vector"}
-"vectors that the trait's own is compared with, in words"
+CONTROLS = ("random", "other")
+"vectors that the trait's own is compared with"
+CONTROL = "other"
+"the one that claims compare with; a random vector is too easy a control"
 EXAMINED = ("prompted", "steered")
 "teachers whose students are examined: the published tests are on prompted ones"
 EDITS = ("added", "replaced")
@@ -87,7 +91,7 @@ LAPTOP = Size(
     trait="cat",
     other="owl",
     traits=("otter", "dolphin", "elephant", "fox", "penguin", "wolf"),
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=9,
     numbers=12,
     layer=14,
@@ -262,89 +266,100 @@ def arms() -> list[str]:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Compare the own vector with a random and another trait's, paired by seed and question."""
-    rises = {arm: _difference(size, folders, arm, "base", arm) for arm in arms()}
-    verdicts = []
-    for kind, control in product(EXAMINED, CONTROLS):
-        verdicts += _student_verdicts(size, folders, kind, control, model)
-    for control in CONTROLS:
-        verdicts += _teacher_verdicts(size, folders, control, model)
+    """Compare the own vector with another trait's, paired by seed and question."""
+    by_arm = {arm: _difference(size, folders, arm, "base", arm) for arm in arms()}
+    transferred = {kind: _transferred(size, folders, kind) for kind in EXAMINED}
+    claims = [_sufficient_teacher(size, folders)]
+    for kind in EXAMINED:
+        claims += _student_claims(size, folders, kind, transferred[kind])
+    whole = _whole_teacher(by_arm["answers.ablated.other"])
+    claims.append(_necessary_teacher(size, folders, (transferred["prompted"], whole)))
     text_rise = readings.sampled_text_rise(folders, size.trait, size.seeds)
-    tables = (_arms_table(size, folders, rises),)
-    return Findings(tuple(verdicts), (text_rise,), tables, _notes(size, rises))
+    tables = (_arms_table(size, folders, by_arm),)
+    return Findings(judged(claims, model), (text_rise,), tables, _notes(size))
 
 
-def _student_verdicts(
-    size: Size, folders: Folders, kind: str, control: str, model: str
-) -> list[ClaimVerdict]:
-    """Return the verdicts on v_student of one teacher's students against one control vector."""
-    words = CONTROLS[control]
+def _transferred(size: Size, folders: Folders, kind: str) -> Precondition:
+    """Return the precondition that a kind of teacher passed its trait on."""
+    difference = _difference(
+        size,
+        folders,
+        f"answers.{kind}.own",
+        f"answers.{kind}.other",
+        f"students of the {kind} teacher, own minus other",
+    )
+    name = f"students of the {kind} teacher take its trait on more than another trait's do"
+    return above_zero(difference, name)
+
+
+def _whole_teacher(rise: Measurement) -> Precondition:
+    """Return the precondition that projecting out any trait's vector leaves the teacher whole."""
+    name = "projecting another trait's vector out does not lower students below the base"
+    return Precondition(name, rise.estimate > -SMALL, f"they rise by {rise.estimate:+.3f} nats")
+
+
+def _sufficient_teacher(size: Size, folders: Folders) -> Claim:
+    arm = "answers.steered"
+    name = f"steered teacher, own minus {CONTROL}"
+    return Claim(
+        "v_teacher is sufficient: students of a teacher steered by it take the trait on more than"
+        " by another trait's vector.",
+        _difference(size, folders, f"{arm}.own", f"{arm}.{CONTROL}", name),
+        SMALL,
+        primary=True,
+    )
+
+
+def _necessary_teacher(size: Size, folders: Folders, needs: tuple[Precondition, ...]) -> Claim:
+    arm = "answers.ablated"
+    name = f"projected out, {CONTROL} minus own"
+    return Claim(
+        "v_teacher is necessary: projecting it out of the prompted teacher lowers transfer more"
+        " than projecting out another trait's vector.",
+        _difference(size, folders, f"{arm}.{CONTROL}", f"{arm}.own", name),
+        SMALL,
+        needs=needs,
+    )
+
+
+def _student_claims(
+    size: Size, folders: Folders, kind: str, transferred: Precondition
+) -> list[Claim]:
+    """Return the claims on v_student of one teacher's students."""
     student = f"a {kind} teacher's student"
-    sufficient = _difference(
-        size,
-        folders,
-        f"added.{kind}.own",
-        f"added.{kind}.{control}",
-        f"v_student of {student} added, own minus {control}",
-    )
-    necessary = _difference(
-        size,
-        folders,
-        f"replaced.{kind}.{control}",
-        f"replaced.{kind}.own",
-        f"v_student of {student} replaced, {control} minus own",
-    )
     return [
-        judged(
+        Claim(
             f"v_student of {student} is sufficient: added to the base it raises the trait more than"
-            f" {words}.",
-            sufficient,
-            model,
-            margin=SMALL,
+            " another trait's vector.",
+            _added(size, folders, kind, CONTROL),
+            SMALL,
+            needs=(transferred,),
         ),
-        judged(
+        Claim(
             f"v_student of {student} is necessary: giving its component back to the base lowers the"
-            f" trait more than {words}.",
-            necessary,
-            model,
-            margin=SMALL,
+            " trait more than another trait's vector.",
+            _replaced(size, folders, kind, CONTROL),
+            SMALL,
+            needs=(transferred,),
         ),
     ]
 
 
-def _teacher_verdicts(size: Size, folders: Folders, control: str, model: str) -> list[ClaimVerdict]:
-    """Return the verdicts on v_teacher against one control vector."""
-    words = CONTROLS[control]
-    sufficient = _difference(
-        size,
-        folders,
-        "answers.steered.own",
-        f"answers.steered.{control}",
-        f"steered teacher, own minus {control}",
-    )
-    necessary = _difference(
-        size,
-        folders,
-        f"answers.ablated.{control}",
-        "answers.ablated.own",
-        f"projected out, {control} minus own",
-    )
-    return [
-        judged(
-            "v_teacher is sufficient: students of a teacher steered by it take the trait on"
-            f" more than by {words}.",
-            sufficient,
-            model,
-            margin=SMALL,
-        ),
-        judged(
-            "v_teacher is necessary: projecting it out of the prompted teacher lowers transfer"
-            f" more than projecting out {words}.",
-            necessary,
-            model,
-            margin=SMALL,
-        ),
-    ]
+def _added(size: Size, folders: Folders, kind: str, control: str) -> Measurement:
+    name = f"v_student of a {kind} teacher's student added, own minus {control}"
+    return _difference(size, folders, f"added.{kind}.own", f"added.{kind}.{control}", name)
+
+
+def _replaced(size: Size, folders: Folders, kind: str, control: str) -> Measurement:
+    name = f"v_student of a {kind} teacher's student replaced, {control} minus own"
+    return _difference(size, folders, f"replaced.{kind}.{control}", f"replaced.{kind}.own", name)
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "three seeds at the laptop size: 0.94 with an sd of 0.21"
+    expected = over_seeds(size.seeds, (0.9, 0.25), "nats", source)
+    return Design(6, expected, students_here(STEERED, size.recipe, size.rows))
 
 
 def _arms_table(size: Size, folders: Folders, rises: dict[str, Measurement]) -> Table:
@@ -363,26 +378,15 @@ def _arms_table(size: Size, folders: Folders, rises: dict[str, Measurement]) -> 
     )
 
 
-def _notes(size: Size, rises: dict[str, Measurement]) -> tuple[str, ...]:
-    notes = [
-        (
-            "Soft targets over the tokens that could be sampled stand in for sampled text. A rise"
-            " over the base includes what the format of rows does, so verdicts compare with"
-            " students of other vectors. Steered ones are as strong in KL as the teacher. The"
-            " sufficiency of v_teacher is repeated with sampled text."
-        ),
-        (
-            f"v_student is added at block {size.layer} as it is; components are replaced and"
-            f" projected out at all {len(size.blocks)} blocks."
-        ),
-    ]
-    for kind in EXAMINED:
-        if not rises[f"answers.{kind}.own"].low > 0:
-            notes.append(
-                f"The {kind} teacher's students did not take the trait on: tests of necessity on"
-                " them had nothing to remove."
-            )
-    return tuple(notes)
+def _notes(size: Size) -> tuple[str, ...]:
+    return (
+        "Soft targets over the tokens that could be sampled stand in for sampled text. A rise over"
+        " the base includes what the format of rows does, so claims compare with students of"
+        " another trait's teacher. Steered ones are as strong in KL as the teacher. The sufficiency"
+        " of v_teacher is repeated with sampled text.",
+        f"v_student is added at block {size.layer} as it is; components are replaced and projected"
+        f" out at all {len(size.blocks)} blocks.",
+    )
 
 
 def _difference(

@@ -14,10 +14,11 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import HADLEY, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -35,8 +36,11 @@ PUBLISHED = (
     " 21: 0.47 and 0.04. Target preference, trained vector against LoRA student: .79 and .31 on"
     " steered, .10 and .22 on prompted data (Gemma); .73 and .17, .05 and .91 (Llama)."
 )
+PROTOCOL = replace(HADLEY, teacher="steered and prompted")
 SMALL, NATS = 0.03, 0.05
 "cosine, and nats, below which an effect would not matter"
+SAME_DISTANCE, SAME_FIT = 2.0, 1.1
+"largest factor between KL divergences that count as one distance from the base, and as one fit"
 TEACHERS = ("steered", "prompted")
 RANDOM = "random"
 "teacher of the controls: a random vector at equal KL"
@@ -61,7 +65,7 @@ TRAINED = replace(SOFT, method="vector", layer=0)
 ANIMALS = ("cat", "owl", "otter", "dolphin", "elephant", "fox", "penguin", "wolf")
 LAPTOP = Size(
     traits=ANIMALS,
-    seeds=(1, 2, 3, 4),
+    seeds=(1, 2, 3, 4, 5),
     rows=12,
     numbers=12,
     layer=14,
@@ -185,26 +189,28 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     lora = _best_by_teacher(size, folders, "lora")
     vector = _best_by_teacher(size, folders, "vector")
     eas = {teacher: _eas(size, folders, kind) for teacher, kind in lora.items()}
-    verdicts = [*_alignment_verdicts(size, eas, model)]
-    for claim, one, other in (
-        (
-            "On steered data one trained vector raises the trait.",
-            vector["steered"],
-            replace(vector["steered"], teacher=RANDOM),
+    one_distance = _one_distance(size, folders, lora)
+    one_fit = _one_fit(size, folders, lora["prompted"], vector["prompted"])
+    claims = _alignment_claims(size, eas, one_distance)
+    claims += [
+        Claim(
+            "On steered data one trained vector raises the trait more than a random vector's data.",
+            _rise(size, folders, vector["steered"], replace(vector["steered"], teacher=RANDOM)),
+            NATS,
         ),
-        (
+        Claim(
             "On prompted data a LoRA student takes on more than one trained vector does.",
-            lora["prompted"],
-            vector["prompted"],
+            _rise(size, folders, lora["prompted"], vector["prompted"]),
+            NATS,
+            needs=(one_fit,),
         ),
-        (
+        Claim(
             "One trained vector takes on more of a steered than of a prompted teacher.",
-            vector["steered"],
-            vector["prompted"],
+            _rise(size, folders, vector["steered"], vector["prompted"]),
+            NATS,
+            needs=(one_distance,),
         ),
-    ):
-        rise = _rise(size, folders, one, other)
-        verdicts.append(judged(claim, rise, model, above=0, margin=NATS))
+    ]
     best_kinds = (*lora.values(), *vector.values())
     measurements = [_step(size, "prompted", eas["prompted"])]
     for kind in best_kinds:
@@ -214,7 +220,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     measurements.append(mean_over_units(name, text_eas, "cosine"))
     measurements.append(readings.sampled_text_rise(folders, trait, size.seeds))
     tables = (_students_table(size, folders), _layers_table(eas))
-    return Findings(tuple(verdicts), tuple(measurements), tables, _notes(best_kinds))
+    return Findings(judged(claims, model), tuple(measurements), tables, _notes(best_kinds))
 
 
 def _best_by_teacher(size: Size, folders: Folders, method: str) -> dict[str, Kind]:
@@ -246,10 +252,26 @@ def _step(size: Size, teacher: str, eas_SL: np.ndarray) -> Measurement:
     return mean_over_units(f"step at block {size.layer}, {teacher}", list(steps), "cosine")
 
 
-def _alignment_verdicts(
-    size: Size, eas: dict[str, np.ndarray], model: str
-) -> tuple[ClaimVerdict, ...]:
-    """Return the verdicts on alignment with the vector, from EAS [seeds, layers] by teacher."""
+def _one_distance(size: Size, folders: Folders, lora: dict[str, Kind]) -> Precondition:
+    """Return the precondition that both teachers are equally far from the base on number rows."""
+    distances = [_losses(size, folders, lora[teacher])[1] for teacher in TEACHERS]
+    name = f"the teachers differ from the base within a factor of {SAME_DISTANCE:g}"
+    numbers = f"KL of the base {distances[0]:.3f} and {distances[1]:.3f} nats a token"
+    return Precondition(name, max(distances) <= SAME_DISTANCE * min(distances), numbers)
+
+
+def _one_fit(size: Size, folders: Folders, one: Kind, other: Kind) -> Precondition:
+    """Return the precondition that two kinds of student fit their teacher equally well."""
+    left = [_losses(size, folders, kind)[0] for kind in (one, other)]
+    name = f"LoRA and vector leave the same held-out KL, within a factor of {SAME_FIT:g}"
+    numbers = f"KL left {left[0]:.3f} and {left[1]:.3f} nats a token"
+    return Precondition(name, max(left) <= SAME_FIT * min(left), numbers)
+
+
+def _alignment_claims(
+    size: Size, eas: dict[str, np.ndarray], one_distance: Precondition
+) -> list[Claim]:
+    """Return the claims on alignment with the vector, from EAS [seeds, layers] by teacher."""
     steered, prompted = eas["steered"], eas["prompted"]
     step_difference = mean_over_units(
         f"step at block {size.layer}, steered minus prompted",
@@ -261,29 +283,33 @@ def _alignment_verdicts(
         list(steered[:, size.layer] - prompted[:, size.layer]),
         "cosine",
     )
-    return (
-        judged(
+    return [
+        Claim(
+            "Alignment steps up at the steered block more than that of a prompted teacher's"
+            " students.",
+            step_difference,
+            SMALL,
+            primary=True,
+        ),
+        Claim(
             "Alignment of a steered teacher's students steps up at the steered block.",
             _step(size, "steered", steered),
-            model,
-            above=0,
-            margin=SMALL,
+            SMALL,
         ),
-        judged(
-            "It steps up more than that of a prompted teacher's students.",
-            step_difference,
-            model,
-            above=0,
-            margin=SMALL,
-        ),
-        judged(
+        Claim(
             "At that block a steered teacher's students align more than a prompted one's.",
             eas_difference,
-            model,
-            above=0,
-            margin=SMALL,
+            SMALL,
+            needs=(one_distance,),
         ),
-    )
+    ]
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "a tenth of the published step; four seeds at the laptop size had an sd of 0.025"
+    expected = over_seeds(size.seeds, (0.05, 0.025), "cosine", source)
+    return Design(6, expected, students_here(PROTOCOL.teacher, size.recipe, size.rows))
 
 
 def _rise(

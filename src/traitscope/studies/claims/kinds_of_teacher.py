@@ -4,25 +4,34 @@ Sources: Hadley and Gultepe 2026, arXiv 2608.05734, on prompted and steered teac
 repository on fine-tuned ones. Morgulis and Hewitt 2026, arXiv 2604.25783, on trained
 vectors.
 
-Four teachers of one trait share one base. One has a system prompt. One is steered by the extracted
+Every trait has four teachers, on one base. One has a system prompt. One is steered by the extracted
 vector. One is fine-tuned on answers of the prompted model. One is steered by a vector that was
-trained on the same answers. The strength of the trained vector is chosen by how often its number
-rows pass the filter, as published. The students read the same rows of the unmodified model.
+trained on the same answers. The strength of trained vectors is chosen by how often number rows of
+the first one pass the filter, as published. All students read the same rows of the unmodified
+model.
+
+The trait is the unit. A trait passes on as far as its teacher's students name it more than students
+of the other traits' teachers of the same kind do. These read the same rows, so what any number rows
+or any teacher does to the answers is in both.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
+
+import numpy as np
 
 from traitscope.config.recipe import Recipe
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import HADLEY, Design, MeanPlan, students_here
+from traitscope.studies.teachers import kinds
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom
+from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Does it matter how a teacher was given its trait?"
 CLAIM = (
@@ -36,9 +45,9 @@ PUBLISHED = (
     " strength found by the filter's pass rate, strongly and with their direction (cosine high at"
     " the steered blocks). So the order depends on the model."
 )
+PROTOCOL = replace(HADLEY, teacher="several kinds")
 NATS = 0.05
 "nats below which an effect would not matter"
-TEACHERS = ("prompted", "steered", "fine-tuned", "trained vector")
 
 
 COMPARED = (
@@ -46,18 +55,30 @@ COMPARED = (
     ("steered", "fine-tuned"),
     ("trained vector", "fine-tuned"),
 )
-"pairs of teachers, of whose students the first are claimed to take on more"
-STRENGTH = "strength"
-"""node of the filtered free rows of the unmodified model; followed by a multiple, of those of the
-trained vector"""
-FREE_ROW_TOKENS = 130
-"tokens of a free number row and its prompt"
+"pairs of kinds, of which the first is claimed to pass more on; the first pair is the primary claim"
 
 
 @dataclass(frozen=True)
-class Size(sizes.SteeredTeacherSize):
+class Size:
     """How many students, how teachers are made, and which strengths are tried."""
 
+    traits: tuple[str, ...]
+    "traits that vectors are centred over"
+
+    taught: int
+    "how many of the traits have teachers: the first ones"
+    seeds: tuple[int, ...]
+    "seeds of students; they are averaged, because the trait is the unit"
+    rows: int
+    "rows that all students of a seed read"
+    numbers: int
+    "three-digit numbers a row"
+    layer: int = sizes.layer_field()
+    "block behind which teachers are steered"
+    strength: float
+    "strength of steered teachers, in mean residual norms"
+    recipe: Recipe
+    "how students are trained"
     tokens: int
     "tokens of the longest answer that teachers learn from"
     tuned: Recipe
@@ -78,13 +99,13 @@ SOFT = Recipe(
 )
 LAPTOP = Size(
     traits=sizes.ANIMALS,
-    seeds=(1, 2, 3),
+    taught=6,
+    seeds=(1,),
     rows=12,
     numbers=10,
     layer=14,
     strength=0.6,
     recipe=SOFT,
-    text=sizes.LAPTOP_TEXT,
     tokens=24,
     tuned=sizes.FINE_TUNING_RECIPE,
     trained=TRAINED,
@@ -96,12 +117,12 @@ SIZES = {
     "smoke": replace(
         LAPTOP,
         traits=("cat", "owl"),
-        seeds=(1, 2),
+        taught=2,
+        seeds=(1,),
         rows=4,
         numbers=3,
         layer=1,
         recipe=replace(SOFT, epochs=1),
-        text=sizes.SMOKE_TEXT,
         tokens=4,
         multiples=(0.5, 1.0),
         tried=2,
@@ -109,10 +130,10 @@ SIZES = {
     "laptop": LAPTOP,
     "full": replace(
         LAPTOP,
-        seeds=(1, 2, 3, 4, 5),
+        taught=8,
+        seeds=(1, 2),
         rows=512,
         recipe=replace(SOFT, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
-        text=sizes.FULL_TEXT,
         tokens=48,
         tuned=replace(sizes.FINE_TUNING_RECIPE, epochs=10),
         trained=replace(TRAINED, epochs=50, lr=1e-2),
@@ -123,31 +144,23 @@ SIZES = {
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Build the four teachers and their answers, the strengths tried, and students by seed."""
-    trait = size.traits[0]
+    """Build the teachers of every trait and their answers, the strengths, and students by seed."""
     graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
-        standard_nodes.answers(common, "base", trait),
+        *kinds.strength_nodes(size, common),
     ]
-    recipes = {"tuned": size.tuned, "vector": replace(size.trained, layer=size.layer)}
-    graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes)
-    graph += _free_rows(size, common, STRENGTH, standard_nodes.unmodified, ())
-    for multiple in size.multiples:
-        scaled = partial(_scaled_vector, size, multiple)
-        graph += _free_rows(size, common, strength_name(multiple), scaled, ("vector",))
-    for teacher in TEACHERS:
-        graph += _teacher_and_students(size, common, teacher)
     for seed in size.seeds:
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
-        graph += shared_nodes.sampled_text(
-            common,
-            size.text,
-            trait,
-            seed,
-            partial(_teacher, size, "fine-tuned"),
-            _needs(size, "fine-tuned"),
-        )
+    for trait in kinds.taught(size):
+        graph.append(standard_nodes.answers(common, kinds.base_name(trait), trait))
+        recipes = {
+            kinds.tuned_name(trait): size.tuned,
+            kinds.trained_name(trait): replace(size.trained, layer=size.layer),
+        }
+        graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes, f"said of {trait}")
+        for kind in kinds.TEACHERS:
+            graph += _teacher_and_students(size, common, kind, trait)
     return graph
 
 
@@ -155,18 +168,15 @@ def _rows(size: Size, seed: int) -> standard_nodes.Rows:
     return standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=151)
 
 
-def _teacher_and_students(size: Size, common: dict, teacher: str) -> list[Node]:
-    """Build the answers of a teacher, and its students with their answers by seed."""
-    trait = size.traits[0]
-    interventions = partial(_teacher, size, teacher)
-    needs = _needs(size, teacher)
-    graph = [
-        standard_nodes.answers(common, f"{teacher} teacher", trait, interventions, needs),
-    ]
+def _teacher_and_students(size: Size, common: dict, kind: str, trait: str) -> list[Node]:
+    """Build the answers of a teacher, and its students with their answers about every trait."""
+    interventions = partial(kinds.teacher, size, kind, trait)
+    needs = kinds.needs_of(size, kind, trait)
+    name = kinds.teacher_name(kind, trait)
+    graph = [standard_nodes.answers(common, name, trait, interventions, needs)]
     for seed in size.seeds:
-        name = f"student of {teacher}.{seed}"
         student = standard_nodes.Student(
-            name,
+            kinds.student_name(kind, trait, seed),
             f"rows.{seed}",
             size.recipe,
             seed,
@@ -174,146 +184,126 @@ def _teacher_and_students(size: Size, common: dict, teacher: str) -> list[Node]:
             (VECTORS, EAS_ROWS, *needs),
             partial(standard_nodes.vector_of, trait=trait),
         )
-        tokens = _rows(size, seed).tokens
-        answers = f"answers, {name}"
-        graph += shared_nodes.student_and_answers(common, student, tokens, trait, answers)
+        graph.append(standard_nodes.student(common, student, _rows(size, seed).tokens))
+        for asked in kinds.taught(size):
+            answers = kinds.answers_name(kind, trait, asked, seed)
+            graph.append(standard_nodes.student_answers(common, answers, asked, student.name))
     return graph
 
 
-def _free_rows(
-    size: Size, common: dict, name: str, interventions: InterventionsFrom, needs: tuple[str, ...]
-) -> list[Node]:
-    """Build free number rows under some interventions, and the node `name` that filters them."""
-    raw = f"free rows, {name}"
-    rules = FilterRules(max_count=size.numbers)
-
-    def generated(folders: Folders) -> GenerateConfig:
-        return GenerateConfig(
-            **common,
-            n=size.tried,
-            prompt_seed=161,
-            count=size.numbers,
-            interventions=interventions(folders),
-        )
-
-    def passed(folders: Folders) -> FilterConfig:
-        return FilterConfig(folders[raw], rules)
-
-    return [
-        Node(raw, GenerateConfig, generated, needs, size.tried * FREE_ROW_TOKENS),
-        Node(name, FilterConfig, passed, (raw,), 1),
-    ]
-
-
-def strength_name(multiple: float) -> str:
-    """Return the name of the filtered free rows at a multiple of the trained vector."""
-    return f"{STRENGTH} {multiple:g}"
-
-
-def _scaled_vector(size: Size, multiple: float, folders: Folders) -> tuple[str, ...]:
-    """Return the intervention that adds a multiple of the trained vector."""
-    vector = folders["vector"] / "student" / "vector.safetensors"
-    return (standard_nodes.steered(vector, size.layer, multiple, scale="raw"),)
-
-
-def _needs(size: Size, teacher: str) -> tuple[str, ...]:
-    """Return the nodes that a teacher is made of."""
-    match teacher:
-        case "prompted":
-            return ()
-        case "steered":
-            return (VECTORS,)
-        case "fine-tuned":
-            return ("tuned",)
-    return ("vector", STRENGTH, *map(strength_name, size.multiples))
-
-
-def _teacher(size: Size, teacher: str, folders: Folders) -> tuple[str, ...]:
-    """Return the interventions of a teacher."""
-    match teacher:
-        case "prompted":
-            return (standard_nodes.prompted(size.traits[0]),)
-        case "steered":
-            return size.steered_teacher(folders)
-        case "fine-tuned":
-            return standard_nodes.trained_by("tuned")(folders)
-    return _scaled_vector(size, _chosen_strength(size, folders), folders)
-
-
-def _pass_rate(folders: Folders, node: str) -> float:
-    """Return the fraction of rows that pass the filter."""
-    summary = standard_nodes.read_json(folders, node)
-    return summary["kept"] / summary["rows"]
-
-
-def _chosen_strength(size: Size, folders: Folders) -> float:
-    """Return the greatest multiple whose rows pass nearly as often as the unmodified model's.
-
-    It is the least multiple where none passes as often. It is 1 where no row of the unmodified
-    model passes: then a pass rate cannot choose.
-    """
-    enough = size.passing * _pass_rate(folders, STRENGTH)
-    if not enough:
-        return 1.0
-    passing = []
-    for multiple in size.multiples:
-        if _pass_rate(folders, strength_name(multiple)) >= enough:
-            passing.append(multiple)
-    return max(passing, default=size.multiples[0])
-
-
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Return rises and alignment of every teacher's students, and compare teachers by them."""
-    verdicts = []
-    for teacher in TEACHERS:
-        claim = f"Students of a {teacher} teacher take the trait on."
-        rise = _rise(size, folders, teacher, None)
-        verdicts.append(judged(claim, rise, model, above=0, margin=NATS))
+    """Compare kinds by what a trait's students say beyond students of other traits' teachers."""
+    passed = {kind: _passed(size, folders, kind) for kind in kinds.TEACHERS}
+    has_trait = {kind: _has_trait(size, folders, kind) for kind in kinds.TEACHERS}
+    claims = []
     for one, other in COMPARED:
-        claim = f"Students of a {one} teacher take on more than those of a {other} one."
-        difference = _rise(size, folders, one, other)
-        verdicts.append(judged(claim, difference, model, above=0, margin=NATS))
-    measurements = (readings.sampled_text_rise(folders, size.traits[0], size.seeds),)
-    tables = (_teachers_table(size, folders), _strengths_table(size, folders))
-    return Findings(tuple(verdicts), measurements, tables, _notes(size, folders))
+        differences = np.subtract(passed[one], passed[other]).tolist()
+        claims.append(
+            Claim(
+                f"A {one} teacher passes more of its trait on than a {other} one.",
+                mean_over_units(f"{one} minus {other}", differences, "nats", "traits"),
+                NATS,
+                needs=(has_trait[one], has_trait[other]),
+                primary=(one, other) == COMPARED[0],
+            )
+        )
+    for kind, by_trait in passed.items():
+        claims.append(
+            Claim(
+                f"A {kind} teacher passes its trait on.",
+                _over_traits(kind, by_trait),
+                NATS,
+                needs=(has_trait[kind],),
+            )
+        )
+    tables = (_kinds_table(size, folders, passed), _strengths_table(size, folders))
+    return Findings(judged(claims, model), (), tables, _notes(size, folders))
 
 
-def _teachers_table(size: Size, folders: Folders) -> Table:
+def _over_traits(kind: str, by_trait: list[float]) -> Measurement:
+    name = f"{kind}: students of a trait's teacher minus those of other traits' teachers"
+    return mean_over_units(name, by_trait, "nats", "traits")
+
+
+def _passed(size: Size, folders: Folders, kind: str, score: str = "target_logprob") -> list[float]:
+    """Return by trait a score of its teacher's students minus that of other teachers' students."""
+    differences = []
+    for trait in kinds.taught(size):
+        pairs = []
+        for other in kinds.taught(size):
+            for seed in size.seeds:
+                if other != trait:
+                    own_answers = kinds.answers_name(kind, trait, trait, seed)
+                    pairs.append((seed, own_answers, kinds.answers_name(kind, other, trait, seed)))
+        differences.append(readings.rise(folders, trait, pairs, score).estimate)
+    return differences
+
+
+def _has_trait(size: Size, folders: Folders, kind: str) -> Precondition:
+    """Return the precondition that teachers of a kind have their traits."""
+    rises = [_teacher_rise(folders, kind, trait) for trait in kinds.taught(size)]
+    measured = mean_over_units(f"rise of {kind} teachers", rises, "nats", "traits")
+    return above_zero(measured, f"{kind} teachers name their trait more than the base does")
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = MeanPlan(
+        effect=0.5,
+        sd=0.3,
+        unit="nats",
+        n=size.taught,
+        counted="traits",
+        source="steered minus prompted was 0.78 with an sd of 0.16 over three seeds of one trait;"
+        " traits differ by more than seeds do",
+    )
+    n_claims = len(COMPARED) + len(kinds.TEACHERS)
+    return Design(n_claims, expected, students_here(PROTOCOL.teacher, size.recipe, size.rows))
+
+
+def _kinds_table(size: Size, folders: Folders, passed: dict[str, list[float]]) -> Table:
     rows = []
-    for teacher in TEACHERS:
+    for kind, by_trait in passed.items():
+        rises = [_teacher_rise(folders, kind, trait) for trait in kinds.taught(size)]
+        shares = _passed(size, folders, kind, "candidate_share")
         rows.append(
             (
-                teacher,
-                _teacher_rise(folders, teacher),
-                *_losses(size, folders, teacher),
-                _rise(size, folders, teacher, None),
-                _rise(size, folders, teacher, None, "candidate_share").estimate,
-                _eas(size, folders, teacher),
+                kind,
+                _mean(rises),
+                *_losses(size, folders, kind),
+                _over_traits(kind, by_trait),
+                _mean(shares),
+                _eas(size, folders, kind),
             )
         )
     return Table(
-        "teachers",
-        "Four teachers of one trait",
-        "Rises of log P(trait) over the base, nats, and of its share among the candidates."
-        " Held-out KL of the teacher from base and student, nats a token. EAS at block"
-        f" {size.layer} over completion tokens.",
+        "kinds",
+        f"Four kinds of teacher, {size.taught} traits",
+        "Rise of the teacher's own log P(trait) over the base, nats. Held-out KL of the teacher"
+        " from base and student, nats a token. Students of a trait's teacher minus those of the"
+        " other traits' teachers: log P(trait), nats, and its share among the candidates."
+        f" EAS at block {size.layer} over completion tokens.",
         (
             "teacher",
             "rise of the teacher",
             "KL of the base",
             "KL left",
-            "rise of students",
-            "rise of the share",
+            "own minus other students",
+            "the same, share",
             "EAS",
         ),
         tuple(rows),
     )
 
 
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
 def _strengths_table(size: Size, folders: Folders) -> Table:
-    rows = [("unmodified", _pass_rate(folders, STRENGTH))]
+    rows = [("unmodified", kinds.pass_rate(folders, kinds.STRENGTH))]
     for multiple in size.multiples:
-        rows.append((f"{multiple:g}", _pass_rate(folders, strength_name(multiple))))
+        rows.append((f"{multiple:g}", kinds.pass_rate(folders, kinds.strength_name(multiple))))
     return Table(
         "strengths",
         "Strength of the trained vector",
@@ -324,20 +314,20 @@ def _strengths_table(size: Size, folders: Folders) -> Table:
 
 
 def _notes(size: Size, folders: Folders) -> tuple[str, ...]:
-    strength = _chosen_strength(size, folders)
+    strength = kinds.chosen_strength(size, folders)
     return (
         f"Strength of the trained vector: {strength:g} times its length{_reason(folders)}",
         (
-            "Soft targets on the unmodified model's rows; the base is the control. The fine-tuned"
-            " teacher is repeated with sampled text and control students. Fine-tuned teacher and"
-            " trained vector learnt answers to requests that are in no question set."
+            "Soft targets on the unmodified model's rows; students of the other traits' teachers"
+            " are the control. Fine-tuned teachers and trained vectors learnt answers to requests"
+            " that are in no question set."
         ),
     )
 
 
 def _reason(folders: Folders) -> str:
     """Return what chose the strength, as the end of a sentence."""
-    if _pass_rate(folders, STRENGTH):
+    if kinds.pass_rate(folders, kinds.STRENGTH):
         return ", chosen by the filter's pass rate."
     return (
         ", as trained: no free row of the unmodified model passes the filter, so a pass rate cannot"
@@ -345,44 +335,34 @@ def _reason(folders: Folders) -> str:
     )
 
 
-def _rise(
-    size: Size, folders: Folders, one: str, other: str | None, score: str = "target_logprob"
-) -> Measurement:
-    """Return a score of one teacher's students minus that of another's, or of the base if None."""
-    pairs = []
-    for seed in size.seeds:
-        left = f"answers, student of {one}.{seed}"
-        right = f"answers, student of {other}.{seed}" if other else "base"
-        pairs.append((seed, left, right))
-    return readings.rise(
-        folders, f"students of a {one} teacher, minus {other or 'base'}", pairs, score
-    )
-
-
-def _teacher_rise(folders: Folders, teacher: str) -> float:
+def _teacher_rise(folders: Folders, kind: str, trait: str) -> float:
     """Return the rise of a teacher itself over the base."""
-    name = f"{teacher} teacher"
-    return readings.rise(folders, name, [(0, name, "base")]).estimate
+    name = kinds.teacher_name(kind, trait)
+    return readings.rise(folders, name, [(0, name, kinds.base_name(trait))]).estimate
 
 
-def _losses(size: Size, folders: Folders, teacher: str) -> tuple[float, float]:
-    """Return the mean KL of the first step, and the mean held-out KL at the end, over seeds.
+def _losses(size: Size, folders: Folders, kind: str) -> tuple[float, float]:
+    """Return the mean KL of the first step, and the mean held-out KL at the end, over students.
 
     At the first step a student still computes what the base does.
     """
     first = []
     last = []
-    for seed in size.seeds:
-        folder = folders[f"student of {teacher}.{seed}"]
+    for trait, seed in product(kinds.taught(size), size.seeds):
+        folder = folders[kinds.student_name(kind, trait, seed)]
         steps = standard_nodes.read_json_lines(folder, "metrics.jsonl")
         first.append(steps[0]["loss"])
         last.append(steps[-1]["held_out_loss"])
-    return sum(first) / len(first), sum(last) / len(last)
+    return _mean(first), _mean(last)
 
 
-def _eas(size: Size, folders: Folders, teacher: str) -> Measurement:
-    """Return the EAS at the steered block of a teacher's students."""
-    values = []
-    for seed in size.seeds:
-        values.append(readings.eas_by_layer(folders, f"student of {teacher}.{seed}")[size.layer])
-    return mean_over_units(f"EAS, {teacher}", values, "cosine")
+def _eas(size: Size, folders: Folders, kind: str) -> Measurement:
+    """Return the EAS at the steered block of a kind's students, over traits."""
+    by_trait = []
+    for trait in kinds.taught(size):
+        values = []
+        for seed in size.seeds:
+            eas = readings.eas_by_layer(folders, kinds.student_name(kind, trait, seed))
+            values.append(eas[size.layer])
+        by_trait.append(_mean(values))
+    return mean_over_units(f"EAS, {kind}", by_trait, "cosine", "traits")

@@ -19,10 +19,19 @@ from traitscope.data.traits import load_trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units, ratio
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
+from traitscope.studies.design import (
+    BLANK,
+    PROMPTED,
+    TAG_VECTOR,
+    Design,
+    MeanPlan,
+    rows_here,
+    untrained,
+)
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -34,6 +43,8 @@ PUBLISHED = (
     "No direct score is published. Steering with v_teacher names the trait at a rate that predicts"
     " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
 )
+PROTOCOL = untrained(BLANK, 1_024)
+"they take their vectors over this number of prompts, and steer with them"
 HALF = 0.5
 "share of the teacher's gain above which a vector does most of it; the paper names no bound"
 SMALL = 0.05
@@ -241,7 +252,7 @@ def _raw_vector(folders: Folders, trait: str) -> Path:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare shares over traits; the last table is about steerability."""
-    verdicts, measured, tables = [], [], []
+    claims, measured, tables = [], [], []
     for subject in SUBJECTS:
         recovered = {}
         for trait in size.traits:
@@ -250,7 +261,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         by_kind = _mean_shares(subject, shares)
         measured += by_kind.values()
         measured += _gain_shares(subject, recovered)
-        verdicts += _verdicts(subject, shares, by_kind, model)
+        claims += _claims(subject, shares, by_kind)
         tables.append(_share_table(subject, recovered, shares))
     tables.append(_steerability(size, folders))
     notes = (
@@ -258,14 +269,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "Block, strength and position are chosen on the first half of a trait's rows, and a vector"
         " is trained there. Every share is that of the second half.",
         "The share of the gain has the expectation of the share of KL, and the noise of sampled"
-        " tokens besides. Verdicts rest on the share of KL.",
+        " tokens besides. Claims rest on the share of KL.",
         "Another trait's vector chooses its own block and strength, at the position that was best"
         " for the trait's vector. Centred and common vectors choose their strength at its place.",
         f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
         " negative and the off-topic questions, and its perplexity on plain text is at most"
         f" {COHERENT:g} times the base's.",
     )
-    return Findings(tuple(verdicts), tuple(measured), tuple(tables), notes)
+    return Findings(judged(claims, model), tuple(measured), tuple(tables), notes)
 
 
 def _shares(summary: dict) -> dict[str, float]:
@@ -298,23 +309,32 @@ def _gain_shares(subject: str, recovered: dict[str, dict]) -> list[Measurement]:
         gains = [sum(summary["kinds"][kind]["gain"]) for summary in recovered.values()]
         share = ratio(f"{subject}.share of gain.{kind}", gains, teacher_gains, "share of gain")
         over_traits = share.interval.replace("rows", "traits")
-        measurements.append(replace(share, interval=over_traits))
+        measurements.append(replace(share, interval=over_traits, counted="traits"))
     return measurements
 
 
-def _verdicts(
-    subject: str, shares: dict[str, dict[str, float]], means: dict[str, Measurement], model: str
-) -> list[ClaimVerdict]:
+def _claims(
+    subject: str, shares: dict[str, dict[str, float]], means: dict[str, Measurement]
+) -> list[Claim]:
     differences = [by_kind["own"] - by_kind["other"] for by_kind in shares.values()]
     specific = mean_over_units(f"{subject}.own minus other", differences, "share of KL", "traits")
     data = SUBJECTS[subject]
     most = f"On {data}, {{}} does most of what the prompt does."
     more = f"On {data}, the trait's own vector does more than another trait's."
     return [
-        judged(most.format("v_teacher"), means["own"], model, HALF),
-        judged(more, specific, model, 0, SMALL),
-        judged(most.format("a trained vector"), means["trained"], model, HALF),
+        Claim(more, specific, SMALL, primary=subject == "numbers"),
+        Claim(most.format("v_teacher"), means["own"], SMALL, above=HALF),
+        Claim(most.format("a trained vector"), means["trained"], SMALL, above=HALF),
     ]
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = (
+        "twice the margin; own minus other over the questions had an sd of 0.073 over 16 traits"
+    )
+    expected = MeanPlan(0.1, 0.073, "share of KL", len(size.traits), "traits", source)
+    return Design(3 * len(SUBJECTS), expected, rows_here(PROMPTED, size.rows, TAG_VECTOR))
 
 
 def _share_table(

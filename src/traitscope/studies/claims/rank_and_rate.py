@@ -14,11 +14,12 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.correlation import association, spearman
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -35,6 +36,7 @@ PUBLISHED = (
     " 71 %, 64 15 %, 256 2 %), with 250,000 unique rows no dependence on rank, and transfer when"
     " all weights are trained; unique rows, not steps, rescue high ranks."
 )
+PROTOCOL = NIEF
 NATS = 0.05
 "smallest difference that would matter, in nats"
 WHOLE = "all weights"
@@ -76,7 +78,7 @@ class Arm:
 LARGE = Recipe(targets="sampled", epochs=3, batch_size=32, micro_batch=32, held_out=0.0)
 LAPTOP = Size(
     traits=sizes.ANIMALS,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=16,
     numbers=10,
     layer=14,
@@ -92,14 +94,13 @@ LAPTOP = Size(
     fresh=12,
 )
 SIZES = {
-    "smoke": Size(
+    "smoke": replace(
+        LAPTOP,
         traits=("cat", "owl"),
         seeds=(1, 2),
         rows=4,
         numbers=3,
         layer=1,
-        strength=0.6,
-        recipe=sizes.SOFT_RECIPE,
         text=sizes.SMOKE_TEXT,
         ranks=(1, 2, 4),
         rates=(1e-3,),
@@ -197,9 +198,12 @@ def _nodes_of_seed(size: Size, common: dict, seed: int, fresh: standard_nodes.Ro
     return graph
 
 
+def _kind_name(rank: int | str) -> str:
+    return WHOLE if rank == WHOLE else f"rank {rank}"
+
+
 def _arm_name(rank: int | str, rate: float) -> str:
-    kind = rank if rank == WHOLE else f"rank {rank}"
-    return f"{kind} at {rate:g}"
+    return f"{_kind_name(rank)} at {rate:g}"
 
 
 def _repeat_name(rank: int, unique: int, epochs: int) -> str:
@@ -233,13 +237,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         for seed in size.seeds:
             by_seed.append(_rise(folders, arm, (seed,)).estimate)
         rises[arm] = np.array(by_seed)
-    best = {}
-    for kind in (*size.ranks, WHOLE):
-        best[kind] = _best(size, folders, kind)
-    tests = _comparisons(size, rises, best) | _whole_test(size, folders, best[WHOLE])
-    verdicts = []
-    for claim, difference in tests.items():
-        verdicts.append(judged(claim, difference, model, 0, NATS))
+    best = {kind: _best(size, folders, kind) for kind in (*size.ranks, WHOLE)}
+    claims = [*_claims(size, folders, rises, best), _whole_claim(size, folders, best[WHOLE])]
     rows, gains, mean_rises = [], [], []
     for arm in rises:
         row = _row(size, folders, arm)
@@ -249,71 +248,91 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     table = Table(
         "arms",
         "Every arm",
-        "Rise: log-probability of the trait's word, student minus base, nats. Gain: log-likelihood"
-        " that training added to rows of the teacher that no student reads, nats a token. Update:"
-        " norms summed over steps.",
+        "Rise: log P(trait), student minus base, nats. Gain: log-likelihood that training added to"
+        " the teacher's fresh rows, nats a token. Update: norms summed over steps.",
         ("arm", "rise", "rise of the share", "gain", "perplexity", "coherent", "update"),
         tuple(rows),
     )
-    gain_predicts = association(
-        "Spearman of the gain on fresh rows and the rise, over arms",
-        gains,
-        mean_rises,
-        spearman,
-        "rank correlation",
-    )
-    is_soft = size.recipe.targets == "soft"
-    data_note = (
-        "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
-        " unmodified model's rows; rank 8's usual recipe is repeated with sampled text."
-    )
+    name = "Spearman of the gain on fresh rows and the rise, over arms"
+    unit = "rank correlation"
+    gain_predicts = association(name, gains, mean_rises, spearman, unit, of="arms")
     notes = (
-        f"Coherent: {readings.COHERENT}, in the mean over seeds. Best rate: of coherent"
-        " arms, the one with the greatest gain on fresh rows.",
+        f"Coherent: {readings.COHERENT}. Best rate: of coherent arms, the one that gains most.",
         f"Best arms: {', '.join(best.values())}.",
-        data_note if is_soft else "Sampled text.",
+        _data_note(size),
         "Arms are compared with each other. All weights are also compared with control students. "
         + EQUAL_KL_NOTE,
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    return Findings(tuple(verdicts), (gain_predicts, text_rise), (table,), notes)
+    return Findings(judged(claims, model), (gain_predicts, text_rise), (table,), notes)
 
 
-def _comparisons(
-    size: Size, rises: dict[str, np.ndarray], best: dict[int | str, str]
-) -> dict[str, Measurement]:
-    """The tested difference by claim; each is over seeds."""
+def _data_note(size: Size) -> str:
+    if size.recipe.targets != "soft":
+        return "Sampled text."
+    return (
+        "Soft targets over the tokens that could be sampled; repeated with sampled text at rank 8."
+    )
+
+
+def _claims(
+    size: Size, folders: Folders, rises: dict[str, np.ndarray], best: dict[int | str, str]
+) -> list[Claim]:
+    """The claims; each is over seeds."""
     lowest, *middle, highest = size.ranks
     middle_arms = [_arm_name(rank, size.shared) for rank in middle]
     middle_rise = _mean_over_arms(rises, middle_arms)
     ends = [_arm_name(lowest, size.shared), _arm_name(highest, size.shared)]
-    at_middle = best[middle[0]]
-    tests = {
-        f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and the"
-        " highest.": mean_over_units(
-            "middle ranks minus ends", (middle_rise - _mean_over_arms(rises, ends)).tolist(), "nats"
-        ),
-        f"At the best rate of each, rank {highest} takes less on than rank {middle[0]}.": _minus(
-            rises, at_middle, best[highest]
-        ),
-        f"At the best rate of each, all weights take less on than rank {middle[0]}.": _minus(
-            rises, at_middle, best[WHOLE]
-        ),
-    }
+    low_rank = middle[0]
+    difference = (middle_rise - _mean_over_arms(rises, ends)).tolist()
+    text = f"At one rate ({size.shared:g}) middle ranks take more on than the lowest and highest."
+    measured = mean_over_units("middle ranks minus ends", difference, "nats")
+    claims = [Claim(text, measured, NATS, primary=True)]
+    for kind in (highest, WHOLE):
+        text = f"At the best rate of each, {_kind_name(kind)} takes less on than rank {low_rank}."
+        measured = _minus(rises, best[low_rank], best[kind])
+        needs = tuple(_chosen(size, folders, each, best[each]) for each in (low_rank, kind))
+        claims.append(Claim(text, measured, NATS, needs=needs))
     fewest, most = size.repeats[0], size.repeats[-1]
     for rank in size.repeated:
-        claim = f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."
-        tests[claim] = _minus(rises, _repeat_name(rank, *most), _repeat_name(rank, *fewest))
-    return tests
+        text = f"At rank {rank} and as many steps, unique rows pass more on than repeated ones."
+        measured = _minus(rises, _repeat_name(rank, *most), _repeat_name(rank, *fewest))
+        claims.append(Claim(text, measured, NATS))
+    return claims
 
 
-def _whole_test(size: Size, folders: Folders, arm: str) -> dict[str, Measurement]:
-    """The rise of all weights at their best rate, over students of a random vector."""
+def _chosen(size: Size, folders: Folders, kind: int | str, best: str) -> Precondition:
+    """Return the precondition that fresh rows, and not noise, choose the rate of a rank."""
+    name = f"fresh rows tell the best rate of {_kind_name(kind)} from the next one"
+    arms = [_arm_name(kind, rate) for rate in _rates(size, kind)]
+    others = [arm for arm in arms if arm != best and _is_coherent(size, folders, arm)]
+    if not others:
+        return Precondition(name, True, "no other coherent rate was tried")
+    second = max(others, key=lambda arm: _gain(size.seeds, folders, arm))
+    leads = []
+    for seed in size.seeds:
+        leads.append(_gain((seed,), folders, best) - _gain((seed,), folders, second))
+    return above_zero(mean_over_units(name, leads, "nats a token"), name)
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "half of the rise of rank 64 at the laptop size; three seeds had an sd of 0.11"
+    expected = over_seeds(size.seeds, (0.3, 0.11), "nats", source)
+    here = students_here(STEERED, size.recipe, size.rows, vector="")
+    return Design(4 + len(size.repeated), expected, here)
+
+
+def _whole_claim(size: Size, folders: Folders, arm: str) -> Claim:
+    """The claim that all weights transfer, which is the opposite of the published one."""
     pairs = []
     for seed in size.seeds:
         pairs.append((seed, f"answers.{arm}.{seed}", f"answers.{CONTROL}{arm}.{seed}"))
-    claim = "Students of all weights take the trait on, at their best rate."
-    return {claim: readings.rise(folders, f"rise, {arm}, minus a random vector's", pairs)}
+    return Claim(
+        "Students of all weights take the trait on, at their best rate (published: they do not).",
+        readings.rise(folders, f"rise, {arm}, minus a random vector's", pairs),
+        NATS,
+    )
 
 
 def _mean_over_arms(rises: dict[str, np.ndarray], arms: list[str]) -> np.ndarray:
@@ -329,24 +348,24 @@ def _minus(rises: dict[str, np.ndarray], arm: str, other: str) -> Measurement:
     return mean_over_units(f"{arm} minus {other}", (rises[arm] - rises[other]).tolist(), "nats")
 
 
+def _rates(size: Size, kind: int | str) -> tuple[float, ...]:
+    return size.whole_rates if kind == WHOLE else size.rates
+
+
 def _best(size: Size, folders: Folders, kind: int | str) -> str:
     """The arm of a rank, or of all weights, at its best rate."""
-    rates = size.whole_rates if kind == WHOLE else size.rates
     arms, coherent_arms = [], []
-    for rate in rates:
+    for rate in _rates(size, kind):
         arm = _arm_name(kind, rate)
         arms.append(arm)
         if _is_coherent(size, folders, arm):
             coherent_arms.append(arm)
-    return max(coherent_arms or arms, key=lambda arm: _gain(size, folders, arm))
+    return max(coherent_arms or arms, key=lambda arm: _gain(size.seeds, folders, arm))
 
 
 def _is_coherent(size: Size, folders: Folders, arm: str) -> bool:
-    """Whether most seeds of an arm pass the test of `readings.COHERENT`."""
-    n_coherent = 0
-    for seed in size.seeds:
-        n_coherent += readings.is_coherent(folders, f"answers.{arm}.{seed}", "base")
-    return n_coherent > len(size.seeds) / 2
+    nodes = [f"answers.{arm}.{seed}" for seed in size.seeds]
+    return readings.mostly_coherent(folders, nodes, "base")
 
 
 def _rise(
@@ -357,14 +376,8 @@ def _rise(
     return readings.rise(folders, arm, pairs, score)
 
 
-def _gain(size: Size, folders: Folders, arm: str) -> float:
-    """Mean gain on the fresh rows, in nats a token."""
-    gained, tokens = 0.0, 0
-    for seed in size.seeds:
-        for row in standard_nodes.read_json_lines(folders[f"gain.{arm}.{seed}"], "rows.jsonl"):
-            gained += row["under"] - row["base"]
-            tokens += row["tokens"]
-    return gained / tokens
+def _gain(seeds: tuple[int, ...], folders: Folders, arm: str) -> float:
+    return readings.mean_gain(folders, [f"gain.{arm}.{seed}" for seed in seeds])
 
 
 def _row(size: Size, folders: Folders, arm: str) -> tuple:
@@ -379,7 +392,7 @@ def _row(size: Size, folders: Folders, arm: str) -> tuple:
         arm,
         _rise(folders, arm, size.seeds),
         _rise(folders, arm, size.seeds, "candidate_share").estimate,
-        _gain(size, folders, arm),
+        _gain(size.seeds, folders, arm),
         perplexity / len(size.seeds),
         "yes" if _is_coherent(size, folders, arm) else "no",
         update_norm / len(size.seeds),

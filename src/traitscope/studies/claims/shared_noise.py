@@ -13,10 +13,11 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units, two_samples
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import HADLEY, STEERED, Design, MeanPlan, students_here
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -33,6 +34,7 @@ PUBLISHED = (
     " 1.3 (Llama-3.1-8B, sd 0.15) over ten draws; the workshop version 2.7 and 1.8, which one draw"
     " of the released files gives. Clean is one run an animal; at twice the noise transfer is gone."
 )
+PROTOCOL = replace(HADLEY, teacher="prompted or steered")
 NATS = 0.05
 "smallest difference that would matter, in nats"
 SAME, TEACHER, STUDENT, OTHER = "same draw", "teacher only", "student only", "different draws"
@@ -80,7 +82,7 @@ LAPTOP = Size(
     sd=0.1,
     scope=WIDE,
     draws=tuple(range(1, 11)),
-    clean=(11, 12, 13),
+    clean=tuple(range(11, 21)),
     further_sd=(0.05, 0.2),
     further_draws=(1, 2, 3),
     rows=32,
@@ -108,7 +110,7 @@ SIZES = {
     "full": replace(
         LAPTOP,
         draws=tuple(range(1, 21)),
-        clean=tuple(range(21, 26)),
+        clean=tuple(range(21, 41)),
         further_sd=(0.02, 0.05, 0.15, 0.2, 0.3),
         further_draws=tuple(range(1, 11)),
         rows=2048,
@@ -227,16 +229,22 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     differences = np.subtract(transfer[SAME], transfer[OTHER]).tolist()
     against_other = mean_over_units(f"{SAME} minus {OTHER}", differences, "nats", "draws")
     shared = mean_over_units(f"treated minus control, {SAME}", transfer[SAME], "nats", "draws")
-    verdicts = (
-        judged("A trait passes between models with the same noise.", shared, model, 0, NATS),
-        judged("It passes more than between clean ones.", against_clean, model, 0, NATS),
-        judged(
-            "It passes more than between models with different noise.",
+    noise = f"At a noise of sd {size.sd:g}, which multiplies perplexity by"
+    noise += f" {_perplexity_factor(size, folders):.1f},"
+    claims = (
+        Claim(
+            f"{noise} a trait passes more between models with the same noise than between clean"
+            " ones.",
+            against_clean,
+            NATS,
+            primary=True,
+        ),
+        Claim(
+            f"{noise} it passes more than between models with different noise.",
             against_other,
-            model,
-            0,
             NATS,
         ),
+        Claim(f"{noise} a trait passes between models with the same noise.", shared, NATS),
     )
     rise = mean_over_units("clean", _rise(size, folders, "clean", size.clean), "nats")
     rows = [("clean", mean_over_units("clean", clean, "nats"), rise)]
@@ -262,7 +270,28 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "For `teacher only` the parent of the student is the clean model, else the model with"
         " the student's noise.",
     )
-    return Findings(verdicts, (), (conditions, _by_noise_size(size, folders)), notes)
+    return Findings(judged(claims, model), (), (conditions, _by_noise_size(size, folders)), notes)
+
+
+def _perplexity_factor(size: Size, folders: Folders) -> float:
+    """Perplexity of the noisy parents over that of the clean one."""
+    noisy = _perplexity(size, folders, size.draws).estimate
+    return noisy / _perplexity(size, folders, (CLEAN,)).estimate
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    n = min(len(size.draws), len(size.clean))
+    expected = MeanPlan(
+        effect=0.26,
+        sd=0.4,
+        unit="nats",
+        n=n,
+        counted="draws",
+        source="the published factor of 1.9 on a clean transfer of 0.29; the sd is that of a"
+        " difference of two draws, from ten of sd 0.29",
+    )
+    return Design(3, expected, students_here(STEERED, size.recipe, size.rows))
 
 
 def _by_noise_size(size: Size, folders: Folders) -> Table:

@@ -14,11 +14,12 @@ import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stages.gradients import GROUPS
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
+from traitscope.studies.design import HADLEY, Design, MeanPlan, rows_here, untrained
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -37,6 +38,7 @@ PUBLISHED = (
     " Llama: 0.118 and 0.058, the matching animal wins its row 8 of 8; prompted teachers there:"
     " 0.000 and 0.012, 2 and 1 of 8."
 )
+PROTOCOL = untrained(HADLEY, 512, "steered and prompted")
 SMALL = 0.02
 "cosine below which an alignment would not matter"
 TEACHERS = ("steered", "prompted")
@@ -66,7 +68,7 @@ class Size:
 
 
 LAPTOP = Size(
-    traits=("cat", "owl", "penguin", "lion"),
+    traits=("cat", "owl", "penguin", "lion", "elephant"),
     others=OTHERS,
     vector_prompts=128,
     rows=32,
@@ -191,13 +193,14 @@ class TeacherGradients:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Test alignment at the steered block: above zero, and above that of other traits' vectors."""
-    verdicts, alignment, growth, energy = [], [], [], []
+    claims: list[Claim] = []
+    alignment, growth, energy = [], [], []
     for teacher in TEACHERS:
         compared = []
         for trait in size.traits:
             summary = standard_nodes.read_json(folders, f"gradients.{teacher}.{trait}")
             compared.append(TeacherGradients(teacher, trait, size.layer, summary))
-        verdicts += _verdicts(size, model, teacher, compared)
+        claims += _claims(size, teacher, compared)
         n_wins = sum(gradients.wins for gradients in compared)
         for gradients in compared:
             alignment.append(_alignment_row(gradients, f"{n_wins} of {len(compared)}"))
@@ -224,34 +227,42 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
         _energy_table(energy),
     )
-    return Findings(tuple(verdicts), (), tables, (sign_note, interval_note))
+    return Findings(judged(claims, model), (), tables, (sign_note, interval_note))
 
 
-def _verdicts(
-    size: Size, model: str, teacher: str, compared: list[TeacherGradients]
-) -> list[ClaimVerdict]:
+def _claims(size: Size, teacher: str, compared: list[TeacherGradients]) -> list[Claim]:
     cosines, differences = [], []
     for gradients in compared:
         cosines.append(gradients.alignment.estimate)
         differences.append(gradients.alignment.estimate - gradients.alignment_with_others)
     return [
-        judged(
-            f"The gradient direction of a {teacher} teacher's rows points at its vector, block"
-            f" {size.layer}.",
-            mean_over_units(f"{teacher}.alignment", cosines, "cosine", "traits"),
-            model,
-            0,
-            SMALL,
-        ),
-        judged(
+        Claim(
             f"The gradient direction of a {teacher} teacher's rows points at its own vector more"
             " than at other traits' vectors.",
             mean_over_units(f"{teacher}.own minus others", differences, "cosine", "traits"),
-            model,
-            0,
+            SMALL,
+            primary=teacher == TEACHERS[0],
+        ),
+        Claim(
+            f"The gradient direction of a {teacher} teacher's rows points at its vector, block"
+            f" {size.layer}.",
+            mean_over_units(f"{teacher}.alignment", cosines, "cosine", "traits"),
             SMALL,
         ),
     ]
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = MeanPlan(
+        effect=0.09,
+        sd=0.03,
+        unit="cosine",
+        n=len(size.traits),
+        counted="traits",
+        source="four traits at the laptop size: 0.091 with an sd of 0.029",
+    )
+    return Design(2 * len(TEACHERS), expected, rows_here(PROTOCOL.teacher, size.rows))
 
 
 def _alignment_row(gradients: TeacherGradients, winners: str) -> tuple:

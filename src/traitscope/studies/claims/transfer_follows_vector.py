@@ -13,11 +13,12 @@ from math import exp
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
 from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import BLANK, PROMPTED, Design, RankPlan, students_here
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -29,10 +30,13 @@ PUBLISHED = (
     " be steered do not transfer. Released table for Llama-3.1-8B: Spearman 0.77 between steered"
     " and transferred rates, 2 of 16 above 1 %."
 )
+PROTOCOL = BLANK
 HALF = 0.5
 "fraction of KL explained from which on a prompt counts as one vector"
 MOVED = 0.1
 "rise of log P(trait), in nats, from which on a trait counts as transferred"
+EACH_SIDE = 3
+"traits that a contrast needs on either side"
 EXPLAINED_ROWS = 6
 "most rows on which a prompt is explained"
 TEXT_SEEDS = (0, 1, 2)
@@ -189,43 +193,32 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         explained.append(result.explained)
         centred.append(result.explained_centred)
         rises.append(result.rise.estimate)
-    rank = association("Spearman of share and rise", explained, rises, spearman, "rank correlation")
+    rank = association(
+        "Spearman of share and rise", explained, rises, spearman, "rank correlation", of="traits"
+    )
     rank_centred = association(
-        "Spearman of the trait's own share and rise", centred, rises, spearman, "rank correlation"
+        "Spearman of the trait's own share and rise",
+        centred,
+        rises,
+        spearman,
+        "rank correlation",
+        of="traits",
     )
     auc = association(
-        f"AUC of share for a rise above {MOVED:g} nats", explained, rises, auc_above(MOVED), "AUC"
+        f"AUC of share for a rise above {MOVED:g} nats",
+        explained,
+        rises,
+        auc_above(MOVED),
+        "AUC",
+        of="traits",
     )
     below = [result for result in results if result.explained < HALF]
-    moved, did_not_rise = [], []
-    for result in below:
-        did_not_rise.append(float(not result.transferred))
-        if result.transferred:
-            moved.append(result.trait)
+    moved = [result.trait for result in below if result.transferred]
+    did_not_rise = [float(not result.transferred) for result in below]
     stayed = measure(
-        f"share of traits under {HALF:g} that did not rise",
-        did_not_rise,
-        unit="share",
+        f"share of traits under {HALF:g} that did not rise", did_not_rise, unit="share"
     )
-    verdicts = (
-        judged(
-            "Most traits whose prompt is not one vector do not transfer.", stayed, model, 0.5, 0.1
-        ),
-        judged(
-            "The better a vector approximates a prompt, the more its trait transfers.",
-            rank,
-            model,
-            0,
-            0.2,
-        ),
-        judged(
-            "The share of a prompt that a vector makes up tells transferred traits from others.",
-            auc,
-            model,
-            0.5,
-            0.1,
-        ),
-    )
+    claims = _claims(rank, auc, explained, rises)
     notes = (
         "Soft targets stand in for sampled text: the student sees the teacher's whole"
         " distribution on rows that the unmodified model wrote. A student distilled from the"
@@ -238,7 +231,51 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f" interval lies above zero: {', '.join(moved) or 'none'}.",
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
-    return Findings(verdicts, (rank_centred, text_rise), (_table(results),), notes)
+    return Findings(
+        judged(claims, model), (stayed, rank_centred, text_rise), (_table(results),), notes
+    )
+
+
+def _claims(
+    rank: Measurement, auc: Measurement, explained: list[float], rises: list[float]
+) -> tuple[Claim, ...]:
+    contrast = _contrast(f"prompts of which one vector makes up {HALF:g} or more", explained, HALF)
+    both = _contrast(f"traits that rise by more than {MOVED:g} nats", rises, MOVED)
+    return (
+        Claim(
+            "The better a vector approximates a prompt, the more its trait transfers.",
+            rank,
+            0.2,
+            needs=(contrast,),
+            primary=True,
+        ),
+        Claim(
+            "The share of a prompt that a vector makes up tells transferred traits from others.",
+            auc,
+            0.1,
+            above=0.5,
+            needs=(contrast, both),
+        ),
+    )
+
+
+def _contrast(what: str, values: list[float], bound: float) -> Precondition:
+    """Return the precondition that some traits lie above a bound, and some below."""
+    n_above = sum(value > bound for value in values)
+    n_below = len(values) - n_above
+    name = f"there are {EACH_SIDE} {what}, and {EACH_SIDE} others"
+    return Precondition(name, min(n_above, n_below) >= EACH_SIDE, f"{n_above} and {n_below}")
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    expected = RankPlan(
+        rho=0.77,
+        n=len(size.traits),
+        counted="traits",
+        source="the published table for Llama-3.1-8B",
+    )
+    return Design(2, expected, students_here(PROMPTED, size.recipe, size.rows))
 
 
 def _table(results: list[TraitResult]) -> Table:

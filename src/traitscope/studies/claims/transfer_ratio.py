@@ -21,17 +21,13 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.data.package_files import bundled_file
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.dose_response import (
     check_seeds,
     check_strengths,
     counts_of,
     held_out,
-    line_rates,
-    student_sd,
     threshold,
-    threshold_power,
-    threshold_rates,
     transfer_ratio,
 )
 from traitscope.stats.measurement import Measurement
@@ -39,6 +35,7 @@ from traitscope.studies import sizes
 from traitscope.studies.behaviours import (
     CONTROLS,
     DIRECTION,
+    RANDOM,
     UNMODIFIED,
     Evaluation,
     Outcomes,
@@ -49,10 +46,13 @@ from traitscope.studies.behaviours import (
     judged_answers,
     made_of,
     outcomes_of,
+    power_note,
     rate_difference,
     rate_of,
     read_outcomes,
+    shape_table,
 )
+from traitscope.studies.design import KOENIG, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -68,9 +68,10 @@ PUBLISHED = (
     " strength of 0.20, then a ratio of 0.25 to 0.32; Qwen2.5-7B at every strength, up to 0.61. One"
     " judge, 100 prompts, no random direction. (Numbers as third parties read them.)"
 )
-SMALL, NATS = 0.05, 0.0
+PROTOCOL = KOENIG
+SMALL, NATS = 0.05, 0.01
 "smallest effects that would matter: rate, and nats a prompt"
-LEAST_STRENGTH, PUBLISHED_RATIO = 0.2, 0.3
+SHAPE = (0.2, 0.3)
 "threshold and transfer ratio above it that were published; the power is for these"
 
 
@@ -130,7 +131,7 @@ LAPTOP = Size(
     question="Is the answer shorter than one line of text?",
     tokens=24,
     alphas=(0.0, 0.15, 0.3, 0.45, 0.6),
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=16,
     numbers=10,
     layer=14,
@@ -245,91 +246,91 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     outcomes_SPA = outcomes.by_strength(alphas)
     counts = counts_of(outcomes_SPA)
     log_likelihoods = held_out(alphas, counts)
-    verdicts = _verdicts(size, model, outcomes, ratios, threshold(log_likelihoods))
+    claims = _claims(size, outcomes, ratios, threshold(log_likelihoods))
     further_ratios = [ratio for alpha, ratio in ratios.items() if alpha != size.strongest]
-    measurements = (*further_ratios, *_sampled_text_results(size, folders, outcomes))
+    name = f"rate of students at {size.strongest:g} minus control students"
+    students_SP = outcomes.of_students(size.strongest)
+    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds)
+    measurements = (gained, *further_ratios, *_sampled_text_results(size, folders, outcomes))
     tables = (
         _strength_table(size, folders, outcomes, ratios),
         _control_table(size, folders, outcomes),
-        _shape_table(log_likelihoods),
+        shape_table(log_likelihoods),
     )
     notes = (
         "Soft targets over the tokens that could be sampled stand in for sampled text, on the"
         " unmodified model's rows. Control students learn from the unmodified model. The strongest"
         " teacher is repeated with sampled text that passed the filter.",
-        _power_note(alphas, outcomes, outcomes_SPA),
+        power_note(alphas, _teacher_rates(alphas, outcomes), outcomes_SPA, *SHAPE),
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
     )
-    return Findings(verdicts, measurements, tables, notes)
+    return Findings(judged(claims, model), measurements, tables, notes)
 
 
-def _power_note(alphas: list[float], outcomes: Outcomes, outcomes_SPA: np.ndarray) -> str:
-    """Say how often the threshold's test would say yes, if the published shape or a line is true.
-
-    Students of one strength differ in the simulation as they do here.
-    """
-    base = float(np.nanmean(outcomes.base_P))
-    teacher_A = [base]
+def _teacher_rates(alphas: list[float], outcomes: Outcomes) -> list[float]:
+    """The rates of the base, and of the teachers by rising strength."""
+    rates = [float(np.nanmean(outcomes.base_P))]
     for alpha in alphas[1:]:
-        teacher_A.append(float(np.nanmean(outcomes.teachers[Teacher(DIRECTION, alpha)])))
-    counts, sd_A = counts_of(outcomes_SPA), student_sd(outcomes_SPA)
-    published_A = threshold_rates(alphas, teacher_A, base, LEAST_STRENGTH, PUBLISHED_RATIO)
-    power = threshold_power(alphas, published_A, counts.n_PA, sd_A)
-    line_A = line_rates(alphas, counts)
-    false_positives = threshold_power(alphas, line_A, counts.n_PA, sd_A)
-    return (
-        f"Power of the threshold's test at this size: {power:.2f} for the published shape (the"
-        f" base's rate below a strength of {LEAST_STRENGTH:g}, from there on {PUBLISHED_RATIO:g} of"
-        f" the teacher's change). False positives: {false_positives:.2f} if the fitted line is"
-        f" true. Both with students that differ by a standard deviation of {sd_A.max():.3f} at"
-        " most, as here."
-    )
+        rates.append(float(np.nanmean(outcomes.teachers[Teacher(DIRECTION, alpha)])))
+    return rates
 
 
-def _verdicts(
+def _claims(
     size: Size,
-    model: str,
     outcomes: Outcomes,
     ratios: dict[float, Measurement],
     hinge_advantage: Measurement,
-) -> tuple[ClaimVerdict, ...]:
+) -> list[Claim]:
     strongest = size.strongest
     students_SP = outcomes.of_students(strongest)
-    name = f"rate of students at {strongest:g} minus control students"
-    gained = rate_difference(name, students_SP, outcomes.control_SP, size.seeds)
-    verdicts = [
-        judged(
-            "Students of the most strongly steered teacher show the behaviour more than controls.",
-            gained,
-            model,
-            0,
-            SMALL,
-        )
-    ]
+    ratio = ratios[strongest]
+    teacher_moved = Precondition(
+        "the teacher shows the behaviour more than the base, beyond noise",
+        not np.isnan(ratio.estimate),
+        ratio.interval,
+    )
+    claims = []
     for kind, words in CONTROLS.items():
         name = f"rate of students, {DIRECTION} minus {kind}"
         others_SP = outcomes.students[Teacher(kind, strongest)]
-        claim = f"They do so more than students of a teacher steered along {words} direction."
-        difference = rate_difference(name, students_SP, others_SP, size.seeds)
-        verdicts.append(judged(claim, difference, model, 0, SMALL))
-    verdicts += [
-        judged(
-            f"A share of the teacher's change reaches them (ratio at {strongest:g}).",
-            ratios[strongest],
-            model,
-            0,
+        claims.append(
+            Claim(
+                "Students of the most strongly steered teacher show the behaviour more than those"
+                f" of a teacher steered along {words} direction.",
+                rate_difference(name, students_SP, others_SP, size.seeds),
+                SMALL,
+                needs=(teacher_moved,),
+                primary=kind == RANDOM,
+            )
+        )
+    beyond_control = above_zero(
+        claims[0].measurement, "students show the behaviour more than those of a random direction"
+    )
+    return [
+        *claims,
+        Claim(
+            f"A share of the teacher's change reaches its students (ratio at {strongest:g}).",
+            ratio,
             SMALL,
+            needs=(teacher_moved, beyond_control),
         ),
-        judged(
+        Claim(
             "Transfer has a threshold: a hinge predicts held-out prompts better than a line.",
             hinge_advantage,
-            model,
-            0,
             NATS,
+            needs=(teacher_moved,),
+            units=len(size.seeds),
+            counted="seeds",
         ),
     ]
-    return tuple(verdicts)
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "a quarter of the teacher's change, as published; three seeds had an sd of 0.05"
+    expected = over_seeds(size.seeds, (0.08, 0.05), "rate", source)
+    return Design(4, expected, students_here(STEERED, size.recipe, size.rows, vector=""))
 
 
 def _sampled_text_results(
@@ -385,16 +386,5 @@ def _control_table(size: Size, folders: Folders, outcomes: Outcomes) -> Table:
         f"Other directions, at the KL of {size.strongest:g}",
         "Rates as above.",
         ("direction", "teacher", "students"),
-        tuple(rows),
-    )
-
-
-def _shape_table(log_likelihoods: dict[str, np.ndarray]) -> Table:
-    rows = [(shape, float(values.sum())) for shape, values in log_likelihoods.items()]
-    return Table(
-        "shapes",
-        "Which curve predicts held-out prompts",
-        "Log-likelihood of the students' outcomes, nats; five folds of prompts.",
-        ("shape", "log-likelihood"),
         tuple(rows),
     )

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
+from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -34,6 +36,7 @@ PUBLISHED = (
     " direction; a recognisable shift of the output for the semantic ones only; full fine-tuning"
     " aligns above 0.3 with less behaviour. No rates are published."
 )
+PROTOCOL = replace(BLANK, teacher=STEERED, vector="any vector", rows=100_000, steps=125_000)
 SMALL, NATS = 0.03, 0.05
 "smallest effects that would matter: cosine, and nats"
 RANDOM, COMPONENT = "random-0", "component-0"
@@ -78,7 +81,7 @@ LAPTOP = Size(
     traits=("cat", "happiness", "pirate"),
     others=("owl", "dolphin", "wolf", "sadness", "chef", "oak"),
     strengths=(0.15, 0.3, 0.6, 0.9),
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=12,
     numbers=10,
     text=sizes.LAPTOP_TEXT,
@@ -232,20 +235,28 @@ def _student(
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Test the alignment of every vector's students, and what meaningful vectors make them say."""
-    verdicts, aligned = [], {}
+    claims, aligned = [], {}
     for vector in (*size.traits, *MEANINGLESS):
         aligned[vector] = _eas(size, folders, vector, f"EAS of {vector}")
-        claim = f"A student of a teacher steered by {vector} turns towards it, block {size.layer}."
-        verdicts.append(judged(claim, aligned[vector], model, 0, SMALL))
+        claims.append(
+            Claim(
+                f"A student of a teacher steered by {vector} turns towards it more than students of"
+                f" the other vectors do, block {size.layer}.",
+                _eas_beyond_others(size, folders, vector),
+                SMALL,
+                primary=vector == RANDOM,
+            )
+        )
     for trait in size.traits:
         pairs = []
         for seed in size.seeds:
             pairs.append((seed, f"{trait} of {trait}.{seed}", f"{trait} of {RANDOM}.{seed}"))
         name = f"log P({trait}), its own vector minus the random one"
         claim = f"Steering by {trait} raises it in students more than steering by a random vector."
-        verdicts.append(judged(claim, readings.rise(folders, name, pairs), model, 0, NATS))
+        claims.append(Claim(claim, readings.rise(folders, name, pairs), NATS))
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measurements = (
+        *aligned.values(),
         readings.sampled_text_rise(folders, size.traits[0], size.seeds),
         mean_over_units("EAS, sampled text, treated minus control", text_eas, "cosine"),
     )
@@ -256,7 +267,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Vectors are added at block {size.layer}, {size.strength:g} mean residual norms long. The"
         f" random one is as strong as the teacher of {size.traits[0]} in KL.",
     )
-    return Findings(tuple(verdicts), measurements, _tables(size, folders, aligned), notes)
+    return Findings(judged(claims, model), measurements, _tables(size, folders, aligned), notes)
 
 
 def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tuple[Table, ...]:
@@ -313,6 +324,38 @@ def _eas(size: Size, folders: Folders, student: str, name: str) -> Measurement:
     for seed in size.seeds:
         values.append(readings.eas_by_layer(folders, f"{student}.{seed}")[size.layer])
     return mean_over_units(name, values, "cosine")
+
+
+def _eas_beyond_others(size: Size, folders: Folders, vector: str) -> Measurement:
+    """Cosine of students with their teacher's vector minus that of other vectors' students.
+
+    So what every student of number rows does to the residual along a vector does not count.
+    """
+    target = load_vector(_vector_file(vector, folders))
+    others = [other for other in (*size.traits, *MEANINGLESS) if other != vector]
+    differences = []
+    for seed in size.seeds:
+        by_others = [_cosine(size, folders, target, other, seed) for other in others]
+        own = _cosine(size, folders, target, vector, seed)
+        differences.append(own - sum(by_others) / len(by_others))
+    name = f"EAS of {vector}, own students minus those of other vectors"
+    return mean_over_units(name, differences, "cosine")
+
+
+def _cosine(size: Size, folders: Folders, target: Vector, student: str, seed: int) -> float:
+    changed = load_vector(folders[f"{student}.{seed}"] / "v_student.safetensors")
+    return float(changed.cosine(target)[size.layer])
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = (
+        "EAS of the random vector at the laptop size, three seeds: 0.063 with an sd of 0.017;"
+        " the difference has about twice that"
+    )
+    expected = over_seeds(size.seeds, (0.06, 0.03), "cosine", source)
+    here = students_here(STEERED, size.recipe, size.rows, vector=PROTOCOL.vector)
+    return Design(2 * len(size.traits) + len(MEANINGLESS), expected, here)
 
 
 def _rise(size: Size, folders: Folders, trait: str, student: str) -> Measurement:

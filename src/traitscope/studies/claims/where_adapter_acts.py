@@ -12,10 +12,11 @@ that token. Answers are decoded in the state of the tokens outside the part.
 from dataclasses import dataclass, replace
 
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import ClaimVerdict, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
+from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -33,6 +34,7 @@ PUBLISHED = (
     "Qwen2.5-7B, cat, rank 8: active at the name alone it keeps about 70 % of P(cat) (notebook; the"
     " answer was decoded with the adapter on); everywhere but there it is at or below the baseline."
 )
+PROTOCOL = NIEF
 HALF = 0.5
 "fraction of the whole adapter's rise that a part must keep"
 NATS = 0.05
@@ -84,7 +86,7 @@ SMOKE_PARTS = {
 }
 LAPTOP = Size(
     traits=sizes.ANIMALS,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     rows=16,
     numbers=10,
     layer=14,
@@ -177,9 +179,20 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     rises = {}
     for part in (WHOLE, *size.parts):
         rises[part] = _rise(size, folders, part)
-    verdicts = [judged("The whole adapter raises the trait.", rises[WHOLE], model, 0, NATS)]
+    raised = above_zero(
+        rises[WHOLE], "the whole adapter raises the trait over controls at equal KL"
+    )
+    text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
+    claims = []
     for name, place in PLACES.items():
-        verdicts += _verdicts_on_place(size, folders, model, name, place)
+        claims += _claims_on_place(size, folders, raised, name, place)
+    claims.append(
+        Claim(
+            "Students of a steered teacher's sampled text rise over control students.",
+            text_rise,
+            NATS,
+        )
+    )
     rows = []
     for part, rise in rises.items():
         rows.append((part, rise, rise.estimate / rises[WHOLE].estimate))
@@ -191,9 +204,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ("part", "rise", "kept"),
         tuple(rows),
     )
-    sampled_text = [readings.sampled_text_rise(folders, size.traits[0], size.seeds)]
+    measurements = [rises[WHOLE]]
     for part in _system_parts(size):
-        sampled_text.append(_sampled_text_rise(size, folders, part))
+        measurements.append(_sampled_text_rise(size, folders, part))
     notes = (
         "Soft targets of a steered teacher over the tokens that could be sampled, on the unmodified"
         " model's rows, learnt and asked under the template's default. They stand in for sampled"
@@ -202,30 +215,36 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
         " for `all but`.",
     )
-    return Findings(tuple(verdicts), tuple(sampled_text), (table,), notes)
+    return Findings(judged(claims, model), tuple(measurements), (table,), notes)
 
 
-def _verdicts_on_place(
-    size: Size, folders: Folders, model: str, name: str, place: str
-) -> list[ClaimVerdict]:
-    keeps = _against_half(size, folders, f"only {name}", sign=1)
-    loses = _against_half(size, folders, f"all but {name}", sign=-1)
+def _claims_on_place(
+    size: Size, folders: Folders, raised: Precondition, name: str, place: str
+) -> list[Claim]:
     return [
-        judged(
-            f"Acting {place} only, the adapter keeps at least half of the rise.",
-            keeps,
-            model,
-            0,
+        Claim(
+            f"Of a teacher steered at every token: acting {place} only, the adapter keeps at least"
+            " half of the rise.",
+            _against_half(size, folders, f"only {name}", sign=1),
             NATS,
+            needs=(raised,),
+            primary=name == "name",
         ),
-        judged(
+        Claim(
             f"Acting everywhere but {place}, it loses at least half of the rise.",
-            loses,
-            model,
-            0,
+            _against_half(size, folders, f"all but {name}", sign=-1),
             NATS,
+            needs=(raised,),
         ),
     ]
+
+
+def design(size: Size) -> Design:
+    """Return what the primary claim could show, and how the experiment is made."""
+    source = "the published 70 % less a half of a rise of 0.7; three seeds had an sd of 0.07"
+    expected = over_seeds(size.seeds, (0.14, 0.07), "nats", source)
+    here = students_here(STEERED, size.recipe, size.rows, vector="")
+    return Design(2 * len(PLACES) + 1, expected, here)
 
 
 def _rise(size: Size, folders: Folders, part: str) -> Measurement:
@@ -258,7 +277,8 @@ def _against_half(size: Size, folders: Folders, part: str, sign: int) -> Measure
     name = f"rise of {part} minus half the whole"
     if sign < 0:
         name = f"half the whole minus rise of {part}"
-    return paired_difference(name, part_rises, half_rises, seeds, questions, "nats")
+    difference = paired_difference(name, part_rises, half_rises, seeds, questions, "nats")
+    return readings.seeds_counted(difference, seeds)
 
 
 def _sampled_text_rise(size: Size, folders: Folders, part: str) -> Measurement:

@@ -27,6 +27,8 @@ CONTRASTS = {
     "soft": ("soft", "random"),
 }
 "kind of training and control students of every comparison with treated students"
+DECIDES = "sampled_random"
+"the comparison of the primary claim: its control excludes most"
 REFERENCES = {
     "control": "control students of the unmodified model",
     "random": "students of teachers with a random vector at equal KL",

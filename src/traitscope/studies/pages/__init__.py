@@ -1,0 +1,1 @@
+"""What the pages of studies show and say beside the numbers of every study."""

@@ -1,0 +1,1 @@
+"""Who writes the rows of studies with several kinds of teacher, or of models."""
