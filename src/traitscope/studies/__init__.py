@@ -19,7 +19,7 @@ class StudyResult:
     name: str
     """Name of the study."""
     verdicts: tuple[str, ...]
-    """One sentence for each tested part of the claim, with its decision rule."""
+    """The outcome of each claim with its rule, then the power and what the study bears on."""
     run: Path
     """The sealed run with findings, tables and the page `report.html`."""
     findings: Mapping[str, Any]

@@ -88,8 +88,7 @@ class Size:
 
 SAMPLED = Recipe(epochs=1, batch_size=8, micro_batch=4, lr=1e-3, warmup=0.1, held_out=0.0)
 SMALL_MODELS = {"smollm2-135m": 0.6, "gemma3-270m": 0.2}
-"""strength by model. With --model one of them, the other is of another family, so that both
-directions can be run. The strengths leave perplexity at 2 to 4 times."""
+"strength by model, at perplexities of 2 to 4 times; with --model one of them, the other is foreign"
 LAPTOP = Size(
     traits=sizes.ANIMALS,
     rungs=rungs.noisy(0.1, 0.2, 0.4),
@@ -331,7 +330,7 @@ def _ladder_table(size: Size, folders: Folders) -> Table:
     return Table(
         "ladder",
         "Treated minus control by rung, steered block",
-        "EAS against the rung's own vector minus the mean against its other traits', over seeds.",
+        "EAS against its own vector minus the mean against its other traits', over seeds.",
         ("rung", "difference"),
         tuple(rows),
     )
