@@ -153,7 +153,7 @@ def test_a_rise_that_random_vectors_give_as_well_is_no_effect(tmp_path: Path) ->
     assert summary["modes"]["sampled"]["status"] == "effect"
     assert summary["modes"]["sampled_random"]["status"] == summary["status"] == "no effect shown"
     outcomes = [verdict.outcome for verdict in demo.conclude(SIZE, made, "planted").verdicts]
-    assert outcomes[0] == "reproduced" and "reproduced" not in outcomes[1:]
+    assert outcomes[0] == HOLDS and HOLDS not in outcomes[1:]
 
 
 def test_the_random_teacher_of_a_seed_answers_the_prompts_of_that_seed() -> None:
