@@ -68,9 +68,7 @@ def is_coherent(folders: Folders, node: str, base: str) -> bool:
 
     Both nodes must have measured capability.
     """
-    perplexity = read_json(folders, node, "measurements.json")["perplexity"]
-    base_perplexity = read_json(folders, base, "measurements.json")["perplexity"]
-    fluent = perplexity / base_perplexity <= 2
+    fluent = perplexity(folders, node) / perplexity(folders, base) <= 2
     return fluent and _on_topic(folders, node) >= 0.5 * _on_topic(folders, base)
 
 
@@ -162,3 +160,16 @@ def mean_gain(folders: Folders, nodes: Sequence[str]) -> float:
             gained += row["under"] - row["base"]
             tokens += row["tokens"]
     return gained / tokens
+
+
+def expected_rates(folders: Folders, node: str) -> dict[str, float]:
+    """Return the expected rate of naming the trait first, by question set."""
+    probabilities: dict[str, list[float]] = {}
+    for row in read_json_lines(folders[node], "scores.jsonl"):
+        probabilities.setdefault(row["set"], []).append(exp(row["target_logprob"]))
+    return {name: sum(values) / len(values) for name, values in probabilities.items()}
+
+
+def perplexity(folders: Folders, node: str) -> float:
+    """Return the perplexity on plain text of a model that was measured with it."""
+    return read_json(folders, node, "measurements.json")["perplexity"]

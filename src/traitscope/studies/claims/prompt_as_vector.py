@@ -10,7 +10,7 @@ steered model names the trait, at grid points that pass the gates of a preferenc
 
 import itertools
 from dataclasses import dataclass, replace
-from math import exp, nan
+from math import nan
 from pathlib import Path
 
 from traitscope.config.analysis import RecoverConfig
@@ -22,7 +22,7 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units, ratio
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import sizes
+from traitscope.studies import readings, sizes
 from traitscope.studies.design import (
     BLANK,
     PROMPTED,
@@ -44,7 +44,6 @@ PUBLISHED = (
     " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
 )
 PROTOCOL = untrained(BLANK, 1_024)
-"they take their vectors over this number of prompts, and steer with them"
 HALF = 0.5
 "share of the teacher's gain above which a vector does most of it; the paper names no bound"
 SMALL = 0.05
@@ -308,8 +307,8 @@ def _gain_shares(subject: str, recovered: dict[str, dict]) -> list[Measurement]:
     for kind in KINDS:
         gains = [sum(summary["kinds"][kind]["gain"]) for summary in recovered.values()]
         share = ratio(f"{subject}.share of gain.{kind}", gains, teacher_gains, "share of gain")
-        over_traits = share.interval.replace("rows", "traits")
-        measurements.append(replace(share, interval=over_traits, counted="traits"))
+        interval = share.interval.replace("rows", "traits")
+        measurements.append(replace(share, interval=interval, counted="traits"))
     return measurements
 
 
@@ -318,9 +317,8 @@ def _claims(
 ) -> list[Claim]:
     differences = [by_kind["own"] - by_kind["other"] for by_kind in shares.values()]
     specific = mean_over_units(f"{subject}.own minus other", differences, "share of KL", "traits")
-    data = SUBJECTS[subject]
-    most = f"On {data}, {{}} does most of what the prompt does."
-    more = f"On {data}, the trait's own vector does more than another trait's."
+    most = f"On {SUBJECTS[subject]}, {{}} does most of what the prompt does."
+    more = f"On {SUBJECTS[subject]}, the trait's own vector does more than another trait's."
     return [
         Claim(more, specific, SMALL, primary=subject == "numbers"),
         Claim(most.format("v_teacher"), means["own"], SMALL, above=HALF),
@@ -356,19 +354,6 @@ def _share_table(
     return Table(f"shares-{subject}", title, caption, header, tuple(rows))
 
 
-def _rates(folders: Folders, node: str) -> dict[str, float]:
-    """Expected rate of naming the trait first, by question set."""
-    probabilities: dict[str, list[float]] = {}
-    for row in standard_nodes.read_json_lines(folders[node], "scores.jsonl"):
-        probabilities.setdefault(row["set"], []).append(exp(row["target_logprob"]))
-    return {name: sum(values) / len(values) for name, values in probabilities.items()}
-
-
-def _perplexity(folders: Folders, node: str) -> float:
-    """Perplexity on plain text."""
-    return standard_nodes.read_json(folders, node, "measurements.json")["perplexity"]
-
-
 @dataclass(frozen=True)
 class CleanPeak:
     """The best grid point that passes the gates."""
@@ -383,13 +368,13 @@ class CleanPeak:
 
 def clean_peak(size: Size, folders: Folders, trait: str) -> CleanPeak:
     """Return the grid point with the highest rate among those that pass the gates."""
-    base_perplexity = _perplexity(folders, f"base.{trait}")
+    base_perplexity = readings.perplexity(folders, f"base.{trait}")
     best_rate, place, n_passed = nan, "none", 0
     for layer, alpha in itertools.product(size.steer_layers, size.steer_alphas):
         node = _steered_name(trait, layer, alpha)
-        rates = _rates(folders, node)
+        rates = readings.expected_rates(folders, node)
         is_specific = rates["negative"] <= GATE and rates["off_topic"] <= GATE
-        is_coherent = _perplexity(folders, node) <= COHERENT * base_perplexity
+        is_coherent = readings.perplexity(folders, node) <= COHERENT * base_perplexity
         if not (is_specific and is_coherent):
             continue
         n_passed += 1
@@ -401,8 +386,8 @@ def clean_peak(size: Size, folders: Folders, trait: str) -> CleanPeak:
 def _steerability(size: Size, folders: Folders) -> Table:
     rows = []
     for trait in size.traits:
-        base_rate = _rates(folders, f"base.{trait}")["positive"]
-        prompted_rate = _rates(folders, f"prompted.{trait}")["positive"]
+        base_rate = readings.expected_rates(folders, f"base.{trait}")["positive"]
+        prompted_rate = readings.expected_rates(folders, f"prompted.{trait}")["positive"]
         peak = clean_peak(size, folders, trait)
         rows.append((trait, base_rate, prompted_rate, peak.rate, peak.place, peak.n_passed))
     n_grid_points = len(size.steer_layers) * len(size.steer_alphas)
