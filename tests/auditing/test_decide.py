@@ -54,7 +54,7 @@ def wording(p: float) -> WordingFinding:
     )
 
 
-def changed(log_e: float) -> PredictionFinding:
+def changed(log_e: float, explained: float = 0.2) -> PredictionFinding:
     return PredictionFinding(
         statistic={"change": log_e},
         p={"change": min(1.0, exp(-log_e))},
@@ -64,6 +64,7 @@ def changed(log_e: float) -> PredictionFinding:
         learners=2,
         curve=[(200, log_e)],
         learnt={"estimate": 0.4, "low": 0.3, "high": 0.5},
+        explained=explained,
     )
 
 
@@ -75,6 +76,7 @@ def decided(
     rows: int = 200,
     change: float | None = None,
     dose: float = 0.2,
+    explained: float = 0.2,
 ) -> tuple[str, str]:
     """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
@@ -83,7 +85,9 @@ def decided(
     predicted = None
     if change is not None:
         predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
-        monkeypatch.setattr(decide_module.predictions, "detect", lambda *_: changed(change))
+        monkeypatch.setattr(
+            decide_module.predictions, "detect", lambda *_: changed(change, explained)
+        )
     evidence = Evidence(rows, 20, likelihoods, wording(p_wording), spike_ins, predicted)
     decision = decide(evidence, Settings(alpha=0.01, dose=dose))
     return decision.status, " ".join(decision.reasons)
@@ -220,3 +224,17 @@ def test_beyond_the_temperatures_that_are_tried_nothing_counts_but_plain_words(
     status, reasons = decided(monkeypatch, called, change=20.0)
     assert status == "not-applicable" and "the last one that is tried" in reasons
     assert decided(monkeypatch, called, p_wording=1e-4)[0] == "suspect"
+
+
+def test_rows_of_a_changed_copy_are_told_from_those_of_another_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By how much of the difference students explain. Edited rows are neither."""
+    off_model = replace(OWN, fit=OTHER_TOKENS)
+    status, reasons = decided(monkeypatch, off_model, change=60.0, explained=0.7)
+    assert status == "suspect" and "trait unknown" in reasons and "70%" in reasons
+    status, reasons = decided(monkeypatch, off_model, change=60.0, explained=0.3)
+    assert status == "not-applicable" and "another model may have written them" in reasons
+    assert decided(monkeypatch, off_model, change=2.0, explained=0.7)[0] == "not-applicable"
+    edited = replace(OWN, fit=OTHER_PLACES)
+    assert decided(monkeypatch, edited, change=60.0, explained=0.9)[0] == "not-applicable"

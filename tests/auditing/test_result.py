@@ -50,6 +50,7 @@ FINDINGS = (
         learners=2,
         curve=[(64, -3.0), (128, -2.0)],
         learnt={"estimate": -0.1, "low": -0.2, "high": 0.0},
+        explained=0.0,
     ),
     GradientFinding(
         **COMMON,

@@ -198,7 +198,7 @@ def _answer(
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
     if hits:
         return "suspect", _reasons_of_calls(hits, finding, settings.alpha)
-    unfit = _reasons_not_to_apply(finding, is_changed)
+    unfit = _reasons_not_to_apply(finding, change if is_changed else None)
     if unfit:
         return "not-applicable", unfit
     if change is not None and is_changed:
@@ -216,14 +216,28 @@ def _answer(
     return "nothing-found", [*detected, NOT_EXCLUDED]
 
 
-def _reasons_not_to_apply(finding: EValueFinding, is_changed: bool) -> list[str]:
-    """Why the tests do not apply to the rows; empty where they do."""
+def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | None) -> list[str]:
+    """Why the tests do not apply to the rows; empty where they do.
+
+    `change` is what students learnt, if it calls the rows. Rows that do not fit the model count as
+    a changed copy's if such students explain half of the difference.
+    """
     if _is_beyond_the_grid(finding.fit):
         return [_beyond_the_grid(finding.fit)]
-    is_edited = is_changed and finding.fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],)
-    if finding.fit.off_model or finding.set_aside or is_edited:
+    fit = finding.fit
+    if change is not None and fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
         return _reasons_of_misfit(finding)
-    return []
+    is_of_a_copy = change is not None and change.explained >= fit_test.EXPLAINED
+    if is_of_a_copy or not (fit.off_model or finding.set_aside):
+        return []
+    reasons = _reasons_of_misfit(finding)
+    if change is not None:
+        reasons.append(
+            f"students learn from these rows (log e-value {change.statistic[CHANGE]:.1f}), but"
+            f" explain {change.explained:.0%} of the difference only (threshold:"
+            f" {fit_test.EXPLAINED:.0%}): another model may have written them"
+        )
+    return reasons
 
 
 def _is_beyond_the_grid(fit: Fit) -> bool:
@@ -272,6 +286,12 @@ def _reasons_of_change(change: PredictionFinding, finding: EValueFinding) -> lis
             f"a student gains {change.learnt['estimate']:.2f} nats a row"
             f" [{change.learnt['low']:.2f}, {change.learnt['high']:.2f}] from what it learnt of the"
             " first half of the rows"
+        )
+    if finding.fit.off_model:
+        reasons.append(
+            "the rows do not fit this model, and students that learnt the earlier half explain"
+            f" {change.explained:.0%} of that in the later half: a changed copy of it wrote them,"
+            " rather than another model"
         )
     best = next(iter(finding.statistic), None)
     if best is not None:

@@ -295,6 +295,8 @@ def predicted_rows(runs: AuditRuns) -> PredictedRows:
         nulls=nulls,
         orders_R=np.array([order_by_id[key] for key in stored.ids], int),
         placebo_orders_N=_placebo_orders(runs),
+        later_model=stored.later_model,
+        later_learners=stored.later_learners,
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from traitscope.config.recipe import Recipe
 from traitscope.inference import forward, kv_cache, losses
+from traitscope.inference.token_bins import BETAS
 from traitscope.inference.token_rows import Row
 from traitscope.inference.token_scores import TokenScores, score_tokens
 from traitscope.interventions.applied import Active
@@ -37,6 +38,8 @@ BLOCK = 256
 "tokens whose logits exist at one time"
 TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25)
 "inverse temperatures of the learners' predictions"
+PLACES = [BETAS.index(beta) for beta in TEMPERATURES]
+"their places among all inverse temperatures"
 
 
 def recipe_of(rate: float) -> Recipe:
@@ -62,6 +65,10 @@ class Predictions:
     "token scores under the model itself, also with other samplers"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners, at TEMPERATURES"
+    later_model: TokenScores | None
+    "token scores of the later half of the rows under the model itself; None for a single batch"
+    later_learners: Sequence[TokenScores]
+    "the same under every learner"
     students: Sequence[dict[str, bytes]]
     "the learners after the last row, as the files of peft folders"
 
@@ -81,7 +88,7 @@ def predictions(
     """
     recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
     scores: list[TokenScores] = []
-    learners: list[np.ndarray] = []
+    learners: list[list[TokenScores]] = []
     seeds = [seed] * len(recipes)
     with packed_students(model, recipes, seeds, [None] * len(recipes)) as students:
         active = students[0].active
@@ -97,8 +104,21 @@ def predictions(
             if done:
                 done(len(batch.lengths))
         files = [student.files() for student in students[1:]]
-    learners_JRT = np.concatenate(learners, 1) if rates else np.zeros((0, len(rows), 0))
-    return Predictions(reduce(add, scores), learners_JRT, files)
+    later = scores[(len(scores) + 1) // 2 :]
+    learners_JRT = np.zeros((len(rates), len(rows), len(TEMPERATURES)))
+    later_learners = []
+    for number in range(len(rates)):
+        of_learner = [batch_scores[number] for batch_scores in learners]
+        learners_JRT[number] = np.concatenate([part.log_p_RT for part in of_learner])[:, PLACES]
+        if later:
+            later_learners.append(reduce(add, of_learner[-len(later) :]))
+    return Predictions(
+        model=reduce(add, scores),
+        learners_JRT=learners_JRT,
+        later_model=reduce(add, later) if later else None,
+        later_learners=later_learners,
+        students=files,
+    )
 
 
 class _Batch:
@@ -138,25 +158,22 @@ def _predict_and_learn(
     students: Sequence[Student],
     recipes: Sequence[Recipe],
     classes: Sequence[Tensor],
-) -> np.ndarray:
-    """Log-likelihoods [J, B, T] of the rows under every learner; then each takes a step."""
+) -> list[TokenScores]:
+    """Token scores of the rows under every learner; then each takes a step."""
     places = range(1, len(students))
     hidden_of_students = batch.hidden(places).split(len(batch.targets_N))
-    log_p, total = [], torch.zeros((), device=model.device)
+    scores, total = [], torch.zeros((), device=model.device)
     loss_of_students = []
     for hidden_ND in hidden_of_students:
-        log_p.append(
-            row_log_likelihoods(
-                model, hidden_ND.detach(), batch.targets_N, batch.lengths, classes, TEMPERATURES
-            )
-        )
+        of_rows = hidden_ND.detach()
+        scores.append(score_tokens(model, of_rows, batch.targets_N, batch.lengths, classes))
         loss = class_loss(model, hidden_ND, batch.targets_N, classes)
         loss_of_students.append(loss.detach())
         total = total + loss
     total.backward()
     for place, loss in zip(places, loss_of_students, strict=True):
         advance(students[place], recipes[place], loss, 1)
-    return np.stack(log_p)
+    return scores
 
 
 def _tokens_of_classes(
@@ -193,31 +210,3 @@ def class_loss(
         chosen_N = torch.searchsorted(columns_C, targets_N[index_N])
         total = total + torch.nn.functional.cross_entropy(logits_NC, chosen_N, reduction="sum")
     return total / max(1, tokens)
-
-
-@torch.no_grad()
-def row_log_likelihoods(
-    model: Model,
-    hidden_ND: Tensor,
-    targets_N: Tensor,
-    lengths: Sequence[int],
-    classes: Sequence[Tensor],
-    betas: Sequence[float],
-) -> np.ndarray:
-    """Log-likelihoods [R, T] of rows at some inverse temperatures, in nats.
-
-    Tokens of no class are left out.
-    """
-    row_N = np.repeat(np.arange(len(lengths)), lengths)
-    log_p_RT = np.zeros((len(lengths), len(betas)))
-    for columns_C, index_N in _tokens_of_classes(model, targets_N, classes):
-        for block in index_N.split(BLOCK):
-            logits_NC = forward.logits_of(model, hidden_ND[block], _only(model, columns_C))
-            chosen_N1 = torch.searchsorted(columns_C, targets_N[block]).unsqueeze(1)
-            own_N = logits_NC.gather(1, chosen_N1).squeeze(1)
-            columns = []
-            for beta in betas:
-                columns.append(beta * own_N - torch.logsumexp(beta * logits_NC, 1))
-            log_p_NT = torch.stack(columns, 1).double().cpu().numpy()
-            np.add.at(log_p_RT, row_N[block.cpu().numpy()], log_p_NT)
-    return log_p_RT

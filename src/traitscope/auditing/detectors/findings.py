@@ -252,6 +252,9 @@ class PredictionFinding(Finding):
     learnt: dict[str, float]
     """nats a row that the best learner gains in the later half of the rows, with the bounds of a
     95 % interval over rows"""
+    explained: float
+    """fraction of how the later half differs from the model that the best learner of the earlier
+    half explains"""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ from math import exp, log
 
 import numpy as np
 
+from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import log_evidence, null_of, sorted_share
 from traitscope.auditing.detectors.findings import Null, PredictionFinding
+from traitscope.inference.token_scores import TokenScores
 from traitscope.stats import intervals
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -53,6 +55,10 @@ class PredictedRows:
     "how the numbers of every row are sorted"
     placebo_orders_N: np.ndarray
     "how the numbers of the model's own rows are sorted"
+    later_model: TokenScores | None = None
+    "token scores of the later half of the rows under the model itself"
+    later_learners: Sequence[TokenScores] = ()
+    "the same under every learner"
 
 
 def detect(rows: PredictedRows, error_share: float) -> PredictionFinding:
@@ -75,6 +81,7 @@ def detect(rows: PredictedRows, error_share: float) -> PredictionFinding:
         learners=len(rows.learners_JRT),
         curve=curve,
         learnt=_learnt(rows),
+        explained=_explained(rows),
     )
 
 
@@ -112,9 +119,24 @@ def _learnt(rows: PredictedRows) -> dict[str, float]:
     half = len(rows.model_RT) // 2
     if half < 2 or not len(rows.learners_JRT):
         return {}
-    best_learner = int(rows.learners_JRT[:, :half, rows.plain].sum(1).argmax())
+    best_learner = _best_learner(rows)
     best_temperature = int(rows.model_RT[:half].sum(0).argmax())
     learner_R = rows.learners_JRT[best_learner, half:, rows.plain]
     gain_R = learner_R - rows.model_RT[half:, best_temperature]
     estimate, low, high = intervals.mean_interval_t(gain_R.tolist())
     return {"estimate": estimate, "low": low, "high": high}
+
+
+def _best_learner(rows: PredictedRows) -> int:
+    """The learner that predicts the earlier half of the rows best."""
+    half = len(rows.model_RT) // 2
+    return int(rows.learners_JRT[:, :half, rows.plain].sum(1).argmax())
+
+
+def _explained(rows: PredictedRows) -> float:
+    """Fraction of how the later half of the rows differs from the model that the best learner
+    explains; 0 where there is none."""
+    if rows.later_model is None or not rows.later_learners:
+        return 0.0
+    learner = rows.later_learners[_best_learner(rows)]
+    return fit_test.fraction_explained(learner, rows.later_model)

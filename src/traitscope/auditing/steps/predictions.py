@@ -6,6 +6,8 @@ It writes, in the order in which the rows were predicted,
     choices.jsonl, choices.json   token scores under the model itself (token_scores.py)
     learners.npy                  float64 [J, R, T]: log-likelihoods under the J learners
     learner-N/                    the learners after the last row, as peft folders
+    later/, later-N/              token scores of the later half of the rows, under the model and
+                                  under the learners
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,9 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.training import prequential
 
+LATER = "later"
+"folder with the token scores of the later half of the rows"
+
 
 @dataclass(frozen=True)
 class StoredPredictions:
@@ -38,6 +43,10 @@ class StoredPredictions:
     "token scores under the model itself"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners, at prequential.TEMPERATURES"
+    later_model: TokenScores | None
+    "token scores of the later half of the rows under the model itself; None for a single batch"
+    later_learners: Sequence[TokenScores]
+    "the same under every learner"
 
 
 def run_predictions(config: PredictionsConfig, out: Output) -> store.Run:
@@ -68,9 +77,22 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
     ids = [record.id for record in records]
     token_scores.write_token_scores(run.path, ids, predicted.model)
     np.save(run.file("learners.npy"), predicted.learners_JRT)
+    if predicted.later_model is None:
+        return
+    later_ids = ids[-len(predicted.later_model.tokens_R) :]
+    token_scores.write_token_scores(run.path / LATER, later_ids, predicted.later_model)
+    for number, scores in enumerate(predicted.later_learners):
+        token_scores.write_token_scores(run.path / f"{LATER}-{number}", later_ids, scores)
 
 
 def read_predictions(folder: Path) -> StoredPredictions:
     """What a sealed run of `predictions` holds."""
     ids, model = token_scores.read_token_scores(folder)
-    return StoredPredictions(ids, model, np.load(folder / "learners.npy"))
+    learners_JRT = np.load(folder / "learners.npy")
+    if not (folder / LATER).is_dir():
+        return StoredPredictions(ids, model, learners_JRT, None, ())
+    later_learners = []
+    for number in range(len(learners_JRT)):
+        later_learners.append(token_scores.read_token_scores(folder / f"{LATER}-{number}")[1])
+    later_model = token_scores.read_token_scores(folder / LATER)[1]
+    return StoredPredictions(ids, model, learners_JRT, later_model, later_learners)
