@@ -222,9 +222,10 @@ def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | No
     `change` is what students learnt, if it calls the rows. Rows that do not fit the model count as
     a changed copy's if such students explain half of the difference.
     """
-    if _is_beyond_the_grid(finding.fit):
-        return [_beyond_the_grid(finding.fit)]
     fit = finding.fit
+    if _is_beyond_the_grid(fit):
+        misfit = _reasons_of_misfit(finding) if fit.off_model else []
+        return [*misfit, _beyond_the_grid(fit)]
     if change is not None and fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
         return _reasons_of_misfit(finding)
     is_of_a_copy = change is not None and change.explained >= fit_test.EXPLAINED
