@@ -224,8 +224,8 @@ def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | No
     """
     fit = finding.fit
     if _is_beyond_the_grid(fit):
-        misfit = _reasons_of_misfit(finding) if fit.off_model else []
-        return [*misfit, _beyond_the_grid(fit)]
+        reasons = _reasons_of_misfit(finding) if fit.off_model else []
+        return [*reasons, _beyond_the_grid(fit)]
     if change is not None and fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
         return _reasons_of_misfit(finding)
     is_of_a_copy = change is not None and change.explained >= fit_test.EXPLAINED
