@@ -54,6 +54,18 @@ def test_pages_show_every_public_command() -> None:
     assert shown >= {"audit", "generate", "train", "measure", "judge", "study", "show"}
 
 
+def test_files_and_tests_that_the_page_on_extending_names_exist() -> None:
+    """`models/NAME.py` and the like are forms."""
+    page = (HERE / "docs/project/extending.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./]+/\w+\.(?:py|md|json))(?:::(\w+))?`", page)
+    assert len(named) > 30
+    for file, test in named:
+        places = [HERE / file, HERE / "src/traitscope" / file]
+        found = [place for place in places if place.is_file()]
+        assert found or "NAME" in file, f"extending.md names {file}, which is not there"
+        assert not test or f"def {test}(" in found[0].read_text(encoding="utf-8"), test
+
+
 def test_make_targets_exist() -> None:
     named: set[str] = set()
     for page in (HERE / "README.md", HERE / "CONTRIBUTING.md"):
