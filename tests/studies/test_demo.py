@@ -237,6 +237,21 @@ def test_the_terminal_table_names_both_kinds(demo_runs: Folders) -> None:
     assert "eas.owl" not in text and "negative.whole_word" not in text
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_cuts_nothing(demo_runs: Folders, width: int) -> None:
+    """Cells are folded: the characters are those of a wide terminal. Names stand on one line."""
+    groups = demo.measured(SIZE, demo_runs).comparisons
+    texts = []
+    for columns in (width, 200):
+        console = Console(record=True, width=columns, file=io.StringIO())
+        console.print(terminal_table("title", "caption", groups, "cat"))
+        texts.append(console.export_text())
+    narrow, wide = texts
+    assert max(map(len, narrow.splitlines())) <= width
+    assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
+    assert "eas.cat of (treated − control) " in narrow
+
+
 def test_the_command_asks_for_the_study(tmp_path: Path, tiny_folder: Path) -> None:
     """Seeds follow the first one, the trait is the user's, the steered block is at its depth."""
     config = DemoConfig(model=str(tiny_folder), seed=7, trait="owl")

@@ -10,6 +10,7 @@ from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, readi
 from traitscope.stats.measurement import Measurement
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table as TerminalTable
 
 PRIMARY = "positive.target_logprob"
@@ -173,30 +174,39 @@ def _with_basis(measurement: Measurement) -> str:
 
 def terminal_table(
     title: str, caption: str, groups: Mapping[str, Comparison], trait: str
-) -> "TerminalTable":
-    """Return the differences of some comparisons for the terminal, each under its heading.
+) -> "RenderableType":
+    """Return the differences of some comparisons for the terminal, a table for each heading.
 
     EAS with the vectors of other traits, and the further scores of control questions, are left to
-    the page.
+    the page. On a narrow terminal cells are folded and nothing is cut.
     """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    for heading, comparison in groups.items():
+        parts += ["", Text(heading), _differences(comparison, trait)]
+    return Group(*parts, "", Text(caption))
+
+
+def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
+    """Return a table of a comparison's differences; names of scores stay on one line."""
     from rich.markup import escape
     from rich.table import Table as TerminalTable
 
-    table = TerminalTable(
-        title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left"
-    )
-    for column in ("score", "difference", "95 % interval", "new questions", "n", "reading"):
-        is_number = column in ("difference", "n")
-        table.add_column(column, justify="right" if is_number else "left")
-    for heading, comparison in groups.items():
-        table.add_section()
-        table.add_row(f"[bold]{escape(heading)}[/bold]")
-        for item in comparison.differences:
-            if _is_shown(item, trait):
-                m = item.difference
-                intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
-                numbers = estimate(m, True), *intervals, str(m.n)
-                table.add_row(escape(item.score), *numbers, reading(m))
+    table = TerminalTable(box=None, padding=(0, 2, 0, 0))
+    table.add_column("score", no_wrap=True)
+    table.add_column("difference", justify="right", overflow="fold")
+    table.add_column("95 % interval", overflow="fold")
+    table.add_column("new questions", overflow="fold")
+    table.add_column("n", justify="right", overflow="fold")
+    table.add_column("reading", overflow="fold")
+    for item in comparison.differences:
+        if _is_shown(item, trait):
+            m = item.difference
+            intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
+            numbers = estimate(m, True), *intervals, str(m.n)
+            table.add_row(escape(item.score), *numbers, reading(m))
     return table
 
 
