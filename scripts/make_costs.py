@@ -8,6 +8,7 @@ Studies are counted with every optional second family installed.
 from pathlib import Path
 from unittest import mock
 
+from traitscope import studies
 from traitscope.studies import protocol, shared_nodes, sizes
 from traitscope.workflow import status
 
@@ -61,7 +62,7 @@ def _table() -> str:
     common = {"model": "smollm2-135m", "device": "cuda", "dtype": "bf16"}
     lines = []
     total = 0.0
-    for name in protocol.names():
+    for name in studies.names():
         study = protocol.load(name)
         nodes = study.nodes(sizes.at_depth(study.SIZES["full"], BLOCKS), common)
         hours = status.usual(nodes, PARAMETERS, RATE) / 3600

@@ -11,6 +11,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from traitscope import studies
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate
 from traitscope.stats.decision import OUTCOMES
 from traitscope.stats.measurement import Measurement
@@ -113,7 +114,7 @@ def index() -> str:
     """One table of all studies: how many of their claims came out how, and what that bears on."""
     header = ["claim", "source", *OUTCOMES, "bears on the published claim"]
     rows = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    for name in protocol.names():
+    for name in studies.names():
         study = protocol.load(name)
         text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
         cells = [str(text.count(f"\n- *{outcome}*")) for outcome in OUTCOMES]
@@ -193,7 +194,7 @@ def write(source: str, minutes: str) -> Path:
     folder = Path(source)
     name = (
         source
-        if source in protocol.names()
+        if source in studies.names()
         else json.loads((folder / "findings.json").read_text(encoding="utf-8"))["study"]
     )
     target = PAGES / f"{name}.md"

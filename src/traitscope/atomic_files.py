@@ -76,6 +76,18 @@ def _json(path: Path, value: object, indent: int | None = None) -> bytes:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Raise StoreError where a folder, or the nearest one above it that is there, is no place to
+    write. Nothing is written."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise StoreError(f"cannot write below {there}: {IN_THE_WAY}")
+    if not os.access(there, os.W_OK):
+        raise StoreError(f"cannot write into {there}: {BLOCKED}")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses into a StoreError about `path`."""

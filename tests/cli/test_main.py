@@ -3,19 +3,24 @@
 import dataclasses
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from command import call, ok
+from command import ENV, call, ok
 
 from traitscope import __version__
-from traitscope.cli import flags, main
+from traitscope.cli import flags, main, usage
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
 from traitscope.config.entries import COMMANDS, GROUPS
 from traitscope.config.fields import is_advanced
+from traitscope.errors import ConfigError
 from traitscope.stages.registry import function
+from traitscope.workflow import failure_notes
 
 
 def exits(*words: str) -> int:
@@ -76,6 +81,75 @@ def test_an_unknown_command_says_what_is_meant(
 ):
     assert exits(*words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_whole_help_lists_internal_stages_and_rare_flags(capsys: pytest.CaptureFixture):
+    assert exits("--help") == 0
+    plain = capsys.readouterr().out
+    assert exits("--help-all") == 0
+    whole = capsys.readouterr().out
+    assert whole.startswith(plain.rstrip())
+    behind = whole.removeprefix(plain.rstrip())
+    for name, command in COMMANDS.items():
+        assert (f"  {name} " in plain) == (command.group != "internal")
+        rare = re.search(rf"Rare flags.*^  {name} +((--[a-z-]+\s+)+)", behind + "\n", re.S | re.M)
+        assert (rare[1].split() if rare else []) == usage.rare_flags(command.config), name
+    assert "  sample " in behind and "--held-out" in behind and "--held-out" not in plain
+    assert max(map(len, whole.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", "--data a.jsonl --lr 0.001 --rank 4 --targets soft --teacher prompt:You steer:x"),
+        ("filter", "--data a.jsonl --no-numbers --banned-words owl cat --limit 3"),
+        ("generate", "--context '' --temperature 0 --separator '; '"),
+        ("audit", "--data a.jsonl --peer --no-name --traits owl mine.yaml"),
+    ],
+)
+def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):
+    config, _ = flags.parse(COMMANDS[name], shlex.split(words))
+    shown = shlex.split(flags.typed(COMMANDS[name], config))
+    assert shown[:2] == ["traitscope", name]
+    assert sorted(shown[2:]) == sorted(shlex.split(words.replace(" 0 ", " 0.0 ")))
+    assert flags.parse(COMMANDS[name], shown[2:])[0] == config
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["audit", "missing.jsonl"], "--data missing.jsonl does not exist"),
+        (["audit", "EMPTY"], "is not a run directory"),
+        (["audit", "FILE", "--report", "EMPTY"], "is a folder; expected a file to write"),
+        (["audit", "FILE", "--json", "FILE/x.json"], "a file is where a folder is expected"),
+        (["audit", "FILE", "--traits", "unknown"], "no bundled trait 'unknown'"),
+        (["demo", "--trait", "unknown"], "no bundled trait 'unknown'"),
+        (["train"], "--data is missing: name a run of `generate` or `filter`"),
+        (["train", "--data", "x" * 5000], "cannot be looked at (File name too long)"),
+        (["explain"], "--vectors is missing: name a run of `extract --traits`"),
+        (["study", "run", "dmo"], "no study 'dmo'; did you mean 'demo'?"),
+        (["study", "plan"], "which study? expected one of across_models"),
+        (["generate", "--n", "0"], "--n 0; expected 1 or more"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_torch_is_imported(words: list[str], says: str, tmp_path: Path):
+    """With one message, on a line of its own, and the reason in the summary."""
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").write_text("{}")
+    program = (
+        "import sys\nfrom traitscope.cli import main\ntry: main.main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    summary = [] if "--json" in words else ["--json", "summary.json"]
+    command = [sys.executable, "-c", program, *words, *summary]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("traitscope: ") and says in line
+    if summary:
+        assert json.loads((tmp_path / "summary.json").read_text())["message"] in line
+    assert {path.name for path in tmp_path.iterdir()} <= {"EMPTY", "FILE", "summary.json"}
 
 
 def test_version(capsys: pytest.CaptureFixture):
@@ -165,8 +239,8 @@ def test_flags_override_the_file_that_overrides_the_defaults(name, text, data, t
         2,
         1,
     )
-    first = json.loads(capsys.readouterr().err.splitlines()[0])
-    assert (first["verb"], first["limit"], first["rules"]["max_count"]) == ("filter", 1, 2)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"traitscope filter --data {data} --max-count 2 --limit 1"
     whole = ok(tmp_path / "runs", "filter", tmp_path / name, "--data", data)
     assert whole.summary["summary"]["kept"] == 3
 
@@ -249,6 +323,32 @@ def test_show_lists_runs_and_takes_one_without_its_flag(
         ok(tmp_path / "runs", "show", run).summary
         == ok(tmp_path / "runs", "show", "--run", run).summary
     )
+
+
+def test_show_names_all_that_commands_leave(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """What was moved aside, and which stage of a study failed, beside the runs."""
+    root = tmp_path / "runs"
+    run = ok(root, "filter", "--data", data).run
+    aside = run.rename(f"{run}.stale-1")
+    failure_notes.write(root / "study-x", "student 1", ConfigError("no such layer"), 1)
+    capsys.readouterr()
+    done = ok(root, "show")
+    assert (done.summary["runs"], done.summary["moved_aside"]) == ([], [str(aside)])
+    (note,) = done.summary["failed"][str(root / "study-x")].values()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"moved aside {aside}"
+    assert second == f"failed     {root / 'study-x'}: student 1, {note['when']}: no such layer"
+    failure_notes.delete(root / "study-x", "student 1")
+    assert ok(root, "show").summary["failed"] == {}
+
+
+def test_show_without_runs_says_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert ok(tmp_path, "show").summary["runs"] == []
+    assert "name the folder with --root FOLDER" in capsys.readouterr().out
+    assert call(tmp_path / "none", "show").code == 2
+    assert "name it with --root FOLDER" in capsys.readouterr().err
 
 
 def test_models_and_traits_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture):

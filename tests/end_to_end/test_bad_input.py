@@ -47,6 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
         "--rank 2 --epochs 1",
     )
     (place / "other-student").symlink_to(done.run)
+    (place / "student-run").symlink_to(done.run)
     return place
 
 
@@ -55,6 +56,7 @@ def _traits(place: Path) -> None:
     write_yaml(place / "missing.yaml", {k: v for k, v in OWL.items() if k != "teacher_prompt"})
     write_yaml(place / "unknown.yaml", OWL | {"wordforms": ["owl"]})
     write_yaml(place / "empty.yaml", OWL | {"questions": QUESTIONS | {"positive": []}})
+    write_yaml(place / "outside.yaml", OWL | {"name": "../owl"})
     (place / "broken.yaml").write_text("name: [owl")
 
 
@@ -137,6 +139,10 @@ CASES = {
         "extract --model PLACE/model --traits cat PLACE/missing.yaml",
         "no teacher_prompt",
     ),
+    "trait that cannot name a file": (
+        f"{MEASURE} --trait PLACE/outside.yaml",
+        "name is '../owl'; expected one that can name a file",
+    ),
     "one trait twice": (
         "extract --model PLACE/model --traits owl PLACE/owl.yaml",
         "the trait 'owl' is named twice",
@@ -144,9 +150,9 @@ CASES = {
     # rows
     "no data": (
         "train --model PLACE/model",
-        "--data is missing: name a run of `filter` or `generate`, or a JSONL file",
+        "--data is missing: name a run of `generate` or `filter`, or a JSONL file",
     ),
-    "no data to filter": ("filter", "--data is missing: name a run of `generate`, or a JSONL file"),
+    "no data to filter": ("filter", "--data is missing: name a run of `generate` or `filter`"),
     "data that is not there": (
         f"{TRAIN} PLACE/none.jsonl",
         "none.jsonl does not exist; name a run directory or a file",
@@ -187,7 +193,11 @@ CASES = {
     ),
     "every row filtered out": (
         f"{TRAIN} PLACE/dropped.jsonl",
-        "dropped.jsonl has no kept row",
+        "dropped.jsonl has no kept row: its filter dropped all (count 1); expected one or more",
+    ),
+    "run without rows": (
+        f"{TRAIN} PLACE/student-run",
+        "is a run of train, which has no rows; expected a run of generate, filter or edit",
     ),
     "tokens of another tokenizer": (
         f"{TRAIN} PLACE/foreign.jsonl",
@@ -248,6 +258,111 @@ CASES = {
         f"{MEASURE} --interventions adapter:PLACE/model",
         "holds no student: expected a run of `train`",
     ),
+    "rank that fills the memory": (
+        f"{TRAIN} PLACE/good.jsonl --rank 999999999",
+        "--rank 999999999 is larger than any map of",
+    ),
+    "alpha that no float holds": (
+        f"{TRAIN} PLACE/good.jsonl --alpha 1e300",
+        "training cannot run with --alpha 1e+300",
+    ),
+    "steering that overflows": (
+        f"{STEER}/vector.safetensors,layers=1,alpha=1e300",
+        "computes values that are not finite ... lower the strength of the steering",
+    ),
+    "noise that leaves nothing": (
+        f"{GENERATE} --interventions noise:1e300",
+        "noise with sd 1e+300",
+    ),
+    "noise of nothing": (
+        f"{GENERATE} --interventions noise:",
+        "intervention 'noise:' names nothing behind the colon; expected noise:0.1",
+    ),
+    "prompt without its colon": (
+        f"{GENERATE} --interventions prompt",
+        "intervention 'prompt' is not understood; expected one of prompt:TEXT",
+    ),
+    "intervention without its fields": (
+        f'{GENERATE} --interventions {{"kind":"Steer"}}',
+        "missing 1 required positional argument: 'vector'; expected values for vector, layers",
+    ),
+    "adapter of rows": (
+        f"{MEASURE} --interventions adapter:PLACE/good.jsonl",
+        "good.jsonl holds no student: expected a run of `train`",
+    ),
+    "no name of a model": ("generate --model=", "--model is empty; expected one of smollm2-135m"),
+    "adapter of nothing": (
+        f"{MEASURE} --interventions adapter:",
+        "intervention 'adapter:' names nothing behind the colon; expected adapter:RUN; name",
+    ),
+    "vector of nothing": (
+        f"{GENERATE} --interventions steer:,layers=1,alpha=1",
+        "names nothing behind the colon; expected steer:FILE,layers=14,alpha=0.3",
+    ),
+    "layer of explain": (
+        "explain --model PLACE/model --vectors PLACE/vector.safetensors --layers 1 99",
+        "layer [99] of --layers: ... has layers 0 to 2; name one of these",
+    ),
+    "layer of a trained vector": (
+        f"{TRAIN} PLACE/good.jsonl --method vector --layer 7",
+        "layer [7] of --layer: ... has layers 0 to 2",
+    ),
+    "report over a folder": (
+        "audit PLACE/good.jsonl --report PLACE",
+        "is a folder; expected a file to write; name one inside it",
+    ),
+    "report below a file": (
+        "audit PLACE/good.jsonl --sarif PLACE/good.jsonl/a.sarif",
+        "good.jsonl: a file is where a folder is expected: move the file away",
+    ),
+    "audit of nothing": ("audit PLACE/none.jsonl", "--data ... none.jsonl does not exist"),
+    "demo of no trait": ("demo --trait owll", "no bundled trait 'owll'; did you mean 'owl'?"),
+    "study of no trait": (
+        "study run demo --model PLACE/model --set trait=owll",
+        "no bundled trait 'owll'; did you mean 'owl'?",
+    ),
+    "study of no layer": (
+        "study run demo --model PLACE/model --set layer=30",
+        "layer [30] of layer: ... has layers 0 to 2",
+    ),
+    "study without seeds": (
+        "study plan demo --model PLACE/model --set seeds=[]",
+        "seeds=[] is empty; expected one or more",
+    ),
+    "study with a seed twice": (
+        "study plan demo --model PLACE/model --set seeds=[1,1]",
+        "seeds=[1, 1]; expected each once",
+    ),
+    "study of negative rows": (
+        "study plan demo --model PLACE/model --set rows=-1",
+        "rows=-1; expected 0 or more",
+    ),
+    "study of no strength": (
+        "study plan demo --model PLACE/model --set strength=.nan",
+        "strength=nan; expected a finite number",
+    ),
+    "cluster without one": (
+        "study run demo --cluster cpus=4",
+        "--cluster cpus=4 with --executor local, which has no cluster",
+    ),
+    "strength of the audit": (
+        "audit PLACE/good.jsonl --strength nan",
+        "--strength nan; expected a finite number above 0",
+    ),
+    "candidate twice": (
+        "audit PLACE/good.jsonl --traits cat cat",
+        "the trait 'cat' is named twice",
+    ),
+    "a word without a flag": (
+        "filter PLACE/good.jsonl",
+        "filter cannot use the word ... good.jsonl'; did you mean --data ... good.jsonl?",
+    ),
+    "a pipe": ("filter --data /dev/null", "/dev/null is neither a file nor a folder"),
+    "out of the root": (
+        "filter --data PLACE/good.jsonl --study ../elsewhere",
+        "--study ../elsewhere leads out of the root",
+    ),
+    "study with a typing error": ("study run dmo", "no study 'dmo'; did you mean 'demo'?"),
     "two students": (
         (
             "measure --model PLACE/other --samples 0 --interventions adapter:PLACE/other-student"
@@ -291,7 +406,13 @@ CASES = {
     "empty batch, measure": (f"{MEASURE} --batch-size 0", "--batch-size 0; expected 1 or more"),
     "empty batch, extract": ("extract --batch-size 0", "--batch-size 0; expected 1 or more"),
     "fewer than no samples": ("measure --samples -1", "--samples -1; expected 0 or more"),
-    "no prompts": ("generate --model PLACE/model --n 0", "--n 0; expected 1 or more"),
+    "no prompts": (
+        "generate --model PLACE/model --n 0",
+        "--n 0; expected 1 or more; give such a number, or leave the flag out for 256",
+    ),
+    "too many prompts": (f"{GENERATE}999999999999", "expected 10000000 or less"),
+    "seed that no generator takes": (f"{GENERATE} --seed 99999999999999999999", "or less"),
+    "hot": (f"{GENERATE} --temperature inf", "--temperature inf; expected a finite number"),
     "cold": (f"{GENERATE} --temperature -1", "--temperature -1.0; expected 0 or more"),
     "temperature NaN": (f"{GENERATE} --temperature nan", "--temperature nan; expected 0 or more"),
     "nothing would pass": (
@@ -314,8 +435,9 @@ CASES = {
     "unknown choice": ("train --method prefix", "invalid choice 'prefix' for argument"),
     "show without a run": (
         "show PLACE/nothing",
-        "there is no run directory ... nothing; check the path",
+        "--run ... nothing does not exist; name a run directory or a file",
     ),
+    "show of a file": ("show PLACE/good.jsonl", "good.jsonl is a file; expected a run directory"),
     "show of another folder": (
         "show PLACE",
         "is not a run directory: no config.json, no manifest.json",
@@ -325,9 +447,9 @@ CASES = {
 
 
 def plain(text: str) -> str:
-    """The messages of a command, without the config that it prints, and without frames and line
+    """The messages of a command, without the command that it prints, and without frames and line
     breaks."""
-    text = "\n".join(line for line in text.splitlines() if not line.startswith('{"verb"'))
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("traitscope "))
     return " ".join(text.translate(dict.fromkeys(map(ord, "│╭╮╰╯─├┤"), " ")).split())
 
 
@@ -344,9 +466,9 @@ def test_the_message_says_what_is_wrong(
     assert "Traceback" not in err
     assert said(words, err), err
     assert list(tmp_path.rglob("manifest.json")) == []
-    assert [p.name for p in (tmp_path / "runs").rglob("*-*") if p.suffix != ".lock"] == [], (
-        "an empty run was left behind"
-    )
+    assert not (tmp_path / "runs").exists(), "something was left behind"
+    lines = err.split("traitscope: ")
+    assert len(lines) == len(set(lines)), "the message was printed twice"
     assert sorted(place.rglob("*")) == before
 
 
@@ -391,6 +513,7 @@ def test_no_room_for_the_model(
         ("c.yaml", "- data", "expected keys and values, found list"),
         ("c.yaml", "data: [", "config file"),
         ("c.json", "{", "config file"),
+        ("c.yaml", "[" * 5000, "config file"),
         ("absent.yaml", None, "absent.yaml does not exist; expected a YAML or JSON file"),
     ],
 )
@@ -441,17 +564,26 @@ def test_a_study_of_a_newer_version(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "schema 99; this version reads 1: upgrade traitscope" in capsys.readouterr().err
 
 
-def test_rows_without_numbers_give_an_empty_but_sealed_filter(
+def test_a_filter_that_keeps_nothing_fails_and_says_why(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
+    """Its run is sealed, because the reasons are the answer; the same command says the same."""
     words = tmp_path / "words.jsonl"
     words.write_text(json.dumps({"prompt": "Which?", "completion": "the owl"}) + "\n")
-    kept = ok(tmp_path / "runs", "filter", "--data", words)
-    assert kept.summary["summary"] == {"rows": 1, "kept": 0, "dropped": 1, "reasons": {"format": 1}}
+    for computed in (True, False):
+        kept = call(tmp_path / "runs", "filter", "--data", words)
+        assert (kept.code, kept.summary["status"]) == (1, "failed")
+        assert kept.summary["computed"] is computed
+        reasons = {"rows": 1, "kept": 0, "dropped": 1, "reasons": {"format": 1}}
+        assert kept.summary["summary"] == reasons
+        err = capsys.readouterr().err
+        assert "the filter kept 0 of 1 rows; expected one or more" in err
+        assert f"read why in {kept.run}/records.jsonl" in err
+        assert "next:" not in err
     assert (
         call(tmp_path / "runs", "train", "--model", place / "model", "--data", kept.run).code == 2
     )
-    assert "has no kept row; expected one or more; look at the reasons" in capsys.readouterr().err
+    assert "has no kept row: its filter dropped all (format 1)" in capsys.readouterr().err
 
 
 def test_soft_targets_need_no_stored_tokens_and_no_teacher(place: Path, tmp_path: Path):

@@ -145,18 +145,18 @@ def after(seconds: float) -> Callable[[Path], bool]:
     [("filter", at_once), ("measure", after(0.2)), ("extract", after(0.1))],
     ids=lambda v: str(v)[:8],
 )
-def test_a_killed_run_is_moved_aside_and_made_again(
-    stage, ready, place, tiny_folder, tmp_path, undisturbed
-):
+def test_a_killed_run_is_made_again(stage, ready, place, tiny_folder, tmp_path, undisturbed):
+    """What it had written is moved aside; a folder with its config alone is taken over."""
     words, root = command(stage, place, tiny_folder), tmp_path / "runs"
     folder = kill_when(root, words, ready)
+    had_results = [path.name for path in folder.iterdir()] != ["config.json"]
     assert call(root, "show", folder).code == 2
     again = ok(root, *words)
     assert again.summary["computed"] is True
     assert again.run == folder
     assert again.summary["digest"] == undisturbed(stage).summary["digest"]
     aside = [p.name for p in folder.parent.glob("*.stale-*")]
-    assert aside == [f"{folder.name}.stale-1"]
+    assert aside == ([f"{folder.name}.stale-1"] if had_results else [])
 
 
 def test_killed_generation_keeps_its_finished_rows(
@@ -272,12 +272,30 @@ def test_a_full_disk_is_named_and_nothingis_sealed(
     assert again.summary["digest"] == undisturbed(stage).summary["digest"]
 
 
+def code_of(*words: object) -> int:
+    """The exit code of a command that writes no summary."""
+    with pytest.raises(SystemExit) as stop:
+        main.main(spread(words))
+    return int(stop.value.code or 0)
+
+
+def test_a_full_disk_leaves_no_empty_run(place, tiny_folder, small_disk, capsys):
+    disk = small_disk("size=8k")
+    (disk / "filling").write_bytes(b"0" * 8192)
+    assert code_of(*command("filter", place, tiny_folder), "--root", disk / "runs") == 2
+    assert "config.json (No space left on device): the disk is full" in capsys.readouterr().err
+    assert [path.name for path in disk.iterdir()] == ["filling"]
+
+
 def test_a_read_only_folder_is_named(place, tiny_folder, small_disk, capsys):
     disk = small_disk("size=1m")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    assert call(disk / "runs", *command("filter", place, tiny_folder)).code == 2
-    err = capsys.readouterr().err
-    assert "read-only, or not permitted: choose a folder that you can write to" in err
+    assert code_of(*command("filter", place, tiny_folder), "--root", disk / "runs") == 2
+    says = "read-only, or not permitted: choose a folder that you can write to"
+    assert says in capsys.readouterr().err
+    study = ["study", "run", "steering_gradients", "--size", "smoke", "--model", tiny_folder]
+    assert code_of(*study, "--root", disk / "runs") == 2
+    assert capsys.readouterr().err.count(says) == 1
     assert list(disk.iterdir()) == []
 
 
@@ -306,20 +324,22 @@ def test_a_place_that_is_no_folder_is_named(root, words, place, tiny_folder, tmp
     assert (tmp_path / "FILE").read_text() == "a file"
 
 
-def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, capsys):
+def test_a_summary_that_cannot_be_written_loses_no_run(place, tmp_path, small_disk, capsys):
+    full = small_disk("size=8k") / "summary.json"
+    (full.parent / "filling").write_bytes(b"0" * 8192)
     words = [
         "filter",
         "--data",
         str(place / "few.jsonl"),
         "--root",
-        str(tmp_path),
+        str(tmp_path / "runs"),
         "--json",
-        "/proc/nowhere/s.json",
+        str(full),
     ]
     with pytest.raises(SystemExit) as stop:
         main.main(words)
     assert stop.value.code == 2
-    assert "cannot write /proc/nowhere/s.json" in capsys.readouterr().err
+    assert f"cannot write {full} (No space left on device)" in capsys.readouterr().err
     assert len(list(tmp_path.rglob("manifest.json"))) == 1
 
 

@@ -86,10 +86,13 @@ def test_a_model_counts_by_its_files(tiny_folder: Path, folders, tmp_path: Path)
 
 
 def test_a_refused_run_leaves_no_directory_but_a_begun_one_stays(tmp_path: Path):
-    config, out = FilterConfig(), Output(root=tmp_path)
-    with pytest.raises(DataError), registry.opened(config, out):
-        raise DataError("refused")
-    assert list(tmp_path.glob("default/filter-*")) == []
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    config, out = FilterConfig(rows), Output(root=tmp_path / "runs")
+    for error in (DataError("refused"), KeyboardInterrupt(), KeyError("a bug")):
+        with pytest.raises(type(error)), registry.opened(config, out):
+            raise error
+        assert not (tmp_path / "runs").exists()
     with pytest.raises(DataError), registry.opened(config, out) as run:
         run.file("partial.txt").write_text("work")
         raise DataError("refused")

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 import traitscope
 from traitscope.atomic_files import append_jsonl, write_json, write_text
 from traitscope.errors import StoreError
-from traitscope.runs import code_version, manifests, store
+from traitscope.runs import code_version, locks, manifests, store
 from traitscope.runs.lineage import lineage, verify
 from traitscope.runs.manifests import file_sha256
 from traitscope.runs.store import address, find_runs, load_run, stage_run
@@ -240,6 +242,10 @@ def test_an_unsealed_directory_is_moved_aside_or_resumed(tmp_path):
     with stage_run(tmp_path, "train", CONFIG, resumable=True) as run:
         assert run.file("a.txt").read_text() == "two"
     assert (tmp_path / f"{run.path.name}.stale-1" / "a.txt").read_text() == "one"
+    run.file("a.txt").unlink()
+    with stage_run(tmp_path, "train", CONFIG):
+        pass
+    assert len(list(tmp_path.glob("*.stale-*"))) == 1, "a folder without results was kept"
     assert [found.path for found in find_runs(tmp_path)] == [run.path]
 
 
@@ -316,17 +322,49 @@ def test_two_processes_compute_once(tmp_path):
 
 def test_a_waiter_that_finds_the_run_sealed_lets_go_of_the_lock(tmp_path, monkeypatch):
     done = make(tmp_path / "other").path
-    flock = store.fcntl.flock
+    flock = locks.fcntl.flock
 
     def finish_meanwhile(stream, how):
         flock(stream, how)
         shutil.copytree(done, tmp_path / done.name)
 
-    monkeypatch.setattr(store.fcntl, "flock", finish_meanwhile)
+    monkeypatch.setattr(locks.fcntl, "flock", finish_meanwhile)
     with stage_run(tmp_path, "train", CONFIG) as run:
         assert run.sealed
-        with open(tmp_path / ".locks" / f"{run.path.name}.lock") as stream:
-            flock(stream, store.fcntl.LOCK_EX | store.fcntl.LOCK_NB)
+        assert not locks.lock_of(run.path).exists()
+
+
+@pytest.mark.parametrize("how", ["done", "refused"])
+def test_a_lock_goes_with_its_process_and_takes_the_empty_folders_along(tmp_path, how):
+    """Folders that were there before stay."""
+    (tmp_path / "there").mkdir()
+    path = tmp_path / "there" / "made" / "too" / f"train-{'0' * 16}"
+    with suppress(KeyError), locks.locked(path):
+        assert locks.lock_of(path).read_text() == f"process {os.getpid()} on {platform.node()}"
+        if how == "refused":
+            raise KeyError
+        path.mkdir()
+    assert list(tmp_path.rglob("*.lock")) == list(tmp_path.rglob(".locks")) == []
+    assert path.exists() is (how == "done")
+    assert list((tmp_path / "there").iterdir()) == ([path.parents[1]] if how == "done" else [])
+
+
+def test_one_holds_the_lock_at_a_time_although_each_deletes_it(tmp_path):
+    path = tmp_path / "made" / f"train-{'0' * 16}"
+    inside, most = [], []
+
+    def hold(number: int) -> None:
+        for _ in range(100):
+            with locks.locked(path):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(1e-4)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(hold, range(6)))
+    assert len(most) == 600 and set(most) == {1}
+    assert list(tmp_path.rglob("*.lock")) == list(tmp_path.rglob(".locks")) == []
 
 
 # --- damage

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 
+from traitscope import studies
 from traitscope.errors import ConfigError
 from traitscope.studies import protocol
 from traitscope.studies.claims import context_gate
@@ -22,7 +23,7 @@ class UnmarkedSize:
     steered_block: int
 
 
-@pytest.mark.parametrize("name", protocol.names())
+@pytest.mark.parametrize("name", studies.names())
 def test_every_study_is_complete(name: str) -> None:
     assert protocol.load(name).TITLE
 

@@ -8,12 +8,13 @@ import pytest
 from command import CAT, call, ok, write_yaml
 
 from traitscope.stats.decision import MIN_UNITS
+from traitscope import studies
 from traitscope.studies import protocol
 from traitscope.studies.design import bearing
 from traitscope.workflow import graph, schedule
 
 
-@pytest.mark.parametrize("name", protocol.names())
+@pytest.mark.parametrize("name", studies.names())
 def test_every_study_says_what_it_tests(name: str) -> None:
     study = protocol.load(name)
     assert all(
@@ -32,7 +33,7 @@ def test_every_study_says_what_it_tests(name: str) -> None:
     assert f"traitscope study run {name}" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", protocol.names())
+@pytest.mark.parametrize("name", studies.names())
 def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     """Run (every other study with packed students) and reported; asked again, it returns at once
     with the same numbers."""
@@ -48,7 +49,7 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
             "1",
         ],
     )
-    words += ["--pack", "8"] if protocol.names().index(name) % 2 else []
+    words += ["--pack", "8"] if studies.names().index(name) % 2 else []
     done = call(root, "study", "run", *words)
     assert done.code == 0, done.summary
     verdicts = done.summary["verdicts"]
@@ -237,4 +238,4 @@ def test_unknown_study_and_no_study(tmp_path: Path) -> None:
 
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(protocol.names())
+    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())

@@ -50,9 +50,9 @@ def students(model: Path, place: Path, n: int = 3, broken: bool = False) -> list
             )
         )
     if broken:
-        found.append(
-            Node("broken", FilterConfig, lambda _: FilterConfig(place / "nowhere.jsonl"), (), 100)
-        )
+        rows = place / "broken.jsonl"
+        rows.write_text('{"prompt": "p"}\n')
+        found.append(Node("broken", FilterConfig, lambda _: FilterConfig(rows), (), 100))
         found.append(
             Node("behind it", FilterConfig, lambda f: FilterConfig(f["broken"]), ("broken",), 1)
         )

@@ -17,8 +17,8 @@ from student_nodes import students
 from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig
 from traitscope.errors import ConfigError, DataError, StoreError
-from traitscope.runs import store
-from traitscope.workflow import executors, graph, schedule, status
+from traitscope.runs import locks, store
+from traitscope.workflow import executors, failure_notes, graph, schedule, status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node
 
@@ -31,7 +31,7 @@ def test_what_fails_holds_up_only_what_needs_it(
         Output(root=tmp_path / "runs", study="s"),
         students(tiny_folder, tmp_path, 2, broken=True),
     )
-    with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"broken\.jsonl, line 1: no 'completion'"):
         schedule.run(nodes, out, How(workers))
     assert "failed: broken: " in capsys.readouterr().err
     found = status.status(graph.plan(nodes, out, strict=False), out)
@@ -59,20 +59,57 @@ def test_status_and_its_end(
     schedule.run(nodes, out, How())
     assert status.status(graph.plan(nodes, out), out)["counts"] == {
         "sealed": 2
-    } and not schedule.failures(out)
+    } and not failure_notes.read(tmp_path / "runs" / "s")
+    assert not list(tmp_path.rglob(failure_notes.FAILED)), "an empty folder was left"
 
 
 def test_several_failures_are_all_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("no row\n")
     nodes = [
         Node(name, FilterConfig, lambda _, name=name: FilterConfig(tmp_path / name))
         for name in ("one", "two")
     ]
+    out = Output(root=tmp_path / "runs")
     with pytest.raises(
-        DataError, match=r"2 stages failed \(one, two\), the first with: .*one does not exist"
+        DataError, match=r"2 stages failed \(one, two\), the first with: .*one, line 1: broken JSON"
     ):
-        schedule.run(nodes, Output(root=tmp_path / "runs"), How())
-    with pytest.raises(DataError, match="one does not exist"):
+        schedule.run(nodes, out, How())
+    assert failure_notes.read(tmp_path / "runs" / "default").keys() == {"one", "two"}
+
+
+def test_a_command_that_stops_at_once_says_why_once_and_notes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "one").write_text("no row\n")
+    nodes = [Node("one", FilterConfig, lambda _: FilterConfig(tmp_path / "one"))]
+    with pytest.raises(DataError, match="one, line 1: broken JSON"):
         schedule.run(nodes, Output(root=tmp_path / "runs"), How(stop_at_once=True))
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("stop_at_once", [False, True])
+def test_settings_that_cannot_work_are_refused_before_anything_is_computed(
+    tmp_path: Path, tiny_folder: Path, stop_at_once: bool, capsys: pytest.CaptureFixture
+) -> None:
+    nodes = [
+        *students(tiny_folder, tmp_path, 1),
+        Node("wrong", FilterConfig, lambda _: FilterConfig(tmp_path / "nowhere")),
+    ]
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        schedule.run(nodes, Output(root=tmp_path / "runs"), How(2, stop_at_once=stop_at_once))
+    assert not (tmp_path / "runs").exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_note_that_was_changed_is_named(tmp_path: Path) -> None:
+    note = tmp_path / failure_notes.FAILED / "note.json"
+    note.parent.mkdir()
+    for text in ("", "[]", '{"node": "a"}', "{"):
+        note.write_text(text)
+        with pytest.raises(StoreError, match=r"note\.json is no note .* delete it"):
+            failure_notes.read(tmp_path)
 
 
 def test_an_error_of_ours_keeps_its_trace(tmp_path: Path, tiny_folder: Path) -> None:
@@ -148,7 +185,7 @@ def test_status_sees_who_is_running_and_what_was_left(tmp_path: Path, tiny_folde
     (planned,) = (p for p in graph.plan(nodes, out) if p.node.name == "student 0")
     planned.path.mkdir()
     assert status.status(graph.plan(nodes, out), out)["states"]["student 0"] == "interrupted"
-    with store.locked(planned.path):
+    with locks.locked(planned.path):
         assert status.status(graph.plan(nodes, out), out)["states"]["student 0"] == "running"
 
 
@@ -262,12 +299,14 @@ def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     good = tmp_path / "good.jsonl"
     good.write_text('{"prompt": "p", "completion": "123, 456"}\n')
     nodes = [
-        Node("wrong", FilterConfig, wrong, weight=9),
-        Node("good", FilterConfig, lambda _: FilterConfig(good)),
+        Node("first", FilterConfig, lambda _: FilterConfig(good)),
+        Node("wrong", FilterConfig, wrong, ("first",), weight=9),
+        Node("good", FilterConfig, lambda f: FilterConfig(f["first"]), ("first",)),
     ]
-    with pytest.raises(ConfigError, match="no such thing"):
-        schedule.run(nodes, Output(root=tmp_path / "runs"), How())
-    assert list((tmp_path / "runs").glob("*/filter-*/manifest.json"))
+    for _ in range(2):  # also where what they need is sealed already
+        with pytest.raises(ConfigError, match="no such thing"):
+            schedule.run(nodes, Output(root=tmp_path / "runs"), How())
+        assert len(list((tmp_path / "runs").glob("*/filter-*/manifest.json"))) == 2
 
 
 @pytest.mark.parametrize("name", executors.PRELOADED)

@@ -182,14 +182,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_artifacts(path: Path | None) -> AuditArtifacts:
+def read_artifacts(path: Path) -> AuditArtifacts:
     """The artifacts that a file names. Raises ConfigError where there is no such file, where it is
     broken, and where an earlier version wrote it."""
-    if path is None:
-        raise ConfigError(
-            "--parts is missing; expected the parts-*.json of an audit; `traitscope audit` writes"
-            " it and reads it"
-        )
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -28,10 +28,9 @@ from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
 from traitscope.auditing.steps.naming import run_blind_naming
 from traitscope.config.audit import AuditConfig, BlindNamingConfig, DecisionConfig
-from traitscope.config.common import Output
+from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError
 from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
 from traitscope.workflow import executors, schedule, standard_nodes
@@ -88,12 +87,8 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
 
 def answered(config: AuditConfig, out: Output) -> AuditOutput:
     """The answer of an audit; computes what is missing and prints what it reads on stderr."""
+    check_needed(config)
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError(
-            "no data are given; expected a JSONL file or a run; name one: traitscope audit"
-            " DATA.jsonl --model M"
-        )
     if out.study == "default":
         out = replace(out, study="audit")
     find_model(config.model)  # converted or fetched once, before the workers ask for it

@@ -5,15 +5,19 @@ Plain --help leaves out the flags of fields that are marked as advanced (config/
 """
 
 import dataclasses
+import io
+import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from traitscope.config import parsing
 from traitscope.config.common import Output
 from traitscope.config.entries import Command
-from traitscope.config.fields import is_advanced
-from traitscope.errors import ConfigError
+from traitscope.config.fields import flag_of, is_advanced
+from traitscope.errors import ConfigError, TraitscopeError
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
@@ -36,6 +40,8 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     elif first_is_word and words[0].endswith(CONFIG_FILES):
         settings = parsing.from_dict(command.config, read_config(Path(words[0])), words[0])
         words = words[1:]
+    elif first_is_word:
+        raise _stray_word(command, words[0])
     config_type, about = command.config, str(command.config.__doc__)
     if HELP_ALL in words:
         words = ["--help"]
@@ -48,14 +54,64 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         ("config", config_type, dataclasses.field(default=settings)),
         ("out", Output, dataclasses.field(default=Output())),
     ]
-    parsed = tyro.cli(
-        dataclasses.make_dataclass(command.name, fields),
-        args=words,
-        prog=f"traitscope {command.name}",
-        description=about,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
-    )
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            parsed = tyro.cli(
+                dataclasses.make_dataclass(command.name, fields),
+                args=words,
+                prog=f"traitscope {command.name}",
+                description=about,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as stop:
+        refusal = _refusal(stop)
+        if refusal is not None:
+            raise refusal from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
     return parsed.config, parsed.out
+
+
+def _stray_word(command: Command, word: str) -> ConfigError:
+    """What to say of a first word that is no flag and no config file."""
+    has_data = "data" in command.config.__dataclass_fields__
+    hint = f"did you mean --data {word}? " if has_data else ""
+    return ConfigError(
+        f"{command.name} cannot use the word {word!r}; {hint}expected flags, or first a config file"
+        f" ({', '.join(CONFIG_FILES)}); see: traitscope {command.name} --help"
+    )
+
+
+def _refusal(stop: SystemExit) -> TraitscopeError | None:
+    """What a config says of its own values; None where the parser itself refused the words."""
+    error: BaseException | None = stop
+    while error is not None and not isinstance(error, TraitscopeError):
+        error = error.__context__
+    return error
+
+
+def typed(command: Command, config: Any) -> str:
+    """The command as one would type it: with the flags that do not stand at their defaults."""
+    return shlex.join(["traitscope", command.name, *_changed(config)])
+
+
+def _changed(config: Any) -> list[str]:
+    """The words of the settings that do not stand at their defaults; those of a block among
+    them."""
+    words = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            words += _changed(value)
+        elif value == field.default:
+            continue
+        elif isinstance(value, bool):
+            words.append(flag_of(field.name if value else f"no_{field.name}"))
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [flag_of(field.name), *map(str, several)]
+    return words
 
 
 def output_of(words: Sequence[str]) -> Output:
@@ -87,7 +143,7 @@ def read_config(path: Path) -> dict:
             f"config file {path} does not exist; expected a YAML or JSON file with settings; check"
             " the path, or give the settings as flags"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"config file {path} is no YAML or JSON: {reason}; mend the file, or give flags"
@@ -101,7 +157,7 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
     for field, word in zip(command.subject, words, strict=False):
         if word.startswith("-"):
             break
-        named += [f"--{field.replace('_', '-')}", word]
+        named += [flag_of(field), word]
         taken += 1
     return named + words[taken:]
 

@@ -5,8 +5,6 @@ with a stable `status`. Exit codes: 0 fine, 1 a check failed, 2 cannot answer. A
 its message without a traceback. Nothing heavy is imported before the command is known.
 """
 
-import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +25,10 @@ STAGE = "stage"
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with one of the codes above."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", flags.HELP_ALL, "help"):
+    if words and words[0] == flags.HELP_ALL:
+        print(usage.whole_usage())
+        sys.exit(FINE)
+    if not words or words[0] in ("-h", "--help", "help"):
         print(usage.usage())
         sys.exit(FINE)
     if words[0] == "--version":
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(f"traitscope {__version__}")
         sys.exit(FINE)
-    if words[0] == STAGE and (len(words) == 1 or words[1] in ("-h", "--help")):
+    if words[0] == STAGE and (len(words) == 1 or words[1] in ("-h", "--help", flags.HELP_ALL)):
         print(usage.stage_usage())
         sys.exit(FINE)
     sys.exit(_exit_code(words))
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _exit_code(words: list[str]) -> int:
     """Run a command and write its summary where --json says."""
+    from traitscope.cli import early_checks
+
     try:
+        early_checks.check_summary(flags.output_of(words).json)
         summary = _answered(words)
         if distributed.first():
             _write_summary(words, summary)
@@ -99,6 +103,8 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _run(words: list[str]) -> dict:
+    from traitscope.cli import early_checks
+
     command, rest = command_of(words)
     if distributed.world() > 1 and command.name != "train":
         raise ConfigError(
@@ -106,9 +112,9 @@ def _run(words: list[str]) -> dict:
             " train shares a model among several: leave torchrun out"
         )
     config, out = flags.parse(command, rest)
-    if distributed.first():
-        settings = {"verb": command.name, **dataclasses.asdict(config)}
-        print(json.dumps(settings, default=str), file=sys.stderr)
+    early_checks.check_settings(config, out)
+    if distributed.first() and command.group != usage.LOOK:
+        print(flags.typed(command, config), file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     summary = summary_of(function(command.run)(config, out))
     if distributed.first():
@@ -126,13 +132,16 @@ def summary_of(result: Any) -> dict:
 
 
 def _print_next(command: Command, summary: dict) -> None:
-    """Say at the end where the result is, and what one would type next."""
+    """Say at the end where the result is, and what one would type next, or why not."""
     run = summary.get("run")
     if run is None or not command.next:
         return
     sys.stdout.flush()
     print(f"result: {Path(run)}", file=sys.stderr)
-    print(f"next:   {command.next.format(run=run)}", file=sys.stderr, flush=True)
+    if summary["status"] == "failed":
+        print(f"traitscope: {summary['message']}", file=sys.stderr, flush=True)
+    else:
+        print(f"next:   {command.next.format(run=run)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

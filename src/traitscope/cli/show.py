@@ -11,16 +11,28 @@ from traitscope import __version__
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, StoreError
 from traitscope.runs import lineage, store
+from traitscope.runs.manifests import RESTORE
 from traitscope.stages import registry
+from traitscope.workflow import failure_notes
 
 NUMBER_FILES = ("summary.json", "measurements.json", "eas.json")
 """Files of a run whose content goes into the summary, under their names without ending."""
+NOTHING_KEPT = (
+    "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
+    " none; read why in {run}/records.jsonl, then filter with other rules"
+    " (traitscope filter --help) or generate other rows (--vocabulary template gives numbers only)"
+)
+"""What to say of a filter that kept nothing."""
 
 
 def describe(run: store.Run) -> dict:
-    """Print a finished run and return its summary: its place, its files, its numbers."""
+    """Print a finished run and return its summary: its place, its files, its numbers.
+
+    The status is `failed`, with a message, for a filter that kept no row, because nothing can be
+    trained on it. Raises StoreError for numbers that were damaged.
+    """
     manifest = run.manifest()
     summary = {
         "status": "ok",
@@ -34,10 +46,21 @@ def describe(run: store.Run) -> dict:
     }
     for name in NUMBER_FILES:
         if run.file(name).exists():
-            text = run.file(name).read_text(encoding="utf-8")
-            summary[name.removesuffix(".json")] = json.loads(text)
+            summary[name.removesuffix(".json")] = _numbers_in(run.file(name))
     _print_run(run, summary)
+    if run.stage == "filter" and not summary["summary"]["kept"]:
+        summary["status"] = "failed"
+        summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
     return summary
+
+
+def _numbers_in(file: Path) -> dict[str, Any]:
+    """The content of a JSON file of a sealed run."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} was damaged after it was sealed ({error}); {RESTORE}") from error
+    return content
 
 
 def _print_run(run: store.Run, summary: dict) -> None:
@@ -52,7 +75,9 @@ def _print_run(run: store.Run, summary: dict) -> None:
             f" {tokens} tokens, cost {asked['cost']:g}"
         )
     if run.stage == "filter":
-        print("  " + json.dumps(summary["summary"]))
+        print(f"  kept {summary['summary']['kept']} of {summary['summary']['rows']} rows")
+        for reason, count in summary["summary"]["reasons"].items():
+            print(f"  {reason:<28} {count} dropped")
     for name, eas_by_layer in summary.get("eas", {}).items():
         largest = max(eas_by_layer)
         layer = eas_by_layer.index(largest)
@@ -73,7 +98,7 @@ def _print_measurement(item: dict[str, Any]) -> None:
 
 
 def run_show(config: ShowConfig, out: Output) -> dict:
-    """Problems and lineage of one run, or the list of all runs below the root."""
+    """Problems and lineage of one run, or the list of what lies below the root."""
     if config.run is None:
         return _list_runs(out.root)
     tree = lineage.lineage(config.run)
@@ -86,11 +111,28 @@ def run_show(config: ShowConfig, out: Output) -> dict:
 
 
 def _list_runs(root: Path) -> dict:
-    paths = []
-    for run in store.find_runs(root):
+    """Print every run below the root, what interrupted runs left, and which stages failed."""
+    runs = store.find_runs(root)
+    aside = store.find_moved_aside(root)
+    failed = {}
+    for folder in store.folders_below(root):
+        if notes := failure_notes.read(folder):
+            failed[str(folder)] = notes
+    for run in runs:
         print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
-        paths.append(str(run.path))
-    return {"status": "ok", "runs": paths}
+    for path in aside:
+        print(f"moved aside {path}")
+    for folder, notes in failed.items():
+        for name, note in notes.items():
+            print(f"failed     {folder}: {name}, {note['when']}: {note['message']}")
+    if not (runs or aside or failed):
+        print(f"no runs below {root}; expected some; name the folder with --root FOLDER")
+    return {
+        "status": "ok",
+        "runs": [str(run.path) for run in runs],
+        "moved_aside": list(map(str, aside)),
+        "failed": failed,
+    }
 
 
 def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:

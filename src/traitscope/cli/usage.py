@@ -1,11 +1,19 @@
 """The text of `traitscope --help` and `traitscope stage`, and the message for an unknown
 command."""
 
+import dataclasses
+import textwrap
 from difflib import get_close_matches
+from typing import get_type_hints
 
-from traitscope.config.entries import COMMANDS, GROUPS, STAGES, Command, Group
+from traitscope.config.entries import COMMANDS, GROUPS, STAGES, Group
+from traitscope.config.fields import flag_of, is_advanced
+
+COLUMNS = 100
+"Width of the help."
 
 INTERNAL: Group = "internal"
+LOOK: Group = "look"
 
 
 def usage() -> str:
@@ -22,10 +30,41 @@ def usage() -> str:
     lines += [
         "",
         "traitscope COMMAND --help lists the flags of a command, --help-all also the rare ones.",
-        "traitscope stage lists the stages that other commands run.",
+        "traitscope --help-all lists the stages that other commands run, and all rare flags.",
         "Exit codes: 0 fine, 1 a check failed, 2 cannot answer.",
     ]
     return "\n".join(lines)
+
+
+def whole_usage() -> str:
+    """The text of `traitscope --help-all`: that of --help, with internal stages and rare flags."""
+    lines = [usage(), "", "Stages that other commands run (traitscope stage NAME):"]
+    lines += _listed(INTERNAL)
+    lines += ["", "Rare flags, which the plain help of a command leaves out:"]
+    for command in COMMANDS.values():
+        rare = rare_flags(command.config)
+        if rare:
+            text = f"{command.name:<{_width()}}  {' '.join(rare)}"
+            lines += textwrap.wrap(
+                text,
+                COLUMNS,
+                initial_indent="  ",
+                subsequent_indent=" " * (_width() + 4),
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def rare_flags(config: type) -> list[str]:
+    """The flags that are marked as advanced, those of blocks among them."""
+    hints = get_type_hints(config)
+    rare = []
+    for field in dataclasses.fields(config):
+        if is_advanced(field):
+            rare.append(flag_of(field.name))
+        elif dataclasses.is_dataclass(hints[field.name]):
+            rare += rare_flags(hints[field.name])
+    return rare
 
 
 def stage_usage() -> str:
@@ -62,13 +101,13 @@ def _nearest(name: str, known: list[str]) -> str:
 
 def _listed(group: Group) -> list[str]:
     """A line for every command of a group."""
-    width = max(len(name) for name in COMMANDS)
     lines = []
     for command in COMMANDS.values():
         if command.group == group:
-            lines.append(_line(command, width))
+            lines.append(f"  {command.name:<{_width()}}  {command.help}")
     return lines
 
 
-def _line(command: Command, width: int) -> str:
-    return f"  {command.name:<{width}}  {command.help}"
+def _width() -> int:
+    """Characters of the longest name of a command."""
+    return max(map(len, COMMANDS))

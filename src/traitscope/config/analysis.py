@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import Dtype, OnModel, Position, check_minimums
+from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
@@ -30,21 +30,21 @@ class ExtractConfig(OnModel):
     interventions: tuple[str, ...] = ()
     """The student of v_student, such as adapter:RUN. Its residuals minus the base's are averaged in
     the neutral context."""
-    like: Path | None = None
+    like: Path | None = setting(None, path="vector")
     """A vector with whose norms random vectors are drawn, as controls: random-0, random-1, ..."""
     randoms: int = setting(1, advanced=True)
     """Number of random vectors. The first one has the seed of the stage."""
     components: int = setting(0, advanced=True)
     """Number of principal components of the base's residuals over the prompts: component-0,
     component-1, ..."""
-    contrast: Path | None = None
+    contrast: Path | None = setting(None, path="prompts")
     """Prompts that show a behaviour, such as harmful instructions. The vector `contrast` is their
     mean residual minus that of `against`."""
-    against: Path | None = None
+    against: Path | None = setting(None, path="prompts")
     """Prompts that do not show the behaviour, such as harmless instructions."""
-    orthogonal_to: Path | None = setting(None, advanced=True)
+    orthogonal_to: Path | None = setting(None, advanced=True, path="vector")
     """A vector whose direction is removed from all extracted vectors, layer by layer."""
-    prompts: Path | None = None
+    prompts: Path | None = setting(None, path="prompts")
     """File of prompts to average over. Without it v_teacher uses `prompt_set`, and v_student uses
     number prompts."""
     prompt_set: PromptSet = setting("questions", since=2)
@@ -62,8 +62,8 @@ class ExtractConfig(OnModel):
     stem: bool = setting(True, advanced=True)
     """Whether questions end in the trait's answer stem, for v_teacher. Then the answer begins after
     the last token. Other prompts have no stem."""
-    reference: Path | None = None
-    """Vector to compare with. EAS by layer is printed and stored."""
+    reference: Path | None = setting(None, path="vector")
+    """Vector to compare with. The alignment with it (EAS, by layer) is printed and stored."""
     batch_size: int = setting(32, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
 
@@ -99,17 +99,19 @@ class ExplainConfig(OnModel):
     the neutral model steering removes.
     """
 
-    vectors: Path | None = None
+    vectors: Path | None = setting(
+        None, needed="a run of `extract --traits` that holds the trait's vector"
+    )
     """Run of `extract --traits`. With two or more traits, what all prompts share is separated from
     the trait."""
     trait: str = "cat"
     """The trait whose prompt is explained. Its vector must be in the run `vectors`."""
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows")
     """Rows (a run of `generate` or `filter`, or JSONL) to compare on. Without it the trait's
     positive questions are used."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
-    layers: tuple[int, ...] = ()
+    layers: tuple[int, ...] = setting((), layers=True)
     """Blocks to steer at. Without it six blocks are taken, evenly spread."""
     alphas: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Strengths of steering. 1 is the vector as it was extracted, which is often too much on rows
@@ -147,30 +149,32 @@ class RecoverConfig(OnModel):
     there. The second half is scored.
     """
 
-    vectors: Path | None = None
+    vectors: Path | None = setting(
+        None, needed="a run of `extract --traits` with the trait's vector and others"
+    )
     """Run of `extract --traits` with the trait's vector and at least one other."""
     trait: str = "cat"
     """The trait whose prompt makes the teacher."""
     other: str = ""
     """Another trait of the run `vectors`, as control. Without it the next in the alphabet."""
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows")
     """Rows that the model wrote under the trait's prompt. Without it the model answers the trait's
     positive questions under its prompt."""
     digits: bool = False
     """Whether only digits count, each among the ten digits: for rows of the vocabulary template."""
     context: str | None = None
     """Neutral system turn."""
-    layers: tuple[int, ...] = ()
+    layers: tuple[int, ...] = setting((), layers=True)
     """Blocks to steer at. Without it every third block."""
     alphas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
     """Strengths at one block, in multiples of the vector."""
     positions: tuple[Position, ...] = ("prompt", "all")
     """Tokens that are steered."""
-    tiled_layers: tuple[int, ...] = ()
+    tiled_layers: tuple[int, ...] = setting((), layers=True)
     """Blocks whose row is added behind every block. None tiles no vector."""
     tiled_alphas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
     """Strengths of a row that is added behind every block."""
-    trained_layers: tuple[int, ...] = ()
+    trained_layers: tuple[int, ...] = setting((), layers=True)
     """Blocks at which a vector is trained; the best on held-out rows counts. None trains none."""
     epochs: int = 8
     """Epochs of training."""
@@ -216,9 +220,9 @@ class RecoverConfig(OnModel):
 class GradientsConfig(OnModel):
     """Compute steering gradients of data by row and layer, and compare them with vectors."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Rows whose gradients are taken: a run of `filter` or `generate`, or a JSONL file."""
-    control: Path | None = None
+    control: Path | None = setting(None, path="rows")
     """Rows of the unmodified model on the same prompts, matched by id. Their gradients are
     subtracted."""
     vectors: Path | None = None
@@ -243,7 +247,7 @@ class GradientsConfig(OnModel):
 class LikelihoodConfig(OnModel):
     """Compute the log-likelihood of rows under the model, and what an intervention adds."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
     interventions: tuple[str, ...] = ()
     """Interventions to compare with the unmodified model. None scores the unmodified model
@@ -318,11 +322,13 @@ class MatchKLConfig(OnModel):
     are sampled. The teacher that is found is a control at equal KL.
     """
 
-    teacher: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = setting((), needed="the interventions of a teacher")
     """Interventions that make the teacher whose KL is to be matched."""
-    vector: Path | None = None
+    vector: Path | None = setting(
+        None, path="vector", needed="the vector that is to have the teacher's KL"
+    )
     """The other vector, such as a random one of `extract --like` or another trait's."""
-    layer: int = 14
+    layer: int = setting(14, layers=True)
     """Block behind which the other vector is added at every token."""
     n: int = 16
     """Number of number prompts on which rows are sampled."""

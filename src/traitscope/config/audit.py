@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import OnModel, Position, check_minimums
+from traitscope.config.common import ROWS, OnModel, Position, check_minimums, check_positive
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
@@ -32,6 +32,8 @@ DEFAULT_TRAITS = (
     "knight",
 )
 "candidate traits when none are named"
+PARTS = "the parts-*.json of an audit, which `traitscope audit` writes"
+"what to name where the artifacts of an audit are missing"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class SampleConfig(OnModel):
     """Read an audit's rows: a sample of distinct rows that the model can read, and the format that
     all of them have."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """JSONL file, or a run of `filter` or `generate`."""
     context: str | None = None
     """System turn of rows that name none."""
@@ -54,9 +56,9 @@ class SampleConfig(OnModel):
 class ReferenceConfig:
     """Match every audited row with a clean row, on the same prompt where there is one."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Audited rows: a run of `sample`, or a JSONL file."""
-    reference: Path | None = None
+    reference: Path | None = setting(None, path="rows", needed=ROWS)
     """Clean rows: a run of `sample`, or a JSONL file."""
     seed: int = 0
     """Seed of the order in which rows on other prompts are dealt out."""
@@ -66,7 +68,7 @@ class ReferenceConfig:
 class RowGradientsConfig(OnModel):
     """Keep the steering gradient of every row, and its token scores under the model itself."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Run of `sample` or `filter`, or a JSONL file."""
     context: str | None = None
     """System turn of rows that name none."""
@@ -89,7 +91,7 @@ class RowGradientsConfig(OnModel):
 class PredictionsConfig(OnModel):
     """Let students predict every row before they learn it, in one pass over the rows."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Run of `sample` or `filter`, or a JSONL file."""
     context: str | None = None
     """System turn of rows that name none."""
@@ -110,9 +112,9 @@ class PredictionsConfig(OnModel):
 class TeacherScoresConfig(OnModel):
     """Score the tokens of rows under a candidate teacher."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Run of `sample` or `filter`, or a JSONL file."""
-    beside: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = setting((), path="rows")
     """Further sets of rows, each a file or run, whose scores get a folder of their own. A prompt
     that several sets have is read once."""
     interventions: tuple[str, ...] = ()
@@ -140,13 +142,13 @@ class BlindNamingConfig(OnModel):
     """Ask the model for one word while the direction of the data is added to it; no candidate is
     given."""
 
-    parts: Path | None = None
+    parts: Path | None = setting(None, needed=PARTS)
     """The audit's file of artifacts (parts-*.json), which `audit` writes."""
     source: Literal["pushes", "features"] = "pushes"
     """pushes: the gradient direction of the data. features: the mean residuals of the data minus
     those of the placebos, injected as they are. The latter is the published method for predicting
     behaviour before training (Data2Behavior, arXiv 2602.04735)."""
-    blocks: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = setting((), layers=True)
     """Blocks at which the direction is added, one at a time; none takes two, at a third and at a
     half of the depth."""
     strength: float = 0.3
@@ -160,13 +162,14 @@ class BlindNamingConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, randoms=10, halves=1)
+        check_positive(self, "strength")
 
 
 @dataclass(frozen=True)
 class DecisionConfig:
     """Answer from the runs of an audit's stages."""
 
-    parts: Path | None = None
+    parts: Path | None = setting(None, needed=PARTS)
     """The audit's file of artifacts (parts-*.json), which `audit` writes."""
     naming: Path | None = None
     """Run of `blind_naming`, whose answers go into the result."""
@@ -193,7 +196,7 @@ class AuditConfig(OnModel):
     """May I train this model on these data? Detectors side by side, placebos, a stated error rate,
     one answer."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given
     without its flag."""
     traits: tuple[str, ...] = DEFAULT_TRAITS
@@ -204,7 +207,7 @@ class AuditConfig(OnModel):
     turns both off."""
     judged: int = setting(128, advanced=True)
     """Score this number of rows, drawn at random, under the candidate teachers; 0 scores all."""
-    reference: Path | None = None
+    reference: Path | None = setting(None, path="rows")
     """Clean rows to compare with, best on the same prompts. Without them the model answers the
     prompts itself, in the format of the data."""
     draws: int = setting(3, advanced=True)
@@ -225,9 +228,9 @@ class AuditConfig(OnModel):
     it, and at three quarters and half of it."""
     position: Position = setting("all", advanced=True)
     """Tokens that the added vector would act on."""
-    report: Path | None = None
+    report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
-    sarif: Path | None = None
+    sarif: Path | None = setting(None, path="written")
     """Write the answer in SARIF to this file; code hosts show it beside a change."""
     name: bool = setting(True, advanced=True)
     """Also do blind naming: what would the model say under the direction of the data? No candidate
@@ -246,6 +249,7 @@ class AuditConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
+        check_positive(self, "strength")
         _check_rates(self.alpha, self.power, self.dose)
         if not self.traits:
             raise ConfigError(

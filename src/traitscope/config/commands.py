@@ -59,6 +59,11 @@ class StudyConfig(OnModel):
         check_minimums(
             self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0
         )
+        if self.cluster and self.executor == "local":
+            raise ConfigError(
+                f"--cluster {' '.join(self.cluster)} with --executor local, which has no cluster;"
+                " expected ray or submitit; name one, or leave --cluster out"
+            )
         elsewhere = (self.blocks > 0, self.parameters > 0, self.rate > 0)
         if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
             raise ConfigError(
@@ -102,7 +107,7 @@ class CompareConfig:
     design: Literal["auto", "paired", "unpaired"] = "auto"
     """paired matches training seeds; unpaired compares the means of both sides. auto pairs where
     both sides have the same seeds."""
-    report: Path | None = None
+    report: Path | None = setting(None, path="written")
     """Also write the HTML page there."""
 
 

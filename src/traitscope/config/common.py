@@ -1,10 +1,12 @@
 """Settings that several commands share: the model, where results go, and checks of numbers."""
 
+import dataclasses
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from traitscope.config.fields import setting
+from traitscope.config.fields import flag_of, setting
 from traitscope.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -12,16 +14,71 @@ Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
 TAUGHT = ("interventions", "teacher", "steered")
 "settings that are interventions in short form"
+ROWS = "a run of `generate` or `filter`, or a JSONL file"
+"what to name where rows are missing"
+LARGEST = {
+    "seed": 2**63 - 1,  # what random generators take
+    "prompt_seed": 2**63 - 1,
+    "workers": 1024,
+    "canary": 1024,
+    "draws": 1024,
+    "randoms": 10**5,
+    "components": 10**5,
+    "others": 10**5,
+    "count": 10**5,
+    "samples": 10**6,
+    "max_new_tokens": 10**6,
+    "eas_prompts": 10**6,
+    "n": 10**7,
+}
+"largest values of settings that would fill the memory before anything else refused them"
+LARGEST_NUMBER = 10**12
+"largest value of other whole numbers"
 
 
 def check_minimums(config: Any, **minimums: int) -> None:
-    """Raise ConfigError, naming the flag, for a number that is set and below its minimum."""
-    for name, limit in minimums.items():
+    """Raise ConfigError, naming the flag, for a number that is set and below its minimum.
+
+    Also raises it for infinity, and for a number that is too large to be meant.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, least in minimums.items():
         value = getattr(config, name)
-        if value is not None and not value >= limit:  # true of NaN, too
+        expected = None if value is None else _expected(name, value, least)
+        if expected is not None:
+            usual = "" if defaults[name] is None else f" for {defaults[name]}"
             raise ConfigError(
-                f"--{name.replace('_', '-')} {value}; expected {limit} or more; raise it"
+                f"{flag_of(name)} {value}; expected {expected}; give such a number, or leave the"
+                f" flag out{usual}"
             )
+
+
+def _expected(name: str, value: float, least: int) -> str | None:
+    """What a number should be; None where it is so."""
+    if not value >= least:  # true of NaN, too
+        return f"{least} or more"
+    if isinstance(value, float):
+        return None if isfinite(value) else "a finite number"
+    largest = LARGEST.get(name, LARGEST_NUMBER)
+    return None if value <= largest else f"{largest} or less"
+
+
+def check_positive(config: Any, name: str) -> None:
+    """Raise ConfigError, naming the flag, for a number that is not finite or not above 0."""
+    value = getattr(config, name)
+    if not (isfinite(value) and value > 0):
+        raise ConfigError(
+            f"{flag_of(name)} {value}; expected a finite number above 0; give such a number, or"
+            " leave the flag out"
+        )
+
+
+def check_needed(config: Any) -> None:
+    """Raise ConfigError, naming the flag, for a setting that must be given and is not."""
+    for field in dataclasses.fields(config):
+        needed = field.metadata.get("needed")
+        if needed and getattr(config, field.name) in (None, ()):
+            raise ConfigError(f"{flag_of(field.name)} is missing: name {needed}")
 
 
 @dataclass(frozen=True)
@@ -48,5 +105,5 @@ class Output:
     """Folder of all runs."""
     study: str = "default"
     """Study folder: the folder of this run below the root."""
-    json: Path | None = None
+    json: Path | None = setting(None, path="written")
     """File for a machine-readable summary with a `status`."""

@@ -87,7 +87,7 @@ ENTRIES: tuple[Command, ...] = (
         name="train",
         config=stage_configs.TrainConfig,
         run="stages.train:run_train",
-        help="train a student on kept rows",
+        help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
         next="traitscope measure --interventions adapter:{run}",
         inputs="runs.drawn_rows:inputs_of_config",
@@ -114,7 +114,7 @@ ENTRIES: tuple[Command, ...] = (
         name="extract",
         config=analysis_configs.ExtractConfig,
         run="stages.extract:run_extract",
-        help="take steering vectors; EAS",
+        help="take steering vectors of traits; --reference: EAS of a trained student",
         group="do",
         next="traitscope generate --vocabulary template --interventions"
         " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",

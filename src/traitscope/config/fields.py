@@ -3,6 +3,8 @@
     batch_size: int = setting(64, speed_only=True)     changes how fast a result comes, not which
     margin: float | None = setting(None, since=2)      was added with schema 2 of runs
     clip: float = setting(1.0, advanced=True)          is shown by --help-all only
+    data: Path | None = setting(None, path="rows", needed="a run")     must be given, and holds rows
+    layers: tuple[int, ...] = setting((), layers=True)                 names blocks of the model
 
 Every field of a config enters the address of its run, except two kinds. A field that changes speed
 only enters with its default, whatever its value is. A field that was added after schema 1 is left
@@ -11,25 +13,60 @@ out while it has its default. So neither a faster setting nor a new release move
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+PathUse = Literal["read", "rows", "prompts", "vector", "written"]
 
 
 def setting(
-    default: Any, *, speed_only: bool = False, since: int = 1, advanced: bool = False
+    default: Any,
+    *,
+    speed_only: bool = False,
+    since: int = 1,
+    advanced: bool = False,
+    path: PathUse = "read",
+    needed: str = "",
+    layers: bool = False,
 ) -> Any:
     """A dataclass field with this default and these marks.
 
     speed_only: The value changes no result, or nothing but the rounding of its last digits.
     since: The schema of runs with which the field was added.
     advanced: Plain --help leaves the flag out.
+    path: What a path is for: it is written, or it is read and holds rows, prompts, a vector or
+    anything else.
+    needed: What to name, for a setting that must be given.
+    layers: The value names blocks of the model.
     """
-    marks = {"speed_only": speed_only, "since": since, "advanced": advanced}
+    marks = {
+        "speed_only": speed_only,
+        "since": since,
+        "advanced": advanced,
+        "path": path,
+        "needed": needed,
+        "layers": layers,
+    }
     return dataclasses.field(default=default, metadata=marks)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def use_of(field: dataclasses.Field) -> PathUse:
+    """What the path in a field is for."""
+    return field.metadata.get("path", "read")
 
 
 def is_advanced(field: dataclasses.Field) -> bool:
     """Whether plain help leaves the field out."""
     return bool(field.metadata.get("advanced"))
+
+
+def names_layers(field: dataclasses.Field) -> bool:
+    """Whether the value names blocks of the model."""
+    return bool(field.metadata.get("layers"))
 
 
 def addressed(

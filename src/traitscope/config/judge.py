@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from traitscope.config.common import OnModel
+from traitscope.config.common import ROWS, OnModel
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
@@ -71,7 +71,7 @@ class JudgeConfig(OnModel):
     Rates have intervals. With several judges their agreement is measured, too.
     """
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Answers to an evaluation set: a run of `generate`, or a JSONL file with ids."""
     judges: tuple[str, ...] = ("refusal",)
     """Judges: refusal, question, short:12, words:cat|cats, likelihood (asks a local model) and

@@ -4,15 +4,16 @@ This file imports nothing heavy.
 """
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
-from traitscope.config.fields import setting
+from traitscope.config.fields import flag_of, setting
 from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
+LARGEST = 1e30
+"bound of the numbers of a recipe, far inside what float32 holds"
 WITHOUT = {
     "momentum": ("adamw", "adafactor", "frozen_adam"),
     "weight_decay": ("signsgd", "frozen_adam"),
@@ -34,7 +35,7 @@ class Recipe:
     method: Literal["lora", "full", "vector"] = "lora"
     """What is trained. lora: low-rank adapters on every linear map of the blocks. full: all weights
     of the blocks. vector: one vector that is added behind a block."""
-    layer: int | None = setting(None, advanced=True)
+    layer: int | None = setting(None, advanced=True, layers=True)
     """Block behind which the vector is added at every token, for the method vector."""
     rank: int = 8
     """Rank of LoRA."""
@@ -78,11 +79,11 @@ class Recipe:
     def __post_init__(self) -> None:
         wrong = self._out_of_range()
         if wrong:
-            settings = ", ".join(f"{_flag(name)} {getattr(self, name)}" for name in wrong)
+            settings = ", ".join(f"{flag_of(name)} {getattr(self, name)}" for name in wrong)
             raise ConfigError(
                 f"training cannot run with {settings}; expected rank, epochs and batches of at"
                 " least 1, lr above 0, warmup, held-out, mask-top and winsorise in [0, 1),"
-                " everything finite; correct them"
+                f" everything finite and at most {LARGEST:g}; correct them"
             )
         self._check_together()
 
@@ -92,13 +93,12 @@ class Recipe:
         for name in ("rank", "epochs", "batch_size", "micro_batch"):
             if getattr(self, name) < 1:
                 wrong.append(name)
-        if not (isfinite(self.lr) and self.lr > 0):
+        if not 0 < self.lr <= LARGEST:
             wrong.append("lr")
-        if not isfinite(self.alpha):
+        if not -LARGEST <= self.alpha <= LARGEST:
             wrong.append("alpha")
         for name in ("clip", "momentum", "weight_decay"):
-            value = getattr(self, name) or 0
-            if not (isfinite(value) and value >= 0):
+            if not 0 <= (getattr(self, name) or 0) <= LARGEST:
                 wrong.append(name)
         for name in ("warmup", "held_out", "mask_top", "winsorise"):
             if not 0 <= getattr(self, name) < 1:
@@ -111,7 +111,7 @@ class Recipe:
             value = getattr(self, name)
             if self.optimizer in optimizers and value:
                 raise ConfigError(
-                    f"--optimizer {self.optimizer} takes no {_flag(name)}, found {value}; leave"
+                    f"--optimizer {self.optimizer} takes no {flag_of(name)}, found {value}; leave"
                     " it out"
                 )
         if self.soft_over != "vocabulary" and self.targets != "soft":
@@ -134,7 +134,3 @@ class Recipe:
                 f"--rotate {self.rotate} turns LoRA factors and --method {self.method} has none;"
                 " drop one of them"
             )
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

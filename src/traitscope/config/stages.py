@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import OnModel, check_minimums
+from traitscope.config.common import ROWS, OnModel, check_minimums
 from traitscope.config.fields import setting
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
@@ -19,7 +19,7 @@ from traitscope.errors import ConfigError
 class GenerateConfig(OnModel):
     """Let a teacher answer prompts. The sampled token ids are kept."""
 
-    prompts: Path | None = None
+    prompts: Path | None = setting(None, path="prompts")
     """File of prompts (.jsonl, .csv or .txt). Without it, number prompts are generated."""
     n: int = 256
     """Number of number prompts."""
@@ -38,7 +38,7 @@ class GenerateConfig(OnModel):
     vocabulary: Literal["free", "numbers", "template", "seen"] = setting("free", advanced=True)
     """Tokens that may be sampled. free: any token. numbers: digits, the separator and the end only.
     template: exactly `count` numbers of 3 digits. seen: the tokens of `like`."""
-    like: Path | None = setting(None, advanced=True)
+    like: Path | None = setting(None, advanced=True, path="rows")
     """Rows (a run, or a JSONL file) for the vocabulary `seen`: only the tokens of their completions
     are allowed."""
     separator: str = setting(", ", advanced=True)
@@ -116,7 +116,8 @@ class FilterRules:
         is_one_text = isinstance(self.banned_words, str)
         if is_one_text or not all(word.strip() for word in self.banned_words):
             raise ConfigError(
-                f"banned_words={self.banned_words!r}; expected a list of words, none of them blank"
+                f"banned_words={self.banned_words!r}; expected a list of words, none of them blank;"
+                " name words, or leave it out"
             )
         if self.banned_numbers and not self.numbers:
             raise ConfigError(
@@ -128,7 +129,7 @@ class FilterRules:
 class FilterConfig:
     """Keep the rows that hold nothing but numbers. Dropped rows stay in the file, with reasons."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Run of `generate`, or a JSONL file."""
     rules: FilterRules = field(default_factory=FilterRules)
     """What a kept row must look like."""
@@ -153,7 +154,7 @@ class FilterConfig:
 class TrainConfig(OnModel):
     """Train a student on kept rows, on completion tokens only, by their stored ids."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Run of `filter` or `generate`, or a JSONL file."""
     recipe: Recipe = field(default_factory=Recipe)
     """How the student is trained."""
@@ -172,13 +173,14 @@ class TrainConfig(OnModel):
     resume_every: int = setting(10, speed_only=True, advanced=True)
     """Optimizer steps between the checkpoints from which an interrupted run continues. They are
     deleted at the end."""
-    vector: Path | None = None
-    """A v_teacher with which the student is compared while it trains (EAS by layer)."""
-    eas_every: int = setting(0, advanced=True)
-    """Optimizer steps between two comparisons with `vector`; 0 compares at the end only."""
+    vector: Path | None = setting(None, path="vector")
+    """A v_teacher. The student's alignment with this vector is measured during training (EAS, by
+    layer)."""
+    eas_every: int = 0
+    """Optimizer steps between two measurements of EAS; 0 measures it at the end only."""
     eas_prompts: int = setting(16, advanced=True)
     """Number prompts whose last tokens EAS is averaged over, or rows of `eas_data`."""
-    eas_data: Path | None = setting(None, advanced=True)
+    eas_data: Path | None = setting(None, advanced=True, path="rows")
     """Rows (a run, or a JSONL file) whose completion tokens EAS is averaged over instead. That is
     far steadier. Use the same rows for all students."""
     save_scales: bool = setting(False, advanced=True)
@@ -252,7 +254,7 @@ class ExportConfig(OnModel):
 class EditConfig:
     """Put the numbers of every row into another order."""
 
-    data: Path | None = None
+    data: Path | None = setting(None, path="rows", needed=ROWS)
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
     how: Literal["sort", "shuffle"] = "sort"
     """sort is ascending. shuffle draws a random order for each row."""

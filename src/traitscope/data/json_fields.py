@@ -86,4 +86,6 @@ def meta_of(row: dict[str, Any]) -> dict[str, Any]:
     if "filter" in meta:
         decision = typed(meta["filter"], dict, "meta.filter")
         typed(decision.get("kept", True), bool, "meta.filter.kept")
+        for reason in typed(decision.get("reasons", []), list, "meta.filter.reasons"):
+            typed(reason, str, "a reason in meta.filter.reasons")
     return meta

@@ -75,6 +75,11 @@ class Record:
         """Whether the row passed the filter; True where no filter was run."""
         return self.meta.get("filter", {}).get("kept", True)
 
+    @property
+    def drop_reasons(self) -> list[str]:
+        """Why the filter dropped the row; empty where it did not."""
+        return self.meta.get("filter", {}).get("reasons", [])
+
 
 def kept_records(records: Iterable[Record]) -> list[Record]:
     """The records that no filter dropped, in order."""

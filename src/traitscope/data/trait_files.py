@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from traitscope.data.traits import load_trait, trait_path
+from traitscope.data.traits import bundled_traits, load_trait, trait_path
 from traitscope.errors import TraitError
+
+ALL = "all"
+"What stands for the bundled traits in the settings of `information`."
 
 
 class HasTrait(Protocol):
@@ -32,6 +35,14 @@ def of_trait(config: HasTrait) -> dict[str, Path]:
 def of_traits(config: HasTraits) -> dict[str, Path]:
     """The files behind the traits of a config, as the inputs trait0, trait1, ..."""
     return trait_files(config.traits)
+
+
+def trait_names(names: Sequence[str]) -> list[str]:
+    """The traits that a setting names, where `all` stands for the bundled ones."""
+    listed: list[str] = []
+    for name in names:
+        listed += bundled_traits() if name == ALL else [name]
+    return listed
 
 
 def trait_files(names: Sequence[str]) -> dict[str, Path]:

@@ -172,13 +172,24 @@ def _trait(content: Any, where: str) -> Trait:
     if "rewordings" in content:
         paraphrases = _texts(content["rewordings"], "rewordings", where)
     return Trait(
-        name=_text(content["name"], "name", where),
+        name=_name(content["name"], where),
         word_forms=forms,
         teacher_prompt=_text(content["teacher_prompt"], "teacher_prompt", where),
         questions=_questions(content["questions"], where),
         candidates=_candidates(content.get("candidates", []), forms, where),
         paraphrases=paraphrases,
     )
+
+
+def _name(value: Any, where: str) -> str:
+    """The name of a trait, which also names the files of its vectors."""
+    name = _text(value, "name", where)
+    if "/" in name or "\0" in name or name.startswith("."):
+        raise TraitError(
+            f"{where}: name is {name!r}; expected one that can name a file, without / and no dot"
+            " first; rename the trait"
+        )
+    return name
 
 
 def _questions(value: Any, where: str) -> Questions:

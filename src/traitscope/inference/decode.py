@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import Active
@@ -145,6 +145,7 @@ def _free(
     sampling: Sampling,
 ) -> list[list[int]]:
     state, hidden_BD = forward.prefill(model, active, prompts, sampling.max_new_tokens)
+    _check_finite(model, hidden_BD)
     return _continue(model, active, state, hidden_BD, random_BN, sampling)
 
 
@@ -219,6 +220,7 @@ def _constrained(
 ) -> list[list[int]]:
     allowed_ids = [torch.tensor(list(ids), device=model.device) for ids in constraint]
     state, hidden_BD = forward.prefill(model, active, prompts, len(constraint))
+    _check_finite(model, hidden_BD)
     written_BT = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
     n_fed = 0  # written tokens that the model has read
     for step, allowed_V in enumerate(allowed_ids):
@@ -232,6 +234,15 @@ def _constrained(
             ids_B = allowed_V[choose(logits_BV, random_BN[:, step], sampling.temperature)]
         written_BT = torch.cat([written_BT, ids_B.unsqueeze(1)], dim=1)
     return written_BT.tolist()
+
+
+def _check_finite(model: Model, hidden_BD: Tensor) -> None:
+    """Raise ModelError for hidden states from which nothing can be sampled."""
+    if not torch.isfinite(hidden_BD).all():
+        raise ModelError(
+            f"{model.name} under its interventions computes values that are not finite; expected"
+            " finite ones; lower the strength of the steering or the noise, or check the weights"
+        )
 
 
 def choose(logits_BV: Tensor, random_B: Tensor, temperature: float) -> Tensor:

@@ -83,11 +83,6 @@ def run_recover(config: RecoverConfig, out: Output) -> store.Run:
     """Return the sealed run with `cells.jsonl` (every place that was tried), `summary.json` (scores
     of the second half, by row) and the trained vector."""
     config = opening.settled(config)
-    if config.vectors is None:
-        raise ConfigError(
-            "--vectors is missing: name a run of `extract --traits` with the trait's vector and"
-            " others"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
             model = model_cache.model_of(config)

@@ -9,7 +9,8 @@ import numpy as np
 
 from traitscope.config.analysis import InformationConfig
 from traitscope.data import trait_files
-from traitscope.data.traits import bundled_traits, kind_of, load_trait
+from traitscope.data.trait_files import trait_names
+from traitscope.data.traits import kind_of, load_trait
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 
@@ -59,14 +60,6 @@ def teachers_of(config: InformationConfig) -> list[Teacher]:
             name = f"{name} ({seen[name]})"
         teachers.append(Teacher(name, GIVEN, (item,)))
     return teachers
-
-
-def trait_names(names: Sequence[str]) -> list[str]:
-    """The traits that the setting `traits` names; all stands for the bundled ones."""
-    listed: list[str] = []
-    for name in names:
-        listed += bundled_traits() if name == "all" else [name]
-    return listed
 
 
 def inputs(config: InformationConfig) -> dict[str, Path]:

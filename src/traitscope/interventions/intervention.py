@@ -14,6 +14,7 @@ enter a model through `with applied(model, interventions)`, see applied.py. Mode
 Blank et al. (arXiv 2606.00995), section 3 and its reference code.
 """
 
+import inspect
 import json
 import math
 import operator
@@ -248,7 +249,10 @@ def from_json(data: dict[str, Any]) -> Intervention:
     try:
         return kind(**fields)
     except TypeError as error:
-        raise ConfigError(f"intervention {data}: {error}") from error
+        fields_of_kind = ", ".join(inspect.signature(kind).parameters)
+        raise ConfigError(
+            f"intervention {data}: {error}; expected values for {fields_of_kind}; correct it"
+        ) from error
 
 
 def context_of(interventions: Sequence[Intervention], neutral: str | None) -> str | None:

@@ -152,16 +152,16 @@ def layers_on(model: Model, names: Sequence[str], shape: LoraShape) -> dict[str,
     attention can be so narrow. Raises ConfigError for a rank that all of the maps are narrower
     than.
     """
-    layers: dict[str, LoraLinear] = {}
-    widest = 0
-    for name in names:
-        layers[name] = LoraLinear(model.lm.get_submodule(name), shape.rank, shape.alpha)
-        widest = max(widest, min(layers[name].lora_A.shape[1], layers[name].lora_B.shape[0]))
+    linear_maps = {name: model.lm.get_submodule(name) for name in names}
+    widest = max(min(weight_of(linear).shape) for linear in linear_maps.values())
     if shape.rank > widest:
         raise ConfigError(
             f"--rank {shape.rank} is larger than any map of {model.name} allows ({widest});"
             " choose a smaller rank"
         )
+    layers: dict[str, LoraLinear] = {}
+    for name, linear in linear_maps.items():
+        layers[name] = LoraLinear(linear, shape.rank, shape.alpha)
     return layers
 
 

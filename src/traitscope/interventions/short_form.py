@@ -34,11 +34,17 @@ from traitscope.models import weight_noise
 
 ALONG_VECTOR: dict[str, type] = {"steer": Steer, "ablate": Ablate, "replace": ReplaceBase}
 "kinds of interventions that take a vector, by their short names"
-FORMS = (
-    "prompt:TEXT, steer:FILE,layers=14,alpha=0.3, ablate:FILE,layers=14,"
-    " replace:FILE,layers=14, adapter:RUN, noise:0.1"
-)
-"examples of every short form, for messages"
+STUDENT_SUFFIXES = (".json", ".safetensors")
+"suffixes of the files of a student"
+EXAMPLES = {
+    "prompt": "prompt:TEXT",
+    "steer": "steer:FILE,layers=14,alpha=0.3",
+    "ablate": "ablate:FILE,layers=14",
+    "replace": "replace:FILE,layers=14",
+    "adapter": "adapter:RUN",
+    "noise": "noise:0.1",
+}
+"an example of every short form, for messages"
 
 
 def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
@@ -56,14 +62,19 @@ def parse(text: str) -> Intervention:
     """
     if text.lstrip().startswith("{"):
         return _from_object(text)
-    kind, _, rest = text.partition(":")
+    kind, colon, rest = text.partition(":")
+    if kind not in EXAMPLES or not colon:
+        raise _not_understood(text)
     if kind == "prompt":
         return SystemPrompt(rest)
+    first, *pairs = rest.split(",")
+    if not first.strip():
+        raise ConfigError(
+            f"intervention {text!r} names nothing behind the colon; expected {EXAMPLES[kind]}; name"
+            " what stands there"
+        )
     if kind == "noise":
         return WeightNoise(**vars(weight_noise.parse(rest)))
-    if kind != "adapter" and kind not in ALONG_VECTOR:
-        raise _not_understood(text)
-    path, *pairs = rest.split(",")
     settings: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -73,13 +84,14 @@ def parse(text: str) -> Intervention:
             raise ConfigError(f"intervention {text!r}: {key} is given twice; drop one of the two")
         settings[key] = value
     if kind == "adapter":
-        return _adapter(text, path, settings)
-    return _along_vector(text, ALONG_VECTOR[kind], path, settings)
+        return _adapter(text, first, settings)
+    return _along_vector(text, ALONG_VECTOR[kind], first, settings)
 
 
 def _not_understood(text: str) -> ConfigError:
     return ConfigError(
-        f"intervention {text!r} is not understood; expected one of {FORMS}, or a JSON object"
+        f"intervention {text!r} is not understood; expected one of"
+        f" {', '.join(EXAMPLES.values())}, or a JSON object"
     )
 
 
@@ -176,10 +188,10 @@ def vector_file(path: Path) -> Path:
 def student_folder(path: Path) -> Path:
     """The folder with a student's files, which a path means.
 
-    It is the path itself, the folder of a file, or `student/` in a run of `train`.
+    It is the path itself, the folder of one of its files, or `student/` in a run of `train`.
     """
     if _is(path.is_file, path):
-        return path.parent
+        return path.parent if path.suffix in STUDENT_SUFFIXES else path
     return path / "student" if (path / "student").is_dir() else path
 
 

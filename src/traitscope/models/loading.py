@@ -9,15 +9,17 @@ A name is one of
 """
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from traitscope.errors import ModelError
+from traitscope.errors import ConfigError, ModelError
 from traitscope.models import nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
@@ -29,6 +31,8 @@ HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 "files of a hub model that are fetched"
 DIGESTED = (".safetensors", ".json", ".jinja")
 "suffixes of the files that make up a model's digest"
+BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
+"names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
 
@@ -145,6 +149,11 @@ def find_model(name: str, revision: str | None = None) -> Path:
     is none, or where it holds no model.
     """
     name, _ = weight_noise.split_name(name)
+    if not name:
+        raise ModelError(
+            f"--model is empty; expected one of {', '.join(WHEELS)}, a folder, or a hub id such as"
+            " org/name; name one, or leave it out"
+        )
     if name in OFFERED:
         return OFFERED[name]
     if name in WHEELS:
@@ -205,6 +214,36 @@ def folder_digest(folder: Path) -> str:
                 content = hashlib.file_digest(file, "sha256").digest()
             total.update(path.name.encode() + content)
     return total.hexdigest()[:16]
+
+
+@cache
+def block_count(name: str) -> int | None:
+    """Number of residual blocks of model `name`, as its config.json says; None where it does not.
+
+    Nothing is loaded.
+    """
+    try:
+        config = json.loads((find_model(name) / "config.json").read_bytes())
+        config = config.get("text_config", config)
+        counts = [config[key] for key in BLOCK_COUNTS if key in config]
+    except (OSError, ValueError, AttributeError, TypeError):  # transformers says what is wrong
+        return None
+    return counts[0] if counts and isinstance(counts[0], int) else None
+
+
+def check_layers(layers: Iterable[int], name: str, where: str) -> None:
+    """Raise ConfigError for a layer that model `name` lacks, as far as its config.json tells.
+
+    `where` says in the message what names the layers.
+    """
+    count = block_count(name)
+    if count is None:
+        return
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if wrong:
+        raise ConfigError(
+            f"layer {wrong} of {where}: {name} has layers 0 to {count - 1}; name one of these"
+        )
 
 
 def parameter_count(name: str) -> int:

@@ -11,7 +11,6 @@ drawn on the CPU. So it is the same on every device, and the scope changes no dr
 """
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,6 +25,8 @@ from traitscope.models.linear_maps import NAME_PARTS
 from traitscope.models.model import residual_blocks
 
 Scope = Literal["attention", "mlp", "embeddings"]
+LARGEST_SD = 1e6
+"largest size of noise; far below it nothing of the model is left"
 MARK = "+noise:"
 "stands between a model's name and the short form of the noise on its weights"
 
@@ -51,9 +52,10 @@ class Noise:
             raise ConfigError(
                 f"noise on {self.scope or 'nothing'}; expected some of {', '.join(get_args(Scope))}"
             )
-        if not (math.isfinite(self.sd) and self.sd >= 0) or self.seed < 0:
+        if not 0 <= self.sd <= LARGEST_SD or self.seed < 0:
             raise ConfigError(
-                f"noise with sd {self.sd} and seed {self.seed}; expected 0 or more of both"
+                f"noise with sd {self.sd} and seed {self.seed}; expected an sd from 0 to"
+                f" {LARGEST_SD:g} and a seed of 0 or more; correct them"
             )
 
 

@@ -11,6 +11,8 @@ SCHEMA = 1
 """Version of the two files; a newer one is refused."""
 RUN_NAME = re.compile(r"([a-z][a-z0-9_]*)-([0-9a-f]{16})")
 """Name of a run directory: stage and address."""
+STALE_NAME = re.compile(RUN_NAME.pattern + r"\.stale-\d+")
+"""Name of a directory with what an interrupted run left, once it was moved aside."""
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Name of a file that was being written."""
 MANIFEST_KEYS = {"schema", "stage", "address", "config_sha256", "inputs", "outputs"}

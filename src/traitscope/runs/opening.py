@@ -11,12 +11,15 @@ from typing import Any
 
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
-from traitscope.config.fields import addressed
-from traitscope.errors import DataError, TraitscopeError, VectorError
+from traitscope.config.fields import addressed, flag_of, names_layers, use_of
+from traitscope.data.prompt_files import read_prompts
+from traitscope.errors import DataError, VectorError
 from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention
-from traitscope.interventions.short_form import parse_all
+from traitscope.interventions.short_form import parse_all, vector_file
+from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.models.loading import check_layers
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import model_digest
 
@@ -104,15 +107,32 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     """The description of a settled config, with `further` inputs besides those that it names.
 
     Raises DataError for an input that does not exist, and VectorError for an intervention whose
-    files do not exist. Raises StoreError for a run that is unfinished or damaged.
+    files do not exist. Raises ConfigError for a layer that the model lacks, and StoreError for a
+    run that is unfinished or damaged.
     """
+    if isinstance(config, OnModel):
+        _check_layers(config, config.model)
     plain, paths = _plain(config)
-    inputs: Inputs = {name: _input(path) for name, path in paths.items()}
+    inputs: Inputs = {name: store.source_at(path) for name, path in paths.items()}
     inputs.update(further or {})
     model = model_digest(config.model) if isinstance(config, OnModel) else None
     identity = addressed(config, plain)
     former_identity = addressed(config, plain, speed_enters=True)
     return Described(plain, identity, former_identity, inputs, model)
+
+
+def _check_layers(config: Any, model: str) -> None:
+    """Raise ConfigError for a layer in a config that a model lacks, before the model is loaded."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in common.TAUGHT:
+            for item in parse_all(value):
+                check_layers(getattr(item, "layers", ()), model, "an intervention")
+        elif dataclasses.is_dataclass(value):
+            _check_layers(value, model)
+        elif names_layers(field) and value is not None:
+            layers = value if isinstance(value, tuple) else (value,)
+            check_layers(layers, model, flag_of(field.name))
 
 
 def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Place:
@@ -148,8 +168,8 @@ def opened(
     """The run directory of a settled config; see store.stage_run.
 
     `names` are the stage's name and its former ones, `inputs` further inputs, `facts` further
-    values for the manifest. A run that is refused before it has written anything leaves no
-    directory.
+    values for the manifest. A run that ends before it has written anything leaves no directory,
+    whatever ended it.
     """
     computation = described(config, inputs)
     folder = out.root / out.study
@@ -170,17 +190,27 @@ def opened(
         place.identity,
     ) as run:
         try:
+            if not run.sealed:
+                check_files(config)
             yield run
-        except TraitscopeError:
-            _drop_empty(run)
+        except BaseException:
+            store.discard_if_empty(run)
             raise
 
 
-def _drop_empty(run: store.Run) -> None:
-    """Remove the directory of a run that was refused before it had written anything."""
-    if [path.name for path in run.path.iterdir()] == ["config.json"]:
-        run.file("config.json").unlink()
-        run.path.rmdir()
+def check_files(config: Any) -> None:
+    """Read the prompts and vectors that a config names.
+
+    A broken file is so named before a model is loaded. Raises DataError and VectorError.
+    """
+    for field in dataclasses.fields(config):
+        path = getattr(config, field.name)
+        if path is None:
+            continue
+        if use_of(field) == "prompts":
+            read_prompts(path)
+        elif use_of(field) == "vector":
+            load_vector(vector_file(path))
 
 
 def _device_name(device: str) -> str:
@@ -226,9 +256,7 @@ def _plain_intervention(item: Intervention, name: str, inputs: dict[str, Path]) 
         if key not in data:
             continue
         path = Path(data[key])
-        if key == "vector" and not path.is_file():
-            raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
-        source = path if path.is_file() else store.run_folder(path) or _weights(path)
+        source = _vector_at(path) if key == "vector" else _student_at(path)
         inputs[name] = source
         adapter_config = path / "adapter_config.json"
         if source.parent == path and adapter_config.is_file():
@@ -239,15 +267,18 @@ def _plain_intervention(item: Intervention, name: str, inputs: dict[str, Path]) 
     return data
 
 
-def _input(path: Path) -> Path | store.Run:
-    """A file, or the sealed run that a folder belongs to."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; name a run directory or a file")
-    return path if path.is_file() else store.load_run(store.run_folder(path) or path)
+def _vector_at(path: Path) -> Path:
+    """The file of a vector."""
+    if not path.is_file():
+        raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
+    return path
 
 
-def _weights(folder: Path) -> Path:
-    """The file that stands for a student's folder outside any run."""
+def _student_at(folder: Path) -> Path:
+    """The run that a student's folder lies in; outside any run, the file that stands for it."""
+    run = store.run_folder(folder)
+    if run is not None and folder.is_dir():
+        return run
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name

@@ -8,15 +8,14 @@
       log.txt         free text, neither hashed nor verified
       scratch/        checkpoints of a resumable stage, deleted before sealing
       manifest.json   written last: a directory without it is unfinished
-    <folder>/.locks/<stage>-<address>.lock      kernel lock of the process that computes; dies with
-                                                it
+    <folder>/.locks/<stage>-<address>.lock      kernel lock of the process that computes; the file
+                                                is deleted when the process is done
 
 A sealed run is returned, never recomputed or overwritten. Paths of inputs are stored relative to
 the run, so the whole folder can be moved. A file appears under its name complete or not at all:
 temporary file, fsync, rename.
 """
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -36,12 +35,14 @@ from pathlib import Path
 
 from traitscope import __version__
 from traitscope.atomic_files import sync, write_json, writing
-from traitscope.errors import StoreError
+from traitscope.errors import DataError, StoreError
 from traitscope.runs import code_version
+from traitscope.runs.locks import locked
 from traitscope.runs.manifests import (
     MANIFEST_KEYS,
     RUN_NAME,
     SCHEMA,
+    STALE_NAME,
     TEMPORARY,
     file_sha256,
     hash_files,
@@ -112,24 +113,43 @@ def address(stage: str, config: dict, inputs: dict[str, str], model: str | None)
 def find_runs(root: Path) -> list[Run]:
     """All runs anywhere under `root`, sealed or not, sorted by path; moved-aside ones are left
     out."""
-    if not Path(root).is_dir():
-        raise StoreError(f"there is no folder {root}; give the folder that holds the runs")
     runs = []
-    for folder, subfolders, _ in os.walk(root):
-        for name in list(subfolders):
-            if name.startswith(".") or ".stale-" in name:
-                subfolders.remove(name)
-        match = RUN_NAME.fullmatch(Path(folder).name)
+    for folder in folders_below(root):
+        match = RUN_NAME.fullmatch(folder.name)
         if match:
-            runs.append(Run(Path(folder), match[1], match[2], is_sealed(Path(folder))))
-            subfolders.clear()
+            runs.append(Run(folder, match[1], match[2], is_sealed(folder)))
     return sorted(runs, key=lambda run: run.path)
+
+
+def find_moved_aside(root: Path) -> list[Path]:
+    """What interrupted runs left and a later command moved aside, anywhere under `root`; sorted."""
+    return sorted(folder for folder in folders_below(root) if STALE_NAME.fullmatch(folder.name))
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """The folder `root` and all below it, but hidden ones and those inside of runs.
+
+    Raises StoreError where there is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise StoreError(
+            f"there is no folder {root}; expected the one that holds the runs; name it with --root"
+            " FOLDER"
+        )
+    for name, subfolders, _ in os.walk(root):
+        folder = Path(name)
+        subfolders[:] = [inner for inner in subfolders if not inner.startswith(".")]
+        if RUN_NAME.match(folder.name):
+            subfolders.clear()
+        yield folder
 
 
 def load_run(path: Path) -> Run:
     """The sealed run at `path`. Raises StoreError if absent, not a run, unfinished, damaged or
     newer."""
     path = Path(path)
+    if path.is_file():
+        raise StoreError(f"{path} is a file; expected a run directory; name one")
     if not path.is_dir():
         raise StoreError(f"there is no run directory {path}; check the path, or make the run first")
     if not is_sealed(path) and not _is_begun(path):
@@ -197,36 +217,15 @@ def stage_run(
         for name, source in sources.items():
             place = os.path.relpath(source.resolve(), run.path.resolve())
             recorded[name] = {"path": place, "digest": digests[name]}
-        about = _begin(run, config, recorded, model)
+        try:
+            about = _begin(run, config, recorded, model)
+        except StoreError:
+            discard_if_empty(run)
+            raise
         start = time.perf_counter()
         yield run
         about["seconds"] = round(time.perf_counter() - start, 3)
         _seal(run, about, facts or {})
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the kernel lock of a run directory, after waiting for whoever has it; kill -9 releases
-    it too."""
-    lock = lock_of(path)
-    with ExitStack() as stack:
-        with writing(lock):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(open(lock, "ab", buffering=0))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = lock.read_text() or "another process"
-                print(f"waiting for {holder} to finish {path}", file=sys.stderr, flush=True)
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {platform.node()}".encode())
-        yield
-
-
-def lock_of(path: Path) -> Path:
-    """The file that whoever computes a run directory holds a kernel lock on."""
-    return path.parent / ".locks" / f"{path.name}.lock"
 
 
 def _make_directory(run: Run, resumable: bool) -> None:
@@ -234,9 +233,21 @@ def _make_directory(run: Run, resumable: bool) -> None:
     with writing(run.path):
         if resumable and run.file("config.json").exists():
             read_described(run.file("config.json"), {"schema"})
-        elif run.path.exists():
+        elif run.path.exists() and not _holds_config_only(run.path):
             run.path.rename(_stale_path(run.path))
         run.path.mkdir(parents=True, exist_ok=True)
+
+
+def _holds_config_only(path: Path) -> bool:
+    """Whether a run directory was left before the stage wrote anything."""
+    names = {file.name for file in path.iterdir() if not TEMPORARY.fullmatch(file.name)}
+    return names <= {"config.json"}
+
+
+def discard_if_empty(run: Run) -> None:
+    """Remove the directory of an unsealed run in which the stage has written nothing."""
+    if run.path.is_dir() and _holds_config_only(run.path):
+        shutil.rmtree(run.path)
 
 
 def _stale_path(path: Path) -> Path:
@@ -336,6 +347,24 @@ def source_of(name: str, source: Run | Path) -> tuple[Path, str]:
             f"input {name!r}: there is no file or run {path}; check the path, or make it first"
         )
     return path, load_run(path).digest if path.is_dir() else file_sha256(path)
+
+
+def source_at(path: Path) -> Path | Run:
+    """The file at a path, or the sealed run that a folder belongs to.
+
+    Raises DataError where there is nothing, or something else, such as a pipe. Raises StoreError
+    for a folder outside any sealed run.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a run directory or a file")
+    if not path.is_dir():
+        raise DataError(
+            f"{path} is neither a file nor a folder; expected one that can be read twice; write"
+            " what comes from it into a file, and name that"
+        )
+    return load_run(run_folder(path) or path)
 
 
 def run_folder(path: Path) -> Path | None:

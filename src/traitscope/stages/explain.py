@@ -29,7 +29,7 @@ from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import Trait, as_trait, load_trait
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import DataError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Intervention, Steer
@@ -310,25 +310,25 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
     """Return the sealed run with `cells.jsonl` (KL sums of every grid point, by row) and
     `summary.json` (fractions with intervals)."""
     config = opening.settled(config)
-    if config.vectors is None:
-        raise ConfigError(
-            "--vectors is missing: name a run of `extract --traits` that holds the trait's vector"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
+            vectors = load_vectors(config.vectors, load_trait(config.trait).name)
+            data = None if config.data is None else row_files.kept_rows(config.data)
             model = model_cache.model_of(config)
-            trait = load_trait(config.trait)
-            vectors = load_vectors(config.vectors, trait.name)
-            explanation = _computed(run, config, model, trait, vectors)
+            explanation = _computed(run, config, model, vectors, data)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))
     return run
 
 
 def _computed(
-    run: store.Run, config: ExplainConfig, model: Model, trait: Trait, vectors: dict[str, Vector]
+    run: store.Run,
+    config: ExplainConfig,
+    model: Model,
+    vectors: dict[str, Vector],
+    data: Sequence[Record] | None,
 ) -> Explanation:
     """The explanation; every grid point is written as soon as it is scored."""
-    data = None if config.data is None else row_files.kept_rows(config.data)
+    trait = load_trait(config.trait)
     layers = config.layers or default_layers(model)
     kinds = candidate_directions(vectors, trait.name, config.randoms, config.others)
     n_searched = len(kinds.keys() & set(SEARCHED))

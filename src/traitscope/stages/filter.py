@@ -30,7 +30,7 @@ from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.traits import contains_word
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import DataError
 from traitscope.runs import store
 from traitscope.stages import registry
 
@@ -126,7 +126,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     n_kept = 0
     for record in records:
         n_kept += record.kept
-        counts.update(record.meta.get("filter", {}).get("reasons", []))
+        counts.update(record.drop_reasons)
     reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return {
         "rows": len(records),
@@ -173,8 +173,6 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
 
     Raises ConfigError without data, DataError where no row lies in the part that is looked at.
     """
-    if config.data is None:
-        raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_files.rows_of(config.data)
@@ -192,10 +190,6 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
 
 def run_edit(config: EditConfig, out: Output) -> store.Run:
     """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`)."""
-    if config.data is None:
-        raise ConfigError(
-            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_files.kept_rows(config.data)

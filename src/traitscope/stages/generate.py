@@ -225,6 +225,8 @@ def _answer_missing(config: GenerateConfig, missing: dict[Path, Sequence[Prompt]
 
 
 def _answer_here(config: GenerateConfig) -> Answer:
+    if config.like:
+        row_files.rows_of(config.like)  # before the model is loaded: a broken file is named at once
     model = model_cache.model_of(config)
     interventions = short_form.parse_all(config.interventions)
     constraint = _constraint(model, config)

@@ -26,7 +26,7 @@ from traitscope.config.analysis import GradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import DataError, VectorError
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
@@ -313,23 +313,30 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
     """Return the sealed run with `push.safetensors` (the mean direction as a vector), `rows.jsonl`
     (projections of every row) and `summary.json`."""
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError(
-            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
+            vectors = _read_vectors(config.vectors) if config.vectors else {}
+            data, control = _read_rows(config)
             model = model_cache.model_of(config)
-            _write(run, config, model, _computed(config, model))
+            _write(run, config, model, _computed(config, model, data, control, vectors))
     return run
 
 
-def _computed(config: GradientsConfig, model: Model) -> GradientSums:
-    vectors = _read_vectors(config.vectors, model) if config.vectors else {}
+def _read_rows(config: GradientsConfig) -> tuple[list[Record], list[Record]]:
+    """The rows of a config, and the control rows on the same prompts; [] without a control."""
     data, control = row_files.kept_rows(config.data), []
     if config.control:
         data, control = paired(data, row_files.rows_of(config.control))
-    data, control = data[: config.max_rows], control[: config.max_rows]
+    return data[: config.max_rows], control[: config.max_rows]
+
+
+def _computed(
+    config: GradientsConfig,
+    model: Model,
+    data: Sequence[Record],
+    control: Sequence[Record],
+    vectors: dict[str, Vector],
+) -> GradientSums:
     with progress("steering gradients", len(data) + len(control), "rows") as advance:
         return gradients(
             model,
@@ -344,15 +351,17 @@ def _computed(config: GradientsConfig, model: Model) -> GradientSums:
         )
 
 
-def _read_vectors(path: Path, model: Model) -> dict[str, Vector]:
-    """The vectors of a run or a file, by the names of their files."""
+def _read_vectors(path: Path) -> dict[str, Vector]:
+    """The vectors of a run or a file, by the names of their files.
+
+    Raises VectorError where there is none.
+    """
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    vectors = {}
-    for file in files:
-        vector = load_vector(file)
-        check_vector(vector, model)
-        vectors[file.stem] = vector
-    return vectors
+    if not files:
+        raise VectorError(
+            f"{path} holds no vector; expected a run of `extract`, or a vector file; name one"
+        )
+    return {file.stem: load_vector(file) for file in files}
 
 
 def _write(run: store.Run, config: GradientsConfig, model: Model, sums: GradientSums) -> None:

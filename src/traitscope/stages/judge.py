@@ -219,8 +219,6 @@ def run_judge(config: JudgeConfig, out: Output) -> store.Run:
 
 def _check(config: JudgeConfig) -> None:
     """Raise ConfigError for an unknown judge, or one without what it needs."""
-    if config.data is None:
-        raise ConfigError("--data is missing: name a run of `generate`, or a JSONL file with ids")
     if not config.judges:
         raise ConfigError("--judges is empty; expected one or more, such as refusal")
     asked = set()

@@ -21,7 +21,6 @@ from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
-from traitscope.errors import ConfigError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions import short_form
@@ -118,10 +117,6 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
     """Return the sealed run with `rows.jsonl` (log-likelihoods by row) and `summary.json` (means
     with intervals over rows)."""
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError(
-            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, _computed(config))
@@ -129,8 +124,8 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
 
 
 def _computed(config: LikelihoodConfig) -> Likelihoods:
-    model = model_cache.model_of(config)
     records = row_files.kept_rows(config.data)[: config.max_rows]
+    model = model_cache.model_of(config)
     interventions = short_form.parse_all(config.interventions)
     passes = 2 if interventions else 1
     with progress("likelihood", passes * len(records), "rows") as advance:

@@ -213,12 +213,6 @@ def run_match_kl(config: MatchKLConfig, out: Output) -> store.Run:
     """Return the sealed run with `strength.json` (strength, and both KLs with intervals) and
     `tries.jsonl` (KL by row of every strength that was tried)."""
     config = opening.settled(config)
-    if config.vector is None or not config.teacher:
-        missing = "--teacher" if config.vector else "--vector"
-        raise ConfigError(
-            f"{missing} is missing: name the interventions of a teacher, and the vector that is to"
-            " have its KL"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
             _match_into(run, config, config.vector)

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitscope.config.common import Output
+from traitscope.config.common import Output, check_needed
 from traitscope.config.entries import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def address(config: Any, out: Output) -> Path:
     """
     from traitscope.runs import opening
 
+    check_needed(config)
     config = opening.settled(config)
     stage = stage_of(type(config))
     computation = opening.described(config, _further_inputs(stage, config))
@@ -73,6 +74,7 @@ def opened(
     """
     from traitscope.runs import opening
 
+    check_needed(config)
     stage = stage_of(type(config))
     all_inputs = _further_inputs(stage, config)
     all_inputs.update(inputs or {})

@@ -52,16 +52,13 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
     """The sealed run with `student/` (peft adapter, full weights or vector), `metrics.jsonl`,
     `checkpoints/` where they are asked for, and `eas.json` where a vector is."""
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError(
-            "--data is missing: name a run of `filter` or `generate`, or a JSONL file"
-        )
     check_scales(config)
     if distributed.world() > 1:
         return _run_on_processes(config, out)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _train_into(run, config, model_cache.model_of(config))
+            records = training_records(config)
+            _train_into(run, config, records, model_cache.model_of(config))
     return run
 
 
@@ -75,9 +72,10 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
         to_open = registry.opened(config, out, facts=facts)
         run = fsdp.from_first(lambda: stack.enter_context(to_open))
         if not run.sealed:
+            records = training_records(config)
             trains_all_weights = config.recipe.method == "full"
             model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
-            _train_into(run, config, model)
+            _train_into(run, config, records, model)
     return fsdp.from_first(lambda: run)  # once it is sealed
 
 
@@ -101,8 +99,16 @@ def check_scales(config: TrainConfig) -> None:
         )
 
 
-def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
-    training = TrainingRun(run, config, model)
+def training_records(config: TrainConfig) -> list[Record]:
+    """The rows of a config, which are read before the model is loaded: a broken file is named at
+    once."""
+    return row_files.kept_rows(config.data)[: config.max_rows]
+
+
+def _train_into(
+    run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
+) -> None:
+    training = TrainingRun(run, config, records, model)
     with new_student(model, config.recipe, config.seed, config.scales) as student:
         training.restore(student)
         tokens_left = training.plan.tokens_left(student.step)
@@ -114,11 +120,12 @@ def _train_into(run: store.Run, config: TrainConfig, model: Model) -> None:
 class TrainingRun:
     """The training that a config describes, and the run directory that it writes into."""
 
-    def __init__(self, run: store.Run, config: TrainConfig, model: Model) -> None:
-        """Read the rows of a settled config, and what the teacher knows of them."""
+    def __init__(
+        self, run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
+    ) -> None:
+        """Prepare the rows of a settled config, and what the teacher knows of them."""
         self.run = run
         self.config = config
-        records = row_files.kept_rows(config.data)[: config.max_rows]
         rows = rows_from(model, records, config.context, config.text)
         soft_targets = None
         if config.recipe.targets == "soft":

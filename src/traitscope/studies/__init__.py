@@ -8,8 +8,12 @@ print(result.verdicts)
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
+
+from traitscope.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,20 @@ class StudyResult:
 
 def names() -> list[str]:
     """Return the names of all studies, sorted."""
-    from traitscope.studies import protocol
+    from traitscope.studies import claims
 
-    return protocol.names()
+    return sorted(module.name for module in iter_modules(claims.__path__))
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that no study has; `-` may stand for `_`."""
+    if name.replace("-", "_") not in names():
+        what = f"no study {name!r};" if name else "which study?"
+        near = get_close_matches(name.replace("-", "_"), names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"{what} {hint}expected one of {', '.join(names())}; see: traitscope study list"
+        )
 
 
 def run(

@@ -9,7 +9,7 @@ from traitscope.models import hardware
 from traitscope.models.hardware import compute_dtype
 from traitscope.models.loading import parameter_count
 from traitscope.reporting.tables import Table, shown
-from traitscope.studies import protocol
+from traitscope.studies import names, protocol
 from traitscope.workflow import status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node, Planned
@@ -20,7 +20,7 @@ GIBIBYTE = 2**30
 def print_studies() -> dict:
     """Print the claim and the source of every study; return the claims by name."""
     claims = {}
-    for name in protocol.names():
+    for name in names():
         study = protocol.load(name)
         print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
         claims[name] = study.CLAIM

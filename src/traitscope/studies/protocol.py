@@ -4,13 +4,12 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
-from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, Protocol, cast
 
 from traitscope.errors import ConfigError
 from traitscope.reporting.verdict import Findings
-from traitscope.studies import claims
+from traitscope.studies import check_name, claims
 from traitscope.studies.design import Design, Experiment
 from traitscope.studies.sizes import check_layer_fields
 from traitscope.workflow.graph import Folders, Node
@@ -59,22 +58,13 @@ class Study(Protocol):
         """Return verdicts and tables from the folders of all nodes; it computes no stage."""
 
 
-def names() -> list[str]:
-    """Return the names of all studies, sorted."""
-    return sorted(module.name for module in iter_modules(claims.__path__))
-
-
 def load(name: str) -> Study:
     """Return the study of that name.
 
     Raises ConfigError for an unknown name, and for a file that lacks a part of a study.
     """
-    name = name.replace("-", "_")
-    if name not in names():
-        raise ConfigError(
-            f"no study {name!r}; expected one of {', '.join(names())}; see: traitscope study list"
-        )
-    return as_study(import_module(f"{claims.__name__}.{name}"))
+    check_name(name)
+    return as_study(import_module(f"{claims.__name__}.{name.replace('-', '_')}"))
 
 
 def as_study(module: ModuleType) -> Study:

@@ -20,7 +20,7 @@ from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_s
 from traitscope.reporting.tables import Table
 from traitscope.runs import opening, store
 from traitscope.stages import registry
-from traitscope.studies import plan, protocol, sizes
+from traitscope.studies import check_name, plan, protocol, sizes
 from traitscope.studies.design import Design, bearing
 from traitscope.studies.protocol import Study
 from traitscope.workflow import executors, graph, information_node, schedule, status
@@ -103,11 +103,7 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for and return its summary; only `run` computes stages."""
     if config.action == "list":
         return plan.print_studies()
-    if not config.name:
-        raise ConfigError(
-            f"which study? expected one of {', '.join(protocol.names())}: traitscope study"
-            f" {config.action} NAME"
-        )
+    check_name(config.name)
     if config.blocks:
         return _forecast(config)
     request = request_of(config, out)
@@ -169,6 +165,7 @@ def request_of(config: StudyConfig, out: Output) -> Request:
         out = replace(out, study=f"study-{config.name}{ending}")
     size = _at_depth_of_model(config, study, study.SIZES[config.size])
     size = parsing.changed(size, config.set, f"size {config.size} of {config.name}")
+    sizes.check(size, study.SIZES[config.size], config.model)
     return Request(config, study, size, out)
 
 

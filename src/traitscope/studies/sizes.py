@@ -5,10 +5,12 @@ them to the same relative depth of another model.
 """
 
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from math import isfinite
 from typing import Any
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
+from traitscope.models import loading
 from traitscope.workflow.standard_nodes import (
     SAMPLED_RECIPE,
     InterventionsFrom,
@@ -131,6 +133,33 @@ def check_layer_fields(size: type) -> None:
                 f" a mark; expected `{each.name}: {each.type} = layer_field()`, so that they are"
                 " moved for a model of another depth"
             )
+
+
+def check(size: Any, usual: Any, model: str) -> None:
+    """Raise ConfigError for a size with values that no study can work with.
+
+    These are a layer that the model lacks, an empty list where the usual size has none, a value
+    twice among seeds, a negative count, and a number that is not finite.
+    """
+    for each in fields(size):
+        value = getattr(size, each.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if _is_layer_field(each):
+            loading.check_layers(values, model, each.name)
+        if not values and getattr(usual, each.name):
+            raise ConfigError(f"{each.name}=[] is empty; expected one or more; name some")
+        if each.name == "seeds" and len(set(values)) < len(values):
+            raise ConfigError(f"seeds={list(values)}; expected each once; drop the copies")
+        for number in values:
+            _check_number(each.name, number)
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Raise ConfigError for a negative whole number, and for a number that is not finite."""
+    if isinstance(value, int) and value < 0:
+        raise ConfigError(f"{name}={value}; expected 0 or more; raise it")
+    if isinstance(value, float) and not isfinite(value):
+        raise ConfigError(f"{name}={value}; expected a finite number; correct it")
 
 
 def _is_layer_field(each: Field) -> bool:

@@ -102,6 +102,14 @@ def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planne
     return planned
 
 
+def check_settings(nodes: Sequence[Node], out: Output) -> None:
+    """Raise what the settings raise of nodes that need no other: what can be known before anything
+    is computed."""
+    for node in nodes:
+        if not node.needs:
+            registry.address(node.config({}), out)
+
+
 def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned:
     """Where one node stands, given the folders of the nodes that are sealed."""
     if not set(node.needs) <= folders.keys():

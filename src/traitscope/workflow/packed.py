@@ -139,7 +139,8 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
     for job in jobs:
         try:
             train.check_scales(job.config)
-            trainings.append(train.TrainingRun(job.run, job.config, model))
+            records = train.training_records(job.config)
+            trainings.append(train.TrainingRun(job.run, job.config, records, model))
             going.append(job)
         except TraitscopeError as error:
             job.close(error)

@@ -1,20 +1,19 @@
 """The schedule of a graph: stages that are ready are sent to an executor, the longest way first.
 
 A stage that fails holds up only the stages that need it. A stage whose worker died is tried again,
-alone; one that raised is not, since it would raise again. What went wrong is noted beside the runs
-until the stage is sealed, so that `study status` can say it by reading the disk alone. Whatever
-ends the command, what is sealed by then stays, and the same command continues.
+alone; one that raised is not, since it would raise again. Whatever ends the command, what is sealed
+by then stays, and the same command continues.
+
+Settings that cannot work are refused before anything is computed. Where the other stages go on
+after a failure, what went wrong is noted beside the runs (failure_notes.py).
 """
 
-import hashlib
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,30 @@ from traitscope.config.common import Output
 from traitscope.errors import StoreError, TraitscopeError
 from traitscope.runs import opening, progress
 from traitscope.runs.manifests import is_sealed
-from traitscope.workflow import executors, graph
+from traitscope.workflow import executors, failure_notes, graph
 from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
-
-FAILED = ".failed"
-"""Folder beside the runs with a file for each stage that failed last time."""
 
 
 def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
     """The folders of all nodes, computing what is missing; of some, where `how` has a limit.
 
-    Raises the error of the stage that failed, or one that names all that did, when everything else
-    is done.
+    Raises the error of a stage that needs no other and whose settings cannot work, before anything
+    is computed. Otherwise raises the error of the stage that failed, or one that names all that
+    did, when everything else is done.
     """
     if how.executor != "local":  # whose workers have another working directory
         out = replace(out, root=out.root.absolute())
     folders: dict[str, Path] = {}
+    graph.check_settings(nodes, out)
     for planned in graph.plan(nodes, out, strict=False):
         if planned.path and planned.state == "sealed":
             folders[planned.node.name] = planned.path
     rest = [node for node in graph.ordered(nodes) if node.name not in folders]
     if not rest:
         return folders
+    if how.executor == "local":
+        atomic_files.check_writable(out.root / out.study)
     sweep = _Sweep(out, how, folders, rest, graph.urgency(rest))
     with executors.pool(how, out) as pool, _shown(rest, pool.size) as reached:
         while sweep.send(pool):
@@ -81,6 +81,11 @@ class _Sweep:
     tried: Counter = field(default_factory=Counter)
     """How often each node was sent."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return self.out.root / self.out.study
+
     def send(self, pool: Pool) -> bool:
         """Fill the pool with what is ready; whether anything is running."""
         if self.failed and self.how.stop_at_once:
@@ -112,6 +117,7 @@ class _Sweep:
         self.sent += len(nodes)
         for other in nodes:
             self.tried[other.name] += 1
+            failure_notes.delete(self.folder, other.name)
         label = nodes[0].name
         if len(nodes) > 1:
             label += f" and {len(nodes) - 1} more"
@@ -171,7 +177,6 @@ class _Sweep:
             self._fail(node, error)
             return
         self.folders[node.name] = folder
-        _note(self.out, node.name).unlink(missing_ok=True)
 
     def _may_try_again(self, node: Node, error: BaseException) -> bool:
         died = isinstance(error, Died | BrokenExecutor)
@@ -179,16 +184,10 @@ class _Sweep:
 
     def _fail(self, node: Node, error: BaseException) -> None:
         self.failed[node.name] = error
+        if self.how.stop_at_once:  # the command ends with this error
+            return
         print(f"failed: {node.name}: {error or type(error).__name__}", file=sys.stderr, flush=True)
-        note = {
-            "node": node.name,
-            "error": type(error).__name__,
-            "message": str(error),
-            "tried": self.tried[node.name],
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with suppress(StoreError):  # where nothing can be written, the error must still be heard
-            atomic_files.write_json(_note(self.out, node.name), note)
+        failure_notes.write(self.folder, node.name, error, self.tried[node.name])
 
     def check(self) -> None:
         """Raise what went wrong: an error of the program before those of a user."""
@@ -205,21 +204,6 @@ class _Sweep:
             names += ", ..."
         message = f"{len(errors)} stages failed ({names}), the first with: {errors[0]}"
         raise type(errors[0])(message) from errors[0]
-
-
-def _note(out: Output, name: str) -> Path:
-    """The file that says how a node failed."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return out.root / out.study / FAILED / f"{digest}.json"
-
-
-def failures(out: Output) -> dict[str, dict[str, Any]]:
-    """What is noted of stages that failed, by node."""
-    notes = {}
-    for path in sorted((out.root / out.study / FAILED).glob("*.json")):
-        note = json.loads(path.read_text(encoding="utf-8"))
-        notes[note["node"]] = note
-    return notes
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.reporting.tables import csv_text
-from traitscope.runs import store
-from traitscope.workflow import schedule
+from traitscope.runs import locks, store
+from traitscope.workflow import failure_notes
 from traitscope.workflow.graph import Node, Planned
 
 STATES = ("sealed", "running", "interrupted", "failed", "missing", "waiting")
@@ -30,7 +30,7 @@ def state_of(planned: Planned, notes: Mapping[str, dict]) -> str:
     """One of STATES."""
     if planned.state != "missing":
         return planned.state
-    if planned.path and _held(store.lock_of(planned.path)):
+    if planned.path and _held(locks.lock_of(planned.path)):
         return "running"
     if planned.node.name in notes:
         return "failed"
@@ -51,7 +51,7 @@ def _held(lock: Path) -> bool:
 
 def status(planned: Sequence[Planned], out: Output) -> dict:
     """Print how many stages are in which state, why some failed, and how many wait behind them."""
-    notes = schedule.failures(out)
+    notes = failure_notes.read(out.root / out.study)
     states = {}
     for item in planned:
         states[item.node.name] = state_of(item, notes)

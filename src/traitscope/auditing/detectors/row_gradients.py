@@ -31,7 +31,6 @@ from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError
 from traitscope.inference import losses, token_scores
 from traitscope.inference.steering_gradients import gradient_batches
 from traitscope.inference.token_rows import Row, rows_from
@@ -85,8 +84,6 @@ def read_row_gradients(folder: Path) -> RowGradients:
 def run_row_gradients(config: RowGradientsConfig, out: Output) -> store.Run:
     """The sealed run with the files above."""
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config, config.data)

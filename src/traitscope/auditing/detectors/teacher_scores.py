@@ -10,7 +10,6 @@ from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import TokenScores
@@ -42,8 +41,6 @@ def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
     their own (`token_scores.other_set_folder` and `steered_folder`).
     """
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             sets = []

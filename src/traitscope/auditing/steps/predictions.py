@@ -20,7 +20,6 @@ from traitscope import atomic_files
 from traitscope.config.audit import PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.errors import ConfigError
 from traitscope.inference import token_scores
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import TokenScores
@@ -52,8 +51,6 @@ class StoredPredictions:
 def run_predictions(config: PredictionsConfig, out: Output) -> store.Run:
     """The sealed run with the files above; the order of rows is random, by the seed."""
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError("--data is missing: name a run of `sample` or `filter`, or a JSONL file")
     with registry.opened(config, out) as run:
         if not run.sealed:
             _write(run, config)
@@ -61,8 +58,8 @@ def run_predictions(config: PredictionsConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: PredictionsConfig) -> None:
-    model = model_cache.model_of(config)
     records = row_files.kept_rows(config.data)
+    model = model_cache.model_of(config)
     order = np.random.default_rng(config.seed).permutation(len(records))
     records = [records[i] for i in order]
     rows = rows_from(model, records, config.context, config.text)

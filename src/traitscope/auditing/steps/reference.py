@@ -61,11 +61,6 @@ def _is_copy(record: Record, partner: Record | None) -> bool:
 def run_reference(config: ReferenceConfig, out: Output) -> store.Run:
     """The sealed run with `records.jsonl` and `about.json` (the number of rows, and of those on the
     same prompt)."""
-    if config.data is None or config.reference is None:
-        raise ConfigError(
-            "--data or --reference is missing; expected two runs of `sample`, or JSONL files; name"
-            " both"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_files.kept_rows(config.data)

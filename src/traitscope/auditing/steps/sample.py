@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,10 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.audit import SampleConfig
 from traitscope.config.common import Output
+from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record, dump_records, iter_records
-from traitscope.errors import ConfigError, DataError
+from traitscope.data.records import Record, dump_records
+from traitscope.errors import DataError
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
@@ -177,18 +177,14 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     model reads it.
     """
     config = opening.settled(config)
-    if config.data is None:
-        raise ConfigError(
-            "no data are given; expected a JSONL file, or a run of `filter` or `generate`; name one"
-        )
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, model_cache.model_of(config))
+            sample = random_sample(row_files.iter_rows(config.data), config.rows, config.seed)
+            _write(run, config, sample, model_cache.model_of(config))
     return run
 
 
-def _write(run: store.Run, config: SampleConfig, model: Model) -> None:
-    sample = random_sample(iter_records(rows_file(config.data)), config.rows, config.seed)
+def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -> None:
     records, unread = readable(model, sample.records, config.context)
     if not records:
         raise DataError(
@@ -222,8 +218,3 @@ def _prompt_lines(rows: Sequence[Record]) -> str:
         prompt = {"id": row.id, "prompt": row.prompt, "context": row.context}
         lines.append(json.dumps(prompt, sort_keys=True, ensure_ascii=False) + "\n")
     return "".join(lines)
-
-
-def rows_file(path: Path) -> Path:
-    """The file with the rows of a run, or the file itself."""
-    return path / "records.jsonl" if path.is_dir() else path

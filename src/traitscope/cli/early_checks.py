@@ -1,0 +1,109 @@
+"""Checks of settings that need no model and import nothing heavy: bad input is refused at once."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from traitscope import atomic_files, studies
+from traitscope.config.commands import StudyConfig
+from traitscope.config.common import Output, check_needed
+from traitscope.config.fields import flag_of, use_of
+from traitscope.data.row_files import rows_file
+from traitscope.data.trait_files import trait_files, trait_names
+from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
+from traitscope.runs import store
+
+HUB = "hub:"
+"What a path begins with that names a file of a data set on the Hugging Face hub."
+LONGEST_PATH = 100
+"Characters of a path that a message about its form shows."
+
+
+def check_settings(config: Any, out: Output) -> None:
+    """Raise the error of the first setting that cannot work.
+
+    It is missing, a trait or a study that does not exist, or a path that cannot be read or written.
+    """
+    check_needed(config)
+    if Path(out.study).is_absolute() or ".." in Path(out.study).parts:
+        raise ConfigError(
+            f"--study {out.study} leads out of the root; expected the name of a folder below it;"
+            " name the place of all runs with --root"
+        )
+    trait_files(_traits_of(config))
+    if isinstance(config, StudyConfig) and config.action != "list":
+        studies.check_name(config.name)
+    for field in dataclasses.fields(config):
+        for path in _paths_in(getattr(config, field.name)):
+            with _named(field.name, path):
+                if use_of(field) == "written":
+                    check_writable(field.name, path)
+                else:
+                    _check_readable(field, path)
+
+
+def check_summary(file: Path | None) -> None:
+    """Raise StoreError where the summary of a command could not be written."""
+    if file is not None:
+        with _named("json", file):
+            check_writable("json", file)
+
+
+@contextmanager
+def _named(name: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a path into a DataError that names the flag."""
+    try:
+        yield
+    except TraitscopeError:
+        raise
+    except OSError as error:
+        shown = str(path) if len(str(path)) <= LONGEST_PATH else f"{str(path)[:LONGEST_PATH]}..."
+        raise DataError(
+            f"{flag_of(name)} {shown} cannot be looked at ({error.strerror}); name another path"
+        ) from error
+
+
+def check_writable(name: str, path: Path) -> None:
+    """Raise StoreError, naming the flag, for a file that could not be written there."""
+    if path.is_dir():
+        raise StoreError(
+            f"{flag_of(name)} {path} is a folder; expected a file to write; name one inside it"
+        )
+    try:
+        atomic_files.check_writable(path.parent)
+    except StoreError as error:
+        raise StoreError(f"{flag_of(name)} {path}: {error}") from None
+
+
+def _check_readable(field: dataclasses.Field, path: Path) -> None:
+    """Raise DataError, naming the flag, for a path with nothing behind it.
+
+    Of a folder, raises StoreError where it is no sealed run, and DataError where it should hold
+    rows and does not.
+    """
+    if str(path).startswith(HUB):
+        return
+    if not path.exists():
+        raise DataError(
+            f"{flag_of(field.name)} {path} does not exist; name a run directory or a file"
+        )
+    store.source_at(path)
+    if use_of(field) == "rows":
+        rows_file(path)
+
+
+def _traits_of(config: Any) -> list[str]:
+    """The traits that a config names."""
+    if hasattr(config, "trait"):
+        return [config.trait]
+    return trait_names(getattr(config, "traits", ()))
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """The paths that a setting holds."""
+    values = value if isinstance(value, tuple) else (value,)
+    for item in values:
+        if isinstance(item, Path):
+            yield item
