@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command import CAT, call, ok, write_yaml
 
-from traitscope.stats.decision import MIN_UNITS
 from traitscope import studies
+from traitscope.stats.decision import MIN_UNITS
 from traitscope.studies import protocol
 from traitscope.studies.design import bearing
 from traitscope.workflow import graph, schedule

@@ -17,6 +17,7 @@ from traitscope import atomic_files
 from traitscope.config.analysis import InformationConfig
 from traitscope.config.common import Output
 from traitscope.data.records import Record, dump_records, read_records
+from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Constraint
@@ -176,7 +177,7 @@ def _influenced(work: _Work) -> list[str]:
     """The traits on which influence is computed, by name or file, in the order of the teachers."""
     asked: list[str] = []
     for name in work.config.influence:
-        asked += teachers.trait_names(work.config.traits) if name == "all" else [name]
+        asked += trait_names(work.config.traits) if name == "all" else [name]
     traits = {load_trait(name).name: name for name in asked}
     order = [teacher.name for teacher in work.group if teacher.has_trait]
     rest = [name for name in traits if name not in order]

@@ -138,8 +138,8 @@ def check_layer_fields(size: type) -> None:
 def check(size: Any, usual: Any, model: str) -> None:
     """Raise ConfigError for a size with values that no study can work with.
 
-    These are a layer that the model lacks, an empty list where the usual size has none, a value
-    twice among seeds, a negative count, and a number that is not finite.
+    These are a layer that the model lacks, an empty list where the usual size has none, and a seed
+    that stands there twice. A negative count and a number that is not finite are refused, too.
     """
     for each in fields(size):
         value = getattr(size, each.name)
