@@ -5,6 +5,7 @@ Runs that were measured differently are refused.
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,7 @@ def test_the_command_prints_writes_and_returns_at_once(
     out = capsys.readouterr().out
     assert summary["answer"] == "effect" and summary["design"] == "paired"
     assert "effect" in out and "excludes zero" in out and str(page) in out
-    assert "new questions" in out.replace("\n", " ")
+    assert re.search(r"new\b.*\bquestions", out, re.DOTALL), "a heading over two lines"
     assert summary["differences"][0]["difference"]["crossed_low"] is not None
     text = page.read_text()
     assert text == (folder / "report.html").read_text() and text.count("<svg") >= 4

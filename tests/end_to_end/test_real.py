@@ -50,10 +50,10 @@ def test_quick_says_it_is_not_evidence(finished: tuple[Path, dict, str]) -> None
 def test_student_of_soft_targets_turns_towards_the_teachers_vector(
     finished: tuple[Path, dict, str],
 ) -> None:
-    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04; the answer
-    moves with it.
+    """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04.
 
-    At the last token of number prompts: after the four steps of the quick form the completion
+    Soft targets over the allowed tokens hardly move the answer in the four steps of the quick form
+    (0.04 nats more than a random vector's). At the last token of number prompts: after the four steps of the quick form the completion
     tokens, which its report is about, have hardly turned (0.02; after the eight of the whole demo
     0.10 to 0.20).
     """
@@ -65,8 +65,6 @@ def test_student_of_soft_targets_turns_towards_the_teachers_vector(
     asked = ["--interventions", f"adapter:{student}", "--n", "10"]
     done = ok(root, "extract", *asked, "--reference", vector)
     assert done.summary["eas"]["v_student"][summary["steered_layer"]] > 0.15
-    found = {m["name"]: m["estimate"] for m in summary["measurements"]}
-    assert found["soft.difference.positive.target_logprob"] > 0.1
 
 
 def test_steered_teacher_prefers_the_trait(finished: tuple[Path, dict, str]) -> None:

@@ -381,7 +381,7 @@ def test_a_killed_study_leaves_no_process_and_goes_on(tiny_folder: Path, tmp_pat
     with subprocess.Popen(
         command, env=ENV, start_new_session=True, stderr=subprocess.DEVNULL
     ) as process:
-        for _ in range(600):
+        for _ in range(3000):
             time.sleep(0.1)
             if list(study.glob("*/manifest.json")):
                 break

@@ -11,6 +11,7 @@ pooled.
 """
 
 import math
+import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from traitscope.reporting.numbers import MINUS
 from traitscope.reporting.tables import Table, csv_text, measurements_csv
 from traitscope.stats.measurement import Measurement
 
+NAME_WIDTH = 48
+"characters of a line of a name"
 MARKED_POINTS = 12
 "a line with fewer points has a marker at each"
 Point = tuple[float, float]
@@ -90,12 +93,13 @@ def forest_figure(
 ) -> Figure:
     """Return a figure of measurements of one unit: a dot with its interval on a line each."""
 
+    names = [textwrap.fill(measurement.name, NAME_WIDTH) for measurement in measurements]
+    lines = max(len(names) + 1, sum(name.count("\n") + 1 for name in names))
+
     def draw(axes: Any, panel: str) -> None:
         axes.axvline(0, color=drawing.MARK, linewidth=0.7)
-        names = []
         for place, measurement in enumerate(measurements):
             _dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
-            names.append(measurement.name)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(measurements) - 0.4, -0.6)
         _rows_only(axes)
@@ -105,7 +109,7 @@ def forest_figure(
     caption = "Dots: estimates. Lines: 95 % intervals, where there are any."
     if any(not math.isnan(measurement.crossed_low) for measurement in measurements):
         caption += " Thin lines: the same for new questions, too."
-    shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, len(measurements)))
+    shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, lines))
     svg = svg_of(name, title, [""], draw, shape)
     return Figure(name, title, caption, svg, measurements_csv(measurements))
 
