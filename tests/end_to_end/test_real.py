@@ -53,9 +53,8 @@ def test_student_of_soft_targets_turns_towards_the_teachers_vector(
     """Cosine at the steered block far above that of the unrelated 1 / sqrt(576) = 0.04.
 
     Soft targets over the allowed tokens hardly move the answer in the four steps of the quick form
-    (0.04 nats more than a random vector's). At the last token of number prompts: after the four steps of the quick form the completion
-    tokens, which its report is about, have hardly turned (0.02; after the eight of the whole demo
-    0.10 to 0.20).
+    (0.04 nats more than a random vector's). The vector is taken at the last token of number
+    prompts: completion tokens have hardly turned after so few steps.
     """
     root, summary, _ = finished
     study = Path(summary["report"]).parent
