@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from traitscope.auditing import decide as decide_module
-from traitscope.auditing.decide import Evidence, alike_candidates, calls_of, decide
+from traitscope.auditing.decide import Evidence, calls_of, decide
+from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import (
     EValueFinding,
     Fit,
@@ -34,6 +35,8 @@ OWN = EValueFinding(
     teachers=1,
     fit=FITS,
     nats_per_row={"owl": 0.0},
+    joint_log_e=-5.0,
+    joint_p=1.0,
     sorted_rows=0,
     sorted_by_model=0.03,
     benign={},
@@ -77,9 +80,11 @@ def decided(
     change: float | None = None,
     dose: float = 0.2,
     explained: float = 0.2,
+    kept: tuple[str, ...] = (),
 ) -> tuple[str, str]:
     """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
+    monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: kept)
     empty = np.zeros((0, 1))
     likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, None, {})
     predicted = None
@@ -163,23 +168,71 @@ def test_a_call_of_off_model_rows_says_that_no_error_rate_applies(
     assert status == "suspect" and "error rate" not in reasons, "the model generated the rows"
 
 
-def test_candidates_that_explain_the_rows_alike_are_named_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """ln 100 = 4.6 nats apart, one excludes the other."""
-    log_e = {"cat": 10.7, "owl": 9.5, "dog": 6.2, "fox": 6.0}
-    assert alike_candidates(log_e, 0.01) == ("cat", "owl", "dog")
-    assert alike_candidates(log_e, 0.1) == ("cat", "owl") and alike_candidates({}, 0.01) == ()
-    several = replace(
+def several(log_e: dict[str, float]) -> EValueFinding:
+    """The e-values of some of 20 candidates."""
+    joint = e_values.joint_log_e(log_e.values(), 20)
+    return replace(
         OWN,
         statistic=log_e,
-        p=dict.fromkeys(log_e, 0.0001),
+        p={name: min(1.0, 20 * e_values.p_bound(value)) for name, value in log_e.items()},
         where=dict.fromkeys(log_e, PromptTeacher()),
+        joint_log_e=joint,
+        joint_p=e_values.p_bound(joint),
     )
-    reasons = decided(monkeypatch, several)[1]
-    assert "log e-value 10.7" in reasons and "which of cat, owl, dog it is" in reasons
-    clear = replace(several, statistic=log_e | {"owl": 16.0})
-    assert "which of" not in decided(monkeypatch, clear)[1]
+
+
+def test_candidates_that_are_not_excluded_are_named_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = several({"cat": 12.0, "owl": 9.0, "dog": 6.0})
+    reasons = decided(monkeypatch, found, kept=("cat", "owl", "dog"))[1]
+    assert "log e-value 12.0" in reasons and "which of cat, owl, dog it is" in reasons
+    assert "which of" not in decided(monkeypatch, found, kept=("cat",))[1]
+    many = tuple(f"trait {n}" for n in range(20))
+    assert "and 14 more" in decided(monkeypatch, found, kept=many)[1]
+
+
+def test_candidates_that_none_calls_alone_call_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone each needs log(60 / 0.01) = 8.7; the mean of ten at 7 is 6.3, above log 300 = 5.7."""
+    log_e = {f"trait {n}": 7.0 for n in range(10)}
+    status, reasons = decided(monkeypatch, several(log_e))
+    assert status == "suspect" and "one of the candidates wrote these rows" in reasons
+    assert "mean e-value 548" in reasons and "none is called by itself" in reasons
+    assert decided(monkeypatch, several({"trait 0": 7.0}))[0] == "nothing-found"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_mean_calls_whatever_a_candidate_alone_does(seed: int) -> None:
+    log_e = np.random.default_rng(seed).normal(0, 6, 20)
+    joint = e_values.joint_log_e(log_e, 20)
+    if log_e.max() >= e_values.critical_log_e(20, 0.005):
+        assert e_values.p_bound(joint) <= 0.005
+    assert log_e.max() - np.log(20) <= joint <= log_e.max()
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "aside"),
+    [("owl", "suspect", ()), ("dog", "not-applicable", ("cat", "owl"))],
+)
+def test_candidates_that_do_not_explain_rows_leave_the_mean(
+    monkeypatch: pytest.MonkeyPatch, source: str, status: str, aside: tuple[str, ...]
+) -> None:
+    """The rows do not fit the model: only who explains them counts, and the others are set aside
+    if the call rested on them."""
+    log_e = {"cat": 30.0, "owl": 20.0, "dog": -3.0}
+    finding = replace(several(log_e), fit=replace(FITS, p=1e-9))
+    shares, answers = iter([0.1, 0.8, 0.2]), iter([name == source for name in log_e])
+    monkeypatch.setattr(decide_module.fit_test, "fraction_explained", lambda *_: next(shares))
+    monkeypatch.setattr(decide_module.fit_test, "explains", lambda *_: next(answers))
+    monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
+    monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: ())
+    scores = dict.fromkeys([(name, PromptTeacher()) for name in log_e])
+    empty = np.zeros((0, 1))
+    teachers = {name: {PromptTeacher(): empty} for name in log_e}
+    likelihoods = Likelihoods(empty, empty, teachers, [], {}, empty, empty, None, None, scores)
+    decision = decide(Evidence(200, 20, likelihoods, wording(0.5), (STEERED,)), Settings(0.01))
+    assert (decision.status, decision.e_values.set_aside) == (status, aside)
+    assert decision.e_values.joint_log_e == pytest.approx(log_e[source] - np.log(20))
 
 
 def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,19 @@
        teacher explains half of the difference.
     3. Students that predict each row before they learn it say whether the rows hold anything that
        no null explains, whatever it is.
-    4. Wording, predictions and e-values each have a third of the error rate. A trait is called by
-       the smaller of the p-values of wording and e-values, times three.
-    5. The answer: suspect, if a trait is called; else not-applicable, if the rows are off-model, or
-       edited, or a candidate was set aside; else suspect with an unknown trait, if the students'
-       predictions call the rows; else nothing-found or insufficient, by what would have been
-       detected.
+    4. Wording, predictions and e-values each have a third of the error rate alpha. Candidates call
+       the rows if one is named openly at alpha/3, or if the mean of their e-values is 3/alpha or
+       more. Which one it is, is another question: a trait is called by itself by the smaller of
+       the p-values of wording and e-values, corrected over candidates, times three.
+    5. The answer: suspect, if candidates call the rows; else not-applicable, if the rows are
+       off-model, or edited, or a candidate was set aside; else suspect with an unknown trait, if
+       the students' predictions call the rows; else nothing-found or insufficient, by what would
+       have been detected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, log
+from math import exp, inf
 
 from traitscope.auditing.detectors import e_values, fit_test, predictions
 from traitscope.auditing.detectors.findings import (
@@ -42,6 +44,8 @@ NOT_EXCLUDED = (
 "what nothing-found does not say"
 SHOWN_CALLS = 3
 "called traits that the reasons list"
+SHOWN_ALIKE = 6
+"traits that cannot be told apart which the reasons list"
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,6 @@ class Decision:
     "candidate traits, best first"
     e_values: EValueFinding
     "the e-values, corrected for rows that do not fit the model"
-    alike: tuple[str, ...]
-    "candidates that explain the rows about as well as the best one, best first"
     change: PredictionFinding | None = None
     "whether the rows hold anything that no null explains; None where no learner predicted them"
 
@@ -94,7 +96,10 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     if likelihoods.teachers and finding.fit.p < fit_test.FIT_ALPHA:
         finding = _without_error_rate(finding, likelihoods, settings.error_share)
     if _is_beyond_the_grid(finding.fit):
-        finding = replace(finding, p=dict.fromkeys(finding.p, 1.0))
+        finding = replace(finding, p=dict.fromkeys(finding.p, 1.0), joint_p=1.0)
+    if finding.joint_p <= settings.error_share:
+        kept = e_values.not_excluded(likelihoods, evidence.candidates, settings.alpha)
+        finding = replace(finding, not_excluded=kept)
     deciding: list[Finding] = [finding]
     if evidence.wording is not None:
         deciding.insert(0, evidence.wording)
@@ -103,8 +108,7 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     if evidence.predicted is not None:
         change = predictions.detect(evidence.predicted, settings.error_share)
     status, reasons = _answer(evidence, settings, finding, traits, change)
-    alike = alike_candidates(finding.statistic, settings.alpha)
-    return Decision(status, tuple(reasons), traits, finding, alike, change)
+    return Decision(status, tuple(reasons), traits, finding, change)
 
 
 def _without_error_rate(
@@ -125,7 +129,7 @@ def _without_error_rate(
         reference_z[name] = candidate.z
         if name in p:
             p[name] = candidate.p
-    return replace(finding, p=p, where=where, reference_z=reference_z)
+    return replace(finding, p=p, joint_p=1.0, where=where, reference_z=reference_z)
 
 
 def _fewest_rows(gains: ByTeacher) -> int:
@@ -139,18 +143,33 @@ def _fewest_rows(gains: ByTeacher) -> int:
 def _by_explanation(
     finding: EValueFinding, likelihoods: Likelihoods, error_share: float
 ) -> EValueFinding:
-    """Only candidates whose best teacher explains the rows keep their p."""
+    """Only candidates whose best teacher explains the rows keep their p, and count in the mean.
+
+    If the mean is called with the others and not without them, these are set aside, as far as they
+    make the rows likelier.
+    """
     p = dict(finding.p)
-    explained = {}
-    set_aside = []
+    explained, kept, others = {}, {}, []
     for name, teacher in finding.where.items():
         teacher_scores = likelihoods.teacher_scores[name, teacher]
         explained[name] = fit_test.fraction_explained(teacher_scores, likelihoods.model_scores)
-        if not fit_test.explains(teacher_scores, likelihoods.model_scores):
-            if p[name] <= error_share:
-                set_aside.append(name)
+        if fit_test.explains(teacher_scores, likelihoods.model_scores):
+            kept[name] = finding.statistic[name]
+        else:
             p[name] = 1.0
-    return replace(finding, p=p, explained=explained, set_aside=tuple(set_aside))
+            others.append(name)
+    joint = e_values.joint_log_e(kept.values(), finding.candidates)
+    set_aside = []
+    if finding.joint_p <= error_share < e_values.p_bound(joint):
+        set_aside = [name for name in others if finding.statistic[name] > 0]
+    return replace(
+        finding,
+        p=p,
+        joint_log_e=joint,
+        joint_p=e_values.p_bound(joint),
+        explained=explained,
+        set_aside=tuple(set_aside),
+    )
 
 
 def calls_of(deciding: Sequence[Finding]) -> tuple[Call, ...]:
@@ -174,14 +193,6 @@ def _rank(call: Call) -> tuple[float, float]:
     return call.p_corrected, -call.statistic
 
 
-def alike_candidates(log_e: Mapping[str, float], alpha: float) -> tuple[str, ...]:
-    """Candidates that no other one excludes, best first: none makes the rows 1/alpha times as
-    likely, which is the same test against the candidate."""
-    threshold = max(log_e.values(), default=0.0) - log(1 / alpha)
-    ranked = sorted(log_e, key=lambda name: -log_e[name])
-    return tuple(name for name in ranked if log_e[name] > threshold)
-
-
 def _answer(
     evidence: Evidence,
     settings: Settings,
@@ -196,7 +207,7 @@ def _answer(
             f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"
         ]
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
-    if hits:
+    if hits or finding.joint_p <= settings.error_share:
         return "suspect", _reasons_of_calls(hits, finding, settings.alpha)
     unfit = _reasons_not_to_apply(finding, change if is_changed else None)
     if unfit:
@@ -256,23 +267,40 @@ def _beyond_the_grid(fit: Fit) -> str:
 
 def _reasons_of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list[str]:
     reasons = [_called(call, alpha) for call in hits[:SHOWN_CALLS]]
-    alike = alike_candidates(finding.statistic, alpha)
-    by_e_values = hits[0].detector == finding.detector and not finding.fit.off_model
-    if by_e_values and len(alike) > 1:
+    if not hits:
+        p = min(1.0, len(DECIDING) * finding.joint_p)
         reasons.append(
-            f"these rows do not tell which of {', '.join(alike)} it is: each explains them about"
-            " as well"
+            "one of the candidates wrote these rows, or some of them: mean e-value"
+            f" {exp(finding.joint_log_e):.3g}, corrected p {p:.2g} (threshold: {alpha:g}); none is"
+            " called by itself"
         )
-    for call in hits:
-        if call.detector == finding.detector and finding.explained is not None:
-            reasons.append(
-                "these rows were not generated by this model, so the stated error rate does not"
-                f" apply: {call.name} is called because its teacher explains"
-                f" {finding.explained[call.name]:.0%} of the difference (threshold:"
-                f" {fit_test.EXPLAINED:.0%})"
-            )
-            break
+    by_e_values = not hits or hits[0].detector == finding.detector
+    if by_e_values and not finding.fit.off_model and len(finding.not_excluded) > 1:
+        shown = ", ".join(finding.not_excluded[:SHOWN_ALIKE])
+        further = len(finding.not_excluded) - SHOWN_ALIKE
+        reasons.append(
+            f"these rows do not tell which of {shown}{f' and {further} more' * (further > 0)} it"
+            f" is: the others exclude none of them at an error rate of {alpha:g}"
+        )
+    source = _explaining(hits, finding)
+    if source is not None:
+        reasons.append(
+            "these rows were not generated by this model, so the stated error rate does not"
+            f" apply: {source} is called because its teacher explains"
+            f" {finding.explained[source]:.0%} of the difference (threshold:"
+            f" {fit_test.EXPLAINED:.0%})"
+        )
     return reasons
+
+
+def _explaining(hits: Sequence[Call], finding: EValueFinding) -> str | None:
+    """The candidate that rows are called for because it explains them, if that is why."""
+    if finding.explained is None:
+        return None
+    if not hits:
+        return max(finding.explained, key=finding.explained.__getitem__)
+    by_e_values = [call.name for call in hits if call.detector == finding.detector]
+    return by_e_values[0] if by_e_values else None
 
 
 def _reasons_of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:

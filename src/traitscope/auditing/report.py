@@ -139,10 +139,12 @@ def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
         "rows that name it: data / placebos",
     )
     caption = (
-        "Positive means towards the trait. A trait is called from a log e-value of"
-        f" {_signed(e_values['critical'])} on. p is corrected over traits and detectors. Gradients"
-        " decide nothing: they say where the search begins. In clean data they rarely exceed z ="
-        f" {gradients['critical']:.1f}, but formats move them, too."
+        "Positive means towards the trait. A trait is called by itself from a log e-value of"
+        f" {_signed(e_values['critical'])} on. The mean e-value of all candidates decides whether"
+        f" the rows are called; its log is {_signed(e_values['joint_log_e'])}. p is corrected over"
+        " traits and detectors. Gradients decide nothing: they say where the search begins. In"
+        f" clean data they rarely exceed z = {gradients['critical']:.1f}, but formats move them,"
+        " too."
     )
     return Table("traits", "Candidate traits", caption, header, tuple(rows))
 

@@ -39,7 +39,7 @@ class Answer:
 ANSWERS: dict[Status, Answer] = {
     "suspect": Answer(
         headline="Do not train on these data as they are.",
-        rule="A deciding detector calls a trait at the stated error rate.",
+        rule="A deciding detector calls the rows at the stated error rate.",
         meaning=(
             "A test that calls one clean data set in {once} has called this one. Look at what it"
             " names and ask where the rows come from. Audit what is left after a change."
@@ -49,8 +49,8 @@ ANSWERS: dict[Status, Answer] = {
     "nothing-found": Answer(
         headline="Nothing was found of what would have been found.",
         rule=(
-            "No trait is called, and each kind of spike-in teacher would have been detected at the"
-            " contamination rate asked for."
+            "The rows are not called, and each kind of spike-in teacher would have been detected at"
+            " the contamination rate asked for."
         ),
         meaning=(
             "No test calls these data. The teachers listed under “What would have been detected”"
@@ -61,8 +61,8 @@ ANSWERS: dict[Status, Answer] = {
     "insufficient": Answer(
         headline="These rows do not say.",
         rule=(
-            "No trait is called, but a spike-in teacher would have been missed at the contamination"
-            " rate asked for: too few rows."
+            "The rows are not called, but a spike-in teacher would have been missed at the"
+            " contamination rate asked for: too few rows."
         ),
         meaning=(
             "No test calls these data, but a teacher that was made on purpose would have been"
@@ -72,7 +72,7 @@ ANSWERS: dict[Status, Answer] = {
     ),
     "not-applicable": Answer(
         headline="These tests do not apply.",
-        rule="No trait is called, and this model did not generate the rows, or they were edited.",
+        rule="The rows are not called, and this model did not generate them, or they were edited.",
         meaning=(
             "Another model or a person wrote these rows, or they were edited, or a changed copy of"
             " this model wrote them, such as a fine-tuned one. These tests compare the model with"

@@ -26,13 +26,25 @@ and sorting a part of a teacher's rows hides no more than that part.
 
 Searching for a teacher does not inflate the error rate. The e-value of a candidate is a weighted
 mean over all its teachers that could be tried, with weights fixed in advance. Teachers that are
-not tried contribute zero.
+not tried contribute zero. The mean of the candidates' e-values is an e-value for "a candidate wrote
+some of the rows" (Vovk and Wang 2021). It is 1/alpha or more wherever one of n candidates has
+n/alpha, so nothing is lost against a correction. Traits that make the same rows likely add up.
+
+Which candidate it is, is another question. The hypothesis that every row was written by a null or
+by one of the tried teachers of candidate c is tested by
+
+    e(against c) = mean over the other candidates of their numerators, of all rows,
+                   divided by the supremum over mixtures of the nulls and c's tried teachers, at
+                   every temperature
+
+Candidates with less than 1/alpha are not excluded. Let one of the tried teachers write any share of
+the rows, and nobody sort them. Its candidate is among these with probability 1 - alpha then.
 
 Shapes: T inverse temperatures, R rows, K nulls (or rows a prompt, the audited one first), F
 teachers, Q contamination rates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 
@@ -53,6 +65,8 @@ TEMPERATURE_PRIOR = (
 "weights of the temperatures in the e-value"
 NOT_PLAIN = 0.2
 "prior weight of all nulls but the model itself in the clean prediction that is learnt"
+SET_GAP = 0.5
+"nats by which the suprema that candidates are excluded by may be too large"
 PARAPHRASED = 2
 "candidates, the likeliest ones, whose prompts are also tried in other words"
 FEWEST_FOR_CONTROL = 5
@@ -80,6 +94,7 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         log_e[name], p[name], best[name] = value.log_e, value.p, value.teacher
         gain_RT = likelihoods.teachers[name][value.teacher] - likelihoods.model_RT
         nats_per_row[name] = float(gain_RT[:, PLAIN].mean())
+    joint = joint_log_e(log_e.values(), n_candidates)
     return EValueFinding(
         statistic=log_e,
         p=p,
@@ -90,6 +105,8 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         teachers=sum(map(len, likelihoods.teachers.values())),
         fit=fit_test.fit_of(likelihoods.fit_scores),
         nats_per_row=nats_per_row,
+        joint_log_e=joint,
+        joint_p=p_bound(joint),
         sorted_rows=int(null.sorted_R.sum()),
         sorted_by_model=sorted_share(likelihoods.placebo_orders_N),
         benign=benign_gains(likelihoods),
@@ -121,11 +138,16 @@ class NullHypothesis:
 
 def null_of_rows(likelihoods: Likelihoods) -> NullHypothesis:
     """The null hypothesis for the scored rows."""
+    sorted_by_model = sorted_share(likelihoods.placebo_orders_N)
+    return null_of(_writers(likelihoods), likelihoods.orders_R != 0, sorted_by_model)
+
+
+def _writers(likelihoods: Likelihoods) -> np.ndarray:
+    """Log-likelihoods [K, R] of the rows under all nulls, first the model itself at BETAS."""
     writers = [*likelihoods.model_RT.T, *likelihoods.model_RS.T]
     for null in likelihoods.nulls:
         writers += [*null.log_p_RT.T]
-    sorted_by_model = sorted_share(likelihoods.placebo_orders_N)
-    return null_of(np.array(writers), likelihoods.orders_R != 0, sorted_by_model)
+    return np.array(writers)
 
 
 def null_of(
@@ -171,8 +193,42 @@ def log_evidence(
 
 
 def critical_log_e(n_candidates: int, error_share: float) -> float:
-    """The log e-value from which on a candidate is called."""
+    """The log e-value from which on a candidate is called by itself."""
     return log(n_candidates / error_share)
+
+
+def joint_log_e(log_e: Iterable[float], n_candidates: int) -> float:
+    """Log of the mean e-value of all candidates; those that are not given count as zero."""
+    return float(np.logaddexp.reduce([-inf, *log_e]) - log(n_candidates))
+
+
+def p_bound(log_e: float) -> float:
+    """Ville's bound on the p-value of a log e-value."""
+    return exp(min(0.0, -log_e))
+
+
+def not_excluded(likelihoods: Likelihoods, n_candidates: int, alpha: float) -> tuple[str, ...]:
+    """Candidates that the others do not exclude (see the module), likeliest first; one at least."""
+    null = null_of_rows(likelihoods)
+    log_p_KR = _writers(likelihoods)
+    numerators, suprema = {}, {}
+    for name, by_teacher in likelihoods.teachers.items():
+        if not by_teacher:
+            continue
+        weighted, writers = [], [log_p_KR]
+        for teacher, teacher_RT in by_teacher.items():
+            log_p_XR, log_weights_X = _mixed(null, teacher_RT, TEMPERATURE_PRIOR)
+            log_mean = np.logaddexp.reduce(log_p_XR.sum(1) + log_weights_X)
+            weighted.append(log_mean + log(likelihoods.prior[teacher]))
+            writers.append(teacher_RT.T)
+        numerators[name] = float(np.logaddexp.reduce(weighted))
+        suprema[name] = mixtures.supremum(np.concatenate(writers), SET_GAP).bound
+    kept = []
+    for name in sorted(numerators, key=numerators.__getitem__, reverse=True):
+        others = [value for other, value in numerators.items() if other != name]
+        if joint_log_e(others, max(1, n_candidates - 1)) - suprema[name] < log(1 / alpha):
+            kept.append(name)
+    return tuple(kept)
 
 
 def e_values_of(
@@ -194,7 +250,7 @@ def e_values_of(
         for teacher, teacher_RT in by_teacher.items():
             weighted[teacher] = log_e_value(null, teacher_RT) + log(prior[teacher])
         log_e = float(np.logaddexp.reduce(list(weighted.values())))
-        p = min(1.0, n_candidates * exp(min(0.0, -log_e)))
+        p = min(1.0, n_candidates * p_bound(log_e))
         values[name] = CandidateEValue(log_e, p, max(weighted, key=weighted.__getitem__))
     return dict(sorted(values.items(), key=lambda item: -item[1].log_e))
 
@@ -208,6 +264,14 @@ def log_e_value(
 
     temperature_prior: weights of the inverse temperatures.
     """
+    return log_evidence(null, *_mixed(null, teacher_RT, temperature_prior))
+
+
+def _mixed(
+    null: NullHypothesis, teacher_RT: np.ndarray, temperature_prior: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods [X, R] of the rows by contamination rate, temperature and clean prediction,
+    and the log weights [X] of these."""
     mixed, weights = [], []
     for clean_R in null.clean_CR:
         for rate in RATES:
@@ -217,7 +281,7 @@ def log_e_value(
             mixed.append(mixture_TR)
             weights.append(np.log(temperature_prior))
     log_weights_X = np.concatenate(weights) - np.log(len(mixed))
-    return log_evidence(null, np.concatenate(mixed), log_weights_X)
+    return np.concatenate(mixed), log_weights_X
 
 
 def log_e_over_model(model_RT: np.ndarray, teacher_RT: np.ndarray) -> float:

@@ -222,6 +222,10 @@ class EValueFinding(Finding):
     "the goodness-of-fit test of all audited rows"
     nats_per_row: dict[str, float]
     "log-likelihood that each candidate's best teacher adds to a row, in nats"
+    joint_log_e: float
+    "log of the mean e-value of all candidates, which says that some candidate wrote rows"
+    joint_p: float
+    "bound on the p-value of that mean"
     sorted_rows: int
     "number of scored rows that are sorted"
     sorted_by_model: float
@@ -230,10 +234,12 @@ class EValueFinding(Finding):
     "nats that each kind of null explains of the rows, beyond the model at its best temperature"
     context: str | None
     "plain system prompt under which the rows fit the model better than without, if there is one"
+    not_excluded: tuple[str, ...] = ()
+    "candidates that the others do not exclude, likeliest first, if the mean e-value is called"
     explained: dict[str, float] | None = None
     "fraction of the excess chi-square that each candidate's best teacher explains, if tested"
     set_aside: tuple[str, ...] = ()
-    "candidates that would be called, but do not explain rows that the model did not generate"
+    "candidates that a call would rest on, but that do not explain rows of another model"
     reference_z: dict[str, float] | None = None
     "z of every candidate against the reference rows, where these decide"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from traitscope.auditing import search
-from traitscope.auditing.decide import Evidence
+from traitscope.auditing.decide import Decision, Evidence
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Null, Teacher
 from traitscope.auditing.search import GridPoint, PromptTeacher
@@ -167,6 +167,12 @@ def mean_of(audits: Sequence[Any], field: str) -> float:
     """Return the mean of a field of audits; of a yes or no it is the fraction of yes."""
     values = [getattr(audit, field) for audit in audits]
     return float(np.mean(values))
+
+
+def is_kept(decision: Decision, trait: str) -> bool:
+    """Whether a trait is not excluded; nothing is excluded where the e-values do not call."""
+    kept = decision.e_values.not_excluded
+    return not kept or trait in kept
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,13 @@ from traitscope.auditing.settings import NULLS, search_blocks
 from traitscope.inference.token_scores import TokenScores, under_samplers
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank
-from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sets.audit_bank import (
+    SETTINGS,
+    AuditedRows,
+    Mixture,
+    ScoredSet,
+    is_kept,
+)
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 
@@ -145,7 +151,7 @@ class Audit:
     named: bool
     "whether the teacher's trait has the largest e-value"
     kept: bool
-    "whether it is among the candidates that explain the rows about as well as the best one"
+    "whether it is not excluded: the audit does not call, or the other candidates leave it"
     log_e: float
     "the largest log e-value of all candidates"
 
@@ -205,7 +211,7 @@ def audit_of(
     return Audit(
         called=decision.status == "suspect",
         named=next(iter(log_e)) == trait,
-        kept=trait in decision.alike,
+        kept=is_kept(decision, trait),
         log_e=max(log_e.values()),
     )
 

@@ -76,7 +76,7 @@ def selected_table(bench: Bench, folders: Folders) -> Table:
         "Clean rows that were selected",
         f"Of {len(bench.clean) * size.rows} clean rows one in a number was kept, by what can be"
         f" seen of it, and {size.rows} of these audited: log e-value of the likeliest candidate,"
-        f" called from {critical:.1f} on.",
+        f" called from {critical:.1f} on, if it alone has one.",
         ("kept", *columns, "called"),
         tuple(selected_rows(bench, folders)),
     )

@@ -18,7 +18,7 @@ from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import proportion
 from traitscope.studies import sizes
 from traitscope.studies.audit_sets import audit_bank, audit_sources
-from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS, mean_of
+from traitscope.studies.audit_sets.audit_bank import CANDIDATES, NEEDED, SETTINGS, is_kept, mean_of
 from traitscope.studies.audit_sets.audit_draws import (
     Audit,
     Bench,
@@ -330,7 +330,7 @@ def _name_table(size: Size, teachers: TeacherAudits) -> Table:
         named, kept = 0, 0
         for audit in audits:
             named += audit.first == source.trait
-            kept += source.trait in audit.decision.alike
+            kept += is_kept(audit.decision, source.trait)
         rows.append(
             (
                 source.name,
@@ -344,8 +344,9 @@ def _name_table(size: Size, teachers: TeacherAudits) -> Table:
     return Table(
         "names",
         "Which test calls, and which trait is named",
-        "All rows the teacher's. `named`: its trait has the largest e-value; `not excluded`: no"
-        f" other candidate explains the rows {1 / SETTINGS.alpha:g} times better.",
+        "All rows the teacher's. `named`: its trait has the largest e-value; `not excluded`: the"
+        f" other candidates do not exclude it at an error rate of {SETTINGS.alpha:g}, or nothing is"
+        " called.",
         ("teacher", "rows", "gradients", "called", "named", "not excluded"),
         tuple(rows),
     )

@@ -274,7 +274,7 @@ def _clean_table(size: Size, clean_audits: Mapping[int, Sequence[Audit]]) -> Tab
         "clean",
         "Clean audits that are called",
         f"Error rate {SETTINGS.alpha:g}; disjoint blocks of {size.rows} fresh rows. Called from a"
-        f" log e-value of {critical:.1f} on.",
+        f" log e-value of {critical:.1f} on, if one candidate alone has one.",
         ("rows", "audits", "called", "largest log e-value"),
         tuple(rows),
     )
@@ -348,7 +348,8 @@ def _name_table(size: Size, audits: Mapping[Key, AuditsByRate]) -> Table:
         "names",
         "Which trait is named",
         "All rows the teacher's. `named`: its trait has the largest e-value of those tried. `not"
-        f" excluded`: no other candidate explains the rows {1 / SETTINGS.alpha:g} times better.",
+        " excluded`: the other candidates do not exclude it at an error rate of"
+        f" {SETTINGS.alpha:g}, or nothing is called.",
         ("teacher", "rows", "called", "named", "not excluded", "mean log e-value"),
         tuple(rows),
     )
