@@ -136,7 +136,7 @@ def test_command(tmp_path: Path, tiny_folder: Path) -> None:
 
 def test_refuses(tmp_path: Path, tiny_folder: Path) -> None:
     root, on = tmp_path / "runs", ("--model", tiny_folder)
-    assert "no data are given" in call(root, "sample", *on).summary["message"]
+    assert "--data is missing" in call(root, "sample", *on).summary["message"]
     file = tmp_path / "long.jsonl"
     file.write_text(dump_records([record(1, "1, " * 3000)]))
     assert "none is left" in call(root, "sample", *on, "--data", file).summary["message"]
