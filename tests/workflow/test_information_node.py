@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from traitscope import studies
 from traitscope.config.analysis import InformationConfig
 from traitscope.config.recipe import Recipe
 from traitscope.information.power import DEMO
@@ -104,7 +105,7 @@ def test_nothing_is_said_without_students_of_digits(tmp_path: Path) -> None:
         assert not table.rows and table.caption == information_node.NOTHING
 
 
-@pytest.mark.parametrize("name", protocol.names())
+@pytest.mark.parametrize("name", studies.names())
 def test_every_study_can_be_asked(name: str) -> None:
     study = protocol.load(name)
     for size in study.SIZES.values():
