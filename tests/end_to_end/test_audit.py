@@ -296,7 +296,7 @@ def test_placebos_are_drawn_at_the_temperature_of_the_data(place: Path, tiny_fol
     ("words", "says"),
     [
         (["--data", "none.jsonl"], "none.jsonl"),
-        ([], "no data are given"),
+        ([], "--data is missing"),
         (["--data", "x.jsonl", "--traits", "unicorn"], "unicorn"),
     ],
 )

@@ -283,7 +283,7 @@ def test_a_full_disk_leaves_no_empty_run(place, tiny_folder, small_disk, capsys)
     disk = small_disk("size=8k")
     (disk / "filling").write_bytes(b"0" * 8192)
     assert code_of(*command("filter", place, tiny_folder), "--root", disk / "runs") == 2
-    assert "config.json (No space left on device): the disk is full" in capsys.readouterr().err
+    assert "(No space left on device): the disk is full" in capsys.readouterr().err
     assert [path.name for path in disk.iterdir()] == ["filling"]
 
 

@@ -112,7 +112,8 @@ def _run(words: list[str]) -> dict:
             " train shares a model among several: leave torchrun out"
         )
     config, out = flags.parse(command, rest)
-    early_checks.check_settings(config, out)
+    if distributed.world() == 1:  # of several processes the first one speaks for all, later
+        early_checks.check_settings(config, out)
     if distributed.first() and command.group != usage.LOOK:
         print(flags.typed(command, config), file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
