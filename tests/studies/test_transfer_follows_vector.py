@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from concluded import HOLDS, OPPOSITE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
@@ -14,6 +15,12 @@ TRAITS = sizes.KINDS_OF_TRAITS
 SIZE = replace(transfer_follows_vector.SIZES["smoke"], traits=TRAITS, seeds=3)
 EXPLAINED = {trait: 0.05 + 0.06 * number for number, trait in enumerate(TRAITS)}
 "fractions from 0.05 to 0.95; eight traits are below one half"
+HALF_WIDTH = 0.02
+"half of a share's interval"
+
+
+def share(estimate: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": estimate - HALF_WIDTH, "high": estimate + HALF_WIDTH}
 
 
 def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
@@ -21,8 +28,8 @@ def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
     runs = PlantedRuns(root)
     for trait in TRAITS:
         kinds = {
-            "raw": {"share": {"estimate": EXPLAINED[trait]}},
-            "centred": {"share": {"estimate": -EXPLAINED[trait]}},
+            "raw": {"share": share(EXPLAINED[trait])},
+            "centred": {"share": share(-EXPLAINED[trait])},
         }
         runs.json(f"share.{trait}", "summary.json", {"kinds": kinds})
         runs.answers(f"base.{trait}")
@@ -83,3 +90,19 @@ def test_the_table_has_every_trait(tmp_path: Path) -> None:
         assert (fraction, centred) == (EXPLAINED[trait], -EXPLAINED[trait])
         assert rise.estimate == pytest.approx(EXPLAINED[trait], abs=0.03)
         assert 0 < rate < 0.2
+
+
+def test_noisy_shares_are_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of shares as wide as half of their spread: reliability falls, and the correlation
+    that is read from it rises, up to 1."""
+    rises = {trait: EXPLAINED[trait] + 0.3 * (number % 3) for number, trait in enumerate(TRAITS)}
+    rank = {}
+    for name, half_width in (("sharp", 0.02), ("blurred", 0.3)):
+        monkeypatch.setattr(f"{__name__}.HALF_WIDTH", half_width)
+        findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path / name, rises))
+        rank[name] = findings.verdicts[0].decided_by
+        assert "Without correction" in findings.notes[1]
+    sharp, blurred = rank["sharp"], rank["blurred"]
+    assert sharp.estimate < blurred.estimate <= 1 and "reliabilities of 1.00" in sharp.interval
+    factor = (1 - (0.3 / 1.96) ** 2 / np.var(list(EXPLAINED.values()), ddof=1)) ** -0.5
+    assert blurred.estimate == pytest.approx(min(1, sharp.estimate * factor), rel=0.02)

@@ -15,7 +15,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
-from traitscope.stats.correlation import association, spearman
+from traitscope.stats.correlation import corrected_spearman
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -239,12 +239,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         rises[arm] = np.array(by_seed)
     best = {kind: _best(size, folders, kind) for kind in (*size.ranks, WHOLE)}
     claims = [*_claims(size, folders, rises, best), _whole_claim(size, folders, best[WHOLE])]
-    rows, gains, mean_rises = [], [], []
+    rows, gains, by_arm = [], [], []
     for arm in rises:
         row = _row(size, folders, arm)
         rows.append(row)
-        mean_rises.append(row[1].estimate)
-        gains.append(row[3])
+        by_arm.append(row[1])
+        by_seed = [_gain((seed,), folders, arm) for seed in size.seeds]
+        gains.append(mean_over_units(arm, by_seed, "nats a token"))
     table = Table(
         "arms",
         "Every arm",
@@ -254,8 +255,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         tuple(rows),
     )
     name = "Spearman of the gain on fresh rows and the rise, over arms"
-    unit = "rank correlation"
-    gain_predicts = association(name, gains, mean_rises, spearman, unit, of="arms")
+    gain_predicts = corrected_spearman(name, gains, by_arm, "arms")
     notes = (
         f"Coherent: {readings.COHERENT}. Best rate: of coherent arms, the one that gains most.",
         f"Best arms: {', '.join(best.values())}.",

@@ -8,13 +8,19 @@ the same rows.
 """
 
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, nan
 
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
-from traitscope.stats.correlation import association, auc_above, permutation_p, spearman
+from traitscope.stats.correlation import (
+    association,
+    auc_above,
+    corrected_spearman,
+    permutation_p,
+    spearman,
+)
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -169,9 +175,9 @@ class TraitResult:
 
     trait: str
     """Name of the trait."""
-    explained: float
+    explained: Measurement
     """Fraction of KL that the trait's vector explains."""
-    explained_centred: float
+    explained_centred: Measurement
     """Fraction of KL that the vector explains once what all traits share is taken out."""
     rise: Measurement
     """log P(trait) of the students minus the base's, in nats."""
@@ -186,23 +192,18 @@ class TraitResult:
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare by trait the rise of log P(trait) with the fraction of KL explained."""
-    results, explained, centred, rises = [], [], [], []
+    results, explained, rises = [], [], []
     for trait in size.traits:
         result = _result(size, folders, trait)
         results.append(result)
-        explained.append(result.explained)
-        centred.append(result.explained_centred)
+        explained.append(result.explained.estimate)
         rises.append(result.rise.estimate)
-    rank = association(
-        "Spearman of share and rise", explained, rises, spearman, "rank correlation", of="traits"
-    )
-    rank_centred = association(
-        "Spearman of the trait's own share and rise",
-        centred,
-        rises,
-        spearman,
-        "rank correlation",
-        of="traits",
+    measured_rises = [result.rise for result in results]
+    shares = [result.explained for result in results]
+    rank = corrected_spearman("Spearman of share and rise", shares, measured_rises, "traits")
+    own_shares = [result.explained_centred for result in results]
+    rank_centred = corrected_spearman(
+        "Spearman of the trait's own share and rise", own_shares, measured_rises, "traits"
     )
     auc = association(
         f"AUC of share for a rise above {MOVED:g} nats",
@@ -212,7 +213,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "AUC",
         of="traits",
     )
-    below = [result for result in results if result.explained < HALF]
+    below = [result for result in results if result.explained.estimate < HALF]
     moved = [result.trait for result in below if result.transferred]
     did_not_rise = [float(not result.transferred) for result in below]
     stayed = measure(
@@ -225,14 +226,25 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " unmodified model has no gradient: the base is the control. Students of the first"
         " trait's teacher are repeated with sampled text and its own controls.",
         "Permutation p of the rank correlation, one-sided:"
-        f" {permutation_p(explained, rises, spearman):.4f}.",
+        f" {permutation_p(explained, rises, spearman):.4f}. Without correction for errors the"
+        f" correlation is {float(spearman(explained, rises)):+.2f}.",
         "The claim is one-sided: no trait without a vector transfers. Traits with a share"
         f" under {HALF:g}: {len(below)}; of them with a rise above {MOVED:g} nats whose"
         f" interval lies above zero: {', '.join(moved) or 'none'}.",
+        _error_note(size),
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
     return Findings(
         judged(claims, model), (stayed, rank_centred, text_rise), (_table(results),), notes
+    )
+
+
+def _error_note(size: Size) -> str:
+    if size.seeds > 1:
+        return "Errors of a rise are those between students of a trait."
+    return (
+        "Errors of a rise are over the questions of one student a trait. What differs between"
+        " students is not in them, so the reliability is at most the one that is named."
     )
 
 
@@ -284,8 +296,8 @@ def _table(results: list[TraitResult]) -> Table:
         rows.append(
             (
                 result.trait,
-                result.explained,
-                result.explained_centred,
+                result.explained.estimate,
+                result.explained_centred.estimate,
                 result.rise,
                 result.rate,
             )
@@ -310,8 +322,16 @@ def _result(size: Size, folders: Folders, trait: str) -> TraitResult:
             probabilities.append(exp(log_probability))
     return TraitResult(
         trait=trait,
-        explained=kinds["raw"]["share"]["estimate"],
-        explained_centred=kinds["centred"]["share"]["estimate"],
+        explained=_share(trait, kinds["raw"]),
+        explained_centred=_share(trait, kinds["centred"]),
         rise=readings.rise(folders, f"rise of {trait}", pairs),
         rate=sum(probabilities) / len(probabilities),
+    )
+
+
+def _share(trait: str, kind: dict) -> Measurement:
+    """Return a fraction of KL with its bounds over rows; NaN where there are none."""
+    values = {key: nan if value is None else value for key, value in kind["share"].items()}
+    return Measurement(
+        f"share of {trait}", values["estimate"], values["low"], values["high"], 0, 0, 0, "share"
     )
