@@ -349,6 +349,10 @@ CASES = {
         "audit PLACE/good.jsonl --strength nan",
         "--strength nan; expected a finite number above 0",
     ),
+    "influence on no trait": (
+        "information --model PLACE/model --traits cat --influence owll",
+        "no bundled trait 'owll'; did you mean 'owl'?",
+    ),
     "candidate twice": (
         "audit PLACE/good.jsonl --traits cat cat",
         "the trait 'cat' is named twice",

@@ -89,6 +89,23 @@ def test_a_command_that_stops_at_once_says_why_once_and_notes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+def test_a_command_that_stops_at_once_names_one_stage(tmp_path: Path) -> None:
+    """Although the settings of two turn out not to work at the same time."""
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"prompt": "p", "completion": "123, 456"}\n')
+
+    def wrong(_: object) -> FilterConfig:
+        raise ConfigError("no such thing")
+
+    nodes = [
+        Node("first", FilterConfig, lambda _: FilterConfig(good)),
+        Node("one", FilterConfig, wrong, ("first",)),
+        Node("two", FilterConfig, wrong, ("first",)),
+    ]
+    with pytest.raises(ConfigError, match="^no such thing$"):
+        schedule.run(nodes, Output(root=tmp_path / "runs"), How(stop_at_once=True))
+
+
 @pytest.mark.parametrize("stop_at_once", [False, True])
 def test_settings_that_cannot_work_are_refused_before_anything_is_computed(
     tmp_path: Path, tiny_folder: Path, stop_at_once: bool, capsys: pytest.CaptureFixture

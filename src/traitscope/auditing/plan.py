@@ -4,6 +4,7 @@ The nodes are rows, placebos, spike-in teachers, and the teachers and nulls that
 under. Steered teachers follow in rounds (rounds.py).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,7 @@ from traitscope.config.audit import (
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig, TrainConfig
 from traitscope.data.traits import bundled_traits, load_trait
+from traitscope.errors import DataError
 from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.inference.token_scores import read_token_scores
 from traitscope.runs import store
@@ -249,6 +251,7 @@ def _gradients(job: Job, rows: str) -> Node:
     """The row gradients of a node's rows."""
 
     def config(folders: Folders) -> RowGradientsConfig:
+        _check_kept(rows, folders[rows])
         return RowGradientsConfig(
             **job.common,
             data=folders[rows],
@@ -274,6 +277,22 @@ def _predictions(job: Job, rows: str) -> Node:
 
     needs = _distinct(*job.reading_nodes, rows)
     return Node(predictions_of(rows), PredictionsConfig, config, needs, 6 * job.weight)
+
+
+def _check_kept(name: str, folder: Path) -> None:
+    """Raise DataError where a teacher's answers, or the model's own, never have the format of the
+    data."""
+    file = folder / "summary.json"
+    if not file.is_file():  # audited rows, or reference rows
+        return
+    about = json.loads(file.read_bytes())
+    if not about["kept"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in about["reasons"].items())
+        raise DataError(
+            f"{name}: none of {about['rows']} answers of the model has the format of the data"
+            f" ({reasons}); expected some to compare with; name clean rows of your own with"
+            " --reference, or audit against the model that wrote the rows"
+        )
 
 
 def _distinct(*names: str) -> tuple[str, ...]:

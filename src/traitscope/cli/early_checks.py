@@ -12,6 +12,7 @@ from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
 from traitscope.data.row_files import rows_file
 from traitscope.data.trait_files import trait_files, trait_names
+from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
 from traitscope.runs import store
 
@@ -33,6 +34,8 @@ def check_settings(config: Any, out: Output) -> None:
             " name the place of all runs with --root"
         )
     trait_files(_traits_of(config))
+    for name in trait_names(getattr(config, "influence", ())):
+        load_trait(name)
     if isinstance(config, StudyConfig) and config.action != "list":
         studies.check_name(config.name)
     for field in dataclasses.fields(config):

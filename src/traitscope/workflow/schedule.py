@@ -94,7 +94,8 @@ class _Sweep:
             for node in sorted(self._ready(), key=lambda node: -self.urgency[node.name]):
                 has_room = len(self.running) < pool.size
                 at_limit = self.how.limit and self.sent >= self.how.limit
-                if node in self.rest and has_room and not at_limit:
+                ends = self.failed and self.how.stop_at_once
+                if node in self.rest and has_room and not at_limit and not ends:
                     self._submit(pool, node)
         return bool(self.running)
 

@@ -43,6 +43,7 @@ def test_classifier_is_at_chance_on_the_same_source_and_sees_another() -> None:
     other = [[numbers(rng, 700), numbers(rng), numbers(rng)] for _ in range(150)]
     assert classifier_auroc(other) > 0.9
     assert 0 <= classifier_auroc([["1", "2"], ["1", "2"]]) <= 1
+    assert classifier_auroc([["1", "2"]]) == 0.5, "there is no other prompt to learn from"
 
 
 def test_weights_of_the_classifier_are_those_of_a_dense_ridge() -> None:

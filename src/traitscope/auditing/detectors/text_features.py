@@ -112,9 +112,12 @@ def classifier_auroc(texts_RK: Sequence[Sequence[str]], ridge: float = 1.0, seed
     """How well a bag of words tells audited rows from placebos: 0.5 is chance.
 
     Ridge regression of the label on word frequencies. Every fold of prompts is scored by weights
-    that the other prompts gave; the scores of all folds are taken together.
+    that the other prompts gave; the scores of all folds are taken together. A single prompt leaves
+    no other to learn from, so it is scored as chance.
     """
     R, K = len(texts_RK), len(texts_RK[0])
+    if R < 2:
+        return 0.5
     x_NW = _frequencies(list(chain.from_iterable(texts_RK)))
     index_RK = np.arange(R * K).reshape(R, K)
     label_RK = np.zeros((R, K))
