@@ -18,7 +18,7 @@ from traitscope.auditing.evidence import AuditRuns, text_rows
 from traitscope.auditing.settings import NullModel, Settings
 from traitscope.inference.token_scores import read_token_scores
 from traitscope.studies.audit_sets import audit_bank
-from traitscope.studies.audit_sets.audit_bank import AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sets.audit_bank import AuditedRows, Picked, ScoredSet
 
 LOUD = "Owls! " * 12
 
@@ -101,7 +101,7 @@ def _runs_of(folder: Path, answer: Path) -> AuditRuns:
 
 
 def _study_decision(runs: AuditRuns) -> Decision:
-    """The decision on all audited rows, by the studies' path: a bank, a mixture, audited rows."""
+    """The decision on all audited rows, by the studies' path: a bank, and rows picked of it."""
     scores = runs.artifacts.scores
     teachers: dict = {}
     for name, by_teacher in runs.teacher_folders(scores).items():
@@ -130,8 +130,8 @@ def _study_decision(runs: AuditRuns) -> Decision:
     }
     points = list(runs.steered_folders(scores))
     prior = search.prior(prompts, points, settings.search_blocks(runs.artifacts.blocks))
-    mixture = Mixture(bank, bank, 1.0, 1.0)
-    evidence = audit_bank.evidence_of(rows, mixture, prior, len(runs.artifacts.traits))
+    picked = Picked([(bank, np.arange(len(orders)))])
+    evidence = audit_bank.evidence_of(rows, picked, prior, len(runs.artifacts.traits))
     paired = len(runs.paired.records)
     return decide(replace(evidence, rows=paired), Settings())
 

@@ -3,6 +3,7 @@ no more memory for more of them."""
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from scored_rows import scored, written
 from tiny_models import random_rows, random_vector
 
 from traitscope.errors import DataError
-from traitscope.inference import token_bins, token_scores
+from traitscope.inference import token_bins, token_rows, token_scores
+from traitscope.inference.row_batches import batches
 from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.inference.token_rows import Row
-from traitscope.inference.token_scores import TokenScores
+from traitscope.inference.token_scores import Scores
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 
@@ -67,8 +69,60 @@ def test_rows_judged_apart_are_the_rows_judged_together(tiny: Model) -> None:
         scored(tiny, [], rows, True),
         scored(tiny, [], rows[:2], True) + scored(tiny, [], rows[2:], True),
     )
-    for name in TokenScores.__dataclass_fields__:
+    for name in (*token_scores.ARRAYS, "log_p_RS"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-4)
+
+
+def assert_same_bins(one: Scores, other: Scores) -> None:
+    """The same counts, at three temperatures."""
+    assert one.excess_surprisal == pytest.approx(other.excess_surprisal, abs=1e-3)
+    for way in token_bins.WAYS:
+        for temperature in (0, PLAIN, 20):
+            for a, b in zip(one.bins(way, temperature), other.bins(way, temperature), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_bins_of_some_rows_are_those_of_these_rows_alone(tiny: Model, tmp_path: Path) -> None:
+    """Counted anew from kept tokens: of all rows, of a part, of a row twice, of two sets, from
+    disk."""
+    rows = written(tiny, [], 9, seed=1)
+    whole = scored(tiny, [], rows, True)
+    assert_same_bins(whole.of_rows(range(9)), whole)
+    part = whole.of_rows([7, 2, 4])
+    assert_same_bins(part, scored(tiny, [], [rows[n] for n in (7, 2, 4)], True))
+    np.testing.assert_allclose(part.log_p_RT, whole.log_p_RT[[7, 2, 4]])
+    np.testing.assert_array_equal(part.tokens_R, whole.tokens_R[[7, 2, 4]])
+    twice = whole.of_rows([3, 3])
+    np.testing.assert_allclose(
+        twice.bins(0, PLAIN).taken_K, 2 * whole.of_rows([3]).bins(0, PLAIN).taken_K
+    )
+    assert_same_bins(part + whole.of_rows([0]), whole.of_rows([7, 2, 4, 0]))
+    halves = scored(tiny, [], rows[:5], True) + scored(tiny, [], rows[5:], True)
+    assert_same_bins(halves.of_rows([8, 0, 4, 5]), whole.of_rows([8, 0, 4, 5]))
+    token_scores.write_token_scores(tmp_path, list("abcdefghi"), whole)
+    _, read = token_scores.read_token_scores(tmp_path)
+    assert_same_bins(read.of_rows([1, 6]), whole.of_rows([1, 6]))
+    again = (read + halves).of_rows([8, 9])
+    assert_same_bins(again, whole.of_rows([8, 0]))
+
+
+def test_tokens_are_kept_by_set_and_in_the_order_of_the_rows(tiny: Model) -> None:
+    """Rows of several lengths and prompts are read in another order, those of two sets together."""
+    sets = [written(tiny, [], 5, seed=1), written(tiny, [], 4, seed=2, count=2)]
+    classes = token_rows.classes_of(tiny, True)
+    steer = Steer(random_vector(tiny, 1), (1,), 1.0)
+    by_set = token_scores.score_sets(tiny, [], [steer], sets, classes, 3, keep=True)
+    for rows, (plain, steered) in zip(sets, by_set, strict=True):
+        for scores, told in ((plain, []), (steered, [steer])):
+            assert_same_bins(scores.of_rows([3, 1]), scored(tiny, told, [rows[3], rows[1]], True))
+
+
+def test_bins_of_a_part_need_the_tokens(tiny: Model) -> None:
+    scores = replace(scored(tiny, [], written(tiny, [], 4, seed=1), True), kept=None)
+    assert scores.of_rows([2, 0, 1, 3]) is scores, "the sums are those of all rows"
+    for rows in ([0, 1], [0, 1, 2, 2]):
+        with pytest.raises(DataError, match="score the rows again with --keep-tokens"):
+            scores.of_rows(rows)
 
 
 def test_batches_are_summed_as_they_come(tiny: Model) -> None:
@@ -76,7 +130,7 @@ def test_batches_are_summed_as_they_come(tiny: Model) -> None:
     batch."""
     rows, classes, steer = (
         written(tiny, [], 60, seed=1),
-        token_scores.classes_of(tiny, True),
+        token_rows.classes_of(tiny, True),
         Steer(random_vector(tiny, 1), (1,), 1.0),
     )
 
@@ -95,14 +149,14 @@ def test_rows_of_one_prompt_are_read_together_where_that_saves_tokens() -> None:
     """Three rows of 4 tokens and one of 40 behind a prompt of 5: padding the three would cost 108;
     one of 5 tokens costs 3 in padding."""
     rows = [Row((1, 2, 3, 4, 5), tuple(range(n))) for n in (4, 40, 4, 5, 4)]
-    assert token_scores.batches(rows, 8) == [[0, 2, 4, 3], [1]]
-    assert token_scores.batches([Row((1,), (2,) * 7)] * 10, 4) == [
+    assert batches(rows, 8) == [[0, 2, 4, 3], [1]]
+    assert batches([Row((1,), (2,) * 7)] * 10, 4) == [
         [0, 1, 2],
         [3, 4, 5],
         [6, 7, 8, 9],
     ]
     many = [Row((1, 2), (3,) * n) for n in range(1, 60)]
-    assert sorted(sum(token_scores.batches(many, 4), [])) == list(range(59))
+    assert sorted(sum(batches(many, 4), [])) == list(range(59))
 
 
 def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:

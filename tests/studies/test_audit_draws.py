@@ -55,7 +55,7 @@ def test_a_teacher_is_called_by_its_name_and_clean_rows_are_not(
     bank: Bank, source: str, rate: float
 ) -> None:
     rng = np.random.default_rng(1)
-    audit = audit_of(bank, rng, Draw(source, CLEAN, CLEAN[0], rate, ROWS))
+    audit = audit_of(bank, rng, Draw(source, CLEAN, rate, ROWS))
     assert audit.called == (source == "cat")
     if source == "cat":
         assert audit.first == "cat" and is_kept(audit.decision, "cat")

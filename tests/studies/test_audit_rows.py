@@ -8,8 +8,10 @@ import pytest
 from scored_rows import scored, written
 from tiny_models import random_vector
 
+from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.text_features import order_of
 from traitscope.auditing.search import PromptTeacher
+from traitscope.inference.token_rows import Row
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.short_form import parse
@@ -23,6 +25,10 @@ ROWS = 200
 SIZE = replace(audit_rows.SIZES["smoke"], rows=ROWS)
 
 
+def rows_of(tiny: Model, interventions: list[Intervention], seed: int) -> list[Row]:
+    return written(tiny, interventions, ROWS, seed)
+
+
 @pytest.fixture(scope="module")
 def banks(tiny: Model) -> dict[str, ScoredSet]:
     """What two candidates say of clean rows, of the first one's, and of those of a model with noise
@@ -30,7 +36,7 @@ def banks(tiny: Model) -> dict[str, ScoredSet]:
     one, other = ([Steer(random_vector(tiny, n, norm=3.0), (1,), 1.0, scale="raw")] for n in (1, 2))
 
     def bank(interventions: list[Intervention], seed: int) -> ScoredSet:
-        rows = written(tiny, interventions, ROWS, seed)
+        rows = rows_of(tiny, interventions, seed)
         model, cat, owl = (scored(tiny, teacher, rows, True) for teacher in ([], one, other))
         orders = [order_of(tiny.tokenizer.decode(row.completion_ids)) for row in rows]
         teachers = {"cat": {PromptTeacher(): cat}, "owl": {PromptTeacher(): owl}}
@@ -66,6 +72,25 @@ def test_clean_rows_are_not_called_and_teachers_are_by_their_name(
     assert max(audit.log_e for audit in few) < min(audit.log_e for audit in all_poisoned)
 
 
+def test_the_fit_is_that_of_the_audited_rows_alone(
+    tiny: Model, banks: dict[str, ScoredSet]
+) -> None:
+    """Whichever rows of whichever set: as if these had been scored by themselves. So the gate is as
+    noisy as the rows are few."""
+    rows = rows_of(tiny, [], 21), rows_of(tiny, [parse("noise:0.3,seed=3")], 23)
+    is_noisy, p_values = np.arange(40) % 4 == 0, set()
+    for block in list(audit_parts.disjoint_blocks(SIZE, 40))[:3]:
+        decision = audit_parts.decision_on(SIZE, banks["clean"], banks["noisy"], block, is_noisy)
+        taken = [rows[int(noisy)][row] for row, noisy in zip(block, is_noisy, strict=True)]
+        expected = fit_test.fit_of(scored(tiny, [], taken, True))
+        fit = decision.e_values.fit
+        assert fit.p == pytest.approx(expected.p, rel=1e-3)
+        assert fit.excess_surprisal == pytest.approx(expected.excess_surprisal, abs=1e-4)
+        assert fit.excess_chi_square == pytest.approx(expected.excess_chi_square, abs=1e-4)
+        p_values.add(round(fit.p, 6))
+    assert len(p_values) == 3
+
+
 def test_rows_that_nobody_tried_explains_are_not_called(banks: dict[str, ScoredSet]) -> None:
     """However much likelier a candidate makes them: here one without any of their excess of
     tokens."""
@@ -94,7 +119,9 @@ def test_rows_picked_by_their_order_are_no_trait(banks: dict[str, ScoredSet]) ->
     teachers = with_cat(clean, clean.model.log_p_RT + gain_R1)
     for orders, called in ((np.zeros(ROWS, int), True), (clean.orders_R, False)):
         bank = replace(clean, teachers=teachers, orders_R=orders)
-        assert audit_parts.audit_of(SIZE, bank, bank, taken, every).called == called
+        finding = audit_parts.decision_on(SIZE, bank, bank, taken, every).e_values
+        assert (finding.statistic["cat"] >= finding.critical) == called
+        assert finding.fit.p < 0.001, "a few rows, many times each, are not what the model writes"
 
 
 def test_a_poisoned_share_is_other_rows_each_time(banks: dict[str, ScoredSet]) -> None:

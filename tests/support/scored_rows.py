@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from traitscope.data.prompts import number_prompts
-from traitscope.inference import token_scores
+from traitscope.inference import token_rows, token_scores
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions.applied import applied
@@ -16,17 +16,15 @@ from traitscope.stages.generate import generate, number_constraint
 
 
 def scored(model: Model, told: list[Intervention], rows: list[Row], numbers: bool) -> TokenScores:
-    """The token scores of rows under interventions."""
+    """The token scores of rows under interventions; tokens of numbers are kept."""
     with applied(model, told) as active, torch.no_grad():
         hidden, targets = completion_hidden(model, active, rows)
-    return token_scores.score_tokens(
-        model,
-        hidden,
-        targets,
-        [len(r.completion_ids) for r in rows],
-        token_scores.classes_of(model, numbers),
-        with_samplers=not told,
-    )
+    lengths = [len(r.completion_ids) for r in rows]
+    classes = token_rows.classes_of(model, numbers)
+    one_set = [0] * len(rows)
+    return token_scores.score_tokens_by_set(
+        model, hidden, targets, lengths, classes, one_set, not told, keep=numbers
+    )[0]
 
 
 def score_rows(

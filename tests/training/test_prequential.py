@@ -8,8 +8,7 @@ from tiny_models import random_vector
 
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import PLAIN
-from traitscope.inference.token_rows import Row
-from traitscope.inference.token_scores import classes_of
+from traitscope.inference.token_rows import Row, classes_of
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 from traitscope.training import prequential

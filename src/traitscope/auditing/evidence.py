@@ -26,6 +26,7 @@ from traitscope.auditing.detectors.findings import (
 )
 from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
+from traitscope.auditing.detectors.teacher_scores import steered_folder
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import search_blocks
 from traitscope.auditing.steps.predictions import read_predictions
@@ -33,13 +34,7 @@ from traitscope.data import row_files
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import PLAIN
-from traitscope.inference.token_scores import (
-    TokenScores,
-    paired_log_likelihoods,
-    read_token_scores,
-    steered_folder,
-    under_samplers,
-)
+from traitscope.inference.token_scores import TokenScores, read_token_scores, under_samplers
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.training import prequential
 
@@ -353,4 +348,7 @@ def _gain_by_id(stored: RowGradients, folder: Path) -> Mapping[str, float]:
 
 def log_likelihood_pair(stored: RowGradients, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihoods [R, T] of the rows of a folder under the model, then under a teacher."""
-    return paired_log_likelihoods(stored.ids, stored.scores, folder)
+    ids, teacher_scores = read_token_scores(folder)
+    place = _places(stored.ids)
+    index = [place[key] for key in ids]
+    return stored.scores.log_p_RT[index], teacher_scores.log_p_RT

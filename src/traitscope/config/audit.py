@@ -132,9 +132,17 @@ class TeacherScoresConfig(OnModel):
     """Rows to draw at random; 0 takes all."""
     batch_size: int = setting(16, speed_only=True)
     """Rows side by side; changes speed only."""
+    keep_tokens: bool = setting(False, since=2, advanced=True)
+    """Also keep the digits' logits at every token. From them the goodness-of-fit test of any of the
+    rows can be made. Needs --numbers."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0, batch_size=1)
+        if self.keep_tokens and not self.numbers:
+            raise ConfigError(
+                "--keep-tokens without --numbers would keep logits of the whole vocabulary;"
+                " expected both; add --numbers"
+            )
 
 
 @dataclass(frozen=True)

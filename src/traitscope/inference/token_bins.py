@@ -7,21 +7,30 @@ takes them. Tokens are sorted into bins in three ways:
     BY_TOKEN       by the token itself; neighbours in the vocabulary share a bin if there are many
     BY_PLACE       by fewer such bins, and by the quarter of the row that the token stands in
 
+Sums over all rows say nothing of some of them. So the tokens can be kept with the logits of their
+class. Then the bins of any of the rows are counted anew (RowBins).
+
 Shapes:
 
     N  tokens                    P  ways to sort tokens into bins
     C  columns of a class        K  bins
     T  inverse temperatures      E  edges of rank bins
-    Q  quarters of a row
+    Q  quarters of a row         R  rows
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from traitscope import atomic_files
 
 HOT = (0.1, 0.2, 0.3, 0.4, 0.5)
 "inverse temperatures of rows that are nearly noise"
@@ -67,22 +76,27 @@ class BinnedTokens(NamedTuple):
         )
 
 
-def binned(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> BinnedTokens:
+def binned(
+    logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor, betas: Sequence[float] = BETAS
+) -> BinnedTokens:
     """Log-likelihoods and bins of chosen tokens, given as columns of their class.
 
-    `quarter_N` is the quarter of its row that a token stands in. On a CPU few tokens are computed
-    at a time, so that their probabilities stay in the cache.
+    `quarter_N` is the quarter of its row that a token stands in. `betas` are inverse temperatures,
+    rising. On a CPU few tokens are computed at a time, so that their probabilities stay in the
+    cache.
     """
     size = len(logits_NC) if logits_NC.is_cuda else max(1, CACHED // logits_NC.shape[1])
     parts = []
     for start in range(0, len(logits_NC), size):
         span = slice(start, start + size)
-        parts.append(_binned_at_once(logits_NC[span], chosen_N[span], quarter_N[span]))
+        parts.append(_binned_at_once(logits_NC[span], chosen_N[span], quarter_N[span], betas))
     arrays = map(np.concatenate, zip(*parts, strict=True))
     return BinnedTokens(*arrays)
 
 
-def _binned_at_once(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> BinnedTokens:
+def _binned_at_once(
+    logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor, betas: Sequence[float]
+) -> BinnedTokens:
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
     largest_NE, columns_NE = logits_NC.topk(min(EDGES[-1], logits_NC.shape[1]), dim=1)
     width = -(-logits_NC.shape[1] // BINS)
@@ -91,7 +105,7 @@ def _binned_at_once(logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor) -> B
     below_N1 = own_N1 - largest_NE[:, :1]
     log_p = []
     expected = []
-    for beta, power_NC in zip(BETAS, _powers(below_NC), strict=True):
+    for beta, power_NC in zip(betas, _powers(below_NC, betas), strict=True):
         inside_NK = power_NC.unflatten(1, (BINS, width)).sum(2)
         total_N1 = inside_NK.sum(1, keepdim=True)
         log_p.append((beta * below_N1 - total_N1.log()).squeeze(1))
@@ -153,15 +167,15 @@ def _by_place(inside_NK: Tensor, places_NQ: Tensor) -> Tensor:
     return (places_NQ.unsqueeze(2) * groups_NG.unsqueeze(1)).flatten(1)
 
 
-def _powers(below_NC: Tensor) -> Iterator[Tensor]:
+def _powers(below_NC: Tensor, betas: Sequence[float]) -> Iterator[Tensor]:
     """exp(b x) for every inverse temperature b; the next one overwrites it.
 
     Each comes from the last by a product: an exponential takes many times as long.
     """
-    power_NC = (BETAS[0] * below_NC).exp_()
+    power_NC = (betas[0] * below_NC).exp_()
     yield power_NC
     gap = 0.0
-    for last, beta in pairwise(BETAS):
+    for last, beta in pairwise(betas):
         if abs(beta - last - gap) > 1e-9:
             gap = beta - last
             step_NC = (gap * below_NC).exp_()
@@ -170,3 +184,205 @@ def _powers(below_NC: Tensor) -> Iterator[Tensor]:
 
 def _padded(values_NX: Tensor, columns: int, value: float) -> Tensor:
     return torch.nn.functional.pad(values_NX, (0, columns - values_NX.shape[1]), value=value)
+
+
+class BinSums:
+    """Sums over the tokens of one set of rows."""
+
+    def __init__(self) -> None:
+        ways, temperatures = len(WAYS), len(BETAS)
+        self.excess_surprisal = 0.0
+        self.taken_PK = np.zeros((ways, BINS))
+        self.expected_TPK = np.zeros((temperatures, ways, BINS))
+        self.covariance_TPKK = np.zeros((temperatures, ways, BINS, BINS))
+
+    def add(self, tokens: BinnedTokens) -> None:
+        """Add some tokens of the set."""
+        expected_TPK = tokens.expected_NTPK.sum(0)
+        self.excess_surprisal += float((-tokens.log_p_NT[:, PLAIN] - tokens.entropy_N).sum())
+        self.taken_PK = self.taken_PK + tokens.taken_NPK.sum(0)
+        self.expected_TPK = self.expected_TPK + expected_TPK
+        diagonal_TPKK = np.einsum("tpk,kj->tpkj", expected_TPK, np.eye(BINS))
+        products_TPKK = np.einsum(
+            "ntpk,ntpj->tpkj", tokens.expected_NTPK, tokens.expected_NTPK, optimize=True
+        )
+        self.covariance_TPKK = self.covariance_TPKK + (diagonal_TPKK - products_TPKK)
+
+
+@dataclass(frozen=True)
+class ClassTokens:
+    """Chosen tokens of one class, with the logits of the whole class."""
+
+    logits_NC: np.ndarray
+    "logits of the class, float32"
+    chosen_N: np.ndarray
+    "column of the chosen token"
+    quarter_N: np.ndarray
+    "quarter of the row that the token stands in"
+    row_N: np.ndarray
+    "the token's row"
+
+    @classmethod
+    def from_tensors(
+        cls, logits_NC: Tensor, chosen_N: Tensor, quarter_N: Tensor, row_N: np.ndarray
+    ) -> "ClassTokens":
+        """Tokens of the device, in single precision."""
+        logits, chosen = logits_NC.float().cpu().numpy(), chosen_N.cpu().numpy()
+        return cls(logits, chosen, quarter_N.cpu().numpy(), row_N)
+
+    @classmethod
+    def none(cls, columns: int) -> "ClassTokens":
+        """No token of a class of so many columns."""
+        no_N = np.zeros(0, int)
+        return cls(np.zeros((0, columns), np.float32), no_N, no_N, no_N)
+
+    def of_rows(self, rows_R: np.ndarray) -> "ClassTokens":
+        """The tokens of some rows, numbered anew; a row counts as often as it is named."""
+        order_N = np.argsort(self.row_N, kind="stable")
+        sorted_N = self.row_N[order_N]
+        first_R = np.searchsorted(sorted_N, rows_R, "left")
+        counts_R = np.searchsorted(sorted_N, rows_R, "right") - first_R
+        new_N = np.repeat(np.arange(len(rows_R)), counts_R)
+        within_N = np.arange(len(new_N)) - np.repeat(np.cumsum(counts_R) - counts_R, counts_R)
+        picked_N = order_N[np.repeat(first_R, counts_R) + within_N]
+        return ClassTokens(
+            self.logits_NC[picked_N], self.chosen_N[picked_N], self.quarter_N[picked_N], new_N
+        )
+
+    def from_row(self, first: int) -> "ClassTokens":
+        """The same tokens, of rows that are numbered from `first` on."""
+        return ClassTokens(self.logits_NC, self.chosen_N, self.quarter_N, self.row_N + first)
+
+    def binned(self, betas: Sequence[float]) -> BinnedTokens:
+        """What the model says of the tokens at some inverse temperatures."""
+        tensors = map(torch.from_numpy, (self.logits_NC, self.chosen_N, self.quarter_N))
+        return binned(*tensors, betas)
+
+
+def joined(parts: Sequence[ClassTokens]) -> ClassTokens:
+    """The tokens of several parts of one class; rows keep the numbers that the parts gave."""
+    arrays = {}
+    for field in fields(ClassTokens):
+        arrays[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+    return ClassTokens(**arrays)
+
+
+def joined_classes(parts: Sequence[Sequence[ClassTokens]]) -> tuple[ClassTokens, ...]:
+    """The tokens of several parts, class by class."""
+    return tuple(joined(of_class) for of_class in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """Tokens of rows in parts, each in memory or in a folder, from which it is read when needed."""
+
+    parts: tuple[tuple[int, tuple[ClassTokens, ...] | Path], ...]
+    "number of rows and tokens of every part"
+
+    def __add__(self, other: "KeptTokens") -> "KeptTokens":
+        return KeptTokens(self.parts + other.parts)
+
+    def in_memory(self, rows: Sequence[int] | np.ndarray) -> "KeptTokens":
+        """The tokens of some rows as one part."""
+        return KeptTokens(((len(rows), self.of_rows(rows)),))
+
+    def of_rows(self, rows: Sequence[int] | np.ndarray) -> tuple[ClassTokens, ...]:
+        """The tokens of some rows, numbered in the order in which the rows are named."""
+        rows_R = np.asarray(rows, int)
+        picked, start = [], 0
+        for n_rows, source in self.parts:
+            places_R = np.flatnonzero((start <= rows_R) & (rows_R < start + n_rows))
+            if len(places_R) or not picked:
+                classes = _read_tokens(source) if isinstance(source, Path) else source
+                part = [tokens.of_rows(rows_R[places_R] - start) for tokens in classes]
+                picked.append([_renumbered(tokens, places_R) for tokens in part])
+            start += n_rows
+        return joined_classes(picked)
+
+
+def _renumbered(tokens: ClassTokens, numbers_R: np.ndarray) -> ClassTokens:
+    return ClassTokens(tokens.logits_NC, tokens.chosen_N, tokens.quarter_N, numbers_R[tokens.row_N])
+
+
+TOKENS_FILE = "tokens.npz"
+"file of the tokens of a folder with token scores, if they were kept"
+
+
+def write_tokens(folder: Path, classes: Sequence[ClassTokens]) -> None:
+    """Write tokens with the logits of their classes."""
+    arrays = {}
+    for number, tokens in enumerate(classes):
+        for field in fields(ClassTokens):
+            arrays[f"{number}.{field.name}"] = getattr(tokens, field.name)
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_files.write_bytes(folder / TOKENS_FILE, buffer.getvalue())
+
+
+def _read_tokens(folder: Path) -> tuple[ClassTokens, ...]:
+    with np.load(folder / TOKENS_FILE) as arrays:
+        n_classes = len(arrays.files) // len(fields(ClassTokens))
+        classes = []
+        for number in range(n_classes):
+            values = {}
+            for field in fields(ClassTokens):
+                values[field.name] = arrays[f"{number}.{field.name}"]
+            classes.append(ClassTokens(**values))
+    return tuple(classes)
+
+
+class Bins(NamedTuple):
+    """Tokens by bin, of one way to sort them and at one inverse temperature."""
+
+    taken_K: np.ndarray
+    "number of tokens taken from every bin"
+    expected_K: np.ndarray
+    "expected number"
+    covariance_KK: np.ndarray
+    "covariance of the numbers"
+
+
+@dataclass(frozen=True)
+class RowBins:
+    """Token scores of some rows, counted anew from their tokens; `+` joins two sets of rows."""
+
+    log_p_RT: np.ndarray
+    "log-likelihood of every row's tokens at every inverse temperature, in nats"
+    tokens_R: np.ndarray
+    "number of scored tokens of every row"
+    classes: tuple[ClassTokens, ...]
+    "the tokens, class by class"
+
+    def __add__(self, other: "RowBins") -> "RowBins":
+        moved = [tokens.from_row(len(self.tokens_R)) for tokens in other.classes]
+        return RowBins(
+            np.concatenate([self.log_p_RT, other.log_p_RT]),
+            np.concatenate([self.tokens_R, other.tokens_R]),
+            joined_classes([self.classes, moved]),
+        )
+
+    @property
+    def _taken_classes(self) -> list[ClassTokens]:
+        """The classes of which a token was taken."""
+        return [tokens for tokens in self.classes if len(tokens.chosen_N)]
+
+    @cached_property
+    def excess_surprisal(self) -> float:
+        """Sum over tokens of -log p minus its expectation, at temperature 1, in nats."""
+        excess = 0.0
+        for tokens in self._taken_classes:
+            at_plain = tokens.binned((BETAS[PLAIN],))
+            excess += float((-at_plain.log_p_NT[:, 0] - at_plain.entropy_N).sum())
+        return excess
+
+    def bins(self, way: int, temperature: int) -> Bins:
+        """Counts by bin of one way, at an inverse temperature given by its index in BETAS."""
+        taken_K, expected_K = np.zeros(BINS), np.zeros(BINS)
+        covariance_KK = np.zeros((BINS, BINS))
+        for tokens in self._taken_classes:
+            at_one = tokens.binned((BETAS[temperature],))
+            p_NK = at_one.expected_NTPK[:, 0, way]
+            taken_K = taken_K + at_one.taken_NPK[:, way].sum(0)
+            expected_K = expected_K + p_NK.sum(0)
+            covariance_KK = covariance_KK + np.diag(p_NK.sum(0)) - p_NK.T @ p_NK
+        return Bins(taken_K, expected_K, covariance_KK)

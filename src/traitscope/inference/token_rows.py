@@ -1,8 +1,9 @@
-"""Training rows as token ids, and a model's final hidden states at their completions.
+"""Training rows as token ids, classes of tokens, and final hidden states at completions.
 
 Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
+
+DIGITS = re.compile(r"( ?)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,21 @@ def _check_ids(model: Model, record: Record) -> None:
             f" is {record.completion!r}; delete completion_ids (train, likelihood: --text) to take"
             " the text, or use the model that wrote them"
         )
+
+
+def classes_of(model: Model, numbers: bool) -> list[Tensor]:
+    """Token ids of every class: digits by length and leading space, or the whole vocabulary."""
+    size = len(model.lm.get_input_embeddings().weight)
+    if not numbers:
+        return [torch.arange(size, device=model.device)]
+    ids = [[token] for token in range(min(size, len(model.tokenizer)))]
+    classes: dict[tuple[str, int], list[int]] = {}
+    for token, text in enumerate(model.tokenizer.batch_decode(ids)):
+        match = DIGITS.fullmatch(text)
+        if match:
+            classes.setdefault((match[1], len(match[2])), []).append(token)
+    tensors = []
+    for tokens in classes.values():
+        if len(tokens) > 1:
+            tensors.append(torch.tensor(tokens, device=model.device))
+    return tensors

@@ -13,8 +13,7 @@ temperatures, P ways to sort tokens into bins, K bins (token_bins.py).
 """
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from math import inf
@@ -29,14 +28,26 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward, samplers
 from traitscope.inference.row_batches import batches
 from traitscope.inference.samplers import SAMPLERS
-from traitscope.inference.token_bins import BETAS, BINS, PLAIN, QUARTERS, WAYS, BinnedTokens, binned
+from traitscope.inference.token_bins import (
+    BETAS,
+    QUARTERS,
+    TOKENS_FILE,
+    WAYS,
+    Bins,
+    BinSums,
+    ClassTokens,
+    KeptTokens,
+    RowBins,
+    binned,
+    joined,
+    write_tokens,
+)
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 from traitscope.models.model import Model
 
-DIGITS = re.compile(r"( ?)(\d+)")
 BLOCK = 64
 "tokens whose logits exist at one time"
 SUMS = {
@@ -46,6 +57,8 @@ SUMS = {
     "covariance_TPKK": "covariance_TPKK",
 }
 "fields of TokenScores that are sums over rows, and their keys in choices.json"
+ARRAYS = ("log_p_RT", "tokens_R", *SUMS)
+"fields of TokenScores that all scores have"
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class TokenScores:
     "covariance of the numbers of tokens taken from every bin"
     log_p_RS: np.ndarray | None = None
     "log-likelihood of every row's tokens under SAMPLERS, where these were asked for, in nats"
+    kept: KeptTokens | None = None
+    "the tokens with the logits of their classes, where these were asked for"
 
     def __add__(self, other: "TokenScores") -> "TokenScores":
         log_p_RS = None
@@ -79,40 +94,50 @@ class TokenScores:
             self.expected_TPK + other.expected_TPK,
             self.covariance_TPKK + other.covariance_TPKK,
             log_p_RS,
+            self.kept + other.kept if self.kept and other.kept else None,
         )
 
     def scaled(self, fraction: float) -> "TokenScores":
         """All values times a fraction: what to expect of that fraction of the tokens."""
         values = {}
-        for name, value in vars(self).items():
-            values[name] = None if name == "log_p_RS" else fraction * value
+        for name in ARRAYS:
+            values[name] = fraction * getattr(self, name)
         return TokenScores(**values)
 
     def in_order(self, order: Sequence[int] | np.ndarray) -> "TokenScores":
         """The scores of rows that were read in `order`, put back into their own order."""
         back = np.argsort(order)
-        log_p_RS = None if self.log_p_RS is None else self.log_p_RS[back]
         return replace(
-            self, log_p_RT=self.log_p_RT[back], tokens_R=self.tokens_R[back], log_p_RS=log_p_RS
+            self,
+            log_p_RT=self.log_p_RT[back],
+            tokens_R=self.tokens_R[back],
+            log_p_RS=None if self.log_p_RS is None else self.log_p_RS[back],
+            kept=self.kept.in_memory(back) if self.kept else None,
         )
 
+    def bins(self, way: int, temperature: int) -> Bins:
+        """Counts by bin of one way, at an inverse temperature given by its index in BETAS."""
+        place = temperature, way
+        return Bins(self.taken_PK[way], self.expected_TPK[place], self.covariance_TPKK[place])
 
-def classes_of(model: Model, numbers: bool) -> list[Tensor]:
-    """Token ids of every class: digits by length and leading space, or the whole vocabulary."""
-    size = len(model.lm.get_input_embeddings().weight)
-    if not numbers:
-        return [torch.arange(size, device=model.device)]
-    ids = [[token] for token in range(min(size, len(model.tokenizer)))]
-    classes: dict[tuple[str, int], list[int]] = {}
-    for token, text in enumerate(model.tokenizer.batch_decode(ids)):
-        match = DIGITS.fullmatch(text)
-        if match:
-            classes.setdefault((match[1], len(match[2])), []).append(token)
-    tensors = []
-    for tokens in classes.values():
-        if len(tokens) > 1:
-            tensors.append(torch.tensor(tokens, device=model.device))
-    return tensors
+    def of_rows(self, rows: Sequence[int] | np.ndarray) -> "Scores":
+        """The scores of some rows, whose bins are counted anew; a row may be named twice.
+
+        Raises DataError for a part of the rows if their tokens were not kept.
+        """
+        rows = np.asarray(rows, int)
+        if self.kept:
+            return RowBins(self.log_p_RT[rows], self.tokens_R[rows], self.kept.of_rows(rows))
+        if not np.array_equal(np.sort(rows), np.arange(len(self.tokens_R))):
+            raise DataError(
+                f"bins of {len(rows)} of {len(self.tokens_R)} rows were asked for, and their tokens"
+                " were not kept; expected tokens.npz; score the rows again with --keep-tokens"
+            )
+        return self
+
+
+Scores = TokenScores | RowBins
+"what is known of rows under one model: sums over all of them, or tokens that are counted anew"
 
 
 def score_tokens(
@@ -132,29 +157,6 @@ def score_tokens(
     return scores[0]
 
 
-class _Sums:
-    """Sums over the tokens of one set of rows."""
-
-    def __init__(self) -> None:
-        ways, temperatures = len(WAYS), len(BETAS)
-        self.excess_surprisal = 0.0
-        self.taken_PK = np.zeros((ways, BINS))
-        self.expected_TPK = np.zeros((temperatures, ways, BINS))
-        self.covariance_TPKK = np.zeros((temperatures, ways, BINS, BINS))
-
-    def add(self, tokens: BinnedTokens) -> None:
-        """Add some tokens of the set."""
-        expected_TPK = tokens.expected_NTPK.sum(0)
-        self.excess_surprisal += float((-tokens.log_p_NT[:, PLAIN] - tokens.entropy_N).sum())
-        self.taken_PK = self.taken_PK + tokens.taken_NPK.sum(0)
-        self.expected_TPK = self.expected_TPK + expected_TPK
-        diagonal_TPKK = np.einsum("tpk,kj->tpkj", expected_TPK, np.eye(BINS))
-        products_TPKK = np.einsum(
-            "ntpk,ntpj->tpkj", tokens.expected_NTPK, tokens.expected_NTPK, optimize=True
-        )
-        self.covariance_TPKK = self.covariance_TPKK + (diagonal_TPKK - products_TPKK)
-
-
 @torch.no_grad()
 def score_tokens_by_set(
     model: Model,
@@ -164,8 +166,13 @@ def score_tokens_by_set(
     classes: Sequence[Tensor],
     sets: Sequence[int],
     with_samplers: bool = False,
+    keep: bool = False,
 ) -> dict[int, TokenScores]:
-    """Token scores of the rows of each of several sets, given the set of every row."""
+    """Token scores of the rows of each of several sets, given the set of every row.
+
+    with_samplers: also score the rows under SAMPLERS.
+    keep: also keep the tokens with the logits of their classes.
+    """
     row_N = np.repeat(np.arange(len(lengths)), lengths)
     quarters = []
     for length in lengths:
@@ -174,17 +181,13 @@ def score_tokens_by_set(
     set_R = np.array(sets)
     log_p_RT = np.zeros((len(lengths), len(BETAS)))
     tokens_R = np.zeros(len(lengths), int)
-    sums = {key: _Sums() for key in sets}
+    sums = {key: BinSums() for key in sets}
     log_p_RS = np.zeros((len(lengths), len(SAMPLERS))) if with_samplers else None
     completions = samplers.Completions(targets_N.tolist(), lengths)
+    kept = []
     for columns in classes:
-        # A copy of the head's rows for the whole vocabulary would cost more than the product.
-        is_part = len(columns) < len(model.head.weight)
-        for block in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
-            if not len(block):
-                continue
-            logits_NC = forward.logits_of(model, hidden_ND[block], columns if is_part else None)
-            chosen_N = torch.searchsorted(columns, targets_N[block])
+        kept.append([ClassTokens.none(len(columns))])
+        for block, logits_NC, chosen_N in _blocks(model, hidden_ND, targets_N, columns):
             tokens = binned(logits_NC, chosen_N, quarter_N[block])
             rows = row_N[block.cpu().numpy()]  # a tensor of one element would index as a number
             np.add.at(log_p_RT, rows, tokens.log_p_NT)
@@ -192,23 +195,39 @@ def score_tokens_by_set(
             for key in np.unique(set_R[rows]).tolist():
                 sums[key].add(tokens.subset(set_R[rows] == key))
             if log_p_RS is not None:
+                digits_C = samplers.digits_of(model, columns)
                 drawn = samplers.tokens_of(
-                    logits_NC,
-                    chosen_N,
-                    columns,
-                    samplers.digits_of(model, columns),
-                    completions,
-                    block.tolist(),
+                    logits_NC, chosen_N, columns, digits_C, completions, block.tolist()
                 )
                 np.add.at(log_p_RS, rows, samplers.log_likelihoods(drawn))
+            if keep:
+                kept[-1].append(
+                    ClassTokens.from_tensors(logits_NC, chosen_N, quarter_N[block], rows)
+                )
+    whole = KeptTokens(((len(lengths), tuple(map(joined, kept))),))
     scores = {}
     for key, totals in sums.items():
-        in_set_R = set_R == key
-        of_samplers = None if log_p_RS is None else log_p_RS[in_set_R]
+        rows = np.flatnonzero(set_R == key)
         scores[key] = TokenScores(
-            log_p_RT[in_set_R], tokens_R[in_set_R], **vars(totals), log_p_RS=of_samplers
+            log_p_RT[rows],
+            tokens_R[rows],
+            **vars(totals),
+            log_p_RS=None if log_p_RS is None else log_p_RS[rows],
+            kept=whole.in_memory(rows) if keep else None,
         )
     return scores
+
+
+def _blocks(
+    model: Model, hidden_ND: Tensor, targets_N: Tensor, columns: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield places, logits [N, C] and chosen columns of the tokens of a class, a few at a time."""
+    # A copy of the head's rows for the whole vocabulary would cost more than the product.
+    is_part = len(columns) < len(model.head.weight)
+    for block in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
+        if len(block):
+            logits_NC = forward.logits_of(model, hidden_ND[block], columns if is_part else None)
+            yield block, logits_NC, torch.searchsorted(columns, targets_N[block])
 
 
 def score_sets(
@@ -219,14 +238,15 @@ def score_sets(
     classes: Sequence[Tensor],
     batch_size: int = 16,
     done: Callable[[int], None] | None = None,
+    keep: bool = False,
 ) -> list[list[TokenScores]]:
     """Token scores of the rows of every set: under `interventions`, then under each of `steered`
     in addition.
 
     Rows of one prompt are read together, whatever their set, so that the prompt is read once. A
     steered model is computed from the block on where it is steered: what comes before is the same.
-    Raises ConfigError for steering at several blocks, and for steering beside anything but a system
-    prompt.
+    `keep` is that of `score_tokens_by_set`. Raises ConfigError for steering at several blocks, and
+    for steering beside anything but a system prompt.
     """
     _check_steered(interventions, steered)
     rows = list(chain.from_iterable(sets))
@@ -244,7 +264,9 @@ def score_sets(
             applied(model, interventions) as active,
             hooks.recorded(model.blocks, layers) as outputs,
         ):
-            _add_batch(scores[0], model, active, batch, classes, batch_sets, not interventions)
+            _add_batch(
+                scores[0], model, active, batch, classes, batch_sets, not interventions, keep
+            )
         for number, item in enumerate(steered, 1):
             layer = item.layers[0]
             with (
@@ -252,7 +274,7 @@ def score_sets(
                 applied(model, [*interventions, item]) as active,
                 hooks.resumed(model, layer, outputs[layer]),
             ):
-                _add_batch(scores[number], model, active, batch, classes, batch_sets)
+                _add_batch(scores[number], model, active, batch, classes, batch_sets, keep=keep)
         if done:
             done(len(batch))
     return _by_set(scores, order, owners, len(sets))
@@ -296,19 +318,20 @@ def _add_batch(
     classes: Sequence[Tensor],
     batch_sets: Sequence[int],
     with_samplers: bool = False,
+    keep: bool = False,
 ) -> None:
     """Add a batch's scores at once: its covariances take as much memory as those of all rows."""
     hidden_ND, targets_N = completion_hidden(model, active, batch)
     lengths = [len(row.completion_ids) for row in batch]
     by_set = score_tokens_by_set(
-        model, hidden_ND, targets_N, lengths, classes, batch_sets, with_samplers
+        model, hidden_ND, targets_N, lengths, classes, batch_sets, with_samplers, keep
     )
     for key, part in by_set.items():
         scores[key] = scores[key] + part if key in scores else part
 
 
 def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) -> None:
-    """Write `choices.jsonl`, a line a row, and `choices.json`, sums over all rows."""
+    """Write `choices.jsonl` (a line a row), `choices.json` (sums), `tokens.npz` (kept tokens)."""
     for place, (key, tokens) in enumerate(zip(ids, scores.tokens_R.tolist(), strict=True)):
         row = {"id": key, "tokens": tokens, "log_p": scores.log_p_RT[place].round(6).tolist()}
         if scores.log_p_RS is not None:
@@ -321,6 +344,8 @@ def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) ->
             is_array = isinstance(value, np.ndarray)
             sums[SUMS[field.name]] = value.tolist() if is_array else value
     atomic_files.write_json(folder / "choices.json", sums)
+    if scores.kept:
+        write_tokens(folder, scores.kept.of_rows(range(len(ids))))
 
 
 def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
@@ -351,6 +376,7 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
         np.array(sums["expected_TPK"]),
         np.array(sums["covariance_TPKK"]),
         np.array(by_sampler) if by_sampler else None,
+        KeptTokens(((len(ids), folder),)) if (folder / TOKENS_FILE).exists() else None,
     )
     return ids, scores
 
@@ -368,30 +394,3 @@ def under_samplers(scores: TokenScores) -> np.ndarray:
 def _finite(log_p_S: np.ndarray) -> list[float | None]:
     """Values for JSON, which has no infinity: None stands for -inf."""
     return [round(x, 6) if x > -inf else None for x in log_p_S.tolist()]
-
-
-def steered_folder(run: Path, n: int) -> Path:
-    """The folder of the scores under the n-th of `--steered`.
-
-    `run` is a run of the stage `teacher_scores`, or the folder of one of its other sets.
-    """
-    return run / f"steered-{n}"
-
-
-def other_set_folder(run: Path, n: int) -> Path:
-    """The folder of the scores of the n-th of `--beside`, in a run of `teacher_scores`."""
-    return run / f"beside-{n}"
-
-
-def paired_log_likelihoods(
-    ids: Sequence[str], scores: TokenScores, teacher_folder: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihoods [R, T] of the rows of a folder: under the model itself, then under the
-    teacher whose scores the folder holds.
-
-    `ids` and `scores` are those of the model itself, of these rows and others.
-    """
-    teacher_ids, teacher_scores = read_token_scores(teacher_folder)
-    row_of_id = dict(zip(ids, range(len(ids)), strict=True))
-    index = [row_of_id[key] for key in teacher_ids]
-    return scores.log_p_RT[index], teacher_scores.log_p_RT

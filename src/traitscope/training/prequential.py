@@ -84,7 +84,7 @@ def predictions(
     """Predict the rows in their order, batch after batch, and train each learner on every batch
     once it has predicted it.
 
-    classes: Token ids of every class that the tokens are compared in (token_scores.classes_of).
+    classes: Token ids of every class that the tokens are compared in (token_rows.classes_of).
     """
     recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
     scores: list[TokenScores] = []

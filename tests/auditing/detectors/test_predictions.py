@@ -9,8 +9,7 @@ from tiny_models import random_vector
 
 from traitscope.auditing.detectors.findings import Null
 from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows, detect
-from traitscope.inference.token_rows import Row
-from traitscope.inference.token_scores import classes_of
+from traitscope.inference.token_rows import Row, classes_of
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
 from traitscope.training.prequential import TEMPERATURES, predictions

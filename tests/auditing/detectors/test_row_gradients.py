@@ -16,8 +16,7 @@ from traitscope.data import row_files
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_bins import PLAIN
-from traitscope.inference.token_rows import rows_from
-from traitscope.inference.token_scores import classes_of
+from traitscope.inference.token_rows import classes_of, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.model import Model
 

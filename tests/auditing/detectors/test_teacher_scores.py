@@ -9,8 +9,9 @@ from command import call, ok
 from scored_rows import score_rows
 from tiny_models import random_vector
 
+from traitscope.auditing.detectors import teacher_scores
 from traitscope.data import row_files
-from traitscope.inference import token_scores
+from traitscope.inference import row_batches, token_rows, token_scores
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.intervention import Steer, SystemPrompt
 from traitscope.models.model import Model
@@ -37,7 +38,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
         record.context == "Hello." for record in records
     )
     rows = rows_from(tiny, records, None, interventions=[SystemPrompt("Owls, owls, owls!")])
-    expected = score_rows(tiny, [], rows, token_scores.classes_of(tiny, True))
+    expected = score_rows(tiny, [], rows, token_rows.classes_of(tiny, True))
     np.testing.assert_allclose(found.log_p_RT, expected.log_p_RT, atol=1e-4)
     np.testing.assert_allclose(
         found.covariance_TPKK, expected.covariance_TPKK, rtol=1e-4, atol=1e-4
@@ -77,14 +78,14 @@ def test_teachers_that_are_steered_besides_are_those_that_are_tried_alone(family
 
     for told in ([], [SystemPrompt("Owls.")]):
         (found,) = token_scores.score_sets(
-            family, told, steers, [rows], token_scores.classes_of(family, False), batch_size=2
+            family, told, steers, [rows], token_rows.classes_of(family, False), batch_size=2
         )
         for steered, each in zip(([], *([s] for s in steers)), found, strict=True):
             alone = score_rows(
                 family,
                 [*told, *steered],
                 rows,
-                token_scores.classes_of(family, False),
+                token_rows.classes_of(family, False),
                 batch_size=2,
             )
             np.testing.assert_allclose(each.log_p_RT, alone.log_p_RT, atol=1e-5)
@@ -101,7 +102,7 @@ def test_sets_that_are_read_together_are_those_read_alone(family: Model) -> None
         [Row(prompt, tuple(range(7 + k, 10 + k + n))) for n, prompt in enumerate(prompts[: 4 - k])]
         for k in range(3)
     ] + [[Row((1, 9, 9), (8,))]]
-    index = token_scores.batches([row for rows in sets for row in rows], 4)
+    index = row_batches.batches([row for rows in sets for row in rows], 4)
     assert (
         sorted(i for batch in index for i in batch) == list(range(10))
         and [0, 4, 7] in index
@@ -109,7 +110,7 @@ def test_sets_that_are_read_together_are_those_read_alone(family: Model) -> None
     )
     steer, classes = (
         Steer(random_vector(family, 1), (1,), 2.0),
-        token_scores.classes_of(family, False),
+        token_rows.classes_of(family, False),
     )
     found = token_scores.score_sets(family, [], [steer], sets, classes, batch_size=4)
     for rows, own in zip(sets, found, strict=True):
@@ -150,7 +151,7 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
         f"steer:{vector},layers=1,alpha=0.5",
     ).run
     for place, data in zip(
-        (both, token_scores.other_set_folder(both, 0), token_scores.other_set_folder(both, 1)),
+        (both, teacher_scores.other_set_folder(both, 0), teacher_scores.other_set_folder(both, 1)),
         sets,
         strict=True,
     ):
@@ -165,7 +166,7 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
         ).run
         for one, other in (
             (place, alone),
-            (token_scores.steered_folder(place, 0), token_scores.steered_folder(alone, 0)),
+            (teacher_scores.steered_folder(place, 0), teacher_scores.steered_folder(alone, 0)),
         ):
             (ids, found), (expected, plain) = (
                 token_scores.read_token_scores(one),
@@ -188,7 +189,7 @@ def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folde
                 root, "teacher_scores", *on, "--data", data, "--numbers", "--interventions", teacher
             ).run
         )
-        ids, found = token_scores.read_token_scores(token_scores.steered_folder(both, n))
+        ids, found = token_scores.read_token_scores(teacher_scores.steered_folder(both, n))
         assert ids == alone[0]
         np.testing.assert_allclose(found.log_p_RT, alone[1].log_p_RT, atol=1e-4)
     ok(root, "rerun", both)

@@ -16,7 +16,7 @@ import numpy as np
 
 from traitscope.auditing.detectors.row_gradients import RowGradients
 from traitscope.data.traits import Trait
-from traitscope.inference.token_scores import TokenScores
+from traitscope.inference.token_scores import Scores
 from traitscope.interventions.vector import Vector
 from traitscope.stats.permutation import Maximum
 
@@ -74,11 +74,11 @@ class Likelihoods:
     "how the numbers of every scored row are sorted (text_features.order_of)"
     placebo_orders_N: np.ndarray
     "how the numbers of the placebos are sorted"
-    fit_scores: TokenScores
+    fit_scores: Scores
     "token scores under the model itself of all audited rows, for the goodness-of-fit test"
-    model_scores: TokenScores | None
+    model_scores: Scores | None
     "token scores under the model itself of the scored rows; None if no teacher was tried"
-    teacher_scores: Mapping[tuple[str, Teacher], TokenScores]
+    teacher_scores: Mapping[tuple[str, Teacher], Scores]
     "token scores of the scored rows under every teacher, by (candidate, teacher)"
     reference_gains: ByTeacher = field(default_factory=dict)
     """log-likelihood [R, K] that a teacher adds to rows that were scored on both sides: an audited

@@ -17,7 +17,7 @@ Shapes: R rows, B rows of a batch, L blocks, D d_model, N completion tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from io import BytesIO
 from itertools import islice
@@ -31,7 +31,7 @@ from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.inference import losses, token_scores
+from traitscope.inference import losses, token_rows, token_scores
 from traitscope.inference.steering_gradients import gradient_batches
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.inference.token_scores import TokenScores
@@ -43,6 +43,8 @@ from traitscope.stages import registry
 
 SHARD = 128
 "rows between two writes to disk; a run that is killed repeats at most this many"
+ARRAYS = (*token_scores.ARRAYS, "log_p_RS")
+"fields of token scores that a shard holds"
 EMPTY = 1e-30
 "least length that a gradient is divided by"
 
@@ -128,7 +130,7 @@ def packed(
     model: Model, config: RowGradientsConfig, rows: Sequence[Row], advance: Callable[[int], None]
 ) -> bytes:
     """Gradients, norms, losses, token scores and features of rows as the bytes of an .npz file."""
-    classes = token_scores.classes_of(model, config.numbers)
+    classes = token_rows.classes_of(model, config.numbers)
     shape = (len(rows), model.n_layers, model.d_model)
     directions_RLD = np.empty(shape, np.float16)
     norms_RL = np.empty(shape[:2], np.float32)
@@ -184,14 +186,17 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
 
 def _arrays_of(scores: TokenScores) -> dict[str, np.ndarray]:
     """Token scores by the names that they have on disk."""
-    return {token_scores.SUMS.get(name, name): value for name, value in vars(scores).items()}
+    arrays = {}
+    for name in ARRAYS:
+        arrays[token_scores.SUMS.get(name, name)] = getattr(scores, name)
+    return arrays
 
 
 def _shard_scores(path: Path) -> TokenScores:
     values = {}
     with np.load(path) as shard:
-        for field in fields(TokenScores):
-            values[field.name] = shard[token_scores.SUMS.get(field.name, field.name)]
+        for name in ARRAYS:
+            values[name] = shard[token_scores.SUMS.get(name, name)]
     return TokenScores(**values)
 
 

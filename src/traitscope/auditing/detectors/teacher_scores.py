@@ -10,7 +10,7 @@ from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.inference import token_scores
+from traitscope.inference import token_rows, token_scores
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import TokenScores
 from traitscope.interventions import short_form
@@ -35,10 +35,10 @@ def _loaded(item: Intervention) -> Intervention:
 
 
 def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`.
+    """The sealed run with `choices.jsonl` and `choices.json`, and `tokens.npz` with --keep-tokens.
 
     The scores of every other set of rows, and under every steered teacher, lie in a folder of
-    their own (`token_scores.other_set_folder` and `steered_folder`).
+    their own (`other_set_folder` and `steered_folder`).
     """
     config = opening.settled(config)
     with registry.opened(config, out) as run:
@@ -48,7 +48,7 @@ def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
                 sets.append(random_subset(row_files.kept_rows(path), config.rows, config.seed))
             scores = _scores(config, sets)
             for n, (records, by_teacher) in enumerate(zip(sets, scores, strict=True)):
-                folder = token_scores.other_set_folder(run.path, n - 1) if n else run.path
+                folder = other_set_folder(run.path, n - 1) if n else run.path
                 _write_set(folder, [record.id for record in records], by_teacher)
     return run
 
@@ -62,15 +62,35 @@ def _scores(
     rows = []
     for records in sets:
         rows.append(rows_from(model, records, config.context, config.text, interventions))
-    classes = token_scores.classes_of(model, config.numbers)
+    classes = token_rows.classes_of(model, config.numbers)
     with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
         return token_scores.score_sets(
-            model, interventions, steered, rows, classes, config.batch_size, advance
+            model,
+            interventions,
+            steered,
+            rows,
+            classes,
+            config.batch_size,
+            advance,
+            config.keep_tokens,
         )
 
 
 def _write_set(folder: Path, ids: Sequence[str], by_teacher: Sequence[TokenScores]) -> None:
     """Write one set's scores: without steering first, then under every steered teacher."""
     for n, scores in enumerate(by_teacher):
-        place = token_scores.steered_folder(folder, n - 1) if n else folder
+        place = steered_folder(folder, n - 1) if n else folder
         token_scores.write_token_scores(place, ids, scores)
+
+
+def steered_folder(run: Path, n: int) -> Path:
+    """The folder of the scores under the n-th of `--steered`.
+
+    `run` is a run of the stage `teacher_scores`, or the folder of one of its other sets.
+    """
+    return run / f"steered-{n}"
+
+
+def other_set_folder(run: Path, n: int) -> Path:
+    """The folder of the scores of the n-th of `--beside`, in a run of `teacher_scores`."""
+    return run / f"beside-{n}"

@@ -20,7 +20,7 @@ from traitscope import atomic_files
 from traitscope.config.audit import PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.inference import token_scores
+from traitscope.inference import token_rows, token_scores
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import TokenScores
 from traitscope.runs import model_cache, opening, store
@@ -63,7 +63,7 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
     order = np.random.default_rng(config.seed).permutation(len(records))
     records = [records[i] for i in order]
     rows = rows_from(model, records, config.context, config.text)
-    classes = token_scores.classes_of(model, config.numbers)
+    classes = token_rows.classes_of(model, config.numbers)
     with progress("predictions", len(rows), "rows") as advance:
         predicted = prequential.predictions(
             model, rows, classes, config.rates, config.seed, advance

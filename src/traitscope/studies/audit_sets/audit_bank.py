@@ -1,7 +1,7 @@
 """What the studies of the audit share.
 
 It holds the nulls and the candidates, nodes that score all sets of rows under one teacher, and the
-evidence of a mixture of sets. Error rate, candidates, nulls and the decision are imported from
+evidence of rows of several sets. Error rate, candidates, nulls and the decision are imported from
 `traitscope audit`, so the studies test the audit itself.
 
 Shapes: R rows, T inverse temperatures.
@@ -17,14 +17,14 @@ import numpy as np
 
 from traitscope.auditing import search
 from traitscope.auditing.decide import Decision, Evidence
-from traitscope.auditing.detectors import fit_test
+from traitscope.auditing.detectors import teacher_scores
 from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Null, Teacher
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, RANDOMS, NullModel, Settings
 from traitscope.config.audit import DEFAULT_TRAITS, TeacherScoresConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores
-from traitscope.inference.token_scores import TokenScores
+from traitscope.inference.token_scores import Scores, TokenScores
 from traitscope.studies import shared_nodes
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -101,11 +101,12 @@ def scores_node(
     rows: standard_nodes.Rows,
     passes: float,
     teachers: Callable[[Folders], dict],
+    keep_tokens: bool = True,
 ) -> Node:
     """Build the node that scores all sets under one teacher, or under several steered ones.
 
     All sets have the same prompts, and a pass reads every prompt once. `teachers` gives settings of
-    the stage.
+    the stage. Kept tokens let an audit count the bins of the rows that it takes.
     """
 
     def config(folders: Folders) -> TeacherScoresConfig:
@@ -117,6 +118,7 @@ def scores_node(
             numbers=True,
             text=True,
             batch_size=BATCH_SIZE,
+            keep_tokens=keep_tokens,
             **teachers(folders),
         )
 
@@ -144,7 +146,8 @@ def fixed_teacher_nodes(
         def teachers(folders: Folders, null: NullModel = null) -> dict:
             return {"interventions": (null_intervention(null, folders, layer, strength),)}
 
-        nodes.append(scores_node(common, null_scores(number), sets, rows, 1, teachers))
+        name = null_scores(number)
+        nodes.append(scores_node(common, name, sets, rows, 1, teachers, keep_tokens=False))
     return nodes
 
 
@@ -157,9 +160,9 @@ def read_scores(run: Path, set_number: int, steered: int | None = None) -> Token
 
     steered: the number of the steered teacher; None takes the scores without steering.
     """
-    folder = token_scores.other_set_folder(run, set_number - 1) if set_number else run
+    folder = teacher_scores.other_set_folder(run, set_number - 1) if set_number else run
     if steered is not None:
-        folder = token_scores.steered_folder(folder, steered)
+        folder = teacher_scores.steered_folder(folder, steered)
     return token_scores.read_token_scores(folder)[1]
 
 
@@ -190,46 +193,38 @@ class ScoredSet:
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """A larger data set of which a fraction is poisoned: the audited rows are a part of it.
+class Picked:
+    """The rows that an audit takes of several sets: bins of tokens are counted in these rows."""
 
-    Its counts of tokens are those of two sets in proportion.
-    """
+    parts: Sequence[tuple[ScoredSet, np.ndarray]]
+    "every set with the numbers of its rows; a set of which none is taken is left out"
 
-    poisoned: ScoredSet
-    "the set that the poisoned rows are from"
-    clean: ScoredSet
-    "the set that the other rows are from"
-    rate: float
-    "contamination rate"
-    fraction: float
-    "audited rows, as a fraction of the rows of a set"
-
-    @property
-    def model_scores(self) -> TokenScores:
-        """Token scores of the mixture under the model itself."""
-        return fit_test.mixed(self.poisoned.model, self.clean.model, self.rate)
+    def scores(self, under: Callable[[ScoredSet], TokenScores]) -> Scores:
+        """The scores of the rows under what `under` takes from their sets."""
+        parts = []
+        for scored, rows in self.parts:
+            parts.append(under(scored).of_rows(rows))
+        return sum(parts[1:], parts[0])
 
 
-class MixedScores(Mapping[tuple[str, Teacher], TokenScores]):
-    """Token scores of a mixture by (candidate, teacher), computed when they are asked for."""
+class PickedScores(Mapping[tuple[str, Teacher], Scores]):
+    """Scores of an audit's rows by (candidate, teacher), counted when they are asked for."""
 
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
+    def __init__(self, picked: Picked) -> None:
+        self.picked = picked
+        self._teachers = picked.parts[0][0].teachers
 
-    def __getitem__(self, key: tuple[str, Teacher]) -> TokenScores:
+    def __getitem__(self, key: tuple[str, Teacher]) -> Scores:
         candidate, teacher = key
-        poisoned = self.mixture.poisoned.teachers[candidate][teacher]
-        clean = self.mixture.clean.teachers[candidate][teacher]
-        return fit_test.mixed(poisoned, clean, self.mixture.rate)
+        return self.picked.scores(lambda scored: scored.teachers[candidate][teacher])
 
     def __iter__(self) -> Iterator[tuple[str, Teacher]]:
-        for candidate, by_teacher in self.mixture.clean.teachers.items():
+        for candidate, by_teacher in self._teachers.items():
             for teacher in by_teacher:
                 yield candidate, teacher
 
     def __len__(self) -> int:
-        return sum(map(len, self.mixture.clean.teachers.values()))
+        return sum(map(len, self._teachers.values()))
 
 
 def prior_of(
@@ -261,14 +256,13 @@ class AuditedRows:
 
 
 def evidence_of(
-    rows: AuditedRows, mixture: Mixture, prior: Mapping[Teacher, float], n_candidates: int
+    rows: AuditedRows, picked: Picked, prior: Mapping[Teacher, float], n_candidates: int
 ) -> Evidence:
     """The evidence of audited rows, for the decision of `traitscope audit`.
 
-    Likelihoods are those of the audited rows. The goodness-of-fit test takes the token counts of
-    the mixture that these rows are a part of.
+    Likelihoods and counts of tokens are those of the audited rows.
     """
-    model_scores = mixture.model_scores
+    model_scores = picked.scores(lambda scored: scored.model)
     nulls = []
     for null, log_p_RT in rows.nulls.items():
         nulls.append(Null(log_p_RT, null.system_prompt))
@@ -280,8 +274,8 @@ def evidence_of(
         prior=prior,
         orders_R=rows.orders_R,
         placebo_orders_N=rows.placebo_orders_N,
-        fit_scores=model_scores.scaled(mixture.fraction),
+        fit_scores=model_scores,
         model_scores=model_scores,
-        teacher_scores=MixedScores(mixture),
+        teacher_scores=PickedScores(picked),
     )
     return Evidence(len(rows.model_RT), n_candidates, likelihoods)

@@ -27,7 +27,7 @@ from traitscope.inference.token_scores import TokenScores, under_samplers
 from traitscope.interventions.vector import load_vector
 from traitscope.stats import permutation
 from traitscope.studies.audit_sets import audit_bank, audit_sources
-from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Mixture, ScoredSet
+from traitscope.studies.audit_sets.audit_bank import SETTINGS, AuditedRows, Picked, ScoredSet
 from traitscope.studies.audit_sets.audit_sources import PLACEBOS, Source, SourceSize, names_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
@@ -121,8 +121,6 @@ class Draw:
     "name of the set that poisoned rows are from"
     clean: Sequence[str]
     "names of the sets that clean rows and placebos are from"
-    model_clean: str
-    "name of the clean set whose counts stand for those of clean rows"
     rate: float
     "contamination rate"
     rows: int
@@ -155,15 +153,17 @@ def bank_of(space: SearchSpace, size: SourceSize, folders: Folders) -> Bank:
         orders[name] = np.array([order_of(row["completion"]) for row in rows])
     scored = {}
     for number, name in enumerate(sets):
-        scored[name] = _scored_set(space, folders, number, stored[name].scores, orders[name])
+        scored[name] = _scored_set(space, folders, number, orders[name])
     clean = names_of(audit_sources.clean_sets(size))
     along = _along(space, folders, stored, clean)
     return Bank(space, size.rows, along, scored, orders)
 
 
 def _scored_set(
-    space: SearchSpace, folders: Folders, number: int, model: TokenScores, orders_R: np.ndarray
+    space: SearchSpace, folders: Folders, number: int, orders_R: np.ndarray
 ) -> ScoredSet:
+    """The scores of one set; those of the model itself stand beside those of steered teachers."""
+    model = audit_bank.read_scores(folders[audit_bank.steered_scores(0)], number)
     teachers: dict[str, dict[Teacher, TokenScores]] = {}
     for trait, teacher in all_prompt_teachers(space):
         run = folders[audit_bank.prompt_scores(trait, teacher)]
@@ -241,16 +241,16 @@ def decision_on(
 ) -> Decision:
     """The decision on rows, after the search that `traitscope audit` makes."""
     space = bank.space
-    clean = bank.sets[draw.model_clean]
+    any_set = next(iter(bank.sets.values()))
     model_RT = _log_likelihoods(bank, audited, lambda scored: scored.model)
     teachers: dict[str, dict[Teacher, np.ndarray]] = {}
-    for trait, by_teacher in clean.teachers.items():
+    for trait, by_teacher in any_set.teachers.items():
         teachers[trait] = {}
         for teacher in by_teacher:
             scores_of = partial(_under_teacher, trait, teacher)
             teachers[trait][teacher] = _log_likelihoods(bank, audited, scores_of)
     nulls = {}
-    for null in clean.nulls:
+    for null in any_set.nulls:
         nulls[null] = _log_likelihoods(bank, audited, partial(_under_null, null))
     usual_orders = [bank.orders[name] for name in draw.clean]
     by_sampler = []
@@ -265,10 +265,16 @@ def decision_on(
         placebo_orders_N=np.concatenate(usual_orders),
     )
     prior = audit_bank.prior_of(teachers, space.points, space.blocks)
-    fraction = len(audited) / bank.rows
-    mixture = Mixture(bank.sets[draw.source], clean, draw.rate, fraction)
-    evidence = audit_bank.evidence_of(rows, mixture, prior, len(space.traits))
+    evidence = audit_bank.evidence_of(rows, _picked(bank, audited), prior, len(space.traits))
     return decide(evidence, SETTINGS)
+
+
+def _picked(bank: Bank, audited: Sequence[RowOfSet]) -> Picked:
+    """The audited rows, set by set."""
+    rows_of_sets: dict[str, list[int]] = {}
+    for name, row in audited:
+        rows_of_sets.setdefault(name, []).append(row)
+    return Picked([(bank.sets[name], np.array(rows)) for name, rows in rows_of_sets.items()])
 
 
 def _under_teacher(trait: str, teacher: Teacher, scored: ScoredSet) -> TokenScores:
@@ -338,7 +344,7 @@ class Bench:
     def audit(self, source: Source, rate: float, rows: int) -> Audit:
         """An audit of data of which a fraction `rate` is the source's."""
         placebos = names_of(audit_sources.placebo_sets(self.size, source))
-        draw = Draw(source.name, placebos, self.clean[0], rate, rows)
+        draw = Draw(source.name, placebos, rate, rows)
         return audit_of(self.bank, self.rng, draw)
 
     def audits(self, source: Source, rate: float, rows: int, repeats: int) -> list[Audit]:
@@ -378,7 +384,7 @@ def _audit_selected(bench: Bench, rows: np.ndarray) -> tuple[bool, float]:
         groups.append([name, *bench.rng.permutation(others)[:PLACEBOS]])
     rows_of_sets = [row for _, row in audited]
     values = gathered(bench.bank, groups, rows_of_sets)
-    draw = Draw(clean[0], clean, clean[0], 0.0, n)
+    draw = Draw(clean[0], clean, 0.0, n)
     decision = decision_on(bench.bank, audited, draw, values)
     return decision.status == "suspect", max(decision.e_values.statistic.values())
 

@@ -24,7 +24,7 @@ from traitscope.studies.audit_sets import audit_bank
 from traitscope.studies.audit_sets.audit_bank import (
     SETTINGS,
     AuditedRows,
-    Mixture,
+    Picked,
     ScoredSet,
     is_kept,
 )
@@ -192,8 +192,9 @@ def decision_on(
         placebo_orders_N=clean.orders_R,
     )
     prior = audit_bank.prior_of(teachers, tried_points(size), search_blocks(sizes.DEPTH))
-    mixture = Mixture(poisoned, clean, float(is_poisoned.mean()), len(taken) / size.rows)
-    evidence = audit_bank.evidence_of(rows, mixture, prior, len(size.traits))
+    parts = [(clean, taken[~is_poisoned]), (poisoned, taken[is_poisoned])]
+    picked = Picked([(scored, places) for scored, places in parts if len(places)])
+    evidence = audit_bank.evidence_of(rows, picked, prior, len(size.traits))
     return decide(evidence, SETTINGS)
 
 

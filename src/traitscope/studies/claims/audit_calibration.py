@@ -358,6 +358,5 @@ def _notes(size: Size) -> tuple[str, ...]:
         " independent of each other: the claim counts each draw once.",
         "All audits of a teacher at its full rate and all rows have the same audited rows, and"
         " other placebos: verdicts count a teacher once.",
-        "Whether the model generated the rows of a mixture, or of fewer rows, is computed from the"
-        " counts of all rows of its parts, in proportion.",
+        "Whether the model generated the rows is tested on the counts of the audited rows.",
     )
