@@ -90,8 +90,11 @@ DEMO = Calibration(
     nats=9.65,
     source="the demo (SmolLM2-135M, cat steered 0.6 at block 14, ten numbers a row)",
 )
-"""The two groups of seeds in docs/start/first-student.md, log-probability of cat. The divergence is
-that of a run of `information`: 9.65 [7.62, 11.68] nats a row over 64 rows (LOG.md)."""
+"""The two groups of seeds in float32 on docs/start/first-student.md, log-probability of cat.
+
+The divergence is that of a run of `information`: 9.65 [7.62, 11.68] nats a row over 64 rows
+(LOG.md).
+"""
 
 
 def best_z(nats: float, rows: int) -> float:
