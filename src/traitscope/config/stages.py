@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, OnModel, check_minimums
+from traitscope.config.common import ROWS, OnModel, check_minimums, check_positive
 from traitscope.config.fields import setting
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
@@ -45,6 +45,17 @@ class GenerateConfig(OnModel):
     """Text between two numbers, for the vocabularies numbers and template."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
+    top_k: int = setting(0, since=2, advanced=True)
+    """Number of likeliest tokens that can be drawn; 0 is all."""
+    top_p: float = setting(1.0, since=2, advanced=True)
+    """Probability that the tokens that can be drawn have together. They are the fewest likeliest
+    ones that have it."""
+    min_p: float = setting(0.0, since=2, advanced=True)
+    """Least probability of a token that can be drawn, as a fraction of the likeliest token's."""
+    repetition_penalty: float = setting(1.0, since=2, advanced=True)
+    """Factor against tokens that stand in the prompt or the answer already; 1 is none."""
+    frequency_penalty: float = setting(0.0, since=2, advanced=True)
+    """What a token's logit falls by each time that it came in the answer."""
     max_new_tokens: int = setting(64, advanced=True)
     """Longest answer, in tokens. An answer of the vocabulary template has its own length."""
     batch_size: int = setting(64, advanced=True)
@@ -62,9 +73,13 @@ class GenerateConfig(OnModel):
             start=0,
             count=1,
             temperature=0,
+            top_k=0,
+            min_p=0,
+            frequency_penalty=0,
             max_new_tokens=1,
             batch_size=1,
         )
+        self._check_sampler()
         if self.start and self.prompts:
             raise ConfigError(
                 f"--start {self.start} with --prompts {self.prompts}: all prompts of a file are"
@@ -79,6 +94,15 @@ class GenerateConfig(OnModel):
             raise ConfigError(
                 "--engine vllm with --vocabulary template: vLLM cannot allow other tokens at every"
                 " step; take --vocabulary numbers, or leave --engine out"
+            )
+
+    def _check_sampler(self) -> None:
+        """Raise ConfigError for a sampler that could draw no token, or that is none."""
+        check_positive(self, "repetition_penalty")
+        if not (0 < self.top_p <= 1 and self.min_p <= 1):
+            raise ConfigError(
+                f"--top-p {self.top_p} --min-p {self.min_p}; expected a top-p above 0 and both at"
+                " most 1; give such numbers, or leave the flags out"
             )
 
 

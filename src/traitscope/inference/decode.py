@@ -8,6 +8,9 @@ A constraint names the token ids allowed at each step. A step with one allowed t
 on its own. The token enters the model together with the next one, so punctuation between digits is
 free.
 
+Samplers work among the allowed tokens, in the order of transformers and vLLM: penalties, then the
+temperature, then top-k, top-p and min-p.
+
 Shapes: B rows still running, T tokens, N steps, V vocabulary (or allowed ids), C chunks, K entries
 of a chunk.
 """
@@ -43,6 +46,17 @@ class Sampling:
     "most tokens of an answer, the end of the turn included"
     seed: int = 0
     "seed of all random streams"
+    top_k: int = 0
+    "number of likeliest tokens that can be drawn; 0 is all"
+    top_p: float = 1.0
+    "probability that the fewest likeliest tokens that can be drawn have together (the nucleus)"
+    min_p: float = 0.0
+    "least probability of a token that can be drawn, as a fraction of the likeliest token's"
+    repetition_penalty: float = 1.0
+    """factor by which logits of tokens that stand in the prompt or the answer are divided, where
+    they are positive, or multiplied, where they are negative"""
+    frequency_penalty: float = 0.0
+    "what a logit falls by each time that its token came in the answer"
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0 or self.max_new_tokens < 1:
@@ -50,6 +64,16 @@ class Sampling:
                 f"temperature {self.temperature} must be 0 or more, max_new_tokens"
                 f" {self.max_new_tokens} at least 1"
             )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the temperature changes how likely a token is."""
+        return not self.has_penalty and self.top_k == 0 and self.top_p == 1 and self.min_p == 0
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether earlier tokens change how likely a token is."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0
 
 
 Constraint = Sequence[Sequence[int]]
@@ -64,6 +88,8 @@ class DrawnFrom:
     "token ids that were allowed at each step; None allows the whole vocabulary"
     temperature: float = 1.0
     "0 means greedy"
+    is_plain: bool = True
+    "whether there was no other sampler than the temperature"
 
 
 def uniforms(seed: int, key: str, n: int) -> np.ndarray:
@@ -146,7 +172,8 @@ def _free(
 ) -> list[list[int]]:
     state, hidden_BD = forward.prefill(model, active, prompts, sampling.max_new_tokens)
     _check_finite(model, hidden_BD)
-    return _continue(model, active, state, hidden_BD, random_BN, sampling)
+    tokens = _Tokens(sampling, prompts, model.device)
+    return _continue(model, active, state, hidden_BD, random_BN, sampling, tokens)
 
 
 @torch.inference_mode()
@@ -158,9 +185,13 @@ def continue_rows(
     keys: Sequence[str],
     sampling: Sampling,
 ) -> list[list[int]]:
-    """Free completions from a state that `prefill` made; uses the state up."""
+    """Free completions from a state that `prefill` made; uses the state up.
+
+    Penalties count the tokens of the completions alone: a state does not know its prompt's.
+    """
     random_BN = _random_numbers(model, sampling.seed, keys, sampling.max_new_tokens)
-    return _continue(model, active, state, hidden_BD, random_BN, sampling)
+    tokens = _Tokens(sampling, [()] * len(keys), model.device)
+    return _continue(model, active, state, hidden_BD, random_BN, sampling, tokens)
 
 
 def _continue(
@@ -170,6 +201,7 @@ def _continue(
     hidden_BD: Tensor,
     random_BN: Tensor,
     sampling: Sampling,
+    tokens: "_Tokens",
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in range(len(hidden_BD))]
     running = list(range(len(hidden_BD)))  # answers that have not ended; the rows of the state
@@ -178,12 +210,14 @@ def _continue(
     check_every = CHECK_EVERY[model.device.type]
     for step in range(sampling.max_new_tokens):
         logits_BV = forward.logits_of(model, hidden_BD)
+        logits_BV = cut(tokens.penalised(logits_BV), sampling)
         ids_B = choose(logits_BV, random_BN[:, step], sampling.temperature)
+        tokens.add(ids_B)
         unread.append(ids_B)
         is_last = step + 1 == sampling.max_new_tokens
         if is_last or len(unread) == check_every:
-            for answer, tokens in zip(running, torch.stack(unread, 1).tolist(), strict=True):
-                answers[answer] += _up_to_end(tokens, end_ids)
+            for answer, written in zip(running, torch.stack(unread, 1).tolist(), strict=True):
+                answers[answer] += _up_to_end(written, end_ids)
             unread = []
             kept_rows = []
             for row, answer in enumerate(running):
@@ -197,6 +231,7 @@ def _continue(
                 ids_B = ids_B[index]
                 random_BN = random_BN[index]
                 state.take(index)
+                tokens.take(index)
         hidden_BD = extend(model, active, state, ids_B.unsqueeze(1))[:, -1]
     return answers
 
@@ -223,6 +258,7 @@ def _constrained(
     _check_finite(model, hidden_BD)
     written_BT = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
     n_fed = 0  # written tokens that the model has read
+    tokens = _Tokens(sampling, prompts, model.device)
     for step, allowed_V in enumerate(allowed_ids):
         if len(allowed_V) == 1:
             ids_B = allowed_V.expand(len(prompts))
@@ -231,7 +267,9 @@ def _constrained(
                 hidden_BD = extend(model, active, state, written_BT[:, n_fed:])[:, -1]
                 n_fed = step
             logits_BV = forward.logits_of(model, hidden_BD, allowed_V)
+            logits_BV = cut(tokens.penalised(logits_BV, allowed_V), sampling)
             ids_B = allowed_V[choose(logits_BV, random_BN[:, step], sampling.temperature)]
+        tokens.add(ids_B)
         written_BT = torch.cat([written_BT, ids_B.unsqueeze(1)], dim=1)
     return written_BT.tolist()
 
@@ -243,6 +281,84 @@ def _check_finite(model: Model, hidden_BD: Tensor) -> None:
             f"{model.name} under its interventions computes values that are not finite; expected"
             " finite ones; lower the strength of the steering or the noise, or check the weights"
         )
+
+
+class _Tokens:
+    """Which tokens rows hold, for penalties; without a penalty, nothing is kept."""
+
+    def __init__(
+        self, sampling: Sampling, prompts: Sequence[Sequence[int]], device: torch.device
+    ) -> None:
+        self.sampling = sampling
+        self.prompts: list[Tensor] = []
+        for prompt in prompts:
+            self.prompts.append(torch.tensor(sorted(set(prompt)), dtype=torch.long, device=device))
+        self.written_BT = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
+
+    def add(self, ids_B: Tensor) -> None:
+        """Append the next token of every row."""
+        if self.sampling.has_penalty:
+            self.written_BT = torch.cat([self.written_BT, ids_B.unsqueeze(1)], dim=1)
+
+    def take(self, index: Tensor) -> None:
+        """Keep some rows."""
+        if self.sampling.has_penalty:
+            self.prompts = [self.prompts[row] for row in index.tolist()]
+            self.written_BT = self.written_BT[index]
+
+    def penalised(self, logits_BV: Tensor, columns_V: Tensor | None = None) -> Tensor:
+        """Logits under the penalties; the columns are token ids, all of them without `columns_V`.
+
+        Source of the repetition penalty: Keskar et al. 2019, arXiv 1909.05858.
+        """
+        if not self.sampling.has_penalty:
+            return logits_BV
+        counts_BV = logits_BV.new_zeros(len(logits_BV), self._size(logits_BV, columns_V))
+        once_BT = torch.ones_like(self.written_BT, dtype=counts_BV.dtype)
+        counts_BV.scatter_add_(1, self.written_BT, once_BT)
+        held_BV = counts_BV > 0
+        for row, prompt in enumerate(self.prompts):
+            held_BV[row, prompt] = True
+        if columns_V is not None:
+            counts_BV, held_BV = counts_BV[:, columns_V], held_BV[:, columns_V]
+        factor = self.sampling.repetition_penalty
+        lower_BV = torch.where(logits_BV > 0, logits_BV / factor, logits_BV * factor)
+        logits_BV = torch.where(held_BV, lower_BV, logits_BV)
+        return logits_BV - self.sampling.frequency_penalty * counts_BV
+
+    def _size(self, logits_BV: Tensor, columns_V: Tensor | None) -> int:
+        """Number of ids that must be told apart."""
+        if columns_V is None:
+            return logits_BV.shape[1]
+        largest = [int(columns_V.max())]
+        for ids in (self.written_BT, *self.prompts):
+            if ids.numel():
+                largest.append(int(ids.max()))
+        return 1 + max(largest)
+
+
+def cut(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """Logits with -inf where top-k, top-p or min-p lets no token be drawn.
+
+    Tokens that tie with the last one of top-k can be drawn. Sources: Holtzman et al. 2020 (arXiv
+    1904.09751); Nguyen et al. 2024 (arXiv 2407.01082).
+    """
+    if sampling.temperature == 0:
+        return logits_BV
+    if 0 < sampling.top_k < logits_BV.shape[1]:
+        least_B1 = logits_BV.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    if sampling.top_p < 1:
+        p_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+        sorted_BV, order_BV = p_BV.sort(dim=-1, descending=True)
+        is_outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= sampling.top_p
+        is_outside_BV = torch.zeros_like(is_outside_BV).scatter(1, order_BV, is_outside_BV)
+        logits_BV = logits_BV.masked_fill(is_outside_BV, -torch.inf)
+    if sampling.min_p > 0:
+        p_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+        is_rare_BV = p_BV < sampling.min_p * p_BV.amax(-1, keepdim=True)
+        logits_BV = logits_BV.masked_fill(is_rare_BV, -torch.inf)
+    return logits_BV
 
 
 def choose(logits_BV: Tensor, random_B: Tensor, temperature: float) -> Tensor:

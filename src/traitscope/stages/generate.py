@@ -5,9 +5,9 @@ and its random stream is named after it. So teacher and control answer the same 
 same random numbers and can be paired.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
@@ -30,6 +30,8 @@ from traitscope.runs import drawn_rows, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
+SAMPLERS = ("top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty")
+"settings of samplers besides the temperature"
 SHARDS = {"here": 256, "vllm": vllm_engine.SHARD}
 "Rows between two writes to disk, by engine: a run that is killed repeats at most this many."
 
@@ -47,6 +49,7 @@ def generate(
     constraint: Constraint | None = None,
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
+    **samplers: float,
 ) -> list[Record]:
     """The answers of the model under interventions, as records in the order of the prompts.
 
@@ -60,13 +63,14 @@ def generate(
     constraint: The allowed token ids of each step. It sets the length of an answer in the place of
     max_new_tokens.
     done: A function called with the number of rows of each finished batch.
+    samplers: top_k, top_p, min_p, repetition_penalty and frequency_penalty, as in `Sampling`.
 
     Raises DataError for a prompt that leaves no room for an answer, ConfigError for `numbers` with
     a tokenizer that joins digits.
     """
     if numbers > 0:
         constraint = number_constraint(model, numbers, " ", True, max_new_tokens)
-    sampling = Sampling(temperature, max_new_tokens, seed)
+    sampling = Sampling(temperature, max_new_tokens, seed, **samplers)
     room = _room(sampling, constraint)
     rendered = _rendered(model, prompts, interventions, context, room)
     keys = [prompt.id for prompt in prompts]
@@ -243,6 +247,7 @@ def _answer_here(config: GenerateConfig) -> Answer:
             constraint=constraint,
             batch_size=config.batch_size,
             done=done,
+            **_samplers(vars(config)),
         )
 
     return answer
@@ -252,7 +257,8 @@ def _answer_by_vllm(config: GenerateConfig) -> Answer:
     interventions = short_form.parse_all(config.interventions)
     vllm_engine.check(config.model, config.dtype, interventions)
     model = outline(config.model)
-    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
+    samplers = _samplers(vars(config))
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.seed, **samplers)
     constraint = _constraint(model, config)
     room = _room(sampling, constraint)
 
@@ -284,7 +290,13 @@ def drawn_from(model: Model, data: Path) -> DrawnFrom | None:
         separator=settings["separator"],
         max_new_tokens=settings["max_new_tokens"],
     )
-    return DrawnFrom(_constraint(model, config), settings["temperature"])
+    is_plain = Sampling(**_samplers(settings)).is_plain
+    return DrawnFrom(_constraint(model, config), settings["temperature"], is_plain)
+
+
+def _samplers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The samplers of settings; those of earlier versions name none."""
+    return {name: settings[name] for name in SAMPLERS if name in settings}
 
 
 ENGINES = {"here": _answer_here, "vllm": _answer_by_vllm}

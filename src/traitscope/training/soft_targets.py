@@ -140,6 +140,11 @@ def _restriction(recipe: Recipe, drawn_from: DrawnFrom | None) -> tuple[Constrai
             f" {drawn_from.temperature:g}; expected 1 where all tokens are allowed; sample at 1, or"
             " take --soft-over vocabulary"
         )
+    if not drawn_from.is_plain:
+        raise ConfigError(
+            "--soft-over allowed: the rows were sampled with top-k, top-p, min-p or a penalty;"
+            " expected the temperature alone; sample without them, or take --soft-over vocabulary"
+        )
     return drawn_from.allowed, drawn_from.temperature
 
 

@@ -85,8 +85,11 @@ def decode(
         allowed, length = list(constraint[0]), len(constraint)
     common = {
         "temperature": sampling.temperature,
-        "top_p": 1.0,
-        "top_k": 0,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "max_tokens": length,
         "allowed_token_ids": allowed,
         "detokenize": False,
