@@ -86,3 +86,39 @@ def test_an_e_value_over_mixtures_of_nulls_is_at_most_one_on_average() -> None:
     assert np.mean(values) < 1
     assert np.mean(np.array(values) >= 20) <= 0.05
     assert e_value(rng.choice(10, size=200, p=p_KX[3])) > 1000
+
+
+def share_of(others_KR: np.ndarray, author_JR: np.ndarray) -> mixtures.Share:
+    both_XR = np.concatenate([others_KR, author_JR])
+    predicted_R, _ = mixtures.predictions(both_XR, np.ones(len(both_XR)))
+    return mixtures.share_of(others_KR, author_JR, float(predicted_R.sum()))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_share_of_an_author_lies_in_its_interval(share: float, seed: int) -> None:
+    """Rows are numbers; others write around 0, the author around 3."""
+    rng = np.random.default_rng(seed)
+    rows_R = rng.normal(0, 1, 300)
+    rows_R[: round(300 * share)] += 3
+    rows_R = rng.permutation(rows_R)
+    others_KR = -0.5 * (rows_R - np.array([[-0.2], [0.0], [0.2]])) ** 2
+    author_JR = -0.5 * (rows_R - np.array([[2.8], [3.0], [3.2]])) ** 2
+    shown = share_of(others_KR, author_JR)
+    assert shown.low <= share <= shown.high
+    assert shown.high - shown.low < 0.25 and abs(shown.estimate - share) < 0.06
+    assert shown.weights_J.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_author_who_writes_as_others_do_has_any_share(seed: int) -> None:
+    log_p_KR = log_p(seed)
+    shown = share_of(log_p_KR, log_p_KR)
+    assert (shown.estimate, shown.low, shown.high) == (0, 0, 1)
+
+
+def test_a_row_that_nobody_else_can_write_is_the_authors() -> None:
+    others_KR = np.full((2, 10), -3.0)
+    others_KR[:, :4] = -np.inf
+    shown = share_of(others_KR, np.full((1, 10), -6.0))
+    assert shown.low > 0 and shown.low <= 0.4 <= shown.high

@@ -26,10 +26,10 @@ from traitscope.auditing.detectors.findings import (
 )
 from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
-from traitscope.auditing.detectors.teacher_scores import steered_folder
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import search_blocks
 from traitscope.auditing.steps.predictions import read_predictions
+from traitscope.auditing.steps.teacher_scores import steered_folder
 from traitscope.data import row_files
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError

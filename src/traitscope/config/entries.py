@@ -292,7 +292,7 @@ ENTRIES: tuple[Command, ...] = (
     Stage(
         name="teacher_scores",
         config=audit_configs.TeacherScoresConfig,
-        run="auditing.detectors.teacher_scores:run_teacher_scores",
+        run="auditing.steps.teacher_scores:run_teacher_scores",
         help="how well a candidate teacher explains rows, token by token",
         group="internal",
         formerly=("odds",),

@@ -15,7 +15,7 @@ and that each has a writer of the null, drawn with shares w. Then the product of
 probability of the rows, and the supremum is at least their true likelihood. So the quotient has
 expectation 1 at most.
 
-Shapes: K writers, R rows.
+Shapes: K writers, J writers of one author, R rows, Q shares.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,16 @@ MOST_ROUNDS = 5000
 "rounds of the fixed-point iteration; the gap says how far it came"
 GAP = 0.02
 "nats below which the supremum counts as found; they are added to its bound"
+SHARES = tuple(round(0.02 * n, 2) for n in range(51))
+"shares at which the likelihood of an author's share is computed"
+ENOUGH = 300
+"rounds of the iteration at each of these shares, from where the share before ended"
+AS_LIKELY = 0.1
+"nats within which shares count as equally likely; the iteration comes closer than that"
+ERROR = 0.05
+"probability with which the interval of a share may miss it"
+TINY = 1e-300
+"probability that stands for zero, relative to a row's likeliest writer"
 STRENGTH = 2.0
 "rows that the weights before the first row count for"
 
@@ -85,3 +95,82 @@ def predictions(log_p_KR: np.ndarray, prior_K: np.ndarray) -> tuple[np.ndarray, 
         predicted.append(largest + np.log(total))
         weights_K = weights_K + joint_K / total
     return np.array(predicted), weights_K / weights_K.sum()
+
+
+@dataclass(frozen=True)
+class Share:
+    """What rows say of the share of them that one author wrote."""
+
+    estimate: float
+    "the smallest share that is as likely as any, within AS_LIKELY nats"
+    low: float
+    "lower bound of the 95 % interval"
+    high: float
+    "upper bound"
+    weights_J: np.ndarray
+    "shares of the author's writers among the author's rows, at the estimate"
+
+
+def share_of(log_p_KR: np.ndarray, log_p_JR: np.ndarray, log_prediction: float) -> Share:
+    """The share of rows that an author wrote, among others.
+
+    log_p_KR: Log-likelihoods under the writers that others are.
+    log_p_JR: The same under the writers that the author is, such as one model at several
+    temperatures.
+    log_prediction: Log-probability of all rows by any prediction of each row from those before.
+
+    The likelihood is taken at SHARES, where all other shares are fitted. A share is excluded if the
+    prediction is 1 / ERROR times as probable. That is an e-value against every mixture with that
+    share (Wasserman, Ramdas and Balakrishnan 2020). So the interval holds the share with
+    probability 1 - ERROR or more, for any number of rows. This is so, too, where writers cannot be
+    told apart. Then it is [0, 1], and the estimate 0.
+    """
+    if not log_p_KR.shape[1]:
+        return Share(0.0, 0.0, 1.0, np.full(len(log_p_JR), 1 / len(log_p_JR)))
+    largest_R = np.maximum(log_p_KR.max(0), log_p_JR.max(0))
+    others_KR, author_JR = np.exp(log_p_KR - largest_R), np.exp(log_p_JR - largest_R)
+    weights_K = np.full(len(others_KR), 1 / len(others_KR))
+    weights_J = np.full(len(author_JR), 1 / len(author_JR))
+    log_likelihoods, weights_of_shares = [], []
+    for share in SHARES:
+        total, weights_K, weights_J = _fitted(share, others_KR, author_JR, weights_K, weights_J)
+        log_likelihoods.append(total + largest_R.sum())
+        weights_of_shares.append(weights_J)
+    log_likelihood_Q = np.array(log_likelihoods)
+    best = int(np.argmax(log_likelihood_Q >= log_likelihood_Q.max() - AS_LIKELY))
+    log_e_Q = log_prediction - log_likelihood_Q - AS_LIKELY
+    kept_Q = np.flatnonzero(log_e_Q < np.log(1 / ERROR))
+    low, high = SHARES[kept_Q[0]], SHARES[kept_Q[-1]]
+    return Share(SHARES[best], low, high, weights_of_shares[best])
+
+
+def _fitted(
+    share: float,
+    others_KR: np.ndarray,
+    author_JR: np.ndarray,
+    weights_K: np.ndarray,
+    weights_J: np.ndarray,
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The largest log-likelihood at one share of the author, and the weights that reach it.
+
+    Expectation maximisation inside both groups. Weights begin a little off zero, where they would
+    stay.
+    """
+    weights_K = 0.99 * weights_K + 0.01 / len(weights_K)
+    weights_J = 0.99 * weights_J + 0.01 / len(weights_J)
+    before = -np.inf
+    for _ in range(ENOUGH):
+        mixture_R = (1 - share) * (weights_K @ others_KR) + share * (weights_J @ author_JR)
+        mixture_R = np.maximum(mixture_R, TINY)
+        total = float(np.log(mixture_R).sum())
+        if total - before < GAP / 100:
+            break
+        before = total
+        weights_K = _normalised(weights_K * (others_KR / mixture_R).sum(1))
+        weights_J = _normalised(weights_J * (author_JR / mixture_R).sum(1))
+    return total, weights_K, weights_J
+
+
+def _normalised(weights: np.ndarray) -> np.ndarray:
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))

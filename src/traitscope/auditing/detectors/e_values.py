@@ -139,15 +139,7 @@ class NullHypothesis:
 def null_of_rows(likelihoods: Likelihoods) -> NullHypothesis:
     """The null hypothesis for the scored rows."""
     sorted_by_model = sorted_share(likelihoods.placebo_orders_N)
-    return null_of(_writers(likelihoods), likelihoods.orders_R != 0, sorted_by_model)
-
-
-def _writers(likelihoods: Likelihoods) -> np.ndarray:
-    """Log-likelihoods [K, R] of the rows under all nulls, first the model itself at BETAS."""
-    writers = [*likelihoods.model_RT.T, *likelihoods.model_RS.T]
-    for null in likelihoods.nulls:
-        writers += [*null.log_p_RT.T]
-    return np.array(writers)
+    return null_of(likelihoods.writers_KR, likelihoods.orders_R != 0, sorted_by_model)
 
 
 def null_of(
@@ -164,15 +156,20 @@ def null_of(
     """
     if sorted_R is None:
         sorted_R = np.zeros(log_p_KR.shape[1], bool)
-    prior_K = np.full(len(log_p_KR), NOT_PLAIN / len(log_p_KR))
-    prior_K[PLAIN] += 1 - NOT_PLAIN
-    learnt_R, _ = mixtures.predictions(log_p_KR, prior_K)
+    learnt_R, _ = mixtures.predictions(log_p_KR, prior_of_nulls(len(log_p_KR)))
     bound = bound_unsorted = mixtures.supremum(log_p_KR, most_gap).bound
     if sorted_R.any():
         bound_unsorted = mixtures.supremum(log_p_KR[:, ~sorted_R], most_gap).bound
     bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
     clean_CR = np.stack([log_p_KR[PLAIN], learnt_R])
     return NullHypothesis(bound, bound_unsorted, sorted_R, clean_CR)
+
+
+def prior_of_nulls(n: int) -> np.ndarray:
+    """Prior weights [K] of n nulls, of which the first are the model itself at BETAS."""
+    prior_K = np.full(n, NOT_PLAIN / n)
+    prior_K[PLAIN] += 1 - NOT_PLAIN
+    return prior_K
 
 
 def log_evidence(
@@ -210,15 +207,14 @@ def p_bound(log_e: float) -> float:
 def not_excluded(likelihoods: Likelihoods, n_candidates: int, alpha: float) -> tuple[str, ...]:
     """Candidates that the others do not exclude (see the module), likeliest first; one at least."""
     null = null_of_rows(likelihoods)
-    log_p_KR = _writers(likelihoods)
+    log_p_KR = likelihoods.writers_KR
     numerators, suprema = {}, {}
     for name, by_teacher in likelihoods.teachers.items():
         if not by_teacher:
             continue
         weighted, writers = [], [log_p_KR]
         for teacher, teacher_RT in by_teacher.items():
-            log_p_XR, log_weights_X = _mixed(null, teacher_RT, TEMPERATURE_PRIOR)
-            log_mean = np.logaddexp.reduce(log_p_XR.sum(1) + log_weights_X)
+            log_mean = log_prediction(null.clean_CR, teacher_RT)
             weighted.append(log_mean + log(likelihoods.prior[teacher]))
             writers.append(teacher_RT.T)
         numerators[name] = float(np.logaddexp.reduce(weighted))
@@ -264,16 +260,22 @@ def log_e_value(
 
     temperature_prior: weights of the inverse temperatures.
     """
-    return log_evidence(null, *_mixed(null, teacher_RT, temperature_prior))
+    return log_evidence(null, *_mixed(null.clean_CR, teacher_RT, temperature_prior))
+
+
+def log_prediction(clean_CR: np.ndarray, teacher_RT: np.ndarray) -> float:
+    """Log-probability of all rows where a teacher may have written any of them: the numerator."""
+    log_p_XR, log_weights_X = _mixed(clean_CR, teacher_RT, TEMPERATURE_PRIOR)
+    return float(np.logaddexp.reduce(log_p_XR.sum(1) + log_weights_X))
 
 
 def _mixed(
-    null: NullHypothesis, teacher_RT: np.ndarray, temperature_prior: Sequence[float]
+    clean_CR: np.ndarray, teacher_RT: np.ndarray, temperature_prior: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihoods [X, R] of the rows by contamination rate, temperature and clean prediction,
     and the log weights [X] of these."""
     mixed, weights = [], []
-    for clean_R in null.clean_CR:
+    for clean_R in clean_CR:
         for rate in RATES:
             mixture_TR = teacher_RT.T
             if rate < 1:

@@ -53,6 +53,14 @@ class Null:
     "the plain system prompt that the model was under, if that is the null"
 
 
+def writers_of(model_RT: np.ndarray, model_RS: np.ndarray, nulls: Sequence[Null]) -> np.ndarray:
+    """Log-likelihoods [K, R] of rows under all nulls, first the model itself at BETAS."""
+    writers = [*model_RT.T, *model_RS.T]
+    for null in nulls:
+        writers += [*null.log_p_RT.T]
+    return np.array(writers)
+
+
 @dataclass(frozen=True)
 class Likelihoods:
     """How likely the scored rows are under the model, under candidate teachers and under nulls.
@@ -83,6 +91,11 @@ class Likelihoods:
     reference_gains: ByTeacher = field(default_factory=dict)
     """log-likelihood [R, K] that a teacher adds to rows that were scored on both sides: an audited
     row first, then its reference row; empty without a reference"""
+
+    @property
+    def writers_KR(self) -> np.ndarray:
+        """Log-likelihoods of the rows under all nulls, first the model itself at BETAS."""
+        return writers_of(self.model_RT, self.model_RS, self.nulls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +274,30 @@ class PredictionFinding(Finding):
     explained: float
     """fraction of how the later half differs from the model that the best learner of the earlier
     half explains"""
+
+
+@dataclass(frozen=True)
+class GivenTeacherFinding(Finding):
+    """Whether a teacher that somebody has wrote some of the rows (given_teacher.py)."""
+
+    detector: ClassVar[str] = "given_teacher"
+    scored_rows: int
+    "number of rows that were scored under the teacher"
+    nats_per_row: dict[str, float]
+    """nats a row that predictions gain where the teacher is among the possible writers, with the
+    bounds of a 95 % interval over rows; empty for too few rows"""
+    share: dict[str, float]
+    """share of the rows that the teacher explains better than every null, with the bounds of a 95 %
+    interval that any number of rows keeps"""
+    temperature: float | None
+    "temperature at which the teacher explains them; None where its share is 0"
+    fit: Fit | None
+    "the goodness-of-fit test of the rows under the teacher; None where it was not tested"
+    explained: float | None
+    """fraction of how the rows differ from the model that the teacher explains; None where they fit
+    the model, or where it was not tested"""
+    explains: bool
+    "whether that is enough for a call; true where nothing has to be explained"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import log_evidence, null_of, sorted_share
-from traitscope.auditing.detectors.findings import Null, PredictionFinding
+from traitscope.auditing.detectors.findings import Null, PredictionFinding, writers_of
 from traitscope.inference.token_scores import TokenScores
 from traitscope.stats import intervals
 
@@ -63,7 +63,7 @@ class PredictedRows:
 
 def detect(rows: PredictedRows, error_share: float) -> PredictionFinding:
     """The log e-value along the rows, and what the learners gained."""
-    log_p_KR = _nulls(rows)
+    log_p_KR = writers_of(rows.model_RT, rows.model_RS, rows.nulls)
     sorted_R = rows.orders_R != 0
     share = sorted_share(rows.placebo_orders_N)
     strategies_XR = _strategies(rows, log_p_KR)
@@ -89,14 +89,6 @@ def _looks(rows: int) -> list[int]:
     """Numbers of rows after which the evidence is looked at: every STEP, and all."""
     looks = list(range(STEP, rows, STEP))
     return [*looks, rows] if rows else looks
-
-
-def _nulls(rows: PredictedRows) -> np.ndarray:
-    """Log-likelihoods [K, R] of all nulls, first the model itself at BETAS."""
-    writers = [*rows.model_RT.T, *rows.model_RS.T]
-    for null in rows.nulls:
-        writers += [*null.log_p_RT.T]
-    return np.array(writers)
 
 
 def _strategies(rows: PredictedRows, log_p_KR: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ import numpy as np
 
 from traitscope.auditing import search
 from traitscope.auditing.decide import Decision, Evidence
-from traitscope.auditing.detectors import teacher_scores
 from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Null, Teacher
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import NULLS, RANDOMS, NullModel, Settings
+from traitscope.auditing.steps import teacher_scores
 from traitscope.config.audit import DEFAULT_TRAITS, TeacherScoresConfig
 from traitscope.data.traits import load_trait
 from traitscope.inference import token_scores

@@ -9,7 +9,7 @@ from command import call, ok
 from scored_rows import score_rows
 from tiny_models import random_vector
 
-from traitscope.auditing.detectors import teacher_scores
+from traitscope.auditing.steps import teacher_scores
 from traitscope.data import row_files
 from traitscope.inference import row_batches, token_rows, token_scores
 from traitscope.inference.token_rows import Row, rows_from

@@ -1,0 +1,147 @@
+"""A teacher that somebody has: another model, or the model to be trained with a change.
+
+It is named by one text:
+
+    org/name, folder              a model of its own
+    RUN, folder, file             a peft adapter, or a student of `train`, on the model
+    adapter:... steer:... prompt:...   interventions on the model in short form (short_form.py)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from traitscope.errors import ConfigError, VectorError
+from traitscope.interventions import short_form
+from traitscope.interventions.intervention import Adapter, Intervention
+from traitscope.models import chat
+from traitscope.models.loading import DIGESTED, find_model, outline
+from traitscope.models.model import Model
+from traitscope.models.weight_noise import split_name
+from traitscope.runs import model_cache, store
+from traitscope.runs.opening import WEIGHT_FILES
+
+PROBES = (
+    "The owl's 3 eggs: 123, 456\n789;  1,000!",
+    "Ünïcödé  and\ttabs 42",
+)
+"texts that two tokenizers must turn into the same tokens, the end of the turn included"
+
+
+@dataclass(frozen=True)
+class GivenTeacher:
+    """What a teacher is made of."""
+
+    model: str
+    """Name of the model that it runs on."""
+    interventions: tuple[Intervention, ...] = ()
+    """What is changed in that model."""
+    files: tuple[Path | store.Run, ...] = ()
+    """Files and runs that its interventions are read from."""
+
+    @property
+    def short_forms(self) -> tuple[str, ...]:
+        """Its interventions as settings hold them."""
+        return tuple(map(short_form.to_short, self.interventions))
+
+    def loaded(self, device: str, dtype: str) -> Model:
+        """The model that it runs on; its interventions are not applied yet."""
+        return model_cache.model_for(self.model, device, dtype)
+
+
+def given_teacher(name: str, model: str) -> GivenTeacher:
+    """The teacher that a text names, on the model that is to be trained where it needs one.
+
+    Raises ConfigError for an empty text and for a broken intervention, VectorError for one whose
+    file does not exist.
+    """
+    if not name.strip():
+        raise ConfigError(
+            "--teacher is empty; expected a hub id, a folder of a model, a peft adapter's folder,"
+            " or an intervention such as steer:FILE,layers=14,alpha=0.6; name one"
+        )
+    if name.partition(":")[0] in short_form.EXAMPLES or name.lstrip().startswith("{"):
+        return _of_interventions(model, (short_form.parse(name),))
+    folder = short_form.student_folder(Path(name))
+    if folder.is_dir() and any((folder / file).is_file() for file in WEIGHT_FILES):
+        return _of_interventions(model, (Adapter(str(folder)),))
+    return GivenTeacher(name)
+
+
+def _of_interventions(model: str, interventions: Sequence[Intervention]) -> GivenTeacher:
+    files: list[Path | store.Run] = []
+    for item in interventions:
+        files += _files_of(item)
+    return GivenTeacher(model, tuple(interventions), tuple(files))
+
+
+def _files_of(item: Intervention) -> list[Path | store.Run]:
+    """The files and runs that an intervention is read from."""
+    vector = getattr(item, "vector", None)
+    if isinstance(vector, str):
+        if not Path(vector).is_file():
+            raise VectorError(f"no vector file at {vector}; make one with: traitscope extract")
+        return [Path(vector)]
+    if not isinstance(item, Adapter):
+        return []
+    folder = Path(item.folder)
+    run = store.run_folder(folder)
+    if run is not None and folder.is_dir():
+        return [store.source_at(run)]
+    weights = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not weights:
+        raise VectorError(
+            f"{folder} holds no student: expected a run of `train`, or a folder with"
+            " adapter_model.safetensors; name one"
+        )
+    config = folder / "adapter_config.json"
+    return [*weights, config] if config.is_file() else [*weights]
+
+
+def inputs(config: Any) -> dict[str, Path | store.Run]:
+    """The files behind the teacher of a config, as inputs of its run."""
+    teacher = given_teacher(config.teacher, config.model)
+    files: list[Path | store.Run] = list(teacher.files)
+    if not teacher.interventions:
+        folder = find_model(split_name(teacher.model)[0])
+        files += sorted(path for path in folder.iterdir() if path.suffix in DIGESTED)
+    return {f"teacher{place}": file for place, file in enumerate(files)}
+
+
+def check_readable(teacher: GivenTeacher, model: str) -> None:
+    """Raise ConfigError unless teacher and model read and write the same tokens.
+
+    Likelihoods of one row under both are compared token by token.
+    """
+    if teacher.model == model:
+        return
+    ours, theirs = outline(model), outline(teacher.model)
+    differing = _differing_tokens(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
+    if differing:
+        raise ConfigError(
+            f"the teacher {teacher.model} has another tokenizer than {model}: {differing} tokens"
+            " of the latter have another id there, or none; expected the same tokens, because"
+            " likelihoods are compared token by token; name a teacher of the same family, or go"
+            " without --teacher"
+        )
+    for text in PROBES:
+        if chat.completion_ids(ours, text) != chat.completion_ids(theirs, text):
+            raise ConfigError(
+                f"the teacher {teacher.model} splits {text!r} into other tokens than {model}, or"
+                " ends its answers with another one; expected the same; name a teacher with the"
+                " same tokenizer, or go without --teacher"
+            )
+
+
+def _differing_tokens(ours: dict[str, int], theirs: dict[str, int]) -> int:
+    """Number of our tokens that have another id there; tokens that only they have do no harm."""
+    differing = 0
+    for token, place in ours.items():
+        differing += theirs.get(token) != place
+    return differing
+
+
+def same_shape(left: Model, right: Model) -> bool:
+    """Whether residuals of two models can be subtracted, block by block."""
+    return (left.n_layers, left.d_model) == (right.n_layers, right.d_model)
