@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from traitscope.interventions.intervention import WeightNoise as WeightNoise
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
+    from traitscope.screening.run import screen as screen
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
     from traitscope.stages.measure import Scores as Scores
@@ -75,6 +76,7 @@ _HOMES = {
     "load_trait": "traitscope.data.traits",
     "measure": "traitscope.stages.measure",
     "number_prompts": "traitscope.data.prompts",
+    "screen": "traitscope.screening.run",
     "run": "traitscope.stages.registry",
     "studies": "traitscope.studies",
     "train": "traitscope.training.loop",

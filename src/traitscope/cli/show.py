@@ -10,14 +10,14 @@ from typing import Any
 from traitscope import __version__
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
-from traitscope.config.common import TAUGHT, Output
+from traitscope.config.common import TAUGHT, Output, is_taught
 from traitscope.errors import ConfigError, StoreError
 from traitscope.runs import lineage, store
 from traitscope.runs.manifests import RESTORE
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 
-NUMBER_FILES = ("summary.json", "measurements.json", "eas.json")
+NUMBER_FILES = ("summary.json", "measurements.json", "eas.json", "screen.json")
 """Files of a run whose content goes into the summary, under their names without ending."""
 NOTHING_KEPT = (
     "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
@@ -68,6 +68,8 @@ def _print_run(run: store.Run, summary: dict) -> None:
     for name in ("measurements", "summary"):
         for measurement in summary.get(name, {}).get("measurements", []):
             _print_measurement(measurement)
+    for sentence in summary.get("screen", {}).get("findings", []):
+        print(sentence)
     if asked := summary.get("summary", {}).get("endpoint"):
         tokens = asked["tokens_read"] + asked["tokens_written"]
         print(
@@ -221,7 +223,7 @@ def replayed(run: store.Run) -> dict[str, Any]:
     for key, value in _recorded(run)["config"].items():
         settings[key] = _with_paths(value, places)
     for key in TAUGHT:
-        if key in settings:
+        if is_taught(key, settings.get(key)):
             settings[key] = [json.dumps(item) for item in settings[key]]
     if "trait" in settings:
         settings["trait"] = _trait_named(settings["trait"], places["trait0"])

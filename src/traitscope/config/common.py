@@ -36,6 +36,11 @@ LARGEST_NUMBER = 10**12
 "largest value of other whole numbers"
 
 
+def is_taught(name: str, value: Any) -> bool:
+    """Whether a setting holds interventions in short form; a teacher may also be one text."""
+    return name in TAUGHT and isinstance(value, tuple | list)
+
+
 def check_minimums(config: Any, **minimums: int) -> None:
     """Raise ConfigError, naming the flag, for a number that is set and below its minimum.
 

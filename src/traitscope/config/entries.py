@@ -11,6 +11,7 @@ from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
 from traitscope.config import commands as command_configs
 from traitscope.config import judge as judge_configs
+from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
 
 Group = Literal["do", "check", "study", "look", "internal"]
@@ -194,6 +195,15 @@ ENTRIES: tuple[Command, ...] = (
         help="may I train this model on these data?",
         group="check",
         subject=("data",),
+    ),
+    Stage(
+        name="screen",
+        config=screen_configs.ScreenConfig,
+        run="screening.run:run_screen",
+        help="what does this teacher carry that the model does not?",
+        group="check",
+        next="traitscope show {run}",
+        inputs="screening.run:inputs",
     ),
     Stage(
         name="study",

@@ -92,6 +92,26 @@ def mean_residuals_of_halves(
     return means_HLD.numpy(), (norm_sums_L / len(prompts)).numpy()
 
 
+@torch.no_grad()
+def last_residuals(
+    model: Model,
+    active: Active,
+    prompts: Sequence[TokenIds],
+    batch_size: int = 32,
+    done: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Residuals [N, L, D] at the last token of every prompt, in the order of the prompts."""
+    residuals_NLD = np.empty((len(prompts), model.n_layers, model.d_model))
+    for indices in _batches_by_length(prompts, batch_size):
+        rows = [prompts[i] for i in indices]
+        selected = _selected_residuals(model, active, rows, "last", list(map(len, rows)))
+        for layer, residuals_ND in selected.items():
+            residuals_NLD[indices, layer] = residuals_ND.numpy()
+        if done:
+            done(len(rows))
+    return residuals_NLD
+
+
 def _means_and_norms(
     model: Model,
     active: Active,

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record
+from traitscope.data.traits import Trait
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.inference.decode import Constraint
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
-from traitscope.information.teachers import Teacher
+from traitscope.information import influence
+from traitscope.information.teachers import BASE, NEUTRAL, Teacher
 from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.intervention import Intervention, SystemPrompt, context_of
 from traitscope.models.model import Model
@@ -143,6 +145,27 @@ def chosen_tokens(
         ids = record.completion_ids or ()
         chosen.append([index[ids[place]] for place in places])
     return np.array(chosen)
+
+
+def change_along(
+    model: Model,
+    trait: Trait,
+    records: Sequence[Record],
+    constraint: Constraint,
+    context: str | None,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """The derivative [R, P, C] of the model's log-probabilities along the gradient of a trait."""
+    places, columns = sampled_places(constraint), class_of(constraint)
+    _, direction = influence.gradient(model, trait, context)
+    step = influence.step_size(direction)
+    unmodified = Teacher(BASE, NEUTRAL)
+    ends = []
+    for sign in (1, -1):
+        with influence.moved(model, direction, sign * step):
+            hidden_RSD = hidden_of(model, unmodified, records, context, batch_size)
+            ends.append(class_log_probs(model, hidden_RSD[:, places], columns))
+    return (ends[0].astype(np.float64) - ends[1]) / (2 * step)
 
 
 @torch.inference_mode()

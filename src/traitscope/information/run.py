@@ -204,16 +204,11 @@ def _influence(
 
 def _change(work: _Work, model: Model, records: list[Record], name: str) -> np.ndarray:
     """The derivative [X, P, C] of the base's log-probabilities along the gradient of a trait."""
-    places = passes.sampled_places(work.constraint)
-    columns = passes.class_of(work.constraint)
-    config = work.config
-    _, direction = influences.gradient(model, load_trait(name), config.context)
-    step = influences.step_size(direction)
-    ends = []
-    for sign in (1, -1):
-        with influences.moved(model, direction, sign * step):
-            hidden_XSD = passes.hidden_of(
-                model, work.group[0], records, config.context, config.batch_size
-            )
-            ends.append(passes.class_log_probs(model, hidden_XSD[:, places], columns))
-    return (ends[0].astype(np.float64) - ends[1]) / (2 * step)
+    return passes.change_along(
+        model,
+        load_trait(name),
+        records,
+        work.constraint,
+        work.config.context,
+        work.config.batch_size,
+    )

@@ -125,7 +125,7 @@ def _check_layers(config: Any, model: str) -> None:
     """Raise ConfigError for a layer in a config that a model lacks, before the model is loaded."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in common.TAUGHT:
+        if common.is_taught(field.name, value):
             for item in parse_all(value):
                 check_layers(getattr(item, "layers", ()), model, "an intervention")
         elif dataclasses.is_dataclass(value):
@@ -231,7 +231,7 @@ def _plain(config: Any) -> tuple[dict[str, Any], dict[str, Path]]:
 
 def _plain_value(name: str, value: Any, inputs: dict[str, Path]) -> Any:
     """A field's value as JSON; paths in it are added to `inputs`."""
-    if name in common.TAUGHT:
+    if common.is_taught(name, value):
         plain = []
         for place, item in enumerate(parse_all(value)):
             plain.append(_plain_intervention(item, f"{name}{place}", inputs))

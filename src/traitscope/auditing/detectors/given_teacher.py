@@ -114,8 +114,8 @@ def _predictions(nulls_KR: np.ndarray, teacher_TR: np.ndarray) -> tuple[np.ndarr
 
 
 def _interval(gained_R: np.ndarray) -> dict[str, float]:
-    """The mean over rows with a 95 % t interval; empty for too few rows."""
-    if len(gained_R) < FEWEST_ROWS:
+    """The mean over rows with a 95 % t interval; empty for too few rows, or where all are alike."""
+    if len(gained_R) < FEWEST_ROWS or not np.ptp(gained_R):
         return {}
     estimate, low, high = intervals.mean_interval_t(gained_R.tolist())
     return {"estimate": estimate, "low": low, "high": high}

@@ -1,0 +1,81 @@
+"""Settings of `screen`."""
+
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from traitscope.config.common import Dtype, OnModel, check_minimums
+from traitscope.config.fields import setting
+from traitscope.errors import ConfigError
+
+TEACHER = (
+    "a hub id, a folder of a model, a peft adapter's folder, or an intervention such as"
+    " steer:FILE,layers=14,alpha=0.6"
+)
+
+
+@dataclass(frozen=True)
+class ScreenConfig(OnModel):
+    """Say what a teacher carries that the model does not, before any data exist.
+
+    It says which answers the teacher prefers, and how far its residuals lie from the model's. It
+    says how much of that one vector has, and how much number rows would carry to a student.
+    """
+
+    teacher: str | None = setting(None, needed=TEACHER)
+    """The teacher: a hub id or a folder of a model, a peft adapter's folder or a run of `train`, or
+    an intervention in short form."""
+    dtype: Dtype = setting("fp32", advanced=True)
+    """Number type to compute in. Rounding in bf16 adds a divergence of its own."""
+    traits: tuple[str, ...] = ("all",)
+    """Traits whose answers are compared on their questions; all stands for the bundled ones."""
+    broad: bool = True
+    """Also ask for colours, countries and stances, which no bundled trait has."""
+    samples: int = 4
+    """Answers to sample to every question, from either side; 0 samples none."""
+    rows: int = 48
+    """Number rows on which divergences are computed. Either side writes half of them."""
+    n: int = 64
+    """Number prompts over which residuals are averaged."""
+    blocks: tuple[int, ...] = setting((), layers=True, advanced=True)
+    """Blocks at which one vector stands in for the teacher; none takes three, at a quarter, a half
+    and three quarters of the depth."""
+    strengths: tuple[float, ...] = setting((0.5, 1.0, 2.0), advanced=True)
+    """Multiples of the vector that are tried."""
+    influenced: int = 1
+    """Named traits on which the influence of the teacher's rows is computed; 0 turns it off."""
+    alpha: float = 0.01
+    """Error rate over all answers together."""
+    count: int = setting(10, advanced=True)
+    """Three-digit numbers in a row."""
+    prompt_seed: int = setting(6500, advanced=True)
+    """Seed of the number prompts. Use another one than for training."""
+    context: str | None = setting(None, advanced=True)
+    """Neutral system turn."""
+    report: Path | None = setting(None, path="written")
+    """Write one self-contained HTML page to this file."""
+    batch_size: int = setting(16, speed_only=True, advanced=True)
+    """Rows in one pass; changes speed only."""
+
+    def __post_init__(self) -> None:
+        check_minimums(
+            self,
+            seed=0,
+            samples=0,
+            rows=8,
+            n=8,
+            influenced=0,
+            count=1,
+            prompt_seed=0,
+            batch_size=1,
+        )
+        if not 0 < self.alpha < 0.5:
+            raise ConfigError(
+                f"--alpha {self.alpha}; expected 0 < alpha < 0.5; give such a number, or leave the"
+                " flag out for 0.01"
+            )
+        if not self.strengths or not all(map(isfinite, self.strengths)):
+            raise ConfigError(
+                f"--strengths {self.strengths}; expected one or more finite numbers; name some, or"
+                " leave the flag out"
+            )

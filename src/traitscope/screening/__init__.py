@@ -1,0 +1,1 @@
+"""What a teacher carries that a model does not, before any data exist."""
