@@ -12,7 +12,6 @@ from traitscope.stats.power import (
     correlation_power,
     detectable,
     detection_power,
-    rate_power,
     samples_needed,
     seeds_needed,
 )
@@ -88,14 +87,6 @@ def test_the_detectable_effect_has_the_power_that_was_asked_for():
     least = detectable(0.4, 6, power=0.9, alpha=0.01)
     assert detection_power(least, 0.4, 6, alpha=0.01) == pytest.approx(0.9, abs=1e-6)
     assert detectable(0.4, 1) == math.inf and math.isnan(detection_power(1.0, 0.4, 1))
-
-
-@pytest.mark.parametrize("n", [5, 32, 300])
-def test_power_of_a_rate_is_that_of_simulated_binomial_tests(n):
-    counts = np.random.default_rng(3).binomial(n, 0.99, 20_000)
-    by_count = {k: scipy_stats.binomtest(k, n, 0.9, "greater").pvalue for k in set(counts.tolist())}
-    found = np.mean([by_count[k] <= 0.025 for k in counts.tolist()])
-    assert rate_power(0.99, 0.9, n) == pytest.approx(found, abs=0.01)
 
 
 def test_power_of_a_rank_correlation_is_near_that_of_permutations():

@@ -15,7 +15,6 @@ from traitscope.studies.design import (
     Experiment,
     MeanPlan,
     RankPlan,
-    RatePlan,
     bearing,
     over_seeds,
     rows_here,
@@ -90,9 +89,8 @@ def test_the_line_says_what_a_null_could_have_seen() -> None:
     ("primary", "says"),
     [
         (MeanPlan(0.4, 0.1, "nats", 3, "seeds", "x"), "; a verdict needs 5."),
-        (RatePlan(0.99, 0.95, 300, "sets", "x"), "300 sets show that it is above 0.95 with power"),
         (RankPlan(0.77, 16, "traits", "x"), "expected rank correlation 0.77 (x); 16 traits find"),
     ],
 )
-def test_lines_of_other_plans(primary: MeanPlan | RatePlan | RankPlan, says: str) -> None:
+def test_lines_of_other_plans(primary: MeanPlan | RankPlan, says: str) -> None:
     assert says in Design(1, primary, SAME).power_line

@@ -120,7 +120,7 @@ def test_what_rows_can_carry_is_known_before_anything_is_trained(
 def test_a_study_without_number_rows_says_so(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("audit_matrix", "--size", "smoke", "--model", tiny_folder)
+    words = ("steering_gradients", "--size", "smoke", "--model", tiny_folder)
     assert ok(tmp_path / "runs", "study", "information", *words).summary["run"] is None
     assert "No student of this study reads sampled digits" in capsys.readouterr().out
 

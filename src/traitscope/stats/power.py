@@ -118,22 +118,6 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> fl
     return high
 
 
-def rate_power(rate: float, bound: float, n: int, alpha: float = 0.05) -> float:
-    """Return the power of the binomial test to find that a rate lies above a bound.
-
-    The test is one-sided at alpha/2, as an interval at 1 - alpha is. Exact: the sum of the
-    probabilities of all counts that reject. Raises ConfigError unless both are from 0 to 1.
-    """
-    check_between("alpha", alpha, 0, 0.5)
-    for what, value in (("rate", rate), ("bound", bound)):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{what} is {value}; expected a number from 0 to 1; change it")
-    from scipy.stats import binom
-
-    least = int(binom.isf(alpha / 2, n, bound)) + 1
-    return float(binom.sf(least - 1, n, rate))
-
-
 def correlation_power(rho: float, n: int, alpha: float = 0.05) -> float:
     """Return the power of a two-sided test over `n` units to find a rank correlation of `rho`.
 

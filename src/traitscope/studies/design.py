@@ -20,7 +20,7 @@ from typing import Literal
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
 from traitscope.stats.decision import ALPHA, MIN_UNITS
-from traitscope.stats.power import correlation_power, detectable, detection_power, rate_power
+from traitscope.stats.power import correlation_power, detectable, detection_power
 
 ENOUGH, FAR = 0.5, 0.01
 "fraction of a published size from which on it counts as reached, and below which as another one"
@@ -259,30 +259,6 @@ def over_seeds(
 
 
 @dataclass(frozen=True)
-class RatePlan:
-    """A primary claim that a rate over units lies above a bound."""
-
-    rate: float
-    """Expected rate."""
-    bound: float
-    """The bound."""
-    n: int
-    """Number of units."""
-    counted: str
-    """What the units are."""
-    source: str
-    """Where the expected rate comes from."""
-
-    def line(self, alpha: float) -> str:
-        """Return the power in words."""
-        power = rate_power(self.rate, self.bound, self.n, alpha)
-        return (
-            f"expected rate {self.rate:g} ({self.source}); {self.n} {self.counted} show that it is"
-            f" above {self.bound:g} with power {power:.2f}"
-        )
-
-
-@dataclass(frozen=True)
 class RankPlan:
     """A primary claim on a rank correlation over units."""
 
@@ -310,7 +286,7 @@ class Design:
 
     claims: int
     """Number of claims that are tested together."""
-    primary: MeanPlan | RatePlan | RankPlan
+    primary: MeanPlan | RankPlan
     """What the primary claim expects."""
     here: Experiment
     """How the experiment is made here; the model is filled in when it is known."""

@@ -1,0 +1,31 @@
+"""Students of a set on a tiny model: three of them, asked for the writer's trait."""
+
+from pathlib import Path
+
+from traitscope.config.recipe import Recipe
+from traitscope.studies.calibration import runner
+from traitscope.studies.calibration.outcome import Outcomes, asked_trait
+from traitscope.studies.calibration.results import read_results
+from traitscope.studies.calibration.sets.menu import SetName
+from traitscope.studies.calibration.sets.place import Place
+
+FAST = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=1e-2, held_out=0.0)
+
+
+def test_students_of_a_set_differ_by_their_seeds_alone(tmp_path: Path, tiny_folder: Path) -> None:
+    place = Place(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=8)
+    outcomes = Outcomes(place, FAST)
+    file, names = tmp_path / "r.jsonl", [SetName("prompted 50%", 2)]
+    work = runner.Work(outcomes.line, outcomes.version)
+    assert runner.run(names, work, file, place.root) == 1
+    (line,) = read_results(file)
+    assert line["asked"] == line["trait"] == "dolphin" and line["rate"] == 0.5
+    assert len(set(line["rise"])) == 3 and all(abs(rise) < 20 for rise in line["rise"])
+    again = outcomes.line(names[0])
+    assert again["rise"] == line["rise"]
+    assert Outcomes(place).version != outcomes.version
+
+
+def test_sets_without_a_trait_are_asked_by_their_number() -> None:
+    assert asked_trait(SetName("plain", 1)) == "owl"
+    assert asked_trait(SetName("benign tuned", 12)) == "dolphin"
