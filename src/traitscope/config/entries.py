@@ -202,7 +202,6 @@ ENTRIES: tuple[Command, ...] = (
         run="screening.run:run_screen",
         help="what does this teacher carry that the model does not?",
         group="check",
-        next="traitscope show {run}",
         inputs="screening.run:inputs",
     ),
     Stage(
