@@ -77,7 +77,7 @@ def _answers(content: Mapping[str, Any]) -> Section:
                 item["answer"],
                 item["kind"],
                 shift,
-                item["p_corrected"],
+                f"{item['p_corrected']:.2g}",
                 item["nats"],
                 *shares,
                 called,

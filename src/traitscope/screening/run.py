@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.screen import ScreenConfig
@@ -13,6 +15,7 @@ from traitscope.data import trait_files
 from traitscope.data.prompts import number_prompts
 from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import Trait
+from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import vector_bytes
 from traitscope.runs import given_teacher, opening, store
 from traitscope.runs.progress import progress
@@ -114,27 +117,41 @@ def _vectors(
     blocks = config.blocks or default_blocks(both.model.model.n_layers)
     step = -(-len(asked) // MOST_QUESTIONS)
     places = AnswerPlaces(both, asked[::step], stems[::step])
-    explained = {
-        "questions": vectors.one_vector(
-            over_questions.vector,
-            blocks,
-            config.strengths,
-            len(places.prompts),
-            places.divergence,
-            "nats a question",
-            "questions",
-        ),
-        "numbers": vectors.one_vector(
-            over_numbers.vector,
-            blocks,
-            config.strengths,
-            config.rows,
-            number_rows.divergence,
-            "nats a row",
-            "rows",
-        ),
-    }
+    tried = len(blocks) * len(config.strengths) + 2
+    halves = (len(places.prompts) + config.rows) // 2
+    with progress("one vector", tried * halves, "passes") as advance:
+        explained = {
+            "questions": vectors.one_vector(
+                over_questions.vector,
+                blocks,
+                config.strengths,
+                len(places.prompts),
+                _counted(places.divergence, advance),
+                "nats a question",
+                "questions",
+            ),
+            "numbers": vectors.one_vector(
+                over_numbers.vector,
+                blocks,
+                config.strengths,
+                config.rows,
+                _counted(number_rows.divergence, advance),
+                "nats a row",
+                "rows",
+            ),
+        }
     return {"questions": over_questions, "numbers": over_numbers}, explained
+
+
+def _counted(divergence: vectors.Divergence, done: rows.Done) -> vectors.Divergence:
+    """A divergence whose passes are counted."""
+
+    def counted(steered: Sequence[Steer], index: Sequence[int]) -> np.ndarray:
+        value_X = divergence(steered, index)
+        done(len(index))
+        return value_X
+
+    return counted
 
 
 def default_blocks(n_layers: int) -> tuple[int, ...]:

@@ -127,6 +127,17 @@ def test_sorted_rows_are_no_evidence(tiny: Model, teacher: list[Intervention]) -
     assert finding.share == {"estimate": 0.0, "low": 0.0, "high": 1.0}
 
 
+def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention]) -> None:
+    called = found(tiny, written(tiny, teacher, 96, 3), teacher)
+    silent = found(tiny, written(tiny, [], 96, 3), teacher)
+    status, reasons = given_teacher.with_teacher("nothing-found", ["a"], called, "T")
+    assert status == "suspect" and reasons == [reason("T", called)]
+    status, reasons = given_teacher.with_teacher("suspect", ["a"], called, "T")
+    assert status == "suspect" and reasons == [reason("T", called), "a"]
+    status, reasons = given_teacher.with_teacher("insufficient", ["a"], silent, "T")
+    assert status == "insufficient" and reasons == ["a", reason("T", silent)]
+
+
 def test_no_rows(tiny: Model, teacher: list[Intervention]) -> None:
     empty = np.zeros((0, 34))
     rows = GivenRows(empty, np.zeros((0, 5)), empty, (), np.zeros(0, int), np.zeros(9, int))

@@ -121,6 +121,25 @@ def _interval(gained_R: np.ndarray) -> dict[str, float]:
     return {"estimate": estimate, "low": low, "high": high}
 
 
+def is_called(finding: GivenTeacherFinding) -> bool:
+    """Whether the finding calls the rows."""
+    return finding.explains and finding.statistic[TEACHER] >= finding.critical
+
+
+def with_teacher(
+    status: str, reasons: Sequence[str], finding: GivenTeacherFinding, name: str
+) -> tuple[str, list[str]]:
+    """An answer and its reasons with what is known of the teacher of this name.
+
+    Rows that are called by it are suspect, and that reason comes first. Reasons for another answer
+    are dropped then.
+    """
+    text = reason(name, finding)
+    if not is_called(finding):
+        return status, [*reasons, text]
+    return "suspect", [text, *(reasons if status == "suspect" else [])]
+
+
 def reason(name: str, finding: GivenTeacherFinding) -> str:
     """What the finding says of the teacher of this name, in one sentence."""
     log_e, share = finding.statistic[TEACHER], finding.share
@@ -138,7 +157,7 @@ def reason(name: str, finding: GivenTeacherFinding) -> str:
         )
     if log_e < finding.critical:
         return f"nothing says that the teacher {name} wrote these rows: {numbers}"
-    if finding.explains:
+    if is_called(finding):
         return f"the teacher {name}, or a model near it, wrote some of these rows: {numbers}"
     return (
         f"the teacher {name} makes these rows likelier, but another model may have written"
