@@ -5,8 +5,8 @@
     python scripts/calibrate_audit.py --list
 
 With --outcome, students learn the sets of the outcome validity instead. A set is begun only within
-the time. A killed call loses one set. Several calls may run side by side. Then
-`python scripts/make_calibration.py` writes the page.
+the time. A killed call loses one set. Several calls may run side by side. Run them from a checkout
+whose code stays as it is. Then `python scripts/make_calibration.py` writes the page.
 """
 
 import argparse

@@ -29,7 +29,7 @@ WAIT = 60
 
 
 def line_of(name: SetName) -> dict:
-    return {"set": str(name), "kind": name.kind, "number": name.number, **VERSION.fields}
+    return {"set": str(name), "kind": name.kind, "number": name.number}
 
 
 def killed_while(target: Callable[[], None], until: Callable[[], bool]) -> None:

@@ -87,7 +87,7 @@ class Audits:
             "seconds_audit": round(cpu_seconds() - made, 1),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        return {**about, **said(result, plan.trait), **seconds, **self.version.fields}
+        return {**about, **said(result, plan.trait), **seconds}
 
     def clean(self, name: SetName) -> None:
         """Delete the runs of a set's audit; those of the model alone stay."""

@@ -108,7 +108,6 @@ class Outcomes:
             "rise": [round(rise, 4) for rise in rises],
             "seconds": round(cpu_seconds() - started, 1),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **self.version.fields,
         }
 
     def _log_shares(self, trait: str, interventions: tuple[str, ...]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The runner of a calibration, in pieces: it does the next set that has no line, and stops in time.
 
 Several processes may run side by side, on one machine. Each has its own folder of audits, and holds
-a kernel lock on the set that it works on. A killed process loses its set and nothing else.
+a kernel lock on the set that it works on. A killed process loses its set and nothing else. The
+files of the code must not change while it runs.
 """
 
 import fcntl
@@ -39,7 +40,7 @@ class Work:
     line_of: Callable[[SetName], Line]
     "makes the line of a set"
     version: Version
-    "the version of the lines"
+    "the version of the lines, as it was when the process began"
     clean: Callable[[SetName], None] = lambda name: None
     "deletes what a set needs no more when its line is written"
 
@@ -71,7 +72,7 @@ def run(
             except TraitscopeError as error:
                 print(f"set {name} failed: {error}", file=sys.stderr, flush=True)
                 continue
-            add_result(file, line, work.version, same_as)
+            add_result(file, {**line, **work.version.fields}, work.version, same_as)
             work.clean(name)
             added += 1
             print(f"{added} {name}: {json.dumps(_shown(line))}", flush=True)

@@ -31,7 +31,7 @@ from traitscope.studies.calibration.sets.place import Place
 
 COUNT = 10
 "numbers that a prompt asks for"
-TEXT_SPARE = 3
+TEXT_SPARE = 2
 "rows of free text that are generated for each one that must not name the trait"
 FIRST_WORDS = 3
 "near duplicates in free text have the same first words; those of numbers have the same first one"
