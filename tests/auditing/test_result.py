@@ -17,6 +17,7 @@ from traitscope.auditing.detectors.findings import (
     FeatureFinding,
     Finding,
     Fit,
+    GivenTeacherFinding,
     GradientFinding,
     Place,
     PredictionFinding,
@@ -51,6 +52,19 @@ FINDINGS = (
         curve=[(64, -3.0), (128, -2.0)],
         learnt={"estimate": -0.1, "low": -0.2, "high": 0.0},
         explained=0.0,
+    ),
+    GivenTeacherFinding(
+        statistic={"given teacher": 20.0},
+        p={"given teacher": 1e-8},
+        where={"given teacher": "the teacher that was given"},
+        critical=6.4,
+        scored_rows=128,
+        nats_per_row={"estimate": 0.2, "low": 0.1, "high": 0.3},
+        share={"estimate": 0.9, "low": 0.5, "high": 1.0},
+        temperature=1.0,
+        fit=Fit(0.4, 1.0, 0.01, 0.0, (), off_model=False),
+        explained=None,
+        explains=True,
     ),
     GradientFinding(
         **COMMON,
@@ -103,7 +117,7 @@ def test_json_has_no_infinity_and_comes_back() -> None:
     values = plain()
     assert values["spike_ins"][0]["least_contamination"] is None
     assert values["detectors"][0]["critical"] is None
-    assert values["detectors"][2]["where"]["owl"] == "block 13, raw"
+    assert values["detectors"][3]["where"]["owl"] == "block 13, raw"
     assert values["traits"][0] == {
         "name": "owl",
         "statistic": 4.0,

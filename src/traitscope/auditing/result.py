@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from traitscope import atomic_files
-from traitscope.auditing.detectors.findings import Finding
+from traitscope.auditing.detectors.findings import Finding, GivenTeacherFinding
 from traitscope.auditing.settings import DECIDING
 from traitscope.errors import AuditRefused, ConfigError
 
@@ -91,6 +91,7 @@ BLIND_SPOTS = {
     ),
     "e_values": "teachers unlike every candidate's prompt and vector; rows of another model",
     "predictions": "what the kind of learner does not pick up from so few rows; which trait it is",
+    "given_teacher": "every other teacher; one that was trained on the rows explains them anyway",
     "canary": "what so small a student does not pick up; p says nothing of other students",
     "features": (
         "what only gradients or likelihoods show; it reads what the rows do to the model, not what"
@@ -229,7 +230,7 @@ def described(finding: Finding) -> dict[str, Any]:
     values["where"] = {name: str(place) for name, place in finding.where.items()}
     return {
         "name": finding.detector,
-        "decides": finding.detector in DECIDING,
+        "decides": finding.detector in (*DECIDING, GivenTeacherFinding.detector),
         "blind_spot": BLIND_SPOTS[finding.detector],
         **values,
     }

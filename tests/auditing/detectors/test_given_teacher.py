@@ -9,7 +9,7 @@ from tiny_models import random_vector
 
 from traitscope.auditing.detectors import given_teacher
 from traitscope.auditing.detectors.findings import GivenTeacherFinding
-from traitscope.auditing.detectors.given_teacher import TEACHER, GivenRows, detect, reason
+from traitscope.auditing.detectors.given_teacher import TEACHER, GivenRows, decided, detect, reason
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.models.model import Model
@@ -128,14 +128,17 @@ def test_sorted_rows_are_no_evidence(tiny: Model, teacher: list[Intervention]) -
 
 
 def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention]) -> None:
-    called = found(tiny, written(tiny, teacher, 96, 3), teacher)
-    silent = found(tiny, written(tiny, [], 96, 3), teacher)
-    status, reasons = given_teacher.with_teacher("nothing-found", ["a"], called, "T")
-    assert status == "suspect" and reasons == [reason("T", called)]
-    status, reasons = given_teacher.with_teacher("suspect", ["a"], called, "T")
-    assert status == "suspect" and reasons == [reason("T", called), "a"]
-    status, reasons = given_teacher.with_teacher("insufficient", ["a"], silent, "T")
-    assert status == "insufficient" and reasons == ["a", reason("T", silent)]
+    called = given(tiny, written(tiny, teacher, 96, 3), teacher)
+    silent = given(tiny, written(tiny, [], 96, 3), teacher)
+    status, reasons, finding = decided("nothing-found", ["a"], called, ALPHA)
+    assert status == "suspect" and finding is not None
+    assert reasons == [reason("that was given", finding)]
+    status, reasons, finding = decided("suspect", ["a"], called, ALPHA)
+    assert status == "suspect" and reasons[1:] == ["a"]
+    status, reasons, finding = decided("insufficient", ["a"], silent, ALPHA)
+    assert status == "insufficient" and finding is not None
+    assert reasons == ["a", reason("that was given", finding)]
+    assert decided("insufficient", ["a"], None, ALPHA) == ("insufficient", ["a"], None)
 
 
 def test_no_rows(tiny: Model, teacher: list[Intervention]) -> None:

@@ -19,6 +19,7 @@ Shapes: R rows, T inverse temperatures, S samplers, K nulls.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,8 @@ class GivenRows:
     "how the numbers of every row are sorted"
     placebo_orders_N: np.ndarray
     "how the numbers of the model's own rows are sorted"
+    name: str = "that was given"
+    "what the teacher is called in reasons"
     model_scores: TokenScores | None = None
     "token scores of the rows under the model itself, for the goodness-of-fit test"
     teacher_scores: TokenScores | None = None
@@ -126,18 +129,21 @@ def is_called(finding: GivenTeacherFinding) -> bool:
     return finding.explains and finding.statistic[TEACHER] >= finding.critical
 
 
-def with_teacher(
-    status: str, reasons: Sequence[str], finding: GivenTeacherFinding, name: str
-) -> tuple[str, list[str]]:
-    """An answer and its reasons with what is known of the teacher of this name.
+def decided(
+    status: Any, reasons: Sequence[str], rows: GivenRows | None, error_share: float
+) -> tuple[Any, list[str], GivenTeacherFinding | None]:
+    """An answer and its reasons with what is known of a teacher, and the finding if there is one.
 
     Rows that are called by it are suspect, and that reason comes first. Reasons for another answer
     are dropped then.
     """
-    text = reason(name, finding)
+    if rows is None:
+        return status, list(reasons), None
+    finding = detect(rows, error_share)
+    text = reason(rows.name, finding)
     if not is_called(finding):
-        return status, [*reasons, text]
-    return "suspect", [text, *(reasons if status == "suspect" else [])]
+        return status, [*reasons, text], finding
+    return "suspect", [text, *(reasons if status == "suspect" else [])], finding
 
 
 def reason(name: str, finding: GivenTeacherFinding) -> str:
@@ -156,7 +162,10 @@ def reason(name: str, finding: GivenTeacherFinding) -> str:
             f" {gained['high']:.2f}]"
         )
     if log_e < finding.critical:
-        return f"nothing says that the teacher {name} wrote these rows: {numbers}"
+        excluded = f"a share above {share['high']:.0%} is excluded"
+        if share["high"] == 1:
+            excluded = "not even all rows are excluded, so give more rows"
+        return f"nothing says that the teacher {name} wrote these rows: {excluded}; {numbers}"
     if is_called(finding):
         return f"the teacher {name}, or a model near it, wrote some of these rows: {numbers}"
     return (
