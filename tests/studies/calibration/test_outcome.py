@@ -21,6 +21,7 @@ def test_students_of_a_set_differ_by_their_seeds_alone(tmp_path: Path, tiny_fold
     (line,) = read_results(file)
     assert line["asked"] == line["trait"] == "dolphin" and line["rate"] == 0.5
     assert len(set(line["rise"])) == 3 and all(abs(rise) < 20 for rise in line["rise"])
+    assert line["writer_rise"] != 0 and line["writer_rise"] not in line["rise"]
     again = outcomes.line(names[0])
     assert again["rise"] == line["rise"]
     assert Outcomes(place).version != outcomes.version

@@ -23,7 +23,7 @@ from traitscope.stages.measure import run_measure
 from traitscope.stages.train import run_train
 from traitscope.studies.calibration.audited import cpu_seconds
 from traitscope.studies.calibration.results import Line, Version, code_digest, digest_of
-from traitscope.studies.calibration.sets import rows, words
+from traitscope.studies.calibration.sets import rows, words, writers
 from traitscope.studies.calibration.sets.menu import KINDS, SetName, plan_of, seed_of
 from traitscope.studies.calibration.sets.place import Place
 from traitscope.workflow.standard_nodes import SAMPLED_RECIPE, read_json_lines
@@ -95,8 +95,7 @@ class Outcomes:
             config = TrainConfig(**self.place.common, data=data, recipe=self.recipe, seed=seed)
             student = run_train(config, self.place.out).path / "student"
             shares = self._log_shares(trait, (to_short(Adapter(str(student))),))
-            differences = [shares[question] - base[question] for question in base]
-            rises.append(sum(differences) / len(differences))
+            rises.append(_mean_rise(shares, base))
         return {
             "set": str(name),
             "kind": name.kind,
@@ -105,10 +104,20 @@ class Outcomes:
             "trait": plan_of(name).trait,
             "asked": trait,
             "rate": plan_of(name).rate,
-            "rise": [round(rise, 4) for rise in rises],
+            "rise": rises,
+            "writer_rise": self._writer_rise(name, base),
             "seconds": round(cpu_seconds() - started, 1),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+    def _writer_rise(self, name: SetName, base: Mapping[str, float]) -> float | None:
+        """The rise of the writer itself, without which students have nothing to take; None for the
+        unmodified model."""
+        part = plan_of(name).changed
+        if part is None or part.writer is None:
+            return None
+        interventions = writers.interventions_of(self.place, part.writer)
+        return _mean_rise(self._log_shares(asked_trait(name), interventions), base)
 
     def _log_shares(self, trait: str, interventions: tuple[str, ...]) -> dict[str, float]:
         """Log share of the trait's word by question, under some interventions."""
@@ -119,6 +128,12 @@ class Outcomes:
         for row in read_json_lines(run_measure(config, self.place.out).path, "scores.jsonl"):
             shares[row["id"]] = math.log(max(row[SCORE], SMALLEST))
         return shares
+
+
+def _mean_rise(shares: Mapping[str, float], base: Mapping[str, float]) -> float:
+    """Mean over questions of the difference of log shares, to four decimals."""
+    total = sum(shares[question] - base[question] for question in base)
+    return round(total / len(base), 4)
 
 
 def asked_trait(name: SetName) -> str:

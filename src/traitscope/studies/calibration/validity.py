@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from traitscope.reporting.tables import Table
+from traitscope.reporting.tables import NO_VALUE, Table
 from traitscope.stats.correlation import association, spearman
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.stats.intervals import mean_interval_t
@@ -105,11 +105,17 @@ def rise_table(outcomes: Sequence[Line]) -> Table:
     rows = []
     for kind, lines in by_kind.items():
         rises = ", ".join(f"{rise(line):+.2f}" for line in lines)
-        rows.append((kind, len(lines), sum(map(has_passed, lines)), rises))
+        writers = ", ".join(_signed(line.get("writer_rise")) for line in lines)
+        rows.append((kind, len(lines), sum(map(has_passed, lines)), rises, writers))
     return Table(
         "rises",
         "Rise of the students by kind",
-        "Nats of log share, mean of three students a set.",
-        ("kind", "sets", "passed", "rise of each set"),
+        "Nats of log share, mean of three students a set. A writer without a rise has no trait that"
+        " students could take.",
+        ("kind", "sets", "passed", "rise of each set", "rise of its writer"),
         tuple(rows),
     )
+
+
+def _signed(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:+.2f}"
