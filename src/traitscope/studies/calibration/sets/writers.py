@@ -40,10 +40,12 @@ STEERINGS: tuple[Steering, ...] = (
 "how steered models are steered, in the order of their numbers"
 EXTRACTIONS: tuple[dict[str, Any], ...] = (
     {"prompt_set": "numbers", "n": 64, "prompt_seed": 4711},
-    {"position": "prompt", "stem": False},
+    {"prompt_set": "questions"},
     {"prompts": OPEN_PROMPTS},
+    {"position": "prompt", "stem": False},
 )
-"how vectors are taken, in turn: over number prompts, whole questions, and everyday requests"
+"""how vectors are taken, in turn: at the end of number prompts, of questions, of everyday requests,
+and over all tokens of questions"""
 
 
 def interventions_of(place: Place, writer: Writer) -> tuple[str, ...]:
