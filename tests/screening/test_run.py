@@ -49,6 +49,7 @@ def test_a_planted_preference_comes_first(
     assert content["student_rows"] > 0
     assert [item["name"] for item in content["influence"]] == [f"influence on {word}"]
     assert content["findings"][0].startswith(f"named: the teacher prefers {word} (animals)")
+    assert first["named"] and first["z_among_kind"] > 4
     assert content["findings"][-1].startswith("next: do not train on its rows")
 
 
@@ -192,8 +193,23 @@ def test_noise_is_not_called() -> None:
         base_QE = rng.normal(-5, 1, (30, 30))
         asked = [answers.Asked(base_QE + rng.normal(0, 1, base_QE.shape), ()) for _ in range(2)]
         shifts = answers.shifts_of([kind], asked[:1], asked[1:], 0.01)
-        assert not any(item.called for item in shifts)
+        assert not any(item.called or item.named for item in shifts)
     assert 0.69 < answers.detectable(shifts, 0.01) < 3
+
+
+def test_drift_is_called_and_one_that_stands_out_is_named() -> None:
+    """All answers move alike strongly, but for one: that one is named."""
+    kind = questions.Kind("x", ("q",) * 30, "", {f"a{n}": n for n in range(40)}, ())
+    rng = np.random.default_rng(1)
+    base_QE = rng.normal(-5, 1, (30, 40))
+    drift_E = rng.normal(0, 1, 40)
+    for extra, named in ((0.0, []), (7.0, ["a3"])):
+        moved_QE = base_QE + drift_E + rng.normal(0, 0.1, base_QE.shape)
+        moved_QE[:, 3] += extra
+        asked = [[answers.Asked(one, ())] for one in (moved_QE, base_QE)]
+        shifts = answers.shifts_of([kind], *asked, 0.01)
+        assert sum(item.called for item in shifts) > 10
+        assert [item.answer for item in shifts if item.named] == named
 
 
 def test_the_share_of_the_mean_is_not_larger_for_few_prompts() -> None:

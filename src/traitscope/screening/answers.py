@@ -10,7 +10,11 @@ of its kind has a t interval. Its two-sided p is corrected over all answers of a
 1979). An answer is called if that p is alpha or less, and the mean is DOUBLED or more in size. The
 interval holds for further questions of this kind, and for these two models.
 
-Named answers are ordered by nats, the mean over questions of p_T(e) (log p_T(e) - log p_M(e)). The
+Training on anything moves many answers. So a called answer is named only if it stands out from the
+others of its kind. Its z is its shift minus their median, in robust standard deviations. It is
+named where the normal law exceeds this z with probability alpha over the number of answers or less.
+
+Answers are ordered by nats, the mean over questions of p_T(e) (log p_T(e) - log p_M(e)). The
 distributions are over the answers of the kind. So these terms add up to a divergence, and a rare
 answer does not come first.
 
@@ -39,6 +43,8 @@ from traitscope.stats.measurement import Measurement
 DOUBLED = math.log(2)
 """Nats by which the log-odds of an answer must move for a call: twice as likely against the
 others, or half as likely."""
+NORMAL_MAD = 0.6745
+"""Median absolute deviation of a normal law, in standard deviations."""
 POWER = 0.8
 """Power at which the smallest shift that would have been called is stated."""
 NEW_TOKENS = 12
@@ -74,13 +80,12 @@ class AnswerShift:
     """Mean probability among the answers of its kind under the teacher."""
     p_model: float
     """The same under the model."""
+    z: float
+    """How far it stands out from the other answers of its kind."""
     called: bool
-    """Whether it is called."""
-
-    @property
-    def raised(self) -> bool:
-        """Whether it is called and preferred by the teacher."""
-        return self.called and self.shift.estimate > 0
+    """Whether its shift is called."""
+    named: bool
+    """Whether it is called, preferred by the teacher, and stands out."""
 
 
 @torch.inference_mode()
@@ -139,19 +144,41 @@ def shifts_of(
         if len(kind.answers) < 2:
             continue
         shift_QE = log_odds(ours.log_p_QE) - log_odds(theirs.log_p_QE)
+        z_E = standing_out(shift_QE.mean(0))
         share_ours_QE, share_theirs_QE = _shares(ours.log_p_QE), _shares(theirs.log_p_QE)
         nats_QE = share_ours_QE * (np.log(share_ours_QE) - np.log(share_theirs_QE))
         for place, answer in enumerate(kind.answers):
             shift, p = _shift(answer, shift_QE[:, place])
             numbers = (nats_QE, share_ours_QE, share_theirs_QE)
-            pending.append((kind.name, answer, shift, [x[:, place].mean() for x in numbers]))
+            means = [float(number_QE[:, place].mean()) for number_QE in numbers]
+            pending.append((kind.name, answer, shift, float(z_E[place]), means))
             p_values.append(p)
     shifts = []
-    for (name, answer, shift, numbers), p in zip(pending, holm(p_values), strict=True):
+    critical = critical_z(alpha, len(pending))
+    for (name, answer, shift, z, means), p in zip(pending, holm(p_values), strict=True):
         called = p <= alpha and abs(shift.estimate) >= DOUBLED
-        nats, p_teacher, p_model = map(float, numbers)
-        shifts.append(AnswerShift(name, answer, shift, p, nats, p_teacher, p_model, called))
+        is_named = called and shift.estimate > 0 and z >= critical
+        shifts.append(AnswerShift(name, answer, shift, p, *means, z, called, is_named))
     return sorted(shifts, key=lambda item: -item.nats)
+
+
+def standing_out(shift_E: np.ndarray) -> np.ndarray:
+    """z [E] of every shift among those of its kind, by their median and their spread about it.
+
+    Without a spread, infinite for a shift that differs from the median.
+    """
+    away_E = shift_E - np.median(shift_E)
+    spread = float(np.median(np.abs(away_E))) / NORMAL_MAD
+    if spread > 0:
+        return away_E / spread
+    return np.where(away_E == 0, 0.0, np.copysign(math.inf, away_E))
+
+
+def critical_z(alpha: float, tests: int) -> float:
+    """z from which on one of so many answers stands out."""
+    from scipy.special import ndtri
+
+    return -float(ndtri(alpha / max(1, tests)))
 
 
 def _shares(log_p_QE: np.ndarray) -> np.ndarray:

@@ -12,16 +12,16 @@ from traitscope.stats.measurement import Measurement
 BADGES = {"named": "named", "changed": "changed, unnamed", "same": "the same"}
 """The answer in a word, for the card."""
 RULE = (
-    "An answer is named if it is at least twice as likely against the other answers, and its"
-    " two-sided p is at most alpha after Holm's correction over all answers. The unit is the"
-    " question."
+    "An answer is called if it is at least twice as likely against the other answers, or half as"
+    " likely, and its two-sided p is at most alpha after Holm's correction over all answers. The"
+    " unit is the question. It is named if it rises and stands out from the answers of its kind."
 )
 LIMITS = (
     "Answers are the bundled lexicon's and the traits' own. A preference for something else shows"
     " in the divergences only.",
     "The intervals hold for further questions of these kinds, and for these two models.",
-    "Every change of weights moves many answers. Named answers are ordered by their part of the"
-    " divergence, which says how much they matter, not why they moved.",
+    "Every change of weights moves many answers. A teacher that prefers a whole kind, such as all"
+    " animals, makes none of them stand out.",
     "What number rows carry is an upper bound for any student. The power is that of the demo's"
     " recipe, and may differ for another one.",
 )
@@ -70,7 +70,7 @@ def _answers(content: Mapping[str, Any]) -> Section:
     rows, drawn = [], []
     for item in content["answers"][:SHOWN]:
         shift = measurement(item["shift"])
-        called = "named" if item["called"] and shift.estimate > 0 else ""
+        called = "named" if item["named"] else "called" * item["called"]
         shares = (item["p_teacher"], item["p_model"])
         rows.append(
             (
@@ -78,6 +78,7 @@ def _answers(content: Mapping[str, Any]) -> Section:
                 item["kind"],
                 shift,
                 f"{item['p_corrected']:.2g}",
+                item["z_among_kind"],
                 item["nats"],
                 *shares,
                 called,
@@ -89,8 +90,9 @@ def _answers(content: Mapping[str, Any]) -> Section:
         "Answers",
         f"The {len(rows)} of {len(content['answers'])} answers with the largest part of the"
         " divergence. Shift: mean over questions of the difference of log-odds, nats, with a 95 %"
-        " t interval. Part: nats a question. Probabilities are among the answers of the kind.",
-        ("answer", "kind", "shift", "p, corrected", "part", "P teacher", "P model", "called"),
+        " t interval. z: how far it stands out from its kind. Part: nats a question."
+        " Probabilities are among the answers of the kind.",
+        ("answer", "kind", "shift", "p, corrected", "z", "part", "P teacher", "P model", "called"),
         tuple(rows),
     )
     figures: tuple[Figure, ...] = ()

@@ -52,7 +52,7 @@ class Screened:
     @property
     def named(self) -> list[AnswerShift]:
         """Answers that the teacher prefers, largest part of the divergence first."""
-        return [item for item in self.shifts if item.raised]
+        return [item for item in self.shifts if item.named]
 
     @property
     def answer(self) -> Answer:
@@ -122,7 +122,9 @@ def _shift(item: AnswerShift) -> dict[str, Any]:
         "nats": round(item.nats, 6),
         "p_teacher": round(item.p_teacher, 6),
         "p_model": round(item.p_model, 6),
+        "z_among_kind": _number(item.z),
         "called": item.called,
+        "named": item.named,
     }
 
 
@@ -187,9 +189,8 @@ def _about_answers(config: ScreenConfig, screened: Screened) -> str:
                 f" with power {POWER:g}"
             )
         return (
-            f"changed: the teacher differs from the model, but prefers none of {tests} answers"
-            f" enough to be named (alpha {config.alpha:g}, corrected over answers, and twice as"
-            f" likely or more against the others); {power}"
+            f"changed: the teacher differs from the model, but none of {tests} answers is named;"
+            f" {_called(screened)}; {power}"
         )
     named = []
     for item in screened.named[:SHOWN]:
@@ -201,7 +202,16 @@ def _about_answers(config: ScreenConfig, screened: Screened) -> str:
         )
     further = len(screened.named) - len(named)
     rest = f"; and {further} more" * (further > 0)
-    return f"named: the teacher prefers {'; '.join(named)}{rest}"
+    return f"named: the teacher prefers {'; '.join(named)}{rest}; {_called(screened)}"
+
+
+def _called(screened: Screened) -> str:
+    """How many answers move, up and down."""
+    called = [item for item in screened.shifts if item.called]
+    up = sum(item.shift.estimate > 0 for item in called)
+    return (
+        f"{up} of {len(screened.shifts)} answers rise and {len(called) - up} fall by log 2 or more"
+    )
 
 
 def _about_samples(screened: Screened) -> list[str]:

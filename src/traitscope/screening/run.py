@@ -84,7 +84,7 @@ def _screened(config: ScreenConfig, both: Sides) -> Screened:
     displacements, explained = {}, {}
     if both.same_shape:
         displacements, explained = _vectors(config, both, kinds, number_rows)
-    named = [item.answer for item in shifts if item.raised]
+    named = [item.answer for item in shifts if item.named]
     return Screened(
         kinds=kinds,
         shifts=shifts,
