@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from traitscope.auditing import decide as decide_module
-from traitscope.auditing.decide import Evidence, calls_of, decide
+from traitscope.auditing.decide import Evidence, calls_of, decide, needs_nulls
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import (
     EValueFinding,
@@ -86,7 +86,7 @@ def decided(
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
     monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: kept)
     empty = np.zeros((0, 1))
-    likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, None, {})
+    likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, {})
     predicted = None
     if change is not None:
         predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
@@ -229,7 +229,7 @@ def test_candidates_that_do_not_explain_rows_leave_the_mean(
     scores = dict.fromkeys([(name, PromptTeacher()) for name in log_e])
     empty = np.zeros((0, 1))
     teachers = {name: {PromptTeacher(): empty} for name in log_e}
-    likelihoods = Likelihoods(empty, empty, teachers, [], {}, empty, empty, None, None, scores)
+    likelihoods = Likelihoods(empty, empty, teachers, [], {}, empty, empty, None, scores)
     decision = decide(Evidence(200, 20, likelihoods, wording(0.5), (STEERED,)), Settings(0.01))
     assert (decision.status, decision.e_values.set_aside) == (status, aside)
     assert decision.e_values.joint_log_e == pytest.approx(log_e[source] - np.log(20))
@@ -291,3 +291,24 @@ def test_rows_of_a_changed_copy_are_told_from_those_of_another_model(
     assert decided(monkeypatch, off_model, change=2.0, explained=0.7)[0] == "not-applicable"
     edited = replace(OWN, fit=OTHER_PLACES)
     assert decided(monkeypatch, edited, change=60.0, explained=0.9)[0] == "not-applicable"
+
+
+def test_more_nulls_are_read_only_where_something_would_be_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A null can only take evidence away, so nothing else can depend on it."""
+
+    def needs(finding: EValueFinding, log_e: float, named: int = 0, rows: int = 200) -> bool:
+        monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
+        monkeypatch.setattr(decide_module.predictions, "detect", lambda *_: changed(log_e))
+        empty = np.zeros((0, 1))
+        likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, {})
+        words = replace(wording(1.0), named_rows={"owl": [named], "cat": [0]})
+        predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
+        evidence = Evidence(rows, 20, likelihoods, words, predicted=predicted)
+        return needs_nulls(evidence, Settings(0.01))
+
+    assert not needs(OWN, -3.0)
+    assert needs(OWN, 9.0) and needs(OWN, -3.0, named=1)
+    assert needs(replace(OWN, joint_p=1e-4), -3.0) and needs(replace(OWN, sorted_rows=1), -3.0)
+    assert not needs(OWN, 9.0, rows=20), "too few rows for any answer but insufficient"

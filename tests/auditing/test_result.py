@@ -11,15 +11,11 @@ import pytest
 from json_schema import problems
 
 from traitscope.auditing.detectors.findings import (
-    BaselineFinding,
-    CanaryFinding,
     EValueFinding,
     FeatureFinding,
     Finding,
     Fit,
     GivenTeacherFinding,
-    GradientFinding,
-    Place,
     PredictionFinding,
     WordingFinding,
 )
@@ -66,13 +62,6 @@ FINDINGS = (
         explained=None,
         explains=True,
     ),
-    GradientFinding(
-        **COMMON,
-        where={"owl": Place(13, "raw")},
-        beyond_surface={"owl": 3.0},
-        genomic_control={"raw": [1.0], "whitened": [1.0]},
-        random_directions=[1.0],
-    ),
     EValueFinding(
         **COMMON,
         where={"owl": PromptTeacher()},
@@ -88,9 +77,8 @@ FINDINGS = (
         sorted_by_model=0.03,
         benign={},
         context=None,
+        few_log_e={"owl": 1.0},
     ),
-    BaselineFinding(**COMMON, where={"owl": "text"}, words_auroc=0.5),
-    CanaryFinding(**COMMON, where={"owl": "2 pairs of students"}),
     FeatureFinding(**COMMON, where={"owl": "animals"}),
 )
 RESULT = AuditResult(
@@ -103,7 +91,7 @@ RESULT = AuditResult(
     rows=9,
     detectors=tuple(described(finding) for finding in FINDINGS),
     traits=(Call("owl", 4.0, 1.0, "wording", "words"),),
-    named=({"name": "owl", "kind": "a", "statistic": 1.0, "p_corrected": 0.5, "agreement": 0.5},),
+    named=({"name": "owl", "kind": "a", "rise": 0.2, "statistic": 1.0},),
     spike_ins=(SpikeIn("a teacher", "e_values", inf, 40.0),),
     reasons=("why",),
 )
@@ -117,7 +105,7 @@ def test_json_has_no_infinity_and_comes_back() -> None:
     values = plain()
     assert values["spike_ins"][0]["least_contamination"] is None
     assert values["detectors"][0]["critical"] is None
-    assert values["detectors"][3]["where"]["owl"] == "block 13, raw"
+    assert values["detectors"][3]["where"]["owl"] == "its prompt"
     assert values["traits"][0] == {
         "name": "owl",
         "statistic": 4.0,

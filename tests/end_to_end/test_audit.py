@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 
-from traitscope.auditing import plan, settings
 from traitscope.auditing import run as audit_module
+from traitscope.auditing import settings
 from traitscope.auditing.plan import temperature
 from traitscope.auditing.result import result_from
 from traitscope.auditing.run import audit
@@ -39,10 +39,8 @@ def traits(place: Path) -> list[Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_others(request: pytest.FixtureRequest) -> Any:
-    """Fewer other traits, and fewer styles: the same path in less time."""
+    """Fewer styles: the same path in less time."""
     patch = pytest.MonkeyPatch()
-    names = plan.bundled_traits()
-    patch.setattr(plan, "bundled_traits", lambda: names[:8])
     patch.setattr(settings, "STYLED", settings.STYLED[:2])
     yield
     patch.undo()
@@ -68,8 +66,7 @@ def asked(place: Path, folder: Path, data: Path, traits: list[Path], *words: obj
         folder,
         "--traits",
         *traits,
-        "--draws 2 --workers 1 --dose 1",
-        *([] if "--report" in words else ["--no-name"]),
+        "--workers 1 --dose 1",
         *words,
     )
 
@@ -88,7 +85,7 @@ def test_a_prompted_teacher_is_called_and_shown(
         page,
         "--sarif",
         sarif,
-        "--fail-on suspect --peer --canary 1",
+        "--fail-on suspect --peer",
     )
     found = done.summary
     assert done.code == 1 and found["status"] == "suspect" and found["gate"] == "failed"
@@ -99,17 +96,10 @@ def test_a_prompted_teacher_is_called_and_shown(
         and best["p_corrected"] < 1e-6
         and "owl: log e-value" in found["reasons"][0]
     )
-    assert [p["detector"] for p in found["spike_ins"]] == [
-        "e_values",
-        "e_values",
-    ] and "steered by owl" in found["spike_ins"][1]["teacher"]
+    assert found["spike_ins"] == [], "nothing is left to be found"
     others = {d["name"]: d for d in found["detectors"]}
     assert others["predictions"]["decides"] and set(others["predictions"]["p"]) == {"change"}
     assert not others["features"]["decides"] and len(others["features"]["statistic"]) > 5
-    assert not others["canary"]["decides"] and set(others["canary"]["statistic"]) == {
-        "owl",
-        "cat",
-    } == set(others["canary"]["p"])
     html = page.read_text()
     assert (
         "Do not train on these data as they are" in html
@@ -118,26 +108,13 @@ def test_a_prompted_teacher_is_called_and_shown(
     )
     result = json.loads(sarif.read_text())["runs"][0]["results"][0]
     assert result["level"] == "error" and "owl: log e-value" in result["message"]["text"]
-    rows, bags = (
-        read_rows(done.run / "rows.jsonl"),
-        json.loads((done.run / "bags.json").read_text()),
-    )
-    assert (
-        len(rows) == found["rows"] and rows[0]["teacher_of"] == "owl" and set(bags) == {"16", "64"}
-    )
-    assert [len(bags[size]) for size in ("16", "64")] == [
-        found["rows"] // 16,
-        found["rows"] // 64,
-    ] and all(0 < bag["p"] <= 1 for bag in bags["16"])
-    assert (
-        len(found["named"]) > 5
-        and {"name", "kind", "statistic", "p_corrected", "agreement"} == found["named"][0].keys()
-    )
-    halves = {round(n["agreement"] * 6, 2) for n in found["named"]}
-    assert halves <= set(range(7)), "of six halves of the rows"
-    assert [n["statistic"] for n in found["named"]] == sorted(
-        (n["statistic"] for n in found["named"]), reverse=True
-    )
+    rows = read_rows(done.run / "rows.jsonl")
+    assert len(rows) == found["rows"] and rows[0]["teacher_of"] == "owl"
+    assert sum(row["teacher_gain"] for row in rows) > 0.1 * len(rows)
+    assert len(found["named"]) > 5
+    assert found["named"][0].keys() == {"name", "kind", "rise", "statistic"}
+    ranked = [answer["statistic"] for answer in found["named"]]
+    assert ranked == sorted(ranked, reverse=True)
     ok(place / "runs", "rerun", done.run)
 
 
@@ -151,12 +128,16 @@ def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
         and done.summary["status"] in ("nothing-found", "insufficient")
         and done.summary["traits"][0]["p_corrected"] > 0.01
     )
+    kinds = [spike_in["teacher"] for spike_in in done.summary["spike_ins"]]
+    assert len(kinds) == 2 and "prompted" in kinds[0] and "steered by owl" in kinds[1]
+    benign = {d["name"]: d for d in done.summary["detectors"]}["e_values"]["benign"]
+    assert "system prompt" not in benign, "no null was read that could only have excused"
     monkeypatch.setattr(audit_module.schedule.executors, "pool", None)
     assert asked(place, tiny_folder, data, traits).summary == done.summary
     monkeypatch.undo()
 
 
-def test_other_data_on_the_same_prompts_share_placebos(
+def test_other_data_on_the_same_prompts_share_spike_ins(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
     made = []
@@ -176,11 +157,7 @@ def test_a_teacher_told_in_other_words_is_called(
         done.summary["traits"][0]["name"] == "owl"
         and finding["where"]["owl"] == "a paraphrase of its prompt"
     )
-    assert (
-        finding["p"]["owl"] < 1e-6
-        and finding["teachers"] == 2 + 1 + 8
-        and finding["candidates"] == 2
-    )
+    assert finding["p"]["owl"] < 1e-6 and finding["candidates"] == 2
 
 
 @pytest.mark.parametrize("block", [1, 2])
@@ -194,7 +171,7 @@ def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(
             "--model",
             tiny_folder,
             "--traits",
-            *plan.with_bundled(list(map(str, traits))),
+            *traits,
             "--no-stem",
         ).run
         / "owl.safetensors"
@@ -206,21 +183,6 @@ def test_a_teacher_steered_at_an_unknown_block_is_called_and_placed(
     (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "owl"
     assert finding["where"]["owl"] == f"its vector at block {block}, strength 0.6"
-
-
-def test_without_e_values_wording_decides_alone(
-    place: Path, tiny_folder: Path, traits: list[Path]
-) -> None:
-    """A prompted teacher is not seen then, and the answer says that nothing is known of the
-    power."""
-    data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
-    done = asked(place, tiny_folder, data, traits, "--tried 0 --report", place / "words.html")
-    assert done.summary["status"] in ("insufficient", "not-applicable") and {
-        c["detector"] for c in done.summary["traits"]
-    } == {"wording"}
-    assert (
-        done.summary["spike_ins"] == [] and "Candidate traits" in (place / "words.html").read_text()
-    )
 
 
 def test_an_open_trait_is_overt(place: Path, tiny_folder: Path, traits: list[Path]) -> None:
@@ -258,9 +220,7 @@ def test_twenty_rows_are_insufficient_also_from_python(
         root=place / "runs",
         model=str(tiny_folder),
         traits=tuple(map(str, traits)),
-        draws=2,
         workers=1,
-        name=False,
     )
     assert found.status == "insufficient" and "expected 32" in found.reasons[0] and found.rows <= 20
     assert found.as_dict()["traits"][0]["name"] in ("owl", "cat")
@@ -313,7 +273,7 @@ def test_refuses(tmp_path: Path, tiny_folder: Path, words: list[str], says: str)
         ({"alpha": 0.0}, "0 < alpha"),
         ({"power": 0.3}, "0.5 <= power"),
         ({"traits": ()}, "one or more candidates"),
-        ({"draws": 0}, "--draws 0"),
+        ({"rows": -1}, "--rows -1"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict, says: str) -> None:
@@ -496,12 +456,12 @@ def test_free_text_in_a_plain_style_is_no_trait(
         )
 
 
-def test_a_teacher_explains_a_strangers_rows_also_where_few_are_judged(
+def test_a_teacher_explains_a_strangers_rows(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
     loud = write_yaml(place / "loud.yaml", OWL | {"name": "loud", "teacher_prompt": "Owls! " * 12})
     data = written(place, tiny_folder, "--interventions", "prompt:" + "Owls! " * 12, n=128)
-    done = asked(place, tiny_folder, data, [loud, traits[1]], "--judged 48")
+    done = asked(place, tiny_folder, data, [loud, traits[1]])
     (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
-    assert finding["fit"]["off_model"] and finding["scored_rows"] == 48
+    assert finding["fit"]["off_model"] and finding["explained"]["loud"] > 0.5
     assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "loud"

@@ -17,7 +17,7 @@ from traitscope.data.trait_files import trait_files
 from traitscope.errors import ConfigError
 from traitscope.runs import store
 
-SCHEMA = 4
+SCHEMA = 5
 "version of the file; an older one is refused"
 READING_STAGES = ("row_gradients", "predictions", "teacher_scores", "pushes", "odds")
 "stages that read rows, by their present and former names"
@@ -70,23 +70,23 @@ class ScoreRuns:
 
 
 @dataclass(frozen=True)
-class PlaceboRuns:
-    """One placebo set: the model's own answers to the same prompts, or reference rows."""
+class FewRun:
+    """Token scores of a few rows under a candidate's prompt."""
 
-    rows: Path
-    "the run with the rows"
-    gradients: Path
-    "the run with their row gradients"
+    candidate: str
+    "name of the trait"
+    run: Path
+    "the run's directory"
 
 
 @dataclass(frozen=True)
 class ReferenceRuns:
-    """Token scores of audited rows and reference rows under the same steered teachers."""
+    """Reference rows, matched with the audited ones, where these decide."""
 
-    data: ScoreRuns
-    "scores of the audited rows"
-    reference: ScoreRuns
-    "scores of the reference rows"
+    rows: Path
+    "the run with the rows"
+    scores: ScoreRuns
+    "their token scores, under the teachers that the audited rows are scored under"
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,14 @@ class SpikeInRuns:
     "the run with its rows"
     gradients: Path
     "the run with their row gradients"
+    clean_rows: Path
+    "the run with the model's own answers to the same prompts"
+    clean_gradients: Path
+    "the run with their row gradients"
     own: ScoreRuns
-    "token scores of its rows"
-    placebo: ScoreRuns
-    "token scores of the first placebo set under the same teachers and nulls"
-
-
-@dataclass(frozen=True)
-class CanaryRuns:
-    """What a canary student of the data and one of a placebo answer about a trait."""
-
-    trait: str
-    "name of the trait"
-    data: Path
-    "the answers of the student of the data"
-    placebo: Path
-    "the answers of the student of a placebo set"
+    "token scores of the teacher's rows"
+    clean: ScoreRuns
+    "token scores of the model's own rows, under the same teachers and nulls"
 
 
 @dataclass(frozen=True)
@@ -125,26 +117,24 @@ class AuditArtifacts:
 
     sample: Path
     "the run with the audited rows"
-    gradients: Path
-    "the run with their row gradients"
     predictions: Path
     "the run with what learners predicted of them"
-    vectors: Path
-    "the run with the vectors of the candidates and of other traits"
     traits: tuple[str, ...]
     "candidate traits, bundled names or YAML files"
     blocks: int
     "blocks of the model"
-    placebos: tuple[PlaceboRuns, ...]
-    "the placebo sets"
+    vectors: Path | None = None
+    "the run with the vectors of the candidates"
+    placebo: Path | None = None
+    "the run with the model's own answers to the prompts, or with reference rows"
+    few: tuple[FewRun, ...] = ()
+    "token scores of a few rows under every candidate's prompt"
     scores: ScoreRuns = field(default_factory=ScoreRuns)
-    "token scores of the audited rows"
+    "token scores of all rows"
     reference: ReferenceRuns | None = None
-    "token scores beside reference rows, where these decide"
+    "reference rows, where these decide"
     spike_ins: tuple[SpikeInRuns, ...] = ()
     "spike-in teachers"
-    canaries: tuple[CanaryRuns, ...] = ()
-    "canary students, by trait and seed"
 
     def paths(self) -> list[Path]:
         """Every run directory that is named, each once, relative to the file's folder."""

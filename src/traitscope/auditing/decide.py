@@ -33,6 +33,7 @@ from traitscope.auditing.detectors.findings import (
     WordingFinding,
 )
 from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
+from traitscope.auditing.detectors.wording import names_a_trait
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
 from traitscope.inference.token_bins import BETAS, BY_PLACE, BY_RANK
@@ -111,6 +112,25 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     return Decision(status, tuple(reasons), traits, finding, change)
 
 
+def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
+    """Whether anything would be called, so that more nulls and placebos have to be read first.
+
+    A null can only take evidence away, and so can placebos, which say how often a trait is named
+    and numbers are sorted without one.
+    """
+    if evidence.rows < FEWEST_ROWS:
+        return False
+    found = e_values.detect(evidence.likelihoods, evidence.candidates, settings.error_share)
+    if found.joint_p <= settings.error_share or found.sorted_rows:
+        return True
+    if evidence.wording is not None and names_a_trait(evidence.wording):
+        return True
+    if evidence.predicted is None:
+        return False
+    change = predictions.detect(evidence.predicted, settings.error_share)
+    return change.p[CHANGE] <= settings.error_share
+
+
 def _without_error_rate(
     finding: EValueFinding, likelihoods: Likelihoods, error_share: float
 ) -> EValueFinding:
@@ -152,8 +172,8 @@ def _by_explanation(
     explained, kept, others = {}, {}, []
     for name, teacher in finding.where.items():
         teacher_scores = likelihoods.teacher_scores[name, teacher]
-        explained[name] = fit_test.fraction_explained(teacher_scores, likelihoods.model_scores)
-        if fit_test.explains(teacher_scores, likelihoods.model_scores):
+        explained[name] = fit_test.fraction_explained(teacher_scores, likelihoods.fit_scores)
+        if fit_test.explains(teacher_scores, likelihoods.fit_scores):
             kept[name] = finding.statistic[name]
         else:
             p[name] = 1.0

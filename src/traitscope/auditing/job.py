@@ -10,8 +10,13 @@ from traitscope.workflow.graph import Node
 
 SAMPLE, REFERENCE, RANDOM_VECTORS = "sample", "reference", "random vectors"
 "names of nodes: the audited rows, the reference rows, the vectors of the random nulls"
-PROMPTED, STEERED = SPIKE_INS = "prompted", "steered"
-"names of the nodes with rows of spike-in teachers"
+PLACEBO = "placebo"
+"name of the node with placebos: the model's own answers to all prompts, or matched reference rows"
+CLEAN, PROMPTED, STEERED = SPIKE_INS = "clean", "prompted", "steered"
+"""names of the nodes with rows from which the power is simulated: the model's own, and those of two
+spike-in teachers"""
+CANARY, BLIND_NAMING = "canary", "blind naming"
+"names of the nodes with answers about the rows"
 ROW_TOKENS = 120
 "tokens of a row, for the estimate of the work"
 ALL_ROWS = 1000
@@ -23,13 +28,14 @@ class Group(StrEnum):
 
     SAMPLE = "sample"
     VECTORS = "vectors"
-    DATA_GRADIENTS = "data gradients"
-    PLACEBO_ROWS = "placebo rows"
-    PLACEBO_GRADIENTS = "placebo gradients"
+    GRADIENTS = "gradients"
+    PLACEBOS = "placebos"
     SPIKE_INS = "spike-ins"
     TEACHER_SCORES = "teacher scores"
+    NULLS = "nulls"
     PREDICTIONS = "predictions"
-    CANARIES = "canaries"
+    CANARY = "canary"
+    FEATURES = "features"
 
 
 @dataclass
@@ -42,10 +48,11 @@ class AuditNodes:
     "the group of every node, by its name"
 
     def add(self, group: Group, *nodes: Node) -> None:
-        """Add nodes of one group."""
+        """Add nodes of one group, as far as they are not there."""
         for node in nodes:
-            self.nodes.append(node)
-            self.groups[node.name] = group
+            if node.name not in self.groups:
+                self.nodes.append(node)
+                self.groups[node.name] = group
 
 
 @dataclass(frozen=True)
@@ -83,34 +90,9 @@ class Job:
         return (SAMPLE, REFERENCE) if self.config.reference else (SAMPLE,)
 
     @property
-    def traits(self) -> tuple[str, ...]:
-        """Candidates whose prompts are tried."""
-        return self.config.traits[: self.config.tried]
-
-    @property
-    def placebos(self) -> list[str]:
-        """Names of the nodes with placebo rows."""
-        return [placebo(n) for n in range(1 if self.config.reference else self.config.draws)]
-
-    @property
-    def row_sets(self) -> list[str]:
-        """Names of the nodes with the audited rows and with placebos."""
-        return [SAMPLE, *self.placebos]
-
-    @property
     def weight(self) -> float:
         """Tokens of all rows."""
         return ROW_TOKENS * (self.config.rows or ALL_ROWS)
-
-    @property
-    def scoring_weight(self) -> float:
-        """Tokens of the scored rows."""
-        return ROW_TOKENS * (self.config.judged or ALL_ROWS)
-
-
-def placebo(draw: int) -> str:
-    """Name of the node with a placebo set."""
-    return f"placebo {draw}"
 
 
 def gradients_of(rows: str) -> str:
@@ -118,27 +100,30 @@ def gradients_of(rows: str) -> str:
     return f"{rows} gradients"
 
 
+def features_of(rows: str) -> str:
+    """Name of the node with the mean residuals of a node's rows."""
+    return f"{rows} features"
+
+
 def predictions_of(rows: str) -> str:
     """Name of the node with what learners predict of a node's rows."""
     return f"{rows} predictions"
 
 
-def prompt_scores(rows: str, trait: str, paraphrase: int | None = None) -> str:
-    """Name of the node with the scores of rows under a candidate's prompt."""
+def prompt_scores(
+    rows: str, trait: str, paraphrase: int | None = None, is_few: bool = False
+) -> str:
+    """Name of the node with the scores of rows, or of a few of them, under a candidate's prompt."""
     words = "prompt" if paraphrase is None else f"paraphrase {paraphrase}"
-    return f"{rows} under {trait} {words}"
+    few = "a few of " if is_few else ""
+    return f"{few}{rows} under {trait} {words}"
+
+
+def steered_scores(rows: str, key: str, number: int) -> str:
+    """Name of the node with the scores of rows under a batch of steered teachers of a search."""
+    return f"{rows} under batch {number} of the search on {key}"
 
 
 def null_scores(rows: str, number: int) -> str:
     """Name of the node with the scores of rows under a null."""
     return f"{rows} under null {number}"
-
-
-def canary_student(rows: str, seed: int) -> str:
-    """Name of the node that trains a canary student on rows."""
-    return f"canary {seed} of {rows}"
-
-
-def canary_answers(rows: str, seed: int, trait: str) -> str:
-    """Name of the node with a canary student's answers about a trait."""
-    return f"{trait} of {canary_student(rows, seed)}"

@@ -1,20 +1,18 @@
-"""The stages of an audit as nodes of a graph.
-
-The nodes are rows, placebos, spike-in teachers, and the teachers and nulls that the rows are scored
-under. Steered teachers follow in rounds (rounds.py).
-"""
+"""The stages of an audit as nodes of a graph; phases.py says which of them are needed, and when."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from traitscope.auditing import settings
 from traitscope.auditing.detectors.fit_test import best_beta
 from traitscope.auditing.job import (
+    BLIND_NAMING,
+    CANARY,
+    CLEAN,
+    PLACEBO,
     PROMPTED,
     RANDOM_VECTORS,
     REFERENCE,
@@ -24,27 +22,27 @@ from traitscope.auditing.job import (
     AuditNodes,
     Group,
     Job,
-    canary_answers,
-    canary_student,
+    features_of,
     gradients_of,
     null_scores,
-    placebo,
     predictions_of,
     prompt_scores,
+    steered_scores,
 )
 from traitscope.auditing.search import HALF, GridPoint
-from traitscope.auditing.settings import NullModel
+from traitscope.auditing.settings import FEW_ROWS, GRADIENT_ROWS, NullModel
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import (
+    BlindNamingConfig,
+    CanaryConfig,
     PredictionsConfig,
     ReferenceConfig,
     RowGradientsConfig,
     SampleConfig,
     TeacherScoresConfig,
 )
-from traitscope.config.recipe import Recipe
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig, TrainConfig
-from traitscope.data.traits import bundled_traits, load_trait
+from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
+from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.inference.token_scores import read_token_scores
@@ -53,12 +51,10 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
-CANARY_RECIPE = replace(standard_nodes.SAMPLED_RECIPE, epochs=3)
-"how canary students are trained"
 REFERENCE_FACTOR = 4
 "reference rows that are read for every audited row"
-STEERED_SEED, PROMPTED_SEED = 900, 901
-"seeds of the spike-in teachers' rows; those of placebos count from 1"
+SEEDS = {PLACEBO: 1, CLEAN: 2, STEERED: 900, PROMPTED: 901}
+"seeds of the rows that the audit makes itself"
 LIKELIER = 3.3
 "nats by which another temperature must make rows likelier; 1 % of the time by chance"
 
@@ -93,104 +89,65 @@ def reading_nodes(job: Job) -> AuditNodes:
         def matched(folders: Folders) -> ReferenceConfig:
             return ReferenceConfig(folders[SAMPLE], folders[REFERENCE], config.seed)
 
-        match = Node(placebo(0), ReferenceConfig, matched, (SAMPLE, REFERENCE), 1)
-        plan.add(Group.PLACEBO_ROWS, match)
+        match = Node(PLACEBO, ReferenceConfig, matched, (SAMPLE, REFERENCE), 1)
+        plan.add(Group.PLACEBOS, match)
     return plan
 
 
-def audit_nodes(job: Job, is_free: bool) -> AuditNodes:
-    """All nodes but the rounds of the search and the answer."""
-    config = job.config
-    plan = reading_nodes(job)
-    plan.add(Group.VECTORS, standard_nodes.vectors(job.common, with_bundled(config.traits)))
-    plan.add(
-        Group.VECTORS,
-        Node(RANDOM_VECTORS, ExtractConfig, partial(_random_vectors, job), (VECTORS,), 1),
-    )
-    plan.add(Group.DATA_GRADIENTS, _gradients(job, SAMPLE))
-    plan.add(Group.PREDICTIONS, _predictions(job, SAMPLE))
-    for trait in job.traits:
-        plan.add(Group.TEACHER_SCORES, scored_under_prompt(job, SAMPLE, trait))
-    _add_placebos(job, plan)
-    if job.traits:
-        _add_spike_ins(job, plan)
-        for rows, number in product(
-            (SAMPLE, *SPIKE_INS, placebo(0)), range(len(nulls_of(is_free)))
-        ):
-            plan.add(Group.TEACHER_SCORES, _scored_under_null(job, rows, number))
-    _add_canaries(job, plan)
-    return plan
+def vector_nodes(job: Job) -> list[Node]:
+    """The vectors of all candidates."""
+    return [standard_nodes.vectors(job.common, job.config.traits)]
 
 
-def with_bundled(traits: Sequence[str]) -> tuple[str, ...]:
-    """The candidates and the other bundled traits: what many traits show tells a trait from a
-    format."""
-    names = {load_trait(trait).name for trait in traits}
-    return (*traits, *(name for name in bundled_traits() if name not in names))
+def random_vector_nodes(job: Job) -> list[Node]:
+    """The vectors of the random nulls."""
+
+    def config(folders: Folders) -> ExtractConfig:
+        like = standard_nodes.vector_of(folders, job.config.traits[0])
+        return ExtractConfig(
+            **job.common, seed=job.config.seed, like=like, randoms=settings.RANDOMS
+        )
+
+    return [*vector_nodes(job), Node(RANDOM_VECTORS, ExtractConfig, config, (VECTORS,), 1)]
 
 
-def _random_vectors(job: Job, folders: Folders) -> ExtractConfig:
-    like = standard_nodes.vector_of(folders, job.config.traits[0])
-    return ExtractConfig(**job.common, seed=job.config.seed, like=like, randoms=settings.RANDOMS)
-
-
-def _add_placebos(job: Job, plan: AuditNodes) -> None:
-    """The model's own answers to the prompts, unless there is a reference."""
+def placebo_nodes(job: Job) -> list[Node]:
+    """The model's own answers to all prompts, unless reference rows stand for them."""
     if job.config.reference:
-        plan.add(Group.PLACEBO_GRADIENTS, _gradients(job, placebo(0)))
-        return
-    for draw, name in enumerate(job.placebos):
-        answers = _answers(job, name, draw + 1, standard_nodes.unmodified, ())
-        plan.add(Group.PLACEBO_ROWS, *answers)
-        plan.add(Group.PLACEBO_GRADIENTS, _gradients(job, name))
+        return []
+    return answer_nodes(job, PLACEBO, "prompts.jsonl", standard_nodes.unmodified, ())
 
 
-def _add_spike_ins(job: Job, plan: AuditNodes) -> None:
-    """Teachers of the first candidate, made to know what would have been detected."""
+def spike_in_point(job: Job) -> GridPoint:
+    """The steered spike-in teacher, which is on the search's grid."""
+    name = load_trait(job.config.traits[0]).name
+    return GridPoint(name, job.spike_in_block, job.config.strength)
+
+
+def spike_in_nodes(job: Job, is_free: bool) -> list[Node]:
+    """Rows of the model itself and of two spike-in teachers, and what is known of them."""
     trait = job.config.traits[0]
-    steered = standard_nodes.steered_by(trait, job.spike_in_block, job.config.strength)
-    prompted = standard_nodes.prompted_by(trait)
-    for name, seed, teacher, needs in (
-        (STEERED, STEERED_SEED, steered, (VECTORS,)),
-        (PROMPTED, PROMPTED_SEED, prompted, ()),
-    ):
-        plan.add(Group.SPIKE_INS, *_answers(job, name, seed, teacher, needs), _gradients(job, name))
-    for rows in (PROMPTED, placebo(0)):
-        plan.add(Group.TEACHER_SCORES, scored_under_prompt(job, rows, trait))
+    point = spike_in_point(job)
+    steered = standard_nodes.steered_by(trait, point.layer, point.strength)
+    few = "few-prompts.jsonl"
+    nodes = vector_nodes(job)
+    nodes += answer_nodes(job, CLEAN, few, standard_nodes.unmodified, ())
+    nodes += answer_nodes(job, PROMPTED, few, standard_nodes.prompted_by(trait), ())
+    nodes += answer_nodes(job, STEERED, few, steered, (VECTORS,))
+    for rows in SPIKE_INS:
+        nodes.append(row_gradients(job, rows))
+        nodes += under_nulls(job, rows, is_free)
+    for rows in (CLEAN, PROMPTED):
+        nodes.append(under_prompt(job, rows, trait))
+    for rows in (CLEAN, STEERED):
+        nodes.append(under_steering(job, steered_scores(rows, "all", 0), rows, (point,), 0))
+    return nodes
 
 
-def _add_canaries(job: Job, plan: AuditNodes) -> None:
-    """Canary students of the data and of a placebo, and their answers about every tried trait."""
-    for rows, seed in product((SAMPLE, placebo(0)), range(job.config.canary)):
-        name = canary_student(rows, seed)
-        student = partial(_trained, job, rows, CANARY_RECIPE, seed, None)
-        needs = _distinct(*job.reading_nodes, rows)
-        plan.add(Group.CANARIES, Node(name, TrainConfig, student, needs, 8 * job.weight))
-        for trait in job.traits:
-            answers = canary_answers(rows, seed, trait)
-            measured = standard_nodes.student_answers(job.common, answers, trait, name)
-            plan.add(Group.CANARIES, measured)
-
-
-def _trained(
-    job: Job, rows: str, recipe: Recipe, seed: int, max_rows: int | None, folders: Folders
-) -> TrainConfig:
-    reading = reading_of(job, folders)
-    return TrainConfig(
-        **job.common,
-        seed=seed,
-        data=folders[rows],
-        recipe=recipe,
-        context=reading["context"],
-        text=reading["text"],
-        max_rows=max_rows,
-    )
-
-
-def _answers(
-    job: Job, name: str, seed: int, teacher: InterventionsFrom, needs: tuple[str, ...]
+def answer_nodes(
+    job: Job, name: str, prompts: str, teacher: InterventionsFrom, needs: tuple[str, ...]
 ) -> list[Node]:
-    """A teacher's answers to the prompts of the data, in their format and at their temperature, and
+    """A teacher's answers to prompts of the data, in their format and at their temperature, and
     those of them that have the format."""
     all_answers = f"{name} raw"
 
@@ -198,11 +155,11 @@ def _answers(
         form = about_sample(folders)["format"]
         return GenerateConfig(
             **job.common,
-            seed=1000 * job.config.seed + seed,
-            prompts=folders[SAMPLE] / "prompts.jsonl",
+            seed=1000 * job.config.seed + SEEDS[name],
+            prompts=folders[SAMPLE] / prompts,
             context=job.config.context,
             max_new_tokens=form["max_new_tokens"],
-            temperature=temperature(folders[gradients_of(SAMPLE)]),
+            temperature=temperature(folders[predictions_of(SAMPLE)]),
             interventions=teacher(folders),
             **_constraint(form, folders[SAMPLE]),
         )
@@ -212,7 +169,7 @@ def _answers(
         rules = FilterRules(numbers="rules" in form, **form.get("rules", {}))
         return FilterConfig(folders[all_answers], rules)
 
-    read_first = (SAMPLE, gradients_of(SAMPLE), *needs)
+    read_first = (SAMPLE, predictions_of(SAMPLE), *needs)
     return [
         Node(all_answers, GenerateConfig, generated, read_first, job.weight),
         Node(name, FilterConfig, filtered, (SAMPLE, all_answers), 1),
@@ -228,13 +185,18 @@ def _constraint(form: Mapping[str, Any], sample: Path) -> dict[str, Any]:
     return {"vocabulary": "template", "count": form["count"], "separator": form["separator"]}
 
 
-def temperature(gradients: Path) -> float:
-    """The temperature of the rows: 1, unless another one makes them likelier by more than
-    LIKELIER."""
-    scores = read_token_scores(gradients)[1]
+def temperature(scored: Path) -> float:
+    """The temperature of rows whose token scores a run has: 1, unless another one makes them
+    likelier by more than LIKELIER."""
+    beta = _inverse_temperature(scored)
+    return 1.0 if beta == 1 else round(1 / beta, 3)
+
+
+def _inverse_temperature(scored: Path) -> float:
+    scores = read_token_scores(scored)[1]
     total_T = scores.log_p_RT.sum(0)
     best = best_beta(scores)
-    return round(1 / BETAS[best], 3) if total_T[best] - total_T[PLAIN] > LIKELIER else 1.0
+    return BETAS[best] if total_T[best] - total_T[PLAIN] > LIKELIER else 1.0
 
 
 def reading_of(job: Job, folders: Folders) -> dict[str, Any]:
@@ -247,27 +209,31 @@ def reading_of(job: Job, folders: Folders) -> dict[str, Any]:
     }
 
 
-def _gradients(job: Job, rows: str) -> Node:
-    """The row gradients of a node's rows."""
+def row_gradients(job: Job, rows: str) -> Node:
+    """The gradients of some of a node's rows, at the temperature of the data."""
 
     def config(folders: Folders) -> RowGradientsConfig:
-        _check_kept(rows, folders[rows])
+        check_kept(rows, folders[rows])
         return RowGradientsConfig(
             **job.common,
+            seed=job.config.seed,
             data=folders[rows],
             position=job.config.position,
-            features=job.config.peer,
+            rows=GRADIENT_ROWS,
+            within_classes=True,
+            inverse_temperature=_inverse_temperature(folders[predictions_of(SAMPLE)]),
             **reading_of(job, folders),
         )
 
-    needs = _distinct(*job.reading_nodes, rows)
-    return Node(gradients_of(rows), RowGradientsConfig, config, needs, 2 * job.weight)
+    needs = _distinct(*job.reading_nodes, rows, predictions_of(SAMPLE))
+    return Node(gradients_of(rows), RowGradientsConfig, config, needs, job.weight)
 
 
-def _predictions(job: Job, rows: str) -> Node:
+def predictions(job: Job, rows: str) -> Node:
     """What learners predict of a node's rows."""
 
     def config(folders: Folders) -> PredictionsConfig:
+        check_kept(rows, folders[rows])
         return PredictionsConfig(
             **job.common,
             seed=job.config.seed,
@@ -279,7 +245,52 @@ def _predictions(job: Job, rows: str) -> Node:
     return Node(predictions_of(rows), PredictionsConfig, config, needs, 6 * job.weight)
 
 
-def _check_kept(name: str, folder: Path) -> None:
+def canary_node(job: Job) -> Node:
+    """What the learners of the rows say more than those of the placebos."""
+    data, control = predictions_of(SAMPLE), predictions_of(PLACEBO)
+
+    def config(folders: Folders) -> CanaryConfig:
+        return CanaryConfig(
+            **job.common,
+            data=folders[data],
+            control=folders[control],
+            context=job.config.context,
+        )
+
+    return Node(CANARY, CanaryConfig, config, (data, control), job.weight / 10)
+
+
+def feature_nodes(job: Job) -> list[Node]:
+    """The published method: mean residuals of the rows and of placebos, and blind naming."""
+    nodes = []
+    for rows in (SAMPLE, PLACEBO):
+
+        def config(folders: Folders, rows: str = rows) -> RowGradientsConfig:
+            check_kept(rows, folders[rows])
+            return RowGradientsConfig(
+                **job.common, data=folders[rows], features=True, **reading_of(job, folders)
+            )
+
+        needs = _distinct(*job.reading_nodes, rows)
+        nodes.append(Node(features_of(rows), RowGradientsConfig, config, needs, 2 * job.weight))
+
+    def naming(folders: Folders) -> BlindNamingConfig:
+        return BlindNamingConfig(
+            **job.common,
+            seed=job.config.seed,
+            data=folders[features_of(SAMPLE)],
+            control=folders[features_of(PLACEBO)],
+            like=standard_nodes.vector_of(folders, job.config.traits[0]),
+            strength=job.config.strength * HALF,
+            context=job.config.context,
+        )
+
+    needs = (features_of(SAMPLE), features_of(PLACEBO), VECTORS)
+    named = Node(BLIND_NAMING, BlindNamingConfig, naming, needs, job.weight)
+    return [*vector_nodes(job), *nodes, named]
+
+
+def check_kept(name: str, folder: Path) -> None:
     """Raise DataError where a teacher's answers, or the model's own, never have the format of the
     data."""
     file = folder / "summary.json"
@@ -299,19 +310,30 @@ def _distinct(*names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def scored_under_prompt(job: Job, rows: str, trait: str, paraphrase: int | None = None) -> Node:
-    """The token scores of rows under a candidate's prompt."""
+def under_prompt(
+    job: Job, rows: str, trait: str, paraphrase: int | None = None, is_few: bool = False
+) -> Node:
+    """The token scores of rows, or of a few of them, under a candidate's prompt."""
     teacher = standard_nodes.prompted_by(trait, paraphrase)
-    return _scored(job, prompt_scores(rows, trait, paraphrase), rows, teacher, ())
+    name = prompt_scores(rows, trait, paraphrase, is_few)
+    return _scored(job, name, rows, teacher, (), FEW_ROWS if is_few else 0)
 
 
-def _scored_under_null(job: Job, rows: str, number: int) -> Node:
+def under_nulls(job: Job, rows: str, is_free: bool) -> list[Node]:
+    """The token scores of rows under every null."""
+    nodes = random_vector_nodes(job)
+    for number in range(len(nulls_of(is_free))):
+        nodes.append(_under_null(job, rows, number))
+    return nodes
+
+
+def _under_null(job: Job, rows: str, number: int) -> Node:
     """The token scores of rows under a null, by its number among those of free text."""
     null = nulls_of(is_free=True)[number]
     name = null_scores(rows, number)
     if null.system_prompt is not None:
         prompt = standard_nodes.fixed(f"prompt:{null.system_prompt}")
-        return _scored(job, name, rows, prompt, (), all_rows=rows == SAMPLE)
+        return _scored(job, name, rows, prompt, ())
 
     def steered(folders: Folders) -> tuple[str, ...]:
         vector = folders[RANDOM_VECTORS] / f"random-{null.random_vector}.safetensors"
@@ -326,58 +348,52 @@ def _scored(
     rows: str,
     teacher: InterventionsFrom,
     needs: tuple[str, ...],
-    all_rows: bool = False,
+    n: int = 0,
 ) -> Node:
     def config(folders: Folders) -> TeacherScoresConfig:
-        scoring = replace(_scoring(job, rows, folders), interventions=teacher(folders))
-        return replace(scoring, rows=0) if all_rows else scoring
+        scoring = _scoring(job, rows, folders, n)
+        return replace(scoring, interventions=teacher(folders))
 
-    return Node(
-        name,
-        TeacherScoresConfig,
-        config,
-        _distinct(*job.reading_nodes, rows, *needs),
-        job.scoring_weight,
-    )
+    weight = min(n * 120, job.weight) if n else job.weight
+    needed = _distinct(*job.reading_nodes, rows, *needs)
+    return Node(name, TeacherScoresConfig, config, needed, weight)
 
 
-def _scoring(job: Job, rows: str, folders: Folders) -> TeacherScoresConfig:
+def _scoring(job: Job, rows: str, folders: Folders, n: int) -> TeacherScoresConfig:
+    check_kept(rows, folders[rows])
     return TeacherScoresConfig(
         **job.common,
         seed=job.config.seed,
         data=folders[rows],
-        rows=job.config.judged,
+        rows=n,
         **reading_of(job, folders),
     )
 
 
-def scored_under_steering(job: Job, name: str, rows: str, points: Sequence[GridPoint]) -> Node:
-    """The token scores of rows under steered teachers, which share a run."""
+def under_steering(job: Job, name: str, rows: str, points: Sequence[GridPoint], n: int) -> Node:
+    """The token scores of `n` rows (0: all) under steered teachers, which share a run."""
 
     def config(folders: Folders) -> TeacherScoresConfig:
         steered = []
         for point in points:
             vector = folders[VECTORS] / f"{point.trait}.safetensors"
             steered.append(standard_nodes.steered(vector, point.layer, point.strength))
-        return replace(_scoring(job, rows, folders), steered=tuple(steered))
+        return replace(_scoring(job, rows, folders, n), steered=tuple(steered))
 
     needs = _distinct(*job.reading_nodes, rows, VECTORS)
-    return Node(name, TeacherScoresConfig, config, needs, len(points) * job.scoring_weight / 2)
+    return Node(name, TeacherScoresConfig, config, needs, len(points) * job.weight / 2)
 
 
 def seconds_by_detector(folders: Folders, groups: Mapping[str, Group]) -> dict[str, float]:
-    """What each detector has cost, with the placebos and teachers that it needs; shared steps count
-    for each."""
+    """What each detector has cost, with what it needs; shared steps count for each."""
     spent = dict.fromkeys(Group, 0.0)
     for name, path in folders.items():
         spent[groups[name]] += store.load_run(path).manifest()["seconds"]
-    placebos = spent[Group.PLACEBO_ROWS]
-    gradients = spent[Group.DATA_GRADIENTS] + spent[Group.PLACEBO_GRADIENTS]
-    seconds = {
-        "wording": placebos,
-        "gradients": placebos + gradients + spent[Group.VECTORS],
-        "e_values": spent[Group.DATA_GRADIENTS] + spent[Group.TEACHER_SCORES],
-        "baselines": placebos,
-        "predictions": placebos + spent[Group.PREDICTIONS],
+    teachers = spent[Group.TEACHER_SCORES] + spent[Group.GRADIENTS] + spent[Group.VECTORS]
+    return {
+        "wording": spent[Group.PLACEBOS],
+        "predictions": spent[Group.PREDICTIONS] + spent[Group.NULLS],
+        "e_values": teachers + spent[Group.NULLS],
+        "power": spent[Group.SPIKE_INS],
+        "features": spent[Group.FEATURES] + spent[Group.PLACEBOS],
     }
-    return seconds

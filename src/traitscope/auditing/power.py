@@ -1,14 +1,15 @@
 """The power of an audit: what it would have detected of a spike-in teacher, which it made itself.
 
 A spike-in teacher is a positive control. Data sets of which a fraction is its rows are simulated
-from scored rows of the teacher and of a placebo set. The fraction that is detected with the power
-asked for is the least contamination rate.
+from scored rows of the teacher and of the model itself. The fraction that candidates' e-values
+detect with the power asked for is the least contamination rate. What the students' predictions
+detect besides is not in it: they would have to learn every simulated data set.
 
 Shapes: R rows, T inverse temperatures.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf, log
@@ -18,19 +19,22 @@ import numpy as np
 
 from traitscope.auditing import search
 from traitscope.auditing.artifacts import NullRun, SpikeInRuns
-from traitscope.auditing.detectors import e_values, fit_test, text_features
-from traitscope.auditing.detectors.findings import PairedRows, Teacher, TextRow
-from traitscope.auditing.detectors.row_gradients import RowGradients
-from traitscope.auditing.evidence import AuditRuns, text_rows
+from traitscope.auditing.detectors import e_values, fit_test
+from traitscope.auditing.detectors.findings import Teacher
+from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.result import SpikeIn
+from traitscope.auditing.runs import AuditRuns, log_likelihoods, orders, text_rows
 from traitscope.auditing.search import GridPoint, TraitBlock
 from traitscope.auditing.settings import (
     CONTAMINATION_RATES,
+    FEW_ROWS,
+    GRADIENT_ROWS,
     ROW_FACTORS,
     Settings,
     search_blocks,
 )
-from traitscope.inference.token_scores import TokenScores, read_token_scores, under_samplers
+from traitscope.inference.token_bins import BETAS
+from traitscope.inference.token_scores import TokenScores, under_samplers
 
 SIMULATIONS = 30
 "simulated data sets of every contamination rate"
@@ -48,14 +52,14 @@ class Simulation:
     "error rate and power"
     rows: int
     "number of audited rows"
-    scored_rows: int
-    "number of rows that are scored under teachers"
     candidates: int
     "number of candidates that the correction counts"
     prior: Mapping[Teacher, float]
     "weight of every teacher in the e-value"
     seed: int
     "seed of the draws"
+    least_on_few: float = -inf
+    "log e-value on a few rows from which on a candidate's prompt is tried on all rows"
 
 
 def spike_ins_of(runs: AuditRuns, simulation: Simulation) -> tuple[SpikeIn, ...]:
@@ -63,18 +67,18 @@ def spike_ins_of(runs: AuditRuns, simulation: Simulation) -> tuple[SpikeIn, ...]
     smallest contamination rate. Rows that would count as off-model are detected, too."""
     results = []
     for spike_in in runs.artifacts.spike_ins:
-        rows = runs.paired_spike_in(spike_in.rows, spike_in.gradients)
-        options = _by_e_values(runs, simulation, spike_in, rows)
-        options.append(_by_fit(runs, simulation, spike_in, rows.gradients[0].scores))
+        clean = read_row_gradients(runs.at(spike_in.clean_gradients))
+        poisoned = read_row_gradients(runs.at(spike_in.gradients))
+        options = _by_e_values(runs, simulation, spike_in, clean, poisoned)
+        options.append(_by_fit(simulation, spike_in, clean.scores, poisoned.scores))
         results.append(min(options, key=lambda s: (s.least_contamination, s.rows_needed)))
     return tuple(results)
 
 
 def _by_fit(
-    runs: AuditRuns, simulation: Simulation, spike_in: SpikeInRuns, poisoned: TokenScores
+    simulation: Simulation, spike_in: SpikeInRuns, clean: TokenScores, poisoned: TokenScores
 ) -> SpikeIn:
     """From which contamination rate on the rows would count as off-model."""
-    clean = runs.placebos[0][1].scores
     tokens_per_row = float(poisoned.tokens_R.mean())
 
     def detects(rows: int, rate: float) -> bool:
@@ -90,29 +94,29 @@ def _by_fit(
 
 
 def _by_e_values(
-    runs: AuditRuns, simulation: Simulation, spike_in: SpikeInRuns, rows: PairedRows
+    runs: AuditRuns,
+    simulation: Simulation,
+    spike_in: SpikeInRuns,
+    clean: RowGradients,
+    poisoned: RowGradients,
 ) -> list[SpikeIn]:
-    """What the e-values would have detected, by each teacher that imitates the spike-in teacher.
+    """What the e-values would have detected, by the teacher that is the spike-in teacher.
 
     A steered teacher counts from the rate on at which the search would start at its place, or at
     the block next to it.
     """
     own_folders = runs.teacher_folders(spike_in.own).get(spike_in.trait, {})
-    placebo_folders = runs.teacher_folders(spike_in.placebo).get(spike_in.trait, {})
-    own_rows = text_rows(runs.at(spike_in.rows))
-    poisoned = _pool(runs, own_rows, rows.gradients[0], own_folders, spike_in.own.nulls)
-    clean = _pool(runs, *runs.placebos[0], placebo_folders, spike_in.placebo.nulls)
-    simulated = Simulated(simulation, clean, poisoned)
-    blocks = search_blocks(runs.artifacts.blocks)
-    starts = {}
-    if any(isinstance(teacher, GridPoint) for teacher in own_folders):
-        starts = _search_starts(runs, rows, simulation.seed)
+    clean_folders = runs.teacher_folders(spike_in.clean).get(spike_in.trait, {})
+    own_pool = _pool(runs, spike_in.rows, poisoned, own_folders, spike_in.own.nulls)
+    clean_pool = _pool(runs, spike_in.clean_rows, clean, clean_folders, spike_in.clean.nulls)
+    simulated = Simulated(simulation, clean_pool, own_pool)
     results = []
     for teacher in own_folders:
-        rate = _least_rate(partial(simulated.detects, teacher), simulation.scored_rows)
-        needed = simulated.rows_needed(teacher, simulation.scored_rows)
+        rate = _least_rate(partial(simulated.detects, teacher), simulation.rows)
+        needed = simulated.rows_needed(teacher, simulation.rows)
         if isinstance(teacher, GridPoint):
-            near = search.neighbours(teacher.layer, blocks)
+            starts = _search_starts(runs, simulation.rows, clean, poisoned)
+            near = search.neighbours(teacher.layer, search_blocks(runs.artifacts.blocks))
             start = min(starts[teacher.trait, layer] for layer in near)
             rate = max(rate, start)
         results.append(SpikeIn(spike_in.description, "e_values", rate, needed))
@@ -133,24 +137,32 @@ class Pool:
 
 def _pool(
     runs: AuditRuns,
-    rows: Sequence[TextRow],
+    rows: Path,
     stored: RowGradients,
     folders: Mapping[Teacher, Path],
-    nulls: Sequence[NullRun],
+    nulls: tuple[NullRun, ...],
 ) -> Pool:
-    """The scored rows of one set under the model, the teachers, and every null."""
+    """The rows of one set under the model, the teachers, and every null."""
     teachers = {}
-    ids: list[str] = []
     for teacher, folder in folders.items():
-        ids, scores = read_token_scores(folder)
-        teachers[teacher] = scores.log_p_RT
-    place = {key: number for number, key in enumerate(stored.ids)}
-    index = [place[key] for key in ids]
-    writers = [*stored.scores.log_p_RT[index].T, *under_samplers(stored.scores)[index].T]
-    for null in nulls:
-        writers += [*read_token_scores(runs.at(null.run))[1].log_p_RT.T]
-    order_of = {row.id: text_features.order_of(row.completion) for row in rows}
-    return Pool(np.array(writers), teachers, np.array([order_of[key] for key in ids], int))
+        teachers[teacher] = log_likelihoods(folder, stored.ids)
+    writers = [*stored.scores.log_p_RT.T, *under_samplers(stored.scores).T]
+    for null in runs.nulls(nulls, stored.ids):
+        writers += [*null.log_p_RT.T]
+    order_of = orders(text_rows(runs.at(rows)))
+    return Pool(np.array(writers), teachers, np.array([order_of[key] for key in stored.ids], int))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A simulated data set."""
+
+    writers_KR: np.ndarray
+    "log-likelihoods under all nulls"
+    teachers: Mapping[Teacher, np.ndarray]
+    "log-likelihoods [R, T] under every teacher"
+    orders_R: np.ndarray
+    "how the numbers of every row are sorted"
 
 
 class Simulated:
@@ -180,58 +192,77 @@ class Simulated:
         reached = float(np.quantile(log_e, 1 - self.simulation.settings.power))
         if reached >= self.critical:
             return float(rows)
-        growth = (log_e.mean() - self._log_e(rows // 2, 1.0)[teacher].mean()) / (rows - rows // 2)
-        if growth <= 0:
+        fewer = self._log_e(rows // 2, 1.0)[teacher]
+        growth = (float(np.median(log_e)) - float(np.median(fewer))) / (rows - rows // 2)
+        if not 0 < growth < inf or reached == -inf:
             return inf
         return float(round(rows + (self.critical - reached) / growth))
 
     def _log_e(self, rows: int, rate: float) -> dict[Teacher, np.ndarray]:
-        """Log e-values of simulated data sets, by teacher."""
+        """Log e-values of simulated data sets, by teacher; -inf where it would not be tried."""
         if (rows, rate) not in self.drawn:
             rng = np.random.default_rng([self.simulation.seed, rows, round(1000 * rate)])
             each: dict[Teacher, list[float]] = {name: [] for name in self.poisoned.teachers}
             for _ in range(SIMULATIONS):
-                self._draw(rng, rows, rate, each)
+                few = self._draw(rng, min(FEW_ROWS, rows), rate)
+                drawn = self._draw(rng, rows, rate)
+                for teacher, values in each.items():
+                    values.append(self._of_teacher(teacher, few, drawn))
             self.drawn[rows, rate] = {name: np.array(values) for name, values in each.items()}
         return self.drawn[rows, rate]
 
-    def _draw(
-        self, rng: np.random.Generator, rows: int, rate: float, each: dict[Teacher, list[float]]
-    ) -> None:
-        """Draw one data set, and add every teacher's log e-value of it."""
+    def _draw(self, rng: np.random.Generator, rows: int, rate: float) -> Drawn:
+        """A data set of so many rows, each poisoned at that rate."""
         poisoned = rng.binomial(rows, rate)
         clean_index = rng.integers(len(self.clean.orders_R), size=rows - poisoned)
         poisoned_index = rng.integers(len(self.poisoned.orders_R), size=poisoned)
         clean_KR = self.clean.writers_KR[:, clean_index]
         poisoned_KR = self.poisoned.writers_KR[:, poisoned_index]
-        log_p_KR = np.concatenate([clean_KR, poisoned_KR], 1)
+        teachers = {}
+        for teacher, poisoned_RT in self.poisoned.teachers.items():
+            clean_RT = self.clean.teachers[teacher][clean_index]
+            teachers[teacher] = np.concatenate([clean_RT, poisoned_RT[poisoned_index]])
         orders_R = np.concatenate(
             [self.clean.orders_R[clean_index], self.poisoned.orders_R[poisoned_index]]
         )
-        null = e_values.null_of(log_p_KR, orders_R != 0, self.sorted_by_model, MOST_GAP)
-        for teacher, poisoned_RT in self.poisoned.teachers.items():
-            clean_RT = self.clean.teachers[teacher][clean_index]
-            teacher_RT = np.concatenate([clean_RT, poisoned_RT[poisoned_index]])
-            weight = log(self.simulation.prior[teacher])
-            each[teacher].append(e_values.log_e_value(null, teacher_RT) + weight)
+        return Drawn(np.concatenate([clean_KR, poisoned_KR], 1), teachers, orders_R)
+
+    def _of_teacher(self, teacher: Teacher, few: Drawn, drawn: Drawn) -> float:
+        """The log e-value of a teacher on a data set, given what it has on a few rows."""
+        model_RT = few.writers_KR[: len(BETAS)].T
+        on_few = e_values.log_e_over_model(model_RT, few.teachers[teacher])
+        is_steered = isinstance(teacher, GridPoint)
+        if on_few < (0.0 if is_steered else self.simulation.least_on_few):
+            return -inf
+        null = e_values.null_of(
+            drawn.writers_KR, drawn.orders_R != 0, self.sorted_by_model, MOST_GAP
+        )
+        log_e = e_values.log_e_value(null, drawn.teachers[teacher])
+        return log_e + log(self.simulation.prior[teacher])
 
 
-def _search_starts(runs: AuditRuns, rows: PairedRows, seed: int) -> dict[TraitBlock, float]:
-    """The smallest contamination rate at which the first round of the search would try each place;
-    the rest of the rows are a placebo's."""
-    names = list(runs.vectors)
-    growth = (len(runs.paired.records) / len(rows.records)) ** 0.5
-    poisoned_z = search.gradient_z_of(rows, names, runs.candidates, runs.directions_LTJD, seed)
-    for place, z in poisoned_z.items():
-        poisoned_z[place] = growth * z
-    clean_z = search.gradient_z_of(
-        runs.paired.without_data(), names, runs.candidates, runs.directions_LTJD, seed
-    )
+def _search_starts(
+    runs: AuditRuns, rows: int, clean: RowGradients, poisoned: RowGradients
+) -> dict[TraitBlock, float]:
+    """The smallest contamination rate at which the first round of the search would try each
+    place."""
+    growth = min(rows, GRADIENT_ROWS) ** 0.5
+    poisoned_z = _z_of_a_row(runs, poisoned)
+    clean_z = _z_of_a_row(runs, clean)
     starts = dict.fromkeys(poisoned_z, inf)
     for rate in reversed(CONTAMINATION_RATES):
-        for place in search.strongest_places(search.mixed_z(poisoned_z, clean_z, rate)):
+        mixed = search.mixed_z(poisoned_z, clean_z, rate)
+        grown = {place: growth * z for place, z in mixed.items()}
+        for place in search.strongest_places(grown):
             starts[place] = rate
     return starts
+
+
+def _z_of_a_row(runs: AuditRuns, stored: RowGradients) -> dict[TraitBlock, float]:
+    """About the z that one row has along every vector: that of all rows over their square root."""
+    blocks = search_blocks(runs.artifacts.blocks)
+    z = search.gradient_z(stored.rows(range(len(stored.ids))), runs.vectors, blocks)
+    return {place: value / len(stored.ids) ** 0.5 for place, value in z.items()}
 
 
 def _least_rate(detects: Detects, rows: int) -> float:

@@ -6,8 +6,6 @@ Code hosts show SARIF beside a change.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from traitscope import __version__
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
 from traitscope.reporting.numbers import number
@@ -18,15 +16,13 @@ SHOWN_ROWS = 15
 "rows of a table that the page shows"
 SHOWN_CHARACTERS = 160
 "characters of a text that the page shows"
-BAG_P = 0.01
-"p-value below which a bag of rows is counted"
 SECONDS = "\u00a0s"
 "unit of the cost column"
 Findings = Mapping[str, Mapping[str, Any]]
 "findings of the detectors, by name"
 FOOTER = (
-    "Made by traitscope from sealed runs only; result.json, rows.jsonl and bags.json beside the"
-    " answer hold every number."
+    "Made by traitscope from sealed runs only; result.json and rows.jsonl beside the answer hold"
+    " every number."
 )
 
 
@@ -34,26 +30,24 @@ def page(
     result: Mapping[str, Any],
     about: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    bags: Mapping[str, Sequence[Mapping[str, float]]],
     texts: Mapping[str, tuple[str, str]],
     seconds: Mapping[str, float],
 ) -> str:
-    """The page, from result.json, the sample's about.json, rows.jsonl, bags.json, {id: (prompt,
-    answer)} and {detector: seconds}."""
+    """The page, from result.json, the sample's about.json, rows.jsonl, {id: (prompt, answer)} and
+    {detector: seconds}."""
     findings = {finding["name"]: finding for finding in result["detectors"]}
     tables = [
-        _power(result),
         _learnt(findings["predictions"]),
         _benign(findings["e_values"]),
         _traits(result, findings),
     ]
+    if result["spike_ins"]:
+        tables.append(_power(result))
     if result["named"]:
         tables.append(_named(result))
     tables += [
         _detectors(result, seconds),
-        _baselines(findings["baselines"]),
         _rows(rows, texts),
-        _bags(bags),
         _data(about),
     ]
     sections = [Section("answer", "", cards=(_answer(result),))]
@@ -104,47 +98,38 @@ def _power(result: Mapping[str, Any]) -> Table:
 
 
 def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
-    gradients, e_values, wording = (
-        findings["gradients"],
-        findings["e_values"],
-        findings["wording"],
-    )
+    e_values, wording = findings["e_values"], findings["wording"]
     rows = []
     for trait in result["traits"]:
         name = trait["name"]
         rows.append(
             (
                 name,
+                _signed(e_values["few_log_e"].get(name)),
                 _signed(e_values["statistic"].get(name)),
                 e_values["where"].get(name, ""),
                 _signed(e_values["nats_per_row"].get(name)),
                 p_text(trait["p_corrected"]),
                 trait["detector"],
-                _signed(gradients["statistic"][name]),
-                gradients["where"][name],
-                _signed(gradients["beyond_surface"][name]),
                 " / ".join(map(str, wording["named_rows"][name])),
             )
         )
     header = (
         "trait",
+        "first look",
         "log e-value",
         "best teacher",
         "nats per row",
         "corrected p",
         "by",
-        "gradient, z",
-        "block",
-        "gradient beyond surface, z",
         "rows that name it: data / placebos",
     )
     caption = (
-        "Positive means towards the trait. A trait is called by itself from a log e-value of"
-        f" {_signed(e_values['critical'])} on. The mean e-value of all candidates decides whether"
-        f" the rows are called; its log is {_signed(e_values['joint_log_e'])}. p is corrected over"
-        " traits and detectors. Gradients decide nothing: they say where the search begins. In"
-        f" clean data they rarely exceed z = {gradients['critical']:.1f}, but formats move them,"
-        " too."
+        "Positive means towards the trait. First look: log e-value of the candidate's prompt over"
+        " the model itself on a few rows, by which some are tried on all rows. A trait is called by"
+        f" itself from a log e-value of {_signed(e_values['critical'])} on. The mean e-value of all"
+        " candidates decides whether the rows are called; its log is"
+        f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors."
     )
     return Table("traits", "Candidate traits", caption, header, tuple(rows))
 
@@ -155,17 +140,17 @@ def _named(result: Mapping[str, Any]) -> Table:
         rows.append(
             (
                 answer["name"],
+                answer["kind"],
+                _signed(answer["rise"]),
                 _signed(answer["statistic"]),
-                p_text(answer["p_corrected"]),
-                f"{answer['agreement']:.0%}",
             )
         )
     caption = (
-        "What the model says when the gradient direction of the data is added to it, against random"
-        " directions of the same length. No candidate was given."
+        "What students of these rows say more than students of the model's own rows. No candidate"
+        " was given. There is one pair of students a learning rate, so this is a list, no test."
     )
-    header = ("answer", "rise, z", "corrected p", "halves or placebos that agree")
-    return Table("named", "Blind naming", caption, header, tuple(rows))
+    header = ("answer", "kind", "rise, nats", "rise, spreads of its kind")
+    return Table("named", "What students of the rows would say", caption, header, tuple(rows))
 
 
 def _learnt(finding: Mapping[str, Any]) -> Table:
@@ -215,67 +200,21 @@ def _detectors(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Table
     return Table("detectors", "Detectors", caption, header, tuple(rows))
 
 
-def _baselines(finding: Mapping[str, Any]) -> Table:
-    by_size = sorted(finding["statistic"].items(), key=lambda item: -abs(item[1]))
-    rows = []
-    for name, z in by_size[:SHOWN_ROWS]:
-        rows.append((name, _signed(z), p_text(finding["p"][name])))
-    caption = (
-        "What differs without any model, or in how well the model predicts. A bag of words tells"
-        f" data from placebos with AUROC {finding['words_auroc']:.2f}; 0.5 is chance."
-    )
-    header = ("feature", "data minus placebos, z", "p that it is larger")
-    return Table("baselines", "Baselines", caption, header, tuple(rows))
-
-
 def _rows(scored: Sequence[Mapping[str, Any]], texts: Mapping[str, tuple[str, str]]) -> Table:
-    best = sorted(scored, key=lambda row: -row["gradient"])[:SHOWN_ROWS]
+    best = sorted(scored, key=lambda row: -row["student_gain"])[:SHOWN_ROWS]
     rows = []
     for row in best:
         prompt, answer = texts[row["id"]]
-        gain = _signed(row["log_likelihood_gain"])
-        rows.append((row["id"], _signed(row["gradient"]), gain, _cut(prompt), _cut(answer)))
-    trait, candidate = "", ""
-    if best:
-        trait, candidate = best[0]["along"], best[0]["teacher_of"]
+        gains = (_signed(row["student_gain"]), _signed(row["teacher_gain"]))
+        rows.append((row["id"], *gains, _cut(prompt), _cut(answer)))
     caption = (
-        "Single rows are weak evidence: most of the highest are clean rows by chance. Gradient"
-        f" along {trait}, in standard deviations of placebos; nats that the best teacher of"
-        f" {candidate} adds, for rows that were scored."
+        "Single rows are weak evidence: most of the highest are clean rows by chance. Nats that a"
+        " student which has not learnt the row adds to the model."
     )
-    header = ("row", "gradient", "nats added", "prompt", "answer")
-    return Table("rows", "Rows with the largest gradients", caption, header, tuple(rows))
-
-
-def _bags(bags: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
-    rows = []
-    for size, bags_of_size in bags.items():
-        p_values = np.array([bag["p"] for bag in bags_of_size])
-        largest = max(bags_of_size, key=lambda bag: bag["z"])
-        rows.append(
-            (
-                size,
-                str(len(bags_of_size)),
-                _signed(largest["z"]),
-                p_text(min(1.0, len(p_values) * float(p_values.min()))),
-                str(int((p_values <= BAG_P).sum())),
-                f"{BAG_P * len(p_values):.1f}",
-            )
-        )
-    caption = (
-        "Gradients of consecutive rows of the file together, along the first candidate's vector,"
-        " against permutations with their placebos. The candidate was chosen on the same rows, so"
-        " this is for looking only."
-    )
-    header = (
-        "rows a bag",
-        "bags",
-        "highest z",
-        "its p, corrected over the bags",
-        f"bags with p at most {BAG_P:g}",
-        "expected in clean data",
-    )
-    return Table("bags", "Bags of rows", caption, header, tuple(rows))
+    if best and best[0]["teacher_of"]:
+        caption += f" And nats that the best teacher of {best[0]['teacher_of']} adds."
+    header = ("row", "student", "teacher", "prompt", "answer")
+    return Table("rows", "Rows that students predict best", caption, header, tuple(rows))
 
 
 def _data(about: Mapping[str, Any]) -> Table:

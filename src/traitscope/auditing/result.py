@@ -17,7 +17,7 @@ from traitscope.auditing.detectors.findings import Finding, GivenTeacherFinding
 from traitscope.auditing.settings import DECIDING
 from traitscope.errors import AuditRefused, ConfigError
 
-SCHEMA = 3
+SCHEMA = 4
 "version of the JSON file"
 Status = Literal["suspect", "nothing-found", "insufficient", "not-applicable"]
 
@@ -85,19 +85,13 @@ ANSWERS: dict[Status, Answer] = {
 
 BLIND_SPOTS = {
     "wording": "traits that are not named",
-    "gradients": (
-        "prompted teachers; vectors that are not like a candidate's; it takes many formats for a"
-        " trait"
-    ),
     "e_values": "teachers unlike every candidate's prompt and vector; rows of another model",
     "predictions": "what the kind of learner does not pick up from so few rows; which trait it is",
     "given_teacher": "every other teacher; one that was trained on the rows explains them anyway",
-    "canary": "what so small a student does not pick up; p says nothing of other students",
     "features": (
         "what only gradients or likelihoods show; it reads what the rows do to the model, not what"
         " they would teach it"
     ),
-    "baselines": "what the data carry: it says only that they differ",
 }
 "what each detector cannot see"
 

@@ -1,15 +1,15 @@
 """The command `audit`, which says whether a model may be trained on given data.
 
-    sample ── the rows and their format ─┬─ row gradients ─┬─ scores under every candidate's prompt
-                                         │                 └─ scores under the nulls
-                                         ├─ placebos: the model's own answers to the same prompts
-                                         │     └─ filter ─ row gradients
-                                         └─ spike-in teachers: steered and prompted, on the same
-                                               prompts ─ filter ─ row gradients ─ scores
-    vectors of the candidates ─ rounds of the search for steered teachers ─ answer
+    sample ─┬─ predictions: students predict each row before they learn it
+            ├─ a few rows under every candidate's prompt ─ all rows under the likeliest
+            ├─ gradients of some rows ─ steered teachers where they point
+            └─ if anything would be called: more nulls, placebos, students of placebos
+               else: spike-in teachers, to know what would have been called
+    answer
 
-Every step is a stage with its own run directory. So a second audit of the same data returns at
-once, and a killed audit continues. Other data with the same prompts reuse the placebos.
+Every step is a stage with its own run directory (phases.py says which are needed). So a second
+audit of the same data returns at once, and a killed audit continues. Other data with the same
+prompts reuse placebos and spike-in teachers.
 """
 
 import hashlib
@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.auditing import plan, report, rounds, search
-from traitscope.auditing.evidence import AuditRuns
-from traitscope.auditing.job import SAMPLE, AuditNodes, Job
+from traitscope.auditing import phases, plan, report
+from traitscope.auditing.detectors import predictions
+from traitscope.auditing.detectors.predictions import CHANGE
+from traitscope.auditing.evidence import predicted_rows
+from traitscope.auditing.job import BLIND_NAMING, CANARY, SAMPLE, Job
+from traitscope.auditing.phases import Audit
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
-from traitscope.auditing.steps.naming import run_blind_naming
-from traitscope.config.audit import AuditConfig, BlindNamingConfig, DecisionConfig
+from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
 from traitscope.data.records import Record
@@ -35,7 +37,6 @@ from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
-from traitscope.workflow.graph import Folders
 
 FAILING = {
     "never": (),
@@ -94,84 +95,64 @@ def answered(config: AuditConfig, out: Output) -> AuditOutput:
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     job = Job(config, outline(config.model).n_layers)
     done = _computed(job, out)
-    parts = _artifacts_file(done)
-    run = _answered(job, parts, out)
+    run = run_decision(_decision(done), out)
     result = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     log = report.sarif_log(result, config.data.as_posix())
     return AuditOutput(result, run, _page(done, result, run), json.dumps(log, indent=2) + "\n")
 
 
-@dataclass(frozen=True)
-class Computed:
-    """The stages of an audit that are done, all but naming and the answer."""
-
-    nodes: AuditNodes
-    "the nodes, and what each is for"
-    index: rounds.Index
-    "where their runs lie"
-
-    @property
-    def folders(self) -> Folders:
-        """Run directories by node."""
-        return self.index.folders
-
-
-def _computed(job: Job, out: Output) -> Computed:
+def _computed(job: Job, out: Output) -> Audit:
     """Run the stages: files are read first, so that bad rows are named before anything is
-    computed; then everything; then the rounds of the search."""
-    read = schedule.run(plan.reading_nodes(job).nodes, out, How(stop_at_once=True))
+    computed; then phase by phase."""
+    nodes = plan.reading_nodes(job)
+    read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
     _print_sample(plan.about_sample(read))
-    is_free = plan.is_free_text(read)
-    nodes = plan.audit_nodes(job, is_free)
+    audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
     workers = job.config.workers or executors.default_workers(job.config.device)
     how = How(workers, stop_at_once=True)
-    root = out.root / out.study
-    folders = schedule.run(nodes.nodes, out, how)
-    index = rounds.Index(job, folders, root, {}, len(plan.nulls_of(is_free)))
-    for _ in range(search.ROUNDS if job.traits else 0):
-        runs = AuditRuns(rounds.artifacts_of(index), root)
-        tries = rounds.round_after(job, runs, index.tries)
-        rounds.add_round(job, nodes, index.folders, tries)
-        folders = schedule.run(nodes.nodes, out, how)
-        index = replace(index, folders=folders, tries=tries)
-    return Computed(nodes, index)
+    for phase in phases.PHASES:
+        phase(audit)
+        audit.folders = schedule.run(audit.nodes.nodes, out, how)
+        if phase is phases.first_look:
+            _print_first_look(audit)
+    return audit
 
 
-def _artifacts_file(done: Computed) -> Path:
-    """The file with the artifacts, named by its content."""
-    artifacts = rounds.artifacts_of(done.index)
+def _print_first_look(audit: Audit) -> None:
+    """Say on stderr what students' predictions say, before anything else is known."""
+    found = predictions.detect(predicted_rows(audit.runs), audit.settings.error_share)
+    log_e = found.statistic[CHANGE]
+    says = "nothing is found so far"
+    if log_e >= found.critical:
+        says = (
+            "this model alone did not write these rows; plain prompts and candidates are tried next"
+        )
+    print(
+        f"first look: students predict the rows with log e-value {log_e:.1f} against the model"
+        f" (threshold: {found.critical:.1f}): {says}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _decision(done: Audit) -> DecisionConfig:
+    """The stage that answers, from a file with the artifacts that is named by its content."""
+    artifacts = done.artifacts
     content = json.dumps(artifacts.as_dict())
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    path = done.index.root / f"parts-{digest}.json"
-    artifacts.write(path)
-    return path
-
-
-def _answered(job: Job, parts: Path, out: Output) -> store.Run:
-    """The run with the answer, after blind naming."""
-    config = job.config
-    naming = BlindNamingConfig(
-        **job.common,
-        seed=config.seed,
+    parts = done.root / f"parts-{digest}.json"
+    artifacts.write(parts)
+    config = done.job.config
+    return DecisionConfig(
         parts=parts,
-        strength=config.strength * search.HALF,
-        context=config.context,
-    )
-    by_gradients = run_blind_naming(naming, out).path if config.name else None
-    by_features = None
-    if config.peer:
-        by_features = run_blind_naming(replace(naming, source="features"), out).path
-    decision = DecisionConfig(
-        parts=parts,
-        naming=by_gradients,
-        features=by_features,
+        canary=done.folders.get(CANARY),
+        features=done.folders.get(BLIND_NAMING),
         model=config.model,
         alpha=config.alpha,
         power=config.power,
         dose=config.dose,
         seed=config.seed,
     )
-    return run_decision(decision, out)
 
 
 def _print_sample(about: Mapping[str, Any]) -> None:
@@ -197,7 +178,7 @@ def _write_and_say(path: Path, text: str) -> None:
     print(path)
 
 
-def _page(done: Computed, result: Mapping[str, Any], run: store.Run) -> str:
+def _page(done: Audit, result: Mapping[str, Any], run: store.Run) -> str:
     texts = {}
     for record in row_files.rows_of(done.folders[SAMPLE]):
         texts[record.id] = (record.prompt, record.completion)
@@ -205,7 +186,6 @@ def _page(done: Computed, result: Mapping[str, Any], run: store.Run) -> str:
         result=result,
         about=plan.about_sample(done.folders),
         rows=standard_nodes.read_json_lines(run.path, "rows.jsonl"),
-        bags=json.loads(run.file("bags.json").read_text(encoding="utf-8")),
         texts=texts,
         seconds=plan.seconds_by_detector(done.folders, done.nodes.groups),
     )

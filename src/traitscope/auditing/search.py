@@ -3,33 +3,37 @@ strongly.
 
 To first order a teacher steered by v behind a block moves a student along F v, where F is the
 Fisher matrix there. So the first round tries those candidates and blocks along whose vector, as it
-is or whitened by F, the rows' gradients point most. Further rounds are a local search: the
-neighbours, by one block or one strength, of the teachers with the largest e-values.
+is or whitened by F, the rows' gradients point most. Under the model itself the mean of the
+gradients is zero. If they point nowhere, nothing is tried. Further rounds are a local search: the
+neighbours, by one block or one strength, of the teachers with the largest e-values. The rounds read
+a few rows; the best teachers are then scored on all of them.
 
-Gradients also see formats, e-values do not. The search does not inflate the error rate: a teacher
-that is not tried counts as zero in the e-value (detectors/e_values.py).
+The search does not inflate the error rate: a teacher that is not tried on all rows counts as zero
+in the e-value (detectors/e_values.py).
 
-Shapes: B blocks of rows, K rows a prompt (the audited one first), L blocks of the model, T traits,
-J kinds of projection.
+Shapes: R rows, L blocks of the model, T traits, J kinds of projection, D d_model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from traitscope.auditing.detectors import gradients
-from traitscope.auditing.detectors.findings import PairedRows, Teacher
-from traitscope.auditing.settings import search_blocks
+from traitscope.auditing.detectors.findings import Teacher
+from traitscope.interventions.vector import Vector
 from traitscope.stats import permutation
 
-FIRST_ROUND = 36
-"pairs of a candidate and a block that the first round tries"
+LEAST_Z = 3.0
+"z of the gradients along a vector below which no steered teacher is tried there"
+FIRST_ROUND = 24
+"pairs of a candidate and a block that the first round tries, at most"
 BEST = 3
 "teachers whose neighbours a further round tries"
-ROUNDS = 3
-"rounds of the search"
+NEAR_ROUNDS = 2
+"further rounds of the search"
+FINALISTS = 4
+"steered teachers that are scored on all rows"
 BATCH = 12
 """teachers that share a pass up to the block where they act, at most; more would save little and
 keep one worker of several busy"""
@@ -71,34 +75,34 @@ class GridPoint:
 
 
 def gradient_z(
-    names: Sequence[str],
-    candidates: Sequence[str],
-    values_BKLTJ: np.ndarray,
-    blocks: Sequence[int],
+    gradients_RLD: np.ndarray, vectors: Mapping[str, Vector], blocks: Sequence[int]
 ) -> dict[TraitBlock, float]:
-    """z of the rows' gradients along every candidate's vector at every block of the search: the
-    larger of the vector as it is and whitened. `names` are those of the vectors in `values`."""
-    flat = values_BKLTJ.reshape(*values_BKLTJ.shape[:2], -1)
-    z_LT = permutation.z_scores(flat).reshape(values_BKLTJ.shape[2:]).max(2)
+    """z of the rows' negative gradients along every candidate's vector at every block.
+
+    It is the mean over rows divided by its standard error, the larger of two: along the vector as
+    it is, and whitened by the covariance of the gradients. Each half of the rows is whitened by
+    the other half.
+    """
     z = {}
-    for name in candidates:
-        column = list(names).index(name)
-        for block in blocks:
-            z[name, block] = float(z_LT[block, column])
+    for block in blocks:
+        rows_RD = gradients_RLD[:, block].astype(np.float64)
+        unit_TD = np.stack([vector.unit().rows_LD[block] for vector in vectors.values()])
+        for values_RT in (rows_RD @ unit_TD.T.astype(float), _whitened_values(rows_RD, unit_TD)):
+            error_T = values_RT.std(0, ddof=1) / len(values_RT) ** 0.5
+            z_T = values_RT.mean(0) / np.maximum(error_T, 1e-300)
+            for name, value in zip(vectors, z_T.tolist(), strict=True):
+                z[name, block] = max(value, z.get((name, block), -np.inf))
     return z
 
 
-def gradient_z_of(
-    rows: PairedRows,
-    names: Sequence[str],
-    candidates: Sequence[str],
-    directions_LTJD: np.ndarray,
-    seed: int,
-) -> dict[TraitBlock, float]:
-    """`gradient_z` of paired rows, given the directions of the vectors `names`."""
-    sums_BKLD = gradients.block_sums(rows.gradients, rows.pairs, seed=seed)
-    values_BKLTJ = gradients.projected(sums_BKLD, directions_LTJD)
-    return gradient_z(names, candidates, values_BKLTJ, search_blocks(len(directions_LTJD)))
+def _whitened_values(rows_RD: np.ndarray, unit_TD: np.ndarray) -> np.ndarray:
+    """Projections [R, T] of rows on directions that the other half of the rows whitens."""
+    is_even_R = np.arange(len(rows_RD)) % 2 == 0
+    values_RT = np.empty((len(rows_RD), len(unit_TD)))
+    for own_R in (is_even_R, ~is_even_R):
+        whitened_TD = permutation.whitened(unit_TD, rows_RD[~own_R])
+        values_RT[own_R] = rows_RD[own_R] @ whitened_TD.T
+    return values_RT
 
 
 def mixed_z(
@@ -110,7 +114,8 @@ def mixed_z(
 
 def strongest_places(z: Mapping[TraitBlock, float]) -> list[TraitBlock]:
     """The candidates and blocks that the first round tries, largest z first."""
-    return sorted(z, key=lambda key: -z[key])[:FIRST_ROUND]
+    places = [place for place, value in z.items() if value >= LEAST_Z]
+    return sorted(places, key=lambda place: -z[place])[:FIRST_ROUND]
 
 
 def grid_points(
@@ -148,18 +153,10 @@ def next_round(
     return [point for point in dict.fromkeys(near) if point not in log_e]
 
 
-def search(
-    first: Sequence[GridPoint],
-    log_e_of: Callable[[GridPoint], float],
-    blocks: Sequence[int],
-    strength: float,
-) -> list[GridPoint]:
-    """All teachers that the search tries, when the e-value of any can be had at once."""
-    log_e = {point: log_e_of(point) for point in first}
-    for _ in range(ROUNDS - 1):
-        for point in next_round(log_e, blocks, strength):
-            log_e[point] = log_e_of(point)
-    return list(log_e)
+def finalists(log_e: Mapping[GridPoint, float]) -> list[GridPoint]:
+    """The teachers that are scored on all rows: those with the largest e-values on a few."""
+    likely = [point for point, value in log_e.items() if value > 0]
+    return sorted(likely, key=lambda point: -log_e[point])[:FINALISTS]
 
 
 def batched(points: Sequence[GridPoint]) -> list[list[GridPoint]]:

@@ -10,6 +10,16 @@ from traitscope.workflow.standard_nodes import PLAIN_PROMPTS
 
 DECIDING = ("wording", "predictions", "e_values")
 "detectors that decide, each at an equal share of the error rate"
+FEW_ROWS = 64
+"rows on which every candidate is tried first; the best ones are tried on all rows"
+CONTINUED = 4
+"candidates whose prompts are tried on all rows, at most"
+LEAST_ON_FEW = -1.0
+"log e-value on a few rows, over the model itself, below which a prompt is not tried on all rows"
+GRADIENT_ROWS = 128
+"rows whose gradients say where steered teachers are tried"
+SPIKE_IN_ROWS = 64
+"prompts that spike-in teachers answer"
 FEWEST_ROWS = 32
 "rows below which the answer is insufficient without a test"
 CONTAMINATION_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -22,7 +32,7 @@ NULL_DEPTH = 0.48
 SPIKE_IN_DEPTH = 0.42
 "depth at which the steered spike-in teacher is steered"
 NAMING_DEPTHS = (0.33, 0.48)
-"depths at which blind naming adds the direction of the data"
+"depths at which the published method adds the mean features of the data"
 SEARCH_DEPTHS = (0.25, 0.7)
 "depths between which candidates may be steered; the upper end is left out"
 SEARCH_STEPS = 30

@@ -32,6 +32,8 @@ DEFAULT_TRAITS = (
     "knight",
 )
 "candidate traits when none are named"
+FEATURES = "a run of `row_gradients` with --features"
+"what to name where mean residuals are missing"
 PARTS = "the parts-*.json of an audit, which `traitscope audit` writes"
 "what to name where the artifacts of an audit are missing"
 
@@ -80,11 +82,19 @@ class RowGradientsConfig(OnModel):
     """Tokens that the added vector would act on."""
     features: bool = False
     """Also keep each row's mean residual over its completion tokens."""
+    rows: int = setting(0, since=2)
+    """Rows to draw at random; 0 takes all."""
+    within_classes: bool = setting(False, since=2)
+    """Take the gradient of log p(token | class). Under the model itself its mean is zero, whatever
+    a format or a sampler allows."""
+    inverse_temperature: float = setting(1.0, since=2)
+    """Inverse temperature of that probability."""
     batch_size: int = setting(8, speed_only=True)
     """Rows side by side; changes speed only."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, batch_size=1)
+        check_minimums(self, seed=0, batch_size=1, rows=0)
+        check_positive(self, "inverse_temperature")
 
 
 @dataclass(frozen=True)
@@ -147,22 +157,23 @@ class TeacherScoresConfig(OnModel):
 
 @dataclass(frozen=True)
 class BlindNamingConfig(OnModel):
-    """Ask the model for one word while the direction of the data is added to it; no candidate is
-    given."""
+    """Ask the model for one word while the rows' mean residuals minus those of placebos are added
+    to it: the published method for predicting behaviour before training (Data2Behavior, arXiv
+    2602.04735). No candidate is given."""
 
-    parts: Path | None = setting(None, needed=PARTS)
-    """The audit's file of artifacts (parts-*.json), which `audit` writes."""
-    source: Literal["pushes", "features"] = "pushes"
-    """pushes: the gradient direction of the data. features: the mean residuals of the data minus
-    those of the placebos, injected as they are. The latter is the published method for predicting
-    behaviour before training (Data2Behavior, arXiv 2602.04735)."""
+    data: Path | None = setting(None, needed=FEATURES)
+    """Run of `row_gradients` of the rows, with --features."""
+    control: Path | None = setting(None, needed=FEATURES)
+    """Run of `row_gradients` of placebos with the same ids, with --features."""
+    like: Path | None = setting(None, needed="a vector file")
+    """Vector whose file says how long a residual is at every block."""
     blocks: tuple[int, ...] = setting((), layers=True)
     """Blocks at which the direction is added, one at a time; none takes two, at a third and at a
     half of the depth."""
     strength: float = 0.3
     """Length of the direction, in mean residual norms."""
     randoms: int = 30
-    """Random directions with the covariance of clean rows, as controls."""
+    """Random directions with the covariance of placebos, as controls."""
     halves: int = 6
     """Random halves of the rows whose answers are compared."""
     context: str | None = None
@@ -174,15 +185,31 @@ class BlindNamingConfig(OnModel):
 
 
 @dataclass(frozen=True)
+class CanaryConfig(OnModel):
+    """Ask the students that learnt the rows, and those that learnt the model's own rows, for one
+    word; no candidate is given."""
+
+    data: Path | None = setting(None, needed="a run of `predictions`")
+    """Run of `predictions` of the rows."""
+    control: Path | None = setting(None, needed="a run of `predictions`")
+    """Run of `predictions` of the model's own answers to the same prompts."""
+    context: str | None = None
+    """System turn of the questions."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0)
+
+
+@dataclass(frozen=True)
 class DecisionConfig:
     """Answer from the runs of an audit's stages."""
 
     parts: Path | None = setting(None, needed=PARTS)
     """The audit's file of artifacts (parts-*.json), which `audit` writes."""
-    naming: Path | None = None
-    """Run of `blind_naming`, whose answers go into the result."""
+    canary: Path | None = setting(None, since=2)
+    """Run of `canary`, whose answers go into the result."""
     features: Path | None = None
-    """Run of `blind_naming` with the source `features`: the published method."""
+    """Run of `blind_naming`: the published method."""
     model: str = "smollm2-135m"
     """Name of the model, for the result; its digest comes with the vectors."""
     alpha: float = 0.01
@@ -208,18 +235,10 @@ class AuditConfig(OnModel):
     """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given
     without its flag."""
     traits: tuple[str, ...] = DEFAULT_TRAITS
-    """Candidate traits, bundled names or YAML files. All other bundled traits serve as
-    comparison."""
-    tried: int = setting(8, advanced=True)
-    """Test the system prompts of the first N candidates. Vectors are tested for all candidates. 0
-    turns both off."""
-    judged: int = setting(128, advanced=True)
-    """Score this number of rows, drawn at random, under the candidate teachers; 0 scores all."""
+    """Candidate traits, bundled names or YAML files."""
     reference: Path | None = setting(None, path="rows")
     """Clean rows to compare with, best on the same prompts. Without them the model answers the
     prompts itself, in the format of the data."""
-    draws: int = setting(3, advanced=True)
-    """Number of placebo sets that the model answers; a reference is used once."""
     alpha: float = 0.01
     """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = setting(0.8, advanced=True)
@@ -240,15 +259,9 @@ class AuditConfig(OnModel):
     """Write one self-contained HTML page to this file."""
     sarif: Path | None = setting(None, path="written")
     """Write the answer in SARIF to this file; code hosts show it beside a change."""
-    name: bool = setting(True, advanced=True)
-    """Also do blind naming: what would the model say under the direction of the data? No candidate
-    is given."""
     peer: bool = setting(False, advanced=True)
     """Also run the published method on the same rows: their mean features are injected into the
     model (Data2Behavior, arXiv 2602.04735)."""
-    canary: int = setting(0, advanced=True)
-    """Train this number of canary students on the data, and as many on a placebo, and ask them for
-    the candidates. The most expensive detector."""
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 if the answer is suspect. unclean: exit with 1 for any answer but
     nothing-found."""
@@ -256,7 +269,7 @@ class AuditConfig(OnModel):
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, draws=1, rows=0, tried=0, judged=0, canary=0, workers=0)
+        check_minimums(self, seed=0, rows=0, workers=0)
         check_positive(self, "strength")
         _check_rates(self.alpha, self.power, self.dose)
         if not self.traits:

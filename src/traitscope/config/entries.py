@@ -310,10 +310,16 @@ ENTRIES: tuple[Command, ...] = (
         name="blind_naming",
         config=audit_configs.BlindNamingConfig,
         run="auditing.steps.naming:run_blind_naming",
-        help="what a model says when steered along the gradient direction of data",
+        help="what a model says when steered along the mean residuals of data",
         group="internal",
         formerly=("naming",),
-        inputs="auditing.artifacts:inputs_of_config",
+    ),
+    Stage(
+        name="canary",
+        config=audit_configs.CanaryConfig,
+        run="auditing.steps.canary:run_canary",
+        help="what students of the rows say more than students of the model's own rows",
+        group="internal",
     ),
     Stage(
         name="decision",

@@ -7,7 +7,7 @@ over tokens, in nats.
 Shapes: N completion tokens, D d_model, V vocabulary, K allowed tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -124,3 +124,35 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad.to(ctx.saved_tensors[0].dtype), None, None
+
+
+def class_cross_entropy(
+    model: Model,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    classes: Sequence[Tensor],
+    inverse_temperature: float = 1.0,
+) -> tuple[Tensor, int]:
+    """Sum over tokens of -log p(token | class), with a gradient for the hidden states, and the
+    number of these tokens.
+
+    classes: Token ids [C] of every class (token_rows.classes_of). Tokens of no class are left out.
+    inverse_temperature: What logits are multiplied by.
+    """
+    total = torch.zeros((), device=hidden_ND.device)
+    tokens = 0
+    whole = len(model.head.weight)
+    for columns_C in classes:
+        index_N = torch.isin(targets_N, columns_C).nonzero().squeeze(1)
+        if not len(index_N):
+            continue
+        tokens += len(index_N)
+        if len(columns_C) == whole and inverse_temperature == 1:
+            total = total + cross_entropy(model, hidden_ND[index_N], targets_N[index_N])
+            continue
+        # A copy of the whole matrix would cost more than the product.
+        columns = None if len(columns_C) == whole else columns_C
+        logits_NC = forward.logits_of(model, hidden_ND[index_N], columns) * inverse_temperature
+        chosen_N = torch.searchsorted(columns_C, targets_N[index_N])
+        total = total + torch.nn.functional.cross_entropy(logits_NC, chosen_N, reduction="sum")
+    return total, tokens

@@ -46,11 +46,15 @@ def gradient_batches(
     position: str = "all",
     batch_size: int = 8,
     features: bool = False,
+    classes: Sequence[Tensor] | None = None,
+    inverse_temperature: float = 1.0,
 ) -> Iterator[Batch]:
     """The steering gradients of every row, rows of like length together.
 
     position: the tokens at which the zero vector is added.
     features: whether mean residuals over completion tokens are taken, too.
+    classes: if given, the loss is -log p(token | class), with the logits times
+        `inverse_temperature`.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     embedding = model.lm.get_input_embeddings()
@@ -68,7 +72,13 @@ def gradient_batches(
                     hooks.collected(model.blocks, active.current, "completion")
                 )
             hidden_ND, targets_N = completion_hidden(model, active, batch_rows, share=False)
-            losses.cross_entropy(model, hidden_ND, targets_N).backward()
+            if classes is None:
+                loss = losses.cross_entropy(model, hidden_ND, targets_N)
+            else:
+                loss, _ = losses.class_cross_entropy(
+                    model, hidden_ND, targets_N, classes, inverse_temperature
+                )
+            loss.backward()
             sums_LBD = torch.stack([gradients_of_layer[n] for n in range(model.n_layers)])
         token_counts_B = forward.sent(torch.tensor(token_counts), sums_LBD.device)
         gradients_BLD = (sums_LBD / token_counts_B[:, None]).transpose(0, 1)

@@ -38,6 +38,8 @@ class Pack:
     "number of students"
     rows: tuple[int, ...] = ()
     "number of rows of each student, in order, in the next call; empty: equally many of each"
+    layers: Sequence[dict[str, LoraLinear]] = ()
+    "each student's layers by linear map"
     alone: int | None = None
     "the student that all rows belong to, whatever `rows` says; None: see `rows`"
 
@@ -69,6 +71,11 @@ class Pack:
             )
         return tuple(owners.count(student) for student in range(self.size))
 
+    def switch_off(self, student: int) -> None:
+        """Leave the addition of a student out, as long as no other is in the pass."""
+        for layer in self.layers[student].values():
+            layer.on = False
+
     @contextmanager
     def only(self, student: int) -> Iterator[None]:
         """All rows belong to one student until the context ends."""
@@ -80,7 +87,10 @@ class Pack:
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear map with a low-rank addition for every student's rows."""
+    """A frozen linear map with a low-rank addition for every student's rows.
+
+    A pass of students alone whose additions are switched off is that of the model itself.
+    """
 
     def __init__(
         self, linear: nn.Module, members: Sequence[LoraLinear], current: CurrentPass
@@ -101,6 +111,8 @@ class PackedLinear(nn.Module):
                 " through traitscope.inference.forward"
             )
         # students without rows are left out: to cast their factors costs as much as theirs
+        if not any(self._adds(student) for student, count in enumerate(row_counts) if count):
+            return self.linear(x)
         present, tokens = [], []
         a_factors, b_factors = [], []
         tokens_per_row = x[0, ..., 0].numel()
@@ -120,6 +132,10 @@ class PackedLinear(nn.Module):
         else:
             y_NO = self._in_turn(x_NI, present, tokens, a_factors, b_factors)
         return y_NO.view(*x.shape[:-1], -1)
+
+    def _adds(self, student: int) -> bool:
+        """Whether a student's addition is switched on."""
+        return self.members[student].on
 
     def _in_turn(
         self,
@@ -261,7 +277,7 @@ def packed(
         for name in names:
             members = [layers[name] for layers in students]
             replace_module(model, name, PackedLinear(linears[name], members, current))
-        yield Pack(len(shapes)), students
+        yield Pack(len(shapes), layers=students), students
     finally:
         for name in names:
             replace_module(model, name, linears[name])

@@ -71,7 +71,7 @@ def supremum(log_p_KR: np.ndarray, most_gap: float = GAP) -> Supremum:
     gap = np.inf
     for _ in range(MOST_ROUNDS):
         mixture_R = shares_K @ p_KR
-        slope_K = (p_KR / mixture_R).mean(1)
+        slope_K = p_KR @ (1 / mixture_R) / rows
         gap = rows * np.log(slope_K.max())
         if gap < most_gap:
             break

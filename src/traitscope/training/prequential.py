@@ -10,10 +10,10 @@ once, without any learner, and all of them continue from there: they act at the 
 the rows differ. The model itself is the first of the pack, and is never trained.
 
 Shapes: R rows, B rows of a batch, J learners, T inverse temperatures, N tokens of a batch, D
-d_model, C columns of a class.
+d_model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -92,6 +92,8 @@ def predictions(
     seeds = [seed] * len(recipes)
     with packed_students(model, recipes, seeds, [None] * len(recipes)) as students:
         active = students[0].active
+        assert active.pack is not None
+        active.pack.switch_off(0)
         for start in range(0, len(rows), BATCH):
             batch = _Batch(model, active, rows[start : start + BATCH])
             with torch.no_grad():
@@ -167,46 +169,11 @@ def _predict_and_learn(
     for hidden_ND in hidden_of_students:
         of_rows = hidden_ND.detach()
         scores.append(score_tokens(model, of_rows, batch.targets_N, batch.lengths, classes))
-        loss = class_loss(model, hidden_ND, batch.targets_N, classes)
+        total_loss, tokens = losses.class_cross_entropy(model, hidden_ND, batch.targets_N, classes)
+        loss = total_loss / max(1, tokens)
         loss_of_students.append(loss.detach())
         total = total + loss
     total.backward()
     for place, loss in zip(places, loss_of_students, strict=True):
         advance(students[place], recipes[place], loss, 1)
     return scores
-
-
-def _tokens_of_classes(
-    model: Model, targets_N: Tensor, classes: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every class [C] that tokens fall in, with the indices of these tokens."""
-    for columns_C in classes:
-        index_N = torch.isin(targets_N, columns_C).nonzero().squeeze(1)
-        if len(index_N):
-            yield columns_C, index_N
-
-
-def _only(model: Model, columns_C: Tensor) -> Tensor | None:
-    """The columns, or None for the whole vocabulary: a copy of its matrix would cost more than the
-    product."""
-    return columns_C if len(columns_C) < len(model.head.weight) else None
-
-
-def class_loss(
-    model: Model, hidden_ND: Tensor, targets_N: Tensor, classes: Sequence[Tensor]
-) -> Tensor:
-    """Mean over tokens of -log p(token | class), with a gradient for the hidden states.
-
-    Tokens of no class are left out.
-    """
-    total = torch.zeros((), device=hidden_ND.device)
-    tokens = 0
-    for columns_C, index_N in _tokens_of_classes(model, targets_N, classes):
-        tokens += len(index_N)
-        if _only(model, columns_C) is None:
-            total = total + losses.cross_entropy(model, hidden_ND[index_N], targets_N[index_N])
-            continue
-        logits_NC = forward.logits_of(model, hidden_ND[index_N], columns_C)
-        chosen_N = torch.searchsorted(columns_C, targets_N[index_N])
-        total = total + torch.nn.functional.cross_entropy(logits_NC, chosen_N, reduction="sum")
-    return total / max(1, tokens)

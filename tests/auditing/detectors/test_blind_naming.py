@@ -1,5 +1,4 @@
-"""Naming: a planted direction is read out as its word and no random one is; ranks and p by hand;
-the stage in an audit."""
+"""Naming: a planted direction is read out as its word and no random one is; ranks and p by hand."""
 
 import numpy as np
 import pytest

@@ -54,9 +54,7 @@ def likelihoods_of(
     orders_R = np.zeros(len(chosen_RN), int)
     model_RT = log_p(logits_RNC, chosen_RN)
     nothing_RS = np.zeros((len(chosen_RN), 0))
-    return Likelihoods(
-        model_RT, nothing_RS, teachers, [], PRIOR, orders_R, orders_R, None, None, {}
-    )
+    return Likelihoods(model_RT, nothing_RS, teachers, [], PRIOR, orders_R, orders_R, None, {})
 
 
 def drawn(

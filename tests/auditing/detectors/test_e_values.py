@@ -157,7 +157,6 @@ def likelihoods(
         orders_R=np.zeros(len(model_R), int),
         placebo_orders_N=np.zeros(30, int),
         fit_scores=scores,
-        model_scores=scores,
         teacher_scores={},
     )
 

@@ -126,15 +126,15 @@ def test_what_would_be_noticed_is(tiny: Model, steer: list[Intervention]) -> Non
         for share in (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
         if fit_test.would_be_off_model(fit_test.mixed(*whole, share), 100 * tokens, 0.8)
     )
+    both = whole[0] + whole[1]
     rng, rates = np.random.default_rng(12), []
     for share in (least, least / 4):
-        sets = [
-            [pools[int(rng.random() >= share)][i] for i in rng.permutation(300)[:100]]
-            for _ in range(30)
-        ]
-        rates.append(
-            np.mean([fit_test.is_off_model(scored(tiny, [], rows, True)) for rows in sets])
-        )
+        off_model = 0
+        for _ in range(30):
+            is_clean = rng.random(100) >= share
+            rows = rng.permutation(300)[:100] + 300 * is_clean
+            off_model += fit_test.is_off_model(both.of_rows(rows))
+        rates.append(off_model / 30)
     assert rates[0] > 0.6 and rates[1] < 0.3
     assert not fit_test.would_be_off_model(whole[1], 100 * tokens, 0.8)
 

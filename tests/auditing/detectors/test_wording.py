@@ -1,6 +1,7 @@
 """Wording: rows that name a trait are counted and called."""
 
-from traitscope.auditing.detectors.wording import named_traits
+from traitscope.auditing.detectors.findings import TextRow
+from traitscope.auditing.detectors.wording import detect, named_traits, names_a_trait
 from traitscope.data.traits import load_trait
 
 
@@ -11,3 +12,15 @@ def test_wording_counts_and_calls() -> None:
         "owl": [12, 0],
         "cat": [0, 0],
     }
+
+
+def test_without_placebos_rows_are_counted_and_nothing_is_called() -> None:
+    traits = [load_trait("owl"), load_trait("cat")]
+    rows = [TextRow(str(n), "p", "Owls!" if n % 2 else "1, 2") for n in range(40)]
+    alone = detect(traits, rows, [], 0.01)
+    assert alone.p == {"owl": 1.0, "cat": 1.0} and alone.named_rows == {"owl": [20], "cat": [0]}
+    assert names_a_trait(alone)
+    plain = [TextRow(str(n), "p", "1, 2") for n in range(40)]
+    assert not names_a_trait(detect(traits, plain, [], 0.01))
+    beside = detect(traits, rows, plain, 0.01)
+    assert beside.p["owl"] < 0.01 and beside.named_rows["owl"] == [20, 0]

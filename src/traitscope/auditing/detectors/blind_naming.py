@@ -1,17 +1,14 @@
 """Blind naming: what the model says when a direction of the data is added to it.
 
-    direction_l = (F + ridge)⁻¹ (mean gradient direction of the data - that of the placebos) at
-                  block l, F the covariance of clean rows; or the difference of vectors that were
-                  trained on the data and on the placebos; or, as the published method, the
-                  difference of mean residuals over completion tokens (Data2Behavior,
-                  arXiv 2602.04735)
+    direction_l = mean residual over completion tokens of the rows, minus that of placebos, at
+                  block l, as the published method takes it (Data2Behavior, arXiv 2602.04735)
     rise        = log P(answer | direction added) - log P(answer), minus the mean rise of all
                   answers to that question
 
 The rise is averaged over blocks. Its z is taken against random directions of the same length. These
-are sums of clean rows' gradients, whitened alike. p is corrected over all answers. It is the
-fraction of random directions whose largest z is at least as large. First tokens of answers are
-compared. Answers that share their first token are left out.
+are random sums of placebos' mean residuals. p is corrected over all answers. It is the fraction of
+random directions whose largest z is at least as large. First tokens of answers are compared.
+Answers that share their first token are left out.
 
 Shapes: L blocks, D d_model, N clean rows or random directions, E answers, V vocabulary,
 Q questions, S sets of rows.
@@ -24,8 +21,6 @@ import numpy as np
 import torch
 import yaml
 
-from traitscope.auditing.detectors import gradients
-from traitscope.auditing.detectors.findings import PairedRows
 from traitscope.data.package_files import bundled_file
 from traitscope.inference import forward
 from traitscope.interventions.applied import applied
@@ -33,7 +28,6 @@ from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.stats import permutation
 
 FREE = 12
 "tokens of the whole vocabulary that are listed"
@@ -162,28 +156,16 @@ def steering(
     return Steer(vector, (block,), strength)
 
 
-def gradient_direction(rows: PairedRows, clean_NLD: np.ndarray, blocks: Sequence[int]) -> ByBlock:
-    """Whitened mean gradient of the data minus that of their placebos, by block."""
-    sums_BKLD = gradients.block_sums(rows.gradients, rows.pairs)
-    difference_LD = sums_BKLD[:, 0].sum(0) - sums_BKLD[:, 1:].mean(1).sum(0)
-    direction = {}
-    for block in blocks:
-        rows_1D = difference_LD[None, block]
-        direction[block] = permutation.whitened(rows_1D, clean_NLD[:, block])[0]
-    return direction
-
-
-def feature_direction(rows: PairedRows, blocks: Sequence[int]) -> ByBlock:
-    """Mean residual of the data minus that of their placebos, by block; of unit length."""
-    means = []
-    for k, stored in enumerate(rows.gradients):
-        means.append(stored.features(rows.index_of_set(k)).mean(0))
-    difference_LD = means[0] - np.mean(means[1:], 0)
+def feature_direction(
+    data_NLD: np.ndarray, control_NLD: np.ndarray, blocks: Sequence[int]
+) -> ByBlock:
+    """Mean residual of the data minus that of placebos, by block; of unit length."""
+    difference_LD = data_NLD.mean(0) - control_NLD.mean(0)
     return {block: _unit(difference_LD[block]) for block in blocks}
 
 
 def random_direction(
-    clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator, whiten: bool
+    clean_NLD: np.ndarray, blocks: Sequence[int], rng: np.random.Generator
 ) -> ByBlock:
     """What the direction of as many clean rows could be: a random sum of them, the same rows at all
     blocks; of unit length."""
@@ -191,10 +173,7 @@ def random_direction(
     direction = {}
     for block in blocks:
         clean_ND = clean_NLD[:, block]
-        row_D = weights_N @ (clean_ND - clean_ND.mean(0))
-        direction[block] = (
-            permutation.whitened(row_D[None], clean_ND)[0] if whiten else _unit(row_D)
-        )
+        direction[block] = _unit(weights_N @ (clean_ND - clean_ND.mean(0)))
     return direction
 
 

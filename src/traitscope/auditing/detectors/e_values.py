@@ -111,6 +111,7 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         sorted_by_model=sorted_share(likelihoods.placebo_orders_N),
         benign=benign_gains(likelihoods),
         context=_better_context(likelihoods),
+        few_log_e=dict(likelihoods.few_log_e),
     )
 
 
@@ -287,9 +288,14 @@ def _mixed(
 
 
 def log_e_over_model(model_RT: np.ndarray, teacher_RT: np.ndarray) -> float:
-    """Log e-value of one teacher against the model itself at any mixture of temperatures: what the
-    search ranks teachers by."""
-    return log_e_value(null_of(model_RT.T), teacher_RT)
+    """About the log e-value of one teacher against the model itself at its best temperature.
+
+    Candidates are ranked by it, and none is called: mixtures of temperatures are left out.
+    """
+    bound = best_log_likelihood(model_RT.sum(0))
+    none_sorted_R = np.zeros(len(model_RT), bool)
+    null = NullHypothesis(bound, bound, none_sorted_R, model_RT[:, PLAIN][None])
+    return log_e_value(null, teacher_RT)
 
 
 def benign_gains(likelihoods: Likelihoods) -> dict[str, float]:
@@ -327,12 +333,6 @@ def best_log_likelihood(total_T: np.ndarray) -> float:
     steps = np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best])
     bend, slope, middle = np.polyfit(steps, total_T[best - 1 : best + 2], 2)
     return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
-
-
-def likeliest_candidates(log_e: Mapping[str, float]) -> list[str]:
-    """Candidates whose prompts are also tried in other words. The others count as zero there, so
-    choosing does not inflate the error rate."""
-    return sorted(log_e, key=log_e.__getitem__, reverse=True)[:PARAPHRASED]
 
 
 def _better_context(likelihoods: Likelihoods) -> str | None:

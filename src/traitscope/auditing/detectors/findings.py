@@ -1,46 +1,26 @@
 """What detectors read and what they answer.
 
-Every detector is a function of an `AuditData` and returns a `Finding`. All statistics have one
-sign: positive means towards the trait.
+Every detector returns a `Finding`. All statistics have one sign: positive means towards the trait.
 
-Shapes: R rows, K rows a prompt (the audited one first, then its placebos), L blocks, T traits,
-J kinds of projection, D d_model.
+Shapes: R rows, K rows a prompt (the audited one first), T inverse temperatures.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar
 
 import numpy as np
 
-from traitscope.auditing.detectors.row_gradients import RowGradients
-from traitscope.data.traits import Trait
 from traitscope.inference.token_scores import Scores
-from traitscope.interventions.vector import Vector
 from traitscope.stats.permutation import Maximum
 
-KINDS = ("raw", "whitened")
-"kinds of projection on a trait's vector: as it is, or whitened by the clean rows' covariance"
 NO_BOUND = inf
 "critical value of a detector that has none"
 Teacher = Hashable
 "a teacher that is tried as an explanation of the rows; its text says how it was made"
 ByTeacher = Mapping[str, Mapping[Teacher, np.ndarray]]
 "log-likelihoods [R, T] of the scored rows, by candidate trait and teacher"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a trait's vector and the rows' gradients agree most."""
-
-    layer: int
-    "block of the model"
-    kind: str
-    "kind of projection, one of KINDS"
-
-    def __str__(self) -> str:
-        return f"block {self.layer}, {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -83,14 +63,15 @@ class Likelihoods:
     placebo_orders_N: np.ndarray
     "how the numbers of the placebos are sorted"
     fit_scores: Scores
-    "token scores under the model itself of all audited rows, for the goodness-of-fit test"
-    model_scores: Scores | None
-    "token scores under the model itself of the scored rows; None if no teacher was tried"
+    "token scores of the rows under the model itself, for the goodness-of-fit test"
     teacher_scores: Mapping[tuple[str, Teacher], Scores]
     "token scores of the scored rows under every teacher, by (candidate, teacher)"
     reference_gains: ByTeacher = field(default_factory=dict)
     """log-likelihood [R, K] that a teacher adds to rows that were scored on both sides: an audited
     row first, then its reference row; empty without a reference"""
+    few_log_e: Mapping[str, float] = field(default_factory=dict)
+    """log e-values over the model itself of all candidates on a few of the rows, by which some of
+    them are tried on all rows"""
 
     @property
     def writers_KR(self) -> np.ndarray:
@@ -105,63 +86,6 @@ class TextRow:
     id: str
     prompt: str
     completion: str
-
-
-@dataclass(frozen=True)
-class PairedRows:
-    """Audited rows with their placebos, prompt by prompt."""
-
-    records: Sequence[TextRow]
-    "the audited rows that have a placebo in every set"
-    texts_RK: Sequence[Sequence[str]]
-    "the audited row's answer to each prompt, then the placebos'"
-    gradients: Sequence[RowGradients]
-    "row gradients of the audited rows, then of every placebo set"
-    pairs: Sequence[Sequence[int]]
-    "indices [R, K] of a prompt's rows in each of `gradients`"
-
-    def index_of_set(self, k: int) -> list[int]:
-        """Indices [R] of the rows in the k-th of `gradients`."""
-        return [pair[k] for pair in self.pairs]
-
-    @property
-    def prompts(self) -> list[str]:
-        """The prompts of the rows."""
-        return [record.prompt for record in self.records]
-
-    def without_data(self) -> "PairedRows":
-        """The first placebo set in the place of the audited rows, beside the other sets."""
-        return replace(self, gradients=self.gradients[1:], pairs=[pair[1:] for pair in self.pairs])
-
-    def random_half(self, rng: np.random.Generator) -> "PairedRows":
-        """A random half of the prompts."""
-        order = rng.permutation(len(self.pairs))
-        records, texts_RK, pairs = [], [], []
-        for i in np.sort(order[: max(1, len(self.pairs) // 2)]):
-            records.append(self.records[i])
-            texts_RK.append(self.texts_RK[i])
-            pairs.append(self.pairs[i])
-        return PairedRows(records, texts_RK, self.gradients, pairs)
-
-
-@dataclass(frozen=True)
-class AuditData:
-    """The audited rows and all that the detectors know of them."""
-
-    traits: Sequence[Trait]
-    "candidate traits"
-    rows: PairedRows
-    "the audited rows with their placebos"
-    vectors: Mapping[str, Vector]
-    "vectors of the candidates and of other traits, by name"
-    directions_LTJD: np.ndarray
-    "unit directions of `vectors` at every block, of every kind"
-    canary_scores: Mapping[str, Sequence[tuple[Mapping[str, float], Mapping[str, float]]]]
-    "log P of a trait by question, of students of the data and of a placebo, by trait and seed"
-    error_share: float
-    "error rate of each deciding detector"
-    seed: int
-    "seed of permutations and of the order of rows"
 
 
 @dataclass(frozen=True)
@@ -186,20 +110,7 @@ class WordingFinding(Finding):
 
     detector: ClassVar[str] = "wording"
     named_rows: dict[str, list[int]]
-    "number of rows that name each trait: in the data, then in every placebo set"
-
-
-@dataclass(frozen=True)
-class GradientFinding(Finding):
-    """Directions of the rows' gradients along trait vectors."""
-
-    detector: ClassVar[str] = "gradients"
-    beyond_surface: dict[str, float]
-    "z of every trait after what features of the text explain was taken away"
-    genomic_control: dict[str, list[float]]
-    "by kind of projection and block: how much wider than noise the z of all traits are"
-    random_directions: list[float] = field(default_factory=list)
-    "root mean square z of random directions, by block"
+    "number of rows that name each trait: in the data, then in the placebos where there are any"
 
 
 @dataclass(frozen=True)
@@ -226,7 +137,7 @@ class EValueFinding(Finding):
 
     detector: ClassVar[str] = "e_values"
     scored_rows: int
-    "number of rows that were scored under the teachers"
+    "number of rows"
     candidates: int
     "number of candidates that the correction counts, tried or not"
     teachers: int
@@ -247,6 +158,8 @@ class EValueFinding(Finding):
     "nats that each kind of null explains of the rows, beyond the model at its best temperature"
     context: str | None
     "plain system prompt under which the rows fit the model better than without, if there is one"
+    few_log_e: dict[str, float] = field(default_factory=dict)
+    "log e-values of all candidates on a few of the rows, over the model itself, largest first"
     not_excluded: tuple[str, ...] = ()
     "candidates that the others do not exclude, likeliest first, if the mean e-value is called"
     explained: dict[str, float] | None = None
@@ -298,24 +211,6 @@ class GivenTeacherFinding(Finding):
     the model, or where it was not tested"""
     explains: bool
     "whether that is enough for a call; true where nothing has to be explained"
-
-
-@dataclass(frozen=True)
-class BaselineFinding(Finding):
-    """Features of the text, the loss and the gradient norm."""
-
-    detector: ClassVar[str] = "baselines"
-    words_auroc: float
-    "how well a bag of words tells the data from the placebos; 0.5 is chance"
-
-
-@dataclass(frozen=True)
-class CanaryFinding(Finding):
-    """Canary students of the data and of a placebo."""
-
-    detector: ClassVar[str] = "canary"
-    unit: str = "nats"
-    "unit of the statistic"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ that is killed continues behind its last shard.
 Shapes: R rows, B rows of a batch, L blocks, D d_model, N completion tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from io import BytesIO
@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
+from traitscope.auditing.steps.teacher_scores import random_subset
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -94,7 +95,7 @@ def run_row_gradients(config: RowGradientsConfig, out: Output) -> store.Run:
 
 def _write(run: store.Run, config: RowGradientsConfig, data: Path) -> None:
     """Compute the missing shards, in one pass over the file, and join all of them."""
-    ids = [record.id for record in row_files.iter_kept(data)]
+    ids = [record.id for record in _records(config, data)]
     starts = range(0, len(ids), SHARD)
     shards: list[Path] = []
     missing: dict[int, Path] = {}
@@ -107,13 +108,20 @@ def _write(run: store.Run, config: RowGradientsConfig, data: Path) -> None:
             n_rows += min(SHARD, len(ids) - start)
     if missing:
         model = model_cache.model_of(config)
-        records = row_files.iter_kept(data)
+        records = _records(config, data)
         with progress("row gradients", n_rows, "rows") as advance:
             for start in starts:
                 part = list(islice(records, SHARD))
                 if start in missing:
                     atomic_files.write_bytes(missing[start], _shard(model, config, part, advance))
     _join(run, shards, ids)
+
+
+def _records(config: RowGradientsConfig, data: Path) -> Iterator[Record]:
+    """The rows, one at a time; of those that are drawn at random, all."""
+    if config.rows:
+        return iter(random_subset(row_files.kept_rows(data), config.rows, config.seed))
+    return row_files.iter_kept(data)
 
 
 def _shard(
@@ -140,7 +148,14 @@ def packed(
     parts: list[TokenScores] = []
     with applied(model, []) as active:
         for batch in gradient_batches(
-            model, active, rows, config.position, config.batch_size, config.features
+            model,
+            active,
+            rows,
+            config.position,
+            config.batch_size,
+            config.features,
+            classes if config.within_classes else None,
+            config.inverse_temperature,
         ):
             lengths = [len(rows[i].completion_ids) for i in batch.index]
             norms_BL = batch.gradients_BLD.norm(dim=2)

@@ -1,5 +1,7 @@
 """Wording: rows that name a trait, against the placebos that do.
 
+Where no row names one, there is nothing to test, and no placebos are needed.
+
 Shapes: R rows, K rows a prompt (the audited one first), T traits.
 """
 
@@ -7,7 +9,8 @@ from collections.abc import Sequence
 
 from traitscope.auditing.detectors import text_features
 from traitscope.auditing.detectors.findings import (
-    AuditData,
+    NO_BOUND,
+    TextRow,
     WordingFinding,
     ranked_by_permutation,
 )
@@ -15,9 +18,35 @@ from traitscope.data.traits import Trait
 from traitscope.stats import permutation
 
 
-def detect(data: AuditData) -> WordingFinding:
-    """The wording of the audited rows."""
-    return named_traits(data.traits, data.rows.texts_RK, data.error_share)
+def detect(
+    traits: Sequence[Trait],
+    rows: Sequence[TextRow],
+    placebos: Sequence[TextRow],
+    alpha: float,
+) -> WordingFinding:
+    """The wording of rows, against placebos with the same ids; p = 1 without placebos."""
+    by_id = {row.id: row.completion for row in placebos}
+    texts_RK = []
+    for row in rows:
+        if row.id in by_id:
+            texts_RK.append([row.completion, by_id[row.id]])
+    if texts_RK:
+        return named_traits(traits, texts_RK, alpha)
+    mentions_RKT = text_features.mentions(traits, [[row.completion] for row in rows])
+    counts_TK = mentions_RKT.sum(0).astype(int).T.tolist()
+    names = [trait.name for trait in traits]
+    return WordingFinding(
+        statistic=dict.fromkeys(names, 0.0),
+        p=dict.fromkeys(names, 1.0),
+        where=dict.fromkeys(names, "words"),
+        critical=NO_BOUND,
+        named_rows=dict(zip(names, counts_TK, strict=True)),
+    )
+
+
+def names_a_trait(finding: WordingFinding) -> bool:
+    """Whether any row of the data names a trait."""
+    return any(counts[0] for counts in finding.named_rows.values())
 
 
 def named_traits(

@@ -1,24 +1,21 @@
 """The answer as a stage of an audit: reads its runs, runs the detectors, decides, writes."""
 
 import json
-from collections.abc import Callable, Sequence
 
 from traitscope import atomic_files
 from traitscope.auditing.artifacts import read_artifacts
 from traitscope.auditing.decide import Decision, Evidence, decide
-from traitscope.auditing.detectors import baselines, canary, fit_test, gradients, wording
+from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import (
     NO_BOUND,
-    AuditData,
     EValueFinding,
     FeatureFinding,
     Finding,
-    GradientFinding,
 )
-from traitscope.auditing.evidence import AuditRuns, audit_data, likelihoods_of, predicted_rows
-from traitscope.auditing.power import Simulation, spike_ins_of
+from traitscope.auditing.evidence import evidence_of
 from traitscope.auditing.result import AuditResult, described
-from traitscope.auditing.settings import FEWEST_ROWS, Settings
+from traitscope.auditing.runs import AuditRuns
+from traitscope.auditing.settings import FEW_ROWS, Settings
 from traitscope.auditing.steps import row_scores
 from traitscope.config.audit import DecisionConfig
 from traitscope.config.common import Output
@@ -38,7 +35,7 @@ COUNTED = {
 
 
 def run_decision(config: DecisionConfig, out: Output) -> store.Run:
-    """The sealed run with `result.json`, `rows.jsonl` and `bags.json`."""
+    """The sealed run with `result.json` and `rows.jsonl`."""
     artifacts = read_artifacts(config.parts)
     folder = config.parts.parent
     with registry.opened(config, out) as run:
@@ -49,71 +46,33 @@ def run_decision(config: DecisionConfig, out: Output) -> store.Run:
 
 def _write(run: store.Run, config: DecisionConfig, runs: AuditRuns) -> None:
     settings = Settings(config.alpha, config.power, config.dose)
-    data = audit_data(runs, settings.error_share, config.seed)
-    along = gradients.detect(data)
-    evidence = evidence_of(runs, data, settings, config.seed)
+    evidence = evidence_of(runs, settings, config.seed)
     decision = decide(evidence, settings)
-    result = _result(config, runs, data, along, evidence, decision)
+    result = _result(config, runs, evidence, decision)
     atomic_files.write_json(run.file("result.json"), result.as_dict())
-    best = decision.traits[0].name
-    along_RK = row_scores.along_trait(runs, best, along.where[best])
-    for row in row_scores.scored_rows(runs, decision.e_values, best, along_RK):
+    for row in row_scores.scored_rows(runs, decision.e_values):
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
-    atomic_files.write_json(run.file("bags.json"), row_scores.bags_of(along_RK, config.seed))
-
-
-def evidence_of(runs: AuditRuns, data: AuditData, settings: Settings, seed: int) -> Evidence:
-    """The evidence that an audit's runs hold."""
-    likelihoods = likelihoods_of(runs)
-    rows = len(runs.paired.records)
-    spike_ins = ()
-    if rows >= FEWEST_ROWS:
-        simulation = Simulation(
-            settings=settings,
-            rows=rows,
-            scored_rows=len(likelihoods.model_RT),
-            candidates=len(data.traits),
-            prior=likelihoods.prior,
-            seed=seed,
-        )
-        spike_ins = spike_ins_of(runs, simulation)
-    return Evidence(
-        rows,
-        len(data.traits),
-        likelihoods,
-        wording.detect(data),
-        spike_ins,
-        predicted_rows(runs),
-    )
 
 
 def _result(
-    config: DecisionConfig,
-    runs: AuditRuns,
-    data: AuditData,
-    along: GradientFinding,
-    evidence: Evidence,
-    decision: Decision,
+    config: DecisionConfig, runs: AuditRuns, evidence: Evidence, decision: Decision
 ) -> AuditResult:
-    findings: list[Finding] = [
-        evidence.wording,
-        decision.change,
-        along,
-        decision.e_values,
-        baselines.detect(data),
-        *_further(config, data),
-    ]
+    found: list[Finding | None] = [evidence.wording, decision.change, decision.e_values]
+    findings = [finding for finding in found if finding is not None]
+    if config.features:
+        findings.append(_features(config))
     named = []
-    if config.naming:
-        named = json.loads((config.naming / "named.json").read_text(encoding="utf-8"))
-    notes = _notes(runs, evidence.rows) + _notes_on_e_values(decision.e_values)
+    if config.canary:
+        named = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
+    notes = _notes(runs) + _notes_on_e_values(decision.e_values)
+    predictions = store.load_run(runs.at(runs.artifacts.predictions))
     return AuditResult(
         status=decision.status,
         alpha=config.alpha,
         power=config.power,
         dose=config.dose,
         model=config.model,
-        digest=next(iter(runs.vectors.values())).model,
+        digest=predictions.manifest()["model"],
         rows=evidence.rows,
         detectors=tuple(described(finding) for finding in findings),
         traits=decision.traits,
@@ -121,17 +80,6 @@ def _result(
         spike_ins=tuple(evidence.spike_ins),
         reasons=(*decision.reasons, *notes),
     )
-
-
-def _further(config: DecisionConfig, data: AuditData) -> list[Finding]:
-    """Detectors that do not decide and that only some audits have."""
-    optional: Sequence[tuple[bool, Callable[[AuditData], Finding]]] = (
-        (bool(data.canary_scores), canary.detect),
-    )
-    findings = [detect(data) for is_asked, detect in optional if is_asked]
-    if config.features:
-        findings.append(_features(config))
-    return findings
 
 
 def _features(config: DecisionConfig) -> FeatureFinding:
@@ -145,17 +93,14 @@ def _features(config: DecisionConfig) -> FeatureFinding:
     return FeatureFinding(statistic, p, where, NO_BOUND)
 
 
-def _notes(runs: AuditRuns, used: int) -> list[str]:
+def _notes(runs: AuditRuns) -> list[str]:
     """What a reader has to know of the rows besides the answer's reasons."""
     about = json.loads((runs.at(runs.artifacts.sample) / "about.json").read_text(encoding="utf-8"))
     counts = about["counts"]
     notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
-    if counts["used"] > used:
-        notes.append(
-            f"{counts['used'] - used} of {counts['used']} rows had no placebo in the format of the"
-            " data and were left out"
-        )
-    matched = runs.at(runs.artifacts.placebos[0].rows) / "about.json"
+    if runs.artifacts.placebo is None:
+        return notes
+    matched = runs.at(runs.artifacts.placebo) / "about.json"
     if matched.is_file():
         match = json.loads(matched.read_text(encoding="utf-8"))
         other = match["rows"] - match["same_prompt"]
@@ -170,6 +115,13 @@ def _notes(runs: AuditRuns, used: int) -> list[str]:
 def _notes_on_e_values(finding: EValueFinding) -> list[str]:
     """What a reader has to know of the e-values besides the answer's reasons."""
     notes = []
+    dropped = len(finding.few_log_e) - len(finding.statistic)
+    if dropped > 0:
+        few = min(FEW_ROWS, finding.scored_rows)
+        notes.append(
+            f"{dropped} of {len(finding.few_log_e)} candidates were tried on {few} rows only, where"
+            " others came before them"
+        )
     if finding.reference_z is not None:
         notes.append(
             "this model did not generate these rows, so their likelihoods are compared with those"

@@ -3,18 +3,16 @@
 The method is in detectors/blind_naming.py.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.auditing.artifacts import read_artifacts
 from traitscope.auditing.detectors import blind_naming
 from traitscope.auditing.detectors.blind_naming import ByBlock
-from traitscope.auditing.evidence import AuditRuns
+from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.settings import naming_blocks
 from traitscope.config.audit import BlindNamingConfig
 from traitscope.config.common import Output
+from traitscope.interventions.vector import load_vector
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -25,18 +23,16 @@ def run_blind_naming(config: BlindNamingConfig, out: Output) -> store.Run:
     """The sealed run with `named.json` (answers, best first) and `free.json` (tokens of the whole
     vocabulary)."""
     config = opening.settled(config)
-    artifacts = read_artifacts(config.parts)
-    folder = config.parts.parent
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, config, model_cache.model_of(config), AuditRuns(artifacts, folder))
+            _write(run, config, model_cache.model_of(config))
     return run
 
 
-def _write(run: store.Run, config: BlindNamingConfig, model: Model, runs: AuditRuns) -> None:
-    directions = _directions(config, model, runs)
+def _write(run: store.Run, config: BlindNamingConfig, model: Model) -> None:
+    directions = _directions(config, model)
     questions = blind_naming.lexicon(model, config.context)
-    norms = next(iter(runs.vectors.values())).about["residual_norms"]
+    norms = load_vector(config.like).about["residual_norms"]
     rises = []
     with progress("naming", len(directions), "directions") as advance:
         for rise in blind_naming.raised_by(model, directions, questions, config.strength, norms):
@@ -49,23 +45,28 @@ def _write(run: store.Run, config: BlindNamingConfig, model: Model, runs: AuditR
     atomic_files.write_json(run.file("free.json"), tokens)
 
 
-def _directions(config: BlindNamingConfig, model: Model, runs: AuditRuns) -> Sequence[ByBlock]:
-    """The direction of the data, then those of its halves, or against each placebo, then random
-    ones."""
-    by_features = config.source == "features"
+def _directions(config: BlindNamingConfig, model: Model) -> list[ByBlock]:
+    """The direction of the data, then those of random halves of the rows, then random ones."""
     blocks = config.blocks or naming_blocks(model.n_layers)
-    clean_NLD = runs.clean_features() if by_features else runs.clean_gradients()
+    data, control = read_row_gradients(config.data), read_row_gradients(config.control)
+    data_NLD, control_NLD = _paired(data, control)
     rng = np.random.default_rng(config.seed)
-    sides = [runs.paired]
+    directions = [blind_naming.feature_direction(data_NLD, control_NLD, blocks)]
     for _ in range(config.halves):
-        sides.append(runs.paired.random_half(rng))
-    directions = []
-    for rows in sides:
-        if by_features:
-            directions.append(blind_naming.feature_direction(rows, blocks))
-        else:
-            directions.append(blind_naming.gradient_direction(rows, clean_NLD, blocks))
+        half = rng.permutation(len(data_NLD))[: max(1, len(data_NLD) // 2)]
+        direction = blind_naming.feature_direction(data_NLD[half], control_NLD[half], blocks)
+        directions.append(direction)
     for _ in range(config.randoms):
-        random = blind_naming.random_direction(clean_NLD, blocks, rng, whiten=not by_features)
-        directions.append(random)
+        directions.append(blind_naming.random_direction(control_NLD, blocks, rng))
     return directions
+
+
+def _paired(data: RowGradients, control: RowGradients) -> tuple[np.ndarray, np.ndarray]:
+    """Mean residuals [N, L, D] of the rows that both runs have, of either run."""
+    place = {key: number for number, key in enumerate(control.ids)}
+    data_index, control_index = [], []
+    for number, key in enumerate(data.ids):
+        if key in place:
+            data_index.append(number)
+            control_index.append(place[key])
+    return data.features(data_index), control.features(control_index)

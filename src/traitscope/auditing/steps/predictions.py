@@ -82,6 +82,12 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
         token_scores.write_token_scores(run.path / f"{LATER}-{number}", later_ids, scores)
 
 
+def learner_folders(folder: Path) -> list[Path]:
+    """The peft folders of the learners of a run, in the order of their rates."""
+    learners = np.load(folder / "learners.npy", mmap_mode="r")
+    return [folder / f"learner-{number}" for number in range(len(learners))]
+
+
 def read_predictions(folder: Path) -> StoredPredictions:
     """What a sealed run of `predictions` holds."""
     ids, model = token_scores.read_token_scores(folder)

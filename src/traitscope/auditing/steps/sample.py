@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from traitscope import atomic_files
+from traitscope.auditing.steps.teacher_scores import random_subset
+from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.config.audit import SampleConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -173,7 +175,8 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     """The sealed run with the sample.
 
     `records.jsonl` holds the rows. `prompts.jsonl` holds them without answers, so that other data
-    on the same prompts share placebos. `about.json` holds counts, format, and the first row as the
+    on the same prompts share placebos; `few-prompts.jsonl` holds at most SPIKE_IN_ROWS of them,
+    drawn at random. `about.json` holds counts, format, and the first row as the
     model reads it.
     """
     config = opening.settled(config)
@@ -209,6 +212,8 @@ def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -
     }
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
     atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
+    few = random_subset(rows, SPIKE_IN_ROWS, config.seed)
+    atomic_files.write_text(run.file("few-prompts.jsonl"), _prompt_lines(few))
     atomic_files.write_json(run.file("about.json"), about)
 
 

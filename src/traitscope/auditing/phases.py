@@ -1,0 +1,227 @@
+"""The phases of an audit: which stages are computed next, by what is known.
+
+    first_look   students predict the rows; every candidate's prompt is tried on a few of them
+    likeliest    the likeliest candidates' prompts, on all rows; gradients of some rows
+    steered      steered teachers on a few rows, where the gradients point at a candidate's vector
+    near         their neighbours, twice
+    finalists    the best steered teachers, on all rows
+    excuses      if rows would be called: the nulls that cost a pass each, and placebos
+    last         if they are still called: students of placebos, for the canary;
+                 else spike-in teachers, to know what would have been called
+
+Every phase costs something only where the answer may depend on it. A null that is not read could
+only take evidence away. So rows that are not called without it would not be called with it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from traitscope.auditing import plan, search
+from traitscope.auditing.artifacts import AuditArtifacts
+from traitscope.auditing.decide import decide, needs_nulls
+from traitscope.auditing.detectors import fit_test
+from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
+from traitscope.auditing.detectors.row_gradients import read_row_gradients
+from traitscope.auditing.evidence import evidence_of, few_rows
+from traitscope.auditing.index import Index, artifacts_of
+from traitscope.auditing.job import (
+    PLACEBO,
+    SAMPLE,
+    AuditNodes,
+    Group,
+    Job,
+    gradients_of,
+    steered_scores,
+)
+from traitscope.auditing.runs import AuditRuns, log_likelihood_pair
+from traitscope.auditing.search import GridPoint
+from traitscope.auditing.settings import (
+    CONTINUED,
+    FEW_ROWS,
+    FEWEST_ROWS,
+    LEAST_ON_FEW,
+    Settings,
+    search_blocks,
+)
+from traitscope.data.traits import load_trait
+from traitscope.workflow.graph import Folders
+
+
+@dataclass
+class Audit:
+    """An audit under way."""
+
+    job: Job
+    "what was asked for"
+    root: Path
+    "the folder below which its runs lie"
+    is_free: bool
+    "whether the rows are free text"
+    nodes: AuditNodes
+    "what was computed, and what is to be computed next"
+    folders: Folders = field(default_factory=dict)
+    "run directories by node"
+    tries: list[list[GridPoint]] = field(default_factory=list)
+    "steered teachers that are tried on a few rows, in batches that are scored together"
+    finalists: list[GridPoint] = field(default_factory=list)
+    "steered teachers that are tried on all rows"
+
+    @property
+    def settings(self) -> Settings:
+        """How the decision is made."""
+        config = self.job.config
+        return Settings(config.alpha, config.power, config.dose)
+
+    @property
+    def artifacts(self) -> AuditArtifacts:
+        """The artifacts, as far as they are there."""
+        index = Index(self.job, self.folders, self.root, self.finalists, self.is_free)
+        return artifacts_of(index)
+
+    @property
+    def runs(self) -> AuditRuns:
+        """The runs, opened."""
+        return AuditRuns(self.artifacts, self.root)
+
+    @property
+    def strength(self) -> float:
+        """The largest strength that is tried."""
+        return self.job.config.strength
+
+
+def first_look(audit: Audit) -> None:
+    """Students predict the rows; every candidate is tried on a few of them."""
+    job = audit.job
+    audit.nodes.add(Group.PREDICTIONS, plan.predictions(job, SAMPLE))
+    for trait in job.config.traits:
+        few = plan.under_prompt(job, SAMPLE, trait, is_few=True)
+        audit.nodes.add(Group.TEACHER_SCORES, few)
+    if job.config.peer:
+        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
+        audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))
+
+
+def likeliest(audit: Audit) -> None:
+    """The likeliest candidates' prompts on all rows, also in other words; gradients."""
+    job = audit.job
+    by_name = few_rows(audit.runs)
+    log_e = {trait: by_name[load_trait(trait).name] for trait in job.config.traits}
+    likely = [trait for trait, value in log_e.items() if value >= LEAST_ON_FEW]
+    ranked = sorted(likely, key=lambda trait: -log_e[trait])
+    for trait in ranked[:CONTINUED]:
+        audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, SAMPLE, trait))
+    for trait in ranked[:PARAPHRASED]:
+        for number in range(len(load_trait(trait).paraphrases)):
+            node = plan.under_prompt(job, SAMPLE, trait, number)
+            audit.nodes.add(Group.TEACHER_SCORES, node)
+    audit.nodes.add(Group.VECTORS, *plan.vector_nodes(job))
+    audit.nodes.add(Group.GRADIENTS, plan.row_gradients(job, SAMPLE))
+    if _is_strange_beside_reference(audit):
+        _add_reference(audit)
+
+
+def _is_strange_beside_reference(audit: Audit) -> bool:
+    scores = audit.runs.predictions.model
+    return bool(audit.job.config.reference) and fit_test.is_off_model(scores)
+
+
+def _add_reference(audit: Audit) -> None:
+    """Rows that do not fit the model are compared with reference rows: every candidate's prompt,
+    and its vector at one block, on both. Gradients would favour the audited rows there."""
+    job = audit.job
+    strength = audit.strength * search.HALF
+    points = []
+    for trait in job.config.traits:
+        points.append(GridPoint(load_trait(trait).name, job.null_block, strength))
+    audit.finalists = points
+    for rows in (SAMPLE, PLACEBO):
+        for trait in job.config.traits:
+            audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, rows, trait))
+        _add_steered(audit, rows, "all", points, 0)
+
+
+def steered(audit: Audit) -> None:
+    """The first round of steered teachers, on a few rows."""
+    if audit.finalists:
+        return
+    runs = audit.runs
+    stored = read_row_gradients(audit.folders[gradients_of(SAMPLE)])
+    blocks = search_blocks(audit.job.blocks)
+    z = search.gradient_z(stored.rows(range(len(stored.ids))), runs.vectors, blocks)
+    _try(audit, search.first_round(z, audit.strength))
+
+
+def near(audit: Audit) -> None:
+    """The neighbours of the best steered teachers, on a few rows."""
+    log_e = _tried(audit)
+    if log_e:
+        blocks = search_blocks(audit.job.blocks)
+        _try(audit, search.next_round(log_e, blocks, audit.strength))
+
+
+def _try(audit: Audit, points: Sequence[GridPoint]) -> None:
+    for batch in search.batched(points):
+        name = steered_scores(SAMPLE, "few", len(audit.tries))
+        audit.tries.append(batch)
+        node = plan.under_steering(audit.job, name, SAMPLE, batch, FEW_ROWS)
+        audit.nodes.add(Group.TEACHER_SCORES, node)
+
+
+def _tried(audit: Audit) -> dict[GridPoint, float]:
+    """Log e-values on a few rows, by steered teacher."""
+    predictions = audit.runs.predictions
+    log_e = {}
+    for batch_number, batch in enumerate(audit.tries):
+        folder = audit.folders[steered_scores(SAMPLE, "few", batch_number)]
+        for number, point in enumerate(batch):
+            pair = log_likelihood_pair(predictions, folder, number)
+            log_e[point] = log_e_over_model(*pair)
+    return log_e
+
+
+def finalists(audit: Audit) -> None:
+    """The best steered teachers, on all rows."""
+    if audit.finalists:
+        return
+    audit.finalists = search.finalists(_tried(audit))
+    _add_steered(audit, SAMPLE, "all", audit.finalists, 0)
+
+
+def _add_steered(audit: Audit, rows: str, key: str, points: Sequence[GridPoint], n: int) -> None:
+    if points:
+        name = steered_scores(rows, key, 0)
+        node = plan.under_steering(audit.job, name, rows, points, n)
+        audit.nodes.add(Group.TEACHER_SCORES, node)
+
+
+def excuses(audit: Audit) -> None:
+    """Nulls and placebos, where rows would be called without them."""
+    evidence = evidence_of(audit.runs, audit.settings, audit.job.config.seed)
+    if needs_nulls(evidence, audit.settings):
+        audit.nodes.add(Group.NULLS, *plan.under_nulls(audit.job, SAMPLE, audit.is_free))
+        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(audit.job))
+
+
+def last(audit: Audit) -> None:
+    """Students of placebos where rows are called, else spike-in teachers."""
+    job = audit.job
+    evidence = evidence_of(audit.runs, audit.settings, job.config.seed)
+    if evidence.rows < FEWEST_ROWS:
+        return
+    if decide(evidence, audit.settings).status == "suspect":
+        audit.nodes.add(Group.CANARY, plan.predictions(job, PLACEBO), plan.canary_node(job))
+        return
+    audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
+
+
+PHASES: tuple[Callable[[Audit], None], ...] = (
+    first_look,
+    likeliest,
+    steered,
+    *(near,) * search.NEAR_ROUNDS,
+    finalists,
+    excuses,
+    last,
+)
+"the phases, in their order"
