@@ -10,7 +10,7 @@ from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 
 from traitscope.auditing import run as audit_module
 from traitscope.auditing import settings
-from traitscope.auditing.plan import temperature
+from traitscope.auditing.planning.plan import temperature
 from traitscope.auditing.result import result_from
 from traitscope.auditing.run import audit
 from traitscope.config.audit import AuditConfig

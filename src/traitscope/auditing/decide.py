@@ -20,8 +20,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf
 
+from traitscope.auditing import reasons
 from traitscope.auditing.detectors import e_values, fit_test, predictions
 from traitscope.auditing.detectors.findings import (
     ByTeacher,
@@ -36,17 +36,7 @@ from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
 from traitscope.auditing.detectors.wording import names_a_trait
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
-from traitscope.inference.token_bins import BETAS, BY_PLACE, BY_RANK
-
-NOT_EXCLUDED = (
-    "smaller shares and other teachers are not excluded, such as fine-tuned ones, whose power is"
-    " not measured here"
-)
-"what nothing-found does not say"
-SHOWN_CALLS = 3
-"called traits that the reasons list"
-SHOWN_ALIKE = 6
-"traits that cannot be told apart which the reasons list"
+from traitscope.inference.token_bins import BETAS, BY_PLACE
 
 
 @dataclass(frozen=True)
@@ -108,8 +98,8 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     change = None
     if evidence.predicted is not None:
         change = predictions.detect(evidence.predicted, settings.error_share)
-    status, reasons = _answer(evidence, settings, finding, traits, change)
-    return Decision(status, tuple(reasons), traits, finding, change)
+    status, why = _answer(evidence, settings, finding, traits, change)
+    return Decision(status, tuple(why), traits, finding, change)
 
 
 def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
@@ -228,23 +218,23 @@ def _answer(
         ]
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
     if hits or finding.joint_p <= settings.error_share:
-        return "suspect", _reasons_of_calls(hits, finding, settings.alpha)
+        return "suspect", reasons.of_calls(hits, finding, settings.alpha)
     unfit = _reasons_not_to_apply(finding, change if is_changed else None)
     if unfit:
         return "not-applicable", unfit
     if change is not None and is_changed:
-        return "suspect", _reasons_of_change(change, finding)
+        return "suspect", reasons.of_change(change, finding)
     if not evidence.spike_ins:
         return "insufficient", ["no spike-in teacher was made, so the power is not known"]
     missed, detected = [], []
     for spike_in in evidence.spike_ins:
         if spike_in.least_contamination > settings.dose:
-            missed.append(_missed(spike_in, settings))
+            missed.append(reasons.missed(spike_in, settings))
         else:
-            detected.append(_detected(spike_in, settings))
+            detected.append(reasons.detected(spike_in, settings))
     if missed:
         return "insufficient", missed + detected
-    return "nothing-found", [*detected, NOT_EXCLUDED]
+    return "nothing-found", [*detected, reasons.NOT_EXCLUDED]
 
 
 def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | None) -> list[str]:
@@ -255,159 +245,23 @@ def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | No
     """
     fit = finding.fit
     if _is_beyond_the_grid(fit):
-        reasons = _reasons_of_misfit(finding) if fit.off_model else []
-        return [*reasons, _beyond_the_grid(fit)]
+        why = reasons.of_misfit(finding) if fit.off_model else []
+        return [*why, reasons.beyond_the_grid(fit)]
     if change is not None and fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
-        return _reasons_of_misfit(finding)
+        return reasons.of_misfit(finding)
     is_of_a_copy = change is not None and change.explained >= fit_test.EXPLAINED
     if is_of_a_copy or not (fit.off_model or finding.set_aside):
         return []
-    reasons = _reasons_of_misfit(finding)
+    why = reasons.of_misfit(finding)
     if change is not None:
-        reasons.append(
+        why.append(
             f"students learn from these rows (log e-value {change.statistic[CHANGE]:.1f}), but"
             f" explain {change.explained:.0%} of the difference only (threshold:"
             f" {fit_test.EXPLAINED:.0%}): another model may have written them"
         )
-    return reasons
+    return why
 
 
 def _is_beyond_the_grid(fit: Fit) -> bool:
     """Whether the rows may have been sampled at a temperature that no null has."""
     return fit.temperature in (1 / BETAS[0], 1 / BETAS[-1])
-
-
-def _beyond_the_grid(fit: Fit) -> str:
-    return (
-        f"the temperature that fits these rows best is {fit.temperature:g}, the last one that is"
-        f" tried ({1 / BETAS[-1]:g} to {1 / BETAS[0]:g}): they are nearly noise, or were written"
-        " greedily, so no error rate holds; audit rows that were sampled between"
-    )
-
-
-def _reasons_of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list[str]:
-    reasons = [_called(call, alpha) for call in hits[:SHOWN_CALLS]]
-    if not hits:
-        p = min(1.0, len(DECIDING) * finding.joint_p)
-        reasons.append(
-            "one of the candidates wrote these rows, or some of them: mean e-value"
-            f" {exp(finding.joint_log_e):.3g}, corrected p {p:.2g} (threshold: {alpha:g}); none is"
-            " called by itself"
-        )
-    by_e_values = not hits or hits[0].detector == finding.detector
-    if by_e_values and not finding.fit.off_model and len(finding.not_excluded) > 1:
-        shown = ", ".join(finding.not_excluded[:SHOWN_ALIKE])
-        further = len(finding.not_excluded) - SHOWN_ALIKE
-        reasons.append(
-            f"these rows do not tell which of {shown}{f' and {further} more' * (further > 0)} it"
-            f" is: the others exclude none of them at an error rate of {alpha:g}"
-        )
-    source = _explaining(hits, finding)
-    if source is not None:
-        reasons.append(
-            "these rows were not generated by this model, so the stated error rate does not"
-            f" apply: {source} is called because its teacher explains"
-            f" {finding.explained[source]:.0%} of the difference (threshold:"
-            f" {fit_test.EXPLAINED:.0%})"
-        )
-    return reasons
-
-
-def _explaining(hits: Sequence[Call], finding: EValueFinding) -> str | None:
-    """The candidate that rows are called for because it explains them, if that is why."""
-    if finding.explained is None:
-        return None
-    if not hits:
-        return max(finding.explained, key=finding.explained.__getitem__)
-    by_e_values = [call.name for call in hits if call.detector == finding.detector]
-    return by_e_values[0] if by_e_values else None
-
-
-def _reasons_of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
-    reasons = [
-        "trait unknown: students that predict each row before they learn it do better than this"
-        " model with any temperature, sampler or plain prompt, or any mixture of them: log e-value"
-        f" {change.statistic[CHANGE]:.1f} (threshold: {change.critical:.1f}); a changed model wrote"
-        " these rows, such as a steered, prompted or fine-tuned one"
-    ]
-    if change.learnt:
-        reasons.append(
-            f"a student gains {change.learnt['estimate']:.2f} nats a row"
-            f" [{change.learnt['low']:.2f}, {change.learnt['high']:.2f}] from what it learnt of the"
-            " first half of the rows"
-        )
-    if finding.fit.off_model:
-        reasons.append(
-            "the rows do not fit this model, and students that learnt the earlier half explain"
-            f" {change.explained:.0%} of that in the later half: a changed copy of it wrote them,"
-            " rather than another model"
-        )
-    best = next(iter(finding.statistic), None)
-    if best is not None:
-        reasons.append(
-            f"of the candidates {best} comes first (log e-value {finding.statistic[best]:.1f},"
-            f" threshold: {finding.critical:.1f}), which names no trait"
-        )
-    return reasons
-
-
-def _called(call: Call, alpha: float) -> str:
-    if call.detector == WordingFinding.detector:
-        return f"{call.name} is named openly (p {call.p_corrected:.2g}): overt, not subliminal"
-    return (
-        f"{call.name}: log e-value {call.statistic:.1f} by {call.where}, corrected p"
-        f" {call.p_corrected:.2g} (threshold: {alpha:g})"
-    )
-
-
-def _reasons_of_misfit(finding: EValueFinding) -> list[str]:
-    fit = finding.fit
-    what = " and ".join(fit.differs_in or (fit_test.WHAT_DIFFERS[BY_RANK],))
-    reasons = [
-        f"this model did not generate these rows (goodness of fit: p {fit.p:.1g} at any"
-        f" temperature): their excess surprisal is {fit.excess_surprisal:.2f} nats a token, and"
-        f" {what} differs by a chi-square of up to {fit.excess_chi_square:.2g} a token; what they"
-        " would do to the model is not known from its own detectors"
-    ]
-    best = next(iter(finding.statistic), None)
-    if best is not None and finding.explained is not None and finding.explained[best] > 0:
-        reasons.append(
-            f"the candidate that makes them likeliest is {best} (by {finding.where[best]}, log"
-            f" e-value {finding.statistic[best]:.1f}); it explains {finding.explained[best]:.0%} of"
-            f" that difference (threshold: {fit_test.EXPLAINED:.0%})"
-        )
-    if fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
-        reasons.append(
-            "their tokens are those that the model takes, at other places: they may have been"
-            " sorted, cut or edited after they were written"
-        )
-    if fit.excess_surprisal < -fit_test.EXCESS_SURPRISAL:
-        reasons.append(
-            "they are likelier than the model's own rows: if it wrote them with few tokens to"
-            " choose from (greedily, or with a small top-k), audit rows that it wrote without, or"
-            " name a --reference that was written alike"
-        )
-    return reasons
-
-
-def _detected(spike_in: SpikeIn, settings: Settings) -> str:
-    return (
-        f"{spike_in.least_contamination:.0%} of the rows by {spike_in.teacher} would have been"
-        f" detected with power {settings.power:g} ({spike_in.detector})"
-    )
-
-
-def _missed(spike_in: SpikeIn, settings: Settings) -> str:
-    if spike_in.least_contamination < inf:
-        return (
-            f"of {spike_in.teacher}, only {spike_in.least_contamination:.0%} of the rows and more"
-            f" would have been detected with power {settings.power:g} ({spike_in.detector}), not"
-            f" the {settings.dose:.0%} asked for; audit more rows, or ask for a larger --dose"
-        )
-    needed = "no number of rows would suffice"
-    if spike_in.rows_needed < inf:
-        needed = f"about {spike_in.rows_needed:.0f} rows would be needed"
-    return (
-        f"{spike_in.teacher} would not have been detected even in all rows ({spike_in.detector});"
-        f" {needed}"
-    )

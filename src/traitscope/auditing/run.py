@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.auditing import phases, plan, report
+from traitscope.auditing import report
 from traitscope.auditing.detectors import predictions
 from traitscope.auditing.detectors.predictions import CHANGE
 from traitscope.auditing.evidence import predicted_rows
-from traitscope.auditing.job import BLIND_NAMING, CANARY, SAMPLE, Job
-from traitscope.auditing.phases import Audit
+from traitscope.auditing.planning import phases, plan
+from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job
+from traitscope.auditing.planning.phases import Audit
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
@@ -47,7 +48,7 @@ FAILING = {
 NEXT_STEPS = {
     "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
     "nothing-found": "read above what would have been found; train, or audit more: --rows --dose",
-    "insufficient": "audit more rows: --rows --judged, or ask for a larger --dose",
+    "insufficient": "audit more rows: --rows, or ask for a larger --dose",
     "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
 }
 "what one would do next, by the answer"
@@ -120,16 +121,16 @@ def _computed(job: Job, out: Output) -> Audit:
 
 def _print_first_look(audit: Audit) -> None:
     """Say on stderr what students' predictions say, before anything else is known."""
-    found = predictions.detect(predicted_rows(audit.runs), audit.settings.error_share)
-    log_e = found.statistic[CHANGE]
-    says = "nothing is found so far"
-    if log_e >= found.critical:
+    change = predictions.detect(predicted_rows(audit.runs), audit.settings.error_share)
+    log_e = change.statistic[CHANGE]
+    says = "nothing is change so far"
+    if log_e >= change.critical:
         says = (
             "this model alone did not write these rows; plain prompts and candidates are tried next"
         )
     print(
         f"first look: students predict the rows with log e-value {log_e:.1f} against the model"
-        f" (threshold: {found.critical:.1f}): {says}",
+        f" (threshold: {change.critical:.1f}): {says}",
         file=sys.stderr,
         flush=True,
     )

@@ -14,10 +14,10 @@ from traitscope.auditing import search
 from traitscope.auditing.artifacts import AuditArtifacts, NullRun, ScoreRuns
 from traitscope.auditing.detectors import text_features
 from traitscope.auditing.detectors.findings import Null, Teacher, TextRow
-from traitscope.auditing.steps.teacher_scores import steered_folder
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import search_blocks
 from traitscope.auditing.steps.predictions import StoredPredictions, read_predictions
+from traitscope.auditing.steps.teacher_scores import steered_folder
 from traitscope.data import row_files
 from traitscope.data.traits import Trait, load_trait
 from traitscope.inference.token_scores import read_token_scores

@@ -79,9 +79,9 @@ def gradient_z(
 ) -> dict[TraitBlock, float]:
     """z of the rows' negative gradients along every candidate's vector at every block.
 
-    It is the mean over rows divided by its standard error, the larger of two: along the vector as
-    it is, and whitened by the covariance of the gradients. Each half of the rows is whitened by
-    the other half.
+    It is the mean over rows divided by its standard error. Of two values the larger one is taken:
+    along the vector as it is, and whitened by the covariance of the gradients. Each half of the
+    rows is whitened by the other half.
     """
     z = {}
     for block in blocks:

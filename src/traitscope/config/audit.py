@@ -158,8 +158,8 @@ class TeacherScoresConfig(OnModel):
 @dataclass(frozen=True)
 class BlindNamingConfig(OnModel):
     """Ask the model for one word while the rows' mean residuals minus those of placebos are added
-    to it: the published method for predicting behaviour before training (Data2Behavior, arXiv
-    2602.04735). No candidate is given."""
+    to it. No candidate is given. This is the published method for predicting behaviour before
+    training (Data2Behavior, arXiv 2602.04735)."""
 
     data: Path | None = setting(None, needed=FEATURES)
     """Run of `row_gradients` of the rows, with --features."""

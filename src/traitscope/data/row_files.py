@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from traitscope.data.records import Record, iter_records
@@ -68,3 +68,11 @@ def iter_kept(path: Path) -> Iterator[Record]:
 def kept_rows(path: Path) -> list[Record]:
     """The same as a list."""
     return list(iter_kept(path))
+
+
+def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+    """`n` of the records at random, in their order; all for 0."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(records))
+    return [records[i] for i in sorted(order[: n or None])]

@@ -51,9 +51,9 @@ def gradient_batches(
 ) -> Iterator[Batch]:
     """The steering gradients of every row, rows of like length together.
 
-    position: the tokens at which the zero vector is added.
-    features: whether mean residuals over completion tokens are taken, too.
-    classes: if given, the loss is -log p(token | class), with the logits times
+    position: The tokens at which the zero vector is added.
+    features: Whether mean residuals over completion tokens are taken, too.
+    classes: If given, the loss is -log p(token | class), with the logits times
         `inverse_temperature`.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))

@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.auditing.steps.teacher_scores import random_subset
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -120,7 +119,7 @@ def _write(run: store.Run, config: RowGradientsConfig, data: Path) -> None:
 def _records(config: RowGradientsConfig, data: Path) -> Iterator[Record]:
     """The rows, one at a time; of those that are drawn at random, all."""
     if config.rows:
-        return iter(random_subset(row_files.kept_rows(data), config.rows, config.seed))
+        return iter(row_files.random_subset(row_files.kept_rows(data), config.rows, config.seed))
     return row_files.iter_kept(data)
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.auditing.steps.teacher_scores import random_subset
 from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.config.audit import SampleConfig
 from traitscope.config.common import Output
@@ -212,7 +211,7 @@ def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -
     }
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
     atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
-    few = random_subset(rows, SPIKE_IN_ROWS, config.seed)
+    few = row_files.random_subset(rows, SPIKE_IN_ROWS, config.seed)
     atomic_files.write_text(run.file("few-prompts.jsonl"), _prompt_lines(few))
     atomic_files.write_json(run.file("about.json"), about)
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -19,12 +17,6 @@ from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
-
-
-def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:
-    """`n` of the records at random, in their order; all for 0."""
-    order = np.random.default_rng(seed).permutation(len(records))
-    return [records[i] for i in sorted(order[: n or None])]
 
 
 def _loaded(item: Intervention) -> Intervention:
@@ -45,7 +37,9 @@ def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
         if not run.sealed:
             sets = []
             for path in (config.data, *config.beside):
-                sets.append(random_subset(row_files.kept_rows(path), config.rows, config.seed))
+                sets.append(
+                    row_files.random_subset(row_files.kept_rows(path), config.rows, config.seed)
+                )
             scores = _scores(config, sets)
             for n, (records, by_teacher) in enumerate(zip(sets, scores, strict=True)):
                 folder = other_set_folder(run.path, n - 1) if n else run.path

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from traitscope.auditing import job as job_names
-from traitscope.auditing import plan
 from traitscope.auditing.artifacts import (
     AuditArtifacts,
     FewRun,
@@ -16,7 +14,9 @@ from traitscope.auditing.artifacts import (
     SpikeInRuns,
     SteeredRun,
 )
-from traitscope.auditing.job import (
+from traitscope.auditing.planning import job as job_names
+from traitscope.auditing.planning import plan
+from traitscope.auditing.planning.job import (
     CLEAN,
     PLACEBO,
     PROMPTED,

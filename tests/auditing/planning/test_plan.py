@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from traitscope.auditing.plan import check_kept
+from traitscope.auditing.planning.plan import check_kept
 from traitscope.errors import DataError
 
 

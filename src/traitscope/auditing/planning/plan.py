@@ -8,7 +8,7 @@ from typing import Any
 
 from traitscope.auditing import settings
 from traitscope.auditing.detectors.fit_test import best_beta
-from traitscope.auditing.job import (
+from traitscope.auditing.planning.job import (
     BLIND_NAMING,
     CANARY,
     CLEAN,

@@ -17,15 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from traitscope.auditing import plan, search
+from traitscope.auditing import search
 from traitscope.auditing.artifacts import AuditArtifacts
 from traitscope.auditing.decide import decide, needs_nulls
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.auditing.evidence import evidence_of, few_rows
-from traitscope.auditing.index import Index, artifacts_of
-from traitscope.auditing.job import (
+from traitscope.auditing.planning import plan
+from traitscope.auditing.planning.index import Index, artifacts_of
+from traitscope.auditing.planning.job import (
     PLACEBO,
     SAMPLE,
     AuditNodes,

@@ -1,0 +1,1 @@
+"""What an audit computes: its stages as nodes, the phases they come in, and where runs lie."""
