@@ -310,5 +310,5 @@ def test_more_nulls_are_read_only_where_something_would_be_called(
 
     assert not needs(OWN, -3.0)
     assert needs(OWN, 9.0) and needs(OWN, -3.0, named=1)
-    assert needs(replace(OWN, joint_p=1e-4), -3.0) and needs(replace(OWN, sorted_rows=1), -3.0)
+    assert needs(replace(OWN, joint_p=1e-4), -3.0)
     assert not needs(OWN, 9.0, rows=20), "too few rows for any answer but insufficient"

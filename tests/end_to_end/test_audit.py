@@ -387,7 +387,7 @@ def test_a_calibration_of_another_model_or_context_is_refused(
             flags,
             "--study audit",
         ).run
-        mixed = plain | {"placebos": [plain["placebos"][0] | {"gradients": pushed.name}]}
+        mixed = plain | {"spike_ins": [plain["spike_ins"][0] | {"gradients": pushed.name}]}
         (file.parent / "mixed.json").write_text(json.dumps(mixed))
         done = call(place / "runs", "decision", "--parts", file.parent / "mixed.json")
         assert (

@@ -111,7 +111,7 @@ def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
     if evidence.rows < FEWEST_ROWS:
         return False
     found = e_values.detect(evidence.likelihoods, evidence.candidates, settings.error_share)
-    if found.joint_p <= settings.error_share or found.sorted_rows:
+    if found.joint_p <= settings.error_share:
         return True
     if evidence.wording is not None and names_a_trait(evidence.wording):
         return True

@@ -19,6 +19,7 @@ from traitscope.auditing.runs import (
     log_likelihood_pair,
     log_likelihoods,
     orders,
+    text_rows,
 )
 from traitscope.auditing.settings import CONTINUED, FEWEST_ROWS, LEAST_ON_FEW, Settings
 from traitscope.inference.token_bins import PLAIN
@@ -102,8 +103,12 @@ def _orders(runs: AuditRuns) -> np.ndarray:
 
 
 def _placebo_orders(runs: AuditRuns) -> np.ndarray:
-    """How the numbers of all placebos are sorted."""
-    return np.array(list(orders(runs.placebos).values()), int)
+    """How the numbers of the model's own rows are sorted: of placebos, or of those that the power
+    is simulated from."""
+    rows = runs.placebos
+    if not rows and runs.artifacts.spike_ins:
+        rows = text_rows(runs.at(runs.artifacts.spike_ins[0].clean_rows))
+    return np.array(list(orders(rows).values()), int)
 
 
 def few_rows(runs: AuditRuns) -> dict[str, float]:

@@ -189,13 +189,14 @@ class Simulated:
         Beyond `rows` the evidence is taken to grow as from half of them to all of them.
         """
         log_e = self._log_e(rows, 1.0)[teacher]
-        reached = float(np.quantile(log_e, 1 - self.simulation.settings.power))
+        fewer = self._log_e(rows // 2, 1.0)[teacher]
+        reached = float(np.quantile(log_e, 1 - self.simulation.settings.power, method="lower"))
         if reached >= self.critical:
             return float(rows)
-        fewer = self._log_e(rows // 2, 1.0)[teacher]
-        growth = (float(np.median(log_e)) - float(np.median(fewer))) / (rows - rows // 2)
-        if not 0 < growth < inf or reached == -inf:
+        now, before = float(np.median(log_e)), float(np.median(fewer))
+        if min(reached, now, before) == -inf or now <= before:
             return inf
+        growth = (now - before) / (rows - rows // 2)
         return float(round(rows + (self.critical - reached) / growth))
 
     def _log_e(self, rows: int, rate: float) -> dict[Teacher, np.ndarray]:

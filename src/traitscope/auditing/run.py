@@ -123,7 +123,7 @@ def _print_first_look(audit: Audit) -> None:
     """Say on stderr what students' predictions say, before anything else is known."""
     change = predictions.detect(predicted_rows(audit.runs), audit.settings.error_share)
     log_e = change.statistic[CHANGE]
-    says = "nothing is change so far"
+    says = "nothing is found so far"
     if log_e >= change.critical:
         says = (
             "this model alone did not write these rows; plain prompts and candidates are tried next"

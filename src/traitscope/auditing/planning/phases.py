@@ -104,15 +104,18 @@ def first_look(audit: Audit) -> None:
 
 
 def likeliest(audit: Audit) -> None:
-    """The likeliest candidates' prompts on all rows, also in other words; gradients."""
+    """The likeliest candidates' prompts on all rows, also in other words; gradients.
+
+    The first one is tried in any case, so that it is known what it explains.
+    """
     job = audit.job
     by_name = few_rows(audit.runs)
     log_e = {trait: by_name[load_trait(trait).name] for trait in job.config.traits}
-    likely = [trait for trait, value in log_e.items() if value >= LEAST_ON_FEW]
-    ranked = sorted(likely, key=lambda trait: -log_e[trait])
-    for trait in ranked[:CONTINUED]:
+    ranked = sorted(log_e, key=lambda trait: -log_e[trait])
+    n_likely = sum(value >= LEAST_ON_FEW for value in log_e.values())
+    for trait in ranked[: max(1, min(CONTINUED, n_likely))]:
         audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, SAMPLE, trait))
-    for trait in ranked[:PARAPHRASED]:
+    for trait in ranked[: min(PARAPHRASED, n_likely)]:
         for number in range(len(load_trait(trait).paraphrases)):
             node = plan.under_prompt(job, SAMPLE, trait, number)
             audit.nodes.add(Group.TEACHER_SCORES, node)
