@@ -2,11 +2,13 @@
 what is bad is said."""
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
+from tiny_models import random_vector, save_tiny, tiny_tokenizer
 
 from traitscope.auditing import run as audit_module
 from traitscope.auditing import settings
@@ -16,6 +18,8 @@ from traitscope.auditing.run import audit
 from traitscope.config.audit import AuditConfig
 from traitscope.errors import AuditRefused, ConfigError
 from traitscope.inference.token_bins import BETAS
+from traitscope.interventions.vector import vector_bytes
+from traitscope.models.model import Model
 from traitscope.workflow import standard_nodes
 
 GRADIENTS = "row_gradients"
@@ -465,3 +469,32 @@ def test_a_teacher_explains_a_strangers_rows(
     (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert finding["fit"]["off_model"] and finding["explained"]["loud"] > 0.5
     assert done.summary["status"] == "suspect" and done.summary["traits"][0]["name"] == "loud"
+
+
+def test_somebody_who_has_the_teacher(
+    place: Path, tiny: Model, tiny_folder: Path, traits: list[Path]
+) -> None:
+    """A random vector steers, which no candidate names; its owner asks for it."""
+    file = place / "random.safetensors"
+    file.write_bytes(vector_bytes(random_vector(tiny, 5, norm=3.0)))
+    teacher = f"steer:{file},layers=1,alpha=1,scale=raw"
+    data = written(place, tiny_folder, "--interventions", teacher, n=64)
+    answer = asked(place, tiny_folder, data, traits, "--teacher", teacher).summary
+    found = {item["name"]: item for item in answer["detectors"]}["given_teacher"]
+    assert answer["status"] == "suspect" and found["decides"]
+    assert answer["reasons"][0].startswith(f"the teacher {teacher}, or a model near it, wrote")
+    assert found["critical"] == pytest.approx(log(6 / 0.01))
+    assert found["statistic"]["given teacher"] > 3 * found["critical"]
+    assert found["share"]["low"] > 0.3 and found["nats_per_row"]["low"] > 0
+
+
+def test_a_teacher_with_other_tokens_is_refused(
+    place: Path, tmp_path: Path, tiny_folder: Path, traits: list[Path]
+) -> None:
+    folder = save_tiny("llama", tmp_path / "other")
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = tokenizer.pad_token
+    tokenizer.save_pretrained(folder)
+    data = written(place, tiny_folder, n=64)
+    done = asked(place, tiny_folder, data, traits, "--teacher", folder)
+    assert done.code == 2 and "ends its answers with another one" in done.summary["message"]

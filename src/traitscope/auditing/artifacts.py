@@ -80,6 +80,16 @@ class FewRun:
 
 
 @dataclass(frozen=True)
+class GivenRun:
+    """Token scores of all rows under a teacher that was given."""
+
+    name: str
+    "what the user called it"
+    run: Path
+    "the run's directory"
+
+
+@dataclass(frozen=True)
 class ReferenceRuns:
     """Reference rows, matched with the audited ones, where these decide."""
 
@@ -131,6 +141,8 @@ class AuditArtifacts:
     "token scores of a few rows under every candidate's prompt"
     scores: ScoreRuns = field(default_factory=ScoreRuns)
     "token scores of all rows"
+    given: GivenRun | None = None
+    "token scores of all rows under a teacher that was given"
     reference: ReferenceRuns | None = None
     "reference rows, where these decide"
     spike_ins: tuple[SpikeInRuns, ...] = ()

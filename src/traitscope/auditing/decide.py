@@ -11,7 +11,8 @@
     4. Wording, predictions and e-values each have a third of the error rate alpha. Candidates call
        the rows if one is named openly at alpha/3, or if the mean of their e-values is 3/alpha or
        more. Which one it is, is another question: a trait is called by itself by the smaller of
-       the p-values of wording and e-values, corrected over candidates, times three.
+       the p-values of wording and e-values, corrected over candidates, times three. A teacher that
+       was given has half of the predictions' share, and its call makes any answer suspect.
     5. The answer: suspect, if candidates call the rows; else not-applicable, if the rows are
        off-model, or edited, or a candidate was set aside; else suspect with an unknown trait, if
        the students' predictions call the rows; else nothing-found or insufficient, by what would
@@ -22,16 +23,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from traitscope.auditing import reasons
-from traitscope.auditing.detectors import e_values, fit_test, predictions
+from traitscope.auditing.detectors import e_values, fit_test, given_teacher, predictions
 from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
     Finding,
     Fit,
+    GivenTeacherFinding,
     Likelihoods,
     PredictionFinding,
     WordingFinding,
 )
+from traitscope.auditing.detectors.given_teacher import GivenRows
 from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
 from traitscope.auditing.detectors.wording import names_a_trait
 from traitscope.auditing.result import Call, SpikeIn, Status
@@ -55,6 +58,13 @@ class Evidence:
     "what would have been detected"
     predicted: PredictedRows | None = None
     "what learners predicted of the rows; None where none did"
+    given: GivenRows | None = None
+    "what a teacher that was given says of the rows; None without one"
+
+    def open_share(self, settings: Settings) -> float:
+        """The error rate of the learners' predictions, and of a teacher that was given: half of a
+        detector's share for each, if there is one."""
+        return settings.error_share / (1 if self.given is None else 2)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Decision:
     "the e-values, corrected for rows that do not fit the model"
     change: PredictionFinding | None = None
     "whether the rows hold anything that no null explains; None where no learner predicted them"
+    given: GivenTeacherFinding | None = None
+    "whether a teacher that was given wrote some of the rows; None without one"
 
     @property
     def off_model(self) -> bool:
@@ -97,9 +109,11 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     traits = calls_of(deciding)
     change = None
     if evidence.predicted is not None:
-        change = predictions.detect(evidence.predicted, settings.error_share)
-    status, why = _answer(evidence, settings, finding, traits, change)
-    return Decision(status, tuple(why), traits, finding, change)
+        change = predictions.detect(evidence.predicted, evidence.open_share(settings))
+    answer = _answer(evidence, settings, finding, traits, change)
+    share = evidence.open_share(settings)
+    status, why, given = given_teacher.decided(*answer, evidence.given, share)
+    return Decision(status, tuple(why), traits, finding, change, given)
 
 
 def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
@@ -115,10 +129,14 @@ def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
         return True
     if evidence.wording is not None and names_a_trait(evidence.wording):
         return True
+    share = evidence.open_share(settings)
+    if evidence.given is not None:
+        if given_teacher.is_called(given_teacher.detect(evidence.given, share)):
+            return True
     if evidence.predicted is None:
         return False
-    change = predictions.detect(evidence.predicted, settings.error_share)
-    return change.p[CHANGE] <= settings.error_share
+    change = predictions.detect(evidence.predicted, share)
+    return change.p[CHANGE] <= share
 
 
 def _without_error_rate(
@@ -211,7 +229,7 @@ def _answer(
     change: PredictionFinding | None,
 ) -> tuple[Status, list[str]]:
     """The status and its reasons."""
-    is_changed = change is not None and change.p[CHANGE] <= settings.error_share
+    is_changed = change is not None and change.statistic[CHANGE] >= change.critical
     if evidence.rows < FEWEST_ROWS:
         return "insufficient", [
             f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"

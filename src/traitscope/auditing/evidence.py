@@ -3,7 +3,7 @@
 Shapes: R rows, T inverse temperatures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from traitscope.auditing.decide import Evidence
 from traitscope.auditing.detectors import wording
 from traitscope.auditing.detectors.e_values import log_e_over_model
 from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Teacher
+from traitscope.auditing.detectors.given_teacher import GivenRows
 from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.power import Simulation, spike_ins_of
 from traitscope.auditing.runs import (
@@ -22,6 +23,8 @@ from traitscope.auditing.runs import (
     text_rows,
 )
 from traitscope.auditing.settings import CONTINUED, FEWEST_ROWS, LEAST_ON_FEW, Settings
+from traitscope.auditing.steps.predictions import StoredPredictions
+from traitscope.errors import DataError
 from traitscope.inference.token_bins import PLAIN
 from traitscope.inference.token_scores import TokenScores, read_token_scores, under_samplers
 from traitscope.training import prequential
@@ -50,6 +53,7 @@ def evidence_of(runs: AuditRuns, settings: Settings, seed: int) -> Evidence:
         wording=wording.detect(runs.traits, runs.records, runs.placebos, settings.error_share),
         spike_ins=spike_ins,
         predicted=predicted_rows(runs),
+        given=given_rows(runs),
     )
 
 
@@ -94,6 +98,49 @@ def predicted_rows(runs: AuditRuns) -> PredictedRows:
         later_model=stored.later_model,
         later_learners=stored.later_learners,
     )
+
+
+def given_rows(runs: AuditRuns) -> GivenRows | None:
+    """What a teacher that was given says of the rows; None without one."""
+    given = runs.artifacts.given
+    if given is None:
+        return None
+    stored, predicted = runs.predictions, predicted_rows(runs)
+    ids, scores = read_token_scores(runs.at(given.run))
+    index = places_of(stored, ids, scores, given.name)
+    return GivenRows(
+        model_RT=predicted.model_RT,
+        model_RS=predicted.model_RS,
+        teacher_RT=scores.log_p_RT[index],
+        nulls=predicted.nulls,
+        orders_R=predicted.orders_R,
+        placebo_orders_N=predicted.placebo_orders_N,
+        name=given.name,
+        model_scores=stored.model,
+        teacher_scores=scores,
+    )
+
+
+def places_of(
+    stored: StoredPredictions, ids: Sequence[str], scores: TokenScores, name: str
+) -> list[int]:
+    """The place of every predicted row among those that the teacher of this name scored.
+
+    Raises DataError where it reads a row as another number of tokens than the model.
+    """
+    place = dict(zip(ids, range(len(ids)), strict=True))
+    index = [place[key] for key in stored.ids]
+    tokens_R = scores.tokens_R[index]
+    differs = np.flatnonzero(tokens_R != stored.model.tokens_R)
+    if len(differs):
+        first = int(differs[0])
+        raise DataError(
+            f"{len(differs)} of {len(ids)} rows are other tokens for the teacher {name} than for"
+            f" the model (row {stored.ids[first]}: {tokens_R[first]} and"
+            f" {stored.model.tokens_R[first]}); expected the same; name a teacher with the same"
+            " tokenizer, or audit without --teacher"
+        )
+    return index
 
 
 def _orders(runs: AuditRuns) -> np.ndarray:

@@ -36,6 +36,7 @@ from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
+from traitscope.runs.given_teacher import check_readable, given_teacher
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 
@@ -94,6 +95,8 @@ def answered(config: AuditConfig, out: Output) -> AuditOutput:
     if out.study == "default":
         out = replace(out, study="audit")
     find_model(config.model)  # converted or fetched once, before the workers ask for it
+    if config.teacher is not None:
+        check_readable(given_teacher(config.teacher, config.model), config.model)
     job = Job(config, outline(config.model).n_layers)
     done = _computed(job, out)
     run = run_decision(_decision(done), out)

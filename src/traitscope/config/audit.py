@@ -236,6 +236,9 @@ class AuditConfig(OnModel):
     without its flag."""
     traits: tuple[str, ...] = DEFAULT_TRAITS
     """Candidate traits, bundled names or YAML files."""
+    teacher: str | None = None
+    """A teacher that you have: a hub id or a folder of a model, a peft adapter's folder or a run of
+    `train`, or an intervention in short form. Then the audit also asks whether it wrote rows."""
     reference: Path | None = setting(None, path="rows")
     """Clean rows to compare with, best on the same prompts. Without them the model answers the
     prompts itself, in the format of the data."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from traitscope.auditing.artifacts import (
     AuditArtifacts,
     FewRun,
+    GivenRun,
     NullRun,
     PromptRun,
     ReferenceRuns,
@@ -18,6 +19,7 @@ from traitscope.auditing.planning import job as job_names
 from traitscope.auditing.planning import plan
 from traitscope.auditing.planning.job import (
     CLEAN,
+    GIVEN,
     PLACEBO,
     PROMPTED,
     SAMPLE,
@@ -109,9 +111,15 @@ def artifacts_of(index: Index) -> AuditArtifacts:
         placebo=index.if_there(PLACEBO),
         few=index.few(),
         scores=index.scores(SAMPLE, index.finalists),
+        given=_given(index),
         reference=_reference(index),
         spike_ins=_spike_ins(index),
     )
+
+
+def _given(index: Index) -> GivenRun | None:
+    name = index.job.config.teacher
+    return None if name is None or GIVEN not in index.folders else GivenRun(name, index.at(GIVEN))
 
 
 def _reference(index: Index) -> ReferenceRuns | None:

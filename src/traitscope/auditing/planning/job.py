@@ -17,6 +17,8 @@ CLEAN, PROMPTED, STEERED = SPIKE_INS = "clean", "prompted", "steered"
 spike-in teachers"""
 CANARY, BLIND_NAMING = "canary", "blind naming"
 "names of the nodes with answers about the rows"
+GIVEN = "given teacher"
+"name of the node with the scores of the audited rows under a teacher that was given"
 ROW_TOKENS = 120
 "tokens of a row, for the estimate of the work"
 ALL_ROWS = 1000
@@ -34,6 +36,7 @@ class Group(StrEnum):
     TEACHER_SCORES = "teacher scores"
     NULLS = "nulls"
     PREDICTIONS = "predictions"
+    GIVEN_TEACHER = "given teacher"
     CANARY = "canary"
     FEATURES = "features"
 

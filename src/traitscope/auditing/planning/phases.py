@@ -25,6 +25,7 @@ from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.auditing.evidence import evidence_of, few_rows
 from traitscope.auditing.planning import plan
+from traitscope.auditing.planning.given_node import under_given
 from traitscope.auditing.planning.index import Index, artifacts_of
 from traitscope.auditing.planning.job import (
     PLACEBO,
@@ -98,6 +99,8 @@ def first_look(audit: Audit) -> None:
     for trait in job.config.traits:
         few = plan.under_prompt(job, SAMPLE, trait, is_few=True)
         audit.nodes.add(Group.TEACHER_SCORES, few)
+    if job.config.teacher is not None:
+        audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
     if job.config.peer:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
         audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))

@@ -393,6 +393,7 @@ def seconds_by_detector(folders: Folders, groups: Mapping[str, Group]) -> dict[s
     return {
         "wording": spent[Group.PLACEBOS],
         "predictions": spent[Group.PREDICTIONS] + spent[Group.NULLS],
+        "given_teacher": spent[Group.GIVEN_TEACHER] + spent[Group.NULLS],
         "e_values": teachers + spent[Group.NULLS],
         "power": spent[Group.SPIKE_INS],
         "features": spent[Group.FEATURES] + spent[Group.PLACEBOS],

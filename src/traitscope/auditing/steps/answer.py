@@ -57,8 +57,13 @@ def _write(run: store.Run, config: DecisionConfig, runs: AuditRuns) -> None:
 def _result(
     config: DecisionConfig, runs: AuditRuns, evidence: Evidence, decision: Decision
 ) -> AuditResult:
-    found: list[Finding | None] = [evidence.wording, decision.change, decision.e_values]
-    findings = [finding for finding in found if finding is not None]
+    optional: list[Finding | None] = [
+        evidence.wording,
+        decision.change,
+        decision.given,
+        decision.e_values,
+    ]
+    findings = [finding for finding in optional if finding is not None]
     if config.features:
         findings.append(_features(config))
     named = []
