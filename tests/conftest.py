@@ -22,6 +22,11 @@ pytest_plugins = ["endpoint_server"]
 from tiny_models import FAMILIES, load_tiny, save_tiny  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: what is left at the end can be shared out among workers."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {

@@ -442,7 +442,7 @@ def test_free_text_in_a_plain_style_is_no_trait(
             "generate",
             "--model",
             tiny_folder,
-            "--n 192 --vocabulary free --max-new-tokens 16 --interventions",
+            "--n 128 --vocabulary free --max-new-tokens 16 --interventions",
             f"prompt:{said}",
         ).run
         done = asked(place, tiny_folder, data, [traits[1], *told])

@@ -10,7 +10,7 @@ from traitscope.workflow.standard_nodes import PLAIN_PROMPTS
 
 DECIDING = ("wording", "predictions", "e_values")
 "detectors that decide, each at an equal share of the error rate"
-FEW_ROWS = 64
+FEW_ROWS = 32
 "rows on which every candidate is tried first; the best ones are tried on all rows"
 CONTINUED = 4
 "candidates whose prompts are tried on all rows, at most"

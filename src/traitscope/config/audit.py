@@ -249,6 +249,9 @@ class AuditConfig(OnModel):
     dose: float = 0.1
     """Fraction of poisoned rows that must be detected with that probability. Else the answer is
     `insufficient`."""
+    spike_ins: bool = setting(True, advanced=True)
+    """Make teachers of one's own, to know what would have been detected. Without them the answer is
+    never nothing-found."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
     context: str | None = None

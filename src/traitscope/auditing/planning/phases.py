@@ -219,7 +219,8 @@ def last(audit: Audit) -> None:
     if decide(evidence, audit.settings).status == "suspect":
         audit.nodes.add(Group.CANARY, plan.predictions(job, PLACEBO), plan.canary_node(job))
         return
-    audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
+    if job.config.spike_ins:
+        audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 
 
 PHASES: tuple[Callable[[Audit], None], ...] = (

@@ -39,7 +39,10 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Audits:
-    """How sets are audited: with the defaults of `traitscope audit`, but for tests."""
+    """How sets are audited: with the defaults of `traitscope audit`, but for tests.
+
+    No spike-in teachers are made: they call nothing, and cost more than the rest.
+    """
 
     place: Place
     "where rows are made, and on which model"
@@ -50,7 +53,8 @@ class Audits:
 
     def config(self, data: Path | None, seed: int) -> AuditConfig:
         """The settings of an audit."""
-        config = AuditConfig(**self.place.common, data=data, seed=seed, workers=1, **self.changes)
+        fixed = {"data": data, "seed": seed, "workers": 1, "spike_ins": False}
+        config = AuditConfig(**self.place.common, **fixed, **self.changes)
         settled: AuditConfig = opening.settled(config)
         return settled
 

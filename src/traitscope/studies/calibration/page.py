@@ -14,7 +14,7 @@ HEAD = """# Does the audit keep its error rate?
 `python scripts/make_calibration.py` writes this page.
 
 Each set is made anew, on prompts and seeds of its own. `traitscope audit` reads it once, at its
-default settings. Nothing of its decision is computed a second time.
+default settings, without spike-in teachers. Nothing of its decision is computed a second time.
 
 | part of the design | rule |
 | --- | --- |
