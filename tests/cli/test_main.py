@@ -104,7 +104,7 @@ def test_the_whole_help_lists_internal_stages_and_rare_flags(capsys: pytest.Capt
         ("train", "--data a.jsonl --lr 0.001 --rank 4 --targets soft --teacher prompt:You steer:x"),
         ("filter", "--data a.jsonl --no-numbers --banned-words owl cat --limit 3"),
         ("generate", "--context '' --temperature 0 --separator '; '"),
-        ("audit", "--data a.jsonl --peer --no-name --traits owl mine.yaml"),
+        ("audit", "--data a.jsonl --peer --no-spike-ins --traits owl mine.yaml"),
     ],
 )
 def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):

@@ -263,8 +263,11 @@ class AuditConfig(OnModel):
     """Tokens that the added vector would act on."""
     report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
-    sarif: Path | None = setting(None, path="written")
+    sarif: Path | None = setting(None, path="written", advanced=True)
     """Write the answer in SARIF to this file; code hosts show it beside a change."""
+    canary: bool = setting(False, advanced=True)
+    """If the rows are called, also ask the students that learnt them for one word, against students
+    of the model's own rows."""
     peer: bool = setting(False, advanced=True)
     """Also run the published method on the same rows: their mean features are injected into the
     model (Data2Behavior, arXiv 2602.04735)."""

@@ -6,7 +6,7 @@
     near         their neighbours, twice
     finalists    the best steered teachers, on all rows
     excuses      if rows would be called: the nulls that cost a pass each, and placebos
-    last         if they are still called: students of placebos, for the canary;
+    last         if they are still called: students of placebos, if asked for;
                  else spike-in teachers, to know what would have been called
 
 Every phase costs something only where the answer may depend on it. A null that is not read could
@@ -216,10 +216,11 @@ def last(audit: Audit) -> None:
     evidence = evidence_of(audit.runs, audit.settings, job.config.seed)
     if evidence.rows < FEWEST_ROWS:
         return
-    if decide(evidence, audit.settings).status == "suspect":
+    is_suspect = decide(evidence, audit.settings).status == "suspect"
+    if is_suspect and job.config.canary:
+        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
         audit.nodes.add(Group.CANARY, plan.predictions(job, PLACEBO), plan.canary_node(job))
-        return
-    if job.config.spike_ins:
+    if job.config.spike_ins and not is_suspect:
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 
 
