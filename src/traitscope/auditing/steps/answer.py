@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from traitscope import atomic_files
 from traitscope.auditing.artifacts import read_artifacts
 from traitscope.auditing.decide import Decision, Evidence, decide
@@ -69,7 +71,7 @@ def _result(
     named = []
     if config.canary:
         named = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
-    notes = _notes(runs) + _notes_on_e_values(decision.e_values)
+    notes = _notes(runs) + _notes_on_e_values(decision, evidence)
     predictions = store.load_run(runs.at(runs.artifacts.predictions))
     return AuditResult(
         status=decision.status,
@@ -117,8 +119,9 @@ def _notes(runs: AuditRuns) -> list[str]:
     return notes
 
 
-def _notes_on_e_values(finding: EValueFinding) -> list[str]:
+def _notes_on_e_values(decision: Decision, evidence: Evidence) -> list[str]:
     """What a reader has to know of the e-values besides the answer's reasons."""
+    finding = decision.e_values
     notes = []
     dropped = len(finding.few_log_e) - len(finding.statistic)
     if dropped > 0:
@@ -132,13 +135,13 @@ def _notes_on_e_values(finding: EValueFinding) -> list[str]:
             "this model did not generate these rows, so their likelihoods are compared with those"
             " of the reference, row by row"
         )
-    if _are_sorted(finding):
+    if _are_sorted(finding, evidence.likelihoods.placebo_orders_N):
         notes.append(
             f"{finding.sorted_rows} of {finding.scored_rows} rows are sorted, more than the"
             f" {finding.sorted_by_model:.1%} of the model's own: they were selected or edited;"
             " sorted rows are no evidence for a trait"
         )
-    if finding.context:
+    if finding.context and decision.status != "suspect":
         notes.append(
             f'the rows fit the model better under "{finding.context}" than without it: if a system'
             " prompt stood before them, name it with --context, or in the rows"
@@ -146,10 +149,16 @@ def _notes_on_e_values(finding: EValueFinding) -> list[str]:
     return notes
 
 
-def _are_sorted(finding: EValueFinding) -> bool:
-    """Whether more rows are sorted than chance makes of the model's own share (binomial test)."""
-    from scipy.stats import binom
+def _are_sorted(finding: EValueFinding, placebo_orders_N: np.ndarray) -> bool:
+    """Whether more rows are sorted than of the model's own (Fisher's exact test)."""
+    from scipy.stats import fisher_exact
 
-    expected = min(0.999, max(finding.sorted_by_model, 1 / max(1, finding.scored_rows)))
-    p = binom.sf(finding.sorted_rows - 1, finding.scored_rows, expected)
-    return finding.sorted_rows > 0 and p < fit_test.FIT_ALPHA
+    rows, own = finding.scored_rows, len(placebo_orders_N)
+    own_sorted = int((np.asarray(placebo_orders_N) != 0).sum())
+    table = [
+        [finding.sorted_rows, rows - finding.sorted_rows],
+        [own_sorted, own - own_sorted],
+    ]
+    if not own or not finding.sorted_rows:
+        return False
+    return bool(fisher_exact(table, alternative="greater").pvalue < fit_test.FIT_ALPHA)
