@@ -153,12 +153,12 @@ def _are_sorted(finding: EValueFinding, placebo_orders_N: np.ndarray) -> bool:
     """Whether more rows are sorted than of the model's own (Fisher's exact test)."""
     from scipy.stats import fisher_exact
 
-    rows, own = finding.scored_rows, len(placebo_orders_N)
-    own_sorted = int((np.asarray(placebo_orders_N) != 0).sum())
-    table = [
-        [finding.sorted_rows, rows - finding.sorted_rows],
-        [own_sorted, own - own_sorted],
-    ]
-    if not own or not finding.sorted_rows:
+    n_placebos = len(placebo_orders_N)
+    if not n_placebos or not finding.sorted_rows:
         return False
+    sorted_placebos = int((np.asarray(placebo_orders_N) != 0).sum())
+    table = [
+        [finding.sorted_rows, finding.scored_rows - finding.sorted_rows],
+        [sorted_placebos, n_placebos - sorted_placebos],
+    ]
     return bool(fisher_exact(table, alternative="greater").pvalue < fit_test.FIT_ALPHA)
