@@ -119,8 +119,7 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
 def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
     """Whether anything would be called, so that more nulls and placebos have to be read first.
 
-    A null can only take evidence away, and so can placebos, which say how often a trait is named
-    and numbers are sorted without one.
+    Rows are called only after they were read. So what is not read never adds a call.
     """
     if evidence.rows < FEWEST_ROWS:
         return False

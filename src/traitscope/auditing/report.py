@@ -8,6 +8,7 @@ from typing import Any
 
 from traitscope import __version__
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
+from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.reporting.numbers import number
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import Table
@@ -37,7 +38,7 @@ def page(
     {detector: seconds}."""
     findings = {finding["name"]: finding for finding in result["detectors"]}
     tables = [
-        _learnt(findings["predictions"]),
+        _learnt(findings["predictions"], findings["e_values"]),
         _benign(findings["e_values"]),
         _traits(result, findings),
     ]
@@ -86,7 +87,9 @@ def _power(result: Mapping[str, Any]) -> Table:
         )
     caption = (
         "Spike-in teachers are teachers that the audit made itself, on the same prompts. A"
-        f" contamination rate is detected with probability {result['power']:g}."
+        f" contamination rate is detected with probability {result['power']:g}, simulated from at"
+        f" most {SPIKE_IN_ROWS} rows of each by candidates' e-values. Other draws of rows, other"
+        " teachers and students' predictions are not in it."
     )
     header = (
         "teacher",
@@ -153,7 +156,7 @@ def _named(result: Mapping[str, Any]) -> Table:
     return Table("named", "What students of the rows would say", caption, header, tuple(rows))
 
 
-def _learnt(finding: Mapping[str, Any]) -> Table:
+def _learnt(finding: Mapping[str, Any], e_values: Mapping[str, Any]) -> Table:
     rows = []
     for n, log_e in finding["curve"]:
         rows.append((str(n), _signed(log_e)))
@@ -164,9 +167,12 @@ def _learnt(finding: Mapping[str, Any]) -> Table:
             f"in the later half of the rows the best student gains {estimate} nats a row"
             f" [{low}, {high}] over the model at its best temperature"
         )
+    nulls = "temperatures, samplers and plain prompts"
+    if "system prompt" not in e_values["benign"]:
+        nulls = "temperatures and samplers (plain prompts were not read: nothing was called)"
     caption = (
         "Students predict each row before they learn it, against the model with any mixture of"
-        " temperatures, samplers and plain prompts. Rows hold something else from a log e-value of"
+        f" {nulls}. Rows hold something else from a log e-value of"
         f" {_signed(finding['critical'])} on; {gain}."
     )
     return Table("learnt", "What students learn", caption, ("rows", "log e-value"), tuple(rows))

@@ -124,7 +124,8 @@ def _computed(job: Job, out: Output) -> Audit:
 
 def _print_first_look(audit: Audit) -> None:
     """Say on stderr what students' predictions say, before anything else is known."""
-    change = predictions.detect(predicted_rows(audit.runs), audit.settings.error_share)
+    share = audit.settings.error_share / (2 if audit.job.config.teacher else 1)
+    change = predictions.detect(predicted_rows(audit.runs), share)
     log_e = change.statistic[CHANGE]
     says = "nothing is found so far"
     if log_e >= change.critical:

@@ -9,8 +9,8 @@
     last         if they are still called: students of placebos, if asked for;
                  else spike-in teachers, to know what would have been called
 
-Every phase costs something only where the answer may depend on it. A null that is not read could
-only take evidence away. So rows that are not called without it would not be called with it.
+Every phase costs something only where the answer may depend on it. Rows are called only after all
+nulls were read. So leaving a null unread never adds a call.
 """
 
 from collections.abc import Callable, Sequence

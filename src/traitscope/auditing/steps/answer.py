@@ -107,6 +107,13 @@ def _notes(runs: AuditRuns) -> list[str]:
     notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
     if runs.artifacts.placebo is None:
         return notes
+    with_placebo = {row.id for row in runs.placebos}
+    alone = sum(row.id not in with_placebo for row in runs.records)
+    if alone:
+        notes.append(
+            f"{alone} of {len(runs.records)} rows have no placebo in the format of the data: the"
+            " test of wording leaves them out"
+        )
     matched = runs.at(runs.artifacts.placebo) / "about.json"
     if matched.is_file():
         match = json.loads(matched.read_text(encoding="utf-8"))
