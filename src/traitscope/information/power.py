@@ -182,7 +182,7 @@ def power_table(tested: Sequence[Contrast], calibration: Calibration = DEMO) -> 
         " another recipe or trait. Power: chance that the 95 % t interval over seeds lies above 0,"
         " if each seed has rows of its own; its brackets are those of the factor. The control is"
         " the unmodified model. Passes over the same rows add nothing. Students of soft targets"
-        " read whole distributions and are not listed."
+        " read distributions, not draws from them, and are not listed."
     )
     header = (
         "teacher",
