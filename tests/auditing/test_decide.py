@@ -14,6 +14,7 @@ from traitscope.auditing.detectors.findings import (
     Fit,
     Likelihoods,
     PredictionFinding,
+    RowsUnderNulls,
     WordingFinding,
 )
 from traitscope.auditing.detectors.predictions import PredictedRows
@@ -42,6 +43,8 @@ OWN = EValueFinding(
     benign={},
     context=None,
 )
+EMPTY = np.zeros((0, 1))
+NO_ROWS = RowsUnderNulls(EMPTY, EMPTY, [], EMPTY, EMPTY)
 STEERED = SpikeIn("a steered teacher", "e_values", 0.2, 40.0)
 PROMPTED = SpikeIn("a prompted teacher", "e_values", 0.05, 20.0)
 MISSED = replace(STEERED, least_contamination=inf, rows_needed=900.0)
@@ -85,11 +88,10 @@ def decided(
     """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
     monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: kept)
-    empty = np.zeros((0, 1))
-    likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, {})
+    likelihoods = Likelihoods(NO_ROWS, {}, {}, None, {})
     predicted = None
     if change is not None:
-        predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
+        predicted = PredictedRows(NO_ROWS, EMPTY, 0)
         monkeypatch.setattr(
             decide_module.predictions, "detect", lambda *_: changed(change, explained)
         )
@@ -227,9 +229,8 @@ def test_candidates_that_do_not_explain_rows_leave_the_mean(
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
     monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: ())
     scores = dict.fromkeys([(name, PromptTeacher()) for name in log_e])
-    empty = np.zeros((0, 1))
-    teachers = {name: {PromptTeacher(): empty} for name in log_e}
-    likelihoods = Likelihoods(empty, empty, teachers, [], {}, empty, empty, None, scores)
+    teachers = {name: {PromptTeacher(): EMPTY} for name in log_e}
+    likelihoods = Likelihoods(NO_ROWS, teachers, {}, None, scores)
     decision = decide(Evidence(200, 20, likelihoods, wording(0.5), (STEERED,)), Settings(0.01))
     assert (decision.status, decision.e_values.set_aside) == (status, aside)
     assert decision.e_values.joint_log_e == pytest.approx(log_e[source] - np.log(20))
@@ -301,10 +302,9 @@ def test_more_nulls_are_read_only_where_something_would_be_called(
     def needs(finding: EValueFinding, log_e: float, named: int = 0, rows: int = 200) -> bool:
         monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
         monkeypatch.setattr(decide_module.predictions, "detect", lambda *_: changed(log_e))
-        empty = np.zeros((0, 1))
-        likelihoods = Likelihoods(empty, empty, {}, [], {}, empty, empty, None, {})
+        likelihoods = Likelihoods(NO_ROWS, {}, {}, None, {})
         words = replace(wording(1.0), named_rows={"owl": [named], "cat": [0]})
-        predicted = PredictedRows(empty, empty, empty, 0, [], empty, empty)
+        predicted = PredictedRows(NO_ROWS, EMPTY, 0)
         evidence = Evidence(rows, 20, likelihoods, words, predicted=predicted)
         return needs_nulls(evidence, Settings(0.01))
 

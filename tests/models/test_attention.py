@@ -30,9 +30,10 @@ def test_logits_equal_eager_with_padding(families: dict[str, Model], name: str, 
     torch.testing.assert_close(ours[batch.mask_BT], theirs[batch.mask_BT], atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("masked", [False, True])
-def test_formula(softcap: float | None, masked: bool) -> None:
+def test_formula(softcap: float | None, masked: bool, gradients: bool) -> None:
     """Query head h reads key-value head h // G; a decoding step has fewer queries than keys."""
     torch.manual_seed(0)
     B, H, K, T, S, E = 2, 6, 2, 3, 5, 4
@@ -42,9 +43,10 @@ def test_formula(softcap: float | None, masked: bool) -> None:
         if masked
         else None
     )
-    found, _ = attention.grouped_attention(
-        torch.nn.Identity(), query, key, value, mask, scaling=0.7, softcap=softcap
-    )
+    with torch.set_grad_enabled(gradients):
+        found, _ = attention.grouped_attention(
+            torch.nn.Identity(), query, key, value, mask, scaling=0.7, softcap=softcap
+        )
     assert found.shape == (B, T, H, E)
     for b in range(B):
         for h in range(H):
@@ -76,6 +78,19 @@ def test_what_a_gpu_computes_is_the_same(masked: bool, heads: int) -> None:
         atol=1e-5,
         rtol=1e-5,
     )
+
+
+def test_a_teachers_states_are_computed_as_in_training(tiny: Model) -> None:
+    """Logits without gradients, inside the block, are those with gradients to the last bit."""
+    ids = torch.tensor(random_rows(tiny, [40]))
+    with_gradients = tiny.lm(ids).logits
+    with torch.no_grad():
+        fused = tiny.lm(ids).logits
+        with attention.as_in_training():
+            same = tiny.lm(ids).logits
+    assert torch.equal(same, with_gradients)
+    assert not torch.equal(fused, with_gradients)
+    torch.testing.assert_close(fused, with_gradients, atol=2e-5, rtol=1e-5)
 
 
 def test_default_scale_is_the_root_of_the_head_size() -> None:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from traitscope.auditing.artifacts import NullRun
 from traitscope.auditing.decide import Evidence
 from traitscope.auditing.detectors import wording
 from traitscope.auditing.detectors.e_values import log_e_over_model
-from traitscope.auditing.detectors.findings import ByTeacher, Likelihoods, Teacher
+from traitscope.auditing.detectors.findings import (
+    ByTeacher,
+    Likelihoods,
+    RowsUnderNulls,
+    Teacher,
+)
 from traitscope.auditing.detectors.given_teacher import GivenRows
 from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.auditing.power import Simulation, spike_ins_of
@@ -69,17 +75,25 @@ def likelihoods_of(runs: AuditRuns, few_log_e: Mapping[str, float]) -> Likelihoo
             teachers[name][teacher] = log_likelihoods(folder, stored.ids)
             teacher_scores[name, teacher] = read_token_scores(folder)[1]
     return Likelihoods(
-        model_RT=stored.model.log_p_RT,
-        model_RS=under_samplers(stored.model),
+        under_nulls=_under_nulls(runs, scores.nulls),
         teachers=teachers,
-        nulls=runs.nulls(scores.nulls, stored.ids),
         prior=runs.prior(),
-        orders_R=_orders(runs),
-        placebo_orders_N=_placebo_orders(runs),
         fit_scores=stored.model,
         teacher_scores=teacher_scores,
         reference_gains=_reference_gains(runs),
         few_log_e=few_log_e,
+    )
+
+
+def _under_nulls(runs: AuditRuns, nulls: Sequence[NullRun]) -> RowsUnderNulls:
+    """What the model and these nulls say of the audited rows, in the order of prediction."""
+    stored = runs.predictions
+    return RowsUnderNulls(
+        model_RT=stored.model.log_p_RT,
+        model_RS=under_samplers(stored.model),
+        nulls=runs.nulls(nulls, stored.ids),
+        orders_R=_orders(runs),
+        placebo_orders_N=_placebo_orders(runs),
     )
 
 
@@ -88,13 +102,9 @@ def predicted_rows(runs: AuditRuns) -> PredictedRows:
     stored = runs.predictions
     prompts = [run for run in runs.artifacts.scores.nulls if run.system_prompt is not None]
     return PredictedRows(
-        model_RT=stored.model.log_p_RT,
-        model_RS=under_samplers(stored.model),
+        under_nulls=_under_nulls(runs, prompts),
         learners_JRT=stored.learners_JRT,
         plain=prequential.TEMPERATURES.index(1.0),
-        nulls=runs.nulls(prompts, stored.ids),
-        orders_R=_orders(runs),
-        placebo_orders_N=_placebo_orders(runs),
         later_model=stored.later_model,
         later_learners=stored.later_learners,
     )
@@ -105,16 +115,12 @@ def given_rows(runs: AuditRuns) -> GivenRows | None:
     given = runs.artifacts.given
     if given is None:
         return None
-    stored, predicted = runs.predictions, predicted_rows(runs)
+    stored = runs.predictions
     ids, scores = read_token_scores(runs.at(given.run))
     index = places_of(stored, ids, scores, given.name)
     return GivenRows(
-        model_RT=predicted.model_RT,
-        model_RS=predicted.model_RS,
+        under_nulls=predicted_rows(runs).under_nulls,
         teacher_RT=scores.log_p_RT[index],
-        nulls=predicted.nulls,
-        orders_R=predicted.orders_R,
-        placebo_orders_N=predicted.placebo_orders_N,
         name=given.name,
         model_scores=stored.model,
         teacher_scores=scores,

@@ -20,7 +20,7 @@ import numpy as np
 from traitscope.auditing import search
 from traitscope.auditing.artifacts import NullRun, SpikeInRuns
 from traitscope.auditing.detectors import e_values, fit_test
-from traitscope.auditing.detectors.findings import Teacher
+from traitscope.auditing.detectors.findings import Teacher, sorted_share
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.result import SpikeIn
 from traitscope.auditing.runs import AuditRuns, log_likelihoods, orders, text_rows
@@ -171,7 +171,7 @@ class Simulated:
 
     def __init__(self, simulation: Simulation, clean: Pool, poisoned: Pool) -> None:
         self.simulation, self.clean, self.poisoned = simulation, clean, poisoned
-        self.sorted_by_model = e_values.sorted_share(clean.orders_R)
+        self.sorted_by_model = sorted_share(clean.orders_R)
         self.critical = e_values.critical_log_e(
             simulation.candidates, simulation.settings.error_share
         )

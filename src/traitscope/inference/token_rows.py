@@ -15,7 +15,7 @@ from traitscope.errors import DataError
 from traitscope.inference import forward
 from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
-from traitscope.models import chat
+from traitscope.models import attention, chat
 from traitscope.models.model import Model
 
 DIGITS = re.compile(r"( ?)(\d+)")
@@ -79,7 +79,7 @@ def teacher_hidden(
     for prompt, row in zip(teacher_prompts, rows, strict=True):
         teacher_rows.append(Row(tuple(prompt), row.completion_ids))
     states: list[Tensor] = []
-    with applied(model, teacher) as active:
+    with applied(model, teacher) as active, attention.as_in_training():
         for start in range(0, len(teacher_rows), batch_size):
             batch = teacher_rows[start : start + batch_size]
             hidden_ND, _ = completion_hidden(model, active, batch)

@@ -1,4 +1,4 @@
-"""Permutation tests: audited rows against placebos, and paired differences by sign flips.
+"""Permutation tests of audited rows against placebos.
 
 Does a data set differ from the model's own answers to the same prompts, and along which direction?
 Of every prompt there is the audited row and K - 1 placebo rows: the model's own completions of the
@@ -23,16 +23,12 @@ Shapes: R rows, B blocks, K rows a prompt (the audited one first), F features, L
 T traits, N permutations or rows.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from traitscope.errors import DataError
-from traitscope.stats.inputs import as_floats, check_between
-from traitscope.stats.intervals import CHUNK
 
 BLOCKS = 256
 "most blocks of rows"
@@ -133,28 +129,6 @@ def genomic_control_factor(z_FT: np.ndarray) -> np.ndarray:
     return np.maximum(1.0, np.median(np.abs(z_FT), axis=1) / normal_median)
 
 
-def random_spread(sums_BKLD: np.ndarray, directions: int = 500, seed: int = 0) -> np.ndarray:
-    """Return the root mean square z [L] of random directions.
-
-    The directions have the covariance of the placebos' gradients. The result is about 1 where the
-    data are one more placebo. It is above 1 where the data differ in any way that the model's
-    gradients often point to.
-    """
-    n_blocks, n_rows, n_layers, _ = sums_BKLD.shape
-    rng = np.random.default_rng(seed)
-    spread_L = np.ones(n_layers)
-    mean_axis = 1 if n_rows > 2 else 0
-    for layer in range(n_layers):
-        sums_BKD = sums_BKLD[:, :, layer].astype(np.float32)
-        clean_BKD = sums_BKD[:, 1:]
-        centred_BKD = clean_BKD - clean_BKD.mean(mean_axis, keepdims=True)
-        clean_ND = centred_BKD.reshape(n_blocks * (n_rows - 1), -1)
-        random_DW = clean_ND.T @ rng.standard_normal((len(clean_ND), directions), np.float32)
-        z_W = z_scores((sums_BKD @ random_DW).astype(np.float64))
-        spread_L[layer] = np.sqrt((z_W**2).mean())
-    return spread_L
-
-
 def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -> np.ndarray:
     """Return (F + ridge m I)⁻¹ v of each vector v [T, D], as unit rows.
 
@@ -168,28 +142,3 @@ def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -
     covariance_DD[np.diag_indices_from(covariance_DD)] += added
     solved_TD = np.linalg.solve(covariance_DD, vectors_TD.T.astype(np.float64)).T
     return solved_TD / np.maximum(np.linalg.norm(solved_TD, axis=1, keepdims=True), TINY)
-
-
-def sign_flip_p(differences: Sequence[float], draws: int = 10_000, seed: int = 0) -> float:
-    """Return the two-sided p of paired differences: the fraction of sign patterns with |Σ ± d| >=
-    |Σ d|.
-
-    All 2^n patterns are tried up to n = 16, else a sample: p = (1 + hits)/(1 + draws). The smallest
-    exact p is 2/2^n, so with five differences or fewer it never reaches 0.05. Raises DataError on
-    empty or non-finite input. Source: Fisher 1935.
-    """
-    differences = as_floats(differences, "differences", unscored=False)
-    n = len(differences)
-    observed = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
-    if n <= MOST_EXACT:
-        is_flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
-        sums = (1 - 2 * is_flipped) @ differences
-        return float(np.mean(np.abs(sums) >= observed))
-    check_between("draws", draws, 0, math.inf)
-    rng = np.random.default_rng(seed)
-    step = max(1, CHUNK // n)
-    hits = 0
-    for start in range(0, draws, step):
-        signs = rng.choice([-1.0, 1.0], (min(step, draws - start), n))
-        hits += int(np.sum(np.abs(signs @ differences) >= observed))
-    return float(1 + hits) / (1 + draws)

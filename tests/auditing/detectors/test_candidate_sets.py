@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 from traitscope.auditing.detectors import e_values
-from traitscope.auditing.detectors.findings import Likelihoods
+from traitscope.auditing.detectors.findings import Likelihoods, RowsUnderNulls
 from traitscope.inference.token_bins import BETAS
 
 SHAPE = 40, 6, 10
@@ -54,7 +54,8 @@ def likelihoods_of(
     orders_R = np.zeros(len(chosen_RN), int)
     model_RT = log_p(logits_RNC, chosen_RN)
     nothing_RS = np.zeros((len(chosen_RN), 0))
-    return Likelihoods(model_RT, nothing_RS, teachers, [], PRIOR, orders_R, orders_R, None, {})
+    rows = RowsUnderNulls(model_RT, nothing_RS, [], orders_R, orders_R)
+    return Likelihoods(rows, teachers, PRIOR, None, {})
 
 
 def drawn(
@@ -77,7 +78,7 @@ def drawn(
 
 
 def values_of(rows: Likelihoods) -> dict[str, e_values.CandidateEValue]:
-    null = e_values.null_of_rows(rows)
+    null = e_values.null_of_rows(rows.under_nulls)
     return e_values.e_values_of(null, rows.teachers, PRIOR, CANDIDATES)
 
 

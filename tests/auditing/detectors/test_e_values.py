@@ -13,7 +13,7 @@ from scored_rows import scored, written
 from tiny_models import random_vector
 
 from traitscope.auditing.detectors import e_values
-from traitscope.auditing.detectors.findings import Likelihoods, Null
+from traitscope.auditing.detectors.findings import Likelihoods, Null, RowsUnderNulls
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, BINS, PLAIN, WAYS
 from traitscope.inference.token_scores import TokenScores
@@ -84,7 +84,8 @@ def with_orders(
     """Rows with one candidate, which adds a gain to each."""
     candidate = {"owl": {"its prompt": by_temperature(model_R + gain_R)}}
     plain = likelihoods(model_R, candidate, {"its prompt": 1.0})
-    return replace(plain, orders_R=order_R, placebo_orders_N=placebo_orders_N)
+    rows = replace(plain.under_nulls, orders_R=order_R, placebo_orders_N=placebo_orders_N)
+    return replace(plain, under_nulls=rows)
 
 
 def test_rows_picked_by_their_order_are_no_evidence() -> None:
@@ -126,9 +127,8 @@ def test_benign_kinds_say_what_they_explain(tiny: Model, steer: list[Interventio
     """Rows of the three likeliest tokens, drawn by the test itself, are explained by truncation."""
     rows = written(tiny, [], 64, 2, temperature=0.4)
     scores = scored(tiny, [], rows, True)
-    data = replace(
-        likelihoods(np.zeros(64), {}, {}), model_RT=scores.log_p_RT, model_RS=scores.log_p_RS
-    )
+    plain = likelihoods(np.zeros(64), {}, {}).under_nulls
+    data = replace(plain, model_RT=scores.log_p_RT, model_RS=scores.log_p_RS)
     gains = e_values.benign_gains(data)
     assert set(gains) == {"temperature", "truncation", "penalty", "rule"}
     assert 0 <= gains["temperature"] <= min(gains.values()) + 0.05
@@ -148,17 +148,14 @@ def likelihoods(
     T, P, K = len(BETAS), len(WAYS), BINS
     counts = np.zeros((P, K)), np.zeros((T, P, K)), np.zeros((T, P, K, K))
     scores = TokenScores(by_temperature(model_R), np.full(len(model_R), 5), 2.0, *counts)
-    return Likelihoods(
+    rows = RowsUnderNulls(
         model_RT=scores.log_p_RT,
         model_RS=np.repeat(scores.log_p_RT[:, :1] - 9.0, len(SAMPLERS), 1),
-        teachers=teachers,
         nulls=nulls,
-        prior=prior,
         orders_R=np.zeros(len(model_R), int),
         placebo_orders_N=np.zeros(30, int),
-        fit_scores=scores,
-        teacher_scores={},
     )
+    return Likelihoods(rows, teachers, prior, fit_scores=scores, teacher_scores={})
 
 
 @pytest.fixture(scope="module")

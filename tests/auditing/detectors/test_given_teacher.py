@@ -8,7 +8,7 @@ from scored_rows import scored, written
 from tiny_models import random_vector
 
 from traitscope.auditing.detectors import given_teacher
-from traitscope.auditing.detectors.findings import GivenTeacherFinding
+from traitscope.auditing.detectors.findings import GivenTeacherFinding, RowsUnderNulls
 from traitscope.auditing.detectors.given_teacher import TEACHER, GivenRows, decided, detect, reason
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.intervention import Intervention, Steer
@@ -30,12 +30,14 @@ def given(
     orders_R = np.zeros(len(rows), int)
     orders_R[:sorted_rows] = 1
     return GivenRows(
-        model_RT=under_model.log_p_RT,
-        model_RS=under_model.log_p_RS,
+        under_nulls=RowsUnderNulls(
+            model_RT=under_model.log_p_RT,
+            model_RS=under_model.log_p_RS,
+            nulls=(),
+            orders_R=orders_R,
+            placebo_orders_N=np.zeros(200, int),
+        ),
         teacher_RT=under_teacher.log_p_RT,
-        nulls=(),
-        orders_R=orders_R,
-        placebo_orders_N=np.zeros(200, int),
         model_scores=under_model,
         teacher_scores=under_teacher,
     )
@@ -85,18 +87,20 @@ def test_e_is_at_most_one_on_average(tiny: Model, teacher: list[Intervention]) -
     """Forty data sets of eight rows from one pool of the model's own."""
     rows = written(tiny, [], 320, 2, count=2)
     whole = given(tiny, rows, teacher)
+    under_nulls = whole.under_nulls
     values = []
     for start in range(0, 320, 8):
         part = slice(start, start + 8)
-        eight = GivenRows(
-            whole.model_RT[part],
-            whole.model_RS[part],
-            whole.teacher_RT[part],
+        eight = RowsUnderNulls(
+            under_nulls.model_RT[part],
+            under_nulls.model_RS[part],
             (),
-            whole.orders_R[part],
-            whole.placebo_orders_N,
+            under_nulls.orders_R[part],
+            under_nulls.placebo_orders_N,
         )
-        values.append(np.exp(detect(eight, ALPHA).statistic[TEACHER]))
+        values.append(
+            np.exp(detect(GivenRows(eight, whole.teacher_RT[part]), ALPHA).statistic[TEACHER])
+        )
     assert np.mean(values) < 1
 
 
@@ -143,7 +147,7 @@ def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention
 
 def test_no_rows(tiny: Model, teacher: list[Intervention]) -> None:
     empty = np.zeros((0, 34))
-    rows = GivenRows(empty, np.zeros((0, 5)), empty, (), np.zeros(0, int), np.zeros(9, int))
-    finding = detect(rows, ALPHA)
+    rows = RowsUnderNulls(empty, np.zeros((0, 5)), (), np.zeros(0, int), np.zeros(9, int))
+    finding = detect(GivenRows(rows, empty), ALPHA)
     assert finding.nats_per_row == {} and finding.p[TEACHER] == 1
     assert given_teacher.reason("T", finding)

@@ -1,13 +1,15 @@
 """The detector without candidates: right about who learnt something, silent on the model's rows."""
 
+from dataclasses import replace
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
 from scored_rows import written
 from tiny_models import random_vector
 
-from traitscope.auditing.detectors.findings import Null
+from traitscope.auditing.detectors.findings import Null, RowsUnderNulls
 from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows, detect
 from traitscope.inference.token_rows import Row, classes_of
 from traitscope.interventions.intervention import Steer
@@ -21,14 +23,21 @@ RATES = (1e-3, 3e-3)
 def predicted(model: Model, rows: list[Row], nulls: tuple[Null, ...] = ()) -> PredictedRows:
     found = predictions(model, rows, classes_of(model, True), RATES)
     return PredictedRows(
-        model_RT=found.model.log_p_RT,
-        model_RS=found.model.log_p_RS,
+        under_nulls=RowsUnderNulls(
+            model_RT=found.model.log_p_RT,
+            model_RS=found.model.log_p_RS,
+            nulls=nulls,
+            orders_R=np.zeros(len(rows), int),
+            placebo_orders_N=np.zeros(200, int),
+        ),
         learners_JRT=found.learners_JRT,
         plain=TEMPERATURES.index(1.0),
-        nulls=nulls,
-        orders_R=np.zeros(len(rows), int),
-        placebo_orders_N=np.zeros(200, int),
     )
+
+
+def with_nulls(rows: PredictedRows, **changed: Any) -> PredictedRows:
+    """The rows with something else known of the nulls or of how they are sorted."""
+    return replace(rows, under_nulls=replace(rows.under_nulls, **changed))
 
 
 def steered(model: Model, n: int) -> list[Row]:
@@ -66,10 +75,8 @@ def test_a_null_that_wrote_the_rows_leaves_no_evidence(tiny: Model) -> None:
     """The learners know no more than the null: the rows' own teacher, were it a plain prompt."""
     rows = predicted(tiny, steered(tiny, 128))
     called = detect(rows, 0.003)
-    teacher_RT = rows.model_RT + 3.0
-    silent = detect(
-        PredictedRows(**(vars(rows) | {"nulls": (Null(teacher_RT, "Be brief."),)})), 0.003
-    )
+    teacher_RT = rows.under_nulls.model_RT + 3.0
+    silent = detect(with_nulls(rows, nulls=(Null(teacher_RT, "Be brief."),)), 0.003)
     assert called.p[CHANGE] < 0.003 < silent.p[CHANGE]
 
 
@@ -77,9 +84,9 @@ def test_sorted_rows_are_no_evidence_and_hide_none_of_the_others(tiny: Model) ->
     rows = predicted(tiny, steered(tiny, 192))
     orders_R = np.zeros(192, int)
     orders_R[::4] = 1
-    sorted_out = detect(PredictedRows(**(vars(rows) | {"orders_R": orders_R})), 0.003)
+    sorted_out = detect(with_nulls(rows, orders_R=orders_R), 0.003)
     assert sorted_out.p[CHANGE] < 0.003
-    nothing = detect(PredictedRows(**(vars(rows) | {"orders_R": np.ones(192, int)})), 0.003)
+    nothing = detect(with_nulls(rows, orders_R=np.ones(192, int)), 0.003)
     assert nothing.p[CHANGE] == 1
 
 

@@ -51,7 +51,13 @@ from math import exp, inf, log
 import numpy as np
 
 from traitscope.auditing.detectors import fit_test
-from traitscope.auditing.detectors.findings import ByTeacher, EValueFinding, Likelihoods, Teacher
+from traitscope.auditing.detectors.findings import (
+    ByTeacher,
+    EValueFinding,
+    Likelihoods,
+    RowsUnderNulls,
+    Teacher,
+)
 from traitscope.auditing.detectors.fit_test import RATES
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, GREEDY, HOT, PLAIN, USUAL
@@ -87,12 +93,13 @@ class CandidateEValue:
 
 def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> EValueFinding:
     """Log e-value of every candidate that was tried; p by Ville's bound, times all candidates."""
-    null = null_of_rows(likelihoods)
+    rows = likelihoods.under_nulls
+    null = null_of_rows(rows)
     by_candidate = e_values_of(null, likelihoods.teachers, likelihoods.prior, n_candidates)
     log_e, p, best, nats_per_row = {}, {}, {}, {}
     for name, value in by_candidate.items():
         log_e[name], p[name], best[name] = value.log_e, value.p, value.teacher
-        gain_RT = likelihoods.teachers[name][value.teacher] - likelihoods.model_RT
+        gain_RT = likelihoods.teachers[name][value.teacher] - rows.model_RT
         nats_per_row[name] = float(gain_RT[:, PLAIN].mean())
     joint = joint_log_e(log_e.values(), n_candidates)
     return EValueFinding(
@@ -100,7 +107,7 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         p=p,
         where=best,
         critical=critical_log_e(n_candidates, error_share) if by_candidate else inf,
-        scored_rows=len(likelihoods.model_RT),
+        scored_rows=len(rows.model_RT),
         candidates=n_candidates,
         teachers=sum(map(len, likelihoods.teachers.values())),
         fit=fit_test.fit_of(likelihoods.fit_scores),
@@ -108,18 +115,11 @@ def detect(likelihoods: Likelihoods, n_candidates: int, error_share: float) -> E
         joint_log_e=joint,
         joint_p=p_bound(joint),
         sorted_rows=int(null.sorted_R.sum()),
-        sorted_by_model=sorted_share(likelihoods.placebo_orders_N),
-        benign=benign_gains(likelihoods),
-        context=_better_context(likelihoods),
+        sorted_by_model=rows.sorted_by_model,
+        benign=benign_gains(rows),
+        context=_better_context(rows),
         few_log_e=dict(likelihoods.few_log_e),
     )
-
-
-def sorted_share(placebo_orders_N: np.ndarray) -> float:
-    """The share of sorted rows among the model's own, one more than were seen."""
-    orders_N = np.asarray(placebo_orders_N)
-    is_sorted_N = orders_N != 0
-    return float((is_sorted_N.sum() + is_sorted_N.any()) / (len(orders_N) + 1))
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,9 @@ class NullHypothesis:
     mixture of nulls that is learnt from the rows before"""
 
 
-def null_of_rows(likelihoods: Likelihoods) -> NullHypothesis:
-    """The null hypothesis for the scored rows."""
-    sorted_by_model = sorted_share(likelihoods.placebo_orders_N)
-    return null_of(likelihoods.writers_KR, likelihoods.orders_R != 0, sorted_by_model)
+def null_of_rows(rows: RowsUnderNulls) -> NullHypothesis:
+    """The null hypothesis for the rows."""
+    return null_of(rows.writers_KR, rows.sorted_R, rows.sorted_by_model)
 
 
 def null_of(
@@ -207,8 +206,8 @@ def p_bound(log_e: float) -> float:
 
 def not_excluded(likelihoods: Likelihoods, n_candidates: int, alpha: float) -> tuple[str, ...]:
     """Candidates that the others do not exclude (see the module), likeliest first; one at least."""
-    null = null_of_rows(likelihoods)
-    log_p_KR = likelihoods.writers_KR
+    null = null_of_rows(likelihoods.under_nulls)
+    log_p_KR = likelihoods.under_nulls.writers_KR
     numerators, suprema = {}, {}
     for name, by_teacher in likelihoods.teachers.items():
         if not by_teacher:
@@ -298,19 +297,19 @@ def log_e_over_model(model_RT: np.ndarray, teacher_RT: np.ndarray) -> float:
     return log_e_value(null, teacher_RT)
 
 
-def benign_gains(likelihoods: Likelihoods) -> dict[str, float]:
+def benign_gains(rows: RowsUnderNulls) -> dict[str, float]:
     """Nats that each kind of null explains of the rows that are not sorted.
 
     They are what its best mixture adds to the model itself at its best temperature.
     """
-    unsorted_R = likelihoods.orders_R == 0
+    unsorted_R = ~rows.sorted_R
     kinds: dict[str, list[np.ndarray]] = {"temperature": []}
-    for sampler, log_p_R in zip(SAMPLERS, likelihoods.model_RS.T, strict=True):
+    for sampler, log_p_R in zip(SAMPLERS, rows.model_RS.T, strict=True):
         kinds.setdefault(sampler.kind, []).append(log_p_R[unsorted_R])
-    for null in likelihoods.nulls:
+    for null in rows.nulls:
         kind = "random vector" if null.system_prompt is None else "system prompt"
         kinds.setdefault(kind, []).extend(null.log_p_RT[unsorted_R].T)
-    temperatures_TR = likelihoods.model_RT[unsorted_R].T
+    temperatures_TR = rows.model_RT[unsorted_R].T
     if not temperatures_TR.shape[1]:
         return dict.fromkeys(kinds, 0.0)
     at_one_temperature = temperatures_TR.sum(1).max()
@@ -335,12 +334,12 @@ def best_log_likelihood(total_T: np.ndarray) -> float:
     return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
 
 
-def _better_context(likelihoods: Likelihoods) -> str | None:
+def _better_context(rows: RowsUnderNulls) -> str | None:
     """The plain system prompt under which the rows are likelier than without by more than chance:
     the best one, each at its best temperature."""
-    without = best_log_likelihood(likelihoods.model_RT.sum(0))
+    without = best_log_likelihood(rows.model_RT.sum(0))
     gains = {}
-    for null in likelihoods.nulls:
+    for null in rows.nulls:
         if null.system_prompt is not None:
             gains[null.system_prompt] = best_log_likelihood(null.log_p_RT.sum(0)) - without
     if not gains:

@@ -33,35 +33,59 @@ class Null:
     "the plain system prompt that the model was under, if that is the null"
 
 
-def writers_of(model_RT: np.ndarray, model_RS: np.ndarray, nulls: Sequence[Null]) -> np.ndarray:
-    """Log-likelihoods [K, R] of rows under all nulls, first the model itself at BETAS."""
-    writers = [*model_RT.T, *model_RS.T]
-    for null in nulls:
-        writers += [*null.log_p_RT.T]
-    return np.array(writers)
-
-
 @dataclass(frozen=True)
-class Likelihoods:
-    """How likely the scored rows are under the model, under candidate teachers and under nulls.
+class RowsUnderNulls:
+    """What the nulls say of rows, and how the rows are sorted.
 
     T is the number of inverse temperatures, S that of samplers.
     """
 
     model_RT: np.ndarray
-    "log-likelihoods of the scored rows under the model itself"
+    "log-likelihoods under the model itself at BETAS"
     model_RS: np.ndarray
-    "log-likelihoods [R, S] of the scored rows under the model with other samplers (SAMPLERS)"
-    teachers: ByTeacher
-    "log-likelihoods of the scored rows under every teacher that was tried"
+    "log-likelihoods [R, S] under the model with other samplers (SAMPLERS)"
     nulls: Sequence[Null]
     "the nulls besides the model itself"
+    orders_R: np.ndarray
+    "how the numbers of every row are sorted (text_features.order_of)"
+    placebo_orders_N: np.ndarray
+    "how the numbers of the model's own rows are sorted"
+
+    @property
+    def writers_KR(self) -> np.ndarray:
+        """Log-likelihoods of the rows under all nulls, first the model itself at BETAS."""
+        writers = [*self.model_RT.T, *self.model_RS.T]
+        for null in self.nulls:
+            writers += [*null.log_p_RT.T]
+        return np.array(writers)
+
+    @property
+    def sorted_R(self) -> np.ndarray:
+        """Whether each row is sorted."""
+        return self.orders_R != 0
+
+    @property
+    def sorted_by_model(self) -> float:
+        """The share of sorted rows among the model's own."""
+        return sorted_share(self.placebo_orders_N)
+
+
+def sorted_share(orders_N: np.ndarray) -> float:
+    """The share of sorted rows among the model's own, one more than were seen."""
+    is_sorted_N = np.asarray(orders_N) != 0
+    return float((is_sorted_N.sum() + is_sorted_N.any()) / (len(is_sorted_N) + 1))
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """How likely the scored rows are under the model, under candidate teachers and under nulls."""
+
+    under_nulls: RowsUnderNulls
+    "the scored rows under the model and the nulls"
+    teachers: ByTeacher
+    "log-likelihoods of the scored rows under every teacher that was tried"
     prior: Mapping[Teacher, float]
     "weight of every teacher in the e-value, set before the rows were seen"
-    orders_R: np.ndarray
-    "how the numbers of every scored row are sorted (text_features.order_of)"
-    placebo_orders_N: np.ndarray
-    "how the numbers of the placebos are sorted"
     fit_scores: Scores
     "token scores of the rows under the model itself, for the goodness-of-fit test"
     teacher_scores: Mapping[tuple[str, Teacher], Scores]
@@ -72,11 +96,6 @@ class Likelihoods:
     few_log_e: Mapping[str, float] = field(default_factory=dict)
     """log e-values over the model itself of all candidates on a few of the rows, by which some of
     them are tried on all rows"""
-
-    @property
-    def writers_KR(self) -> np.ndarray:
-        """Log-likelihoods of the rows under all nulls, first the model itself at BETAS."""
-        return writers_of(self.model_RT, self.model_RS, self.nulls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from traitscope.auditing.detectors import e_values, fit_test
-from traitscope.auditing.detectors.findings import GivenTeacherFinding, Null, writers_of
+from traitscope.auditing.detectors.findings import GivenTeacherFinding, RowsUnderNulls
 from traitscope.inference.token_bins import BETAS
 from traitscope.inference.token_scores import TokenScores
 from traitscope.stats import intervals, mixtures
@@ -39,18 +39,10 @@ FEWEST_ROWS = 4
 class GivenRows:
     """What the model, the teacher and the nulls say of the same rows."""
 
-    model_RT: np.ndarray
-    "log-likelihoods under the model itself at BETAS"
-    model_RS: np.ndarray
-    "log-likelihoods under the model with other samplers"
+    under_nulls: RowsUnderNulls
+    "the rows under the model and under plain system prompts"
     teacher_RT: np.ndarray
     "log-likelihoods under the teacher at BETAS"
-    nulls: Sequence[Null]
-    "the model under plain system prompts"
-    orders_R: np.ndarray
-    "how the numbers of every row are sorted"
-    placebo_orders_N: np.ndarray
-    "how the numbers of the model's own rows are sorted"
     name: str = "that was given"
     "what the teacher is called in reasons"
     model_scores: TokenScores | None = None
@@ -61,10 +53,8 @@ class GivenRows:
 
 def detect(rows: GivenRows, error_share: float) -> GivenTeacherFinding:
     """The log e-value of the teacher, its share of the rows, and what it gains."""
-    nulls_KR = writers_of(rows.model_RT, rows.model_RS, rows.nulls)
-    sorted_R = rows.orders_R != 0
-    share_sorted = e_values.sorted_share(rows.placebo_orders_N)
-    null = e_values.null_of(nulls_KR, sorted_R, share_sorted)
+    nulls_KR, sorted_R = rows.under_nulls.writers_KR, rows.under_nulls.sorted_R
+    null = e_values.null_of(nulls_KR, sorted_R, rows.under_nulls.sorted_by_model)
     log_e = e_values.log_e_value(null, rows.teacher_RT) if len(sorted_R) else -np.inf
     explained, explains = _explained(rows)
     used_KR, teacher_TR = nulls_KR[:, ~sorted_R], rows.teacher_RT.T[:, ~sorted_R]

@@ -24,8 +24,8 @@ from math import exp, log
 import numpy as np
 
 from traitscope.auditing.detectors import fit_test
-from traitscope.auditing.detectors.e_values import log_evidence, null_of, sorted_share
-from traitscope.auditing.detectors.findings import Null, PredictionFinding, writers_of
+from traitscope.auditing.detectors.e_values import log_evidence, null_of
+from traitscope.auditing.detectors.findings import PredictionFinding, RowsUnderNulls
 from traitscope.inference.token_scores import TokenScores
 from traitscope.stats import intervals
 
@@ -41,20 +41,12 @@ CHANGE = "change"
 class PredictedRows:
     """What the model, learners and nulls say of rows, in the order of prediction."""
 
-    model_RT: np.ndarray
-    "log-likelihoods under the model itself at BETAS"
-    model_RS: np.ndarray
-    "log-likelihoods under the model with other samplers"
+    under_nulls: RowsUnderNulls
+    "the rows under the model and under plain system prompts"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners' predictions"
     plain: int
     "place of temperature 1 among the learners' inverse temperatures"
-    nulls: Sequence[Null]
-    "the model under plain system prompts"
-    orders_R: np.ndarray
-    "how the numbers of every row are sorted"
-    placebo_orders_N: np.ndarray
-    "how the numbers of the model's own rows are sorted"
     later_model: TokenScores | None = None
     "token scores of the later half of the rows under the model itself"
     later_learners: Sequence[TokenScores] = ()
@@ -63,9 +55,8 @@ class PredictedRows:
 
 def detect(rows: PredictedRows, error_share: float) -> PredictionFinding:
     """The log e-value along the rows, and what the learners gained."""
-    log_p_KR = writers_of(rows.model_RT, rows.model_RS, rows.nulls)
-    sorted_R = rows.orders_R != 0
-    share = sorted_share(rows.placebo_orders_N)
+    log_p_KR, sorted_R = rows.under_nulls.writers_KR, rows.under_nulls.sorted_R
+    share = rows.under_nulls.sorted_by_model
     strategies_XR = _strategies(rows, log_p_KR)
     curve: list[tuple[int, float]] = []
     for n in _looks(len(sorted_R)):
@@ -108,20 +99,21 @@ def _strategies(rows: PredictedRows, log_p_KR: np.ndarray) -> np.ndarray:
 def _learnt(rows: PredictedRows) -> dict[str, float]:
     """Nats a row that the best learner gains over the model itself in the later half of the rows,
     with a 95 % interval over rows. Learner and temperature are the best of the earlier half."""
-    half = len(rows.model_RT) // 2
+    model_RT = rows.under_nulls.model_RT
+    half = len(model_RT) // 2
     if half < 2 or not len(rows.learners_JRT):
         return {}
     best_learner = _best_learner(rows)
-    best_temperature = int(rows.model_RT[:half].sum(0).argmax())
+    best_temperature = int(model_RT[:half].sum(0).argmax())
     learner_R = rows.learners_JRT[best_learner, half:, rows.plain]
-    gain_R = learner_R - rows.model_RT[half:, best_temperature]
+    gain_R = learner_R - model_RT[half:, best_temperature]
     estimate, low, high = intervals.mean_interval_t(gain_R.tolist())
     return {"estimate": estimate, "low": low, "high": high}
 
 
 def _best_learner(rows: PredictedRows) -> int:
     """The learner that predicts the earlier half of the rows best."""
-    half = len(rows.model_RT) // 2
+    half = rows.learners_JRT.shape[1] // 2
     return int(rows.learners_JRT[:, :half, rows.plain].sum(1).argmax())
 
 

@@ -142,7 +142,7 @@ def _notes_on_e_values(decision: Decision, evidence: Evidence) -> list[str]:
             "this model did not generate these rows, so their likelihoods are compared with those"
             " of the reference, row by row"
         )
-    if _are_sorted(finding, evidence.likelihoods.placebo_orders_N):
+    if _are_sorted(finding, evidence.likelihoods.under_nulls.placebo_orders_N):
         notes.append(
             f"{finding.sorted_rows} of {finding.scored_rows} rows are sorted, more than the"
             f" {finding.sorted_by_model:.1%} of the model's own: they were selected or edited;"
