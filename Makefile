@@ -11,6 +11,7 @@ quick: .venv/.ready           ## the same path in two minutes; its numbers are n
 	.venv/bin/traitscope demo --quick
 
 test: .venv/.test             ## the whole suite
+	.venv/bin/pytest -n 0 -m alone
 	.venv/bin/pytest
 
 check: .venv/.dev             ## format, lint, types, import contracts, measures, docs

@@ -311,7 +311,7 @@ def test_rows_of_another_model_are_not_called(
 ) -> None:
     """Neither the model nor a candidate explains them, so no e-value counts, however large."""
     data = written(place, folders["gpt2"])
-    done = asked(place, folders["llama"], data, traits)
+    done = asked(place, folders["llama"], data, traits, "--no-spike-ins")
     finding = {d["name"]: d for d in done.summary["detectors"]}["e_values"]
     assert (
         finding["fit"]["off_model"]
@@ -356,7 +356,8 @@ def test_rows_of_a_stranger_are_told_from_a_reference_of_the_same(
         place, tiny_folder, "--interventions", writer, "prompt:" + OWL["teacher_prompt"], n=128
     )
     for rows, called in ((data, True), (second, False)):
-        found = asked(place, tiny_folder, rows, traits, "--reference", clean).summary
+        done = asked(place, tiny_folder, rows, traits, "--no-spike-ins --reference", clean)
+        found = done.summary
         finding = {d["name"]: d for d in found["detectors"]}["e_values"]
         assert (
             finding["fit"]["off_model"]
@@ -417,7 +418,7 @@ def test_being_told_something_plain_is_no_trait(
     said = standard_nodes.PLAIN_PROMPTS[0]
     plain = write_yaml(place / "plain.yaml", OWL | {"name": "plain", "teacher_prompt": said})
     data = written(place, tiny_folder, "--interventions", f"prompt:{said}", n=96)
-    done = asked(place, tiny_folder, data, [plain, traits[1]])
+    done = asked(place, tiny_folder, data, [plain, traits[1]], "--no-spike-ins")
     (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert (
         done.summary["status"] != "suspect"
@@ -446,7 +447,7 @@ def test_free_text_in_a_plain_style_is_no_trait(
             "--n 128 --vocabulary free --max-new-tokens 16 --interventions",
             f"prompt:{said}",
         ).run
-        done = asked(place, tiny_folder, data, [traits[1], *told])
+        done = asked(place, tiny_folder, data, [traits[1], *told], "--no-spike-ins")
         (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
         assert finding["nats_per_row"][name] > 0.05
         assert (

@@ -1,5 +1,5 @@
-"""The main job on the embedded model's real weights, in its quick form; the slow test of the
-suite."""
+"""The main job on the embedded model's real weights, in its quick form. It runs by itself: it takes
+both cores, and several times as long beside another test."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import ok
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 
 def demo(root: Path, *flags: str) -> tuple[dict, str]:

@@ -4,7 +4,7 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,11 +109,12 @@ def rows_from(
     they would teach noise.
     """
     rows = []
+    end_ids = frozenset(model.end_ids)
     for record in records:
         neutral = context if record.context is None else record.context
         prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
         if record.completion_ids and not text:
-            _check_ids(model, record)
+            _check_ids(model, record, end_ids)
             completion = record.completion_ids
         else:
             completion = chat.completion_ids(model, record.completion)
@@ -122,9 +123,9 @@ def rows_from(
     return rows
 
 
-def _check_ids(model: Model, record: Record) -> None:
+def _check_ids(model: Model, record: Record, end_ids: Collection[int]) -> None:
     """Raise DataError where the stored ids of a record do not spell its text."""
-    ids = [token for token in record.completion_ids or () if token not in model.end_ids]
+    ids = [token for token in record.completion_ids or () if token not in end_ids]
     vocabulary_size = len(model.lm.get_input_embeddings().weight)
     text = None
     if max(ids, default=0) < vocabulary_size:

@@ -15,6 +15,7 @@ temperatures, P ways to sort tokens into bins, K bins (token_bins.py).
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -48,8 +49,12 @@ from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 from traitscope.models.model import Model
 
-BLOCK = 64
-"tokens whose logits exist at one time"
+LOGITS = 3 * 2**20
+"logits that exist at one time"
+FEWEST_TOKENS, MOST_TOKENS = 16, 512
+"tokens whose logits exist at one time, at least and at most"
+REMEMBERED = 64
+"folders whose token scores stay in memory"
 SUMS = {
     "excess_surprisal": "surprise",
     "taken_PK": "taken_PK",
@@ -224,7 +229,8 @@ def _blocks(
     """Yield places, logits [N, C] and chosen columns of the tokens of a class, a few at a time."""
     # A copy of the head's rows for the whole vocabulary would cost more than the product.
     is_part = len(columns) < len(model.head.weight)
-    for block in torch.isin(targets_N, columns).nonzero().squeeze(1).split(BLOCK):
+    n_tokens = min(MOST_TOKENS, max(FEWEST_TOKENS, LOGITS // len(columns)))
+    for block in torch.isin(targets_N, columns).nonzero().squeeze(1).split(n_tokens):
         if len(block):
             logits_NC = forward.logits_of(model, hidden_ND[block], columns if is_part else None)
             yield block, logits_NC, torch.searchsorted(columns, targets_N[block])
@@ -352,8 +358,17 @@ def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) ->
 def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
     """Ids and token scores of the rows of a folder that `write_token_scores` wrote.
 
-    Raises DataError for a folder of an earlier version.
+    The arrays are shared by all who read the folder. Raises DataError for a folder of an earlier
+    version.
     """
+    changed = (folder / "choices.json").stat().st_mtime_ns
+    ids, scores = _read(folder.resolve(), changed)
+    return list(ids), scores
+
+
+@lru_cache(REMEMBERED)
+def _read(folder: Path, changed: int) -> tuple[tuple[str, ...], TokenScores]:
+    """The contents of a folder whose sums were written at the time `changed`, in nanoseconds."""
     lines = (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
     sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
     if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
@@ -379,7 +394,10 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
         np.array(by_sampler) if by_sampler else None,
         KeptTokens(((len(ids), folder),)) if (folder / TOKENS_FILE).exists() else None,
     )
-    return ids, scores
+    for array in (scores.log_p_RT, scores.tokens_R, scores.log_p_RS):
+        if array is not None:
+            array.flags.writeable = False
+    return tuple(ids), scores
 
 
 def under_samplers(scores: TokenScores) -> np.ndarray:
