@@ -365,3 +365,25 @@ def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert facts["torch"].split(".")[0].isdigit()
     assert facts["matmul fp32 GFLOP/s"] > 0
     assert "memory free GiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "audit rows.jsonl --alphaa 3",
+            "Unrecognized options: --alphaa, 3; did you mean --alpha? see: traitscope audit --help",
+        ),
+        ("train --lr abc", "Error parsing --lr: could not convert string to float: 'abc'; see:"),
+        ("stage row_gradients --bad", "see: traitscope stage row_gradients --help"),
+        ("measure --model --seed 1", "Missing value for argument '--model'"),
+    ],
+)
+def test_flags_that_are_not_understood_are_a_reason(
+    words: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """On the terminal as a sentence, and in the summary."""
+    summary = tmp_path / "summary.json"
+    assert exits(*words.split(), "--json", str(summary)) == 2
+    assert says in json.loads(summary.read_text())["message"]
+    assert says in capsys.readouterr().err

@@ -7,7 +7,6 @@ Plain --help leaves out the flags of fields that are marked as advanced (config/
 import dataclasses
 import io
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -21,14 +20,18 @@ from traitscope.errors import ConfigError, TraitscopeError
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
+CORNER = "╭"
+"begins a box that the parser draws around what it says, and the line with its title"
+BORDERS = (CORNER, "─", "╰", "----")
+"begin the lines between paragraphs"
 
 
 def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     """The settings of a command and where its output goes.
 
     The first words name the command's subject, or a config file; flags go over it. Asking for help
-    prints it and raises SystemExit(0), a flag that is not understood raises SystemExit(2). Raises
-    ConfigError for settings that cannot work.
+    prints it and raises SystemExit(0). Raises ConfigError for settings that cannot work, and for
+    flags that are not understood.
     """
     import tyro
 
@@ -65,11 +68,10 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
             )
     except SystemExit as stop:
-        refusal = _refusal(stop)
-        if refusal is not None:
-            raise refusal from None
-        print(said.getvalue(), end="", file=sys.stderr)
-        raise
+        if not stop.code:
+            raise
+        refusal = _refusal(stop) or ConfigError(_parser_message(said.getvalue(), command))
+        raise refusal from None
     return parsed.config, parsed.out
 
 
@@ -79,8 +81,13 @@ def _stray_word(command: Command, word: str) -> ConfigError:
     hint = f"did you mean --data {word}? " if has_data else ""
     return ConfigError(
         f"{command.name} cannot use the word {word!r}; {hint}expected flags, or first a config file"
-        f" ({', '.join(CONFIG_FILES)}); see: traitscope {command.name} --help"
+        f" ({', '.join(CONFIG_FILES)}); {_see_help(command)}"
     )
+
+
+def _see_help(command: Command) -> str:
+    before = "stage " if command.group == "internal" else ""
+    return f"see: traitscope {before}{command.name} --help"
 
 
 def _refusal(stop: SystemExit) -> TraitscopeError | None:
@@ -89,6 +96,30 @@ def _refusal(stop: SystemExit) -> TraitscopeError | None:
     while error is not None and not isinstance(error, TraitscopeError):
         error = error.__context__
     return error
+
+
+def _parser_message(box: str, command: Command) -> str:
+    """What the parser says on the terminal as one sentence: its first paragraph, and the flags that
+    it suggests."""
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip(" │")
+        if text.startswith(BORDERS):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(text)
+    paragraphs = [lines for lines in paragraphs if lines]
+    if not box.startswith(CORNER):  # without a box, as on a terminal of ASCII, the title is first
+        paragraphs = paragraphs[1:]
+    if not paragraphs:
+        return f"{command.name}: flags that cannot work; {_see_help(command)}"
+    message = " ".join(paragraphs[0]).strip().removesuffix(".")
+    near = []
+    for lines in paragraphs[1:]:
+        if lines[0].startswith("Perhaps you meant"):
+            near += [line.split()[0] for line in lines if line.startswith("--")]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{message}; {hint}{_see_help(command)}"
 
 
 def typed(command: Command, config: Any) -> str:

@@ -69,11 +69,6 @@ def _answered(words: list[str]) -> dict:
     except TraitscopeError as error:
         _explain(error)
         return {"status": "error", "error": type(error).__name__, "message": str(error)}
-    except SystemExit as stop:  # help was asked for, or a flag was not understood and is explained
-        if not stop.code:
-            raise
-        message = f"flags that cannot work: {' '.join(words)}"
-        return {"status": "error", "error": "ConfigError", "message": message}
 
 
 def _explain(error: TraitscopeError) -> None:
