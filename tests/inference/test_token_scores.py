@@ -1,10 +1,8 @@
 """Token scores: against a loop over tokens; sums over any parts of the rows are the same, and take
 no more memory for more of them."""
 
-import json
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,9 +80,8 @@ def assert_same_bins(one: Scores, other: Scores) -> None:
                 np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_bins_of_some_rows_are_those_of_these_rows_alone(tiny: Model, tmp_path: Path) -> None:
-    """Counted anew from kept tokens: of all rows, of a part, of a row twice, of two sets, from
-    disk."""
+def test_bins_of_some_rows_are_those_of_these_rows_alone(tiny: Model) -> None:
+    """Counted anew from kept tokens: of all rows, of a part, of a row twice, of two sets."""
     rows = written(tiny, [], 9, seed=1)
     whole = scored(tiny, [], rows, True)
     assert_same_bins(whole.of_rows(range(9)), whole)
@@ -99,10 +96,7 @@ def test_bins_of_some_rows_are_those_of_these_rows_alone(tiny: Model, tmp_path: 
     assert_same_bins(part + whole.of_rows([0]), whole.of_rows([7, 2, 4, 0]))
     halves = scored(tiny, [], rows[:5], True) + scored(tiny, [], rows[5:], True)
     assert_same_bins(halves.of_rows([8, 0, 4, 5]), whole.of_rows([8, 0, 4, 5]))
-    token_scores.write_token_scores(tmp_path, list("abcdefghi"), whole)
-    _, read = token_scores.read_token_scores(tmp_path)
-    assert_same_bins(read.of_rows([1, 6]), whole.of_rows([1, 6]))
-    again = (read + halves).of_rows([8, 9])
+    again = (whole + halves).of_rows([8, 9])
     assert_same_bins(again, whole.of_rows([8, 0]))
 
 
@@ -157,21 +151,6 @@ def test_rows_of_one_prompt_are_read_together_where_that_saves_tokens() -> None:
     ]
     many = [Row((1, 2), (3,) * n) for n in range(1, 60)]
     assert sorted(sum(batches(many, 4), [])) == list(range(59))
-
-
-def test_choices_of_an_earlier_version_are_refused(tmp_path: Path, tiny: Model) -> None:
-    token_scores.write_token_scores(
-        tmp_path, ["a"], scored(tiny, [], written(tiny, [], 1, seed=7, count=1), True)
-    )
-    assert token_scores.read_token_scores(tmp_path)[0] == ["a"]
-    sums = json.loads((tmp_path / "choices.json").read_text())
-    for old in (
-        {key: value for key, value in sums.items() if key != "taken_PK"},
-        sums | {"betas": BETAS[:-1]},
-    ):
-        (tmp_path / "choices.json").write_text(json.dumps(old))
-        with pytest.raises(DataError, match="earlier version"):
-            token_scores.read_token_scores(tmp_path)
 
 
 @pytest.mark.parametrize("cached", [1, 9000, 2**30])

@@ -28,11 +28,12 @@ from traitscope.auditing.runs import (
     orders,
     text_rows,
 )
+from traitscope.auditing.score_files import read_token_scores
 from traitscope.auditing.settings import CONTINUED, FEWEST_ROWS, LEAST_ON_FEW, Settings
 from traitscope.auditing.steps.predictions import StoredPredictions
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import PLAIN
-from traitscope.inference.token_scores import TokenScores, read_token_scores, under_samplers
+from traitscope.inference.token_scores import TokenScores, under_samplers
 from traitscope.training import prequential
 
 

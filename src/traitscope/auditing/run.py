@@ -114,11 +114,12 @@ def _computed(job: Job, out: Output) -> Audit:
     audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
     workers = job.config.workers or executors.default_workers(job.config.device)
     how = How(workers, stop_at_once=True)
-    for phase in phases.PHASES:
-        phase(audit)
-        audit.folders = schedule.run(audit.nodes.nodes, out, how)
-        if phase is phases.first_look:
-            _print_first_look(audit)
+    with executors.pool(how, out) as pool:
+        for phase in phases.PHASES:
+            phase(audit)
+            audit.folders = schedule.run(audit.nodes.nodes, out, how, pool)
+            if phase is phases.first_look:
+                _print_first_look(audit)
     return audit
 
 

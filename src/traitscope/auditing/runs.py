@@ -14,13 +14,13 @@ from traitscope.auditing import search
 from traitscope.auditing.artifacts import AuditArtifacts, NullRun, ScoreRuns
 from traitscope.auditing.detectors import text_features
 from traitscope.auditing.detectors.findings import Null, Teacher, TextRow
+from traitscope.auditing.score_files import read_token_scores
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.auditing.settings import search_blocks
 from traitscope.auditing.steps.predictions import StoredPredictions, read_predictions
 from traitscope.auditing.steps.teacher_scores import steered_folder
 from traitscope.data import row_files
 from traitscope.data.traits import Trait, load_trait
-from traitscope.inference.token_scores import read_token_scores
 from traitscope.interventions.vector import Vector, load_vector
 
 TeacherFolders = dict[str, dict[Teacher, Path]]
@@ -79,7 +79,7 @@ class AuditRuns:
     @cached_property
     def predictions(self) -> StoredPredictions:
         """What the model and learners predicted of the audited rows."""
-        return read_predictions(self.at(self.artifacts.predictions))
+        return read_predictions([self.at(path) for path in self.artifacts.predictions])
 
     @cached_property
     def vectors(self) -> dict[str, Vector]:

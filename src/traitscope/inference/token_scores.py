@@ -12,19 +12,14 @@ Shapes: N tokens, D d_model, R rows, C columns of a class, S samplers (samplers.
 temperatures, P ways to sort tokens into bins, K bins (token_bins.py).
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import chain
-from math import inf
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import atomic_files
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward, samplers
 from traitscope.inference.row_batches import batches
@@ -32,8 +27,6 @@ from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import (
     BETAS,
     QUARTERS,
-    TOKENS_FILE,
-    WAYS,
     Bins,
     BinSums,
     ClassTokens,
@@ -41,7 +34,6 @@ from traitscope.inference.token_bins import (
     RowBins,
     binned,
     joined,
-    write_tokens,
 )
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions import hooks
@@ -53,15 +45,8 @@ LOGITS = 3 * 2**20
 "logits that exist at one time"
 FEWEST_TOKENS, MOST_TOKENS = 16, 512
 "tokens whose logits exist at one time, at least and at most"
-REMEMBERED = 64
-"folders whose token scores stay in memory"
-SUMS = {
-    "excess_surprisal": "surprise",
-    "taken_PK": "taken_PK",
-    "expected_TPK": "expected_TPK",
-    "covariance_TPKK": "covariance_TPKK",
-}
-"fields of TokenScores that are sums over rows, and their keys in choices.json"
+SUMS = ("excess_surprisal", "taken_PK", "expected_TPK", "covariance_TPKK")
+"fields of TokenScores that are sums over rows"
 ARRAYS = ("log_p_RT", "tokens_R", *SUMS)
 "fields of TokenScores that all scores have"
 
@@ -336,70 +321,6 @@ def _add_batch(
         scores[key] = scores[key] + part if key in scores else part
 
 
-def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) -> None:
-    """Write `choices.jsonl` (a line a row), `choices.json` (sums), `tokens.npz` (kept tokens)."""
-    for place, (key, tokens) in enumerate(zip(ids, scores.tokens_R.tolist(), strict=True)):
-        row = {"id": key, "tokens": tokens, "log_p": scores.log_p_RT[place].round(6).tolist()}
-        if scores.log_p_RS is not None:
-            row["log_p_by_sampler"] = _finite(scores.log_p_RS[place])
-        atomic_files.append_jsonl(folder / "choices.jsonl", row)
-    sums = {"betas": BETAS}
-    for field in fields(scores):
-        if field.name in SUMS:
-            value = getattr(scores, field.name)
-            is_array = isinstance(value, np.ndarray)
-            sums[SUMS[field.name]] = value.tolist() if is_array else value
-    # On one line: tens of thousands of numbers, which indentation makes ten times slower.
-    atomic_files.write_text(folder / "choices.json", json.dumps(sums, allow_nan=False) + "\n")
-    if scores.kept:
-        write_tokens(folder, scores.kept.of_rows(range(len(ids))))
-
-
-def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
-    """Ids and token scores of the rows of a folder that `write_token_scores` wrote.
-
-    The arrays are shared by all who read the folder. Raises DataError for a folder of an earlier
-    version.
-    """
-    changed = (folder / "choices.json").stat().st_mtime_ns
-    ids, scores = _read(folder.resolve(), changed)
-    return list(ids), scores
-
-
-@lru_cache(REMEMBERED)
-def _read(folder: Path, changed: int) -> tuple[tuple[str, ...], TokenScores]:
-    """The contents of a folder whose sums were written at the time `changed`, in nanoseconds."""
-    lines = (folder / "choices.jsonl").read_text(encoding="utf-8").splitlines()
-    sums = json.loads((folder / "choices.json").read_text(encoding="utf-8"))
-    if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
-        raise DataError(
-            f"{folder} was written by an earlier version, with other bins or temperatures; expected"
-            " token scores of this version; remove that folder and run the command again"
-        )
-    ids, log_p, tokens, by_sampler = [], [], [], []
-    for line in lines:
-        row = json.loads(line)
-        ids.append(row["id"])
-        log_p.append(row["log_p"])
-        tokens.append(row["tokens"])
-        if "log_p_by_sampler" in row:
-            by_sampler.append([-inf if x is None else x for x in row["log_p_by_sampler"]])
-    scores = TokenScores(
-        np.array(log_p),
-        np.array(tokens),
-        sums["surprise"],
-        np.array(sums["taken_PK"]),
-        np.array(sums["expected_TPK"]),
-        np.array(sums["covariance_TPKK"]),
-        np.array(by_sampler) if by_sampler else None,
-        KeptTokens(((len(ids), folder),)) if (folder / TOKENS_FILE).exists() else None,
-    )
-    for array in (scores.log_p_RT, scores.tokens_R, scores.log_p_RS):
-        if array is not None:
-            array.flags.writeable = False
-    return tuple(ids), scores
-
-
 def under_samplers(scores: TokenScores) -> np.ndarray:
     """Log-likelihoods [R, S] of the rows under SAMPLERS. Raises DataError for scores without."""
     if scores.log_p_RS is None or scores.log_p_RS.shape[1] != len(SAMPLERS):
@@ -408,8 +329,3 @@ def under_samplers(scores: TokenScores) -> np.ndarray:
             f" expected {len(SAMPLERS)} samplers for every row; remove that run and start again"
         )
     return scores.log_p_RS
-
-
-def _finite(log_p_S: np.ndarray) -> list[float | None]:
-    """Values for JSON, which has no infinity: None stands for -inf."""
-    return [round(x, 6) if x > -inf else None for x in log_p_S.tolist()]

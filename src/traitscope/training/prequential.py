@@ -61,14 +61,14 @@ def recipe_of(rate: float) -> Recipe:
 class Predictions:
     """What the model and the learners say of rows, in the order in which they were predicted."""
 
-    model: TokenScores
-    "token scores under the model itself, also with other samplers"
+    model: TokenScores | None
+    "token scores under the model itself, also with other samplers, where these were asked for"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners, at TEMPERATURES"
     later_model: TokenScores | None
-    "token scores of the later half of the rows under the model itself; None for a single batch"
+    "the same of the later half of the rows; None for a single batch"
     later_learners: Sequence[TokenScores]
-    "the same under every learner"
+    "token scores of that half under every learner"
     students: Sequence[dict[str, bytes]]
     "the learners after the last row, as the files of peft folders"
 
@@ -80,11 +80,13 @@ def predictions(
     rates: Sequence[float],
     seed: int = 0,
     done: Callable[[int], None] | None = None,
+    score_model: bool = True,
 ) -> Predictions:
     """Predict the rows in their order, batch after batch, and train each learner on every batch
     once it has predicted it.
 
     classes: Token ids of every class that the tokens are compared in (token_rows.classes_of).
+    score_model: Whether the rows are scored under the model itself, too.
     """
     recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
     scores: list[TokenScores] = []
@@ -96,26 +98,24 @@ def predictions(
         active.pack.switch_off(0)
         for start in range(0, len(rows), BATCH):
             batch = _Batch(model, active, rows[start : start + BATCH])
-            with torch.no_grad():
-                hidden_ND = batch.hidden([0])
-            scores.append(
-                score_tokens(model, hidden_ND, batch.targets_N, batch.lengths, classes, True)
-            )
+            if score_model:
+                scores.append(batch.scores_of_model(classes))
             if rates:
                 learners.append(_predict_and_learn(model, batch, students, recipes, classes))
             if done:
                 done(len(batch.lengths))
         files = [student.files() for student in students[1:]]
-    later = scores[(len(scores) + 1) // 2 :]
+    earlier = (-(-len(rows) // BATCH) + 1) // 2
+    later = scores[earlier:]
     learners_JRT = np.zeros((len(rates), len(rows), len(TEMPERATURES)))
     later_learners = []
     for number in range(len(rates)):
         of_learner = [batch_scores[number] for batch_scores in learners]
         learners_JRT[number] = np.concatenate([part.log_p_RT for part in of_learner])[:, PLACES]
-        if later:
-            later_learners.append(reduce(add, of_learner[-len(later) :]))
+        if of_learner[earlier:]:
+            later_learners.append(reduce(add, of_learner[earlier:]))
     return Predictions(
-        model=reduce(add, scores),
+        model=reduce(add, scores) if scores else None,
         learners_JRT=learners_JRT,
         later_model=reduce(add, later) if later else None,
         later_learners=later_learners,
@@ -138,6 +138,12 @@ class _Batch:
         self.batch = forward.batch_of(fed, [1] * len(fed), model.pad_id)
         self.targets_N = torch.cat([torch.tensor(row.completion_ids) for row in rows])
         self.targets_N = forward.sent(self.targets_N, model.device)
+
+    def scores_of_model(self, classes: Sequence[Tensor]) -> TokenScores:
+        """Token scores of the rows under the model itself."""
+        with torch.no_grad():
+            hidden_ND = self.hidden([0])
+        return score_tokens(self.model, hidden_ND, self.targets_N, self.lengths, classes, True)
 
     def hidden(self, students: Sequence[int]) -> Tensor:
         """Final hidden states [N, D] that predict the completions, of one student after another."""

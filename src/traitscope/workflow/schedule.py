@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
 
 
-def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
+def run(nodes: Sequence[Node], out: Output, how: How, pool: Pool | None = None) -> dict[str, Path]:
     """The folders of all nodes, computing what is missing; of some, where `how` has a limit.
+
+    pool: Workers of an executor as `how` asks for, which stay for a further graph.
 
     Raises the error of a stage that needs no other and whose settings cannot work, before anything
     is computed. Otherwise raises the error of the stage that failed, or one that names all that
@@ -47,10 +49,11 @@ def run(nodes: Sequence[Node], out: Output, how: How) -> dict[str, Path]:
     if how.executor == "local":
         atomic_files.check_writable(out.root / out.study)
     sweep = _Sweep(out, how, folders, rest, graph.urgency(rest))
-    with executors.pool(how, out) as pool, _shown(rest, pool.size) as reached:
-        while sweep.send(pool):
+    workers = nullcontext(pool) if pool else executors.pool(how, out)
+    with workers as there, _shown(rest, there.size) as reached:
+        while sweep.send(there):
             done, _ = wait(sweep.running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for name, fraction, line in pool.heard():
+            for name, fraction, line in there.heard():
                 print(line, file=sys.stderr, flush=True)
                 reached(name, 0.95 * fraction)
             for future in done:

@@ -115,7 +115,7 @@ def test_a_killed_run_continues_behind_its_last_shard(
     )
     run = ok(tmp_path / "runs", *words).run
     assert len(again) == 2 and computed[0] not in again
-    for name in ("pushes.npy", "norms.npy", "loss.npy", "choices.jsonl", "choices.json"):
+    for name in ("pushes.npy", "norms.npy", "loss.npy", "token_scores.jsonl", "token_scores.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     assert not (run / "scratch").exists()
 

@@ -9,6 +9,7 @@ from command import call, ok
 from scored_rows import score_rows
 from tiny_models import random_vector
 
+from traitscope.auditing import score_files
 from traitscope.auditing.steps import teacher_scores
 from traitscope.data import row_files
 from traitscope.inference import row_batches, token_rows, token_scores
@@ -32,7 +33,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
         "--interventions",
         "prompt:Owls, owls, owls!",
     ).run
-    ids, found = token_scores.read_token_scores(told)
+    ids, found = score_files.read_token_scores(told)
     records = row_files.rows_of(data)
     assert ids == [record.id for record in records] and all(
         record.context == "Hello." for record in records
@@ -44,7 +45,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
         found.covariance_TPKK, expected.covariance_TPKK, rtol=1e-4, atol=1e-4
     )
     assert found.excess_surprisal == pytest.approx(expected.excess_surprisal, abs=1e-3)
-    some = token_scores.read_token_scores(
+    some = score_files.read_token_scores(
         ok(
             root,
             "teacher_scores",
@@ -60,7 +61,7 @@ def test_command(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     np.testing.assert_allclose(
         some[1].log_p_RT, found.log_p_RT[[ids.index(key) for key in some[0]]], atol=1e-4
     )
-    plain = token_scores.read_token_scores(ok(root, STAGE, *on, "--data", data, "--numbers").run)[1]
+    plain = score_files.read_token_scores(ok(root, STAGE, *on, "--data", data, "--numbers").run)[1]
     assert abs(plain.log_p_RT - found.log_p_RT).max() > 0.01
     ok(root, "rerun", told)
 
@@ -169,8 +170,8 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
             (teacher_scores.steered_folder(place, 0), teacher_scores.steered_folder(alone, 0)),
         ):
             (ids, found), (expected, plain) = (
-                token_scores.read_token_scores(one),
-                token_scores.read_token_scores(other),
+                score_files.read_token_scores(one),
+                score_files.read_token_scores(other),
             )
             assert ids == expected
             np.testing.assert_allclose(found.log_p_RT, plain.log_p_RT, atol=1e-4)
@@ -184,12 +185,12 @@ def test_the_command_keeps_each_steered_teacher_apart(tmp_path: Path, tiny_folde
     teachers = [f"steer:{vector},layers={layer},alpha=0.5" for layer in (1, 2)]
     both = ok(root, STAGE, *on, "--data", data, "--numbers", "--steered", *teachers).run
     for n, teacher in enumerate(teachers):
-        alone = token_scores.read_token_scores(
+        alone = score_files.read_token_scores(
             ok(
                 root, "teacher_scores", *on, "--data", data, "--numbers", "--interventions", teacher
             ).run
         )
-        ids, found = token_scores.read_token_scores(teacher_scores.steered_folder(both, n))
+        ids, found = score_files.read_token_scores(teacher_scores.steered_folder(both, n))
         assert ids == alone[0]
         np.testing.assert_allclose(found.log_p_RT, alone[1].log_p_RT, atol=1e-4)
     ok(root, "rerun", both)

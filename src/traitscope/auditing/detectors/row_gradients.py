@@ -7,7 +7,7 @@ stream. The stage writes
     norms.npy       float32 [R, L]; their lengths before
     loss.npy        float64 [R]; mean of -log p over the row's completion tokens
     features.npy    float32 [R, L, D], with --features: mean residual over the completion tokens
-    choices.jsonl, choices.json     token scores under the model itself, also with other samplers
+    token_scores.jsonl, .json       token scores under the model itself, also with other samplers
                     (token_scores.py)
 
 Memory does not grow with the rows: they are computed in shards, each written when it is done. A run
@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
+from traitscope.auditing import score_files
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -77,7 +78,7 @@ class RowGradients:
 
 def read_row_gradients(folder: Path) -> RowGradients:
     """The row gradients of a sealed run; the arrays stay on disk."""
-    ids, scores = token_scores.read_token_scores(folder)
+    ids, scores = score_files.read_token_scores(folder)
     return RowGradients(
         folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), scores
     )
@@ -195,22 +196,19 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
         _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))
-    token_scores.write_token_scores(run.path, ids, reduce(add, map(_shard_scores, shards)))
+    score_files.write_token_scores(run.path, ids, reduce(add, map(_shard_scores, shards)))
 
 
 def _arrays_of(scores: TokenScores) -> dict[str, np.ndarray]:
-    """Token scores by the names that they have on disk."""
-    arrays = {}
-    for name in ARRAYS:
-        arrays[token_scores.SUMS.get(name, name)] = getattr(scores, name)
-    return arrays
+    """Token scores by the names that they have in a shard."""
+    return {name: getattr(scores, name) for name in ARRAYS}
 
 
 def _shard_scores(path: Path) -> TokenScores:
     values = {}
     with np.load(path) as shard:
         for name in ARRAYS:
-            values[name] = shard[token_scores.SUMS.get(name, name)]
+            values[name] = shard[name]
     return TokenScores(**values)
 
 

@@ -26,7 +26,6 @@ from traitscope.auditing.planning.job import (
     STEERED,
     Job,
     gradients_of,
-    predictions_of,
     prompt_scores,
     steered_scores,
 )
@@ -104,7 +103,7 @@ def artifacts_of(index: Index) -> AuditArtifacts:
     """The artifacts of an audit, as far as they are there."""
     return AuditArtifacts(
         sample=index.at(SAMPLE),
-        predictions=index.at(predictions_of(SAMPLE)),
+        predictions=tuple(map(index.at, plan.predictions_names(SAMPLE))),
         traits=tuple(index.job.config.traits),
         blocks=index.job.blocks,
         vectors=index.if_there(VECTORS),

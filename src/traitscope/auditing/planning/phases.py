@@ -1,7 +1,8 @@
 """The phases of an audit: which stages are computed next, by what is known.
 
-    first_look   students predict the rows; every candidate's prompt is tried on a few of them
-    likeliest    the likeliest candidates' prompts, on all rows; gradients of some rows
+    first_look   students predict the rows
+    candidates   every candidate's prompt on a few of the rows; gradients of some rows
+    likeliest    the likeliest candidates' prompts, on all rows
     steered      steered teachers on a few rows, where the gradients point at a candidate's vector
     near         their neighbours, twice
     finalists    the best steered teachers, on all rows
@@ -93,21 +94,28 @@ class Audit:
 
 
 def first_look(audit: Audit) -> None:
-    """Students predict the rows; every candidate is tried on a few of them."""
+    """Students predict the rows."""
     job = audit.job
-    audit.nodes.add(Group.PREDICTIONS, plan.predictions(job, SAMPLE))
+    audit.nodes.add(Group.PREDICTIONS, *plan.predictions(job, SAMPLE))
+    if job.config.teacher is not None:
+        audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
+
+
+def candidates(audit: Audit) -> None:
+    """Every candidate's prompt is tried on a few of the rows."""
+    job = audit.job
     for trait in job.config.traits:
         few = plan.under_prompt(job, SAMPLE, trait, is_few=True)
         audit.nodes.add(Group.TEACHER_SCORES, few)
-    if job.config.teacher is not None:
-        audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
+    audit.nodes.add(Group.VECTORS, *plan.vector_nodes(job))
+    audit.nodes.add(Group.GRADIENTS, plan.row_gradients(job, SAMPLE))
     if job.config.peer:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
         audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))
 
 
 def likeliest(audit: Audit) -> None:
-    """The likeliest candidates' prompts on all rows, also in other words; gradients.
+    """The likeliest candidates' prompts on all rows, also in other words.
 
     The first one is tried in any case, so that it is known what it explains.
     """
@@ -122,8 +130,6 @@ def likeliest(audit: Audit) -> None:
         for number in range(len(load_trait(trait).paraphrases)):
             node = plan.under_prompt(job, SAMPLE, trait, number)
             audit.nodes.add(Group.TEACHER_SCORES, node)
-    audit.nodes.add(Group.VECTORS, *plan.vector_nodes(job))
-    audit.nodes.add(Group.GRADIENTS, plan.row_gradients(job, SAMPLE))
     if _is_strange_beside_reference(audit):
         _add_reference(audit)
 
@@ -219,13 +225,14 @@ def last(audit: Audit) -> None:
     is_suspect = decide(evidence, audit.settings).status == "suspect"
     if is_suspect and job.config.canary:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
-        audit.nodes.add(Group.CANARY, plan.predictions(job, PLACEBO), plan.canary_node(job))
+        audit.nodes.add(Group.CANARY, *plan.predictions(job, PLACEBO), plan.canary_node(job))
     if job.config.spike_ins and not is_suspect:
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 
 
 PHASES: tuple[Callable[[Audit], None], ...] = (
     first_look,
+    candidates,
     likeliest,
     steered,
     *(near,) * search.NEAR_ROUNDS,

@@ -29,6 +29,7 @@ from traitscope.auditing.planning.job import (
     prompt_scores,
     steered_scores,
 )
+from traitscope.auditing.score_files import read_token_scores
 from traitscope.auditing.search import HALF, GridPoint
 from traitscope.auditing.settings import FEW_ROWS, GRADIENT_ROWS, NullModel
 from traitscope.config.analysis import ExtractConfig
@@ -45,7 +46,6 @@ from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import BETAS, PLAIN
-from traitscope.inference.token_scores import read_token_scores
 from traitscope.runs import store
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -229,35 +229,49 @@ def row_gradients(job: Job, rows: str) -> Node:
     return Node(gradients_of(rows), RowGradientsConfig, config, needs, job.weight)
 
 
-def predictions(job: Job, rows: str) -> Node:
-    """What learners predict of a node's rows."""
+def predictions(job: Job, rows: str) -> list[Node]:
+    """What each learner predicts of a node's rows: one node a learner, to be computed side by
+    side."""
+    nodes = []
+    for number, rate in enumerate(PredictionsConfig.rates):
+        nodes.append(_predictions(job, rows, number, rate))
+    return nodes
 
+
+def _predictions(job: Job, rows: str, number: int, rate: float) -> Node:
     def config(folders: Folders) -> PredictionsConfig:
         check_kept(rows, folders[rows])
         return PredictionsConfig(
             **job.common,
             seed=job.config.seed,
             data=folders[rows],
+            rates=(rate,),
+            score_model=number == 0,
             **reading_of(job, folders),
         )
 
     needs = _distinct(*job.reading_nodes, rows)
-    return Node(predictions_of(rows), PredictionsConfig, config, needs, 6 * job.weight)
+    return Node(predictions_of(rows, number), PredictionsConfig, config, needs, 3 * job.weight)
+
+
+def predictions_names(rows: str) -> list[str]:
+    """Names of the nodes with what learners predict of a node's rows."""
+    return [predictions_of(rows, number) for number in range(len(PredictionsConfig.rates))]
 
 
 def canary_node(job: Job) -> Node:
     """What the learners of the rows say more than those of the placebos."""
-    data, control = predictions_of(SAMPLE), predictions_of(PLACEBO)
+    data, control = predictions_names(SAMPLE), predictions_names(PLACEBO)
 
     def config(folders: Folders) -> CanaryConfig:
         return CanaryConfig(
             **job.common,
-            data=folders[data],
-            control=folders[control],
+            data=tuple(folders[name] for name in data),
+            control=tuple(folders[name] for name in control),
             context=job.config.context,
         )
 
-    return Node(CANARY, CanaryConfig, config, (data, control), job.weight / 10)
+    return Node(CANARY, CanaryConfig, config, (*data, *control), job.weight / 10)
 
 
 def feature_nodes(job: Job) -> list[Node]:

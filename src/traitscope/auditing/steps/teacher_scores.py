@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from traitscope.auditing import score_files
 from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
@@ -27,7 +28,7 @@ def _loaded(item: Intervention) -> Intervention:
 
 
 def run_teacher_scores(config: TeacherScoresConfig, out: Output) -> store.Run:
-    """The sealed run with `choices.jsonl` and `choices.json`, and `tokens.npz` with --keep-tokens.
+    """The sealed run with token scores (score_files.py), and `tokens.npz` with --keep-tokens.
 
     The scores of every other set of rows, and under every steered teacher, lie in a folder of
     their own (`other_set_folder` and `steered_folder`).
@@ -74,7 +75,7 @@ def _write_set(folder: Path, ids: Sequence[str], by_teacher: Sequence[TokenScore
     """Write one set's scores: without steering first, then under every steered teacher."""
     for n, scores in enumerate(by_teacher):
         place = steered_folder(folder, n - 1) if n else folder
-        token_scores.write_token_scores(place, ids, scores)
+        score_files.write_token_scores(place, ids, scores)
 
 
 def steered_folder(run: Path, n: int) -> Path:
