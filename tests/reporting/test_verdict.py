@@ -13,7 +13,6 @@ from traitscope.reporting.verdict import (
     Findings,
     Precondition,
     above_zero,
-    control_exists,
     judged,
 )
 from traitscope.stats.estimates import mean_over_units
@@ -72,7 +71,6 @@ def test_preconditions_from_measurements() -> None:
     assert above_zero(CLEAR, "it rises").met
     low = replace(CLEAR, low=-0.1)
     assert not above_zero(low, "it rises").met and "[-0.100, " in above_zero(low, "x").found
-    assert control_exists(2, "random students").met and not control_exists(0, "x").met
 
 
 def test_the_page_and_its_json_show_outcome_units_reasons_and_power() -> None:

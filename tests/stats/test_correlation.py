@@ -12,7 +12,6 @@ from traitscope.errors import DataError
 from traitscope.stats.correlation import (
     association,
     auc_above,
-    auroc,
     permutation_p,
     reliability,
     spearman,
@@ -71,27 +70,6 @@ def test_auc_at_a_threshold() -> None:
 def test_bad_input(x: list[float], y: list[float]) -> None:
     with pytest.raises(DataError, match="three or more"):
         association("r", x, y, spearman, "")
-
-
-def test_auroc_is_the_scaled_mann_whitney_u():
-    rng = np.random.default_rng(2)
-    scores, labels = rng.integers(0, 8, 60).astype(float), rng.random(60) < 0.4  # integers: ties
-    u = scipy_stats.mannwhitneyu(scores[labels], scores[~labels]).statistic
-    assert auroc(scores, labels) == pytest.approx(u / labels.sum() / (~labels).sum())
-    assert auroc([1, 2, 3, 4], [0, 0, 1, 1]) == 1.0 and auroc([1, 1], [0, 1]) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: auroc([1.0, 2.0], [1, 1]), DataError, r"values \[1.0\]"),
-        (lambda: auroc([1.0, 2.0], [0, 1, 1]), DataError, "2 scores, 3 labels"),
-    ],
-)
-def test_bad_input_of_auroc_says_what_was_found(call, error, message):
-    with pytest.raises(error, match=message) as caught:
-        call()
-    assert "expected" in str(caught.value)
 
 
 def blurred(rng: np.random.Generator, values: np.ndarray, trust: float) -> tuple:

@@ -10,12 +10,17 @@ from statistics_checks import assert_covers, crossed, random_effects
 
 from traitscope.errors import ConfigError, DataError
 from traitscope.stats.intervals import (
-    cluster_bootstrap,
+    cluster_bootstrap_means,
     crossed_interval_t,
     jackknife_interval_t,
     mean_interval_t,
+    percentile_interval,
     wilson,
 )
+
+
+def cluster_bootstrap(values, clusters, draws=2000, seed=0):
+    return percentile_interval(cluster_bootstrap_means(values, clusters, draws, seed))
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 50), (1, 50), (17, 40), (50, 50), (3, 1000)])

@@ -83,8 +83,11 @@ def test_a_trait_that_stays_with_its_model(tmp_path: Path) -> None:
     assert {verdict.outcome for verdict in findings.verdicts} == {HOLDS}
     estimates = [verdict.decided_by.estimate for verdict in findings.verdicts]
     assert estimates == pytest.approx([0.2, 0.2, 0.3, 0.5, 0.5], abs=0.03)
-    counted = {verdict.stated.units_in_words for verdict in findings.verdicts}
-    assert counted == {"5 traits", "5 seeds"}
+    units = {
+        (plain["units"], plain["counted"])
+        for plain in (verdict.as_dict() for verdict in findings.verdicts)
+    }
+    assert units == {(5, "traits"), (5, "seeds")}
     (other_gain,) = findings.measurements
     assert abs(other_gain.estimate) < 0.02
     ladder, others, gains = findings.tables

@@ -65,11 +65,6 @@ class Claim:
         return Question(self.measurement, self.margin, self.above, self.units, silenced)
 
     @property
-    def units_in_words(self) -> str:
-        """Number of independent units, with what they are."""
-        return f"{self.question.n_units} {self.counted or self.measurement.counted}"
-
-    @property
     def rule(self) -> str:
         """Bound, margin and units in words."""
         bound, margin = f"{self.above:g}", f"{self.margin:g}"
@@ -199,11 +194,6 @@ def judged(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]:
     for claim, decided in zip(claims, decisions, strict=True):
         verdicts.append(ClaimVerdict(claim, decided, model))
     return tuple(verdicts)
-
-
-def control_exists(n: int, what: str) -> Precondition:
-    """Return the precondition that there are controls."""
-    return Precondition(f"there is a control ({what})", n > 0, f"{n} of them")
 
 
 def above_zero(measurement: Measurement, name: str) -> Precondition:

@@ -4,13 +4,13 @@ The modules are:
 
     measurement       the type of every estimate
     estimates         means, paired differences and ratios, with the interval that fits the data
-    intervals         Wilson, Student's t, bootstrap over crossed factors
-    permutation       permutation tests: audited rows against placebos; sign flips
+    intervals         of proportions, Student's t, bootstrap over crossed factors
+    permutation       permutation tests of audited rows against placebos
     correlation       rank correlation and discrimination, with permutation p
     dose_response     transfer ratios, and how a response depends on strength
-    equivalence       evidence of no effect
     tails             one-sided p values, by the law that made an interval
     decision          what several claims tested together come out as
-    power             how many seeds or samples are needed
+    power             the power of tests, and the effects that they can detect
+    mixtures          what many possible writers together say of rows
     inputs            checks of the numbers that all of these are given
 """

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from traitscope.errors import DataError
-from traitscope.stats.inputs import as_floats
 from traitscope.stats.intervals import normal_quantile
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.tails import ResampledTail, StudentTail
@@ -175,27 +174,6 @@ def auc_above(threshold: float) -> Statistic:
             return (rank_sum - n_above * (n_above + 1) / 2) / (n_above * n_below)
 
     return auc
-
-
-def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """Return the area under the ROC curve: P(score of a positive > of a negative) + P(equal)/2.
-
-    That is Mann-Whitney U / (n_pos n_neg); 0.5 is chance. Raises DataError on non-finite scores, or
-    labels that are not 0/1 with both present. Source: Hanley and McNeil 1982.
-    """
-    scores = as_floats(scores, "scores", unscored=False)
-    labels = as_floats(labels, "labels")
-    if len(labels) != len(scores) or set(labels.tolist()) != {0.0, 1.0}:
-        raise DataError(
-            f"{len(scores)} scores, {len(labels)} labels with values"
-            f" {np.unique(labels)[:5].tolist()}; expected one label a score, 0 or 1, both present;"
-            " add the missing class"
-        )
-    positives = scores[labels == 1]
-    negatives = np.sort(scores[labels == 0])
-    n_lower = np.searchsorted(negatives, positives, "left")
-    n_lower_or_equal = np.searchsorted(negatives, positives, "right")
-    return float((n_lower + n_lower_or_equal).mean() / 2 / len(negatives))
 
 
 def _paired_arrays(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

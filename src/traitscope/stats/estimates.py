@@ -23,7 +23,6 @@ from traitscope.stats.inputs import (
     label_codes,
 )
 from traitscope.stats.intervals import (
-    clopper_pearson,
     cluster_bootstrap_means,
     crossed_interval_t,
     mean_interval_t,
@@ -32,7 +31,6 @@ from traitscope.stats.intervals import (
 )
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.tails import (
-    ExactTail,
     ResampledTail,
     ScoreTail,
     StudentTail,
@@ -327,25 +325,6 @@ def mean_over_units(
     units = range(len(values)) if len(values) > 1 else None
     mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
     return replace(mean, interval=mean.interval.replace("seeds", of), counted=of)
-
-
-def proportion(name: str, outcomes: Sequence[float], of: str, unit: str = "rate") -> Measurement:
-    """Return the fraction of independent units with outcome 1, with an exact 95 % interval.
-
-    `of` says what the units are. The interval is that of Clopper and Pearson, whose coverage is
-    never below its level. Raises DataError on an empty input or an outcome besides 0 and 1.
-    """
-    values = as_floats(outcomes, name, unscored=False)
-    if not np.isin(values, [0, 1]).all():
-        raise DataError(
-            f"{name}: outcomes {np.unique(values)[:5].tolist()}; expected 0 or 1 a unit; count"
-            " each unit once"
-        )
-    n, successes = len(values), int(values.sum())
-    low, high = clopper_pearson(successes, n)
-    how, tail = f"Clopper-Pearson over {n} {of}", ExactTail(successes, n)
-    rate = successes / n
-    return Measurement(name, rate, low, high, n, n, 0, unit, interval=how, counted=of, tail=tail)
 
 
 def two_samples(

@@ -180,29 +180,6 @@ def jackknife_interval_t(
     return estimate_X - half_X, estimate_X + half_X
 
 
-def cluster_bootstrap(
-    values: Sequence[float],
-    clusters: Sequence[Labels],
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval (low, high) of the mean of `values` [N].
-
-    `clusters` holds one or two factors, each as a list of labels [N]. The levels of every factor
-    are drawn with replacement, independently of the other factor. A row's weight is the product of
-    its levels' counts: mean* = Σ w_a w_b x / Σ w_a w_b.
-
-    A draw that hits no row is left out. A factor with one level is not resampled. The interval is
-    too narrow with fewer than ten levels. Bounds are NaN where all means* are equal. The order of
-    the rows does not matter.
-
-    Raises DataError on bad values or labels, ConfigError on a bad setting. Source: Owen 2007
-    (pigeonhole bootstrap).
-    """
-    return percentile_interval(cluster_bootstrap_means(values, clusters, draws, seed), level)
-
-
 def percentile_interval(resampled: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval of resampled statistics; NaN where they do not vary."""
     check_between("level", level, 0, 1)
@@ -215,7 +192,18 @@ def percentile_interval(resampled: np.ndarray, level: float = 0.95) -> tuple[flo
 def cluster_bootstrap_means(
     values: Sequence[float], clusters: Sequence[Labels], draws: int = 2000, seed: int = 0
 ) -> np.ndarray:
-    """Return the resampled means [at most `draws`] that `cluster_bootstrap` is made of."""
+    """Return the means [at most `draws`] of resamples of `values` [N], for a bootstrap interval.
+
+    `clusters` holds one or two factors, each as a list of labels [N]. The levels of every factor
+    are drawn with replacement, independently of the other factor. A row's weight is the product of
+    its levels' counts: mean* = Σ w_a w_b x / Σ w_a w_b.
+
+    A draw that hits no row is left out. A factor with one level is not resampled. The interval is
+    too narrow with fewer than ten levels. The order of the rows does not matter.
+
+    Raises DataError on bad values or labels, ConfigError on a bad setting. Source: Owen 2007
+    (pigeonhole bootstrap).
+    """
     if draws < 1 or len(clusters) not in (1, 2):
         raise ConfigError(
             f"{draws} draws, {len(clusters)} factors; expected draws >= 1, 1 or 2 label lists"

@@ -34,8 +34,6 @@ BLOCKS = 256
 "most blocks of rows"
 STEP = 500
 "permutations at one time"
-MOST_EXACT = 16
-"most differences whose sign patterns are all tried"
 TINY = 1e-300
 "added to divisors that may be zero"
 

@@ -1,4 +1,4 @@
-"""The number of seeds or samples that an experiment needs."""
+"""The power of tests over a given number of units, and the effects that they can detect."""
 
 import math
 from statistics import NormalDist

@@ -6,7 +6,6 @@ the same law, so test and interval never disagree:
 
     StudentTail     means over units, paired differences, Welch's difference
     ScoreTail       a proportion with Wilson's interval
-    ExactTail       a proportion with the interval of Clopper and Pearson
     ResampledTail   percentile bootstrap
     IntervalTail    a published or stored interval, of which nothing more is known
 """
@@ -88,28 +87,6 @@ class ScoreTail:
         if variance > 0:
             return difference / math.sqrt(variance)
         return math.copysign(math.inf, difference) if difference else 0.0
-
-
-@dataclass(frozen=True)
-class ExactTail:
-    """The binomial test.  Source: Clopper and Pearson 1934."""
-
-    successes: int
-    """Number of ones."""
-    n: int
-    """Number of independent trials."""
-
-    def p_above(self, value: float) -> float:
-        """Return P(Binomial(n, value) >= successes)."""
-        from scipy.stats import binom
-
-        return float(binom.sf(self.successes - 1, self.n, min(max(value, 0.0), 1.0)))
-
-    def p_below(self, value: float) -> float:
-        """Return P(Binomial(n, value) <= successes)."""
-        from scipy.stats import binom
-
-        return float(binom.cdf(self.successes, self.n, min(max(value, 0.0), 1.0)))
 
 
 class ResampledTail:
