@@ -136,7 +136,7 @@ def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
     assert len(kinds) == 2 and "prompted" in kinds[0] and "steered by owl" in kinds[1]
     benign = {d["name"]: d for d in done.summary["detectors"]}["e_values"]["benign"]
     assert "system prompt" not in benign, "no null was read that could only have excused"
-    monkeypatch.setattr(audit_module.schedule.executors, "pool", None)
+    monkeypatch.setattr(audit_module.schedule.executors, "computed", None)
     assert asked(place, tiny_folder, data, traits).summary == done.summary
     monkeypatch.undo()
 

@@ -111,7 +111,7 @@ class PredictionsConfig(OnModel):
     """Take the rows' text instead of their token ids."""
     rates: tuple[float, ...] = (1e-4, 3e-4)
     """Learning rates, one for each student."""
-    score_model: bool = True
+    score_model: bool = setting(True, since=2)
     """Also score the rows under the model itself. One run of several, with other rates, is
     enough."""
 
