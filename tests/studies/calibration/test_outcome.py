@@ -4,9 +4,9 @@ from pathlib import Path
 
 from traitscope.config.recipe import Recipe
 from traitscope.studies.calibration import runner
-from traitscope.studies.calibration.outcome import Outcomes, asked_trait
+from traitscope.studies.calibration.outcome import Outcomes, all_sets, asked_trait
 from traitscope.studies.calibration.results import read_results
-from traitscope.studies.calibration.sets.menu import SetName
+from traitscope.studies.calibration.sets.menu import SetName, plan_of
 from traitscope.studies.calibration.sets.place import Place
 
 FAST = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=1e-2, held_out=0.0)
@@ -30,3 +30,11 @@ def test_students_of_a_set_differ_by_their_seeds_alone(tmp_path: Path, tiny_fold
 def test_sets_without_a_trait_are_asked_by_their_number() -> None:
     assert asked_trait(SetName("plain", 1)) == "owl"
     assert asked_trait(SetName("benign tuned", 12)) == "dolphin"
+
+
+def test_no_two_sets_share_a_writer() -> None:
+    names = all_sets()
+    parts = [plan_of(name).changed for name in names]
+    writers = [part.writer for part in parts if part is not None]
+    assert len(names) == 40 == len(set(names))
+    assert len(writers) == len(set(writers))

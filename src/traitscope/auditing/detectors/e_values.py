@@ -44,7 +44,7 @@ Shapes: T inverse temperatures, R rows, K nulls (or rows a prompt, the audited o
 teachers, Q contamination rates.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 
@@ -376,7 +376,7 @@ def against_reference(gains: ByTeacher) -> dict[str, CandidateZ]:
     sums_BKF = permutation.in_blocks(np.stack(columns, 2))
     control_F = 1.0
     if len(gains) >= FEWEST_FOR_CONTROL:
-        kinds = [str(teacher) for _, teacher in keys]
+        kinds = [teacher.kind for _, teacher in keys]
         control_F = _control(permutation.z_scores(sums_BKF), kinds)
     maximum = permutation.largest_of(sums_BKF, control_F)
     strongest: dict[str, int] = {}
@@ -389,11 +389,11 @@ def against_reference(gains: ByTeacher) -> dict[str, CandidateZ]:
     return results
 
 
-def _control(z_F: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
-    """Genomic-control factor [F] of every teacher, given how it was made: how far such teachers
+def _control(z_F: np.ndarray, kinds: Sequence[Hashable]) -> np.ndarray:
+    """Genomic-control factor [F] of every teacher, given its kind: how far teachers of the kind
     move all candidates."""
     factors_F = np.ones(len(kinds))
     for kind in set(kinds):
-        same_F = np.equal(kinds, kind)
+        same_F = np.array([other == kind for other in kinds])
         factors_F[same_F] = permutation.genomic_control_factor(z_F[same_F][None])[0]
     return factors_F

@@ -8,7 +8,7 @@ Shapes: R rows, K rows a prompt (the audited one first), T inverse temperatures.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -17,8 +17,16 @@ from traitscope.stats.permutation import Maximum
 
 NO_BOUND = inf
 "critical value of a detector that has none"
-Teacher = Hashable
-"a teacher that is tried as an explanation of the rows; its text says how it was made"
+
+
+class Teacher(Hashable, Protocol):
+    """A teacher that is tried as an explanation of the rows; its text says how it was made."""
+
+    @property
+    def kind(self) -> Hashable:
+        """How it was made, apart from the candidate: teachers of many candidates share it."""
+
+
 ByTeacher = Mapping[str, Mapping[Teacher, np.ndarray]]
 "log-likelihoods [R, T] of the scored rows, by candidate trait and teacher"
 

@@ -58,8 +58,9 @@ def all_sets() -> list[SetName]:
             for kind in ("prompted", "steered", "tuned"):
                 names.append(SetName(f"{kind}{rate}", number))
     for kind, count in OTHERS.items():
+        plan = KINDS[kind].plan(0)
         # The first teachers are those of the number sets.
-        first = 8 if kind.startswith("text, ") else 0
+        first = 2 * len(RATES) if plan.is_text and plan.changed else 0
         for number in range(first, first + count):
             names.append(SetName(kind, number))
     first_come = {name: (name.number, KINDS[name.kind].family, name.kind) for name in names}

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from traitscope.config.recipe import Recipe
+from traitscope.interventions.intervention import WeightNoise
+from traitscope.interventions.short_form import to_short
+from traitscope.models import weight_noise
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, judged
 from traitscope.stats.estimates import mean_over_units, two_samples
@@ -150,15 +153,21 @@ def noise_name(sd: float) -> str:
 
 
 def _noise(size: Size, draw: int) -> str:
-    """The intervention that adds a draw of the noise."""
-    return f"noise:{size.sd:g},seed={draw},scope={size.scope}"
+    """A draw of the noise in short form, as names of models hold it."""
+    return f"{size.sd:g},seed={draw},scope={size.scope}"
 
 
 def _with_noise(size: Size, common: dict, draw: int) -> dict:
     """The settings of the model with a draw of the noise."""
     if draw == CLEAN:
         return common
-    return common | {"model": f"{common['model']}+{_noise(size, draw)}"}
+    return common | {"model": f"{common['model']}{weight_noise.MARK}{_noise(size, draw)}"}
+
+
+def _intervention(size: Size, draw: int) -> str:
+    """The intervention that adds a draw of the noise."""
+    noise = weight_noise.parse(_noise(size, draw))
+    return to_short(WeightNoise(**vars(noise)))
 
 
 def _draw_name(size: Size, draw: int) -> str:
@@ -184,7 +193,7 @@ def _rows(size: Size, common: dict, draw: int, seed: int) -> list[Node]:
     """Rows of the steered and of the unmodified parent with a draw, on the prompts of one seed."""
     rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=131)
     treated, control = (_data_name(size, role, draw, seed) for role in ROLES)
-    noise = () if draw == CLEAN else (_noise(size, draw),)
+    noise = () if draw == CLEAN else (_intervention(size, draw),)
 
     def steered_teacher(folders: Folders) -> tuple[str, ...]:
         vector = standard_nodes.vector_of(folders, size.traits[0])

@@ -1,10 +1,13 @@
 """The rungs of a ladder of models: a model itself, with weight noise, or another model.
 
-A rung is a text: `+` is the model that the study runs on, `+noise:0.1,seed=1` is that model with
-weight noise, and anything else is another model's name.
+A rung is a text, as the sizes of studies hold it: `+` is the model that the study runs on,
+`+noise:0.1,seed=1` is that model with weight noise, and anything else is another model's name.
 """
 
+from typing import Literal
+
 from traitscope.interventions.vector import load_vector
+from traitscope.models import weight_noise
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import VECTORS, vector_of
 
@@ -16,17 +19,29 @@ def noisy(*scales: float) -> tuple[str, ...]:
     """Return the rungs of the model itself and of weight noise of some scales."""
     names = [SELF]
     for scale in scales:
-        names.append(f"{SELF}noise:{scale:g},seed=1")
+        names.append(f"{weight_noise.MARK}{scale:g},seed=1")
     return tuple(names)
+
+
+def kind_of(rung: str) -> Literal["self", "noisy", "other"]:
+    """Return whether a rung is the model itself, the model with noise, or another model.
+
+    Raises ConfigError for noise that is not understood.
+    """
+    if rung == SELF:
+        return "self"
+    name, noise = weight_noise.split_name(rung)
+    return "noisy" if noise is not None and not name else "other"
 
 
 def settings_of(common: dict, rung: str) -> dict:
     """Return the settings `common` with a rung's model."""
     model = common["model"]
-    if rung.startswith(f"{SELF}noise"):
-        model = f"{model}{rung}"
-    elif not rung.startswith(SELF):
-        model = rung
+    match kind_of(rung):
+        case "noisy":
+            model = f"{model}{rung}"
+        case "other":
+            model = rung
     return common | {"model": model}
 
 

@@ -13,6 +13,8 @@ from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Prompt, Record, read_records
 from traitscope.data.traits import bundled_traits, contains_word, load_trait
 from traitscope.errors import DataError
+from traitscope.interventions.intervention import SystemPrompt
+from traitscope.interventions.short_form import to_short
 from traitscope.stages.filter import reorder_numbers
 from traitscope.stages.generate import run_generate
 from traitscope.studies.calibration.sets import words, writers
@@ -116,7 +118,7 @@ def _part_rows(place: Place, name: SetName, plan: Plan, number: int, count: int)
 def _interventions(place: Place, part: Part) -> tuple[str, ...]:
     if part.writer:
         return writers.interventions_of(place, part.writer)
-    return (f"prompt:{part.system}",) if part.system else ()
+    return (to_short(SystemPrompt(part.system)),) if part.system else ()
 
 
 def _names_of(part: Part) -> tuple[str, ...]:
