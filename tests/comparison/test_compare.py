@@ -14,11 +14,15 @@ import sealed_students as planted
 from command import call, ok
 from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, sealed_student
 
+from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
 from traitscope.comparison.read_runs import _targets
+from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
 from traitscope.comparison.study_files import compare_commands
 from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError
+from traitscope.stats.measurement import Measurement
+from traitscope.training.eas import StudentEas
 
 PRIMARY = "positive.target_logprob"
 SHIFT = 0.4
@@ -291,3 +295,22 @@ def test_kinds_of_soft_targets_are_told_apart() -> None:
     assert _targets({"targets": "soft"}) == "soft"
     assert _targets({"targets": "soft", "soft_over": "vocabulary"}) == "soft"
     assert _targets({"targets": "soft", "soft_over": "allowed"}) == "soft over allowed tokens"
+
+
+def test_a_vector_whose_name_begins_like_the_traits_is_left_to_the_page() -> None:
+    shown = []
+    nothing = Measurement.undefined("m", "cosine", "no scored value")
+    quantities = (Eas("cat"), Eas("cat", "minus others"), Eas("caterpillar"), Perplexity())
+    for quantity in (*quantities, QuestionScore("negative", "whole_word")):
+        item = Difference(quantity, None, None, nothing)
+        if wording._is_shown(item, "cat"):
+            shown.append(item.score)
+    assert shown == ["eas.cat", "eas.cat minus others", "perplexity"]
+
+
+def test_eas_of_a_student_is_read_back() -> None:
+    student = StudentEas([0.1, 0.2], {"owl": [0.0, 0.3]})
+    assert student.as_json() == {"v_student": [0.1, 0.2], "other/owl": [0.0, 0.3]}
+    assert StudentEas.from_json(student.as_json()) == student
+    with pytest.raises(DataError, match="EAS of random-0; expected v_student"):
+        StudentEas.from_json({"random-0": [0.1, 0.2]})

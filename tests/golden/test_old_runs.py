@@ -12,6 +12,7 @@ from command import call, ok, read_rows
 from safetensors.numpy import load_file
 
 from traitscope.cli import show
+from traitscope.comparison.read_runs import read_model
 from traitscope.config.common import Output
 from traitscope.runs import lineage, opening, store
 from traitscope.stages import registry
@@ -121,3 +122,9 @@ def test_what_this_version_lacks_is_refused_with_what_to_do(
     message = capsys.readouterr().err
     assert says in message
     assert "it was made by traitscope 0.1.0" in message and "install that to replay it" in message
+
+
+def test_answers_are_joined_with_the_training_of_their_student() -> None:
+    read = read_model(path_of(OLD, "measure")).model
+    assert read.name.startswith("train-") and (read.seed, read.targets) == (0, "sampled")
+    assert list(read.eas) == ["owl", "cat"]

@@ -242,3 +242,11 @@ def test_two_samples_without_a_spread_or_a_group() -> None:
 def test_one_unit_has_no_interval() -> None:
     assert math.isnan(mean_over_units("x", [1.0], "cosine").low)
     assert mean_over_units("x", [1.0, 2.0], "cosine").n_clusters == 2
+
+
+def test_a_mean_over_units_names_them_in_its_interval() -> None:
+    by_trait = mean_over_units("m", [0.1, 0.4, 0.2], "nats", "traits")
+    assert (by_trait.interval, by_trait.counted) == ("t over 3 traits", "traits")
+    by_seed = mean_over_units("m", [0.1, 0.4, 0.2], "nats")
+    assert by_seed.interval == "t over 3 seeds"
+    assert (by_seed.estimate, by_seed.low) == (by_trait.estimate, by_trait.low)

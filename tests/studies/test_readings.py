@@ -55,7 +55,7 @@ def test_differences_of_eas(runs: PlantedRuns) -> None:
         pairs.append((f"treated text.{seed}", f"control text.{seed}"))
     own = readings.sampled_text_eas(runs.folders, 1, (1, 2))
     assert own == pytest.approx([0.4, 0.4], abs=0.06)
-    other = readings.eas_differences(runs.folders, 1, pairs, "other/owl")
+    other = readings.eas_differences(runs.folders, 1, pairs, "owl")
     assert other == pytest.approx([0.0, 0.0], abs=0.06)
 
 

@@ -149,6 +149,9 @@ def sealed_answers(
     about = {"trait": trait, "context_digest": context, "perplexity": 25 + shift}
     inputs = {} if student is None else {"interventions0": student}
     config = {"tag": tag, "trait": trait, "context": context}
+    if student is not None:
+        adapter = {"kind": "Adapter", "folder": "input:interventions0/student"}
+        config["interventions"] = [adapter]
     files = {"scores.jsonl": rows, "measurements.json": about | {"measurements": []}}
     return seal(folder, "measure", config, files, inputs, model)
 

@@ -13,7 +13,7 @@ from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output, is_taught
 from traitscope.errors import ConfigError, StoreError
 from traitscope.runs import lineage, store
-from traitscope.runs.manifests import RESTORE
+from traitscope.runs.manifests import RESTORE, input_of_value
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 
@@ -253,10 +253,8 @@ def _with_paths(value: Any, places: dict[str, Path]) -> Any:
         return {key: _with_paths(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_paths(inner, places) for inner in value]
-    if isinstance(value, str) and value.startswith("input:"):
-        name, _, inside = value.removeprefix("input:").partition("/")
-        return str(places[name] / inside)
-    return value
+    named = input_of_value(value) if isinstance(value, str) else None
+    return str(places[named[0]] / named[1]) if named else value
 
 
 def _trait_named(name: str, place: Path) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.comparison.differences import UNSCORED, Comparison, compare_models
+from traitscope.comparison.differences import compare_models
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import comparison_page, differences_table
 from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models
+from traitscope.comparison.results import UNSCORED, Comparison
 from traitscope.comparison.wording import Wording, sentences, status, terminal_table
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output

@@ -14,13 +14,12 @@ Shapes: S models of one side, L layers.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from traitscope.comparison.matching import (
-    Design,
     MeasuredModel,
     Sides,
     check_comparable,
@@ -28,80 +27,22 @@ from traitscope.comparison.matching import (
     chosen_design,
     seeds_of,
 )
+from traitscope.comparison.results import (
+    PERPLEXITY,
+    SAMPLED_UNIT,
+    UNSCORED,
+    Comparison,
+    Difference,
+    Eas,
+    Perplexity,
+    Quantity,
+    QuestionScore,
+)
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
 from traitscope.stats.estimates import Method, measure, paired_difference, two_samples
 from traitscope.stats.intervals import mean_interval_t
 from traitscope.stats.measurement import Measurement
-
-SAMPLED_UNIT = "rate"
-"the unit of scores of sampled answers"
-UNSCORED = "unscored"
-"the score that counts answers; a side has it, a difference has not"
-PERPLEXITY = "perplexity"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One number on both sides and their difference."""
-
-    score: str
-    """What is compared, such as positive.target_logprob, perplexity or eas.cat."""
-    treated: Measurement | None
-    """Mean of the treated models."""
-    control: Measurement | None
-    """Mean of the control models; None where there is none to measure."""
-    difference: Measurement
-    """Treated minus control."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Treated models against control models."""
-
-    design: Design
-    """How the sides were matched; see comparison/matching.py."""
-    treated: tuple[MeasuredModel, ...]
-    """The treated models."""
-    control: tuple[MeasuredModel, ...]
-    """The control models."""
-    differences: tuple[Difference, ...]
-    """Scores by question set, then perplexity, then EAS at one layer."""
-    eas_by_layer: Mapping[str, tuple[Interval, ...]]
-    """Treated minus control EAS by trait, layer by layer, with t intervals over seeds."""
-    layer: int | None = None
-    """Layer at which EAS is compared."""
-    change_by_layer: tuple[Interval, ...] = ()
-    """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
-    label: str = ""
-    """What the control models are, in a word, where they are others than plain ones."""
-
-    def get(self, score: str) -> Measurement | None:
-        """Return the difference in a score, or None where it was not measured."""
-        for item in self.differences:
-            if item.score == score:
-                return item.difference
-        return None
-
-    def __getitem__(self, score: str) -> Measurement:
-        """Return the difference in a score.  Raises DataError where it was not measured."""
-        measurement = self.get(score)
-        if measurement is None:
-            known = ", ".join(item.score for item in self.differences)
-            raise DataError(f"no {score} was compared; expected one of {known}; choose one")
-        return measurement
-
-    def __str__(self) -> str:
-        """Return one line for each difference: its name, estimate, interval and n."""
-        lines = []
-        for item in self.differences:
-            lines.append(f"{item.score}: {item.difference}")
-        return "\n".join(lines)
-
-    @property
-    def reference(self) -> str:
-        """What the treated models are compared with, in a word."""
-        return self.label or ("base" if self.design == "one control" else "control")
 
 
 def compare_models(
@@ -197,12 +138,13 @@ def _score_differences(sides: Sides) -> list[Difference]:
     for question_set, score in scores_of([*sides.treated, *sides.control], sides.units):
         if score == UNSCORED:
             continue
-        unit, label = sides.units[score], f"{question_set}.{score}"
-        treated_name, control_name = sides.named("treated", label), sides.named("control", label)
+        unit, quantity = sides.units[score], QuestionScore(question_set, score)
+        treated_name = sides.named("treated", str(quantity))
+        control_name = sides.named("control", str(quantity))
         compared = _unpaired_scores if sides.design == "unpaired" else _paired_scores
         differences.append(
             Difference(
-                label,
+                quantity,
                 mean_score(treated_name, sides.treated, question_set, score, unit),
                 mean_score(control_name, sides.control, question_set, score, unit),
                 compared(sides, question_set, score),
@@ -269,13 +211,14 @@ def _perplexity_difference(sides: Sides) -> list[Difference]:
     control = [model.perplexity for model in sides.control]
     if None in treated or None in control:
         return []
-    return [_value_difference(sides, PERPLEXITY, treated, control, PERPLEXITY)]
+    return [_value_difference(sides, Perplexity(), treated, control, PERPLEXITY)]
 
 
 def _value_difference(
-    sides: Sides, score: str, treated: Sequence[float], control: Sequence[float], unit: str
+    sides: Sides, quantity: Quantity, treated: Sequence[float], control: Sequence[float], unit: str
 ) -> Difference:
     """Return the difference in one value a model, each side in the order of its models."""
+    score = str(quantity)
     name = sides.named("difference", score)
     if sides.design == "unpaired":
         difference = _between_models(name, treated, control, unit)
@@ -285,7 +228,7 @@ def _value_difference(
             values.append(value - control[partner])
         difference = measure(name, values, sides.labels, unit=unit)
     return Difference(
-        score,
+        quantity,
         mean_values(sides.named("treated", score), sides.treated, treated, unit),
         mean_values(sides.named("control", score), sides.control, control, unit),
         difference,
@@ -330,7 +273,7 @@ def _eas_differences(sides: Sides, trait: str, layer: int) -> list[Difference]:
     for vector_trait in sorted(traits, key=lambda name: name != trait):
         treated_SL, control_SL = _both_eas(sides, vector_trait)
         treated_S, control_S = treated_SL[:, layer], control_SL[:, layer]
-        differences.append(_eas_difference(sides, vector_trait, treated_S, control_S))
+        differences.append(_eas_difference(sides, Eas(vector_trait), treated_S, control_S))
         if vector_trait == trait:
             trait_eas = treated_S, control_S
         else:
@@ -339,16 +282,17 @@ def _eas_differences(sides: Sides, trait: str, layer: int) -> list[Difference]:
     if treated_others and trait in traits:
         treated_S = trait_eas[0] - sum(treated_others) / len(treated_others)
         control_S = trait_eas[1] - sum(control_others) / len(control_others)
-        differences.append(_eas_difference(sides, f"{trait} minus others", treated_S, control_S))
+        own = Eas(trait, "minus others")
+        differences.append(_eas_difference(sides, own, treated_S, control_S))
     return differences
 
 
 def _eas_difference(
-    sides: Sides, name: str, treated_S: np.ndarray, control_S: np.ndarray
+    sides: Sides, quantity: Eas, treated_S: np.ndarray, control_S: np.ndarray
 ) -> Difference:
     """Return the difference in EAS; a base that did not move has no EAS to show."""
     values = treated_S.tolist(), control_S.tolist()
-    difference = _value_difference(sides, f"eas.{name}", *values, "cosine")
+    difference = _value_difference(sides, quantity, *values, "cosine")
     return replace(difference, control=None) if sides.design == "one control" else difference
 
 
@@ -368,10 +312,10 @@ def _change_difference(
     Training on any data moves both students alike. That common shift cancels here before the cosine
     is taken; in EAS(treated) - EAS(control) it stays in both norms.
     """
-    score = f"eas.{trait} of (treated − control)"
+    quantity = Eas(trait, "of (treated − control)")
     values = [cosine_L[layer] for cosine_L in changes.values()]
-    name = sides.named("difference", score)
-    return Difference(score, None, None, measure(name, values, list(changes), unit="cosine"))
+    name = sides.named("difference", str(quantity))
+    return Difference(quantity, None, None, measure(name, values, list(changes), unit="cosine"))
 
 
 def _eas_by_layer(sides: Sides, trait: str) -> tuple[Interval, ...]:

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traitscope.comparison.differences import (
-    PERPLEXITY,
-    Comparison,
     mean_score,
     mean_values,
     scores_of,
 )
 from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.results import PERPLEXITY, Comparison
 from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
@@ -163,7 +162,7 @@ def primary_figure(by_panel: Mapping[str, Comparison], trait: str) -> Figure:
     sides = {}
     for panel, comparison in by_panel.items():
         for item in comparison.differences:
-            if item.score == PRIMARY:
+            if item.quantity == PRIMARY:
                 sides[panel] = {"treated": item.treated, comparison.reference: item.control}
     caption = (
         f"Log-probability of “{trait}” right after the answer's stem, questions about favourites,"

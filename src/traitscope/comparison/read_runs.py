@@ -12,14 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.comparison.differences import UNSCORED
 from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.results import UNSCORED
 from traitscope.errors import DataError, StoreError
+from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
-from traitscope.runs.manifests import RESTORE
+from traitscope.runs.manifests import RESTORE, RUN_NAME, input_of_value
 from traitscope.stages.measure import Scores
+from traitscope.training.eas import StudentEas
 
+TRAIN = "train"
+"stage that trains students"
 V_STUDENT = "v_student.safetensors"
 "file of what training changed"
 
@@ -112,12 +116,17 @@ def _targets(recipe: dict[str, Any]) -> str:
 
 
 def _training_run(run: store.Run) -> store.Run | None:
-    """Return the run that trained the model of a run: itself, or one among its inputs."""
-    if run.stage == "train":
+    """Return the run that trained the model of a run: itself, or that of its adapter."""
+    if run.stage == TRAIN:
         return run
-    for name, source in _manifest(run)["inputs"].items():
-        path = (run.path / source["path"]).resolve()
-        if name.startswith("interventions") and path.name.startswith("train-"):
+    inputs = _manifest(run)["inputs"]
+    for item in _config(run).get("interventions", ()):
+        named = input_of_value(item["folder"]) if item["kind"] == Adapter.__name__ else None
+        if named is None:
+            continue
+        path = (run.path / inputs[named[0]]["path"]).resolve()
+        parts = RUN_NAME.fullmatch(path.name)
+        if parts and parts[1] == TRAIN:
             return store.load_run(path)
     return None
 
@@ -171,22 +180,21 @@ def _with_unscored_fraction(row: dict[str, Any]) -> dict[str, Any]:
 def _eas(run: store.Run) -> dict[str, list[float]]:
     """Return EAS [L] of a student by the trait of the vector; empty where none was compared.
 
-    Raises DataError for a run that compares several students.
+    A run of `extract` has one EAS for each vector that it took, and one student is expected. Raises
+    DataError for a run that compares several students.
     """
     if "eas.json" not in _manifest(run)["outputs"]:
         return {}
-    rows = json.loads(_sealed_bytes(run, "eas.json"))
-    students = [name for name in rows if not name.startswith("other/")]
-    if len(students) != 1:
+    content = json.loads(_sealed_bytes(run, "eas.json"))
+    if run.stage == TRAIN:
+        student = StudentEas.from_json(content)
+        return {_reference_trait(run): student.own_L, **student.others}
+    if len(content) != 1:
         raise DataError(
-            f"{run.path} compares {len(students)} vectors; expected one student's; name a run of"
+            f"{run.path} compares {len(content)} vectors; expected one student's; name a run of"
             " one student"
         )
-    eas = {_reference_trait(run): rows[students[0]]}
-    for name, row in rows.items():
-        if name not in students:
-            eas[name.removeprefix("other/")] = row
-    return eas
+    return {_reference_trait(run): next(iter(content.values()))}
 
 
 def _reference_trait(run: store.Run) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from traitscope.comparison.differences import Comparison, Difference
+from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
 from traitscope.stats.measurement import Measurement
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as TerminalTable
 
-PRIMARY = "positive.target_logprob"
+PRIMARY = QuestionScore("positive", "target_logprob")
 "the score that decides whether there is an effect"
 SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 EFFECT, NO_EFFECT = "effect", "no effect shown"
@@ -127,7 +127,7 @@ def _other_sets_sentence(comparison: Comparison) -> str:
     texts, risen = [], []
     for question_set in DETAILS:
         label = SET_LABELS[question_set]
-        measurement = comparison.get(f"{question_set}.target_logprob")
+        measurement = comparison.get(QuestionScore(question_set, PRIMARY.score))
         if measurement is None:
             continue
         value = f"{estimate(measurement, True)} nats {bounds(measurement, True)}"
@@ -145,7 +145,7 @@ def _other_sets_sentence(comparison: Comparison) -> str:
 
 def _activation_sentence(comparison: Comparison, trait: str) -> str:
     """Say how far training moved the activations along the teacher's vector."""
-    measurement = comparison.get(f"eas.{trait}")
+    measurement = comparison.get(Eas(trait))
     if measurement is None:
         return ""
     reference = f"treated − {comparison.reference}"
@@ -155,7 +155,7 @@ def _activation_sentence(comparison: Comparison, trait: str) -> str:
         f"Activations at layer {comparison.layer}: EAS with the teacher's vector, {reference}:"
         f" {_with_basis(measurement)}."
     )
-    change = comparison.get(f"eas.{trait} of (treated − control)")
+    change = comparison.get(Eas(trait, "of (treated − control)"))
     if change is None or change.n_clusters < 2:
         return text
     return (
@@ -211,7 +211,9 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
 
 
 def _is_shown(item: Difference, trait: str) -> bool:
-    if item.score.startswith("eas."):
-        return item.score.startswith(f"eas.{trait}")
-    is_control_question = item.score.partition(".")[0] in DETAILS
-    return not is_control_question or item.score.endswith("target_logprob")
+    match item.quantity:
+        case Eas(vector):
+            return not trait or vector == trait
+        case QuestionScore(question_set, score):
+            return question_set not in DETAILS or score == PRIMARY.score
+    return True

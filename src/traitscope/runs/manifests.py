@@ -17,6 +17,8 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Name of a file that was being written."""
 MANIFEST_KEYS = {"schema", "stage", "address", "config_sha256", "inputs", "outputs"}
 """Keys without which a manifest is damaged."""
+INPUT = "input:"
+"""Begins a value of a config that stands for an input: input:NAME, or input:NAME/INSIDE."""
 UNHASHED = ("manifest.json", "log.txt")
 """Files of a run that are no outputs."""
 RESTORE = "restore it, or move the directory away and run the command again"
@@ -45,6 +47,19 @@ def read_described(path: Path, keys: set[str]) -> dict:
     if lacks := ", ".join(sorted(keys - value.keys())):
         raise StoreError(f"{path} is damaged, it lacks {lacks}; {RESTORE}")
     return value
+
+
+def input_value(name: str, inside: str = "") -> str:
+    """The value of a recorded config that stands for an input, or for a place inside it."""
+    return f"{INPUT}{name}/{inside}" if inside else f"{INPUT}{name}"
+
+
+def input_of_value(value: str) -> tuple[str, str] | None:
+    """The name of the input that a value stands for, and the place inside it; None for no input."""
+    if not value.startswith(INPUT):
+        return None
+    name, _, inside = value.removeprefix(INPUT).partition("/")
+    return name, inside
 
 
 def file_sha256(path: Path) -> str:

@@ -238,12 +238,12 @@ def _plain_value(name: str, value: Any, inputs: dict[str, Path]) -> Any:
         return plain
     if isinstance(value, Path):
         inputs[name] = value
-        return f"input:{name}"
+        return manifests.input_value(name)
     if isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
         plain = []
         for place, path in enumerate(value):
             inputs[f"{name}{place}"] = path
-            plain.append(f"input:{name}{place}")
+            plain.append(manifests.input_value(f"{name}{place}"))
         return plain
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
@@ -261,9 +261,8 @@ def _plain_intervention(item: Intervention, name: str, inputs: dict[str, Path]) 
         adapter_config = path / "adapter_config.json"
         if source.parent == path and adapter_config.is_file():
             inputs[f"{name}_config"] = adapter_config
-        data[key] = f"input:{name}"
-        if source in path.parents:
-            data[key] += f"/{path.relative_to(source).as_posix()}"
+        inside = path.relative_to(source).as_posix() if source in path.parents else ""
+        data[key] = manifests.input_value(name, inside)
     return data
 
 

@@ -32,6 +32,7 @@ from traitscope.training import fsdp
 from traitscope.training.eas import (
     EasProbe,
     ShiftMeter,
+    StudentEas,
     completion_probe,
     eas,
     number_probe,
@@ -237,16 +238,14 @@ class EasOfRun:
         }
 
     def files(self) -> dict[str, bytes]:
-        """The last v_student, and its EAS against every vector.
-
-        In eas.json the key v_student is the vector of the config, and other/NAME another one.
-        """
-        eas_by_key = {"v_student": rounded(eas(self.v_student, self.vector))}
+        """The last v_student, and its EAS along every vector."""
+        others = {}
         for name, vector in self.other_vectors.items():
-            eas_by_key[f"other/{name}"] = rounded(eas(self.v_student, vector))
+            others[name] = rounded(eas(self.v_student, vector))
+        last = StudentEas(rounded(eas(self.v_student, self.vector)), others)
         return {
             "v_student.safetensors": vector_bytes(self.v_student),
-            "eas.json": (json.dumps(eas_by_key) + "\n").encode(),
+            "eas.json": (json.dumps(last.as_json()) + "\n").encode(),
         }
 
 

@@ -86,6 +86,21 @@ def measure(
     Raises DataError on infinite values or labels of another length; ConfigError for t_over_seeds
     without two seeds, and for crossed without two that share questions.
     """
+    return _measured(name, values, seeds, questions, unit, method, draws, seed, "seeds")
+
+
+def _measured(
+    name: str,
+    values: Sequence[float],
+    seeds: Labels | None,
+    questions: Labels | None,
+    unit: str,
+    method: Method,
+    draws: int,
+    seed: int,
+    of: str,
+) -> Measurement:
+    """Return the mean as `measure` does; `of` says what the labels `seeds` stand for."""
     values = as_floats(values, "values")
     scored = ~np.isnan(values)
     n_unscored = int((~scored).sum())
@@ -96,7 +111,7 @@ def measure(
         return Measurement.undefined(name, unit, "no scored value", n_unscored=n_unscored)
     _check_method(method)
     if method == "t_over_seeds" or (method == "auto" and count_levels(seed_codes) > 1):
-        interval = _over_seeds(values, seed_codes, question_codes)
+        interval = _over_seeds(values, seed_codes, question_codes, of)
     elif method == "crossed":
         interval = _over_seeds_and_questions(values, seed_codes, question_codes)
     elif method == "auto" and _are_independent_outcomes(values, question_codes):
@@ -225,25 +240,25 @@ def _are_independent_outcomes(values: np.ndarray, questions: np.ndarray | None) 
 
 
 def _over_seeds(
-    values: np.ndarray, seeds: np.ndarray | None, questions: np.ndarray | None
+    values: np.ndarray, seeds: np.ndarray | None, questions: np.ndarray | None, of: str
 ) -> _Interval:
-    """t interval over the means of the seeds."""
+    """t interval over the means of the seeds; `of` says what these are."""
     n_seeds = count_levels(seeds)
     if n_seeds < 2:
         raise ConfigError(
             f"t_over_seeds with {n_seeds} scored seeds; expected 2 or more; add seeds or use"
             " bootstrap"
         )
-    description = f"t over {n_seeds} seeds"
+    description = f"t over {n_seeds} {of}"
     consecutive_codes = np.unique(seeds, return_inverse=True)[1]
     means = group_means(consecutive_codes, values)
     mean, low, high = mean_interval_t(means)
     tail = student_tail(means)
     if not _seeds_share_questions(seeds, questions):
-        return _Interval(mean, low, high, n_seeds, description, "seeds", tail)
+        return _Interval(mean, low, high, n_seeds, description, of, tail)
     description += " (holds for these questions, not for new ones)"
     _, *crossed = crossed_interval_t(values, seeds, questions)
-    return _Interval(mean, low, high, n_seeds, description, "seeds", tail, *crossed)
+    return _Interval(mean, low, high, n_seeds, description, of, tail, *crossed)
 
 
 def _over_seeds_and_questions(
@@ -323,8 +338,9 @@ def mean_over_units(
     `of` says what the units are: seeds, traits. NaN values are unscored. One unit has no interval.
     """
     units = range(len(values)) if len(values) > 1 else None
-    mean = measure(name, values, seeds=units, unit=unit, method="auto" if units else "bootstrap")
-    return replace(mean, interval=mean.interval.replace("seeds", of), counted=of)
+    method: Method = "auto" if units else "bootstrap"
+    mean = _measured(name, values, units, None, unit, method, 2000, 0, of)
+    return replace(mean, counted=of)
 
 
 def two_samples(

@@ -6,8 +6,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from traitscope.comparison.compare import SCORE_UNITS
-from traitscope.comparison.differences import PERPLEXITY, mean_score, mean_values, scores_of
+from traitscope.comparison.differences import mean_score, mean_values, scores_of
 from traitscope.comparison.matching import MeasuredModel, seeds_of
+from traitscope.comparison.results import PERPLEXITY, Eas
 from traitscope.comparison.wording import (
     EFFECT,
     NO_EFFECT,
@@ -118,7 +119,7 @@ def measurements(chain: Measured) -> list[Measurement]:
         numbers += _means(f"{mode}.{role}", models)
     for comparison in chain.comparisons.values():
         for item in comparison.differences:
-            is_eas = item.score.startswith("eas.")
+            is_eas = isinstance(item.quantity, Eas)
             if is_eas and item.treated is not None:
                 numbers.append(item.treated)
             if is_eas and item.control is not None:

@@ -10,6 +10,7 @@ from math import exp
 from traitscope.stages.measure import UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.training.eas import StudentEas
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
@@ -86,9 +87,15 @@ def _on_topic(folders: Folders, node: str) -> float:
     return sum(probabilities) / len(probabilities)
 
 
-def eas_by_layer(folders: Folders, node: str, name: str = "v_student") -> list[float]:
-    """Return the EAS of a student by layer; with other/NAME, against another trait's vector."""
-    return read_json(folders, node, "eas.json")[name]
+def student_eas(folders: Folders, node: str) -> StudentEas:
+    """Return the EAS of the student that a node trained."""
+    return StudentEas.from_json(read_json(folders, node, "eas.json"))
+
+
+def eas_by_layer(folders: Folders, node: str, other: str | None = None) -> list[float]:
+    """Return the EAS of a student by layer; with `other`, along that trait's vector."""
+    student = student_eas(folders, node)
+    return student.own_L if other is None else student.others[other]
 
 
 def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement:
@@ -108,16 +115,16 @@ def sampled_text_eas(folders: Folders, layer: int, seeds: Iterable[int]) -> list
 
 
 def eas_differences(
-    folders: Folders, layer: int, pairs: Iterable[tuple[str, str]], name: str = "v_student"
+    folders: Folders, layer: int, pairs: Iterable[tuple[str, str]], other: str | None = None
 ) -> list[float]:
     """Return EAS at a layer of the first student of each pair minus that of the second.
 
-    With the name other/NAME, EAS is against another trait's vector.
+    With `other`, EAS is along that trait's vector.
     """
     differences = []
-    for node, other in pairs:
-        after = eas_by_layer(folders, node, name)
-        before = eas_by_layer(folders, other, name)
+    for treated, control in pairs:
+        after = eas_by_layer(folders, treated, other)
+        before = eas_by_layer(folders, control, other)
         differences.append(after[layer] - before[layer])
     return differences
 

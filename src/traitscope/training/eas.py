@@ -9,7 +9,7 @@ Shapes: L layers, D d_model.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from traitscope.config.common import Position
 from traitscope.data.prompts import number_prompts
+from traitscope.errors import DataError
 from traitscope.inference import residuals
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.applied import Active, applied
@@ -27,6 +28,8 @@ from traitscope.models.model import Model
 EAS_SEED = 7
 "seed of the number prompts that v_student is taken over; training data are made with another one"
 
+_OWN, _OTHER = "v_student", "other/"
+"keys of eas.json: the own vector, and the beginning of the keys of others"
 _BASES_KEPT = 8
 _base_means: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 """mean residuals [L, D] and norms [L] of the last base models and probes of this process, which all
@@ -44,6 +47,37 @@ def eas(v_student: Vector, v_teacher: Vector) -> np.ndarray:
 def rounded(values_L: np.ndarray) -> list[float]:
     """Values by layer with six digits, as files hold them."""
     return [round(float(value), 6) for value in values_L]
+
+
+@dataclass(frozen=True)
+class StudentEas:
+    """EAS of one student at each layer, as `eas.json` of a run of `train` holds it."""
+
+    own_L: list[float]
+    "EAS along the vector that the student was compared with"
+    others: dict[str, list[float]]
+    "EAS along other vectors of the same run of `extract`, by name"
+
+    def as_json(self) -> dict[str, list[float]]:
+        """The content of the file: the key v_student, and other/NAME for each other vector."""
+        content = {_OWN: self.own_L}
+        for name, eas_L in self.others.items():
+            content[f"{_OTHER}{name}"] = eas_L
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, list[float]]) -> "StudentEas":
+        """The EAS that a file holds. Raises DataError for the file of another stage."""
+        if _OWN not in content:
+            raise DataError(
+                f"EAS of {', '.join(content) or 'nothing'}; expected {_OWN}; name a run of `train`"
+                " with a vector"
+            )
+        others = {}
+        for key, eas_L in content.items():
+            if key.startswith(_OTHER):
+                others[key.removeprefix(_OTHER)] = eas_L
+        return cls(content[_OWN], others)
 
 
 @dataclass(frozen=True)

@@ -321,8 +321,8 @@ def _specific_eas(size: Size, folders: Folders, rung: str) -> list[float]:
 
 def _eas_by_vector(size: Size, folders: Folders, rung: str) -> np.ndarray:
     """Return treated minus control EAS [traits, seeds]; the first trait is the teacher's."""
-    names = ["v_student", *(f"other/{load_trait(trait).name}" for trait in size.traits[1:])]
-    return np.array([_eas_differences(size, folders, rung, name) for name in names])
+    others = [load_trait(trait).name for trait in size.traits[1:]]
+    return np.array([_eas_differences(size, folders, rung, name) for name in (None, *others)])
 
 
 def _ladder_table(size: Size, folders: Folders) -> Table:
@@ -373,14 +373,14 @@ def _notes(size: Size) -> tuple[str, ...]:
 
 
 def _eas_differences(
-    size: Size, folders: Folders, rung: str, name: str = "v_student"
+    size: Size, folders: Folders, rung: str, other: str | None = None
 ) -> list[float]:
-    """Return treated minus control EAS at the steered block, by seed."""
+    """Return treated minus control EAS at the steered block, by seed; see `eas_differences`."""
     layer = rungs.layer_of(folders, size.traits[0], size.layer, rung)
     pairs = []
     for seed in size.seeds:
         pairs.append((student_name("treated", rung, seed), student_name("control", rung, seed)))
-    return readings.eas_differences(folders, layer, pairs, name)
+    return readings.eas_differences(folders, layer, pairs, other)
 
 
 def _gain(size: Size, folders: Folders, text: str, scorer: str) -> Measurement:

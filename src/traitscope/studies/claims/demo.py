@@ -20,7 +20,6 @@ Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope d
 from dataclasses import dataclass, replace
 
 from traitscope.comparison.compare import SCORE_UNITS, compare_read
-from traitscope.comparison.differences import Comparison
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
     differences_table,
@@ -30,6 +29,7 @@ from traitscope.comparison.page import (
     terms_table,
 )
 from traitscope.comparison.read_runs import ReadModel, read_model
+from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS

@@ -219,9 +219,9 @@ def _specific(size: Size, folders: Folders, shape: Shape, label: str) -> Measure
 
 def _eas_beyond_others(folders: Folders, student: str, layer: int) -> float:
     """Return EAS against the trait's vector minus its mean against the other traits' vectors."""
-    by_vector = standard_nodes.read_json(folders, student, "eas.json")
-    others = [by_layer[layer] for name, by_layer in by_vector.items() if name.startswith("other/")]
-    return by_vector["v_student"][layer] - sum(others) / len(others)
+    eas = readings.student_eas(folders, student)
+    others = [eas_L[layer] for eas_L in eas.others.values()]
+    return eas.own_L[layer] - sum(others) / len(others)
 
 
 def _cosines_of_changes(size: Size, folders: Folders, shape: Shape, target: Vector) -> np.ndarray:

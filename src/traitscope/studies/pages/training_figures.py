@@ -10,6 +10,7 @@ from pathlib import Path
 
 from traitscope.comparison.page import marked_layer
 from traitscope.reporting.figures import Curves, Figure, Frame, Point, curve_figure
+from traitscope.training.eas import StudentEas
 from traitscope.workflow.standard_nodes import read_json_lines
 
 Runs = Mapping[str, Mapping[str, Mapping[int, Path]]]
@@ -26,8 +27,8 @@ def eas_layer_figure(runs: Runs, layer: int, width: int) -> Figure:
     for panel, conditions in runs.items():
         for condition, seeds in conditions.items():
             for seed, folder in seeds.items():
-                eas = json.loads((folder / "eas.json").read_text(encoding="utf-8"))
-                points = list(enumerate(eas["v_student"]))
+                content = json.loads((folder / "eas.json").read_text(encoding="utf-8"))
+                points = list(enumerate(StudentEas.from_json(content).own_L))
                 curves.setdefault(panel, {}).setdefault(condition, {})[seed] = points
     caption = (
         "Empirical activation similarity (EAS): cosine between what training changed in a student"

@@ -1,0 +1,130 @@
+"""What a comparison found: quantities, their differences, and all of them together.
+
+The text of a quantity is its name in tables and files, such as `positive.target_logprob`,
+`perplexity`, `eas.cat` or `eas.cat minus others`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from traitscope.comparison.matching import Design, MeasuredModel
+from traitscope.errors import DataError
+from traitscope.reporting.figures import Interval
+from traitscope.stats.measurement import Measurement
+
+SAMPLED_UNIT = "rate"
+"the unit of scores of sampled answers"
+UNSCORED = "unscored"
+"the score that counts answers; a side has it, a difference has not"
+PERPLEXITY = "perplexity"
+"name and unit of the perplexity"
+Variant = Literal["", "minus others", "of (treated − control)"]
+"""EAS itself; minus the mean EAS along the other vectors; the cosine of the vector with the
+difference of what training changed on both sides"""
+
+
+@dataclass(frozen=True)
+class QuestionScore:
+    """The mean of a score over the questions of a set."""
+
+    question_set: str
+    """positive, negative or off_topic."""
+    score: str
+    """Name of the score."""
+
+    def __str__(self) -> str:
+        return f"{self.question_set}.{self.score}"
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Perplexity per token on plain text."""
+
+    def __str__(self) -> str:
+        return PERPLEXITY
+
+
+@dataclass(frozen=True)
+class Eas:
+    """EAS at one layer."""
+
+    vector: str
+    """Trait of the vector."""
+    variant: Variant = ""
+    """Which number is made of it."""
+
+    def __str__(self) -> str:
+        return f"eas.{self.vector} {self.variant}".rstrip()
+
+
+Quantity = QuestionScore | Perplexity | Eas
+"""What models are compared by."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number on both sides and their difference."""
+
+    quantity: Quantity
+    """What is compared."""
+    treated: Measurement | None
+    """Mean of the treated models."""
+    control: Measurement | None
+    """Mean of the control models; None where there is none to measure."""
+    difference: Measurement
+    """Treated minus control."""
+
+    @property
+    def score(self) -> str:
+        """The name of the quantity, such as positive.target_logprob, perplexity or eas.cat."""
+        return str(self.quantity)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Treated models against control models."""
+
+    design: Design
+    """How the sides were matched; see comparison/matching.py."""
+    treated: tuple[MeasuredModel, ...]
+    """The treated models."""
+    control: tuple[MeasuredModel, ...]
+    """The control models."""
+    differences: tuple[Difference, ...]
+    """Scores by question set, then perplexity, then EAS at one layer."""
+    eas_by_layer: Mapping[str, tuple[Interval, ...]]
+    """Treated minus control EAS by trait, layer by layer, with t intervals over seeds."""
+    layer: int | None = None
+    """Layer at which EAS is compared."""
+    change_by_layer: tuple[Interval, ...] = ()
+    """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
+    label: str = ""
+    """What the control models are, in a word, where they are others than plain ones."""
+
+    def get(self, score: str | Quantity) -> Measurement | None:
+        """Return the difference in a score, or None where it was not measured."""
+        for item in self.differences:
+            if score in (item.quantity, item.score):
+                return item.difference
+        return None
+
+    def __getitem__(self, score: str | Quantity) -> Measurement:
+        """Return the difference in a score.  Raises DataError where it was not measured."""
+        measurement = self.get(score)
+        if measurement is None:
+            known = ", ".join(item.score for item in self.differences)
+            raise DataError(f"no {score} was compared; expected one of {known}; choose one")
+        return measurement
+
+    def __str__(self) -> str:
+        """Return one line for each difference: its name, estimate, interval and n."""
+        lines = []
+        for item in self.differences:
+            lines.append(f"{item.score}: {item.difference}")
+        return "\n".join(lines)
+
+    @property
+    def reference(self) -> str:
+        """What the treated models are compared with, in a word."""
+        return self.label or ("base" if self.design == "one control" else "control")
