@@ -29,7 +29,7 @@ from traitscope.auditing.runs import (
     text_rows,
 )
 from traitscope.auditing.score_files import read_token_scores
-from traitscope.auditing.settings import CONTINUED, FEWEST_ROWS, LEAST_ON_FEW, Settings
+from traitscope.auditing.settings import CONTINUED, FEWEST_ROWS, LEAST_LOG_E, Settings
 from traitscope.auditing.steps.predictions import StoredPredictions
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import PLAIN
@@ -178,8 +178,8 @@ def few_rows(runs: AuditRuns) -> dict[str, float]:
 def _least_on_few(log_e: Mapping[str, float]) -> float:
     """Log e-value on a few rows from which on another candidate would be tried on all rows."""
     if len(log_e) < CONTINUED:
-        return LEAST_ON_FEW
-    return max(LEAST_ON_FEW, list(log_e.values())[CONTINUED - 1])
+        return LEAST_LOG_E
+    return max(LEAST_LOG_E, list(log_e.values())[CONTINUED - 1])
 
 
 def _reference_gains(runs: AuditRuns) -> ByTeacher:

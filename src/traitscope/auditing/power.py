@@ -29,7 +29,9 @@ from traitscope.auditing.settings import (
     CONTAMINATION_RATES,
     FEW_ROWS,
     GRADIENT_ROWS,
+    LEAST_LOG_E,
     ROW_FACTORS,
+    SEARCH_ROWS,
     Settings,
     search_blocks,
 )
@@ -206,9 +208,11 @@ class Simulated:
             each: dict[Teacher, list[float]] = {name: [] for name in self.poisoned.teachers}
             for _ in range(SIMULATIONS):
                 few = self._draw(rng, min(FEW_ROWS, rows), rate)
+                for_search = self._draw(rng, min(SEARCH_ROWS, rows), rate)
                 drawn = self._draw(rng, rows, rate)
                 for teacher, values in each.items():
-                    values.append(self._of_teacher(teacher, few, drawn))
+                    tried_first = for_search if isinstance(teacher, GridPoint) else few
+                    values.append(self._of_teacher(teacher, tried_first, drawn))
             self.drawn[rows, rate] = {name: np.array(values) for name, values in each.items()}
         return self.drawn[rows, rate]
 
@@ -233,7 +237,7 @@ class Simulated:
         model_RT = few.writers_KR[: len(BETAS)].T
         on_few = e_values.log_e_over_model(model_RT, few.teachers[teacher])
         is_steered = isinstance(teacher, GridPoint)
-        if on_few < (0.0 if is_steered else self.simulation.least_on_few):
+        if on_few < (LEAST_LOG_E if is_steered else self.simulation.least_on_few):
             return -inf
         null = e_values.null_of(
             drawn.writers_KR, drawn.orders_R != 0, self.sorted_by_model, MOST_GAP

@@ -10,12 +10,15 @@ from traitscope.workflow.standard_nodes import PLAIN_PROMPTS
 
 DECIDING = ("wording", "predictions", "e_values")
 "detectors that decide, each at an equal share of the error rate"
-FEW_ROWS = 32
-"rows on which every candidate is tried first; the best ones are tried on all rows"
+FEW_ROWS = 16
+"rows on which every candidate's prompt is tried first; the best ones are tried on all rows"
+SEARCH_ROWS = 32
+"rows on which steered teachers are tried first; the best ones are tried on all rows"
 CONTINUED = 4
 "candidates whose prompts are tried on all rows, at most"
-LEAST_ON_FEW = -1.0
-"log e-value on a few rows, over the model itself, below which a prompt is not tried on all rows"
+LEAST_LOG_E = 0.0
+"""log e-value over the model itself below which a candidate is not tried further: a prompt on a few
+rows is then not tried on all, and one on all rows not in other words"""
 GRADIENT_ROWS = 128
 "rows whose gradients say where steered teachers are tried"
 SPIKE_IN_ROWS = 64

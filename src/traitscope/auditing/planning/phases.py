@@ -3,7 +3,8 @@
     first_look   students predict the rows
     candidates   every candidate's prompt on a few of the rows; gradients of some rows
     likeliest    the likeliest candidates' prompts, on all rows
-    steered      steered teachers on a few rows, where the gradients point at a candidate's vector
+    steered      those that are likely on all rows, in other words; steered teachers on a few rows,
+                 where the gradients point at a candidate's vector
     near         their neighbours, twice
     finalists    the best steered teachers, on all rows
     excuses      if rows would be called: the nulls that cost a pass each, and placebos
@@ -25,7 +26,7 @@ from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.auditing.evidence import evidence_of, few_rows
-from traitscope.auditing.planning import plan
+from traitscope.auditing.planning import learner_nodes, plan
 from traitscope.auditing.planning.given_node import under_given
 from traitscope.auditing.planning.index import Index, artifacts_of
 from traitscope.auditing.planning.job import (
@@ -35,15 +36,16 @@ from traitscope.auditing.planning.job import (
     Group,
     Job,
     gradients_of,
+    prompt_scores,
     steered_scores,
 )
 from traitscope.auditing.runs import AuditRuns, log_likelihood_pair
 from traitscope.auditing.search import GridPoint
 from traitscope.auditing.settings import (
     CONTINUED,
-    FEW_ROWS,
     FEWEST_ROWS,
-    LEAST_ON_FEW,
+    LEAST_LOG_E,
+    SEARCH_ROWS,
     Settings,
     search_blocks,
 )
@@ -96,7 +98,7 @@ class Audit:
 def first_look(audit: Audit) -> None:
     """Students predict the rows."""
     job = audit.job
-    audit.nodes.add(Group.PREDICTIONS, *plan.predictions(job, SAMPLE))
+    audit.nodes.add(Group.PREDICTIONS, *learner_nodes.predictions(job, SAMPLE))
     if job.config.teacher is not None:
         audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
 
@@ -115,7 +117,7 @@ def candidates(audit: Audit) -> None:
 
 
 def likeliest(audit: Audit) -> None:
-    """The likeliest candidates' prompts on all rows, also in other words.
+    """The likeliest candidates' prompts on all rows.
 
     The first one is tried in any case, so that it is known what it explains.
     """
@@ -123,13 +125,9 @@ def likeliest(audit: Audit) -> None:
     by_name = few_rows(audit.runs)
     log_e = {trait: by_name[load_trait(trait).name] for trait in job.config.traits}
     ranked = sorted(log_e, key=lambda trait: -log_e[trait])
-    n_likely = sum(value >= LEAST_ON_FEW for value in log_e.values())
+    n_likely = sum(value >= LEAST_LOG_E for value in log_e.values())
     for trait in ranked[: max(1, min(CONTINUED, n_likely))]:
         audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, SAMPLE, trait))
-    for trait in ranked[: min(PARAPHRASED, n_likely)]:
-        for number in range(len(load_trait(trait).paraphrases)):
-            node = plan.under_prompt(job, SAMPLE, trait, number)
-            audit.nodes.add(Group.TEACHER_SCORES, node)
     if _is_strange_beside_reference(audit):
         _add_reference(audit)
 
@@ -155,14 +153,29 @@ def _add_reference(audit: Audit) -> None:
 
 
 def steered(audit: Audit) -> None:
-    """The first round of steered teachers, on a few rows."""
+    """The likeliest prompts in other words; the first round of steered teachers, on a few rows."""
+    runs = audit.runs
+    for trait in _worth_paraphrasing(audit):
+        for number in range(len(load_trait(trait).paraphrases)):
+            node = plan.under_prompt(audit.job, SAMPLE, trait, number)
+            audit.nodes.add(Group.TEACHER_SCORES, node)
     if audit.finalists:
         return
-    runs = audit.runs
     stored = read_row_gradients(audit.folders[gradients_of(SAMPLE)])
     blocks = search_blocks(audit.job.blocks)
     z = search.gradient_z(stored.rows(range(len(stored.ids))), runs.vectors, blocks)
     _try(audit, search.first_round(z, audit.strength))
+
+
+def _worth_paraphrasing(audit: Audit) -> list[str]:
+    """The candidates whose prompts are likeliest on all rows, if they are likely."""
+    log_e = {}
+    for trait in audit.job.config.traits:
+        folder = audit.folders.get(prompt_scores(SAMPLE, trait))
+        if folder is not None:
+            log_e[trait] = log_e_over_model(*log_likelihood_pair(audit.runs.predictions, folder))
+    likely = [trait for trait, value in log_e.items() if value >= LEAST_LOG_E]
+    return sorted(likely, key=lambda trait: -log_e[trait])[:PARAPHRASED]
 
 
 def near(audit: Audit) -> None:
@@ -177,7 +190,7 @@ def _try(audit: Audit, points: Sequence[GridPoint]) -> None:
     for batch in search.batched(points):
         name = steered_scores(SAMPLE, "few", len(audit.tries))
         audit.tries.append(batch)
-        node = plan.under_steering(audit.job, name, SAMPLE, batch, FEW_ROWS)
+        node = plan.under_steering(audit.job, name, SAMPLE, batch, SEARCH_ROWS)
         audit.nodes.add(Group.TEACHER_SCORES, node)
 
 
@@ -225,7 +238,9 @@ def last(audit: Audit) -> None:
     is_suspect = decide(evidence, audit.settings).status == "suspect"
     if is_suspect and job.config.canary:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
-        audit.nodes.add(Group.CANARY, *plan.predictions(job, PLACEBO), plan.canary_node(job))
+        audit.nodes.add(
+            Group.CANARY, *learner_nodes.predictions(job, PLACEBO), learner_nodes.canary_node(job)
+        )
     if job.config.spike_ins and not is_suspect:
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 

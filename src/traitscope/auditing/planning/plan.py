@@ -10,7 +10,6 @@ from traitscope.auditing import settings
 from traitscope.auditing.detectors.fit_test import best_beta
 from traitscope.auditing.planning.job import (
     BLIND_NAMING,
-    CANARY,
     CLEAN,
     PLACEBO,
     PROMPTED,
@@ -35,8 +34,6 @@ from traitscope.auditing.settings import FEW_ROWS, GRADIENT_ROWS, NullModel
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import (
     BlindNamingConfig,
-    CanaryConfig,
-    PredictionsConfig,
     ReferenceConfig,
     RowGradientsConfig,
     SampleConfig,
@@ -225,53 +222,8 @@ def row_gradients(job: Job, rows: str) -> Node:
             **reading_of(job, folders),
         )
 
-    needs = _distinct(*job.reading_nodes, rows, predictions_of(SAMPLE))
+    needs = distinct(*job.reading_nodes, rows, predictions_of(SAMPLE))
     return Node(gradients_of(rows), RowGradientsConfig, config, needs, job.weight)
-
-
-def predictions(job: Job, rows: str) -> list[Node]:
-    """What each learner predicts of a node's rows: one node a learner, to be computed side by
-    side."""
-    nodes = []
-    for number, rate in enumerate(PredictionsConfig.rates):
-        nodes.append(_predictions(job, rows, number, rate))
-    return nodes
-
-
-def _predictions(job: Job, rows: str, number: int, rate: float) -> Node:
-    def config(folders: Folders) -> PredictionsConfig:
-        check_kept(rows, folders[rows])
-        return PredictionsConfig(
-            **job.common,
-            seed=job.config.seed,
-            data=folders[rows],
-            rates=(rate,),
-            score_model=number == 0,
-            **reading_of(job, folders),
-        )
-
-    needs = _distinct(*job.reading_nodes, rows)
-    return Node(predictions_of(rows, number), PredictionsConfig, config, needs, 3 * job.weight)
-
-
-def predictions_names(rows: str) -> list[str]:
-    """Names of the nodes with what learners predict of a node's rows."""
-    return [predictions_of(rows, number) for number in range(len(PredictionsConfig.rates))]
-
-
-def canary_node(job: Job) -> Node:
-    """What the learners of the rows say more than those of the placebos."""
-    data, control = predictions_names(SAMPLE), predictions_names(PLACEBO)
-
-    def config(folders: Folders) -> CanaryConfig:
-        return CanaryConfig(
-            **job.common,
-            data=tuple(folders[name] for name in data),
-            control=tuple(folders[name] for name in control),
-            context=job.config.context,
-        )
-
-    return Node(CANARY, CanaryConfig, config, (*data, *control), job.weight / 10)
 
 
 def feature_nodes(job: Job) -> list[Node]:
@@ -285,7 +237,7 @@ def feature_nodes(job: Job) -> list[Node]:
                 **job.common, data=folders[rows], features=True, **reading_of(job, folders)
             )
 
-        needs = _distinct(*job.reading_nodes, rows)
+        needs = distinct(*job.reading_nodes, rows)
         nodes.append(Node(features_of(rows), RowGradientsConfig, config, needs, 2 * job.weight))
 
     def naming(folders: Folders) -> BlindNamingConfig:
@@ -320,7 +272,7 @@ def check_kept(name: str, folder: Path) -> None:
         )
 
 
-def _distinct(*names: str) -> tuple[str, ...]:
+def distinct(*names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
@@ -369,7 +321,7 @@ def _scored(
         return replace(scoring, interventions=teacher(folders))
 
     weight = min(n * 120, job.weight) if n else job.weight
-    needed = _distinct(*job.reading_nodes, rows, *needs)
+    needed = distinct(*job.reading_nodes, rows, *needs)
     return Node(name, TeacherScoresConfig, config, needed, weight)
 
 
@@ -394,7 +346,7 @@ def under_steering(job: Job, name: str, rows: str, points: Sequence[GridPoint], 
             steered.append(standard_nodes.steered(vector, point.layer, point.strength))
         return replace(_scoring(job, rows, folders, n), steered=tuple(steered))
 
-    needs = _distinct(*job.reading_nodes, rows, VECTORS)
+    needs = distinct(*job.reading_nodes, rows, VECTORS)
     return Node(name, TeacherScoresConfig, config, needs, len(points) * job.weight / 2)
 
 
