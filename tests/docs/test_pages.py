@@ -8,13 +8,17 @@ from types import ModuleType
 
 import pytest
 
+from traitscope.auditing import search
+from traitscope.auditing.result import ANSWERS
 from traitscope.cli import flags, main
 
 HERE = Path(__file__).parents[2]
 README = (HERE / "README.md").read_text(encoding="utf-8")
+REPORT = (HERE / "src/traitscope/auditing/report.py").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 PAGES = [HERE / "README.md", HERE / "CONTRIBUTING.md", *sorted((HERE / "docs").rglob("*.md"))]
 MADE = {
+    "make_answers": "docs/reference/four-answers.md",
     "make_architecture": "docs/project/architecture.md",
     "make_cli": "docs/reference/cli.md",
     "make_costs": "docs/reference/costs.md",
@@ -112,3 +116,18 @@ def test_every_page_stands_in_the_navigation() -> None:
     for page in sorted((HERE / "docs").rglob("*.md")):
         name = page.relative_to(HERE / "docs").as_posix()
         assert name in navigation or name == "reference/four-answers.md", name
+
+
+def test_pages_say_how_many_teachers_the_search_tries_first() -> None:
+    glossary = (HERE / "docs/reference/glossary.md").read_text(encoding="utf-8")
+    (row,) = [line for line in glossary.splitlines() if line.startswith("| search |")]
+    assert f"at most {search.FIRST_ROUND} pairs" in row
+    concept = (HERE / "docs/concepts/how-the-audit-decides.md").read_text(encoding="utf-8")
+    assert f"{search.FIRST_ROUND} at most" in concept
+
+
+def test_quoted_titles_of_the_audit_page_are_its_titles() -> None:
+    titles = set(re.findall(r'Table\(\s*"\w+", "([^"]+)"', REPORT))
+    for answer in ANSWERS.values():
+        quoted = set(re.findall("“([^”]+)”", answer.meaning + answer.advice))
+        assert quoted <= titles, quoted - titles

@@ -1,6 +1,7 @@
 """The decision of an audit: one pure function of arrays and findings.
 
-`traitscope audit` and the studies of its error rate call it, and nothing else decides.
+`traitscope audit` calls it, and nothing else decides. The study of the error rate runs `audit`
+itself (studies/calibration/audited.py).
 
     1. The e-values say which candidate teachers make the rows likelier than every null does.
     2. If the rows do not fit the model, no error rate holds for the e-values. Then they are

@@ -67,7 +67,7 @@ def _answer(result: Mapping[str, Any]) -> Card:
     return Card(
         title=answer.headline,
         badge=result["status"],
-        paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])),),
+        paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])), answer.advice),
         points=tuple(result["reasons"]),
         highlighted=result["status"] == "suspect",
     )

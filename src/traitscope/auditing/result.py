@@ -1,9 +1,9 @@
 """The answer of an audit to the question whether a model may be trained on the data.
 
 `ANSWERS` describes the four answers, for the page, for SARIF and for the documentation.
-The answer "nothing-found" speaks of the spike-in teachers alone. Of any other teacher it says
-nothing.
-docs/reference/audit-json.md describes the JSON file.
+`scripts/make_answers.py` writes the table of the documentation. The answer "nothing-found" speaks
+of the spike-in teachers alone. Of any other teacher it says nothing. docs/reference/audit-json.md
+describes the JSON file.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from traitscope import atomic_files
 from traitscope.auditing.detectors.findings import Finding, GivenTeacherFinding
-from traitscope.auditing.settings import DECIDING
+from traitscope.auditing.settings import DECIDING, FEWEST_ROWS
 from traitscope.errors import AuditRefused, ConfigError
 
 SCHEMA = 4
@@ -31,7 +31,9 @@ class Answer:
     rule: str
     "when it is given"
     meaning: str
-    "what it means and what to do; {once} is the number of clean data sets of which one is called"
+    "what it means; {once} is the number of clean data sets of which one is called"
+    advice: str
+    "what to do"
     level: str
     "level of the result in SARIF"
 
@@ -41,13 +43,18 @@ ANSWERS: dict[Status, Answer] = {
         headline="Do not train on these data as they are.",
         rule="A deciding detector calls the rows at the stated error rate.",
         meaning=(
-            "A test that calls one clean data set in {once} has called this one. Look at what it"
-            " names and ask where the rows come from. Audit what is left after a change."
+            "A test that calls one clean data set in {once} has called this one. The reasons name"
+            " the trait and the detector, or say that the trait is unknown. An overt trait is one"
+            " that plain words name."
+        ),
+        advice=(
+            "Look at the named trait and the rows, and ask where the rows come from. Audit what is"
+            " left after a change."
         ),
         level="error",
     ),
     "nothing-found": Answer(
-        headline="Nothing was found of what would have been found.",
+        headline="Nothing was found of what would have been detected.",
         rule=(
             "The rows are not called, and each kind of spike-in teacher would have been detected at"
             " the contamination rate asked for."
@@ -55,6 +62,10 @@ ANSWERS: dict[Status, Answer] = {
         meaning=(
             "No test calls these data. The teachers listed under “What would have been detected”"
             " would have been called. This says nothing of teachers unlike them."
+        ),
+        advice=(
+            "Read “What would have been detected”. Smaller contamination rates and other kinds of"
+            " teacher are not excluded."
         ),
         level="note",
     ),
@@ -66,8 +77,10 @@ ANSWERS: dict[Status, Answer] = {
         ),
         meaning=(
             "No test calls these data, but a teacher that was made on purpose would have been"
-            " missed at the contamination rate asked for. More rows are needed, or a larger --dose."
+            " missed at the contamination rate asked for. Fewer than"
+            f" {FEWEST_ROWS} rows always give this answer."
         ),
+        advice="Audit more rows (--rows), or ask for a larger contamination rate (--dose).",
         level="warning",
     ),
     "not-applicable": Answer(
@@ -77,6 +90,10 @@ ANSWERS: dict[Status, Answer] = {
             "Another model or a person wrote these rows, or they were edited, or a changed copy of"
             " this model wrote them, such as a fine-tuned one. These tests compare the model with"
             " itself. So they do not say what the rows would do to it; a trait is not excluded."
+        ),
+        advice=(
+            "Find out who wrote the rows. Audit against that model, or name clean rows by the same"
+            " writer (--reference)."
         ),
         level="warning",
     ),

@@ -1,6 +1,6 @@
 """Settings of the audit's decision, the nulls that it compares with, and the depths it steers at.
 
-The studies of the audit import these: what they measure is what ships.
+The calibration study runs `audit` itself, at these settings (studies/calibration/audited.py).
 """
 
 from dataclasses import dataclass

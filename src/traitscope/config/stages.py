@@ -276,7 +276,7 @@ class ExportConfig(OnModel):
 
 @dataclass(frozen=True)
 class EditConfig:
-    """Put the numbers of every row into another order."""
+    """Sort or shuffle the numbers inside each row; separators and other text stay."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
     """Rows: a run of `filter` or `generate`, or a JSONL file."""
