@@ -6,6 +6,7 @@ Runs that were measured differently are refused.
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ import sealed_students as planted
 from command import call, ok
 from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, sealed_student
 
+import traitscope as ts
 from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
 from traitscope.comparison.read_runs import _targets
 from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
 from traitscope.comparison.study_files import compare_commands
 from traitscope.comparison.wording import Wording, direction, sentences, status
-from traitscope.errors import ConfigError, DataError, StoreError
+from traitscope.errors import ConfigError, DataError, StoreError, VectorError
 from traitscope.stats.measurement import Measurement
 from traitscope.training.eas import StudentEas
 
@@ -255,6 +257,29 @@ def test_the_command_prints_writes_and_returns_at_once(
     again = ok(tmp_path / "runs", *words)
     assert again.summary["computed"] is False and again.summary["summary"] == summary
     assert ok(tmp_path / "runs", "rerun", folder).summary["different"] == []
+
+
+def test_a_notebook_writes_the_page_of_the_command(tmp_path: Path, paired) -> None:
+    vector = planted.sealed_vectors(paired[0][0].parent).file("cat.safetensors")
+    words = ["compare", "--treated", *paired[0], "--control", *paired[1], "--vector", vector]
+    done = ok(tmp_path / "runs", *words, "--layer", STEERED)
+    comparison = ts.compare(*paired, vector=str(vector), layer=STEERED)
+    page = comparison.to_html(tmp_path / "page.html")
+    assert page.read_text() == (done.run / "report.html").read_text()
+    assert comparison.trait == "cat"
+
+
+def test_the_vector_of_a_comparison_may_be_in_memory_a_file_or_a_run(paired) -> None:
+    run = planted.sealed_vectors(paired[0][0].parent)
+    in_memory = ts.Vector(planted.vector_rows(), planted.MODEL, {"trait": "cat"})
+    of_file = ts.compare(*paired, vector=run.file("cat.safetensors"), layer=STEERED)
+    assert of_file["eas.cat of (treated − control)"].estimate > 0.9
+    for vector in (in_memory, replace(in_memory, about={}), run.path):
+        assert ts.compare(*paired, vector=vector, layer=STEERED) == of_file
+    with pytest.raises(VectorError, match="different models"):
+        ts.compare(*paired, vector=replace(in_memory, model="another"))
+    with pytest.raises(VectorError, match="no vector file at"):
+        ts.compare(*paired, vector="none.safetensors")
 
 
 def test_the_command_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

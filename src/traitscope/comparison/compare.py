@@ -16,28 +16,29 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.comparison.differences import compare_models
 from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.page import comparison_page, differences_table
-from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models
-from traitscope.comparison.results import UNSCORED, Comparison
+from traitscope.comparison.page import differences_table
+from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
+from traitscope.comparison.results import Comparison, Source
 from traitscope.comparison.wording import Wording, sentences, status, terminal_table
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError
+from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, load_vector
-from traitscope.reporting.tables import Table, table_csv
+from traitscope.reporting.tables import table_csv
 from traitscope.runs import store
 from traitscope.stages import registry
-from traitscope.stages.measure import UNITS, Scores
+from traitscope.stages.measure import Scores
 
-SCORE_UNITS = UNITS | {UNSCORED: "rate"}
-"units of what a comparison shows, the fraction of unscored answers included"
+IN_MEMORY = "memory"
+"stands for the stage of scores that no run holds"
 
 
 def compare(
     treated: Sequence[str | Path | Scores],
     control: Sequence[str | Path | Scores],
     *,
-    vector: Path | None = None,
+    vector: Vector | str | Path | None = None,
     layer: int | None = None,
     design: str = "auto",
 ) -> Comparison:
@@ -46,15 +47,35 @@ def compare(
     Each side is a list of sealed runs, or of what `measure` returned. Scores at the same place of
     both lists are a pair: give them in the order of their seeds. Intervals are over the models.
 
-    `vector` is the teacher's: with it, the cosine of (v_treated - v_control) is compared, too.
-    `layer` is where EAS is read; without it, EAS is compared by layer only. `design` is auto,
-    paired or unpaired. Raises DataError for runs that were measured differently, ConfigError for
-    pairs that cannot be made, StoreError for a run that is missing, unfinished or changed.
+    vector: The teacher's vector, its file, or a run of `extract` with one vector. With it, the
+    cosine of (v_treated - v_control) is compared, too.
+    layer: The layer at which EAS is read. Without it, EAS is compared by layer only.
+    design: auto, paired or unpaired.
+
+    Raises DataError for runs that were measured differently, ConfigError for pairs that cannot be
+    made. Raises StoreError for a run that is missing, unfinished or changed, VectorError for a
+    vector that is missing, or of another model.
     """
     treated_models = _models_of(treated, "treated")
     control_models = _models_of(control, "control")
     _check_apart(treated_models, control_models)
-    return compare_read(treated_models, control_models, vector=vector, layer=layer, design=design)
+    comparison = compare_read(
+        treated_models, control_models, vector=vector, layer=layer, design=design
+    )
+    sources = (*_sources(treated, "treated"), *_sources(control, "control"))
+    return replace(comparison, sources=sources)
+
+
+def _sources(side: Sequence[str | Path | Scores], name: str) -> list[Source]:
+    """Return where the numbers of one side come from."""
+    sources = []
+    for place, item in enumerate(side):
+        if isinstance(item, Scores):
+            sources.append(Source(name, IN_MEMORY, f"{name} {place}", ""))
+        else:
+            run = store.load_run(Path(item))
+            sources.append(Source(name, run.stage, run.path.name, run.digest[:16]))
+    return sources
 
 
 def _models_of(side: Sequence[str | Path | Scores], name: str) -> list[ReadModel]:
@@ -82,7 +103,7 @@ def compare_read(
     treated: Sequence[ReadModel],
     control: Sequence[ReadModel],
     *,
-    vector: Path | None = None,
+    vector: Vector | str | Path | None = None,
     layer: int | None = None,
     design: str = "auto",
     name: str = "",
@@ -93,19 +114,28 @@ def compare_read(
     """
     treated_models = [read.model for read in treated]
     control_models = [read.model for read in control]
-    changes = None
+    trait, changes = "", None
     if vector is not None:
-        changes = _change_cosines(treated, control, load_vector(vector))
+        teacher, trait = _teacher_vector(vector)
+        changes = _change_cosines(treated, control, teacher)
     return compare_models(
         treated_models,
         control_models,
         SCORE_UNITS,
         name=name,
         design=design,
-        trait=_trait_of([*treated_models, *control_models], vector),
+        trait=trait or _trait_of([*treated_models, *control_models]),
         layer=layer,
         changes=changes,
     )
+
+
+def _teacher_vector(vector: Vector | str | Path) -> tuple[Vector, str]:
+    """Return the teacher's vector, and the name of its trait; empty where it says none."""
+    if isinstance(vector, Vector):
+        return vector, str(vector.about.get("trait", ""))
+    file = vector_file(Path(vector))
+    return load_vector(file), file.stem
 
 
 def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> None:
@@ -119,10 +149,8 @@ def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> 
             )
 
 
-def _trait_of(models: Sequence[MeasuredModel], vector: Path | None) -> str:
-    """Return the trait that a comparison is about: the vector's, or that of the questions."""
-    if vector is not None:
-        return vector.stem
+def _trait_of(models: Sequence[MeasuredModel]) -> str:
+    """Return the trait whose questions were asked, or with whose vector EAS was measured."""
     for model in models:
         names = [model.trait] if model.trait else list(model.eas)
         if names:
@@ -160,12 +188,11 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
         layer=config.layer,
         design=config.design,
     )
-    models = [*comparison.treated, *comparison.control]
-    wording = Wording(_trait_of(models, config.vector))
+    wording = Wording(comparison.trait)
     settings = replace(config, report=None)
     with registry.opened(settings, out) as run:
         if not run.sealed:
-            _write(run, comparison, wording, config)
+            _write(run, comparison, wording)
     if config.report is not None:
         page = run.file("report.html").read_text(encoding="utf-8")
         atomic_files.write_text(config.report, page)
@@ -174,13 +201,11 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
     return run
 
 
-def _write(run: store.Run, comparison: Comparison, wording: Wording, config: CompareConfig) -> None:
+def _write(run: store.Run, comparison: Comparison, wording: Wording) -> None:
     table = differences_table("differences", "Treated minus control", comparison)
     atomic_files.write_text(run.file("differences.csv"), table_csv(table))
     atomic_files.write_json(run.file("summary.json"), comparison_json(comparison, wording))
-    runs = _runs_table(config)
-    page = comparison_page(comparison, wording, SCORE_UNITS, runs)
-    atomic_files.write_text(run.file("report.html"), page)
+    comparison.to_html(run.file("report.html"))
 
 
 def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
@@ -213,15 +238,3 @@ def _print(comparison: Comparison, wording: Wording) -> None:
     caption = " ".join(sentences(comparison, wording)[:2])
     title = f"{wording.trait}: {status(comparison)}"
     Console().print(terminal_table(title, caption, {heading: comparison}, wording.trait))
-
-
-def _runs_table(config: CompareConfig) -> Table:
-    """Return the table that says where every number comes from."""
-    rows = []
-    for side, paths in (("treated", config.treated), ("control", config.control)):
-        for path in paths:
-            run = store.load_run(path)
-            rows.append((side, run.stage, run.path.name, run.digest[:16]))
-    caption = "traitscope show RUN verifies a run and prints what it was made from."
-    header = ("side", "stage", "run", "digest of its outputs")
-    return Table("runs", "Runs", caption, header, tuple(rows))

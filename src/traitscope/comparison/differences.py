@@ -84,6 +84,7 @@ def compare_models(
         by_layer,
         layer,
         change_by_layer,
+        trait=trait,
     )
 
 

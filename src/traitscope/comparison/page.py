@@ -9,7 +9,8 @@ from traitscope.comparison.differences import (
     scores_of,
 )
 from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.results import PERPLEXITY, Comparison
+from traitscope.comparison.read_runs import SCORE_UNITS
+from traitscope.comparison.results import PERPLEXITY, Comparison, Source
 from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
@@ -242,14 +243,20 @@ def terms_table() -> Table:
     return Table("terms", "Terms", "", ("term", "meaning"), TERMS)
 
 
-def comparison_page(
-    comparison: Comparison,
-    wording: Wording,
-    units: Mapping[str, str],
-    runs: Table,
-) -> str:
+def runs_table(sources: Sequence[Source]) -> Table:
+    """Return the table that says where every number comes from."""
+    rows = []
+    for source in sources:
+        rows.append((source.side, source.stage, source.run, source.digest))
+    caption = "traitscope show RUN verifies a run and prints what it was made from."
+    header = ("side", "stage", "run", "digest of its outputs")
+    return Table("runs", "Runs", caption, header, tuple(rows))
+
+
+def comparison_page(comparison: Comparison) -> str:
     """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
     answer = status(comparison)
+    wording, runs = Wording(comparison.trait), runs_table(comparison.sources)
     card = Card(
         f"Treated minus {comparison.reference}",
         badge=answer,
@@ -272,7 +279,7 @@ def comparison_page(
             "Figures",
             figures=(*forest_figures(differences), *by_layer),
         ),
-        Section("scores", "Scores of both sides", tables=scores_tables(conditions, units)),
+        Section("scores", "Scores of both sides", tables=scores_tables(conditions, SCORE_UNITS)),
         Section("runs", runs.title, tables=(runs,)),
         Section("terms", "Terms", tables=(terms_table(),)),
     ]

@@ -19,9 +19,11 @@ from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
 from traitscope.runs.manifests import RESTORE, RUN_NAME, input_of_value
-from traitscope.stages.measure import Scores
+from traitscope.stages.measure import UNITS, Scores
 from traitscope.training.eas import StudentEas
 
+SCORE_UNITS = UNITS | {UNSCORED: "rate"}
+"units of what a comparison shows, the fraction of unscored answers included"
 TRAIN = "train"
 "stage that trains students"
 V_STUDENT = "v_student.safetensors"

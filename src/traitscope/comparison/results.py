@@ -5,9 +5,11 @@ The text of a quantity is its name in tables and files, such as `positive.target
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from traitscope import atomic_files
 from traitscope.comparison.matching import Design, MeasuredModel
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
@@ -82,11 +84,29 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the numbers of a model come from."""
+
+    side: str
+    """treated or control."""
+    stage: str
+    """Stage of the run; `memory` for scores that no run holds."""
+    run: str
+    """Name of the run's folder, or of the model."""
+    digest: str
+    """First 16 hex digits of the digest of the run's outputs; empty for scores in memory."""
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Treated models against control models."""
+    """Treated models against control models.
+
+    `comparison["positive.target_logprob"]` is the difference in a score, `str(comparison)` all of
+    them, `to_html` the page.
+    """
 
     design: Design
-    """How the sides were matched; see comparison/matching.py."""
+    """How the sides were matched: paired, one control or unpaired."""
     treated: tuple[MeasuredModel, ...]
     """The treated models."""
     control: tuple[MeasuredModel, ...]
@@ -101,6 +121,10 @@ class Comparison:
     """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
     label: str = ""
     """What the control models are, in a word, where they are others than plain ones."""
+    trait: str = ""
+    """Name of the trait that the comparison is about."""
+    sources: tuple[Source, ...] = field(default=(), compare=False)
+    """The runs, or scores in memory, that the numbers come from."""
 
     def get(self, score: str | Quantity) -> Measurement | None:
         """Return the difference in a score, or None where it was not measured."""
@@ -123,6 +147,17 @@ class Comparison:
         for item in self.differences:
             lines.append(f"{item.score}: {item.difference}")
         return "\n".join(lines)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the page, one self-contained HTML file, and return its path.
+
+        It is the page of `traitscope compare --report`. Raises StoreError where it cannot be
+        written.
+        """
+        from traitscope.comparison.page import comparison_page
+
+        atomic_files.write_text(Path(path), comparison_page(self))
+        return Path(path)
 
     @property
     def reference(self) -> str:

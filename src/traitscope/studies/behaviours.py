@@ -258,12 +258,9 @@ def _kappa_text(kappa: Measurement) -> str:
 
 
 def _measurements(folders: Folders, name: str) -> list[Measurement]:
-    """What the judges' run measured; None becomes NaN."""
-    measurements = []
-    for plain in read_json(folders, _verdict_node(name))["measurements"]:
-        values = {key: nan if value is None else value for key, value in plain.items()}
-        measurements.append(Measurement(**values))
-    return measurements
+    """What the judges' run measured."""
+    plain = read_json(folders, _verdict_node(name))["measurements"]
+    return list(map(Measurement.from_dict, plain))
 
 
 def rate_difference(

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from traitscope.comparison.compare import SCORE_UNITS
 from traitscope.comparison.differences import mean_score, mean_values, scores_of
 from traitscope.comparison.matching import MeasuredModel, seeds_of
+from traitscope.comparison.read_runs import SCORE_UNITS
 from traitscope.comparison.results import PERPLEXITY, Eas
 from traitscope.comparison.wording import (
     EFFECT,

@@ -86,8 +86,8 @@ class EqualKL:
     def strength(self, folders: Folders) -> Strength:
         """Return the strength that was found, with both KLs."""
         read = standard_nodes.read_json(folders, self.name, STRENGTH)
-        teacher_kl, control_kl = read["measurements"]
-        return Strength(read["alpha"], Measurement(**teacher_kl), Measurement(**control_kl))
+        teacher_kl, control_kl = map(Measurement.from_dict, read["measurements"])
+        return Strength(read["alpha"], teacher_kl, control_kl)
 
 
 @dataclass(frozen=True)

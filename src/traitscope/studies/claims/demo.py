@@ -19,7 +19,7 @@ Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope d
 
 from dataclasses import dataclass, replace
 
-from traitscope.comparison.compare import SCORE_UNITS, compare_read
+from traitscope.comparison.compare import compare_read
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
     differences_table,
@@ -28,7 +28,7 @@ from traitscope.comparison.page import (
     scores_tables,
     terms_table,
 )
-from traitscope.comparison.read_runs import ReadModel, read_model
+from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
 from traitscope.config.recipe import Recipe
