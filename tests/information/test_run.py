@@ -15,6 +15,7 @@ from traitscope.information.power import DEMO
 from traitscope.interventions.vector import vector_bytes
 from traitscope.models.model import Model
 from traitscope.stages.generate import generate, number_constraint
+from traitscope.stats.measurement import Measurement
 
 WORDS = ("--traits", "cat", "dog", "fear", "--rows", 12, "--exact-rows", 4, "--count", 2)
 
@@ -89,7 +90,7 @@ def test_no_strength_carries_nothing_and_more_carries_more(
     content = summary.read(run.run)
     measured = []
     for item in content["teachers"][1:]:
-        measured.append(summary.measurement(item["against"]["unmodified"]))
+        measured.append(Measurement.from_dict(item["against"]["unmodified"]))
     assert measured[0].estimate == 0
     assert 0 < measured[1].low and measured[1].high < measured[2].low
     assert content["teachers"][1]["vocabulary"] is None and content["exact_rows"] == 0

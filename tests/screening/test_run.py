@@ -104,7 +104,6 @@ def test_a_teacher_of_another_shape(
 
 def test_files_replay_and_the_page(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     teacher = towards(tiny, "owl", tmp_path / "v.safetensors")
-    page = tmp_path / "page.html"
     found = ts.screen(
         teacher,
         model=str(tiny_folder),
@@ -116,17 +115,64 @@ def test_files_replay_and_the_page(tmp_path: Path, tiny: Model, tiny_folder: Pat
         n=8,
         count=2,
         influenced=0,
-        report=page,
     )
     assert found.answer == "named" and found.named[0] == "owl"
-    assert found.nats_a_row == found.content["digits"]["teacher_from_model"]["estimate"] > 0
+    assert found.nats_a_row.as_dict() == found.content["digits"]["teacher_from_model"]
     assert found.content["schema"] == 1 and found.findings == tuple(found.content["findings"])
+    first, one = found.answers[0], found.one_vector["numbers"]
+    assert (first.answer, first.named, first.kind) == ("owl", True, "animals")
+    assert first.shift.as_dict() == found.content["answers"][0]["shift"]
+    assert one is not None and one.explained.estimate > 0.9
+    assert found.vectors["numbers"].norms_L.tolist() == found.content["vectors"]["numbers"]["norms"]
+    assert [rate.trait for rate in found.sampled][0] and found.influence == ()
+    assert found.student_rows == found.content["student_rows"]
+    page = found.to_html(tmp_path / "page.html")
     assert page.read_text() == found.page
     assert "<svg" in found.page and "What a teacher carries" in found.page
     assert "http" not in found.page.replace("http://www.w3.org", "")
     vector = load_vector(found.run / "numbers.safetensors")
     assert vector.model == tiny.digest and len(vector.about["residual_norms"]) == 3
     ok(tmp_path / "runs", "rerun", found.run)
+
+
+def test_a_teacher_may_be_interventions_in_memory(
+    tmp_path: Path, tiny: Model, tiny_folder: Path
+) -> None:
+    """A vector in memory is kept in a file below the root, and screened as that file is."""
+    short = towards(tiny, "owl", tmp_path / "v.safetensors")
+    vector = load_vector(tmp_path / "v.safetensors")
+    steer = ts.Steer(vector, layer=tiny.n_layers - 1, alpha=1, scale="raw")
+    prompted = [steer, ts.SystemPrompt("You count.")]
+    found = {}
+    for name, teacher in {"short": short, "steer": steer, "list": [steer], "two": prompted}.items():
+        found[name] = ts.screen(
+            teacher,
+            model=str(tiny_folder),
+            root=tmp_path / "runs",
+            traits=("owl",),
+            broad=False,
+            samples=0,
+            rows=8,
+            n=8,
+            count=2,
+        )
+    assert found["steer"].run == found["list"].run
+    assert found["steer"].answers == found["short"].answers
+    assert found["two"].answers != found["short"].answers
+    (file,) = (tmp_path / "runs" / "screen").glob("vector-*.safetensors")
+    assert file.read_bytes() == (tmp_path / "v.safetensors").read_bytes()
+    assert "You count." in found["two"].content["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [([], "the teacher is an empty list"), ("[{]", "is no JSON"), ('["x"]', "is not understood")],
+)
+def test_a_broken_list_of_interventions(
+    tmp_path: Path, tiny_folder: Path, teacher: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ts.screen(teacher, model=str(tiny_folder), root=tmp_path)
 
 
 @pytest.mark.parametrize(

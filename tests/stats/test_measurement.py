@@ -61,4 +61,6 @@ def test_measurement_as_dict_is_strict_json():
         "counted": "units",
     }
     crossed = Measurement("m", 0, -1, 1, 9, 3, 0, "nats", crossed_low=-2, crossed_high=2)
-    assert Measurement(**crossed.as_dict()) == crossed
+    assert Measurement.from_dict(crossed.as_dict()) == crossed
+    again = Measurement.from_dict(found)
+    assert math.isnan(again.estimate) and again.interval == "no scored value"

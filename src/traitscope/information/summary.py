@@ -1,7 +1,6 @@
 """The files of a run of `information`: divergences, influence, tables and a page."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -245,11 +244,3 @@ def _numbers(value: Measurement) -> dict[str, float | None]:
 def read(folder: Path) -> dict:
     """The content of summary.json of a run."""
     return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-
-
-def measurement(plain: dict) -> Measurement:
-    """A measurement from its values in a JSON file, where None is NaN."""
-    values = {}
-    for name, value in plain.items():
-        values[name] = math.nan if value is None else value
-    return Measurement(**values)

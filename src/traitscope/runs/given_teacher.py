@@ -4,17 +4,25 @@ It is named by one text:
 
     org/name, folder              a model of its own
     RUN, folder, file             a peft adapter, or a student of `train`, on the model
-    adapter:... steer:... prompt:...   interventions on the model in short form (short_form.py)
+    adapter:... steer:... prompt:...   an intervention on the model in short form (short_form.py)
+    [{"kind": ...}, ...]          several interventions, as a JSON list of objects
+
+`text_of` gives that text for interventions in memory.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from traitscope import atomic_files
 from traitscope.errors import ConfigError, VectorError
-from traitscope.interventions import short_form
+from traitscope.interventions import intervention, short_form
+from traitscope.interventions.applied import HasIntervention, Interventions, as_intervention
 from traitscope.interventions.intervention import Adapter, Intervention
+from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import chat
 from traitscope.models.loading import DIGESTED, find_model, outline
 from traitscope.models.model import Model
@@ -22,6 +30,9 @@ from traitscope.models.weight_noise import split_name
 from traitscope.runs import model_cache, store
 from traitscope.runs.opening import WEIGHT_FILES
 
+Teacher = str | Path | Intervention | HasIntervention | Interventions
+"""How a Python function takes a teacher: the text that names it, a path, a student of `train`, or
+interventions on the model."""
 PROBES = (
     "The owl's 3 eggs: 123, 456\n789;  1,000!",
     "Ünïcödé  and\ttabs 42",
@@ -61,12 +72,57 @@ def given_teacher(name: str, model: str) -> GivenTeacher:
             "--teacher is empty; expected a hub id, a folder of a model, a peft adapter's folder,"
             " or an intervention such as steer:FILE,layers=14,alpha=0.6; name one"
         )
+    if name.lstrip().startswith("["):
+        return _of_interventions(model, _listed(name))
     if name.partition(":")[0] in short_form.EXAMPLES or name.lstrip().startswith("{"):
         return _of_interventions(model, (short_form.parse(name),))
     folder = short_form.student_folder(Path(name))
     if folder.is_dir() and any((folder / file).is_file() for file in WEIGHT_FILES):
         return _of_interventions(model, (Adapter(str(folder)),))
     return GivenTeacher(name)
+
+
+def _listed(text: str) -> list[Intervention]:
+    """The interventions of a JSON list."""
+    try:
+        objects = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"--teacher {text} is no JSON ({error}); expected a list of interventions, such as"
+            ' [{"kind": "SystemPrompt", "text": "You love owls."}]; correct it'
+        ) from error
+    return short_form.parse_all(list(map(json.dumps, objects)))
+
+
+def text_of(teacher: Teacher, folder: Path) -> str:
+    """The text that names a teacher.
+
+    Vectors in memory are written into `folder`, under the digest of their content. Raises
+    ConfigError for an empty list of interventions.
+    """
+    if isinstance(teacher, str | Path):
+        return str(teacher)
+    given = teacher if isinstance(teacher, Sequence) else (teacher,)
+    if not given:
+        raise ConfigError(
+            "the teacher is an empty list of interventions; expected one or more; the unmodified"
+            " model is no teacher"
+        )
+    named = [_with_file(as_intervention(item), folder) for item in given]
+    if len(named) == 1:
+        return short_form.to_short(named[0])
+    return json.dumps(list(map(intervention.to_json, named)))
+
+
+def _with_file(item: Intervention, folder: Path) -> Intervention:
+    """An intervention whose vector lies in a file."""
+    vector = getattr(item, "vector", None)
+    if not isinstance(vector, Vector):
+        return item
+    content = vector_bytes(vector)
+    file = folder / f"vector-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    atomic_files.write_bytes(file, content)
+    return replace(item, vector=str(file))
 
 
 def _of_interventions(model: str, interventions: Sequence[Intervention]) -> GivenTeacher:

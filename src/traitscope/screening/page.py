@@ -1,6 +1,5 @@
 """The page of a screening: made from screen.json and the table of what a size can show."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,18 +57,10 @@ def screen_page(content: Mapping[str, Any], power: Table) -> str:
     return render_page("What a teacher carries", sections, about=about)
 
 
-def measurement(plain: Mapping[str, Any]) -> Measurement:
-    """Return a measurement from its values in screen.json, where None is NaN."""
-    values = {}
-    for name, value in plain.items():
-        values[name] = math.nan if value is None else value
-    return Measurement(**values)
-
-
 def _answers(content: Mapping[str, Any]) -> Section:
     rows, drawn = [], []
     for item in content["answers"][:SHOWN]:
-        shift = measurement(item["shift"])
+        shift = Measurement.from_dict(item["shift"])
         called = "named" if item["named"] else "called" * item["called"]
         shares = (item["p_teacher"], item["p_model"])
         rows.append(
@@ -118,7 +109,7 @@ def _sampled(content: Mapping[str, Any]) -> list[Section]:
         return []
     rows = []
     for item in content["sampled"]:
-        sides = [measurement(item[key]) for key in ("teacher", "model", "difference")]
+        sides = [Measurement.from_dict(item[key]) for key in ("teacher", "model", "difference")]
         rows.append((item["trait"], *sides))
     table = Table(
         "sampled",
@@ -165,7 +156,7 @@ def _one_vector(content: Mapping[str, Any]) -> Table:
     rows: list[Sequence[Any]] = []
     for name, item in content.items():
         if item is not None:
-            measured = [measurement(item[key]) for key in ("kl", "left", "explained")]
+            measured = [Measurement.from_dict(item[key]) for key in ("kl", "left", "explained")]
             rows.append((name, item["block"], item["strength"], *measured))
     return Table(
         "one-vector",
@@ -180,11 +171,11 @@ def _one_vector(content: Mapping[str, Any]) -> Table:
 def _numbers(content: Mapping[str, Any], power: Table) -> Section:
     digits = content["digits"]
     rows = [
-        ("teacher from model", measurement(digits["teacher_from_model"])),
-        ("model from teacher", measurement(digits["model_from_teacher"])),
+        ("teacher from model", Measurement.from_dict(digits["teacher_from_model"])),
+        ("model from teacher", Measurement.from_dict(digits["model_from_teacher"])),
     ]
     for item in content["influence"]:
-        rows.append((item["name"], measurement(item)))
+        rows.append((item["name"], Measurement.from_dict(item)))
     table = Table(
         "digits",
         "Number rows",

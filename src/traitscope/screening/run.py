@@ -1,10 +1,8 @@
 """The stage `screen`: what a teacher carries that the model does not, before any data exist."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -184,49 +182,3 @@ def _influence(
             measured.append(number_rows.influence(trait))
             advance(1)
     return measured
-
-
-@dataclass(frozen=True)
-class Screen:
-    """What a screening found."""
-
-    answer: results.Answer
-    """named, changed or same."""
-    named: tuple[str, ...]
-    """Answers that the teacher prefers, largest part of the divergence first."""
-    nats_a_row: float
-    """KL of the teacher from the model over the digits of a number row."""
-    findings: tuple[str, ...]
-    """What was found and what to do next, in sentences."""
-    content: dict[str, Any]
-    """All of it, as screen.json has it."""
-    page: str
-    """A self-contained HTML page."""
-    run: Path
-    """The sealed run."""
-
-
-def screen(
-    teacher: str | Path, model: str = "smollm2-135m", root: str | Path = "runs", **settings: Any
-) -> Screen:
-    """What a teacher carries that the model does not, before any data exist.
-
-    teacher: A hub id or a folder of a model, a peft adapter's folder, or a run of `train`. Or an
-    intervention in short form, such as "steer:v.safetensors,layers=14,alpha=0.6".
-
-    `settings` are those of the command, such as traits=("owl", "mine.yaml"), rows=96. Runs lie
-    below `root`, so a second call returns at once. Raises ConfigError for a teacher with another
-    tokenizer.
-    """
-    config = ScreenConfig(model=model, teacher=str(teacher), **settings)
-    run = run_screen(config, Output(root=Path(root)))
-    content = json.loads(run.file(FILE).read_text(encoding="utf-8"))
-    return Screen(
-        answer=content["answer"],
-        named=tuple(content["named"]),
-        nats_a_row=content["digits"]["teacher_from_model"]["estimate"],
-        findings=tuple(content["findings"]),
-        content=content,
-        page=run.file(PAGE).read_text(encoding="utf-8"),
-        run=run.path,
-    )

@@ -1,7 +1,9 @@
 """The type of every estimate: a number, its interval, and what both were computed from."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from traitscope.stats.tails import IntervalTail, Tail
 
@@ -52,6 +54,14 @@ class Measurement:
         """Return a measurement without estimate and bounds; `interval` holds the reason."""
         nan = math.nan
         return cls(name, nan, nan, nan, n, n_clusters, n_unscored, unit, interval=reason)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Measurement":
+        """Return the measurement that `as_dict` wrote; None becomes NaN."""
+        values = {}
+        for name, value in plain.items():
+            values[name] = math.nan if value is None else value
+        return cls(**values)
 
     @property
     def excludes_zero(self) -> bool:

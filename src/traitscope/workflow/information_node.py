@@ -17,6 +17,7 @@ from traitscope.information import power, summary
 from traitscope.information.power import Contrast
 from traitscope.information.teachers import GIVEN
 from traitscope.reporting.tables import Table
+from traitscope.stats.measurement import Measurement
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import NUMBER_TOKENS, PROMPT_TOKENS
 
@@ -112,7 +113,7 @@ def tested(nodes: Sequence[Node], folders: Folders, common: dict) -> list[Contra
     contrasts: dict[tuple, Contrast] = {}
     for item in _written(nodes, folders, common):
         about = given[order.index(item.teacher)]
-        nats = summary.measurement(about["against"]["unmodified"])
+        nats = Measurement.from_dict(about["against"]["unmodified"])
         for rows, seeds in _students(nodes, item, folders).items():
             before = contrasts.get((item.teacher, rows))
             n_seeds = len(seeds) + (before.seeds if before else 0)
