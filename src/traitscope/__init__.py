@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from traitscope import studies as studies
+    from traitscope.auditing import audit as audit
     from traitscope.auditing.result import AuditResult as AuditResult
-    from traitscope.auditing.run import audit as audit
     from traitscope.comparison.compare import compare as compare
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.data.prompts import number_prompts as number_prompts
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from traitscope.interventions.intervention import WeightNoise as WeightNoise
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
-    from traitscope.screening.run import screen as screen
+    from traitscope.screening.screen import screen as screen
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
     from traitscope.stages.measure import Scores as Scores
@@ -66,7 +66,7 @@ _HOMES = {
     "Vector": "traitscope.interventions.vector",
     "WeightNoise": "traitscope.interventions.intervention",
     "applied": "traitscope.interventions.applied",
-    "audit": "traitscope.auditing.run",
+    "audit": "traitscope.auditing",
     "compare": "traitscope.comparison.compare",
     "eas": "traitscope.training.eas",
     "extract_vectors": "traitscope.vectors.means",
@@ -76,7 +76,7 @@ _HOMES = {
     "load_trait": "traitscope.data.traits",
     "measure": "traitscope.stages.measure",
     "number_prompts": "traitscope.data.prompts",
-    "screen": "traitscope.screening.run",
+    "screen": "traitscope.screening.screen",
     "run": "traitscope.stages.registry",
     "studies": "traitscope.studies",
     "train": "traitscope.training.loop",

@@ -25,12 +25,15 @@ from traitscope.auditing.result import (
     BLIND_SPOTS,
     AuditResult,
     Call,
+    Detected,
+    NamedAnswer,
     SpikeIn,
     Status,
     described,
     result_from,
 )
 from traitscope.auditing.search import PromptTeacher
+from traitscope.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests/golden/audit.schema.json").read_text())
@@ -91,7 +94,7 @@ RESULT = AuditResult(
     rows=9,
     detectors=tuple(described(finding) for finding in FINDINGS),
     traits=(Call("owl", 4.0, 1.0, "wording", "words"),),
-    named=({"name": "owl", "kind": "a", "rise": 0.2, "statistic": 1.0},),
+    named=(NamedAnswer("owl", "a", 0.2, 1.0),),
     spike_ins=(SpikeIn("a teacher", "e_values", inf, 40.0),),
     reasons=("why",),
 )
@@ -115,6 +118,17 @@ def test_json_has_no_infinity_and_comes_back() -> None:
     }
     again = result_from(values | {"run": "x", "gate": "passed"})
     assert again.spike_ins == RESULT.spike_ins and again.traits == RESULT.traits
+    assert again.named == RESULT.named
+    assert json.loads(json.dumps(again.as_dict(), allow_nan=False)) == values
+
+
+def test_detectors_are_found_by_name() -> None:
+    found = RESULT.detector("e_values")
+    assert (found.decides, found.critical) == (True, inf)
+    assert found.where == {"owl": "its prompt"} and found.further["fit"]["p"] == 0.4
+    assert list(found.as_dict())[:8] == [*list(Detected.__annotations__)[:7], "scored_rows"]
+    with pytest.raises(ConfigError, match="'bags' did not run; expected one of wording, "):
+        RESULT.detector("bags")
 
 
 def test_every_finding_satisfies_the_schema() -> None:
@@ -139,8 +153,8 @@ def test_keys_are_snake_case_and_every_key_is_documented() -> None:
     """Names of traits and features are values that happen to be keys."""
     names = set(RESULT.as_dict())
     for finding in FINDINGS:
-        names |= described(finding).keys()
-    names |= {field.name for type_ in (Call, SpikeIn, Fit) for field in fields(type_)}
+        names |= described(finding).as_dict().keys()
+    names |= {field.name for type_ in (Call, SpikeIn, NamedAnswer, Fit) for field in fields(type_)}
     assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
     assert [name for name in sorted(names) if f"`{name}`" not in PAGE] == []
 

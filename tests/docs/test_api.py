@@ -58,4 +58,4 @@ def test_import_loads_nothing_heavy() -> None:
 def test_the_audit_stays_a_function_after_its_package_was_imported() -> None:
     import traitscope.auditing.run
 
-    assert traitscope.audit is traitscope.auditing.run.audit
+    assert traitscope.audit is traitscope.auditing.audit

@@ -10,11 +10,10 @@ import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
 from tiny_models import random_vector, save_tiny, tiny_tokenizer
 
+from traitscope.auditing import audit, settings
 from traitscope.auditing import run as audit_module
-from traitscope.auditing import settings
 from traitscope.auditing.planning.plan import temperature
 from traitscope.auditing.result import result_from
-from traitscope.auditing.run import audit
 from traitscope.config.audit import AuditConfig
 from traitscope.errors import AuditRefused, ConfigError
 from traitscope.inference.token_bins import BETAS

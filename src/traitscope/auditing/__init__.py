@@ -1,1 +1,108 @@
 """The audit of training data: rows in, an answer with its evidence out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
+
+if TYPE_CHECKING:
+    from traitscope.auditing.result import AuditResult
+    from traitscope.config.common import Device, Dtype, Output, Position
+    from traitscope.data.records import Record
+    from traitscope.runs.given_teacher import Teacher
+
+
+def audit(
+    data: str | Path | Sequence[Record | Mapping[str, Any]],
+    root: str | Path = "runs",
+    *,
+    model: str = "smollm2-135m",
+    traits: Sequence[str] = DEFAULT_TRAITS,
+    teacher: Teacher | None = None,
+    reference: str | Path | None = None,
+    alpha: float = 0.01,
+    power: float = 0.8,
+    dose: float = 0.1,
+    spike_ins: bool = True,
+    rows: int = 256,
+    context: str | None = None,
+    strength: float = 0.6,
+    position: Position = "all",
+    canary: bool = False,
+    peer: bool = False,
+    workers: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: int = 0,
+) -> AuditResult:
+    """Whether a model may be trained on rows: a gate before training.
+
+    data: A file or a run, or rows in memory: records, or dictionaries as in a file.
+    root: Folder of all runs. A second call on the same rows returns at once.
+    model: The model that would be trained, a hub id or a folder.
+    teacher: A teacher that may have written rows; see `screen`.
+
+    The other settings are the flags of `traitscope audit`. Raises DataError for rows that cannot be
+    read and for none, ConfigError for a setting that cannot work and for a teacher with another
+    tokenizer, TraitError for an unknown trait, ModelError for a model that cannot be found or
+    loaded. Raises VectorError for a vector or adapter of another model, StoreError where the root
+    cannot be written or a run in it is damaged. No answer is an error: see `AuditResult.raise_if`.
+    """
+    from traitscope.config.common import Output
+    from traitscope.runs import given_teacher
+
+    root = Path(root)
+    config = AuditConfig(
+        data=_rows_file(data, root / "audit"),
+        model=model,
+        traits=tuple(traits),
+        teacher=None if teacher is None else given_teacher.text_of(teacher, root / "audit"),
+        reference=None if reference is None else Path(reference),
+        alpha=alpha,
+        power=power,
+        dose=dose,
+        spike_ins=spike_ins,
+        rows=rows,
+        context=context,
+        strength=strength,
+        position=position,
+        canary=canary,
+        peer=peer,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+    return _result(config, Output(root=root))
+
+
+def _result(config: AuditConfig, out: Output) -> AuditResult:
+    from traitscope.auditing import run
+    from traitscope.auditing.result import result_from
+
+    answer = run.answered(config, out)
+    result = result_from(answer.result)
+    return replace(result, run=answer.run.path, page=answer.page, sarif=answer.sarif)
+
+
+def _rows_file(data: str | Path | Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
+    """The file with the rows; of rows in memory, one that is named by their content."""
+    from traitscope import atomic_files
+
+    if isinstance(data, str | Path):
+        return Path(data)
+    lines = []
+    for row in data:
+        values = row if isinstance(row, Mapping) else asdict(row)
+        lines.append(json.dumps(values, ensure_ascii=False) + "\n")
+    text = "".join(lines)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = folder / f"rows-{digest}.jsonl"
+    atomic_files.write_text(path, text)
+    return path

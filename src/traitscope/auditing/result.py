@@ -7,7 +7,7 @@ describes the JSON file.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -146,6 +146,48 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Detected:
+    """What one detector says of the rows."""
+
+    name: str
+    "wording, predictions, given_teacher, e_values or features"
+    decides: bool
+    "whether it decides"
+    blind_spot: str
+    "what it cannot see"
+    statistic: Mapping[str, float]
+    "z against permuted data, or log e-value in nats, by name; strongest first"
+    p: Mapping[str, float]
+    "p-value by name, corrected over everything that this detector looked at"
+    where: Mapping[str, str]
+    "where, or by which teacher, the strongest sign was found, by name"
+    critical: float
+    "statistic that clean data exceed with the detector's share of the error rate; inf for none"
+    further: Mapping[str, Any]
+    "what this detector alone says, by the keys that docs/reference/audit-json.md lists"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of the JSON file, where `further` is not a level of its own."""
+        values = asdict(self)
+        further = values.pop("further")
+        return {**values, **further}
+
+
+@dataclass(frozen=True)
+class NamedAnswer:
+    """What students of the rows say more than students of the model's own rows."""
+
+    name: str
+    "the answer"
+    kind: str
+    "what was asked for, such as animals"
+    rise: float
+    "nats by which it rises, beyond the other answers to the question"
+    statistic: float
+    "the same in standard deviations of the answers of its kind; there is no p-value"
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """What `audit` answers; `as_dict` is the JSON file."""
 
@@ -163,12 +205,12 @@ class AuditResult:
     "digest of the model's files"
     rows: int
     "number of distinct rows that entered"
-    detectors: tuple[dict[str, Any], ...]
+    detectors: tuple[Detected, ...]
     "what every detector found"
     traits: tuple[Call, ...]
     "candidate traits, best first"
-    named: tuple[dict[str, Any], ...]
-    "answers of blind naming, best first"
+    named: tuple[NamedAnswer, ...]
+    "what students of the rows say more, most risen first; empty without `canary`"
     spike_ins: tuple[SpikeIn, ...]
     "what would have been detected"
     reasons: tuple[str, ...]
@@ -181,12 +223,24 @@ class AuditResult:
     sarif: str = field(default="", repr=False, compare=False)
     "SARIF log"
 
+    def detector(self, name: str) -> Detected:
+        """What the detector of this name found. Raises ConfigError where it did not run."""
+        for item in self.detectors:
+            if item.name == name:
+                return item
+        ran = ", ".join(item.name for item in self.detectors)
+        raise ConfigError(f"the detector {name!r} did not run; expected one of {ran}; choose one")
+
     def to_html(self, path: str | Path) -> Path:
-        """Write the HTML page, and return its path."""
+        """Write the HTML page, and return its path.
+
+        Raises ConfigError for a result that was read from JSON, StoreError where the page cannot be
+        written.
+        """
         return self._write(path, self.page)
 
     def to_sarif(self, path: str | Path) -> Path:
-        """Write the SARIF log, and return its path."""
+        """Write the SARIF log, and return its path. Raises what `to_html` raises."""
         return self._write(path, self.sarif)
 
     def raise_if(self, *statuses: Status) -> None:
@@ -208,6 +262,7 @@ class AuditResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; infinity and NaN become None, because JSON has neither."""
         values = asdict(replace(self, page="", sarif=""))
+        values["detectors"] = [item.as_dict() for item in self.detectors]
         for name in ("run", "page", "sarif"):
             del values[name]
         return {"schema": SCHEMA, **_plain(values)}
@@ -227,24 +282,36 @@ def result_from(plain: Mapping[str, Any]) -> AuditResult:
         model=plain["model"],
         digest=plain["digest"],
         rows=plain["rows"],
-        detectors=tuple(plain["detectors"]),
+        detectors=tuple(map(_detected, plain["detectors"])),
         traits=tuple(Call(**values) for values in plain["traits"]),
-        named=tuple(plain["named"]),
+        named=tuple(NamedAnswer(**values) for values in plain["named"]),
         spike_ins=tuple(spike_ins),
         reasons=tuple(plain["reasons"]),
     )
 
 
-def described(finding: Finding) -> dict[str, Any]:
-    """A finding as it stands in the JSON file."""
+def _detected(plain: Mapping[str, Any]) -> Detected:
+    """A detector's entry from its JSON values."""
+    further = dict(plain)
+    shared = {}
+    for item in fields(Detected):
+        if item.name != "further":
+            shared[item.name] = further.pop(item.name)
+    if shared["critical"] is None:
+        shared["critical"] = inf
+    return Detected(**shared, further=further)
+
+
+def described(finding: Finding) -> Detected:
+    """A finding as a result holds it."""
     values = asdict(finding)
     values["where"] = {name: str(place) for name, place in finding.where.items()}
-    return {
+    about = {
         "name": finding.detector,
         "decides": finding.detector in (*DECIDING, GivenTeacherFinding.detector),
         "blind_spot": BLIND_SPOTS[finding.detector],
-        **values,
     }
+    return _detected({**about, **values})
 
 
 def _plain(value: Any) -> Any:

@@ -98,10 +98,12 @@ def replayed(config: Any, inputs: Mapping[str, Path], out: Output) -> Run:
 def run(config: Any, root: str | Path = "runs", folder: str = "default") -> Run:
     """Run one stage, or return its sealed run if it is there.
 
-    config: a config of traitscope.config, such as TrainConfig; its type names the stage. root:
-    folder of all runs. folder: subfolder of this run.
+    config: A config of `traitscope.config`, such as TrainConfig. Its type names the stage.
+    root: Folder of all runs.
+    folder: Subfolder of this run.
 
-    The run has `path`, `sealed`, `digest` and `file(name)`. Raises what the stage raises.
+    The run has `path`, `sealed`, `digest` and `file(name)`. Raises TypeError for settings of no
+    stage, ConfigError for a setting that is missing, and what the stage raises.
     """
     return run_stage(config, Output(root=Path(root), study=folder))
 

@@ -15,7 +15,7 @@ from traitscope.auditing.detectors.findings import (
     Finding,
 )
 from traitscope.auditing.evidence import evidence_of
-from traitscope.auditing.result import AuditResult, described
+from traitscope.auditing.result import AuditResult, NamedAnswer, described
 from traitscope.auditing.runs import AuditRuns
 from traitscope.auditing.settings import FEW_ROWS, Settings
 from traitscope.auditing.steps import row_scores
@@ -83,7 +83,7 @@ def _result(
         rows=evidence.rows,
         detectors=tuple(described(finding) for finding in findings),
         traits=decision.traits,
-        named=tuple(named),
+        named=tuple(NamedAnswer(**values) for values in named),
         spike_ins=tuple(evidence.spike_ins),
         reasons=(*decision.reasons, *notes),
     )
