@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import CAT, call, ok, write_yaml
+from command import CAT, Ran, call, ok, write_yaml
 
 from traitscope import studies
 from traitscope.stats.decision import MIN_UNITS
@@ -93,8 +93,27 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     early = call(root, "study", "report", *words)
     assert early.code == 2 and "stages are missing" in early.summary["message"]
-    ok(root, "study", "run", *words)
+    done = ok(root, "study", "run", *words)
     assert call(root, "study", "plan", *words).summary["missing"] == 0
+    _check_python(done, root, tiny_folder, tmp_path)
+
+
+def _check_python(done: Ran, root: Path, model: Path, folder: Path) -> None:
+    """The same study from Python: typed verdicts from the sealed run, and its page."""
+    result = studies.run(
+        "steering_gradients", size="smoke", model=str(model), root=root, workers=1, dtype="fp32"
+    )
+    assert result.run == done.run and result.name == "steering_gradients"
+    for verdict, plain in zip(result.verdicts, done.summary["verdicts"], strict=True):
+        assert (verdict.outcome, verdict.claim) == (plain["outcome"], plain["claim"])
+        assert verdict.decided_by.as_dict() == plain["decided_by"]
+        assert [vars(need) for need in verdict.preconditions] == plain["preconditions"]
+        assert str(verdict) in done.summary["said"] and verdict.claim in str(verdict)
+    assert [verdict.primary for verdict in result.verdicts].count(True) == 1
+    assert [item.as_dict() for item in result.measurements] == done.summary["measurements"]
+    assert (result.power, result.bearing) == (done.summary["power"], done.summary["bearing"])
+    page = result.to_html(folder / "study.html")
+    assert page.read_text() == (done.run / "report.html").read_text()
 
 
 def test_what_rows_can_carry_is_known_before_anything_is_trained(

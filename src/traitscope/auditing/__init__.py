@@ -45,14 +45,12 @@ def audit(
 
     data: A file or a run, or rows in memory: records, or dictionaries as in a file.
     root: Folder of all runs. A second call on the same rows returns at once.
-    model: The model that would be trained, a hub id or a folder.
     teacher: A teacher that may have written rows; see `screen`.
 
-    The other settings are the flags of `traitscope audit`. Raises DataError for rows that cannot be
-    read and for none, ConfigError for a setting that cannot work and for a teacher with another
-    tokenizer, TraitError for an unknown trait, ModelError for a model that cannot be found or
-    loaded. Raises VectorError for a vector or adapter of another model, StoreError where the root
-    cannot be written or a run in it is damaged. No answer is an error: see `AuditResult.raise_if`.
+    The other settings are flags of `traitscope audit`. Raises DataError for no rows or broken ones,
+    ConfigError for a setting that cannot work and for a teacher with another tokenizer. Raises
+    TraitError and ModelError for what is not found, VectorError for an adapter of another model,
+    StoreError for a root that cannot be written. No answer is an error: see AuditResult.raise_if.
     """
     from traitscope.config.common import Output
     from traitscope.runs import given_teacher

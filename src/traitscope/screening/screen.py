@@ -90,10 +90,9 @@ def screen(
     interventions on the model: one or a list of them, a student of `train`, or the short form.
     root: Folder of all runs. A second call returns the run that it holds.
 
-    The other settings are the flags of `traitscope screen`. Raises ConfigError for a setting that
-    cannot work and for a teacher with another tokenizer, ModelError for a model that cannot be
-    found or loaded, VectorError for a vector or adapter that is missing or of another model,
-    TraitError for an unknown trait.
+    The other settings are flags of `traitscope screen`. Raises ConfigError for a setting that
+    cannot work and for a teacher with another tokenizer. Raises TraitError and ModelError for what
+    is not found, VectorError for a vector or adapter that is missing or of another model.
     """
     config = ScreenConfig(
         model=model,

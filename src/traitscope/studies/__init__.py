@@ -1,33 +1,32 @@
 """Published claims, tested.
 
-traitscope.studies.names()
-result = traitscope.studies.run("rank_and_rate", size="laptop", seeds=[1, 2, 3])
-print(result.verdicts)
+import traitscope as ts
+
+ts.studies.names()
+result = ts.studies.run("rank_and_rate", size="laptop", seeds=[1, 2, 3])
+print(result.verdicts[0])
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from traitscope.errors import ConfigError
 
+if TYPE_CHECKING:
+    from traitscope.config.common import Device, Dtype
+    from traitscope.studies.result import StudyResult
 
-@dataclass(frozen=True)
-class StudyResult:
-    """What a finished study says."""
-
-    name: str
-    """Name of the study."""
-    verdicts: tuple[str, ...]
-    """The outcome of each claim with its rule, then the power and what the study bears on."""
-    run: Path
-    """The sealed run with findings, tables and the page `report.html`."""
-    findings: Mapping[str, Any]
-    """Everything in the run's findings.json: verdicts, measurements, notes."""
+SizeValue = (
+    bool | int | float | str | Path | Sequence["SizeValue"] | Mapping[str, "SizeValue"] | None
+)
+"""A setting of a study's size. Which settings there are is the study's own: `traitscope study plan`
+prints them."""
 
 
 def names() -> list[str]:
@@ -51,29 +50,34 @@ def check_name(name: str) -> None:
 def run(
     name: str,
     *,
-    size: str = "laptop",
+    size: Literal["smoke", "laptop", "full"] = "laptop",
     model: str = "smollm2-135m",
     root: str | Path = "runs",
     workers: int = 0,
-    device: str = "auto",
-    dtype: str = "auto",
-    **changes: Any,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    executor: Literal["local", "ray", "submitit"] = "local",
+    cluster: Sequence[str] = (),
+    max_jobs: int = 0,
+    pack: int = 0,
+    **changes: SizeValue,
 ) -> StudyResult:
-    """Compute what is missing of a study and return its verdicts.
+    """Compute what is missing of a study, print its verdicts, and return them.
 
     size: smoke, laptop or full. A smoke run only shows that the path works.
-
-    root: the folder of the runs. A second call returns the runs that it holds.
-
-    workers: the number of processes side by side; 0 takes two on a CPU.
-
-    changes: settings of that size, such as seeds=[1, 2, 3].
+    root: Folder of all runs. A second call returns the runs that it holds.
+    workers: Processes side by side; 0 takes two on a CPU and one on a GPU.
+    executor: Where stages run: here, on a Ray cluster, or as jobs of Slurm; `cluster` has its
+    settings, `max_jobs` the most jobs at one time.
+    pack: Most students that share a pass; 0 takes one on a CPU and 16 on a GPU.
+    changes: Settings of that size, such as seeds=[1, 2, 3].
 
     Raises ConfigError for an unknown study or setting, and what its stages raise.
     """
     from traitscope.config.commands import StudyConfig
     from traitscope.config.common import Output
     from traitscope.studies import runner
+    from traitscope.studies.result import result_of
 
     assignments = []
     for setting, value in changes.items():
@@ -87,6 +91,10 @@ def run(
         model=model,
         device=device,
         dtype=dtype,
+        executor=executor,
+        cluster=tuple(cluster),
+        max_jobs=max_jobs,
+        pack=pack,
     )
     summary = runner.run_study(config, Output(root=Path(root)))
-    return StudyResult(name, tuple(summary["said"]), Path(summary["run"]), summary)
+    return result_of(Path(summary["run"]))

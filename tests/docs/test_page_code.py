@@ -1,0 +1,103 @@
+"""The Python blocks of every page run, on a tiny model or on planted runs.
+
+Blocks that show a file of examples/ are run by test_examples.py.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from command import OWL, ok, write_yaml
+from sealed_students import measured_student
+from tiny_models import random_vector
+
+from traitscope.models.model import Model
+
+HERE = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+PAGES = {"compare-runs.md", "teacher-at-hand.md", "api.md", "README.md"}
+"pages with such blocks; test_examples.py runs those of the README"
+
+
+def blocks(page: str) -> str:
+    """The Python blocks of a page, one behind the other."""
+    return "\n".join(BLOCK.findall((HERE / "docs" / page).read_text(encoding="utf-8")))
+
+
+def run(code: str, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict:
+    """Run code in a folder, with other texts in it; returns its variables."""
+    for old, new in changes.items():
+        assert old in code, old
+        code = code.replace(old, new)
+    monkeypatch.chdir(folder)
+    variables: dict = {}
+    exec(compile(code, "page", "exec"), variables)
+    return variables
+
+
+def test_no_page_has_a_block_that_is_not_run() -> None:
+    with_blocks = set()
+    for page in [HERE / "README.md", *(HERE / "docs").rglob("*.md")]:
+        if BLOCK.search(page.read_text(encoding="utf-8")):
+            with_blocks.add(page.name)
+    assert with_blocks == PAGES
+
+
+def test_compare_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {}
+    for letter, role, shift in (("a", "treated", 0.4), ("b", "control", 0.0)):
+        for seed in (1, 2):
+            _, answers = measured_student(tmp_path, role, seed, shift)
+            changes[f"runs/default/measure-{letter}{seed}"] = str(answers.path)
+    made = run(blocks("how-to/compare-runs.md"), changes, monkeypatch, tmp_path)
+    assert made["comparison"].design == "paired"
+    assert "clusters=2" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def student(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A run of `train` on a few rows."""
+    generated = ok(tmp_path / "runs", "generate", "--model", tiny_folder, "--n 6 --count 2").run
+    words = ("--lr 0.01 --rank 2 --batch-size 4",)
+    return ok(tmp_path / "runs", "train", "--model", tiny_folder, "--data", generated, *words).run
+
+
+def test_teacher_at_hand(
+    tmp_path: Path,
+    tiny: Model,
+    tiny_folder: Path,
+    student: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random_vector(tiny).save(tmp_path / "owl.safetensors")
+    trait = write_yaml(tmp_path / "owl.yaml", OWL)
+    smaller = "broad=False, samples=1, rows=8, n=8, count=2"
+    changes = {
+        "runs/default/train-1234": str(student),
+        "runs/default/extract-1234/owl.safetensors": "owl.safetensors",
+        "smollm2-135m": str(tiny_folder),
+        '("owl", "cat"))': f'("{trait}",), {smaller})',
+        '("owl",))': f'("{trait}",), {smaller})',
+        "layer=14": "layer=1",
+    }
+    made = run(blocks("how-to/teacher-at-hand.md"), changes, monkeypatch, tmp_path)
+    assert made["found"].answer in ("named", "changed")
+    assert "nats a row" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "screen.html").read_text(encoding="utf-8")
+
+
+def test_the_run_of_the_page_of_the_python_api(
+    tmp_path: Path, tiny_folder: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated = next((tmp_path / "runs" / "default").glob("generate-*"))
+    changes = {
+        "runs/default/filter-1234": str(generated),
+        "smollm2-135m": str(tiny_folder),
+        "epochs=3": "epochs=1, rank=2, batch_size=4",
+    }
+    made = run(blocks("reference/api.md"), changes, monkeypatch, tmp_path)
+    assert made["run"].stage == "train" and made["run"].file("student").is_dir()
