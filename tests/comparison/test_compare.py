@@ -20,7 +20,6 @@ from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
 from traitscope.comparison.read_runs import _targets
 from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
-from traitscope.comparison.study_files import compare_commands
 from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError, VectorError
 from traitscope.stats.measurement import Measurement
@@ -285,33 +284,6 @@ def test_the_vector_of_a_comparison_may_be_in_memory_a_file_or_a_run(paired) -> 
 def test_the_command_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert call(tmp_path, "compare").code == 2
     assert "compare --treated RUN ... --control RUN" in capsys.readouterr().err
-
-
-def test_a_study_file_becomes_commands_of_compare(tmp_path: Path) -> None:
-    conditions = [
-        {"mode": "none", "role": "base", "measure": "measure-b"},
-        {"mode": "sampled", "role": "treated", "measure": "measure-t"},
-        {"mode": "sampled", "role": "control", "measure": "measure-c"},
-        {"mode": "soft", "role": "treated", "measure": "measure-s"},
-    ]
-    plain = {"schema": 1, "conditions": conditions, "vector": "cat.safetensors"}
-    file = tmp_path / "study.json"
-    file.write_text(json.dumps(plain | {"steered_layer": 14}))
-    end = f"--vector {tmp_path}/cat.safetensors --layer 14"
-    first = f"traitscope compare --treated {tmp_path}/measure-t --control {tmp_path}/measure-c"
-    second = f"traitscope compare --treated {tmp_path}/measure-s --control {tmp_path}/measure-b"
-    assert compare_commands(file) == [f"{first} {end}", f"{second} {end}"]
-    done = call(tmp_path, "report", file)
-    assert done.code == 2 and f"{first} {end}" in done.summary["message"]
-
-
-@pytest.mark.parametrize("text", ["no json", "[1]", "", '{"schema": 1}', '{"schema": 1, "x": 2}'])
-def test_no_study_file(tmp_path: Path, text: str) -> None:
-    (tmp_path / "study.json").write_text(text)
-    with pytest.raises(DataError, match=r"study\.json"):
-        compare_commands(tmp_path / "study.json")
-    with pytest.raises(DataError, match="cannot be read"):
-        compare_commands(tmp_path / "none.json")
 
 
 def test_kinds_of_soft_targets_are_told_apart() -> None:

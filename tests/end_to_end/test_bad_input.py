@@ -561,13 +561,6 @@ def test_a_run_of_a_newer_version(
     )
 
 
-def test_a_study_of_a_newer_version(tmp_path: Path, capsys: pytest.CaptureFixture):
-    study = write_yaml(tmp_path / "study.json", {"schema": 99, "conditions": []})
-    done = call(tmp_path / "runs", "report", study)
-    assert done.code == 2
-    assert "schema 99; this version reads 1: upgrade traitscope" in capsys.readouterr().err
-
-
 def test_a_filter_that_keeps_nothing_fails_and_says_why(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

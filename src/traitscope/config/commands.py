@@ -112,14 +112,6 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
-class ReportConfig:
-    """The former report of a study file: `compare` has taken its place."""
-
-    study_file: Path | None = None
-    """A study.json of an earlier version; may be given without its flag."""
-
-
-@dataclass(frozen=True)
 class ShowConfig:
     """Verify every file of a run and print what the run was made from."""
 

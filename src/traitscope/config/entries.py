@@ -214,14 +214,6 @@ ENTRIES: tuple[Command, ...] = (
         replay="studies.runner:replay",
     ),
     Command(
-        name="report",
-        config=command_configs.ReportConfig,
-        run="comparison.study_files:run_report",
-        help="the former report of a study file: says what to type instead",
-        group="study",
-        subject=("study_file",),
-    ),
-    Command(
         name="show",
         config=command_configs.ShowConfig,
         run="cli.show:run_show",
