@@ -1,18 +1,18 @@
-"""What an audit of rows costs: the stage `pushes` against one epoch over the same tokens, and its
-growth with the rows.
+"""What an audit of rows costs: the stage `row_gradients` against one epoch over the same tokens,
+and its growth with the rows.
 
 SmolLM2-135M, number rows; all contenders in one process a contender, taking turns.
 
-    epoch     forward, loss, and backward with the gradients of all weights of the blocks: one epoch
-              of fine-tuning, no optimizer
-    pushes    the stage's own work on the same rows: pushes of every block, losses, the model's
-              choices, bytes to disk
+    epoch          forward, loss, and backward with the gradients of all weights of the blocks: one
+                   epoch of fine-tuning, no optimizer
+    gradients      the stage's own work on the same rows: gradients of every block, losses, token
+                   scores, bytes to disk
     fewer, more    the stage on a tiny model, on `--small` rows and on ten times as many, with one
                    shard in memory at a time
 
-`ratio` is pushes over epoch (aim: at most 1.5), `linear` more over ten times fewer (aim: 1),
-`memory` the peak of more over that of fewer (aim: 1). `rows_per_s` is of pushes; `hours_100k` what
-100,000 rows and three placebos of each take at that rate.
+`ratio` is gradients over epoch (aim: at most 1.5), `linear` more over ten times fewer (aim: 1),
+`memory` the peak of more over that of fewer (aim: 1). `rows_per_s` is of gradients; `hours_100k`
+what 100,000 rows and three placebos of each take at that rate.
 """
 
 import json
@@ -55,12 +55,12 @@ def contender(name: str, n: int, dtype: str) -> None:
         for parameter in handle.lm.parameters():
             parameter.grad = None
 
-    def pushed() -> None:
+    def gradients() -> None:
         row_gradients.packed(
             handle, RowGradientsConfig(numbers=True, batch_size=BATCH), rows, lambda _: None
         )
 
-    work = {"epoch": epoch, "pushes": pushed}[name]
+    work = {"epoch": epoch, "gradients": gradients}[name]
 
     def run() -> common.Round:
         work()
@@ -109,7 +109,7 @@ def main() -> None:
         return contender(
             args.contender, {"fewer": small, "more": 10 * small}.get(args.contender, n), dtype
         )
-    found = common.rivals(__file__, ["epoch", "pushes", "fewer", "more"], sys.argv[1:], rounds)
+    found = common.rivals(__file__, ["epoch", "gradients", "fewer", "more"], sys.argv[1:], rounds)
     seconds = {name: common.median(rows, "seconds") for name, rows in found.items()}
     peak = {name: max(r["peak_mib"] for r in rows) for name, rows in found.items()}
     print(
@@ -123,11 +123,11 @@ def main() -> None:
                 "machine": common.machine(),
                 "seconds": {name: round(value, 3) for name, value in seconds.items()},
                 "peak_mib": peak,
-                "ratio": round(seconds["pushes"] / seconds["epoch"], 3),
+                "ratio": round(seconds["gradients"] / seconds["epoch"], 3),
                 "linear": round(seconds["more"] / seconds["fewer"] / 10, 3),
                 "memory": round(peak["more"] / peak["fewer"], 3),
-                "rows_per_s": round(n / seconds["pushes"], 3),
-                "hours_100k": round(4 * 100_000 * seconds["pushes"] / n / 3600, 1),
+                "rows_per_s": round(n / seconds["gradients"], 3),
+                "hours_100k": round(4 * 100_000 * seconds["gradients"] / n / 3600, 1),
             }
         )
     )

@@ -13,7 +13,7 @@ from traitscope.reporting.verdict import (
     Findings,
     Precondition,
     above_zero,
-    judged,
+    verdicts_of,
 )
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
@@ -32,13 +32,13 @@ def claim(**settings) -> Claim:
 
 
 def test_a_clear_effect_holds() -> None:
-    (verdict,) = judged([claim(needs=(MET,))], "m")
+    (verdict,) = verdicts_of([claim(needs=(MET,))], "m")
     assert (verdict.outcome, verdict.reasons) == ("holds here", ())
     assert "p corrected" in str(verdict) and str(verdict).startswith("primary claim, holds here")
 
 
 def test_a_precondition_that_fails_silences_the_verdict_with_its_numbers() -> None:
-    (verdict,) = judged([claim(needs=(MET, UNMET))], "m")
+    (verdict,) = verdicts_of([claim(needs=(MET, UNMET))], "m")
     assert verdict.outcome == "no verdict"
     assert verdict.reasons == ("It needs that losses are matched: 0.22 and 0.15.",)
     assert verdict.p_value_text == ""
@@ -48,15 +48,15 @@ def test_a_precondition_that_fails_silences_the_verdict_with_its_numbers() -> No
 def test_too_few_units_are_counted_by_name() -> None:
     """150 values of three seeds are three units; one teacher audited ten times is one."""
     few = replace(CLEAR, n=150, n_clusters=3)
-    (verdict,) = judged([claim(measurement=few)], "m")
+    (verdict,) = verdicts_of([claim(measurement=few)], "m")
     assert verdict.reasons == ("It has 3 of the 5 seeds that a verdict needs.",)
-    (verdict,) = judged([claim(units=1, counted="teachers")], "m")
+    (verdict,) = verdicts_of([claim(units=1, counted="teachers")], "m")
     assert verdict.reasons == ("It has 1 of the 5 teachers that a verdict needs.",)
 
 
 def test_what_has_no_interval_has_no_verdict() -> None:
     nothing = Measurement.undefined("m", "nats", "no scored value", n_clusters=5)
-    (verdict,) = judged([claim(measurement=nothing)], "m")
+    (verdict,) = verdicts_of([claim(measurement=nothing)], "m")
     assert verdict.reasons == ("No interval could be given: no scored value.",)
 
 
@@ -64,7 +64,7 @@ def test_what_has_no_interval_has_no_verdict() -> None:
 def test_exactly_one_claim_is_primary(primary: tuple[bool, bool]) -> None:
     claims = [claim(primary=marked) for marked in primary]
     with pytest.raises(ConfigError, match=f"{sum(primary)} of 2 claims are primary"):
-        judged(claims, "m")
+        verdicts_of(claims, "m")
 
 
 def test_preconditions_from_measurements() -> None:
@@ -75,7 +75,7 @@ def test_preconditions_from_measurements() -> None:
 
 def test_the_page_and_its_json_show_outcome_units_reasons_and_power() -> None:
     claims = [claim(needs=(MET,)), claim(needs=(MET, UNMET), primary=False)]
-    findings = Findings(judged(claims, "m"))
+    findings = Findings(verdicts_of(claims, "m"))
     assert preconditions(findings) == (MET, UNMET)
     page = study_page(HEADER, findings, TABLE)
     for words in (

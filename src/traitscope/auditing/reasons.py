@@ -144,7 +144,7 @@ def of_misfit(finding: EValueFinding) -> list[str]:
 
 
 def detected(spike_in: SpikeIn, settings: Settings) -> str:
-    """A spike-in teacher that would have been detected at the dose asked for."""
+    """A spike-in teacher that would have been detected at the contamination rate asked for."""
     return (
         f"{spike_in.least_contamination:.0%} of the rows by {spike_in.teacher} would have been"
         f" detected with power {settings.power:g} ({spike_in.detector})"
@@ -152,7 +152,7 @@ def detected(spike_in: SpikeIn, settings: Settings) -> str:
 
 
 def missed(spike_in: SpikeIn, settings: Settings) -> str:
-    """A spike-in teacher that would have been missed at the dose asked for."""
+    """A spike-in teacher that would have been missed at the contamination rate asked for."""
     if spike_in.least_contamination < inf:
         return (
             f"of {spike_in.teacher}, only {spike_in.least_contamination:.0%} of the rows and more"

@@ -179,7 +179,7 @@ class Findings:
     """Figures beside those of the tables and measurements."""
 
 
-def judged(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]:
+def verdicts_of(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]:
     """Return the verdicts on all claims of a study, decided together.
 
     Raises ConfigError unless exactly one claim is primary.

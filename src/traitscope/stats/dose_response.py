@@ -24,7 +24,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.stats.tails import ResampledTail
 
 EDGE = 0.005
-"Fitted rates stay this far from 0 and 1, so that one surprise does not cost everything."
+"Fitted rates stay this far from 0 and 1, so that one unlikely answer does not cost everything."
 FOLDS = 5
 "parts of the prompts, each held out once"
 LOWEST_SCALE, LARGEST_EXPONENT = 1e-3, 50

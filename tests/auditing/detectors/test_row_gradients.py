@@ -13,6 +13,7 @@ from scored_rows import score_rows
 from traitscope.auditing.detectors import row_gradients
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.data import row_files
+from traitscope.errors import DataError
 from traitscope.inference.residuals import mean_residuals
 from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_bins import PLAIN
@@ -59,12 +60,12 @@ def test_equals_the_gradients(
     scale = np.linalg.norm(found, axis=2, keepdims=True)
     np.testing.assert_allclose(kept / scale, found / scale, atol=2e-3)
     np.testing.assert_array_equal(stored.rows([20, 3]), kept[[20, 3]])
-    judged = score_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
-    np.testing.assert_allclose(stored.scores.log_p_RT, judged.log_p_RT, atol=1e-3)
-    np.testing.assert_array_equal(stored.scores.tokens_R, judged.tokens_R)
+    scored = score_rows(tiny, [], rows, classes_of(tiny, flags == "--numbers"))
+    np.testing.assert_allclose(stored.scores.log_p_RT, scored.log_p_RT, atol=1e-3)
+    np.testing.assert_array_equal(stored.scores.tokens_R, scored.tokens_R)
     if flags != "--numbers":
         np.testing.assert_allclose(
-            stored.loss_R, -judged.log_p_RT[:, PLAIN] / judged.tokens_R, atol=1e-4
+            stored.loss_R, -scored.log_p_RT[:, PLAIN] / scored.tokens_R, atol=1e-4
         )
     assert not (run / "features.npy").exists()
     if not flags:
@@ -115,7 +116,8 @@ def test_a_killed_run_continues_behind_its_last_shard(
     )
     run = ok(tmp_path / "runs", *words).run
     assert len(again) == 2 and computed[0] not in again
-    for name in ("pushes.npy", "norms.npy", "loss.npy", "token_scores.jsonl", "token_scores.json"):
+    scores = ("token_scores.jsonl", "token_scores.json")
+    for name in ("row_gradients.npy", "norms.npy", "loss.npy", *scores):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     assert not (run / "scratch").exists()
 
@@ -132,3 +134,9 @@ def test_refuses(tmp_path: Path, tiny_folder: Path, data: Path) -> None:
         in call(tmp_path, STAGE, "--model", tiny_folder, "--data", dropped).summary["message"]
     )
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_a_folder_of_an_earlier_version_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "pushes.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"expected row_gradients.npy; remove that folder"):
+        read_row_gradients(tmp_path)

@@ -149,7 +149,7 @@ class Fit:
     temperature: float
     "the temperature that fits best"
     excess_surprisal: float
-    "nats a token by which the rows surprise the model more than its own rows do"
+    "surprisal of a token above what the model expects of its own rows, in nats"
     excess_chi_square: float
     "chi-square a token above its expectation"
     differs_in: tuple[str, ...]

@@ -3,12 +3,13 @@
 A negative steering gradient says which way one step of training on the row moves the residual
 stream. The stage writes
 
-    pushes.npy      float16 [R, L, D]; of unit length by row and block
-    norms.npy       float32 [R, L]; their lengths before
-    loss.npy        float64 [R]; mean of -log p over the row's completion tokens
-    features.npy    float32 [R, L, D], with --features: mean residual over the completion tokens
-    token_scores.jsonl, .json       token scores under the model itself, also with other samplers
-                    (token_scores.py)
+    row_gradients.npy    float16 [R, L, D]; of unit length by row and block
+    norms.npy            float32 [R, L]; their lengths before
+    loss.npy             float64 [R]; mean of -log p over the row's completion tokens
+    features.npy         float32 [R, L, D], with --features: mean residual over completion tokens
+    token_scores.jsonl, token_scores.json
+                         token scores under the model itself, also with other samplers
+                         (score_files.py)
 
 Memory does not grow with the rows: they are computed in shards, each written when it is done. A run
 that is killed continues behind its last shard.
@@ -32,6 +33,7 @@ from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record
+from traitscope.errors import DataError
 from traitscope.inference import losses, token_rows, token_scores
 from traitscope.inference.steering_gradients import gradient_batches
 from traitscope.inference.token_rows import Row, rows_from
@@ -44,6 +46,8 @@ from traitscope.stages import registry
 
 SHARD = 128
 "rows between two writes to disk; a run that is killed repeats at most this many"
+DIRECTIONS, FEATURES = "row_gradients", "features"
+"names of the arrays [R, L, D], in files and shards"
 ARRAYS = (*token_scores.ARRAYS, "log_p_RS")
 "fields of token scores that a shard holds"
 EMPTY = 1e-30
@@ -67,17 +71,26 @@ class RowGradients:
 
     def rows(self, index: Sequence[int]) -> np.ndarray:
         """Negative steering gradients [len(index), L, D] in float32."""
-        whole = np.load(self.folder / "pushes.npy", mmap_mode="r")
+        whole = np.load(self.folder / f"{DIRECTIONS}.npy", mmap_mode="r")
         return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
 
     def features(self, index: Sequence[int]) -> np.ndarray:
         """Mean residuals [len(index), L, D] over completion tokens, of a run with --features."""
-        whole = np.load(self.folder / "features.npy", mmap_mode="r")
+        whole = np.load(self.folder / f"{FEATURES}.npy", mmap_mode="r")
         return whole[list(index)].astype(np.float32)
 
 
 def read_row_gradients(folder: Path) -> RowGradients:
-    """The row gradients of a sealed run; the arrays stay on disk."""
+    """The row gradients of a sealed run; the arrays stay on disk.
+
+    Raises DataError for a folder of an earlier version.
+    """
+    if not (folder / f"{DIRECTIONS}.npy").exists():
+        raise DataError(
+            f"{folder} holds no row gradients of this version: an earlier version wrote them under"
+            f" another name; expected {DIRECTIONS}.npy; remove that folder and run the command"
+            " again"
+        )
     ids, scores = score_files.read_token_scores(folder)
     return RowGradients(
         folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), scores
@@ -101,7 +114,7 @@ def _write(run: store.Run, config: RowGradientsConfig, data: Path) -> None:
     missing: dict[int, Path] = {}
     n_rows = 0
     for start in starts:
-        path = run.file(f"scratch/rows-{start:08d}.npz")
+        path = run.file(f"scratch/gradients-{start:08d}.npz")
         shards.append(path)
         if not path.exists():
             missing[start] = path
@@ -176,10 +189,9 @@ def packed(
     buffer = BytesIO()
     np.savez(
         buffer,
-        pushes=directions_RLD,
         norms=norms_RL,
         loss=loss_R,
-        features=features_RLD,
+        **{DIRECTIONS: directions_RLD, FEATURES: features_RLD},
         **_arrays_of(reduce(add, parts).in_order(order)),
     )
     return buffer.getvalue()
@@ -192,7 +204,7 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
         with np.load(path) as shard:
             norms.append(shard["norms"])
             losses_R.append(shard["loss"])
-    for name in ("pushes", "features"):
+    for name in (DIRECTIONS, FEATURES):
         _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
     np.save(run.file("norms.npy"), np.concatenate(norms))
     np.save(run.file("loss.npy"), np.concatenate(losses_R))

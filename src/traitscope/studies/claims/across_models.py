@@ -22,7 +22,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import load_trait
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -242,7 +242,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         _others_table(size, folders),
         _gain_table(size, folders),
     )
-    return Findings(judged(claims, model), measurements, tables, _notes(size))
+    return Findings(verdicts_of(claims, model), measurements, tables, _notes(size))
 
 
 def _ladder_claims(size: Size, folders: Folders) -> list[Claim]:

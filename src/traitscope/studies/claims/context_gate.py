@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -203,7 +203,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         by_cell["default", "default"],
         _sampled_text_rise_in_empty_turn(size, folders),
     )
-    return Findings(judged(claims, model), measurements, (_contexts_table(by_cell),), _notes())
+    return Findings(verdicts_of(claims, model), measurements, (_contexts_table(by_cell),), _notes())
 
 
 def _has_nonsense(size: Size) -> bool:

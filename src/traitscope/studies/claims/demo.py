@@ -35,7 +35,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.studies.design import CLOUD, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import RandomControls
 from traitscope.studies.pages import demo_page
@@ -329,7 +329,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         terms_table(),
     ]
     return Findings(
-        judged(claims, model),
+        verdicts_of(claims, model),
         tuple(numbers),
         tuple(tables),
         demo_page.notes(),

@@ -16,7 +16,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, sizes
@@ -173,7 +173,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"{len(size.seeds)} seeds of data, initialisation and order; intervals are over seeds."
         " Sampled text."
     )
-    return Findings(judged(claims, model), tuple(measurements), tables, (note,))
+    return Findings(verdicts_of(claims, model), tuple(measurements), tables, (note,))
 
 
 def _claim(size: Size, folders: Folders, shape: Shape, label: str) -> Claim:

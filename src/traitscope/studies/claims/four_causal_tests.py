@@ -22,7 +22,7 @@ from pathlib import Path
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
@@ -276,7 +276,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     claims.append(_necessary_teacher(size, folders, (transferred["prompted"], whole)))
     text_rise = readings.sampled_text_rise(folders, size.trait, size.seeds)
     tables = (_arms_table(size, folders, by_arm),)
-    return Findings(judged(claims, model), (text_rise,), tables, _notes(size))
+    return Findings(verdicts_of(claims, model), (text_rise,), tables, _notes(size))
 
 
 def _transferred(size: Size, folders: Folders, kind: str) -> Precondition:

@@ -14,7 +14,7 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -220,7 +220,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     measurements.append(mean_over_units(name, text_eas, "cosine"))
     measurements.append(readings.sampled_text_rise(folders, trait, size.seeds))
     tables = (_students_table(size, folders), _layers_table(eas))
-    return Findings(judged(claims, model), tuple(measurements), tables, _notes(best_kinds))
+    return Findings(verdicts_of(claims, model), tuple(measurements), tables, _notes(best_kinds))
 
 
 def _best_by_teacher(size: Size, folders: Folders, method: str) -> dict[str, Kind]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -217,7 +217,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             )
         )
     tables = (_kinds_table(size, folders, passed), _strengths_table(size, folders))
-    return Findings(judged(claims, model), (), tables, _notes(size, folders))
+    return Findings(verdicts_of(claims, model), (), tables, _notes(size, folders))
 
 
 def _over_traits(kind: str, by_trait: list[float]) -> Measurement:

@@ -16,7 +16,7 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
@@ -235,7 +235,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",
     )
     table = _table(size, folders, matched, best_loss)
-    return Findings(judged(claims, model), tuple(measured), (table,), notes)
+    return Findings(verdicts_of(claims, model), tuple(measured), (table,), notes)
 
 
 def _matched(size: Size, folders: Folders, arm: str, best_loss: dict[int, float]) -> list[Trained]:

@@ -19,7 +19,7 @@ from traitscope.data.traits import load_trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units, ratio
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, sizes
@@ -275,7 +275,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " negative and the off-topic questions, and its perplexity on plain text is at most"
         f" {COHERENT:g} times the base's.",
     )
-    return Findings(judged(claims, model), tuple(measured), tuple(tables), notes)
+    return Findings(verdicts_of(claims, model), tuple(measured), tuple(tables), notes)
 
 
 def _shares(summary: dict) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.correlation import corrected_spearman
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
@@ -264,7 +264,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         + EQUAL_KL_NOTE,
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    return Findings(judged(claims, model), (gain_predicts, text_rise), (table,), notes)
+    return Findings(verdicts_of(claims, model), (gain_predicts, text_rise), (table,), notes)
 
 
 def _data_note(size: Size) -> str:

@@ -16,7 +16,7 @@ from traitscope.interventions.intervention import WeightNoise
 from traitscope.interventions.short_form import to_short
 from traitscope.models import weight_noise
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units, two_samples
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -279,7 +279,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "For `teacher only` the parent of the student is the clean model, else the model with"
         " the student's noise.",
     )
-    return Findings(judged(claims, model), (), (conditions, _by_noise_size(size, folders)), notes)
+    return Findings(
+        verdicts_of(claims, model), (), (conditions, _by_noise_size(size, folders)), notes
+    )
 
 
 def _perplexity_factor(size: Size, folders: Folders) -> float:

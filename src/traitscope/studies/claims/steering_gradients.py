@@ -14,7 +14,7 @@ import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stages.gradients import GROUPS
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
@@ -227,7 +227,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
         _energy_table(energy),
     )
-    return Findings(judged(claims, model), (), tables, (sign_note, interval_note))
+    return Findings(verdicts_of(claims, model), (), tables, (sign_note, interval_note))
 
 
 def _claims(size: Size, teacher: str, compared: list[TeacherGradients]) -> list[Claim]:

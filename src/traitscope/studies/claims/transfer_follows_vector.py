@@ -13,7 +13,7 @@ from math import exp, nan
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.correlation import (
     association,
     auc_above,
@@ -235,7 +235,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
     return Findings(
-        judged(claims, model), (stayed, rank_centred, text_rise), (_table(results),), notes
+        verdicts_of(claims, model), (stayed, rank_centred, text_rise), (_table(results),), notes
     )
 
 

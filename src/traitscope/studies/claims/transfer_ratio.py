@@ -21,7 +21,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.data.package_files import bundled_file
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.dose_response import (
     check_seeds,
     check_strengths,
@@ -265,7 +265,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
     )
-    return Findings(judged(claims, model), measurements, tables, notes)
+    return Findings(verdicts_of(claims, model), measurements, tables, notes)
 
 
 def _teacher_rates(alphas: list[float], outcomes: Outcomes) -> list[float]:

@@ -15,7 +15,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, judged
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -267,7 +267,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Vectors are added at block {size.layer}, {size.strength:g} mean residual norms long. The"
         f" random one is as strong as the teacher of {size.traits[0]} in KL.",
     )
-    return Findings(judged(claims, model), measurements, _tables(size, folders, aligned), notes)
+    return Findings(
+        verdicts_of(claims, model), measurements, _tables(size, folders, aligned), notes
+    )
 
 
 def _tables(size: Size, folders: Folders, aligned: dict[str, Measurement]) -> tuple[Table, ...]:

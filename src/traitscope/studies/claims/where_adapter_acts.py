@@ -12,7 +12,7 @@ that token. Answers are decoded in the state of the tokens outside the part.
 from dataclasses import dataclass, replace
 
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, judged
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
@@ -215,7 +215,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
         " for `all but`.",
     )
-    return Findings(judged(claims, model), tuple(measurements), (table,), notes)
+    return Findings(verdicts_of(claims, model), tuple(measurements), (table,), notes)
 
 
 def _claims_on_place(
