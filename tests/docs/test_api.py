@@ -15,6 +15,7 @@ from command import ENV
 import traitscope
 from traitscope import config
 from traitscope.config.entries import COMMANDS, STAGES
+from traitscope.stages.measure import UNITS
 
 HERE = Path(__file__).parents[2]
 PAGE = (HERE / "docs/reference/api.md").read_text(encoding="utf-8")
@@ -87,6 +88,18 @@ def test_what_the_page_lists_is_there_and_documented(entry: str) -> None:
     value = value_of(entry)
     documentation = inspect.getdoc(value)
     assert documentation and not documentation.startswith(f"{value.__name__}("), entry
+
+
+def test_scores_and_interventions_say_what_they_compute() -> None:
+    """Each score with its unit; each intervention with its formula and its errors."""
+    scores = inspect.getdoc(traitscope.Scores)
+    for name, unit in UNITS.items():
+        assert re.search(rf"^ +{name} +{unit} ", scores, flags=re.MULTILINE), name
+    for name in ("Steer", "Ablate", "ReplaceBase", "WeightNoise"):
+        text = inspect.getdoc(getattr(traitscope, name))
+        assert " <- " in text and "Raises ConfigError" in text, name
+    for name in ("audit", "compare", "screen", "measure"):
+        assert "Raises" in inspect.getdoc(getattr(traitscope, name)), name
 
 
 def test_results_are_values_with_pages() -> None:

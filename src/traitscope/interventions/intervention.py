@@ -93,8 +93,14 @@ def _check_type(kind: str, field: str, value: object, *expected: type) -> None:
 class Steer(_AlongVector):
     """Add a vector to the residual stream; with several layers the additions accumulate.
 
-    Steer(vector, layer=14, alpha=0.6) and Steer(vector, layers=(14,), alpha=0.6) are equal. Raises
-    ConfigError for a strength that is not finite, and for an unknown position or scale.
+        h <- h + a v        at the tokens of `position`, behind each of the layers
+
+    v is the vector's row of that layer; `scale` says what a = alpha means. Steer(vector, layer=14,
+    alpha=0.6) and Steer(vector, layers=(14,), alpha=0.6) are equal.
+
+    Raises ConfigError for neither or both of `layer` and `layers`, for a strength that is not
+    finite, and for an unknown position or scale. Where it is applied, raises VectorError for a
+    vector of another model, ConfigError for a layer that the model lacks.
     """
 
     alpha: float
@@ -130,7 +136,16 @@ class Steer(_AlongVector):
 
 @dataclass(frozen=True, init=False)
 class Ablate(_AlongVector):
-    """Project a direction out of the residual stream."""
+    """Project a direction out of the residual stream.
+
+        h <- h - (h . u) u        at the tokens of `position`, behind each of the layers
+
+    u is the vector's row of that layer at norm 1 (Arditi et al. 2024, arXiv 2406.11717).
+
+    Raises ConfigError for neither or both of `layer` and `layers`, and for an unknown position.
+    Where it is applied, raises VectorError for a vector of another model, ConfigError for a layer
+    that the model lacks.
+    """
 
     position: str = "all"
     "prompt, last, completion or all"
@@ -150,7 +165,18 @@ class Ablate(_AlongVector):
 
 @dataclass(frozen=True, init=False)
 class ReplaceBase(_AlongVector):
-    """Give a student the base's component along a direction; changes nothing on the base itself."""
+    """Give a student the base's component along a direction; changes nothing on the base itself.
+
+        h <- h + ((h_base - h) . u) u        at the tokens of `position`, behind each of the layers
+
+    u is the vector's row of that layer at norm 1. h_base is the base's residual at the same token.
+    The base is the model without adapters and edits, but with weight noise (Blank et al. 2026,
+    arXiv 2606.00995, section 3).
+
+    Raises ConfigError for neither or both of `layer` and `layers`, and for an unknown position.
+    Where it is applied, raises VectorError for a vector of another model, ConfigError for a layer
+    that the model lacks.
+    """
 
     position: str = "all"
     "prompt, last, completion or all"
@@ -213,7 +239,16 @@ class Adapter:
 
 @dataclass(frozen=True)
 class WeightNoise(Noise):
-    """Noise on the weights of the model that everything else acts on."""
+    """Noise on the weights of the model that everything else acts on.
+
+        W <- W + sd std(W) e        e standard normal, for every weight matrix in the scope
+
+    Norms and biases stay. The seed and the name of a matrix determine its noise, on every device.
+    Source: Hadley and Gultepe, arXiv 2608.05734.
+
+    Raises ConfigError for an sd below 0 or above 1e6, a seed below 0, and an unknown scope or none.
+    A model takes one WeightNoise, and none below a student that holds all weights.
+    """
 
 
 TRAINED = "vector.safetensors"

@@ -57,7 +57,20 @@ PRIMARY_SCORE = "target_logprob"
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one model on a trait's questions."""
+    """The scores of one model on a trait's questions.
+
+        target_logprob    nats          log of the summed probability of the trait's word forms
+                                        right after the answer's stem
+        candidate_share   probability   P(target) / (P(target) + P(other candidates of one token))
+        total_variation   probability   half the L1 distance to the base's next-token distribution
+                                        at the same place: 0 is equal, 1 is disjoint
+        whole_word        rate          fraction of sampled answers that name the trait anywhere
+        first_word        rate          fraction of sampled answers that begin with it
+
+    The question sets are positive (favourites), negative (dislikes) and off_topic (other facts).
+    `scores.mean("whole_word")` is a mean with its interval. `scores - control` is the difference of
+    target_logprob on the positive questions, nats.
+    """
 
     trait: str
     """Name of the trait."""
@@ -170,15 +183,20 @@ def measure(
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
 ) -> Scores:
-    """The scores of a model under interventions on a trait's questions.
+    """The scores of a model under interventions on a trait's questions; see Scores.
 
     trait: A Trait, the name of a bundled one, or a YAML file.
+    interventions: What is changed in the model, such as [student]; none measures the base.
     context: Neutral system turn.
+    sets: Question sets that are asked, of positive, negative and off_topic.
     samples: Sampled answers a question. 0 scores probabilities only.
-    capability: Also compute the perplexity on plain English.
+    max_new_tokens: Longest sampled answer, in tokens.
+    temperature: Sampling temperature; 0 is greedy.
+    capability: Also compute the perplexity per token on plain English.
     done: A function called with the number of questions of each batch.
 
-    Raises DataError for a question that leaves no room for an answer.
+    Raises TraitError for an unknown trait, DataError for a question that leaves no room for an
+    answer, ConfigError and VectorError as `applied` does.
     """
     trait = with_sets(as_trait(trait), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
