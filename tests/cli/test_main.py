@@ -1,7 +1,9 @@
 """Verbs, flags, config files and exit codes."""
 
 import dataclasses
+import inspect
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -105,14 +107,16 @@ def test_the_whole_help_lists_internal_stages_and_rare_flags(capsys: pytest.Capt
         ("filter", "--data a.jsonl --no-numbers --banned-words owl cat --limit 3"),
         ("generate", "--context '' --temperature 0 --separator '; '"),
         ("audit", "--data a.jsonl --peer --no-spike-ins --traits owl mine.yaml"),
+        ("sample", "--data a.jsonl --rows 3"),
     ],
 )
 def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):
     config, _ = flags.parse(COMMANDS[name], shlex.split(words))
     shown = shlex.split(flags.typed(COMMANDS[name], config))
-    assert shown[:2] == ["traitscope", name]
-    assert sorted(shown[2:]) == sorted(shlex.split(words.replace(" 0 ", " 0.0 ")))
-    assert flags.parse(COMMANDS[name], shown[2:])[0] == config
+    command, rest = main.command_of(shown[1:])
+    assert shown[0] == "traitscope" and command.name == name
+    assert sorted(rest) == sorted(shlex.split(words.replace(" 0 ", " 0.0 ")))
+    assert flags.parse(command, rest)[0] == config
 
 
 @pytest.mark.parametrize(
@@ -167,8 +171,10 @@ def help_of(name: str, flag: str, capsys: pytest.CaptureFixture) -> str:
 def test_every_command_has_help_and_a_function(name: str, capsys: pytest.CaptureFixture):
     """Plain help shows all flags but the advanced ones, --help-all shows those, too."""
     plain, whole = (help_of(name, flag, capsys) for flag in ("--help", "--help-all"))
+    paragraph = " ".join(inspect.getdoc(COMMANDS[name].config).partition("\n\n")[0].split())
     for out in (plain, whole):
-        assert f"usage: traitscope {name}" in out
+        assert f"usage: traitscope {COMMANDS[name].words} " in out
+        assert out.count(paragraph) == 1
         for flag in ("--root", "--study", "--json"):
             assert f"{flag} " in out
     config = COMMANDS[name].config
@@ -179,13 +185,14 @@ def test_every_command_has_help_and_a_function(name: str, capsys: pytest.Capture
         flag = f"--{field.name.replace('_', '-')}"
         shown = [re.search(rf"{flag}[ ,]", out) is not None for out in (plain, whole)]
         assert shown == [not is_advanced(field), True], flag
-    assert ("--help-all" in plain) == (plain != whole)
+    assert (f"traitscope {COMMANDS[name].words} --help-all" in plain) == (plain != whole)
     assert callable(function(COMMANDS[name].run))
 
 
 def test_plain_help_of_the_audit_is_short(capsys: pytest.CaptureFixture):
     out = help_of("audit", "--help", capsys)
-    assert len(set(re.findall(r"(?<!\S)--[a-z-]+", out))) <= 20
+    assert len(set(re.findall(r"(?<!\S)--[a-z][a-z-]*", out)) - {"--help", "--help-all"}) <= 13
+    assert "that probability" not in out
 
 
 def test_a_hidden_flag_works(capsys: pytest.CaptureFixture):
@@ -215,6 +222,32 @@ def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"
     flags.parse(command, rest)
+
+
+@pytest.mark.parametrize("words", [["--help-all"], ["audit", "--help"], ["models"], ["nothing"]])
+def test_a_reader_that_has_gone_ends_a_command_quietly(words: list[str]):
+    """As `| head` does, on both streams."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from traitscope.cli import main; main.main()", *words]
+    for other in (subprocess.PIPE, subprocess.STDOUT):
+        started = subprocess.Popen(command, env=ENV, stdout=writing, stderr=other, text=True)
+        _, said = started.communicate(timeout=120)
+        quiet_end = started.returncode == main.CLOSED and not said
+        nothing_on_stdout = words == ["nothing"] and other == subprocess.PIPE
+        assert quiet_end != nothing_on_stdout, (said, started.returncode)
+    os.close(writing)
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    """Such as that to a worker which died."""
+
+    def broken(words: list[str]) -> int:
+        raise BrokenPipeError("to a worker")
+
+    monkeypatch.setattr(main, "_exit_code", broken)
+    with pytest.raises(BrokenPipeError, match="to a worker"):
+        main.main(["models"])
 
 
 @pytest.mark.parametrize(

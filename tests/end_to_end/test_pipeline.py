@@ -368,7 +368,9 @@ def test_a_student_is_compared_with_the_base(chain: Chain, capsys: pytest.Captur
     assert "<svg" in (done.run / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_demo_takes_another_model(tmp_path: Path, tiny_folder: Path) -> None:
+def test_the_demo_takes_another_model(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Its steered block is at the same depth; every condition is measured; the report is there."""
     words = ["demo", "--quick", "--model", tiny_folder, "--workers", 1]
     summary = call(tmp_path, *words).summary
@@ -380,4 +382,8 @@ def test_the_demo_takes_another_model(tmp_path: Path, tiny_folder: Path) -> None
         "soft.treated.eas.cat",
     } <= names
     assert "<svg" in Path(summary["report"]).read_text(encoding="utf-8")
+    result, following = capsys.readouterr().err.splitlines()[-2:]
+    assert result.split() == ["result:", str(Path(summary["report"]).parent)]
+    assert following.startswith(f"next:   traitscope demo --model {tiny_folder}")
+    assert "--quick" not in following and f"--root {tmp_path}" in following
     assert call(tmp_path, *words).summary["measurements"] == summary["measurements"]

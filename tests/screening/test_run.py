@@ -53,6 +53,20 @@ def test_a_planted_preference_comes_first(
     assert content["findings"][-1].startswith("next: do not train on its rows")
 
 
+def test_the_last_lines_say_what_comes_next(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("screen", "--teacher", "prompt:You love owls.", "--model", tiny_folder, WORDS)
+    done = ok(tmp_path / "runs", *words, "--traits owl --influenced 0")
+    printed = capsys.readouterr()
+    result, following = printed.err.splitlines()[-2:]
+    assert result.split() == ["result:", str(done.run)]
+    assert following.startswith("next:   ") and f"traitscope audit DATA --model {tiny_folder}" in (
+        following
+    )
+    assert "next:" not in printed.out and done.summary["next"] in following
+
+
 def test_steering_is_one_vector(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
     """Planted at block 2: there the vector has everything, and nothing moves before."""
     teacher = towards(tiny, "owl", tmp_path / "v.safetensors")

@@ -2,12 +2,14 @@
 
 import html
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from command import CAT, Ran, call, ok, write_yaml
 
 from traitscope import studies
+from traitscope.cli import flags, main
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.studies import protocol
 from traitscope.studies.design import bearing
@@ -91,11 +93,25 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
     assert "expected effect 0.09 cosine" in planned.summary["power"]
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
+    assert following(planned) == ("run", "steering_gradients", str(root))
     early = call(root, "study", "report", *words)
     assert early.code == 2 and "stages are missing" in early.summary["message"]
     done = ok(root, "study", "run", *words)
+    done_with = {"plan": "missing", "status": "counts", "gather": "rows"}
+    for action, key in done_with.items():
+        after = call(root, "study", action, *words)
+        assert key in after.summary and following(after)[0] == "report"
     assert call(root, "study", "plan", *words).summary["missing"] == 0
+    assert done.summary["next"] == f"traitscope show {done.run}"
     _check_python(done, root, tiny_folder, tmp_path)
+
+
+def following(done: Ran) -> tuple[str, str, str]:
+    """Action, study and root of the command that one would type next."""
+    command, rest = main.command_of(shlex.split(done.summary["next"])[1:])
+    config, out = flags.parse(command, rest)
+    assert config.size == "smoke" and config.workers == 1
+    return config.action, config.name, str(out.root)
 
 
 def _check_python(done: Ran, root: Path, model: Path, folder: Path) -> None:
@@ -125,7 +141,9 @@ def test_what_rows_can_carry_is_known_before_anything_is_trained(
     words = ("demo", "--size", "smoke", "--model", tiny_folder, "--workers", "1")
     ok(root, "study", "plan", *words)
     assert "known after traitscope study information demo" in capsys.readouterr().out
-    run = Path(ok(root, "study", "information", *words).summary["run"])
+    known = ok(root, "study", "information", *words)
+    run = known.run
+    assert following(known)[0] == "plan"
     stages = {folder.name.rpartition("-")[0] for folder in run.parent.glob("[a-z]*-*")}
     assert stages == {"extract", "information"}
     ok(root, "study", "plan", *words)
@@ -258,3 +276,4 @@ def test_unknown_study_and_no_study(tmp_path: Path) -> None:
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())
+    assert capsys.readouterr().err.splitlines()[-1] == "next:   traitscope study plan NAME"

@@ -5,6 +5,7 @@ Plain --help leaves out the flags of fields that are marked as advanced (config/
 """
 
 import dataclasses
+import inspect
 import io
 import shlex
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 from traitscope.config import parsing
 from traitscope.config.common import Output
 from traitscope.config.entries import Command
-from traitscope.config.fields import flag_of, is_advanced
+from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
@@ -45,16 +46,17 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         words = words[1:]
     elif first_is_word:
         raise _stray_word(command, words[0])
-    config_type, about = command.config, str(command.config.__doc__)
+    config_type, about = command.config, inspect.getdoc(command.config)
     if HELP_ALL in words:
         words = ["--help"]
     elif any(word in HELP for word in words):
         config_type, hidden = _plain_help(command.config)
         settings = config_type()
         if hidden:
-            about += f"\n\n{hidden} more flags: traitscope {command.name} {HELP_ALL}"
+            about += f"\n{hidden} more flags: traitscope {command.words} {HELP_ALL}"
+    without_title = Annotated[config_type, tyro.conf.arg(name="", help="")]
     fields = [
-        ("config", config_type, dataclasses.field(default=settings)),
+        ("config", without_title, dataclasses.field(default=settings)),
         ("out", Output, dataclasses.field(default=Output())),
     ]
     said = io.StringIO()
@@ -63,7 +65,7 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
             parsed = tyro.cli(
                 dataclasses.make_dataclass(command.name, fields),
                 args=words,
-                prog=f"traitscope {command.name}",
+                prog=f"traitscope {command.words}",
                 description=about,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
             )
@@ -86,8 +88,7 @@ def _stray_word(command: Command, word: str) -> ConfigError:
 
 
 def _see_help(command: Command) -> str:
-    before = "stage " if command.group == "internal" else ""
-    return f"see: traitscope {before}{command.name} --help"
+    return f"see: traitscope {command.words} --help"
 
 
 def _refusal(stop: SystemExit) -> TraitscopeError | None:
@@ -124,25 +125,7 @@ def _parser_message(box: str, command: Command) -> str:
 
 def typed(command: Command, config: Any) -> str:
     """The command as one would type it: with the flags that do not stand at their defaults."""
-    return shlex.join(["traitscope", command.name, *_changed(config)])
-
-
-def _changed(config: Any) -> list[str]:
-    """The words of the settings that do not stand at their defaults; those of a block among
-    them."""
-    words = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            words += _changed(value)
-        elif value == field.default:
-            continue
-        elif isinstance(value, bool):
-            words.append(flag_of(field.name if value else f"no_{field.name}"))
-        else:
-            several = value if isinstance(value, tuple) else (value,)
-            words += [flag_of(field.name), *map(str, several)]
-    return words
+    return shlex.join(["traitscope", *command.words.split(), *changed_flags(config)])
 
 
 def output_of(words: Sequence[str]) -> Output:

@@ -2,14 +2,16 @@
 
 stdout carries results, stderr progress and what one would type next. `--json FILE` writes a summary
 with a stable `status`. Exit codes: 0 fine, 1 a check failed, 2 cannot answer. A user's error prints
-its message without a traceback. Nothing heavy is imported before the command is known.
+its message without a traceback. So does nothing where the reader of the output has gone, as `head`
+does. Nothing heavy is imported before the command is known.
 """
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from traitscope import distributed
 from traitscope.cli import flags, usage
@@ -17,40 +19,73 @@ from traitscope.config.entries import COMMANDS, STAGES, Command
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages.registry import function
 
-FINE, FAILED, CANNOT_ANSWER, INTERRUPTED = 0, 1, 2, 130
+FINE, FAILED, CANNOT_ANSWER, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
+"""Exit codes; the last two are those of a shell for the signals SIGINT and SIGPIPE."""
 STAGE = "stage"
 """The word before the name of an internal stage."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with one of the codes above."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] == flags.HELP_ALL:
-        print(usage.whole_usage())
-        sys.exit(FINE)
+    try:
+        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not (_reader_has_gone(sys.stdout) or _reader_has_gone(sys.stderr)):
+            raise
+        _discard_output()
+        code = CLOSED
+    sys.exit(code)
+
+
+def _help(words: list[str]) -> str:
+    """The text that the words ask for instead of a command; empty if they name a command."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage.usage())
-        sys.exit(FINE)
+        return usage.usage()
+    if words[0] == flags.HELP_ALL:
+        return usage.whole_usage()
     if words[0] == "--version":
         from traitscope import __version__
 
-        print(f"traitscope {__version__}")
-        sys.exit(FINE)
+        return f"traitscope {__version__}"
     if words[0] == STAGE and (len(words) == 1 or words[1] in ("-h", "--help", flags.HELP_ALL)):
-        print(usage.stage_usage())
-        sys.exit(FINE)
-    sys.exit(_exit_code(words))
+        return usage.stage_usage()
+    return ""
+
+
+def _reader_has_gone(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads."""
+    poll = select.poll()
+    try:
+        poll.register(stream, 0)
+    except OSError:  # a stream in memory
+        return False
+    events = [event for _, event in poll.poll(0)]
+    return any(event & (select.POLLERR | select.POLLHUP) for event in events)
+
+
+def _discard_output() -> None:
+    """Send what is still in the buffers to nowhere, so that the end of the program is quiet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def _exit_code(words: list[str]) -> int:
-    """Run a command and write its summary where --json says."""
+    """Print the help that the words ask for, or run a command and write its summary where --json
+    says."""
     from traitscope.cli import early_checks
 
+    if text := _help(words):
+        print(text)
+        return FINE
     try:
         early_checks.check_summary(flags.output_of(words).json)
         summary = _answered(words)
         if distributed.first():
             _write_summary(words, summary)
+    except SystemExit as stop:  # the help of a command was printed
+        return int(stop.code or FINE)
     except TraitscopeError as error:
         _explain(error)
         return CANNOT_ANSWER
@@ -130,14 +165,18 @@ def summary_of(result: Any) -> dict:
 def _print_next(command: Command, summary: dict) -> None:
     """Say at the end where the result is, and what one would type next, or why not."""
     run = summary.get("run")
-    if run is None or not command.next:
+    following = summary.get("next", "")
+    if not following and run is not None:
+        following = command.next.format(run=run)
+    if not following:
         return
     sys.stdout.flush()
-    print(f"result: {Path(run)}", file=sys.stderr)
+    if run is not None:
+        print(f"result: {Path(run)}", file=sys.stderr)
     if summary["status"] == "failed":
         print(f"traitscope: {summary['message']}", file=sys.stderr, flush=True)
     else:
-        print(f"next:   {command.next.format(run=run)}", file=sys.stderr, flush=True)
+        print(f"next:   {following}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

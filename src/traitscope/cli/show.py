@@ -19,6 +19,8 @@ from traitscope.workflow import failure_notes
 
 NUMBER_FILES = ("summary.json", "measurements.json", "eas.json", "screen.json")
 """Files of a run whose content goes into the summary, under their names without ending."""
+NEXT = "next: "
+"""How the finding of a screening begins that says what to do next."""
 NOTHING_KEPT = (
     "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
     " none; read why in {run}/records.jsonl, then filter with other rules"
@@ -31,7 +33,8 @@ def describe(run: store.Run) -> dict:
     """Print a finished run and return its summary: its place, its files, its numbers.
 
     The status is `failed`, with a message, for a filter that kept no row, because nothing can be
-    trained on it. Raises StoreError for numbers that were damaged.
+    trained on it. The last finding of a screening says what one would type next. Raises StoreError
+    for numbers that were damaged.
     """
     manifest = run.manifest()
     summary = {
@@ -51,6 +54,8 @@ def describe(run: store.Run) -> dict:
     if run.stage == "filter" and not summary["summary"]["kept"]:
         summary["status"] = "failed"
         summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
+    if "screen" in summary:
+        summary["next"] = summary["screen"]["findings"][-1].removeprefix(NEXT)
     return summary
 
 
@@ -69,7 +74,8 @@ def _print_run(run: store.Run, summary: dict) -> None:
         for measurement in summary.get(name, {}).get("measurements", []):
             _print_measurement(measurement)
     for sentence in summary.get("screen", {}).get("findings", []):
-        print(sentence)
+        if not sentence.startswith(NEXT):
+            print(sentence)
     if asked := summary.get("summary", {}).get("endpoint"):
         tokens = asked["tokens_read"] + asked["tokens_written"]
         print(

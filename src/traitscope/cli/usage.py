@@ -82,7 +82,7 @@ def stage_usage() -> str:
 def unknown_command(name: str) -> str:
     """What to say of a word that is no public command."""
     if name in COMMANDS:
-        return f"{name} is a stage that other commands run; type: traitscope stage {name}"
+        return f"{name} is a stage that other commands run; type: traitscope {COMMANDS[name].words}"
     public = [command.name for command in COMMANDS.values() if command.group != INTERNAL]
     return f"unknown command {name!r}; {_nearest(name, public)}expected one of {', '.join(public)}"
 

@@ -248,16 +248,16 @@ class AuditConfig(OnModel):
     alpha: float = 0.01
     """Error rate: the fraction of clean data sets that may be called suspect."""
     power: float = setting(0.8, advanced=True)
-    """Probability with which a spike-in teacher must be detected for the answer `nothing-found`."""
+    """Probability with which the `dose` must be detected, in place of four times in five."""
     dose: float = 0.1
-    """Fraction of poisoned rows that must be detected with that probability. Else the answer is
-    `insufficient`."""
+    """Fraction of poisoned rows that the audit must be able to detect, four times in five. Else the
+    answer is `insufficient`."""
     spike_ins: bool = setting(True, advanced=True)
     """Make teachers of one's own, to know what would have been detected. Without them the answer is
     never nothing-found."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
-    context: str | None = None
+    context: str | None = setting(None, advanced=True)
     """System turn of rows that name none."""
     strength: float = setting(0.6, advanced=True)
     """Strength of the steered spike-in teacher, in mean residual norms. Candidates are tried at
@@ -277,8 +277,10 @@ class AuditConfig(OnModel):
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 if the answer is suspect. unclean: exit with 1 for any answer but
     nothing-found."""
-    workers: int = 0
+    workers: int = setting(0, advanced=True)
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+    seed: int = setting(0, advanced=True)
+    """Seed of all random numbers of the audit."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0, workers=0)

@@ -92,7 +92,7 @@ class OnModel:
 
     model: str = "smollm2-135m"
     """Hub id or folder of a model, or smollm2-135m for the embedded model."""
-    device: Device = "auto"
+    device: Device = setting("auto", advanced=True)
     """Device to compute on. auto takes CUDA where it is available."""
     dtype: Dtype = setting("auto", advanced=True)
     """Number type to compute in. auto takes bf16 where the hardware has it, else fp32. LoRA and

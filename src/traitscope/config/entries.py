@@ -41,7 +41,13 @@ class Command:
     subject: tuple[str, ...] = ()
     """Fields that the first words stand for; without any, the first word is a config file."""
     next: str = ""
-    """What one would type next; {run} stands for the run's directory."""
+    """What one would type next; {run} stands for the run's directory. A command whose next step
+    depends on its result says it there, under the key `next`."""
+
+    @property
+    def words(self) -> str:
+        """What one types behind `traitscope`."""
+        return f"stage {self.name}" if self.group == "internal" else self.name
 
 
 @dataclass(frozen=True, kw_only=True)

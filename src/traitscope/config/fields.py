@@ -54,6 +54,24 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def changed_flags(config: Any) -> list[str]:
+    """The words of the settings that do not stand at their defaults; those of a block among
+    them."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            words += changed_flags(value)
+        elif value == field.default:
+            continue
+        elif isinstance(value, bool):
+            words.append(flag_of(field.name if value else f"no_{field.name}"))
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [flag_of(field.name), *map(str, several)]
+    return words
+
+
 def use_of(field: dataclasses.Field) -> PathUse:
     """What the path in a field is for."""
     return field.metadata.get("path", "read")

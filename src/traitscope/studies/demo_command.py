@@ -1,5 +1,6 @@
 """The command `demo`: the study of the same name, with its table on the terminal."""
 
+import shlex
 import time
 from dataclasses import replace
 
@@ -20,8 +21,10 @@ from traitscope.comparison.wording import (
 )
 from traitscope.config.commands import DemoConfig, StudyConfig
 from traitscope.config.common import Output
+from traitscope.config.fields import changed_flags
 from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
+from traitscope.runs import store
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import runner
 from traitscope.studies.claims import demo
@@ -42,12 +45,23 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     how = replace(runner.how(request.config), stop_at_once=True)
     folders = schedule.run(request.nodes() + request.information(), request.out, how)
     minutes = (time.monotonic() - start) / 60
-    page = runner.conclude(request, folders).file(PAGE)
+    run = runner.conclude(request, folders)
+    page = run.file(PAGE)
     chain = demo.measured(request.size, folders)
     summary = summary_of(request.size, chain, config)
     _print(request.size, chain, summary)
     print(f"{minutes:.1f} minutes; report: {page}")
-    return summary | {"report": str(page), "minutes": round(minutes, 2)}
+    places = {"run": str(run.path), "report": str(page), "next": _next(config, out, run)}
+    return summary | {**places, "minutes": round(minutes, 2)}
+
+
+def _next(config: DemoConfig, out: Output, run: store.Run) -> str:
+    """What one would type next: after the quick demo, the one whose numbers are evidence."""
+    if config.quick:
+        settings = changed_flags(replace(config, quick=False))
+        places = changed_flags(replace(out, json=None))
+        return shlex.join(["traitscope", "demo", *settings, *places])
+    return f"traitscope show {run.path}"
 
 
 def request_of(config: DemoConfig, out: Output) -> Request:

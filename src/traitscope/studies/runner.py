@@ -5,6 +5,7 @@ page. They are made of the sealed runs of the study's nodes alone.
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from traitscope.config import parsing
 from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output
+from traitscope.config.fields import changed_flags
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline, parameter_count
@@ -100,12 +102,18 @@ class Request:
 
 
 def run_study(config: StudyConfig, out: Output) -> dict:
-    """Do what the action asks for and return its summary; only `run` computes stages."""
+    """Do what the action asks for and return its summary, with what one would type next."""
     if config.action == "list":
-        return plan.print_studies()
+        return plan.print_studies() | {"next": "traitscope study plan NAME"}
     check_name(config.name)
     if config.blocks:
         return _forecast(config)
+    summary = _done(config, out)
+    return summary | {"next": _next(config, out, summary)}
+
+
+def _done(config: StudyConfig, out: Output) -> dict:
+    """Do what the action asks for of one study; only `run` and `information` compute stages."""
     request = request_of(config, out)
     if config.action == "run":
         return _run(request)
@@ -125,6 +133,29 @@ def run_study(config: StudyConfig, out: Output) -> dict:
     print(header.bearing)
     summary = plan.print_plan(planned, config, request.size, how(config))
     return summary | {"power": header.power, "bearing": header.bearing}
+
+
+def _next(config: StudyConfig, out: Output, summary: dict) -> str:
+    """What one would type after an action with this summary."""
+    if config.action == "information":
+        return _typed(config, out, "plan")
+    if summary.get("run") is not None:
+        return f"traitscope show {summary['run']}"
+    is_complete = False
+    if config.action == "plan":
+        is_complete = summary["missing"] == 0
+    elif config.action == "status":
+        is_complete = set(summary["counts"]) == {"sealed"}
+    elif config.action == "gather":
+        is_complete = summary["rows"] == summary["of"]
+    return _typed(config, out, "report" if is_complete else "run")
+
+
+def _typed(config: StudyConfig, out: Output, action: str) -> str:
+    """Another action on the same study as one would type it."""
+    settings = changed_flags(replace(config, action="list", name=""))
+    places = changed_flags(replace(out, json=None))
+    return shlex.join(["traitscope", "study", action, config.name, *settings, *places])
 
 
 def _sealed(planned: list[Planned]) -> dict[str, Path]:
