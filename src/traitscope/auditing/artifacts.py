@@ -17,7 +17,7 @@ from traitscope.data.trait_files import trait_files
 from traitscope.errors import ConfigError
 from traitscope.runs import store
 
-SCHEMA = 6
+SCHEMA = 5
 "version of the file; an older one is refused"
 READING_STAGES = ("row_gradients", "predictions", "teacher_scores", "pushes", "odds")
 "stages that read rows, by their present and former names"
@@ -127,8 +127,8 @@ class AuditArtifacts:
 
     sample: Path
     "the run with the audited rows"
-    predictions: tuple[Path, ...]
-    "the runs with what learners predicted of them; the first has the model's scores"
+    predictions: Path
+    "the run with what learners predicted of them"
     traits: tuple[str, ...]
     "candidate traits, bundled names or YAML files"
     blocks: int

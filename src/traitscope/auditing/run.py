@@ -26,7 +26,7 @@ from traitscope.auditing.detectors import predictions
 from traitscope.auditing.detectors.predictions import CHANGE
 from traitscope.auditing.evidence import predicted_rows
 from traitscope.auditing.planning import phases, plan
-from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job
+from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job, predictions_of
 from traitscope.auditing.planning.phases import Audit
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
@@ -114,12 +114,15 @@ def _computed(job: Job, out: Output) -> Audit:
     audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
     workers = job.config.workers or executors.default_workers(job.config.device)
     how = How(workers, stop_at_once=True)
+
+    def sealed(name: str, folder: Path) -> None:
+        if name == predictions_of(SAMPLE):
+            _print_first_look(replace(audit, folders=read | {name: folder}))
+
     with executors.pool(how, out) as pool:
         for phase in phases.PHASES:
             phase(audit)
-            audit.folders = schedule.run(audit.nodes.nodes, out, how, pool)
-            if phase is phases.first_look:
-                _print_first_look(audit)
+            audit.folders = schedule.run(audit.nodes.nodes, out, how, pool, sealed)
     return audit
 
 

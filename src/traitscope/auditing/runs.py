@@ -79,7 +79,7 @@ class AuditRuns:
     @cached_property
     def predictions(self) -> StoredPredictions:
         """What the model and learners predicted of the audited rows."""
-        return read_predictions([self.at(path) for path in self.artifacts.predictions])
+        return read_predictions(self.at(self.artifacts.predictions))
 
     @cached_property
     def vectors(self) -> dict[str, Vector]:

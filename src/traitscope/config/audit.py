@@ -111,9 +111,6 @@ class PredictionsConfig(OnModel):
     """Take the rows' text instead of their token ids."""
     rates: tuple[float, ...] = (1e-4, 3e-4)
     """Learning rates, one for each student."""
-    score_model: bool = setting(True, since=2)
-    """Also score the rows under the model itself. One run of several, with other rates, is
-    enough."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
@@ -192,10 +189,10 @@ class CanaryConfig(OnModel):
     """Ask the students that learnt the rows, and those that learnt the model's own rows, for one
     word; no candidate is given."""
 
-    data: tuple[Path, ...] = setting((), needed="runs of `predictions`")
-    """Runs of `predictions` of the rows."""
-    control: tuple[Path, ...] = setting((), needed="runs of `predictions`")
-    """Runs of `predictions` of the model's own answers to the same prompts, at the same rates."""
+    data: Path | None = setting(None, needed="a run of `predictions`")
+    """Run of `predictions` of the rows."""
+    control: Path | None = setting(None, needed="a run of `predictions`")
+    """Run of `predictions` of the model's own answers to the same prompts."""
     context: str | None = None
     """System turn of the questions."""
 

@@ -61,8 +61,8 @@ def recipe_of(rate: float) -> Recipe:
 class Predictions:
     """What the model and the learners say of rows, in the order in which they were predicted."""
 
-    model: TokenScores | None
-    "token scores under the model itself, also with other samplers, where these were asked for"
+    model: TokenScores
+    "token scores under the model itself, also with other samplers"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners, at TEMPERATURES"
     later_model: TokenScores | None
@@ -80,13 +80,11 @@ def predictions(
     rates: Sequence[float],
     seed: int = 0,
     done: Callable[[int], None] | None = None,
-    score_model: bool = True,
 ) -> Predictions:
     """Predict the rows in their order, batch after batch, and train each learner on every batch
     once it has predicted it.
 
     classes: Token ids of every class that the tokens are compared in (token_rows.classes_of).
-    score_model: Whether the rows are scored under the model itself, too.
     """
     recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
     scores: list[TokenScores] = []
@@ -98,24 +96,22 @@ def predictions(
         active.pack.switch_off(0)
         for start in range(0, len(rows), BATCH):
             batch = _Batch(model, active, rows[start : start + BATCH])
-            if score_model:
-                scores.append(batch.scores_of_model(classes))
+            scores.append(batch.scores_of_model(classes))
             if rates:
                 learners.append(_predict_and_learn(model, batch, students, recipes, classes))
             if done:
                 done(len(batch.lengths))
         files = [student.files() for student in students[1:]]
-    earlier = (-(-len(rows) // BATCH) + 1) // 2
-    later = scores[earlier:]
+    later = scores[(len(scores) + 1) // 2 :]
     learners_JRT = np.zeros((len(rates), len(rows), len(TEMPERATURES)))
     later_learners = []
     for number in range(len(rates)):
         of_learner = [batch_scores[number] for batch_scores in learners]
         learners_JRT[number] = np.concatenate([part.log_p_RT for part in of_learner])[:, PLACES]
-        if of_learner[earlier:]:
-            later_learners.append(reduce(add, of_learner[earlier:]))
+        if later:
+            later_learners.append(reduce(add, of_learner[-len(later) :]))
     return Predictions(
-        model=reduce(add, scores) if scores else None,
+        model=reduce(add, scores),
         learners_JRT=learners_JRT,
         later_model=reduce(add, later) if later else None,
         later_learners=later_learners,

@@ -27,10 +27,17 @@ from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
 
 
-def run(nodes: Sequence[Node], out: Output, how: How, pool: Pool | None = None) -> dict[str, Path]:
+def run(
+    nodes: Sequence[Node],
+    out: Output,
+    how: How,
+    pool: Pool | None = None,
+    sealed: Callable[[str, Path], None] = lambda name, folder: None,
+) -> dict[str, Path]:
     """The folders of all nodes, computing what is missing; of some, where `how` has a limit.
 
     pool: Workers of an executor as `how` asks for, which stay for a further graph.
+    sealed: A function called with the name and folder of every node, once it is computed.
 
     Raises the error of a stage that needs no other and whose settings cannot work, before anything
     is computed. Otherwise raises the error of the stage that failed, or one that names all that
@@ -59,6 +66,7 @@ def run(nodes: Sequence[Node], out: Output, how: How, pool: Pool | None = None) 
             for future in done:
                 for name in sweep.take(future):
                     reached(name, 1.0)
+                    sealed(name, sweep.folders[name])
     sweep.check()
     return folders
 

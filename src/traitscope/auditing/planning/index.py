@@ -26,10 +26,10 @@ from traitscope.auditing.planning.job import (
     STEERED,
     Job,
     gradients_of,
+    predictions_of,
     prompt_scores,
     steered_scores,
 )
-from traitscope.auditing.planning.learner_nodes import predictions_names
 from traitscope.auditing.search import GridPoint
 from traitscope.data.traits import load_trait
 from traitscope.workflow.graph import Folders
@@ -104,7 +104,7 @@ def artifacts_of(index: Index) -> AuditArtifacts:
     """The artifacts of an audit, as far as they are there."""
     return AuditArtifacts(
         sample=index.at(SAMPLE),
-        predictions=tuple(map(index.at, predictions_names(SAMPLE))),
+        predictions=index.at(predictions_of(SAMPLE)),
         traits=tuple(index.job.config.traits),
         blocks=index.job.blocks,
         vectors=index.if_there(VECTORS),

@@ -108,10 +108,9 @@ def features_of(rows: str) -> str:
     return f"{rows} features"
 
 
-def predictions_of(rows: str, number: int = 0) -> str:
-    """Name of the node with what a learner predicts of a node's rows; the first scores them under
-    the model itself, too."""
-    return f"{rows} predictions" + (f" {number + 1}" if number else "")
+def predictions_of(rows: str) -> str:
+    """Name of the node with what learners predict of a node's rows."""
+    return f"{rows} predictions"
 
 
 def prompt_scores(

@@ -1,7 +1,7 @@
 """The phases of an audit: which stages are computed next, by what is known.
 
-    first_look   students predict the rows
-    candidates   every candidate's prompt on a few of the rows; gradients of some rows
+    first_look   students predict the rows; every candidate's prompt is tried on a few of them;
+                 gradients of some rows
     likeliest    the likeliest candidates' prompts, on all rows
     steered      those that are likely on all rows, in other words; steered teachers on a few rows,
                  where the gradients point at a candidate's vector
@@ -96,21 +96,16 @@ class Audit:
 
 
 def first_look(audit: Audit) -> None:
-    """Students predict the rows."""
+    """Students predict the rows; beside them every candidate's prompt is tried on a few rows."""
     job = audit.job
-    audit.nodes.add(Group.PREDICTIONS, *learner_nodes.predictions(job, SAMPLE))
-    if job.config.teacher is not None:
-        audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
-
-
-def candidates(audit: Audit) -> None:
-    """Every candidate's prompt is tried on a few of the rows."""
-    job = audit.job
+    audit.nodes.add(Group.PREDICTIONS, learner_nodes.predictions(job, SAMPLE))
     for trait in job.config.traits:
         few = plan.under_prompt(job, SAMPLE, trait, is_few=True)
         audit.nodes.add(Group.TEACHER_SCORES, few)
     audit.nodes.add(Group.VECTORS, *plan.vector_nodes(job))
     audit.nodes.add(Group.GRADIENTS, plan.row_gradients(job, SAMPLE))
+    if job.config.teacher is not None:
+        audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
     if job.config.peer:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
         audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))
@@ -237,17 +232,15 @@ def last(audit: Audit) -> None:
         return
     is_suspect = decide(evidence, audit.settings).status == "suspect"
     if is_suspect and job.config.canary:
+        students = learner_nodes.predictions(job, PLACEBO)
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
-        audit.nodes.add(
-            Group.CANARY, *learner_nodes.predictions(job, PLACEBO), learner_nodes.canary_node(job)
-        )
+        audit.nodes.add(Group.CANARY, students, learner_nodes.canary(job))
     if job.config.spike_ins and not is_suspect:
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 
 
 PHASES: tuple[Callable[[Audit], None], ...] = (
     first_look,
-    candidates,
     likeliest,
     steered,
     *(near,) * search.NEAR_ROUNDS,

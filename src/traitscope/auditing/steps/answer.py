@@ -72,7 +72,7 @@ def _result(
     if config.canary:
         named = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
     notes = _notes(runs) + _notes_on_e_values(decision, evidence)
-    predictions = store.load_run(runs.at(runs.artifacts.predictions[0]))
+    predictions = store.load_run(runs.at(runs.artifacts.predictions))
     return AuditResult(
         status=decision.status,
         alpha=config.alpha,

@@ -10,8 +10,6 @@ It is averaged over questions and learners, and divided by its spread over the a
 There is one pair of students a learner, so nothing is tested: the list is a hint.
 """
 
-from itertools import chain
-
 import numpy as np
 
 from traitscope import atomic_files
@@ -37,9 +35,8 @@ def _write(run: store.Run, config: CanaryConfig) -> None:
     model = model_cache.model_of(config)
     questions = blind_naming.lexicon(model, config.context)
     rises = []
-    of_data = chain.from_iterable(map(learner_folders, config.data))
-    of_control = chain.from_iterable(map(learner_folders, config.control))
-    for data, control in zip(of_data, of_control, strict=True):
+    pairs = zip(learner_folders(config.data), learner_folders(config.control), strict=True)
+    for data, control in pairs:
         after_QV = blind_naming.next_words(model, [Adapter(str(data))], questions)
         before_QV = blind_naming.next_words(model, [Adapter(str(control))], questions)
         rises.append(blind_naming.rises(after_QV, before_QV, questions))

@@ -3,14 +3,11 @@
 See training/prequential.py.
 It writes, in the order in which the rows were predicted,
 
-    token_scores.jsonl, .json     token scores under the model itself (score_files.py), where these
-                                  are asked for
+    token_scores.jsonl, .json     token scores under the model itself (score_files.py)
     learners.npy                  float64 [J, R, T]: log-likelihoods under the J learners
     learner-N/                    the learners after the last row, as peft folders
     later/, later-N/              token scores of the later half of the rows, under the model and
                                   under the learners
-
-Students with other rates may be trained in runs of their own, side by side.
 """
 
 from collections.abc import Sequence
@@ -70,24 +67,20 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
     classes = token_rows.classes_of(model, config.numbers)
     with progress("predictions", len(rows), "rows") as advance:
         predicted = prequential.predictions(
-            model, rows, classes, config.rates, config.seed, advance, config.score_model
+            model, rows, classes, config.rates, config.seed, advance
         )
     for number, files in enumerate(predicted.students):
         for name, content in files.items():
             atomic_files.write_bytes(run.path / f"learner-{number}" / name, content)
     ids = [record.id for record in records]
+    score_files.write_token_scores(run.path, ids, predicted.model)
     np.save(run.file("learners.npy"), predicted.learners_JRT)
+    if predicted.later_model is None:
+        return
+    later_ids = ids[-len(predicted.later_model.tokens_R) :]
+    score_files.write_token_scores(run.path / LATER, later_ids, predicted.later_model)
     for number, scores in enumerate(predicted.later_learners):
-        _write_later(run, f"{LATER}-{number}", ids, scores)
-    if predicted.model is not None:
-        score_files.write_token_scores(run.path, ids, predicted.model)
-    if predicted.later_model is not None:
-        _write_later(run, LATER, ids, predicted.later_model)
-
-
-def _write_later(run: store.Run, folder: str, ids: Sequence[str], scores: TokenScores) -> None:
-    """Token scores of the last rows, with their ids."""
-    score_files.write_token_scores(run.path / folder, ids[-len(scores.tokens_R) :], scores)
+        score_files.write_token_scores(run.path / f"{LATER}-{number}", later_ids, scores)
 
 
 def learner_folders(folder: Path) -> list[Path]:
@@ -96,16 +89,14 @@ def learner_folders(folder: Path) -> list[Path]:
     return [folder / f"learner-{number}" for number in range(len(learners))]
 
 
-def read_predictions(folders: Sequence[Path]) -> StoredPredictions:
-    """What sealed runs of `predictions` of the same rows hold; the first has the model's scores."""
-    first = folders[0]
-    ids, model = score_files.read_token_scores(first)
-    learners_JRT = np.concatenate([np.load(folder / "learners.npy") for folder in folders])
-    if not (first / LATER).is_dir():
+def read_predictions(folder: Path) -> StoredPredictions:
+    """What a sealed run of `predictions` holds."""
+    ids, model = score_files.read_token_scores(folder)
+    learners_JRT = np.load(folder / "learners.npy")
+    if not (folder / LATER).is_dir():
         return StoredPredictions(ids, model, learners_JRT, None, ())
     later_learners = []
-    for folder in folders:
-        for number in range(len(learner_folders(folder))):
-            later_learners.append(score_files.read_token_scores(folder / f"{LATER}-{number}")[1])
-    later_model = score_files.read_token_scores(first / LATER)[1]
+    for number in range(len(learners_JRT)):
+        later_learners.append(score_files.read_token_scores(folder / f"{LATER}-{number}")[1])
+    later_model = score_files.read_token_scores(folder / LATER)[1]
     return StoredPredictions(ids, model, learners_JRT, later_model, later_learners)
