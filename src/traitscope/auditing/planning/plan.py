@@ -43,6 +43,8 @@ from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
 from traitscope.inference.token_bins import BETAS, PLAIN
+from traitscope.interventions.intervention import SystemPrompt
+from traitscope.interventions.short_form import to_short
 from traitscope.runs import store
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -298,7 +300,7 @@ def _under_null(job: Job, rows: str, number: int) -> Node:
     null = nulls_of(is_free=True)[number]
     name = null_scores(rows, number)
     if null.system_prompt is not None:
-        prompt = standard_nodes.fixed(f"prompt:{null.system_prompt}")
+        prompt = standard_nodes.fixed(to_short(SystemPrompt(null.system_prompt)))
         return _scored(job, name, rows, prompt, ())
 
     def steered(folders: Folders) -> tuple[str, ...]:
