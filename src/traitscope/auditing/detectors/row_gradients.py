@@ -14,6 +14,8 @@ stream. The stage writes
 Memory does not grow with the rows: they are computed in shards, each written when it is done. A run
 that is killed continues behind its last shard.
 
+The stage `gradients` is another one: it sums over rows as they come, and keeps no row's gradient.
+
 Shapes: R rows, B rows of a batch, L blocks, D d_model, N completion tokens.
 """
 
