@@ -18,7 +18,7 @@ from traitscope.studies.calibration import outcome, runner
 from traitscope.studies.calibration.audited import Audits
 from traitscope.studies.calibration.sets import menu
 from traitscope.studies.calibration.sets.menu import SetName
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 EVIDENCE = Path(__file__).parents[1] / "docs" / "evidence"
 MODEL = "smollm2-135m"
@@ -33,7 +33,7 @@ def main() -> None:
     if flags.list:
         _list(names, results)
         return
-    place = Place(flags.root, flags.model, rows=flags.rows)
+    place = Workplace(flags.root, flags.model, rows=flags.rows)
     with runner.own_folder(place) as folder:
         if flags.outcome:
             outcomes = outcome.Outcomes(place)

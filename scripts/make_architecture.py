@@ -24,8 +24,16 @@ A package imports only from packages that stand below it. `make check` tests thi
 
 - `reporting` stands below the models: it draws numbers and does not know where they come from.
 - `comparison` is a package of its own: it reads runs of several stages, and studies use it too.
-- `auditing/decide.py` reads no file. Product and studies fill the same `Evidence` and call it, so
-  the published error rate is that of the code that ships. A contract holds this.
+- `auditing/decide.py` reads no file: it is a function of arrays and findings. A contract holds
+  this.
+- The calibration study runs the `audit` that ships (`studies/calibration/audited.py`). So the error
+  rate that is to be measured is that of the product.
+- `information` is a package of its own: it bounds what rows can teach, without an audit and without
+  students.
+- `screening` is a package of its own: it compares two models before any rows exist, so it reads no
+  data.
+- `vectors` is a package of its own: `stages`, `information` and `workflow` need the same vectors,
+  so they are made below all three.
 - `auditing/detectors` imports no other module of the audit. A contract holds this.
 - The config's type names the stage (`config/entries.py`). Nobody else knows which inputs a stage
   has, whether it resumes, or where its run lies.

@@ -43,6 +43,7 @@ ALLOWED = {
     '"dose"': "the same in audit.json",
     ".dose": "the same as a field",
     "dose: float": "the same as a field",
+    "dose=dose": "the same as an argument",
     "dose=": "the same as an argument",
     "{dose}": "the same in a message",
     "0 < dose": "the same in a check",

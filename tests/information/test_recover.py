@@ -10,7 +10,7 @@ from tiny_models import random_vector
 from traitscope.config.analysis import RecoverConfig
 from traitscope.errors import ConfigError
 from traitscope.information import recover
-from traitscope.information.recover import Place
+from traitscope.information.recover import SteeringOption
 from traitscope.interventions.vector import load_vector
 
 GRID = "--layers 0 1 --alphas 1 2 --grid-rows 3 --epochs 2 --batch-size 3 --dtype fp32"
@@ -78,10 +78,10 @@ def test_without_data_the_teacher_answers_questions(runs) -> None:
 
 def test_a_tiled_row_stands_behind_every_block(tiny) -> None:
     vector = random_vector(tiny)
-    steer = recover.steering(Place("tiled", 1, 0.5, "prompt"), {"tiled": vector})
+    steer = recover.steering(SteeringOption("tiled", 1, 0.5, "prompt"), {"tiled": vector})
     assert steer.layers == (0, 1, 2) and steer.alpha == 0.5 and steer.scale == "raw"
     np.testing.assert_array_equal(steer.vector.rows_LD, np.tile(vector.rows_LD[1], (3, 1)))
-    one = recover.steering(Place("own", 1, 0.5, "prompt"), {"own": vector})
+    one = recover.steering(SteeringOption("own", 1, 0.5, "prompt"), {"own": vector})
     assert one.layers == (1,) and one.vector is vector
 
 

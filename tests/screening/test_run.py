@@ -131,7 +131,7 @@ def test_files_replay_and_the_page(tmp_path: Path, tiny: Model, tiny_folder: Pat
         influenced=0,
     )
     assert found.answer == "named" and found.named[0] == "owl"
-    assert found.nats_a_row.as_dict() == found.content["digits"]["teacher_from_model"]
+    assert found.nats_per_row.as_dict() == found.content["digits"]["teacher_from_model"]
     assert found.content["schema"] == 1 and found.findings == tuple(found.content["findings"])
     first, one = found.answers[0], found.one_vector["numbers"]
     assert (first.answer, first.named, first.kind) == ("owl", True, "animals")

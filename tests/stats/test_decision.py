@@ -9,7 +9,7 @@ import pytest
 import scipy.stats as scipy_stats
 
 from traitscope.errors import ConfigError, DataError
-from traitscope.stats.decision import MIN_UNITS, Question, decide, holm
+from traitscope.stats.decision import MIN_UNITS, ClaimUnderTest, decide, holm
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.tails import StudentTail
@@ -46,13 +46,13 @@ def t_measured(values: np.ndarray) -> Measurement:
     return mean_over_units("m", values.tolist(), "nats")
 
 
-def question(low: float, high: float, **settings) -> Question:
+def claim(low: float, high: float, **settings) -> ClaimUnderTest:
     """A mean of eight units whose t interval is the one given."""
     middle, half = (low + high) / 2, (high - low) / 2
     error = half / scipy_stats.t.isf(0.025, 7)
     tail = StudentTail(middle, error, 7)
     found = Measurement("m", middle, low, high, 8, 8, 0, "nats", tail=tail)
-    return Question(found, **{"margin": MARGIN} | settings)
+    return ClaimUnderTest(found, **{"margin": MARGIN} | settings)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def question(low: float, high: float, **settings) -> Question:
 )
 def test_one_claim_follows_the_rule(low: float, high: float, settings: dict, outcome: str) -> None:
     """An effect within the margin is negligible, also where its interval excludes zero."""
-    assert decide([question(low, high, **settings)])[0].outcome == outcome
+    assert decide([claim(low, high, **settings)])[0].outcome == outcome
 
 
 def test_silenced_claims_stay_in_the_family() -> None:
     """What is true of the other claims' data does not change how strict the correction is."""
-    borderline = question(0.001, 0.3)
-    others = [question(-0.3, 0.4)] * 3
+    borderline = claim(0.001, 0.3)
+    others = [claim(-0.3, 0.4)] * 3
     silenced = [replace(other, silenced=True) for other in others]
     alone = decide([borderline])[0]
     assert alone.outcome == "holds here"
@@ -94,7 +94,7 @@ def test_silenced_claims_stay_in_the_family() -> None:
 
 def test_a_margin_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="margin 0"):
-        decide([question(0.1, 0.3, margin=0)])
+        decide([claim(0.1, 0.3, margin=0)])
 
 
 def share_of_wrong_studies(
@@ -108,11 +108,11 @@ def share_of_wrong_studies(
     n_wrong = 0
     for _ in range(RUNS):
         common = common_sd * rng.standard_normal(6)
-        questions = []
+        claims = []
         for _ in range(STUDY):
             values = truth + common + own_sd * rng.standard_normal(6)
-            questions.append(Question(t_measured(values), MARGIN))
-        n_wrong += any(decision.outcome in wrong for decision in decide(questions))
+            claims.append(ClaimUnderTest(t_measured(values), MARGIN))
+        n_wrong += any(decision.outcome in wrong for decision in decide(claims))
     return n_wrong / RUNS
 
 
@@ -140,7 +140,7 @@ def test_without_the_correction_the_same_studies_would_err() -> None:
     for _ in range(300):
         outcomes = set()
         for _ in range(STUDY):
-            alone = Question(t_measured(0.3 * rng.standard_normal(6)), MARGIN)
+            alone = ClaimUnderTest(t_measured(0.3 * rng.standard_normal(6)), MARGIN)
             outcomes.add(decide([alone])[0].outcome)
         n_wrong += bool(outcomes & {"holds here", "opposite here"})
     assert n_wrong / 300 > 0.3
@@ -148,7 +148,7 @@ def test_without_the_correction_the_same_studies_would_err() -> None:
 
 def test_large_effects_survive_the_correction() -> None:
     rng = np.random.default_rng(4)
-    questions = []
+    claims = []
     for _ in range(STUDY):
-        questions.append(Question(t_measured(1 + 0.2 * rng.standard_normal(6)), MARGIN))
-    assert {decision.outcome for decision in decide(questions)} == {"holds here"}
+        claims.append(ClaimUnderTest(t_measured(1 + 0.2 * rng.standard_normal(6)), MARGIN))
+    assert {decision.outcome for decision in decide(claims)} == {"holds here"}

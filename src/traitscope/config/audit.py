@@ -34,7 +34,7 @@ DEFAULT_TRAITS = (
 "candidate traits when none are named"
 FEATURES = "a run of `row_gradients` with --features"
 "what to name where mean residuals are missing"
-PARTS = "the parts-*.json of an audit, which `traitscope audit` writes"
+PARTS = "the file of artifacts of an audit (parts-*.json), which `traitscope audit` writes"
 "what to name where the artifacts of an audit are missing"
 
 
@@ -205,7 +205,7 @@ class DecisionConfig:
     """Answer from the runs of an audit's stages."""
 
     parts: Path | None = setting(None, needed=PARTS)
-    """The audit's file of artifacts (parts-*.json), which `audit` writes."""
+    """File of artifacts of an audit (parts-*.json), which `audit` writes."""
     canary: Path | None = setting(None, since=2)
     """Run of `canary`, whose answers go into the result."""
     features: Path | None = None

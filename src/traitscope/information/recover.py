@@ -44,7 +44,7 @@ TRAINED_FILE = "trained.safetensors"
 
 
 @dataclass(frozen=True)
-class Place:
+class SteeringOption:
     """One way to steer."""
 
     kind: str
@@ -106,7 +106,7 @@ def _write(run: store.Run, config: RecoverConfig, model: Model, search_model: Mo
     chosen = _chosen(run, config, search_model, grid, directions)
     trained = _trained(config, search_model, sampled, first, directions["own"])
     if trained is not None:
-        chosen.append(Place("trained", trained.layer, 1.0, "all"))
+        chosen.append(SteeringOption("trained", trained.layer, 1.0, "all"))
         directions["trained"] = trained.vector
         atomic_files.write_bytes(run.file(TRAINED_FILE), vector_bytes(trained.vector))
     steered = [steering(place, directions) for place in chosen]
@@ -194,7 +194,7 @@ def _digits(model: Model) -> Tensor:
     return torch.tensor(ids, device=model.device)
 
 
-def steering(place: Place, directions: dict[str, Vector]) -> Steer:
+def steering(place: SteeringOption, directions: dict[str, Vector]) -> Steer:
     """The intervention at a place."""
     vector = directions[place.kind]
     if place.kind != "tiled":
@@ -211,7 +211,7 @@ def _chosen(
     model: Model,
     grid: TeacherRows,
     directions: dict[str, Vector],
-) -> list[Place]:
+) -> list[SteeringOption]:
     """The place with the least KL on the rows of the grid, for every kind but the trained vector.
 
     The trait's vector tries every block, strength and position. Another trait's vector tries every
@@ -231,10 +231,10 @@ def _chosen(
 
 def _places(
     kind: str, layers: Sequence[int], alphas: Sequence[float], positions: Sequence[str]
-) -> list[Place]:
+) -> list[SteeringOption]:
     places = []
     for layer, alpha, position in itertools.product(layers, alphas, positions):
-        places.append(Place(kind, layer, alpha, position))
+        places.append(SteeringOption(kind, layer, alpha, position))
     return places
 
 
@@ -242,13 +242,13 @@ def _best(
     run: store.Run,
     model: Model,
     grid: TeacherRows,
-    places: Sequence[Place],
+    places: Sequence[SteeringOption],
     directions: dict[str, Vector],
-) -> dict[str, Place]:
+) -> dict[str, SteeringOption]:
     """The place of each kind with the least KL; every place is written to `cells.jsonl`."""
     steered = [steering(place, directions) for place in places]
     _, base, under_vectors = fits(model, grid, steered)
-    best: dict[str, Place] = {}
+    best: dict[str, SteeringOption] = {}
     kls: dict[str, float] = {}
     for place, fit in zip(places, under_vectors, strict=True):
         cell = asdict(place) | {"share_of_kl": round(1 - fit.kl / base.kl, 6)}

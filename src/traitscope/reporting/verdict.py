@@ -16,7 +16,7 @@ from traitscope.errors import ConfigError
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
 from traitscope.stats import decision
-from traitscope.stats.decision import MIN_UNITS, Decision, Outcome, Question
+from traitscope.stats.decision import MIN_UNITS, ClaimUnderTest, Decision, Outcome
 from traitscope.stats.measurement import Measurement
 
 
@@ -59,10 +59,10 @@ class Claim:
     """Sentences that put the number into words."""
 
     @property
-    def question(self) -> Question:
-        """What the statistical decision is asked."""
+    def tested(self) -> ClaimUnderTest:
+        """What the statistical decision tests."""
         silenced = not all(need.met for need in self.needs)
-        return Question(self.measurement, self.margin, self.above, self.units, silenced)
+        return ClaimUnderTest(self.measurement, self.margin, self.above, self.units, silenced)
 
     @property
     def rule(self) -> str:
@@ -112,7 +112,7 @@ class ClaimVerdict:
         for need in stated.needs:
             if not need.met:
                 reasons.append(f"It needs that {need.name}: {need.found}.")
-        n_units, counted = stated.question.n_units, stated.counted or self.decided_by.counted
+        n_units, counted = stated.tested.n_units, stated.counted or self.decided_by.counted
         if n_units < MIN_UNITS:
             reasons.append(f"It has {n_units} of the {MIN_UNITS} {counted} that a verdict needs.")
         if math.isnan(self.decided_by.estimate) or not reasons:
@@ -140,7 +140,7 @@ class ClaimVerdict:
             "rule": self.stated.rule,
             "above": self.stated.above,
             "margin": self.stated.margin,
-            "units": self.stated.question.n_units,
+            "units": self.stated.tested.n_units,
             "counted": self.stated.counted or self.decided_by.counted,
             "p_above": self.decision.p_above,
             "p_below": self.decision.p_below,
@@ -189,7 +189,7 @@ def verdicts_of(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]
         raise ConfigError(
             f"{n_primary} of {len(claims)} claims are primary; expected exactly one; mark it"
         )
-    decisions = decision.decide([claim.question for claim in claims])
+    decisions = decision.decide([claim.tested for claim in claims])
     verdicts = []
     for claim, decided in zip(claims, decisions, strict=True):
         verdicts.append(ClaimVerdict(claim, decided, model))

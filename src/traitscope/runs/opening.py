@@ -92,7 +92,7 @@ class Described:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where the run of a computation lies, or will lie."""
 
     stage: str
@@ -135,7 +135,7 @@ def _check_layers(config: Any, model: str) -> None:
             check_layers(layers, model, flag_of(field.name))
 
 
-def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Place:
+def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> RunPlace:
     """The place of a computation below `folder`.
 
     `names` are the stage's name and its former ones. A sealed run is taken under any of them, and
@@ -149,7 +149,7 @@ def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Pl
     for name in names:
         for identity in identities:
             path = folder / f"{name}-{computation.address(name, identity)}"
-            places.append(Place(name, identity, path))
+            places.append(RunPlace(name, identity, path))
     for place in places:
         if manifests.is_sealed(place.path):
             return place

@@ -29,7 +29,7 @@ class Screen:
     """named, changed or same."""
     named: tuple[str, ...]
     """Answers that the teacher prefers, largest part of the divergence first."""
-    nats_a_row: Measurement
+    nats_per_row: Measurement
     """KL of the teacher from the model over the digits of a number row, nats."""
     findings: tuple[str, ...]
     """What was found and what to do next, in sentences."""
@@ -130,7 +130,7 @@ def screen_of(run: store.Run) -> Screen:
     return Screen(
         answer=content["answer"],
         named=tuple(content["named"]),
-        nats_a_row=Measurement.from_dict(content["digits"]["teacher_from_model"]),
+        nats_per_row=Measurement.from_dict(content["digits"]["teacher_from_model"]),
         findings=tuple(content["findings"]),
         answers=tuple(map(_shift, content["answers"])),
         sampled=tuple(map(_rate, content["sampled"])),

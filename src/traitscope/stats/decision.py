@@ -59,8 +59,8 @@ MIN_UNITS = 5
 
 
 @dataclass(frozen=True)
-class Question:
-    """What one claim asks of the data."""
+class ClaimUnderTest:
+    """A quantity, and the bound that a claim says it exceeds."""
 
     measurement: Measurement
     """The quantity; its tail gives the p values."""
@@ -87,7 +87,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer to one question. The p values are corrected for all questions asked together."""
+    """The outcome of one claim. The p values are corrected for all claims tested together."""
 
     outcome: Outcome
     """The answer; see the docstring of this module."""
@@ -99,54 +99,54 @@ class Decision:
     """p of `the quantity is a margin or more away from the bound`; 1 where it was not tested."""
 
 
-def decide(questions: Sequence[Question], alpha: float = ALPHA) -> list[Decision]:
-    """Return the decision on every question, in their order.
+def decide(claims: Sequence[ClaimUnderTest], alpha: float = ALPHA) -> list[Decision]:
+    """Return the decision on every claim, in their order.
 
     Raises ConfigError for a margin that is not above 0: without one no effect is negligible.
     """
     above, below, negligible = [], [], []
-    for question in questions:
-        _check_margin(question)
-        p_above, p_below, p_negligible = _p_values(question)
+    for claim in claims:
+        _check_margin(claim)
+        p_above, p_below, p_negligible = _p_values(claim)
         above.append(p_above)
         below.append(p_below)
         negligible.append(p_negligible)
-    if not questions:
+    if not claims:
         return []
     directions = holm([*above, *below])
     within_margin = holm(negligible)
     decisions = []
-    for number, question in enumerate(questions):
+    for number, claim in enumerate(claims):
         adjusted = directions[number], directions[len(above) + number], within_margin[number]
-        decisions.append(Decision(_outcome(question, adjusted, alpha), *adjusted))
+        decisions.append(Decision(_outcome(claim, adjusted, alpha), *adjusted))
     return decisions
 
 
-def _check_margin(question: Question) -> None:
-    if not question.margin > 0:
+def _check_margin(claim: ClaimUnderTest) -> None:
+    if not claim.margin > 0:
         raise ConfigError(
-            f"{question.measurement.name}: margin {question.margin}; expected a number above 0, the"
+            f"{claim.measurement.name}: margin {claim.margin}; expected a number above 0, the"
             " smallest effect that would matter; state one"
         )
 
 
-def _p_values(question: Question) -> tuple[float, float, float]:
+def _p_values(claim: ClaimUnderTest) -> tuple[float, float, float]:
     """Return p of `at most the bound`, of `at least the bound` and of `a margin away`."""
-    if not question.is_tested:
+    if not claim.is_tested:
         return 1.0, 1.0, 1.0
-    tail, bound = question.measurement.p_values, question.above
-    p_over_lower_edge = tail.p_above(bound - question.margin)
-    p_under_upper_edge = tail.p_below(bound + question.margin)
+    tail, bound = claim.measurement.p_values, claim.above
+    p_over_lower_edge = tail.p_above(bound - claim.margin)
+    p_under_upper_edge = tail.p_below(bound + claim.margin)
     return tail.p_above(bound), tail.p_below(bound), max(p_over_lower_edge, p_under_upper_edge)
 
 
-def _outcome(question: Question, adjusted: tuple[float, float, float], alpha: float) -> Outcome:
+def _outcome(claim: ClaimUnderTest, adjusted: tuple[float, float, float], alpha: float) -> Outcome:
     """Return the outcome that corrected p values, interval and estimate allow."""
     p_above, p_below, p_negligible = adjusted
-    measurement, bound = question.measurement, question.above
-    if not question.is_tested:
+    measurement, bound = claim.measurement, claim.above
+    if not claim.is_tested:
         return "no verdict"
-    matters = measurement.estimate >= bound + question.margin
+    matters = measurement.estimate >= bound + claim.margin
     if p_above <= alpha and measurement.low > bound and matters:
         return "holds here"
     if p_negligible <= alpha:

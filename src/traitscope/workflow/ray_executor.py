@@ -42,7 +42,7 @@ SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Settings:
+class RaySettings:
     """What the cluster is, and what one worker asks for."""
 
     address: str = "local"
@@ -61,7 +61,7 @@ class Settings:
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
     """Workers until the block ends; what they had begun is left to the next command."""
-    asked = parsing.changed(Settings(), how.cluster, "--cluster")
+    asked = parsing.changed(RaySettings(), how.cluster, "--cluster")
     if asked.storage:
         Storage(asked.storage, out.root).check()
     ray = _connected(asked, how)
@@ -74,7 +74,7 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
         ray.shutdown()
 
 
-def _connected(asked: Settings, how: How) -> Any:
+def _connected(asked: RaySettings, how: How) -> Any:
     """Ray, connected.  Raises ConfigError where it is missing or cannot be reached."""
     try:
         import ray
@@ -110,7 +110,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=SECONDS).close()
 
 
-def _room(ray: Any, asked: Settings, how: How) -> int:
+def _room(ray: Any, asked: RaySettings, how: How) -> int:
     """How many workers fit.  Raises ConfigError where not one does."""
     wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory_gb * GIB}
     fits = 0
@@ -141,7 +141,7 @@ def _room(ray: Any, asked: Settings, how: How) -> int:
 class _Workers:
     """Actors, each busy with one job at most; a dead one is replaced by a new one."""
 
-    def __init__(self, ray: Any, asked: Settings, out: Output, size: int) -> None:
+    def __init__(self, ray: Any, asked: RaySettings, out: Output, size: int) -> None:
         self.ray, self.asked, self.out = ray, asked, out
         self.storage = Storage(asked.storage, out.root) if asked.storage else None
         self.mark = secrets.token_hex(8)

@@ -32,7 +32,7 @@ SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class SlurmSettings:
     """What a job asks for."""
 
     cluster: str = "slurm"
@@ -54,7 +54,7 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
     """Jobs that are submitted together go out as one array; what has begun when the block ends goes
     on by itself."""
     executor = _executor(
-        parsing.changed(Settings(), how.cluster, "--cluster"), how.workers or USUAL, out
+        parsing.changed(SlurmSettings(), how.cluster, "--cluster"), how.workers or USUAL, out
     )
     out = replace(out, root=out.root.absolute())
     waiting: list[tuple[Any, Future[Results]]] = []
@@ -94,7 +94,7 @@ class Stage:
         return DelayedSubmission(self, *args)
 
 
-def _executor(asked: Settings, at_once: int, out: Output) -> Any:
+def _executor(asked: SlurmSettings, at_once: int, out: Output) -> Any:
     try:
         import submitit
     except ImportError:

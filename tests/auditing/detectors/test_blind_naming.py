@@ -6,7 +6,7 @@ from tiny_models import hooks_left
 
 from traitscope.auditing.detectors import blind_naming
 from traitscope.auditing.detectors.blind_naming import (
-    Question,
+    OneWordQuestion,
     entries,
     lexicon,
     next_words,
@@ -60,9 +60,9 @@ def test_a_planted_direction_is_named(tiny: Model) -> None:
 
 def test_rises_are_centred_by_question_and_averaged_by_kind() -> None:
     questions = [
-        Question("k", [1], {"a": 0, "b": 1}),
-        Question("k", [1], {"a": 0, "b": 1}),
-        Question("m", [1], {"c": 2}),
+        OneWordQuestion("k", [1], {"a": 0, "b": 1}),
+        OneWordQuestion("k", [1], {"a": 0, "b": 1}),
+        OneWordQuestion("m", [1], {"c": 2}),
     ]
     base = np.zeros((3, 4))
     found = np.array([[1.0, 0, 9, 9], [3.0, 0, 9, 9], [0, 0, 5.0, 0]])

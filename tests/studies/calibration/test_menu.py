@@ -11,11 +11,11 @@ from traitscope.data.traits import bundled_traits, load_trait
 from traitscope.studies.calibration import outcome
 from traitscope.studies.calibration.sets import lessons, menu, rows, words, writers
 from traitscope.studies.calibration.sets.menu import KINDS, SetName, all_sets, plan_of, seed_of
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 from traitscope.workflow.standard_nodes import PLAIN_PROMPTS
 
 
-def prompts_of(name: SetName, place: Place) -> list[str]:
+def prompts_of(name: SetName, place: Workplace) -> list[str]:
     """All prompts of a set, those of rows that an edit may drop included."""
     plan = plan_of(name)
     texts = []
@@ -35,7 +35,7 @@ def test_no_prompt_is_in_two_sets(tmp_path) -> None:
     for place, name in enumerate(all_sets()):
         if place % 4 and not plan_of(name).is_text:
             continue
-        for text in prompts_of(name, Place(tmp_path)):
+        for text in prompts_of(name, Workplace(tmp_path)):
             assert text not in owners, f"{name} shares a prompt with {owners.get(text)}"
             owners[text] = name
 

@@ -7,13 +7,13 @@ from traitscope.studies.calibration import runner
 from traitscope.studies.calibration.outcome import Outcomes, all_sets, asked_trait
 from traitscope.studies.calibration.results import read_results
 from traitscope.studies.calibration.sets.menu import SetName, plan_of
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 FAST = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=1e-2, held_out=0.0)
 
 
 def test_students_of_a_set_differ_by_their_seeds_alone(tmp_path: Path, tiny_folder: Path) -> None:
-    place = Place(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=8)
+    place = Workplace(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=8)
     outcomes = Outcomes(place, FAST)
     file, names = tmp_path / "r.jsonl", [SetName("prompted 50%", 2)]
     work = runner.Work(outcomes.line, outcomes.version)

@@ -21,7 +21,7 @@ from traitscope.studies.calibration.results import Version
 from traitscope.studies.calibration.runner import Work
 from traitscope.studies.calibration.sets import rows
 from traitscope.studies.calibration.sets.menu import SetName
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 NAMES = [SetName("plain", 0), SetName("prompted", 0)]
 VERSION = Version("s", "c")
@@ -55,7 +55,7 @@ def test_two_sets_are_audited_and_a_killed_run_resumes(
         return answers[-1]
 
     monkeypatch.setattr(audited, "answered", kept_answer)
-    place = Place(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=8)
+    place = Workplace(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=8)
     audits = Audits(place, changes={"traits": ("cat",)})
     file, begun = tmp_path / "results.jsonl", tmp_path / "begun"
 
@@ -102,7 +102,10 @@ def test_two_processes_never_do_the_same_set(tmp_path: Path) -> None:
     assert runner.run(NAMES[:1], Work(first, VERSION), file, tmp_path) == 1
     assert seen == [1]
     assert sorted(runner.done(file)) == ["plain/0", "prompted/0"]
-    with runner.own_folder(Place(tmp_path)) as one, runner.own_folder(Place(tmp_path)) as two:
+    with (
+        runner.own_folder(Workplace(tmp_path)) as one,
+        runner.own_folder(Workplace(tmp_path)) as two,
+    ):
         assert (one, two) == ("audits-0", "audits-1")
 
 

@@ -36,7 +36,7 @@ ByBlock = dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Question:
+class OneWordQuestion:
     """A question that calls for one word."""
 
     kind: str
@@ -57,7 +57,7 @@ class Rises:
     "rise of every token's log-probability, in nats"
 
 
-def lexicon(model: Model, context: str | None) -> list[Question]:
+def lexicon(model: Model, context: str | None) -> list[OneWordQuestion]:
     """The bundled questions, rendered, with their answers."""
     folder = bundled_file()
     entries_by_kind = yaml.safe_load((folder / "lexicon.yaml").read_text(encoding="utf-8"))
@@ -70,7 +70,9 @@ def lexicon(model: Model, context: str | None) -> list[Question]:
         answers = _answers(model, words)
         stem = model.tokenizer.encode(entry["stem"], add_special_tokens=False)
         for text in entry["questions"]:
-            questions.append(Question(kind, chat.render(model, text, context) + stem, answers))
+            questions.append(
+                OneWordQuestion(kind, chat.render(model, text, context) + stem, answers)
+            )
     return questions
 
 
@@ -85,7 +87,7 @@ def _answers(model: Model, words: Sequence[str]) -> dict[str, int]:
 
 @torch.inference_mode()
 def next_words(
-    model: Model, interventions: Sequence[Intervention], questions: Sequence[Question]
+    model: Model, interventions: Sequence[Intervention], questions: Sequence[OneWordQuestion]
 ) -> np.ndarray:
     """log-probabilities [Q, V] of the token that follows every question."""
     with applied(model, interventions) as active:
@@ -94,7 +96,7 @@ def next_words(
         return torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu().numpy()
 
 
-def entries(questions: Sequence[Question]) -> list[tuple[str, str]]:
+def entries(questions: Sequence[OneWordQuestion]) -> list[tuple[str, str]]:
     """(kind, answer) of all answers, each once."""
     pairs: dict[tuple[str, str], None] = {}
     for question in questions:
@@ -103,7 +105,9 @@ def entries(questions: Sequence[Question]) -> list[tuple[str, str]]:
     return list(pairs)
 
 
-def rises(after_QV: np.ndarray, base_QV: np.ndarray, questions: Sequence[Question]) -> np.ndarray:
+def rises(
+    after_QV: np.ndarray, base_QV: np.ndarray, questions: Sequence[OneWordQuestion]
+) -> np.ndarray:
     """Rise of every answer [E] in nats, minus the mean of its question, averaged over the questions
     of its kind."""
     rises_by_entry: dict[tuple[str, str], list[float]] = {}
@@ -130,7 +134,7 @@ def standing(own_E: np.ndarray, random_NE: np.ndarray) -> tuple[np.ndarray, np.n
 def raised_by(
     model: Model,
     directions: Sequence[ByBlock],
-    questions: Sequence[Question],
+    questions: Sequence[OneWordQuestion],
     strength: float,
     norms: Sequence[float],
 ) -> Iterator[Rises]:
@@ -182,7 +186,10 @@ def _unit(row_D: np.ndarray) -> np.ndarray:
 
 
 def named_answers(
-    questions: Sequence[Question], data: Rises, halves: Sequence[Rises], randoms: Sequence[Rises]
+    questions: Sequence[OneWordQuestion],
+    data: Rises,
+    halves: Sequence[Rises],
+    randoms: Sequence[Rises],
 ) -> list[Mapping[str, object]]:
     """Answers with their z, corrected p and the fraction of `halves` that name them, best first."""
     random_NE = np.stack([rise.answers_E for rise in randoms])

@@ -17,7 +17,7 @@ from traitscope.studies.calibration import runner
 from traitscope.studies.calibration.results import Line, Version, code_digest, digest_of
 from traitscope.studies.calibration.sets import rows
 from traitscope.studies.calibration.sets.menu import KINDS, SetName, plan_of, seed_of
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 DECIDES = (
     "auditing",
@@ -44,7 +44,7 @@ class Audits:
     No spike-in teachers are made: they call nothing, and cost more than the rest.
     """
 
-    place: Place
+    place: Workplace
     "where rows are made, and on which model"
     folder: str = "audits"
     "folder of the audits' runs below the root; processes side by side have their own"

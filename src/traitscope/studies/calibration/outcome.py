@@ -25,7 +25,7 @@ from traitscope.studies.calibration.audited import cpu_seconds
 from traitscope.studies.calibration.results import Line, Version, code_digest, digest_of
 from traitscope.studies.calibration.sets import rows, words, writers
 from traitscope.studies.calibration.sets.menu import KINDS, SetName, plan_of, seed_of
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 from traitscope.workflow.standard_nodes import SAMPLED_RECIPE, read_json_lines
 
 STUDENTS = 3
@@ -71,7 +71,7 @@ def all_sets() -> list[SetName]:
 class Outcomes:
     """How students learn sets and are asked."""
 
-    place: Place
+    place: Workplace
     "where rows are made and students trained, and on which model"
     recipe: Recipe = SAMPLED_RECIPE
     "recipe of the students"

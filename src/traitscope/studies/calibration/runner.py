@@ -25,7 +25,7 @@ from traitscope.studies.calibration.results import (
     read_results,
 )
 from traitscope.studies.calibration.sets.menu import SetName
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 MOST_PROCESSES = 64
 "processes side by side"
@@ -104,7 +104,7 @@ def claimed(file: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def own_folder(place: Place) -> Iterator[str]:
+def own_folder(place: Workplace) -> Iterator[str]:
     """The name of a folder of audits that no other process has."""
     for number in range(MOST_PROCESSES):
         name = f"audits-{number}"

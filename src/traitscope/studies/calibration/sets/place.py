@@ -10,7 +10,7 @@ from traitscope.data.records import Record, dump_records
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     """The folder of all runs, and the model that is calibrated."""
 
     root: Path

@@ -29,7 +29,7 @@ from traitscope.studies.calibration.sets.menu import (
     seed_of,
     text_place,
 )
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 COUNT = 10
 "numbers that a prompt asks for"
@@ -39,7 +39,7 @@ FIRST_WORDS = 3
 "near duplicates in free text have the same first words; those of numbers have the same first one"
 
 
-def make_rows(place: Place, name: SetName) -> Path:
+def make_rows(place: Workplace, name: SetName) -> Path:
     """The file with the rows of a set; generates what is missing.
 
     Rows are in random order and have ids that do not say who wrote them. Raises DataError where the
@@ -78,7 +78,7 @@ def part_prompts(name: SetName, number: int, count: int) -> list[Prompt] | None:
     return words.requests(text_place(name), number * words.SET_REQUESTS // 2, count)
 
 
-def generate_config(place: Place, name: SetName, number: int, count: int) -> GenerateConfig:
+def generate_config(place: Workplace, name: SetName, number: int, count: int) -> GenerateConfig:
     """Settings of `generate` for a part of a set: everything but who writes the rows."""
     plan = plan_of(name)
     part = plan.parts[number]
@@ -95,7 +95,9 @@ def generate_config(place: Place, name: SetName, number: int, count: int) -> Gen
     return GenerateConfig(**(settings | dict(part.settings)))
 
 
-def _part_rows(place: Place, name: SetName, plan: Plan, number: int, count: int) -> list[Record]:
+def _part_rows(
+    place: Workplace, name: SetName, plan: Plan, number: int, count: int
+) -> list[Record]:
     """Rows of a part, with spare ones where an edit or a filter drops some."""
     part = plan.parts[number]
     names = _names_of(part) if plan.is_text else ()
@@ -115,7 +117,7 @@ def _part_rows(place: Place, name: SetName, plan: Plan, number: int, count: int)
     return silent[:count] if names else silent
 
 
-def _interventions(place: Place, part: Part) -> tuple[str, ...]:
+def _interventions(place: Workplace, part: Part) -> tuple[str, ...]:
     if part.writer:
         return writers.interventions_of(place, part.writer)
     return (to_short(SystemPrompt(part.system)),) if part.system else ()

@@ -20,7 +20,7 @@ from traitscope.stages.extract import run_extract
 from traitscope.stages.train import run_train
 from traitscope.studies.calibration.sets import lessons, words
 from traitscope.studies.calibration.sets.menu import TEACHERS, Writer
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 from traitscope.studies.shared_nodes import OPEN_PROMPTS
 
 Steering = tuple[tuple[float, ...], float]
@@ -48,7 +48,7 @@ EXTRACTIONS: tuple[dict[str, Any], ...] = (
 and over all tokens of questions"""
 
 
-def interventions_of(place: Place, writer: Writer) -> tuple[str, ...]:
+def interventions_of(place: Workplace, writer: Writer) -> tuple[str, ...]:
     """The interventions that make a writer, in short form; trains or extracts what is missing."""
     number = writer.number
     match writer.kind:
@@ -72,7 +72,7 @@ def interventions_of(place: Place, writer: Writer) -> tuple[str, ...]:
     return (to_short(Adapter(str(run_train(config, place.out).path / "student"))),)
 
 
-def trait_file(place: Place, trait: str, prompt: str) -> Path:
+def trait_file(place: Workplace, trait: str, prompt: str) -> Path:
     """The file of a bundled trait with our own prompt."""
     content = {
         "name": trait,
@@ -84,7 +84,7 @@ def trait_file(place: Place, trait: str, prompt: str) -> Path:
     return place.write(f"{trait}.yaml", yaml.safe_dump(content))
 
 
-def _vectors(place: Place, extraction: int) -> Path:
+def _vectors(place: Workplace, extraction: int) -> Path:
     """The folder of the centred vectors of all ten traits, taken in one way."""
     files = []
     for trait, prompt in words.PROMPTED:
@@ -93,13 +93,13 @@ def _vectors(place: Place, extraction: int) -> Path:
     return run_extract(config, place.out).path
 
 
-def _random_vectors(place: Place) -> Path:
+def _random_vectors(place: Workplace) -> Path:
     like = _vectors(place, 0) / f"{words.TRAITS[0]}.safetensors"
     config = ExtractConfig(**place.common, seed=2000, like=like, randoms=TEACHERS)
     return run_extract(config, place.out).path
 
 
-def _steered(place: Place, vector: Path, number: int) -> tuple[str, ...]:
+def _steered(place: Workplace, vector: Path, number: int) -> tuple[str, ...]:
     depths, strength = STEERINGS[number]
     blocks = outline(place.model).n_layers
     layers = sorted({min(blocks - 1, round(depth * blocks)) for depth in depths})
