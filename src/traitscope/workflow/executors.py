@@ -1,11 +1,11 @@
 """Executors that run independent stages side by side, on this machine or on a cluster.
 
 The executors for clusters are in ray_executor.py and slurm_executor.py. The type of a config names
-the stage, so what travels between processes is plain data. Every result is a sealed run with a
-content address. Workers keep a loaded model between stages. On two cores, two workers with one
-torch thread each do more than one with two. Workers are forks of a process that has imported what
-all need, so a second or a replacing one starts at once. A worker whose command is gone ends itself,
-and the next one continues the unfinished run.
+the stage, so plain data travel between processes. Every result is a sealed run with a content
+address. Workers keep a loaded model between stages. On two cores, two workers with one torch thread
+each are faster than one worker with two threads. Workers are forks of a process that has imported
+the common modules, so a new worker starts at once. A worker ends itself when its command is gone.
+The next worker continues the unfinished run.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from traitscope.config.common import Output
 from traitscope.errors import TraitscopeError
@@ -28,20 +28,20 @@ from traitscope.runs import progress
 
 @dataclass(frozen=True)
 class How:
-    """Where stages run, and how many of them."""
+    """Where stages run, how many at once, and what happens after a failure."""
 
     workers: int = 1
-    """Jobs at once."""
+    """Number of jobs that run at the same time."""
     executor: Literal["local", "ray", "submitit"] = "local"
     """Processes of this machine, or a cluster."""
     pack: int = 1
-    """Students in one pass, at most (packed.py)."""
+    """Largest number of students in one pass (packed.py)."""
     limit: int = 0
-    """Stages to compute, at most; 0 computes all."""
+    """Largest number of stages to compute; 0 computes all."""
     retries: int = 2
-    """How often a stage whose worker died is tried again."""
+    """Number of further tries of a stage whose worker died."""
     stop_at_once: bool = False
-    """Begin nothing after the first failure."""
+    """Whether no stage is begun after the first failure."""
     cluster: tuple[str, ...] = ()
     """Settings of the cluster, KEY=VALUE (ray_executor.py, slurm_executor.py)."""
 
@@ -51,41 +51,54 @@ class Died(Exception):
 
 
 Results = list[Path | TraitscopeError]
-"""The run's folder of every config of a job, or the error why there is none."""
+"""For each config of a job the folder of its run, or the error for which there is no run."""
+
+
+class Message(NamedTuple):
+    """A progress message of a stage that is running in a worker."""
+
+    label: str
+    """Label of the job."""
+    fraction: float
+    """Fraction of the stage that is done."""
+    line: str
+    """Text for a reader."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Where stages run."""
+    """Workers that jobs are sent to."""
 
     size: int
-    """How many jobs at once."""
+    """Number of jobs that run at the same time."""
     submit: Callable[[str, Sequence[Any]], Future[Results]]
-    """(label, settled configs) -> what they come to, later; several configs are packed."""
-    heard: Callable[[], list[tuple[str, float, str]]] = list
-    """(label, fraction done, line) of everything that stages said since the last call."""
+    """Sends a job, given its label and its settled configs; several configs are packed."""
+    heard: Callable[[], list[Message]] = list
+    """Returns the messages that have arrived since the last call."""
     batch: Callable[[], AbstractContextManager] = nullcontext
-    """Jobs that are submitted inside this block may go out as one."""
+    """Opens a block; jobs that are submitted inside may be sent to the cluster as one array."""
 
 
 def default_workers(device: str) -> int:
-    """Two on a CPU with at least two cores, else one: a GPU is not shared."""
+    """Two workers on a CPU with two cores or more, else one: a GPU is not shared."""
     return 1 if device == "cuda" else min(2, os.cpu_count() or 1)
 
 
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
-    """Workers that live until the block ends; what has begun by then is finished. One local worker
-    is this process itself."""
+    """Workers that live until the block ends; jobs that run by then are finished.
+
+    A single local worker is this process itself.
+    """
     if how.executor != "local":
-        with import_module(CLUSTERS[how.executor]).pool(how, out) as there:
-            yield there
+        with import_module(CLUSTERS[how.executor]).pool(how, out) as cluster_pool:
+            yield cluster_pool
     elif how.workers == 1:
-        yield Pool(1, lambda label, configs: _here(configs, out))
+        yield Pool(1, lambda label, configs: _run_here(configs, out))
     else:
         processes = _Processes(how.workers, out)
         try:
-            yield Pool(how.workers, processes.submit, lambda: _received(processes.messages))
+            yield Pool(how.workers, processes.submit, processes.new_messages)
         finally:
             processes.executor.shutdown(cancel_futures=True)
 
@@ -103,11 +116,11 @@ CLUSTERS = {
     "ray": "traitscope.workflow.ray_executor",
     "submitit": "traitscope.workflow.slurm_executor",
 }
+"""Module of every executor of a cluster."""
 
 
 class _Processes:
-    """Processes of this machine; new ones take the place of a pool that broke because one of them
-    died."""
+    """Worker processes of this machine; if one of them dies, new ones take the place of all."""
 
     def __init__(self, workers: int, out: Output) -> None:
         self.context = multiprocessing.get_context("forkserver")
@@ -129,6 +142,15 @@ class _Processes:
             self.executor = self._new()
             return self.executor.submit(_in_worker, label, configs, self.out)
 
+    def new_messages(self) -> list[Message]:
+        """The messages of workers that have arrived since the last call."""
+        received = []
+        while True:
+            try:
+                received.append(self.messages.get_nowait())
+            except queue.Empty:
+                return received
+
 
 _MESSAGES: Any = None
 "In a worker: the queue to its parent."
@@ -144,28 +166,32 @@ def _start_worker(threads: int, messages: Any) -> None:
 
 
 def _end_with_command() -> None:
-    """End this process when the command has ended, which tells its workers nothing if it was
-    killed."""
+    """End this process when its command has ended: a killed command cannot stop its workers."""
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 def _in_worker(label: str, configs: Sequence[Any], out: Output) -> Results:
-    progress.SINK = lambda said: _MESSAGES.put((label, said[0], f"{label} | {said[1]}"))
+    def send(fraction_and_line: tuple[float, str]) -> None:
+        fraction, line = fraction_and_line
+        _MESSAGES.put(Message(label, fraction, f"{label} | {line}"))
+
+    progress.SINK = send
     return computed(configs, out)
 
 
-def _here(configs: Sequence[Any], out: Output) -> Future[Results]:
+def _run_here(configs: Sequence[Any], out: Output) -> Future[Results]:
+    """Compute a job in this process; the future is settled when this returns."""
     done: Future[Results] = Future()
     try:
         done.set_result(computed(configs, out))
-    except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
+    except Exception as error:  # noqa: BLE001 (the future passes it on)
         done.set_exception(error)
     return done
 
 
 def computed(configs: Sequence[Any], out: Output) -> Results:
-    """Compute a stage, or several in a pack; a user's error stands in the place of its run."""
+    """Compute a stage, or several in one pass; the result of a failed stage is its error."""
     from traitscope.stages import registry
 
     if len(configs) > 1:
@@ -176,12 +202,3 @@ def computed(configs: Sequence[Any], out: Output) -> Results:
         return [registry.run_stage(configs[0], out).path]
     except TraitscopeError as error:
         return [error]
-
-
-def _received(messages: Any) -> list[tuple[str, float, str]]:
-    received = []
-    while True:
-        try:
-            received.append(messages.get_nowait())
-        except queue.Empty:
-            return received

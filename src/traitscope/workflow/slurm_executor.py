@@ -26,9 +26,9 @@ from traitscope.workflow import executors
 from traitscope.workflow.executors import Died, How, Pool, Results
 
 USUAL = 32
-"jobs at once, where nothing is said"
+"usual number of jobs at once"
 SECONDS = 1.0
-"between looks at what has come back"
+"seconds between two looks at the jobs"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class SlurmSettings:
 
 @contextmanager
 def pool(how: How, out: Output) -> Iterator[Pool]:
-    """Jobs that are submitted together go out as one array; what has begun when the block ends goes
-    on by itself."""
+    """Jobs that are submitted together form one array. Jobs that run when the block ends go on."""
     executor = _executor(
         parsing.changed(SlurmSettings(), how.cluster, "--cluster"), how.workers or USUAL, out
     )
@@ -74,7 +73,7 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
 
 @contextmanager
 def _batch(executor: Any) -> Iterator[None]:
-    """One array of what is submitted inside; nothing is fine, too."""
+    """One array of the jobs that are submitted inside; there may be none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         with executor.batch():
@@ -82,13 +81,13 @@ def _batch(executor: Any) -> Iterator[None]:
 
 
 class Stage:
-    """A job; preempted, it is put in the queue again and goes on where it was."""
+    """A job. If it is preempted, it is queued again and continues its run."""
 
     def __call__(self, configs: Sequence[Any], out: Output) -> Results:
         return executors.computed(configs, out)
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit puts in the queue in the place of a preempted job."""
+        """The job that submitit queues in the place of a preempted one."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *args)
@@ -126,7 +125,7 @@ def _executor(asked: SlurmSettings, at_once: int, out: Output) -> Any:
 
 
 def _watch(waiting: list[tuple[Any, Future[Results]]], ended: threading.Event) -> None:
-    """Hand results over as jobs end."""
+    """Settle the futures of jobs that have ended, until the pool ends."""
     while not ended.is_set():
         for job, done in list(waiting):
             if not done.done() and _has_ended(job):
@@ -148,5 +147,5 @@ def _settle(job: Any, done: Future[Results]) -> None:
         done.set_result(job.result())
     except UncompletedJobError as error:  # it left nothing: killed, out of memory or time
         done.set_exception(Died(str(error)))
-    except Exception as error:  # noqa: BLE001 (whoever waits for the job hears it)
+    except Exception as error:  # noqa: BLE001 (the future passes it on)
         done.set_exception(error)
