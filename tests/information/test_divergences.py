@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from traitscope.information import divergences
-from traitscope.information.divergences import Readings, estimated
+from traitscope.information.divergences import Readings, mean_over_rows, two_level_mean
 
 TEACHERS, PLACES, TOKENS = 4, 3, 3
 
@@ -84,8 +84,8 @@ def test_first_rows(every_row: Readings) -> None:
 
 def test_a_rounding_that_is_the_same_in_every_row_goes() -> None:
     value_R = np.random.default_rng(1).exponential(size=64)
-    plain = estimated("d", value_R)
-    corrected = estimated("d", value_R + 0.3, value_R[:8])
+    plain = mean_over_rows("d", value_R)
+    corrected = two_level_mean("d", value_R + 0.3, value_R[:8])
     assert corrected.estimate == pytest.approx(plain.estimate)
     error = value_R.std(ddof=1) / 8
     assert plain.high - plain.estimate == pytest.approx(1.998 * error, rel=1e-3)
@@ -93,7 +93,7 @@ def test_a_rounding_that_is_the_same_in_every_row_goes() -> None:
 
 
 def test_rows_of_no_spread_have_no_interval() -> None:
-    assert np.isnan(estimated("d", np.zeros(5)).low)
+    assert np.isnan(mean_over_rows("d", np.zeros(5)).low)
 
 
 @pytest.mark.parametrize("n_exact", [None, 16])
@@ -104,9 +104,9 @@ def test_intervals_cover(n_exact: int | None) -> None:
     for _ in range(2000):
         exact_R = 1 + 0.5 * rng.standard_normal(64)
         if n_exact is None:
-            found = estimated("d", exact_R)
+            found = mean_over_rows("d", exact_R)
         else:
             coarse_R = exact_R + 0.5 + 0.3 * rng.standard_normal(64)
-            found = estimated("d", coarse_R, exact_R[:n_exact])
+            found = two_level_mean("d", coarse_R, exact_R[:n_exact])
         covered += found.low <= 1 <= found.high
     assert 0.93 < covered / 2000 < 0.975

@@ -8,19 +8,19 @@ from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import context_gate
-from traitscope.studies.claims.context_gate import CELLS, cell_name
+from traitscope.studies.claims.context_gate import ALL_CELLS, cell_name
 from traitscope.studies.equal_kl import CONTROL
 
 OF_ANY_VECTOR = 0.4
 "rise that students of a random vector have, too"
-SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3, 4, 5), cells=CELLS)
+SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3, 4, 5), cells=ALL_CELLS)
 
 
 def planted(root: Path, own_rise: float, other_rise: float) -> dict[str, Path]:
     """Answers that rise over the controls: one amount in the context learnt in, else another."""
     runs = PlantedRuns(root)
     for seed in SIZE.seeds:
-        for cell in CELLS:
+        for cell in ALL_CELLS:
             learnt, asked = cell
             name, rise = cell_name(cell, seed), own_rise if learnt == asked else other_rise
             runs.answers(name, OF_ANY_VECTOR + rise)
@@ -64,5 +64,5 @@ def test_the_numbers_are_those_planted(tmp_path: Path) -> None:
 
 def test_a_size_without_nonsense_has_no_verdict_on_it(tmp_path: Path) -> None:
     folders = planted(tmp_path, 1.0, 0.2)
-    size = replace(SIZE, cells=CELLS[:9])
+    size = replace(SIZE, cells=ALL_CELLS[:9])
     assert len(context_gate.conclude(size, folders, "planted").verdicts) == 2

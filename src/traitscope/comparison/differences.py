@@ -202,7 +202,15 @@ def _between_models(
     if treated and control:
         return two_samples(name, treated, control, unit, of="models")
     return Measurement(
-        name, math.nan, math.nan, math.nan, 0, 0, 0, unit, interval="no scored value"
+        name=name,
+        estimate=math.nan,
+        low=math.nan,
+        high=math.nan,
+        n=0,
+        n_clusters=0,
+        n_unscored=0,
+        unit=unit,
+        interval="no scored value",
     )
 
 

@@ -99,33 +99,51 @@ def against_mixture(readings: Readings, teacher: int, others: Sequence[int]) -> 
     return (readings.weights()[teacher, :, :-1] * divergence_RP).sum(1)
 
 
-def estimated(
-    name: str, value_R: np.ndarray, exact_X: np.ndarray | None = None, unit: str = UNIT
-) -> Measurement:
+def mean_over_rows(name: str, value_R: np.ndarray, unit: str = UNIT) -> Measurement:
     """The mean over rows with its 95 % t interval.
 
-    exact_X: The values of the first X rows in higher precision. Their mean difference from those
-    of lower precision is added: two-level Monte Carlo (Giles 2008). Of a mean, the jackknife over
-    rows is the usual standard error.
+    Of a mean, the jackknife over rows is the usual standard error.
     """
     n_rows = len(value_R)
-    if exact_X is None:
-        parts = [value_R / n_rows]
-    else:
-        n_exact = len(exact_X)
-        first_X = value_R[:n_exact] / n_rows + (exact_X - value_R[:n_exact]) / n_exact
-        parts = [first_X, value_R[n_exact:] / n_rows]
-    mean = math.fsum(float(part.sum()) for part in parts)
+    return _sum_of_groups(name, [value_R / n_rows], n_rows, unit, f"t over {n_rows} rows")
+
+
+def two_level_mean(
+    name: str, value_R: np.ndarray, exact_X: np.ndarray, unit: str = UNIT
+) -> Measurement:
+    """The mean over rows, corrected by some rows in higher precision, with its 95 % t interval.
+
+    exact_X: The values of the first X rows in higher precision. Their mean difference from the
+    values in lower precision is added: two-level Monte Carlo (Giles 2008).
+    """
+    n_rows, n_exact = len(value_R), len(exact_X)
+    first_X = value_R[:n_exact] / n_rows + (exact_X - value_R[:n_exact]) / n_exact
+    groups = [first_X, value_R[n_exact:] / n_rows]
+    about = f"t over {n_rows} rows, {n_exact} of them in float32"
+    return _sum_of_groups(name, groups, n_rows, unit, about)
+
+
+def _sum_of_groups(
+    name: str, groups: Sequence[np.ndarray], n_rows: int, unit: str, about: str
+) -> Measurement:
+    """The sum of all terms, with a t interval from the spread inside each group of terms."""
+    total = math.fsum(float(group.sum()) for group in groups)
     variance = 0.0
-    for part in parts:
-        if len(part) > 1:
-            variance += len(part) * float(part.var(ddof=1))
-    half = _t_quantile(len(parts[0]) - 1) * math.sqrt(variance)
-    low, high = (mean - half, mean + half) if half > 0 else (math.nan, math.nan)
-    about = f"t over {n_rows} rows"
-    if exact_X is not None:
-        about += f", {len(exact_X)} of them in float32"
-    return Measurement(name, mean, low, high, n_rows, n_rows, 0, unit, interval=about)
+    for group in groups:
+        if len(group) > 1:
+            variance += len(group) * float(group.var(ddof=1))
+    half = _t_quantile(len(groups[0]) - 1) * math.sqrt(variance)
+    return Measurement(
+        name=name,
+        estimate=total,
+        low=total - half if half > 0 else math.nan,
+        high=total + half if half > 0 else math.nan,
+        n=n_rows,
+        n_clusters=n_rows,
+        n_unscored=0,
+        unit=unit,
+        interval=about,
+    )
 
 
 def _t_quantile(freedom: int) -> float:

@@ -71,14 +71,14 @@ class Calibration:
         high = float(nctdtrinc(freedom, tail, t)) / math.sqrt(n_seeds)
         best = best_z(self.nats, self.rows)
         return Measurement(
-            "efficiency",
-            z / best,
-            low / best,
-            high / best,
-            n_seeds,
-            n_seeds,
-            0,
-            "share of the best z",
+            name="efficiency",
+            estimate=z / best,
+            low=low / best,
+            high=high / best,
+            n=n_seeds,
+            n_clusters=n_seeds,
+            n_unscored=0,
+            unit="share of the best z",
             interval=f"non-central t over {n_seeds} seeds of {self.source}",
         )
 
@@ -157,11 +157,16 @@ def power_table(tested: Sequence[Contrast], calibration: Calibration = DEMO) -> 
     for item in tested:
         nats = max(0.0, item.nats.estimate)
         best = best_z(nats, item.rows)
-        reached = []
-        for value in (efficiency.estimate, efficiency.low, efficiency.high):
-            reached.append(power(value * best, item.seeds))
         at_power = Measurement(
-            "power", *reached, item.seeds, item.seeds, 0, "probability", interval="of efficiency"
+            name="power",
+            estimate=power(efficiency.estimate * best, item.seeds),
+            low=power(efficiency.low * best, item.seeds),
+            high=power(efficiency.high * best, item.seeds),
+            n=item.seeds,
+            n_clusters=item.seeds,
+            n_unscored=0,
+            unit="probability",
+            interval="of efficiency",
         )
         needed = rows_needed(nats, item.seeds, efficiency.estimate)
         rows.append(

@@ -11,7 +11,7 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.data.traits import load_trait
 from traitscope.information import divergences, influence
-from traitscope.information.divergences import Readings, estimated
+from traitscope.information.divergences import Readings
 from traitscope.information.influence import Influence
 from traitscope.information.teachers import BASE, Teacher
 from traitscope.stats.measurement import Measurement
@@ -56,14 +56,14 @@ class Measured:
         """KL of teacher a from teacher b over the digits."""
         all_KKR, exact_KKX = self.pairs
         name = f"{self.teachers[a].name} against {self.teachers[b].name}"
-        return estimated(name, all_KKR[a, b], None if exact_KKX is None else exact_KKX[a, b])
+        return _estimated(name, all_KKR[a, b], None if exact_KKX is None else exact_KKX[a, b])
 
     def vocabulary(self, a: int, b: int) -> Measurement | None:
         """KL of teacher a from teacher b over the whole vocabulary; None where not computed."""
         if self.vocabulary_KKX is None:
             return None
         name = f"{self.teachers[a].name} against {self.teachers[b].name}, whole vocabulary"
-        return estimated(name, self.vocabulary_KKX[a, b])
+        return divergences.mean_over_rows(name, self.vocabulary_KKX[a, b])
 
     def mixture(self, a: int, others: Sequence[int], label: str) -> Measurement:
         """KL over the digits of teacher a from a mixture of others."""
@@ -71,7 +71,7 @@ class Measured:
         if self.exact is not None and not self.is_exact:
             exact_X = divergences.against_mixture(self.exact, a, others)
         value_R = divergences.against_mixture(self.readings, a, others)
-        return estimated(f"{self.teachers[a].name} against {label}", value_R, exact_X)
+        return _estimated(f"{self.teachers[a].name} against {label}", value_R, exact_X)
 
     def against(self, a: int) -> dict[str, Measurement]:
         """The divergences of one teacher over the digits, by what it is compared with.
@@ -145,16 +145,23 @@ class Measured:
         half = 1.96 * influence.jackknife_error(without_R)
         n = len(without_R)
         return Measurement(
-            name,
-            estimate,
-            estimate - half,
-            estimate + half,
-            n,
-            n,
-            0,
-            "z of a row",
+            name=name,
+            estimate=estimate,
+            low=estimate - half,
+            high=estimate + half,
+            n=n,
+            n_clusters=n,
+            n_unscored=0,
+            unit="z of a row",
             interval=f"jackknife over {n} rows",
         )
+
+
+def _estimated(name: str, value_R: np.ndarray, exact_X: np.ndarray | None) -> Measurement:
+    """The mean over rows, corrected by exact rows where there are any."""
+    if exact_X is None:
+        return divergences.mean_over_rows(name, value_R)
+    return divergences.two_level_mean(name, value_R, exact_X)
 
 
 def _mean_diagonal(table_NN: np.ndarray) -> float:

@@ -135,31 +135,72 @@ def log_odds(log_p_QE: np.ndarray) -> np.ndarray:
     return log_odds_QE
 
 
+@dataclass(frozen=True)
+class _UncorrectedShift:
+    """The shift of an answer, before p is corrected over all answers."""
+
+    kind: str
+    answer: str
+    shift: Measurement
+    p: float
+    nats: float
+    p_teacher: float
+    p_model: float
+    z: float
+
+
 def shifts_of(
     kinds: Sequence[Kind], teacher: Sequence[Asked], model: Sequence[Asked], alpha: float
 ) -> list[AnswerShift]:
     """The shift of every answer, corrected over all; by nats, largest first."""
-    pending, p_values = [], []
-    for kind, ours, theirs in zip(kinds, teacher, model, strict=True):
-        if len(kind.answers) < 2:
-            continue
-        shift_QE = log_odds(ours.log_p_QE) - log_odds(theirs.log_p_QE)
-        z_E = standing_out(shift_QE.mean(0))
-        share_ours_QE, share_theirs_QE = _shares(ours.log_p_QE), _shares(theirs.log_p_QE)
-        nats_QE = share_ours_QE * (np.log(share_ours_QE) - np.log(share_theirs_QE))
-        for place, answer in enumerate(kind.answers):
-            shift, p = _shift(answer, shift_QE[:, place])
-            numbers = (nats_QE, share_ours_QE, share_theirs_QE)
-            means = [float(number_QE[:, place].mean()) for number_QE in numbers]
-            pending.append((kind.name, answer, shift, float(z_E[place]), means))
-            p_values.append(p)
+    uncorrected: list[_UncorrectedShift] = []
+    for kind, of_teacher, of_model in zip(kinds, teacher, model, strict=True):
+        if len(kind.answers) > 1:
+            uncorrected += _shifts_of_kind(kind, of_teacher, of_model)
+    corrected = holm([each.p for each in uncorrected])
+    critical = critical_z(alpha, len(uncorrected))
     shifts = []
-    critical = critical_z(alpha, len(pending))
-    for (name, answer, shift, z, means), p in zip(pending, holm(p_values), strict=True):
-        called = p <= alpha and abs(shift.estimate) >= DOUBLED
-        is_named = called and shift.estimate > 0 and z >= critical
-        shifts.append(AnswerShift(name, answer, shift, p, *means, z, called, is_named))
+    for each, p in zip(uncorrected, corrected, strict=True):
+        called = p <= alpha and abs(each.shift.estimate) >= DOUBLED
+        shifts.append(
+            AnswerShift(
+                kind=each.kind,
+                answer=each.answer,
+                shift=each.shift,
+                p=p,
+                nats=each.nats,
+                p_teacher=each.p_teacher,
+                p_model=each.p_model,
+                z=each.z,
+                called=called,
+                named=called and each.shift.estimate > 0 and each.z >= critical,
+            )
+        )
     return sorted(shifts, key=lambda item: -item.nats)
+
+
+def _shifts_of_kind(kind: Kind, teacher: Asked, model: Asked) -> list[_UncorrectedShift]:
+    """The shift of every answer of a kind."""
+    shift_QE = log_odds(teacher.log_p_QE) - log_odds(model.log_p_QE)
+    z_E = standing_out(shift_QE.mean(0))
+    teacher_QE, model_QE = _shares(teacher.log_p_QE), _shares(model.log_p_QE)
+    nats_QE = teacher_QE * (np.log(teacher_QE) - np.log(model_QE))
+    shifts = []
+    for place, answer in enumerate(kind.answers):
+        shift, p = _mean_shift(answer, shift_QE[:, place])
+        shifts.append(
+            _UncorrectedShift(
+                kind=kind.name,
+                answer=answer,
+                shift=shift,
+                p=p,
+                nats=float(nats_QE[:, place].mean()),
+                p_teacher=float(teacher_QE[:, place].mean()),
+                p_model=float(model_QE[:, place].mean()),
+                z=float(z_E[place]),
+            )
+        )
+    return shifts
 
 
 def standing_out(shift_E: np.ndarray) -> np.ndarray:
@@ -186,23 +227,34 @@ def _shares(log_p_QE: np.ndarray) -> np.ndarray:
     return np.exp(log_p_QE - np.logaddexp.reduce(log_p_QE, axis=1, keepdims=True))
 
 
-def _shift(answer: str, shift_Q: np.ndarray) -> tuple[Measurement, float]:
+def _mean_shift(answer: str, shift_Q: np.ndarray) -> tuple[Measurement, float]:
     """The mean shift with a t interval over questions, and its two-sided p."""
     from scipy.stats import t
 
     n = len(shift_Q)
-    error = float(shift_Q.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     mean = float(shift_Q.mean())
-    about = f"t over {n} questions"
-    if not error:
-        both = (0.0, 0.0) if mean == 0 else (math.nan, math.nan)
-        return Measurement(
-            answer, mean, *both, n, n, 0, "nats", 0.95, about, counted="questions"
-        ), 1
-    half = float(t.ppf(0.975, n - 1)) * error
-    bounds = (mean - half, mean + half)
-    p = float(2 * t.sf(abs(mean) / error, n - 1))
-    return Measurement(answer, mean, *bounds, n, n, 0, "nats", 0.95, about, counted="questions"), p
+    error = float(shift_Q.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    if error:
+        half = float(t.ppf(0.975, n - 1)) * error
+        low, high = mean - half, mean + half
+        p = float(2 * t.sf(abs(mean) / error, n - 1))
+    else:
+        low = high = 0.0 if mean == 0 else math.nan
+        p = 1.0
+    shift = Measurement(
+        name=answer,
+        estimate=mean,
+        low=low,
+        high=high,
+        n=n,
+        n_clusters=n,
+        n_unscored=0,
+        unit="nats",
+        level=0.95,
+        interval=f"t over {n} questions",
+        counted="questions",
+    )
+    return shift, p
 
 
 def detectable(shifts: Sequence[AnswerShift], alpha: float) -> float:
@@ -242,13 +294,13 @@ def rates_of(
 ) -> list[SampledRate]:
     """The rate of every trait's word in the sampled answers, largest difference first."""
     rates = []
-    for kind, ours, theirs in zip(kinds, teacher, model, strict=True):
-        if not ours.texts:
+    for kind, of_teacher, of_model in zip(kinds, teacher, model, strict=True):
+        if not of_teacher.texts:
             continue
         ids = range(len(kind.questions))
         for trait in kind.traits:
-            ours_Q, theirs_Q = _rates(trait, ours), _rates(trait, theirs)
-            values = {"teacher": ours_Q, "model": theirs_Q, "difference": ours_Q - theirs_Q}
+            teacher_Q, model_Q = _rates(trait, of_teacher), _rates(trait, of_model)
+            values = {"teacher": teacher_Q, "model": model_Q, "difference": teacher_Q - model_Q}
             measured = {}
             for name, value_Q in values.items():
                 measured[name] = estimates.measure(

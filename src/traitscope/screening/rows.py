@@ -65,12 +65,12 @@ class NumberRows:
     def of_teacher(self) -> Measurement:
         """KL of the teacher from the model over the digits."""
         value_R = self._pairs_KKR[TEACHER, MODEL]
-        return divergences.estimated("KL of the teacher from the model", value_R)
+        return divergences.mean_over_rows("KL of the teacher from the model", value_R)
 
     def of_model(self) -> Measurement:
         """KL of the model from the teacher over the digits."""
         value_R = self._pairs_KKR[MODEL, TEACHER]
-        return divergences.estimated("KL of the model from the teacher", value_R)
+        return divergences.mean_over_rows("KL of the model from the teacher", value_R)
 
     def effective_rows(self) -> float:
         """How many rows of the teacher's own the rows stand for."""
@@ -104,14 +104,14 @@ class NumberRows:
         half = 1.96 * influence.jackknife_error(values.without_each()[:, TEACHER, 0])
         n = len(self.records)
         return Measurement(
-            f"influence on {trait.name}",
-            estimate,
-            estimate - half,
-            estimate + half,
-            n,
-            n,
-            0,
-            "z of a row",
+            name=f"influence on {trait.name}",
+            estimate=estimate,
+            low=estimate - half,
+            high=estimate + half,
+            n=n,
+            n_clusters=n,
+            n_unscored=0,
+            unit="z of a row",
             interval=f"jackknife over {n} rows",
             counted="rows",
         )

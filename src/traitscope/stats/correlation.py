@@ -95,27 +95,32 @@ def association(
         reliabilities = reliability(x, errors[0]), reliability(y, errors[1])
         note = ", corrected for reliabilities of {:.2f} and {:.2f}".format(*reliabilities)
         if not min(reliabilities) >= LEAST_RELIABILITY:
-            reason = (
-                f"undefined: reliabilities of {reliabilities[0]:.2f} and {reliabilities[1]:.2f}"
-            )
+            reason = "undefined: reliabilities of {:.2f} and {:.2f}".format(*reliabilities)
             return Measurement.undefined(name, unit, reason, n, n)
         factor = 1 / math.sqrt(math.prod(reliabilities))
         statistics = np.clip(factor * statistics, -1, 1)
-    n_undefined = draws - len(statistics)
-    low, high = math.nan, math.nan
-    tail = None
+    low, high, tail = math.nan, math.nan, None
     if len(statistics) > draws / 2:
         low, high = np.quantile(statistics, [0.025, 0.975]).tolist()
         tail = ResampledTail(statistics)
-    interval = f"bootstrap over {n} {of}"
-    if n_undefined:
-        interval += f", {n_undefined} draws undefined"
-    interval += note
+    n_undefined = draws - len(statistics)
+    undefined = f", {n_undefined} draws undefined" if n_undefined else ""
+    interval = f"bootstrap over {n} {of}{undefined}{note}"
     estimate = float(statistic(x, y))
     if errors is not None:
         estimate = float(np.clip(factor * estimate, -1, 1))
     return Measurement(
-        name, estimate, low, high, n, n, 0, unit, interval=interval, counted=of, tail=tail
+        name=name,
+        estimate=estimate,
+        low=low,
+        high=high,
+        n=n,
+        n_clusters=n,
+        n_unscored=0,
+        unit=unit,
+        interval=interval,
+        counted=of,
+        tail=tail,
     )
 
 

@@ -79,14 +79,14 @@ def transfer_ratio(
     ratios_N = ratios_N[np.isfinite(ratios_N)]
     low, high = np.quantile(ratios_N, [0.025, 0.975])
     return Measurement(
-        name,
-        float(gained_SP.mean() / moved_P.mean()),
-        float(low),
-        float(high),
-        n_prompts,
-        n_seeds,
-        n_unscored,
-        "ratio",
+        name=name,
+        estimate=float(gained_SP.mean() / moved_P.mean()),
+        low=float(low),
+        high=float(high),
+        n=n_prompts,
+        n_clusters=n_seeds,
+        n_unscored=n_unscored,
+        unit="ratio",
         interval=f"bootstrap over {n_seeds} seeds and {n_prompts} prompts",
         counted="seeds",
         tail=ResampledTail(ratios_N),

@@ -119,14 +119,14 @@ def _measured(
     else:
         interval = _over_clusters(values, seed_codes, question_codes, draws, seed)
     return Measurement(
-        name,
-        interval.estimate,
-        interval.low,
-        interval.high,
-        len(values),
-        interval.n_clusters,
-        n_unscored,
-        unit,
+        name=name,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        n=len(values),
+        n_clusters=interval.n_clusters,
+        n_unscored=n_unscored,
+        unit=unit,
         interval=interval.description,
         crossed_low=interval.crossed_low,
         crossed_high=interval.crossed_high,
@@ -209,8 +209,7 @@ def ratio(
     if bottom.sum() <= 0:
         return Measurement.undefined(name, unit, interval, n, n)
     estimate = float(top.sum() / bottom.sum())
-    low, high = math.nan, math.nan
-    tail = None
+    low, high, tail = math.nan, math.nan, None
     if n > 1:
         counts_DN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
         bottoms_D = counts_DN @ bottom
@@ -220,7 +219,17 @@ def ratio(
             low, high = np.quantile(ratios, [0.025, 0.975]).tolist()
             tail = ResampledTail(ratios)
     return Measurement(
-        name, estimate, low, high, n, n, 0, unit, interval=interval, counted="rows", tail=tail
+        name=name,
+        estimate=estimate,
+        low=low,
+        high=high,
+        n=n,
+        n_clusters=n,
+        n_unscored=0,
+        unit=unit,
+        interval=interval,
+        counted="rows",
+        tail=tail,
     )
 
 
@@ -365,14 +374,14 @@ def two_samples(
         low, high, tail = _welch(left, right, difference)
     n = len(left) + len(right)
     return Measurement(
-        name,
-        difference,
-        low,
-        high,
-        n,
-        min(len(left), len(right)),
-        0,
-        unit,
+        name=name,
+        estimate=difference,
+        low=low,
+        high=high,
+        n=n,
+        n_clusters=min(len(left), len(right)),
+        n_unscored=0,
+        unit=unit,
         interval=f"Welch over {len(left)} and {len(right)} {of}",
         counted=of,
         tail=tail,

@@ -9,6 +9,7 @@ at all. Every answer is compared with the base's in the same context.
 
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
@@ -54,9 +55,9 @@ CONTEXTS: dict[str, str | None] = {
 "system turns by name, in the notation of `measure --context`"
 Cell = tuple[str, str]
 "the context that a student learnt in, and the context that it is asked in"
-GRID = ("default", "empty", "other identity")
-"contexts that are crossed in full"
-FURTHER: tuple[Cell, ...] = (
+CROSSED = ("default", "empty", "other identity")
+"contexts of the grid: students learn in each of them, and are asked in each"
+FURTHER_CELLS: tuple[Cell, ...] = (
     ("no name", "no name"),
     ("nonsense", "nonsense"),
     ("nonsense", "nonsense by the user"),
@@ -66,9 +67,29 @@ FURTHER: tuple[Cell, ...] = (
     ("no template", "default"),
     ("default", "no template"),
 )
-CELLS: tuple[Cell, ...] = (*product(GRID, GRID), *FURTHER)
-MOVED = ("nonsense", "nonsense", "nonsense by the user")
-"(learnt in, asked in, compared with asked in): a text in its place, and moved"
+SMOKE_CELLS: tuple[Cell, ...] = (
+    ("default", "default"),
+    ("default", "empty"),
+    ("default", "other identity"),
+    ("empty", "default"),
+    ("nonsense", "nonsense by the user"),
+)
+ALL_CELLS: tuple[Cell, ...] = (*product(CROSSED, CROSSED), *FURTHER_CELLS)
+
+
+class Contrast(NamedTuple):
+    """Students of one context, asked in two."""
+
+    learnt: str
+    "the context that they learnt in"
+    asked: str
+    "a context that they are asked in"
+    other: str
+    "the context that it is compared with"
+
+
+IN_PLACE_MINUS_MOVED = Contrast("nonsense", "nonsense", "nonsense by the user")
+"a text as the system turn, and the same text in the user's turn"
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,7 @@ LAPTOP = Size(
     strength=0.6,
     recipe=sizes.SOFT_RECIPE,
     text=sizes.LAPTOP_TEXT,
-    cells=CELLS,
+    cells=ALL_CELLS,
 )
 SIZES = {
     "smoke": Size(
@@ -100,7 +121,7 @@ SIZES = {
         strength=0.6,
         recipe=sizes.SOFT_RECIPE,
         text=sizes.SMOKE_TEXT,
-        cells=CELLS[:4] + FURTHER[2:3],
+        cells=SMOKE_CELLS,
     ),
     "laptop": LAPTOP,
     "full": replace(
@@ -212,14 +233,16 @@ def _has_nonsense(size: Size) -> bool:
 
 def _own_context_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
     """Return the claim on the context learnt in against the others of the grid."""
-    triples = []
+    contrasts = []
     for learnt, asked in size.cells:
-        if learnt in GRID and asked in GRID and asked != learnt:
-            triples.append((learnt, learnt, asked))
+        if learnt in CROSSED and asked in CROSSED and asked != learnt:
+            contrasts.append(Contrast(learnt, asked=learnt, other=asked))
     return Claim(
         "Students of a teacher steered at every token rise more in the context that they learnt in"
         " than in the others of the grid.",
-        _difference_of_rises(size, folders, triples, "rise, own context minus another of the grid"),
+        _difference_of_rises(
+            size, folders, contrasts, "rise, own context minus another of the grid"
+        ),
         NATS,
         needs=(moved,),
         primary=True,
@@ -230,7 +253,9 @@ def _place_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
     """Return the claim on a system text in its place against the same text in the user's turn."""
     return Claim(
         "A system text learnt with helps more in its place than moved into the user's turn.",
-        _difference_of_rises(size, folders, [MOVED], "rise, nonsense in its place minus moved"),
+        _difference_of_rises(
+            size, folders, [IN_PLACE_MINUS_MOVED], "rise, nonsense in its place minus moved"
+        ),
         NATS,
         needs=(moved,),
     )
@@ -291,24 +316,24 @@ def _rise(size: Size, folders: Folders, cell: Cell) -> Measurement:
 
 
 def _difference_of_rises(
-    size: Size, folders: Folders, triples: list[tuple[str, str, str]], name: str
+    size: Size, folders: Folders, contrasts: list[Contrast], name: str
 ) -> Measurement:
     """Return the rise in one context minus that in another, paired by seed and question.
 
-    Triples are (learnt in, asked in, other context asked in); those without both cells are left
-    out.
+    A contrast is left out where one of its two cells is not among those of the size.
     """
     left: list[float] = []
     right: list[float] = []
     seeds: list[int] = []
     questions: list[str] = []
-    for (learnt, asked, other), seed in product(triples, size.seeds):
-        if (learnt, asked) not in size.cells or (learnt, other) not in size.cells:
+    for contrast, seed in product(contrasts, size.seeds):
+        cell, other_cell = (contrast.learnt, contrast.asked), (contrast.learnt, contrast.other)
+        if cell not in size.cells or other_cell not in size.cells:
             continue
-        asked_rises = _rise_by_question(folders, (learnt, asked), seed)
-        other_rises = _rise_by_question(folders, (learnt, other), seed)
-        for question in asked_rises:
-            left.append(asked_rises[question])
+        rises = _rise_by_question(folders, cell, seed)
+        other_rises = _rise_by_question(folders, other_cell, seed)
+        for question in rises:
+            left.append(rises[question])
             right.append(other_rises[question])
             seeds.append(seed)
             questions.append(question)

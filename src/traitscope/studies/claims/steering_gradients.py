@@ -159,14 +159,14 @@ class TeacherGradients:
         low = self.by_layer["low"][self.layer] if self.by_layer["low"] else math.nan
         high = self.by_layer["high"][self.layer] if self.by_layer["high"] else math.nan
         return Measurement(
-            f"{self.teacher}.{self.trait}.alignment",
-            self.by_layer["alignment"][self.layer],
-            low,
-            high,
-            n_rows,
-            min(n_rows, GROUPS),
-            0,
-            "cosine",
+            name=f"{self.teacher}.{self.trait}.alignment",
+            estimate=self.by_layer["alignment"][self.layer],
+            low=low,
+            high=high,
+            n=n_rows,
+            n_clusters=min(n_rows, GROUPS),
+            n_unscored=0,
+            unit="cosine",
             interval=f"jackknife over {min(n_rows, GROUPS)} groups of rows",
         )
 

@@ -333,5 +333,12 @@ def _share(trait: str, kind: dict) -> Measurement:
     """Return a fraction of KL with its bounds over rows; NaN where there are none."""
     values = {key: nan if value is None else value for key, value in kind["share"].items()}
     return Measurement(
-        f"share of {trait}", values["estimate"], values["low"], values["high"], 0, 0, 0, "share"
+        name=f"share of {trait}",
+        estimate=values["estimate"],
+        low=values["low"],
+        high=values["high"],
+        n=0,
+        n_clusters=0,
+        n_unscored=0,
+        unit="share",
     )
