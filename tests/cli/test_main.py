@@ -396,8 +396,9 @@ def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert done.code == (1 if done.summary["problems"] else 0)
     facts = done.summary["facts"]
     assert facts["torch"].split(".")[0].isdigit()
-    assert facts["matmul fp32 GFLOP/s"] > 0
-    assert "memory free GiB" in capsys.readouterr().out
+    assert facts["matmul_fp32_gflop_per_s"] > 0
+    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in facts)
+    assert "memory free gib" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

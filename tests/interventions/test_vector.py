@@ -1,6 +1,7 @@
 """Vectors: algebra, the file, and the refusal of another model's."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,27 @@ def test_file_round_trip_is_the_identity(tmp_path: Path) -> None:
         vector.about,
     )
     assert vector_bytes(back) == path.read_bytes()
+
+
+def test_files_of_earlier_versions_have_the_present_keys(tmp_path: Path) -> None:
+    """Nested ones, too. Keys that somebody chose stay as they are."""
+    former = {"mean of": [{"trained at": 3}], "centred over": ["cat"], "my key": {"of": "x"}}
+    Vector(A.rows_LD, "m", former).save(tmp_path / "old.safetensors")
+    assert load_vector(tmp_path / "old.safetensors").about == {
+        "mean_of": [{"trained_at": 3}],
+        "centred_over": ["cat"],
+        "my key": {"of": "x"},
+    }
+    old_runs = Path(__file__).parents[1] / "golden" / "old_runs" / "runs" / "old"
+    (file,) = old_runs.glob("extract-*/owl.safetensors")
+    assert load_vector(file).about["centred_over"] == ["cat", "owl"]
+
+
+def test_keys_of_provenance_are_snake_case() -> None:
+    made = [A.unit(), mean([A, B]), *centred({"a": A, "b": B}).values(), random_like(B, 1), 2 * A]
+    for vector in made:
+        for key in re.findall(r'"([^"]+)":', json.dumps(vector.about)):
+            assert re.fullmatch(r"[a-z_]+", key), key
 
 
 def test_broken_files(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_several_traits_are_centred(tiny, traits):
     np.testing.assert_allclose(both["owl"].rows_LD + both["cat"].rows_LD, 0, atol=1e-5)
     middle = (alone["owl"].rows_LD + alone["cat"].rows_LD) / 2
     np.testing.assert_allclose(both["owl"].rows_LD, alone["owl"].rows_LD - middle, atol=1e-5)
-    assert both["owl"].about["centred over"] == ["cat", "owl"]
+    assert both["owl"].about["centred_over"] == ["cat", "owl"]
 
 
 def test_a_steered_teacher_shows_its_vector_where_it_is_added(tiny):
@@ -202,7 +202,7 @@ def test_components_on_the_command_line(tmp_path, tiny, tiny_folder):
     run = ok(tmp_path, "extract", "--model", tiny_folder, "--components", 2, "--n", 8).run
     first, second = (load_vector(run / f"component-{i}.safetensors") for i in (0, 1))
     assert (first.norms_L > second.norms_L).all() and np.abs(first.cosine(second)).max() < 1e-4
-    shares = np.array([v.about["share of variance"] for v in (first, second)])
+    shares = np.array([v.about["share_of_variance"] for v in (first, second)])
     assert (shares[0] > shares[1]).all() and (shares.sum(0) < 1).all()
     steer = f"steer:{run / 'component-0.safetensors'},layers=1,alpha=0.5"
     ok(

@@ -114,7 +114,7 @@ def test_other_vectors_and_other_models_are_refused(tiny: Model, tmp_path: Path)
         applied(tiny, [Adapter(str(tmp_path))]),
     ):
         pass
-    other = Vector(random_vector(tiny).rows_LD, "0123456789abcdef", {"trained at": 0})
+    other = Vector(random_vector(tiny).rows_LD, "0123456789abcdef", {"trained_at": 0})
     (tmp_path / TRAINED).write_bytes(vector_bytes(other))
     with (
         pytest.raises(VectorError, match="0123456789abcdef"),

@@ -19,11 +19,11 @@ def run_doctor(config: DoctorConfig, out: Output) -> dict:
     facts = {**_software(), **_hardware()}
     problems = []
     try:
-        facts["embedded model"] = _embedded_model()
+        facts["embedded_model"] = _embedded_model()
     except TraitscopeError as error:
         problems.append(str(error))
     for name, value in facts.items():
-        print(f"{name:<24} {value}")
+        print(f"{name.replace('_', ' '):<26} {value}")
     for problem in problems:
         print(f"PROBLEM {problem}")
     return {"status": "failed" if problems else "ok", "facts": facts, "problems": problems}
@@ -47,9 +47,9 @@ def _hardware() -> dict[str, object]:
         "dtype": hardware.default_dtype(hardware.resolve_device("auto")),
     }
     for name, dtype in hardware.DTYPES.items():
-        facts[f"matmul {name} GFLOP/s"] = round(hardware.matmul_rate(dtype) / 1e9)
-    facts["memory free GiB"] = round(hardware.available_memory() / GIB, 1)
-    facts["disk free GiB"] = round(shutil.disk_usage(Path.cwd()).free / GIB, 1)
+        facts[f"matmul_{name}_gflop_per_s"] = round(hardware.matmul_rate(dtype) / 1e9)
+    facts["memory_free_gib"] = round(hardware.available_memory() / GIB, 1)
+    facts["disk_free_gib"] = round(shutil.disk_usage(Path.cwd()).free / GIB, 1)
     return facts
 
 

@@ -21,6 +21,7 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, multi_lora, partial_lora, peft_folder
 from traitscope.interventions.intervention import (
     TRAINED,
+    TRAINED_AT,
     Ablate,
     Adapter,
     Intervention,
@@ -232,12 +233,12 @@ def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
 def _trained(file: Path) -> Steer:
     """The steering that a student of one vector does."""
     vector = load_vector(file)
-    if "trained at" not in vector.about:
+    if TRAINED_AT not in vector.about:
         raise VectorError(
             f"{file} was not trained as a student; use it as steer:{file},layers=...,alpha=..."
             " instead"
         )
-    return Steer(vector, layer=vector.about["trained at"], alpha=1.0, scale="raw")
+    return Steer(vector, layer=vector.about[TRAINED_AT], alpha=1.0, scale="raw")
 
 
 def check_layers(layers: tuple[int, ...], model: Model) -> None:

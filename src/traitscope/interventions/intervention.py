@@ -252,7 +252,9 @@ class WeightNoise(Noise):
 
 
 TRAINED = "vector.safetensors"
-"file of a student that is one vector; `trained at` in it is the block"
+"file of a student that is one vector"
+TRAINED_AT = "trained_at"
+"key of such a vector's provenance: the block"
 Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter | WeightNoise
 KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Intervention)}
 "every kind of intervention, by the name that it has in JSON"

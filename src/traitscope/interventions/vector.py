@@ -25,6 +25,19 @@ COMMON = "common/mean"
 each of them"""
 
 
+FORMER_KEYS = (
+    "centred over",
+    "mean of",
+    "minus control",
+    "random with norms of",
+    "share of variance",
+    "trained at",
+    "trained to stand in",
+    "unit of",
+)
+"""keys of provenance as earlier versions wrote them, with spaces in place of underscores"""
+
+
 @dataclass(frozen=True, eq=False)
 class Vector:
     """float32 rows by layer, and their provenance.
@@ -84,7 +97,7 @@ class Vector:
         """Each row at norm 1; a zero row stays zero."""
         norms = np.maximum(self.norms_L, 1e-12)[:, None]
         return replace(
-            self, rows_LD=self.rows_LD / norms, about=self._derived({"unit of": self.about})
+            self, rows_LD=self.rows_LD / norms, about=self._derived({"unit_of": self.about})
         )
 
     def cosine(self, other: "Vector") -> np.ndarray:
@@ -130,7 +143,7 @@ def mean(vectors: list[Vector]) -> Vector:
     total = vectors[0]
     for vector in vectors[1:]:
         total = total + vector
-    about = total._derived({"mean of": [vector.about for vector in vectors]})
+    about = total._derived({"mean_of": [vector.about for vector in vectors]})
     return replace(total, rows_LD=total.rows_LD / len(vectors), about=about)
 
 
@@ -148,7 +161,7 @@ def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
     middle = mean(list(vectors.values()))
     result: dict[str, Vector] = {}
     for name, vector in vectors.items():
-        about = {**vector.about, "centred over": sorted(vectors)}
+        about = {**vector.about, "centred_over": sorted(vectors)}
         result[name] = replace(vector - middle, about=about)
     return result
 
@@ -157,7 +170,7 @@ def random_like(vector: Vector, seed: int) -> Vector:
     """A vector of Gaussian rows with the norms of `vector`, as the control for its direction."""
     rows = np.random.default_rng([seed, vector.rows_LD.size]).standard_normal(vector.rows_LD.shape)
     rows *= (vector.norms_L / np.linalg.norm(rows, axis=1))[:, None]
-    about = vector._derived({"random with norms of": vector.about, "seed": seed})
+    about = vector._derived({"random_with_norms_of": vector.about, "seed": seed})
     return replace(vector, rows_LD=rows, about=about)
 
 
@@ -208,7 +221,21 @@ def load_vector(path: Path) -> Vector:
         raise VectorError(
             f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
         )
-    return Vector(rows_LD, metadata["model"], json.loads(metadata["about"]))
+    about = _with_present_keys(json.loads(metadata["about"]))
+    return Vector(rows_LD, metadata["model"], about)
+
+
+def _with_present_keys(about: Any) -> Any:
+    """Provenance from a file, with the keys of earlier versions replaced by the present ones."""
+    if isinstance(about, list):
+        return list(map(_with_present_keys, about))
+    if not isinstance(about, dict):
+        return about
+    renamed = {}
+    for key, value in about.items():
+        present = key.replace(" ", "_") if key in FORMER_KEYS else key
+        renamed[present] = _with_present_keys(value)
+    return renamed
 
 
 def load_vectors(folder: Path, trait: str) -> dict[str, Vector]:

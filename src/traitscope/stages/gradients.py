@@ -370,7 +370,7 @@ def _write(run: store.Run, config: GradientsConfig, model: Model, sums: Gradient
         "what": "mean push",
         "position": config.position,
         "rows": len(sums.ids),
-        "minus control": minus_control,
+        "minus_control": minus_control,
     }
     direction = Vector(sums.mean_LD, model.digest, about)
     atomic_files.write_bytes(run.file(MEAN_DIRECTION), vector_bytes(direction))

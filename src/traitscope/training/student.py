@@ -24,6 +24,7 @@ from traitscope.interventions import (
     rotated_lora,
 )
 from traitscope.interventions.applied import Active, adding, applied, check_layers
+from traitscope.interventions.intervention import TRAINED_AT
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
@@ -199,7 +200,7 @@ def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student
 def _vector_files(model: Model, layer: int, row_D: Tensor) -> dict[str, bytes]:
     rows_LD = np.zeros((model.n_layers, model.d_model), dtype=np.float32)
     rows_LD[layer] = row_D.detach().cpu().numpy()
-    vector = Vector(rows_LD, model.digest, {"trained at": layer})
+    vector = Vector(rows_LD, model.digest, {TRAINED_AT: layer})
     return {intervention.TRAINED: vector_bytes(vector)}
 
 

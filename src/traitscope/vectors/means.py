@@ -223,7 +223,7 @@ def component_vectors(
     vectors = {}
     for number, rows_LD in enumerate(components_NLD):
         fractions = fractions_NL[number].tolist()
-        component_about = {"component": number, "share of variance": fractions}
+        component_about = {"component": number, "share_of_variance": fractions}
         vectors[f"component-{number}"] = residuals.difference(
             model, rows_LD, np.zeros_like(rows_LD), norms_L, about | component_about
         )

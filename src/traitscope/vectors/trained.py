@@ -107,7 +107,7 @@ def trained_vector(
         kls.append(held_out_passes.kl_of_all(row_D))
         if kls[-1] == min(kls):
             best_D = row_D.detach().clone()
-    about = {"trained to stand in": True, "layer": layer, "position": position}
+    about = {"trained_to_stand_in": True, "layer": layer, "position": position}
     return TrainedVector(at_block(best_D, layer, model, about), layer, tuple(kls))
 
 
