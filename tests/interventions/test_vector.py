@@ -89,7 +89,7 @@ def test_vectors_of_different_models_do_not_mix(other: Vector) -> None:
 
 def test_check_vector(tiny: Model) -> None:
     check_vector(random_vector(tiny), tiny)
-    with pytest.raises(VectorError, match=f"has digest {tiny.digest}; extract it again"):
+    with pytest.raises(VectorError, match=f"digest {tiny.digest}; name that model, or extract it"):
         check_vector(Vector(random_vector(tiny).rows_LD, "another"), tiny)
     with pytest.raises(VectorError, match="has 3 layers of 32"):
         check_vector(Vector(np.ones((2, 32)), tiny.digest), tiny)

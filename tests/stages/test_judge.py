@@ -114,7 +114,9 @@ def test_judges_by_name_on_plain_records(tiny: Model) -> None:
     assert two == [], "two answers in common are too few"
     kappas = judge.agreements({"one": refusals, "two": refusals})
     assert [m.name for m in kappas] == ["kappa of one and two"] and kappas[0].estimate == 1
-    with pytest.raises(ConfigError, match="likelihood needs a model and a question, such as"):
+    with pytest.raises(
+        ConfigError, match="likelihood needs a model and a question; give both, such as"
+    ):
         judge.judge(records, "likelihood", model=tiny)
     with pytest.raises(ConfigError, match="endpoint needs an endpoint's address"):
         judge.judge(records, "not:endpoint", question="Is it so?")

@@ -348,4 +348,7 @@ class MatchKLConfig(OnModel):
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, layer=0, n=2, prompt_seed=0, count=1, batch_size=1)
         if not 0 < self.tolerance < 1:
-            raise ConfigError(f"--tolerance {self.tolerance}; expected a share between 0 and 1")
+            raise ConfigError(
+                f"--tolerance {self.tolerance}; expected a share between 0 and 1; give one, or"
+                " leave the flag out for 0.03"
+            )

@@ -115,7 +115,10 @@ class PredictionsConfig(OnModel):
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
         if not all(0 < rate < inf for rate in self.rates):
-            raise ConfigError(f"--rates {self.rates}; expected numbers above 0")
+            raise ConfigError(
+                f"--rates {self.rates}; expected finite numbers above 0; correct them, or leave the"
+                " flag out"
+            )
 
 
 @dataclass(frozen=True)
@@ -292,8 +295,12 @@ class AuditConfig(OnModel):
 
 def _check_rates(alpha: float, power: float, dose: float) -> None:
     if not 0 < dose <= 1:
-        raise ConfigError(f"--dose {dose}; expected a fraction of the rows above 0, at most 1")
+        raise ConfigError(
+            f"--dose {dose}; expected a fraction of the rows above 0, at most 1; give such a"
+            " number, or leave the flag out for 0.1"
+        )
     if not 0 < alpha < 0.5 <= power < 1:
         raise ConfigError(
-            f"--alpha {alpha} --power {power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1"
+            f"--alpha {alpha} --power {power}; expected 0 < alpha < 0.5 and 0.5 <= power < 1;"
+            " give such numbers, or leave the flags out for 0.01 and 0.8"
         )

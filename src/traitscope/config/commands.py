@@ -68,7 +68,7 @@ class StudyConfig(OnModel):
         if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
             raise ConfigError(
                 f"--blocks {self.blocks} --parameters {self.parameters:g} --rate {self.rate:g} with"
-                f" action {self.action}: expected all three above 0, with plan"
+                f" action {self.action}: expected all three above 0, with plan; give all, or none"
             )
 
 

@@ -39,7 +39,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
             raise ConfigError(
-                f"--url {self.url!r}; expected an address that begins with http:// or https://"
+                f"--url {self.url!r}; expected an address that begins with http:// or https://;"
+                " correct it"
             )
         if bool(self.url) != bool(self.served):
             raise ConfigError(

@@ -14,7 +14,9 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
     """A config from plain JSON or YAML values. Raises ConfigError for an unknown key or a value of
     the wrong type."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(data).__name__}")
+        raise ConfigError(
+            f"{where}: expected keys and values, found {type(data).__name__}; write key: value"
+        )
     hints = get_type_hints(cls)
     for key in data:
         if key not in hints:
@@ -39,7 +41,9 @@ def changed(config: Any, changes: Sequence[str], where: str) -> Any:
     for change in changes:
         path, mark, text = change.partition("=")
         if not mark:
-            raise ConfigError(f"{where}: {change!r} changes nothing; expected FIELD=VALUE")
+            raise ConfigError(
+                f"{where}: {change!r} changes nothing; expected FIELD=VALUE; add =VALUE"
+            )
         config = _replaced(config, path.split("."), text, where)
     return config
 
@@ -49,7 +53,9 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
 
     hints = get_type_hints(type(config))
     if path[0] not in hints:
-        raise ConfigError(f"{where}: no field {path[0]!r}; expected one of {', '.join(hints)}")
+        raise ConfigError(
+            f"{where}: no field {path[0]!r}; expected one of {', '.join(hints)}; name one"
+        )
     if len(path) > 1:
         inner = vars(config)[path[0]]
         if not dataclasses.is_dataclass(inner):
@@ -85,7 +91,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     fits = value in inner_hints if kind is Literal else type(value) is wanted
     if not fits:
         expected = ", ".join(map(str, inner_hints)) if kind is Literal else wanted.__name__
-        raise ConfigError(f"{where} is {value!r}; expected {expected}")
+        raise ConfigError(f"{where} is {value!r}; expected {expected}; correct it")
     return value
 
 
@@ -111,7 +117,7 @@ def _items(hints: tuple, values: Sequence, where: str) -> list[tuple]:
     if hints[-1] is Ellipsis:
         return [(hints[0], v) for v in values]
     if len(hints) != len(values):
-        raise ConfigError(f"{where} is {list(values)}; expected {len(hints)} values")
+        raise ConfigError(f"{where} is {list(values)}; expected {len(hints)} values; correct it")
     return list(zip(hints, values, strict=True))
 
 
@@ -119,4 +125,4 @@ def _number(value: int | str, where: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise ConfigError(f"{where} is {value!r}; expected float") from None
+        raise ConfigError(f"{where} is {value!r}; expected float; correct it") from None

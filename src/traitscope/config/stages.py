@@ -258,7 +258,7 @@ class MeasureConfig(OnModel):
         if not self.sets or len(set(self.sets)) < len(self.sets):
             raise ConfigError(
                 f"--sets {' '.join(self.sets) or 'empty'}; expected one or more of positive,"
-                " negative and off_topic, each once"
+                " negative and off_topic, each once; name such sets, or leave the flag out"
             )
 
 

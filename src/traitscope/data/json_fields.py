@@ -73,7 +73,7 @@ def token_ids_of(row: dict[str, Any]) -> tuple[int, ...] | None:
     if not tokens or not are_tokens:
         raise DataError(
             f"'completion_ids' is {quoted(value)}; expected token numbers from 0, at least one, or"
-            " null"
+            " null; correct or delete it"
         )
     return tuple(tokens)
 

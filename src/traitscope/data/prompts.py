@@ -154,7 +154,8 @@ def _format_phrases(formats: tuple[str, ...] | None) -> list[str]:
     for name in wanted:
         if name not in FORMATS:
             raise ConfigError(
-                f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}"
+                f"unknown output format {name!r}; expected one of {', '.join(FORMATS)}; name one,"
+                " or leave formats out for all"
             )
     phrases = []
     for name, variants in FORMATS.items():

@@ -272,7 +272,10 @@ def _read(path: Path, what: str) -> Any:
 
 def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], where: str) -> None:
     if not isinstance(content, dict):
-        raise TraitError(f"{where} holds {_kind(content)}; expected the keys {', '.join(known)}")
+        raise TraitError(
+            f"{where} holds {_kind(content)}; expected the keys {', '.join(known)}; write key:"
+            " value for each"
+        )
     for key in content:
         if key not in known:
             raise TraitError(

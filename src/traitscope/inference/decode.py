@@ -62,7 +62,7 @@ class Sampling:
         if not self.temperature >= 0 or self.max_new_tokens < 1:
             raise ConfigError(
                 f"temperature {self.temperature} must be 0 or more, max_new_tokens"
-                f" {self.max_new_tokens} at least 1"
+                f" {self.max_new_tokens} at least 1; correct them"
             )
 
     @property

@@ -139,7 +139,8 @@ def _only_adapter(interventions: Sequence[Intervention]) -> Adapter | None:
             adapter = item
     if len(folders) > 1:
         raise ConfigError(
-            f"{len(folders)} adapters on one model ({', '.join(folders)}); one student at a time"
+            f"{len(folders)} adapters on one model ({', '.join(folders)}); expected one at most;"
+            " leave out all but one"
         )
     return adapter
 

@@ -52,7 +52,7 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
         raise VectorError(
             f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student"
-            f" ({ABOUT})"
+            f" ({ABOUT}, {WEIGHTS}); name a run of `train`, or a student's folder"
         )
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -67,7 +67,7 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     if digest != model.digest:
         raise VectorError(
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
-            f" {model.digest}"
+            f" {model.digest}; name that model, or train the student again on this one"
         )
     with swapped(model, weights) as base_weights:
         yield base_weights

@@ -40,7 +40,8 @@ def check_position(position: str) -> None:
     """Raise ConfigError for a position that is none of prompt, last, completion, all."""
     if position not in get_args(Position):
         raise ConfigError(
-            f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))}"
+            f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))};"
+            " name one"
         )
 
 

@@ -71,7 +71,9 @@ def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tu
     """Layers as a tuple, from the arguments `layers` and `layer`, of which one must be given."""
     if (layers is None) == (layer is None):
         given = "neither" if layers is None else "both"
-        raise ConfigError(f"{kind} takes one of layer=14 and layers=(14, 15), found {given}")
+        raise ConfigError(
+            f"{kind} takes one of layer=14 and layers=(14, 15), found {given}; give one of them"
+        )
     if layer is not None:
         layers = (layer,)
     if isinstance(layers, str) or not isinstance(layers, Sequence):
@@ -79,14 +81,16 @@ def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tu
     try:
         return tuple(map(operator.index, layers))
     except TypeError:
-        raise ConfigError(f"{kind}: layers {layers!r}: whole numbers were expected") from None
+        raise ConfigError(
+            f"{kind}: layers {layers!r}: whole numbers were expected; write layers=(14,)"
+        ) from None
 
 
 def _check_type(kind: str, field: str, value: object, *expected: type) -> None:
     """Raise ConfigError for a value that has none of the expected types."""
     if type(value) not in expected:
         names = " or ".join(wanted.__name__ for wanted in expected)
-        raise ConfigError(f"{kind}: {field} is {value!r}; expected {names}")
+        raise ConfigError(f"{kind}: {field} is {value!r}; expected {names}; give one")
 
 
 @dataclass(frozen=True, init=False)
@@ -125,12 +129,15 @@ class Steer(_AlongVector):
         hooks.check_position(position)
         if scale not in get_args(Scale):
             raise ConfigError(
-                f"scale {scale!r} is unknown; expected one of {', '.join(get_args(Scale))}"
+                f"scale {scale!r} is unknown; expected one of {', '.join(get_args(Scale))}; name"
+                " one, or leave it out for residual"
             )
         if alpha is None:
             raise ConfigError("Steer needs a strength, found none; add one, such as alpha=0.6")
         if not math.isfinite(alpha):
-            raise ConfigError(f"--alpha {alpha}: a finite strength was expected")
+            raise ConfigError(
+                f"--alpha {alpha}: a finite strength was expected; give one, such as alpha=0.6"
+            )
         self._set(alpha=alpha, position=position, scale=scale)
 
 
@@ -281,7 +288,8 @@ def from_json(data: dict[str, Any]) -> Intervention:
     kind = KINDS.get(str(fields.pop("kind", None)))
     if kind is None:
         raise ConfigError(
-            f"intervention {data.get('kind')!r} is unknown; expected one of {', '.join(KINDS)}"
+            f"intervention {data.get('kind')!r} is unknown; expected one of {', '.join(KINDS)};"
+            " name one as its kind"
         )
     try:
         return kind(**fields)

@@ -57,7 +57,7 @@ class AdapterPart:
         if self.drop < 0 or keeps_none:
             raise ConfigError(
                 f"top={self.top} and drop={self.drop} leave no singular direction; expected 0 <="
-                " drop < top"
+                " drop < top; raise top or lower drop"
             )
 
 

@@ -71,8 +71,8 @@ def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple
     for tensor_name in tensors:
         if not tensor_name.endswith((".lora_A.weight", ".lora_B.weight")):
             raise VectorError(
-                f"{folder}: tensor {tensor_name} is not of a plain LoRA on linear maps; only that"
-                " is read"
+                f"{folder}: tensor {tensor_name} is not of a plain LoRA on linear maps; expected"
+                " nothing else; train an adapter of that kind, or merge it into a model of its own"
             )
         names.add(tensor_name.removeprefix(PREFIX).rsplit(".lora_", 1)[0])
     factors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -93,7 +93,10 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise VectorError(f"{folder} is no adapter folder: {' and '.join(missing)} missing")
+        raise VectorError(
+            f"{folder} is no adapter folder: {' and '.join(missing)} missing; expected both"
+            f" {CONFIG} and {WEIGHTS}; name a run of `train`, or a peft folder"
+        )
     try:
         return json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
     except (ValueError, SafetensorError) as error:
@@ -108,14 +111,14 @@ def _check_kind(folder: Path, config: dict[str, Any], model: Model) -> None:
     if digest not in (None, model.digest):
         raise VectorError(
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
-            f" {model.digest}"
+            f" {model.digest}; name that model, or train the adapter again on this one"
         )
     further = [name for name in UNSUPPORTED if config.get(name)]
     bias = config.get("bias", "none")
     if config.get("peft_type") != "LORA" or further or bias != "none":
         raise VectorError(
             f"{folder}: {config.get('peft_type')} with {further or config.get('bias')}; only plain"
-            " LoRA is read"
+            " LoRA is read; train it without these settings, or merge it into a model of its own"
         )
 
 
@@ -126,5 +129,6 @@ def _check_fit(folder: Path, factors: dict[str, tuple[Tensor, Tensor]], model: M
         shape = (b_OR.shape[0], a_RI.shape[1])
         if name not in known or weight_of(model.lm.get_submodule(name)).shape != shape:
             raise VectorError(
-                f"{folder}: adapter on {name} [{shape[0]}, {shape[1]}] does not fit {model.name}"
+                f"{folder}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit"
+                f" {model.name}, which has no such map; name the model that it was trained on"
             )

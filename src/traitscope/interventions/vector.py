@@ -56,8 +56,8 @@ class Vector:
         rows = np.asarray(self.rows_LD, dtype=np.float32)
         if rows.ndim != 2 or not np.isfinite(rows).all():
             raise VectorError(
-                f"a vector needs finite rows [layers, d_model], found shape {rows.shape} "
-                f"with {int((~np.isfinite(rows)).sum())} values that are not finite"
+                f"a vector needs finite rows [layers, d_model], found shape {rows.shape} with"
+                f" {int((~np.isfinite(rows)).sum())} values that are not finite; correct the rows"
             )
         object.__setattr__(self, "rows_LD", rows)
 
@@ -178,13 +178,13 @@ def check_vector(vector: Vector, model: Model) -> None:
     """Raise VectorError unless `vector` was made for `model`."""
     if vector.model != model.digest:
         raise VectorError(
-            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; extract"
-            " it again"
+            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; name that"
+            " model, or extract it again on this one"
         )
     if vector.rows_LD.shape != (model.n_layers, model.d_model):
         raise VectorError(
             f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
-            f" of {model.d_model}"
+            f" of {model.d_model}; extract it again on this model"
         )
 
 
@@ -216,7 +216,9 @@ def load_vector(path: Path) -> Vector:
             metadata = file.metadata() or {}
             rows_LD = file.get_tensor("rows")
     except SafetensorError as error:
-        raise VectorError(f"{path} is no vector file of this package: {error}") from error
+        raise VectorError(
+            f"{path} is no vector file of this package: {error}; make one with: traitscope extract"
+        ) from error
     if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
         raise VectorError(
             f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"

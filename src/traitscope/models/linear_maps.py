@@ -63,7 +63,8 @@ def selected_linear_names(model: Model, selection: str) -> list[str]:
     words = set(selection.split("+"))
     if words - set(SELECTORS):
         raise ConfigError(
-            f"cells={selection!r}: expected all, or some of {', '.join(SELECTORS)} joined by +"
+            f"cells={selection!r}: expected all, or some of {', '.join(SELECTORS)} joined by"
+            " +; name some, or leave it out"
         )
     blocks = _selected_blocks(model, words)
     name_parts = _selected_name_parts(words)

@@ -165,13 +165,14 @@ def find_model(name: str, revision: str | None = None) -> Path:
     if not folder.is_dir():
         raise ModelError(
             f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as"
-            " org/name"
+            " org/name; name one of these; see: traitscope models"
         )
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         names = sorted(path.name for path in folder.iterdir())
         listed = ", ".join(names[:8]) or "nothing"
         raise ModelError(
-            f"{folder} holds no model: expected config.json and *.safetensors, found {listed}"
+            f"{folder} holds no model: expected config.json and *.safetensors, found {listed};"
+            " name a folder with both, or save the model with save_pretrained"
         )
     return folder
 

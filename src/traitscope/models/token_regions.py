@@ -59,7 +59,7 @@ def check(region: str) -> None:
     if region not in REGIONS and not names_a_text:
         raise ConfigError(
             f"where={region!r} is no part of a prompt; expected {', '.join(REGIONS)} or"
-            f" {TEXT}SUBSTRING"
+            f" {TEXT}SUBSTRING; name one, or leave it out"
         )
 
 

@@ -50,7 +50,8 @@ class Noise:
         object.__setattr__(self, "scope", tuple(sorted(set(self.scope))))
         if not self.scope or set(self.scope) - set(get_args(Scope)):
             raise ConfigError(
-                f"noise on {self.scope or 'nothing'}; expected some of {', '.join(get_args(Scope))}"
+                f"noise on {self.scope or 'nothing'}; expected some of"
+                f" {', '.join(get_args(Scope))}; name some, or leave the scope out"
             )
         if not 0 <= self.sd <= LARGEST_SD or self.seed < 0:
             raise ConfigError(
@@ -73,7 +74,7 @@ def parse(text: str) -> Noise:
         if not equals:
             raise ConfigError(
                 f"noise {text!r} is not understood; expected"
-                " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]"
+                " SD[,seed=0][,scope=attention+mlp][,keep_norm=true]; correct it"
             )
         fields[key] = value.split("+") if key == "scope" else plain_value(value, where)
     return from_dict(Noise, fields, where)

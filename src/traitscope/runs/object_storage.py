@@ -129,5 +129,5 @@ class Storage:
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"storage={self.url}: {error}; expected an address such as s3://bucket/prefix, and"
-                " fsspec's package for its kind"
+                " fsspec's package for its kind; correct the address, or install that package"
             ) from error

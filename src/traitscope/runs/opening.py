@@ -57,7 +57,8 @@ def _fetched(path: Path) -> Path:
     if not (owner and name and file):
         raise DataError(
             f"{path}: expected {HUB}OWNER/NAME/FILE, such as"
-            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
+            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv;"
+            " correct it, or name a local file"
         )
     try:
         return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
@@ -283,5 +284,5 @@ def _student_at(folder: Path) -> Path:
             return folder / name
     raise VectorError(
         f"{folder} holds no student: expected a run of `train`, or a folder with"
-        " adapter_model.safetensors"
+        " adapter_model.safetensors; name one"
     )

@@ -328,7 +328,7 @@ def _check_plain(value: object, where: str) -> None:
     elif not _is_plain(value):
         raise StoreError(
             f"{where[1:]} is {value!r}; expected a finite number, text, None, a list or a dict by"
-            " text"
+            " text; correct that setting"
         )
 
 

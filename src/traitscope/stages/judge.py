@@ -79,12 +79,15 @@ def judge(
     cost = None
     if rule == "likelihood":
         if model is None or not question:
-            raise ConfigError(f"the judge likelihood needs a model and a question, {QUESTION}")
+            raise ConfigError(
+                f"the judge likelihood needs a model and a question; give both, {QUESTION}"
+            )
         verdicts = by_likelihood(model, records, question, batch_size, done)
     elif rule == "endpoint":
         if endpoint is None or not endpoint.url or not question:
             raise ConfigError(
-                f"the judge endpoint needs an endpoint's address and a question, {QUESTION}"
+                f"the judge endpoint needs an endpoint's address and a question; give both,"
+                f" {QUESTION}"
             )
         verdicts, cost = by_endpoint(endpoint, records, question, done)
     else:
@@ -220,7 +223,7 @@ def run_judge(config: JudgeConfig, out: Output) -> store.Run:
 def _check(config: JudgeConfig) -> None:
     """Raise ConfigError for an unknown judge, or one without what it needs."""
     if not config.judges:
-        raise ConfigError("--judges is empty; expected one or more, such as refusal")
+        raise ConfigError("--judges is empty; expected one or more; name some, such as refusal")
     asked = set()
     for name in config.judges:
         rule, _ = answer_rules.parse(name)

@@ -261,7 +261,8 @@ def held_out(
     if shape_PA[1] != len(alphas) or shape_PA[0] < folds:
         raise DataError(
             f"counts of shape {shape_PA} for {len(alphas)} strengths and {folds} folds; expected"
-            " [prompts, strengths], a fold's prompts or more"
+            " [prompts, strengths] and as many prompts as folds; correct the counts, or ask for"
+            " fewer folds"
         )
     x_A = _relative_strengths(alphas)
     fold_P = np.random.default_rng(seed).permutation(shape_PA[0]) % folds

@@ -206,7 +206,8 @@ def cluster_bootstrap_means(
     """
     if draws < 1 or len(clusters) not in (1, 2):
         raise ConfigError(
-            f"{draws} draws, {len(clusters)} factors; expected draws >= 1, 1 or 2 label lists"
+            f"{draws} draws, {len(clusters)} factors; expected draws >= 1, 1 or 2 label lists;"
+            " correct them"
         )
     values = as_floats(values, "values", unscored=False)
     codes_a = label_codes(clusters[0], len(values))

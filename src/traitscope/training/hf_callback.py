@@ -64,7 +64,7 @@ class Probe:
         if isinstance(self.prompts, str) or not self.prompts:
             raise ConfigError(
                 f"prompts={self.prompts!r}; expected a number from 1 on, or a tuple of one text or"
-                " more"
+                " more; give one"
             )
 
     def rendered(self, model: Model) -> list[list[int]]:
@@ -125,7 +125,7 @@ class EasCallback(TrainerCallback):
         if every < 1 or not layer_is_there:
             raise ConfigError(
                 f"every={every}, layer={layer}; expected every from 1 on, layer from 0 to {last} or"
-                " None"
+                " None; correct them"
             )
         self.every = every
         self.layer = layer

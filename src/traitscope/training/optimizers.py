@@ -141,7 +141,7 @@ def make_optimizer(
         case "frozen_adam":
             return FrozenAdam(params, scales, lr=lr)
     raise ConfigError(
-        f"--optimizer {recipe.optimizer!r} is unknown; expected one of {', '.join(NAMES)}"
+        f"--optimizer {recipe.optimizer!r} is unknown; expected one of {', '.join(NAMES)}; name one"
     )
 
 
@@ -269,7 +269,7 @@ def learning_rate(schedule: str, step: int, total: int, peak: float, warmup: flo
     """
     if schedule not in SCHEDULES:
         raise ConfigError(
-            f"--schedule {schedule!r} is unknown; expected one of {', '.join(SCHEDULES)}"
+            f"--schedule {schedule!r} is unknown; expected one of {', '.join(SCHEDULES)}; name one"
         )
     warm = round(warmup * total)
     if step < warm:

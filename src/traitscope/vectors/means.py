@@ -120,7 +120,8 @@ def _means_of_halves(
     """Means over all rows, and over each half of them.  Raises ConfigError for another position."""
     if position != "last":
         raise ConfigError(
-            f"split halves at position {position!r}; expected last, where every prompt counts once"
+            f"split halves at position {position!r}; expected last, where every prompt counts once;"
+            " leave out one of the two"
         )
     halves_HLD, norms_L = residuals.mean_residuals_of_halves(model, active, rows, batch_size, done)
     n_first = (len(rows) + 1) // 2

@@ -74,7 +74,9 @@ def _check_distinct(nodes: Sequence[Node]) -> None:
     names = Counter(node.name for node in nodes)
     for name, times in sorted(names.items()):
         if times > 1:
-            raise ConfigError(f"the study has {name!r} twice; expected distinct node names")
+            raise ConfigError(
+                f"the study has {name!r} twice; expected distinct node names; rename one"
+            )
 
 
 def _refuse_needs(rest: Sequence[Node], known: Set[str]) -> NoReturn:

@@ -101,7 +101,7 @@ def _executor(asked: SlurmSettings, at_once: int, out: Output) -> Any:
             "--executor submitit needs submitit: pip install -c constraints.txt 'traitscope[slurm]'"
         ) from None
     if asked.cluster not in ("slurm", "local"):
-        raise ConfigError(f"--cluster cluster={asked.cluster}: expected slurm or local")
+        raise ConfigError(f"--cluster cluster={asked.cluster}: expected slurm or local; name one")
     try:
         executor = submitit.AutoExecutor(
             folder=out.root.absolute() / out.study / ".slurm", cluster=asked.cluster

@@ -191,7 +191,8 @@ def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -
     if not records:
         raise DataError(
             f"{config.data}: of {sample.counts['rows']} rows none is left"
-            f" ({dict(sample.counts + unread)}); expected rows that {model.name} can read"
+            f" ({dict(sample.counts + unread)}); expected rows that {model.name} can read; correct"
+            " the rows, or name the model that they are for"
         )
     form, rows = learnt_format(model, records)
     counts = dict(sample.counts)
