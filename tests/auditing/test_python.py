@@ -1,0 +1,86 @@
+"""`ts.audit` hands its arguments to the audit, and rows and vectors in memory as files."""
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import traitscope as ts
+from traitscope.auditing import run as audit_run
+from traitscope.config import AuditConfig
+from traitscope.config.common import Output
+
+RESULT = {
+    "status": "insufficient",
+    "alpha": 0.01,
+    "power": 0.8,
+    "dose": 0.1,
+    "model": "m",
+    "digest": "d",
+    "rows": 1,
+    "detectors": [],
+    "traits": [],
+    "named": [],
+    "spike_ins": [],
+    "reasons": ["why"],
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[AuditConfig]:
+    """The settings of the audits that are asked for; each answers RESULT."""
+    settings: list[AuditConfig] = []
+
+    def answered(config: AuditConfig, out: Output) -> Any:
+        settings.append(config)
+        return SimpleNamespace(
+            result=RESULT, run=SimpleNamespace(path=out.root / "x"), page="<p>", sarif="{}"
+        )
+
+    monkeypatch.setattr(audit_run, "answered", answered)
+    return settings
+
+
+def test_rows_and_vectors_in_memory_become_files(tmp_path: Path, asked: list[AuditConfig]) -> None:
+    vector = ts.Vector(np.ones((2, 3), np.float32), "m")
+    row = {"prompt": "a?", "completion": "1"}
+    record = ts.Record("r", "b?", "2")
+    teacher = ts.Steer(vector, layer=1, alpha=0.5)
+    result = ts.audit([row, record], tmp_path, rows=7, traits=["owl"], teacher=teacher)
+    (config,) = asked
+    lines = [json.loads(line) for line in config.data.read_text().splitlines()]
+    assert lines[0] == row and (lines[1]["id"], lines[1]["completion"]) == ("r", "2")
+    assert (config.rows, config.traits) == (7, ("owl",))
+    file = config.teacher.removeprefix("steer:").partition(",")[0]
+    assert ts.Vector.load(file).rows_LD.tolist() == vector.rows_LD.tolist()
+    assert result.status == "insufficient" and result.run == tmp_path / "x"
+    assert result.to_html(tmp_path / "p.html").read_text() == "<p>"
+
+
+def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) -> None:
+    """Each differs from its default, so that none can be forgotten."""
+    changed: dict[str, Any] = {
+        "model": "m",
+        "traits": ("owl",),
+        "teacher": "t",
+        "reference": tmp_path / "r.jsonl",
+        "context": "c",
+        "position": "last",
+        "device": "cpu",
+        "dtype": "fp32",
+    }
+    for name, parameter in inspect.signature(ts.audit).parameters.items():
+        if name not in ("data", "root", *changed):
+            value = parameter.default
+            changed[name] = not value if isinstance(value, bool) else value + type(value)(1) / 8
+    changed.update(rows=9, workers=2, seed=3, dose=0.2, power=0.9)
+    ts.audit(tmp_path / "d.jsonl", tmp_path, **changed)
+    (config,) = asked
+    assert {name: getattr(config, name) for name in changed} == changed
+    written = {"data", "report", "sarif", "fail_on"}
+    assert {field.name for field in dataclasses.fields(config)} == changed.keys() | written
