@@ -192,7 +192,7 @@ def read_artifacts(path: Path) -> AuditArtifacts:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} is no file of an audit ({error}); expected the parts-*.json that `traitscope"
-            " audit` writes"
+            " audit` writes; name that file"
         ) from None
     schema = plain.get("schema") if isinstance(plain, dict) else None
     if schema != SCHEMA:

@@ -15,8 +15,8 @@ prompts reuse placebos and spike-in teachers.
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,10 @@ from traitscope.auditing.evidence import predicted_rows
 from traitscope.auditing.planning import phases, plan
 from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job, predictions_of
 from traitscope.auditing.planning.phases import Audit
-from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
-from traitscope.data.records import Record
 from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
@@ -198,35 +196,3 @@ def _page(done: Audit, result: Mapping[str, Any], run: store.Run) -> str:
         texts=texts,
         seconds=plan.seconds_by_detector(done.folders, done.nodes.groups),
     )
-
-
-def audit(
-    rows: str | Path | Sequence[Record | Mapping[str, Any]],
-    root: str | Path = "runs",
-    **settings: Any,
-) -> AuditResult:
-    """The answer for rows in memory, or in a file: a gate before training.
-
-    Rows in memory are records, or dictionaries as in a file: prompt and completion, messages, or
-    Alpaca. `settings` are those of the command, such as model="my/model", traits=("owl",
-    "mine.yaml"), alpha=0.01. Runs lie below `root`, so that a second call on the same rows returns
-    at once. Raises what the command would say.
-    """
-    root = Path(root)
-    data = Path(rows) if isinstance(rows, str | Path) else _rows_file(rows, root / "audit")
-    answer = answered(AuditConfig(data=data, **settings), Output(root=root))
-    result = result_from(answer.result)
-    return replace(result, run=answer.run.path, page=answer.page, sarif=answer.sarif)
-
-
-def _rows_file(rows: Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:
-    """The file with rows from memory, named by their content."""
-    lines = []
-    for row in rows:
-        values = asdict(row) if isinstance(row, Record) else row
-        lines.append(json.dumps(values, ensure_ascii=False) + "\n")
-    text = "".join(lines)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = folder / f"rows-{digest}.jsonl"
-    atomic_files.write_text(path, text)
-    return path

@@ -292,12 +292,13 @@ def _check_steered(interventions: Sequence[Intervention], steered: Sequence[Stee
     if steered and not only_prompts:
         raise ConfigError(
             f"{len(interventions)} interventions beside the steered teachers; expected a system"
-            " prompt, or none"
+            " prompt, or none; leave the others out"
         )
     for item in steered:
         if not isinstance(item, Steer) or len(item.layers) != 1:
             raise ConfigError(
-                f"{item} is no steering at one block; expected steer:VECTOR,layers=N,alpha=A"
+                f"{item} is no steering at one block; expected a vector, a block and a strength;"
+                " write steer:VECTOR,layers=N,alpha=A"
             )
 
 
