@@ -1,8 +1,8 @@
 """Files of token scores, which several stages write.
 
-token_scores.jsonl   a line a row: its log-likelihoods at BETAS, and under SAMPLERS
-token_scores.json    sums over all rows
-tokens.npz           the tokens with the logits of their classes, where they are kept
+    token_scores.jsonl   log-likelihoods of the rows, a line a row
+    token_scores.json    sums over rows
+    tokens.npz           kept tokens, with the logits of their classes
 """
 
 import json
