@@ -3,6 +3,8 @@
     token_scores.jsonl   log-likelihoods of the rows, a line a row
     token_scores.json    sums over rows
     tokens.npz           kept tokens, with the logits of their classes
+
+A folder that was read stays in memory.
 """
 
 import json
