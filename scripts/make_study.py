@@ -82,7 +82,7 @@ def verdict(plain: dict) -> str:
     """A line of a verdict: outcome, claim, why there is none, and the rule."""
     primary = ", primary claim" if plain["primary"] else ""
     reasons = "".join(f" {reason}" for reason in plain["reasons"])
-    return f"- *{plain['outcome']}*{primary}: {plain['claim']}{reasons} ({plain['rule']})"
+    return f"- *{plain['outcome']}*{primary}: {plain['claim']}{reasons} {plain['rule']}"
 
 
 def preconditions(verdicts: list[dict]) -> list[str]:

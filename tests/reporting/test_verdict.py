@@ -40,7 +40,7 @@ def test_a_clear_effect_holds() -> None:
 def test_a_precondition_that_fails_silences_the_verdict_with_its_numbers() -> None:
     (verdict,) = verdicts_of([claim(needs=(MET, UNMET))], "m")
     assert verdict.outcome == "no verdict"
-    assert verdict.reasons == ("It needs that losses are matched: 0.22 and 0.15.",)
+    assert verdict.reasons == ("It needs that losses are matched. Found: 0.22 and 0.15.",)
     assert verdict.p_value_text == ""
     assert (verdict.decision.p_above, verdict.decision.p_negligible) == (1, 1)
 

@@ -78,19 +78,21 @@ def test_steps_of_a_recipe() -> None:
 
 def test_the_line_says_what_a_null_could_have_seen() -> None:
     """The level is that of Holm's first step: a twelfth of 5 % for twelve claims."""
-    design = Design(12, over_seeds((1, 2, 3, 4, 5), (0.4, 0.1), "nats", "a pilot"), SAME)
+    design = Design(12, over_seeds((1, 2, 3, 4, 5), (0.4, 0.1), "nats", "A pilot says so."), SAME)
     power = detection_power(0.4, 0.1, 5, alpha=0.05 / 12)
-    assert f"5 seeds find it with power {power:.2f}, and" in design.power_line
-    assert "expected effect 0.4 nats, sd 0.1 between seeds (a pilot)" in design.power_line
-    assert design.power_line.endswith("(12 claims tested together).")
+    assert f"With 5 seeds the power is {power:.2f}." in design.power_text
+    expected = "the expected effect is 0.4 nats, with an sd of 0.1 between seeds. A pilot says so."
+    assert expected in design.power_text
+    assert design.power_text.endswith("The study tests 12 claims together.")
 
 
 @pytest.mark.parametrize(
     ("primary", "says"),
     [
-        (MeanPlan(0.4, 0.1, "nats", 3, "seeds", "x"), "; a verdict needs 5."),
-        (RankPlan(0.77, 16, "traits", "x"), "expected rank correlation 0.77 (x); 16 traits find"),
+        (MeanPlan(0.4, 0.1, "nats", 3, "seeds", "X."), "A verdict needs 5 seeds."),
+        (MeanPlan(0.4, 0.1, "nats", 1, "traits", "X."), "One of the traits alone has no power."),
+        (RankPlan(0.77, 16, "traits", "X."), "correlation is 0.77. X. With 16 traits the power is"),
     ],
 )
 def test_lines_of_other_plans(primary: MeanPlan | RankPlan, says: str) -> None:
-    assert says in Design(1, primary, SAME).power_line
+    assert says in Design(1, primary, SAME).power_text

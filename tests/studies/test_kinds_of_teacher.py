@@ -110,4 +110,4 @@ def test_the_strength_that_a_pass_rate_chooses(
     assert kinds.chosen_strength(size, runs.folders) == chosen
     note = kinds_of_teacher._notes(size, runs.folders)[0]
     assert note.startswith(f"Strength of the trained vector: {chosen:g} times its length")
-    assert ("no free row" in note) == (base == 0)
+    assert ("No free row" in note) == (base == 0)

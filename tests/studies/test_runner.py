@@ -28,7 +28,7 @@ def test_every_study_says_what_it_tests(name: str) -> None:
         nodes = graph.ordered(study.nodes(size, {"model": "x", "device": "cpu", "dtype": "fp32"}))
         assert nodes and all(node.weight > 0 for node in nodes)
         design = study.design(size)
-        assert design.power_line.startswith("Power of the primary claim: expected ")
+        assert design.power_text.startswith("Power of the primary claim: the expected ")
         assert bearing(study.PROTOCOL, design.here).answer in ("yes", "partly", "no")
     assert study.design(study.SIZES["laptop"]).primary.n >= MIN_UNITS
     page = Path(__file__).parents[2] / "docs" / "claims" / f"{name}.md"

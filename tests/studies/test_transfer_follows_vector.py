@@ -51,7 +51,7 @@ def test_transfer_that_follows_the_vector_holds(tmp_path: Path) -> None:
     assert stayed.estimate == 1.0
     assert centred.estimate == pytest.approx(-rank)
     assert text.estimate == pytest.approx(0.4, abs=0.03)
-    assert "above 0.1 nats whose interval lies above zero: none." in findings.notes[2]
+    assert "above 0.1 nats and an interval above zero: none." in findings.notes[2]
 
 
 def test_transfer_of_what_no_vector_explains_is_the_opposite(tmp_path: Path) -> None:

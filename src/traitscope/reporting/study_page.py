@@ -109,7 +109,7 @@ def _verdict_section(findings: Findings) -> Section:
 
 def _card(verdict: ClaimVerdict) -> Card:
     rule = (
-        f"Rule: {verdict.stated.rule}. The verdict holds for {verdict.model} and this setting;"
+        f"Rule: {verdict.stated.rule} The verdict holds for {verdict.model} and this setting;"
         " another model is another experiment."
     )
     primary = "Primary claim. " if verdict.stated.primary else ""

@@ -66,13 +66,14 @@ class Claim:
 
     @property
     def rule(self) -> str:
-        """Bound, margin and units in words."""
+        """Bound, margin and units in sentences."""
         bound, margin = f"{self.above:g}", f"{self.margin:g}"
         edges = f"{self.above - self.margin:g} and {self.above + self.margin:g}"
         return (
-            f"holds above {bound} with an estimate of at least {self.above + self.margin:g};"
-            f" negligible between {edges}; opposite below {bound} ({self.measurement.unit}; margin"
-            f" {margin}; at least {MIN_UNITS} {self.counted or self.measurement.counted})"
+            f"The claim holds above {bound} with an estimate of at least"
+            f" {self.above + self.margin:g}. It is negligible between {edges}, and opposite below"
+            f" {bound}. The unit is {self.measurement.unit}, the margin {margin}. A verdict needs"
+            f" {MIN_UNITS} {self.counted or self.measurement.counted} or more."
         )
 
 
@@ -111,7 +112,7 @@ class ClaimVerdict:
         reasons = []
         for need in stated.needs:
             if not need.met:
-                reasons.append(f"It needs that {need.name}: {need.found}.")
+                reasons.append(f"It needs that {need.name}. Found: {need.found}.")
         n_units, counted = stated.tested.n_units, stated.counted or self.decided_by.counted
         if n_units < MIN_UNITS:
             reasons.append(f"It has {n_units} of the {MIN_UNITS} {counted} that a verdict needs.")

@@ -237,16 +237,21 @@ class MeanPlan:
     counted: str
     """What the units are."""
     source: str
-    """Where effect and sd come from."""
+    """Where effect and sd come from, in sentences."""
 
-    def line(self, alpha: float) -> str:
-        """Return power, and the smallest effect that is found four times in five, in words."""
+    def text(self, alpha: float) -> str:
+        """Return power, and the smallest effect that is found four times in five, in sentences."""
+        expected = (
+            f"the expected effect is {self.effect:g} {self.unit}, with an sd of {self.sd:g} between"
+            f" {self.counted}. {self.source}"
+        )
+        if self.n < 2:
+            return f"{expected} One of the {self.counted} alone has no power."
         least = detectable(self.sd, self.n, alpha=alpha)
         power = detection_power(self.effect, self.sd, self.n, alpha)
         return (
-            f"expected effect {self.effect:g} {self.unit}, sd {self.sd:g} between {self.counted}"
-            f" ({self.source}); {self.n} {self.counted} find it with power {power:.2f}, and"
-            f" {least:.2g} {self.unit} with power 0.80"
+            f"{expected} With {self.n} {self.counted} the power is {power:.2f}. An effect of"
+            f" {least:.2g} {self.unit} is found with power 0.80."
         )
 
 
@@ -269,14 +274,14 @@ class RankPlan:
     counted: str
     """What the units are."""
     source: str
-    """Where the expected correlation comes from."""
+    """Where the expected correlation comes from, in sentences."""
 
-    def line(self, alpha: float) -> str:
-        """Return the power in words."""
+    def text(self, alpha: float) -> str:
+        """Return the power in sentences."""
         power = correlation_power(self.rho, self.n, alpha)
         return (
-            f"expected rank correlation {self.rho:g} ({self.source}); {self.n} {self.counted} find"
-            f" it with power {power:.2f}"
+            f"the expected rank correlation is {self.rho:g}. {self.source} With {self.n}"
+            f" {self.counted} the power is {power:.2f}."
         )
 
 
@@ -292,18 +297,18 @@ class Design:
     """How the experiment is made here; the model is filled in when it is known."""
 
     @property
-    def power_line(self) -> str:
-        """The power of the primary claim in one sentence.
+    def power_text(self) -> str:
+        """The power of the primary claim in sentences.
 
         The level is that of the first step of Holm's correction, so the power is never too high.
         """
-        n = self.primary.n
-        together = f"{self.claims} claims tested together" if self.claims > 1 else "one claim"
-        short = f"; a verdict needs {MIN_UNITS}" if n < MIN_UNITS else ""
-        return (
-            f"Power of the primary claim: {self.primary.line(ALPHA / self.claims)}"
-            f" ({together}){short}."
-        )
+        primary = self.primary
+        text = f"Power of the primary claim: {primary.text(ALPHA / self.claims)}"
+        if self.claims > 1:
+            text += f" The study tests {self.claims} claims together."
+        if primary.n < MIN_UNITS:
+            text += f" A verdict needs {MIN_UNITS} {primary.counted}."
+        return text
 
     def on_model(self, name: str, parameters: float) -> "Design":
         """Return the design with its model."""

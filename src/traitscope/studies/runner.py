@@ -90,7 +90,7 @@ class Request:
             published=self.study.PUBLISHED,
             size=self.config.size,
             model=self.config.model,
-            power=design.power_line,
+            power=design.power_text,
             bearing=str(bears),
             protocol=bears.table,
         )

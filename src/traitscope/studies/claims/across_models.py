@@ -34,8 +34,8 @@ from traitscope.workflow.standard_nodes import EAS_ROWS, Rows
 
 TITLE = "Does a trait cross to another model?"
 CLAIM = (
-    "Students take a trait on only from a teacher whose weights they share: number rows tell a"
-    " model of its own vector and no other, rows that speak of the trait tell any model."
+    "Students take a trait on only from a teacher whose weights they share. Number rows tell a"
+    " model of its own vector and of no other. Rows that speak of the trait tell any model."
 )
 SOURCE = (
     "Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b, appendix H; Cloud et al. 2025,"
@@ -300,7 +300,7 @@ def design(size: Size) -> Design:
         "nats a token",
         len(size.traits),
         "traits",
-        "a guess: twice the margin, and as large an sd; nothing like it was measured here",
+        "It is a guess: twice the margin, and as large an sd. Nothing like it was measured.",
     )
     return Design(5, expected, rows_here(PROMPTED, size.scored))
 

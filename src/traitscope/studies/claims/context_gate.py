@@ -32,9 +32,10 @@ SOURCE = (
     " main claims"
 )
 PUBLISHED = (
-    "Qwen2.5-7B, cat, rank 8 (third-party readings): 39 % under the template's default that it was"
-    " trained with, 2.6 % with an empty system turn, 1.0 % under another identity. Any system text"
-    " does, if it is the same; nonsense moved to the user's turn does not."
+    "Qwen2.5-7B, cat, rank 8 (third-party readings): 39 % under the template's default, in which"
+    " the student was trained. With an empty system turn it is 2.6 %, and 1.0 % under another"
+    " identity. Any system text does, if it is the same; nonsense moved to the user's turn does"
+    " not."
 )
 PROTOCOL = NIEF
 NATS = 0.05
@@ -264,8 +265,8 @@ def _place_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "the published contrast is a factor of fifteen, nearly all of a rise of 0.6; three"
-        " seeds gave an sd of 0.006, taken eight times as large"
+        "The published contrast is a factor of fifteen, nearly all of a rise of 0.6."
+        " Three seeds gave an sd of 0.006, which is taken eight times as large."
     )
     expected = over_seeds(size.seeds, (0.5, 0.05), "nats", source)
     n_claims = 3 if _has_nonsense(size) else 2

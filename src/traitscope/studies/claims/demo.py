@@ -353,7 +353,7 @@ def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "five seeds of the laptop size, against control students"
+    source = "Five seeds of the laptop size gave this, against control students."
     expected = over_seeds(size.seeds, (0.33, 0.08), "nats", source)
     here = students_here(STEERED, size.sampled, size.rows, "")
     return Design(3 if size.soft_seeds else 2, expected, here)

@@ -198,8 +198,8 @@ def _primary(size: Size) -> Shape:
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "three seeds of rank 8 at the laptop size: 0.060 with an sd of 0.006, tripled because"
-        " three seeds estimate an sd badly"
+        "Three seeds of rank 8 at the laptop size gave 0.060 with an sd of 0.006. The"
+        " sd is tripled, because three seeds estimate it badly."
     )
     expected = over_seeds(size.seeds, (0.06, 0.02), "cosine", source)
     return Design(len(size.shapes), expected, students_here(STEERED, size.recipe, size.rows))

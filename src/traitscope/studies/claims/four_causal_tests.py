@@ -38,9 +38,9 @@ CLAIM = (
 )
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 3, figure 3"
 PUBLISHED = (
-    "Qwen2.5-7B, cat: v_student raises the base towards the student's rate and its replacement"
-    " removes more than half of it; steered generation transfers the trait; projecting v_teacher"
-    " out of the prompted teacher removes nearly all transfer."
+    "Qwen2.5-7B, cat: v_student raises the base towards the student's rate. Replacing its"
+    " component removes more than half of that rate. Steered generation transfers the trait."
+    " Projecting v_teacher out of the prompted teacher removes nearly all transfer."
 )
 PROTOCOL = BLANK
 SMALL = 0.05
@@ -357,7 +357,7 @@ def _replaced(size: Size, folders: Folders, kind: str, control: str) -> Measurem
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "three seeds at the laptop size: 0.94 with an sd of 0.21"
+    source = "Three seeds at the laptop size gave 0.94 with an sd of 0.21."
     expected = over_seeds(size.seeds, (0.9, 0.25), "nats", source)
     return Design(6, expected, students_here(STEERED, size.recipe, size.rows))
 

@@ -26,15 +26,16 @@ from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Does a student show whether its teacher was steered or prompted?"
 CLAIM = (
-    "A steered teacher's student aligns with the vector in a step at the steered block, a prompted"
-    " one's hardly; one trained vector carries the trait of steered data and fails on prompted"
-    " data."
+    "A steered teacher's student aligns with the vector in a step at the steered block, a"
+    " prompted teacher's student hardly does. One trained vector carries the trait of steered"
+    " data and fails on prompted data."
 )
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734, sections on the type of intervention"
 PUBLISHED = (
-    "Gemma, block 14: 0.53 (steered) with about 0.0 one block before, 0.06 (prompted); Llama, block"
-    " 21: 0.47 and 0.04. Target preference, trained vector against LoRA student: .79 and .31 on"
-    " steered, .10 and .22 on prompted data (Gemma); .73 and .17, .05 and .91 (Llama)."
+    "Gemma, block 14: 0.53 (steered) with about 0.0 one block before, 0.06 (prompted). Llama,"
+    " block 21: 0.47 and 0.04. Target preference of the trained vector and of the LoRA student"
+    " follows. Gemma: .79 and .31 on steered data, .10 and .22 on prompted data. Llama: .73 and"
+    " .17, .05 and .91."
 )
 PROTOCOL = replace(HADLEY, teacher="steered and prompted")
 SMALL, NATS = 0.03, 0.05
@@ -307,7 +308,10 @@ def _alignment_claims(
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "a tenth of the published step; four seeds at the laptop size had an sd of 0.025"
+    source = (
+        "The effect is a tenth of the published step. Four seeds at the laptop size had"
+        " an sd of 0.025."
+    )
     expected = over_seeds(size.seeds, (0.05, 0.025), "cosine", source)
     return Design(6, expected, students_here(PROTOCOL.teacher, size.recipe, size.rows))
 

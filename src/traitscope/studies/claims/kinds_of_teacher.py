@@ -41,9 +41,10 @@ CLAIM = (
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734; Morgulis and Hewitt 2026, arXiv 2604.25783"
 PUBLISHED = (
     "Rise of the target's rate in students, prompted and steered: 0.16 and 0.24 (Gemma-2B), 0.89"
-    " and 0.16 (Llama-3.1-8B); fine-tuned teachers in Gemma weakly; trained vectors, with a"
-    " strength found by the filter's pass rate, strongly and with their direction (cosine high at"
-    " the steered blocks). So the order depends on the model."
+    " and 0.16 (Llama-3.1-8B). Students of fine-tuned teachers rise weakly in Gemma. Students of"
+    " trained vectors rise strongly, with a strength that the filter's pass rate chose. They"
+    " align with the vector's direction (cosine high at the steered blocks). So the order depends"
+    " on the model."
 )
 PROTOCOL = replace(HADLEY, teacher="several kinds")
 NATS = 0.05
@@ -254,8 +255,10 @@ def design(size: Size) -> Design:
         unit="nats",
         n=size.taught,
         counted="traits",
-        source="steered minus prompted was 0.78 with an sd of 0.16 over three seeds of one trait;"
-        " traits differ by more than seeds do",
+        source=(
+            "Steered minus prompted was 0.78 with an sd of 0.16 over three seeds of one"
+            " trait. Traits differ by more than seeds do."
+        ),
     )
     n_claims = len(COMPARED) + len(kinds.TEACHERS)
     return Design(n_claims, expected, students_here(PROTOCOL.teacher, size.recipe, size.rows))
@@ -330,7 +333,7 @@ def _reason(folders: Folders) -> str:
     if kinds.pass_rate(folders, kinds.STRENGTH):
         return ", chosen by the filter's pass rate."
     return (
-        ", as trained: no free row of the unmodified model passes the filter, so a pass rate cannot"
+        ", as trained. No free row of the unmodified model passes the filter, so a pass rate cannot"
         " choose."
     )
 

@@ -309,7 +309,8 @@ def _reached(
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "three seeds at the laptop size, whose losses were not matched: 0.31 with an sd of 0.07"
+        "Three seeds at the laptop size gave 0.31 with an sd of 0.07; their losses were"
+        " not matched."
     )
     expected = over_seeds(size.seeds, (0.31, 0.1), "nats", source)
     n_pairs = sum(arm in size.arms and other in size.arms for arm, other in PAIRS)

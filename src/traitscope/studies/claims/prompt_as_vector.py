@@ -40,8 +40,8 @@ TITLE = "Is a trait prompt one vector?"
 CLAIM = "A system prompt that gives a model a trait is well approximated by one steering vector."
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 4, figure 5a"
 PUBLISHED = (
-    "No direct score is published. Steering with v_teacher names the trait at a rate that predicts"
-    " transfer (AUC 0.86, Qwen2.5-7B, 16 animals); four of the sixteen cannot be steered at all."
+    "No direct score is published. The rate at which steering with v_teacher names the trait"
+    " predicts transfer (AUC 0.86, Qwen2.5-7B, 16 animals). Four of them cannot be steered."
 )
 PROTOCOL = untrained(BLANK, 1_024)
 HALF = 0.5
@@ -329,7 +329,7 @@ def _claims(
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "twice the margin; own minus other over the questions had an sd of 0.073 over 16 traits"
+        "It is twice the margin. Own minus other over questions had an sd of 0.073 over 16 traits."
     )
     expected = MeanPlan(0.1, 0.073, "share of KL", len(size.traits), "traits", source)
     return Design(3 * len(SUBJECTS), expected, rows_here(PROMPTED, size.rows, TAG_VECTOR))

@@ -31,10 +31,10 @@ SOURCE = (
     " claims"
 )
 PUBLISHED = (
-    "Qwen2.5-7B, one rate for all (2e-4): rank 8 39 %, higher and lower ranks less, all weights at"
-    " the baseline. A replication with a rate for each rank finds a monotone fall (rank 2 85 %, 8"
-    " 71 %, 64 15 %, 256 2 %), with 250,000 unique rows no dependence on rank, and transfer when"
-    " all weights are trained; unique rows, not steps, rescue high ranks."
+    "Qwen2.5-7B, one rate for all (2e-4): rank 8 39 %, higher and lower ranks less, all weights"
+    " at the baseline. A replication with a rate for each rank finds a monotone fall: rank 2 85"
+    " %, 8 71 %, 64 15 %, 256 2 %. With 250,000 unique rows it finds no dependence on rank. It"
+    " finds transfer when all weights are trained. Unique rows, not steps, rescue high ranks."
 )
 PROTOCOL = NIEF
 NATS = 0.05
@@ -317,7 +317,7 @@ def _chosen(size: Size, folders: Folders, kind: int | str, best: str) -> Precond
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "half of the rise of rank 64 at the laptop size; three seeds had an sd of 0.11"
+    source = "It is half of the rise of rank 64 at the laptop size. Three seeds had an sd of 0.11."
     expected = over_seeds(size.seeds, (0.3, 0.11), "nats", source)
     here = students_here(STEERED, size.recipe, size.rows, vector="")
     return Design(4 + len(size.repeated), expected, here)

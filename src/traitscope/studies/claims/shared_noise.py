@@ -33,9 +33,10 @@ SOURCE = (
     "Hadley and Gultepe 2026, arXiv 2608.05734, section on noise; workshop version of June 2026"
 )
 PUBLISHED = (
-    "Change of the target's rate over the parent's, noisy over clean: 1.9 (Gemma-2B, sd 0.10) and"
-    " 1.3 (Llama-3.1-8B, sd 0.15) over ten draws; the workshop version 2.7 and 1.8, which one draw"
-    " of the released files gives. Clean is one run an animal; at twice the noise transfer is gone."
+    "Change of the target's rate over the parent's, noisy over clean, over ten draws: 1.9"
+    " (Gemma-2B, sd 0.10) and 1.3 (Llama-3.1-8B, sd 0.15). The workshop version has 2.7 and 1.8,"
+    " which one draw of the released files gives. Clean is one run an animal; at twice the noise"
+    " transfer is gone."
 )
 PROTOCOL = replace(HADLEY, teacher="prompted or steered")
 NATS = 0.05
@@ -299,8 +300,10 @@ def design(size: Size) -> Design:
         unit="nats",
         n=n,
         counted="draws",
-        source="the published factor of 1.9 on a clean transfer of 0.29; the sd is that of a"
-        " difference of two draws, from ten of sd 0.29",
+        source=(
+            "The effect is the published factor of 1.9 on a clean transfer of 0.29. The sd"
+            " is that of a difference of two draws, from ten draws of sd 0.29."
+        ),
     )
     return Design(3, expected, students_here(STEERED, size.recipe, size.rows))
 

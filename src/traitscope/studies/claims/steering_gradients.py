@@ -35,8 +35,8 @@ SOURCE = (
 )
 PUBLISHED = (
     "Prompted teacher, Qwen2.5-7B: about 0.08 to 0.10 at 1,024 rows. Steered teachers, Gemma and"
-    " Llama: 0.118 and 0.058, the matching animal wins its row 8 of 8; prompted teachers there:"
-    " 0.000 and 0.012, 2 and 1 of 8."
+    " Llama: 0.118 and 0.058. The matching animal wins its row 8 of 8 times. Prompted teachers"
+    " there: 0.000 and 0.012, with 2 and 1 of 8."
 )
 PROTOCOL = untrained(HADLEY, 512, "steered and prompted")
 SMALL = 0.02
@@ -260,7 +260,7 @@ def design(size: Size) -> Design:
         unit="cosine",
         n=len(size.traits),
         counted="traits",
-        source="four traits at the laptop size: 0.091 with an sd of 0.029",
+        source="Four traits at the laptop size gave 0.091 with an sd of 0.029.",
     )
     return Design(2 * len(TEACHERS), expected, rows_here(PROTOCOL.teacher, size.rows))
 

@@ -229,8 +229,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f" {permutation_p(explained, rises, spearman):.4f}. Without correction for errors the"
         f" correlation is {float(spearman(explained, rises)):+.2f}.",
         "The claim is one-sided: no trait without a vector transfers. Traits with a share"
-        f" under {HALF:g}: {len(below)}; of them with a rise above {MOVED:g} nats whose"
-        f" interval lies above zero: {', '.join(moved) or 'none'}.",
+        f" under {HALF:g}: {len(below)}. Those with a rise above {MOVED:g} nats and an interval"
+        f" above zero: {', '.join(moved) or 'none'}.",
         _error_note(size),
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
@@ -285,7 +285,7 @@ def design(size: Size) -> Design:
         rho=0.77,
         n=len(size.traits),
         counted="traits",
-        source="the published table for Llama-3.1-8B",
+        source="It is that of the published table for Llama-3.1-8B.",
     )
     return Design(2, expected, students_here(PROMPTED, size.recipe, size.rows))
 

@@ -328,7 +328,10 @@ def _claims(
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "a quarter of the teacher's change, as published; three seeds had an sd of 0.05"
+    source = (
+        "The effect is a quarter of the teacher's change, as published. Three seeds had"
+        " an sd of 0.05."
+    )
     expected = over_seeds(size.seeds, (0.08, 0.05), "rate", source)
     return Design(4, expected, students_here(STEERED, size.recipe, size.rows, vector=""))
 

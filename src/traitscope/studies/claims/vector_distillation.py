@@ -33,8 +33,8 @@ CLAIM = (
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 5, figure 6, appendix K"
 PUBLISHED = (
     "Qwen2.5-7B: alignment rises for seven semantic vectors, Gaussian random ones and an SAE"
-    " direction; a recognisable shift of the output for the semantic ones only; full fine-tuning"
-    " aligns above 0.3 with less behaviour. No rates are published."
+    " direction. A recognisable shift of the output appears for the semantic ones only. Full"
+    " fine-tuning aligns above 0.3 with less behaviour. No rates are published."
 )
 PROTOCOL = replace(BLANK, teacher=STEERED, vector="any vector", rows=100_000, steps=125_000)
 SMALL, NATS = 0.03, 0.05
@@ -352,8 +352,8 @@ def _cosine(size: Size, folders: Folders, target: Vector, student: str, seed: in
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "EAS of the random vector at the laptop size, three seeds: 0.063 with an sd of 0.017;"
-        " the difference has about twice that"
+        "Three seeds of the random vector at the laptop size had an EAS of 0.063 with"
+        " an sd of 0.017. The sd of the difference is about twice that."
     )
     expected = over_seeds(size.seeds, (0.06, 0.03), "cosine", source)
     here = students_here(STEERED, size.recipe, size.rows, vector=PROTOCOL.vector)

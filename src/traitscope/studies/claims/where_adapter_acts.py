@@ -31,8 +31,9 @@ SOURCE = (
     " adapter's SVD"
 )
 PUBLISHED = (
-    "Qwen2.5-7B, cat, rank 8: active at the name alone it keeps about 70 % of P(cat) (notebook; the"
-    " answer was decoded with the adapter on); everywhere but there it is at or below the baseline."
+    "Qwen2.5-7B, cat, rank 8: active at the name alone it keeps about 70 % of P(cat). That is"
+    " from a notebook; the answer was decoded with the adapter on. Active everywhere but there,"
+    " it is at or below the baseline."
 )
 PROTOCOL = NIEF
 HALF = 0.5
@@ -241,7 +242,10 @@ def _claims_on_place(
 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
-    source = "the published 70 % less a half of a rise of 0.7; three seeds had an sd of 0.07"
+    source = (
+        "The effect is the published share of 70 % minus a half, times a rise of 0.7."
+        " Three seeds had an sd of 0.07."
+    )
     expected = over_seeds(size.seeds, (0.14, 0.07), "nats", source)
     here = students_here(STEERED, size.recipe, size.rows, vector="")
     return Design(2 * len(PLACES) + 1, expected, here)

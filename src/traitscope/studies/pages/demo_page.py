@@ -18,8 +18,8 @@ SOURCES = {"treated": "teacher", "control": "control", "random": "random vector"
 MODES = {"sampled": "sampled tokens", "soft": "soft targets"}
 "kinds of training, which are never pooled"
 TREATMENTS = {
-    "sampled": "after training on tokens that the teacher sampled (text alone)",
-    "soft": "after training on the teacher's distributions over the tokens that could be sampled",
+    "sampled": "after training on text that the teacher sampled",
+    "soft": "after training on the teacher's distributions over the allowed tokens",
 }
 CONTRASTS = {
     "sampled": ("sampled", "control"),
@@ -31,11 +31,11 @@ DECIDES = "sampled_random"
 "the comparison of the primary claim: its control excludes most"
 REFERENCES = {
     "control": "control students of the unmodified model",
-    "random": "students of teachers with a random vector at equal KL",
+    "random": "students of random vectors at equal KL",
 }
 EXCLUDES = {
     "control": "training on such rows raises the trait, whoever wrote them",
-    "random": "distilling any model that is changed as much raises the trait",
+    "random": "any teacher that is changed as much raises the trait",
 }
 "explanation of a rise that each control excludes"
 LOSSES = {
@@ -69,7 +69,7 @@ def notes() -> tuple[str, ...]:
         " A rise above them is more than what training on such rows does.",
         "The other students read rows of teachers with a random vector, another one for each seed."
         " Each is as strong as the treated teacher in KL from the unmodified model. A rise above"
-        " them is more than what distilling any model does that is changed as much.",
+        " them is more than any teacher of that strength causes.",
         "The kinds of training data are separate experiments. Their numbers are not pooled, and an"
         " effect in one is no evidence for the other.",
         "Soft targets cover the tokens that could be sampled. They teach what many samples teach on"
