@@ -91,7 +91,7 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     )
     planned = call(root, "study", "plan", *words)
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
-    assert "expected effect 0.09 cosine" in planned.summary["power"]
+    assert "expected effect is 0.09 cosine" in planned.summary["power"]
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
     early = call(root, "study", "report", *words)
