@@ -107,8 +107,9 @@ No study has been run at full size, which needs a GPU.
 They speak of the small experiment here. Whether that bears on the published claim is the last
 column, and each page says why.
 
-[Does the audit keep its error rate?](audit_calibration.md) is no claim of others. It calls the
-audit that ships on data sets of its own.
+[Does the audit keep its error rate?](audit_calibration.md) is a question of this project, not of a
+paper. The error rate is to be measured by the audit that ships, on data sets made for this. The
+page says how many of them are audited.
 
 """
 
