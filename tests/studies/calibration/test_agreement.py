@@ -8,7 +8,7 @@ from command import call
 
 from traitscope.studies.calibration.audited import Audits, said
 from traitscope.studies.calibration.sets.menu import SetName, seed_of
-from traitscope.studies.calibration.sets.place import Place
+from traitscope.studies.calibration.sets.place import Workplace
 
 ROWS = 32
 
@@ -17,7 +17,7 @@ ROWS = 32
 def test_the_command_says_what_the_calibration_keeps(
     kind: str, tmp_path: Path, tiny_folder: Path
 ) -> None:
-    place = Place(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=ROWS)
+    place = Workplace(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=ROWS)
     name = SetName(kind, 0)
     line = Audits(place, changes={"traits": ("cat", "owl")}).line(name)
     data = place.root / "texts" / f"{name.file_name}.jsonl"
