@@ -46,7 +46,7 @@ FAILING = {
 "answers with which the command fails, by --fail-on"
 NEXT_STEPS = {
     "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
-    "nothing-found": "read above what would have been detected; train, or audit more: --rows --dose",
+    "nothing-found": "read what would have been detected; train, or audit more: --rows --dose",
     "insufficient": "audit more rows: --rows, or ask for a larger --dose",
     "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
 }

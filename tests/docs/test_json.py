@@ -1,0 +1,68 @@
+"""Every key that a command writes as JSON stands on its page, in snake case."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import OWL, ok, write_yaml
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text(encoding="utf-8")
+DOCUMENTED = set(re.findall(r"`([^`]+)`", PAGE))
+NAMED = {"reasons", "eas", "vectors", "kinds", "best", "coordinates", "rows", "without_top"}
+"keys under which names, fractions or places stand as keys"
+
+
+def keys_of(value: Any, below: str = "") -> Iterator[str]:
+    """The keys of objects in a JSON value, but for those that are names."""
+    if isinstance(value, list):
+        for item in value:
+            yield from keys_of(item, below)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if below not in NAMED:
+                yield key
+            yield from keys_of(item, key)
+
+
+@pytest.fixture(scope="module")
+def summaries(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[str, dict]:
+    """What one command of each stage writes."""
+    root = tmp_path_factory.mktemp("json")
+    trait = write_yaml(root / "owl.yaml", OWL)
+    model = f"--model {tiny_folder}"
+    found = {}
+
+    def run(stage: str, *words: object) -> Path:
+        done = ok(root, stage, *words)
+        found[stage] = done.summary
+        return done.run
+
+    rows = run("generate", model, "--n 6 --count 3 --vocabulary template")
+    kept = run("filter", "--data", rows)
+    vectors = run("extract", model, "--traits", trait)
+    vector = vectors / "owl.safetensors"
+    student = run("train", model, "--data", kept, "--epochs 1 --batch-size 2 --vector", vector)
+    run("measure", model, "--trait", trait, "--samples 1", "--interventions", student)
+    run("likelihood", model, "--data", kept, "--interventions", student)
+    run("gradients", model, "--data", kept, "--vectors", vectors)
+    run("export", model, "--interventions", student)
+    return found
+
+
+STAGES = ("generate", "filter", "extract", "train", "measure", "likelihood", "gradients", "export")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_keys_are_documented(summaries: dict[str, dict], stage: str) -> None:
+    keys = set(keys_of(summaries[stage]))
+    assert {"status", "stage", "run", "digest"} <= keys
+    assert sorted(keys - DOCUMENTED) == []
+    assert [key for key in keys if not re.fullmatch("[a-z0-9_]+", key)] == []
+
+
+def test_a_key_that_is_not_documented_is_seen() -> None:
+    made_up = json.loads('{"summary": {"Made up": 1, "reasons": {"any name": 2}}}')
+    assert set(keys_of(made_up)) - DOCUMENTED == {"Made up"}
