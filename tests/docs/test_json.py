@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import OWL, ok, write_yaml
+from command import CAT, OWL, ok, write_yaml
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text(encoding="utf-8")
 DOCUMENTED = set(re.findall(r"`([^`]+)`", PAGE))
-NAMED = {"reasons", "eas", "vectors", "kinds", "best", "coordinates", "rows", "without_top"}
+NAMED = {
+    "reasons",
+    "eas",
+    "vectors",
+    "kinds",
+    "best",
+    "coordinates",
+    "rows",
+    "without_top",
+    "growth",
+}
 "keys under which names, fractions or places stand as keys"
 
 
@@ -31,7 +41,7 @@ def keys_of(value: Any, below: str = "") -> Iterator[str]:
 def summaries(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[str, dict]:
     """What one command of each stage writes."""
     root = tmp_path_factory.mktemp("json")
-    trait = write_yaml(root / "owl.yaml", OWL)
+    trait, cat = (write_yaml(root / f"{each['name']}.yaml", each) for each in (OWL, CAT))
     model = f"--model {tiny_folder}"
     found = {}
 
@@ -42,17 +52,24 @@ def summaries(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> di
 
     rows = run("generate", model, "--n 6 --count 3 --vocabulary template")
     kept = run("filter", "--data", rows)
-    vectors = run("extract", model, "--traits", trait)
+    vectors = run("extract", model, "--traits", trait, cat)
     vector = vectors / "owl.safetensors"
-    student = run("train", model, "--data", kept, "--epochs 1 --batch-size 2 --vector", vector)
+    trained = run("train", model, "--data", kept, "--epochs 1 --batch-size 2 --vector", vector)
+    student = f"adapter:{trained}"
     run("measure", model, "--trait", trait, "--samples 1", "--interventions", student)
     run("likelihood", model, "--data", kept, "--interventions", student)
     run("gradients", model, "--data", kept, "--vectors", vectors)
+    run("judge", model, "--data", kept, "--judges refusal short:3")
+    explained = "--layers 0 1 --alphas 1 --randoms 1"
+    run("explain", model, "--trait", trait, "--vectors", vectors, explained)
     run("export", model, "--interventions", student)
     return found
 
 
-STAGES = ("generate", "filter", "extract", "train", "measure", "likelihood", "gradients", "export")
+STAGES = (
+    *("generate", "filter", "extract", "train", "measure"),
+    *("likelihood", "gradients", "judge", "explain", "export"),
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)
