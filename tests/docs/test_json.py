@@ -21,6 +21,7 @@ NAMED = {
     "rows",
     "without_top",
     "growth",
+    "by_layer",
 }
 "keys under which names, fractions or places stand as keys"
 
