@@ -23,7 +23,7 @@ Shapes: Q questions, E answers, V vocabulary.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -82,9 +82,9 @@ class AnswerShift:
     """The same under the model."""
     z: float
     """How far it stands out from the other answers of its kind."""
-    called: bool
+    called: bool = False
     """Whether its shift is called."""
-    named: bool
+    named: bool = False
     """Whether it is called, preferred by the teacher, and stands out."""
 
 
@@ -135,25 +135,11 @@ def log_odds(log_p_QE: np.ndarray) -> np.ndarray:
     return log_odds_QE
 
 
-@dataclass(frozen=True)
-class _UncorrectedShift:
-    """The shift of an answer, before p is corrected over all answers."""
-
-    kind: str
-    answer: str
-    shift: Measurement
-    p: float
-    nats: float
-    p_teacher: float
-    p_model: float
-    z: float
-
-
 def shifts_of(
     kinds: Sequence[Kind], teacher: Sequence[Asked], model: Sequence[Asked], alpha: float
 ) -> list[AnswerShift]:
     """The shift of every answer, corrected over all; by nats, largest first."""
-    uncorrected: list[_UncorrectedShift] = []
+    uncorrected: list[AnswerShift] = []
     for kind, of_teacher, of_model in zip(kinds, teacher, model, strict=True):
         if len(kind.answers) > 1:
             uncorrected += _shifts_of_kind(kind, of_teacher, of_model)
@@ -163,15 +149,9 @@ def shifts_of(
     for each, p in zip(uncorrected, corrected, strict=True):
         called = p <= alpha and abs(each.shift.estimate) >= DOUBLED
         shifts.append(
-            AnswerShift(
-                kind=each.kind,
-                answer=each.answer,
-                shift=each.shift,
+            replace(
+                each,
                 p=p,
-                nats=each.nats,
-                p_teacher=each.p_teacher,
-                p_model=each.p_model,
-                z=each.z,
                 called=called,
                 named=called and each.shift.estimate > 0 and each.z >= critical,
             )
@@ -179,7 +159,7 @@ def shifts_of(
     return sorted(shifts, key=lambda item: -item.nats)
 
 
-def _shifts_of_kind(kind: Kind, teacher: Asked, model: Asked) -> list[_UncorrectedShift]:
+def _shifts_of_kind(kind: Kind, teacher: Asked, model: Asked) -> list[AnswerShift]:
     """The shift of every answer of a kind."""
     shift_QE = log_odds(teacher.log_p_QE) - log_odds(model.log_p_QE)
     z_E = standing_out(shift_QE.mean(0))
@@ -189,7 +169,7 @@ def _shifts_of_kind(kind: Kind, teacher: Asked, model: Asked) -> list[_Uncorrect
     for place, answer in enumerate(kind.answers):
         shift, p = _mean_shift(answer, shift_QE[:, place])
         shifts.append(
-            _UncorrectedShift(
+            AnswerShift(
                 kind=kind.name,
                 answer=answer,
                 shift=shift,
