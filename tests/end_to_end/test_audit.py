@@ -122,7 +122,11 @@ def test_a_prompted_teacher_is_called_and_shown(
 
 
 def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
-    place: Path, tiny_folder: Path, traits: list[Path], monkeypatch: pytest.MonkeyPatch
+    place: Path,
+    tiny_folder: Path,
+    traits: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     data = written(place, tiny_folder, "--seed 77", n=128)
     done = asked(place, tiny_folder, data, traits)
@@ -136,7 +140,9 @@ def test_clean_rows_are_not_called_and_their_audit_returns_at_once(
     benign = {d["name"]: d for d in done.summary["detectors"]}["e_values"]["benign"]
     assert "system prompt" not in benign, "no null was read that could only have excused"
     monkeypatch.setattr(audit_module.schedule.executors, "computed", None)
+    assert capsys.readouterr().err.count("first look") == 1
     assert asked(place, tiny_folder, data, traits).summary == done.summary
+    assert capsys.readouterr().err.count("first look") == 1, "also of runs that were there"
     monkeypatch.undo()
 
 

@@ -113,14 +113,21 @@ def _computed(job: Job, out: Output) -> Audit:
     workers = job.config.workers or executors.default_workers(job.config.device)
     how = How(workers, stop_at_once=True)
 
+    learners = predictions_of(SAMPLE)
+    announced = False
+
     def sealed(name: str, folder: Path) -> None:
-        if name == predictions_of(SAMPLE):
+        nonlocal announced
+        if name == learners:
+            announced = True
             _print_first_look(replace(audit, folders=read | {name: folder}))
 
     with executors.pool(how, out) as pool:
         for phase in phases.PHASES:
             phase(audit)
             audit.folders = schedule.run(audit.nodes.nodes, out, how, pool, sealed)
+            if not announced:  # the learners' run was there before
+                sealed(learners, audit.folders[learners])
     return audit
 
 
