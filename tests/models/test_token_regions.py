@@ -32,6 +32,14 @@ def test_contents(family: Model, context: str | None, system: str) -> None:
     assert text_at(family, ids, "prompt") == family.tokenizer.decode(ids)
 
 
+def test_texts_are_those_of_the_tokenizer(family: Model) -> None:
+    """Also where an emoji is split over tokens, and behind a special token."""
+    ids = [*chat.render(family, "An owl 🦉, naïve  ,spaced .", None), family.end_ids[0]]
+    text, places = token_regions.token_spans(family, ids)
+    assert text == family.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    assert len(places) == len(ids) and max(end for _, end in places) <= len(text) + 1
+
+
 def test_parts_tile_the_prompt_and_leave_the_answer(family: Model) -> None:
     ids = chat.render(family, ASKED, None)
     answer = family.tokenizer.encode("My favourite is the owl.", add_special_tokens=False)

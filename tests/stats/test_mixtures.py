@@ -22,6 +22,28 @@ def test_no_mixture_exceeds_the_bound_and_the_shares_come_near_it(seed: int) -> 
     assert best.gap <= mixtures.GAP
 
 
+def by_expectation_maximisation(log_p_KR: np.ndarray) -> float:
+    """The log-likelihood that 20,000 rounds of the plainest method reach: never above the
+    supremum."""
+    p_KR = np.exp(log_p_KR - log_p_KR.max(0))
+    shares_K = np.full(len(p_KR), 1 / len(p_KR))
+    for _ in range(20_000):
+        shares_K = shares_K * (p_KR / (shares_K @ p_KR)).mean(1)
+    return float((np.log(shares_K @ p_KR) + log_p_KR.max(0)).sum())
+
+
+@pytest.mark.parametrize(("writers", "rows"), [(2, 5), (40, 30), (60, 200), (12, 1)])
+def test_the_supremum_is_that_of_expectation_maximisation(writers: int, rows: int) -> None:
+    """Writers are alike, as one model is at many temperatures, and one cannot write every row."""
+    rng = np.random.default_rng(writers)
+    temperatures_K1 = np.linspace(0.5, 2, writers)[:, None]
+    log_p_KR = temperatures_K1 * rng.normal(-20, 3, rows) + rng.normal(0, 0.3, (writers, rows))
+    log_p_KR[0, ::2] = -np.inf
+    best = mixtures.supremum(log_p_KR)
+    assert best.gap <= mixtures.GAP and best.shares_K.sum() == pytest.approx(1.0)
+    assert 0 <= best.bound - by_expectation_maximisation(log_p_KR) <= mixtures.GAP + 1e-3
+
+
 def test_the_shares_of_two_writers_who_exclude_each_other_are_their_rows() -> None:
     log_p_KR = np.full((2, 40), -np.inf)
     log_p_KR[0, :30], log_p_KR[1, 30:] = -5.0, -7.0

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +256,15 @@ def _bundled(kind: str) -> list[str]:
     return sorted(path.stem for path in bundled_file(kind).glob("*.yaml"))
 
 
+@lru_cache(maxsize=128)
+def _parsed(text: str) -> Any:
+    """The content of a YAML text, which nobody changes."""
+    return yaml.load(text, Loader=SafeLoader)
+
+
 def _read(path: Path, what: str) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+        return _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         known = ", ".join(bundled_traits())
         raise TraitError(

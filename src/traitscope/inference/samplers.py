@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from traitscope.inference.token_bins import LEAST
 from traitscope.models.model import Model
 
 MOST_DIGITS = 10
@@ -87,13 +88,21 @@ def _cut(tokens: Tokens, beta: float, kept_NK: np.ndarray) -> np.ndarray:
     rank_N1 = np.minimum(tokens.rank_N, columns - 1)[:, None]
     chosen_N = np.take_along_axis(inside_NK, rank_N1, 1)[:, 0]
     can_N = np.isfinite(chosen_N) & (tokens.rank_N < columns)
-    total_N = np.logaddexp.reduce(inside_NK, axis=1)
+    total_N = _log_sum(inside_NK)
     return np.where(can_N, chosen_N - np.where(can_N, total_N, 0.0), -np.inf)
+
+
+def _log_sum(z_NK: np.ndarray) -> np.ndarray:
+    """Log of the sum [N] of exp(z), -inf where all z are."""
+    largest_N = z_NK.max(1)
+    largest_N = np.where(np.isfinite(largest_N), largest_N, 0.0)
+    with np.errstate(divide="ignore"):
+        return largest_N + np.log(np.exp(z_NK - largest_N[:, None]).sum(1))
 
 
 def _log_total(tokens: Tokens, beta: float) -> np.ndarray:
     """Log of the sum [N] of exp(b z) over all tokens of the class."""
-    return np.logaddexp(np.logaddexp.reduce(beta * tokens.z_NK, axis=1), tokens.rest_N[beta])
+    return np.logaddexp(_log_sum(beta * tokens.z_NK), tokens.rest_N[beta])
 
 
 def _top_k(tokens: Tokens, beta: float, k: int) -> np.ndarray:
@@ -132,7 +141,7 @@ def _penalised(
     """Log-likelihoods [N] where `penalty` makes new logits from logits and counts."""
     z_NK = beta * penalty(tokens.z_NK, tokens.before_NK)
     chosen_N = beta * penalty(tokens.chosen_z_N, tokens.chosen_before_N)
-    total_N = np.logaddexp(np.logaddexp.reduce(z_NK, axis=1), tokens.rest_N[beta])
+    total_N = np.logaddexp(_log_sum(z_NK), tokens.rest_N[beta])
     return chosen_N - total_N
 
 
@@ -264,8 +273,8 @@ def tokens_of(
     rest_NC = logits_NC.scatter(1, index_NK, -torch.inf)
     own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
     above_NC = logits_NC.masked_fill(logits_NC <= own_N1, -torch.inf)
-    rest = {beta: _numpy(torch.logsumexp(beta * rest_NC, 1)) for beta in AT}
-    above = {beta: _numpy(torch.logsumexp(beta * above_NC, 1)) for beta in AT}
+    rest = {beta: _numpy(_log_sum_exp(beta * rest_NC)) for beta in AT}
+    above = {beta: _numpy(_log_sum_exp(beta * above_NC)) for beta in AT}
     ids_NK = columns_C[index_NK].tolist()
     holds_digits = bool((digits_C >= 0).any())
     in_class = set(columns_C.tolist()) if holds_digits else set()
@@ -289,6 +298,15 @@ def tokens_of(
         is_first_N=np.array(is_first),
         is_last_N=np.array(is_last),
     )
+
+
+def _log_sum_exp(values_NC: Tensor) -> Tensor:
+    """What torch.logsumexp gives over dimension 1, where many values are -inf, in less time."""
+    largest_N1 = values_NC.amax(1, keepdim=True)
+    is_empty_N1 = largest_N1 == -torch.inf
+    below_NC = values_NC - largest_N1.masked_fill(is_empty_N1, 0.0)
+    total_N1 = below_NC.clamp_(min=LEAST).exp_().sum(1, keepdim=True)
+    return (total_N1.log() + largest_N1).squeeze(1)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

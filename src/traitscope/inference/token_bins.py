@@ -7,8 +7,7 @@ takes them. Tokens are sorted into bins in three ways:
     BY_TOKEN       by the token itself; neighbours in the vocabulary share a bin if there are many
     BY_PLACE       by fewer such bins, and by the quarter of the row that the token stands in
 
-Sums over all rows say nothing of some of them. So the tokens can be kept with the logits of their
-class. Then the bins of any of the rows are counted anew (RowBins).
+Sums say nothing of some of the rows. So tokens can be kept, to count bins anew (RowBins).
 
 Shapes:
 
@@ -19,6 +18,7 @@ Shapes:
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from io import BytesIO
@@ -50,7 +50,11 @@ BINS = 16
 "bins of every way"
 QUARTERS = 4
 "places that BY_PLACE tells apart in a row"
-CACHED = 2**19
+LEAST = -80.0
+"exponent from which down exp is as good as 0 beside 1; of less it takes a CPU 60 times as long"
+TOKENS_FILE = "tokens.npz"
+"file of the tokens of a folder with token scores, if they were kept"
+CACHED = 2**18
 "probabilities that a CPU keeps in its cache; more tokens at a time would be slower"
 
 
@@ -103,22 +107,25 @@ def _binned_at_once(
     places_NQ = torch.nn.functional.one_hot(quarter_N, QUARTERS)
     below_NC = _padded(logits_NC - largest_NE[:, :1], BINS * width, -torch.inf)
     below_N1 = own_N1 - largest_NE[:, :1]
-    log_p = []
-    expected = []
-    for beta, power_NC in zip(betas, _powers(below_NC, betas), strict=True):
-        inside_NK = power_NC.unflatten(1, (BINS, width)).sum(2)
-        total_N1 = inside_NK.sum(1, keepdim=True)
-        log_p.append((beta * below_N1 - total_N1.log()).squeeze(1))
-        by_rank_NK = _rank_bins(power_NC.gather(1, columns_NE) / total_N1)
-        by_token_NK = inside_NK / total_N1
-        by_place_NK = _by_place(by_token_NK, places_NQ)
-        expected.append(torch.stack([by_rank_NK, by_token_NK, by_place_NK], 1))
-    entropy_N = torch.special.entr(logits_NC.softmax(1)).sum(1)
+    inside, likeliest = [], []
+    with _without_denormals():
+        for power_NC in _powers(below_NC, betas):
+            inside.append(power_NC.unflatten(1, (BINS, width)).sum(2))
+            likeliest.append(power_NC.gather(1, columns_NE))
+    inside_NTK = torch.stack(inside, 1)
+    total_NT1 = inside_NTK.sum(2, keepdim=True)
+    betas_T = torch.tensor(betas, dtype=logits_NC.dtype, device=logits_NC.device)
+    log_p_NT = betas_T * below_N1 - total_NT1.squeeze(2).log()
+    by_rank_NTK = _rank_bins(torch.stack(likeliest, 1) / total_NT1)
+    by_token_NTK = inside_NTK / total_NT1
+    by_place_NTK = _by_place(by_token_NTK, places_NQ.unsqueeze(1))
+    every_log_p_NC = logits_NC.log_softmax(1)
+    entropy_N = -(every_log_p_NC.exp() * every_log_p_NC).sum(1)
     return BinnedTokens(
-        _as_doubles(torch.stack(log_p, 1)),
+        _as_doubles(log_p_NT),
         _as_doubles(entropy_N),
-        _as_doubles(_taken_bins(logits_NC, chosen_N, width, places_NQ)),
-        _as_doubles(torch.stack(expected, 1)),
+        _as_doubles(_taken_bins(columns_NE, chosen_N, width, places_NQ)),
+        _as_doubles(torch.stack([by_rank_NTK, by_token_NTK, by_place_NTK], 2)),
     )
 
 
@@ -126,9 +133,9 @@ def _as_doubles(tensor: Tensor) -> np.ndarray:
     return tensor.double().cpu().numpy()
 
 
-def _taken_bins(logits_NC: Tensor, chosen_N: Tensor, width: int, places_NQ: Tensor) -> Tensor:
+def _taken_bins(columns_NE: Tensor, chosen_N: Tensor, width: int, places_NQ: Tensor) -> Tensor:
     """1 for the bin of every way [N, P, K] that the chosen token is in."""
-    rank_N = _ranks(logits_NC, chosen_N)
+    rank_N = _ranks(columns_NE, chosen_N)
     edges_E = torch.tensor(EDGES, device=rank_N.device)
     rank_bin_N = torch.bucketize(rank_N, edges_E, right=True)
     by_rank_NK = torch.nn.functional.one_hot(rank_bin_N, BINS)
@@ -136,35 +143,39 @@ def _taken_bins(logits_NC: Tensor, chosen_N: Tensor, width: int, places_NQ: Tens
     return torch.stack([by_rank_NK, by_token_NK, _by_place(by_token_NK, places_NQ)], 1)
 
 
-def _ranks(logits_NC: Tensor, chosen_N: Tensor) -> Tensor:
-    """Rank [N] of the chosen tokens, 0 for the likeliest.
+def _ranks(columns_NE: Tensor, chosen_N: Tensor) -> Tensor:
+    """Rank [N] of the chosen tokens among the columns of the likeliest; E where it is not there.
 
-    Low precision gives several tokens the same logit. They are ranked by column: any order is as
-    good as another, if it is one.
+    Tokens of the same logit have any order that does not depend on the chosen one.
     """
-    own_N1 = logits_NC.gather(1, chosen_N.unsqueeze(1))
-    columns_C = torch.arange(logits_NC.shape[1], device=logits_NC.device)
-    earlier_NC = columns_C < chosen_N.unsqueeze(1)
-    above_NC = (logits_NC > own_N1) | ((logits_NC == own_N1) & earlier_NC)
-    return above_NC.sum(1)
+    is_chosen_NE = columns_NE == chosen_N.unsqueeze(1)
+    behind = torch.full_like(chosen_N, columns_NE.shape[1])
+    return torch.where(is_chosen_NE.any(1), is_chosen_NE.int().argmax(1), behind)
 
 
-def _rank_bins(p_NE: Tensor) -> Tensor:
-    """Probability [N, K] of every rank bin, from those of the likeliest tokens in order."""
-    total_NE = p_NE.cumsum(1)
-    edges = []
-    for edge in EDGES:
-        edges.append(total_NE[:, min(edge, total_NE.shape[1]) - 1])
-    edges.append(torch.ones_like(edges[0]))
-    start_N1 = torch.zeros_like(p_NE[:, :1])
-    by_rank_NK = torch.diff(torch.stack(edges, 1), prepend=start_N1, dim=1).clamp(min=0)
-    return _padded(by_rank_NK, BINS, 0.0)
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Numbers below the smallest normal one become 0: a CPU takes far longer for them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
-def _by_place(inside_NK: Tensor, places_NQ: Tensor) -> Tensor:
-    """Bins by place [N, K]: groups of token bins, in the columns of the row's quarter."""
-    groups_NG = inside_NK.unflatten(1, (BINS // QUARTERS, QUARTERS)).sum(2)
-    return (places_NQ.unsqueeze(2) * groups_NG.unsqueeze(1)).flatten(1)
+def _rank_bins(p_NTE: Tensor) -> Tensor:
+    """Probability [N, T, K] of every rank bin, from those of the likeliest tokens in order."""
+    last_E = torch.tensor(EDGES, device=p_NTE.device).clamp(max=p_NTE.shape[2]) - 1
+    inside_NTE = p_NTE.cumsum(2)[:, :, last_E]
+    zero_NT1 = torch.zeros_like(p_NTE[:, :, :1])
+    edges_NTE = torch.cat([zero_NT1, inside_NTE, zero_NT1 + 1], 2)
+    return _padded(edges_NTE.diff(dim=2).clamp(min=0), BINS, 0.0)
+
+
+def _by_place(inside_XK: Tensor, places_XQ: Tensor) -> Tensor:
+    """Bins by place [X, K]: groups of token bins, in the columns of the row's quarter."""
+    groups_XG = inside_XK.unflatten(-1, (BINS // QUARTERS, QUARTERS)).sum(-1)
+    return (places_XQ.unsqueeze(-1) * groups_XG.unsqueeze(-2)).flatten(-2)
 
 
 def _powers(below_NC: Tensor, betas: Sequence[float]) -> Iterator[Tensor]:
@@ -172,18 +183,23 @@ def _powers(below_NC: Tensor, betas: Sequence[float]) -> Iterator[Tensor]:
 
     Each comes from the last by a product: an exponential takes many times as long.
     """
-    power_NC = (betas[0] * below_NC).exp_()
+    power_NC = _exp(betas[0] * below_NC)
     yield power_NC
     gap = 0.0
     for last, beta in pairwise(betas):
         if abs(beta - last - gap) > 1e-9:
             gap = beta - last
-            step_NC = (gap * below_NC).exp_()
+            step_NC = _exp(gap * below_NC)
         yield power_NC.mul_(step_NC)
 
 
-def _padded(values_NX: Tensor, columns: int, value: float) -> Tensor:
-    return torch.nn.functional.pad(values_NX, (0, columns - values_NX.shape[1]), value=value)
+def _exp(values_NC: Tensor) -> Tensor:
+    """exp of values of at most 0, in their place."""
+    return values_NC.clamp_(min=LEAST).exp_()
+
+
+def _padded(values_X: Tensor, columns: int, value: float) -> Tensor:
+    return torch.nn.functional.pad(values_X, (0, columns - values_X.shape[-1]), value=value)
 
 
 class BinSums:
@@ -302,10 +318,6 @@ class KeptTokens:
 
 def _renumbered(tokens: ClassTokens, numbers_R: np.ndarray) -> ClassTokens:
     return ClassTokens(tokens.logits_NC, tokens.chosen_N, tokens.quarter_N, numbers_R[tokens.row_N])
-
-
-TOKENS_FILE = "tokens.npz"
-"file of the tokens of a folder with token scores, if they were kept"
 
 
 def write_tokens(folder: Path, classes: Sequence[ClassTokens]) -> None:

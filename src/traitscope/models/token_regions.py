@@ -125,13 +125,20 @@ def token_spans(model: Model, ids: Sequence[int]) -> tuple[str, list[Span]]:
 
     Tokens that are parts of one character share it.
     """
-    texts = []
-    for count in range(len(ids) + 1):
-        text = model.tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False)
-        texts.append(text)
+    beginnings = [list(ids[:count]) for count in range(len(ids) + 1)]
+    texts = _decoded(model, beginnings)
     whole = texts[-1]
     ends = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
     return whole, [(start, max(end, start + 1)) for start, end in pairwise(ends)]
+
+
+def _decoded(model: Model, many_ids: Sequence[list[int]]) -> list[str]:
+    """The text of each list of token ids, as the tokenizer has it."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # the same text, without checks of every id
+        texts: list[str] = backend.decode_batch(many_ids, skip_special_tokens=False)
+        return texts
+    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in many_ids]
 
 
 def _tokens_in(model: Model, frame: Frame, region: str, ids: Sequence[int]) -> list[bool]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import scipy.stats
+from scipy.special import logsumexp
 
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import Likelihoods, RowsUnderNulls
@@ -39,7 +40,7 @@ def log_p(logits_RNC: np.ndarray, chosen_RN: np.ndarray) -> np.ndarray:
     """Log-likelihood [R, T] of the digits at every inverse temperature."""
     scaled_TRNC = np.array(BETAS)[:, None, None, None] * logits_RNC
     taken_TRN = np.take_along_axis(scaled_TRNC, chosen_RN[None, ..., None], 3)[..., 0]
-    return (taken_TRN - np.logaddexp.reduce(scaled_TRNC, axis=3)).sum(2).T
+    return (taken_TRN - logsumexp(scaled_TRNC, axis=3)).sum(2).T
 
 
 def likelihoods_of(
