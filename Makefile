@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo quick test check docs bench clean
+.PHONY: demo quick test slow check docs bench clean
 
 demo: .venv/.ready            ## the main job: at most ten minutes on two cores
 	.venv/bin/traitscope demo
@@ -13,6 +13,9 @@ quick: .venv/.ready           ## the same path in two minutes; its numbers are n
 test: .venv/.test             ## the whole suite
 	.venv/bin/pytest -n 0 -m alone
 	.venv/bin/pytest
+
+slow: .venv/.test             ## further tests on the embedded model
+	.venv/bin/pytest -n 0 -m slow
 
 check: .venv/.dev             ## format, lint, types, import contracts, measures, docs
 	.venv/bin/ruff format --check .

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import CAT, OWL, ok, write_yaml
+from command import CAT, OWL, call, ok, write_yaml
+from sealed_students import measured_student
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text(encoding="utf-8")
 DOCUMENTED = set(re.findall(r"`([^`]+)`", PAGE))
@@ -22,6 +23,10 @@ NAMED = {
     "without_top",
     "growth",
     "by_layer",
+    "checks",
+    "inputs",
+    "facts",
+    "ready",
 }
 "keys under which names, fractions or places stand as keys"
 
@@ -79,6 +84,39 @@ def test_keys_are_documented(summaries: dict[str, dict], stage: str) -> None:
     assert {"status", "stage", "run", "digest"} <= keys
     assert sorted(keys - DOCUMENTED) == []
     assert [key for key in keys if not re.fullmatch("[a-z0-9_]+", key)] == []
+
+
+def compared(root: Path) -> dict:
+    students = {}
+    for arm, shift in (("treated", 0.4), ("control", 0.0)):
+        students[arm] = [measured_student(root, arm, seed, shift)[1].path for seed in (1, 2, 3)]
+    shown = call(root, "show", students["treated"][0]).summary
+    words = ("compare", "--treated", *students["treated"], "--control", *students["control"])
+    return {"compare": call(root, *words).summary, "show": shown}
+
+
+def studied(root: Path, model: Path) -> dict:
+    words = ("demo", "--size", "smoke", "--workers", "1", "--model", model)
+    return {action: call(root, "study", action, *words).summary for action in ("run", "report")}
+
+
+@pytest.mark.parametrize("which", ["compared", "studied", "doctor", "models", "selftest"])
+def test_keys_of_other_commands_are_documented(
+    which: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Of commands that make no single run."""
+    root = tmp_path / "runs"
+    if which == "compared":
+        summaries = compared(root)
+    elif which == "studied":
+        summaries = studied(root, tiny_folder)
+    else:
+        summaries = {which: call(root, which).summary}
+    for summary in summaries.values():
+        keys = set(keys_of(summary))
+        assert "status" in keys and len(keys) > 1
+        assert sorted(keys - DOCUMENTED) == []
+        assert [key for key in keys if not re.fullmatch("[a-z0-9_]+", key)] == []
 
 
 def test_a_key_that_is_not_documented_is_seen() -> None:

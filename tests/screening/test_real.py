@@ -9,7 +9,7 @@ from owl_rows import write_owl_rows
 
 from traitscope.data.traits import load_trait
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 QUESTIONS = 12
 
 
