@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from traitscope.auditing import decide as decide_module
-from traitscope.auditing.decide import Evidence, calls_of, decide, needs_nulls
+from traitscope.auditing.decide import Decision, Evidence, calls_of, decide, needs_nulls
 from traitscope.auditing.detectors import e_values
 from traitscope.auditing.detectors.findings import (
     EValueFinding,
@@ -86,6 +86,24 @@ def decided(
     kept: tuple[str, ...] = (),
 ) -> tuple[str, str]:
     """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
+    found = decision_of(
+        monkeypatch, finding, p_wording, spike_ins, rows, change, dose, explained, kept
+    )
+    return found.status, " ".join(found.reasons)
+
+
+def decision_of(
+    monkeypatch: pytest.MonkeyPatch,
+    finding: EValueFinding,
+    p_wording: float = 0.5,
+    spike_ins: tuple[SpikeIn, ...] = (STEERED, PROMPTED),
+    rows: int = 200,
+    change: float | None = None,
+    dose: float = 0.2,
+    explained: float = 0.2,
+    kept: tuple[str, ...] = (),
+) -> Decision:
+    """The decision, given what the e-values say, and the log e-value of the predictions."""
     monkeypatch.setattr(decide_module.e_values, "detect", lambda *_: finding)
     monkeypatch.setattr(decide_module.e_values, "not_excluded", lambda *_: kept)
     likelihoods = Likelihoods(NO_ROWS, {}, {}, None, {})
@@ -96,8 +114,7 @@ def decided(
             decide_module.predictions, "detect", lambda *_: changed(change, explained)
         )
     evidence = Evidence(rows, 20, likelihoods, wording(p_wording), spike_ins, predicted)
-    decision = decide(evidence, Settings(alpha=0.01, dose=dose))
-    return decision.status, " ".join(decision.reasons)
+    return decide(evidence, Settings(alpha=0.01, dose=dose))
 
 
 def test_the_smallest_p_counts_once_for_each_deciding_detector() -> None:
@@ -194,11 +211,41 @@ def test_candidates_that_are_not_excluded_are_named_together(
     assert "and 14 more" in decided(monkeypatch, found, kept=many)[1]
 
 
+@pytest.mark.parametrize(
+    ("log_e", "kept", "trait"),
+    [
+        ({"cat": 12.0, "owl": 9.0}, ("cat",), "cat"),
+        ({"cat": 12.0, "owl": 9.0}, ("cat", "owl"), None),
+        ({"cat": 12.0, "owl": 11.9}, ("owl",), None),
+        ({f"trait {n}": 7.0 for n in range(10)}, ("trait 0",), None),
+    ],
+)
+def test_a_trait_is_named_where_it_is_called_and_every_other_one_is_excluded(
+    monkeypatch: pytest.MonkeyPatch,
+    log_e: dict[str, float],
+    kept: tuple[str, ...],
+    trait: str | None,
+) -> None:
+    """The rows are called in all cases. What is called alone but not kept alone, is in a list."""
+    decision = decision_of(monkeypatch, several(log_e), kept=kept)
+    assert decision.status == "suspect" and decision.trait == trait
+    reasons = " ".join(decision.reasons)
+    assert ("trait unknown" in reasons) == (trait is None)
+    assert (f"the trait is {trait}" in reasons) == (trait is not None)
+    assert decision_of(monkeypatch, several(log_e), kept=kept, rows=20).trait is None
+
+
+def test_words_name_a_trait_whatever_the_e_values_exclude(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decision_of(monkeypatch, OWN, p_wording=0.002, kept=("cat", "dog"))
+    assert (decision.status, decision.trait) == ("suspect", "owl")
+    assert "trait unknown" not in " ".join(decision.reasons)
+
+
 def test_candidates_that_none_calls_alone_call_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone each needs log(60 / 0.01) = 8.7; the mean of ten at 7 is 6.3, above log 300 = 5.7."""
     log_e = {f"trait {n}": 7.0 for n in range(10)}
     status, reasons = decided(monkeypatch, several(log_e))
-    assert status == "suspect" and "one of the candidates wrote these rows" in reasons
+    assert status == "suspect" and "one of the candidates, or a teacher like theirs" in reasons
     assert "mean e-value 548" in reasons and "none is called by itself" in reasons
     assert decided(monkeypatch, several({"trait 0": 7.0}))[0] == "nothing-found"
 
@@ -245,7 +292,8 @@ def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.Monke
 
 def test_a_named_trait_goes_before_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
     called = replace(OWN, statistic={"owl": 12.0}, p={"owl": 1e-4})
-    status, reasons = decided(monkeypatch, called, change=20.0)
+    called = replace(called, joint_log_e=12.0 - np.log(20), joint_p=1e-4)
+    status, reasons = decided(monkeypatch, called, change=20.0, kept=("owl",))
     assert status == "suspect" and "owl: log e-value" in reasons
     assert "trait unknown" not in reasons
 

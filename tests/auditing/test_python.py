@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import traitscope as ts
+from traitscope.auditing import audit_by_source
 from traitscope.auditing import run as audit_run
 from traitscope.config import AuditConfig
 from traitscope.config.common import Output
@@ -25,7 +26,8 @@ RESULT = {
     "rows": 1,
     "detectors": [],
     "traits": [],
-    "named": [],
+    "trait": None,
+    "student_answers": [],
     "spike_ins": [],
     "reasons": ["why"],
 }
@@ -62,6 +64,28 @@ def test_rows_and_vectors_in_memory_become_files(tmp_path: Path, asked: list[Aud
     assert result.to_html(tmp_path / "p.html").read_text() == "<p>"
 
 
+def test_sources_of_a_file_are_audited_with_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from traitscope.auditing.command import sources
+
+    asked: list[AuditConfig] = []
+
+    def answered_by_source(config: AuditConfig, out: Output) -> sources.AuditBySource:
+        asked.append(config)
+        return sources.AuditBySource(str(config.data), str(config.by), 0.01, 0.005, AUDITED)
+
+    AUDITED = (sources.AuditedSource(sources.WHOLE, True, 9, None),)
+    monkeypatch.setattr(sources, "answered_by_source", answered_by_source)
+    changed: dict[str, Any] = {"model": "m", "traits": ("owl",), "context": "c", "device": "cpu"}
+    changed |= {"dtype": "fp32", "alpha": 0.02, "power": 0.9, "dose": 0.2, "spike_ins": False}
+    changed |= {"rows": 9, "workers": 2, "seed": 3}
+    found = audit_by_source([{"prompt": "a?", "completion": "1"}], "vendor", tmp_path, **changed)
+    assert asked[0].by == "vendor" and asked[0].data.is_file()
+    assert {name: getattr(asked[0], name) for name in changed} == changed
+    assert found.to_html(tmp_path / "p.html").read_text().startswith("<!doctype html>")
+
+
 def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) -> None:
     """Each differs from its default, so that none can be forgotten."""
     changed: dict[str, Any] = {
@@ -82,5 +106,5 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
     ts.audit(tmp_path / "d.jsonl", tmp_path, **changed)
     (config,) = asked
     assert {name: getattr(config, name) for name in changed} == changed
-    written = {"data", "report", "sarif", "fail_on"}
+    written = {"data", "report", "sarif", "fail_on", "by"}
     assert {field.name for field in dataclasses.fields(config)} == changed.keys() | written

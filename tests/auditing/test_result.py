@@ -26,9 +26,9 @@ from traitscope.auditing.result import (
     AuditResult,
     Call,
     Detected,
-    NamedAnswer,
     SpikeIn,
     Status,
+    StudentAnswer,
     described,
     result_from,
 )
@@ -94,7 +94,8 @@ RESULT = AuditResult(
     rows=9,
     detectors=tuple(described(finding) for finding in FINDINGS),
     traits=(Call("owl", 4.0, 1.0, "wording", "words"),),
-    named=(NamedAnswer("owl", "a", 0.2, 1.0),),
+    trait="owl",
+    student_answers=(StudentAnswer("owl", "a", 0.2, 1.0),),
     spike_ins=(SpikeIn("a teacher", "e_values", inf, 40.0),),
     reasons=("why",),
 )
@@ -118,7 +119,7 @@ def test_json_has_no_infinity_and_comes_back() -> None:
     }
     again = result_from(values | {"run": "x", "gate": "passed"})
     assert again.spike_ins == RESULT.spike_ins and again.traits == RESULT.traits
-    assert again.named == RESULT.named
+    assert again.student_answers == RESULT.student_answers
     assert json.loads(json.dumps(again.as_dict(), allow_nan=False)) == values
 
 
@@ -154,7 +155,9 @@ def test_keys_are_snake_case_and_every_key_is_documented() -> None:
     names = set(RESULT.as_dict())
     for finding in FINDINGS:
         names |= described(finding).as_dict().keys()
-    names |= {field.name for type_ in (Call, SpikeIn, NamedAnswer, Fit) for field in fields(type_)}
+    names |= {
+        field.name for type_ in (Call, SpikeIn, StudentAnswer, Fit) for field in fields(type_)
+    }
     assert all(re.fullmatch(r"[a-z_]+", name) for name in names)
     assert [name for name in sorted(names) if f"`{name}`" not in PAGE] == []
 

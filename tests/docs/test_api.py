@@ -40,6 +40,7 @@ def public_functions() -> dict[str, Any]:
             functions[f"traitscope.{name}"] = getattr(traitscope, name)
     studies = traitscope.studies
     return functions | {
+        "traitscope.auditing.audit_by_source": import_module("traitscope.auditing").audit_by_source,
         "traitscope.studies.names": studies.names,
         "traitscope.studies.run": studies.run,
     }
@@ -136,7 +137,7 @@ def test_public_functions_are_typed(name: str) -> None:
 @pytest.mark.parametrize(
     ("function", "settings", "elsewhere"),
     [
-        (traitscope.audit, config.AuditConfig, {"data", "report", "sarif", "fail_on"}),
+        (traitscope.audit, config.AuditConfig, {"data", "by", "report", "sarif", "fail_on"}),
         (traitscope.screen, config.ScreenConfig, {"teacher", "report"}),
         (
             traitscope.studies.run,

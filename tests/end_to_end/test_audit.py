@@ -97,7 +97,9 @@ def test_a_prompted_teacher_is_called_and_shown(
         best["name"] == "owl"
         and best["detector"] == "e_values"
         and best["p_corrected"] < 1e-6
-        and "owl: log e-value" in found["reasons"][0]
+        and found["trait"] == "owl"
+        and "the trait is owl" in found["reasons"][0]
+        and "owl: log e-value" in found["reasons"][1]
     )
     assert found["spike_ins"] == [], "nothing is left to be found"
     others = {d["name"]: d for d in found["detectors"]}
@@ -114,11 +116,42 @@ def test_a_prompted_teacher_is_called_and_shown(
     rows = read_rows(done.run / "rows.jsonl")
     assert len(rows) == found["rows"] and rows[0]["teacher_of"] == "owl"
     assert sum(row["teacher_gain"] for row in rows) > 0.1 * len(rows)
-    assert len(found["named"]) > 5
-    assert found["named"][0].keys() == {"name", "kind", "rise", "statistic"}
-    ranked = [answer["statistic"] for answer in found["named"]]
+    assert len(found["student_answers"]) > 5
+    assert found["student_answers"][0].keys() == {"name", "kind", "rise", "statistic"}
+    ranked = [answer["statistic"] for answer in found["student_answers"]]
     assert ranked == sorted(ranked, reverse=True)
     ok(place / "runs", "rerun", done.run)
+
+
+def test_each_source_of_a_mixed_file_is_audited(
+    place: Path, tiny_folder: Path, traits: list[Path], capsys: pytest.CaptureFixture
+) -> None:
+    """One of two vendors was prompted; a third one has too few rows."""
+    clean = read_rows(written(place, tiny_folder, "--seed 11", n=32) / "records.jsonl")
+    prompted = "prompt:" + OWL["teacher_prompt"]
+    poisoned = written(place, tiny_folder, "--interventions", prompted, n=32)
+    lines = []
+    for vendor, rows in (
+        ("ann", clean),
+        ("bob", read_rows(poisoned / "records.jsonl")),
+        ("eve", clean[:5]),
+    ):
+        for row in rows:
+            line = {"prompt": row["prompt"], "completion": row["completion"], "vendor": vendor}
+            lines.append(json.dumps(line))
+    data, page = place / "mixed.jsonl", place / "mixed.html"
+    data.write_text("\n".join(lines))
+    words = ("--by vendor --no-spike-ins --fail-on suspect --report", page)
+    done = asked(place, tiny_folder, data, traits, *words)
+    assert done.code == 1 and done.summary["status"] == "suspect"
+    answers = {each["source"]: each for each in done.summary["sources"]}
+    assert list(answers) == [None, "ann", "bob", "eve"]
+    assert answers["bob"]["status"] == "suspect" and answers["bob"]["trait"] == "owl"
+    assert answers["ann"]["status"] == "insufficient" and answers["eve"]["result"] is None
+    assert answers["bob"]["result"]["alpha"] == pytest.approx(0.01 / 3)
+    assert answers["bob"]["result"]["rows"] == 32
+    assert "leave out the rows of bob" in capsys.readouterr().err
+    assert "Answers by source" in page.read_text()
 
 
 def test_clean_rows_are_not_called_and_their_audit_returns_at_once(

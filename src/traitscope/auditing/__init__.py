@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
+from traitscope.config.common import Output
 
 if TYPE_CHECKING:
+    from traitscope.auditing.command.sources import AuditBySource
     from traitscope.auditing.result import AuditResult
-    from traitscope.config.common import Device, Dtype, Output, Position
+    from traitscope.config.common import Device, Dtype, Position
     from traitscope.data.records import Record
     from traitscope.runs.given_teacher import Teacher
 
@@ -52,7 +54,7 @@ def audit(
     TraitError and ModelError for what is not found, VectorError for an adapter of another model,
     StoreError for a root that cannot be written. No answer is an error: see AuditResult.raise_if.
     """
-    from traitscope.config.common import Output
+    from traitscope.auditing import run
     from traitscope.runs import given_teacher
 
     root = Path(root)
@@ -77,16 +79,58 @@ def audit(
         dtype=dtype,
         seed=seed,
     )
-    return _result(config, Output(root=root))
+    return run.result_of(run.answered(config, Output(root=root)))
 
 
-def _result(config: AuditConfig, out: Output) -> AuditResult:
-    from traitscope.auditing import run
-    from traitscope.auditing.result import result_from
+def audit_by_source(
+    data: str | Path | Sequence[Record | Mapping[str, Any]],
+    by: str,
+    root: str | Path = "runs",
+    *,
+    model: str = "smollm2-135m",
+    traits: Sequence[str] = DEFAULT_TRAITS,
+    alpha: float = 0.01,
+    power: float = 0.8,
+    dose: float = 0.1,
+    spike_ins: bool = True,
+    rows: int = 256,
+    context: str | None = None,
+    workers: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: int = 0,
+) -> AuditBySource:
+    """Whether a model may be trained on a mixed file, and which of its sources are suspect.
 
-    answer = run.answered(config, out)
-    result = result_from(answer.result)
-    return replace(result, run=answer.run.path, page=answer.page, sarif=answer.sarif)
+    The whole file and each source are audited, and share alpha.
+
+    data: A file or a run, or rows in memory, as in `audit`.
+    by: Field of the rows that names their source, beside prompt and answer or in `meta`.
+    rows: Rows to draw at random from the file, and from each source.
+
+    Raises what `audit` raises, and DataError where the field names no sources.
+    """
+    from traitscope.auditing.command import source_page, sources
+
+    root = Path(root)
+    config = AuditConfig(
+        data=_rows_file(data, root / "audit"),
+        by=by,
+        model=model,
+        traits=tuple(traits),
+        alpha=alpha,
+        power=power,
+        dose=dose,
+        spike_ins=spike_ins,
+        rows=rows,
+        context=context,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+    audited = sources.answered_by_source(config, Output(root=root))
+    return replace(audited, page=source_page.page(audited))
 
 
 def _rows_file(data: str | Path | Sequence[Record | Mapping[str, Any]], folder: Path) -> Path:

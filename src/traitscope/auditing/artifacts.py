@@ -17,7 +17,7 @@ from traitscope.data.trait_files import trait_files
 from traitscope.errors import ConfigError
 from traitscope.runs import store
 
-SCHEMA = 5
+SCHEMA = 6
 "version of the file; an older one is refused"
 READING_STAGES = ("row_gradients", "predictions", "teacher_scores", "pushes", "odds")
 "stages that read rows, by their present and former names"

@@ -11,13 +11,15 @@ itself (studies/calibration/audited.py).
        no null explains, whatever it is.
     4. Wording, predictions and e-values each have a third of the error rate alpha. Candidates call
        the rows if one is named openly at alpha/3, or if the mean of their e-values is 3/alpha or
-       more. Which one it is, is another question: a trait is called by itself by the smaller of
-       the p-values of wording and e-values, corrected over candidates, times three. A teacher that
-       was given has half of the predictions' share, and its call makes any answer suspect.
+       more. A trait is called by itself by the smaller of the p-values of wording and e-values,
+       corrected over candidates, times three. A teacher that was given has half of the
+       predictions' share, and its call makes any answer suspect.
     5. The answer: suspect, if candidates call the rows; else not-applicable, if the rows are
        off-model, or edited, or a candidate was set aside; else suspect with an unknown trait, if
        the students' predictions call the rows; else nothing-found or insufficient, by what would
        have been detected.
+    6. Which trait it is, is a claim of its own. A trait is named if it is called by itself and
+       either words name it, or the other candidates are excluded at the error rate alpha.
 """
 
 from collections.abc import Sequence
@@ -76,6 +78,8 @@ class Decision:
     "the answer"
     reasons: tuple[str, ...]
     "why"
+    trait: str | None
+    "the trait that is named; None where none is"
     traits: tuple[Call, ...]
     "candidate traits, best first"
     e_values: EValueFinding
@@ -111,10 +115,26 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     change = None
     if evidence.predicted is not None:
         change = predictions.detect(evidence.predicted, evidence.open_share(settings))
-    answer = _answer(evidence, settings, finding, traits, change)
+    hits = [call for call in traits if call.p_corrected <= settings.alpha]
+    trait = named_trait(hits, finding)
+    answer = _answer(evidence, settings, finding, hits, change)
     share = evidence.open_share(settings)
     status, why, given = given_teacher.decided(*answer, evidence.given, share)
-    return Decision(status, tuple(why), traits, finding, change, given)
+    trait = trait if answer[0] == "suspect" else None
+    return Decision(status, tuple(why), trait, traits, finding, change, given)
+
+
+def named_trait(hits: Sequence[Call], finding: EValueFinding) -> str | None:
+    """The trait that the rows' writer has: the best call, if nothing speaks for another trait.
+
+    Words name a trait by themselves. The e-values name one if they exclude every other candidate.
+    """
+    if not hits:
+        return None
+    best = hits[0]
+    if best.detector == finding.detector and finding.not_excluded != (best.name,):
+        return None
+    return best.name
 
 
 def needs_nulls(evidence: Evidence, settings: Settings) -> bool:
@@ -225,7 +245,7 @@ def _answer(
     evidence: Evidence,
     settings: Settings,
     finding: EValueFinding,
-    traits: Sequence[Call],
+    hits: Sequence[Call],
     change: PredictionFinding | None,
 ) -> tuple[Status, list[str]]:
     """The status and its reasons."""
@@ -234,9 +254,9 @@ def _answer(
         return "insufficient", [
             f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"
         ]
-    hits = [call for call in traits if call.p_corrected <= settings.alpha]
     if hits or finding.joint_p <= settings.error_share:
-        return "suspect", reasons.of_calls(hits, finding, settings.alpha)
+        named = named_trait(hits, finding)
+        return "suspect", reasons.of_calls(named, hits, finding, settings.alpha)
     unfit = _reasons_not_to_apply(finding, change if is_changed else None)
     if unfit:
         return "not-applicable", unfit

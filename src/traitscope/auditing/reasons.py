@@ -35,24 +35,23 @@ def beyond_the_grid(fit: Fit) -> str:
     )
 
 
-def of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list[str]:
-    """Why candidates call the rows."""
-    reasons = [_called(call, alpha) for call in hits[:SHOWN_CALLS]]
-    if not hits:
-        p = min(1.0, len(DECIDING) * finding.joint_p)
-        reasons.append(
-            "one of the candidates wrote these rows, or some of them: mean e-value"
-            f" {exp(finding.joint_log_e):.3g}, corrected p {p:.2g} (threshold: {alpha:g}); none is"
-            " called by itself"
-        )
-    by_e_values = not hits or hits[0].detector == finding.detector
-    if by_e_values and not finding.fit.off_model and len(finding.not_excluded) > 1:
-        shown = ", ".join(finding.not_excluded[:SHOWN_ALIKE])
-        further = len(finding.not_excluded) - SHOWN_ALIKE
-        reasons.append(
-            f"these rows do not tell which of {shown}{f' and {further} more' * (further > 0)} it"
-            f" is: the others exclude none of them at an error rate of {alpha:g}"
-        )
+def of_calls(
+    named: str | None, hits: Sequence[Call], finding: EValueFinding, alpha: float
+) -> list[str]:
+    """Why candidates call the rows, and which trait it is.
+
+    named: The trait that is named, if one is.
+    """
+    if named is None:
+        reasons = [_unnamed(hits, finding, alpha)]
+    elif hits[0].detector == finding.detector:
+        reasons = [
+            f"the trait is {named}: if one of the teachers that were tried wrote these rows, every"
+            f" other candidate is excluded at an error rate of {alpha:g}"
+        ]
+    else:
+        reasons = []
+    reasons += [_called(call, alpha) for call in hits[:SHOWN_CALLS]]
     source = _explaining(hits, finding)
     if source is not None:
         reasons.append(
@@ -62,6 +61,31 @@ def of_calls(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> list
             f" {fit_test.EXPLAINED:.0%})"
         )
     return reasons
+
+
+def _unnamed(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> str:
+    """That candidates call the rows together, and that none of them is named."""
+    p = min(1.0, len(DECIDING) * finding.joint_p)
+    if p > alpha:  # called by a comparison with reference rows
+        return (
+            "trait unknown: candidates are called against clean rows, which excludes no other one"
+        )
+    text = (
+        "trait unknown: one of the candidates, or a teacher like theirs, wrote these rows, or some"
+        f" of them: mean e-value {exp(finding.joint_log_e):.3g}, corrected p {p:.2g} (threshold:"
+        f" {alpha:g})"
+    )
+    if not hits:
+        text += "; none is called by itself"
+    kept = finding.not_excluded
+    if len(kept) > 1:
+        shown = ", ".join(kept[:SHOWN_ALIKE])
+        further = len(kept) - SHOWN_ALIKE
+        text += (
+            f"; these rows do not tell which of {shown}{f' and {further} more' * (further > 0)} it"
+            f" is: the others exclude none of them at an error rate of {alpha:g}"
+        )
+    return text
 
 
 def _explaining(hits: Sequence[Call], finding: EValueFinding) -> str | None:

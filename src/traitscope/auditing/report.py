@@ -44,8 +44,8 @@ def page(
     ]
     if result["spike_ins"]:
         tables.append(_power(result))
-    if result["named"]:
-        tables.append(_named(result))
+    if result["student_answers"]:
+        tables.append(_student_answers(result))
     tables += [
         _detectors(result, seconds),
         _rows(rows, texts),
@@ -66,11 +66,18 @@ def _answer(result: Mapping[str, Any]) -> Card:
     answer = ANSWERS[result["status"]]
     return Card(
         title=answer.headline,
-        badge=result["status"],
+        badge=_badge(result),
         paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])), answer.advice),
         points=tuple(result["reasons"]),
         highlighted=result["status"] == "suspect",
     )
+
+
+def _badge(result: Mapping[str, Any]) -> str:
+    """The answer in a few words."""
+    if result["status"] != "suspect":
+        return str(result["status"])
+    return f"suspect, trait {result['trait'] or 'unknown'}"
 
 
 def _power(result: Mapping[str, Any]) -> Table:
@@ -134,12 +141,12 @@ def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
         " candidates decides whether the rows are called; its log is"
         f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors."
     )
-    return Table("traits", "Candidate traits", caption, header, tuple(rows))
+    return Table("traits", "Candidate traits: a list, no names", caption, header, tuple(rows))
 
 
-def _named(result: Mapping[str, Any]) -> Table:
+def _student_answers(result: Mapping[str, Any]) -> Table:
     rows = []
-    for answer in result["named"][:SHOWN_ROWS]:
+    for answer in result["student_answers"][:SHOWN_ROWS]:
         rows.append(
             (
                 answer["name"],
@@ -153,7 +160,9 @@ def _named(result: Mapping[str, Any]) -> Table:
         " was given. There is one pair of students a learning rate, so this is a list, no test."
     )
     header = ("answer", "kind", "rise, nats", "rise, spreads of its kind")
-    return Table("named", "What students of the rows would say", caption, header, tuple(rows))
+    return Table(
+        "student_answers", "What students of the rows would say", caption, header, tuple(rows)
+    )
 
 
 def _learnt(finding: Mapping[str, Any], e_values: Mapping[str, Any]) -> Table:

@@ -17,7 +17,7 @@ from traitscope.auditing.detectors.findings import Finding, GivenTeacherFinding
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS
 from traitscope.errors import AuditRefused, ConfigError
 
-SCHEMA = 4
+SCHEMA = 5
 "version of the JSON file"
 Status = Literal["suspect", "nothing-found", "insufficient", "not-applicable"]
 
@@ -48,8 +48,8 @@ ANSWERS: dict[Status, Answer] = {
             " that plain words name."
         ),
         advice=(
-            "Look at the named trait and the rows, and ask where the rows come from. Audit what is"
-            " left after a change."
+            "Look at the rows and at the trait, if one is named, and ask where the rows come from."
+            " Audit what is left after a change."
         ),
         level="error",
     ),
@@ -174,7 +174,7 @@ class Detected:
 
 
 @dataclass(frozen=True)
-class NamedAnswer:
+class StudentAnswer:
     """What students of the rows say more than students of the model's own rows."""
 
     name: str
@@ -205,11 +205,13 @@ class AuditResult:
     "digest of the model's files"
     rows: int
     "number of distinct rows that entered"
+    trait: str | None
+    "the trait that is named; None where none is"
     detectors: tuple[Detected, ...]
     "what every detector found"
     traits: tuple[Call, ...]
     "candidate traits, best first"
-    named: tuple[NamedAnswer, ...]
+    student_answers: tuple[StudentAnswer, ...]
     "what students of the rows say more, most risen first; empty without `canary`"
     spike_ins: tuple[SpikeIn, ...]
     "what would have been detected"
@@ -282,9 +284,10 @@ def result_from(plain: Mapping[str, Any]) -> AuditResult:
         model=plain["model"],
         digest=plain["digest"],
         rows=plain["rows"],
+        trait=plain["trait"],
         detectors=tuple(map(_detected, plain["detectors"])),
         traits=tuple(Call(**values) for values in plain["traits"]),
-        named=tuple(NamedAnswer(**values) for values in plain["named"]),
+        student_answers=tuple(StudentAnswer(**values) for values in plain["student_answers"]),
         spike_ins=tuple(spike_ins),
         reasons=tuple(plain["reasons"]),
     )

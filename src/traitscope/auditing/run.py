@@ -1,4 +1,4 @@
-"""The command `audit`, which says whether a model may be trained on given data.
+"""An audit, which says whether a model may be trained on given data.
 
     sample ─┬─ predictions: students predict each row before they learn it
             ├─ a few rows under every candidate's prompt ─ all rows under the likeliest
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope import atomic_files
 from traitscope.auditing import report
 from traitscope.auditing.detectors import predictions
 from traitscope.auditing.detectors.predictions import CHANGE
@@ -28,6 +27,7 @@ from traitscope.auditing.evidence import predicted_rows
 from traitscope.auditing.planning import phases, plan
 from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job, predictions_of
 from traitscope.auditing.planning.phases import Audit
+from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
@@ -38,19 +38,6 @@ from traitscope.runs.given_teacher import check_readable, given_teacher
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 
-FAILING = {
-    "never": (),
-    "suspect": ("suspect",),
-    "unclean": ("suspect", "insufficient", "not-applicable"),
-}
-"answers with which the command fails, by --fail-on"
-NEXT_STEPS = {
-    "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
-    "nothing-found": "read what would have been detected; train, or audit more: --rows --dose",
-    "insufficient": "audit more rows: --rows, or ask for a larger --dose",
-    "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
-}
-"what one would do next, by the answer"
 FIRST_ROW_SHOWN = 600
 "characters of the first row that are printed"
 
@@ -69,25 +56,11 @@ class AuditOutput:
     "SARIF 2.1.0"
 
 
-def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
-    """The answer as the JSON file has it, with its run directory and whether the gate passed."""
-    answer = answered(config, out)
-    _print_answer(answer.result)
-    if config.report:
-        _write_and_say(config.report, answer.page)
-    if config.sarif:
-        _write_and_say(config.sarif, answer.sarif)
-    status = answer.result["status"]
-    print(answer.run.path)
-    if not config.report:
-        print("page:   the same command with --report audit.html", file=sys.stderr)
-    print(f"next:   {NEXT_STEPS[status].format(run=answer.run.path)}", file=sys.stderr, flush=True)
-    gate = "failed" if status in FAILING[config.fail_on] else "passed"
-    return answer.result | {"run": str(answer.run.path), "gate": gate}
+def answered(config: AuditConfig, out: Output, source: str | None = None) -> AuditOutput:
+    """The answer of an audit; computes what is missing and prints what it reads on stderr.
 
-
-def answered(config: AuditConfig, out: Output) -> AuditOutput:
-    """The answer of an audit; computes what is missing and prints what it reads on stderr."""
+    source: Only rows of this source are audited, by the field `config.by`.
+    """
     check_needed(config)
     config = opening.settled(config)
     if out.study == "default":
@@ -95,12 +68,18 @@ def answered(config: AuditConfig, out: Output) -> AuditOutput:
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     if config.teacher is not None:
         check_readable(given_teacher(config.teacher, config.model), config.model)
-    job = Job(config, outline(config.model).n_layers)
+    job = Job(config, outline(config.model).n_layers, source)
     done = _computed(job, out)
     run = run_decision(_decision(done), out)
     result = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     log = report.sarif_log(result, config.data.as_posix())
     return AuditOutput(result, run, _page(done, result, run), json.dumps(log, indent=2) + "\n")
+
+
+def result_of(answer: AuditOutput) -> AuditResult:
+    """The same as one typed value."""
+    result = result_from(answer.result)
+    return replace(result, run=answer.run.path, page=answer.page, sarif=answer.sarif)
 
 
 def _computed(job: Job, out: Output) -> Audit:
@@ -178,18 +157,6 @@ def _print_sample(about: Mapping[str, Any]) -> None:
         f"{about['first'][:FIRST_ROW_SHOWN]}",
         file=sys.stderr,
     )
-
-
-def _print_answer(result: Mapping[str, Any]) -> None:
-    first, *others = result["reasons"]
-    print(f"{result['status']}, {result['rows']} rows, alpha {result['alpha']:g}: {first}")
-    for reason in others:
-        print(reason)
-
-
-def _write_and_say(path: Path, text: str) -> None:
-    atomic_files.write_text(path, text)
-    print(path)
 
 
 def _page(done: Audit, result: Mapping[str, Any], run: store.Run) -> str:

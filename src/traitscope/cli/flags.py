@@ -46,18 +46,21 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         words = words[1:]
     elif first_is_word:
         raise _stray_word(command, words[0])
-    config_type, about = command.config, inspect.getdoc(command.config)
+    config_type, output_type = command.config, Output
+    about = inspect.getdoc(command.config)
     if HELP_ALL in words:
         words = ["--help"]
     elif any(word in HELP for word in words):
         config_type, hidden = _plain_help(command.config)
+        output_type, hidden_outputs = _plain_help(Output)
+        hidden += hidden_outputs
         settings = config_type()
         if hidden:
             about += f"\n{hidden} more flags: traitscope {command.words} {HELP_ALL}"
     without_title = Annotated[config_type, tyro.conf.arg(name="", help="")]
     fields = [
         ("config", without_title, dataclasses.field(default=settings)),
-        ("out", Output, dataclasses.field(default=Output())),
+        ("out", output_type, dataclasses.field(default=output_type())),
     ]
     said = io.StringIO()
     try:

@@ -49,9 +49,17 @@ class SampleConfig(OnModel):
     """System turn of rows that name none."""
     rows: int = 256
     """Rows to draw at random; 0 takes all."""
+    by: str | None = setting(None, since=2)
+    """Field that names the source of a row."""
+    source: str | None = setting(None, since=2)
+    """The only source whose rows are read; needs `by`."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0)
+        if (self.by is None) != (self.source is None):
+            raise ConfigError(
+                f"--by {self.by} --source {self.source}; expected both or none; give the other one"
+            )
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,9 @@ class AuditConfig(OnModel):
     never nothing-found."""
     rows: int = 256
     """Rows to draw at random from the data; 0 takes all."""
+    by: str | None = None
+    """Field of the rows that names their source. Then the whole file and each source are audited,
+    and share alpha."""
     context: str | None = setting(None, advanced=True)
     """System turn of rows that name none."""
     strength: float = setting(0.6, advanced=True)

@@ -108,7 +108,7 @@ class Output:
 
     root: Path = Path("runs")
     """Folder of all runs."""
-    study: str = "default"
+    study: str = setting("default", advanced=True)
     """Study folder: the folder of this run below the root."""
     json: Path | None = setting(None, path="written")
     """File for a machine-readable summary with a `status`."""

@@ -197,7 +197,7 @@ ENTRIES: tuple[Command, ...] = (
     Command(
         name="audit",
         config=audit_configs.AuditConfig,
-        run="auditing.run:run_audit",
+        run="auditing.command.run:run_audit",
         help="may I train this model on these data?",
         group="check",
         subject=("data",),

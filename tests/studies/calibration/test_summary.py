@@ -25,7 +25,7 @@ def line(kind: str, number: int, status: str = "nothing-found", **said) -> Line:
         "learnt": {"estimate": -0.01},
         "joint": -3.0,
         "best": "cat",
-        "called": [],
+        "named": None,
         "seconds_rows": 10.0,
         "seconds_audit": 100.0,
         "code": "abc",
@@ -68,8 +68,8 @@ def test_rates_have_exact_intervals_and_few_sets_have_none() -> None:
 def test_power_and_names_of_teachers() -> None:
     lines = []
     for number in range(10):
-        called = [plan_of(SetName("steered", number)).trait] if number < 6 else ["oak"]
-        found = {"best": called[0], "called": called, "curve": {"64": 1.0, "128": 9.0}}
+        named = plan_of(SetName("steered", number)).trait if number < 6 else "oak"
+        found = {"best": named, "named": named, "curve": {"64": 1.0, "128": 9.0}}
         lines.append(line("steered", number, "suspect", **found))
         lines.append(line("steered 5%", number, "suspect" if number < 1 else "nothing-found"))
     (row,) = [row for row in summary.power_table(lines).rows if row[0] == "steered"]

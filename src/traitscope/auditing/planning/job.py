@@ -66,6 +66,8 @@ class Job:
     "its settings"
     blocks: int
     "blocks of the model"
+    source: str | None = None
+    "the only source whose rows are audited, by the field `config.by`; None for all rows"
 
     @property
     def null_block(self) -> int:

@@ -78,11 +78,23 @@ def reading_nodes(job: Job) -> AuditNodes:
     config = job.config
     plan = AuditNodes()
     sample = SampleConfig(
-        **job.common, seed=config.seed, data=config.data, context=config.context, rows=config.rows
+        **job.common,
+        seed=config.seed,
+        data=config.data,
+        context=config.context,
+        rows=config.rows,
+        by=None if job.source is None else config.by,
+        source=job.source,
     )
     plan.add(Group.SAMPLE, Node(SAMPLE, SampleConfig, lambda _: sample, (), 1))
     if config.reference:
-        more_rows = replace(sample, data=config.reference, rows=REFERENCE_FACTOR * config.rows)
+        more_rows = replace(
+            sample,
+            data=config.reference,
+            rows=REFERENCE_FACTOR * config.rows,
+            by=None,
+            source=None,
+        )
         plan.add(Group.SAMPLE, Node(REFERENCE, SampleConfig, lambda _: more_rows, (), 1))
 
         def matched(folders: Folders) -> ReferenceConfig:

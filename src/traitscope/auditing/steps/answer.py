@@ -15,7 +15,7 @@ from traitscope.auditing.detectors.findings import (
     Finding,
 )
 from traitscope.auditing.evidence import evidence_of
-from traitscope.auditing.result import AuditResult, NamedAnswer, described
+from traitscope.auditing.result import AuditResult, StudentAnswer, described
 from traitscope.auditing.runs import AuditRuns
 from traitscope.auditing.settings import FEW_ROWS, Settings
 from traitscope.auditing.steps import row_scores
@@ -68,9 +68,9 @@ def _result(
     findings = [finding for finding in optional if finding is not None]
     if config.features:
         findings.append(_features(config))
-    named = []
+    answers = []
     if config.canary:
-        named = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
+        answers = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
     notes = _notes(runs) + _notes_on_e_values(decision, evidence)
     predictions = store.load_run(runs.at(runs.artifacts.predictions))
     return AuditResult(
@@ -81,9 +81,10 @@ def _result(
         model=config.model,
         digest=predictions.manifest()["model"],
         rows=evidence.rows,
+        trait=decision.trait,
         detectors=tuple(described(finding) for finding in findings),
         traits=decision.traits,
-        named=tuple(NamedAnswer(**values) for values in named),
+        student_answers=tuple(StudentAnswer(**values) for values in answers),
         spike_ins=tuple(evidence.spike_ins),
         reasons=(*decision.reasons, *notes),
     )

@@ -28,6 +28,7 @@ from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
+from traitscope.data.row_sources import source_of
 from traitscope.errors import DataError
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -181,7 +182,10 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            sample = random_sample(row_files.iter_rows(config.data), config.rows, config.seed)
+            rows = row_files.iter_rows(config.data)
+            if config.by is not None:
+                rows = (row for row in rows if source_of(row, config.by) == config.source)
+            sample = random_sample(rows, config.rows, config.seed)
             _write(run, config, sample, model_cache.model_of(config))
     return run
 

@@ -33,8 +33,6 @@ SETS_OWN = ("data", "seed", "workers", "report", "sarif", "fail_on")
 "settings that differ between sets, or change no answer"
 AT_ROWS = (32, 64, 128, 256)
 "rows after which the log e-value is kept"
-SHOWN = 3
-"traits that a line names"
 
 
 @dataclass(frozen=True)
@@ -124,21 +122,11 @@ def said(result: Mapping[str, Any], trait: str | None) -> Line:
         "true_log_e": log_e.get(trait),
         "true_rank": 1 + ranked.index(trait) if trait in ranked else None,
         "fit": {name: fit.get(name) for name in ("p", "temperature", "off_model")},
-        "called": called_traits(result),
-        "traits": [[t["name"], t["p_corrected"]] for t in result["traits"][:SHOWN]],
+        "named": result["trait"],
+        "log_e": {name: log_e[name] for name in ranked},
+        "not_excluded": candidates.get("not_excluded") or [],
         "reason": result["reasons"][0] if result["reasons"] else "",
     }
-
-
-def called_traits(result: Mapping[str, Any]) -> list[str]:
-    """The traits that an audit calls by name, best first."""
-    if result["status"] != "suspect":
-        return []
-    called = []
-    for trait in result["traits"]:
-        if trait["p_corrected"] is not None and trait["p_corrected"] <= result["alpha"]:
-            called.append(trait["name"])
-    return called
 
 
 def _detector(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -161,14 +161,14 @@ def names_table(lines: Sequence[Line]) -> Table:
             continue
         has_trait = KINDS[kind].family == "trait"
         first = sum(line["best"] == line["trait"] for line in of_kind) if has_trait else None
-        right = sum(line["trait"] in line["called"] for line in of_kind) if has_trait else None
-        wrong = sum(bool(set(line["called"]) - {line["trait"]}) for line in of_kind)
+        right = sum(line["named"] == line["trait"] for line in of_kind) if has_trait else None
+        wrong = sum(line["named"] not in (None, line["trait"]) for line in of_kind)
         rows.append((kind, len(of_kind), first, right, wrong))
     return Table(
         "names",
         "Which trait is named",
-        "`first`: the true trait has the largest e-value of all candidates. `named`: it is called."
-        " `another named`: a trait is called that the writer does not have. Traits that are not"
+        "`first`: the true trait has the largest e-value of all candidates. `named`: it is named."
+        " `another named`: a trait is named that the writer does not have. Traits that are not"
         " bundled cannot be named.",
         ("kind", "sets", "first", "named", "another named"),
         tuple(rows),

@@ -1,0 +1,1 @@
+"""The command `audit`: of a whole file, or also of each source in it."""
