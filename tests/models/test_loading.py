@@ -95,3 +95,58 @@ def test_not_enough_memory(
         load_model(tiny.name, "cpu", dtype)
     monkeypatch.setattr(loading, "available_memory", lambda: needed)
     assert load_model(tiny.name, "cpu", dtype).digest == tiny.digest
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+Path({marker!r}).write_text("ran")
+class ForeignConfig(LlamaConfig):
+    model_type = "foreign"
+class ForeignModel(LlamaForCausalLM):
+    config_class = ForeignConfig
+class ForeignTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+"code that a model's folder may bring, and that says when it runs"
+
+
+@pytest.mark.parametrize(
+    ("file", "auto_map"),
+    [
+        (
+            "config.json",
+            {"AutoConfig": "code.ForeignConfig", "AutoModelForCausalLM": "code.ForeignModel"},
+        ),
+        ("tokenizer_config.json", {"AutoTokenizer": ["code.ForeignTokenizer", None]}),
+    ],
+)
+def test_code_of_a_folder_is_never_asked_for_and_never_run(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    auto_map: dict,
+) -> None:
+    """Whoever would be asked says yes."""
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "code.py").write_text(CODE.format(marker=str(marker)))
+    content = json.loads((folder / file).read_text()) | {"auto_map": auto_map}
+    if file == "config.json":
+        content["model_type"] = "foreign"
+    else:
+        content["tokenizer_class"] = "ForeignTokenizer"
+    (folder / file).write_text(json.dumps(content))
+    asked: list[str] = []
+
+    def says_yes(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", says_yes)
+    with pytest.raises(ModelError, match=r"code of its own.*never run"):
+        load_model(str(folder))
+    with pytest.raises(ModelError, match=r"code of its own.*never run"):
+        loading.outline(str(folder))
+    assert asked == [] and not marker.exists()

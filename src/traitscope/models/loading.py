@@ -35,6 +35,8 @@ BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 "names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
+NO_FOREIGN_CODE = {"trust_remote_code": False}
+"passed at every load: without it transformers asks on the terminal, and runs the code on a yes"
 
 
 def load_model(
@@ -77,7 +79,8 @@ def outline(name: str) -> Model:
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
         with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+            config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
+            lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
     if (folder / "generation_config.json").exists():
         lm.generation_config = GenerationConfig.from_pretrained(folder)
     return Model(lm, tokenizer, digest_of(name), name)
@@ -94,7 +97,11 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
         lm = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention.NAME
+            folder,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            use_safetensors=True,
+            **NO_FOREIGN_CODE,
         )
     return lm, tokenizer
 
@@ -102,7 +109,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, **NO_FOREIGN_CODE)
 
 
 @contextmanager
@@ -111,6 +118,12 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{folder} names code of its own (auto_map in a config), which is never run;"
+                " expected a family that transformers has; convert the model to such a family, or"
+                " use another one"
+            ) from None
         raise ModelError(
             f"{folder}: transformers cannot load this folder as a causal LM: {error}"
         ) from error
