@@ -27,8 +27,15 @@ WRITE_HELP = {
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` in one step, making its folder: a crash leaves the old content or the new.
-    Raises StoreError."""
-    path = Path(path)
+
+    A link stays, and the file that it names is replaced. What is no regular file, such as a device
+    or a pipe, is written to and never replaced. Raises StoreError.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with writing(path), open(path, "wb", buffering=0) as stream:
+            stream.write(data)
+        return
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
