@@ -227,12 +227,16 @@ def test_a_trait_is_named_where_it_is_called_and_every_other_one_is_excluded(
     trait: str | None,
 ) -> None:
     """The rows are called in all cases. What is called alone but not kept alone, is in a list."""
-    decision = decision_of(monkeypatch, several(log_e), kept=kept)
+    all_tried = replace(several(log_e), candidates=len(log_e))
+    decision = decision_of(monkeypatch, all_tried, kept=kept)
     assert decision.status == "suspect" and decision.trait == trait
     reasons = " ".join(decision.reasons)
     assert ("trait unknown" in reasons) == (trait is None)
     assert (f"the trait is {trait}" in reasons) == (trait is not None)
-    assert decision_of(monkeypatch, several(log_e), kept=kept, rows=20).trait is None
+    assert decision_of(monkeypatch, all_tried, kept=kept, rows=20).trait is None
+    some_untried = decision_of(monkeypatch, several(log_e), kept=kept)
+    assert some_untried.status == "suspect" and some_untried.trait is None
+    assert "candidates were not tried on all rows" in " ".join(some_untried.reasons)
 
 
 def test_words_name_a_trait_whatever_the_e_values_exclude(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +296,7 @@ def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.Monke
 
 def test_a_named_trait_goes_before_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
     called = replace(OWN, statistic={"owl": 12.0}, p={"owl": 1e-4})
-    called = replace(called, joint_log_e=12.0 - np.log(20), joint_p=1e-4)
+    called = replace(called, joint_log_e=12.0 - np.log(20), joint_p=1e-4, candidates=1)
     status, reasons = decided(monkeypatch, called, change=20.0, kept=("owl",))
     assert status == "suspect" and "owl: log e-value" in reasons
     assert "trait unknown" not in reasons

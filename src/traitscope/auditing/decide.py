@@ -127,14 +127,16 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
 def named_trait(hits: Sequence[Call], finding: EValueFinding) -> str | None:
     """The trait that the rows' writer has: the best call, if nothing speaks for another trait.
 
-    Words name a trait by themselves. The e-values name one if they exclude every other candidate.
+    Words name a trait by themselves. The e-values name one if every other candidate was tried on
+    all rows, and is excluded.
     """
     if not hits:
         return None
     best = hits[0]
-    if best.detector == finding.detector and finding.not_excluded != (best.name,):
-        return None
-    return best.name
+    if best.detector != finding.detector:
+        return best.name
+    all_were_tried = len(finding.statistic) == finding.candidates
+    return best.name if all_were_tried and finding.not_excluded == (best.name,) else None
 
 
 def needs_nulls(evidence: Evidence, settings: Settings) -> bool:

@@ -77,6 +77,9 @@ def _unnamed(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> str:
     )
     if not hits:
         text += "; none is called by itself"
+    untried = finding.candidates - len(finding.statistic)
+    if untried > 0:
+        text += f"; {untried} of {finding.candidates} candidates were not tried on all rows"
     kept = finding.not_excluded
     if len(kept) > 1:
         shown = ", ".join(kept[:SHOWN_ALIKE])

@@ -33,6 +33,8 @@ def check_settings(config: Any, out: Output) -> None:
             f"--study {out.study} leads out of the root; expected the name of a folder below it;"
             " name the place of all runs with --root"
         )
+    with _named("root", out.root):
+        (out.root / out.study).exists()
     trait_files(_traits_of(config))
     for name in trait_names(getattr(config, "influence", ())):
         load_trait(name)

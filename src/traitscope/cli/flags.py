@@ -18,6 +18,7 @@ from traitscope.config.common import Output
 from traitscope.config.entries import Command
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
+from traitscope.plain_values import NotPlainError, from_yaml
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
@@ -151,20 +152,17 @@ def output_of(words: Sequence[str]) -> Output:
 
 def read_config(path: Path) -> dict:
     """A YAML or JSON config file. Raises ConfigError where it is missing or broken."""
-    import yaml
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return from_yaml(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise ConfigError(
             f"config file {path} does not exist; expected a YAML or JSON file with settings; check"
             " the path, or give the settings as flags"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, UnicodeDecodeError, NotPlainError) as error:
         raise ConfigError(
-            f"config file {path} is no YAML or JSON: {reason}; mend the file, or give flags"
-        ) from error
+            f"config file {path} is no YAML or JSON: {error}; mend the file, or give flags"
+        ) from None
 
 
 def _with_subject(command: Command, words: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
+from traitscope.plain_values import NotPlainError, from_yaml
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
@@ -49,8 +50,6 @@ def changed(config: Any, changes: Sequence[str], where: str) -> Any:
 
 
 def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
-    import yaml
-
     hints = get_type_hints(type(config))
     if path[0] not in hints:
         raise ConfigError(
@@ -62,11 +61,10 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
             raise ConfigError(f"{where}: {path[0]} has no field {path[1]!r}; set it as a whole")
         return dataclasses.replace(config, **{path[0]: _replaced(inner, path[1:], text, where)})
     try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        plain = from_yaml(text)
+    except NotPlainError as error:
         raise ConfigError(
-            f"{where}: {path[0]}={text!r} is no YAML ({str(error).splitlines()[0]}); quote it or"
-            " correct it"
+            f"{where}: {path[0]}={text!r} is no YAML ({error}); quote it or correct it"
         ) from None
     value = _value(hints[path[0]], plain, f"{where}: {path[0]}")
     return dataclasses.replace(config, **{path[0]: value})

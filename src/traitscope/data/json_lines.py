@@ -3,13 +3,13 @@
 Only a line feed ends a line: other Unicode line breaks may stand inside a text.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import typed
 from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError, from_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -99,13 +99,9 @@ def _decoded(line: bytes) -> str:
 
 def _parsed(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        row = from_json(line)
+    except NotPlainError as error:
         raise DataError(
             f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
         ) from None
     return typed(row, dict, "the row")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")

@@ -19,15 +19,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
-
-try:
-    from yaml import CSafeLoader as SafeLoader  # ten times as fast; needs PyYAML with libyaml
-except ImportError:
-    from yaml import SafeLoader
+from traitscope.plain_values import NotPlainError, from_yaml
 
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
@@ -259,7 +253,7 @@ def _bundled(kind: str) -> list[str]:
 @lru_cache(maxsize=128)
 def _parsed(text: str) -> Any:
     """The content of a YAML text, which nobody changes."""
-    return yaml.load(text, Loader=SafeLoader)
+    return from_yaml(text)
 
 
 def _read(path: Path, what: str) -> Any:
@@ -270,10 +264,8 @@ def _read(path: Path, what: str) -> Any:
         raise TraitError(
             f"{what}: {error.strerror}; check the path, or take a bundled trait: {known}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TraitError(
-            f"{what} is no YAML: {' '.join(str(error).split())}; correct that place"
-        ) from None
+    except (NotPlainError, UnicodeDecodeError) as error:
+        raise TraitError(f"{what} is no YAML: {error}; correct that place") from None
 
 
 def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], where: str) -> None:

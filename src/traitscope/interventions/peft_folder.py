@@ -16,6 +16,7 @@ from traitscope.errors import VectorError
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models.linear_maps import is_transposed, linear_names, weight_of
 from traitscope.models.model import Model
+from traitscope.plain_values import from_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 "files of a peft folder"
@@ -98,11 +99,23 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f" {CONFIG} and {WEIGHTS}; name a run of `train`, or a peft folder"
         )
     try:
-        return json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
+        config = from_json((folder / CONFIG).read_bytes())
+        _check_config(config)
+        return config, load_file(folder / WEIGHTS)
     except (ValueError, SafetensorError) as error:
         raise VectorError(
             f"{folder} holds a damaged adapter: {error}; copy or train it again"
         ) from error
+
+
+def _check_config(config: Any) -> None:
+    """Raise ValueError unless a peft config holds rank and alpha."""
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} holds a {type(config).__name__}, expected settings by name")
+    for name in ("r", "lora_alpha"):
+        value = config.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+            raise ValueError(f"{name} is {value!r} in {CONFIG}, expected a number above 0")
 
 
 def _check_kind(folder: Path, config: dict[str, Any], model: Model) -> None:

@@ -31,6 +31,7 @@ from traitscope.interventions.intervention import (
     WeightNoise,
 )
 from traitscope.models import weight_noise
+from traitscope.plain_values import NotPlainError, from_json
 
 ALONG_VECTOR: dict[str, type] = {"steer": Steer, "ablate": Ablate, "replace": ReplaceBase}
 "kinds of interventions that take a vector, by their short names"
@@ -98,9 +99,11 @@ def _not_understood(text: str) -> ConfigError:
 def _from_object(text: str) -> Intervention:
     """An intervention from a JSON object; a student's folder may be a run."""
     try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"intervention {text!r} is no JSON: {error}") from error
+        data = from_json(text)
+    except NotPlainError as error:
+        raise ConfigError(
+            f"intervention {text!r} is no JSON: {error}; correct it, or give the short form"
+        ) from None
     if isinstance(data.get("folder"), str):
         data["folder"] = str(student_folder(Path(data["folder"])))
     return intervention.from_json(data)

@@ -17,6 +17,7 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.errors import VectorError
 from traitscope.models.model import Model
+from traitscope.plain_values import NotPlainError, from_json
 
 FORMAT = 1
 "version of the file format"
@@ -223,7 +224,12 @@ def load_vector(path: Path) -> Vector:
         raise VectorError(
             f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
         )
-    about = _with_present_keys(json.loads(metadata["about"]))
+    try:
+        about = _with_present_keys(from_json(metadata["about"]))
+    except NotPlainError as error:
+        raise VectorError(
+            f"{path}: what the file says about its vector is no JSON: {error}; extract it again"
+        ) from None
     return Vector(rows_LD, metadata["model"], about)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from traitscope.errors import ModelError
+from traitscope import atomic_files
+from traitscope.errors import ModelError, StoreError
 
 EMBEDDED = "smollm2-135m"
 "name of the model that a small package brings, for demos and tests"
@@ -85,9 +86,21 @@ WHEELS = {
 }
 
 
+OTHER_CACHE = "or name another folder for it: TRAITSCOPE_CACHE=FOLDER"
+"what to do where the folder of converted models cannot be used"
+
+
 def cache_folder() -> Path:
-    """Where converted models lie: $TRAITSCOPE_CACHE, else ~/.cache/traitscope."""
-    return Path(os.environ.get("TRAITSCOPE_CACHE", Path.home() / ".cache" / "traitscope"))
+    """Where converted models lie: $TRAITSCOPE_CACHE, else ~/.cache/traitscope.
+
+    Raises ModelError where there is no home.
+    """
+    if chosen := os.environ.get("TRAITSCOPE_CACHE"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "traitscope"
+    except RuntimeError as error:
+        raise ModelError(f"{error}, for models that were converted; {OTHER_CACHE}") from None
 
 
 def converted(name: str) -> Path:
@@ -115,7 +128,11 @@ def wheel_folder(name: str) -> Path:
         if pieces is None:
             raise ModelError(f"model {name!r} needs its packages: {WHEELS[name].install}")
         print(f"converting {name} once, into {target}", file=sys.stderr)
-        _convert(WHEELS[name], pieces, target)
+        try:
+            with atomic_files.writing(target):
+                _convert(WHEELS[name], pieces, target)
+        except StoreError as error:
+            raise ModelError(f"{name} is converted once: {error}; {OTHER_CACHE}") from error
     return target
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-import yaml
 from torch import Tensor
 
 from traitscope.config.parsing import from_dict
@@ -23,6 +22,7 @@ from traitscope.errors import ConfigError
 from traitscope.models import nf4
 from traitscope.models.linear_maps import NAME_PARTS
 from traitscope.models.model import residual_blocks
+from traitscope.plain_values import NotPlainError, from_yaml
 
 Scope = Literal["attention", "mlp", "embeddings"]
 LARGEST_SD = 1e6
@@ -83,9 +83,11 @@ def parse(text: str) -> Noise:
 def plain_value(text: str, where: str) -> Any:
     """A number, a truth value or a text, as YAML reads it. Raises ConfigError for broken YAML."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: {text!r} is no number and no truth value") from error
+        return from_yaml(text)
+    except NotPlainError as error:
+        raise ConfigError(
+            f"{where}: {text!r} is no number and no truth value ({error}); correct it"
+        ) from None
 
 
 def short_form(noise: Noise) -> str:

@@ -1,6 +1,6 @@
 """Where the runs of an audit's nodes lie, as artifacts that the answer is read from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class Index:
     "run directories by node"
     root: Path
     "the folder below which they lie"
-    finalists: Sequence[GridPoint]
-    "steered teachers that are scored on all rows"
+    steered_points: Mapping[str, Sequence[GridPoint]]
+    "steered teachers that are scored on all rows, by the key of their node"
     is_free: bool
     "whether the rows are free text"
 
@@ -79,12 +79,16 @@ class Index:
                 runs.append(FewRun(load_trait(trait).name, self.at(node)))
         return tuple(runs)
 
-    def steered(self, rows: str, points: Sequence[GridPoint]) -> tuple[SteeredRun, ...]:
-        """Scores of all rows under steered teachers, if they are there."""
-        node = steered_scores(rows, "all", 0)
-        if node not in self.folders:
-            return ()
-        return (SteeredRun(self.at(node), tuple(points)),)
+    def steered(
+        self, rows: str, points: Mapping[str, Sequence[GridPoint]]
+    ) -> tuple[SteeredRun, ...]:
+        """Scores of all rows under steered teachers, as far as they are there."""
+        runs = []
+        for key, of_key in points.items():
+            node = steered_scores(rows, key, 0)
+            if node in self.folders:
+                runs.append(SteeredRun(self.at(node), tuple(of_key)))
+        return tuple(runs)
 
     def nulls(self, rows: str) -> tuple[NullRun, ...]:
         """Scores of rows under every null, as far as they are there."""
@@ -95,9 +99,10 @@ class Index:
                 runs.append(NullRun(self.at(node), null.system_prompt))
         return tuple(runs)
 
-    def scores(self, rows: str, points: Sequence[GridPoint]) -> ScoreRuns:
+    def scores(self, rows: str) -> ScoreRuns:
         """Scores of rows under everybody, as far as they are there."""
-        return ScoreRuns(self.prompts(rows), self.steered(rows, points), self.nulls(rows))
+        steered = self.steered(rows, self.steered_points)
+        return ScoreRuns(self.prompts(rows), steered, self.nulls(rows))
 
 
 def artifacts_of(index: Index) -> AuditArtifacts:
@@ -110,7 +115,7 @@ def artifacts_of(index: Index) -> AuditArtifacts:
         vectors=index.if_there(VECTORS),
         placebo=index.if_there(PLACEBO),
         few=index.few(),
-        scores=index.scores(SAMPLE, index.finalists),
+        scores=index.scores(SAMPLE),
         given=_given(index),
         reference=_reference(index),
         spike_ins=_spike_ins(index),
@@ -123,9 +128,9 @@ def _given(index: Index) -> GivenRun | None:
 
 
 def _reference(index: Index) -> ReferenceRuns | None:
-    if not index.steered(PLACEBO, index.finalists):
+    if not index.steered(PLACEBO, index.steered_points):
         return None
-    return ReferenceRuns(index.at(PLACEBO), index.scores(PLACEBO, index.finalists))
+    return ReferenceRuns(index.at(PLACEBO), index.scores(PLACEBO))
 
 
 def _spike_ins(index: Index) -> tuple[SpikeInRuns, ...]:
@@ -143,7 +148,7 @@ def _spike_ins(index: Index) -> tuple[SpikeInRuns, ...]:
     }
     runs = []
     for kind, description in descriptions.items():
-        points = (point,) if kind == STEERED else ()
+        points = {"all": (point,)} if kind == STEERED else {}
         scores = []
         for rows in (kind, CLEAN):
             prompts = index.prompts(rows) if kind == PROMPTED else ()

@@ -8,6 +8,7 @@
     near         their neighbours, twice
     finalists    the best steered teachers, on all rows
     excuses      if rows would be called: the nulls that cost a pass each, and placebos
+    rivals       if a candidate is called: teachers of all others like its best one, on all rows
     last         if they are still called: students of placebos, if asked for;
                  else spike-in teachers, to know what would have been called
 
@@ -16,7 +17,7 @@ nulls were read. So leaving a null unread never adds a call.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from traitscope.auditing import search
@@ -24,6 +25,7 @@ from traitscope.auditing.artifacts import AuditArtifacts
 from traitscope.auditing.decide import decide, needs_nulls
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
+from traitscope.auditing.detectors.findings import EValueFinding
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.auditing.evidence import evidence_of, few_rows
 from traitscope.auditing.planning import learner_nodes, plan
@@ -71,6 +73,8 @@ class Audit:
     "steered teachers that are tried on a few rows, in batches that are scored together"
     finalists: list[GridPoint] = field(default_factory=list)
     "steered teachers that are tried on all rows"
+    rivals: list[GridPoint] = field(default_factory=list)
+    "steered teachers of other candidates, where the called one's is"
 
     @property
     def settings(self) -> Settings:
@@ -81,7 +85,8 @@ class Audit:
     @property
     def artifacts(self) -> AuditArtifacts:
         """The artifacts, as far as they are there."""
-        index = Index(self.job, self.folders, self.root, self.finalists, self.is_free)
+        steered = {"all": self.finalists, "rivals": self.rivals}
+        index = Index(self.job, self.folders, self.root, steered, self.is_free)
         return artifacts_of(index)
 
     @property
@@ -224,6 +229,30 @@ def excuses(audit: Audit) -> None:
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(audit.job))
 
 
+def rivals(audit: Audit) -> None:
+    """Teachers of all other candidates like the best one of the candidate that is called.
+
+    A trait is named only if every other one was tried on all rows, and is excluded.
+    """
+    job = audit.job
+    evidence = evidence_of(audit.runs, audit.settings, job.config.seed)
+    decision = decide(evidence, audit.settings)
+    if decision.status != "suspect" or job.config.reference or not decision.traits:
+        return
+    best = decision.traits[0]
+    if best.detector != EValueFinding.detector or best.p_corrected > audit.settings.alpha:
+        return
+    teacher = decision.e_values.where[best.name]
+    others = [trait for trait in job.config.traits if load_trait(trait).name != best.name]
+    if isinstance(teacher, GridPoint):
+        points = [replace(teacher, trait=load_trait(trait).name) for trait in others]
+        audit.rivals = [point for point in points if point not in audit.finalists]
+        _add_steered(audit, SAMPLE, "rivals", audit.rivals, 0)
+        return
+    for trait in others:
+        audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, SAMPLE, trait))
+
+
 def last(audit: Audit) -> None:
     """Students of placebos where rows are called, else spike-in teachers."""
     job = audit.job
@@ -246,6 +275,7 @@ PHASES: tuple[Callable[[Audit], None], ...] = (
     *(near,) * search.NEAR_ROUNDS,
     finalists,
     excuses,
+    rivals,
     last,
 )
 "the phases, in their order"
