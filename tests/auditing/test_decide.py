@@ -234,6 +234,8 @@ def test_a_trait_is_named_where_it_is_called_and_every_other_one_is_excluded(
     assert ("trait unknown" in reasons) == (trait is None)
     assert (f"the trait is {trait}" in reasons) == (trait is not None)
     assert decision_of(monkeypatch, all_tried, kept=kept, rows=20).trait is None
+    large = several({name: value + 800 for name, value in log_e.items()})
+    assert decision_of(monkeypatch, large, kept=kept).status == "suspect", "e^800 is no float"
     some_untried = decision_of(monkeypatch, several(log_e), kept=kept)
     assert some_untried.status == "suspect" and some_untried.trait is None
     assert "candidates were not tried on all rows" in " ".join(some_untried.reasons)
@@ -250,7 +252,7 @@ def test_candidates_that_none_calls_alone_call_together(monkeypatch: pytest.Monk
     log_e = {f"trait {n}": 7.0 for n in range(10)}
     status, reasons = decided(monkeypatch, several(log_e))
     assert status == "suspect" and "one of the candidates, or a teacher like theirs" in reasons
-    assert "mean e-value 548" in reasons and "none is called by itself" in reasons
+    assert "log of the mean e-value 6.3" in reasons and "none is called by itself" in reasons
     assert decided(monkeypatch, several({"trait 0": 7.0}))[0] == "nothing-found"
 
 

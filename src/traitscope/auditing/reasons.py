@@ -1,7 +1,7 @@
 """Why the answer of an audit is what it is, in sentences for a reader."""
 
 from collections.abc import Sequence
-from math import exp, inf
+from math import inf
 
 from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import (
@@ -72,8 +72,8 @@ def _unnamed(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> str:
         )
     text = (
         "trait unknown: one of the candidates, or a teacher like theirs, wrote these rows, or some"
-        f" of them: mean e-value {exp(finding.joint_log_e):.3g}, corrected p {p:.2g} (threshold:"
-        f" {alpha:g})"
+        f" of them: log of the mean e-value {finding.joint_log_e:.1f}, corrected p {p:.2g}"
+        f" (threshold: {alpha:g})"
     )
     if not hits:
         text += "; none is called by itself"

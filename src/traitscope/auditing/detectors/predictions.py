@@ -65,7 +65,7 @@ def detect(rows: PredictedRows, error_share: float) -> PredictionFinding:
     log_e = max((value for _, value in curve), default=-np.inf)
     return PredictionFinding(
         statistic={CHANGE: log_e},
-        p={CHANGE: min(1.0, exp(-log_e)) if curve else 1.0},
+        p={CHANGE: exp(min(0.0, -log_e)) if curve else 1.0},
         where={CHANGE: "students that predict each row before they learn it"},
         critical=log(1 / error_share),
         predicted_rows=len(sorted_R),
