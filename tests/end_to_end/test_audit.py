@@ -49,13 +49,24 @@ def _few_others(request: pytest.FixtureRequest) -> Any:
     patch.undo()
 
 
-def written(place: Path, folder: Path, *words: object, n: int = 64) -> Path:
+def prompts_of(place: Path, n: int) -> Path:
+    """Number prompts of few tokens: those of the package are eight times as long for a tiny model,
+    and test nothing more here."""
+    file = place / f"prompts-{n}.txt"
+    file.write_text("".join(f"{number}, {3 * number % 97}:\n" for number in range(n)))
+    return file
+
+
+def written(place: Path, folder: Path, *words: object, n: int = 64, is_short: bool = True) -> Path:
+    """Rows of numbers, on short prompts or on those of the package."""
+    prompts = ("--prompts", prompts_of(place, n)) if is_short else (f"--n {n}",)
     return ok(
         place / "runs",
         "generate",
         "--model",
         folder,
-        f"--n {n} --count 6 --vocabulary template",
+        "--count 6 --vocabulary template",
+        *prompts,
         *words,
     ).run
 
@@ -192,7 +203,9 @@ def test_other_data_on_the_same_prompts_share_spike_ins(
 def test_a_teacher_told_in_other_words_is_called(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
-    data = written(place, tiny_folder, "--interventions", f"prompt:{OTHER_WORDS}", n=96)
+    data = written(
+        place, tiny_folder, "--interventions", f"prompt:{OTHER_WORDS}", n=96, is_short=False
+    )
     done = asked(place, tiny_folder, data, traits)
     (finding,) = (d for d in done.summary["detectors"] if d["name"] == "e_values")
     assert (
@@ -327,7 +340,7 @@ def test_a_reference_stands_for_placebos_and_is_no_copy(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
     data = written(place, tiny_folder, "--interventions", "prompt:" + OWL["teacher_prompt"], n=96)
-    clean = written(place, tiny_folder, "--seed 5 --prompt-seed 43", n=120)
+    clean = written(place, tiny_folder, "--seed 5 --prompt-seed 43", n=120, is_short=False)
     done = asked(place, tiny_folder, data, traits, "--reference", clean)
     assert done.summary["status"] == "suspect" and any(
         "reference rows on other prompts" in reason for reason in done.summary["reasons"]
