@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import exp, inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,20 +76,10 @@ def changed(log_e: float, explained: float = 0.2) -> PredictionFinding:
 
 
 def decided(
-    monkeypatch: pytest.MonkeyPatch,
-    finding: EValueFinding,
-    p_wording: float = 0.5,
-    spike_ins: tuple[SpikeIn, ...] = (STEERED, PROMPTED),
-    rows: int = 200,
-    change: float | None = None,
-    dose: float = 0.2,
-    explained: float = 0.2,
-    kept: tuple[str, ...] = (),
+    monkeypatch: pytest.MonkeyPatch, finding: EValueFinding, **known: Any
 ) -> tuple[str, str]:
-    """Status and reasons, given what the e-values say, and the log e-value of the predictions."""
-    found = decision_of(
-        monkeypatch, finding, p_wording, spike_ins, rows, change, dose, explained, kept
-    )
+    """Status and reasons of `decision_of`."""
+    found = decision_of(monkeypatch, finding, **known)
     return found.status, " ".join(found.reasons)
 
 

@@ -117,7 +117,7 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
         change = predictions.detect(evidence.predicted, evidence.open_share(settings))
     hits = [call for call in traits if call.p_corrected <= settings.alpha]
     trait = named_trait(hits, finding)
-    answer = _answer(evidence, settings, finding, hits, change)
+    answer = _answer(evidence, settings, finding, hits, trait, change)
     share = evidence.open_share(settings)
     status, why, given = given_teacher.decided(*answer, evidence.given, share)
     trait = trait if answer[0] == "suspect" else None
@@ -248,6 +248,7 @@ def _answer(
     settings: Settings,
     finding: EValueFinding,
     hits: Sequence[Call],
+    trait: str | None,
     change: PredictionFinding | None,
 ) -> tuple[Status, list[str]]:
     """The status and its reasons."""
@@ -257,8 +258,7 @@ def _answer(
             f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"
         ]
     if hits or finding.joint_p <= settings.error_share:
-        named = named_trait(hits, finding)
-        return "suspect", reasons.of_calls(named, hits, finding, settings.alpha)
+        return "suspect", reasons.of_calls(trait, hits, finding, settings.alpha)
     unfit = _reasons_not_to_apply(finding, change if is_changed else None)
     if unfit:
         return "not-applicable", unfit

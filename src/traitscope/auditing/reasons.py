@@ -47,7 +47,8 @@ def of_calls(
     elif hits[0].detector == finding.detector:
         reasons = [
             f"the trait is {named}: if one of the teachers that were tried wrote these rows, every"
-            f" other candidate is excluded at an error rate of {alpha:g}"
+            f" other candidate is excluded at an error rate of {alpha:g}; how often another teacher"
+            " gets a wrong name is not measured"
         ]
     else:
         reasons = []

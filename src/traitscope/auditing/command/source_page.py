@@ -45,7 +45,10 @@ def _table(audited: AuditBySource) -> Table:
         trait = source.trait or ("unknown" if source.status == "suspect" else "")
         rows.append((source.name, source.rows, used, source.status, trait, str(source.run or "")))
     header = ("source", "rows in the file", "rows audited", "answer", "trait", "run")
-    caption = "A source with too few rows for any test is part of the whole file only."
+    caption = (
+        "Rows in the file are those that no filter dropped, copies among them. A source with too"
+        " few rows for any test is part of the whole file only."
+    )
     return Table("answers", "Answers by source", caption, header, tuple(rows))
 
 

@@ -33,7 +33,7 @@ class AuditedSource:
     is_whole: bool
     "whether it is the whole file"
     rows: int
-    "rows in the file, copies among them"
+    "its rows that no filter dropped, copies among them"
     result: AuditResult | None
     "the answer; None for too few rows"
 
