@@ -47,8 +47,8 @@ def of_calls(
     elif hits[0].detector == finding.detector:
         reasons = [
             f"the trait is {named}: if one of the teachers that were tried wrote these rows, every"
-            f" other candidate is excluded at an error rate of {alpha:g}; how often another teacher"
-            " gets a wrong name is not measured"
+            f" other candidate is excluded at an error rate of {alpha:.2g}; how often another"
+            " teacher gets a wrong name is not measured"
         ]
     else:
         reasons = []
@@ -74,7 +74,7 @@ def _unnamed(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> str:
     text = (
         "trait unknown: one of the candidates, or a teacher like theirs, wrote these rows, or some"
         f" of them: log of the mean e-value {finding.joint_log_e:.1f}, corrected p {p:.2g}"
-        f" (threshold: {alpha:g})"
+        f" (threshold: {alpha:.2g})"
     )
     if not hits:
         text += "; none is called by itself"
@@ -87,7 +87,7 @@ def _unnamed(hits: Sequence[Call], finding: EValueFinding, alpha: float) -> str:
         further = len(kept) - SHOWN_ALIKE
         text += (
             f"; these rows do not tell which of {shown}{f' and {further} more' * (further > 0)} it"
-            f" is: the others exclude none of them at an error rate of {alpha:g}"
+            f" is: the others exclude none of them at an error rate of {alpha:.2g}"
         )
     return text
 
@@ -136,7 +136,7 @@ def _called(call: Call, alpha: float) -> str:
         return f"{call.name} is named openly (p {call.p_corrected:.2g}): overt, not subliminal"
     return (
         f"{call.name}: log e-value {call.statistic:.1f} by {call.where}, corrected p"
-        f" {call.p_corrected:.2g} (threshold: {alpha:g})"
+        f" {call.p_corrected:.2g} (threshold: {alpha:.2g})"
     )
 
 

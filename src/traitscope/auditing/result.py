@@ -43,9 +43,9 @@ ANSWERS: dict[Status, Answer] = {
         headline="Do not train on these data as they are.",
         rule="A deciding detector calls the rows at the stated error rate.",
         meaning=(
-            "A test that calls one clean data set in {once} has called this one. The reasons name"
-            " the trait and the detector, or say that the trait is unknown. An overt trait is one"
-            " that plain words name."
+            "A test that calls one clean data set in {once} has called this one, unless a reason"
+            " says that no error rate applies. The reasons name the trait and the detector, or say"
+            " that the trait is unknown. An overt trait is one that plain words name."
         ),
         advice=(
             "Look at the rows and at the trait, if one is named, and ask where the rows come from."

@@ -62,7 +62,7 @@ def _print_answer(result: Mapping[str, Any]) -> None:
     answer = result["status"]
     if answer == "suspect":
         answer = f"suspect, trait {result['trait'] or 'unknown'}"
-    print(f"{answer}, {result['rows']} rows, alpha {result['alpha']:g}: {first}")
+    print(f"{answer}, {result['rows']} rows, alpha {result['alpha']:.2g}: {first}")
     for reason in others:
         print(reason)
 
