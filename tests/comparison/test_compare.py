@@ -226,7 +226,7 @@ def test_runs_that_cannot_be_trusted(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="changed after it was sealed"):
         compare(treated, control)
     target.unlink()
-    with pytest.raises(StoreError, match=r"has no scores\.jsonl"):
+    with pytest.raises(StoreError, match=r"scores\.jsonl is missing"):
         compare(treated, control)
     (target.parent / "manifest.json").unlink()
     with pytest.raises(StoreError):

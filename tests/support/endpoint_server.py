@@ -1,6 +1,8 @@
 """A local server that answers as an OpenAI-compatible endpoint does."""
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +29,7 @@ class Server:
     def __init__(self, answer: Callable[[int, str], Answer]) -> None:
         self.seen: list[dict] = []
         self.keys: list[str | None] = []
+        self.gets = 0
         lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,6 +47,10 @@ class Server:
                 self.end_headers()
                 self.wfile.write(data)
 
+            def do_GET(self) -> None:
+                server.gets += 1
+                self.send_error(404)
+
             def log_message(self, *args: object) -> None:
                 return
 
@@ -53,6 +60,28 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+@pytest.fixture
+def drip() -> Iterator[Callable[[bytes], str]]:
+    """Starts a server that sends the given bytes, then one more every tenth of a second."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def answer(beginning: bytes) -> None:
+        connected, _ = listener.accept()
+        with connected, contextlib.suppress(OSError):
+            connected.sendall(beginning)
+            while not ended.wait(0.1):
+                connected.sendall(b"H")
+
+    def start(beginning: bytes) -> str:
+        threading.Thread(target=answer, args=(beginning,), daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    yield start
+    ended.set()
+    listener.close()
 
 
 @pytest.fixture

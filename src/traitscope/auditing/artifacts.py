@@ -21,7 +21,7 @@ SCHEMA = 6
 "version of the file; an older one is refused"
 READING_STAGES = ("row_gradients", "predictions", "teacher_scores", "pushes", "odds")
 "stages that read rows, by their present and former names"
-READING_SETTINGS = ("context", "numbers", "text")
+READING_SETTINGS = ("context", "numbers", "text", "end_token")
 "settings of theirs that say how rows are read"
 
 
@@ -230,6 +230,7 @@ def _check_alike(runs: Mapping[str, store.Run]) -> None:
             models[model] = run.path
         if run.stage in READING_STAGES:
             config = json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"]
+            config = {"end_token": True} | config  # which earlier versions did not ask for
             way = {name: config[name] for name in READING_SETTINGS}
             ways[json.dumps(way)] = run.path
     _check_one("of model", models)

@@ -5,7 +5,6 @@ compared with a vector, EAS. A run of `train`, or of `extract` with a reference,
 Runs of one student are taken together.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from traitscope.errors import DataError, StoreError
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
-from traitscope.runs.manifests import RESTORE, RUN_NAME, input_of_value
+from traitscope.runs.manifests import RUN_NAME, check_unchanged, input_of_value
 from traitscope.stages.measure import UNITS, Scores
 from traitscope.training.eas import StudentEas
 
@@ -47,14 +46,21 @@ def read_models(paths: Sequence[Path]) -> list[ReadModel]:
     """
     by_student: dict[Path, list[store.Run]] = {}
     for path in paths:
-        run = store.load_run(path)
+        run = _unchanged(path)
         by_student.setdefault(_student_of(run), []).append(run)
     return [_read_together(runs) for runs in by_student.values()]
 
 
 def read_model(*paths: Path) -> ReadModel:
     """Return what the runs of one model hold.  Raises StoreError and DataError as `compare`."""
-    return _read_together(list(map(store.load_run, paths)))
+    return _read_together(list(map(_unchanged, paths)))
+
+
+def _unchanged(path: Path) -> store.Run:
+    """Return the sealed run at a path.  Raises StoreError where its files were changed."""
+    run = store.load_run(path)
+    check_unchanged(run.path, run.manifest())
+    return run
 
 
 def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
@@ -129,7 +135,7 @@ def _training_run(run: store.Run) -> store.Run | None:
         path = (run.path / inputs[named[0]]["path"]).resolve()
         parts = RUN_NAME.fullmatch(path.name)
         if parts and parts[1] == TRAIN:
-            return store.load_run(path)
+            return _unchanged(path)
     return None
 
 
@@ -141,26 +147,22 @@ def _config(run: store.Run) -> dict[str, Any]:
     return json.loads(run.file("config.json").read_text(encoding="utf-8"))["config"]
 
 
-def _sealed_bytes(run: store.Run, name: str) -> bytes:
-    """Return a file of a run as it was sealed.  Raises StoreError for a missing or changed one."""
-    digest = _manifest(run)["outputs"].get(name)
-    if digest is None or not run.file(name).is_file():
+def _bytes_of(run: store.Run, name: str) -> bytes:
+    """Return a file of a run.  Raises StoreError where the run has none of that name."""
+    if name not in _manifest(run)["outputs"]:
         raise StoreError(
             f"{run.path} has no {name}; expected it in a run of {run.stage}; make the run again"
         )
-    data = run.file(name).read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(f"{run.file(name)} changed after it was sealed; {RESTORE}")
-    return data
+    return run.file(name).read_bytes()
 
 
 def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
     """Return the model with the scores of a run of `measure`."""
     scores = {}
-    for line in _sealed_bytes(run, "scores.jsonl").splitlines():
+    for line in _bytes_of(run, "scores.jsonl").splitlines():
         row = json.loads(line)
         scores[row["id"]] = _with_unscored_fraction(row)
-    about = json.loads(_sealed_bytes(run, "measurements.json"))
+    about = json.loads(_bytes_of(run, "measurements.json"))
     return replace(
         model,
         scores=scores,
@@ -187,7 +189,7 @@ def _eas(run: store.Run) -> dict[str, list[float]]:
     """
     if "eas.json" not in _manifest(run)["outputs"]:
         return {}
-    content = json.loads(_sealed_bytes(run, "eas.json"))
+    content = json.loads(_bytes_of(run, "eas.json"))
     if run.stage == TRAIN:
         student = StudentEas.from_json(content)
         return {_reference_trait(run): student.own_L, **student.others}

@@ -86,6 +86,8 @@ class RowGradientsConfig(OnModel):
     """Compare digits with digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
+    end_token: bool = setting(True, since=2)
+    """Put the end of the turn behind a text. Stored token ids are read as they are."""
     position: Position = "all"
     """Tokens that the added vector would act on."""
     features: bool = False
@@ -117,6 +119,8 @@ class PredictionsConfig(OnModel):
     """Compare digits with digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
+    end_token: bool = setting(True, since=2)
+    """Put the end of the turn behind a text. Stored token ids are read as they are."""
     rates: tuple[float, ...] = (1e-4, 3e-4)
     """Learning rates, one for each student."""
 
@@ -149,6 +153,8 @@ class TeacherScoresConfig(OnModel):
     """Compare digits with digits only, for data that are lists of numbers."""
     text: bool = False
     """Take the rows' text instead of their token ids."""
+    end_token: bool = setting(True, since=2)
+    """Put the end of the turn behind a text. Stored token ids are read as they are."""
     rows: int = 0
     """Rows to draw at random; 0 takes all."""
     batch_size: int = setting(16, speed_only=True)

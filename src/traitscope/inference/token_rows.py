@@ -96,12 +96,14 @@ def rows_from(
     context: str | None,
     text: bool = False,
     interventions: Interventions = (),
+    end_token: bool = True,
 ) -> list[Row]:
     """A token row for each record, with its stored ids, else with the ids of its text.
 
     context: The system turn of records that have none.
     text: Take the ids of the text in any case, for rows of a model with another tokenizer.
     interventions: A system prompt among these replaces every context, a record's own included.
+    end_token: Put the end of the turn behind a text. Stored ids are taken as they are.
 
     Records that a filter dropped are rows as well: leave them out before (data.records.kept_records
     or data.row_files.kept_rows). Raises DataError for a row that is longer than the model's
@@ -117,7 +119,7 @@ def rows_from(
             _check_ids(model, record, end_ids)
             completion = record.completion_ids
         else:
-            completion = chat.completion_ids(model, record.completion)
+            completion = chat.completion_ids(model, record.completion, end_token)
         chat.check_length(model, len(prompt) + len(completion), f"row {record.id}")
         rows.append(Row(tuple(prompt), tuple(completion)))
     return rows

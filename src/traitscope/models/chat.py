@@ -83,13 +83,13 @@ def context_digest(model: Model, context: str | None) -> str:
     return hashlib.sha256(render_text(model, "{prompt}", context).encode()).hexdigest()[:16]
 
 
-def completion_ids(model: Model, text: str) -> list[int]:
-    """Token ids of a given answer, with the end of the turn.
+def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]:
+    """Token ids of a given answer, by default with the end of the turn.
 
     For an answer that this model generated use the recorded ids, which may differ.
     """
     ids = model.tokenizer.encode(text, add_special_tokens=False)
-    return [*ids, model.tokenizer.eos_token_id]
+    return [*ids, model.tokenizer.eos_token_id] if end_token else ids
 
 
 def check_length(model: Model, length: int, where: str) -> None:

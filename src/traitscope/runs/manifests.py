@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from traitscope.errors import StoreError
 
@@ -23,6 +25,8 @@ UNHASHED = ("manifest.json", "log.txt")
 """Files of a run that are no outputs."""
 RESTORE = "restore it, or move the directory away and run the command again"
 """What to do about a damaged file."""
+_UNCHANGED: set[tuple[str, str, int, int, int]] = set()
+"""Files that this process found unchanged: path, digest, inode, size and time of change."""
 
 
 def is_sealed(path: Path) -> bool:
@@ -71,6 +75,27 @@ def file_sha256(path: Path) -> str:
         raise StoreError(
             f"cannot read {path} ({error.strerror}); check that it exists and is readable"
         ) from error
+
+
+def check_unchanged(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise StoreError if a file of a sealed run is missing, or is not as it was sealed.
+
+    A process reads each file once, and again if its size or its time of change is another one. A
+    manifest that was rewritten to match is not noticed.
+    """
+    sealed = {"config.json": manifest["config_sha256"], **manifest["outputs"]}
+    for name, digest in sealed.items():
+        file = path / name
+        try:
+            about = file.stat()
+        except OSError as error:
+            raise StoreError(f"{file} is missing ({error.strerror}); {RESTORE}") from error
+        mark = (str(file), digest, about.st_ino, about.st_size, about.st_mtime_ns)
+        if mark in _UNCHANGED:
+            continue
+        if file_sha256(file) != digest:
+            raise StoreError(f"{file} changed after it was sealed; {RESTORE}")
+        _UNCHANGED.add(mark)
 
 
 def hash_files(path: Path) -> dict[str, str]:

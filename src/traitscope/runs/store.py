@@ -44,6 +44,7 @@ from traitscope.runs.manifests import (
     SCHEMA,
     STALE_NAME,
     TEMPORARY,
+    check_unchanged,
     file_sha256,
     hash_files,
     is_sealed,
@@ -181,7 +182,8 @@ def stage_run(
     """Yield the run that belongs to these arguments, and seal it if the block ends without error.
 
     A sealed run is yielded at once: `if not run.sealed: compute`. Otherwise this process computes
-    alone; another one with the same address waits, then finds it sealed.
+    alone; another one with the same address waits, then finds it sealed. What is yielded or read
+    is checked against its manifest first.
 
     resumable: Keep an unsealed directory, else move it aside as <name>.stale-<n>. The block then
     rewinds the files that it appends to, such as metrics.jsonl, to its checkpoint.
@@ -191,7 +193,8 @@ def stage_run(
     so the block may still fill them in.
     identity: What enters the address in the place of config.
 
-    Raises StoreError for a directory that cannot be written or sealed.
+    Raises StoreError for a directory that cannot be written or sealed, and for a sealed run, this
+    one or an input, whose files were changed.
     """
     sources, digests = {}, {}
     for name, source in (inputs or {}).items():
@@ -204,14 +207,18 @@ def stage_run(
         run = Run(path, stage, key, is_sealed(path))
         if run.sealed:
             stack.close()
-            sealed_as = run.manifest()["address"]
-            if sealed_as != key:
+            manifest = run.manifest()
+            if manifest["address"] != key:
                 raise StoreError(
-                    f"{path} holds the run {sealed_as}: it was renamed; move it away, then run this"
-                    " again"
+                    f"{path} holds the run {manifest['address']}: it was renamed; move it away,"
+                    " then run this again"
                 )
+            check_unchanged(path, manifest)
             yield run
             return
+        for source in sources.values():
+            if source.is_dir():
+                check_unchanged(source, load_run(source).manifest())
         _make_directory(run, resumable)
         recorded = {}
         for name, source in sources.items():

@@ -261,6 +261,9 @@ def _report(request: Request, planned: list[Planned]) -> dict:
 
 def conclude(request: Request, folders: Folders) -> store.Run:
     """Return the sealed run with the findings and the page of a study whose stages are sealed."""
+    # Stages end in any order; the page must not depend on it.
+    names = [node.name for node in request.nodes() + request.information()]
+    folders = {name: folders[name] for name in names if name in folders}
     inputs: dict[str, Path | store.Run] = {}
     for name, path in folders.items():
         inputs[name] = store.load_run(path)

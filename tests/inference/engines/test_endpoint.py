@@ -1,13 +1,14 @@
 """A judge endpoint, against a server on this machine that behaves well, badly, or not at all."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from endpoint_server import Answer, Server, completion
 
 from traitscope.config.judge import Endpoint
-from traitscope.errors import ConfigError, DataError
+from traitscope.errors import ConfigError, DataError, StoreError
 from traitscope.inference.engines import endpoint
 
 
@@ -103,7 +104,7 @@ def test_nobody_there() -> None:
 def test_time_out(serve) -> None:
     waiting = threading.Event()
     server = serve(lambda n, text: completion("yes") if waiting.wait(5) else completion("no"))
-    with pytest.raises(DataError, match="timed out"):
+    with pytest.raises(DataError, match="timed out|no whole answer in 0.2 seconds"):
         endpoint.ask(at(server, timeout=0.2, retries=0), ["a"])
     waiting.set()
 
@@ -114,9 +115,83 @@ def test_no_reply_ends_the_run(serve) -> None:
     assert [r.text for r in endpoint.ask(at(server, parallel=1), ["a", "b"])] == ["", ""]
 
 
+@pytest.mark.parametrize("silent", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_drips_is_ended_in_time(silent: bytes, drip, tmp_path: Path) -> None:
+    """Every byte comes within the timeout of a socket, the whole answer never."""
+    url = drip(silent)
+    started = time.monotonic()
+    with pytest.raises(DataError, match="no whole answer in 0.6 seconds"):
+        endpoint.ask(Endpoint(url, "m", timeout=0.6, retries=0, pause=0.0), ["a"])
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"x": "' + b"x" * 2**21 + b'"}', "more than 1048576 bytes"),
+        (b"[" * 200_000, "not a chat completion"),
+        (b"9" * 5000, "not a chat completion"),
+    ],
+    ids=["long", "deep", "digits"],
+)
+def test_an_answer_that_is_no_completion_is_refused_in_words(serve, data: bytes, says: str) -> None:
+    server = serve(lambda n, text: (200, data, {}))
+    with pytest.raises(DataError, match=says) as raised:
+        endpoint.ask(at(server, retries=0), ["a"])
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("count", ["1e999", "-3", "4.5", '"7"', "[1]", "9" * 400, "NaN", "true"])
+def test_a_count_of_tokens_that_cannot_be_is_none(serve, count: str) -> None:
+    usage = f'{{"prompt_tokens": {count}, "completion_tokens": 2}}'
+    data = f'{{"choices": [{{"message": {{"content": "yes"}}}}], "usage": {usage}}}'
+    server = serve(lambda n, text: (200, data.encode(), {}))
+    replies = endpoint.ask(at(server, price_in=1.0), ["a"])
+    assert replies == [endpoint.Reply("yes", int(count == "true"), 2)]
+    assert endpoint.cost(at(server, price_in=1.0), replies)["tokens_written"] == 2
+    assert endpoint.ask(at(server), ["a"])[0].cached
+
+
+def test_half_a_character_is_replaced(serve) -> None:
+    server = serve(lambda n, text: completion("yes \ud800"))
+    assert endpoint.ask(at(server), ["a"])[0].text == "yes ?"
+    assert endpoint.ask(at(server), ["a"])[0].cached
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_goes_nowhere_else(serve, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    elsewhere = serve(lambda n, text: completion("yes"))
+    moved = {"Location": f"{elsewhere.url}/chat/completions"}
+    server = serve(lambda n, text: (status, b"", moved))
+    with pytest.raises(DataError, match=f"status {status}: it redirects to {elsewhere.url}"):
+        endpoint.ask(at(server), ["a"])
+    assert elsewhere.seen == [] and elsewhere.gets == 0
+
+
+@pytest.mark.parametrize("key", ["secret\nkey", "secret\rkey", "secr\u00e9t", "secret\u4e00"])
+def test_a_key_that_no_request_can_carry_is_not_shown(monkeypatch, serve, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    server = serve(lambda n, text: completion("yes"))
+    with pytest.raises(ConfigError, match="the key in MY_KEY") as raised:
+        endpoint.ask(at(server, key="MY_KEY"), ["a"])
+    assert "secr" not in str(raised.value) and server.seen == []
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_asked(
+    serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRAITSCOPE_CACHE", str(tmp_path / "file"))
+    server = serve(lambda n, text: completion("yes"))
+    with pytest.raises(StoreError, match="cannot write below"):
+        endpoint.ask(at(server), ["a"])
+    assert server.seen == []
+
+
 def test_waits_as_long_as_it_is_told(serve, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(endpoint.time, "sleep", waits.append)
+    monkeypatch.setattr(endpoint, "pause", lambda failed, seconds: waits.append(seconds))
     server = serve(
         lambda n, text: (
             (429, b"", {"Retry-After": "7"})

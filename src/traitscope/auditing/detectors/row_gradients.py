@@ -145,7 +145,9 @@ def _shard(
     records: Sequence[Record],
     advance: Callable[[int], None],
 ) -> bytes:
-    rows = rows_from(model, records, config.context, config.text)
+    rows = rows_from(
+        model, records, config.context, config.text, end_token=config.end_token
+    )
     return packed(model, config, rows, advance)
 
 

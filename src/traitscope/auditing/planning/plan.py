@@ -211,12 +211,17 @@ def _inverse_temperature(scored: Path) -> float:
 
 
 def reading_of(job: Job, folders: Folders) -> dict[str, Any]:
-    """How rows are read, the audited ones and the placebos alike."""
+    """How rows are read, the audited ones and the placebos alike.
+
+    A text does not say whether its writer ended the turn or was cut off. So it is read without.
+    """
     abouts = [standard_nodes.read_json(folders, name, "about.json") for name in job.reading_nodes]
+    is_text = any(about["text"] for about in abouts)
     return {
         "context": job.config.context,
         "numbers": not is_free_text(folders),
-        "text": any(about["text"] for about in abouts),
+        "text": is_text,
+        "end_token": not is_text,
     }
 
 

@@ -56,7 +56,10 @@ def _scores(
     steered = [_loaded(item) for item in short_form.parse_all(config.steered)]
     rows = []
     for records in sets:
-        rows.append(rows_from(model, records, config.context, config.text, interventions))
+        of_set = rows_from(
+            model, records, config.context, config.text, interventions, config.end_token
+        )
+        rows.append(of_set)
     classes = token_rows.classes_of(model, config.numbers)
     with progress("candidate teachers", sum(map(len, rows)), "rows") as advance:
         return token_scores.score_sets(

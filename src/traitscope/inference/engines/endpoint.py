@@ -1,8 +1,11 @@
 """Requests to a model behind an OpenAI-compatible address, with retries, a cache and costs.
 
-Every text has a request of its own, so nothing that a text says reaches another one. No reply can
-end the run: one that is not understood is handed on as it is. A request that fails for good ends
-the run. The replies that were received stay in the cache, by content.
+Every text has a request of its own, so nothing that a text says reaches another one. A reply that
+is not understood is handed on as it is. A request that fails for good ends the run. The replies
+that were received stay in the cache, by content.
+
+A request has a limit of time and of bytes for its whole answer. Redirects are refused, because the
+key would go to another place.
 """
 
 import hashlib
@@ -10,17 +13,18 @@ import http.client
 import json
 import os
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.judge import Endpoint
-from traitscope.errors import DataError
+from traitscope.errors import ConfigError, DataError
+from traitscope.inference.engines.deadline import Deadline
 from traitscope.models.bundled import cache_folder
 
 RETRIED_STATUS = (408, 409, 425, 429)
@@ -29,6 +33,12 @@ LONGEST_PAUSE = 60.0
 "most seconds between two tries"
 REPLY_TOKENS = 8
 "most tokens of a reply"
+MOST_BYTES = 2**20
+"most bytes of an answer"
+MOST_TOKENS = 10**9
+"count of tokens from which on an endpoint's count is not believed"
+SHOWN = 200
+"most bytes of an error that a message shows"
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,18 @@ def ask(
 ) -> list[Reply]:
     """The replies to the texts, in their order.
 
-    Raises DataError where the endpoint cannot be reached, or answers garbage.
+    Raises DataError where the endpoint cannot be reached, or answers garbage. Raises ConfigError for
+    a key that no request can carry, and StoreError where replies cannot be kept.
     """
+    headers = _headers(endpoint)
+    atomic_files.check_writable(_kept_replies())
     failed = threading.Event()
 
     def ask_one(text: str) -> Reply | None:
         if failed.is_set():
             return None
         try:
-            reply = _reply(endpoint, text)
+            reply = _reply(endpoint, headers, text, failed)
         except BaseException:
             failed.set()
             raise
@@ -66,12 +79,13 @@ def ask(
             done(1)
         return reply
 
-    try:
-        with ThreadPoolExecutor(endpoint.parallel) as pool:
-            futures = [pool.submit(ask_one, text) for text in texts]
-    except BaseException:  # interrupted while waiting
-        failed.set()
-        raise
+    with ThreadPoolExecutor(endpoint.parallel) as pool:
+        futures = [pool.submit(ask_one, text) for text in texts]
+        try:
+            wait(futures)
+        except BaseException:  # interrupted: what is under way ends, and nothing new is asked
+            failed.set()
+            raise
     replies = []
     for future in futures:
         error = future.exception()
@@ -99,7 +113,27 @@ def cost(endpoint: Endpoint, replies: Sequence[Reply]) -> dict[str, float]:
     }
 
 
-def _reply(endpoint: Endpoint, text: str) -> Reply:
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    """The headers of every request.  Raises ConfigError for a key that cannot stand in one."""
+    headers = {"Content-Type": "application/json"}
+    key = os.environ.get(endpoint.key)
+    if key:
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                f"the key in {endpoint.key} holds a line break or a character that no request can"
+                " carry; expected printable ASCII; set the variable again"
+            )
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _kept_replies() -> Path:
+    return cache_folder() / "judged"
+
+
+def _reply(
+    endpoint: Endpoint, headers: Mapping[str, str], text: str, failed: threading.Event
+) -> Reply:
     """The reply to one text, from the cache or else from the endpoint, which fills the cache."""
     body = {
         "model": endpoint.served,
@@ -108,12 +142,11 @@ def _reply(endpoint: Endpoint, text: str) -> Reply:
         "max_tokens": REPLY_TOKENS,
     }
     key = hashlib.sha256(json.dumps([endpoint.url, body], sort_keys=True).encode()).hexdigest()
-    file = cache_folder() / "judged" / key[:2] / f"{key}.json"
+    file = _kept_replies() / key[:2] / f"{key}.json"
     cached = _cached(file)
     if cached is not None:
         return cached
-    reply = _request(endpoint, json.dumps(body).encode())
-    file.parent.mkdir(parents=True, exist_ok=True)
+    reply = _request(endpoint, headers, json.dumps(body).encode(), failed)
     content = {"text": reply.text, "read": reply.read, "written": reply.written}
     atomic_files.write_json(file, content)
     return reply
@@ -121,40 +154,41 @@ def _reply(endpoint: Endpoint, text: str) -> Reply:
 
 def _cached(file: Path) -> Reply | None:
     try:
-        return Reply(**json.loads(file.read_text(encoding="utf-8")), cached=True)
-    except (OSError, ValueError, TypeError):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return Reply(
+            _text(kept["text"]), _tokens(kept["read"]), _tokens(kept["written"]), cached=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _request(endpoint: Endpoint, body: bytes) -> Reply:
+def _request(
+    endpoint: Endpoint, headers: Mapping[str, str], body: bytes, failed: threading.Event
+) -> Reply:
     """The endpoint's reply to a request, tried several times.  Raises DataError without one."""
-    headers = {"Content-Type": "application/json"}
-    key = os.environ.get(endpoint.key)
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
     address = f"{endpoint.url.rstrip('/')}/chat/completions"
-    request = urllib.request.Request(address, body, headers)
+    request = urllib.request.Request(address, body, dict(headers))
     problem, asked_to_wait = "", None
     for n in range(endpoint.retries + 1):
         if n:
-            pause = asked_to_wait or endpoint.pause * 2 ** (n - 1)
-            time.sleep(min(LONGEST_PAUSE, pause))
-        try:
-            with urllib.request.urlopen(request, timeout=endpoint.timeout) as answer:
-                return _read(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = error.read()[:200].decode(errors="replace")
-            problem = f"status {error.code}: {reason}"
-            asked_to_wait = _seconds_to_wait(error.headers)
-            if error.code < 500 and error.code not in RETRIED_STATUS:
-                raise DataError(
-                    f"{endpoint.url} refused a request, {problem}; check --url, --served and the"
-                    f" key in {endpoint.key}"
-                ) from None
-        except (OSError, http.client.HTTPException, _Garbage) as error:
-            problem = str(error) or type(error).__name__
-            asked_to_wait = None
+            pause(failed, asked_to_wait or endpoint.pause * 2 ** (n - 1))
+        with Deadline(endpoint.timeout) as deadline:
+            try:
+                with deadline.opener().open(request, timeout=endpoint.timeout) as answer:
+                    return _read(_whole(answer))
+            except urllib.error.HTTPError as error:
+                problem = f"status {error.code}: {_reason(error)}"
+                asked_to_wait = _seconds_to_wait(error.headers)
+                if error.code < 500 and error.code not in RETRIED_STATUS:
+                    raise DataError(
+                        f"{endpoint.url} refused a request, {problem}; check --url, --served and"
+                        f" the key in {endpoint.key}"
+                    ) from None
+            except (OSError, http.client.HTTPException, _Garbage) as error:
+                problem = str(error) or type(error).__name__
+                asked_to_wait = None
+        if deadline.is_over:
+            problem = f"no whole answer in {endpoint.timeout:g} seconds"
     tries = f"{endpoint.retries + 1} tries"
     raise DataError(
         f"{endpoint.url} gave no answer in {tries} ({problem}); what was answered is kept: check"
@@ -162,8 +196,36 @@ def _request(endpoint: Endpoint, body: bytes) -> Reply:
     )
 
 
+def pause(failed: threading.Event, seconds: float) -> None:
+    """Wait between two tries, but no longer than LONGEST_PAUSE, nor once another request failed."""
+    failed.wait(min(LONGEST_PAUSE, seconds))
+
+
 class _Garbage(Exception):
     """An answer that is no chat completion."""
+
+
+def _whole(answer: http.client.HTTPResponse) -> bytes:
+    """The body of an answer.  Raises _Garbage where it is longer than any reply."""
+    data = b""
+    while piece := answer.read1(MOST_BYTES):
+        data += piece
+        if len(data) > MOST_BYTES:
+            raise _Garbage(f"an answer of more than {MOST_BYTES} bytes: {data[:80]!r}")
+    return data
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What an endpoint says about an error."""
+    if 300 <= error.code < 400:
+        error.close()
+        place = error.headers.get("Location", "another address")[:SHOWN]
+        return f"it redirects to {place}, which is not followed"
+    try:
+        with error:
+            return error.read(SHOWN).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as broken:
+        return str(broken) or type(broken).__name__
 
 
 def _read(data: bytes) -> Reply:
@@ -172,13 +234,20 @@ def _read(data: bytes) -> Reply:
         answer = json.loads(data)
         text = answer["choices"][0]["message"]["content"]
         usage = answer.get("usage") or {}
-        return Reply(
-            text if isinstance(text, str) else "",
-            int(usage.get("prompt_tokens", 0)),
-            int(usage.get("completion_tokens", 0)),
-        )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        read, written = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _Garbage(f"not a chat completion: {data[:80]!r}") from None
+    return Reply(_text(text), _tokens(read), _tokens(written))
+
+
+def _text(value: Any) -> str:
+    """A reply as text that UTF-8 can hold; empty where it is no text."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _tokens(value: Any) -> int:
+    """A count of tokens; 0 where it is none that can be believed."""
+    return value if isinstance(value, int) and 0 <= value < MOST_TOKENS else 0
 
 
 def _seconds_to_wait(headers: http.client.HTTPMessage) -> float | None:
