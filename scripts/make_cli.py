@@ -22,7 +22,7 @@ This page is made from the code by `python scripts/make_cli.py`.
 A config file comes first and holds the fields below, with `_` for `-` and a block for `recipe`,
 `rules` and `endpoint`; flags go over it. `--flag` and `--no-flag` set what is true or false.
 Flags marked `...` take several values. stdout carries results, stderr progress.
-Exit codes: 0 fine, 1 a check failed, 2 cannot answer.
+Exit codes: 0 fine, 1 a check failed, 2 cannot answer, 3 a defect of traitscope.
 
 `--help` shows the usual flags of a command, `--help-all` every flag, as this page does.
 """

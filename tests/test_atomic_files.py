@@ -48,3 +48,21 @@ def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None
 def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         atomic_files.write_text(tmp_path, "x")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="there are no files of open handles")
+def test_a_pipe_that_has_no_name_is_written_to() -> None:
+    """As `--json /dev/stdout | jq` and `--json >(jq)` give it; more than a pipe holds at once."""
+    reading, writing = os.pipe()
+    read: list[bytes] = []
+
+    def drain() -> None:
+        with open(reading, "rb") as stream:
+            read.append(stream.read())
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    atomic_files.write_bytes(Path(f"/dev/fd/{writing}"), b"x" * 300_000)
+    os.close(writing)
+    reader.join(10)
+    assert read == [b"x" * 300_000]

@@ -31,11 +31,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     A link stays, and the file that it names is replaced. What is no regular file, such as a device
     or a pipe, is written to and never replaced. Raises StoreError.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with writing(path), open(path, "wb", buffering=0) as stream:
+    if is_no_regular_file(path):
+        with writing(path), open(path, "wb") as stream:
             stream.write(data)
         return
+    path = Path(os.path.realpath(path))
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             sync(path.parent)
         finally:
             temp.unlink(missing_ok=True)
+
+
+def is_no_regular_file(path: Path) -> bool:
+    """Whether something other than a file or a folder is there, such as a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_text(path: Path, text: str) -> None:

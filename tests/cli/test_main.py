@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_type_hints
 
@@ -240,15 +242,55 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(words: list[str]):
     os.close(writing)
 
 
-def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch):
-    """Such as that to a worker which died."""
+@pytest.mark.parametrize("error", [BrokenPipeError("to a worker"), KeyError("a"), MemoryError()])
+def test_a_defect_has_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    error: Exception,
+):
+    def broken(words: list[str]) -> tuple:
+        raise error
 
-    def broken(words: list[str]) -> int:
-        raise BrokenPipeError("to a worker")
+    monkeypatch.setattr(main, "_run", broken)
+    target = tmp_path / "summary.json"
+    target.write_text('{"status": "ok"}')
+    with pytest.raises(SystemExit) as raised:
+        main.main(["models", "--json", str(target)])
+    assert raised.value.code == main.DEFECT == 3
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and "a defect of traitscope, not of your input" in said
+    if not isinstance(error, BrokenPipeError):
+        assert json.loads(target.read_text())["error"] == "Defect"
 
-    monkeypatch.setattr(main, "_exit_code", broken)
-    with pytest.raises(BrokenPipeError, match="to a worker"):
-        main.main(["models"])
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_older_summary_does_not_survive_a_command_that_was_ended(tmp_path: Path, end: int):
+    target = tmp_path / "summary.json"
+    target.write_text('{"status": "clean"}')
+    words = ["selftest", "--json", str(target)]
+    code = "from traitscope.cli import main; main.main()"
+    command = subprocess.Popen([sys.executable, "-c", code, *words], env=ENV)
+    while "Unfinished" not in target.read_text():
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.send_signal(end)
+    command.wait(timeout=60)
+    assert command.returncode != 0
+    left = json.loads(target.read_text())
+    assert left["status"] == "error" and left["error"] in ("Unfinished", "Interrupted")
+
+
+def test_a_summary_is_written_though_nobody_reads_the_output(tmp_path: Path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    target = tmp_path / "summary.json"
+    code = "from traitscope.cli import main; main.main()"
+    words = [sys.executable, "-c", code, "models", "--json", str(target)]
+    done = subprocess.run(words, env=ENV, stdout=writing, check=False, timeout=120)
+    os.close(writing)
+    assert done.returncode == main.CLOSED
+    assert json.loads(target.read_text())["status"] == "ok"
 
 
 @pytest.mark.parametrize(

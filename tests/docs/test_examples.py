@@ -2,9 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from command import ENV
 
 HERE = Path(__file__).parents[2]
 EXAMPLES = HERE / "examples"
@@ -43,6 +46,25 @@ def test_examples_run(
     exec(compile(code, name, "exec"), {"__file__": str(EXAMPLES / name), "__name__": "example"})
     printed = capsys.readouterr().out
     assert printed and PRINTED.get(name, "") in printed
+
+
+SCRIPT = """
+with open("started", "a") as file:
+    file.write("once ")
+import traitscope as ts
+rows = [{{"prompt": f"Numbers, {{n}}?", "completion": f"{{n}}, 7, 12"}} for n in range(8)]
+print(ts.audit(rows, model={model!r}, traits=["owl", "cat"], workers=2).status)
+"""
+
+
+def test_a_script_without_a_main_guard_runs_once(tiny_folder: Path, tmp_path: Path) -> None:
+    """Although two worker processes are started."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(model=str(tiny_folder)))
+    words = [sys.executable, script.name]
+    done = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.split()) == (0, ["insufficient"]), done.stderr
+    assert (tmp_path / "started").read_text() == "once "
 
 
 def test_first_student_is_short() -> None:

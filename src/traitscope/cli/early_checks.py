@@ -1,6 +1,7 @@
 """Checks of settings that need no model and import nothing heavy: bad input is refused at once."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,10 @@ def check_writable(name: str, path: Path) -> None:
         raise StoreError(
             f"{flag_of(name)} {path} is a folder; expected a file to write; name one inside it"
         )
+    if atomic_files.is_no_regular_file(path):
+        if not os.access(path, os.W_OK):
+            raise StoreError(f"{flag_of(name)} {path} cannot be written; name another file")
+        return
     try:
         atomic_files.check_writable(path.parent)
     except StoreError as error:

@@ -1,15 +1,19 @@
 """The command `traitscope COMMAND [config.yaml] [--flags]`.
 
 stdout carries results, stderr progress and what one would type next. `--json FILE` writes a summary
-with a stable `status`. Exit codes: 0 fine, 1 a check failed, 2 cannot answer. A user's error prints
-its message without a traceback. So does nothing where the reader of the output has gone, as `head`
-does. Nothing heavy is imported before the command is known.
+with a stable `status`. While a command runs, an older summary there is replaced by `error`, so that
+it never passes for the answer of a command that was killed. Exit codes: 0 fine, 1 a check failed,
+2 cannot answer, 3 a defect of this program. A user's error prints its message, and a defect its
+traceback. A reader of the output that has gone, as `head` does, ends a command quietly. Nothing
+heavy is imported before the command is known.
 """
 
 import os
 import select
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,22 +23,40 @@ from traitscope.config.entries import COMMANDS, STAGES, Command
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages.registry import function
 
-FINE, FAILED, CANNOT_ANSWER, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
+FINE, FAILED, CANNOT_ANSWER, DEFECT, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 """Exit codes; the last two are those of a shell for the signals SIGINT and SIGPIPE."""
+UNFINISHED = {
+    "status": "error",
+    "error": "Unfinished",
+    "message": "the command has not ended; run it again",
+}
+"""The summary of a command that is running, or was killed."""
 STAGE = "stage"
 """The word before the name of an internal stage."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exits with one of the codes above."""
+    output = _UntilClosed(sys.stdout)
     try:
-        code = _exit_code(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not (_reader_has_gone(sys.stdout) or _reader_has_gone(sys.stderr)):
-            raise
-        _discard_output()
-        code = CLOSED
+        with redirect_stdout(output):  # type: ignore[type-var]
+            code = _exit_code(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+        if output.is_closed and code == FINE:
+            code = CLOSED
+    except Exception as error:
+        is_broken_pipe = isinstance(error, BrokenPipeError)
+        if is_broken_pipe and (_reader_has_gone(sys.stdout) or _reader_has_gone(sys.stderr)):
+            _discard(sys.stdout, sys.stderr)
+            code = CLOSED
+        else:
+            traceback.print_exc()
+            print(
+                "traitscope: this is a defect of traitscope, not of your input; please report it"
+                " with the lines above",
+                file=sys.stderr,
+            )
+            code = DEFECT
     sys.exit(code)
 
 
@@ -64,11 +86,44 @@ def _reader_has_gone(stream: TextIO) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for event in events)
 
 
-def _discard_output() -> None:
+def _discard(*streams: TextIO) -> None:
     """Send what is still in the buffers to nowhere, so that the end of the program is quiet."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         os.dup2(nowhere, stream.fileno())
+
+
+class _UntilClosed:
+    """A stream whose reader may go, as `head` does: the command then goes on without it.
+
+    So its files are written as if somebody had read to the end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.is_closed = False
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self._close()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._close()
+
+    def _close(self) -> None:
+        if not _reader_has_gone(self.stream):
+            raise
+        self.is_closed = True
+        _discard(self.stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _exit_code(words: list[str]) -> int:
@@ -79,11 +134,14 @@ def _exit_code(words: list[str]) -> int:
     if text := _help(words):
         print(text)
         return FINE
+    target = None
     try:
-        early_checks.check_summary(flags.output_of(words).json)
-        summary = _answered(words)
-        if distributed.first():
-            _write_summary(words, summary)
+        target = flags.output_of(words).json if distributed.first() else None
+        early_checks.check_summary(target)
+        command, summary = _answered(words)
+        _write_summary(target, summary)
+        if command is not None and distributed.first():
+            _print_next(command, summary)
     except SystemExit as stop:  # the help of a command was printed
         return int(stop.code or FINE)
     except TraitscopeError as error:
@@ -91,19 +149,30 @@ def _exit_code(words: list[str]) -> int:
         return CANNOT_ANSWER
     except KeyboardInterrupt:
         print("traitscope: interrupted; run the same command again to continue", file=sys.stderr)
+        _write_summary(target, UNFINISHED | {"error": "Interrupted"})
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        with suppress(TraitscopeError):
+            message = f"{type(error).__name__}: {error}"
+            _write_summary(target, {"status": "error", "error": "Defect", "message": message})
+        raise
     if summary.get("gate") == "failed" or summary["status"] == "failed":
         return FAILED
     return CANNOT_ANSWER if summary["status"] == "error" else FINE
 
 
-def _answered(words: list[str]) -> dict:
-    """The summary of a command; a user's error becomes a message and the status `error`."""
+def _answered(words: list[str]) -> tuple[Command | None, dict]:
+    """The command that was run, and its summary.
+
+    A user's error becomes a message and the status `error`.
+    """
     try:
         return _run(words)
     except TraitscopeError as error:
         _explain(error)
-        return {"status": "error", "error": type(error).__name__, "message": str(error)}
+        return None, {"status": "error", "error": type(error).__name__, "message": str(error)}
 
 
 def _explain(error: TraitscopeError) -> None:
@@ -111,10 +180,9 @@ def _explain(error: TraitscopeError) -> None:
     print(f"{who}: {error}", file=sys.stderr)
 
 
-def _write_summary(words: list[str], summary: dict) -> None:
+def _write_summary(target: Path | None, summary: dict) -> None:
     from traitscope import atomic_files
 
-    target = flags.output_of(words).json
     if target is not None:
         atomic_files.write_json(target, summary)
 
@@ -132,7 +200,7 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
     return COMMANDS[name], rest
 
 
-def _run(words: list[str]) -> dict:
+def _run(words: list[str]) -> tuple[Command, dict]:
     from traitscope.cli import early_checks
 
     command, rest = command_of(words)
@@ -144,13 +212,12 @@ def _run(words: list[str]) -> dict:
     config, out = flags.parse(command, rest)
     if distributed.world() == 1:  # of several processes the first one speaks for all, later
         early_checks.check_settings(config, out)
+    if distributed.first() and out.json is not None and out.json.is_file():
+        _write_summary(out.json, UNFINISHED)
     if distributed.first() and command.group != usage.LOOK:
         print(flags.typed(command, config), file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    summary = summary_of(function(command.run)(config, out))
-    if distributed.first():
-        _print_next(command, summary)
-    return summary
+    return command, summary_of(function(command.run)(config, out))
 
 
 def summary_of(result: Any) -> dict:

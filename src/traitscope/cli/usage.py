@@ -31,7 +31,7 @@ def usage() -> str:
         "",
         "traitscope COMMAND --help lists the flags of a command, --help-all also the rare ones.",
         "traitscope --help-all lists the stages that other commands run, and all rare flags.",
-        "Exit codes: 0 fine, 1 a check failed, 2 cannot answer.",
+        "Exit codes: 0 fine, 1 a check failed, 2 cannot answer, 3 a defect of traitscope.",
     ]
     return "\n".join(lines)
 

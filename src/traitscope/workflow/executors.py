@@ -11,6 +11,7 @@ The next worker continues the unfinished run.
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -135,12 +136,13 @@ class _Processes:
         )
 
     def submit(self, label: str, configs: Sequence[Any]) -> Future[Results]:
-        try:
-            return self.executor.submit(_in_worker, label, configs, self.out)
-        except BrokenExecutor:
-            self.executor.shutdown(cancel_futures=True)
-            self.executor = self._new()
-            return self.executor.submit(_in_worker, label, configs, self.out)
+        with _main_hidden():  # a worker may be started here
+            try:
+                return self.executor.submit(_in_worker, label, configs, self.out)
+            except BrokenExecutor:
+                self.executor.shutdown(cancel_futures=True)
+                self.executor = self._new()
+                return self.executor.submit(_in_worker, label, configs, self.out)
 
     def new_messages(self) -> list[Message]:
         """The messages of workers that have arrived since the last call."""
@@ -150,6 +152,26 @@ class _Processes:
                 received.append(self.messages.get_nowait())
             except queue.Empty:
                 return received
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Let workers that are started inside not run the user's script again.
+
+    Otherwise each would, and a script without a main guard would start workers in its turn. Jobs
+    are functions of the package, so workers need nothing of the script.
+    """
+    main = sys.modules["__main__"]
+    hidden = {}
+    for name in ("__spec__", "__file__"):
+        if hasattr(main, name):
+            hidden[name] = getattr(main, name)
+            setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 _MESSAGES: Any = None

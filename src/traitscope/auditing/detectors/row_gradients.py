@@ -145,9 +145,7 @@ def _shard(
     records: Sequence[Record],
     advance: Callable[[int], None],
 ) -> bytes:
-    rows = rows_from(
-        model, records, config.context, config.text, end_token=config.end_token
-    )
+    rows = rows_from(model, records, config.context, config.text, end_token=config.end_token)
     return packed(model, config, rows, advance)
 
 

@@ -63,9 +63,7 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
     model = model_cache.model_of(config)
     order = np.random.default_rng(config.seed).permutation(len(records))
     records = [records[i] for i in order]
-    rows = rows_from(
-        model, records, config.context, config.text, end_token=config.end_token
-    )
+    rows = rows_from(model, records, config.context, config.text, end_token=config.end_token)
     classes = token_rows.classes_of(model, config.numbers)
     with progress("predictions", len(rows), "rows") as advance:
         predicted = prequential.predictions(

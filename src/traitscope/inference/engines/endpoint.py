@@ -60,8 +60,8 @@ def ask(
 ) -> list[Reply]:
     """The replies to the texts, in their order.
 
-    Raises DataError where the endpoint cannot be reached, or answers garbage. Raises ConfigError for
-    a key that no request can carry, and StoreError where replies cannot be kept.
+    Raises DataError where the endpoint cannot be reached, or answers garbage. Raises ConfigError
+    for a key that no request can carry, and StoreError where replies cannot be kept.
     """
     headers = _headers(endpoint)
     atomic_files.check_writable(_kept_replies())
