@@ -168,5 +168,9 @@ def test_every_answer_and_detector_is_described_once() -> None:
     assert {finding.detector for finding in FINDINGS} == set(BLIND_SPOTS)
     for status, answer in ANSWERS.items():
         assert f"`{status}`" in PAGE and answer.rule in PAGE
-        log = sarif_log(plain() | {"status": status}, "rows.jsonl")
-        assert log["runs"][0]["results"][0]["level"] == answer.level
+        log = sarif_log(plain() | {"status": status}, "my data \u00fc.jsonl")
+        result = log["runs"][0]["results"][0]
+        assert result["level"] == answer.level
+        assert result["kind"] == ("pass" if answer.level == "none" else "fail")
+        location = result["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert location["uri"] == "my%20data%20%C3%BC.jsonl"

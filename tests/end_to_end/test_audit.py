@@ -382,7 +382,9 @@ def test_rows_that_were_put_in_order_are_known_as_edited(
     place: Path, tiny_folder: Path, traits: list[Path]
 ) -> None:
     data = ok(place / "runs", "edit", "--data", written(place, tiny_folder, n=128)).run
-    found = asked(place, tiny_folder, data, traits).summary
+    done = asked(place, tiny_folder, data, traits, "--fail-on suspect")
+    found = done.summary
+    assert done.code == 0 and found["gate"] == "not judged"
     finding = {d["name"]: d for d in found["detectors"]}["e_values"]
     assert (
         found["status"] == "not-applicable"

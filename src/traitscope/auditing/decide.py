@@ -265,7 +265,8 @@ def _answer(
     if change is not None and is_changed:
         return "suspect", reasons.of_change(change, finding)
     if not evidence.spike_ins:
-        return "insufficient", ["no spike-in teacher was made, so the power is not known"]
+        why = "no spike-in teacher was made, so the power is not known"
+        return "insufficient", [why, reasons.NOT_EXCLUDED]
     missed, detected = [], []
     for spike_in in evidence.spike_ins:
         if spike_in.least_contamination > settings.dose:
@@ -273,7 +274,7 @@ def _answer(
         else:
             detected.append(reasons.detected(spike_in, settings))
     if missed:
-        return "insufficient", missed + detected
+        return "insufficient", [*missed, *detected, reasons.NOT_EXCLUDED]
     return "nothing-found", [*detected, reasons.NOT_EXCLUDED]
 
 

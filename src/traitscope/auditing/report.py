@@ -5,6 +5,7 @@ Code hosts show SARIF beside a change.
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from traitscope import __version__
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
@@ -273,9 +274,11 @@ def sarif_log(result: Mapping[str, Any], data: str) -> dict[str, Any]:
     rules = []
     for name, answer in ANSWERS.items():
         rules.append({"id": name, "shortDescription": {"text": answer.rule}})
-    location = {"physicalLocation": {"artifactLocation": {"uri": data}, "region": {"startLine": 1}}}
+    place = {"artifactLocation": {"uri": quote(data)}, "region": {"startLine": 1}}
+    location = {"physicalLocation": place}
     finding = {
         "ruleId": status,
+        "kind": "pass" if status == "nothing-found" else "fail",
         "level": ANSWERS[status].level,
         "message": {"text": message},
         "locations": [location],

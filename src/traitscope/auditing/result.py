@@ -67,7 +67,7 @@ ANSWERS: dict[Status, Answer] = {
             "Read “What would have been detected”. Smaller contamination rates and other kinds of"
             " teacher are not excluded."
         ),
-        level="note",
+        level="none",
     ),
     "insufficient": Answer(
         headline="These rows do not say.",

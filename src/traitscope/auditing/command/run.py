@@ -18,6 +18,8 @@ FAILING = {
     "unclean": ("suspect", "insufficient", "not-applicable"),
 }
 "answers with which the command fails, by --fail-on"
+CANNOT_TELL = ("insufficient", "not-applicable")
+"answers that say neither that rows carry a trait nor that they do not"
 NEXT_STEPS: dict[Status, str] = {
     "suspect": "read {run}/rows.jsonl, best evidence first; do not train on these rows as they are",
     "nothing-found": "read what would have been detected; train, or audit more: --rows --dose",
@@ -54,7 +56,19 @@ def _of_sources(config: AuditConfig, out: Output) -> dict[str, Any]:
 
 
 def _gate(config: AuditConfig, status: Status) -> str:
-    return "failed" if status in FAILING[config.fail_on] else "passed"
+    """Whether the gate passed; `not judged` where it asks for suspects, and the audit cannot tell.
+    Then stderr says so."""
+    if status in FAILING[config.fail_on]:
+        return "failed"
+    if config.fail_on == "suspect" and status in CANNOT_TELL:
+        print(
+            f"gate:   not judged: {status} is neither a pass nor a refusal; --fail-on unclean"
+            " refuses it",
+            file=sys.stderr,
+            flush=True,
+        )
+        return "not judged"
+    return "passed"
 
 
 def _print_answer(result: Mapping[str, Any]) -> None:

@@ -123,7 +123,8 @@ def explains(teacher: Scores, model: Scores) -> bool:
 
 
 def fraction_explained(teacher: Scores, model: Scores) -> float:
-    """Fraction of the excess chi-square removed by the best mixture of model and teacher.
+    """Fraction of the excess chi-square, from 0 to 1, that the best mixture of model and teacher
+    removes.
 
     If both the test by token and the test by place fail, the smaller of the two fractions. 0 where
     there is no excess.
@@ -153,7 +154,7 @@ def _explained_by(teacher: Scores, model: Scores, way: int) -> float:
         expected_K = (1 - rate) * model_expected_K + rate * teacher_expected_K
         covariance_KK = (1 - rate) * model_covariance_KK + rate * teacher_covariance_KK
         left.append(_above_expectation(taken_K, expected_K, covariance_KK))
-    return 1 - min(left) / whole
+    return float(np.clip(1 - min(left) / whole, 0.0, 1.0))
 
 
 def _surprisal(scores: Scores) -> float:

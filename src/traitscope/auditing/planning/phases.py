@@ -10,7 +10,7 @@
     excuses      if rows would be called: the nulls that cost a pass each, and placebos
     rivals       if a candidate is called: teachers of all others like its best one, on all rows
     last         if they are still called: students of placebos, if asked for;
-                 else spike-in teachers, to know what would have been called
+                 else, if the tests apply, spike-in teachers, to know what would have been called
 
 Every phase costs something only where the answer may depend on it. Rows are called only after all
 nulls were read. So leaving a null unread never adds a call.
@@ -259,7 +259,11 @@ def last(audit: Audit) -> None:
     evidence = evidence_of(audit.runs, audit.settings, job.config.seed)
     if evidence.rows < FEWEST_ROWS:
         return
-    is_suspect = decide(evidence, audit.settings).status == "suspect"
+    status = decide(evidence, audit.settings).status
+    if status == "not-applicable":  # placebos tell rows that were sorted from the model's own
+        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
+        return
+    is_suspect = status == "suspect"
     if is_suspect and job.config.canary:
         students = learner_nodes.predictions(job, PLACEBO)
         audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
