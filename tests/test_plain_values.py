@@ -2,10 +2,11 @@
 
 import random
 import string
+import time
 
 import pytest
 
-from traitscope.plain_values import NotPlainError, from_json, from_yaml
+from traitscope.plain_values import NotPlainError, from_json, from_yaml, shown
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,53 @@ def test_whatever_the_text_nothing_else_is_raised() -> None:
             except NotPlainError:
                 refused += 1
     assert 3000 < refused < 6000
+
+
+def bomb(levels: int, key: str = "") -> str:
+    """Lists of ten aliases each, ten times as many values a level; they stand under a key."""
+    lines = [f"{key}a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        aliases = ", ".join([f"*a{level - 1}"] * 10)
+        lines.append(f"{key}a{level}: &a{level} [{aliases}]")
+    return "\n".join(lines)
+
+
+def merge_bomb(levels: int) -> str:
+    """The same with `<<`, which copies what it merges."""
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, levels):
+        aliases = ", ".join([f"*a{level - 1}"] * 10)
+        lines.append(f"a{level}: &a{level} {{<<: [{aliases}]}}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [bomb(9), merge_bomb(9)], ids=["aliases", "merges"])
+def test_a_small_text_that_stands_for_very_much_is_refused_at_once(text: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(NotPlainError, match="more than 100000 values"):
+        from_yaml(text)
+    assert time.monotonic() - started < 2
+
+
+def test_aliases_and_merges_that_stand_for_little_are_read() -> None:
+    assert from_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
+    assert from_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}")["b"] == {"x": 1, "y": 2}
+
+
+@pytest.mark.parametrize("text", ["a: 0x" + "f" * 5000, "a: " + "9" * 4299], ids=["hex", "long"])
+def test_an_integer_that_cannot_be_written_out_is_refused(text: str) -> None:
+    with pytest.raises(NotPlainError, match="digits"):
+        from_yaml(text)
+
+
+def test_json_is_refused_where_later_code_would_go_too_deep() -> None:
+    assert from_json("[" * 90 + "]" * 90) is not None
+    with pytest.raises(NotPlainError, match="nested too deep"):
+        from_json("[" * 200 + "]" * 200)
+    wide = from_json("[" + "[]," * 5000 + "[]]")
+    assert len(wide) == 5001
+
+
+def test_a_message_shows_a_value_cut() -> None:
+    assert shown("a" * 10) == "'" + "a" * 10 + "'"
+    assert len(shown(["x"] * 1000)) < 100

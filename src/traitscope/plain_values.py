@@ -2,10 +2,20 @@
 
 import datetime
 import json
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 SURROGATE = "\\ud"
 "how half of a surrogate pair begins in JSON, in lower case"
+MOST_VALUES = 100_000
+"values that a YAML text may hold; an alias counts as all that it stands for"
+DEEPEST = 100
+"levels of lists and dictionaries inside of each other"
+MOST_BITS = 14_000
+"bits of an integer of about 4,200 digits; Python writes out no more than 4,300"
+MOST_SHOWN = 80
+"characters of a value that a message shows"
 
 
 class NotPlainError(ValueError):
@@ -20,12 +30,8 @@ def from_yaml(text: str) -> Any:
     import yaml
 
     try:
-        from yaml import CSafeLoader as SafeLoader  # ten times as fast; needs libyaml
-    except ImportError:
-        from yaml import SafeLoader  # type: ignore[assignment]
-    try:
-        value = yaml.load(text, Loader=SafeLoader)
-        _check_yaml(value)
+        value = yaml.load(text, Loader=_loader())
+        _check_plain(value)
     except NotPlainError:
         raise
     except RecursionError:
@@ -45,6 +51,7 @@ def from_json(text: str | bytes) -> Any:
         raise NotPlainError("it is nested too deep") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise NotPlainError(" ".join(str(error).split())) from None
+    _check_depth(text, value)
     lowered = text.lower()
     if isinstance(lowered, bytes) and SURROGATE.encode() in lowered:
         _check_encodable(value)
@@ -57,19 +64,82 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _check_yaml(value: Any) -> None:
-    """Raise NotPlainError for a date, a set or bytes, which YAML has and JSON has not."""
+@cache
+def _loader() -> Any:
+    """A loader of plain YAML that refuses what `<<` would merge into too many values."""
+    try:
+        from yaml import CSafeLoader as SafeLoader  # ten times as fast; needs libyaml
+    except ImportError:
+        from yaml import SafeLoader  # type: ignore[assignment]
+
+    class Loader(SafeLoader):  # type: ignore[misc, valid-type]
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            _check_count(len(node.value))
+
+    return Loader
+
+
+def _check_depth(text: str | bytes, value: Any) -> None:
+    """Raise NotPlainError for JSON that is nested too deep; most texts have too few brackets."""
+    if isinstance(text, bytes):
+        brackets = text.count(b"[") + text.count(b"{")
+    else:
+        brackets = text.count("[") + text.count("{")
+    if brackets > DEEPEST:
+        for _, depth in _values_in(value):
+            _check_level(depth)
+
+
+def _values_in(value: Any) -> Iterator[tuple[Any, int]]:
+    """Every value in lists and dictionaries, its own included, and how deep it lies."""
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        yield item, depth
+        inner: list[Any] = []
+        if isinstance(item, dict):
+            inner = [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            inner = item
+        waiting += [(part, depth + 1) for part in inner]
+
+
+def _check_plain(value: Any) -> None:
+    """Raise NotPlainError for a date, a set or bytes, which YAML has and JSON has not.
+
+    Also for integers too long to be written out, and for too many values.
+    """
+    for count, (item, depth) in enumerate(_values_in(value), 1):
+        _check_count(count)
+        _check_level(depth)
+        if not isinstance(item, dict | list):
+            _check_scalar(item)
+
+
+def _check_level(depth: int) -> None:
+    if depth > DEEPEST:
+        raise NotPlainError("it is nested too deep")
+
+
+def _check_scalar(value: Any) -> None:
     if isinstance(value, datetime.date):
         raise NotPlainError(f"{value} is a date; put it in quotes")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_yaml(key)
-            _check_yaml(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_yaml(item)
-    elif not isinstance(value, str | int | float | None):
-        raise NotPlainError(f"{value!r} is a {type(value).__name__}, no text and no number")
+    if not isinstance(value, str | int | float | None):
+        raise NotPlainError(f"{shown(value)} is a {type(value).__name__}, no text and no number")
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise NotPlainError("an integer has more than 4,000 digits")
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_VALUES:
+        raise NotPlainError(f"it stands for more than {MOST_VALUES} values, each alias unfolded")
+
+
+def shown(value: Any) -> str:
+    """How a message shows a value: as Python writes it, cut to MOST_SHOWN characters."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _check_encodable(value: Any) -> None:

@@ -13,8 +13,9 @@ import pytest
 import traitscope as ts
 from traitscope.auditing import audit_by_source
 from traitscope.auditing import run as audit_run
-from traitscope.config import AuditConfig
+from traitscope.config import AuditConfig, FilterConfig
 from traitscope.config.common import Output
+from traitscope.errors import ConfigError, DataError
 
 RESULT = {
     "status": "insufficient",
@@ -108,3 +109,33 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
     assert {name: getattr(config, name) for name in changed} == changed
     written = {"data", "report", "sarif", "fail_on", "by"}
     assert {field.name for field in dataclasses.fields(config)} == changed.keys() | written
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a?", "completion": "1", "score": float("nan")},
+        {"prompt": "a?", "completion": "half \ud800"},
+        {"prompt": "a?", "completion": {1, 2}},
+        "a row",
+        None,
+    ],
+    ids=["nan", "surrogate", "set", "text", "none"],
+)
+def test_a_row_in_memory_that_no_file_can_hold(tmp_path: Path, row: Any) -> None:
+    good = {"prompt": "a?", "completion": "1"}
+    with pytest.raises(DataError, match="row 2 "):
+        ts.audit([good, row], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_may_be_a_path(tmp_path: Path, asked: list[AuditConfig]) -> None:
+    ts.audit(tmp_path / "d.jsonl", tmp_path, model=tmp_path / "m")
+    assert asked[0].model == str(tmp_path / "m")
+
+
+def test_a_folder_outside_the_root_is_refused(tmp_path: Path) -> None:
+    config = FilterConfig(data=tmp_path / "rows.jsonl")
+    config.data.write_text('{"prompt": "a?", "completion": "1"}\n')
+    with pytest.raises(ConfigError, match="leads out of the root"):
+        ts.run(config, tmp_path / "runs", folder="../elsewhere")

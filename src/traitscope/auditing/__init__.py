@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
 from traitscope.config.common import Output
+from traitscope.errors import DataError
 
 if TYPE_CHECKING:
     from traitscope.auditing.command.sources import AuditBySource
@@ -24,7 +25,7 @@ def audit(
     data: str | Path | Sequence[Record | Mapping[str, Any]],
     root: str | Path = "runs",
     *,
-    model: str = "smollm2-135m",
+    model: str | Path = "smollm2-135m",
     traits: Sequence[str] = DEFAULT_TRAITS,
     teacher: Teacher | None = None,
     reference: str | Path | None = None,
@@ -60,7 +61,7 @@ def audit(
     root = Path(root)
     config = AuditConfig(
         data=_rows_file(data, root / "audit"),
-        model=model,
+        model=str(model),
         traits=tuple(traits),
         teacher=None if teacher is None else given_teacher.text_of(teacher, root / "audit"),
         reference=None if reference is None else Path(reference),
@@ -87,7 +88,7 @@ def audit_by_source(
     by: str,
     root: str | Path = "runs",
     *,
-    model: str = "smollm2-135m",
+    model: str | Path = "smollm2-135m",
     traits: Sequence[str] = DEFAULT_TRAITS,
     alpha: float = 0.01,
     power: float = 0.8,
@@ -116,7 +117,7 @@ def audit_by_source(
     config = AuditConfig(
         data=_rows_file(data, root / "audit"),
         by=by,
-        model=model,
+        model=str(model),
         traits=tuple(traits),
         alpha=alpha,
         power=power,
@@ -140,11 +141,30 @@ def _rows_file(data: str | Path | Sequence[Record | Mapping[str, Any]], folder: 
     if isinstance(data, str | Path):
         return Path(data)
     lines = []
-    for row in data:
-        values = row if isinstance(row, Mapping) else asdict(row)
-        lines.append(json.dumps(values, ensure_ascii=False) + "\n")
+    for number, row in enumerate(data, 1):
+        lines.append(_line_of(row, number))
     text = "".join(lines)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = folder / f"rows-{digest}.jsonl"
     atomic_files.write_text(path, text)
     return path
+
+
+def _line_of(row: Record | Mapping[str, Any], number: int) -> str:
+    """A row in memory as a line of JSON.  Raises DataError for values that JSON does not have."""
+    from traitscope.plain_values import shown
+
+    if not (isinstance(row, Mapping) or is_dataclass(row)):
+        raise DataError(
+            f"row {number} is {shown(row)}; expected a dictionary as in a file, or a Record"
+        )
+    values = dict(row) if isinstance(row, Mapping) else asdict(row)
+    try:
+        line = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        line.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"row {number} cannot be written as JSON ({error}); expected texts, finite numbers,"
+            " lists and dictionaries; correct the row"
+        ) from None
+    return line + "\n"

@@ -14,7 +14,7 @@ from traitscope.config.fields import flag_of, use_of
 from traitscope.data.row_files import rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
-from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
+from traitscope.errors import DataError, StoreError, TraitscopeError
 from traitscope.runs import store
 
 HUB = "hub:"
@@ -29,11 +29,7 @@ def check_settings(config: Any, out: Output) -> None:
     It is missing, a trait or a study that does not exist, or a path that cannot be read or written.
     """
     check_needed(config)
-    if Path(out.study).is_absolute() or ".." in Path(out.study).parts:
-        raise ConfigError(
-            f"--study {out.study} leads out of the root; expected the name of a folder below it;"
-            " name the place of all runs with --root"
-        )
+    out.check_folder()
     with _named("root", out.root):
         (out.root / out.study).exists()
     trait_files(_traits_of(config))

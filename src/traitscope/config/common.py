@@ -112,3 +112,11 @@ class Output:
     """Study folder: the folder of this run below the root."""
     json: Path | None = setting(None, path="written")
     """File for a machine-readable summary with a `status`."""
+
+    def check_folder(self) -> None:
+        """Raise ConfigError for a study folder outside the root."""
+        if Path(self.study).is_absolute() or ".." in Path(self.study).parts:
+            raise ConfigError(
+                f"--study {self.study} leads out of the root; expected the name of a folder below"
+                " it; name the place of all runs with --root"
+            )

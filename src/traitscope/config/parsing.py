@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
-from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.plain_values import NotPlainError, from_yaml, shown
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
@@ -24,7 +24,7 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
             near = get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(
-                f"{where}: unknown key {key!r}; {hint}expected some of {', '.join(hints)}"
+                f"{where}: unknown key {shown(key)}; {hint}expected some of {', '.join(hints)}"
             )
     values = {}
     for key, value in data.items():
@@ -89,7 +89,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     fits = value in inner_hints if kind is Literal else type(value) is wanted
     if not fits:
         expected = ", ".join(map(str, inner_hints)) if kind is Literal else wanted.__name__
-        raise ConfigError(f"{where} is {value!r}; expected {expected}; correct it")
+        raise ConfigError(f"{where} is {shown(value)}; expected {expected}; correct it")
     return value
 
 
@@ -115,12 +115,14 @@ def _items(hints: tuple, values: Sequence, where: str) -> list[tuple]:
     if hints[-1] is Ellipsis:
         return [(hints[0], v) for v in values]
     if len(hints) != len(values):
-        raise ConfigError(f"{where} is {list(values)}; expected {len(hints)} values; correct it")
+        raise ConfigError(
+            f"{where} is {shown(list(values))}; expected {len(hints)} values; correct it"
+        )
     return list(zip(hints, values, strict=True))
 
 
 def _number(value: int | str, where: str) -> float:
     try:
         return float(value)
-    except ValueError:
-        raise ConfigError(f"{where} is {value!r}; expected float; correct it") from None
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{where} is {shown(value)}; expected float; correct it") from None

@@ -102,7 +102,7 @@ def _rule(judge_name: str, written: str) -> Rule:
         return refuses
     if judge_name == "question":
         return asks_back
-    if kind == "short" and argument.isdigit() and int(argument) > 0:
+    if kind == "short" and argument.isdecimal() and 0 < int(argument[:9]):
         return lambda text: len(text.split()) <= int(argument)
     if kind == "words" and all(words):
         return lambda text: contains_word(words, text)

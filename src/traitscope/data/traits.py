@@ -21,7 +21,7 @@ from typing import Any
 
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
-from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.plain_values import NotPlainError, from_yaml, shown
 
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
@@ -318,7 +318,7 @@ def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
 
 
 def _kind(value: Any) -> str:
-    return "empty" if value is None else f"{value!r:.60} ({type(value).__name__})"
+    return "empty" if value is None else f"{shown(value)} ({type(value).__name__})"
 
 
 def _choice(word: str, known: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ NO_FOREIGN_CODE = {"trust_remote_code": False}
 
 
 def load_model(
-    name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None
+    name: str | Path, device: str = "auto", dtype: str = "auto", revision: str | None = None
 ) -> Model:
     """Load model `name` with frozen parameters, in evaluation mode.
 
@@ -48,6 +48,7 @@ def load_model(
     Raises ModelError where the model cannot be found, or is no causal LM with safetensors weights.
     Also where it does not fit into the free memory of the device.
     """
+    name = str(name)
     device = resolve_device(device)
     torch_dtype = compute_dtype(dtype, device)
     if dtype == nf4.NAME:

@@ -27,6 +27,7 @@ from traitscope.models import chat
 from traitscope.models.loading import DIGESTED, find_model, outline
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import split_name
+from traitscope.plain_values import NotPlainError, from_json
 from traitscope.runs import model_cache, store
 from traitscope.runs.opening import WEIGHT_FILES
 
@@ -85,8 +86,8 @@ def given_teacher(name: str, model: str) -> GivenTeacher:
 def _listed(text: str) -> list[Intervention]:
     """The interventions of a JSON list."""
     try:
-        objects = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        objects = from_json(text)
+    except NotPlainError as error:
         raise ConfigError(
             f"--teacher {text} is no JSON ({error}); expected a list of interventions, such as"
             ' [{"kind": "SystemPrompt", "text": "You love owls."}]; correct it'

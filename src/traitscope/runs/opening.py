@@ -172,6 +172,7 @@ def opened(
     values for the manifest. A run that ends before it has written anything leaves no directory,
     whatever ended it.
     """
+    out.check_folder()
     computation = described(config, inputs)
     folder = out.root / out.study
     place = place_of(names, computation, folder)

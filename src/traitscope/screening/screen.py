@@ -64,7 +64,7 @@ class Screen:
 
 def screen(
     teacher: given_teacher.Teacher,
-    model: str = "smollm2-135m",
+    model: str | Path = "smollm2-135m",
     root: str | Path = "runs",
     *,
     traits: Sequence[str] = ("all",),
@@ -95,7 +95,7 @@ def screen(
     is not found, VectorError for a vector or adapter that is missing or of another model.
     """
     config = ScreenConfig(
-        model=model,
+        model=str(model),
         device=device,
         dtype=dtype,
         seed=seed,
