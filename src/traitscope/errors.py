@@ -14,8 +14,21 @@ library type in brackets, so `except ValueError` works for callers that do not k
 """
 
 
+LONGEST = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+
+
 class TraitscopeError(Exception):
-    """Base of all errors that a user can act on."""
+    """Base of all errors that a user can act on.
+
+    A message may show what was given, however long it is: str() then leaves out the middle.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
 
 
 class ConfigError(TraitscopeError, ValueError):

@@ -47,9 +47,13 @@ def _changed_inputs(folder: Path, manifest: dict) -> Iterator[str]:
 
 def _digest_now(source: Path) -> str | None:
     """The digest of a file or a run as it is; None where it is gone."""
-    if source.is_dir():
+    try:
+        is_there, is_folder = source.exists(), source.is_dir()
+    except OSError:  # no path that could be, such as one of too many characters
+        return None
+    if is_folder:
         return outputs_digest(hash_files(source))
-    return file_sha256(source) if source.exists() else None
+    return file_sha256(source) if is_there else None
 
 
 def lineage(run_dir: Path) -> dict:
@@ -72,7 +76,11 @@ def _tree(path: Path, digest: str) -> dict:
         "state": "damaged",
         "inputs": {},
     }
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError:
+        is_there = False
+    if not is_there:
         return {**tree, "state": "missing"}
     folder = path if path.is_dir() else path.parent
     if path.is_file() and not is_sealed(folder):

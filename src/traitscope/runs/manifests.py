@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.errors import StoreError
+from traitscope.plain_values import NotPlainError, from_json
 
 SCHEMA = 1
 """Version of the two files; a newer one is refused."""
@@ -40,8 +41,8 @@ def read_described(path: Path, keys: set[str]) -> dict:
     Raises StoreError where it cannot be read, lacks one of the keys, or has a newer schema.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        value = from_json(path.read_bytes())
+    except (OSError, NotPlainError) as error:
         raise StoreError(f"{path} cannot be read ({error}); {RESTORE}") from error
     value = value if isinstance(value, dict) else {}
     if isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
@@ -50,7 +51,24 @@ def read_described(path: Path, keys: set[str]) -> dict:
         )
     if lacks := ", ".join(sorted(keys - value.keys())):
         raise StoreError(f"{path} is damaged, it lacks {lacks}; {RESTORE}")
+    if keys >= MANIFEST_KEYS and not _is_manifest(value):
+        raise StoreError(f"{path} is damaged, a value in it has the wrong type; {RESTORE}")
     return value
+
+
+def _is_manifest(value: dict) -> bool:
+    """Whether the values that others read have their types, and names stay inside of the run."""
+    texts = [value["stage"], value["address"], value["config_sha256"]]
+    if not (isinstance(value["inputs"], dict) and isinstance(value["outputs"], dict)):
+        return False
+    for item in value["inputs"].values():
+        if not isinstance(item, dict):
+            return False
+        texts += [item.get("path"), item.get("digest")]
+    texts += value["outputs"].values()
+    is_inside = all(".." not in Path(name).parts for name in value["outputs"])
+    has_model = value.get("model") is None or isinstance(value["model"], str)
+    return is_inside and has_model and all(isinstance(text, str) for text in texts)
 
 
 def input_value(name: str, inside: str = "") -> str:
