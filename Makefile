@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo quick test slow check docs bench clean
+.PHONY: demo quick test slow kills check docs bench clean
 
 demo: .venv/.ready            ## the main job: at most ten minutes on two cores
 	.venv/bin/traitscope demo
@@ -16,6 +16,9 @@ test: .venv/.test             ## the whole suite
 
 slow: .venv/.test             ## further tests on the embedded model
 	.venv/bin/pytest -n 0 -m slow
+
+kills: .venv/.test            ## a hundred kills over every command; the results must be the same
+	.venv/bin/python scripts/kill_trials.py
 
 check: .venv/.dev             ## format, lint, types, import contracts, measures, docs
 	.venv/bin/ruff format --check .

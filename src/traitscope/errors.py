@@ -13,7 +13,6 @@ A message says what was found, what was expected, and what to do. Each class als
 library type in brackets, so `except ValueError` works for callers that do not know this package.
 """
 
-
 LONGEST = 2000
 """Characters of a message; of a longer one the middle is left out."""
 

@@ -2,7 +2,7 @@
 
 Every reader of foreign input gets good inputs with small damage (support/mutations.py). It may
 return, or raise a TraitscopeError with one line of text. Anything else is a defect. An input is made
-from its number alone: `FUZZ=1234 pytest tests/fuzz` tries that one.
+made from its number alone: `FUZZ=1234 pytest tests/fuzz` tries that one.
 """
 
 import json
