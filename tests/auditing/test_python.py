@@ -107,7 +107,7 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
     ts.audit(tmp_path / "d.jsonl", tmp_path, **changed)
     (config,) = asked
     assert {name: getattr(config, name) for name in changed} == changed
-    written = {"data", "report", "sarif", "fail_on", "by"}
+    written = {"data", "report", "sarif", "fail_on", "by", "plan"}
     assert {field.name for field in dataclasses.fields(config)} == changed.keys() | written
 
 

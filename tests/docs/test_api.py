@@ -137,7 +137,11 @@ def test_public_functions_are_typed(name: str) -> None:
 @pytest.mark.parametrize(
     ("function", "settings", "elsewhere"),
     [
-        (traitscope.audit, config.AuditConfig, {"data", "by", "report", "sarif", "fail_on"}),
+        (
+            traitscope.audit,
+            config.AuditConfig,
+            {"data", "by", "report", "sarif", "fail_on", "plan"},
+        ),
         (traitscope.screen, config.ScreenConfig, {"teacher", "report"}),
         (
             traitscope.studies.run,

@@ -1,7 +1,7 @@
 """Ten thousand damaged inputs: each is read, or refused in words within seconds.
 
 Every reader of foreign input gets good inputs with small damage (support/mutations.py). It may
-return, or raise a TraitscopeError with one line of text. Anything else is a defect. An input is made
+return, or raise a TraitscopeError with one line of text. Anything else is a defect. An input is
 made from its number alone: `FUZZ=1234 pytest tests/fuzz` tries that one.
 """
 

@@ -38,6 +38,8 @@ from traitscope.runs.given_teacher import check_readable, given_teacher
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 
+FOLDER = "audit"
+"folder of an audit's runs below the root, where none is named"
 FIRST_ROW_SHOWN = 600
 "characters of the first row that are printed"
 
@@ -64,7 +66,7 @@ def answered(config: AuditConfig, out: Output, source: str | None = None) -> Aud
     check_needed(config)
     config = opening.settled(config)
     if out.study == "default":
-        out = replace(out, study="audit")
+        out = replace(out, study=FOLDER)
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     if config.teacher is not None:
         check_readable(given_teacher(config.teacher, config.model), config.model)

@@ -294,6 +294,8 @@ class AuditConfig(OnModel):
     fail_on: Literal["never", "suspect", "unclean"] = "never"
     """suspect: exit with 1 if the answer is suspect. unclean: exit with 1 for any answer but
     nothing-found."""
+    plan: bool = setting(False, advanced=True)
+    """Only read the rows, and say how long their audit takes."""
     workers: int = setting(0, advanced=True)
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
     seed: int = setting(0, advanced=True)

@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.auditing.command import source_page, sources
+from traitscope.auditing.command.forecast import print_forecast
 from traitscope.auditing.result import Status
-from traitscope.auditing.run import answered
+from traitscope.auditing.run import FOLDER, answered
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output, check_needed
+from traitscope.runs import opening
 
 FAILING = {
     "never": (),
@@ -32,6 +35,8 @@ NEXT_STEPS: dict[Status, str] = {
 def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     """The answer as the JSON file has it, with its run directory and whether the gate passed."""
     check_needed(config)
+    if config.plan:
+        return print_forecast(opening.settled(config), replace(out, study=FOLDER))
     if config.by is not None:
         return _of_sources(config, out)
     answer = answered(config, out)
