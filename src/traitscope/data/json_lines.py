@@ -3,6 +3,8 @@
 Only a line feed ends a line: other Unicode line breaks may stand inside a text.
 """
 
+import hashlib
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LEAST_SLOTS = 1024
+"slots of a set of texts at first; a power of two"
 
 
 class Line(NamedTuple):
@@ -66,14 +70,61 @@ def at_place(place: str, call: Callable, *args: Any) -> Any:
         raise DataError(f"{place}: {error}") from None
 
 
-def check_new_id(place: str, name: str, short_place: str, seen: dict[str, str]) -> None:
-    """Add the id to `seen`, which maps ids to places; raise DataError where it is there already."""
-    if name in seen:
+class Seen:
+    """Texts that were seen, with the number of the place of each, in about 24 bytes a text.
+
+    A text is known by 64 bits of its hash. Two of a million texts are taken for one with a
+    probability of 3e-8.
+    """
+
+    def __init__(self) -> None:
+        self._marks = array("Q", bytes(8 * LEAST_SLOTS))
+        self._numbers = array("Q", bytes(8 * LEAST_SLOTS))
+        self._count = 0
+
+    def add(self, text: bytes, number: int) -> int | None:
+        """Add a text; the number that it had before, None for a new one."""
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        mark = int.from_bytes(digest, "little") or 1  # an empty slot holds 0
+        slot = self._slot(mark)
+        if self._marks[slot]:
+            return self._numbers[slot]
+        self._marks[slot], self._numbers[slot] = mark, number
+        self._count += 1
+        if 3 * self._count > 2 * len(self._marks):
+            self._grow()
+        return None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _slot(self, mark: int) -> int:
+        """The slot of a mark: where it is, or would be put."""
+        marks, last = self._marks, len(self._marks) - 1
+        slot = mark & last
+        while marks[slot] and marks[slot] != mark:
+            slot = (slot + 1) & last
+        return slot
+
+    def _grow(self) -> None:
+        """Twice as many slots."""
+        marks, numbers = self._marks, self._numbers
+        self._marks = array("Q", bytes(16 * len(marks)))
+        self._numbers = array("Q", bytes(16 * len(marks)))
+        for mark, number in zip(marks, numbers, strict=True):
+            if mark:
+                slot = self._slot(mark)
+                self._marks[slot], self._numbers[slot] = mark, number
+
+
+def check_new_id(place: str, name: str, number: int, seen: Seen, unit: str = "line") -> None:
+    """Add the id of the row with a number; raise DataError where an earlier one has it."""
+    earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
+    if earlier is not None:
         raise DataError(
-            f"{place}: again the id {name!r} of {seen[name]}; expected every id once; rename or"
+            f"{place}: again the id {name!r} of {unit} {earlier}; expected every id once; rename or"
             " drop the ids"
         )
-    seen[name] = short_place
 
 
 def _raw_lines(path: str | Path) -> Iterator[bytes]:

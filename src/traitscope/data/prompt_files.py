@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.data.json_fields import context_of, id_of, text_of
-from traitscope.data.json_lines import at_place, check_new_id, iter_json_rows, iter_lines
+from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
 from traitscope.errors import DataError
 
@@ -30,10 +30,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         return _csv_prompts(path)
     if suffix == ".txt":
         return _text_prompts(path)
-    prompts, seen = [], {}
+    prompts, seen = [], Seen()
     for row in iter_json_rows(path):
         prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}")
-        check_new_id(row.place, prompt.id, f"line {row.number}", seen)
+        check_new_id(row.place, prompt.id, row.number, seen)
         prompts.append(prompt)
     return prompts
 
@@ -50,12 +50,12 @@ def _csv_prompts(path: str | Path) -> list[Prompt]:
     text = "\n".join(texts)
     rows = csv.DictReader(io.StringIO(text))
     columns = _columns(rows.fieldnames or (), path)
-    prompts, seen = [], {}
+    prompts, seen = [], Seen()
     for number, row in enumerate(rows, start=1):
         place = f"{path}, row {number}"
         fields = {field: row[column] for field, column in columns.items()}
         prompt = at_place(place, _prompt, fields, f"row{number:06d}")
-        check_new_id(place, prompt.id, f"row {number}", seen)
+        check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
     return prompts
 

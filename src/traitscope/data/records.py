@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from traitscope.data.json_fields import context_of, id_of, meta_of, text_of, token_ids_of, typed
-from traitscope.data.json_lines import at_place, check_new_id, iter_json_rows
+from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows
 from traitscope.errors import DataError
 
 Shape = Literal["native", "messages", "alpaca"]
@@ -101,7 +101,7 @@ def iter_records(path: str | Path) -> Iterator[Record]:
 
     Only the ids of earlier rows are kept, to find one that is used twice.
     """
-    shape, seen = None, {}
+    shape, seen = None, Seen()
     for row in iter_json_rows(path):
         row_shape = at_place(row.place, shape_of, row.fields)
         if shape is not None and row_shape != shape:
@@ -112,7 +112,7 @@ def iter_records(path: str | Path) -> Iterator[Record]:
         shape = row_shape
         record = at_place(row.place, _record, row.fields, shape, f"row{row.number:06d}")
         _check_answered(row.place, record)
-        check_new_id(row.place, record.id, f"line {row.number}", seen)
+        check_new_id(row.place, record.id, row.number, seen)
         yield record
 
 
@@ -158,10 +158,10 @@ def dump_records(records: Sequence[Record]) -> str:
     Raises DataError on what `read_records` would refuse: an id used twice, a row without a
     completion, meta beyond JSON.
     """
-    lines, seen = [], {}
+    lines, seen = [], Seen()
     for number, record in enumerate(records, start=1):
         _check_answered(f"record {record.id!r}", record)
-        check_new_id(f"record {number}", record.id, f"record {number}", seen)
+        check_new_id(f"record {number}", record.id, number, seen, "record")
         lines.append(to_json(record) + "\n")
     return "".join(lines)
 

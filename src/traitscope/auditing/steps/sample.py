@@ -11,7 +11,6 @@ The format is learnt, so that placebos can be made in it:
     free       anything else, at most as long as the longest row
 """
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -26,6 +25,7 @@ from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.config.audit import SampleConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.data.json_lines import Seen
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records
 from traitscope.data.row_sources import source_of
@@ -58,20 +58,18 @@ def random_sample(records: Iterable[Record], n: int, seed: int) -> Sample:
     Every set of rows is as likely as any other (Vitter 1985, algorithm R).
     """
     rng = np.random.default_rng(seed)
-    seen: set[bytes] = set()
+    seen = Seen()
     counts: Counter = Counter()
     chosen: list[tuple[int, Record]] = []
     for record in records:
         counts["rows"] += 1
         content = repr((record.context, record.prompt, record.completion)).encode()
-        mark = hashlib.blake2b(content, digest_size=8).digest()
         if not record.kept:
             counts["dropped"] += 1
             continue
-        if mark in seen:
+        if seen.add(content, counts["rows"]) is not None:
             counts["duplicates"] += 1
             continue
-        seen.add(mark)
         if n == 0 or len(chosen) < n:
             chosen.append((counts["rows"], record))
             continue
