@@ -128,10 +128,9 @@ def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned
 def urgency(nodes: Sequence[Node]) -> dict[str, float]:
     """Of every node, the work on the longest way from its start to the end of the study."""
     work: dict[str, float] = {}
+    longest_behind: dict[str, float] = {}
     for node in reversed(nodes):
-        longest_behind = 0.0
-        for other in nodes:
-            if node.name in other.needs:
-                longest_behind = max(longest_behind, work[other.name])
-        work[node.name] = node.weight + longest_behind
+        work[node.name] = node.weight + longest_behind.get(node.name, 0.0)
+        for name in node.needs:
+            longest_behind[name] = max(longest_behind.get(name, 0.0), work[node.name])
     return work

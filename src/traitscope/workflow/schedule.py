@@ -25,6 +25,7 @@ from traitscope.runs.manifests import is_sealed
 from traitscope.workflow import executors, failure_notes, graph
 from traitscope.workflow.executors import Died, How, Pool
 from traitscope.workflow.graph import Node
+from traitscope.workflow.waiting import Waiting
 
 
 def run(
@@ -55,7 +56,7 @@ def run(
         return folders
     if how.executor == "local":
         atomic_files.check_writable(out.root / out.study)
-    sweep = _Sweep(out, how, folders, rest, graph.urgency(rest))
+    sweep = _Sweep(out, how, folders, Waiting(rest, folders, graph.urgency(rest)))
     workers = nullcontext(pool) if pool else executors.pool(how, out)
     with workers as there, _shown(rest, there.size) as reached:
         while sweep.send(there):
@@ -79,10 +80,8 @@ class _Sweep:
     how: How
     folders: dict[str, Path]
     """Run directories of the nodes that are sealed."""
-    rest: list[Node]
+    waiting: Waiting
     """Nodes that are not sent yet."""
-    urgency: dict[str, float]
-    """Work on the longest way from each node to the end."""
     running: dict[Future, list[Node]] = field(default_factory=dict)
     """Nodes by the job that computes them."""
     failed: dict[str, BaseException] = field(default_factory=dict)
@@ -102,28 +101,25 @@ class _Sweep:
         if self.failed and self.how.stop_at_once:
             return bool(self.running)
         with pool.batch():
-            for node in sorted(self._ready(), key=lambda node: -self.urgency[node.name]):
-                has_room = len(self.running) < pool.size
-                at_limit = self.how.limit and self.sent >= self.how.limit
-                ends = self.failed and self.how.stop_at_once
-                if node in self.rest and has_room and not at_limit and not ends:
-                    self._submit(pool, node)
+            while self._may_send(pool):
+                node = self.waiting.most_urgent()
+                if node is None:
+                    break
+                self._submit(pool, node)
         return bool(self.running)
 
-    def _ready(self) -> list[Node]:
-        return [node for node in self.rest if set(node.needs) <= self.folders.keys()]
+    def _may_send(self, pool: Pool) -> bool:
+        has_room = len(self.running) < pool.size
+        at_limit = self.how.limit and self.sent >= self.how.limit
+        ends = self.failed and self.how.stop_at_once
+        return has_room and not at_limit and not ends
 
     def _submit(self, pool: Pool, node: Node) -> None:
         """Send a node, with others of its kind where students may be packed."""
         batch = self._pack(node)
-        nodes, configs, rest = [], [], []
-        for other in self.rest:
-            if other.name in batch:
-                nodes.append(other)
-                configs.append(batch[other.name])
-            elif other.name not in self.failed:
-                rest.append(other)
-        self.rest = rest
+        nodes = self.waiting.in_order(batch)
+        for name in [*batch, *self.failed]:
+            self.waiting.remove(name)
         if not nodes:
             return
         self.sent += len(nodes)
@@ -133,7 +129,7 @@ class _Sweep:
         label = nodes[0].name
         if len(nodes) > 1:
             label += f" and {len(nodes) - 1} more"
-        self.running[pool.submit(label, configs)] = nodes
+        self.running[pool.submit(label, [batch[each.name] for each in nodes])] = nodes
 
     def _pack(self, node: Node) -> dict[str, Any]:
         """Configs by name of the nodes that go out together; a node whose config cannot be made has
@@ -149,7 +145,7 @@ class _Sweep:
         key = packed.key(config)
         if key is None:
             return batch
-        for other in self._ready():
+        for other in self.waiting.ready():
             alike = other is not node and other.config_type is node.config_type
             if len(batch) < self.how.pack and alike and not self.tried[other.name]:
                 config = self._config(other)
@@ -175,7 +171,7 @@ class _Sweep:
             elif self._may_try_again(node, result):
                 line = f"{node.name}: its worker died, so it is tried again"
                 print(line, file=sys.stderr, flush=True)
-                self.rest.append(node)
+                self.waiting.put_back(node)
             else:
                 self._fail(node, result)
         return [node.name for node in nodes if node.name in self.folders]
@@ -189,6 +185,7 @@ class _Sweep:
             self._fail(node, error)
             return
         self.folders[node.name] = folder
+        self.waiting.note_sealed(node.name)
 
     def _may_try_again(self, node: Node, error: BaseException) -> bool:
         died = isinstance(error, Died | BrokenExecutor)
