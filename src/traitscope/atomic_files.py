@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from traitscope.errors import StoreError
 
 FULL = "the disk is full: free some space, then run the same command again"
 BLOCKED = "read-only, or not permitted: choose a folder that you can write to"
+TOO_MANY = "too many files are open: allow more with ulimit -n 4096, then run it again"
 IN_THE_WAY = "a file is where a folder is expected: move the file away"
 WRITE_HELP = {
     errno.ENOSPC: FULL,
@@ -21,6 +22,8 @@ WRITE_HELP = {
     errno.EPERM: BLOCKED,
     errno.EEXIST: IN_THE_WAY,
     errno.ENOTDIR: IN_THE_WAY,
+    errno.EMFILE: TOO_MANY,
+    errno.ENFILE: TOO_MANY,
 }
 "what to do, by the reason for which the operating system refuses"
 
@@ -31,16 +34,22 @@ def write_bytes(path: Path, data: bytes) -> None:
     A link stays, and the file that it names is replaced. What is no regular file, such as a device
     or a pipe, is written to and never replaced. Raises StoreError.
     """
+    write_pieces(path, [data])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """write_bytes of pieces that follow each other, one in memory at a time."""
     if is_no_regular_file(path):
         with writing(path), open(path, "wb") as stream:
-            stream.write(data)
+            stream.writelines(pieces)
         return
     path = Path(os.path.realpath(path))
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temp.write_bytes(data)
+            with temp.open("wb") as stream:
+                stream.writelines(pieces)
             sync(temp)
             os.replace(temp, path)
             sync(path.parent)
@@ -62,6 +71,11 @@ def write_json(path: Path, value: object) -> None:
     """write_bytes of indented JSON in the given key order; NaN and infinity raise StoreError: use
     None."""
     write_bytes(path, _json(path, value, indent=2))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """write_bytes of one JSON line a row; one row is in memory at a time."""
+    write_pieces(path, (_json(path, row) for row in rows))
 
 
 def append_jsonl(path: Path, row: dict) -> None:
