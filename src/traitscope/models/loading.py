@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from traitscope.errors import ConfigError, ModelError
+from traitscope.errors import ConfigError, ModelError, TraitscopeError
 from traitscope.models import nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
@@ -35,6 +35,10 @@ BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 "names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
+NEEDED = ("n_layers", "d_model", "window", "max_length", "end_ids", "pad_id")
+"properties of a model that are read from its files"
+LONGEST = 400
+"characters of a reason that are shown"
 NO_FOREIGN_CODE = {"trust_remote_code": False}
 "passed at every load: without it transformers asks on the terminal, and runs the code on a yes"
 
@@ -65,7 +69,7 @@ def load_model(
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest = _short_digest(f"{digest}/{nf4.NAME}")
-    return Model(lm.to(device), tokenizer, digest, name)
+    return _checked(Model(lm.to(device), tokenizer, digest, name), folder)
 
 
 def outline(name: str) -> Model:
@@ -81,9 +85,9 @@ def outline(name: str) -> Model:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
-    if (folder / "generation_config.json").exists():
-        lm.generation_config = GenerationConfig.from_pretrained(folder)
-    return Model(lm, tokenizer, digest_of(name), name)
+        if (folder / "generation_config.json").exists():
+            lm.generation_config = GenerationConfig.from_pretrained(folder)
+    return _checked(Model(lm, tokenizer, digest_of(name), name), folder)
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -96,12 +100,20 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        lm = AutoModelForCausalLM.from_pretrained(
+        lm, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention.NAME,
             use_safetensors=True,
+            output_loading_info=True,
             **NO_FOREIGN_CODE,
+        )
+    if found["missing_keys"]:  # transformers would draw them at random
+        missing = sorted(found["missing_keys"])
+        raise ModelError(
+            f"{folder}: {len(missing)} of the model's weights are in none of its files, such as"
+            f" {missing[0]}; expected all that config.json asks for, in *.safetensors; fetch the"
+            " model again, or save it with save_pretrained"
         )
     return lm, tokenizer
 
@@ -114,19 +126,36 @@ def _load_tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises for a folder that it cannot load into a ModelError."""
+    """Turn what transformers raises for a folder that it cannot load into a ModelError.
+
+    It raises many types, because nobody checks what stands in the files of a model.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (MemoryError, TraitscopeError):
+        raise
+    except Exception as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{folder} names code of its own (auto_map in a config), which is never run;"
                 " expected a family that transformers has; convert the model to such a family, or"
                 " use another one"
             ) from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other shapes than config.json says"
         raise ModelError(
-            f"{folder}: transformers cannot load this folder as a causal LM: {error}"
+            f"{folder}: transformers cannot load this folder as a causal LM: {reason[:LONGEST]};"
+            " fetch the model again, or save it with save_pretrained"
         ) from error
+
+
+def _checked(model: Model, folder: Path) -> Model:
+    """The model. Raises ModelError where its files hold sizes or token ids that are none."""
+    with _readable(folder):
+        for name in NEEDED:
+            getattr(model, name)
+    return model
 
 
 def _check_head(lm: Any, folder: Path) -> None:
@@ -186,6 +215,12 @@ def find_model(name: str, revision: str | None = None) -> Path:
         raise ModelError(
             f"{folder} holds no model: expected config.json and *.safetensors, found {listed};"
             " name a folder with both, or save the model with save_pretrained"
+        )
+    if (folder / "adapter_config.json").exists():  # peft, where installed, would add its adapter
+        raise ModelError(
+            f"{folder} holds an adapter (adapter_config.json) beside the weights of a model;"
+            " expected one of the two; move the adapter's files into a folder of their own, and"
+            " name that as a student: --interventions adapter:FOLDER"
         )
     return folder
 
@@ -280,7 +315,7 @@ def _n_values(file: Path) -> int:
             names = tensors.keys()
             for name in names:
                 count += math.prod(tensors.get_slice(name).get_shape())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file} cannot be read; it is damaged, fetch it again: {error}"
         ) from error
