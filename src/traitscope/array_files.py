@@ -55,9 +55,10 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # numpy and zipfile raise many types for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(
+        broken = StoreError(
             f"{path} cannot be read ({reason}); expected an array as it was written; {RESTORE}"
-        ) from error
+        )
+        raise atomic_files.exhausted(error) or broken from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -103,7 +104,8 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from error
+        broken = ValueError(f"{path.name} cannot be read: {error}")
+        raise atomic_files.exhausted(error) or broken from error
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
         if kind not in FLOATS:

@@ -3,12 +3,13 @@
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from traitscope.errors import StoreError
+from traitscope.errors import StoreError, TraitscopeError
 
 FULL = "the disk is full: free some space, then run the same command again"
 BLOCKED = "read-only, or not permitted: choose a folder that you can write to"
@@ -26,6 +27,10 @@ WRITE_HELP = {
     errno.ENFILE: TOO_MANY,
 }
 "what to do, by the reason for which the operating system refuses"
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"reasons that say nothing of the path: the machine has no more"
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+"how Rust writes what the operating system refused"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,14 +121,38 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into a StoreError about `path`."""
+    """Turn what the operating system refuses into a StoreError about `path`.
+
+    Libraries in Rust, such as safetensors and tokenizers, have errors of their own for it.
+    """
     try:
         yield
-    except StoreError:
+    except TraitscopeError:
         raise
-    except OSError as error:
-        reason = WRITE_HELP.get(error.errno, "check the path and the disk")
-        raise StoreError(f"cannot write {path} ({error.strerror or error}): {reason}") from error
+    except Exception as error:
+        refused = _refusal(error)
+        if refused is None:
+            raise
+        reason = WRITE_HELP.get(refused.errno, "check the path and the disk")
+        said = refused.strerror or refused
+        raise StoreError(f"cannot write {path} ({said}): {reason}") from error
+
+
+def exhausted(error: Exception) -> StoreError | None:
+    """What to say of a full disk or of too many open files, wherever that was met; None for an
+    error of another kind."""
+    refused = _refusal(error)
+    if refused is None or refused.errno not in EXHAUSTED:
+        return None
+    return StoreError(f"{refused}: {WRITE_HELP[refused.errno]}")
+
+
+def _refusal(error: Exception) -> OSError | None:
+    """What the operating system refused; None for an error of another kind."""
+    if isinstance(error, OSError):
+        return error
+    number = RUST_ERROR.search(str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def sync(path: Path) -> None:

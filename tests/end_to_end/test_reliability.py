@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -232,27 +232,6 @@ def test_a_flipped_byte_is_named(stage, undisturbed, place, tmp_path, capsys):
     assert f"{files[-1]} is missing" in capsys.readouterr().out
     missing.rename(files[-1])
     assert call(place / "runs", "show", run).summary["problems"] == []
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with the given options and returns its folder; skips where that is not
-    allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mounted(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip("this user may not mount a file system")
-        return folder
-
-    yield mounted
-    subprocess.run(["umount", folder], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])

@@ -166,13 +166,25 @@ def _exit_code(words: list[str]) -> int:
 def _answered(words: list[str]) -> tuple[Command | None, dict]:
     """The command that was run, and its summary.
 
-    A user's error becomes a message and the status `error`.
+    A user's error becomes a message and the status `error`. So does a machine that has no more
+    space or handles.
     """
+    from traitscope import atomic_files
+
     try:
         return _run(words)
     except TraitscopeError as error:
-        _explain(error)
-        return None, {"status": "error", "error": type(error).__name__, "message": str(error)}
+        explained = error
+    except Exception as error:
+        explained = atomic_files.exhausted(error)
+        if explained is None:
+            raise
+    _explain(explained)
+    return None, {
+        "status": "error",
+        "error": type(explained).__name__,
+        "message": str(explained),
+    }
 
 
 def _explain(error: TraitscopeError) -> None:

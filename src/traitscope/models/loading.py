@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from traitscope import atomic_files
 from traitscope.errors import ConfigError, ModelError, TraitscopeError
 from traitscope.models import nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
@@ -141,6 +142,8 @@ def _readable(folder: Path) -> Iterator[None]:
                 " expected a family that transformers has; convert the model to such a family, or"
                 " use another one"
             ) from None
+        if exhausted := atomic_files.exhausted(error):
+            raise exhausted from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights have other shapes than config.json says"
