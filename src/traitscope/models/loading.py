@@ -21,7 +21,7 @@ import torch
 
 from traitscope import atomic_files
 from traitscope.errors import ConfigError, ModelError, TraitscopeError
-from traitscope.models import nf4, weight_noise
+from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.model import Model, residual_blocks
@@ -59,7 +59,7 @@ def load_model(
         nf4.check_installed()
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
-    lm, tokenizer = _load_folder(folder, torch_dtype)
+    lm, tokenizer = _load_folder(folder, torch_dtype, name)
     _check_head(lm, folder)
     lm = lm.eval().requires_grad_(False)
     _, noise = weight_noise.split_name(name)
@@ -83,7 +83,7 @@ def outline(name: str) -> Model:
     folder = find_model(name)
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with torch.device("meta"):
+        with chat.template_tried(tokenizer, name), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
@@ -91,8 +91,8 @@ def outline(name: str) -> Model:
     return _checked(Model(lm, tokenizer, digest_of(name), name), folder)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The causal LM and the tokenizer in a folder."""
+def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
+    """The causal LM and the tokenizer in the folder of a model."""
     from transformers import AutoModelForCausalLM
 
     from traitscope.models import attention
@@ -101,16 +101,17 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        lm, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            use_safetensors=True,
-            output_loading_info=True,
-            **NO_FOREIGN_CODE,
-        )
-    if found["missing_keys"]:  # transformers would draw them at random
-        missing = sorted(found["missing_keys"])
+        with chat.template_tried(tokenizer, name):
+            lm, loading_info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                use_safetensors=True,
+                output_loading_info=True,
+                **NO_FOREIGN_CODE,
+            )
+    if loading_info["missing_keys"]:  # transformers would draw them at random
+        missing = sorted(loading_info["missing_keys"])
         raise ModelError(
             f"{folder}: {len(missing)} of the model's weights are in none of its files, such as"
             f" {missing[0]}; expected all that config.json asks for, in *.safetensors; fetch the"
