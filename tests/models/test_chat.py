@@ -230,6 +230,14 @@ def test_completion_ids_round_trip_with_the_end_of_the_turn(tiny: Model) -> None
     assert tiny.tokenizer.decode(ids[:-1]) == "owls, 12 – ✓"
 
 
+def test_a_tokenizer_without_an_end_token(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "_special_tokens_map", {})
+    assert tiny.tokenizer.eos_token_id is None
+    assert chat.completion_ids(tiny, "owls", end_token=False)
+    with pytest.raises(ModelError, match="names no end token, .*; set one in tokenizer_config"):
+        chat.completion_ids(tiny, "owls")
+
+
 def test_check_length(tiny: Model) -> None:
     chat.check_length(tiny, tiny.max_length, "row 3")
     with pytest.raises(DataError, match=f"row 3: {tiny.max_length + 1} tokens"):

@@ -41,6 +41,25 @@ def test_unknown_name() -> None:
         load_model("nonsense")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "./" + "x" * 300, "~no-such-user/model"])
+def test_a_name_that_cannot_be_a_path(name: str) -> None:
+    with pytest.raises(ModelError, match=r"cannot be looked for \(.*; name one of these") as raised:
+        load_model(name)
+    assert len(str(raised.value)) < 300
+
+
+def test_a_file_that_cannot_be_read(tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "x.json").write_text("{}")
+
+    def refused(file: object, name: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(loading.hashlib, "file_digest", refused)
+    with pytest.raises(ModelError, match=r"cannot be read .*Permission denied"):
+        loading.folder_digest(folder)
+
+
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no route")

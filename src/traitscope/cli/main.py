@@ -1,8 +1,8 @@
 """The command `traitscope COMMAND [config.yaml] [--flags]`.
 
 stdout carries results, stderr progress and what one would type next. `--json FILE` writes a summary
-with a stable `status`. While a command runs, an older summary there is replaced by `error`, so that
-it never passes for the answer of a command that was killed. Exit codes: 0 fine, 1 a check failed,
+with a stable `status`. While a command runs, an older summary there is replaced by `error`. So it
+never passes for the answer of a command that was killed. Exit codes: 0 fine, 1 a check failed,
 2 cannot answer, 3 a defect of this program. A user's error prints its message, and a defect its
 traceback. A reader of the output that has gone, as `head` does, ends a command quietly. Nothing
 heavy is imported before the command is known.

@@ -195,10 +195,19 @@ def context_digest(model: Model, context: str | None) -> str:
 def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]:
     """Token ids of a given answer, by default with the end of the turn.
 
-    For an answer that this model generated use the recorded ids, which may differ.
+    For an answer that this model generated use the recorded ids, which may differ. Raises
+    ModelError for a tokenizer without an end token.
     """
     ids = model.tokenizer.encode(text, add_special_tokens=False)
-    return [*ids, model.tokenizer.eos_token_id] if end_token else ids
+    if not end_token:
+        return ids
+    end = model.tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            f"the tokenizer of {model.name!r} names no end token, so a given answer would have no"
+            " end; expected an eos_token; set one in tokenizer_config.json"
+        )
+    return [*ids, end]
 
 
 def check_length(model: Model, length: int, where: str) -> None:

@@ -204,7 +204,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
         return OFFERED[name]
     if name in WHEELS:
         return wheel_folder(name)
-    folder = Path(name).expanduser()
+    folder = _path_of(name)
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if looks_like_hub_id and not folder.exists():
         folder = _from_hub(name, revision)
@@ -226,6 +226,20 @@ def find_model(name: str, revision: str | None = None) -> Path:
             " expected one of the two; move the adapter's files into a folder of their own, and"
             " name that as a student: --interventions adapter:FOLDER"
         )
+    return folder
+
+
+def _path_of(name: str) -> Path:
+    """A name as a path. Raises ModelError for one that cannot be a path."""
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:  # too long, or the home of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"model {name[:80]!r} cannot be looked for ({reason}); expected one of"
+            f" {', '.join(WHEELS)}, a folder, or a hub id such as org/name; name one of these"
+        ) from error
     return folder
 
 
@@ -258,14 +272,21 @@ def _short_digest(text: str) -> str:
 def folder_digest(folder: Path) -> str:
     """First 16 hex digits of the sha256 over names and contents of a model's files.
 
-    Config, template, tokenizer and weight files count, in order of their names.
+    Config, template, tokenizer and weight files count, in order of their names. Raises ModelError
+    for a file that cannot be read.
     """
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in DIGESTED and path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            total.update(path.name.encode() + content)
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in DIGESTED and path.is_file():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").digest()
+                total.update(path.name.encode() + content)
+    except (OSError, UnicodeEncodeError) as error:
+        raise ModelError(
+            f"a file of the model in {folder} cannot be read ({error}); expected files that this"
+            " user may read, with names in UTF-8; change that, or fetch the model again"
+        ) from error
     return total.hexdigest()[:16]
 
 
