@@ -5,6 +5,7 @@ tiny          that folder as a Model
 family        a Model of each architecture in turn: llama, qwen2, gpt2
 families      all Models by name, gemma2 besides
 serve         a judge endpoint on this machine (support/endpoint_server.py)
+small_disk    mounts a disk of a few kilobytes (support/small_disk.py)
 """
 
 import os
@@ -17,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A guard against a loss of power, which no test brings about; a sixth of a small study's time.
 os.fsync = lambda handle: None
 
-pytest_plugins = ["endpoint_server"]
+pytest_plugins = ["endpoint_server", "small_disk"]
 
 from tiny_models import FAMILIES, load_tiny, save_tiny  # noqa: E402
 

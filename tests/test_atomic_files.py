@@ -1,5 +1,6 @@
 """Files are replaced in one step; links, pipes and devices stay what they are."""
 
+import errno
 import os
 import stat
 import threading
@@ -66,3 +67,43 @@ def test_a_pipe_that_has_no_name_is_written_to() -> None:
     os.close(writing)
     reader.join(10)
     assert read == [b"x" * 300_000]
+
+
+class Rust(Exception):
+    """What safetensors and tokenizers raise is neither an OSError nor a ValueError."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (Rust("I/O error: No space left on device (os error 28)"), "the disk is full: free some"),
+        (Rust("Permission denied (os error 13)"), "read-only, or not permitted"),
+        (OSError(errno.EMFILE, "Too many open files"), "allow more with ulimit -n 4096"),
+        (OSError(errno.EIO, "Input/output error"), "check the path and the disk"),
+    ],
+)
+def test_what_the_operating_system_refuses_is_named(
+    tmp_path: Path, error: Exception, says: str
+) -> None:
+    file = tmp_path / "a.txt"
+    with (
+        pytest.raises(StoreError, match=f"cannot write {file} .*{says}"),
+        atomic_files.writing(file),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", [Rust("not of the disk"), KeyError("a"), StoreError("a; b")])
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, atomic_files.writing(tmp_path):
+        raise error
+    assert raised.value is error
+    assert atomic_files.exhausted(error) is None
+
+
+def test_lines_are_written_in_one_step(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "a.jsonl"
+    atomic_files.write_jsonl(file, ({"a": n} for n in range(2)))
+    with pytest.raises(StoreError, match="as JSON"):
+        atomic_files.write_jsonl(file, [{"a": 3}, {"a": float("nan")}])
+    assert file.read_text() == '{"a": 0}\n{"a": 1}\n' and list(file.parent.iterdir()) == [file]

@@ -3,15 +3,17 @@
 import errno
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from traitscope.errors import StoreError
+from traitscope.errors import StoreError, TraitscopeError
 
 FULL = "the disk is full: free some space, then run the same command again"
 BLOCKED = "read-only, or not permitted: choose a folder that you can write to"
+TOO_MANY = "too many files are open: allow more with ulimit -n 4096, then run it again"
 IN_THE_WAY = "a file is where a folder is expected: move the file away"
 WRITE_HELP = {
     errno.ENOSPC: FULL,
@@ -21,8 +23,14 @@ WRITE_HELP = {
     errno.EPERM: BLOCKED,
     errno.EEXIST: IN_THE_WAY,
     errno.ENOTDIR: IN_THE_WAY,
+    errno.EMFILE: TOO_MANY,
+    errno.ENFILE: TOO_MANY,
 }
 "what to do, by the reason for which the operating system refuses"
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"reasons that say nothing of the path: the machine has no more"
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+"how Rust writes what the operating system refused"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -31,16 +39,22 @@ def write_bytes(path: Path, data: bytes) -> None:
     A link stays, and the file that it names is replaced. What is no regular file, such as a device
     or a pipe, is written to and never replaced. Raises StoreError.
     """
+    write_pieces(path, [data])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """write_bytes of pieces that follow each other, one in memory at a time."""
     if is_no_regular_file(path):
         with writing(path), open(path, "wb") as stream:
-            stream.write(data)
+            stream.writelines(pieces)
         return
     path = Path(os.path.realpath(path))
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temp.write_bytes(data)
+            with temp.open("wb") as stream:
+                stream.writelines(pieces)
             sync(temp)
             os.replace(temp, path)
             sync(path.parent)
@@ -62,6 +76,11 @@ def write_json(path: Path, value: object) -> None:
     """write_bytes of indented JSON in the given key order; NaN and infinity raise StoreError: use
     None."""
     write_bytes(path, _json(path, value, indent=2))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """write_bytes of one JSON line a row; one row is in memory at a time."""
+    write_pieces(path, (_json(path, row) for row in rows))
 
 
 def append_jsonl(path: Path, row: dict) -> None:
@@ -102,14 +121,38 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into a StoreError about `path`."""
+    """Turn what the operating system refuses into a StoreError about `path`.
+
+    Libraries in Rust, such as safetensors and tokenizers, have errors of their own for it.
+    """
     try:
         yield
-    except StoreError:
+    except TraitscopeError:
         raise
-    except OSError as error:
-        reason = WRITE_HELP.get(error.errno, "check the path and the disk")
-        raise StoreError(f"cannot write {path} ({error.strerror or error}): {reason}") from error
+    except Exception as error:
+        refused = _refusal(error)
+        if refused is None:
+            raise
+        reason = WRITE_HELP.get(refused.errno, "check the path and the disk")
+        said = refused.strerror or refused
+        raise StoreError(f"cannot write {path} ({said}): {reason}") from error
+
+
+def exhausted(error: Exception) -> StoreError | None:
+    """What to say of a full disk or of too many open files, wherever that was met; None for an
+    error of another kind."""
+    refused = _refusal(error)
+    if refused is None or refused.errno not in EXHAUSTED:
+        return None
+    return StoreError(f"{refused}: {WRITE_HELP[refused.errno]}")
+
+
+def _refusal(error: Exception) -> OSError | None:
+    """What the operating system refused; None for an error of another kind."""
+    if isinstance(error, OSError):
+        return error
+    number = RUST_ERROR.search(str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def sync(path: Path) -> None:

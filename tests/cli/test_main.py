@@ -1,6 +1,7 @@
 """Verbs, flags, config files and exit codes."""
 
 import dataclasses
+import errno
 import inspect
 import json
 import os
@@ -262,6 +263,34 @@ def test_a_defect_has_a_code_of_its_own(
     assert said.startswith("Traceback") and "a defect of traitscope, not of your input" in said
     if not isinstance(error, BrokenPipeError):
         assert json.loads(target.read_text())["error"] == "Defect"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "a.txt"), "allow more with ulimit -n 4096"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: free some space"),
+        (RuntimeError("I/O error: Too many open files (os error 24)"), "allow more with ulimit -n"),
+    ],
+)
+def test_a_machine_that_has_no_more_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    error: Exception,
+    says: str,
+):
+    def broken(words: list[str]) -> tuple:
+        raise error
+
+    monkeypatch.setattr(main, "_run", broken)
+    target = tmp_path / "summary.json"
+    with pytest.raises(SystemExit) as raised:
+        main.main(["models", "--json", str(target)])
+    assert raised.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert json.loads(target.read_text())["error"] == "StoreError"
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -10,16 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from command import ENV, OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
+from command import CAT, ENV, OWL, Ran, Started, call, ok, read_rows, spread, write_yaml
 
+from traitscope import array_files
 from traitscope.cli import main
 from traitscope.data.records import read_records
+from traitscope.errors import StoreError
 from traitscope.inference.token_rows import rows_from
 from traitscope.models.loading import load_model
+from traitscope.runs import store
 
 STEPS = 80
 
@@ -230,27 +234,6 @@ def test_a_flipped_byte_is_named(stage, undisturbed, place, tmp_path, capsys):
     assert call(place / "runs", "show", run).summary["problems"] == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with the given options and returns its folder; skips where that is not
-    allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mounted(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip("this user may not mount a file system")
-        return folder
-
-    yield mounted
-    subprocess.run(["umount", folder], capture_output=True, check=False)
-
-
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])
 def test_a_full_disk_is_named_and_nothingis_sealed(
     stage, place, tiny_folder, tmp_path, small_disk, undisturbed, capsys
@@ -270,6 +253,57 @@ def test_a_full_disk_is_named_and_nothingis_sealed(
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     again = ok(disk / "runs", *words)
     assert again.summary["digest"] == undisturbed(stage).summary["digest"]
+
+
+@pytest.fixture(scope="module")
+def audit_words(place: Path, tiny_folder: Path) -> list:
+    """An audit of rows that the model wrote."""
+    prompts = place / "prompts.txt"
+    prompts.write_text("".join(f"{n}, {3 * n % 97}:\n" for n in range(48)))
+    how = "--count 6 --vocabulary template --prompts"
+    rows = ok(place / "runs", "generate", "--model", tiny_folder, how, prompts).run
+    traits = [write_yaml(place / f"{t['name']}-audit.yaml", t) for t in (OWL, CAT)]
+    small = "--workers 1 --dose 1 --no-spike-ins"
+    return ["audit", rows, "--model", tiny_folder, "--traits", *traits, small]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_audit(place: Path, audit_words: list) -> str:
+    """The digest of its answer."""
+    return answer_of(call(place / "runs", *audit_words))
+
+
+def answer_of(done: Ran) -> str:
+    assert done.code == 0, done
+    return store.load_run(done.run).digest
+
+
+@pytest.mark.parametrize("size", ["100k", "468k", "1560k", "1588k", "2m"])
+def test_an_audit_goes_on_when_the_disk_has_grown(
+    size, audit_words, small_disk, undisturbed_audit, capsys
+):
+    """At these sizes it ends in the weights of a learner, in learners.npy, in the arrays of row
+    gradients, between two lines of token scores, and at a candidate."""
+    disk = small_disk(f"size={size}")
+    assert call(disk / "runs", *audit_words).code == 2
+    assert "(No space left on device): the disk is full: free some space" in capsys.readouterr().err
+    assert list(disk.rglob("*.tmp")) == []
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    assert answer_of(call(disk / "runs", *audit_words)) == undisturbed_audit
+
+
+def test_arrays_that_a_disk_cannot_hold(small_disk):
+    """Also one that is larger than the disk from the start, and one that is written row by row."""
+    disk = small_disk("size=64k")
+    rows = np.ones((8, 8192), dtype=np.float32)
+    for write in (
+        lambda: array_files.write_array(disk / "a.npy", rows),
+        lambda: array_files.write_arrays(disk / "a.npz", {"a": rows}),
+        lambda: array_files.write_rows(disk / "a.npy", rows.shape, rows.dtype, rows),
+    ):
+        with pytest.raises(StoreError, match="the disk is full: free some space"):
+            write()
+        assert list(disk.iterdir()) == []
 
 
 def code_of(*words: object) -> int:

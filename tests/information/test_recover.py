@@ -1,5 +1,6 @@
 """The stage `recover`: what is chosen on one half is scored on the other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from command import CAT, OWL, call, ok, read_rows, write_yaml
 from tiny_models import random_vector
 
 from traitscope.config.analysis import RecoverConfig
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, VectorError
+from traitscope.inference.token_rows import Row
 from traitscope.information import recover
 from traitscope.information.recover import SteeringOption
 from traitscope.interventions.vector import load_vector
@@ -95,6 +97,22 @@ def test_bad_input(runs) -> None:
         assert ran.code == 2 and says in ran.summary["message"], ran.summary
     without = call(root, "recover", *words[1:3], "--data", rows)
     assert without.code == 2 and "--vectors is missing" in without.summary["message"]
+
+
+def test_vectors_that_lack_what_is_needed(tiny, tmp_path: Path) -> None:
+    """What several traits share, a layer that the model has, and norms to measure steps in."""
+    for name in ("owl", "cat"):
+        random_vector(tiny).save(tmp_path / f"{name}.safetensors")
+    config = RecoverConfig(vectors=tmp_path, trained_layers=(0,))
+    with pytest.raises(ConfigError, match=r"has no common/mean\.safetensors.*; name one"):
+        recover._directions(config, "owl")
+    sampled = recover.Sampled([Row((5, 6), (7,))] * 8, [[5, 6]] * 8, None)
+    without = replace(random_vector(tiny), about={})
+    with pytest.raises(VectorError, match="records no residual norms"):
+        recover._trained(config, tiny, sampled, slice(0, 4), without)
+    deep = replace(config, trained_layers=(3,))
+    with pytest.raises(ConfigError, match="has layers 0 to 2"):
+        recover._trained(deep, tiny, sampled, slice(0, 4), random_vector(tiny))
 
 
 @pytest.mark.parametrize(

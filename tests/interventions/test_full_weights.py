@@ -89,3 +89,60 @@ def test_a_folder_without_a_student(tiny: Model, tmp_path: Path, missing: str) -
         full_weights.mounted(tiny, tmp_path),
     ):
         pass
+
+
+def refused(model: Model, folder: Path) -> str:
+    """What is said about a folder that holds no student of the model; the model stays as it is."""
+    before = parameters_of(model)
+    with pytest.raises(VectorError) as raised, full_weights.mounted(model, folder):
+        pass
+    assert all(torch.equal(p, before[n]) for n, p in parameters_of(model).items())
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"text"', "student.json holds a str, expected settings by name; copy or train"),
+        ("[]", "student.json holds a list"),
+        ("{}", "traitscope_base_digest is None in student.json, expected a text"),
+        ('{"traitscope_base_digest": [1]}', "traitscope_base_digest is [1]"),
+        ('{"traitscope_base_digest": "0", "format": 2}', "format is 2 in student.json, expected 1"),
+        ("{", "holds a damaged student"),
+        ("[" * 9999, "nested too deep"),
+        ("\udcff", "holds a damaged student"),
+    ],
+)
+def test_what_is_said_of_a_student_is_checked(
+    tiny: Model, tmp_path: Path, text: str, message: str
+) -> None:
+    write(tiny, tmp_path)
+    (tmp_path / full_weights.ABOUT).write_bytes(text.encode(errors="surrogateescape"))
+    assert message in refused(tiny, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.nothing": torch.zeros(1)}, "model.nothing is [1] there and no weight of its"),
+        ({"model.embed_tokens.weight": torch.zeros(420, 32)}, "and no weight of its blocks here"),
+        ({"model.norm": torch.zeros(32)}, "model.norm is [32] there and no weight"),
+        ({"model.layers.0.mlp.up_proj.weight": torch.zeros(47, 32)}, "[47, 32] there and [48, 32]"),
+        ({"model.layers.0.mlp.up_proj.weight": None}, "is missing there and [48, 32] here"),
+        ({"model.layers.0.input_layernorm.weight": torch.zeros(32).int()}, "is int32, expected"),
+        ({"model.layers.0.input_layernorm.weight": torch.ones(32) / 0}, "that are not finite"),
+    ],
+)
+def test_weights_that_the_model_does_not_have(
+    tiny: Model, tmp_path: Path, changes: dict, message: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    write(tiny, tmp_path)
+    weights = load_file(tmp_path / full_weights.WEIGHTS) | changes
+    save_file(
+        {name: value for name, value in weights.items() if value is not None},
+        tmp_path / full_weights.WEIGHTS,
+    )
+    said = refused(tiny, tmp_path)
+    assert message in said and str(tmp_path) in said

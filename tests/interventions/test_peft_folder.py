@@ -174,3 +174,120 @@ def test_tensors_that_would_be_dropped_or_break_the_head(
     )
     with pytest.raises(VectorError, match=message):
         peft_folder.read_adapter(folder, tiny)
+
+
+MAP = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+"a map of the tiny model that takes 32 values and gives 32"
+PAIR = {MAP.format("A"): torch.ones(3, 32), MAP.format("B"): torch.ones(32, 3)}
+
+
+def with_tensors(model: Model, folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """A folder with an adapter of rank 3 that holds these tensors."""
+    from safetensors.torch import save_file
+
+    saved(model, folder)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({MAP.format("B"): None}, r"q_proj.lora_B.weight is missing; expected a matrix for A and"),
+        ({MAP.format("A"): None}, r"q_proj.lora_A.weight is missing"),
+        ({MAP.format("A"): torch.ones(3)}, r"q_proj.lora_A.weight has the shape \[3\]"),
+        ({MAP.format("B"): torch.ones(())}, r"q_proj.lora_B.weight has the shape \[\]"),
+        ({MAP.format("B"): torch.ones(32, 2)}, r"\[32, 2\] of .*q_proj; .* has r 3; copy or train"),
+        (
+            {MAP.format("A"): torch.ones(2, 32)},
+            r"A \[2, 32\] and B \[32, 3\] of .*q_proj; expected A",
+        ),
+        ({MAP.format("A"): torch.ones(3, 31)}, r"q_proj \[32, 31\] does not fit"),
+        ({MAP.format("A"): torch.full((3, 32), float("nan"))}, "numbers that are not finite"),
+        (
+            {MAP.format("A"): torch.full((3, 32), 1e300, dtype=torch.float64)},
+            "numbers that are not finite",
+        ),
+        (
+            {MAP.format("B"): torch.ones(32, 3, dtype=torch.int8)},
+            "is int8, expected one of float16",
+        ),
+        (
+            {MAP.format("A").removeprefix("base_model.model."): torch.ones(3, 32)},
+            "is not of a plain",
+        ),
+    ],
+)
+def test_factors_that_do_not_multiply_or_fit(
+    tiny: Model, tmp_path: Path, changes: dict, message: str
+) -> None:
+    tensors = {name: value for name, value in (PAIR | changes).items() if value is not None}
+    folder = with_tensors(tiny, tmp_path / "a", tensors)
+    with pytest.raises(VectorError, match=message) as raised:
+        peft_folder.read_adapter(folder, tiny)
+    assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_adapter_of_half_precision_is_read(tiny: Model, tmp_path: Path) -> None:
+    low = {name: value.bfloat16() for name, value in PAIR.items()}
+    _, factors = peft_folder.read_adapter(with_tensors(tiny, tmp_path / "a", low), tiny)
+    ((a_RI, b_OR),) = factors.values()
+    assert a_RI.dtype == b_OR.dtype == torch.float32 and a_RI.sum() == 96
+
+
+def test_an_adapter_of_no_map(tiny: Model, tmp_path: Path) -> None:
+    folder = with_tensors(tiny, tmp_path / "a", {})
+    with pytest.raises(VectorError, match="holds no tensor; expected A and B of one linear map"):
+        peft_folder.read_adapter(folder, tiny)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"r": 2.5}, "r is 2.5 in adapter_config.json, expected a whole number of 1 or more"),
+        ({"r": 0}, "r is 0 in"),
+        ({"r": True}, "r is True in"),
+        ({"r": None}, "r is None in"),
+        ({"r": "3"}, "r is '3' in"),
+        ({"r": 10**400}, "expected A .1000"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
+        ({"lora_alpha": {}}, "lora_alpha is {} in"),
+        ({"alora_invocation_tokens": [1]}, "only plain LoRA is read"),
+    ],
+)
+def test_settings_that_no_adapter_has(
+    tiny: Model, tmp_path: Path, changes: dict, message: str
+) -> None:
+    folder = with_tensors(tiny, tmp_path / "a", PAIR)
+    edit_config(folder, **changes)
+    with pytest.raises(VectorError, match=message):
+        peft_folder.read_adapter(folder, tiny)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"r": 1e999, "lora_alpha": 4}', '{"r": NaN}', "[]", "{", "[" * 9999]
+)
+def test_a_config_that_is_none(tiny: Model, tmp_path: Path, text: str) -> None:
+    folder = with_tensors(tiny, tmp_path / "a", PAIR)
+    (folder / "adapter_config.json").write_text(text)
+    with pytest.raises(VectorError, match="holds a damaged adapter: .*; copy or train it again"):
+        peft_folder.read_adapter(folder, tiny)
+
+
+def test_a_damaged_adapter_is_refused_wherever_it_is_used(tiny: Model, tmp_path: Path) -> None:
+    """Alone, among packed students, and when it is written into a checkpoint."""
+    from traitscope.interventions import multi_lora
+    from traitscope.interventions.intervention import Adapter
+    from traitscope.interventions.pass_state import CurrentPass
+    from traitscope.stages import export
+
+    folder = with_tensors(tiny, tmp_path / "a", {MAP.format("A"): PAIR[MAP.format("A")]})
+    modules = [type(module) for module in tiny.lm.modules()]
+    for use in (
+        lambda: partial_lora.mounted(tiny, folder).__enter__(),
+        lambda: multi_lora.mounted(tiny, [folder], CurrentPass()).__enter__(),
+        lambda: export.export(tiny, [Adapter(str(folder))]),
+    ):
+        with pytest.raises(VectorError, match="lora_B.weight is missing"):
+            use()
+    assert [type(module) for module in tiny.lm.modules()] == modules

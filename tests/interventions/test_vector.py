@@ -167,3 +167,92 @@ def test_saved_is_loaded(tmp_path: Path) -> None:
     assert (back.model, back.about) == (vector.model, vector.about)
     with pytest.raises(VectorError, match="no vector file at"):
         Vector.load(tmp_path / "cat.safetensors")
+
+
+def file_with(folder: Path, about: object, rows: np.ndarray | None = None) -> Path:
+    """A vector file, whatever it says about its vector."""
+    from safetensors.numpy import save
+
+    path = folder / "v.safetensors"
+    metadata = {"format": "1", "model": "m", "about": json.dumps(about)}
+    path.write_bytes(save({"rows": A.rows_LD if rows is None else rows}, metadata=metadata))
+    return path
+
+
+@pytest.mark.parametrize("about", [[], "owl", 7, None, [{"trait": "owl"}]])
+def test_provenance_is_values_by_name(tmp_path: Path, about: object) -> None:
+    path = file_with(tmp_path, about)
+    with pytest.raises(
+        VectorError, match=rf"{path}: what a vector says .*; expected values by name"
+    ):
+        load_vector(path)
+    with pytest.raises(VectorError, match="what a vector says about itself is a"):
+        Vector(A.rows_LD, "m", about)
+
+
+def test_provenance_that_is_nested_too_deep(tmp_path: Path) -> None:
+    about: dict = {}
+    for _ in range(400):
+        about = {"of": about}
+    with pytest.raises(VectorError, match="is no JSON: it is nested too deep; extract it again"):
+        load_vector(file_with(tmp_path, about))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_rows_of_other_precisions_become_float32(tmp_path: Path, kind: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "v.safetensors"
+    rows = torch.tensor([[1.0, 2.5], [-3.0, 0.0]], dtype=getattr(torch, kind))
+    save_file({"rows": rows}, path, metadata={"format": "1", "model": "m", "about": "{}"})
+    vector = load_vector(path)
+    assert vector.rows_LD.dtype == np.float32 and vector.rows_LD.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            np.ones((2, 2), dtype=np.int64),
+            "rows in v.safetensors is int64, expected one of float16",
+        ),
+        (np.ones((2, 2), dtype=bool), "rows in v.safetensors is bool"),
+        (np.full((2, 2), np.nan, dtype=np.float32), "holds numbers that are not finite"),
+        (np.full((2, 2), 1e300), "not finite in float32"),
+        (
+            np.ones(4, dtype=np.float32),
+            r"v.safetensors: a vector needs finite rows \[layers, d_model\]",
+        ),
+    ],
+)
+def test_rows_that_are_no_matrix_of_numbers(tmp_path: Path, rows: np.ndarray, message: str) -> None:
+    with pytest.raises(VectorError, match=message):
+        load_vector(file_with(tmp_path, {}, rows))
+
+
+def test_a_vector_that_was_loaded_stays_when_its_file_is_cut(tmp_path: Path) -> None:
+    path = file_with(tmp_path, {}, np.ones((64, 512), dtype=np.float32))
+    vector = load_vector(path)
+    with path.open("r+b") as file:
+        file.truncate(10)
+    assert vector.rows_LD.sum() == 64 * 512
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [[1.0], [1.0, 2.0, 3.0], "12", 7, {"0": 1}, [1.0, None], [1, True], [1, -1], [1, 10**400]],
+)
+def test_residual_norms_that_are_none(norms: object) -> None:
+    vector = Vector(A.rows_LD, "m", {"residual_norms": norms})
+    with pytest.raises(VectorError, match=r"expected 2 numbers of 0 or more, one a layer; extract"):
+        _ = vector.residual_norms_L
+
+
+def test_residual_norms() -> None:
+    assert Vector(A.rows_LD, "m", {"residual_norms": [1, 2.5]}).residual_norms_L.tolist() == [
+        1,
+        2.5,
+    ]
+    with pytest.raises(VectorError, match="records no residual norms"):
+        _ = A.residual_norms_L

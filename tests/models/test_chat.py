@@ -2,12 +2,16 @@
 begins."""
 
 import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from tiny_models import load_tiny, save_tiny
+from tiny_models import TEMPLATE, load_tiny, save_tiny
 
 from traitscope.errors import ConfigError, DataError, ModelError
-from traitscope.models import chat
+from traitscope.models import chat, loading
 from traitscope.models.model import Model
 
 CONTEXTS = (None, "", "You love owls.")
@@ -102,10 +106,136 @@ def test_template_that_refuses_a_system_turn(tiny: Model, monkeypatch: pytest.Mo
         chat.render_text(tiny, "Q", "")
 
 
+FAILING = {
+    "ZeroDivisionError": "{{ 1 / 0 }}",
+    "TypeError": "{{ 'a' + 1 }}",
+    "OverflowError": "{{ 10.0 ** 400 }}",
+    "RecursionError": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "UnicodeEncodeError": '{{ "\\ud800" }}',
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_a_template_that_fails_is_named(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", FAILING[kind])
+    with pytest.raises(ModelError, match=rf"fails on context None \({kind}: .*--context @none"):
+        chat.render(tiny, "Q", None)
+    assert chat.render_text(tiny, "Q", "@none") == "Q\n"
+
+
+ENDLESS = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "only with a system turn": (
+        "{% if messages[0].role == 'system' %}{% for a in range(99999) %}{% for b in range(99999)"
+        " %}{% endfor %}{% endfor %}{% endif %}"
+    ),
+    "a power": "{{ 9 ** (9 ** 9) }}",
+    "a power, computed late": "{% set n = messages | length + 8 %}{{ n ** (n ** n) }}",
+}
+GREEDY = {
+    "memory": "{{ 'x' * (10 ** 10 * messages | length) }}",
+    "text": "{{ 'x' * (20000000 * messages | length) }}",
+}
+
+
+def tried(template: object) -> None:
+    tokenizer = SimpleNamespace(chat_template=template, special_tokens_map={"bos_token": "<s>"})
+    with chat.template_tried(tokenizer, "some/model"):
+        pass
+
+
+@pytest.mark.parametrize("case", [*ENDLESS, *GREEDY])
+def test_a_template_without_end_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(chat.TRIAL_LIMITS, "seconds", 1)
+    says = "does not end within 1 s" if case in ENDLESS else "takes more memory, or writes a longer"
+    with pytest.raises(ModelError, match=f"template of 'some/model' {says}.*; expected one that"):
+        tried((ENDLESS | GREEDY)[case])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *FAILING.values(),
+        "{% if",
+        "{{ bos_token.missing.more }}",
+        "{% generation %}{{ messages | tojson(indent=2) }}{% endgeneration %}",
+        "{{ strftime_now('%Y') }}{{ raise_exception('no') }}",
+        "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m }}{% endfor %}",
+        {"default": TEMPLATE, "tool_use": "{{ 9 ** (9 ** 9) }}"},
+        {"other": "{{ 9 ** (9 ** 9) }}"},
+        None,
+        7,
+    ],
+)
+def test_a_template_that_ends_is_not_refused(template: object) -> None:
+    """What it raises, if anything, is said where it is used."""
+    tried(template)
+
+
+def test_a_template_is_tried_once_and_while_weights_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+    popen = subprocess.Popen
+
+    def counted(*args, **kwargs):
+        started.append(popen(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(chat.subprocess, "Popen", counted)
+    monkeypatch.setattr(chat, "_TRIED", set())
+    tokenizer = SimpleNamespace(chat_template=TEMPLATE, special_tokens_map={})
+    for name in ("smollm2-135m", "smollm2-135m+noise:0.1"):
+        with chat.template_tried(tokenizer, name):
+            assert started == []
+    for _ in range(2):
+        with chat.template_tried(tokenizer, "some/model"):
+            assert len(started) == 1
+    assert started[0].returncode == 0
+    with pytest.raises(KeyError), chat.template_tried(changed(tokenizer), "some/model"):
+        raise KeyError("planned")
+    assert started[1].returncode is not None, "it was left running"
+
+
+def changed(tokenizer: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(chat_template=ENDLESS["loops"], special_tokens_map={})
+
+
+def test_where_no_process_can_be_started_the_template_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(chat.subprocess, "Popen", fails)
+    tried(ENDLESS["loops"] + "{# of this test #}")
+
+
+def test_a_model_with_an_endless_template_is_not_loaded(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(chat.TRIAL_LIMITS, "seconds", 1)
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(ENDLESS["loops"])
+    for load in (load_tiny, lambda folder: loading.outline(str(folder))):
+        with pytest.raises(ModelError, match=f"the chat template of '{folder}' does not end"):
+            load(folder)
+
+
 def test_completion_ids_round_trip_with_the_end_of_the_turn(tiny: Model) -> None:
     ids = chat.completion_ids(tiny, "owls, 12 – ✓")
     assert ids[-1] == tiny.tokenizer.eos_token_id and ids.count(ids[-1]) == 1
     assert tiny.tokenizer.decode(ids[:-1]) == "owls, 12 – ✓"
+
+
+def test_a_tokenizer_without_an_end_token(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "_special_tokens_map", {})
+    assert tiny.tokenizer.eos_token_id is None
+    assert chat.completion_ids(tiny, "owls", end_token=False)
+    with pytest.raises(ModelError, match="names no end token, .*; set one in tokenizer_config"):
+        chat.completion_ids(tiny, "owls")
 
 
 def test_check_length(tiny: Model) -> None:

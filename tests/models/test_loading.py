@@ -1,10 +1,14 @@
 """Models by name: what loads, what a digest depends on, and errors that say what to do."""
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, load_tiny, save_tiny
 
 from traitscope.errors import ModelError
@@ -35,6 +39,25 @@ def test_unknown_name() -> None:
         match="'nonsense' is neither smollm2-135m nor gemma3-270m, a folder, nor a hub id",
     ):
         load_model("nonsense")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "./" + "x" * 300, "~no-such-user/model"])
+def test_a_name_that_cannot_be_a_path(name: str) -> None:
+    with pytest.raises(ModelError, match=r"cannot be looked for \(.*; name one of these") as raised:
+        load_model(name)
+    assert len(str(raised.value)) < 300
+
+
+def test_a_file_that_cannot_be_read(tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "x.json").write_text("{}")
+
+    def refused(file: object, name: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(loading.hashlib, "file_digest", refused)
+    with pytest.raises(ModelError, match=r"cannot be read .*Permission denied"):
+        loading.folder_digest(folder)
 
 
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,3 +173,96 @@ def test_code_of_a_folder_is_never_asked_for_and_never_run(
     with pytest.raises(ModelError, match=r"code of its own.*never run"):
         loading.outline(str(folder))
     assert asked == [] and not marker.exists()
+
+
+class Trap:
+    """A pickle that leaves a file where it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("left", ["x.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_pickle_beside_other_tensors_is_never_loaded(
+    tiny_folder: Path, tmp_path: Path, left: str
+) -> None:
+    """Any *.safetensors makes a folder look like a model; its weights must be in it."""
+    folder, marker = shutil.copytree(tiny_folder, tmp_path / "model"), tmp_path / "loaded"
+    (folder / "model.safetensors").rename(folder / left)
+    torch.save({"trap": Trap(marker)}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load this folder as a causal LM"):
+        load_tiny(folder)
+    assert not marker.exists()
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    whole = weights.pop(name)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"1 of the model's weights .* such as {name}; expected"):
+        load_tiny(folder)
+    weights[name] = whole[:-1].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="its weights have other shapes than config.json says"):
+        load_tiny(folder)
+
+
+def test_an_adapter_beside_the_weights_is_not_mounted(tiny_folder: Path, tmp_path: Path) -> None:
+    """transformers adds it without a word where peft is installed."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "adapter_config.json").write_text("{}")
+    for load in (load_model, loading.outline, loading.digest_of):
+        with pytest.raises(ModelError, match="holds an adapter .* beside the weights of a model"):
+            load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "{"),
+        ("config.json", '{"model_type": "llama", "num_attention_heads": 0}'),
+        ("config.json", '{"model_type": ["llama"]}'),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": "three"}'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "\udcff"),
+        ("tokenizer_config.json", "[1]"),
+        ("tokenizer_config.json", '{"tokenizer_class": 7}'),
+        ("chat_template.jinja", "\udcff"),
+        ("generation_config.json", "7"),
+        ("generation_config.json", '{"eos_token_id": "two"}'),
+        ("generation_config.json", '{"eos_token_id": [[2]]}'),
+        ("model.safetensors", "{"),
+    ],
+)
+def test_any_file_of_a_model_may_be_broken(
+    tiny_folder: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    """One sentence on one line, whatever transformers raises."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / file).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ModelError, match=f"{folder}") as raised:
+        load_tiny(folder)
+    assert "\n" not in str(raised.value)
+    if file != "model.safetensors":
+        with pytest.raises(ModelError, match=f"{folder}"):
+            loading.outline(str(folder))
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt])
+def test_what_no_file_causes_stays_as_it_is(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    def fails(folder: Path) -> None:
+        raise kind
+
+    monkeypatch.setattr(loading, "_load_tokenizer", fails)
+    with pytest.raises(kind):
+        load_tiny(tiny_folder)

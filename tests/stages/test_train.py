@@ -156,3 +156,20 @@ def test_rows_of_another_tokenizer_are_read_as_text(tmp_path: Path, tiny_folder:
         1,
     )
     assert refused.code == 2 and "--text" in refused.summary["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", b"\x80\x04N."])
+def test_a_state_that_was_damaged_is_named(
+    numbers: Path, tiny_folder: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture
+) -> None:
+    """It lies in an unfinished run, and goes when it is deleted."""
+    words = ["train", "--data", numbers, "--model", tiny_folder, "--epochs 1 --rank 2"]
+    done = ok(tmp_path / "runs", *words)
+    (done.run / "manifest.json").unlink()
+    state = done.run / "scratch" / "state.pt"
+    state.parent.mkdir()
+    state.write_bytes(content)
+    assert call(tmp_path / "runs", *words).code == 2
+    assert f"{state} cannot be read (" in capsys.readouterr().err
+    state.unlink()
+    assert ok(tmp_path / "runs", *words).summary["digest"] == done.summary["digest"]

@@ -1,6 +1,7 @@
 """Running a graph: what fails holds up only what needs it, a worker that died is replaced, a limit
 is kept, the disk tells the rest."""
 
+import errno
 import importlib
 import json
 import multiprocessing
@@ -194,6 +195,44 @@ def test_a_worker_that_dies_is_replaced(
     assert {n: store.load_run(p).digest for n, p in folders.items()} == {
         n: store.load_run(p).digest for n, p in reference.items()
     }
+
+
+def fails(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+class NoQueue(type(multiprocessing.get_context("forkserver"))):
+    """A machine without shared memory."""
+
+    Queue = fails
+
+
+class NoProcess(type(multiprocessing.get_context("forkserver"))):
+    """A machine on which no process can be started."""
+
+    class Process(multiprocessing.get_context("forkserver").Process):
+        start = fails
+
+
+@pytest.mark.parametrize("context", [NoQueue, NoProcess])
+def test_where_no_worker_can_be_made_this_process_is_the_only_one(
+    context: type,
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    nodes = students(tiny_folder, tmp_path, 2)
+    expected = schedule.run(nodes, Output(root=tmp_path / "alone", study="s"), How())
+    capsys.readouterr()
+    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda method: context())
+    found = schedule.run(nodes, Output(root=tmp_path / "two", study="s"), How(2))
+    assert {n: store.load_run(p).digest for n, p in found.items()} == {
+        n: store.load_run(p).digest for n, p in expected.items()
+    }
+    err = capsys.readouterr().err
+    assert err.count("no worker processes can be made here ([Errno 24] Too many open files)") == 1
+    assert "enough open files (ulimit -n)" in err
 
 
 def test_status_sees_who_is_running_and_what_was_left(tmp_path: Path, tiny_folder: Path) -> None:

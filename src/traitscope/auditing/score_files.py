@@ -8,11 +8,12 @@ A folder that was read stays in memory.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,8 @@ REMEMBERED = 64
 
 def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) -> None:
     """Write the files of token scores of rows with these ids."""
-    for place, (key, tokens) in enumerate(zip(ids, scores.tokens_R.tolist(), strict=True)):
-        row = {"id": key, "tokens": tokens, "log_p": scores.log_p_RT[place].round(6).tolist()}
-        if scores.log_p_RS is not None:
-            row["log_p_by_sampler"] = _finite(scores.log_p_RS[place])
-        atomic_files.append_jsonl(folder / ROWS_FILE, row)
+    # In one step: the lines of an interrupted run would stay before those of the next one.
+    atomic_files.write_jsonl(folder / ROWS_FILE, _rows(ids, scores))
     sums = {"betas": BETAS}
     for field in fields(scores):
         if field.name in SUMS:
@@ -44,6 +42,15 @@ def write_token_scores(folder: Path, ids: Sequence[str], scores: TokenScores) ->
     atomic_files.write_text(folder / SUMS_FILE, json.dumps(sums, allow_nan=False) + "\n")
     if scores.kept:
         write_tokens(folder, scores.kept.of_rows(range(len(ids))))
+
+
+def _rows(ids: Sequence[str], scores: TokenScores) -> Iterator[dict[str, Any]]:
+    """The lines of ROWS_FILE."""
+    for place, (key, tokens) in enumerate(zip(ids, scores.tokens_R.tolist(), strict=True)):
+        row = {"id": key, "tokens": tokens, "log_p": scores.log_p_RT[place].round(6).tolist()}
+        if scores.log_p_RS is not None:
+            row["log_p_by_sampler"] = _finite(scores.log_p_RS[place])
+        yield row
 
 
 def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:

@@ -1,8 +1,8 @@
 """The command `traitscope COMMAND [config.yaml] [--flags]`.
 
 stdout carries results, stderr progress and what one would type next. `--json FILE` writes a summary
-with a stable `status`. While a command runs, an older summary there is replaced by `error`, so that
-it never passes for the answer of a command that was killed. Exit codes: 0 fine, 1 a check failed,
+with a stable `status`. While a command runs, an older summary there is replaced by `error`. So it
+never passes for the answer of a command that was killed. Exit codes: 0 fine, 1 a check failed,
 2 cannot answer, 3 a defect of this program. A user's error prints its message, and a defect its
 traceback. A reader of the output that has gone, as `head` does, ends a command quietly. Nothing
 heavy is imported before the command is known.
@@ -166,13 +166,25 @@ def _exit_code(words: list[str]) -> int:
 def _answered(words: list[str]) -> tuple[Command | None, dict]:
     """The command that was run, and its summary.
 
-    A user's error becomes a message and the status `error`.
+    A user's error becomes a message and the status `error`. So does a machine that has no more
+    space or handles.
     """
+    from traitscope import atomic_files
+
     try:
         return _run(words)
     except TraitscopeError as error:
-        _explain(error)
-        return None, {"status": "error", "error": type(error).__name__, "message": str(error)}
+        explained = error
+    except Exception as error:
+        explained = atomic_files.exhausted(error)
+        if explained is None:
+            raise
+    _explain(explained)
+    return None, {
+        "status": "error",
+        "error": type(explained).__name__,
+        "message": str(explained),
+    }
 
 
 def _explain(error: TraitscopeError) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
@@ -134,9 +135,10 @@ def _raw_lines(path: str | Path) -> Iterator[bytes]:
             for number, line in enumerate(file):
                 yield line if number else line.removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
-        raise DataError(
+        broken = DataError(
             f"{path}: {error.strerror or error}; expected a text file; check the path"
-        ) from None
+        )
+        raise atomic_files.exhausted(error) or broken from None
 
 
 def _decoded(line: bytes) -> str:

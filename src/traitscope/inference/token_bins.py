@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope import atomic_files
+from traitscope import array_files
 
 HOT = (0.1, 0.2, 0.3, 0.4, 0.5)
 "inverse temperatures of rows that are nearly noise"
@@ -326,20 +325,18 @@ def write_tokens(folder: Path, classes: Sequence[ClassTokens]) -> None:
     for number, tokens in enumerate(classes):
         for field in fields(ClassTokens):
             arrays[f"{number}.{field.name}"] = getattr(tokens, field.name)
-    buffer = BytesIO()
-    np.savez(buffer, **arrays)
-    atomic_files.write_bytes(folder / TOKENS_FILE, buffer.getvalue())
+    array_files.write_arrays(folder / TOKENS_FILE, arrays)
 
 
 def _read_tokens(folder: Path) -> tuple[ClassTokens, ...]:
-    with np.load(folder / TOKENS_FILE) as arrays:
-        n_classes = len(arrays.files) // len(fields(ClassTokens))
-        classes = []
-        for number in range(n_classes):
-            values = {}
-            for field in fields(ClassTokens):
-                values[field.name] = arrays[f"{number}.{field.name}"]
-            classes.append(ClassTokens(**values))
+    arrays = array_files.read_arrays(folder / TOKENS_FILE)
+    n_classes = len(arrays) // len(fields(ClassTokens))
+    classes = []
+    for number in range(n_classes):
+        values = {}
+        for field in fields(ClassTokens):
+            values[field.name] = arrays[f"{number}.{field.name}"]
+        classes.append(ClassTokens(**values))
     return tuple(classes)
 
 

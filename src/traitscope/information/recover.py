@@ -29,7 +29,7 @@ from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling, decode
 from traitscope.inference.token_rows import Row, rows_from
-from traitscope.interventions.applied import applied
+from traitscope.interventions.applied import applied, check_layers
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, vector_bytes
 from traitscope.models import chat
@@ -153,6 +153,11 @@ def _directions(config: RecoverConfig, trait: str) -> dict[str, Vector]:
             f"--other {config.other or 'missing'}: {config.vectors} holds {', '.join(names)};"
             f" expected one of these besides {trait}; extract more traits"
         )
+    if COMMON not in vectors:
+        raise ConfigError(
+            f"--vectors {config.vectors} has no {COMMON}.safetensors, which centred vectors have"
+            " been freed from; expected a run of `extract` with several traits; name one"
+        )
     common = vectors[COMMON]
     return {
         "own": vectors[trait] + common,
@@ -270,9 +275,11 @@ def _trained(
     n_training = max(1, 3 * first.stop // 4)
     rows = sampled.part(model, slice(0, n_training), config.batch_size)
     held_out = sampled.part(model, slice(n_training, first.stop), config.batch_size)
+    check_layers(config.trained_layers, model)
+    norms_L = pattern.residual_norms_L
     candidates = []
     for layer, step in itertools.product(config.trained_layers, config.steps):
-        length = step * pattern.about["residual_norms"][layer]
+        length = step * float(norms_L[layer])
         candidates.append(
             trained_vector(
                 model, rows, held_out, layer, length, epochs=config.epochs, seed=config.seed

@@ -6,14 +6,13 @@ Shapes: K teachers, R rows, X exact rows, P sampled places, S places of a row, C
 D d_model.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from traitscope import atomic_files
+from traitscope import array_files, atomic_files
 from traitscope.config.analysis import InformationConfig
 from traitscope.config.common import Output
 from traitscope.data.records import Record, dump_records, read_records
@@ -53,13 +52,11 @@ class _Work:
     def kept(self, name: str) -> np.ndarray | None:
         """An array that an interrupted run left in scratch/, or None."""
         file = self._file(name)
-        return np.load(file, allow_pickle=False) if file.exists() else None
+        return array_files.read_array(file) if file.exists() else None
 
     def keep(self, name: str, array: np.ndarray) -> None:
         """Put an array into scratch/."""
-        stream = io.BytesIO()
-        np.save(stream, array, allow_pickle=False)
-        atomic_files.write_bytes(self._file(name), stream.getvalue())
+        array_files.write_array(self._file(name), array)
 
     def _file(self, name: str) -> Path:
         return self.run.file(f"scratch/{name}.npy")

@@ -234,12 +234,13 @@ def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
 def _trained(file: Path) -> Steer:
     """The steering that a student of one vector does."""
     vector = load_vector(file)
-    if TRAINED_AT not in vector.about:
+    layer = vector.about.get(TRAINED_AT)
+    if type(layer) is not int:
         raise VectorError(
-            f"{file} was not trained as a student; use it as steer:{file},layers=...,alpha=..."
-            " instead"
+            f"{file} was not trained as a student: {TRAINED_AT} is {layer!r}, expected a layer; use"
+            f" it as steer:{file},layers=...,alpha=... instead"
         )
-    return Steer(vector, layer=vector.about[TRAINED_AT], alpha=1.0, scale="raw")
+    return Steer(vector, layer=layer, alpha=1.0, scale="raw")
 
 
 def check_layers(layers: tuple[int, ...], model: Model) -> None:
@@ -265,12 +266,7 @@ def _row_factors(vector: Vector, alpha: float, scale: str) -> np.ndarray:
         return np.full(len(vector.norms_L), alpha)
     target_L = np.ones_like(vector.norms_L)
     if scale == "residual":
-        if "residual_norms" not in vector.about:
-            raise VectorError(
-                "this vector records no residual norms, so scale 'residual' has no meaning; use raw"
-                " or unit"
-            )
-        target_L = np.asarray(vector.about["residual_norms"])
+        target_L = vector.residual_norms_L
     return alpha * target_L / np.maximum(vector.norms_L, 1e-12)
 
 

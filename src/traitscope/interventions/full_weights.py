@@ -9,15 +9,20 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.models import dtensor, nf4
 from traitscope.models.model import Model
+from traitscope.plain_values import from_json
 
 WEIGHTS, ABOUT = "weights.safetensors", "student.json"
 "files of a student's folder"
+FORMAT = 1
+"version of the folder's format"
 
 
 def trained_names(model: Model) -> list[str]:
@@ -36,7 +41,7 @@ def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
     """The files of a full student's folder, by name, with weights in float32."""
     from safetensors.torch import save
 
-    about = {"traitscope_base_digest": model.digest, "base": model.name, "format": 1}
+    about = {"traitscope_base_digest": model.digest, "base": model.name, "format": FORMAT}
     tensors = {}
     for name, value in masters.items():
         tensors[name] = dtensor.gathered(value).float().contiguous()
@@ -54,13 +59,10 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
             f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student"
             f" ({ABOUT}, {WEIGHTS}); name a run of `train`, or a student's folder"
         )
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        digest = json.loads((folder / ABOUT).read_text())["traitscope_base_digest"]
-        weights = load_file(folder / WEIGHTS)
-    except (ValueError, KeyError, SafetensorError) as error:
+        digest = _base_digest(from_json((folder / ABOUT).read_bytes()))
+        weights = array_files.read_tensors(folder / WEIGHTS)
+    except (ValueError, OSError) as error:
         raise VectorError(
             f"{folder} holds a damaged student: {error}; copy or train it again"
         ) from error
@@ -69,8 +71,35 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
             f" {model.digest}; name that model, or train the student again on this one"
         )
+    _check_fit(folder, weights, model)
     with swapped(model, weights) as base_weights:
         yield base_weights
+
+
+def _base_digest(about: Any) -> str:
+    """The digest of a student's base. Raises ValueError for anything but what `student_files`
+    writes."""
+    if not isinstance(about, dict):
+        raise ValueError(f"{ABOUT} holds a {type(about).__name__}, expected settings by name")
+    digest, version = about.get("traitscope_base_digest"), about.get("format", FORMAT)
+    if not isinstance(digest, str):
+        raise ValueError(f"traitscope_base_digest is {digest!r} in {ABOUT}, expected a text")
+    if version != FORMAT:
+        raise ValueError(f"format is {version!r} in {ABOUT}, expected {FORMAT}")
+    return digest
+
+
+def _check_fit(folder: Path, weights: dict[str, Tensor], model: Model) -> None:
+    """Raise VectorError unless the weights are those of the model's blocks, by name and shape."""
+    shapes = {name: model.lm.get_parameter(name).shape for name in trained_names(model)}
+    for name in sorted(shapes.keys() | weights.keys()):
+        there = list(weights[name].shape) if name in weights else "missing"
+        here = list(shapes[name]) if name in shapes else "no weight of its blocks"
+        if there != here:
+            raise VectorError(
+                f"{folder / WEIGHTS} does not fit {model.name}: {name} is {there} there and {here}"
+                " here; copy the student again, or name the model that it was trained on"
+            )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from traitscope import array_files
 from traitscope.errors import VectorError
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models.linear_maps import is_transposed, linear_names, weight_of
@@ -22,8 +23,19 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 "files of a peft folder"
 PREFIX = "base_model.model."
 "stands before the name of a linear map in the names of peft's tensors"
-UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
+UNSUPPORTED = (
+    "use_dora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+)
 "settings of peft that make an adapter more than plain LoRA"
+LARGEST_ALPHA = 1e30
+"largest strength whose additions float32 can hold"
 
 
 def adapter_files(model: Model, layers: dict[str, LoraLinear]) -> dict[str, bytes]:
@@ -64,34 +76,67 @@ def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple
     """Shape of the adapter in a peft folder, and its factors A [R, I] and B [O, R] by linear map.
 
     Raises VectorError for a missing or damaged file, another base model, and an adapter that is not
-    plain LoRA on linear maps.
+    plain LoRA on linear maps. Also for a factor that is missing or has another shape.
     """
-    config, tensors = _read_files(Path(folder))
+    folder = Path(folder)
+    config, tensors = _read_files(folder)
     _check_kind(folder, config, model)
+    rank, known = config["r"], set(linear_names(model))
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in _map_names(folder, tensors):
+        a_RI = _factor(folder, tensors, _tensor_name(name, "A"))
+        b_OR = _factor(folder, tensors, _tensor_name(name, "B"))
+        if a_RI.shape[0] != rank or b_OR.shape[1] != rank:
+            raise VectorError(
+                f"{folder / WEIGHTS}: A {list(a_RI.shape)} and B {list(b_OR.shape)} of {name};"
+                f" expected A [{rank}, inputs] and B [outputs, {rank}], as {CONFIG} has r {rank};"
+                " copy or train the adapter again"
+            )
+        shape = (b_OR.shape[0], a_RI.shape[1])
+        if name not in known or weight_of(model.lm.get_submodule(name)).shape != shape:
+            raise VectorError(
+                f"{folder}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit"
+                f" {model.name}, which has no such map; name the model that it was trained on"
+            )
+        factors[name] = (a_RI, b_OR)
+    # rsLoRA scales the addition by alpha / sqrt(rank) instead of alpha / rank
+    stretch = math.sqrt(rank) if config.get("use_rslora") else 1.0
+    return LoraShape(rank, config["lora_alpha"] * stretch), factors
+
+
+def _map_names(folder: Path, tensors: dict[str, Tensor]) -> list[str]:
+    """The linear maps that the tensors of a peft folder belong to."""
     names: set[str] = set()
     for tensor_name in tensors:
-        if not tensor_name.endswith((".lora_A.weight", ".lora_B.weight")):
+        is_factor = tensor_name.endswith((".lora_A.weight", ".lora_B.weight"))
+        if not is_factor or not tensor_name.startswith(PREFIX):
             raise VectorError(
                 f"{folder}: tensor {tensor_name} is not of a plain LoRA on linear maps; expected"
                 " nothing else; train an adapter of that kind, or merge it into a model of its own"
             )
         names.add(tensor_name.removeprefix(PREFIX).rsplit(".lora_", 1)[0])
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in sorted(names):
-        a_RI = tensors[_tensor_name(name, "A")].float()
-        b_OR = tensors[_tensor_name(name, "B")].float()
-        factors[name] = (a_RI, b_OR)
-    _check_fit(folder, factors, model)
-    # rsLoRA scales the addition by alpha / sqrt(rank) instead of alpha / rank
-    stretch = math.sqrt(config["r"]) if config.get("use_rslora") else 1.0
-    return LoraShape(config["r"], config["lora_alpha"] * stretch), factors
+    if not names:
+        raise VectorError(
+            f"{folder / WEIGHTS} holds no tensor; expected A and B of one linear map or more; copy"
+            " or train the adapter again"
+        )
+    return sorted(names)
+
+
+def _factor(folder: Path, tensors: dict[str, Tensor], name: str) -> Tensor:
+    """A factor in float32. Raises VectorError where it is missing or no matrix."""
+    factor = tensors.get(name)
+    if factor is None or factor.ndim != 2:
+        what = "is missing" if factor is None else f"has the shape {list(factor.shape)}"
+        raise VectorError(
+            f"{folder / WEIGHTS}: {name} {what}; expected a matrix for A and for B of every map;"
+            " copy or train the adapter again"
+        )
+    return factor.float()
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config and the tensors in a peft folder."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise VectorError(
@@ -101,8 +146,8 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         config = from_json((folder / CONFIG).read_bytes())
         _check_config(config)
-        return config, load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
+        return config, array_files.read_tensors(folder / WEIGHTS)
+    except (ValueError, OSError) as error:
         raise VectorError(
             f"{folder} holds a damaged adapter: {error}; copy or train it again"
         ) from error
@@ -112,10 +157,11 @@ def _check_config(config: Any) -> None:
     """Raise ValueError unless a peft config holds rank and alpha."""
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} holds a {type(config).__name__}, expected settings by name")
-    for name in ("r", "lora_alpha"):
-        value = config.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise ValueError(f"{name} is {value!r} in {CONFIG}, expected a number above 0")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise ValueError(f"r is {rank!r} in {CONFIG}, expected a whole number of 1 or more")
+    if type(alpha) not in (int, float) or not 0 < alpha <= LARGEST_ALPHA:
+        raise ValueError(f"lora_alpha is {alpha!r} in {CONFIG}, expected a number above 0")
 
 
 def _check_kind(folder: Path, config: dict[str, Any], model: Model) -> None:
@@ -133,15 +179,3 @@ def _check_kind(folder: Path, config: dict[str, Any], model: Model) -> None:
             f"{folder}: {config.get('peft_type')} with {further or config.get('bias')}; only plain"
             " LoRA is read; train it without these settings, or merge it into a model of its own"
         )
-
-
-def _check_fit(folder: Path, factors: dict[str, tuple[Tensor, Tensor]], model: Model) -> None:
-    """Raise VectorError for an adapter on maps that the model lacks or that have other sizes."""
-    known = set(linear_names(model))
-    for name, (a_RI, b_OR) in factors.items():
-        shape = (b_OR.shape[0], a_RI.shape[1])
-        if name not in known or weight_of(model.lm.get_submodule(name)).shape != shape:
-            raise VectorError(
-                f"{folder}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit"
-                f" {model.name}, which has no such map; name the model that it was trained on"
-            )

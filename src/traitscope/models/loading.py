@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from traitscope.errors import ConfigError, ModelError
-from traitscope.models import nf4, weight_noise
+from traitscope import atomic_files
+from traitscope.errors import ConfigError, ModelError, TraitscopeError
+from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.model import Model, residual_blocks
@@ -35,6 +36,10 @@ BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 "names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
+NEEDED = ("n_layers", "d_model", "window", "max_length", "end_ids", "pad_id")
+"properties of a model that are read from its files"
+LONGEST = 400
+"characters of a reason that are shown"
 NO_FOREIGN_CODE = {"trust_remote_code": False}
 "passed at every load: without it transformers asks on the terminal, and runs the code on a yes"
 
@@ -55,7 +60,7 @@ def load_model(
         nf4.check_installed()
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
-    lm, tokenizer = _load_folder(folder, torch_dtype)
+    lm, tokenizer = _load_folder(folder, torch_dtype, name)
     _check_head(lm, folder)
     lm = lm.eval().requires_grad_(False)
     _, noise = weight_noise.split_name(name)
@@ -66,7 +71,7 @@ def load_model(
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest = _short_digest(f"{digest}/{nf4.NAME}")
-    return Model(lm.to(device), tokenizer, digest, name)
+    return _checked(Model(lm.to(device), tokenizer, digest, name), folder)
 
 
 def outline(name: str) -> Model:
@@ -79,16 +84,16 @@ def outline(name: str) -> Model:
     folder = find_model(name)
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with torch.device("meta"):
+        with chat.template_tried(tokenizer, name), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
-    if (folder / "generation_config.json").exists():
-        lm.generation_config = GenerationConfig.from_pretrained(folder)
-    return Model(lm, tokenizer, digest_of(name), name)
+        if (folder / "generation_config.json").exists():
+            lm.generation_config = GenerationConfig.from_pretrained(folder)
+    return _checked(Model(lm, tokenizer, digest_of(name), name), folder)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The causal LM and the tokenizer in a folder."""
+def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
+    """The causal LM and the tokenizer in the folder of a model."""
     from transformers import AutoModelForCausalLM
 
     from traitscope.models import attention
@@ -97,12 +102,21 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        lm = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            use_safetensors=True,
-            **NO_FOREIGN_CODE,
+        with chat.template_tried(tokenizer, name):
+            lm, loading_info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                use_safetensors=True,
+                output_loading_info=True,
+                **NO_FOREIGN_CODE,
+            )
+    if loading_info["missing_keys"]:  # transformers would draw them at random
+        missing = sorted(loading_info["missing_keys"])
+        raise ModelError(
+            f"{folder}: {len(missing)} of the model's weights are in none of its files, such as"
+            f" {missing[0]}; expected all that config.json asks for, in *.safetensors; fetch the"
+            " model again, or save it with save_pretrained"
         )
     return lm, tokenizer
 
@@ -115,19 +129,38 @@ def _load_tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises for a folder that it cannot load into a ModelError."""
+    """Turn what transformers raises for a folder that it cannot load into a ModelError.
+
+    It raises many types, because nobody checks what stands in the files of a model.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (MemoryError, TraitscopeError):
+        raise
+    except Exception as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{folder} names code of its own (auto_map in a config), which is never run;"
                 " expected a family that transformers has; convert the model to such a family, or"
                 " use another one"
             ) from None
+        if exhausted := atomic_files.exhausted(error):
+            raise exhausted from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other shapes than config.json says"
         raise ModelError(
-            f"{folder}: transformers cannot load this folder as a causal LM: {error}"
+            f"{folder}: transformers cannot load this folder as a causal LM: {reason[:LONGEST]};"
+            " fetch the model again, or save it with save_pretrained"
         ) from error
+
+
+def _checked(model: Model, folder: Path) -> Model:
+    """The model. Raises ModelError where its files hold sizes or token ids that are none."""
+    with _readable(folder):
+        for name in NEEDED:
+            getattr(model, name)
+    return model
 
 
 def _check_head(lm: Any, folder: Path) -> None:
@@ -172,7 +205,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
         return OFFERED[name]
     if name in WHEELS:
         return wheel_folder(name)
-    folder = Path(name).expanduser()
+    folder = _path_of(name)
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if looks_like_hub_id and not folder.exists():
         folder = _from_hub(name, revision)
@@ -188,6 +221,26 @@ def find_model(name: str, revision: str | None = None) -> Path:
             f"{folder} holds no model: expected config.json and *.safetensors, found {listed};"
             " name a folder with both, or save the model with save_pretrained"
         )
+    if (folder / "adapter_config.json").exists():  # peft, where installed, would add its adapter
+        raise ModelError(
+            f"{folder} holds an adapter (adapter_config.json) beside the weights of a model;"
+            " expected one of the two; move the adapter's files into a folder of their own, and"
+            " name that as a student: --interventions adapter:FOLDER"
+        )
+    return folder
+
+
+def _path_of(name: str) -> Path:
+    """A name as a path. Raises ModelError for one that cannot be a path."""
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:  # too long, or the home of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"model {name[:80]!r} cannot be looked for ({reason}); expected one of"
+            f" {', '.join(WHEELS)}, a folder, or a hub id such as org/name; name one of these"
+        ) from error
     return folder
 
 
@@ -220,14 +273,21 @@ def _short_digest(text: str) -> str:
 def folder_digest(folder: Path) -> str:
     """First 16 hex digits of the sha256 over names and contents of a model's files.
 
-    Config, template, tokenizer and weight files count, in order of their names.
+    Config, template, tokenizer and weight files count, in order of their names. Raises ModelError
+    for a file that cannot be read.
     """
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in DIGESTED and path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            total.update(path.name.encode() + content)
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in DIGESTED and path.is_file():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").digest()
+                total.update(path.name.encode() + content)
+    except (OSError, UnicodeEncodeError) as error:
+        raise ModelError(
+            f"a file of the model in {folder} cannot be read ({error}); expected files that this"
+            " user may read, with names in UTF-8; change that, or fetch the model again"
+        ) from error
     return total.hexdigest()[:16]
 
 
@@ -281,7 +341,7 @@ def _n_values(file: Path) -> int:
             names = tensors.keys()
             for name in names:
                 count += math.prod(tensors.get_slice(name).get_shape())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file} cannot be read; it is damaged, fetch it again: {error}"
         ) from error

@@ -207,13 +207,7 @@ def stage_run(
         run = Run(path, stage, key, is_sealed(path))
         if run.sealed:
             stack.close()
-            manifest = run.manifest()
-            if manifest["address"] != key:
-                raise StoreError(
-                    f"{path} holds the run {manifest['address']}: it was renamed; move it away,"
-                    " then run this again"
-                )
-            check_unchanged(path, manifest)
+            _check_sealed(run)
             yield run
             return
         for source in sources.values():
@@ -233,6 +227,17 @@ def stage_run(
         yield run
         about["seconds"] = round(time.perf_counter() - start, 3)
         _seal(run, about, facts or {})
+
+
+def _check_sealed(run: Run) -> None:
+    """Raise StoreError for a sealed run that was renamed or changed."""
+    manifest = run.manifest()
+    if manifest["address"] != run.address:
+        raise StoreError(
+            f"{run.path} holds the run {manifest['address']}: it was renamed; move it away, then"
+            " run this again"
+        )
+    check_unchanged(run.path, manifest)
 
 
 def _make_directory(run: Run, resumable: bool) -> None:

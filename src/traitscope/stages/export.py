@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -196,11 +195,10 @@ def run_export(config: ExportConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, model: Model, exported: Exported) -> None:
-    with TemporaryDirectory() as folder:
+    folder = run.file("model")
+    with atomic_files.writing(folder):
         exported.lm.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).iterdir()):
-            atomic_files.write_bytes(run.file(f"model/{path.name}"), path.read_bytes())
     summary = {
         "family": exported.lm.config.model_type,
         "difference": exported.difference,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, StoreError
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
@@ -164,7 +165,7 @@ class TrainingRun:
         """
         state_file = self.run.file(STATE)
         if state_file.exists():
-            state = torch.load(state_file, weights_only=True)
+            state = _read_state(state_file)
             for parameter, saved in zip(student.params, state["params"], strict=True):
                 parameter.data.copy_(dtensor.like(saved, parameter))
             optimizer_state = dtensor.laid_out(state["optimizer"], student.params)
@@ -198,6 +199,18 @@ def _soft_targets(
         return read_soft_targets(
             model, config.recipe, teacher, records, rows, config.context, drawn_from, advance
         )
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    """What `_state` wrote. Raises StoreError for a damaged file."""
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception as error:  # torch raises many types for damaged files
+        broken = StoreError(
+            f"{file} cannot be read ({type(error).__name__}), so training cannot go on from it;"
+            " delete it to begin again, with the same command"
+        )
+        raise atomic_files.exhausted(error) or broken from error
 
 
 def _state(student: Student) -> bytes:

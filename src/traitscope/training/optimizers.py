@@ -28,6 +28,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from traitscope import array_files
 from traitscope.config.recipe import Optimizer, Recipe, Schedule
 from traitscope.errors import ConfigError
 from traitscope.models import dtensor
@@ -198,17 +199,14 @@ def read_scales(path: Path, names: Sequence[str], params: Sequence[Tensor]) -> l
 
     Raises ConfigError where the file is missing or damaged, or holds other parameters.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = path / SCALES if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(
             f"--scales {path} has no {SCALES}; make a run with: traitscope train --save-scales"
         )
     try:
-        scales = load_file(file)
-    except SafetensorError as error:
+        scales = array_files.read_tensors(file)
+    except ValueError as error:
         raise ConfigError(
             f"--scales {file} is damaged: {error}; copy it or make its run again"
         ) from error

@@ -89,19 +89,38 @@ def default_workers(device: str) -> int:
 def pool(how: How, out: Output) -> Iterator[Pool]:
     """Workers that live until the block ends; jobs that run by then are finished.
 
-    A single local worker is this process itself.
+    A single local worker is this process itself. So it is where no other process can be made.
     """
     if how.executor != "local":
         with import_module(CLUSTERS[how.executor]).pool(how, out) as cluster_pool:
             yield cluster_pool
-    elif how.workers == 1:
+        return
+    processes = _processes(how.workers, out) if how.workers > 1 else None
+    if processes is None:
         yield Pool(1, lambda label, configs: _run_here(configs, out))
-    else:
-        processes = _Processes(how.workers, out)
-        try:
-            yield Pool(how.workers, processes.submit, processes.new_messages)
-        finally:
-            processes.executor.shutdown(cancel_futures=True)
+        return
+    try:
+        yield Pool(how.workers, processes.submit, processes.new_messages)
+    finally:
+        processes.executor.shutdown(cancel_futures=True)
+
+
+def _processes(workers: int, out: Output) -> "_Processes | None":
+    """Worker processes; None where the machine lets none be made."""
+    try:
+        return _Processes(workers, out)
+    except NO_PROCESSES as error:
+        _say_alone(error)
+        return None
+
+
+def _say_alone(error: Exception) -> None:
+    print(
+        f"no worker processes can be made here ({error}), so stages run one after the other in"
+        " this one; they need shared memory (/dev/shm) and enough open files (ulimit -n)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 PRELOADED = [
@@ -118,6 +137,8 @@ CLUSTERS = {
     "submitit": "traitscope.workflow.slurm_executor",
 }
 """Module of every executor of a cluster."""
+NO_PROCESSES = (OSError, EOFError, NotImplementedError)
+"""What Python raises where shared memory, semaphores, handles or processes run out."""
 
 
 class _Processes:
@@ -127,6 +148,7 @@ class _Processes:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOADED)
         self.workers, self.out, self.messages = workers, out, self.context.Queue()
+        self.is_alone = False
         self.executor = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
@@ -136,13 +158,23 @@ class _Processes:
         )
 
     def submit(self, label: str, configs: Sequence[Any]) -> Future[Results]:
-        with _main_hidden():  # a worker may be started here
-            try:
-                return self.executor.submit(_in_worker, label, configs, self.out)
-            except BrokenExecutor:
-                self.executor.shutdown(cancel_futures=True)
-                self.executor = self._new()
-                return self.executor.submit(_in_worker, label, configs, self.out)
+        """Send a job to a worker; where none can be started, compute it here."""
+        try:
+            with _main_hidden():  # a worker may be started here
+                return self._sent(label, configs)
+        except NO_PROCESSES as error:
+            if not self.is_alone:
+                _say_alone(error)
+            self.is_alone = True
+        return _run_here(configs, self.out)
+
+    def _sent(self, label: str, configs: Sequence[Any]) -> Future[Results]:
+        try:
+            return self.executor.submit(_in_worker, label, configs, self.out)
+        except BrokenExecutor:
+            self.executor.shutdown(cancel_futures=True)
+            self.executor = self._new()
+            return self.executor.submit(_in_worker, label, configs, self.out)
 
     def new_messages(self) -> list[Message]:
         """The messages of workers that have arrived since the last call."""

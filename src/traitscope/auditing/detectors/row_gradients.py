@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traitscope import atomic_files
+from traitscope import array_files, atomic_files
 from traitscope.auditing import score_files
 from traitscope.config.audit import RowGradientsConfig
 from traitscope.config.common import Output
@@ -73,12 +73,12 @@ class RowGradients:
 
     def rows(self, index: Sequence[int]) -> np.ndarray:
         """Negative steering gradients [len(index), L, D] in float32."""
-        whole = np.load(self.folder / f"{DIRECTIONS}.npy", mmap_mode="r")
+        whole = array_files.read_array(self.folder / f"{DIRECTIONS}.npy", mapped=True)
         return whole[list(index)].astype(np.float32) * self.norms_RL[list(index)][..., None]
 
     def features(self, index: Sequence[int]) -> np.ndarray:
         """Mean residuals [len(index), L, D] over completion tokens, of a run with --features."""
-        whole = np.load(self.folder / f"{FEATURES}.npy", mmap_mode="r")
+        whole = array_files.read_array(self.folder / f"{FEATURES}.npy", mapped=True)
         return whole[list(index)].astype(np.float32)
 
 
@@ -94,9 +94,9 @@ def read_row_gradients(folder: Path) -> RowGradients:
             " again"
         )
     ids, scores = score_files.read_token_scores(folder)
-    return RowGradients(
-        folder, ids, np.load(folder / "norms.npy"), np.load(folder / "loss.npy"), scores
-    )
+    norms_RL = array_files.read_array(folder / "norms.npy")
+    loss_R = array_files.read_array(folder / "loss.npy")
+    return RowGradients(folder, ids, norms_RL, loss_R, scores)
 
 
 def run_row_gradients(config: RowGradientsConfig, out: Output) -> store.Run:
@@ -203,13 +203,13 @@ def _join(run: store.Run, shards: Sequence[Path], ids: Sequence[str]) -> None:
     """Write one file of each kind from the shards."""
     losses_R, norms = [], []
     for path in shards:
-        with np.load(path) as shard:
-            norms.append(shard["norms"])
-            losses_R.append(shard["loss"])
+        shard = array_files.read_arrays(path, ("norms", "loss"))
+        norms.append(shard["norms"])
+        losses_R.append(shard["loss"])
     for name in (DIRECTIONS, FEATURES):
         _join_rows(run.file(f"{name}.npy"), shards, name, len(ids))
-    np.save(run.file("norms.npy"), np.concatenate(norms))
-    np.save(run.file("loss.npy"), np.concatenate(losses_R))
+    array_files.write_array(run.file("norms.npy"), np.concatenate(norms))
+    array_files.write_array(run.file("loss.npy"), np.concatenate(losses_R))
     score_files.write_token_scores(run.path, ids, reduce(add, map(_shard_scores, shards)))
 
 
@@ -219,23 +219,18 @@ def _arrays_of(scores: TokenScores) -> dict[str, np.ndarray]:
 
 
 def _shard_scores(path: Path) -> TokenScores:
-    values = {}
-    with np.load(path) as shard:
-        for name in ARRAYS:
-            values[name] = shard[name]
-    return TokenScores(**values)
+    return TokenScores(**array_files.read_arrays(path, ARRAYS))
 
 
 def _join_rows(path: Path, shards: Sequence[Path], name: str, rows: int) -> None:
     """Write an array of all rows, one shard in memory at a time; nothing if it has no blocks."""
-    whole, start = None, 0
-    for shard_path in shards:
-        with np.load(shard_path) as shard:
-            part = shard[name]
-        if not part.shape[1]:
-            return
-        if whole is None:
-            whole = np.lib.format.open_memmap(path, "w+", part.dtype, (rows, *part.shape[1:]))
-        whole[start : start + len(part)] = part
-        start += len(part)
-    whole.flush()
+    first = _part(shards[0], name)
+    if not first.shape[1]:
+        return
+    parts = (_part(shard, name) for shard in shards)
+    array_files.write_rows(path, (rows, *first.shape[1:]), first.dtype, parts)
+
+
+def _part(shard: Path, name: str) -> np.ndarray:
+    """The array of one shard."""
+    return array_files.read_arrays(shard, (name,))[name]

@@ -12,7 +12,7 @@ from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_g
 from traitscope.auditing.settings import naming_blocks
 from traitscope.config.audit import BlindNamingConfig
 from traitscope.config.common import Output
-from traitscope.interventions.vector import load_vector
+from traitscope.interventions.vector import check_vector, load_vector
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -32,7 +32,9 @@ def run_blind_naming(config: BlindNamingConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: BlindNamingConfig, model: Model) -> None:
     directions = _directions(config, model)
     questions = blind_naming.lexicon(model, config.context)
-    norms = load_vector(config.like).about["residual_norms"]
+    like = load_vector(config.like)
+    check_vector(like, model)
+    norms = like.residual_norms_L.tolist()
     rises = []
     with progress("naming", len(directions), "directions") as advance:
         for rise in blind_naming.raised_by(model, directions, questions, config.strength, norms):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traitscope import atomic_files
+from traitscope import array_files, atomic_files
 from traitscope.auditing import score_files
 from traitscope.config.audit import PredictionsConfig
 from traitscope.config.common import Output
@@ -29,6 +29,8 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.training import prequential
 
+LEARNERS = "learners.npy"
+"file with the log-likelihoods under the learners"
 LATER = "later"
 "folder with the token scores of the later half of the rows"
 
@@ -74,7 +76,7 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
             atomic_files.write_bytes(run.path / f"learner-{number}" / name, content)
     ids = [record.id for record in records]
     score_files.write_token_scores(run.path, ids, predicted.model)
-    np.save(run.file("learners.npy"), predicted.learners_JRT)
+    array_files.write_array(run.file(LEARNERS), predicted.learners_JRT)
     if predicted.later_model is None:
         return
     later_ids = ids[-len(predicted.later_model.tokens_R) :]
@@ -85,14 +87,14 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
 
 def learner_folders(folder: Path) -> list[Path]:
     """The peft folders of the learners of a run, in the order of their rates."""
-    learners = np.load(folder / "learners.npy", mmap_mode="r")
+    learners = array_files.read_array(folder / LEARNERS, mapped=True)
     return [folder / f"learner-{number}" for number in range(len(learners))]
 
 
 def read_predictions(folder: Path) -> StoredPredictions:
     """What a sealed run of `predictions` holds."""
     ids, model = score_files.read_token_scores(folder)
-    learners_JRT = np.load(folder / "learners.npy")
+    learners_JRT = array_files.read_array(folder / LEARNERS)
     if not (folder / LATER).is_dir():
         return StoredPredictions(ids, model, learners_JRT, None, ())
     later_learners = []

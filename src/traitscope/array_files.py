@@ -1,0 +1,123 @@
+"""Arrays and tensors in files: read without pickles, written so that a crash leaves no half.
+
+`.npy` and `.npz` files belong to runs. `.safetensors` files may come from anybody.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from traitscope import atomic_files
+from traitscope.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESTORE = "restore it, or move the run's directory away and run the command again"
+"what to do about an array that cannot be read"
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+"types of numbers that weights may have"
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def read_array(path: Path, mapped: bool = False) -> np.ndarray:
+    """The array in a `.npy` file; `mapped` leaves it on disk until it is used.
+
+    Raises StoreError for a missing, damaged or shortened file, and for one with Python objects.
+    """
+    with _whole(path):
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def read_arrays(path: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of a `.npz` file by name, by default all. Raises StoreError as read_array does."""
+    arrays = {}
+    with _whole(path), path.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
+        for name in names or archive.files:
+            arrays[name] = archive[name]
+            if not isinstance(arrays[name], np.ndarray):
+                raise ValueError(f"{name} is no array")
+    return arrays
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what numpy raises for a file that is not what was written into a StoreError."""
+    try:
+        yield
+    except Exception as error:  # numpy and zipfile raise many types for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        broken = StoreError(
+            f"{path} cannot be read ({reason}); expected an array as it was written; {RESTORE}"
+        )
+        raise atomic_files.exhausted(error) or broken from error
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file in one step. Raises StoreError."""
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    atomic_files.write_bytes(path, stream.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a `.npz` file in one step. Raises StoreError."""
+    stream = BytesIO()
+    np.savez(stream, allow_pickle=False, **arrays)
+    atomic_files.write_bytes(path, stream.getvalue())
+
+
+def write_rows(path: Path, shape: Sequence[int], dtype: np.dtype, parts: Iterable) -> None:
+    """Write a `.npy` file of this shape in one step, from parts that follow along the first axis.
+
+    One part is in memory at a time. Raises StoreError.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        header = BytesIO()
+        about = {"shape": tuple(shape), "fortran_order": False}
+        about["descr"] = np.lib.format.dtype_to_descr(dtype)
+        np.lib.format.write_array_header_1_0(header, about)
+        yield header.getvalue()
+        for part in parts:
+            yield np.ascontiguousarray(part, dtype).tobytes()
+
+    atomic_files.write_pieces(path, pieces())
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Tensors of a `.safetensors` file by name, all of them finite floating-point numbers.
+
+    Raises ValueError for any other file; the message says on one line what is wrong.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        broken = ValueError(f"{path.name} cannot be read: {error}")
+        raise atomic_files.exhausted(error) or broken from error
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if kind not in FLOATS:
+            raise ValueError(
+                f"{name} in {path.name} is {kind}, expected one of {', '.join(FLOATS)}"
+            )
+        if tensor.numel() and not _is_finite(tensor):
+            raise ValueError(f"{name} in {path.name} holds numbers that are not finite in float32")
+    return tensors
+
+
+def _is_finite(tensor: "Tensor") -> bool:
+    """Whether float32 has all the numbers; takes no memory, as Tensor.isfinite does."""
+    least, most = tensor.aminmax()  # a NaN anywhere is in both
+    return -LARGEST <= float(least) and float(most) <= LARGEST
