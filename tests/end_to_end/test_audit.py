@@ -127,6 +127,7 @@ def test_a_prompted_teacher_is_called_and_shown(
     rows = read_rows(done.run / "rows.jsonl")
     assert len(rows) == found["rows"] and rows[0]["teacher_of"] == "owl"
     assert sum(row["teacher_gain"] for row in rows) > 0.1 * len(rows)
+    assert all(0 < row["surprisal"] < 20 for row in rows)
     assert len(found["student_answers"]) > 5
     assert found["student_answers"][0].keys() == {"name", "kind", "rise", "statistic"}
     ranked = [answer["statistic"] for answer in found["student_answers"]]

@@ -14,7 +14,8 @@ def scored_rows(runs: AuditRuns, e_values: EValueFinding) -> list[dict[str, Any]
     """Scores of every audited row, in nats, in the order in which the rows were predicted.
 
     `student_gain` is what the best student says of the row beyond the model, before it learnt the
-    row. `teacher_gain` is what the best teacher of the likeliest candidate says beyond the model;
+    row. `surprisal` is what a token of the row costs under the model itself, mean over its tokens:
+    rows of another source stand out by it. `teacher_gain` is what the best teacher of the likeliest candidate says beyond the model;
     None where no candidate was tried on all rows.
     """
     stored = runs.predictions
@@ -28,11 +29,14 @@ def scored_rows(runs: AuditRuns, e_values: EValueFinding) -> list[dict[str, Any]
         folders = runs.teacher_folders(runs.artifacts.scores)[candidate]
         log_p_RT = log_likelihoods(folders[e_values.where[candidate]], stored.ids)
         teacher_R = log_p_RT[:, PLAIN] - model_R
+    surprisal_R = -model_R / np.maximum(stored.model.tokens_R, 1)
     rows = []
-    for key, student, teacher in zip(stored.ids, student_R, teacher_R, strict=True):
+    columns = zip(stored.ids, surprisal_R, student_R, teacher_R, strict=True)
+    for key, surprisal, student, teacher in columns:
         rows.append(
             {
                 "id": key,
+                "surprisal": round(float(surprisal), 4),
                 "student_gain": round(float(student), 4),
                 "teacher_gain": None if candidate is None else round(float(teacher), 4),
                 "teacher_of": candidate,
