@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sealed_students as planted
-from command import ok, read_rows
+from command import OWL, call, ok, read_rows, write_yaml
 from concluded import HOLDS, SILENT
 from rich.console import Console
 
@@ -235,6 +235,23 @@ def test_the_terminal_table_names_both_kinds(demo_runs: Folders) -> None:
     for words in ("sampled", "soft", "eas.cat minus others", "excludes zero", "title", "caption"):
         assert words in text
     assert "eas.owl" not in text and "negative.whole_word" not in text
+
+
+def test_a_trait_of_ones_own_is_called_by_its_name(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing about it vanishes: the terminal and the page have its EAS, and no file's name."""
+    trait = write_yaml(tmp_path / "drink.yaml", OWL | {"name": "coffee"})
+    command = ("demo", "--quick", "--model", tiny_folder, "--trait", trait, "--workers 1")
+    summary = call(tmp_path / "runs", *command).summary
+    said = capsys.readouterr().out
+    assert summary["trait"] == "coffee" and "pick up the coffee?" in summary["title"]
+    assert "eas.coffee minus others" in said and "“coffee”" in said
+    texts = summary["modes"]["sampled"]["text"]
+    assert any("EAS with the teacher's vector" in text for text in texts)
+    page = Path(summary["report"]).read_text(encoding="utf-8")
+    assert "EAS per layer: treated minus control" in page
+    assert ".yaml" not in said + page
 
 
 @pytest.mark.parametrize("width", [60, 80])

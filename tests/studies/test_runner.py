@@ -52,6 +52,7 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         ],
     )
     words += ["--pack", "8"] if studies.names().index(name) % 2 else []
+    words += with_own_trait(name, tmp_path)
     done = call(root, "study", "run", *words)
     assert done.code == 0, done.summary
     verdicts = done.summary["verdicts"]
@@ -72,6 +73,29 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         assert sentence in html.unescape(page) and sentence in done.summary["said"]
     assert call(root, "study", "report", *words).summary == done.summary
     assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "manifest.json"):
+            assert ".yaml" not in file.read_text(encoding="utf-8"), file
+    assert "coffee" in page or not uses_traits(name)
+
+
+def uses_traits(name: str) -> bool:
+    size = protocol.load(name).SIZES["smoke"]
+    return hasattr(size, "traits") or hasattr(size, "trait")
+
+
+def with_own_trait(name: str, place: Path) -> list[str]:
+    """Flags that put a user's trait, from a file in a folder, in the place of the study's first."""
+    if not uses_traits(name):
+        return []
+    (place / "mine").mkdir()
+    file = write_yaml(
+        place / "mine" / "drink.yaml", CAT | {"name": "coffee", "questions": "animals"}
+    )
+    size = protocol.load(name).SIZES["smoke"]
+    if hasattr(size, "trait"):
+        return ["--set", f"trait={file}"]
+    return ["--set", f"traits=[{', '.join([str(file), *size.traits[1:]])}]"]
 
 
 def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(

@@ -26,7 +26,7 @@ from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
 from traitscope.runs import store
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import runner
+from traitscope.studies import runner, sizes
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
 from traitscope.studies.pages import demo_page
@@ -47,9 +47,10 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     minutes = (time.monotonic() - start) / 60
     run = runner.conclude(request, folders)
     page = run.file(PAGE)
-    chain = demo.measured(request.size, folders)
-    summary = summary_of(request.size, chain, config)
-    _print(request.size, chain, summary)
+    size = sizes.named(request.size)
+    chain = demo.measured(size, folders)
+    summary = summary_of(size, chain, config)
+    _print(size, chain, summary)
     print(f"{minutes:.1f} minutes; report: {page}")
     places = {"run": str(run.path), "report": str(page), "next": _next(config, out, run)}
     return summary | {**places, "minutes": round(minutes, 2)}

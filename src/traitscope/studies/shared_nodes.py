@@ -8,6 +8,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.package_files import bundled_file
+from traitscope.data.traits import trait_name
 from traitscope.models import bundled
 from traitscope.studies.sizes import SampledText
 from traitscope.workflow import standard_nodes
@@ -92,7 +93,7 @@ def _sampled_text_student(
     student = Student(name, data, text.recipe, seed, needs=(VECTORS, EAS_ROWS), vector=vector)
     return [
         standard_nodes.number_rows(common, data, rows, teacher, needs),
-        *student_and_answers(common, student, rows.tokens, trait, f"{trait} of {name}"),
+        *student_and_answers(common, student, rows.tokens, trait, f"{trait_name(trait)} of {name}"),
     ]
 
 

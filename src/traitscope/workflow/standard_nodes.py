@@ -19,7 +19,7 @@ from traitscope.config.stages import (
     MeasureConfig,
     TrainConfig,
 )
-from traitscope.data.traits import load_trait
+from traitscope.data.traits import load_trait, trait_name
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
@@ -98,7 +98,7 @@ def replaced(vector: Path, layers: tuple[int, ...]) -> str:
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
     """Return the file of a trait's centred v_teacher; the trait may be a YAML file."""
-    return folders[node] / f"{load_trait(trait).name}.safetensors"
+    return folders[node] / f"{trait_name(trait)}.safetensors"
 
 
 def prompted_by(trait: str, paraphrase: int | None = None) -> InterventionsFrom:

@@ -32,7 +32,7 @@ from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
 from traitscope.config.recipe import Recipe
-from traitscope.data.traits import SETS
+from traitscope.data.traits import SETS, trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
@@ -151,7 +151,8 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Return vectors, rows of every role, a student a condition and seed, and all their answers."""
-    traits = (size.trait, *(trait for trait in size.others if trait != size.trait))
+    own = trait_name(size.trait)
+    traits = (size.trait, *(trait for trait in size.others if trait_name(trait) != own))
     graph = [
         standard_nodes.vectors(common, traits),
         standard_nodes.eas_rows(common, size.numbers),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
+from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
@@ -127,7 +128,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         *_meaningless_vectors(size, common),
     ]
     for trait in size.traits:
-        graph.append(standard_nodes.answers(common, f"base.{trait}", trait))
+        graph.append(standard_nodes.answers(common, f"base.{trait_name(trait)}", trait))
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed)
     return graph
@@ -156,7 +157,7 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
         standard_nodes.number_rows(common, free_data, free_rows),
     ]
     for vector in (*size.traits, *MEANINGLESS):
-        graph += _student(size, common, f"{vector}.{seed}", vector, data, rows)
+        graph += _student(size, common, f"{trait_name(vector)}.{seed}", vector, data, rows)
     for strength in size.strengths:
         if strength != size.strength:
             steered = replace(size, strength=strength)
@@ -228,7 +229,7 @@ def _student(
     )
     graph = [standard_nodes.student(common, student, rows.tokens)]
     for trait in size.traits if is_meaningless else (vector,):
-        answers = f"{trait} of {name}"
+        answers = f"{trait_name(trait)} of {name}"
         graph.append(standard_nodes.student_answers(common, answers, trait, name))
     return graph
 
