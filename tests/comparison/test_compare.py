@@ -50,7 +50,10 @@ def test_a_planted_difference_is_recovered_over_seeds(paired) -> None:
     assert primary.estimate == pytest.approx(SHIFT, abs=0.06) and primary.excludes_zero
     assert (primary.n, primary.n_clusters) == (24, 3) and "t over 3 seeds" in primary.interval
     assert comparison["perplexity"].estimate == pytest.approx(SHIFT)
-    assert (status(comparison), direction(comparison)) == ("effect", "towards the trait")
+    assert (status(comparison, Wording("cat")), direction(comparison)) == (
+        "effect",
+        "towards the trait",
+    )
     text = " ".join(sentences(comparison, Wording("cat")))
     assert "the students of these seeds moved towards the trait" in text
     assert "n = 24 pairs (3 seeds × 8 questions)" in text
@@ -98,7 +101,7 @@ def test_no_effect_is_shown_for_null_data_and_for_the_other_direction(
     tmp_path: Path, shift: float, moved: str
 ) -> None:
     comparison = compare(*sides(tmp_path, shift, seeds=(1, 2, 3, 4)))
-    assert (status(comparison), direction(comparison)) == ("no effect shown", moved)
+    assert (status(comparison, Wording("cat")), direction(comparison)) == ("no effect shown", moved)
     text = " ".join(sentences(comparison, Wording("cat")))
     assert ("not shown at this power" in text) == (moved == "undecided")
     assert ("the opposite of passing it on" in text) == (moved != "undecided")

@@ -1,5 +1,6 @@
 """The demo as a study: its rows, what it concludes from planted runs, and what its command asks."""
 
+import html
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +39,14 @@ def planted_folders(
     shifts: dict[str, float],
     size: demo.Size = SIZE,
     shifts_of_random: dict[str, float] = NONE,
+    teacher: float = 2.0,
 ) -> Folders:
-    """Run folders of the demo whose students rise by `shifts` nats, the teacher by 2."""
+    """Run folders of the demo whose students rise by `shifts` nats, the teacher by its own."""
     vectors = planted.sealed_vectors(root)
     folders = {
         standard_nodes.VECTORS: vectors.path,
         "base" + demo.ANSWERS: planted.sealed_answers(root, "base").path,
-        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", 2.0).path,
+        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", teacher).path,
     }
     for mode, role, seed in demo.students(size):
         shift = {"treated": shifts, "control": NONE, "random": shifts_of_random}[role][mode]
@@ -119,6 +121,35 @@ def test_one_seed_gives_no_verdict(demo_runs: Folders) -> None:
     request = demo_command.request_of(DemoConfig(quick=True), Output())
     page = study_page(request.header(), findings, runner.runs_table(demo_runs))
     assert "no verdict" in page and HOLDS not in page
+
+
+@pytest.mark.parametrize("shift", [0.4, -0.5])
+def test_students_of_a_teacher_without_the_trait_are_no_transfer(
+    tmp_path: Path, shift: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever way they move: neither an effect nor its opposite; the terminal and the page say
+    why."""
+    made = planted_folders(tmp_path, {"sampled": shift, "soft": shift}, teacher=-2.4)
+    findings = demo.conclude(SIZE, made, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    chain = demo.measured(SIZE, made)
+    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
+    answers = {mode["status"] for mode in summary["modes"].values()} | {summary["status"]}
+    assert answers == {"no verdict: the teacher lacks the trait"}
+    demo_command._print(SIZE, chain, summary)
+    request = demo_command.request_of(DemoConfig(), Output())
+    page = study_page(request.header(), findings, runner.runs_table(made))
+    for text in (" ".join(capsys.readouterr().out.split()), html.unescape(page)):
+        assert "teacher − base = −2.369 nats [" in text
+        assert "does not have the trait; nothing below can be read as transfer" in text
+        assert "opposite of passing it on" not in text and "moved towards" not in text
+
+
+def test_a_teacher_with_the_trait_is_a_positive_control(demo_runs: Folders) -> None:
+    summary = demo_command.summary_of(SIZE, demo.measured(SIZE, demo_runs), DemoConfig())
+    assert summary["teacher_has_trait"]
+    assert summary["positive_control"].startswith("teacher − base = +2.0")
+    assert summary["positive_control"].endswith(": the teacher has the trait")
 
 
 def test_the_control_that_excludes_most_decides(demo_runs: Folders) -> None:

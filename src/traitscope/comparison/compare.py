@@ -19,7 +19,7 @@ from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import differences_table
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
 from traitscope.comparison.results import Comparison, Source
-from traitscope.comparison.wording import Wording, sentences, status, terminal_table
+from traitscope.comparison.wording import PRIMARY, Wording, sentences, status, terminal_table
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError
@@ -29,6 +29,7 @@ from traitscope.reporting.tables import table_csv
 from traitscope.runs import store
 from traitscope.stages import registry
 from traitscope.stages.measure import Scores
+from traitscope.stats.measurement import Measurement
 
 IN_MEMORY = "memory"
 "stands for the stage of scores that no run holds"
@@ -130,6 +131,11 @@ def compare_read(
     )
 
 
+def teacher_rise(teacher: ReadModel, base: ReadModel) -> Measurement:
+    """Return the teacher's primary score minus the base's, paired over questions."""
+    return compare_read([teacher], [base], name="teacher")[PRIMARY]
+
+
 def _teacher_vector(vector: Vector | str | Path) -> tuple[Vector, str]:
     """Return the teacher's vector, and the name of its trait; empty where it says none."""
     if isinstance(vector, Vector):
@@ -221,7 +227,7 @@ def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
             }
         )
     return {
-        "answer": status(comparison),
+        "answer": status(comparison, wording),
         "design": comparison.design,
         "reference": comparison.reference,
         "trait": wording.trait,
@@ -236,5 +242,5 @@ def _print(comparison: Comparison, wording: Wording) -> None:
 
     heading = f"treated − {comparison.reference}, {comparison.design}"
     caption = " ".join(sentences(comparison, wording)[:2])
-    title = f"{wording.trait}: {status(comparison)}"
+    title = f"{wording.trait}: {status(comparison, wording)}"
     Console().print(terminal_table(title, caption, {heading: comparison}, wording.trait))

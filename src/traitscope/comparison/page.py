@@ -255,8 +255,8 @@ def runs_table(sources: Sequence[Source]) -> Table:
 
 def comparison_page(comparison: Comparison) -> str:
     """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
-    answer = status(comparison)
     wording, runs = Wording(comparison.trait), runs_table(comparison.sources)
+    answer = status(comparison, wording)
     card = Card(
         f"Treated minus {comparison.reference}",
         badge=answer,

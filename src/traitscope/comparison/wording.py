@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
+from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ PRIMARY = QuestionScore("positive", "target_logprob")
 SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 EFFECT, NO_EFFECT = "effect", "no effect shown"
 ONE_SEED = "one seed, no verdict"
+NO_TRAIT = "no verdict: the teacher lacks the trait"
 QUICK = "quick: not evidence"
 DETAILS = ("negative", "off_topic")
 "question sets of which the terminal shows the primary score alone"
@@ -35,13 +37,25 @@ class Wording:
     """What they are compared with."""
     is_quick: bool = False
     """Whether the run only shows the path."""
+    teacher: Precondition | None = None
+    """Whether the teacher has the trait; None where nobody measured it."""
+
+    @property
+    def lacks_trait(self) -> bool:
+        """Whether the teacher was measured and does not have the trait."""
+        return self.teacher is not None and not self.teacher.met
 
 
-def status(comparison: Comparison) -> str:
+def status(comparison: Comparison, wording: Wording) -> str:
     """Return `effect` where the primary score rose and its interval excludes zero.
 
-    A single student gives no interval over training seeds, so there is no verdict.
+    A single student gives no interval over training seeds, so there is no verdict. There is none
+    either where the teacher does not have the trait: then there was nothing to pass on.
     """
+    if wording.is_quick:
+        return QUICK
+    if wording.lacks_trait:
+        return NO_TRAIT
     primary = comparison.get(PRIMARY)
     if len(comparison.treated) == 1 and comparison.treated[0].seed is not None:
         return ONE_SEED
@@ -66,7 +80,7 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
         return ("The trait's questions were not scored on these models.",)
     texts = [
         _main_sentence(primary, wording),
-        _reading_sentence(primary, len(comparison.treated), wording.is_quick),
+        _reading_sentence(primary, len(comparison.treated), wording),
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
         _activation_sentence(comparison, wording.trait),
@@ -86,9 +100,11 @@ def _main_sentence(primary: Measurement, wording: Wording) -> str:
     )
 
 
-def _reading_sentence(primary: Measurement, n_models: int, is_quick: bool) -> str:
+def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> str:
     who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
-    if math.isnan(primary.low):
+    if wording.lacks_trait:
+        text = "The teacher lacks the trait, so this is no transfer, whatever its sign."
+    elif math.isnan(primary.low):
         text = "No interval can be given, so an effect is not shown."
     elif not primary.excludes_zero:
         text = (
@@ -102,7 +118,7 @@ def _reading_sentence(primary: Measurement, n_models: int, is_quick: bool) -> st
         )
     else:
         text = f"An interval that excludes zero: {who} moved towards the trait."
-    return f"Quick run, not evidence. {text}" if is_quick else text
+    return f"Quick run, not evidence. {text}" if wording.is_quick else text
 
 
 def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import exp
 
+from traitscope.reporting import verdict
+from traitscope.reporting.verdict import Precondition
 from traitscope.stages.measure import UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies.shared_nodes import BASE, TEACHER
 from traitscope.training.eas import StudentEas
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json, read_json_lines
@@ -54,6 +57,11 @@ def rise(
             questions.append(question)
     difference = paired_difference(name, left, right, seeds, questions, UNITS[score])
     return seeds_counted(difference, seeds)
+
+
+def teacher_has_trait(folders: Folders, node: str = TEACHER, base: str = BASE) -> Precondition:
+    """Return the precondition that the teacher measured at `node` has its trait."""
+    return verdict.teacher_has_trait(rise(folders, "teacher minus base", [(0, node, base)]))
 
 
 def seeds_counted(measurement: Measurement, seeds: Sequence[int]) -> Measurement:

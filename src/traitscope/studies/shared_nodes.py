@@ -15,6 +15,8 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom, Student
 
+BASE, TEACHER = "base", "teacher"
+"names of the nodes of the answers of the unmodified model and of the teacher"
 OPEN_PROMPTS = bundled_file("open_prompts.txt")
 "everyday requests, one a line, that have nothing to do with any trait"
 ANIMAL_PROMPTS = bundled_file("animal_prompts.txt")
@@ -33,6 +35,20 @@ def student_and_answers(
     return [
         standard_nodes.student(common, student, tokens),
         standard_nodes.student_answers(common, answers, trait, student.name, **settings),
+    ]
+
+
+def positive_control(
+    common: dict, trait: str, teacher: InterventionsFrom, **settings: Any
+) -> list[Node]:
+    """Build the answers of the base, and of the teacher, which is made of the node VECTORS.
+
+    The nodes are BASE and TEACHER, for `readings.teacher_has_trait`. `settings` are further ones of
+    `measure`.
+    """
+    return [
+        standard_nodes.answers(common, BASE, trait, **settings),
+        standard_nodes.answers(common, TEACHER, trait, teacher, (VECTORS,), **settings),
     ]
 
 

@@ -19,7 +19,7 @@ Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope d
 
 from dataclasses import dataclass, replace
 
-from traitscope.comparison.compare import compare_read
+from traitscope.comparison.compare import compare_read, teacher_rise
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
     differences_table,
@@ -35,7 +35,13 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.traits import SETS, trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.verdict import Claim, Findings, verdicts_of
+from traitscope.reporting.verdict import (
+    Claim,
+    Findings,
+    Precondition,
+    teacher_has_trait,
+    verdicts_of,
+)
 from traitscope.studies.design import CLOUD, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import RandomControls
 from traitscope.studies.pages import demo_page
@@ -279,6 +285,11 @@ class Measured:
     """Treated minus the control of every contrast."""
 
     @property
+    def teacher_has_trait(self) -> Precondition:
+        """The positive control: whether the teacher names the trait more than the base."""
+        return teacher_has_trait(teacher_rise(self.teacher, self.base))
+
+    @property
     def conditions(self) -> dict[str, list[MeasuredModel]]:
         """The models of every condition, by its label."""
         labelled = {"base": [self.base.model], "teacher": [self.teacher.model]}
@@ -314,7 +325,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     chain = measured(size, folders)
     claims, numbers, tables = [], [], []
     for contrast, comparison in chain.comparisons.items():
-        claims.append(_claim(size, contrast, comparison))
+        claims.append(_claim(size, contrast, comparison, chain.teacher_has_trait))
         for item in comparison.differences:
             numbers.append(item.difference)
         name = f"differences-{contrast.replace('_', '-')}"
@@ -338,8 +349,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
 
 
-def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
-    words = demo_page.wording(size.trait, contrast, size.quick)
+def _claim(size: Size, contrast: str, comparison: Comparison, teacher: Precondition) -> Claim:
+    words = demo_page.wording(size, contrast, teacher)
     return Claim(
         f"{words.treatment.capitalize()}, students are likelier to name the {size.trait} than"
         f" {words.reference}.",
@@ -347,6 +358,7 @@ def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
         NATS,
         units=len(comparison.treated),
         counted="seeds",
+        needs=(teacher,),
         primary=contrast == demo_page.DECIDES,
         explanation=(*sentences(comparison, words), demo_page.excluded(contrast)),
     )

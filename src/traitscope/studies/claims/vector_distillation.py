@@ -128,7 +128,11 @@ def nodes(size: Size, common: dict) -> list[Node]:
         *_meaningless_vectors(size, common),
     ]
     for trait in size.traits:
-        graph.append(standard_nodes.answers(common, f"base.{trait_name(trait)}", trait))
+        name, teacher = trait_name(trait), _teacher(size, trait)
+        graph += [
+            standard_nodes.answers(common, f"base.{name}", trait),
+            standard_nodes.answers(common, f"teacher.{name}", trait, teacher, (VECTORS,)),
+        ]
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed)
     return graph
@@ -254,7 +258,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             pairs.append((seed, f"{trait} of {trait}.{seed}", f"{trait} of {RANDOM}.{seed}"))
         name = f"log P({trait}), its own vector minus the random one"
         claim = f"Steering by {trait} raises it in students more than steering by a random vector."
-        claims.append(Claim(claim, readings.rise(folders, name, pairs), NATS))
+        has_trait = readings.teacher_has_trait(folders, f"teacher.{trait}", f"base.{trait}")
+        rise = readings.rise(folders, name, pairs)
+        claims.append(Claim(claim, rise, NATS, needs=(has_trait,)))
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measurements = (
         *aligned.values(),
