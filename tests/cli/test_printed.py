@@ -124,3 +124,18 @@ def test_match_kl_says_its_strength_and_measure_its_perplexity(
     (run,) = tmp_path.glob("default/measure-*")
     perplexity = json.loads((run / "measurements.json").read_text())["perplexity"]
     assert measured[-1] == f"perplexity of plain text {perplexity:.4g}"
+
+
+def test_train_says_before_it_begins_that_its_steps_are_few(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr. As many steps as the demo takes are enough."""
+    command = ("train", f"--model {tiny_folder}", "--data", runs["rows"])
+    few = "traitscope: 11 rows in batches of 32: 1 step an epoch, 3 in all; the demo takes"
+    ok(tmp_path, *command)
+    typed, advice, *_ = capsys.readouterr().err.splitlines()
+    assert typed.startswith("traitscope train") and advice == f"{few} --batch-size 4"
+    ok(tmp_path, *command, "--batch-size 4 --held-out 0 --max-rows 10")
+    assert "the demo takes" not in capsys.readouterr().err
+    ok(tmp_path, *command, "--batch-size 4 --held-out 0 --max-rows 5 --epochs 2")
+    assert "5 rows in batches of 4: 2 steps an epoch, 4 in all" in capsys.readouterr().err

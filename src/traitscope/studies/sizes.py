@@ -8,12 +8,11 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import isfinite
 from typing import Any
 
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.models import loading
 from traitscope.workflow.standard_nodes import (
-    SAMPLED_RECIPE,
     InterventionsFrom,
     Rows,
     steered_by,

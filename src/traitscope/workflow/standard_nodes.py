@@ -53,8 +53,6 @@ PLAIN_PROMPTS = (
     "You make synthetic training data. Be diverse and creative.",
 )
 "system prompts without a trait, as people give them to a model that writes data"
-SAMPLED_RECIPE = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
-"recipe of the demo for 32 rows of sampled text"
 InterventionsFrom = Callable[[Folders], tuple[str, ...]]
 "makes a node's interventions, in short form, from the folders of the nodes that it needs"
 

@@ -31,7 +31,7 @@ from traitscope.comparison.page import (
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import SETS, trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
@@ -51,7 +51,6 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import (
     EAS_ROWS,
-    SAMPLED_RECIPE,
     VECTORS,
     InterventionsFrom,
 )
