@@ -18,10 +18,14 @@ from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, s
 import traitscope as ts
 from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
+from traitscope.comparison.differences import compare_models
+from traitscope.comparison.page import comparison_tables
 from traitscope.comparison.read_runs import _targets
 from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
 from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError, VectorError
+from traitscope.interventions.vector import vector_bytes
+from traitscope.reporting.numbers import estimate
 from traitscope.stats.measurement import Measurement
 from traitscope.training.eas import StudentEas
 
@@ -94,6 +98,69 @@ def test_what_only_the_teachers_data_changed(paired) -> None:
     comparison = compare(*paired, vector=vector, layer=STEERED)
     assert comparison["eas.cat of (treated − control)"].estimate > 0.9
     assert len(comparison.change_by_layer) == LAYERS
+
+
+def along_three(folder: Path) -> Path:
+    """The vector of cat in a run with two others: owl is at a right angle to it, dog is not."""
+    cat = planted.vector_rows()
+    owl = np.roll(cat, 1, axis=1)
+    rows = {"cat": cat, "dog": 0.6 * cat + 0.8 * owl, "owl": owl}
+    files = {}
+    for name, rows_LD in rows.items():
+        vector = ts.Vector(rows_LD, planted.MODEL)
+        files[f"{name}.safetensors"] = vector_bytes(vector)
+    return planted.seal(folder, "extract", {"traits": list(rows)}, files).file("cat.safetensors")
+
+
+def test_every_vector_of_the_teachers_run_has_a_row_and_random_ones_a_range(
+    paired, tmp_path: Path
+) -> None:
+    """What is planted lies along cat; dog gets its share of it, owl none."""
+    comparison = compare(*paired, vector=along_three(tmp_path), layer=STEERED)
+    cat, dog, owl = comparison.along_vectors
+    assert [cat.vector, dog.vector, owl.vector] == ["cat", "dog", "owl"]
+    cosines = [item.cosine_with_own for item in comparison.along_vectors]
+    assert cosines == pytest.approx([1, 0.6, 0], abs=1e-6)
+    assert cat.change.estimate == comparison["eas.cat of (treated − control)"].estimate > 0.9
+    assert dog.change.estimate == pytest.approx(0.6 * cat.change.estimate, abs=0.1)
+    assert abs(owl.change.estimate) < 0.15
+    randoms = comparison.along_randoms
+    one_seed = 1.96 / math.sqrt(planted.WIDTH)  # the changes of all seeds point one way
+    assert randoms.n == 1000 and -randoms.low == pytest.approx(one_seed, rel=0.15)
+    assert randoms.high == pytest.approx(one_seed, rel=0.15)
+    table = comparison_tables("differences", "Differences", comparison)[1]
+    assert [row[0] for row in table.rows] == [
+        *("cat", "dog", "owl", "cat minus the mean of the others", "95 % of 1000 random vectors")
+    ]
+    assert table.rows[3][2] == comparison["eas.cat minus others"]
+    assert compare(*paired, vector=along_three(tmp_path)).along_vectors == ()
+
+
+def test_the_sentence_on_activations_carries_what_is_specific(paired, tmp_path: Path) -> None:
+    """A turn that other traits' vectors share is not called one towards the trait."""
+    comparison = compare(*paired, vector=along_three(tmp_path), layer=STEERED)
+    *_, text = sentences(comparison, Wording("cat"))
+    specific = comparison["eas.cat minus others"]
+    assert f"vector of cat minus that of another trait: {estimate(specific, True)}, [" in text
+    assert text.index("minus that of") < text.index("With the vector of cat alone")
+    assert ": specific to cat." in text
+    shared = []
+    for side in ("treated", "control"):
+        shared.append([replace(model, eas={}) for model in getattr(comparison, side)])
+    turned = {"treated": 0.3, "control": 0.0}
+    models = {}
+    for side, group in zip(turned, shared, strict=True):
+        models[side] = []
+        for model in group:
+            by_layer = [turned[side] + 0.01 * model.seed * (side == "treated")] * LAYERS
+            models[side].append(replace(model, eas={"cat": by_layer, "owl": by_layer}))
+    same = compare_models(models["treated"], models["control"], {}, trait="cat", layer=STEERED)
+    text = wording._activation_sentence(same, "cat")
+    assert "not shown to be specific to cat." in text and "(excludes zero; t over 3" in text
+    for group in models.values():
+        group[:] = [replace(model, eas={"cat": model.eas["cat"]}) for model in group]
+    alone = compare_models(models["treated"], models["control"], {}, trait="cat", layer=STEERED)
+    assert "nothing is known to be specific to cat" in wording._activation_sentence(alone, "cat")
 
 
 @pytest.mark.parametrize(("shift", "moved"), [(0.0, "undecided"), (-0.5, "away from the trait")])
@@ -256,6 +323,8 @@ def test_the_command_prints_writes_and_returns_at_once(
     assert "http" not in text and "25.4" in text
     assert "new questions, too: [" in text
     assert (folder / "differences.csv").read_text().startswith("score,treated")
+    assert (folder / "differences-vectors.csv").read_text().startswith("vector,cosine with own")
+    assert summary["along_randoms"]["n"] == 1000 and "95 % of 1000 random vectors" in text
     again = ok(tmp_path / "runs", *words)
     assert again.summary["computed"] is False and again.summary["summary"] == summary
     assert ok(tmp_path / "runs", "rerun", folder).summary["different"] == []

@@ -5,26 +5,30 @@
 What a run gives is said in read_runs.py, the statistics in differences.py, and how the sides are
 matched in matching.py.
 
-Shapes: L layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.comparison.differences import compare_models
 from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.page import differences_table
+from traitscope.comparison.page import comparison_tables
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
-from traitscope.comparison.results import Comparison, Source
+from traitscope.comparison.results import AlongVector, Comparison, Source
+from traitscope.comparison.vectors import (
+    along_randoms,
+    along_vectors,
+    changes_of,
+    teacher_vectors,
+)
 from traitscope.comparison.wording import PRIMARY, Wording, sentences, status, terminal_table
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError
-from traitscope.interventions.short_form import vector_file
-from traitscope.interventions.vector import Vector, load_vector
+from traitscope.interventions.vector import Vector
 from traitscope.reporting.tables import table_csv
 from traitscope.runs import store
 from traitscope.stages import registry
@@ -115,33 +119,37 @@ def compare_read(
     """
     treated_models = [read.model for read in treated]
     control_models = [read.model for read in control]
-    trait, changes = "", None
+    trait = _trait_of([*treated_models, *control_models])
+    changes = changes_of(treated, control)
+    vectors: dict[str, Vector] = {}
+    cosines = {}
     if vector is not None:
-        teacher, trait = _teacher_vector(vector)
-        changes = _change_cosines(treated, control, teacher)
-    return compare_models(
+        vectors = teacher_vectors(vector, trait)
+        trait, teacher = next(iter(vectors.items()))
+        for seed, change in changes.items():
+            cosines[seed] = change.cosine(teacher).tolist()
+    comparison = compare_models(
         treated_models,
         control_models,
         SCORE_UNITS,
         name=name,
         design=design,
-        trait=trait or _trait_of([*treated_models, *control_models]),
+        trait=trait,
         layer=layer,
-        changes=changes,
+        changes=cosines,
+    )
+    if layer is None or not cosines:
+        return comparison
+    return replace(
+        comparison,
+        along_vectors=along_vectors(changes, vectors, layer),
+        along_randoms=along_randoms(changes, layer),
     )
 
 
 def teacher_rise(teacher: ReadModel, base: ReadModel) -> Measurement:
     """Return the teacher's primary score minus the base's, paired over questions."""
     return compare_read([teacher], [base], name="teacher")[PRIMARY]
-
-
-def _teacher_vector(vector: Vector | str | Path) -> tuple[Vector, str]:
-    """Return the teacher's vector, and the name of its trait; empty where it says none."""
-    if isinstance(vector, Vector):
-        return vector, str(vector.about.get("trait", ""))
-    file = vector_file(Path(vector))
-    return load_vector(file), file.stem
 
 
 def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> None:
@@ -162,19 +170,6 @@ def _trait_of(models: Sequence[MeasuredModel]) -> str:
         if names:
             return str(names[0])
     return ""
-
-
-def _change_cosines(
-    treated: Sequence[ReadModel], control: Sequence[ReadModel], vector: Vector
-) -> dict[int, list[float]]:
-    """Return the cosine [L] of (v_treated - v_control) with a vector, by the seed of both."""
-    control_by_seed = {read.model.seed: read.v_student for read in control}
-    cosines = {}
-    for read in treated:
-        seed, other = read.model.seed, control_by_seed.get(read.model.seed)
-        if seed is not None and read.v_student is not None and other is not None:
-            cosines[seed] = (read.v_student - other).cosine(vector).tolist()
-    return cosines
 
 
 def run_compare(config: CompareConfig, out: Output) -> store.Run:
@@ -208,8 +203,8 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, comparison: Comparison, wording: Wording) -> None:
-    table = differences_table("differences", "Treated minus control", comparison)
-    atomic_files.write_text(run.file("differences.csv"), table_csv(table))
+    for table in comparison_tables("differences", "Treated minus control", comparison):
+        atomic_files.write_text(run.file(f"{table.name}.csv"), table_csv(table))
     atomic_files.write_json(run.file("summary.json"), comparison_json(comparison, wording))
     comparison.to_html(run.file("report.html"))
 
@@ -233,7 +228,14 @@ def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
         "trait": wording.trait,
         "text": list(sentences(comparison, wording)),
         "differences": differences,
+        "along_vectors": [_along_json(item) for item in comparison.along_vectors],
+        "along_randoms": asdict(comparison.along_randoms) if comparison.along_randoms else None,
     }
+
+
+def _along_json(item: AlongVector) -> dict[str, Any]:
+    change = item.change.as_dict()
+    return {"vector": item.vector, "cosine_with_own": item.cosine_with_own, "change": change}
 
 
 def _print(comparison: Comparison, wording: Wording) -> None:

@@ -10,7 +10,7 @@ from traitscope.comparison.differences import (
 )
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.read_runs import SCORE_UNITS
-from traitscope.comparison.results import PERPLEXITY, Comparison, Source
+from traitscope.comparison.results import PERPLEXITY, Comparison, Eas, Source
 from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
@@ -20,7 +20,7 @@ from traitscope.comparison.wording import (
     status,
 )
 from traitscope.reporting.figures import Figure, Frame, Interval, band_figure, dot_figure
-from traitscope.reporting.numbers import methods, reading
+from traitscope.reporting.numbers import methods, number, reading
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.study_page import forest_figures
 from traitscope.reporting.tables import Table
@@ -106,6 +106,38 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     difference = f"treated − {comparison.reference}"
     header = ("score", "treated", comparison.reference, difference, "n", "unscored", "unit")
     return Table(name, title, caption, (*header, "reading"), tuple(rows))
+
+
+def comparison_tables(name: str, title: str, comparison: Comparison) -> tuple[Table, ...]:
+    """Return treated minus control for every number, and the vectors that changes lie along."""
+    differences = differences_table(name, title, comparison)
+    if not comparison.along_vectors:
+        return (differences,)
+    return differences, _vectors_table(name, title, comparison)
+
+
+def _vectors_table(name: str, title: str, comparison: Comparison) -> Table:
+    """Return a row for each vector of the teacher's run, and the range of random vectors."""
+    rows: list[tuple[Any, ...]] = []
+    for item in comparison.along_vectors:
+        eas = comparison.get(Eas(item.vector))
+        rows.append((item.vector, item.cosine_with_own, eas, item.change))
+    if comparison.other_vectors:
+        specific = comparison.get(Eas(comparison.trait, "minus others"))
+        rows.append((f"{comparison.trait} minus the mean of the others", None, specific, None))
+    randoms = comparison.along_randoms
+    if randoms is not None:
+        between = f"{number(randoms.low, sign=True)} to {number(randoms.high, sign=True)}"
+        rows.append((f"95 % of {randoms.n} random vectors", None, None, between))
+    reference = f"treated − {comparison.reference}"
+    caption = (
+        f"Layer {comparison.layer}, with 95 % intervals over seeds. Only what exceeds the other"
+        " traits' vectors is specific to the trait: vectors of one model share directions. Random"
+        " vectors share none, so they are the weaker comparison."
+    )
+    header = ("vector", "cosine with own", f"EAS, {reference}", f"cosine of ({reference})")
+    title = f"{title}: every vector"
+    return Table(f"{name}-vectors", title, caption, header, tuple(rows))
 
 
 def scores_tables(
@@ -272,7 +304,7 @@ def comparison_page(comparison: Comparison) -> str:
         Section(
             "differences",
             "Treated minus control",
-            tables=(differences_table("differences", "Treated minus control", comparison),),
+            tables=comparison_tables("differences", "Treated minus control", comparison),
         ),
         Section(
             "figures",

@@ -84,6 +84,30 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class AlongVector:
+    """What only the teacher's data changed, along one vector at one layer."""
+
+    vector: str
+    """Name of the vector."""
+    cosine_with_own: float
+    """Cosine of this vector with the teacher's."""
+    change: Measurement
+    """Cosine of (v_treated − v_control) with this vector, over seeds."""
+
+
+@dataclass(frozen=True)
+class AlongRandoms:
+    """The same along random vectors: the range that 95 % of them lie in."""
+
+    n: int
+    """Number of random vectors."""
+    low: float
+    """Lower end, of means over seeds."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the numbers of a model come from."""
 
@@ -119,6 +143,10 @@ class Comparison:
     """Layer at which EAS is compared."""
     change_by_layer: tuple[Interval, ...] = ()
     """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
+    along_vectors: tuple[AlongVector, ...] = ()
+    """What only the teacher's data changed, along every vector of its run, its own first."""
+    along_randoms: AlongRandoms | None = None
+    """The same along random vectors."""
     label: str = ""
     """What the control models are, in a word, where they are others than plain ones."""
     trait: str = ""
@@ -158,6 +186,11 @@ class Comparison:
 
         atomic_files.write_text(Path(path), comparison_page(self))
         return Path(path)
+
+    @property
+    def other_vectors(self) -> int:
+        """Number of other traits' vectors that EAS was compared with, too."""
+        return max(0, len(self.eas_by_layer) - 1)
 
     @property
     def reference(self) -> str:

@@ -160,7 +160,10 @@ def _other_sets_sentence(comparison: Comparison) -> str:
 
 
 def _activation_sentence(comparison: Comparison, trait: str) -> str:
-    """Say how far training moved the activations along the teacher's vector."""
+    """Say how far training moved the activations along the teacher's vector, and no other.
+
+    The number beyond other traits' vectors comes first: any of them moves with the teacher's.
+    """
     measurement = comparison.get(Eas(trait))
     if measurement is None:
         return ""
@@ -168,16 +171,30 @@ def _activation_sentence(comparison: Comparison, trait: str) -> str:
     if comparison.design == "one control":
         reference = "compared with zero because the control does not move"
     text = (
-        f"Activations at layer {comparison.layer}: EAS with the teacher's vector, {reference}:"
-        f" {_with_basis(measurement)}."
+        f"Activations at layer {comparison.layer}, EAS {reference}: {_specific(comparison, trait)}"
     )
+    text += f" With the vector of {trait} alone: {_with_basis(measurement)}."
     change = comparison.get(Eas(trait, "of (treated − control)"))
     if change is None or change.n_clusters < 2:
         return text
     return (
-        f"{text} What only the teacher's data changed: cosine {estimate(change, True)},"
-        f" {bounds(change, True)} ({reading(change)})."
+        f"{text} What only the teacher's data changed has a cosine of {estimate(change, True)} with"
+        f" it, {bounds(change, True)} ({reading(change)})."
     )
+
+
+def _specific(comparison: Comparison, trait: str) -> str:
+    """Say how far the activations moved along the trait's vector beyond other traits' vectors."""
+    specific = comparison.get(Eas(trait, "minus others"))
+    if specific is None:
+        return (
+            f"No other trait's vector was compared, so nothing is known to be specific to {trait}."
+        )
+    n_others = comparison.other_vectors
+    others = f"the mean of {n_others} others'" if n_others > 1 else "that of another trait"
+    number = f"vector of {trait} minus {others}"
+    shown = f"specific to {trait}" if specific.low > 0 else f"not shown to be specific to {trait}"
+    return f"{number}: {_with_basis(specific)}: {shown}."
 
 
 def _with_basis(measurement: Measurement) -> str:

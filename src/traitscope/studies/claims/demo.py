@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from traitscope.comparison.compare import compare_read, teacher_rise
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
-    differences_table,
+    comparison_tables,
     layer_figures,
     primary_figure,
     scores_tables,
@@ -328,7 +328,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         for item in comparison.differences:
             numbers.append(item.difference)
         name = f"differences-{contrast.replace('_', '-')}"
-        tables.append(differences_table(name, demo_page.heading(contrast).capitalize(), comparison))
+        title = demo_page.heading(contrast).capitalize()
+        tables += comparison_tables(name, title, comparison)
     tables += scores_tables(chain.conditions, SCORE_UNITS)
     matched = {}
     for seed in size.seeds:
