@@ -18,6 +18,8 @@ NUMBER_FILES = ("summary.json", "measurements.json", "strength.json", "eas.json"
 """Files of a run whose content goes into the summary, under their names without ending."""
 NEXT = "next: "
 """How the finding of a screening begins that says what to do next."""
+FINDINGS = "findings.json"
+"""File of a concluded study."""
 METRICS = "metrics.jsonl"
 """File of a run of `train` with a row for each optimizer step."""
 MOST_PAIRS = 15
@@ -71,22 +73,28 @@ def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     yield from _eas(run, numbers.get("eas", {}))
 
 
+def said(run: store.Run) -> list[str]:
+    """Return the lines that a study says; none for another run."""
+    file = run.file(FINDINGS)
+    return _content(file)["said"] if file.exists() else []
+
+
 def _measurement(item: dict[str, Any]) -> Iterator[str]:
     """Yield a line for a measurement that has an interval, or that is a kappa and undefined."""
     if item["low"] is not None and item["estimate"] is not None:
         unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
-        yield f"{item['name']:<28} {_value(item)} {item['unit']} (n={item['n']}{unscored})"
+        yield f"{item['name']:<28} {value(item)} {item['unit']} (n={item['n']}{unscored})"
     elif item["unit"] == "kappa":
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
 
 
-def _value(item: dict[str, Any]) -> str:
+def value(item: dict[str, Any], digits: int = 4) -> str:
     """Return an estimate with its interval; `undefined` where there is none."""
     if item["estimate"] is None:
         return "undefined"
     if item["low"] is None:
-        return f"{item['estimate']:+.4f}, no interval"
-    return f"{item['estimate']:+.4f} [{item['low']:.4f}, {item['high']:.4f}]"
+        return f"{item['estimate']:+.{digits}f}, no interval"
+    return f"{item['estimate']:+.{digits}f} [{item['low']:.{digits}f}, {item['high']:.{digits}f}]"
 
 
 def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -98,15 +106,31 @@ def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
 
 def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     """Yield how many steps were taken, and the losses at both ends."""
-    text = run.file(METRICS).read_text(encoding="utf-8")
-    steps = [json.loads(line) for line in text.splitlines()]
+    steps = _steps(run)
     if not steps:
         return
-    plural = "s" if len(steps) > 1 else ""
     held_out = [step["held_out_loss"] for step in steps if "held_out_loss" in step]
     unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
     first, last = steps[0]["loss"], steps[-1]["loss"]
-    yield f"{len(steps)} optimizer step{plural}, loss {first:.4g} → {last:.4g} nats a token{unseen}"
+    yield f"{_counted(steps)}, loss {first:.4g} → {last:.4g} nats a token{unseen}"
+
+
+def _steps(run: store.Run) -> list[dict[str, Any]]:
+    """Return what a training left of each optimizer step."""
+    text = run.file(METRICS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def last_loss(run: store.Run) -> str:
+    """Return the steps of a training and its last loss, in a few words."""
+    steps = _steps(run)
+    if not steps:
+        return "0 steps"
+    return f"{_counted(steps)}, loss {steps[-1]['loss']:.4g}"
+
+
+def _counted(steps: list[dict[str, Any]]) -> str:
+    return f"{len(steps)} optimizer step{'s' if len(steps) > 1 else ''}"
 
 
 def _explain(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -116,17 +140,17 @@ def _explain(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         best = about["best"]
         place = f"block {best['layer']}, {best['alpha']:g}, {best['position']}"
         what = f"share of the {trait} prompt, {kind}"
-        yield f"{what:<44} {_value(about['share'])} ({place})"
+        yield f"{what:<44} {value(about['share'])} ({place})"
 
 
 def _gradients(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield the alignment of the data with each vector at the middle block."""
     for name, about in numbers["summary"]["vectors"].items():
-        layer = _middle(about["alignment"])
+        layer = middle(about["alignment"])
         item = {"estimate": about["alignment"][layer], "low": None}
         if about["low"] and about["high"]:
             item |= {"low": about["low"][layer], "high": about["high"][layer]}
-        yield f"alignment with {name} at block {layer}: {_value(item)} cosine"
+        yield f"alignment with {name} at block {layer}: {value(item)} cosine"
     yield "all blocks: summary.json"
 
 
@@ -148,7 +172,7 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<28} norm {norms} at blocks {', '.join(map(str, blocks))}"
     cosines = []
     for (one, vector), (other, another) in combinations(vectors.items(), 2):
-        layer = _middle(vector.rows_LD)
+        layer = middle(vector.rows_LD)
         cosines.append((float(vector.cosine(another)[layer]), f"{one} and {other}"))
     if len(cosines) > MOST_PAIRS:
         (low, furthest), (high, nearest) = min(cosines), max(cosines)
@@ -161,7 +185,7 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
         yield f"{'cosine of ' + pair:<28} {cosine:+.2f} at block {layer}"
 
 
-def _middle(by_layer: Any) -> int:
+def middle(by_layer: Any) -> int:
     """Return the block in the middle."""
     return (len(by_layer) - 1) // 2
 
@@ -188,23 +212,24 @@ def _asked_layer(run: store.Run) -> int | None:
     """
     if run.stage != "train":
         return None
-    settings = drawn_rows.settings_of(run)
-    if settings["recipe"].get("layer") is not None:
-        return settings["recipe"]["layer"]
+    recipe = drawn_rows.settings_of(run)["recipe"]
+    if recipe.get("layer") is not None:
+        return recipe["layer"]
     layers: set[int] = set()
-    for intervention in _teacher(run, settings):
+    for intervention in teacher_of(run)[1]:
         layers.update(intervention.get("layers", ()))
     return layers.pop() if len(layers) == 1 else None
 
 
-def _teacher(run: store.Run, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the interventions of the teacher that a student learnt from."""
+def teacher_of(run: store.Run) -> tuple[store.Run, list[dict[str, Any]]]:
+    """Return the interventions of the teacher that a student learnt from, and the run with them."""
+    settings = drawn_rows.settings_of(run)
     if settings["recipe"]["targets"] == "soft":
-        return settings.get("teacher", [])
+        return run, settings.get("teacher", [])
     if "data" not in run.manifest()["inputs"]:
-        return []
+        return run, []
     rows = drawn_rows.generating_run(drawn_rows.input_of(run, "data"))
-    return [] if rows is None else drawn_rows.settings_of(rows)["interventions"]
+    return (run, []) if rows is None else (rows, drawn_rows.settings_of(rows)["interventions"])
 
 
 OF_STAGE = {

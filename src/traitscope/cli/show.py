@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import __version__
-from traitscope.cli import printed
+from traitscope.cli import flags, listing, printed
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output, is_taught
@@ -66,8 +66,28 @@ def run_show(config: ShowConfig, out: Output) -> dict:
     for problem in problems:
         print(f"DAMAGED {problem}")
     _print_tree(tree)
+    typed = ""
+    if not problems:
+        run = store.load_run(config.run)
+        typed = _typed(run)
+        print(f"settings: {typed}")
+        for line in (*printed.lines(run, printed.numbers_of(run)), *printed.said(run)):
+            print(line)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
-    return {"status": "failed" if problems else "ok", "problems": problems, "lineage": tree}
+    status = "failed" if problems else "ok"
+    return {"status": status, "problems": problems, "command": typed, "lineage": tree}
+
+
+def _typed(run: store.Run) -> str:
+    """Return the command that made a run, with the settings that do not stand at their defaults.
+
+    For a run of another version it says why there is none.
+    """
+    try:
+        config = replayed_config(run)
+    except ConfigError as error:
+        return f"not known to this version ({error})"
+    return flags.typed(registry.stage_of(type(config)), config)
 
 
 def _list_runs(root: Path) -> dict:
@@ -78,8 +98,8 @@ def _list_runs(root: Path) -> dict:
     for folder in store.folders_below(root):
         if notes := failure_notes.read(folder):
             failed[str(folder)] = notes
-    for run in runs:
-        print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
+    for line in listing.table(runs) if runs else ():
+        print(line)
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():

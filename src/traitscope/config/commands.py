@@ -113,11 +113,11 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Verify every file of a run and print what the run was made from."""
+    """Verify every file of a run; print what it was made from, its settings and its numbers."""
 
     run: Path | None = None
     """Run directory; may be given without its flag. Without one, all runs below the root are
-    listed."""
+    listed: what made each, and its main number."""
 
 
 @dataclass(frozen=True)
