@@ -46,7 +46,9 @@ def page(folder: Path, minutes: str) -> str:
     )
     where = f"**On {found['model']}, {config['dtype']}:**"
     lines = [*claim(name), f"**Command.** {command}.", "", *conclusion(found, where)]
-    for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem.startswith("measurements") or path.stem.endswith("-figure"):
+            continue  # the numbers are in the table above, or in the table of the figure
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
         if len(rows) <= 40:

@@ -4,6 +4,7 @@ import html
 import json
 import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from command import CAT, Ran, call, ok, write_yaml
@@ -64,7 +65,10 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     folder = Path(done.summary["run"])
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
-    assert list(folder.glob("*.csv"))
+    figures = list(folder.glob("*.svg"))
+    assert figures and all(figure.with_suffix(".csv").exists() for figure in figures)
+    for figure in figures:
+        assert ElementTree.parse(figure).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     primary = [v for v in verdicts if v["primary"]]
     assert len(primary) == 1 and all("p_above" in v for v in verdicts)
     study = protocol.load(name)

@@ -1,6 +1,8 @@
 """Tables, figures and the page of treated models compared with control models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from traitscope.comparison.differences import (
@@ -15,16 +17,19 @@ from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
     SET_LABELS,
-    Wording,
     sentences,
     status,
+    wording_of,
 )
 from traitscope.reporting.figures import Figure, Frame, Interval, band_figure, dot_figure
+from traitscope.reporting.latex import latex_tables
 from traitscope.reporting.numbers import methods, number, reading
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.study_page import forest_figures
 from traitscope.reporting.tables import Table
 
+NOT_IN_LATEX = ("unscored", "unit")
+"columns of the table of differences that a paper has no room for"
 BAND_NOTE = (
     "Band: 95 % interval over seeds (none for a single seed). The layers are not independent and"
     " the band is not corrected for their number."
@@ -285,19 +290,49 @@ def runs_table(sources: Sequence[Source]) -> Table:
     return Table("runs", "Runs", caption, header, tuple(rows))
 
 
+def comparison_figures(comparison: Comparison) -> tuple[Figure, ...]:
+    """Return the figures of one comparison: all differences by unit, then EAS by layer."""
+    differences = [item.difference for item in comparison.differences]
+    by_layer = layer_figures({comparison.trait: comparison}, comparison.trait)
+    return (*forest_figures(differences), *by_layer)
+
+
+def conditions_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """Return the scores of both sides, and of base and teacher where they were given."""
+    conditions: dict[str, Sequence[MeasuredModel]] = {}
+    for name, model in (("base", comparison.base), ("teacher", comparison.teacher)):
+        if model is not None:
+            conditions[name] = (model,)
+    conditions |= {"treated": comparison.treated, comparison.reference: comparison.control}
+    return scores_tables(conditions, SCORE_UNITS)
+
+
+def comparison_latex(comparison: Comparison) -> str:
+    """Return the differences as LaTeX, and the scores on the questions that decide."""
+    table = differences_table("differences", "Treated minus control", comparison)
+    columns = [place for place, name in enumerate(table.header) if name not in NOT_IN_LATEX]
+    select = itemgetter(*columns)
+    rows = tuple(map(select, table.rows))
+    differences = replace(table, header=select(table.header), rows=rows)
+    return latex_tables((differences, *conditions_tables(comparison)[:1]))
+
+
+def _positive_control(comparison: Comparison) -> tuple[str, ...]:
+    """Return what is known of the teacher's own trait, as a sentence; nothing where unmeasured."""
+    control = comparison.teacher_has_trait
+    return () if control is None else (f"Positive control: {control.found}.",)
+
+
 def comparison_page(comparison: Comparison) -> str:
     """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
-    wording, runs = Wording(comparison.trait), runs_table(comparison.sources)
+    wording, runs = wording_of(comparison), runs_table(comparison.sources)
     answer = status(comparison, wording)
     card = Card(
         f"Treated minus {comparison.reference}",
         badge=answer,
-        paragraphs=sentences(comparison, wording),
+        paragraphs=(*_positive_control(comparison), *sentences(comparison, wording)),
         highlighted=answer == EFFECT,
     )
-    differences = [item.difference for item in comparison.differences]
-    by_layer = layer_figures({wording.trait: comparison}, wording.trait)
-    conditions = {"treated": comparison.treated, comparison.reference: comparison.control}
     sections = [
         Section("answer", "What was found", cards=(card,)),
         limits_section(),
@@ -309,9 +344,9 @@ def comparison_page(comparison: Comparison) -> str:
         Section(
             "figures",
             "Figures",
-            figures=(*forest_figures(differences), *by_layer),
+            figures=comparison_figures(comparison),
         ),
-        Section("scores", "Scores of both sides", tables=scores_tables(conditions, SCORE_UNITS)),
+        Section("scores", "Scores of both sides", tables=conditions_tables(comparison)),
         Section("runs", runs.title, tables=(runs,)),
         Section("terms", "Terms", tables=(terms_table(),)),
     ]

@@ -13,6 +13,7 @@ from traitscope import atomic_files
 from traitscope.comparison.matching import Design, MeasuredModel
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
+from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
 
 SAMPLED_UNIT = "rate"
@@ -151,6 +152,12 @@ class Comparison:
     """What the control models are, in a word, where they are others than plain ones."""
     trait: str = ""
     """Name of the trait that the comparison is about."""
+    base: MeasuredModel | None = None
+    """The unmodified model, where it was given."""
+    teacher: MeasuredModel | None = None
+    """The teacher, where it was given."""
+    teacher_has_trait: Precondition | None = None
+    """Whether the teacher names the trait more than the base; None where nobody measured it."""
     sources: tuple[Source, ...] = field(default=(), compare=False)
     """The runs, or scores in memory, that the numbers come from."""
 
@@ -185,6 +192,17 @@ class Comparison:
         from traitscope.comparison.page import comparison_page
 
         atomic_files.write_text(Path(path), comparison_page(self))
+        return Path(path)
+
+    def to_latex(self, path: str | Path) -> Path:
+        """Write the differences as a booktabs table for LaTeX, and return its path.
+
+        A second table has the scores of both sides, and of base and teacher where they were given.
+        Raises StoreError where it cannot be written.
+        """
+        from traitscope.comparison.page import comparison_latex
+
+        atomic_files.write_text(Path(path), comparison_latex(self))
         return Path(path)
 
     @property

@@ -9,6 +9,7 @@ from traitscope.comparison.results import Comparison, Difference, Eas, QuestionS
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable, spread_between_units
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +45,11 @@ class Wording:
     def lacks_trait(self) -> bool:
         """Whether the teacher was measured and does not have the trait."""
         return self.teacher is not None and not self.teacher.met
+
+
+def wording_of(comparison: Comparison) -> Wording:
+    """Return the usual words about a comparison of runs."""
+    return Wording(comparison.trait, teacher=comparison.teacher_has_trait)
 
 
 def status(comparison: Comparison, wording: Wording) -> str:
@@ -84,6 +90,7 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
         _activation_sentence(comparison, wording.trait),
+        _power_sentence(primary),
     ]
     return tuple(text for text in texts if text)
 
@@ -135,7 +142,33 @@ def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
     unscored = f", {primary.n_unscored} values unscored" if primary.n_unscored else ""
     crossed = crossed_bounds(primary, True)
     new_questions = f" For new questions, too: {crossed}." if crossed else ""
-    return f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}.{new_questions}"
+    basis = f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}."
+    return f"{basis}{new_questions}{_shared_rows(comparison)}"
+
+
+def _shared_rows(comparison: Comparison) -> str:
+    """Say that treated students read the same rows: then data are no part of the interval."""
+    rows = [model.data for model in comparison.treated if model.data is not None]
+    if len(set(rows)) == len(rows):
+        return ""
+    if len(set(rows)) == 1:
+        return " All treated students read the same rows: how much data differ is left out."
+    return (
+        f" {len(rows)} treated students read {len(set(rows))} sets of rows: how much data differ is"
+        " in part left out."
+    )
+
+
+def _power_sentence(primary: Measurement) -> str:
+    """Say which effect as many seeds would have found, at the spread that was seen."""
+    sd = spread_between_units(primary)
+    if not sd > 0:
+        return ""
+    n_seeds = primary.n_clusters
+    return (
+        f"With {n_seeds} seeds an effect of {detectable(sd, n_seeds):.2g} nats is found with power"
+        f" 0.8, at the spread that was seen: an sd of {sd:.2g} between seeds."
+    )
 
 
 def _other_sets_sentence(comparison: Comparison) -> str:
