@@ -7,6 +7,7 @@ With the name of a study that was not run yet: python scripts/make_study.py NAME
 
 import csv
 import json
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,9 @@ from traitscope.studies import protocol
 
 HAND = "## How to read it\n"
 PAGES = Path(__file__).parents[1] / "docs" / "claims"
+RECORDED = Path(__file__).parents[1] / "src/traitscope/data/bundled/recorded.json"
+PRIMARY = re.compile(r"^- \*([a-z ]+)\*, primary claim: ", re.MULTILINE)
+"the outcome of a primary claim on a page"
 
 
 def measurement(plain: dict) -> str:
@@ -130,6 +134,16 @@ def index() -> str:
     return INDEX_HEAD + "\n".join(rows) + "\n"
 
 
+def recorded() -> str:
+    """JSON of the primary claim's outcome of every study, for `study list`."""
+    by_study = {}
+    for name in studies.names():
+        text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        found = PRIMARY.search(text)
+        by_study[name] = {"outcome": found[1] if found else "", "bears": bears(text)}
+    return json.dumps(by_study, indent=2) + "\n"
+
+
 def bears(page: str) -> str:
     """What a page says after `Bears on the published claim`; empty where nothing was run."""
     _, found, after = page.partition("**Bears on the published claim: ")
@@ -210,6 +224,7 @@ def write(source: str, minutes: str) -> Path:
         encoding="utf-8",
     )
     (PAGES / "index.md").write_text(index(), encoding="utf-8")
+    RECORDED.write_text(recorded(), encoding="utf-8")
     return target
 
 

@@ -417,6 +417,7 @@ def test_the_command_prints_writes_and_returns_at_once(
         assert (folder / f"{figure}.csv").read_text().count("\n") > 1
     assert "eas-difference-by-layer" in text and "difference-vector-by-layer" in text
     assert "http" not in text and "25.4" in text
+    assert "An interval of a rate is that of a mean, so it may pass 0 or 1." in text
     assert "new questions, too: [" in text
     assert (folder / "differences.csv").read_text().startswith("score,treated")
     assert (folder / "differences-vectors.csv").read_text().startswith("vector,cosine with own")

@@ -103,7 +103,7 @@ def with_own_trait(name: str, place: Path) -> list[str]:
 
 
 def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, words = (
         tmp_path / "runs",
@@ -120,6 +120,9 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     planned = call(root, "study", "plan", *words)
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
     assert "expected effect is 0.09 cosine" in planned.summary["power"]
+    shown = capsys.readouterr().out
+    assert "others = ()    # further traits that the vectors are centred over" in shown
+    assert "layer = 1" in shown and "strength = 0.6    # strength of the steered teacher" in shown
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
     early = call(root, "study", "report", *words)
@@ -272,6 +275,7 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
         ("recipe.lr=-1", "training cannot run with --lr -1"),
         ("layer.x=1", "layer has no field 'x'; set it as a whole"),
         ("traits=[nonsense]", "no bundled trait 'nonsense'"),
+        ("traits=coffee.yaml", "expected a list, such as [coffee.yaml]; correct it"),
         ("strengths=[1,", "strengths='[1,' is no YAML"),
         ("layer=9", "has layers 0 to 2"),
     ],
@@ -303,5 +307,12 @@ def test_unknown_study_and_no_study(tmp_path: Path) -> None:
 
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())
-    assert capsys.readouterr().err.splitlines()[-1] == "next:   traitscope study plan NAME"
+    listed = call(tmp_path, "study", "list").summary
+    for key in ("studies", "minutes", "recorded"):
+        assert set(listed[key]) == set(studies.names())
+    assert all(minutes > 0 for minutes in listed["minutes"].values())
+    assert listed["recorded"]["demo"].startswith("holds here (bears on")
+    assert listed["recorded"]["prompt_as_vector"] == "not run yet"
+    out, err = capsys.readouterr()
+    assert "minutes here; recorded: holds here (bears on the published claim: no)" in out
+    assert err.splitlines()[-1] == "next:   traitscope study plan NAME"

@@ -12,7 +12,7 @@ from traitscope.comparison.differences import (
 )
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.read_runs import SCORE_UNITS
-from traitscope.comparison.results import PERPLEXITY, Comparison, Eas, Source
+from traitscope.comparison.results import PERPLEXITY, SAMPLED_UNIT, Comparison, Eas, Source
 from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
@@ -34,6 +34,7 @@ BAND_NOTE = (
     "Band: 95 % interval over seeds (none for a single seed). The layers are not independent and"
     " the band is not corrected for their number."
 )
+RATES_NOTE = "An interval of a rate is that of a mean, so it may pass 0 or 1."
 LIMITS = (
     "The comparison is about one model, one trait, one teacher and one training recipe. It does not"
     " say what happens with others.",
@@ -103,6 +104,8 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
         f"Means with 95 % intervals. {basis} Not corrected for the number of rows; the main score"
         f" is {PRIMARY}."
     )
+    if any(item.unit == SAMPLED_UNIT for item in numbers):
+        caption += f" {RATES_NOTE}"
     if comparison.design == "one control":
         caption += (
             " One measured base serves all seeds. So intervals of rates, which are sampled, are"
@@ -179,7 +182,8 @@ def scores_tables(
             Table(
                 f"scores-{question_set}",
                 f"Questions about {label} ({question_set})",
-                "Mean with 95 % interval over seeds; over questions where there is no seed.",
+                "Mean with 95 % interval over seeds; over questions where there is no seed."
+                f" {RATES_NOTE}",
                 tuple(header),
                 tuple(rows),
             )

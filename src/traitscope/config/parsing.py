@@ -88,9 +88,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _number(value, where)  # YAML reads 1e-3, without a point, as a text
     fits = value in inner_hints if kind is Literal else type(value) is wanted
     if not fits:
-        expected = ", ".join(map(str, inner_hints)) if kind is Literal else wanted.__name__
+        expected = _expected(wanted, kind, inner_hints, value)
         raise ConfigError(f"{where} is {value!r}; expected {expected}; correct it")
     return value
+
+
+def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
+    """What a value should have been, in words; of one item that should be a list, the list."""
+    if kind is Literal:
+        return ", ".join(map(str, inner_hints))
+    if kind is tuple:
+        return f"a list, such as [{value}]"
+    return wanted.__name__
 
 
 def _wanted(hint: Any) -> tuple[Any, bool]:

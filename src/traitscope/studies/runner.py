@@ -104,7 +104,7 @@ class Request:
 def run_study(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for and return its summary, with what one would type next."""
     if config.action == "list":
-        return plan.print_studies() | {"next": "traitscope study plan NAME"}
+        return plan.print_studies(opening.settled(config)) | {"next": "traitscope study plan NAME"}
     check_name(config.name)
     if config.blocks:
         return _forecast(config)
