@@ -133,7 +133,7 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
 def _traits_of(config: Any) -> list[str]:
     """The traits that a config names."""
     if hasattr(config, "trait"):
-        return [config.trait]
+        return [config.trait, *getattr(config, "company", ())]
     return trait_names(getattr(config, "traits", ()))
 
 

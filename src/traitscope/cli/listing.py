@@ -1,7 +1,7 @@
 """The list of runs below a root: a line for each, with what made it and its main number."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,42 +110,71 @@ def _in_words(item: dict[str, Any], inputs: dict[str, dict]) -> str:
 def main_number(run: store.Run) -> str:
     """Return the number that a run was made for, with its interval where it has one."""
     numbers = printed.numbers_of(run)
-    summary = numbers.get("summary", {})
-    match run.stage:
-        case "train":
-            return printed.last_loss(run)
-        case "generate":
-            return f"{len(run.file('records.jsonl').read_bytes().splitlines())} rows"
-        case "filter":
-            return f"kept {summary['kept']} of {summary['rows']}"
-        case "match_kl":
-            return f"strength {numbers['strength']['alpha']:.4g}"
-        case "explain":
-            share = next(iter(summary["kinds"].values()))["share"]
-            return f"share {printed.value(share, 2)}"
-        case "gradients":
-            return f"{summary['rows']} rows, {len(summary['vectors'])} vectors"
-        case "compare":
-            return _compared(summary)
-    if run.stage == "study":
-        return _outcome(json.loads(run.file(printed.FINDINGS).read_text(encoding="utf-8")))
-    measurements = numbers.get("measurements", summary).get("measurements", [])
+    if run.stage in OF_STAGE:
+        return OF_STAGE[run.stage](run, numbers)
+    measurements = numbers.get("measurements", numbers.get("summary", {})).get("measurements", [])
     if not measurements:
         return ""
     name = measurements[0]["name"].rpartition(".")[2]
     return f"{name} {printed.value(measurements[0], 2)}"
 
 
-def _compared(summary: dict[str, Any]) -> str:
+def _generated(run: store.Run, _: dict[str, Any]) -> str:
+    return f"{len(run.file('records.jsonl').read_bytes().splitlines())} rows"
+
+
+def _trained(run: store.Run, _: dict[str, Any]) -> str:
+    return printed.last_loss(run)
+
+
+def _kept(_: store.Run, numbers: dict[str, Any]) -> str:
+    return f"kept {numbers['summary']['kept']} of {numbers['summary']['rows']}"
+
+
+def _matched(_: store.Run, numbers: dict[str, Any]) -> str:
+    return f"strength {numbers['strength']['alpha']:.4g}"
+
+
+def _explained(_: store.Run, numbers: dict[str, Any]) -> str:
+    share = next(iter(numbers["summary"]["kinds"].values()))["share"]
+    return f"share {printed.value(share, 2)}"
+
+
+def _aligned(_: store.Run, numbers: dict[str, Any]) -> str:
+    return f"{numbers['summary']['rows']} rows, {len(numbers['summary']['vectors'])} vectors"
+
+
+def _scanned(_: store.Run, numbers: dict[str, Any]) -> str:
+    best = numbers["summary"]["best"]
+    return "no cell" if best is None else f"block {best['layer']}, {best['alpha']:g}"
+
+
+def _compared(_: store.Run, numbers: dict[str, Any]) -> str:
+    summary = numbers["summary"]
     for item in summary["differences"]:
         if item["score"] == COMPARED:
             return f"{summary['answer']}: {printed.value(item['difference'], 2)}"
     return summary["answer"]
 
 
-def _outcome(findings: dict[str, Any]) -> str:
+def _concluded(run: store.Run, _: dict[str, Any]) -> str:
     """Return the outcome of the primary claim of a study."""
+    findings = json.loads(run.file(printed.FINDINGS).read_text(encoding="utf-8"))
     for verdict in findings["verdicts"]:
         if verdict["primary"]:
             return f"{verdict['outcome']}: {printed.value(verdict['decided_by'], 2)}"
     return ""
+
+
+OF_STAGE: dict[str, Callable[[store.Run, dict[str, Any]], str]] = {
+    "generate": _generated,
+    "train": _trained,
+    "filter": _kept,
+    "match_kl": _matched,
+    "explain": _explained,
+    "gradients": _aligned,
+    "steer_scan": _scanned,
+    "compare": _compared,
+    "study": _concluded,
+}
+"""The main number of a run of each stage that has no measurements of its own."""

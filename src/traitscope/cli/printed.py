@@ -5,6 +5,7 @@ not at all: the largest over layers is large in control students, too.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -185,6 +186,50 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
         yield f"{'cosine of ' + pair:<28} {cosine:+.2f} at block {layer}"
 
 
+def _scan(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield a row for each cell of a scan, and the best one."""
+    summary = numbers["summary"]
+    yield "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
+    yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
+    for cell in summary["cells"]:
+        coherent = "yes" if cell["is_coherent"] else "no"
+        place = f"{cell['layer']:>5}  {cell['alpha']:>8g}"
+        yield f"{place}  {_scan_cells(cell, cell['rise'])}  {coherent}"
+    if summary["best"] is None:
+        yield (
+            "no coherent cell names the trait more than the base does: try other --layers and"
+            " --alphas, more --company, or another prompt"
+        )
+        return
+    best = summary["best"]
+    yield (
+        f"best coherent cell: block {best['layer']}, strength {best['alpha']:g}; chosen on these"
+        " questions, so its rise is optimistic"
+    )
+
+
+def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
+    """Return score, rise, share and perplexity of the base or of a cell, in columns."""
+    scores = cell["scores"]
+    share = scores.get("candidate_share", {}).get("estimate")
+    shown = "–" if share is None else f"{share:.3f}"
+    log_p = scores["target_logprob"]["estimate"]
+    risen = "" if rise is None else value(rise, 2)
+    return f"{log_p:>6.2f}   {risen:<24}  {shown:<6}  {cell['perplexity']:>9.4g}"
+
+
+def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
+    """Return the command that writes rows of the best teacher; empty where there is none."""
+    if summary["best"] is None:
+        return ""
+    config = drawn_rows.settings_of(run)
+    vector = run.file(f"{summary['trait']}.safetensors")
+    layer, alpha = summary["best"]["layer"], summary["best"]["alpha"]
+    steering = f"steer:{vector},layers={layer},alpha={alpha:g}"
+    words = ["traitscope", "generate", "--model", config["model"], "--vocabulary", "template"]
+    return shlex.join([*words, "--interventions", steering])
+
+
 def middle(by_layer: Any) -> int:
     """Return the block in the middle."""
     return (len(by_layer) - 1) // 2
@@ -239,5 +284,6 @@ OF_STAGE = {
     "gradients": _gradients,
     "match_kl": _match_kl,
     "extract": _extract,
+    "steer_scan": _scan,
 }
 """What is said of a run of one stage, beside its measurements."""

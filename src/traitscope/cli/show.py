@@ -52,6 +52,8 @@ def describe(run: store.Run) -> dict:
     if run.stage == "filter" and not summary["summary"]["kept"]:
         summary["status"] = "failed"
         summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
+    if run.stage == "steer_scan":
+        summary["next"] = printed.next_of_scan(run, summary["summary"])
     if "screen" in summary:
         summary["next"] = summary["screen"]["findings"][-1].removeprefix(printed.NEXT)
     return summary
@@ -210,6 +212,11 @@ def replayed(run: store.Run) -> dict[str, Any]:
         for number, name in enumerate(settings["traits"]):
             named.append(_trait_named(name, places[f"trait{number}"]))
         settings["traits"] = named
+    if "company" in settings:
+        named = []
+        for number, name in enumerate(settings["company"], start=1):
+            named.append(_trait_named(name, places[f"trait{number}"]))
+        settings["company"] = named
     return settings
 
 
