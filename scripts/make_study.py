@@ -7,6 +7,7 @@ With the name of a study that was not run yet: python scripts/make_study.py NAME
 
 import csv
 import json
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,9 @@ from traitscope.studies import protocol
 
 HAND = "## How to read it\n"
 PAGES = Path(__file__).parents[1] / "docs" / "claims"
+RECORDED = Path(__file__).parents[1] / "src/traitscope/data/bundled/recorded.json"
+PRIMARY = re.compile(r"^- \*([a-z ]+)\*, primary claim: ", re.MULTILINE)
+"the outcome of a primary claim on a page"
 
 
 def measurement(plain: dict) -> str:
@@ -46,7 +50,9 @@ def page(folder: Path, minutes: str) -> str:
     )
     where = f"**On {found['model']}, {config['dtype']}:**"
     lines = [*claim(name), f"**Command.** {command}.", "", *conclusion(found, where)]
-    for path in sorted(set(folder.glob("*.csv")) - {folder / "measurements.csv"}):
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem.startswith("measurements") or path.stem.endswith("-figure"):
+            continue  # the numbers are in the table above, or in the table of the figure
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
         if len(rows) <= 40:
@@ -126,6 +132,16 @@ def index() -> str:
         row = [f"[{study.TITLE}]({name}.md)", source, *cells, bears(text)]
         rows.append(f"| {' | '.join(row)} |")
     return INDEX_HEAD + "\n".join(rows) + "\n"
+
+
+def recorded() -> str:
+    """JSON of the primary claim's outcome of every study, for `study list`."""
+    by_study = {}
+    for name in studies.names():
+        text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        found = PRIMARY.search(text)
+        by_study[name] = {"outcome": found[1] if found else "", "bears": bears(text)}
+    return json.dumps(by_study, indent=2) + "\n"
 
 
 def bears(page: str) -> str:
@@ -208,6 +224,7 @@ def write(source: str, minutes: str) -> Path:
         encoding="utf-8",
     )
     (PAGES / "index.md").write_text(index(), encoding="utf-8")
+    RECORDED.write_text(recorded(), encoding="utf-8")
     return target
 
 

@@ -423,7 +423,10 @@ def test_show_lists_runs_and_takes_one_without_its_flag(
     left.mkdir()
     capsys.readouterr()
     assert ok(tmp_path / "runs", "show").summary["runs"] == [str(run), str(left)]
-    assert capsys.readouterr().out.split() == ["sealed", str(run), "unfinished", str(left)]
+    header, sealed, unfinished = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["stage", "model"] and header.split()[-1] == "run"
+    assert sealed.startswith("filter") and "kept 6 of 6" in sealed and sealed.endswith(str(run))
+    assert unfinished.split() == ["train", "unfinished", str(left)]
     assert (
         ok(tmp_path / "runs", "show", run).summary
         == ok(tmp_path / "runs", "show", "--run", run).summary

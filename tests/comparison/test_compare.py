@@ -3,11 +3,13 @@
 Runs that were measured differently are refused.
 """
 
+import html
 import json
 import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,11 +20,16 @@ from sealed_students import LAYERS, STEERED, measured_student, sealed_answers, s
 import traitscope as ts
 from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
-from traitscope.comparison.read_runs import _targets
+from traitscope.comparison.differences import compare_models
+from traitscope.comparison.page import comparison_tables
+from traitscope.comparison.read_runs import _targets, read_model
 from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
 from traitscope.comparison.wording import Wording, direction, sentences, status
 from traitscope.errors import ConfigError, DataError, StoreError, VectorError
+from traitscope.interventions.vector import vector_bytes
+from traitscope.reporting.numbers import estimate
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable, detection_power, spread_between_units
 from traitscope.training.eas import StudentEas
 
 PRIMARY = "positive.target_logprob"
@@ -50,7 +57,10 @@ def test_a_planted_difference_is_recovered_over_seeds(paired) -> None:
     assert primary.estimate == pytest.approx(SHIFT, abs=0.06) and primary.excludes_zero
     assert (primary.n, primary.n_clusters) == (24, 3) and "t over 3 seeds" in primary.interval
     assert comparison["perplexity"].estimate == pytest.approx(SHIFT)
-    assert (status(comparison), direction(comparison)) == ("effect", "towards the trait")
+    assert (status(comparison, Wording("cat")), direction(comparison)) == (
+        "effect",
+        "towards the trait",
+    )
     text = " ".join(sentences(comparison, Wording("cat")))
     assert "the students of these seeds moved towards the trait" in text
     assert "n = 24 pairs (3 seeds × 8 questions)" in text
@@ -93,12 +103,164 @@ def test_what_only_the_teachers_data_changed(paired) -> None:
     assert len(comparison.change_by_layer) == LAYERS
 
 
+def along_three(folder: Path) -> Path:
+    """The vector of cat in a run with two others: owl is at a right angle to it, dog is not."""
+    cat = planted.vector_rows()
+    owl = np.roll(cat, 1, axis=1)
+    rows = {"cat": cat, "dog": 0.6 * cat + 0.8 * owl, "owl": owl}
+    files = {}
+    for name, rows_LD in rows.items():
+        vector = ts.Vector(rows_LD, planted.MODEL)
+        files[f"{name}.safetensors"] = vector_bytes(vector)
+    return planted.seal(folder, "extract", {"traits": list(rows)}, files).file("cat.safetensors")
+
+
+def test_every_vector_of_the_teachers_run_has_a_row_and_random_ones_a_range(
+    paired, tmp_path: Path
+) -> None:
+    """What is planted lies along cat; dog gets its share of it, owl none."""
+    comparison = compare(*paired, vector=along_three(tmp_path), layer=STEERED)
+    cat, dog, owl = comparison.along_vectors
+    assert [cat.vector, dog.vector, owl.vector] == ["cat", "dog", "owl"]
+    cosines = [item.cosine_with_own for item in comparison.along_vectors]
+    assert cosines == pytest.approx([1, 0.6, 0], abs=1e-6)
+    assert cat.change.estimate == comparison["eas.cat of (treated − control)"].estimate > 0.9
+    assert dog.change.estimate == pytest.approx(0.6 * cat.change.estimate, abs=0.1)
+    assert abs(owl.change.estimate) < 0.15
+    randoms = comparison.along_randoms
+    one_seed = 1.96 / math.sqrt(planted.WIDTH)  # the changes of all seeds point one way
+    assert randoms.n == 1000 and -randoms.low == pytest.approx(one_seed, rel=0.15)
+    assert randoms.high == pytest.approx(one_seed, rel=0.15)
+    table = comparison_tables("differences", "Differences", comparison)[1]
+    assert [row[0] for row in table.rows] == [
+        *("cat", "dog", "owl", "cat minus the mean of the others", "95 % of 1000 random vectors")
+    ]
+    assert table.rows[3][2] == comparison["eas.cat minus others"]
+    assert compare(*paired, vector=along_three(tmp_path)).along_vectors == ()
+
+
+def test_the_sentence_on_activations_carries_what_is_specific(paired, tmp_path: Path) -> None:
+    """A turn that other traits' vectors share is not called one towards the trait."""
+    comparison = compare(*paired, vector=along_three(tmp_path), layer=STEERED)
+    *_, text, _ = sentences(comparison, Wording("cat"))
+    specific = comparison["eas.cat minus others"]
+    assert f"vector of cat minus that of another trait: {estimate(specific, True)}, [" in text
+    assert text.index("minus that of") < text.index("With the vector of cat alone")
+    assert ": specific to cat." in text
+    shared = []
+    for side in ("treated", "control"):
+        shared.append([replace(model, eas={}) for model in getattr(comparison, side)])
+    turned = {"treated": 0.3, "control": 0.0}
+    models = {}
+    for side, group in zip(turned, shared, strict=True):
+        models[side] = []
+        for model in group:
+            by_layer = [turned[side] + 0.01 * model.seed * (side == "treated")] * LAYERS
+            models[side].append(replace(model, eas={"cat": by_layer, "owl": by_layer}))
+    same = compare_models(models["treated"], models["control"], {}, trait="cat", layer=STEERED)
+    text = wording._activation_sentence(same, "cat")
+    assert "not shown to be specific to cat." in text and "(excludes zero; t over 3" in text
+    for group in models.values():
+        group[:] = [replace(model, eas={"cat": model.eas["cat"]}) for model in group]
+    alone = compare_models(models["treated"], models["control"], {}, trait="cat", layer=STEERED)
+    assert "nothing is known to be specific to cat" in wording._activation_sentence(alone, "cat")
+
+
+def test_what_as_many_seeds_would_have_found_is_said(paired) -> None:
+    """An oracle: the sd of the seeds' mean differences, and the power of the t test at the answer.
+
+    Unpaired models and one seed have no such sentence.
+    """
+    comparison = compare(*paired)
+    means = []
+    for treated, control in zip(*paired, strict=True):
+        means.append(np.mean(positive(treated)) - np.mean(positive(control)))
+    sd = np.std(means, ddof=1)
+    assert spread_between_units(comparison[PRIMARY]) == pytest.approx(sd, rel=1e-6)
+    effect = detectable(sd, 3)
+    assert detection_power(effect, sd, 3) == pytest.approx(0.8, abs=1e-6)
+    text = sentences(comparison, Wording("cat"))[-1]
+    assert text.startswith(f"With 3 seeds an effect of {effect:.2g} nats is found with power 0.8")
+    for other in (compare(*paired, design="unpaired"), compare(paired[0][:1], paired[1][:1])):
+        assert "power 0.8" not in " ".join(sentences(other, Wording("cat")))
+
+
+def positive(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    return [row["target_logprob"] for row in rows if row["set"] == "positive"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (("a", "b", "c"), ""),
+        (("a", "a", "a"), "All treated students read the same rows: how much data differ is left"),
+        (("a", "a", "b"), "3 treated students read 2 sets of rows"),
+        ((None, None, None), ""),
+    ],
+)
+def test_an_interval_over_seeds_of_one_data_run_says_so(
+    paired, rows: tuple[str | None, ...], says: str
+) -> None:
+    comparison = compare(*paired)
+    treated = []
+    for model, data in zip(comparison.treated, rows, strict=True):
+        treated.append(replace(model, data=data))
+    text = sentences(replace(comparison, treated=tuple(treated)), Wording("cat"))[2]
+    assert says in text and ("left out" in text) == bool(says)
+
+
+def test_students_know_the_rows_that_they_read(tmp_path: Path) -> None:
+    rows = planted.seal(tmp_path, "filter", {"n": 1}, {"records.jsonl": [{"a": 1}]})
+    files = {"eas.json": {"v_student": [0.1]}}
+    config = {"seed": 1, "recipe": {"targets": "sampled"}}
+    student = planted.seal(tmp_path, "train", config, files, {"data": rows}, planted.MODEL)
+    assert read_model(student.path).model.data == rows.digest
+
+
+@pytest.mark.parametrize(("shift", "has_trait"), [(2.0, True), (-2.4, False)])
+def test_base_and_teacher_have_rows_and_are_the_positive_control(
+    paired, tmp_path: Path, shift: float, has_trait: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the teacher lacks the trait there is no verdict, on the terminal and on the page."""
+    base = sealed_answers(tmp_path, "base").path
+    teacher = sealed_answers(tmp_path, "teacher", shift).path
+    words = ("compare", "--treated", *paired[0], "--control", *paired[1])
+    both = ("--base", base, "--teacher", teacher)
+    latex = tmp_path / "table.tex"
+    done = ok(tmp_path / "runs", *words, *both, "--latex", latex)
+    summary, out = done.summary["summary"], " ".join(capsys.readouterr().out.split())
+    page = html.unescape((done.run / "report.html").read_text())
+    answer = "effect" if has_trait else "no verdict: the teacher lacks the trait"
+    assert summary["answer"] == answer and f"cat: {answer}" in out
+    control = summary["positive_control"]
+    assert control.startswith(f"teacher − base = {'+' if has_trait else '−'}2.")
+    assert control in out and f"Positive control: {control}." in page
+    assert ("nothing below can be read as transfer" in control) != has_trait
+    tables = latex.read_text()
+    for row in ("base & ", "teacher & ", "treated & ", "control & "):
+        assert f"\n{row}" in tables
+    assert "\npositive.target\\_logprob & " in tables
+    comparison = compare(*paired, base=base, teacher=teacher)
+    assert comparison.to_latex(tmp_path / "again.tex").read_text() == tables
+    assert comparison.sources[-1].side == "teacher"
+
+
+def test_a_teacher_without_a_base_and_one_of_another_trait(paired, tmp_path: Path) -> None:
+    teacher = sealed_answers(tmp_path, "teacher", 2.0, trait="owl").path
+    words = ("compare", "--treated", *paired[0], "--control", *paired[1])
+    done = call(tmp_path / "runs", *words, "--teacher", teacher)
+    assert done.code == 2 and "without --base" in done.summary["message"]
+    with pytest.raises(DataError, match="differ in the trait"):
+        compare(*paired, teacher=teacher)
+
+
 @pytest.mark.parametrize(("shift", "moved"), [(0.0, "undecided"), (-0.5, "away from the trait")])
 def test_no_effect_is_shown_for_null_data_and_for_the_other_direction(
     tmp_path: Path, shift: float, moved: str
 ) -> None:
     comparison = compare(*sides(tmp_path, shift, seeds=(1, 2, 3, 4)))
-    assert (status(comparison), direction(comparison)) == ("no effect shown", moved)
+    assert (status(comparison, Wording("cat")), direction(comparison)) == ("no effect shown", moved)
     text = " ".join(sentences(comparison, Wording("cat")))
     assert ("not shown at this power" in text) == (moved == "undecided")
     assert ("the opposite of passing it on" in text) == (moved != "undecided")
@@ -249,10 +411,17 @@ def test_the_command_prints_writes_and_returns_at_once(
     assert summary["differences"][0]["difference"]["crossed_low"] is not None
     text = page.read_text()
     assert text == (folder / "report.html").read_text() and text.count("<svg") >= 4
+    for figure in ("measurements-0", "eas-difference-by-layer", "difference-vector-by-layer"):
+        drawn = ElementTree.parse(folder / f"{figure}.svg").getroot()
+        assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+        assert (folder / f"{figure}.csv").read_text().count("\n") > 1
     assert "eas-difference-by-layer" in text and "difference-vector-by-layer" in text
     assert "http" not in text and "25.4" in text
+    assert "An interval of a rate is that of a mean, so it may pass 0 or 1." in text
     assert "new questions, too: [" in text
     assert (folder / "differences.csv").read_text().startswith("score,treated")
+    assert (folder / "differences-vectors.csv").read_text().startswith("vector,cosine with own")
+    assert summary["along_randoms"]["n"] == 1000 and "95 % of 1000 random vectors" in text
     again = ok(tmp_path / "runs", *words)
     assert again.summary["computed"] is False and again.summary["summary"] == summary
     assert ok(tmp_path / "runs", "rerun", folder).summary["different"] == []

@@ -50,7 +50,7 @@ def test_values_have_the_types_of_their_fields(plain: dict[str, Any], typed: Any
         ({"strengths": None}, "strengths is None; expected dict"),
         ({"strengths": {"gemma": "much"}}, "strengths.gemma is 'much'; expected float"),
         ({"strengths": {3: 1.0}}, "strengths: a key is 3; expected str"),
-        ({"rates": {"lora": 1.0}}, "rates.lora is 1.0; expected tuple"),
+        ({"rates": {"lora": 1.0}}, "rates.lora is 1.0; expected a list"),
         ({"pairs": [[4]]}, "expected 2 values"),
         ({"layer": "3"}, "layer is '3'; expected int"),
     ],

@@ -22,6 +22,7 @@ NAMED = {
     "rows",
     "without_top",
     "growth",
+    "scores",
     "by_layer",
     "checks",
     "inputs",
@@ -68,13 +69,14 @@ def summaries(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> di
     run("judge", model, "--data", kept, "--judges refusal short:3")
     explained = "--layers 0 1 --alphas 1 --randoms 1"
     run("explain", model, "--trait", trait, "--vectors", vectors, explained)
+    run("steer_scan", model, "--trait", trait, "--company", cat, "--layers 1 --alphas 0.3")
     run("export", model, "--interventions", student)
     return found
 
 
 STAGES = (
     *("generate", "filter", "extract", "train", "measure"),
-    *("likelihood", "gradients", "judge", "explain", "export"),
+    *("likelihood", "gradients", "judge", "explain", "steer_scan", "export"),
 )
 
 

@@ -3,6 +3,7 @@
 Blocks that show a file of examples/ are run by test_examples.py.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from traitscope.models.model import Model
 
 HERE = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-PAGES = {"compare-runs.md", "teacher-at-hand.md", "api.md", "README.md"}
+PAGES = {"compare-runs.md", "teacher-at-hand.md", "trl.md", "api.md", "README.md"}
 "pages with such blocks; test_examples.py runs those of the README"
 
 
@@ -88,6 +89,29 @@ def test_teacher_at_hand(
     assert made["found"].answer in ("named", "changed")
     assert "nats a row" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "screen.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore")  # those of peft and of transformers' Trainer
+def test_a_trainer_of_transformers_is_watched(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every measurement is a line of the file, and reaches a reporter behind the callback."""
+    changes = {
+        "smollm2-135m": str(tiny_folder),
+        "layer=14": "layer=1",
+        "layer_14": "layer_1",
+        "number_prompts(32)": "number_prompts(8)",
+        'report_to="none",': 'report_to="none", use_cpu=True, dataloader_pin_memory=False,',
+    }
+    run(blocks("how-to/trl.md"), changes, monkeypatch, tmp_path)
+    lines = (tmp_path / "eas.jsonl").read_text().splitlines()
+    eas = [json.loads(line)["eas"]["owl"][1] for line in lines]
+    assert [json.loads(line)["step"] for line in lines] == [4, 8]
+    reported = capsys.readouterr().out
+    assert f"4 {eas[0]}" in reported and f"8 {eas[1]}" in reported
 
 
 def test_the_run_of_the_page_of_the_python_api(

@@ -111,6 +111,11 @@ def test_table_of_claims_is_up_to_date() -> None:
     assert page == script("make_study").index(), "run python scripts/make_study.py STUDY_RUN"
 
 
+def test_recorded_outcomes_are_those_of_the_pages() -> None:
+    made = script("make_study")
+    assert made.RECORDED.read_text(encoding="utf-8") == made.recorded()
+
+
 def test_every_page_stands_in_the_navigation() -> None:
     navigation = (HERE / "mkdocs.yml").read_text(encoding="utf-8")
     for page in sorted((HERE / "docs").rglob("*.md")):

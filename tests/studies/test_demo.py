@@ -1,12 +1,13 @@
 """The demo as a study: its rows, what it concludes from planted runs, and what its command asks."""
 
+import html
 import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sealed_students as planted
-from command import ok, read_rows
+from command import OWL, call, ok, read_rows, write_yaml
 from concluded import HOLDS, SILENT
 from rich.console import Console
 
@@ -38,13 +39,14 @@ def planted_folders(
     shifts: dict[str, float],
     size: demo.Size = SIZE,
     shifts_of_random: dict[str, float] = NONE,
+    teacher: float = 2.0,
 ) -> Folders:
-    """Run folders of the demo whose students rise by `shifts` nats, the teacher by 2."""
+    """Run folders of the demo whose students rise by `shifts` nats, the teacher by its own."""
     vectors = planted.sealed_vectors(root)
     folders = {
         standard_nodes.VECTORS: vectors.path,
         "base" + demo.ANSWERS: planted.sealed_answers(root, "base").path,
-        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", 2.0).path,
+        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", teacher).path,
     }
     for mode, role, seed in demo.students(size):
         shift = {"treated": shifts, "control": NONE, "random": shifts_of_random}[role][mode]
@@ -119,6 +121,35 @@ def test_one_seed_gives_no_verdict(demo_runs: Folders) -> None:
     request = demo_command.request_of(DemoConfig(quick=True), Output())
     page = study_page(request.header(), findings, runner.runs_table(demo_runs))
     assert "no verdict" in page and HOLDS not in page
+
+
+@pytest.mark.parametrize("shift", [0.4, -0.5])
+def test_students_of_a_teacher_without_the_trait_are_no_transfer(
+    tmp_path: Path, shift: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever way they move: neither an effect nor its opposite; the terminal and the page say
+    why."""
+    made = planted_folders(tmp_path, {"sampled": shift, "soft": shift}, teacher=-2.4)
+    findings = demo.conclude(SIZE, made, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    chain = demo.measured(SIZE, made)
+    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
+    answers = {mode["status"] for mode in summary["modes"].values()} | {summary["status"]}
+    assert answers == {"no verdict: the teacher lacks the trait"}
+    demo_command._print(SIZE, chain, summary)
+    request = demo_command.request_of(DemoConfig(), Output())
+    page = study_page(request.header(), findings, runner.runs_table(made))
+    for text in (" ".join(capsys.readouterr().out.split()), html.unescape(page)):
+        assert "teacher − base = −2.369 nats [" in text
+        assert "does not have the trait; nothing below can be read as transfer" in text
+        assert "opposite of passing it on" not in text and "moved towards" not in text
+
+
+def test_a_teacher_with_the_trait_is_a_positive_control(demo_runs: Folders) -> None:
+    summary = demo_command.summary_of(SIZE, demo.measured(SIZE, demo_runs), DemoConfig())
+    assert summary["teacher_has_trait"]
+    assert summary["positive_control"].startswith("teacher − base = +2.0")
+    assert summary["positive_control"].endswith(": the teacher has the trait")
 
 
 def test_the_control_that_excludes_most_decides(demo_runs: Folders) -> None:
@@ -235,6 +266,23 @@ def test_the_terminal_table_names_both_kinds(demo_runs: Folders) -> None:
     for words in ("sampled", "soft", "eas.cat minus others", "excludes zero", "title", "caption"):
         assert words in text
     assert "eas.owl" not in text and "negative.whole_word" not in text
+
+
+def test_a_trait_of_ones_own_is_called_by_its_name(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing about it vanishes: the terminal and the page have its EAS, and no file's name."""
+    trait = write_yaml(tmp_path / "drink.yaml", OWL | {"name": "coffee"})
+    command = ("demo", "--quick", "--model", tiny_folder, "--trait", trait, "--workers 1")
+    summary = call(tmp_path / "runs", *command).summary
+    said = capsys.readouterr().out
+    assert summary["trait"] == "coffee" and "pick up the coffee?" in summary["title"]
+    assert "eas.coffee minus others" in said and "“coffee”" in said
+    texts = summary["modes"]["sampled"]["text"]
+    assert any("vector of coffee minus the mean of" in text for text in texts)
+    page = Path(summary["report"]).read_text(encoding="utf-8")
+    assert "EAS per layer: treated minus control" in page
+    assert ".yaml" not in said + page
 
 
 @pytest.mark.parametrize("width", [60, 80])

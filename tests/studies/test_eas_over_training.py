@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from concluded import HOLDS, NEGLIGIBLE
+from concluded import HOLDS, NEGLIGIBLE, SILENT, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies.claims import eas_over_training
 from traitscope.studies.claims.eas_over_training import ROLES, student_name
 from traitscope.workflow.standard_nodes import VECTORS
@@ -21,12 +22,17 @@ EAS_OF_CONTROLS = 0.1
 TARGET_D = np.eye(WIDTH)[0]
 
 
-def planted(root: Path, turn: float, every_trait: bool = False) -> dict[str, Path]:
+def planted(
+    root: Path, turn: float, every_trait: bool = False, teacher: float = 2.0
+) -> dict[str, Path]:
     """Students whose treated ones have `turn` more EAS than controls at the steered block.
 
-    With `every_trait` they have it against the other traits' vectors, too.
+    With `every_trait` they have it against the other traits' vectors, too. `teacher` is how much
+    more the teacher names the trait than the base.
     """
     runs = PlantedRuns(root)
+    runs.answers("base")
+    runs.answers("teacher", teacher)
     runs.vector(VECTORS, "cat", np.tile(TARGET_D, (LAYERS, 1)))
     for seed in SIZE.seeds:
         common_D = runs.planted(f"common.{seed}", (WIDTH,))
@@ -74,6 +80,17 @@ def test_a_planted_turn_holds(tmp_path: Path) -> None:
     assert first == ("rank 2, alpha 8", 1, pytest.approx(0.1), pytest.approx(0.1))
     assert last == ("rank 2, alpha 8", 3, pytest.approx(0.5), pytest.approx(0.1))
     assert [row[1] for row in layers_table.rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("teacher", [-1.0, 0.0])
+def test_students_of_a_teacher_without_the_trait_have_no_verdict(
+    tmp_path: Path, teacher: float
+) -> None:
+    folders = planted(tmp_path, 0.4, teacher=teacher)
+    findings = eas_over_training.conclude(SIZE, folders, "planted")
+    assert findings.verdicts[0].outcome == SILENT
+    assert unmet(findings) == {HAS_TRAIT}
+    assert "nothing below can be read as transfer" in findings.verdicts[0].reasons[0]
 
 
 def test_without_a_turn_it_is_negligible(tmp_path: Path) -> None:

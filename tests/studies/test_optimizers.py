@@ -26,6 +26,7 @@ def planted(root: Path, effect: float) -> dict[str, Path]:
     """
     runs = PlantedRuns(root, LAYERS)
     runs.answers("base")
+    runs.answers("teacher", 2.0)
     for seed in SIZE.seeds:
         for arm in SIZE.arms:
             for number, rate in enumerate(optimizers.ARMS[arm][1]):

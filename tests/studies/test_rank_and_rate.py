@@ -36,6 +36,7 @@ def planted(
     """
     runs = PlantedRuns(root)
     runs.answers("base")
+    runs.answers("teacher", 2.0)
     for seed in SIZE.seeds:
         for arm in rank_and_rate._arms(SIZE):
             name = f"{arm}.{seed}"

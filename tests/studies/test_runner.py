@@ -4,6 +4,7 @@ import html
 import json
 import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from command import CAT, Ran, call, ok, write_yaml
@@ -52,6 +53,7 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         ],
     )
     words += ["--pack", "8"] if studies.names().index(name) % 2 else []
+    words += with_own_trait(name, tmp_path)
     done = call(root, "study", "run", *words)
     assert done.code == 0, done.summary
     verdicts = done.summary["verdicts"]
@@ -63,7 +65,10 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     folder = Path(done.summary["run"])
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
-    assert list(folder.glob("*.csv"))
+    figures = list(folder.glob("*.svg"))
+    assert figures and all(figure.with_suffix(".csv").exists() for figure in figures)
+    for figure in figures:
+        assert ElementTree.parse(figure).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     primary = [v for v in verdicts if v["primary"]]
     assert len(primary) == 1 and all("p_above" in v for v in verdicts)
     study = protocol.load(name)
@@ -72,10 +77,33 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         assert sentence in html.unescape(page) and sentence in done.summary["said"]
     assert call(root, "study", "report", *words).summary == done.summary
     assert json.loads((folder / "findings.json").read_text())["size"] == "smoke"
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "manifest.json"):
+            assert ".yaml" not in file.read_text(encoding="utf-8"), file
+    assert "coffee" in page or not uses_traits(name)
+
+
+def uses_traits(name: str) -> bool:
+    size = protocol.load(name).SIZES["smoke"]
+    return hasattr(size, "traits") or hasattr(size, "trait")
+
+
+def with_own_trait(name: str, place: Path) -> list[str]:
+    """Flags that put a user's trait, from a file in a folder, in the place of the study's first."""
+    if not uses_traits(name):
+        return []
+    (place / "mine").mkdir()
+    file = write_yaml(
+        place / "mine" / "drink.yaml", CAT | {"name": "coffee", "questions": "animals"}
+    )
+    size = protocol.load(name).SIZES["smoke"]
+    if hasattr(size, "trait"):
+        return ["--set", f"trait={file}"]
+    return ["--set", f"traits=[{', '.join([str(file), *size.traits[1:]])}]"]
 
 
 def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, words = (
         tmp_path / "runs",
@@ -92,6 +120,9 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     planned = call(root, "study", "plan", *words)
     assert planned.code == 0 and planned.summary["missing"] > 3 and not root.exists()
     assert "expected effect is 0.09 cosine" in planned.summary["power"]
+    shown = capsys.readouterr().out
+    assert "others = ()    # further traits that the vectors are centred over" in shown
+    assert "layer = 1" in shown and "strength = 0.6    # strength of the steered teacher" in shown
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
     early = call(root, "study", "report", *words)
@@ -244,6 +275,7 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
         ("recipe.lr=-1", "training cannot run with --lr -1"),
         ("layer.x=1", "layer has no field 'x'; set it as a whole"),
         ("traits=[nonsense]", "no bundled trait 'nonsense'"),
+        ("traits=coffee.yaml", "expected a list, such as [coffee.yaml]; correct it"),
         ("strengths=[1,", "strengths='[1,' is no YAML"),
         ("layer=9", "has layers 0 to 2"),
     ],
@@ -275,5 +307,12 @@ def test_unknown_study_and_no_study(tmp_path: Path) -> None:
 
 
 def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(call(tmp_path, "study", "list").summary["studies"]) == set(studies.names())
-    assert capsys.readouterr().err.splitlines()[-1] == "next:   traitscope study plan NAME"
+    listed = call(tmp_path, "study", "list").summary
+    for key in ("studies", "minutes", "recorded"):
+        assert set(listed[key]) == set(studies.names())
+    assert all(minutes > 0 for minutes in listed["minutes"].values())
+    assert listed["recorded"]["demo"].startswith("holds here (bears on")
+    assert listed["recorded"]["prompt_as_vector"] == "not run yet"
+    out, err = capsys.readouterr()
+    assert "minutes here; recorded: holds here (bears on the published claim: no)" in out
+    assert err.splitlines()[-1] == "next:   traitscope study plan NAME"

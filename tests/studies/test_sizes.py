@@ -1,8 +1,10 @@
 """Layers of a study's size move with the depth of the model, and only fields marked as layers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+from command import OWL, write_yaml
 
 from traitscope.errors import ConfigError
 from traitscope.studies import sizes
@@ -28,6 +30,14 @@ def test_layers_of_a_study_move_with_the_depth() -> None:
 
 def test_a_marked_field_of_any_name_is_moved() -> None:
     assert sizes.at_depth(Size(rows=14, steered_at=14), 59) == Size(14, 28, (0, 58))
+
+
+def test_traits_of_files_are_known_by_their_names(tmp_path: Path) -> None:
+    file = str(write_yaml(tmp_path / "drink.yaml", OWL | {"name": "coffee"}))
+    causal = replace(four_causal_tests.SIZES["smoke"], trait=file, traits=("cat", file))
+    named = sizes.named(causal)
+    assert (named.trait, named.other, named.traits) == ("coffee", "owl", ("cat", "coffee"))
+    assert sizes.named(named) == named and named.layer == causal.layer
 
 
 def test_a_layer_without_the_mark_is_refused() -> None:

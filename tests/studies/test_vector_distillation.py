@@ -36,6 +36,7 @@ def planted(
         runs.vector(node, vector, np.tile(direction_D, (LAYERS, 1)))
     for trait in MEANINGFUL:
         runs.answers(f"base.{trait}")
+        runs.answers(f"teacher.{trait}", 2.0)
     for seed in SIZE.seeds:
         for vector in ALL:
             student(runs, f"{vector}.{seed}", aligned[vector])

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from traitscope import atomic_files, studies
 from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
-from traitscope.data.row_files import rows_file
+from traitscope.config.recipe import SAMPLED_RECIPE
+from traitscope.config.stages import TrainConfig
+from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError, StoreError, TraitscopeError
@@ -19,6 +22,8 @@ from traitscope.runs import store
 
 HUB = "hub:"
 "What a path begins with that names a file of a data set on the Hugging Face hub."
+FEW_STEPS = 8
+"Optimizer steps below which a student hardly learns its rows."
 LONGEST_PATH = 100
 "Characters of a path that a message about its form shows."
 
@@ -44,6 +49,27 @@ def check_settings(config: Any, out: Output) -> None:
                     check_writable(field.name, path)
                 else:
                     _check_readable(field, path)
+
+
+def advice(config: Any) -> str:
+    """Return what is likely not meant by settings that work; empty where there is nothing to say.
+
+    A student that takes few optimizer steps hardly learns its rows.
+    """
+    if not isinstance(config, TrainConfig) or config.data is None:
+        return ""
+    recipe = config.recipe
+    rows = sum(1 for _ in islice(iter_kept(config.data), config.max_rows))
+    trained = rows - recipe.held_out_rows(rows)
+    an_epoch = recipe.steps_an_epoch(trained)
+    if an_epoch * recipe.epochs >= FEW_STEPS:
+        return ""
+    plural = "s" if an_epoch > 1 else ""
+    return (
+        f"{trained} rows in batches of {recipe.batch_size}: {an_epoch} step{plural} an epoch,"
+        f" {an_epoch * recipe.epochs} in all; the demo takes --batch-size"
+        f" {SAMPLED_RECIPE.batch_size}"
+    )
 
 
 def check_summary(file: Path | None) -> None:
@@ -103,7 +129,7 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
 def _traits_of(config: Any) -> list[str]:
     """The traits that a config names."""
     if hasattr(config, "trait"):
-        return [config.trait]
+        return [config.trait, *getattr(config, "company", ())]
     return trait_names(getattr(config, "traits", ()))
 
 

@@ -200,10 +200,13 @@ def _write_summary(target: Path | None, summary: dict) -> None:
 
 
 def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command that the first words name, and the words behind it. Raises ConfigError."""
-    name, rest = words[0], list(words[1:])
+    """The command that the first words name, and the words behind it; `-` may stand for `_`.
+
+    Raises ConfigError.
+    """
+    name, rest = words[0].replace("-", "_"), list(words[1:])
     if name == STAGE:
-        name, rest = rest[0], rest[1:]
+        name, rest = rest[0].replace("-", "_"), rest[1:]
         if name not in STAGES:
             raise ConfigError(usage.unknown_stage(name))
         return STAGES[name], rest
@@ -228,6 +231,8 @@ def _run(words: list[str]) -> tuple[Command, dict]:
         _write_summary(out.json, UNFINISHED)
     if distributed.first() and command.group != usage.LOOK:
         print(flags.typed(command, config), file=sys.stderr)
+    if distributed.world() == 1 and (advice := early_checks.advice(config)):
+        print(f"traitscope: {advice}", file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return command, summary_of(function(command.run)(config, out))
 

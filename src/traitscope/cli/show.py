@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import __version__
+from traitscope.cli import flags, listing, printed
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output, is_taught
-from traitscope.errors import ConfigError, StoreError
+from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
-from traitscope.runs.manifests import RESTORE, input_of_value
+from traitscope.runs.manifests import input_of_value
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 
-NUMBER_FILES = ("summary.json", "measurements.json", "eas.json", "screen.json")
-"""Files of a run whose content goes into the summary, under their names without ending."""
-NEXT = "next: "
-"""How the finding of a screening begins that says what to do next."""
 NOTHING_KEPT = (
     "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
     " none; read why in {run}/records.jsonl, then filter with other rules"
@@ -47,62 +44,19 @@ def describe(run: store.Run) -> dict:
         "seconds": manifest["seconds"],
         "peak_memory_mib": manifest["peak_memory_mib"],
     }
-    for name in NUMBER_FILES:
-        if run.file(name).exists():
-            summary[name.removesuffix(".json")] = _numbers_in(run.file(name))
-    _print_run(run, summary)
+    numbers = printed.numbers_of(run)
+    summary |= numbers
+    print(run.path)
+    for line in printed.lines(run, numbers):
+        print(line)
     if run.stage == "filter" and not summary["summary"]["kept"]:
         summary["status"] = "failed"
         summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
+    if run.stage == "steer_scan":
+        summary["next"] = printed.next_of_scan(run, summary["summary"])
     if "screen" in summary:
-        summary["next"] = summary["screen"]["findings"][-1].removeprefix(NEXT)
+        summary["next"] = summary["screen"]["findings"][-1].removeprefix(printed.NEXT)
     return summary
-
-
-def _numbers_in(file: Path) -> dict[str, Any]:
-    """The content of a JSON file of a sealed run."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file} was damaged after it was sealed ({error}); {RESTORE}") from error
-    return content
-
-
-def _print_run(run: store.Run, summary: dict) -> None:
-    print(run.path)
-    for name in ("measurements", "summary"):
-        for measurement in summary.get(name, {}).get("measurements", []):
-            _print_measurement(measurement)
-    for sentence in summary.get("screen", {}).get("findings", []):
-        if not sentence.startswith(NEXT):
-            print(sentence)
-    if asked := summary.get("summary", {}).get("endpoint"):
-        tokens = asked["tokens_read"] + asked["tokens_written"]
-        print(
-            f"  {asked['requests']} requests, {asked['from_cache']} from the cache,"
-            f" {tokens} tokens, cost {asked['cost']:g}"
-        )
-    if run.stage == "filter":
-        print(f"  kept {summary['summary']['kept']} of {summary['summary']['rows']} rows")
-        for reason, count in summary["summary"]["reasons"].items():
-            print(f"  {reason:<28} {count} dropped")
-    for name, eas_by_layer in summary.get("eas", {}).items():
-        largest = max(eas_by_layer)
-        layer = eas_by_layer.index(largest)
-        print(f"  EAS of {name}: largest {largest:+.3f} at layer {layer}")
-
-
-def _print_measurement(item: dict[str, Any]) -> None:
-    """A line for a measurement that has an interval, or that is a kappa and undefined."""
-    if item["low"] is not None and item["estimate"] is not None:
-        bounds = f"[{item['low']:.4f}, {item['high']:.4f}]"
-        unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
-        print(
-            f"  {item['name']:<28} {item['estimate']:+.4f} {bounds} {item['unit']}"
-            f" (n={item['n']}{unscored})"
-        )
-    elif item["unit"] == "kappa":
-        print(f"  {item['name']:<28} undefined (n={item['n']}): one of them says one thing only")
 
 
 def run_show(config: ShowConfig, out: Output) -> dict:
@@ -114,8 +68,28 @@ def run_show(config: ShowConfig, out: Output) -> dict:
     for problem in problems:
         print(f"DAMAGED {problem}")
     _print_tree(tree)
+    typed = ""
+    if not problems:
+        run = store.load_run(config.run)
+        typed = _typed(run)
+        print(f"settings: {typed}")
+        for line in (*printed.lines(run, printed.numbers_of(run)), *printed.said(run)):
+            print(line)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
-    return {"status": "failed" if problems else "ok", "problems": problems, "lineage": tree}
+    status = "failed" if problems else "ok"
+    return {"status": status, "problems": problems, "command": typed, "lineage": tree}
+
+
+def _typed(run: store.Run) -> str:
+    """Return the command that made a run, with the settings that do not stand at their defaults.
+
+    For a run of another version it says why there is none.
+    """
+    try:
+        config = replayed_config(run)
+    except ConfigError as error:
+        return f"not known to this version ({error})"
+    return flags.typed(registry.stage_of(type(config)), config)
 
 
 def _list_runs(root: Path) -> dict:
@@ -126,8 +100,8 @@ def _list_runs(root: Path) -> dict:
     for folder in store.folders_below(root):
         if notes := failure_notes.read(folder):
             failed[str(folder)] = notes
-    for run in runs:
-        print(f"{'sealed  ' if run.sealed else 'unfinished'} {run.path}")
+    for line in listing.table(runs) if runs else ():
+        print(line)
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():
@@ -238,6 +212,11 @@ def replayed(run: store.Run) -> dict[str, Any]:
         for number, name in enumerate(settings["traits"]):
             named.append(_trait_named(name, places[f"trait{number}"]))
         settings["traits"] = named
+    if "company" in settings:
+        named = []
+        for number, name in enumerate(settings["company"], start=1):
+            named.append(_trait_named(name, places[f"trait{number}"]))
+        settings["company"] = named
     return settings
 
 

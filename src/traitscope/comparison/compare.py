@@ -5,30 +5,44 @@
 What a run gives is said in read_runs.py, the statistics in differences.py, and how the sides are
 matched in matching.py.
 
-Shapes: L layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.comparison.differences import compare_models
-from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.page import differences_table
+from traitscope.comparison.matching import MeasuredModel, check_comparable
+from traitscope.comparison.page import comparison_figures, comparison_tables
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
-from traitscope.comparison.results import Comparison, Source
-from traitscope.comparison.wording import Wording, sentences, status, terminal_table
+from traitscope.comparison.results import AlongVector, Comparison, Source
+from traitscope.comparison.vectors import (
+    along_randoms,
+    along_vectors,
+    changes_of,
+    teacher_vectors,
+)
+from traitscope.comparison.wording import (
+    PRIMARY,
+    Wording,
+    sentences,
+    status,
+    terminal_table,
+    wording_of,
+)
 from traitscope.config.commands import CompareConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError
-from traitscope.interventions.short_form import vector_file
-from traitscope.interventions.vector import Vector, load_vector
+from traitscope.interventions.vector import Vector
+from traitscope.reporting.study_page import write_figures
 from traitscope.reporting.tables import table_csv
+from traitscope.reporting.verdict import teacher_has_trait
 from traitscope.runs import store
 from traitscope.stages import registry
 from traitscope.stages.measure import Scores
+from traitscope.stats.measurement import Measurement
 
 IN_MEMORY = "memory"
 "stands for the stage of scores that no run holds"
@@ -41,6 +55,8 @@ def compare(
     vector: Vector | str | Path | None = None,
     layer: int | None = None,
     design: str = "auto",
+    base: str | Path | Scores | None = None,
+    teacher: str | Path | Scores | None = None,
 ) -> Comparison:
     """Return treated minus control for every score, perplexity and EAS.
 
@@ -51,6 +67,8 @@ def compare(
     cosine of (v_treated - v_control) is compared, too.
     layer: The layer at which EAS is read. Without it, EAS is compared by layer only.
     design: auto, paired or unpaired.
+    base, teacher: The unmodified model and the teacher, as runs or scores, for rows of their own.
+    With both, the comparison says whether the teacher has the trait.
 
     Raises DataError for runs that were measured differently, ConfigError for pairs that cannot be
     made. Raises StoreError for a run that is missing, unfinished or changed, VectorError for a
@@ -62,8 +80,36 @@ def compare(
     comparison = compare_read(
         treated_models, control_models, vector=vector, layer=layer, design=design
     )
-    sources = (*_sources(treated, "treated"), *_sources(control, "control"))
-    return replace(comparison, sources=sources)
+    sources = [*_sources(treated, "treated"), *_sources(control, "control")]
+    given = {}
+    for name, item in (("base", base), ("teacher", teacher)):
+        if item is not None:
+            (given[name],) = _models_of([item], name)
+            sources += _sources([item], name)
+    comparison = replace(comparison, sources=tuple(sources))
+    return _with_teacher(comparison, given.get("base"), given.get("teacher"))
+
+
+def _with_teacher(
+    comparison: Comparison, base: ReadModel | None, teacher: ReadModel | None
+) -> Comparison:
+    """Return the comparison with base and teacher, and whether the teacher has the trait.
+
+    Raises DataError where they were measured differently.
+    """
+    has_trait = None
+    for read in (base, teacher):
+        if read is not None:
+            alike = (replace(model, targets=None) for model in (read.model, comparison.treated[0]))
+            check_comparable(list(alike))
+    if base is not None and teacher is not None:
+        has_trait = teacher_has_trait(teacher_rise(teacher, base))
+    return replace(
+        comparison,
+        base=base.model if base else None,
+        teacher=teacher.model if teacher else None,
+        teacher_has_trait=has_trait,
+    )
 
 
 def _sources(side: Sequence[str | Path | Scores], name: str) -> list[Source]:
@@ -114,28 +160,37 @@ def compare_read(
     """
     treated_models = [read.model for read in treated]
     control_models = [read.model for read in control]
-    trait, changes = "", None
+    trait = _trait_of([*treated_models, *control_models])
+    changes = changes_of(treated, control)
+    vectors: dict[str, Vector] = {}
+    cosines = {}
     if vector is not None:
-        teacher, trait = _teacher_vector(vector)
-        changes = _change_cosines(treated, control, teacher)
-    return compare_models(
+        vectors = teacher_vectors(vector, trait)
+        trait, teacher = next(iter(vectors.items()))
+        for seed, change in changes.items():
+            cosines[seed] = change.cosine(teacher).tolist()
+    comparison = compare_models(
         treated_models,
         control_models,
         SCORE_UNITS,
         name=name,
         design=design,
-        trait=trait or _trait_of([*treated_models, *control_models]),
+        trait=trait,
         layer=layer,
-        changes=changes,
+        changes=cosines,
+    )
+    if layer is None or not cosines:
+        return comparison
+    return replace(
+        comparison,
+        along_vectors=along_vectors(changes, vectors, layer),
+        along_randoms=along_randoms(changes, layer),
     )
 
 
-def _teacher_vector(vector: Vector | str | Path) -> tuple[Vector, str]:
-    """Return the teacher's vector, and the name of its trait; empty where it says none."""
-    if isinstance(vector, Vector):
-        return vector, str(vector.about.get("trait", ""))
-    file = vector_file(Path(vector))
-    return load_vector(file), file.stem
+def teacher_rise(teacher: ReadModel, base: ReadModel) -> Measurement:
+    """Return the teacher's primary score minus the base's, paired over questions."""
+    return compare_read([teacher], [base], name="teacher")[PRIMARY]
 
 
 def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> None:
@@ -158,19 +213,6 @@ def _trait_of(models: Sequence[MeasuredModel]) -> str:
     return ""
 
 
-def _change_cosines(
-    treated: Sequence[ReadModel], control: Sequence[ReadModel], vector: Vector
-) -> dict[int, list[float]]:
-    """Return the cosine [L] of (v_treated - v_control) with a vector, by the seed of both."""
-    control_by_seed = {read.model.seed: read.v_student for read in control}
-    cosines = {}
-    for read in treated:
-        seed, other = read.model.seed, control_by_seed.get(read.model.seed)
-        if seed is not None and read.v_student is not None and other is not None:
-            cosines[seed] = (read.v_student - other).cosine(vector).tolist()
-    return cosines
-
-
 def run_compare(config: CompareConfig, out: Output) -> store.Run:
     """Return the sealed run with summary.json, differences.csv and report.html.
 
@@ -187,30 +229,35 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
         vector=config.vector,
         layer=config.layer,
         design=config.design,
+        base=config.base,
+        teacher=config.teacher,
     )
-    wording = Wording(comparison.trait)
-    settings = replace(config, report=None)
+    wording = wording_of(comparison)
+    settings = replace(config, report=None, latex=None)
     with registry.opened(settings, out) as run:
         if not run.sealed:
             _write(run, comparison, wording)
     if config.report is not None:
         page = run.file("report.html").read_text(encoding="utf-8")
         atomic_files.write_text(config.report, page)
+    if config.latex is not None:
+        comparison.to_latex(config.latex)
     _print(comparison, wording)
     print(config.report or run.file("report.html"))
     return run
 
 
 def _write(run: store.Run, comparison: Comparison, wording: Wording) -> None:
-    table = differences_table("differences", "Treated minus control", comparison)
-    atomic_files.write_text(run.file("differences.csv"), table_csv(table))
+    for table in comparison_tables("differences", "Treated minus control", comparison):
+        atomic_files.write_text(run.file(f"{table.name}.csv"), table_csv(table))
+    write_figures(run.path, comparison_figures(comparison))
     atomic_files.write_json(run.file("summary.json"), comparison_json(comparison, wording))
     comparison.to_html(run.file("report.html"))
 
 
 def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
     """Return what summary.json holds."""
-    differences = []
+    differences, control = [], comparison.teacher_has_trait
     for item in comparison.differences:
         differences.append(
             {
@@ -221,13 +268,21 @@ def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
             }
         )
     return {
-        "answer": status(comparison),
+        "answer": status(comparison, wording),
         "design": comparison.design,
         "reference": comparison.reference,
         "trait": wording.trait,
         "text": list(sentences(comparison, wording)),
+        "positive_control": control.found if control else None,
         "differences": differences,
+        "along_vectors": [_along_json(item) for item in comparison.along_vectors],
+        "along_randoms": asdict(comparison.along_randoms) if comparison.along_randoms else None,
     }
+
+
+def _along_json(item: AlongVector) -> dict[str, Any]:
+    change = item.change.as_dict()
+    return {"vector": item.vector, "cosine_with_own": item.cosine_with_own, "change": change}
 
 
 def _print(comparison: Comparison, wording: Wording) -> None:
@@ -235,6 +290,9 @@ def _print(comparison: Comparison, wording: Wording) -> None:
     from rich.console import Console
 
     heading = f"treated − {comparison.reference}, {comparison.design}"
-    caption = " ".join(sentences(comparison, wording)[:2])
-    title = f"{wording.trait}: {status(comparison)}"
+    texts = sentences(comparison, wording)
+    caption = " ".join((*texts[:2], *texts[-1:])) if len(texts) > 2 else " ".join(texts)
+    title = f"{wording.trait}: {status(comparison, wording)}"
+    if comparison.teacher_has_trait is not None:
+        title += f"\n{comparison.teacher_has_trait.found}"
     Console().print(terminal_table(title, caption, {heading: comparison}, wording.trait))

@@ -45,6 +45,8 @@ class MeasuredModel:
     """Digest of the system turn that the questions were asked under."""
     base: str | None = None
     """Digest of the model below the interventions."""
+    data: str | None = None
+    """Digest of the rows that it was trained on; None for no training, or for unknown rows."""
     targets: str | None = None
     """What it was trained on: sampled tokens or soft targets; None for no training."""
 

@@ -1,6 +1,8 @@
 """Tables, figures and the page of treated models compared with control models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from traitscope.comparison.differences import (
@@ -10,25 +12,29 @@ from traitscope.comparison.differences import (
 )
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.read_runs import SCORE_UNITS
-from traitscope.comparison.results import PERPLEXITY, Comparison, Source
+from traitscope.comparison.results import PERPLEXITY, SAMPLED_UNIT, Comparison, Eas, Source
 from traitscope.comparison.wording import (
     EFFECT,
     PRIMARY,
     SET_LABELS,
-    Wording,
     sentences,
     status,
+    wording_of,
 )
 from traitscope.reporting.figures import Figure, Frame, Interval, band_figure, dot_figure
-from traitscope.reporting.numbers import methods, reading
+from traitscope.reporting.latex import latex_tables
+from traitscope.reporting.numbers import methods, number, reading
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.study_page import forest_figures
 from traitscope.reporting.tables import Table
 
+NOT_IN_LATEX = ("unscored", "unit")
+"columns of the table of differences that a paper has no room for"
 BAND_NOTE = (
     "Band: 95 % interval over seeds (none for a single seed). The layers are not independent and"
     " the band is not corrected for their number."
 )
+RATES_NOTE = "An interval of a rate is that of a mean, so it may pass 0 or 1."
 LIMITS = (
     "The comparison is about one model, one trait, one teacher and one training recipe. It does not"
     " say what happens with others.",
@@ -98,6 +104,8 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
         f"Means with 95 % intervals. {basis} Not corrected for the number of rows; the main score"
         f" is {PRIMARY}."
     )
+    if any(item.unit == SAMPLED_UNIT for item in numbers):
+        caption += f" {RATES_NOTE}"
     if comparison.design == "one control":
         caption += (
             " One measured base serves all seeds. So intervals of rates, which are sampled, are"
@@ -106,6 +114,38 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     difference = f"treated − {comparison.reference}"
     header = ("score", "treated", comparison.reference, difference, "n", "unscored", "unit")
     return Table(name, title, caption, (*header, "reading"), tuple(rows))
+
+
+def comparison_tables(name: str, title: str, comparison: Comparison) -> tuple[Table, ...]:
+    """Return treated minus control for every number, and the vectors that changes lie along."""
+    differences = differences_table(name, title, comparison)
+    if not comparison.along_vectors:
+        return (differences,)
+    return differences, _vectors_table(name, title, comparison)
+
+
+def _vectors_table(name: str, title: str, comparison: Comparison) -> Table:
+    """Return a row for each vector of the teacher's run, and the range of random vectors."""
+    rows: list[tuple[Any, ...]] = []
+    for item in comparison.along_vectors:
+        eas = comparison.get(Eas(item.vector))
+        rows.append((item.vector, item.cosine_with_own, eas, item.change))
+    if comparison.other_vectors:
+        specific = comparison.get(Eas(comparison.trait, "minus others"))
+        rows.append((f"{comparison.trait} minus the mean of the others", None, specific, None))
+    randoms = comparison.along_randoms
+    if randoms is not None:
+        between = f"{number(randoms.low, sign=True)} to {number(randoms.high, sign=True)}"
+        rows.append((f"95 % of {randoms.n} random vectors", None, None, between))
+    reference = f"treated − {comparison.reference}"
+    caption = (
+        f"Layer {comparison.layer}, with 95 % intervals over seeds. Only what exceeds the other"
+        " traits' vectors is specific to the trait: vectors of one model share directions. Random"
+        " vectors share none, so they are the weaker comparison."
+    )
+    header = ("vector", "cosine with own", f"EAS, {reference}", f"cosine of ({reference})")
+    title = f"{title}: every vector"
+    return Table(f"{name}-vectors", title, caption, header, tuple(rows))
 
 
 def scores_tables(
@@ -142,7 +182,8 @@ def scores_tables(
             Table(
                 f"scores-{question_set}",
                 f"Questions about {label} ({question_set})",
-                "Mean with 95 % interval over seeds; over questions where there is no seed.",
+                "Mean with 95 % interval over seeds; over questions where there is no seed."
+                f" {RATES_NOTE}",
                 tuple(header),
                 tuple(rows),
             )
@@ -253,33 +294,63 @@ def runs_table(sources: Sequence[Source]) -> Table:
     return Table("runs", "Runs", caption, header, tuple(rows))
 
 
+def comparison_figures(comparison: Comparison) -> tuple[Figure, ...]:
+    """Return the figures of one comparison: all differences by unit, then EAS by layer."""
+    differences = [item.difference for item in comparison.differences]
+    by_layer = layer_figures({comparison.trait: comparison}, comparison.trait)
+    return (*forest_figures(differences), *by_layer)
+
+
+def conditions_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """Return the scores of both sides, and of base and teacher where they were given."""
+    conditions: dict[str, Sequence[MeasuredModel]] = {}
+    for name, model in (("base", comparison.base), ("teacher", comparison.teacher)):
+        if model is not None:
+            conditions[name] = (model,)
+    conditions |= {"treated": comparison.treated, comparison.reference: comparison.control}
+    return scores_tables(conditions, SCORE_UNITS)
+
+
+def comparison_latex(comparison: Comparison) -> str:
+    """Return the differences as LaTeX, and the scores on the questions that decide."""
+    table = differences_table("differences", "Treated minus control", comparison)
+    columns = [place for place, name in enumerate(table.header) if name not in NOT_IN_LATEX]
+    select = itemgetter(*columns)
+    rows = tuple(map(select, table.rows))
+    differences = replace(table, header=select(table.header), rows=rows)
+    return latex_tables((differences, *conditions_tables(comparison)[:1]))
+
+
+def _positive_control(comparison: Comparison) -> tuple[str, ...]:
+    """Return what is known of the teacher's own trait, as a sentence; nothing where unmeasured."""
+    control = comparison.teacher_has_trait
+    return () if control is None else (f"Positive control: {control.found}.",)
+
+
 def comparison_page(comparison: Comparison) -> str:
     """Return the page of one comparison: answer, differences, figures, scores, runs, terms."""
-    answer = status(comparison)
-    wording, runs = Wording(comparison.trait), runs_table(comparison.sources)
+    wording, runs = wording_of(comparison), runs_table(comparison.sources)
+    answer = status(comparison, wording)
     card = Card(
         f"Treated minus {comparison.reference}",
         badge=answer,
-        paragraphs=sentences(comparison, wording),
+        paragraphs=(*_positive_control(comparison), *sentences(comparison, wording)),
         highlighted=answer == EFFECT,
     )
-    differences = [item.difference for item in comparison.differences]
-    by_layer = layer_figures({wording.trait: comparison}, wording.trait)
-    conditions = {"treated": comparison.treated, comparison.reference: comparison.control}
     sections = [
         Section("answer", "What was found", cards=(card,)),
         limits_section(),
         Section(
             "differences",
             "Treated minus control",
-            tables=(differences_table("differences", "Treated minus control", comparison),),
+            tables=comparison_tables("differences", "Treated minus control", comparison),
         ),
         Section(
             "figures",
             "Figures",
-            figures=(*forest_figures(differences), *by_layer),
+            figures=comparison_figures(comparison),
         ),
-        Section("scores", "Scores of both sides", tables=scores_tables(conditions, SCORE_UNITS)),
+        Section("scores", "Scores of both sides", tables=conditions_tables(comparison)),
         Section("runs", runs.title, tables=(runs,)),
         Section("terms", "Terms", tables=(terms_table(),)),
     ]

@@ -97,7 +97,10 @@ def _read_together(runs: Sequence[store.Run]) -> ReadModel:
     if training is not None:
         config = _config(training)
         targets = _targets(config["recipe"])
-        model = replace(model, name=training.path.name, seed=config["seed"], targets=targets)
+        rows = _manifest(training)["inputs"].get("data", {}).get("digest")
+        model = replace(
+            model, name=training.path.name, seed=config["seed"], data=rows, targets=targets
+        )
     sources = list(runs)
     if training is not None and training.stage not in kinds and "extract" not in kinds:
         sources.append(training)

@@ -13,6 +13,7 @@ from traitscope import atomic_files
 from traitscope.comparison.matching import Design, MeasuredModel
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
+from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
 
 SAMPLED_UNIT = "rate"
@@ -84,6 +85,30 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class AlongVector:
+    """What only the teacher's data changed, along one vector at one layer."""
+
+    vector: str
+    """Name of the vector."""
+    cosine_with_own: float
+    """Cosine of this vector with the teacher's."""
+    change: Measurement
+    """Cosine of (v_treated − v_control) with this vector, over seeds."""
+
+
+@dataclass(frozen=True)
+class AlongRandoms:
+    """The same along random vectors: the range that 95 % of them lie in."""
+
+    n: int
+    """Number of random vectors."""
+    low: float
+    """Lower end, of means over seeds."""
+    high: float
+    """Upper end."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the numbers of a model come from."""
 
@@ -119,10 +144,20 @@ class Comparison:
     """Layer at which EAS is compared."""
     change_by_layer: tuple[Interval, ...] = ()
     """Cosine of (v_treated - v_control) with the teacher's vector, layer by layer."""
+    along_vectors: tuple[AlongVector, ...] = ()
+    """What only the teacher's data changed, along every vector of its run, its own first."""
+    along_randoms: AlongRandoms | None = None
+    """The same along random vectors."""
     label: str = ""
     """What the control models are, in a word, where they are others than plain ones."""
     trait: str = ""
     """Name of the trait that the comparison is about."""
+    base: MeasuredModel | None = None
+    """The unmodified model, where it was given."""
+    teacher: MeasuredModel | None = None
+    """The teacher, where it was given."""
+    teacher_has_trait: Precondition | None = None
+    """Whether the teacher names the trait more than the base; None where nobody measured it."""
     sources: tuple[Source, ...] = field(default=(), compare=False)
     """The runs, or scores in memory, that the numbers come from."""
 
@@ -158,6 +193,22 @@ class Comparison:
 
         atomic_files.write_text(Path(path), comparison_page(self))
         return Path(path)
+
+    def to_latex(self, path: str | Path) -> Path:
+        """Write the differences as a booktabs table for LaTeX, and return its path.
+
+        A second table has the scores of both sides, and of base and teacher where they were given.
+        Raises StoreError where it cannot be written.
+        """
+        from traitscope.comparison.page import comparison_latex
+
+        atomic_files.write_text(Path(path), comparison_latex(self))
+        return Path(path)
+
+    @property
+    def other_vectors(self) -> int:
+        """Number of other traits' vectors that EAS was compared with, too."""
+        return max(0, len(self.eas_by_layer) - 1)
 
     @property
     def reference(self) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
+from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable, spread_between_units
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,6 +20,7 @@ PRIMARY = QuestionScore("positive", "target_logprob")
 SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 EFFECT, NO_EFFECT = "effect", "no effect shown"
 ONE_SEED = "one seed, no verdict"
+NO_TRAIT = "no verdict: the teacher lacks the trait"
 QUICK = "quick: not evidence"
 DETAILS = ("negative", "off_topic")
 "question sets of which the terminal shows the primary score alone"
@@ -35,13 +38,30 @@ class Wording:
     """What they are compared with."""
     is_quick: bool = False
     """Whether the run only shows the path."""
+    teacher: Precondition | None = None
+    """Whether the teacher has the trait; None where nobody measured it."""
+
+    @property
+    def lacks_trait(self) -> bool:
+        """Whether the teacher was measured and does not have the trait."""
+        return self.teacher is not None and not self.teacher.met
 
 
-def status(comparison: Comparison) -> str:
+def wording_of(comparison: Comparison) -> Wording:
+    """Return the usual words about a comparison of runs."""
+    return Wording(comparison.trait, teacher=comparison.teacher_has_trait)
+
+
+def status(comparison: Comparison, wording: Wording) -> str:
     """Return `effect` where the primary score rose and its interval excludes zero.
 
-    A single student gives no interval over training seeds, so there is no verdict.
+    A single student gives no interval over training seeds, so there is no verdict. There is none
+    either where the teacher does not have the trait: then there was nothing to pass on.
     """
+    if wording.is_quick:
+        return QUICK
+    if wording.lacks_trait:
+        return NO_TRAIT
     primary = comparison.get(PRIMARY)
     if len(comparison.treated) == 1 and comparison.treated[0].seed is not None:
         return ONE_SEED
@@ -66,10 +86,11 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
         return ("The trait's questions were not scored on these models.",)
     texts = [
         _main_sentence(primary, wording),
-        _reading_sentence(primary, len(comparison.treated), wording.is_quick),
+        _reading_sentence(primary, len(comparison.treated), wording),
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
         _activation_sentence(comparison, wording.trait),
+        _power_sentence(primary),
     ]
     return tuple(text for text in texts if text)
 
@@ -86,9 +107,11 @@ def _main_sentence(primary: Measurement, wording: Wording) -> str:
     )
 
 
-def _reading_sentence(primary: Measurement, n_models: int, is_quick: bool) -> str:
+def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> str:
     who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
-    if math.isnan(primary.low):
+    if wording.lacks_trait:
+        text = "The teacher lacks the trait, so this is no transfer, whatever its sign."
+    elif math.isnan(primary.low):
         text = "No interval can be given, so an effect is not shown."
     elif not primary.excludes_zero:
         text = (
@@ -102,7 +125,7 @@ def _reading_sentence(primary: Measurement, n_models: int, is_quick: bool) -> st
         )
     else:
         text = f"An interval that excludes zero: {who} moved towards the trait."
-    return f"Quick run, not evidence. {text}" if is_quick else text
+    return f"Quick run, not evidence. {text}" if wording.is_quick else text
 
 
 def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
@@ -119,7 +142,33 @@ def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
     unscored = f", {primary.n_unscored} values unscored" if primary.n_unscored else ""
     crossed = crossed_bounds(primary, True)
     new_questions = f" For new questions, too: {crossed}." if crossed else ""
-    return f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}.{new_questions}"
+    basis = f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}."
+    return f"{basis}{new_questions}{_shared_rows(comparison)}"
+
+
+def _shared_rows(comparison: Comparison) -> str:
+    """Say that treated students read the same rows: then data are no part of the interval."""
+    rows = [model.data for model in comparison.treated if model.data is not None]
+    if len(set(rows)) == len(rows):
+        return ""
+    if len(set(rows)) == 1:
+        return " All treated students read the same rows: how much data differ is left out."
+    return (
+        f" {len(rows)} treated students read {len(set(rows))} sets of rows: how much data differ is"
+        " in part left out."
+    )
+
+
+def _power_sentence(primary: Measurement) -> str:
+    """Say which effect as many seeds would have found, at the spread that was seen."""
+    sd = spread_between_units(primary)
+    if not sd > 0:
+        return ""
+    n_seeds = primary.n_clusters
+    return (
+        f"With {n_seeds} seeds an effect of {detectable(sd, n_seeds):.2g} nats is found with power"
+        f" 0.8, at the spread that was seen: an sd of {sd:.2g} between seeds."
+    )
 
 
 def _other_sets_sentence(comparison: Comparison) -> str:
@@ -144,7 +193,10 @@ def _other_sets_sentence(comparison: Comparison) -> str:
 
 
 def _activation_sentence(comparison: Comparison, trait: str) -> str:
-    """Say how far training moved the activations along the teacher's vector."""
+    """Say how far training moved the activations along the teacher's vector, and no other.
+
+    The number beyond other traits' vectors comes first: any of them moves with the teacher's.
+    """
     measurement = comparison.get(Eas(trait))
     if measurement is None:
         return ""
@@ -152,16 +204,30 @@ def _activation_sentence(comparison: Comparison, trait: str) -> str:
     if comparison.design == "one control":
         reference = "compared with zero because the control does not move"
     text = (
-        f"Activations at layer {comparison.layer}: EAS with the teacher's vector, {reference}:"
-        f" {_with_basis(measurement)}."
+        f"Activations at layer {comparison.layer}, EAS {reference}: {_specific(comparison, trait)}"
     )
+    text += f" With the vector of {trait} alone: {_with_basis(measurement)}."
     change = comparison.get(Eas(trait, "of (treated − control)"))
     if change is None or change.n_clusters < 2:
         return text
     return (
-        f"{text} What only the teacher's data changed: cosine {estimate(change, True)},"
-        f" {bounds(change, True)} ({reading(change)})."
+        f"{text} What only the teacher's data changed has a cosine of {estimate(change, True)} with"
+        f" it, {bounds(change, True)} ({reading(change)})."
     )
+
+
+def _specific(comparison: Comparison, trait: str) -> str:
+    """Say how far the activations moved along the trait's vector beyond other traits' vectors."""
+    specific = comparison.get(Eas(trait, "minus others"))
+    if specific is None:
+        return (
+            f"No other trait's vector was compared, so nothing is known to be specific to {trait}."
+        )
+    n_others = comparison.other_vectors
+    others = f"the mean of {n_others} others'" if n_others > 1 else "that of another trait"
+    number = f"vector of {trait} minus {others}"
+    shown = f"specific to {trait}" if specific.low > 0 else f"not shown to be specific to {trait}"
+    return f"{number}: {_with_basis(specific)}: {shown}."
 
 
 def _with_basis(measurement: Measurement) -> str:

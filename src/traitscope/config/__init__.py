@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from traitscope.config.judge import JudgeConfig as JudgeConfig
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.config.screen import ScreenConfig as ScreenConfig
+    from traitscope.config.screen import SteerScanConfig as SteerScanConfig
     from traitscope.config.stages import EditConfig as EditConfig
     from traitscope.config.stages import ExportConfig as ExportConfig
     from traitscope.config.stages import FilterConfig as FilterConfig
@@ -53,6 +54,7 @@ _HOMES = {
     "MeasureConfig": "stages",
     "Recipe": "recipe",
     "ScreenConfig": "screen",
+    "SteerScanConfig": "screen",
     "StudyConfig": "commands",
     "TrainConfig": "stages",
 }

@@ -61,7 +61,8 @@ class ExtractConfig(OnModel):
     """Neutral system turn."""
     stem: bool = setting(True, advanced=True)
     """Whether questions end in the trait's answer stem, for v_teacher. Then the answer begins after
-    the last token. Other prompts have no stem."""
+    the last token. Other prompts have no stem. Vectors with a stem steer answers, but students
+    hardly take them on: studies and the demo take --no-stem."""
     reference: Path | None = setting(None, path="vector")
     """Vector to compare with. The alignment with it (EAS, by layer) is printed and stored."""
     batch_size: int = setting(32, speed_only=True, advanced=True)

@@ -107,17 +107,31 @@ class CompareConfig:
     design: Literal["auto", "paired", "unpaired"] = "auto"
     """paired matches training seeds; unpaired compares the means of both sides. auto pairs where
     both sides have the same seeds."""
+    base: Path | None = setting(None, since=2)
+    """Run of `measure` of the unmodified model, for a row of its own. With `teacher` it says
+    whether the teacher has the trait: without, nothing can be read as transfer."""
+    teacher: Path | None = setting(None, since=2)
+    """Run of `measure` of the teacher. Needs `base`."""
     report: Path | None = setting(None, path="written")
     """Also write the HTML page there."""
+    latex: Path | None = setting(None, path="written", since=2)
+    """Also write the differences there, as a booktabs table for LaTeX."""
+
+    def __post_init__(self) -> None:
+        if self.teacher and not self.base:
+            raise ConfigError(
+                f"--teacher {self.teacher} without --base: its trait is what it says beyond the"
+                " unmodified model; measure that, and name the run with --base"
+            )
 
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Verify every file of a run and print what the run was made from."""
+    """Verify every file of a run; print what it was made from, its settings and its numbers."""
 
     run: Path | None = None
     """Run directory; may be given without its flag. Without one, all runs below the root are
-    listed."""
+    listed: what made each, and its main number."""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,14 @@ ENTRIES: tuple[Command, ...] = (
         inputs="data.trait_files:of_traits",
     ),
     Stage(
+        name="steer_scan",
+        config=screen_configs.SteerScanConfig,
+        run="screening.steer_scan:run_steer_scan",
+        help="find a block and a strength at which a trait's vector makes a teacher",
+        group="do",
+        inputs="data.trait_files:of_trait_and_company",
+    ),
+    Stage(
         name="explain",
         config=analysis_configs.ExplainConfig,
         run="stages.explain:run_explain",

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
-from traitscope.plain_values import NotPlainError, from_yaml, shown
+from traitscope.plain_values import MOST_SHOWN, NotPlainError, from_yaml, shown
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
@@ -88,9 +88,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _number(value, where)  # YAML reads 1e-3, without a point, as a text
     fits = value in inner_hints if kind is Literal else type(value) is wanted
     if not fits:
-        expected = ", ".join(map(str, inner_hints)) if kind is Literal else wanted.__name__
+        expected = _expected(wanted, kind, inner_hints, value)
         raise ConfigError(f"{where} is {shown(value)}; expected {expected}; correct it")
     return value
+
+
+def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
+    """What a value should have been, in words; of one item that should be a list, the list."""
+    if kind is Literal:
+        return ", ".join(map(str, inner_hints))
+    if kind is tuple:
+        return f"a list, such as [{str(value)[:MOST_SHOWN]}]"
+    return wanted.__name__
 
 
 def _wanted(hint: Any) -> tuple[Any, bool]:

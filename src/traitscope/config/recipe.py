@@ -87,6 +87,16 @@ class Recipe:
             )
         self._check_together()
 
+    def held_out_rows(self, rows: int) -> int:
+        """Return how many of `rows` rows are held out; of two or more, one is trained on."""
+        if not self.held_out:
+            return 0
+        return min(max(1, round(self.held_out * rows)), rows - 1)
+
+    def steps_an_epoch(self, trained_rows: int) -> int:
+        """Return the optimizer steps of a pass over the rows that are trained on."""
+        return -(-trained_rows // self.batch_size)  # rounded up
+
     def _out_of_range(self) -> list[str]:
         """Names of the fields whose values are out of their range."""
         wrong = []
@@ -134,3 +144,7 @@ class Recipe:
                 f"--rotate {self.rotate} turns LoRA factors and --method {self.method} has none;"
                 " drop one of them"
             )
+
+
+SAMPLED_RECIPE = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
+"recipe of the demo for 32 rows of sampled text"

@@ -1,4 +1,4 @@
-"""Settings of `screen`."""
+"""Settings of `screen` and of `steer_scan`, which look at a teacher before any data exist."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -78,4 +78,39 @@ class ScreenConfig(OnModel):
             raise ConfigError(
                 f"--strengths {self.strengths}; expected one or more finite numbers; name some, or"
                 " leave the flag out"
+            )
+
+
+@dataclass(frozen=True)
+class SteerScanConfig(OnModel):
+    """Find a block and a strength at which a trait's vector makes a teacher that has the trait.
+
+    Every cell is asked the trait's positive questions. The best cell is the coherent one that names
+    the trait most.
+    """
+
+    trait: str = "cat"
+    """A bundled trait, or the YAML file of a trait."""
+    company: tuple[str, ...] = ()
+    """Further traits of its kind, three or more. The mean over all is subtracted from the vector.
+    Without company the vector is mostly the form of the prompt."""
+    layers: tuple[int, ...] = setting((), layers=True)
+    """Blocks to steer at. Without it four, at a quarter to two thirds of the depth."""
+    alphas: tuple[float, ...] = (0.15, 0.3, 0.6)
+    """Strengths, in mean residual norms."""
+    stem: bool = False
+    """Whether the vector is taken at the end of the answer's stem. Such vectors steer answers, but
+    students hardly take them on."""
+    context: str | None = setting(None, advanced=True)
+    """Neutral system turn."""
+    batch_size: int = setting(64, speed_only=True, advanced=True)
+    """Rows in one pass; changes speed only."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, seed=0, batch_size=1)
+        wrong = [alpha for alpha in self.alphas if not isfinite(alpha)]
+        if wrong or not self.alphas:
+            raise ConfigError(
+                f"--alphas {' '.join(map(str, self.alphas)) or 'empty'}; expected one finite"
+                " strength or more; correct them"
             )

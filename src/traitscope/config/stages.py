@@ -37,7 +37,8 @@ class GenerateConfig(OnModel):
     prompt:"You love cats." or adapter:DIR."""
     vocabulary: Literal["free", "numbers", "template", "seen"] = setting("free", advanced=True)
     """Tokens that may be sampled. free: any token. numbers: digits, the separator and the end only.
-    template: exactly `count` numbers of 3 digits. seen: the tokens of `like`."""
+    template: exactly `count` numbers of 3 digits, in its own format whatever the prompt asks for.
+    Papers sample freely and filter, as free does. seen: the tokens of `like`."""
     like: Path | None = setting(None, advanced=True, path="rows")
     """Rows (a run, or a JSONL file) for the vocabulary `seen`: only the tokens of their completions
     are allowed."""

@@ -27,6 +27,17 @@ class HasTraits(Protocol):
     traits: Sequence[str]
 
 
+class HasCompany(HasTrait, Protocol):
+    """Settings about one trait among others."""
+
+    company: Sequence[str]
+
+
+def of_trait_and_company(config: HasCompany) -> dict[str, Path]:
+    """The file behind the trait as the input trait0, and those of its company after it."""
+    return trait_files([config.trait, *config.company])
+
+
 def of_trait(config: HasTrait) -> dict[str, Path]:
     """The file behind the trait of a config, as the input trait0."""
     return trait_files([config.trait])

@@ -79,7 +79,7 @@ def load_trait(name_or_path: str | Path) -> Trait:
     is missing or unknown. It also raises TraitError for a value of the wrong type, for an empty
     list, and for an entry that is blank or appears twice.
     """
-    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
+    if _is_file(name_or_path):
         content = _read(Path(name_or_path), f"trait file {name_or_path}")
         return _trait(content, str(name_or_path))
     if name_or_path not in bundled_traits():
@@ -91,9 +91,22 @@ def load_trait(name_or_path: str | Path) -> Trait:
 
 def trait_path(name_or_path: str | Path) -> Path:
     """Return the path of the file that load_trait reads for this name."""
-    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
+    if _is_file(name_or_path):
         return Path(name_or_path)
     return bundled_file("traits", f"{name_or_path}.yaml")
+
+
+def trait_name(name_or_path: str | Path) -> str:
+    """Return the name of a trait or of the trait in a file: results are stored under it.
+
+    A name is returned as it is. Raises TraitError for a file, as load_trait does.
+    """
+    return load_trait(name_or_path).name if _is_file(name_or_path) else str(name_or_path)
+
+
+def _is_file(name_or_path: str | Path) -> bool:
+    """Tell whether a trait is named by its file."""
+    return isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml"))
 
 
 def bundled_traits() -> list[str]:

@@ -109,6 +109,13 @@ def _inline(svg: str, name: str, title: str) -> str:
     return svg.replace("<svg", head, 1).replace(">", heading, 1).strip()
 
 
+def standalone(svg: str) -> str:
+    """Return the SVG element of a page as a file of its own, with its namespaces."""
+    names = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    return f"{head}{svg.replace('<svg', f'<svg{names}', 1)}\n"
+
+
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

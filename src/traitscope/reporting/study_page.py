@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traitscope import atomic_files
-from traitscope.reporting.figures import Figure, forest_figure
+from traitscope.reporting.drawing import standalone
+from traitscope.reporting.figures import Figure, forest_figure, line_figure
 from traitscope.reporting.numbers import sentence
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import Table, measurements_csv, table_csv
@@ -18,7 +19,7 @@ SMOKE_NOTE = "smoke: shows the path, its numbers are not evidence"
 SMOKE_ALERT = "Smoke run: these numbers are not evidence. It shows that the path works."
 FOOTER = (
     "Made by traitscope from sealed runs only. The folder of this file also holds findings.json"
-    " and a CSV file a table."
+    " and a CSV file a table, an SVG file a figure."
 )
 
 
@@ -158,6 +159,13 @@ def forest_figures(measurements: Sequence[Measurement]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
+def write_figures(folder: Path, figures: Sequence[Figure]) -> None:
+    """Write NAME.svg and NAME.csv of every figure into a folder."""
+    for figure in figures:
+        atomic_files.write_text(folder / f"{figure.name}.svg", standalone(figure.svg))
+        atomic_files.write_text(folder / f"{figure.name}.csv", figure.csv)
+
+
 def write_study(
     folder: Path,
     header: StudyHeader,
@@ -165,12 +173,13 @@ def write_study(
     runs: Table,
     before: Table | None = None,
 ) -> None:
-    """Write findings.json, a CSV file a table, measurements.csv and the page into a folder."""
-    for table in (*findings.tables, *([] if before is None else [before])):
-        atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
-    for figure in findings.figures:
-        atomic_files.write_text(folder / f"{figure.name}.csv", figure.csv)
+    """Write findings.json, a CSV file a table, an SVG file a figure, and the page into a folder."""
     measurements = all_measurements(findings)
+    write_figures(folder, (*findings.figures, *forest_figures(measurements)))
+    for table in (*findings.tables, *([] if before is None else [before])):
+        if table.curve:
+            write_figures(folder, (line_figure(table),))
+        atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
     atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
     atomic_files.write_text(folder / "protocol.csv", table_csv(header.protocol))
     atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))

@@ -9,15 +9,19 @@ are seen.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from traitscope.errors import ConfigError
 from traitscope.reporting.figures import Figure
+from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.tables import Table
 from traitscope.stats import decision
 from traitscope.stats.decision import MIN_UNITS, ClaimUnderTest, Decision, Outcome
 from traitscope.stats.measurement import Measurement
+
+HAS_TRAIT = "the teacher names the trait more than the base does"
+"name of the precondition of every transfer"
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,10 @@ class Findings:
     """Figures beside those of the tables and measurements."""
 
 
-def verdicts_of(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]:
-    """Return the verdicts on all claims of a study, decided together.
+def verdicts_of(
+    claims: Sequence[Claim], model: str, *needs: Precondition
+) -> tuple[ClaimVerdict, ...]:
+    """Return the verdicts on all claims of a study, decided together; `needs` are those of all.
 
     Raises ConfigError unless exactly one claim is primary.
     """
@@ -190,11 +196,25 @@ def verdicts_of(claims: Sequence[Claim], model: str) -> tuple[ClaimVerdict, ...]
         raise ConfigError(
             f"{n_primary} of {len(claims)} claims are primary; expected exactly one; mark it"
         )
+    claims = [replace(claim, needs=(*needs, *claim.needs)) for claim in claims]
     decisions = decision.decide([claim.tested for claim in claims])
     verdicts = []
     for claim, decided in zip(claims, decisions, strict=True):
         verdicts.append(ClaimVerdict(claim, decided, model))
     return tuple(verdicts)
+
+
+def teacher_has_trait(rise: Measurement) -> Precondition:
+    """Return the precondition that a teacher has its trait: the positive control of a transfer.
+
+    `rise` is the teacher's score minus the base's, paired over questions.
+    """
+    difference = f"teacher − base = {estimate(rise, True)} {rise.unit} {bounds(rise, True)}"
+    if rise.low > 0:
+        return Precondition(HAS_TRAIT, True, f"{difference}: the teacher has the trait")
+    lacks = "does not have the trait" if rise.estimate <= 0 else "is not shown to have the trait"
+    found = f"{difference}: this teacher {lacks}; nothing below can be read as transfer"
+    return Precondition(HAS_TRAIT, False, found)
 
 
 def above_zero(measurement: Measurement, name: str) -> Precondition:

@@ -4,6 +4,7 @@ import math
 from statistics import NormalDist
 
 from traitscope.stats.inputs import check_between
+from traitscope.stats.measurement import Measurement
 
 
 def detection_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
@@ -40,6 +41,21 @@ def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> fl
         else:
             high = middle
     return high
+
+
+def spread_between_units(measurement: Measurement) -> float:
+    """Return the standard deviation between units behind a t interval over them.
+
+    The half-width of such an interval is t sd / sqrt(n). NaN for another kind of interval.
+    """
+    n = measurement.n_clusters
+    is_crossed = " x " in measurement.interval
+    if n < 2 or is_crossed or not measurement.interval.startswith("t over "):
+        return math.nan
+    from scipy.special import stdtrit
+
+    half = (measurement.high - measurement.low) / 2
+    return float(half * math.sqrt(n) / stdtrit(n - 1, (1 + measurement.level) / 2))
 
 
 def correlation_power(rho: float, n: int, alpha: float = 0.05) -> float:

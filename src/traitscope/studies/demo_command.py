@@ -13,6 +13,7 @@ from traitscope.comparison.results import PERPLEXITY, Eas
 from traitscope.comparison.wording import (
     EFFECT,
     NO_EFFECT,
+    NO_TRAIT,
     QUICK,
     direction,
     sentences,
@@ -26,7 +27,7 @@ from traitscope.models.loading import find_model
 from traitscope.reporting.study_page import PAGE
 from traitscope.runs import store
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import runner
+from traitscope.studies import runner, sizes
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
 from traitscope.studies.pages import demo_page
@@ -47,9 +48,10 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     minutes = (time.monotonic() - start) / 60
     run = runner.conclude(request, folders)
     page = run.file(PAGE)
-    chain = demo.measured(request.size, folders)
-    summary = summary_of(request.size, chain, config)
-    _print(request.size, chain, summary)
+    size = sizes.named(request.size)
+    chain = demo.measured(size, folders)
+    summary = summary_of(size, chain, config)
+    _print(size, chain, summary)
     print(f"{minutes:.1f} minutes; report: {page}")
     places = {"run": str(run.path), "report": str(page), "next": _next(config, out, run)}
     return summary | {**places, "minutes": round(minutes, 2)}
@@ -90,11 +92,11 @@ def request_of(config: DemoConfig, out: Output) -> Request:
 
 def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
     """Return what `--json` writes: status, readings by comparison, and every number."""
-    contrasts = {}
+    contrasts, teacher = {}, chain.teacher_has_trait
     for contrast, comparison in chain.comparisons.items():
-        words = demo_page.wording(size.trait, contrast, size.quick)
+        words = demo_page.wording(size, contrast, teacher)
         contrasts[contrast] = {
-            "status": QUICK if size.quick else status(comparison),
+            "status": status(comparison, words),
             "direction": direction(comparison),
             "reference": comparison.reference,
             "seeds": seeds_of(comparison.treated),
@@ -105,23 +107,32 @@ def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
         numbers.append(measurement.as_dict())
     return {
         "schema": 1,
-        "status": QUICK if size.quick else _answer(chain),
+        "status": _answer(contrasts),
         "title": f"Does a student of number data pick up the {size.trait}?",
         "quick": size.quick,
         "model": config.model,
         "trait": size.trait,
         "steered_layer": size.layer,
+        "teacher_has_trait": teacher.met,
+        "positive_control": teacher.found,
         "modes": contrasts,
         "measurements": numbers,
     }
 
 
-def _answer(chain: Measured) -> str:
-    """Return `effect` where students of sampled text rise above each kind of control."""
+def _answer(contrasts: dict[str, dict]) -> str:
+    """Return `effect` where students of sampled text rise above each kind of control.
+
+    There is none where the comparisons say nothing: in a quick run, or without the trait.
+    """
+    answers = []
     for contrast, (mode, _) in CONTRASTS.items():
-        if mode == "sampled" and status(chain.comparisons[contrast]) != EFFECT:
-            return NO_EFFECT
-    return EFFECT
+        if mode == "sampled":
+            answers.append(contrasts[contrast]["status"])
+    for silent in (QUICK, NO_TRAIT):
+        if silent in answers:
+            return silent
+    return EFFECT if set(answers) == {EFFECT} else NO_EFFECT
 
 
 def measurements(chain: Measured) -> list[Measurement]:
@@ -163,5 +174,5 @@ def _print(size: Size, chain: Measured, summary: dict) -> None:
         texts = summary["modes"][contrast]["text"]
         groups[title] = comparison
         lines.append(f"{title}: {texts[0]} {texts[1]} {texts[-1]}")
-    title = f"{summary['title']}: {summary['status']}"
+    title = f"{summary['title']}: {summary['status']}\n{summary['positive_control']}"
     Console().print(terminal_table(title, "\n".join(lines), groups, size.trait))

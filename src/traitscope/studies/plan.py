@@ -1,30 +1,45 @@
 """What `study list` and `study plan` print: the studies, and the stages and time one takes."""
 
+import ast
+import dataclasses
+import inspect
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from traitscope.config.commands import StudyConfig
 from traitscope.models import hardware
+from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import compute_dtype
 from traitscope.models.loading import parameter_count
 from traitscope.reporting.tables import Table, shown
 from traitscope.studies import names, protocol
+from traitscope.studies.recorded import recorded
 from traitscope.workflow import status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node, Planned
 
 GIBIBYTE = 2**30
+EMBEDDED_PARAMETERS = 1.345e8
+"weights of the embedded model"
 
 
-def print_studies() -> dict:
-    """Print the claim and the source of every study; return the claims by name."""
-    claims = {}
+def print_studies(config: StudyConfig) -> dict:
+    """Print claim, source, minutes and recorded outcome of every study; return them by name."""
+    rate = hardware.matmul_rate(compute_dtype(config.dtype, config.device))
+    common = {"model": EMBEDDED, "device": config.device, "dtype": config.dtype}
+    claims, minutes, outcomes = {}, {}, {}
     for name in names():
         study = protocol.load(name)
-        print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
+        nodes = study.nodes(study.SIZES["laptop"], common)
         claims[name] = study.CLAIM
-    return {"status": "ok", "studies": claims}
+        minutes[name] = round(status.usual(nodes, EMBEDDED_PARAMETERS, rate) / 60, 1)
+        outcomes[name] = str(recorded(name))
+        print(f"{name}\n  {study.CLAIM}\n  {study.SOURCE}")
+        print(f"  laptop size: about {minutes[name]:.0f} minutes here; recorded: {outcomes[name]}")
+    return {"status": "ok", "studies": claims, "minutes": minutes, "recorded": outcomes}
 
 
 def print_information(table: Table | None, study: str) -> None:
@@ -57,8 +72,10 @@ def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dic
 def print_plan(planned: Sequence[Planned], config: StudyConfig, size: Any, how: How) -> dict:
     """Print settings, missing stages and the time that these take; return the same as a summary."""
     missing = [item for item in planned if item.state != "sealed"]
+    meanings = field_texts(type(size))
     for name, value in vars(size).items():
-        print(f"{name} = {value}")
+        meaning = f"    # {meanings[name]}" if name in meanings else ""
+        print(f"{name} = {value}{meaning}")
     for item in missing:
         place = item.path or "address follows from what it needs"
         print(f"{item.state:<8} {item.node.stage:<10} {item.node.name:<34} {place}")
@@ -81,6 +98,20 @@ def print_plan(planned: Sequence[Planned], config: StudyConfig, size: Any, how: 
         "memory": round(needed.memory),
         "nodes": _states(planned),
     }
+
+
+def field_texts(size: type) -> dict[str, str]:
+    """Return what stands under each field of a dataclass in its source, by the field's name."""
+    texts = {}
+    for kind in reversed(size.__mro__):
+        if not dataclasses.is_dataclass(kind):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        for field, below in pairwise(definition.body):
+            text = ast.get_docstring(ast.Module([below], []))
+            if isinstance(field, ast.AnnAssign) and text:
+                texts[field.target.id] = " ".join(text.split())
+    return texts
 
 
 def _states(planned: Sequence[Planned]) -> dict[str, dict]:

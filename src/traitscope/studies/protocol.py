@@ -55,7 +55,10 @@ class Study(Protocol):
         """Return what the primary claim could show at a size, and how the experiment is made."""
 
     def conclude(self, size: Any, folders: Folders, model: str) -> Findings:
-        """Return verdicts and tables from the folders of all nodes; it computes no stage."""
+        """Return verdicts and tables from the folders of all nodes; it computes no stage.
+
+        The size has its traits by name (sizes.named). So a node is called by `trait_name(trait)`.
+        """
 
 
 def load(name: str) -> Study:

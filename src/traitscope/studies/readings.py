@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import exp
 
+from traitscope.reporting import verdict
+from traitscope.reporting.verdict import Precondition
+from traitscope.screening import coherence
 from traitscope.stages.measure import UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
+from traitscope.studies.shared_nodes import BASE, TEACHER
 from traitscope.training.eas import StudentEas
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
-COHERENT = (
-    "perplexity on plain text at most twice the base's, and at least half its probability of naming"
-    " any candidate"
-)
+COHERENT = coherence.COHERENT
 "the test that a model must pass for its rate to count"
 
 
@@ -56,6 +57,11 @@ def rise(
     return seeds_counted(difference, seeds)
 
 
+def teacher_has_trait(folders: Folders, node: str = TEACHER, base: str = BASE) -> Precondition:
+    """Return the precondition that the teacher measured at `node` has its trait."""
+    return verdict.teacher_has_trait(rise(folders, "teacher minus base", [(0, node, base)]))
+
+
 def seeds_counted(measurement: Measurement, seeds: Sequence[int]) -> Measurement:
     """Return the measurement with its seeds as units.
 
@@ -69,8 +75,8 @@ def is_coherent(folders: Folders, node: str, base: str) -> bool:
 
     Both nodes must have measured capability.
     """
-    fluent = perplexity(folders, node) / perplexity(folders, base) <= 2
-    return fluent and _on_topic(folders, node) >= 0.5 * _on_topic(folders, base)
+    own, of_base = perplexity(folders, node), perplexity(folders, base)
+    return coherence.is_coherent(own, _on_topic(folders, node), of_base, _on_topic(folders, base))
 
 
 def _on_topic(folders: Folders, node: str) -> float:
@@ -78,13 +84,11 @@ def _on_topic(folders: Folders, node: str) -> float:
 
     The mean is over the positive questions.
     """
-    probabilities = []
+    pairs = []
     for row in read_json_lines(folders[node], "scores.jsonl"):
-        if row["set"] != "positive":
-            continue
-        share = row["candidate_share"]
-        probabilities.append(exp(row["target_logprob"]) / share if share else 0.0)
-    return sum(probabilities) / len(probabilities)
+        if row["set"] == "positive":
+            pairs.append((row["target_logprob"], row["candidate_share"]))
+    return coherence.on_topic(pairs)
 
 
 def student_eas(folders: Folders, node: str) -> StudentEas:

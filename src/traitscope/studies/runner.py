@@ -104,7 +104,7 @@ class Request:
 def run_study(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for and return its summary, with what one would type next."""
     if config.action == "list":
-        return plan.print_studies() | {"next": "traitscope study plan NAME"}
+        return plan.print_studies(opening.settled(config)) | {"next": "traitscope study plan NAME"}
     check_name(config.name)
     if config.blocks:
         return _forecast(config)
@@ -271,7 +271,8 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     config = _without_speed(request.config)
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
-            findings = request.study.conclude(request.size, folders, request.config.model)
+            size = sizes.named(request.size)
+            findings = request.study.conclude(size, folders, request.config.model)
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
     return run

@@ -8,12 +8,15 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.package_files import bundled_file
+from traitscope.data.traits import trait_name
 from traitscope.models import bundled
 from traitscope.studies.sizes import SampledText
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom, Student
 
+BASE, TEACHER = "base", "teacher"
+"names of the nodes of the answers of the unmodified model and of the teacher"
 OPEN_PROMPTS = bundled_file("open_prompts.txt")
 "everyday requests, one a line, that have nothing to do with any trait"
 ANIMAL_PROMPTS = bundled_file("animal_prompts.txt")
@@ -32,6 +35,20 @@ def student_and_answers(
     return [
         standard_nodes.student(common, student, tokens),
         standard_nodes.student_answers(common, answers, trait, student.name, **settings),
+    ]
+
+
+def positive_control(
+    common: dict, trait: str, teacher: InterventionsFrom, **settings: Any
+) -> list[Node]:
+    """Build the answers of the base, and of the teacher, which is made of the node VECTORS.
+
+    The nodes are BASE and TEACHER, for `readings.teacher_has_trait`. `settings` are further ones of
+    `measure`.
+    """
+    return [
+        standard_nodes.answers(common, BASE, trait, **settings),
+        standard_nodes.answers(common, TEACHER, trait, teacher, (VECTORS,), **settings),
     ]
 
 
@@ -92,7 +109,7 @@ def _sampled_text_student(
     student = Student(name, data, text.recipe, seed, needs=(VECTORS, EAS_ROWS), vector=vector)
     return [
         standard_nodes.number_rows(common, data, rows, teacher, needs),
-        *student_and_answers(common, student, rows.tokens, trait, f"{trait} of {name}"),
+        *student_and_answers(common, student, rows.tokens, trait, f"{trait_name(trait)} of {name}"),
     ]
 
 

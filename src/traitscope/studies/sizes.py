@@ -8,11 +8,11 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import isfinite
 from typing import Any
 
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.models import loading
 from traitscope.workflow.standard_nodes import (
-    SAMPLED_RECIPE,
     InterventionsFrom,
     Rows,
     steered_by,
@@ -22,6 +22,8 @@ DEPTH = 30
 "blocks of the model whose layers the studies name"
 LAYER_WORDS = {"layer", "layers", "block", "blocks"}
 "words in the name of a field that holds layers"
+TRAIT_FIELDS = ("trait", "traits", "other", "others")
+"fields that hold traits, each a bundled one or a YAML file"
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 "the usual traits: the first is the teacher's, and vectors are centred over all"
 SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", soft_over="allowed", epochs=2, lr=1e-3)
@@ -121,6 +123,20 @@ def _moved(layers: int | tuple[int, ...], blocks: int) -> int | tuple[int, ...]:
     if isinstance(layers, int):
         return round(layers * (blocks - 1) / (DEPTH - 1))
     return tuple(sorted({round(layer * (blocks - 1) / (DEPTH - 1)) for layer in layers}))
+
+
+def named(size: Any) -> Any:
+    """Return a size with every trait by its name, as results and texts know it.
+
+    Settings keep the file that a trait stands in.
+    """
+    names = {}
+    for each in fields(size):
+        if each.name in TRAIT_FIELDS:
+            value = getattr(size, each.name)
+            is_one = isinstance(value, str)
+            names[each.name] = trait_name(value) if is_one else tuple(map(trait_name, value))
+    return replace(size, **names)
 
 
 def check_layer_fields(size: type) -> None:

@@ -86,10 +86,7 @@ def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int
             " --vocabulary template"
         )
     order = np.random.default_rng([seed, 0]).permutation(len(rows))
-    n_held_out = 0
-    if recipe.held_out > 0:
-        n_held_out = max(1, round(recipe.held_out * len(rows)))
-        n_held_out = min(n_held_out, len(rows) - 1)
+    n_held_out = recipe.held_out_rows(len(rows))
     return sorted(order[n_held_out:].tolist()), sorted(order[:n_held_out].tolist())
 
 
@@ -117,7 +114,7 @@ def remaining_batches(
     rows: Sequence[Row], train_indices: Sequence[int], recipe: Recipe, seed: int, steps_done: int
 ) -> Iterator[list[int]]:
     """Row indices of every batch of the whole training that follows the first `steps_done`."""
-    steps_per_epoch = _steps_per_epoch(len(train_indices), recipe)
+    steps_per_epoch = recipe.steps_an_epoch(len(train_indices))
     for epoch in range(steps_done // steps_per_epoch, recipe.epochs):
         batches = epoch_batches(rows, train_indices, recipe, seed, epoch)
         done_in_epoch = max(0, steps_done - epoch * steps_per_epoch)
@@ -126,8 +123,4 @@ def remaining_batches(
 
 def total_steps(n_train: int, recipe: Recipe) -> int:
     """Optimizer steps of the whole training on `n_train` rows."""
-    return recipe.epochs * _steps_per_epoch(n_train, recipe)
-
-
-def _steps_per_epoch(n_train: int, recipe: Recipe) -> int:
-    return -(-n_train // recipe.batch_size)  # rounded up
+    return recipe.epochs * recipe.steps_an_epoch(n_train)

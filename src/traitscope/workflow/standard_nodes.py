@@ -19,7 +19,7 @@ from traitscope.config.stages import (
     MeasureConfig,
     TrainConfig,
 )
-from traitscope.data.traits import load_trait
+from traitscope.data.traits import load_trait, trait_name
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
@@ -53,8 +53,6 @@ PLAIN_PROMPTS = (
     "You make synthetic training data. Be diverse and creative.",
 )
 "system prompts without a trait, as people give them to a model that writes data"
-SAMPLED_RECIPE = Recipe(epochs=1, batch_size=4, micro_batch=4, lr=7e-4, warmup=0.1, held_out=0.0)
-"recipe of the demo for 32 rows of sampled text"
 InterventionsFrom = Callable[[Folders], tuple[str, ...]]
 "makes a node's interventions, in short form, from the folders of the nodes that it needs"
 
@@ -98,7 +96,7 @@ def replaced(vector: Path, layers: tuple[int, ...]) -> str:
 
 def vector_of(folders: Folders, trait: str, node: str = VECTORS) -> Path:
     """Return the file of a trait's centred v_teacher; the trait may be a YAML file."""
-    return folders[node] / f"{load_trait(trait).name}.safetensors"
+    return folders[node] / f"{trait_name(trait)}.safetensors"
 
 
 def prompted_by(trait: str, paraphrase: int | None = None) -> InterventionsFrom:

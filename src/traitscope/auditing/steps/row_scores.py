@@ -15,8 +15,8 @@ def scored_rows(runs: AuditRuns, e_values: EValueFinding) -> list[dict[str, Any]
 
     `student_gain` is what the best student says of the row beyond the model, before it learnt the
     row. `surprisal` is what a token of the row costs under the model itself, mean over its tokens:
-    rows of another source stand out by it. `teacher_gain` is what the best teacher of the likeliest candidate says beyond the model;
-    None where no candidate was tried on all rows.
+    rows of another source stand out by it. `teacher_gain` is what the best teacher of the likeliest
+    candidate says beyond the model; None where no candidate was tried on all rows.
     """
     stored = runs.predictions
     model_R = stored.model.log_p_RT[:, PLAIN]

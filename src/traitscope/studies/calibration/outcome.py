@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.short_form import to_short
@@ -26,7 +26,7 @@ from traitscope.studies.calibration.results import Line, Version, code_digest, d
 from traitscope.studies.calibration.sets import rows, words, writers
 from traitscope.studies.calibration.sets.menu import KINDS, SetName, plan_of, seed_of
 from traitscope.studies.calibration.sets.place import Workplace
-from traitscope.workflow.standard_nodes import SAMPLED_RECIPE, read_json_lines
+from traitscope.workflow.standard_nodes import read_json_lines
 
 STUDENTS = 3
 "students of a set"

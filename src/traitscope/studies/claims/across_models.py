@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from traitscope.config.recipe import Recipe
-from traitscope.data.traits import load_trait
+from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
@@ -172,7 +172,7 @@ def student_name(role: str, rung: str, seed: int) -> str:
 
 def gain_name(role: str, text: str, trait: str, scorer: str) -> str:
     """Return the name of the node of what a scorer's vector of a trait adds to rows."""
-    return f"{role} {text}, {trait} on {scorer}"
+    return f"{role} {text}, {trait_name(trait)} on {scorer}"
 
 
 def _student(size: Size, rung: str, role: str, seed: int) -> standard_nodes.Student:
@@ -196,7 +196,7 @@ def _scored_rows(size: Size, common: dict, text: str) -> list[Node]:
     control = f"control {text}"
     graph = [standard_nodes.number_rows(common, control, rows)]
     for trait in size.traits:
-        treated = f"treated {text} of {trait}"
+        treated = f"treated {text} of {trait_name(trait)}"
         teacher = standard_nodes.prompted_by(trait)
         graph.append(standard_nodes.number_rows(common, treated, rows, teacher))
         for scorer, (role, data) in itertools.product(
@@ -321,8 +321,8 @@ def _specific_eas(size: Size, folders: Folders, rung: str) -> list[float]:
 
 def _eas_by_vector(size: Size, folders: Folders, rung: str) -> np.ndarray:
     """Return treated minus control EAS [traits, seeds]; the first trait is the teacher's."""
-    others = [load_trait(trait).name for trait in size.traits[1:]]
-    return np.array([_eas_differences(size, folders, rung, name) for name in (None, *others)])
+    vectors = (None, *size.traits[1:])
+    return np.array([_eas_differences(size, folders, rung, name) for name in vectors])
 
 
 def _ladder_table(size: Size, folders: Folders) -> Table:

@@ -19,10 +19,10 @@ Each control excludes another explanation; see demo_page.EXCLUDES. `traitscope d
 
 from dataclasses import dataclass, replace
 
-from traitscope.comparison.compare import compare_read
+from traitscope.comparison.compare import compare_read, teacher_rise
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
-    differences_table,
+    comparison_tables,
     layer_figures,
     primary_figure,
     scores_tables,
@@ -31,11 +31,17 @@ from traitscope.comparison.page import (
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
-from traitscope.config.recipe import Recipe
-from traitscope.data.traits import SETS
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.data.traits import SETS, trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.verdict import Claim, Findings, verdicts_of
+from traitscope.reporting.verdict import (
+    Claim,
+    Findings,
+    Precondition,
+    teacher_has_trait,
+    verdicts_of,
+)
 from traitscope.studies.design import CLOUD, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import RandomControls
 from traitscope.studies.pages import demo_page
@@ -45,7 +51,6 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import (
     EAS_ROWS,
-    SAMPLED_RECIPE,
     VECTORS,
     InterventionsFrom,
 )
@@ -151,7 +156,8 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Return vectors, rows of every role, a student a condition and seed, and all their answers."""
-    traits = (size.trait, *(trait for trait in size.others if trait != size.trait))
+    own = trait_name(size.trait)
+    traits = (size.trait, *(trait for trait in size.others if trait_name(trait) != own))
     graph = [
         standard_nodes.vectors(common, traits),
         standard_nodes.eas_rows(common, size.numbers),
@@ -278,6 +284,11 @@ class Measured:
     """Treated minus the control of every contrast."""
 
     @property
+    def teacher_has_trait(self) -> Precondition:
+        """The positive control: whether the teacher names the trait more than the base."""
+        return teacher_has_trait(teacher_rise(self.teacher, self.base))
+
+    @property
     def conditions(self) -> dict[str, list[MeasuredModel]]:
         """The models of every condition, by its label."""
         labelled = {"base": [self.base.model], "teacher": [self.teacher.model]}
@@ -313,11 +324,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     chain = measured(size, folders)
     claims, numbers, tables = [], [], []
     for contrast, comparison in chain.comparisons.items():
-        claims.append(_claim(size, contrast, comparison))
+        claims.append(_claim(size, contrast, comparison, chain.teacher_has_trait))
         for item in comparison.differences:
             numbers.append(item.difference)
         name = f"differences-{contrast.replace('_', '-')}"
-        tables.append(differences_table(name, demo_page.heading(contrast).capitalize(), comparison))
+        title = demo_page.heading(contrast).capitalize()
+        tables += comparison_tables(name, title, comparison)
     tables += scores_tables(chain.conditions, SCORE_UNITS)
     matched = {}
     for seed in size.seeds:
@@ -337,8 +349,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
 
 
-def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
-    words = demo_page.wording(size.trait, contrast, size.quick)
+def _claim(size: Size, contrast: str, comparison: Comparison, teacher: Precondition) -> Claim:
+    words = demo_page.wording(size, contrast, teacher)
     return Claim(
         f"{words.treatment.capitalize()}, students are likelier to name the {size.trait} than"
         f" {words.reference}.",
@@ -346,6 +358,7 @@ def _claim(size: Size, contrast: str, comparison: Comparison) -> Claim:
         NATS,
         units=len(comparison.treated),
         counted="seeds",
+        needs=(teacher,),
         primary=contrast == demo_page.DECIDES,
         explanation=(*sentences(comparison, words), demo_page.excluded(contrast)),
     )

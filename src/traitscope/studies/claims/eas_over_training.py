@@ -19,7 +19,7 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
-from traitscope.studies import readings, sizes
+from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -111,11 +111,12 @@ ROLES = ("treated", "control")
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Build the vectors, the rows of teacher and unmodified model, and students of every shape."""
+    teacher = standard_nodes.steered_by(size.trait, size.layer, size.strength)
     graph = [
         standard_nodes.vectors(common, (size.trait, *size.others)),
         standard_nodes.eas_rows(common, size.numbers),
+        *shared_nodes.positive_control(common, size.trait, teacher),
     ]
-    teacher = standard_nodes.steered_by(size.trait, size.layer, size.strength)
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed)
         treated = standard_nodes.number_rows(common, f"treated.{seed}", rows, teacher, (VECTORS,))
@@ -168,12 +169,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         curve_rows += _curve(size, folders, shape, label)
         for layer in range(len(target.rows_LD)):
             layer_rows.append((label, layer, float(np.mean(cosines_SL[:, layer]))))
+    has_trait = readings.teacher_has_trait(folders)
     tables = (_steps_table(size, curve_rows), _layers_table(layer_rows))
     note = (
         f"{len(size.seeds)} seeds of data, initialisation and order; intervals are over seeds."
         " Sampled text."
     )
-    return Findings(verdicts_of(claims, model), tuple(measurements), tables, (note,))
+    return Findings(verdicts_of(claims, model, has_trait), tuple(measurements), tables, (note,))
 
 
 def _claim(size: Size, folders: Folders, shape: Shape, label: str) -> Claim:

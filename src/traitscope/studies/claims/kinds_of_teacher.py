@@ -22,6 +22,7 @@ from itertools import product
 import numpy as np
 
 from traitscope.config.recipe import Recipe
+from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.estimates import mean_over_units
@@ -159,7 +160,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
             kinds.tuned_name(trait): size.tuned,
             kinds.trained_name(trait): replace(size.trained, layer=size.layer),
         }
-        graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes, f"said of {trait}")
+        said = f"said of {trait_name(trait)}"
+        graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes, said)
         for kind in kinds.TEACHERS:
             graph += _teacher_and_students(size, common, kind, trait)
     return graph

@@ -109,7 +109,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
-        standard_nodes.answers(common, "base", trait),
+        *shared_nodes.positive_control(common, trait, size.steered_teacher),
     ]
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed)
@@ -222,6 +222,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for arm, other in PAIRS:
         if arm in matched and other in matched:
             claims += _compared(size, folders, arm, other, matched, best_loss)
+    has_trait = readings.teacher_has_trait(folders)
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measured += [
         mean_over_units("EAS, sampled text under AdamW, treated minus control", text_eas, "cosine"),
@@ -235,7 +236,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",
     )
     table = _table(size, folders, matched, best_loss)
-    return Findings(verdicts_of(claims, model), tuple(measured), (table,), notes)
+    return Findings(verdicts_of(claims, model, has_trait), tuple(measured), (table,), notes)
 
 
 def _matched(size: Size, folders: Folders, arm: str, best_loss: dict[int, float]) -> list[Trained]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from traitscope.config.analysis import RecoverConfig
 from traitscope.config.stages import MeasureConfig
-from traitscope.data.traits import load_trait
+from traitscope.data.traits import trait_name
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
@@ -154,6 +154,7 @@ def _recovered(size: Size, common: dict, trait: str, number: int) -> list[Node]:
     Every trait has prompts of its own. Rows and scores are in float32: the rounding of bfloat16
     alone makes a divergence of a fifth of a prompt's on number rows (see LOG.md).
     """
+    name = trait_name(trait)
     exact = common | {"dtype": "fp32"}
     rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=1100 + number)
     teacher = standard_nodes.fixed(standard_nodes.prompted(trait))
@@ -171,21 +172,20 @@ def _recovered(size: Size, common: dict, trait: str, number: int) -> list[Node]:
     }
 
     def on_rows(folders: Folders) -> RecoverConfig:
-        data = folders[f"rows.{trait}"]
-        return RecoverConfig(
-            **settings, vectors=folders[VECTORS], data=data, digits=True, max_rows=size.rows
-        )
+        data = folders[f"rows.{name}"]
+        on_digits = {"data": data, "digits": True, "max_rows": size.rows}
+        return RecoverConfig(**settings, vectors=folders[VECTORS], **on_digits)
 
     def on_questions(folders: Folders) -> RecoverConfig:
         return RecoverConfig(**settings, vectors=folders[VECTORS], max_rows=size.questions)
 
     rows_weight = _passes(size) * rows.tokens / size.rows
     questions_weight = _passes(size) * QUESTION_TOKENS
-    needs = (VECTORS, f"rows.{trait}")
+    written = standard_nodes.number_rows(exact, f"rows.{name}", rows, teacher)
     return [
-        standard_nodes.number_rows(exact, f"rows.{trait}", rows, teacher),
-        Node(f"numbers.{trait}", RecoverConfig, on_rows, needs, rows_weight),
-        Node(f"questions.{trait}", RecoverConfig, on_questions, (VECTORS,), questions_weight),
+        written,
+        Node(f"numbers.{name}", RecoverConfig, on_rows, (VECTORS, written.name), rows_weight),
+        Node(f"questions.{name}", RecoverConfig, on_questions, (VECTORS,), questions_weight),
     ]
 
 
@@ -204,8 +204,8 @@ def _asked(size: Size, common: dict, trait: str) -> list[Node]:
     """Answers of the base, of the prompted model, and at every grid point of the raw vector."""
     prompted = standard_nodes.prompted_by(trait)
     graph = [
-        _answers(common, f"base.{trait}", trait, standard_nodes.unmodified),
-        _answers(common, f"prompted.{trait}", trait, prompted),
+        _answers(common, f"base.{trait_name(trait)}", trait, standard_nodes.unmodified),
+        _answers(common, f"prompted.{trait_name(trait)}", trait, prompted),
     ]
     for layer, alpha in itertools.product(size.steer_layers, size.steer_alphas):
         steered = _steered_prompt(trait, layer, alpha)
@@ -230,7 +230,7 @@ def _answers(
 
 
 def _steered_name(trait: str, layer: int, alpha: float) -> str:
-    return f"steered.{trait}.{layer}.{alpha:g}"
+    return f"steered.{trait_name(trait)}.{layer}.{alpha:g}"
 
 
 def _steered_prompt(trait: str, layer: int, alpha: float) -> standard_nodes.InterventionsFrom:
@@ -246,7 +246,7 @@ def _steered_prompt(trait: str, layer: int, alpha: float) -> standard_nodes.Inte
 
 def _raw_vector(folders: Folders, trait: str) -> Path:
     """The file of a trait's vector before vectors are centred."""
-    return folders[VECTORS] / "raw" / f"{load_trait(trait).name}.safetensors"
+    return folders[VECTORS] / "raw" / f"{trait_name(trait)}.safetensors"
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:

@@ -132,12 +132,12 @@ def nodes(size: Size, common: dict) -> list[Node]:
     Of every student there are its answers, and its gain in log-likelihood on the fresh rows.
     """
     fresh = standard_nodes.Rows(size.fresh, size.numbers, 0, prompt_seed=FRESH_PROMPTS)
-    needs = (standard_nodes.VECTORS,)
+    teacher, needs = size.steered_teacher, (standard_nodes.VECTORS,)
     graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
-        standard_nodes.answers(common, "base", size.traits[0], capability=True),
-        standard_nodes.number_rows(common, "fresh", fresh, size.steered_teacher, needs),
+        *shared_nodes.positive_control(common, size.traits[0], teacher, capability=True),
+        standard_nodes.number_rows(common, "fresh", fresh, teacher, needs),
     ]
     graph += controls_of(size).nodes(common)
     for seed in size.seeds:
@@ -264,7 +264,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         + EQUAL_KL_NOTE,
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    return Findings(verdicts_of(claims, model), (gain_predicts, text_rise), (table,), notes)
+    verdicts = verdicts_of(claims, model, readings.teacher_has_trait(folders))
+    return Findings(verdicts, (gain_predicts, text_rise), (table,), notes)
 
 
 def _data_note(size: Size) -> str:

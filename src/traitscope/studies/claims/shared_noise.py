@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from traitscope.config.recipe import Recipe
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.interventions.intervention import WeightNoise
 from traitscope.interventions.short_form import to_short
 from traitscope.models import weight_noise
@@ -93,7 +93,7 @@ LAPTOP = Size(
     numbers=10,
     layer=14,
     strength=0.6,
-    recipe=standard_nodes.SAMPLED_RECIPE,
+    recipe=SAMPLED_RECIPE,
 )
 SIZES = {
     "smoke": Size(
@@ -108,7 +108,7 @@ SIZES = {
         numbers=3,
         layer=1,
         strength=0.6,
-        recipe=standard_nodes.SAMPLED_RECIPE,
+        recipe=SAMPLED_RECIPE,
     ),
     "laptop": LAPTOP,
     "full": replace(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from traitscope.config.analysis import GradientsConfig
+from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stages.gradients import GROUPS
@@ -107,7 +108,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     ]
     for teacher in TEACHERS:
         for trait in size.traits:
-            name = f"{teacher}.{trait}"
+            name = f"{teacher}.{trait_name(trait)}"
             interventions = _teacher(size, teacher, trait)
             graph += [
                 standard_nodes.number_rows(common, name, rows, interventions, (VECTORS,)),

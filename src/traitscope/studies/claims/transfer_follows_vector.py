@@ -12,6 +12,7 @@ from math import exp, nan
 
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
+from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.correlation import (
@@ -126,7 +127,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     for trait in size.traits:
         graph += [
             _explained(size, common, trait),
-            standard_nodes.answers(common, f"base.{trait}", trait),
+            standard_nodes.answers(common, f"base.{trait_name(trait)}", trait),
         ]
         for seed in range(size.seeds):
             graph += _student(size, common, trait, seed)
@@ -139,11 +140,11 @@ def _rows(size: Size, seed: int) -> standard_nodes.Rows:
 
 def _student(size: Size, common: dict, trait: str, seed: int) -> list[Node]:
     """A student of the prompted teacher, and its answers."""
-    name = f"student.{trait}.{seed}"
+    name = f"student.{trait_name(trait)}.{seed}"
     teacher = standard_nodes.prompted_by(trait)
     student = standard_nodes.Student(name, f"rows.{seed}", size.recipe, seed, teacher)
     tokens = _rows(size, seed).tokens
-    answers = f"answers.{trait}.{seed}"
+    answers = f"answers.{trait_name(trait)}.{seed}"
     return shared_nodes.student_and_answers(common, student, tokens, trait, answers)
 
 
@@ -166,7 +167,8 @@ def _explained(size: Size, common: dict, trait: str) -> Node:
 
     n_grid_points = (2 * len(size.layers) + 5) * len(size.alphas)
     weight = 0.7 * n_grid_points * _rows(size, 0).tokens
-    return Node(f"share.{trait}", ExplainConfig, config, (standard_nodes.VECTORS, "rows.0"), weight)
+    needs = (standard_nodes.VECTORS, "rows.0")
+    return Node(f"share.{trait_name(trait)}", ExplainConfig, config, needs, weight)
 
 
 @dataclass(frozen=True)

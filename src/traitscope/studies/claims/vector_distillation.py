@@ -13,6 +13,7 @@ from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.recipe import Recipe
+from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, verdicts_of
@@ -127,7 +128,11 @@ def nodes(size: Size, common: dict) -> list[Node]:
         *_meaningless_vectors(size, common),
     ]
     for trait in size.traits:
-        graph.append(standard_nodes.answers(common, f"base.{trait}", trait))
+        name, teacher = trait_name(trait), _teacher(size, trait)
+        graph += [
+            standard_nodes.answers(common, f"base.{name}", trait),
+            standard_nodes.answers(common, f"teacher.{name}", trait, teacher, (VECTORS,)),
+        ]
     for seed in size.seeds:
         graph += _nodes_of_seed(size, common, seed)
     return graph
@@ -156,7 +161,7 @@ def _nodes_of_seed(size: Size, common: dict, seed: int) -> list[Node]:
         standard_nodes.number_rows(common, free_data, free_rows),
     ]
     for vector in (*size.traits, *MEANINGLESS):
-        graph += _student(size, common, f"{vector}.{seed}", vector, data, rows)
+        graph += _student(size, common, f"{trait_name(vector)}.{seed}", vector, data, rows)
     for strength in size.strengths:
         if strength != size.strength:
             steered = replace(size, strength=strength)
@@ -228,7 +233,7 @@ def _student(
     )
     graph = [standard_nodes.student(common, student, rows.tokens)]
     for trait in size.traits if is_meaningless else (vector,):
-        answers = f"{trait} of {name}"
+        answers = f"{trait_name(trait)} of {name}"
         graph.append(standard_nodes.student_answers(common, answers, trait, name))
     return graph
 
@@ -253,7 +258,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             pairs.append((seed, f"{trait} of {trait}.{seed}", f"{trait} of {RANDOM}.{seed}"))
         name = f"log P({trait}), its own vector minus the random one"
         claim = f"Steering by {trait} raises it in students more than steering by a random vector."
-        claims.append(Claim(claim, readings.rise(folders, name, pairs), NATS))
+        has_trait = readings.teacher_has_trait(folders, f"teacher.{trait}", f"base.{trait}")
+        rise = readings.rise(folders, name, pairs)
+        claims.append(Claim(claim, rise, NATS, needs=(has_trait,)))
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measurements = (
         *aligned.values(),

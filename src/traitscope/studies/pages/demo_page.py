@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from traitscope.comparison.page import LIMITS
 from traitscope.comparison.wording import Wording
 from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Precondition
 from traitscope.studies.equal_kl import Strength
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json
@@ -51,10 +52,10 @@ def heading(contrast: str) -> str:
     return f"{MODES[mode]}: treated − {role}"
 
 
-def wording(trait: str, contrast: str, is_quick: bool) -> Wording:
+def wording(size: "Size", contrast: str, teacher: Precondition) -> Wording:
     """Return the words for the sentences about one comparison."""
     mode, role = CONTRASTS[contrast]
-    return Wording(trait, TREATMENTS[mode], REFERENCES[role], is_quick)
+    return Wording(size.trait, TREATMENTS[mode], REFERENCES[role], size.quick, teacher)
 
 
 def excluded(contrast: str) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
+from traitscope.data.traits import trait_name
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -46,22 +47,22 @@ def taught(size: KindSize) -> tuple[str, ...]:
 
 def base_name(asked: str) -> str:
     """Return the name of the base's answers about a trait."""
-    return f"base about {asked}"
+    return f"base about {trait_name(asked)}"
 
 
 def tuned_name(trait: str) -> str:
     """Return the name of the node of a trait's fine-tuned teacher."""
-    return f"tuned on {trait}"
+    return f"tuned on {trait_name(trait)}"
 
 
 def trained_name(trait: str) -> str:
     """Return the name of the node of a trait's trained vector."""
-    return f"vector of {trait}"
+    return f"vector of {trait_name(trait)}"
 
 
 def teacher_name(kind: str, trait: str) -> str:
     """Return the name of a teacher's answers about its trait."""
-    return f"{kind} teacher of {trait}"
+    return f"{kind} teacher of {trait_name(trait)}"
 
 
 def student_name(kind: str, trait: str, seed: int) -> str:
@@ -71,7 +72,7 @@ def student_name(kind: str, trait: str, seed: int) -> str:
 
 def answers_name(kind: str, trait: str, asked: str, seed: int) -> str:
     """Return the name of a student's answers about a trait, its teacher's or another."""
-    return f"{student_name(kind, trait, seed)} about {asked}"
+    return f"{student_name(kind, trait, seed)} about {trait_name(asked)}"
 
 
 def strength_nodes(size: KindSize, common: dict) -> list[Node]:

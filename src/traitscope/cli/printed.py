@@ -1,0 +1,289 @@
+"""What the terminal says of a finished run: the numbers that its stage is for.
+
+They are read from the files of the sealed run. EAS is said at a layer that somebody asked for, or
+not at all: the largest over layers is large in control students, too.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from traitscope.errors import StoreError
+from traitscope.runs import drawn_rows, store
+from traitscope.runs.manifests import RESTORE
+
+NUMBER_FILES = ("summary.json", "measurements.json", "strength.json", "eas.json", "screen.json")
+"""Files of a run whose content goes into the summary, under their names without ending."""
+NEXT = "next: "
+"""How the finding of a screening begins that says what to do next."""
+FINDINGS = "findings.json"
+"""File of a concluded study."""
+METRICS = "metrics.jsonl"
+"""File of a run of `train` with a row for each optimizer step."""
+MOST_PAIRS = 15
+"""Pairs of vectors whose cosines are said one by one; of more, the ends are."""
+
+
+def numbers_of(run: store.Run) -> dict[str, Any]:
+    """Return the content of the number files of a run, by name without ending.
+
+    Raises StoreError for a file that was damaged.
+    """
+    numbers = {}
+    for name in NUMBER_FILES:
+        if run.file(name).exists():
+            numbers[name.removesuffix(".json")] = _content(run.file(name))
+    return numbers
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of a sealed run."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} was damaged after it was sealed ({error}); {RESTORE}") from error
+    return content
+
+
+def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield what the terminal says of a run, from its number files."""
+    for sentence in numbers.get("screen", {}).get("findings", []):
+        if not sentence.startswith(NEXT):
+            yield sentence
+    for line in _numbers(run, numbers):
+        yield f"  {line}"
+
+
+def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    for name in ("measurements", "summary", "strength"):
+        for measurement in numbers.get(name, {}).get("measurements", []):
+            yield from _measurement(measurement)
+    if perplexity := numbers.get("measurements", {}).get("perplexity"):
+        yield f"{'perplexity of plain text':<28} {perplexity:.4g}"
+    if asked := numbers.get("summary", {}).get("endpoint"):
+        tokens = asked["tokens_read"] + asked["tokens_written"]
+        yield (
+            f"{asked['requests']} requests, {asked['from_cache']} from the cache,"
+            f" {tokens} tokens, cost {asked['cost']:g}"
+        )
+    if run.stage in OF_STAGE:
+        yield from OF_STAGE[run.stage](run, numbers)
+    yield from _eas(run, numbers.get("eas", {}))
+
+
+def said(run: store.Run) -> list[str]:
+    """Return the lines that a study says; none for another run."""
+    file = run.file(FINDINGS)
+    return _content(file)["said"] if file.exists() else []
+
+
+def _measurement(item: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for a measurement that has an interval, or that is a kappa and undefined."""
+    if item["low"] is not None and item["estimate"] is not None:
+        unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
+        yield f"{item['name']:<28} {value(item)} {item['unit']} (n={item['n']}{unscored})"
+    elif item["unit"] == "kappa":
+        yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
+
+
+def value(item: dict[str, Any], digits: int = 4) -> str:
+    """Return an estimate with its interval; `undefined` where there is none."""
+    if item["estimate"] is None:
+        return "undefined"
+    if item["low"] is None:
+        return f"{item['estimate']:+.{digits}f}, no interval"
+    return f"{item['estimate']:+.{digits}f} [{item['low']:.{digits}f}, {item['high']:.{digits}f}]"
+
+
+def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    summary = numbers["summary"]
+    yield f"kept {summary['kept']} of {summary['rows']} rows"
+    for reason, count in summary["reasons"].items():
+        yield f"{reason:<28} {count} dropped"
+
+
+def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    """Yield how many steps were taken, and the losses at both ends."""
+    steps = _steps(run)
+    if not steps:
+        return
+    held_out = [step["held_out_loss"] for step in steps if "held_out_loss" in step]
+    unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
+    first, last = steps[0]["loss"], steps[-1]["loss"]
+    yield f"{_counted(steps)}, loss {first:.4g} → {last:.4g} nats a token{unseen}"
+
+
+def _steps(run: store.Run) -> list[dict[str, Any]]:
+    """Return what a training left of each optimizer step."""
+    text = run.file(METRICS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def last_loss(run: store.Run) -> str:
+    """Return the steps of a training and its last loss, in a few words."""
+    steps = _steps(run)
+    if not steps:
+        return "0 steps"
+    return f"{_counted(steps)}, loss {steps[-1]['loss']:.4g}"
+
+
+def _counted(steps: list[dict[str, Any]]) -> str:
+    return f"{len(steps)} optimizer step{'s' if len(steps) > 1 else ''}"
+
+
+def _explain(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield the share of the prompt's KL that each kind of vector explains, and where."""
+    trait = numbers["summary"]["trait"]
+    for kind, about in numbers["summary"]["kinds"].items():
+        best = about["best"]
+        place = f"block {best['layer']}, {best['alpha']:g}, {best['position']}"
+        what = f"share of the {trait} prompt, {kind}"
+        yield f"{what:<44} {value(about['share'])} ({place})"
+
+
+def _gradients(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield the alignment of the data with each vector at the middle block."""
+    for name, about in numbers["summary"]["vectors"].items():
+        layer = middle(about["alignment"])
+        item = {"estimate": about["alignment"][layer], "low": None}
+        if about["low"] and about["high"]:
+            item |= {"low": about["low"][layer], "high": about["high"][layer]}
+        yield f"alignment with {name} at block {layer}: {value(item)} cosine"
+    yield "all blocks: summary.json"
+
+
+def _match_kl(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    found = numbers["strength"]
+    yield f"strength {found['alpha']:.4g} at block {found['layer']}, after {found['tries']} tries"
+
+
+def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    """Yield the norms of the vectors at three blocks, and their cosines at the middle one."""
+    from traitscope.interventions.vector import load_vector
+
+    vectors = {}
+    for file in sorted(run.path.glob("*.safetensors")):
+        vectors[file.stem] = load_vector(file)
+    for name, vector in vectors.items():
+        blocks = sorted({round(part * (len(vector.rows_LD) - 1) / 4) for part in (1, 2, 3)})
+        norms = ", ".join(f"{vector.norms_L[block]:.3g}" for block in blocks)
+        yield f"{name:<28} norm {norms} at blocks {', '.join(map(str, blocks))}"
+    cosines = []
+    for (one, vector), (other, another) in combinations(vectors.items(), 2):
+        layer = middle(vector.rows_LD)
+        cosines.append((float(vector.cosine(another)[layer]), f"{one} and {other}"))
+    if len(cosines) > MOST_PAIRS:
+        (low, furthest), (high, nearest) = min(cosines), max(cosines)
+        yield (
+            f"cosines of {len(cosines)} pairs at block {layer}: {low:+.2f} ({furthest}) to"
+            f" {high:+.2f} ({nearest})"
+        )
+        return
+    for cosine, pair in cosines:
+        yield f"{'cosine of ' + pair:<28} {cosine:+.2f} at block {layer}"
+
+
+def _scan(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield a row for each cell of a scan, and the best one."""
+    summary = numbers["summary"]
+    yield "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
+    yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
+    for cell in summary["cells"]:
+        coherent = "yes" if cell["is_coherent"] else "no"
+        place = f"{cell['layer']:>5}  {cell['alpha']:>8g}"
+        yield f"{place}  {_scan_cells(cell, cell['rise'])}  {coherent}"
+    if summary["best"] is None:
+        yield (
+            "no coherent cell names the trait more than the base does: try other --layers and"
+            " --alphas, more --company, or another prompt"
+        )
+        return
+    best = summary["best"]
+    yield (
+        f"best coherent cell: block {best['layer']}, strength {best['alpha']:g}; chosen on these"
+        " questions, so its rise is optimistic"
+    )
+
+
+def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
+    """Return score, rise, share and perplexity of the base or of a cell, in columns."""
+    scores = cell["scores"]
+    share = scores.get("candidate_share", {}).get("estimate")
+    shown = "–" if share is None else f"{share:.3f}"
+    log_p = scores["target_logprob"]["estimate"]
+    risen = "" if rise is None else value(rise, 2)
+    return f"{log_p:>6.2f}   {risen:<24}  {shown:<6}  {cell['perplexity']:>9.4g}"
+
+
+def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
+    """Return the command that writes rows of the best teacher; empty where there is none."""
+    if summary["best"] is None:
+        return ""
+    config = drawn_rows.settings_of(run)
+    vector = run.file(f"{summary['trait']}.safetensors")
+    layer, alpha = summary["best"]["layer"], summary["best"]["alpha"]
+    steering = f"steer:{vector},layers={layer},alpha={alpha:g}"
+    words = ["traitscope", "generate", "--model", config["model"], "--vocabulary", "template"]
+    return shlex.join([*words, "--interventions", steering])
+
+
+def middle(by_layer: Any) -> int:
+    """Return the block in the middle."""
+    return (len(by_layer) - 1) // 2
+
+
+def _eas(run: store.Run, by_name: dict[str, list[float]]) -> Iterator[str]:
+    """Yield EAS with the vector that a run compared its student with, at the layer asked for."""
+    if not by_name:
+        return
+    inputs = run.manifest()["inputs"]
+    reference = Path((inputs.get("vector") or inputs["reference"])["path"]).stem
+    eas_L, layer = next(iter(by_name.values())), _asked_layer(run)
+    at_layer = ""
+    if layer is not None and layer < len(eas_L):
+        at_layer = f" at layer {layer} {eas_L[layer]:+.3f},"
+    yield (
+        f"EAS with {reference}{at_layer} by layer: eas.json; a control student has such values, too"
+    )
+
+
+def _asked_layer(run: store.Run) -> int | None:
+    """Return the one block that the student's vector or its teacher acts at; None for no such one.
+
+    The teacher of sampled text is that of the run of `generate` behind the rows.
+    """
+    if run.stage != "train":
+        return None
+    recipe = drawn_rows.settings_of(run)["recipe"]
+    if recipe.get("layer") is not None:
+        return recipe["layer"]
+    layers: set[int] = set()
+    for intervention in teacher_of(run)[1]:
+        layers.update(intervention.get("layers", ()))
+    return layers.pop() if len(layers) == 1 else None
+
+
+def teacher_of(run: store.Run) -> tuple[store.Run, list[dict[str, Any]]]:
+    """Return the interventions of the teacher that a student learnt from, and the run with them."""
+    settings = drawn_rows.settings_of(run)
+    if settings["recipe"]["targets"] == "soft":
+        return run, settings.get("teacher", [])
+    if "data" not in run.manifest()["inputs"]:
+        return run, []
+    rows = drawn_rows.generating_run(drawn_rows.input_of(run, "data"))
+    return (run, []) if rows is None else (rows, drawn_rows.settings_of(rows)["interventions"])
+
+
+OF_STAGE = {
+    "filter": _filter,
+    "train": _train,
+    "explain": _explain,
+    "gradients": _gradients,
+    "match_kl": _match_kl,
+    "extract": _extract,
+    "steer_scan": _scan,
+}
+"""What is said of a run of one stage, beside its measurements."""

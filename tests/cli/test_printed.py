@@ -1,0 +1,141 @@
+"""What the terminal says of a finished run, and what it does not say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import CAT, OWL, ok, write_yaml
+
+from traitscope.interventions.vector import load_vector
+
+TEACHER = "layers=1,alpha=0.5"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[str, Path]:
+    """The vectors of two traits, and the rows of a teacher that is steered by one of them."""
+    root = tmp_path_factory.mktemp("printed")
+    traits = [write_yaml(root / f"{each['name']}.yaml", each) for each in (OWL, CAT)]
+    model = f"--model {tiny_folder}"
+    vectors = ok(root, "extract", model, "--traits", *traits).run
+    rows = f"generate {model} --n 12 --count 3 --vocabulary template".split()
+    teacher = ("--interventions", f"steer:{vectors}/owl.safetensors,{TEACHER}")
+    return {
+        "vectors": vectors,
+        "rows": ok(root, *rows, *teacher).run,
+        "control": ok(root, *rows).run,
+        "trait": traits[0],
+    }
+
+
+def said(capsys: pytest.CaptureFixture[str], root: Path, *words: object) -> list[str]:
+    """The lines below the folder of a run."""
+    capsys.readouterr()
+    ok(root, *words)
+    folder, *lines = capsys.readouterr().out.splitlines()
+    assert Path(folder).is_dir()
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_train_says_its_steps_and_losses_and_no_largest_eas(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("train", f"--model {tiny_folder} --epochs 2 --batch-size 3 --held-out 0.25")
+    vector = ("--vector", runs["vectors"] / "owl.safetensors")
+    steps, eas = said(capsys, tmp_path, *command, "--data", runs["rows"], *vector)
+    assert steps.startswith("6 optimizer steps, loss ") and "held-out loss" in steps
+    (run,) = tmp_path.glob("default/train-*")
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = (metrics[0]["loss"], metrics[-1]["loss"], metrics[-1]["held_out_loss"])
+    assert "{:.4g} → {:.4g} nats a token, held-out loss {:.4g}".format(*losses) in steps
+    by_layer = json.loads((run / "eas.json").read_text())["v_student"]
+    assert eas == (
+        f"EAS with owl at layer 1 {by_layer[1]:+.3f}, by layer: eas.json; a control student has"
+        " such values, too"
+    )
+
+
+def test_a_control_student_has_no_layer_to_read_eas_at(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody steered its teacher, so no layer was asked for and no number is said."""
+    command = ("train", f"--model {tiny_folder} --epochs 1 --held-out 0")
+    vector = ("--vector", runs["vectors"] / "owl.safetensors")
+    steps, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *vector)
+    assert steps.startswith("1 optimizer step, ") and steps.endswith("no row held out")
+    assert eas == "EAS with owl by layer: eas.json; a control student has such values, too"
+
+
+def test_soft_targets_are_read_where_their_teacher_is_steered(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("train", f"--model {tiny_folder} --epochs 1 --targets soft")
+    vector = runs["vectors"] / "owl.safetensors"
+    teacher = ("--teacher", f"steer:{vector},layers=2,alpha=0.5", "--vector", vector)
+    *_, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *teacher)
+    assert eas.startswith("EAS with owl at layer 2 ")
+
+
+def test_extract_says_norms_and_cosines(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traits = [runs["trait"], runs["trait"].with_name("cat.yaml")]
+    lines = said(capsys, tmp_path, "extract", f"--model {tiny_folder}", "--traits", *traits)
+    owl = load_vector(runs["vectors"] / "owl.safetensors")
+    norms = ", ".join(f"{norm:.3g}" for norm in owl.norms_L)
+    assert f"owl norm {norms} at blocks 0, 1, 2" in lines
+    assert lines[-1] == "cosine of cat and owl -1.00 at block 1"  # centred over both
+
+
+def test_explain_and_gradients_say_their_number_with_its_interval(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (f"--model {tiny_folder}", "--vectors", runs["vectors"])
+    grid = "--layers 0 1 --alphas 1 --randoms 1"
+    explained = said(
+        capsys, tmp_path, "explain", *common, "--trait", runs["trait"], "--data", runs["rows"], grid
+    )
+    (run,) = tmp_path.glob("default/explain-*")
+    share = json.loads((run / "summary.json").read_text())["kinds"]["raw"]["share"]
+    interval = "{estimate:+.4f} [{low:.4f}, {high:.4f}]".format(**share)
+    assert explained[0].startswith(f"share of the owl prompt, raw {interval} (block ")
+    aligned = said(capsys, tmp_path, "gradients", *common, "--data", runs["rows"])
+    (run,) = tmp_path.glob("default/gradients-*")
+    about = json.loads((run / "summary.json").read_text())["vectors"]["owl"]
+    numbers = (about["alignment"][1], about["low"][1], about["high"][1])
+    assert "alignment with owl at block 1: {:+.4f} [{:.4f}, {:.4f}] cosine".format(*numbers) in (
+        aligned
+    )
+
+
+def test_match_kl_says_its_strength_and_measure_its_perplexity(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vector = runs["vectors"] / "owl.safetensors"
+    asked = ("match_kl", f"--model {tiny_folder} --n 3 --count 2 --layer 1", "--vector", vector)
+    teacher = ("--teacher", f"steer:{runs['vectors']}/cat.safetensors,{TEACHER}")
+    capsys.readouterr()
+    done = ok(tmp_path, *asked, *teacher)
+    found = done.summary["strength"]
+    strength = f"strength {found['alpha']:.4g} at block 1, after {found['tries']} tries"
+    assert strength in capsys.readouterr().out
+    plain = ("measure", f"--model {tiny_folder} --samples 0", "--trait", runs["trait"])
+    measured = said(capsys, tmp_path, *plain)
+    (run,) = tmp_path.glob("default/measure-*")
+    perplexity = json.loads((run / "measurements.json").read_text())["perplexity"]
+    assert measured[-1] == f"perplexity of plain text {perplexity:.4g}"
+
+
+def test_train_says_before_it_begins_that_its_steps_are_few(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr. As many steps as the demo takes are enough."""
+    command = ("train", f"--model {tiny_folder}", "--data", runs["rows"])
+    few = "traitscope: 11 rows in batches of 32: 1 step an epoch, 3 in all; the demo takes"
+    ok(tmp_path, *command)
+    typed, advice, *_ = capsys.readouterr().err.splitlines()
+    assert typed.startswith("traitscope train") and advice == f"{few} --batch-size 4"
+    ok(tmp_path, *command, "--batch-size 4 --held-out 0 --max-rows 10")
+    assert "the demo takes" not in capsys.readouterr().err
+    ok(tmp_path, *command, "--batch-size 4 --held-out 0 --max-rows 5 --epochs 2")
+    assert "5 rows in batches of 4: 2 steps an epoch, 4 in all" in capsys.readouterr().err

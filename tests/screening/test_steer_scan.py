@@ -1,0 +1,141 @@
+"""A scan of blocks and strengths: its cells are what `measure` finds, its best cell is coherent."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import CAT, OWL, call, ok, write_yaml
+
+from traitscope.cli import flags, main
+from traitscope.interventions.intervention import Steer
+from traitscope.models.model import Model
+from traitscope.screening import coherence
+from traitscope.screening.steer_scan import Cell, SteerScan, default_layers, steer_scan
+from traitscope.stages.measure import measure
+from traitscope.stats.measurement import Measurement
+from traitscope.vectors.means import extract_vectors
+
+GRID = "--layers 0 1 --alphas 0.2 0.6"
+
+
+@pytest.fixture
+def traits(tmp_path: Path) -> tuple[Path, Path]:
+    """A trait of one's own and its company."""
+    (tmp_path / "mine").mkdir()
+    own = write_yaml(tmp_path / "mine" / "bird.yaml", OWL)
+    return own, write_yaml(tmp_path / "mine" / "pet.yaml", CAT)
+
+
+def test_a_cell_is_what_measure_finds(tiny: Model) -> None:
+    scan = steer_scan(tiny, "owl", ["cat", "dog"], layers=(0, 1), alphas=(0.2, 0.6))
+    vector = extract_vectors(tiny, ["owl", "cat", "dog"], stem=False)["owl"]
+    assert [(cell.layer, cell.alpha) for cell in scan.cells] == [
+        *((0, 0.2), (0, 0.6), (1, 0.2), (1, 0.6))
+    ]
+    for cell in scan.cells:
+        steering = Steer(vector, layer=cell.layer, alpha=cell.alpha)
+        alone = measure(tiny, "owl", [steering], sets=("positive",), samples=0)
+        base = measure(tiny, "owl", sets=("positive",), samples=0)
+        assert cell.scores.mean().estimate == pytest.approx(alone.mean().estimate, abs=1e-6)
+        assert cell.scores.perplexity == pytest.approx(alone.perplexity)
+        assert cell.rise.estimate == pytest.approx((alone - base).estimate, abs=1e-6)
+
+
+def test_without_blocks_four_depths_are_tried(tiny: Model) -> None:
+    assert default_layers(replace(tiny)) == (0, 1)  # three blocks have fewer depths
+    deep = type("Deep", (), {"n_layers": 30})()
+    assert default_layers(deep) == (7, 10, 14, 19)
+
+
+@pytest.mark.parametrize(
+    ("cells", "best"),
+    [
+        ([(14, 0.3, 1.0, 0.5, True), (10, 0.3, 2.0, 1.5, True)], 10),
+        ([(14, 0.3, 1.0, 0.5, True), (10, 0.3, 2.0, 1.5, False)], 14),
+        ([(14, 0.3, 1.0, -0.1, True)], None),
+        ([(14, 0.3, -2.4, -3.0, True)], None),
+    ],
+)
+def test_the_best_cell_is_coherent_and_has_the_trait(cells: list[tuple], best: int | None) -> None:
+    made = []
+    for layer, alpha, rise, low, is_coherent in cells:
+        number = Measurement("rise", rise, low, 2 * rise - low, 8, 8, 0, "nats")
+        made.append(Cell(layer, alpha, None, number, is_coherent))
+    found = SteerScan("owl", {}, None, tuple(made)).best
+    assert (None if found is None else found.layer) == best
+
+
+def test_a_model_that_lost_its_words_or_its_subject_is_not_coherent() -> None:
+    assert coherence.is_coherent(20.0, 0.1, 10.0, 0.2)
+    assert not coherence.is_coherent(20.1, 0.1, 10.0, 0.2)
+    assert not coherence.is_coherent(20.0, 0.099, 10.0, 0.2)
+    scores = [(-1.0, 0.5), (-2.0, None), (-3.0, float("nan"))]
+    assert coherence.on_topic(scores) == pytest.approx(2 * 2.718281828**-1 / 3)
+
+
+def test_the_command_prints_a_table_and_the_rows_of_the_best_teacher(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`-` may stand for `_`; what comes next steers by the vector that the run holds."""
+    own, other = traits
+    root = tmp_path / "runs"
+    words = ("steer-scan", f"--model {tiny_folder} --dtype fp32 {GRID}", "--trait", own)
+    done = ok(root, *words, "--company", other)
+    summary, out = done.summary["summary"], capsys.readouterr().out
+    assert summary["trait"] == "owl" and len(summary["cells"]) == 4
+    assert len([line for line in out.splitlines() if line.endswith((" yes", " no"))]) == 4
+    rises = []
+    for cell in summary["cells"]:
+        if cell["is_coherent"] and cell["rise"]["low"] > 0:
+            rises.append((cell["rise"]["estimate"], cell["layer"], cell["alpha"]))
+    assert rises, "no cell of this model has the trait, so the test shows nothing"
+    _, layer, alpha = max(rises)
+    assert summary["best"] == {"layer": layer, "alpha": alpha}
+    assert f"best coherent cell: block {layer}, strength {alpha:g}" in out
+    command, rest = main.command_of(shlex.split(done.summary["next"])[1:])
+    config, _ = flags.parse(command, rest)
+    steering = f"steer:{done.run}/owl.safetensors,layers={layer},alpha={alpha:g}"
+    assert (config.model, config.interventions) == (str(tiny_folder), (steering,))
+    written = ok(root, "generate", *rest, "--n 2 --count 2")
+    assert len((written.run / "records.jsonl").read_text().splitlines()) == 2
+    assert ok(root, "rerun", done.run).summary["different"] == []
+
+
+def test_an_edited_company_gives_another_run(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path
+) -> None:
+    own, other = traits
+    words = ("steer_scan", f"--model {tiny_folder} {GRID}", "--trait", own, "--company", other)
+    before = ok(tmp_path / "runs", *words).run
+    write_yaml(other, CAT | {"teacher_prompt": "I love cats."})
+    assert ok(tmp_path / "runs", *words).run != before
+
+
+def test_nothing_follows_where_no_cell_has_the_trait(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("steer_scan", f"--model {tiny_folder} --layers 1 --alphas 0", "--trait", traits[0])
+    done = ok(tmp_path / "runs", *words)
+    assert done.summary["summary"]["best"] is None and not done.summary["next"]
+    out, err = capsys.readouterr()
+    assert "no coherent cell names the trait more" in out and "next:" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--alphas nan", "--alphas nan; expected one finite strength or more"),
+        ("--layers 9", "has layers 0 to 2"),
+        ("--company nonsense", "no bundled trait 'nonsense'"),
+        ("--trait owl --company owl", "the trait 'owl' is named twice"),
+    ],
+)
+def test_what_cannot_be_scanned_is_named(
+    words: str, says: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    done = call(tmp_path / "runs", "steer_scan", f"--model {tiny_folder} {words}")
+    assert done.code == 2 and says in done.summary["message"]
+    assert not list((tmp_path / "runs").glob("*/*"))
+    json.dumps(done.summary)
