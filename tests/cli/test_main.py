@@ -299,7 +299,11 @@ def test_an_older_summary_does_not_survive_a_command_that_was_ended(tmp_path: Pa
     target.write_text('{"status": "clean"}')
     words = ["selftest", "--json", str(target)]
     code = "from traitscope.cli import main; main.main()"
-    command = subprocess.Popen([sys.executable, "-c", code, *words], env=ENV)
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env=ENV,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background is deaf
+    )
     while "Unfinished" not in target.read_text():
         assert command.poll() is None
         time.sleep(0.01)

@@ -156,7 +156,8 @@ def _line_of(row: Record | Mapping[str, Any], number: int) -> str:
 
     if not (isinstance(row, Mapping) or is_dataclass(row)):
         raise DataError(
-            f"row {number} is {shown(row)}; expected a dictionary as in a file, or a Record"
+            f"row {number} is {shown(row)}; expected a dictionary as in a file, or a Record;"
+            " correct the row"
         )
     values = dict(row) if isinstance(row, Mapping) else asdict(row)
     try:
