@@ -139,3 +139,8 @@ def test_a_folder_outside_the_root_is_refused(tmp_path: Path) -> None:
     config.data.write_text('{"prompt": "a?", "completion": "1"}\n')
     with pytest.raises(ConfigError, match="leads out of the root"):
         ts.run(config, tmp_path / "runs", folder="../elsewhere")
+
+
+def test_one_trait_may_be_a_text(tmp_path: Path, asked: list[AuditConfig]) -> None:
+    ts.audit(tmp_path / "d.jsonl", tmp_path, traits="owl")
+    assert asked[0].traits == ("owl",)

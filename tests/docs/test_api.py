@@ -210,3 +210,15 @@ def test_the_audit_stays_a_function_after_its_package_was_imported() -> None:
     import traitscope.auditing.run
 
     assert traitscope.audit is traitscope.auditing.audit
+
+
+def test_a_model_given_by_its_name_is_refused_in_words() -> None:
+    """Where a loaded one is expected."""
+    with pytest.raises(traitscope.TraitscopeError, match="load_model"):
+        traitscope.generate("smollm2-135m", [])
+    with pytest.raises(traitscope.TraitscopeError, match="load_model"):
+        traitscope.measure("smollm2-135m", "cat")
+    with pytest.raises(traitscope.TraitscopeError, match="load_model"):
+        traitscope.extract_vectors("smollm2-135m", ["cat"])
+    with pytest.raises(traitscope.TraitscopeError, match="load_model"):
+        traitscope.train("smollm2-135m", [], traitscope.Recipe())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
 from traitscope.config.common import Output
+from traitscope.config.fields import names_of
 from traitscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def audit(
     config = AuditConfig(
         data=_rows_file(data, root / "audit"),
         model=str(model),
-        traits=tuple(traits),
+        traits=names_of(traits),
         teacher=None if teacher is None else given_teacher.text_of(teacher, root / "audit"),
         reference=None if reference is None else Path(reference),
         alpha=alpha,
@@ -118,7 +119,7 @@ def audit_by_source(
         data=_rows_file(data, root / "audit"),
         by=by,
         model=str(model),
-        traits=tuple(traits),
+        traits=names_of(traits),
         alpha=alpha,
         power=power,
         dose=dose,

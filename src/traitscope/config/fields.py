@@ -12,7 +12,7 @@ out while it has its default. So neither a faster setting nor a new release move
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 PathUse = Literal["read", "rows", "prompts", "vector", "written"]
@@ -107,3 +107,8 @@ def addressed(
         else:
             entering[field.name] = plain[field.name]
     return entering
+
+
+def names_of(names: Sequence[str] | str) -> tuple[str, ...]:
+    """Names as a tuple; a text is one name, not a sequence of letters."""
+    return (names,) if isinstance(names, str) else tuple(names)

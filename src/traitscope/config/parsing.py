@@ -97,6 +97,8 @@ def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
     """What a value should have been, in words; of one item that should be a list, the list."""
     if kind is Literal:
         return ", ".join(map(str, inner_hints))
+    if kind is tuple and value is None:
+        return "a list, such as [1, 2]"
     if kind is tuple:
         return f"a list, such as [{str(value)[:MOST_SHOWN]}]"
     return wanted.__name__

@@ -155,6 +155,7 @@ def _parsed(line: str) -> dict[str, Any]:
         row = from_json(line)
     except NotPlainError as error:
         raise DataError(
-            f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
+            f"broken JSON ({error}); expected one JSON object a line; repair or delete the line, or"
+            " convert a file of another kind, such as CSV, to JSONL"
         ) from None
     return typed(row, dict, "the row")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from traitscope.errors import ModelError
+from traitscope.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,14 @@ class Model:
         if pad is not None:
             return int(pad)
         return self.end_ids[0] if self.end_ids else 0
+
+
+def check_model(model: object) -> None:
+    """Raise ConfigError for what is no loaded model, such as a name."""
+    if not isinstance(model, Model):
+        raise ConfigError(
+            f"the model is {model!r:.60}; expected a loaded one; write traitscope.load_model(NAME)"
+        )
 
 
 def residual_blocks(lm: Any) -> nn.ModuleList:

@@ -11,6 +11,7 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.common import Device, Dtype, Output
+from traitscope.config.fields import names_of
 from traitscope.config.screen import ScreenConfig
 from traitscope.interventions.vector import load_vector
 from traitscope.runs import given_teacher, store
@@ -100,7 +101,7 @@ def screen(
         dtype=dtype,
         seed=seed,
         teacher=given_teacher.text_of(teacher, Path(root) / "screen"),
-        traits=tuple(traits),
+        traits=names_of(traits),
         broad=broad,
         samples=samples,
         rows=rows,

@@ -25,7 +25,7 @@ from traitscope.interventions.applied import Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
-from traitscope.models.model import Model
+from traitscope.models.model import Model, check_model
 from traitscope.runs import drawn_rows, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
@@ -68,6 +68,7 @@ def generate(
     Raises DataError for a prompt that leaves no room for an answer, ConfigError for `numbers` with
     a tokenizer that joins digits.
     """
+    check_model(model)
     if numbers > 0:
         constraint = number_constraint(model, numbers, " ", True, max_new_tokens)
     sampling = Sampling(temperature, max_new_tokens, seed, **samplers)

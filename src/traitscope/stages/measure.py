@@ -34,7 +34,7 @@ from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
-from traitscope.models.model import Model
+from traitscope.models.model import Model, check_model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
@@ -198,6 +198,7 @@ def measure(
     Raises TraitError for an unknown trait, DataError for a question that leaves no room for an
     answer, ConfigError and VectorError as `applied` does.
     """
+    check_model(model)
     trait = with_sets(as_trait(trait), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
     questions = score_questions(

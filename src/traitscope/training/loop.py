@@ -32,7 +32,7 @@ from traitscope.errors import TraitscopeError
 from traitscope.inference.decode import DrawnFrom
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import Interventions
-from traitscope.models.model import Model
+from traitscope.models.model import Model, check_model
 from traitscope.training import fsdp
 from traitscope.training.plan import TrainingPlan, plan_training
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
@@ -78,6 +78,7 @@ def train(
 
     Raises DataError for rows that cannot be read, ConfigError where training diverges.
     """
+    check_model(model)
     kept = kept_records(records)
     rows = rows_from(model, kept, context, text)
     soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)

@@ -27,7 +27,7 @@ from traitscope.errors import ConfigError
 from traitscope.inference import residuals
 from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.vector import COMMON, Vector, centred, mean
-from traitscope.models.model import Model
+from traitscope.models.model import Model, check_model
 
 TRAIT_QUESTIONS = "the trait's positive questions"
 "What a vector says it was averaged over, where no prompts were given."
@@ -66,6 +66,7 @@ def extract_vectors(
     done: Called with the number of prompts of each batch. Raises DataError for a long prompt, and
     ConfigError for split halves of one prompt or of another position than `last`.
     """
+    check_model(model)
     traits = list(map(as_trait, traits))
     questions, ending = _questions(model, traits[0], prompts, stem)
     if prompt_source is None:
