@@ -57,7 +57,6 @@ def extract_vectors(
     (Blank et al., section 3). Without prompts every trait is asked the positive questions of the
     first one, because other questions would add their own difference. They end in the answer's stem
     where `stem` says so.
-
     traits: Traits, names of bundled ones, or YAML files.
     context: Neutral system turn. position: Tokens that are averaged over.
     split_half: Record in each vector's `about` the cosine between the vectors of the two halves of
