@@ -50,7 +50,8 @@ def test_a_plan_reads_the_rows_and_computes_nothing(
     done = call(tmp_path / "runs", *words, "--plan")
     assert done.code == 0 and done.summary["rows"] == 9
     assert 0 <= done.summary["first_look_minutes"] <= done.summary["called_minutes"]
-    assert "answer, if suspect" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "answer, if suspect" in out and "the answer will be insufficient" in out
     stages = {path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "audit").iterdir()}
     assert stages - {".locks"} == {"sample"}
     data.write_text("broken")

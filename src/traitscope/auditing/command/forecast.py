@@ -106,6 +106,8 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     for name, passes in vars(expected).items():
         summary[f"{name}_minutes"] = round(passes * minutes, 1)
         print(f"{WORDS[name]:<28} about {passes * minutes:.1f} minutes")
+    if tokens.rows < settings.FEWEST_ROWS:
+        print(f"fewer than {settings.FEWEST_ROWS} rows: the answer will be insufficient")
     print("by the speed of this machine now; what was computed before takes no time")
     print("next:   the same command without --plan", file=sys.stderr)
     return summary
