@@ -205,6 +205,7 @@ def test_an_endpoint_as_judge(
         "from_cache": 0,
         "tokens_read": 40,
         "tokens_written": 8,
+        "uncounted": 0,
         "cost": 80e-6,
     }
     said = capsys.readouterr().out

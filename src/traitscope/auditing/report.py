@@ -244,7 +244,7 @@ def _data(about: Mapping[str, Any]) -> Table:
         rows.append((name.replace("_", " "), str(count)))
     rows.append(("format", ", ".join(described)))
     rows.append(("rules", str(form.get("rules", "none"))))
-    rows.append(("read as", "text" if about["text"] else "token ids"))
+    rows.append(("read as", "text, without an end of turn" if about["text"] else "token ids"))
     rows.append(("first row, as the model reads it", about["first"]))
     return Table("data", "The data", "What was read, left out, and learnt.", ("", ""), tuple(rows))
 

@@ -65,8 +65,7 @@ def answered(config: AuditConfig, out: Output, source: str | None = None) -> Aud
     """
     check_needed(config)
     config = opening.settled(config)
-    if out.study == "default":
-        out = replace(out, study=FOLDER)
+    out = audit_folder(out)
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     if config.teacher is not None:
         check_readable(given_teacher(config.teacher, config.model), config.model)
@@ -76,6 +75,11 @@ def answered(config: AuditConfig, out: Output, source: str | None = None) -> Aud
     result = json.loads(run.file("result.json").read_text(encoding="utf-8"))
     log = report.sarif_log(result, config.data.as_posix())
     return AuditOutput(result, run, _page(done, result, run), json.dumps(log, indent=2) + "\n")
+
+
+def audit_folder(out: Output) -> Output:
+    """Where an audit's runs lie: in a folder of their own, unless the user names one."""
+    return replace(out, study=FOLDER) if out.study == "default" else out
 
 
 def result_of(answer: AuditOutput) -> AuditResult:

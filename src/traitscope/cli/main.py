@@ -107,6 +107,8 @@ class _UntilClosed:
         try:
             return self.stream.write(text)
         except BrokenPipeError:
+            if not _reader_has_gone(self.stream):
+                raise
             self._close()
             return len(text)
 
@@ -114,11 +116,11 @@ class _UntilClosed:
         try:
             self.stream.flush()
         except BrokenPipeError:
+            if not _reader_has_gone(self.stream):
+                raise
             self._close()
 
     def _close(self) -> None:
-        if not _reader_has_gone(self.stream):
-            raise
         self.is_closed = True
         _discard(self.stream)
 

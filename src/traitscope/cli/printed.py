@@ -69,6 +69,8 @@ def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
             f"{asked['requests']} requests, {asked['from_cache']} from the cache,"
             f" {tokens} tokens, cost {asked['cost']:g}"
         )
+        if uncounted := asked.get("uncounted"):
+            yield f"{uncounted} requests without a count of tokens: the cost is without them"
     if run.stage in OF_STAGE:
         yield from OF_STAGE[run.stage](run, numbers)
     yield from _eas(run, numbers.get("eas", {}))
@@ -186,9 +188,11 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
         yield f"{'cosine of ' + pair:<28} {cosine:+.2f} at block {layer}"
 
 
-def _scan(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield a row for each cell of a scan, and the best one."""
     summary = numbers["summary"]
+    if not drawn_rows.settings_of(run)["company"]:
+        yield "one trait alone: much of its vector is the form of its prompt; name --company"
     yield "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
     yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
     for cell in summary["cells"]:

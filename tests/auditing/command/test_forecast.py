@@ -54,5 +54,6 @@ def test_a_plan_reads_the_rows_and_computes_nothing(
     assert "answer, if suspect" in out and "the answer will be insufficient" in out
     stages = {path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "audit").iterdir()}
     assert stages - {".locks"} == {"sample"}
+    assert call(tmp_path / "runs", *words, "--plan --by nowhere").code == 2
     data.write_text("broken")
     assert call(tmp_path / "runs", *words, "--plan").code == 2

@@ -40,6 +40,7 @@ def test_answers_are_cached_by_content_and_cost_is_counted(serve, tmp_path: Path
         "from_cache": 0,
         "tokens_read": 20,
         "tokens_written": 4,
+        "uncounted": 0,
         "cost": 40e-6,
     }
     again = endpoint.ask(priced, ["b", "a", "c"])
@@ -147,8 +148,9 @@ def test_a_count_of_tokens_that_cannot_be_is_none(serve, count: str) -> None:
     data = f'{{"choices": [{{"message": {{"content": "yes"}}}}], "usage": {usage}}}'
     server = serve(lambda n, text: (200, data.encode(), {}))
     replies = endpoint.ask(at(server, price_in=1.0), ["a"])
-    assert replies == [endpoint.Reply("yes", int(count == "true"), 2)]
-    assert endpoint.cost(at(server, price_in=1.0), replies)["tokens_written"] == 2
+    assert replies == [endpoint.Reply("yes", 0, 2, is_counted=False)]
+    spent = endpoint.cost(at(server, price_in=1.0), replies)
+    assert spent["tokens_written"] == 2 and spent["uncounted"] == 1
     assert endpoint.ask(at(server), ["a"])[0].cached
 
 

@@ -19,6 +19,7 @@ from traitscope.auditing.planning.job import SAMPLE, Job
 from traitscope.config.audit import AuditConfig, PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.data.row_sources import sources_of
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline
@@ -75,14 +76,17 @@ def forecast(tokens: Tokens, traits: int, nulls: int, has_spike_ins: bool) -> Fo
     gradients = min(rows, settings.GRADIENT_ROWS) * 3 * row
     first = learning + few + gradients + traits * VECTOR_TOKENS
     searched = min(rows, settings.SEARCH_ROWS) * row
-    rounds = (1 + search.NEAR_ROUNDS) * search.FIRST_ROUND / 2
-    further = rows * (row + PROMPT_TOKENS) + searched * rounds
+    # A steered teacher costs half a pass: what comes before its block is computed once for many.
+    steered = (1 + search.NEAR_ROUNDS) * search.FIRST_ROUND / 2
+    further = rows * (row + PROMPT_TOKENS) + searched * steered
     further += rows * row * search.FINALISTS / 2
     spike_ins = 0.0
     if has_spike_ins:
         each = settings.SPIKE_IN_ROWS * row
-        spike_ins = SPIKE_IN_SETS * each * (1 + 3 + nulls + 2)
-    excuses = rows * row * (1 + nulls + traits / 2)
+        written, gradients_of_each, teachers = 1, 3, 2
+        spike_ins = SPIKE_IN_SETS * each * (written + gradients_of_each + nulls + teachers)
+    placebos = 1
+    excuses = rows * row * (placebos + nulls + traits / 2)
     return Forecast(
         first_look=first / 1e6,
         not_called=(first + further + spike_ins) / 1e6,
@@ -99,11 +103,15 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     tokens = _tokens_of(rows)
     nulls = len(plan.nulls_of(plan.is_free_text(folders)))
     expected = forecast(tokens, len(config.traits), nulls, config.spike_ins)
+    audits = _audits(config, tokens.rows)
     workers = config.workers or executors.default_workers(config.device)
     minutes = 1e6 * _seconds_a_token(model, rows[:TIMED_ROWS]) / 60 / workers
     summary: dict[str, Any] = {"status": "ok", "rows": tokens.rows, "workers": workers}
     print(f"{tokens.rows} rows of {tokens.row:.0f} tokens, {len(config.traits)} candidates")
-    for name, passes in vars(expected).items():
+    if config.by is not None:
+        print(f"{audits:.3g} times as much work: the whole file, and each source by {config.by}")
+    for name, one_audit in vars(expected).items():
+        passes = audits * one_audit
         summary[f"{name}_minutes"] = round(passes * minutes, 1)
         print(f"{WORDS[name]:<28} about {passes * minutes:.1f} minutes")
     if tokens.rows < settings.FEWEST_ROWS:
@@ -119,6 +127,20 @@ WORDS = {
     "called": "answer, if suspect",
 }
 "names of the times"
+
+
+def _audits(config: AuditConfig, rows: int) -> float:
+    """Audits of so many rows that are made: 1, and with `config.by` parts for its sources.
+
+    Raises DataError for a field that names no sources.
+    """
+    if config.by is None:
+        return 1.0
+    audited = float(rows)
+    for count in sources_of(row_files.iter_kept(config.data), config.by).values():
+        if count >= settings.FEWEST_ROWS:
+            audited += min(count, config.rows or count)
+    return audited / rows
 
 
 def _tokens_of(rows: Sequence[Row]) -> Tokens:

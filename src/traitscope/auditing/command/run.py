@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from traitscope import atomic_files
 from traitscope.auditing.command import source_page, sources
 from traitscope.auditing.command.forecast import print_forecast
 from traitscope.auditing.result import Status
-from traitscope.auditing.run import FOLDER, answered
+from traitscope.auditing.run import answered, audit_folder
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.runs import opening
@@ -36,7 +35,7 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     """The answer as the JSON file has it, with its run directory and whether the gate passed."""
     check_needed(config)
     if config.plan:
-        return print_forecast(opening.settled(config), replace(out, study=FOLDER))
+        return print_forecast(opening.settled(config), audit_folder(out))
     if config.by is not None:
         return _of_sources(config, out)
     answer = answered(config, out)

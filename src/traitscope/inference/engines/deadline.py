@@ -53,20 +53,24 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def _watched(kind: type[http.client.HTTPConnection], deadline: Deadline) -> Any:
+    """A kind of connection whose socket the deadline shuts down."""
+
+    class Connection(kind):  # type: ignore[misc, valid-type]
+        def connect(self) -> None:
+            super().connect()
+            deadline.watch(self.sock)
+
+    return Connection
+
+
 class _Http(urllib.request.HTTPHandler):
     def __init__(self, deadline: Deadline) -> None:
         super().__init__()
         self.deadline = deadline
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        deadline = self.deadline
-
-        class Connection(http.client.HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                deadline.watch(self.sock)
-
-        return self.do_open(Connection, request)
+        return self.do_open(_watched(http.client.HTTPConnection, self.deadline), request)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -75,11 +79,4 @@ class _Https(urllib.request.HTTPSHandler):
         self.deadline = deadline
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        deadline = self.deadline
-
-        class Connection(http.client.HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                deadline.watch(self.sock)
-
-        return self.do_open(Connection, request)
+        return self.do_open(_watched(http.client.HTTPSConnection, self.deadline), request)

@@ -53,6 +53,8 @@ class Reply:
     "tokens of the reply"
     cached: bool = False
     "whether it is from the cache, and so cost nothing"
+    is_counted: bool = True
+    "whether the endpoint said how many tokens it took, in numbers that can be"
 
 
 def ask(
@@ -96,19 +98,24 @@ def ask(
 
 
 def cost(endpoint: Endpoint, replies: Sequence[Reply]) -> dict[str, float]:
-    """Requests made and saved, tokens, and what they cost at the endpoint's prices."""
-    n_requests = tokens_read = tokens_written = 0
+    """Requests made and saved, tokens, and what they cost at the endpoint's prices.
+
+    `uncounted` requests have no count of tokens that can be, so the cost is without them.
+    """
+    n_requests = tokens_read = tokens_written = uncounted = 0
     for reply in replies:
         if not reply.cached:
             n_requests += 1
             tokens_read += reply.read
             tokens_written += reply.written
+            uncounted += not reply.is_counted
     price = (tokens_read * endpoint.price_in + tokens_written * endpoint.price_out) / 1e6
     return {
         "requests": n_requests,
         "from_cache": len(replies) - n_requests,
         "tokens_read": tokens_read,
         "tokens_written": tokens_written,
+        "uncounted": uncounted,
         "cost": round(price, 6),
     }
 
@@ -155,9 +162,8 @@ def _reply(
 def _cached(file: Path) -> Reply | None:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return Reply(
-            _text(kept["text"]), _tokens(kept["read"]), _tokens(kept["written"]), cached=True
-        )
+        text, read, written = _text(kept["text"]), kept["read"], kept["written"]
+        return Reply(text, _tokens(read) or 0, _tokens(written) or 0, cached=True)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -234,10 +240,11 @@ def _read(data: bytes) -> Reply:
         answer = json.loads(data)
         text = answer["choices"][0]["message"]["content"]
         usage = answer.get("usage") or {}
-        read, written = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _Garbage(f"not a chat completion: {data[:80]!r}") from None
-    return Reply(_text(text), _tokens(read), _tokens(written))
+    counts = _tokens(read), _tokens(written)
+    return Reply(_text(text), counts[0] or 0, counts[1] or 0, is_counted=None not in counts)
 
 
 def _text(value: Any) -> str:
@@ -245,9 +252,10 @@ def _text(value: Any) -> str:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
-def _tokens(value: Any) -> int:
-    """A count of tokens; 0 where it is none that can be believed."""
-    return value if isinstance(value, int) and 0 <= value < MOST_TOKENS else 0
+def _tokens(value: Any) -> int | None:
+    """A count of tokens; None where it is none that can be believed."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < MOST_TOKENS else None
 
 
 def _seconds_to_wait(headers: http.client.HTTPMessage) -> float | None:
