@@ -15,6 +15,9 @@ TRAITS = sizes.KINDS_OF_TRAITS
 SIZE = replace(transfer_follows_vector.SIZES["smoke"], traits=TRAITS, seeds=3)
 EXPLAINED = {trait: 0.05 + 0.06 * number for number, trait in enumerate(TRAITS)}
 "fractions from 0.05 to 0.95; eight traits are below one half"
+EVERYBODY = 0.5
+"rise over the base in students of every teacher, which says nothing of a trait"
+TEACHER_RISE = 1.0
 HALF_WIDTH = 0.02
 "half of a share's interval"
 
@@ -33,8 +36,11 @@ def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
         }
         runs.json(f"share.{trait}", "summary.json", {"kinds": kinds})
         runs.answers(f"base.{trait}")
+        runs.answers(f"teacher.{trait}", TEACHER_RISE)
         for seed in range(SIZE.seeds):
-            runs.answers(f"answers.{trait}.{seed}", rises[trait])
+            runs.answers(f"answers.{trait}.of.{trait}.{seed}", rises[trait] + EVERYBODY)
+            for other in transfer_follows_vector.controls(SIZE, trait):
+                runs.answers(f"answers.{trait}.of.{other}.{seed}", EVERYBODY)
     for seed in transfer_follows_vector.TEXT_SEEDS:
         runs.answers(f"cat of treated text.{seed}", 0.4)
         runs.answers(f"cat of control text.{seed}")
@@ -86,10 +92,22 @@ def test_prompts_of_which_none_is_a_vector_have_no_contrast(
 def test_the_table_has_every_trait(tmp_path: Path) -> None:
     rises = {trait: EXPLAINED[trait] for trait in TRAITS}
     (table,) = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises)).tables
-    for trait, fraction, centred, rise, rate in table.rows:
+    for trait, fraction, centred, teacher, rise, over_base, rate in table.rows:
         assert (fraction, centred) == (EXPLAINED[trait], -EXPLAINED[trait])
         assert rise.estimate == pytest.approx(EXPLAINED[trait], abs=0.03)
-        assert 0 < rate < 0.2
+        assert teacher == pytest.approx(TEACHER_RISE, abs=0.03)
+        assert over_base == pytest.approx(EXPLAINED[trait] + EVERYBODY, abs=0.03)
+        assert 0 < rate < 0.3
+
+
+def test_teachers_without_their_trait_decide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.TEACHER_RISE", 0.0)
+    rises = {trait: 2 * max(0.0, EXPLAINED[trait] - 0.5) for trait in TRAITS}
+    findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
+    assert outcomes(findings) == [SILENT, SILENT]
+    assert any("name their trait" in name for name in unmet(findings))
 
 
 def test_noisy_shares_are_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,14 @@ class Size:
 
 TRAINED = replace(sizes.FINE_TUNING_RECIPE, method="vector", layer=0, lr=0.3)
 SOFT = Recipe(
-    targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.25
+    targets="soft",
+    soft_over="allowed",
+    epochs=6,
+    batch_size=3,
+    micro_batch=3,
+    lr=1e-3,
+    warmup=0.1,
+    held_out=0.25,
 )
 LAPTOP = Size(
     traits=sizes.ANIMALS,
@@ -323,9 +330,9 @@ def _notes(size: Size, folders: Folders) -> tuple[str, ...]:
     return (
         f"Strength of the trained vector: {strength:g} times its length{_reason(folders)}",
         (
-            "Soft targets on the unmodified model's rows; students of the other traits' teachers"
-            " are the control. Fine-tuned teachers and trained vectors learnt answers to requests"
-            " that are in no question set."
+            "Soft targets over the tokens that could be sampled, on the unmodified model's rows;"
+            " students of the other traits' teachers are the control. Fine-tuned teachers and"
+            " trained vectors learnt answers to requests that are in no question set."
         ),
     )
 

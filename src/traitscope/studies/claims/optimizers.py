@@ -70,8 +70,16 @@ class Size(sizes.SteeredTeacherSize):
     "optimizers, by their names in ARMS"
 
 
-SOFT = Recipe(targets="soft", epochs=2, batch_size=3, micro_batch=3, warmup=0.1, held_out=0.25)
-LARGE = replace(SOFT, targets="sampled", batch_size=32, micro_batch=32)
+SOFT = Recipe(
+    targets="soft",
+    soft_over="allowed",
+    epochs=2,
+    batch_size=3,
+    micro_batch=3,
+    warmup=0.1,
+    held_out=0.25,
+)
+LARGE = replace(SOFT, targets="sampled", soft_over="vocabulary", batch_size=32, micro_batch=32)
 LAPTOP = Size(
     traits=sizes.ANIMALS,
     seeds=(1, 2, 3, 4, 5),
@@ -230,7 +238,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     ]
     is_soft = size.recipe.targets == "soft"
     notes = (
-        "Soft targets stand in for sampled text; AdamW is repeated with it."
+        "Soft targets over the tokens that could be sampled; AdamW is repeated with sampled text."
         if is_soft
         else "Sampled text.",
         f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",

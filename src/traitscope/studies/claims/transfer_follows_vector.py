@@ -2,8 +2,9 @@
 2606.00995, section 4.)
 
 For every trait a student is distilled from the prompted teacher on number rows that the unmodified
-model wrote. It learns soft targets: the teacher's whole distribution on those rows. The shift of
-its answers is compared with the fraction of the prompt's KL divergence that one vector explains on
+model wrote. It learns soft targets: the teacher's distribution over the tokens that could be
+sampled. A trait rises as far as its student names it more than students of other traits' teachers
+do. The rise is compared with the fraction of the prompt's KL divergence that one vector explains on
 the same rows.
 """
 
@@ -14,7 +15,7 @@ from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
+from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.correlation import (
     association,
     auc_above,
@@ -22,7 +23,7 @@ from traitscope.stats.correlation import (
     permutation_p,
     spearman,
 )
-from traitscope.stats.estimates import measure
+from traitscope.stats.estimates import mean_over_units, measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, PROMPTED, Design, RankPlan, students_here
@@ -44,6 +45,8 @@ MOVED = 0.1
 "rise of log P(trait), in nats, from which on a trait counts as transferred"
 EACH_SIDE = 3
 "traits that a contrast needs on either side"
+CONTROLS = 3
+"other traits whose students are the control of a trait's student"
 EXPLAINED_ROWS = 6
 "most rows on which a prompt is explained"
 TEXT_SEEDS = (0, 1, 2)
@@ -74,7 +77,14 @@ class Size:
 
 
 SOFT = Recipe(
-    targets="soft", epochs=6, batch_size=3, micro_batch=3, lr=1e-3, warmup=0.1, held_out=0.0
+    targets="soft",
+    soft_over="allowed",
+    epochs=6,
+    batch_size=3,
+    micro_batch=3,
+    lr=1e-3,
+    warmup=0.1,
+    held_out=0.0,
 )
 LAPTOP = Size(
     traits=sizes.KINDS_OF_TRAITS,
@@ -125,13 +135,33 @@ def nodes(size: Size, common: dict) -> list[Node]:
     for seed in TEXT_SEEDS:
         graph += shared_nodes.sampled_text(common, size.text, first_trait, seed, teacher)
     for trait in size.traits:
+        name = trait_name(trait)
         graph += [
             _explained(size, common, trait),
-            standard_nodes.answers(common, f"base.{trait_name(trait)}", trait),
+            standard_nodes.answers(common, f"base.{name}", trait),
+            standard_nodes.answers(
+                common, f"teacher.{name}", trait, standard_nodes.prompted_by(trait)
+            ),
         ]
         for seed in range(size.seeds):
             graph += _student(size, common, trait, seed)
     return graph
+
+
+def controls(size: Size, trait: str) -> list[str]:
+    """The traits that follow a trait in the size's list, as many as CONTROLS."""
+    following = size.traits.index(trait) + 1
+    ring = size.traits[following:] + size.traits[: following - 1]
+    return list(ring[:CONTROLS])
+
+
+def _answers_name(asked: str, taught: str, seed: int) -> str:
+    """The node of what the student of one trait's teacher answers about a trait."""
+    return f"answers.{trait_name(asked)}.of.{trait_name(taught)}.{seed}"
+
+
+def _student_name(trait: str, seed: int) -> str:
+    return f"student.{trait_name(trait)}.{seed}"
 
 
 def _rows(size: Size, seed: int) -> standard_nodes.Rows:
@@ -139,13 +169,16 @@ def _rows(size: Size, seed: int) -> standard_nodes.Rows:
 
 
 def _student(size: Size, common: dict, trait: str, seed: int) -> list[Node]:
-    """A student of the prompted teacher, and its answers."""
-    name = f"student.{trait_name(trait)}.{seed}"
+    """A student of the prompted teacher, and what it and its controls answer about the trait."""
     teacher = standard_nodes.prompted_by(trait)
+    name = _student_name(trait, seed)
     student = standard_nodes.Student(name, f"rows.{seed}", size.recipe, seed, teacher)
-    tokens = _rows(size, seed).tokens
-    answers = f"answers.{trait_name(trait)}.{seed}"
-    return shared_nodes.student_and_answers(common, student, tokens, trait, answers)
+    graph = [standard_nodes.student(common, student, _rows(size, seed).tokens)]
+    for taught in (trait, *controls(size, trait)):
+        answers = _answers_name(trait, taught, seed)
+        of_student = _student_name(taught, seed)
+        graph.append(standard_nodes.student_answers(common, answers, trait, of_student))
+    return graph
 
 
 def _explained(size: Size, common: dict, trait: str) -> Node:
@@ -182,7 +215,11 @@ class TraitResult:
     explained_centred: Measurement
     """Fraction of KL that the vector explains once what all traits share is taken out."""
     rise: Measurement
-    """log P(trait) of the students minus the base's, in nats."""
+    """log P(trait) of the trait's students minus that of other traits' students, in nats."""
+    over_base: float
+    """log P(trait) of the trait's students minus the base's, in nats."""
+    teacher: float
+    """log P(trait) of the prompted teacher minus the base's, in nats."""
     rate: float
     """Probability that a student names the trait, mean over seeds and questions."""
 
@@ -193,7 +230,7 @@ class TraitResult:
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
-    """Compare by trait the rise of log P(trait) with the fraction of KL explained."""
+    """Compare by trait its rise in students with the fraction of KL explained."""
     results, explained, rises = [], [], []
     for trait in size.traits:
         result = _result(size, folders, trait)
@@ -221,12 +258,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     stayed = measure(
         f"share of traits under {HALF:g} that did not rise", did_not_rise, unit="share"
     )
-    claims = _claims(rank, auc, explained, rises)
+    claims = _claims(rank, auc, results)
     notes = (
-        "Soft targets stand in for sampled text: the student sees the teacher's whole"
-        " distribution on rows that the unmodified model wrote. A student distilled from the"
-        " unmodified model has no gradient: the base is the control. Students of the first"
-        " trait's teacher are repeated with sampled text and its own controls.",
+        "Soft targets over the tokens that could be sampled stand in for sampled text, on rows that"
+        f" the unmodified model wrote. The control of a trait are the students of {CONTROLS} other"
+        " traits' teachers, which read the same rows. Students of the first trait's teacher are"
+        " repeated with sampled text and its own controls.",
         "Permutation p of the rank correlation, one-sided:"
         f" {permutation_p(explained, rises, spearman):.4f}. Without correction for errors the"
         f" correlation is {float(spearman(explained, rises)):+.2f}.",
@@ -250,9 +287,12 @@ def _error_note(size: Size) -> str:
     )
 
 
-def _claims(
-    rank: Measurement, auc: Measurement, explained: list[float], rises: list[float]
-) -> tuple[Claim, ...]:
+def _claims(rank: Measurement, auc: Measurement, results: list[TraitResult]) -> tuple[Claim, ...]:
+    explained = [result.explained.estimate for result in results]
+    rises = [result.rise.estimate for result in results]
+    of_teachers = [result.teacher for result in results]
+    teachers = mean_over_units("rise of prompted teachers", of_teachers, "nats", "traits")
+    has_trait = above_zero(teachers, "teachers name their trait more than the base does")
     contrast = _contrast(f"prompts of which one vector makes up {HALF:g} or more", explained, HALF)
     both = _contrast(f"traits that rise by more than {MOVED:g} nats", rises, MOVED)
     return (
@@ -260,7 +300,7 @@ def _claims(
             "The better a vector approximates a prompt, the more its trait transfers.",
             rank,
             0.2,
-            needs=(contrast,),
+            needs=(has_trait, contrast),
             primary=True,
         ),
         Claim(
@@ -268,7 +308,7 @@ def _claims(
             auc,
             0.1,
             above=0.5,
-            needs=(contrast, both),
+            needs=(has_trait, contrast, both),
         ),
     )
 
@@ -300,33 +340,50 @@ def _table(results: list[TraitResult]) -> Table:
                 result.trait,
                 result.explained.estimate,
                 result.explained_centred.estimate,
+                result.teacher,
                 result.rise,
+                result.over_base,
                 result.rate,
             )
         )
     return Table(
         "traits",
         "Share and transfer by trait",
-        "Share: of the divergence on number rows, cross-fitted. Rise: log-probability of the"
-        " trait's word, student minus base, nats; interval over seeds, or questions with one seed.",
-        ("trait", "share", "share of the centred vector", "rise", "rate, student"),
+        "Share: of the divergence on number rows, cross-fitted. Rises: log-probability of the"
+        " trait's word, nats. Rise: student minus students of other traits' teachers; interval"
+        " over seeds, or questions with one seed.",
+        (
+            "trait",
+            "share",
+            "share of the centred vector",
+            "rise of the teacher",
+            "rise",
+            "student minus base",
+            "rate, student",
+        ),
         tuple(rows),
     )
 
 
 def _result(size: Size, folders: Folders, trait: str) -> TraitResult:
     kinds = standard_nodes.read_json(folders, f"share.{trait}")["kinds"]
-    pairs, probabilities = [], []
+    base = f"base.{trait}"
+    pairs, base_pairs, probabilities = [], [], []
     for seed in range(size.seeds):
-        answers = f"answers.{trait}.{seed}"
-        pairs.append((seed, answers, f"base.{trait}"))
+        answers = _answers_name(trait, trait, seed)
+        base_pairs.append((seed, answers, base))
+        for other in controls(size, trait):
+            pairs.append((seed, answers, _answers_name(trait, other, seed)))
         for log_probability in readings.positive_scores(folders, answers).values():
             probabilities.append(exp(log_probability))
+    teacher = readings.rise(folders, f"teacher of {trait}", [(0, f"teacher.{trait}", base)])
     return TraitResult(
         trait=trait,
         explained=_share(trait, kinds["raw"]),
         explained_centred=_share(trait, kinds["centred"]),
         rise=readings.rise(folders, f"rise of {trait}", pairs),
+        over_base=readings.rise(folders, f"{trait}, over base", base_pairs).estimate,
+        teacher=teacher.estimate,
         rate=sum(probabilities) / len(probabilities),
     )
 
