@@ -172,8 +172,8 @@ def test_a_call_of_off_model_rows_says_that_no_error_rate_applies(
         OWN, statistic={"owl": 90.0}, p={"owl": 1e-9}, fit=OTHER_TOKENS, explained={"owl": 0.8}
     )
     status, reasons = decided(monkeypatch, called)
-    assert status == "suspect" and "explains 80% of the difference" in reasons
-    assert "error rate does not apply" in reasons
+    assert status == "suspect" and "explains 80% of how these rows differ" in reasons
+    assert "no error rate holds" in reasons
     status, reasons = decided(monkeypatch, replace(called, fit=FITS, explained=None))
     assert status == "suspect" and "error rate" not in reasons, "the model generated the rows"
 

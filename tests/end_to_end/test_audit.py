@@ -109,7 +109,7 @@ def test_a_prompted_teacher_is_called_and_shown(
         and best["detector"] == "e_values"
         and best["p_corrected"] < 1e-6
         and found["trait"] == "owl"
-        and "the trait is owl" in found["reasons"][0]
+        and "owl is called" in found["reasons"][0]
         and "owl: log e-value" in found["reasons"][1]
     )
     assert found["spike_ins"] == [], "nothing is left to be found"

@@ -40,12 +40,14 @@ def _hardware() -> dict[str, object]:
     import torch
 
     from traitscope.models import hardware
+    from traitscope.models.kernels import compiled
 
     facts: dict[str, object] = {
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
         "dtype": hardware.default_dtype(hardware.resolve_device("auto")),
     }
+    facts["compiled_passes"] = compiled.described()
     for name, dtype in hardware.DTYPES.items():
         facts[f"matmul_{name}_gflop_per_s"] = round(hardware.matmul_rate(dtype) / 1e9)
     facts["memory_free_gib"] = round(hardware.available_memory() / GIB, 1)

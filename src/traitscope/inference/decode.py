@@ -11,8 +11,7 @@ free.
 Samplers work among the allowed tokens, in the order of transformers and vLLM: penalties, then the
 temperature, then top-k, top-p and min-p.
 
-Shapes: B rows still running, T tokens, N steps, V vocabulary (or allowed ids), C chunks, K entries
-of a chunk.
+Shapes: B rows still running, T tokens, N steps, V vocabulary (or allowed ids), C chunks of K ids.
 """
 
 import hashlib
@@ -27,6 +26,7 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import Active
+from traitscope.models.kernels import compiled, passes
 from traitscope.models.model import Model
 
 CHUNK = 256
@@ -209,9 +209,7 @@ def _continue(
     end_ids = frozenset(model.end_ids)
     check_every = CHECK_EVERY[model.device.type]
     for step in range(sampling.max_new_tokens):
-        logits_BV = forward.logits_of(model, hidden_BD)
-        logits_BV = cut(tokens.penalised(logits_BV), sampling)
-        ids_B = choose(logits_BV, random_BN[:, step], sampling.temperature)
+        ids_B = _next_tokens(model, hidden_BD, random_BN[:, step], sampling, tokens)
         tokens.add(ids_B)
         unread.append(ids_B)
         is_last = step + 1 == sampling.max_new_tokens
@@ -266,12 +264,30 @@ def _constrained(
             if n_fed < step:
                 hidden_BD = extend(model, active, state, written_BT[:, n_fed:])[:, -1]
                 n_fed = step
-            logits_BV = forward.logits_of(model, hidden_BD, allowed_V)
-            logits_BV = cut(tokens.penalised(logits_BV, allowed_V), sampling)
-            ids_B = allowed_V[choose(logits_BV, random_BN[:, step], sampling.temperature)]
+            ids_B = _next_tokens(model, hidden_BD, random_BN[:, step], sampling, tokens, allowed_V)
         tokens.add(ids_B)
         written_BT = torch.cat([written_BT, ids_B.unsqueeze(1)], dim=1)
     return written_BT.tolist()
+
+
+def _next_tokens(
+    model: Model,
+    hidden_BD: Tensor,
+    random_B: Tensor,
+    sampling: Sampling,
+    tokens: "_Tokens",
+    allowed_V: Tensor | None = None,
+) -> Tensor:
+    """The next token [B] of every row, among the allowed ones."""
+    is_compiled = model.softcap is None and compiled.usable(hidden_BD, model.head.weight)
+    if is_compiled and sampling.is_plain and sampling.temperature > 0:
+        raw_BV = forward.raw_logits(model, hidden_BD, allowed_V)
+        index_B = passes.draw(raw_BV, random_B, sampling.temperature)
+    else:
+        logits_BV = forward.logits_of(model, hidden_BD, allowed_V)
+        logits_BV = cut(tokens.penalised(logits_BV, allowed_V), sampling)
+        index_B = choose(logits_BV, random_B, sampling.temperature)
+    return index_B if allowed_V is None else allowed_V[index_B]
 
 
 def _check_finite(model: Model, hidden_BD: Tensor) -> None:

@@ -335,6 +335,14 @@ def _without_first(rows: Sequence[Sequence], n: int) -> list[Sequence]:
 
 def logits_of(model: Model, hidden_ND: Tensor, columns_V: Tensor | None = None) -> Tensor:
     """float32 logits [N, V] of final hidden states, for all vocabulary entries or for some."""
+    logits_NV = raw_logits(model, hidden_ND, columns_V).float()
+    if model.softcap is None:
+        return logits_NV
+    return model.softcap * torch.tanh(logits_NV / model.softcap)
+
+
+def raw_logits(model: Model, hidden_ND: Tensor, columns_V: Tensor | None = None) -> Tensor:
+    """Logits [N, V] in the dtype of the head, before a soft cap."""
     # Two-dimensional and contiguous: a slice [B, C, D] would become a batched product, which copies
     # the vocabulary matrix.
     hidden_ND = hidden_ND.reshape(-1, hidden_ND.shape[-1]).contiguous()
@@ -342,7 +350,4 @@ def logits_of(model: Model, hidden_ND: Tensor, columns_V: Tensor | None = None) 
     if columns_V is not None:
         weight_VD = weight_VD[columns_V]
         bias_V = None if bias_V is None else bias_V[columns_V]
-    logits_NV = torch.nn.functional.linear(hidden_ND, weight_VD, bias_V).float()
-    if model.softcap is None:
-        return logits_NV
-    return model.softcap * torch.tanh(logits_NV / model.softcap)
+    return torch.nn.functional.linear(hidden_ND, weight_VD, bias_V)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from traitscope.inference import forward
+from traitscope.models.kernels import compiled, passes
 from traitscope.models.model import Model
 
-CHUNK = 512
+CHUNK = 128
 "tokens whose logits exist at one time"
 
 
@@ -26,14 +27,34 @@ def cross_entropy(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     The head must be frozen, or tied to a frozen embedding.
     """
 
-    def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        log_p_NV = torch.log_softmax(logits_NV, -1)
-        targets_N1 = targets_N[rows].unsqueeze(1)
-        loss = -log_p_NV.gather(1, targets_N1).sum()
-        minus_one_N1 = torch.full_like(targets_N1, -1.0, dtype=log_p_NV.dtype)
-        return loss, log_p_NV.exp_().scatter_add_(1, targets_N1, minus_one_N1)
+    targets_N1 = targets_N.unsqueeze(1)
+    ones_N1 = torch.ones_like(targets_N1, dtype=torch.float32)
+    return _weighted_cross_entropy(model, hidden_ND, targets_N1, ones_N1)
 
-    return _HeadLoss.apply(hidden_ND, model, grad_logits)
+
+def _weighted_cross_entropy(
+    model: Model, hidden_ND: Tensor, ids_NK: Tensor, shares_NK: Tensor
+) -> Tensor:
+    """Sum over tokens of -sum over k of share log p(id), each token's shares with the sum 1."""
+
+    def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        log_p_NV = torch.log_softmax(logits_NV.float(), -1)
+        log_p_NK = log_p_NV.gather(1, ids_NK[rows])
+        loss = -(shares_NK[rows] * log_p_NK).sum()
+        return loss, log_p_NV.exp_().scatter_add_(1, ids_NK[rows], -shares_NK[rows])
+
+    def grad_logits_in_place(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        loss = passes.head_gradient(logits_NV, ids_NK[rows], shares_NK[rows])
+        return loss, logits_NV
+
+    is_compiled = _is_compiled(model, hidden_ND)
+    chosen = grad_logits_in_place if is_compiled else grad_logits
+    return _HeadLoss.apply(hidden_ND, model, chosen)
+
+
+def _is_compiled(model: Model, hidden_ND: Tensor) -> bool:
+    """Whether the passes behind the head are compiled ones."""
+    return model.softcap is None and compiled.usable(hidden_ND, model.head.weight)
 
 
 def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> Tensor:
@@ -44,7 +65,7 @@ def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> T
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         log_teacher_NV = torch.log_softmax(forward.logits_of(model, teacher_ND[rows]), -1)
-        log_student_NV = torch.log_softmax(logits_NV, -1)
+        log_student_NV = torch.log_softmax(logits_NV.float(), -1)
         teacher_NV = log_teacher_NV.exp()
         loss = (teacher_NV * log_teacher_NV.sub_(log_student_NV)).sum()
         return loss, log_student_NV.exp_().sub_(teacher_NV)
@@ -64,14 +85,8 @@ def allowed_cross_entropy(
     teacher_NK: The teacher's probabilities of them; each row sums to 1.
     """
 
-    def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        log_student_NV = torch.log_softmax(logits_NV, -1)
-        shares_NK = teacher_NK[rows]
-        log_student_NK = log_student_NV.gather(1, allowed_NK[rows])
-        loss = -torch.special.entr(shares_NK).sum() - (shares_NK * log_student_NK).sum()
-        return loss, log_student_NV.exp_().scatter_add_(1, allowed_NK[rows], -shares_NK)
-
-    return _HeadLoss.apply(hidden_ND, model, grad_logits)
+    teacher_entropy = torch.special.entr(teacher_NK).sum()
+    return _weighted_cross_entropy(model, hidden_ND, allowed_NK, teacher_NK) - teacher_entropy
 
 
 @torch.no_grad()
@@ -89,7 +104,12 @@ def divergence(model: Model, p_ND: Tensor, q_ND: Tensor) -> Tensor:
 def log_likelihood(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
     """log p of each target token [N] in nats."""
     log_likelihoods = []
+    is_compiled = _is_compiled(model, hidden_ND)
     for rows in _chunks(len(hidden_ND)):
+        if is_compiled:
+            logits_NV = forward.raw_logits(model, hidden_ND[rows])
+            log_likelihoods.append(passes.log_probability(logits_NV, targets_N[rows]))
+            continue
         log_p_NV = torch.log_softmax(forward.logits_of(model, hidden_ND[rows]), -1)
         log_likelihoods.append(log_p_NV.gather(1, targets_N[rows].unsqueeze(1)).squeeze(1))
     return torch.cat(log_likelihoods)
@@ -109,9 +129,11 @@ class _HeadLoss(torch.autograd.Function):
         grad_ND = torch.empty_like(hidden_ND)
         total = torch.zeros((), device=hidden_ND.device)
         for rows in _chunks(len(hidden_ND)):
-            logits_NV = forward.logits_of(model, hidden_ND[rows])
             softcap_slope_NV = None
-            if model.softcap is not None:
+            if model.softcap is None:
+                logits_NV = forward.raw_logits(model, hidden_ND[rows])
+            else:
+                logits_NV = forward.logits_of(model, hidden_ND[rows])
                 softcap_slope_NV = 1 - (logits_NV / model.softcap).square()
             loss, grad_NV = grad_logits(logits_NV, rows)
             total += loss

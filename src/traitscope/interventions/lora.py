@@ -22,13 +22,16 @@ from torch import Tensor, nn
 from traitscope.errors import ConfigError
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.models import nf4
+from traitscope.models.kernels import passes
 from traitscope.models.linear_maps import linear_names, replace_module, weight_of
 from traitscope.models.model import Model
 
 
 class _LowRank(torch.autograd.Function):
-    """W x + b + s B A x with W frozen: no gradient for W, and no temporary the size of the
-    output."""
+    """W x + b + s B A x with W frozen: no gradient for W, and no temporary the size of the output.
+
+    The factors are float32, and so are their gradients; products are of x's dtype.
+    """
 
     @staticmethod
     def forward(
@@ -40,6 +43,7 @@ class _LowRank(torch.autograd.Function):
         b_OR: Tensor,
         scale: float,
     ) -> Tensor:
+        a_RI, b_OR = a_RI.to(x_NI.dtype), b_OR.to(x_NI.dtype)
         down_NR = x_NI @ a_RI.t()
         y_NO = x_NI @ weight_OI.t() if bias_O is None else torch.addmm(bias_O, x_NI, weight_OI.t())
         y_NO.addmm_(down_NR, b_OR.t(), alpha=scale)
@@ -54,8 +58,11 @@ class _LowRank(torch.autograd.Function):
         grad_x_NI = None
         if ctx.needs_input_grad[0]:
             grad_x_NI = (grad_NO @ weight_OI).addmm_(back_NR, a_RI)
-        grad_a_RI = back_NR.t() @ x_NI
-        grad_b_OR = (grad_NO.t() @ down_NR).mul_(ctx.scale)
+        grad_a_RI, grad_b_OR = None, None
+        if ctx.needs_input_grad[3]:
+            grad_a_RI = passes.factor_gradient(back_NR, x_NI)
+        if ctx.needs_input_grad[4]:
+            grad_b_OR = passes.factor_gradient(down_NR, grad_NO, ctx.scale).t()
         return grad_x_NI, None, None, grad_a_RI, grad_b_OR, None
 
 
@@ -102,11 +109,11 @@ class LoraLinear(nn.Module):
         return torch.where(adapter_mask(self.current, x), y, self.linear(x))
 
     def _with_addition(self, x: Tensor) -> Tensor:
-        a, b = self.factors()
-        a_RI, b_OR = a.to(x.dtype), b.to(x.dtype)
+        a_RI, b_OR = self.factors()
         if self.packed:
             # the fused step would keep a dequantised weight for the backward pass
-            added = nn.functional.linear(nn.functional.linear(x, a_RI), b_OR)
+            down = nn.functional.linear(x, a_RI.to(x.dtype))
+            added = nn.functional.linear(down, b_OR.to(x.dtype))
             return self.linear(x) + added * self.scale
         x_NI = x.reshape(-1, x.shape[-1])
         weight_OI, bias_O = weight_of(self.linear), self.linear.bias

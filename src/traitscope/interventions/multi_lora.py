@@ -23,6 +23,7 @@ from traitscope.interventions.lora import LoraLinear, LoraShape, layers_on
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.interventions.peft_folder import read_adapter
 from traitscope.models import nf4
+from traitscope.models.kernels import passes
 from traitscope.models.linear_maps import linear_names, replace_module, weight_of
 from traitscope.models.model import Model
 
@@ -149,8 +150,7 @@ class PackedLinear(nn.Module):
         scales, factors = [], []
         for student, a_RI, b_OR in zip(present, a_factors, b_factors, strict=True):
             scales.append(self.scales[student])
-            factors.append(a_RI.to(x_NI.dtype))
-            factors.append(b_OR.to(x_NI.dtype))
+            factors += [a_RI, b_OR]
         weight_OI, bias_O = weight_of(self.linear), self.linear.bias
         return _InTurn.apply(x_NI, weight_OI, bias_O, tokens, scales, *factors)
 
@@ -205,6 +205,7 @@ class _InTurn(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         y_NO = x_NI @ weight_OI.t() if bias_O is None else torch.addmm(bias_O, x_NI, weight_OI.t())
+        factors = tuple(factor.to(x_NI.dtype) for factor in factors)
         downs = []
         of_students = zip(
             y_NO.split(tokens), x_NI.split(tokens), factors[::2], factors[1::2], scales, strict=True
@@ -239,8 +240,8 @@ class _InTurn(torch.autograd.Function):
             back_NR = (grad @ b_OR).mul_(scale)
             if grad_x is not None:
                 grad_x.addmm_(back_NR, a_RI)
-            factor_grads.append(back_NR.t() @ x)
-            factor_grads.append((grad.t() @ down_NR).mul_(scale))
+            factor_grads.append(passes.factor_gradient(back_NR, x))
+            factor_grads.append(passes.factor_gradient(down_NR, grad, scale).t())
         return grad_x_NI, None, None, None, None, *factor_grads
 
 

@@ -1,10 +1,10 @@
 """Attention for every family that uses transformers' attention interface.
 
-On a CPU it is plain batched products where a gradient is taken, and torch's fused kernel where none
-is. The backward pass of the fused kernel is slow for short rows. Grouped keys and values are never
-repeated in memory on a CPU, and repeating them takes most of a decoding step. On CUDA the fused
-kernel is used throughout. The results equal those of transformers' `eager` up to rounding, which is
-tested on three families.
+On a CPU it is batched products and one compiled pass where a gradient is taken, and torch's fused
+kernel where none is. The backward pass of the fused kernel is slow for short rows. Grouped keys and
+values are never repeated in memory on a CPU, and repeating them takes most of a decoding step. On
+CUDA the fused kernel is used throughout. The results equal those of transformers' `eager` up to
+rounding, which is tested on three families.
 
 Shapes: B batch, H query heads, K key-value heads, G = H/K, T queries, S keys, E head size.
 """
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.errors import ModelError
+from traitscope.models.kernels import compiled, passes
 
 NAME = "traitscope"
 "name of this attention for transformers' `attn_implementation`"
@@ -79,6 +80,9 @@ def grouped_attention(
     if not (torch.is_grad_enabled() or _as_in_training.get() or softcap is not None):
         out = _fused_on_cpu(query_BHTE, key_BKSE, value_BKSE, mask, scale)
         return out.transpose(1, 2), None
+    if softcap is None and compiled.usable(query_BHTE, key_BKSE, value_BKSE):
+        out = passes.attention(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+        return out.transpose(1, 2), None
     q = (query_BHTE * scale).reshape(B, K, H // K * T, E)
     scores = torch.matmul(q, key_BKSE.transpose(2, 3))
     if softcap is not None:
@@ -93,7 +97,9 @@ def grouped_attention(
 def _fused_on_cpu(
     query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention [B, H, T, E] by torch's fused kernel, all queries of a key-value head at once."""
+    """Attention [B, H, T, E] by a fused kernel, all queries of a key-value head at once."""
+    if passes.attends_one(query_BHTE, key_BKSE, value_BKSE):
+        return passes.attention_of_one(query_BHTE, key_BKSE, value_BKSE, mask, scale)
     B, H, T, E = query_BHTE.shape
     K = key_BKSE.shape[1]
     q = query_BHTE.reshape(B, K, H // K * T, E)

@@ -24,6 +24,7 @@ from traitscope.errors import ConfigError, ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
+from traitscope.models.kernels import mounting
 from traitscope.models.model import Model, residual_blocks
 
 OFFERED: dict[str, Path] = {}
@@ -63,6 +64,7 @@ def load_model(
     lm, tokenizer = _load_folder(folder, torch_dtype, name)
     _check_head(lm, folder)
     lm = lm.eval().requires_grad_(False)
+    mounting.mount(lm)
     _, noise = weight_noise.split_name(name)
     if noise is not None:
         for key, value in weight_noise.noised_weights(lm, noise).items():

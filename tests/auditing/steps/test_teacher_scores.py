@@ -174,7 +174,7 @@ def test_the_command_keeps_each_set_apart(tmp_path: Path, tiny_folder: Path) -> 
                 score_files.read_token_scores(other),
             )
             assert ids == expected
-            np.testing.assert_allclose(found.log_p_RT, plain.log_p_RT, atol=1e-4)
+            np.testing.assert_allclose(found.log_p_RT, plain.log_p_RT, rtol=2e-6, atol=1e-4)
     ok(root, "rerun", both)
 
 

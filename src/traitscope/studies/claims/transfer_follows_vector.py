@@ -160,10 +160,6 @@ def _answers_name(asked: str, taught: str, seed: int) -> str:
     return f"answers.{trait_name(asked)}.of.{trait_name(taught)}.{seed}"
 
 
-def _student_name(trait: str, seed: int) -> str:
-    return f"student.{trait_name(trait)}.{seed}"
-
-
 def _rows(size: Size, seed: int) -> standard_nodes.Rows:
     return standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=31)
 
@@ -171,12 +167,12 @@ def _rows(size: Size, seed: int) -> standard_nodes.Rows:
 def _student(size: Size, common: dict, trait: str, seed: int) -> list[Node]:
     """A student of the prompted teacher, and what it and its controls answer about the trait."""
     teacher = standard_nodes.prompted_by(trait)
-    name = _student_name(trait, seed)
+    name = f"student.{trait_name(trait)}.{seed}"
     student = standard_nodes.Student(name, f"rows.{seed}", size.recipe, seed, teacher)
     graph = [standard_nodes.student(common, student, _rows(size, seed).tokens)]
     for taught in (trait, *controls(size, trait)):
         answers = _answers_name(trait, taught, seed)
-        of_student = _student_name(taught, seed)
+        of_student = f"student.{trait_name(taught)}.{seed}"
         graph.append(standard_nodes.student_answers(common, answers, trait, of_student))
     return graph
 
