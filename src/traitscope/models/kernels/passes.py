@@ -2,8 +2,8 @@
 
 All of them take tensors for which `compiled.usable` holds.
 
-Shapes: N tokens, D d_model, F width of an MLP, V vocabulary, B rows, H query heads, K key-value
-heads, T queries, S keys, E head size, R rank, C columns.
+Shapes: N tokens, D d_model, V vocabulary, R rank, C columns. In attention B rows, H query heads, K
+key-value heads, T queries, S keys, E head size.
 """
 
 from typing import Any
