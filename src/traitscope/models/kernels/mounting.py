@@ -1,8 +1,8 @@
 """Norms and MLPs of a model that compute by compiled passes.
 
 A module is taken over by what it computes, not by its name. On random tokens the compiled pass
-must give what the module itself gives, up to rounding. Where a weight is sharded or not on a CPU, the module computes
-as before.
+must give what the module itself gives, up to rounding. Where a weight is sharded or not on a CPU,
+the module computes as before.
 """
 
 from types import MethodType
