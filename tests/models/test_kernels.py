@@ -230,6 +230,30 @@ def test_draws_at_the_ends_of_the_unit_interval() -> None:
 
 
 @needs_compiler
+def test_nothing_is_read_or_written_beyond_an_end() -> None:
+    logits = drawn(2, 10)
+    for wrong in (-100, 10):
+        with pytest.raises(ValueError, match="outside of 0 to 9"):
+            passes.log_probability(logits, torch.tensor([0, wrong]))
+        with pytest.raises(ValueError, match="outside of 0 to 9"):
+            passes.head_gradient(logits, torch.tensor([[0], [wrong]]), torch.ones(2, 1))
+    with pytest.raises(ValueError, match="correct the caller"):
+        passes.norm(drawn(2, 8), drawn(7), 1e-5)
+    with pytest.raises(ValueError, match="correct the caller"):
+        passes.gated(drawn(2, 8), drawn(2, 7))
+    with pytest.raises(ValueError, match="correct the caller"):
+        passes.factor_gradient(drawn(3, 2), drawn(4, 2))
+
+
+def test_masks_of_single_heads_are_left_to_torch() -> None:
+    query, key = drawn(2, 4, 3, 8), drawn(2, 2, 5, 8)
+    assert passes.takes_mask(query, key, None)
+    assert passes.takes_mask(query, key, torch.zeros(1, 1, 3, 5))
+    assert not passes.takes_mask(query, key, torch.zeros(2, 4, 3, 5))
+    assert not passes.takes_mask(query, key, torch.zeros(2, 1, 3, 5, dtype=torch.bool))
+
+
+@needs_compiler
 def test_the_number_of_threads_changes_no_bit() -> None:
     logits, targets = drawn(40, 5000, dtype=torch.bfloat16) * 5, torch.arange(40)
     thin, wide = drawn(90, 8), drawn(90, 700, seed=1)

@@ -80,7 +80,8 @@ def grouped_attention(
     if not (torch.is_grad_enabled() or _as_in_training.get() or softcap is not None):
         out = _fused_on_cpu(query_BHTE, key_BKSE, value_BKSE, mask, scale)
         return out.transpose(1, 2), None
-    if softcap is None and compiled.usable(query_BHTE, key_BKSE, value_BKSE):
+    fits = compiled.usable(query_BHTE, key_BKSE, value_BKSE)
+    if softcap is None and fits and passes.takes_mask(query_BHTE, key_BKSE, mask):
         out = passes.attention(query_BHTE, key_BKSE, value_BKSE, mask, scale)
         return out.transpose(1, 2), None
     q = (query_BHTE * scale).reshape(B, K, H // K * T, E)
@@ -98,7 +99,8 @@ def _fused_on_cpu(
     query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     """Attention [B, H, T, E] by a fused kernel, all queries of a key-value head at once."""
-    if passes.attends_one(query_BHTE, key_BKSE, value_BKSE):
+    takes_mask = passes.takes_mask(query_BHTE, key_BKSE, mask)
+    if takes_mask and passes.attends_one(query_BHTE, key_BKSE, value_BKSE):
         return passes.attention_of_one(query_BHTE, key_BKSE, value_BKSE, mask, scale)
     B, H, T, E = query_BHTE.shape
     K = key_BKSE.shape[1]

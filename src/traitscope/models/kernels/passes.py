@@ -19,8 +19,21 @@ WIDEST = 256
 "entries of a head that `attention_of_one` takes, at most"
 
 
+def _check(is_right: bool, what: str) -> None:
+    """Raise ValueError for shapes that a pass would read or write beyond the end of."""
+    if not is_right:
+        raise ValueError(f"{what}; a pass over memory needs shapes that fit; correct the caller")
+
+
+def _check_ids(ids: Tensor, size: int) -> None:
+    """Raise ValueError for ids that no entry of a vocabulary has."""
+    is_right = ids.dtype == torch.long and (not ids.numel() or 0 <= ids.min() <= ids.max() < size)
+    _check(bool(is_right), f"token ids outside of 0 to {size - 1}")
+
+
 def norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """weight x / sqrt(mean x^2 + eps) over the last dimension."""
+    _check(x.shape[-1:] == weight_D.shape, f"{tuple(x.shape)} and a weight {tuple(weight_D.shape)}")
     return _Norm.apply(x, weight_D, eps)
 
 
@@ -52,6 +65,7 @@ class _Norm(torch.autograd.Function):
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) up, entry by entry."""
+    _check(gate.shape == up.shape, f"a gate {tuple(gate.shape)} for {tuple(up.shape)}")
     return _Gated.apply(gate, up)
 
 
@@ -133,6 +147,8 @@ def head_gradient(logits_NV: Tensor, ids_NK: Tensor, shares_NK: Tensor) -> Tenso
 
     An id may stand twice in a row where all but one of its shares are 0.
     """
+    _check_ids(ids_NK, logits_NV.shape[1])
+    _check(len(ids_NK) == len(logits_NV) and ids_NK.shape == shares_NK.shape, "ids, shares, logits")
     ids_NK, shares_NK = ids_NK.contiguous(), shares_NK.float().contiguous()
     loss_N = logits_NV.new_empty(len(logits_NV), dtype=torch.float32)
     sizes = (*logits_NV.shape, ids_NK.shape[1])
@@ -142,6 +158,8 @@ def head_gradient(logits_NV: Tensor, ids_NK: Tensor, shares_NK: Tensor) -> Tenso
 
 def log_probability(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """log p of each target [N] in nats, in float32."""
+    _check_ids(targets_N, logits_NV.shape[1])
+    _check(len(targets_N) == len(logits_NV), "another number of targets than of logits")
     log_p_N = logits_NV.new_empty(len(logits_NV), dtype=torch.float32)
     tensors = (logits_NV, targets_N.contiguous(), log_p_N)
     compiled.call("log_p", logits_NV.dtype, *tensors, *logits_NV.shape)
@@ -153,10 +171,20 @@ def draw(logits_NV: Tensor, random_N: Tensor, temperature: float) -> Tensor:
 
     A draw inverts the cumulative softmax at random numbers in [0, 1), given in float64.
     """
+    _check(len(random_N) == len(logits_NV), "another number of random numbers than of rows")
     drawn_N = torch.empty(len(logits_NV), dtype=torch.long)
     tensors = (logits_NV, random_N.double().contiguous(), drawn_N)
     compiled.call("draw", logits_NV.dtype, *tensors, *logits_NV.shape, 1 / temperature)
     return drawn_N
+
+
+def takes_mask(query_BHTE: Tensor, key_BKSE: Tensor, mask: Tensor | None) -> bool:
+    """Whether a mask is one that all heads share, of the queries' dtype, or none."""
+    if mask is None:
+        return True
+    B, S = len(query_BHTE), key_BKSE.shape[2]
+    shapes = [(rows, 1, T, S) for rows in (1, B) for T in (1, query_BHTE.shape[2])]
+    return mask.dtype == query_BHTE.dtype and tuple(mask.shape) in shapes
 
 
 def attends_one(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor) -> bool:
@@ -191,6 +219,7 @@ def factor_gradient(thin_NR: Tensor, wide_NC: Tensor, scale: float = 1.0) -> Ten
     """scale thin' wide as [R, C] in float32: the gradient of a low-rank factor."""
     if not compiled.usable(thin_NR, wide_NC):
         return (thin_NR.t() @ wide_NC).float() * scale
+    _check(len(thin_NR) == len(wide_NC), "factors of different numbers of tokens")
     thin_NR, wide_NC = thin_NR.contiguous(), wide_NC.contiguous()
     rank, columns = thin_NR.shape[1], wide_NC.shape[1]
     out_RC = thin_NR.new_empty(rank, columns, dtype=torch.float32)
