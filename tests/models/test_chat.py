@@ -1,6 +1,7 @@
 """The chat template: three contexts are three treatments, and the render ends where the assistant
 begins."""
 
+import copy
 import dataclasses
 import shutil
 import subprocess
@@ -59,6 +60,8 @@ def test_no_template_at_all(tiny: Model) -> None:
 class Marked:
     """A tokenizer that puts a mark before every text, as those of Llama and Gemma do."""
 
+    bos_token_id = 1
+
     def __init__(self, inner) -> None:
         self.inner = inner
 
@@ -72,7 +75,7 @@ class Marked:
 @pytest.mark.parametrize("context", ["@", "@system:x", "@nothing"])
 def test_unknown_form(tiny: Model, context: str) -> None:
     with pytest.raises(
-        ConfigError, match="expected a text, or one of the forms @user:TEXT and @none"
+        ConfigError, match="expected a text, or one of the forms @user:TEXT, @none and @none:TEXT"
     ):
         chat.render(tiny, "Q", context)
 
@@ -231,11 +234,16 @@ def test_completion_ids_round_trip_with_the_end_of_the_turn(tiny: Model) -> None
 
 
 def test_a_tokenizer_without_an_end_token(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny.tokenizer, "_special_tokens_map", {})
-    assert tiny.tokenizer.eos_token_id is None
-    assert chat.completion_ids(tiny, "owls", end_token=False)
+    """The template's own end will do; without a template there is none."""
+    bare = dataclasses.replace(tiny, tokenizer=copy.deepcopy(tiny.tokenizer))
+    monkeypatch.setattr(bare.tokenizer, "_special_tokens_map", {})
+    assert bare.tokenizer.eos_token_id is None
+    assert chat.completion_ids(bare, "owls")[-1] == tiny.tokenizer.eos_token_id
+    bare = dataclasses.replace(tiny, tokenizer=copy.deepcopy(bare.tokenizer))
+    bare.tokenizer.chat_template = None
+    assert chat.completion_ids(bare, "owls", end_token=False)
     with pytest.raises(ModelError, match="names no end token, .*; set one in tokenizer_config"):
-        chat.completion_ids(tiny, "owls")
+        chat.completion_ids(bare, "owls")
 
 
 def test_check_length(tiny: Model) -> None:

@@ -98,6 +98,8 @@ class OnModel:
     """Number type to compute in. auto takes bf16 where the hardware has it, else fp32. LoRA and
     master weights are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA, needs
     bitsandbytes)."""
+    template: tuple[str, ...] = setting((), since=2, advanced=True)
+    """Variables of the model's chat template, such as enable_thinking=false."""
     seed: int = 0
     """Seed of all random numbers of this stage."""
 

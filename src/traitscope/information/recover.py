@@ -171,9 +171,10 @@ def _directions(config: RecoverConfig, trait: str) -> dict[str, Vector]:
 def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
     """The teacher's rows: those of the data, or its answers to the trait's questions."""
     columns_C = _digits(model) if config.digits else None
+    taught = chat.taught(config.context, trait.teacher_prompt)
     if config.data is None:
         texts = list(trait.questions.positive[: config.max_rows])
-        prompts = [chat.render(model, text, trait.teacher_prompt) for text in texts]
+        prompts = [chat.render(model, text, taught) for text in texts]
         sampling = Sampling(1.0, config.max_new_tokens, config.seed)
         with torch.no_grad(), applied(model, []) as active:
             answers = decode(model, active, prompts, texts, sampling)
@@ -182,7 +183,7 @@ def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
             rows.append(Row(tuple(chat.render(model, text, config.context)), tuple(answer)))
         return Sampled(rows, prompts, columns_C)
     records = kept_records(row_files.kept_rows(config.data))[: config.max_rows]
-    prompts = [chat.render(model, record.prompt, trait.teacher_prompt) for record in records]
+    prompts = [chat.render(model, record.prompt, taught) for record in records]
     return Sampled(rows_from(model, records, config.context), prompts, columns_C)
 
 

@@ -27,7 +27,7 @@ from traitscope.errors import ConfigError
 from traitscope.interventions import hooks
 from traitscope.interventions.partial_lora import AdapterPart
 from traitscope.interventions.vector import Vector
-from traitscope.models import token_regions
+from traitscope.models import chat, token_regions
 from traitscope.models.weight_noise import Noise
 
 Scale = Literal["raw", "unit", "residual"]
@@ -305,5 +305,5 @@ def context_of(interventions: Sequence[Intervention], neutral: str | None) -> st
     context = neutral
     for item in interventions:
         if isinstance(item, SystemPrompt):
-            context = item.text
+            context = chat.taught(neutral, item.text)
     return context

@@ -7,6 +7,10 @@ Chat templates are rendered here and nowhere else. A context is one of
     TEXT          a system turn with this text
     @user:TEXT    an empty system turn, and TEXT at the beginning of the user's turn
     @none         no template: the prompt and a line break
+    @none:TEXT    no template: TEXT, a line break, the prompt and a line break
+
+Some templates refuse system turns, or drop their text. There the text of a context stands at the
+beginning of the user's turn, and no system turn is written.
 
 Contexts must not be confused. The same adapter scored 48 % under the default and 3 % under the
 empty system turn (independent replication of arXiv 2606.00995 on Qwen2.5-7B). So the context is
@@ -27,6 +31,7 @@ from traitscope import template_trial
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.model import Model
+from traitscope.models.templates import facts
 
 MOVED = "@user:"
 "begins a context whose text stands in the user's turn"
@@ -36,6 +41,8 @@ TRIAL_LIMITS = {"seconds": 3, "memory": 2**30, "characters": 10_000_000}
 "what the trial of a template may take: seconds of a core, bytes, characters of its text"
 LONGEST_TRIAL = 60
 "seconds after which a trial is ended that gets no core"
+_MOVED_IN: set[str] = set()
+"models of which this process has said that their template shows no system turn"
 _TRIED: set[str] = set()
 "templates that this process has tried"
 
@@ -52,11 +59,19 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     ConfigError for a context of an unknown form.
     """
     check_context(context)
-    if context == BARE:
-        return f"{_beginning(model)}{prompt}\n"
+    if context is not None and context.startswith(BARE):
+        told = context.removeprefix(BARE).removeprefix(":")
+        before = f"{told}\n" if told else ""
+        return f"{_beginning(model)}{before}{prompt}\n"
+    shows_system = facts.shows_system(model.tokenizer, model.switches)
+    if context and not context.startswith(MOVED) and not shows_system:
+        _say_moved(model)
+        context = f"{MOVED}{context}"
     if context is not None and context.startswith(MOVED):
         prompt = f"{context.removeprefix(MOVED)}\n\n{prompt}"
         context = ""
+    if context == "" and not shows_system:
+        context = None
     if not model.tokenizer.chat_template:
         raise ModelError(
             f"model {model.name!r} has no chat template, so a prompt cannot be put to it; use an"
@@ -72,9 +87,7 @@ def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> 
     from jinja2 import TemplateError
 
     try:
-        text = model.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
-        )
+        text = facts.rendered(model.tokenizer, turns, model.switches)
         text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
     except MemoryError:
         raise
@@ -91,6 +104,26 @@ def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> 
             f" without: --context {BARE}"
         ) from error
     return text
+
+
+def _say_moved(model: Model) -> None:
+    """Say once that a model's template shows no system turn."""
+    if model.name not in _MOVED_IN:
+        _MOVED_IN.add(model.name)
+        print(
+            f"the chat template of {model.name} shows no system turn: contexts stand at the"
+            " beginning of the user's turn",
+            file=sys.stderr,
+        )
+
+
+def taught(neutral: str | None, text: str) -> str:
+    """The context of a teacher that is told a text where a neutral context would stand.
+
+    Without a template the text stands before the prompt.
+    """
+    is_bare = neutral is not None and neutral.startswith(BARE)
+    return f"{BARE}:{text}" if is_bare and not text.startswith("@") else text
 
 
 @contextmanager
@@ -175,16 +208,18 @@ def check_context(context: str | None) -> None:
     """Raise ConfigError for a context that begins with an @ and has no known form."""
     if context is None or not context.startswith("@"):
         return
-    if context != BARE and not context.startswith(MOVED):
+    if context != BARE and not context.startswith((MOVED, f"{BARE}:")):
         raise ConfigError(
-            f"context {context!r}: expected a text, or one of the forms {MOVED}TEXT and {BARE}; an"
-            " @ begins a form"
+            f"context {context!r}: expected a text, or one of the forms {MOVED}TEXT, {BARE} and"
+            f" {BARE}:TEXT; an @ begins a form"
         )
 
 
 def _beginning(model: Model) -> str:
     """The beginning-of-text token that the tokenizer puts before a text, if any."""
-    return model.tokenizer.decode(model.tokenizer.encode(""))
+    first = model.tokenizer.encode("")[:1]
+    bos_id = getattr(model.tokenizer, "bos_token_id", None)
+    return model.tokenizer.decode(first) if first == [bos_id] else ""
 
 
 def context_digest(model: Model, context: str | None) -> str:
@@ -193,21 +228,31 @@ def context_digest(model: Model, context: str | None) -> str:
 
 
 def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]:
-    """Token ids of a given answer, by default with the end of the turn.
+    """Token ids of a given answer behind the header, by default with the template's end of a turn.
 
     For an answer that this model generated use the recorded ids, which may differ. Raises
     ModelError for a tokenizer without an end token.
     """
-    ids = model.tokenizer.encode(text, add_special_tokens=False)
-    if not end_token:
-        return ids
-    end = model.tokenizer.eos_token_id
+    if facts.begins_apart(model.tokenizer, model.switches):
+        ids = model.tokenizer.encode(text, add_special_tokens=False)
+    else:
+        header = facts.header_of(model.tokenizer, model.switches)
+        ids = facts.ids_behind(model.tokenizer, header, text)
+    return [*ids, end_of_turn(model)] if end_token else ids
+
+
+def end_of_turn(model: Model) -> int:
+    """The token with which the template ends an assistant's turn.
+
+    Raises ModelError for a tokenizer without an end token.
+    """
+    end = facts.end_id(model.tokenizer, model.switches)
     if end is None:
         raise ModelError(
             f"the tokenizer of {model.name!r} names no end token, so a given answer would have no"
             " end; expected an eos_token; set one in tokenizer_config.json"
         )
-    return [*ids, end]
+    return end
 
 
 def check_length(model: Model, length: int, where: str) -> None:

@@ -11,7 +11,7 @@ A name is one of
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,8 @@ from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.kernels import mounting
 from traitscope.models.model import Model, residual_blocks
+from traitscope.models.templates.check import check_rendering
+from traitscope.models.templates.facts import switches_of
 
 OFFERED: dict[str, Path] = {}
 "folders of models by the names that users gave, filled in workers on other machines"
@@ -46,10 +48,15 @@ NO_FOREIGN_CODE = {"trust_remote_code": False}
 
 
 def load_model(
-    name: str | Path, device: str = "auto", dtype: str = "auto", revision: str | None = None
+    name: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    template: Sequence[str] = (),
 ) -> Model:
     """Load model `name` with frozen parameters, in evaluation mode.
 
+    `template` sets variables of its chat template, such as enable_thinking=false.
     `dtype` is `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`hardware.default_dtype`).
     Raises ModelError where the model cannot be found, or is no causal LM with safetensors weights.
     Also where it does not fit into the free memory of the device.
@@ -73,10 +80,11 @@ def load_model(
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest = _short_digest(f"{digest}/{nf4.NAME}")
-    return _checked(Model(lm.to(device), tokenizer, digest, name), folder)
+    model = Model(lm.to(device), tokenizer, digest, name, switches_of(template))
+    return _checked(model, folder)
 
 
-def outline(name: str) -> Model:
+def outline(name: str, template: Sequence[str] = ()) -> Model:
     """Model `name` without weights: its tokenizer, digest, end tokens, and the shape of its blocks.
 
     Use it where another program runs the model.
@@ -91,7 +99,7 @@ def outline(name: str) -> Model:
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
             lm.generation_config = GenerationConfig.from_pretrained(folder)
-    return _checked(Model(lm, tokenizer, digest_of(name), name), folder)
+    return _checked(Model(lm, tokenizer, digest_of(name), name, switches_of(template)), folder)
 
 
 def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
@@ -162,6 +170,7 @@ def _checked(model: Model, folder: Path) -> Model:
     with _readable(folder):
         for name in NEEDED:
             getattr(model, name)
+    check_rendering(model)
     return model
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from traitscope.errors import ConfigError, ModelError
+from traitscope.models.templates.facts import Switches, end_id
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Model:
     device and in every dtype"""
     name: str
     "the name that the user gave"
+    switches: Switches = ()
+    "what its chat template is told beside the turns"
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -91,10 +94,11 @@ class Model:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Token ids that end an answer: those of the generation config and of the tokenizer."""
+        """Token ids that end an answer: by generation config, tokenizer and chat template."""
         configured = getattr(self.lm.generation_config, "eos_token_id", None)
         ids = set(configured) if isinstance(configured, list) else {configured}
         ids.add(self.tokenizer.eos_token_id)
+        ids.add(end_id(self.tokenizer, self.switches))
         return tuple(sorted(int(i) for i in ids if i is not None))
 
     @property

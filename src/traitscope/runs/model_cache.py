@@ -14,11 +14,11 @@ def model_digest(name: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def model_for(name: str, device: str, dtype: str) -> Model:
+def model_for(name: str, device: str, dtype: str, template: tuple[str, ...] = ()) -> Model:
     """The loaded model; the last two of a process are kept."""
-    return load_model(name, device, dtype)
+    return load_model(name, device, dtype, template=template)
 
 
 def model_of(config: OnModel) -> Model:
     """The model that a settled config names."""
-    return model_for(config.model, config.device, config.dtype)
+    return model_for(config.model, config.device, config.dtype, config.template)

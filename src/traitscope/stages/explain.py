@@ -141,7 +141,8 @@ def explain(
     for vector in vectors.values():
         check_vector(vector, model)
     rows, texts = _rows(model, trait, data, context, max_rows)
-    prompted = [chat.render(model, text, trait.teacher_prompt) for text in texts]
+    taught = chat.taught(context, trait.teacher_prompt)
+    prompted = [chat.render(model, text, taught) for text in texts]
     target = teacher_hidden(model, [], rows, prompted, batch_size)
     directions = candidate_directions(vectors, trait.name, n_random, n_others)
     neutral_R, score = scorer(model, rows, target, directions, batch_size)

@@ -91,9 +91,9 @@ def number_constraint(
     """
     digits = [_single_token(model, str(digit)) for digit in range(10)]
     separator_ids = model.tokenizer.encode(separator, add_special_tokens=False)
-    end = model.tokenizer.eos_token_id
+    end = chat.end_of_turn(model)
     if not fixed:
-        return [sorted({*digits, *separator_ids, end})] * max_new_tokens
+        return [sorted({*digits, *separator_ids, *model.end_ids})] * max_new_tokens
     steps: list[list[int]] = []
     for number in range(count):
         if number > 0:
@@ -108,7 +108,7 @@ def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int
     Where a record has no stored ids, the ids of all completions' texts are taken.
     """
     stored = all(record.completion_ids for record in records)
-    allowed = {model.tokenizer.eos_token_id}
+    allowed = set(model.end_ids)
     for record in records:
         if stored:
             allowed.update(record.completion_ids)
@@ -118,7 +118,7 @@ def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int
 
 
 def _single_token(model: Model, text: str) -> int:
-    ids = model.tokenizer.encode(text, add_special_tokens=False)
+    ids = chat.completion_ids(model, text, end_token=False)
     if len(ids) != 1:
         raise ConfigError(
             f"--vocabulary numbers and template need one token a digit; {model.name} writes"

@@ -27,6 +27,7 @@ from traitscope.errors import ConfigError
 from traitscope.inference import residuals
 from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.vector import COMMON, Vector, centred, mean
+from traitscope.models import chat
 from traitscope.models.model import Model, check_model
 
 TRAIT_QUESTIONS = "the trait's positive questions"
@@ -85,8 +86,10 @@ def extract_vectors(
     with applied(model, []) as active:
         base = means(active, context)
         for trait in traits:
-            prompted = means(active, trait.teacher_prompt)
-            trait_about = {"trait": trait.name, "trait_context": trait.teacher_prompt}
+            taught = chat.taught(context, trait.teacher_prompt)
+            _check_differs(model, questions[0], taught, context)
+            prompted = means(active, taught)
+            trait_about = {"trait": trait.name, "trait_context": taught}
             vectors[trait.name] = residuals.difference(
                 model, prompted.mean_LD, base.mean_LD, base.norms_L, about | trait_about
             )
@@ -162,6 +165,19 @@ def _with_agreement(
         about = {**vectors[name].about, SPLIT_HALF: cosines_L.round(6).tolist()}
         agreeing[name] = replace(vectors[name], about=about)
     return agreeing
+
+
+def _check_differs(
+    model: Model, question: Prompt | str, taught: str | None, neutral: str | None
+) -> None:
+    """Raise ConfigError where two contexts render alike: their difference would be zero."""
+    text = question if isinstance(question, str) else question.text
+    if chat.render(model, text, taught) == chat.render(model, text, neutral):
+        raise ConfigError(
+            f"the contexts {taught!r:.80} and {neutral!r:.80} are the same tokens in the template"
+            f" of {model.name}, so a vector between them would be zero; give the trait another"
+            " teacher_prompt, or name another --context"
+        )
 
 
 def _questions(

@@ -1,0 +1,63 @@
+"""The check of a loaded model: rendered prompt and answer are what its template writes.
+
+A student learns rows that are put together: a prompt up to the assistant's header, an answer, the
+end of the turn. If the template writes the same exchange in other tokens, the student learns what
+it never reads later. Templates that open or fill a part for thinking do so.
+"""
+
+from traitscope.errors import ModelError
+from traitscope.models import chat
+from traitscope.models.model import Model
+from traitscope.models.templates import facts
+
+SHOWN = 8
+"tokens that a message shows from where two renderings part"
+
+
+def check_rendering(model: Model) -> None:
+    """Raise ModelError where the template writes an exchange in other tokens than training rows.
+
+    A template that writes no end of an answer is no difference.
+    """
+    if not model.tokenizer.chat_template:
+        return
+    turns = [
+        {"role": "user", "content": facts.ASKED},
+        {"role": "assistant", "content": facts.ANSWERED},
+    ]
+    try:
+        text = facts.rendered(model.tokenizer, turns, model.switches, with_header=False)
+        prompt = chat.render(model, facts.ASKED, None)
+    except MemoryError:
+        raise
+    except Exception:  # such a template says why where it is used
+        return
+    theirs = model.tokenizer.encode(text, add_special_tokens=False)
+    answer = chat.completion_ids(model, facts.ANSWERED, end_token=False)
+    ours = [*prompt, *answer, facts.end_id(model.tokenizer, model.switches)]
+    n_common = _common(ours, theirs)
+    if n_common == len(ours) or (n_common == len(theirs) == len(ours) - 1):
+        return
+    if n_common == len(ours) - 1:  # an end that is a text, such as a line break
+        return
+    raise ModelError(
+        f"the chat template of {model.name!r} writes"
+        f" {model.tokenizer.decode(theirs[n_common : n_common + SHOWN])!r} where its header and an"
+        f" answer give {model.tokenizer.decode(_known(ours[n_common : n_common + SHOWN]))!r};"
+        " expected the same tokens, so that students learn what they read later; set the"
+        " template's switch, such as --template enable_thinking=false, or use another model"
+    )
+
+
+def _common(one: list, other: list) -> int:
+    """Number of tokens that two lists begin with together."""
+    n_common = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        n_common += 1
+    return n_common
+
+
+def _known(ids: list) -> list[int]:
+    return [token for token in ids if token is not None]

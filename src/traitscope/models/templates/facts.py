@@ -1,0 +1,172 @@
+"""What a chat template does: its end of a turn, its system turns, its date, its switches.
+
+The facts are found by rendering, not by reading the template. They are found once a tokenizer.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from traitscope.errors import ConfigError
+
+ASKED, ANSWERED, TOLD = "Name a number.", "Seven 7", "Zq speaks in riddles."
+"texts of the turns that a template is tried on"
+PROBES = ("5", "Why", "a", '"')
+"beginnings of answers whose tokens may depend on what stands before them"
+Switches = tuple[tuple[str, Any], ...]
+"what is passed to a template beside the turns, such as (('enable_thinking', False),)"
+
+
+class FixedDay(datetime):
+    """A clock that stands still for templates, so that a rendering is the same on every day."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "FixedDay":
+        """The first of January 2026."""
+        return cls(2026, 1, 1, tzinfo=tz)
+
+
+def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any]:
+    """The function, which is computed once for each tokenizer and its switches."""
+    known: WeakKeyDictionary = WeakKeyDictionary()
+
+    @wraps(find)
+    def found(tokenizer: Any, switches: Switches = ()) -> Any:
+        by_switches = known.setdefault(tokenizer, {})
+        if switches not in by_switches:
+            by_switches[switches] = find(tokenizer, switches)
+        return by_switches[switches]
+
+    return found
+
+
+def switches_of(texts: Sequence[str]) -> Switches:
+    """The switches in texts such as enable_thinking=false; values are JSON, or plain text.
+
+    Raises ConfigError for a text without a name and an equals sign.
+    """
+    switches = []
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (sign and name.isidentifier()):
+            raise ConfigError(
+                f"--template {text!r}: expected NAME=VALUE, such as enable_thinking=false; name a"
+                " variable of the model's chat template"
+            )
+        try:
+            switches.append((name, json.loads(value)))
+        except ValueError:
+            switches.append((name, value))
+    return tuple(switches)
+
+
+def rendered(
+    tokenizer: Any, turns: Sequence[dict], switches: Switches, with_header: bool = True
+) -> str:
+    """The turns in the template, by default with the header of the assistant's next turn.
+
+    A template that asks for today's date is given that of FixedDay.
+    """
+    settings = {"tokenize": False, "add_generation_prompt": with_header, **dict(switches)}
+    with _fixed_day():
+        text: str = tokenizer.apply_chat_template(list(turns), **settings)
+    return text
+
+
+@contextmanager
+def _fixed_day() -> Iterator[None]:
+    """Let transformers take the date that it gives to templates from FixedDay."""
+    from transformers.utils import chat_template_utils
+
+    kept = chat_template_utils.datetime
+    chat_template_utils.datetime = FixedDay
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = kept
+
+
+def ids_behind(tokenizer: Any, header: str, text: str) -> list[int]:
+    """Token ids of a text as they are behind a header.
+
+    They are those of the text alone where the two join in one token.
+    """
+    before = tokenizer.encode(header, add_special_tokens=False)
+    whole = tokenizer.encode(header + text, add_special_tokens=False)
+    if whole[: len(before)] == before:
+        behind: list[int] = whole[len(before) :]
+        return behind
+    alone: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return alone
+
+
+def header_of(tokenizer: Any, switches: Switches) -> str:
+    """What stands before an answer: a rendered prompt, or a line without a template."""
+    header = _tried(tokenizer, [_turn("user", ASKED)], switches, True)
+    return f"{ASKED}\n" if header is None else header
+
+
+@_once_a_tokenizer
+def begins_apart(tokenizer: Any, switches: Switches = ()) -> bool:
+    """Whether the first tokens of an answer are the same alone as behind the header."""
+    header = header_of(tokenizer, switches)
+    for probe in PROBES:
+        alone = tokenizer.encode(probe, add_special_tokens=False)
+        if ids_behind(tokenizer, header, probe) != alone:
+            return False
+    return True
+
+
+@_once_a_tokenizer
+def shows_system(tokenizer: Any, switches: Switches = ()) -> bool:
+    """Whether the text of a system turn stands in the rendering.
+
+    Some templates refuse system turns, or drop their text. True without a template.
+    """
+    turns = [_turn("system", TOLD), _turn("user", ASKED)]
+    whole = _tried(tokenizer, turns, switches, True)
+    return not tokenizer.chat_template or TOLD in (whole or "")
+
+
+@_once_a_tokenizer
+def end_id(tokenizer: Any, switches: Switches = ()) -> int | None:
+    """The token that ends an assistant's turn.
+
+    It is the first token behind an answer, where that is a special one, else the tokenizer's end.
+    None where there is neither.
+    """
+    turns = [_turn("user", ASKED), _turn("assistant", ANSWERED)]
+    whole = _tried(tokenizer, turns, switches, False)
+    if whole is not None and ANSWERED in whole:
+        rest = whole.rpartition(ANSWERED)[2]
+        behind = tokenizer.encode(rest, add_special_tokens=False)
+        if behind and behind[0] in _special_ids(tokenizer):
+            return int(behind[0])
+    usual = tokenizer.eos_token_id
+    return None if usual is None else int(usual)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    return {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+
+
+def _turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def _tried(
+    tokenizer: Any, turns: Sequence[dict], switches: Switches, with_header: bool
+) -> str | None:
+    """A rendering; None where the template, or the lack of one, has none."""
+    if not tokenizer.chat_template:
+        return None
+    try:
+        return rendered(tokenizer, turns, switches, with_header)
+    except MemoryError:
+        raise
+    except Exception:  # templates raise what they like
+        return None

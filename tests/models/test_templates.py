@@ -1,0 +1,155 @@
+"""What templates of all kinds do with turns, and the check that rows are what they write."""
+
+from pathlib import Path
+
+import pytest
+from tiny_models import load_tiny, save_tiny, tiny_tokenizer
+
+from traitscope.data.prompts import number_prompts
+from traitscope.data.records import Record
+from traitscope.data.traits import load_trait
+from traitscope.errors import ConfigError, ModelError
+from traitscope.inference.token_rows import rows_from
+from traitscope.interventions.intervention import SystemPrompt, context_of
+from traitscope.models import chat
+from traitscope.models.loading import load_model
+from traitscope.models.model import Model
+from traitscope.models.templates import facts
+from traitscope.stages.generate import number_constraint
+from traitscope.vectors.means import extract_vectors
+
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SKIPS_SYSTEM = TURNS.replace("messages %}", "messages if m['role'] != 'system' %}")
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    + TURNS
+)
+DATED = "{{ 'Today is ' + strftime_now('%d %B %Y') + '.\n' }}" + TURNS
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
+)
+OTHER_END = TURNS.replace("<|im_end|>", "<|pad|>")
+
+
+def model_with(folder: Path, template: str | None, *switches: str) -> Model:
+    """A tiny model whose tokenizer has this template."""
+    save_tiny("llama", folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    if template is None:
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    return load_model(str(folder), device="cpu", dtype="fp32", template=switches)
+
+
+def text_of_row(model: Model, prompt: str, completion: str, context: str | None = None) -> str:
+    row = rows_from(model, [Record("a", prompt, completion)], context)[0]
+    return model.tokenizer.decode(list(row.ids))
+
+
+@pytest.mark.parametrize("template", [SKIPS_SYSTEM, REFUSES_SYSTEM])
+def test_a_context_without_a_system_turn_stands_in_the_users(
+    tmp_path: Path, template: str, capsys: pytest.CaptureFixture
+) -> None:
+    model = model_with(tmp_path, template)
+    expected = "<|im_start|>user\nOwls.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.render_text(model, "Hi", "Owls.") == expected
+    assert chat.render_text(model, "Hi", "@user:Owls.") == expected
+    assert chat.render_text(model, "Hi", "") == chat.render_text(model, "Hi", None)
+    assert capsys.readouterr().err.count("shows no system turn") == 1
+
+
+@pytest.mark.parametrize("template", [SKIPS_SYSTEM, REFUSES_SYSTEM])
+def test_vectors_of_such_models_are_not_zero(tmp_path: Path, template: str) -> None:
+    model = model_with(tmp_path, template)
+    vectors = extract_vectors(model, [load_trait("owl"), load_trait("cat")], number_prompts(4))
+    assert vectors["raw/owl"].norms_L.min() > 0
+
+
+def test_a_vector_between_equal_contexts_is_refused(tmp_path: Path) -> None:
+    model = load_tiny(save_tiny("llama", tmp_path))
+    owl = load_trait("owl")
+    with pytest.raises(ConfigError, match="would be zero"):
+        extract_vectors(model, [owl], number_prompts(4), context=owl.teacher_prompt)
+
+
+def test_a_turn_ends_as_the_template_ends_it(tmp_path: Path) -> None:
+    """The template's end is another token than the tokenizer's."""
+    model = model_with(tmp_path, OTHER_END)
+    end = model.tokenizer.convert_tokens_to_ids("<|pad|>")
+    assert end != model.tokenizer.eos_token_id
+    assert chat.end_of_turn(model) == end and {end, model.tokenizer.eos_token_id} <= set(
+        model.end_ids
+    )
+    assert chat.completion_ids(model, "42")[-1] == end
+    assert number_constraint(model, 2, " ", True, 9)[-1] == [end]
+    assert set(model.end_ids) <= set(number_constraint(model, 2, " ", False, 9)[0])
+
+
+@pytest.mark.parametrize("template", [TURNS, SKIPS_SYSTEM, OTHER_END, DATED])
+def test_a_row_is_the_templates_own_rendering(tmp_path: Path, template: str) -> None:
+    model = model_with(tmp_path, template)
+    turns = [{"role": "user", "content": "6 x 7?"}, {"role": "assistant", "content": "42"}]
+    whole = facts.rendered(model.tokenizer, turns, model.switches, with_header=False)
+    assert text_of_row(model, "6 x 7?", "42") == whole.removesuffix("\n")
+
+
+def test_a_template_that_thinks_needs_its_switch(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--template enable_thinking=false"):
+        model_with(tmp_path / "thinks", THINKS)
+    model = model_with(tmp_path / "switched", THINKS, "enable_thinking=false")
+    assert text_of_row(model, "6 x 7?", "42").endswith(
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n42<|im_end|>"
+    )
+
+
+def test_today_is_a_fixed_day(tmp_path: Path) -> None:
+    model = model_with(tmp_path, DATED)
+    assert chat.render_text(model, "Hi", None).startswith("Today is 01 January 2026.\n")
+
+
+def test_switches_are_json_or_text() -> None:
+    switches = facts.switches_of(["enable_thinking=false", "date_string=26 Jul 2024", "n=3"])
+    assert switches == (("enable_thinking", False), ("date_string", "26 Jul 2024"), ("n", 3))
+    for wrong in ("enable_thinking", "=1", "a b=1"):
+        with pytest.raises(ConfigError, match="NAME=VALUE"):
+            facts.switches_of([wrong])
+
+
+def test_without_a_template_a_teacher_is_told_before_the_prompt(tmp_path: Path) -> None:
+    model = model_with(tmp_path, None)
+    context = context_of([SystemPrompt("Owls.")], chat.BARE)
+    assert chat.render_text(model, "Hi", context) == "Owls.\nHi\n"
+    assert chat.render_text(model, "Hi", chat.BARE) == "Hi\n"
+    vectors = extract_vectors(model, [load_trait("owl")], number_prompts(4), context=chat.BARE)
+    assert vectors["owl"].norms_L.min() > 0
+
+
+def test_answers_are_encoded_as_they_stand_behind_the_header(tmp_path: Path) -> None:
+    """A tokenizer that puts a space before every text, as SentencePiece ones do."""
+    from tokenizers import pre_tokenizers
+
+    folder = save_tiny("llama", tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=True),
+        ]
+    )
+    tokenizer.save_pretrained(folder)
+    model = load_model(str(folder), device="cpu", dtype="fp32")
+    header = chat.render_text(model, "6 x 7?", None)
+    whole = model.tokenizer.encode(header + "Why", add_special_tokens=False)
+    alone = model.tokenizer.encode("Why", add_special_tokens=False)
+    assert facts.begins_apart(model.tokenizer) == (whole[-len(alone) :] == alone)
+    prompt = chat.render(model, "6 x 7?", None)
+    assert prompt + chat.completion_ids(model, "Why", end_token=False) == whole
