@@ -33,7 +33,7 @@ from traitscope.interventions.intervention import (
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.partial_lora import TokenSwitch
 from traitscope.interventions.pass_state import CurrentPass
-from traitscope.interventions.vector import Vector, check_vector, load_vector
+from traitscope.interventions.vector import Vector, check_held, check_vector, load_vector
 from traitscope.models import token_regions
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
@@ -215,6 +215,7 @@ def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
     check_vector(vector, model)
     check_layers(item.layers, model)
+    check_held(vector, item.layers)
     return vector
 
 
