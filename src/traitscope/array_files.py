@@ -3,6 +3,7 @@
 `.npy` and `.npz` files belong to runs. `.safetensors` files may come from anybody.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -115,6 +116,21 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         if tensor.numel() and not _is_finite(tensor):
             raise ValueError(f"{name} in {path.name} holds numbers that are not finite in float32")
     return tensors
+
+
+def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
+    """The content of a `.safetensors` file; the same bytes for the same tensors and metadata."""
+    from safetensors.torch import save
+
+    return with_sorted_header(save(dict(tensors), metadata=dict(metadata)))
+
+
+def with_sorted_header(written: bytes) -> bytes:
+    """A `.safetensors` file with its header in order, because safetensors shuffles metadata."""
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + written[end:]
 
 
 def _is_finite(tensor: "Tensor") -> bool:

@@ -287,12 +287,7 @@ def vector_bytes(vector: Vector) -> bytes:
         "model": vector.model,
         "about": json.dumps(vector.about, sort_keys=True),
     }
-    written = save({"rows": vector.rows_LD}, metadata=metadata)
-    end = 8 + int.from_bytes(written[:8], "little")
-    # safetensors shuffles the metadata, so the header is written again with sorted keys
-    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + written[end:]
+    return array_files.with_sorted_header(save({"rows": vector.rows_LD}, metadata=metadata))
 
 
 def load_vector(path: Path) -> Vector:
