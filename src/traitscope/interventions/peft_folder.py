@@ -64,8 +64,8 @@ def read_adapter(folder: Path, model: Model) -> tuple[LoraShape, dict[str, tuple
 
     Maps of several ranks and strengths get zeros up to the highest rank, and B takes the strength.
 
-    Raises VectorError for a missing or damaged file, for another base model, and for an adapter
-    that is more than low-rank additions to linear maps of the blocks.
+    Raises VectorError for a missing or damaged file, and for another base model. Also for an
+    adapter that is more than low-rank additions to linear maps of the blocks.
     """
     folder = Path(folder)
     contents = read(folder, model)

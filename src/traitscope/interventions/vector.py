@@ -315,7 +315,8 @@ def load_vector(path: Path) -> Vector:
         )
     if metadata["format"] != str(FORMAT):
         raise VectorError(
-            f"{path}: vector format {metadata['format'][:20]}, expected {FORMAT}; upgrade traitscope"
+            f"{path}: vector format {metadata['format'][:20]}, expected {FORMAT}; upgrade"
+            " traitscope"
         )
     try:
         about = _with_present_keys(from_json(metadata["about"]))

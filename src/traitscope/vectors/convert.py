@@ -48,9 +48,7 @@ def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
     return files.in_blocks(path, kind, layers_are, config.layer)
 
 
-def _written(
-    blocks: BlockRows, kind: str, target: Path, model: Model | None, where: str
-) -> bytes:
+def _written(blocks: BlockRows, kind: str, target: Path, model: Model | None, where: str) -> bytes:
     """The content of the file that is written."""
     if kind == files.OWN:
         if model is None:

@@ -180,7 +180,10 @@ def test_other_names_of_the_same_tensors(
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        (lambda key: key if "layers.0." in key else "", "2 of 6 maps that target_modules names are"),
+        (
+            lambda key: key if "layers.0." in key else "",
+            "2 of 6 maps that target_modules names are",
+        ),
         (lambda key: "" if "1.self_attn.q_proj.lora_B" in key else key, "lora_B.weight is missing"),
         (lambda key: key.replace("model.layers", "vision_tower.layers"), "does not fit"),
         (lambda key: key.replace("lora_A", "lora_C"), "is not of a LoRA that is read"),

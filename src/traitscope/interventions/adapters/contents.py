@@ -39,12 +39,14 @@ class Contents:
     "the replaced parameters that are copies of their own, apart from those tied to them"
 
 
-def contents_of(where: str, config: dict[str, Any], tensors: Mapping[str, Tensor], model: Model) -> Contents:
+def contents_of(
+    where: str, config: dict[str, Any], tensors: Mapping[str, Tensor], model: Model
+) -> Contents:
     """The tensors of a peft folder by module.
 
-    Raises VectorError for a tensor of another kind of adapter or of another model, for a factor
-    that is missing, and for maps that the settings name and the file lacks. Raises ValueError for
-    settings that are none.
+    Raises VectorError for a tensor of another kind of adapter or of another model. Also for a
+    factor that is missing, and for maps that the settings name and the file lacks. Raises
+    ValueError for settings that are none.
     """
     modules = dict(model.lm.named_modules())
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in names.PARTS.values()}
@@ -54,16 +56,16 @@ def contents_of(where: str, config: dict[str, Any], tensors: Mapping[str, Tensor
         place = names.place_of(tensor_name, modules)
         if place is None:
             raise VectorError(
-                f"{where}: tensor {tensor_name[:120]} is not of a LoRA that is read; expected A and B"
-                " of linear maps, or weights of modules; train an adapter of that kind, or merge it"
-                " into a model of its own"
+                f"{where}: tensor {tensor_name[:120]} is not of a LoRA that is read; expected A and"
+                " B of linear maps, or weights of modules; train an adapter of that kind, or merge"
+                " it into a model of its own"
             )
         held = replaced if place.part == names.WEIGHT else parts[place.part]
         key = f"{place.module}.{place.leaf}" if place.part == names.WEIGHT else place.module
         if key in held:
             raise VectorError(
-                f"{where}: {tensor_name[:120]} is there twice under two names; expected it once; copy"
-                " or train the adapter again"
+                f"{where}: {tensor_name[:120]} is there twice under two names; expected it once;"
+                " copy or train the adapter again"
             )
         if place.is_base:
             _check_base(where, key, tensor, model)
@@ -73,14 +75,16 @@ def contents_of(where: str, config: dict[str, Any], tensors: Mapping[str, Tensor
         held[key] = tensor
     if not tensors:
         raise VectorError(
-            f"{where} holds no tensor; expected A and B of one linear map or more; copy or train the"
-            " adapter again"
+            f"{where} holds no tensor; expected A and B of one linear map or more; copy or train"
+            " the adapter again"
         )
     result = _assembled(where, config, parts, replaced, model)
     _check_complete(where, config, result, modules, bool(renamed))
     if renamed:
-        _say(f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
-             f" as of {renamed[0][1]}")
+        _say(
+            f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
+            f" as of {renamed[0][1]}"
+        )
     return result
 
 
@@ -194,11 +198,17 @@ def _check_base(where: str, name: str, tensor: Tensor, model: Model) -> None:
     """Raise VectorError for a weight of the base, saved beside an adapter, that is another one."""
     here = dict(model.lm.named_parameters(remove_duplicate=False)).get(name)
     there = tensor if here is None else tensor.to(here.device)
-    if here is None or here.shape != there.shape or not torch.equal(here.to(there.dtype), there):
+    if here is None or here.shape != there.shape or not _equal(here, there):
         raise VectorError(
-            f"{where} holds {name} of the model that it was trained on, and {model.name} has another"
-            " one; expected equal weights; name the model that it was trained on"
+            f"{where} holds {name} of the model that it was trained on, and {model.name} has"
+            " another one; expected equal weights; name the model that it was trained on"
         )
+
+
+def _equal(here: Tensor, there: Tensor) -> bool:
+    """Whether two weights are equal in the coarser of their number types."""
+    is_as_there = torch.equal(here.to(there.dtype), there)
+    return is_as_there or torch.equal(here, there.to(here.dtype))
 
 
 def _check_replaced(where: str, replaced: Mapping[str, Tensor], model: Model) -> None:
@@ -236,8 +246,8 @@ def _check_complete(
     without = [name for name in saved if name not in with_weights]
     if without:
         raise VectorError(
-            f"{where}: modules_to_save names {', '.join(without[:FEW])}, whose weights are not in the"
-            " file; expected all of them; copy or save the adapter again"
+            f"{where}: modules_to_save names {', '.join(without[:FEW])}, whose weights are not in"
+            " the file; expected all of them; copy or save the adapter again"
         )
 
 
@@ -252,8 +262,8 @@ def _refuse_partly(where: str, expected: set[str], there: Any) -> None:
     if missing:
         raise VectorError(
             f"{where}: {len(expected) - len(missing)} of {len(expected)} maps that target_modules"
-            f" names are in the file, {', '.join(missing[:FEW])} are not; expected all of them; copy"
-            " or save the adapter again"
+            f" names are in the file, {', '.join(missing[:FEW])} are not; expected all of them;"
+            " copy or save the adapter again"
         )
     raise VectorError(
         f"{where}: the adapter on {', '.join(further[:FEW])} is of a map that target_modules does"

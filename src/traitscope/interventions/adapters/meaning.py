@@ -62,8 +62,8 @@ def check(where: str, config: dict[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise VectorError(
-            f"{where}: adapter of the kind {str(kind)[:40]}; expected LORA; train such an adapter, or"
-            " merge this one into a model of its own"
+            f"{where}: adapter of the kind {str(kind)[:40]}; expected LORA; train such an adapter,"
+            " or merge this one into a model of its own"
         )
     initialised = config.get("init_lora_weights", True)
     if not _keeps_the_base(initialised):
@@ -104,7 +104,9 @@ def rank_and_scale(config: dict[str, Any], name: str) -> tuple[int, float]:
     rank = _by_pattern(config, "rank_pattern", name, config["r"])
     alpha = _by_pattern(config, "alpha_pattern", name, config["lora_alpha"])
     if type(rank) is not int or not 1 <= rank < 10**9:
-        raise ValueError(f"r or rank_pattern has {rank!r:.40}, expected a whole number of 1 or more")
+        raise ValueError(
+            f"r or rank_pattern has {rank!r:.40}, expected a whole number of 1 or more"
+        )
     if type(alpha) not in (int, float) or not 0 < alpha <= LARGEST_ALPHA:
         raise ValueError(f"alpha_pattern has {alpha!r:.40}, expected a number above 0")
     return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -128,7 +130,9 @@ def _matches(pattern: Any, name: str, setting: str) -> bool:
     try:
         return re.fullmatch(pattern, name) is not None
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{setting} holds {pattern[:40]!r}, which is no pattern: {error}") from None
+        raise ValueError(
+            f"{setting} holds {pattern[:40]!r}, which is no pattern: {error}"
+        ) from None
 
 
 def targeted(config: dict[str, Any], names: Iterable[str]) -> set[str] | None:
@@ -182,7 +186,10 @@ def saves(config: dict[str, Any], name: str) -> bool:
 
     Raises ValueError for a setting that is none.
     """
-    return any(name.endswith(word) for word in _texts(config.get("modules_to_save") or [], "modules_to_save"))
+    return any(
+        name.endswith(word)
+        for word in _texts(config.get("modules_to_save") or [], "modules_to_save")
+    )
 
 
 def _texts(values: Any, setting: str) -> list[str]:

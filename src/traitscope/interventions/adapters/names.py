@@ -1,8 +1,8 @@
 """The module that a tensor of a peft folder belongs to, and which part of an adapter it is.
 
-peft writes `base_model.model.MODULE.lora_A.weight`. Other programs write the same tensors without
-the prefix, with the adapter's name, with the prefix of a compiled model, or with that of a model
-that also reads images. Such names are read where one module only is meant.
+peft writes `base_model.model.MODULE.lora_A.weight`. Other programs leave the prefix out, or write
+the adapter's name into it. Compiled models and models that read images have further prefixes. Such
+names are read where one module only is meant.
 """
 
 import re
@@ -22,7 +22,9 @@ PARTS = {
 WEIGHT = "weight"
 "the part of a tensor that replaces a parameter of the module"
 ENDING = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(map(re.escape, PARTS))})")
-ADAPTER_NAME = re.compile(r"(?<=lora_A|lora_B)\.default(?=\.)|(?<=_A|_B)\.default$|(?<=_vector)\.default\b")
+ADAPTER_NAME = re.compile(
+    r"(?<=lora_A|lora_B)\.default(?=\.)|(?<=_A|_B)\.default$|(?<=_vector)\.default\b"
+)
 WRAPPERS = ("base_model", "model", "language_model", "text_model", "module", "transformer")
 "words that programs put before a module's name or leave out"
 

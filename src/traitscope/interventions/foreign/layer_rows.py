@@ -100,8 +100,8 @@ def by_number(arrays: Mapping[int, np.ndarray], where: str, counting: Counting =
     widths = sorted({len(row) for row in rows.values()})
     if len(widths) != 1 or min(rows) < 0 or max(rows) > MOST_LAYERS:
         raise VectorError(
-            f"{where} holds layers {list(rows)[:8]} of widths {widths}; expected layers from 0 on of"
-            " one width; save the vector again"
+            f"{where} holds layers {list(rows)[:8]} of widths {widths}; expected layers from 0 on"
+            " of one width; save the vector again"
         )
     return LayerRows(rows, counting)
 
@@ -124,7 +124,9 @@ def checked(array: np.ndarray, where: str) -> np.ndarray:
     return row
 
 
-def in_blocks(file: LayerRows, where: str, layers_are: str = "", layer: int | None = None) -> BlockRows:
+def in_blocks(
+    file: LayerRows, where: str, layers_are: str = "", layer: int | None = None
+) -> BlockRows:
     """The rows of a file by block.
 
     `layers_are` says how the file counts, where its format does not. `layer` is the block of a file
@@ -146,8 +148,8 @@ def in_blocks(file: LayerRows, where: str, layers_are: str = "", layer: int | No
     if not counting:
         raise ConfigError(
             f"{where} has {len(file.rows)} rows of {_width(file)} and does not say how it counts"
-            " layers; expected --layers-are blocks (row 0 leaves block 0) or hidden-states (row 0 is"
-            " the embedding); name one"
+            " layers; expected --layers-are blocks (row 0 leaves block 0) or hidden-states (row 0"
+            " is the embedding); name one"
         )
     shift = 1 if counting == "hidden-states" else 0
     rows = {number - shift: row for number, row in file.rows.items() if number >= shift}

@@ -77,7 +77,7 @@ def rows_of(path: Path, content: Any, kind: str) -> LayerRows:
 
 
 def _array(value: Any, where: str) -> np.ndarray:
-    """A tensor as an array. Raises VectorError for anything else, and for other kinds of numbers."""
+    """A tensor as an array. Raises VectorError for anything else, and for other numbers."""
     if not isinstance(value, Tensor):
         raise VectorError(
             f"{where} is a {type(value).__name__}; expected a tensor; name its format with --from,"
@@ -147,7 +147,11 @@ def _hookpoint(hookpoint: Any, settings: Any, where: str) -> tuple[int, float]:
             " on all heads; anything else is no vector, so leave that hookpoint out"
         )
     factor = settings.get("steering_coefficient", 1.0)
-    if type(factor) not in (int, float) or not abs(factor) < 1e30 or "steering_vector" not in settings:
+    if (
+        type(factor) not in (int, float)
+        or not abs(factor) < 1e30
+        or "steering_vector" not in settings
+    ):
         raise VectorError(
             f"{where}: {hookpoint} has the coefficient {factor!r:.40} and keys"
             f" {', '.join(map(str, settings))}; expected a finite number and steering_vector;"
