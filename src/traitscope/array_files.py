@@ -64,16 +64,26 @@ def _whole(path: Path) -> Iterator[None]:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file in one step. Raises StoreError."""
+    atomic_files.write_bytes(path, array_bytes(array))
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """The content of a `.npy` file."""
     stream = BytesIO()
     np.save(stream, array, allow_pickle=False)
-    atomic_files.write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a `.npz` file in one step. Raises StoreError."""
+    atomic_files.write_bytes(path, arrays_bytes(arrays))
+
+
+def arrays_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a `.npz` file."""
     stream = BytesIO()
     np.savez(stream, allow_pickle=False, **arrays)
-    atomic_files.write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def write_rows(path: Path, shape: Sequence[int], dtype: np.dtype, parts: Iterable) -> None:

@@ -411,7 +411,7 @@ def test_a_trait_file_of_persona_vectors(tmp_path: Path) -> None:
         ({"instruction": []}, "instruction is an empty list; expected at least one entry; add one"),
         ({"instruction": ["x"]}, "instruction 1 holds 'x' .*; expected the keys pos, neg; write"),
         ({"questions": [3]}, "entry 1 of questions is 3 .int.; expected a text; set it in quotes"),
-        ({"prompts": []}, "unknown key 'prompts'; did you mean 'eval_prompt'. expected one of instruction"),
+        ({"prompts": []}, "unknown key 'prompts'; did you mean 'eval_prompt'. expected"),
     ],
 )
 def test_broken_trait_files_of_persona_vectors(tmp_path: Path, changes: dict, message: str) -> None:

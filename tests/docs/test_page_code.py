@@ -16,7 +16,14 @@ from traitscope.models.model import Model
 
 HERE = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-PAGES = {"compare-runs.md", "others-vectors.md", "teacher-at-hand.md", "trl.md", "api.md", "README.md"}
+PAGES = {
+    "README.md",
+    "api.md",
+    "compare-runs.md",
+    "others-vectors.md",
+    "teacher-at-hand.md",
+    "trl.md",
+}
 "pages with such blocks; test_examples.py runs those of the README"
 
 

@@ -7,7 +7,6 @@ block K. llama.cpp refuses K = 0. Sources: `extract.py` of repeng; `common.cpp` 
 import re
 import tempfile
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -131,14 +130,12 @@ def safetensors_bytes(rows_LD: np.ndarray) -> bytes:
     """One tensor `rows` [L, D] by block."""
     from safetensors.numpy import save
 
-    return save({"rows": rows_LD}, metadata={"layers_are": "blocks"})
+    metadata = {"layers_are": "blocks"}
+    return save({"rows": rows_LD}, metadata=metadata)
 
 
 def numpy_bytes(rows_LD: np.ndarray, zipped: bool) -> bytes:
     """One array [L, D] by block, as `.npz` or as `.npy`."""
-    stream = BytesIO()
     if zipped:
-        np.savez(stream, allow_pickle=False, rows=rows_LD)
-    else:
-        np.save(stream, rows_LD, allow_pickle=False)
-    return stream.getvalue()
+        return array_files.arrays_bytes({"rows": rows_LD})
+    return array_files.array_bytes(rows_LD)
