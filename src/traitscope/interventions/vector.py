@@ -108,17 +108,19 @@ class Vector:
             return vector
         return conversion.foreign_vector(Path(path), model, format, layers_are, layer)
 
-    def save(self, path: str | Path, *, format: str = "traitscope") -> None:
+    def save(
+        self, path: str | Path, *, format: str = "traitscope", model: Model | None = None
+    ) -> None:
         """Write the vector into a file, from which `load` reads it.
 
-        `format` names another tool that is to read the file. Raises StoreError, and VectorError
-        where its format has no place for the vector.
+        `format` names another tool that is to read the file; lm-eval also needs the model. Raises
+        StoreError, and VectorError where its format has no place for the vector.
         """
         from traitscope.interventions.foreign import conversion
 
         data = vector_bytes(self)
         if format != "traitscope":
-            data = conversion.foreign_bytes(self, format, Path(path))
+            data = conversion.foreign_bytes(self, format, Path(path), model)
         atomic_files.write_bytes(Path(path), data)
 
     def __add__(self, other: "Vector") -> "Vector":

@@ -14,9 +14,9 @@ from control_vectors import write_gguf
 from tiny_models import eager_lm, random_rows, row_logits
 from torch import Tensor, nn
 
-from traitscope.errors import VectorError
+from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.applied import applied
-from traitscope.interventions.foreign import conversion, files
+from traitscope.interventions.foreign import files
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import HELD, Vector
 from traitscope.models.linear_maps import block_names
@@ -173,7 +173,7 @@ def test_what_is_written_is_read_back(family: Model, tmp_path: Path, kind: str) 
     vector = Vector(rows(family.n_layers).numpy(), family.digest, {"trait": "owl"})
     suffix = {"repeng": ".gguf", "safetensors": ".safetensors", "numpy": ".npz"}.get(kind, ".pt")
     path = tmp_path / f"v{suffix}"
-    vector.save(path, format=kind)
+    vector.save(path, format=kind, model=family)
     counting = "blocks" if kind in ("safetensors", "numpy") else ""
     back = Vector.load(path, family, format=kind, layers_are=counting)
     first = 1 if kind == "repeng" else 0
@@ -184,7 +184,9 @@ def test_what_is_written_is_read_back(family: Model, tmp_path: Path, kind: str) 
 def test_the_names_of_hookpoints_are_those_of_the_model(family: Model, tmp_path: Path) -> None:
     vector = Vector(rows(family.n_layers).numpy(), family.digest)
     path = tmp_path / "v.pt"
-    path.write_bytes(conversion.foreign_bytes(vector, "lm-eval", path, family))
+    with pytest.raises(ConfigError, match="names modules of a model, .*; name it with --model"):
+        vector.save(path, format="lm-eval")
+    vector.save(path, format="lm-eval", model=family)
     modules = dict(family.lm.base_model.named_modules())
     stored = torch.load(path, weights_only=True)
     for block, (hookpoint, settings) in enumerate(stored.items()):

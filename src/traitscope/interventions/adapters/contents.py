@@ -54,9 +54,10 @@ def contents_of(
     renamed = []
     for tensor_name, tensor in tensors.items():
         place = names.place_of(tensor_name, modules)
+        shown = " ".join(tensor_name.split())[:120]
         if place is None:
             raise VectorError(
-                f"{where}: tensor {tensor_name[:120]} is not of a LoRA that is read; expected A and"
+                f"{where}: tensor {shown} is not of a LoRA that is read; expected A and"
                 " B of linear maps, or weights of modules; train an adapter of that kind, or merge"
                 " it into a model of its own"
             )
@@ -64,7 +65,7 @@ def contents_of(
         key = f"{place.module}.{place.leaf}" if place.part == names.WEIGHT else place.module
         if key in held:
             raise VectorError(
-                f"{where}: {tensor_name[:120]} is there twice under two names; expected it once;"
+                f"{where}: {shown} is there twice under two names; expected it once;"
                 " copy or train the adapter again"
             )
         if place.is_base:

@@ -78,8 +78,9 @@ def check(where: str, config: dict[str, Any]) -> None:
         if name not in (*FREE_OF_MEANING, *UNDERSTOOD) and value not in (None, False, [], {}, ""):
             further.append(name)
     if further:
+        listed = " ".join(", ".join(further).split())[:200]
         raise VectorError(
-            f"{where}: settings {', '.join(further)[:200]} are not understood; expected LoRA with"
+            f"{where}: settings {listed} are not understood; expected LoRA with"
             f" {', '.join(UNDERSTOOD)}; train it without these settings, or merge it into a model"
             " of its own"
         )

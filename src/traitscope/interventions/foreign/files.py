@@ -30,7 +30,7 @@ class Target:
     n_layers: int | None = None
     "number of blocks of the model; None takes as many as there are rows"
     block_names: Sequence[str] = ()
-    "names of the blocks below the base model, for lm-eval; layers.N without them"
+    "names of the blocks below the base model, which lm-eval needs"
     model_type: str = ""
     "family of the model, which repeng writes into its files"
 
@@ -101,8 +101,6 @@ def is_own(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     _check_file(path)
-    if path.suffix.lower() not in ("", ".safetensors"):
-        return False
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
@@ -165,10 +163,14 @@ def _torch_bytes(blocks: BlockRows, rows_LD: np.ndarray, kind: str, target: Targ
     rows = {block: torch.from_numpy(row.copy()) for block, row in sorted(blocks.rows.items())}
     if kind == "steering-vectors":
         return torch_files.bytes_of(rows)
+    if not target.block_names:
+        raise ConfigError(
+            "a file of lm-eval names modules of a model, and the model is not known; expected the"
+            " one that the vector was made for; name it with --model (in Python: model=...)"
+        )
     settings: dict[str, Any] = {}
     for block, row_D in rows.items():
-        name = target.block_names[block] if target.block_names else f"layers.{block}"
-        settings[name] = {
+        settings[target.block_names[block]] = {
             "steering_vector": row_D,
             "steering_coefficient": 1.0,
             "action": "add",

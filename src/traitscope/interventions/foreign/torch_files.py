@@ -141,10 +141,10 @@ def _hookpoint(hookpoint: Any, settings: Any, where: str) -> tuple[int, float]:
         )
     action = settings.get("action") if isinstance(settings, dict) else None
     if action != "add" or settings.get("head_index") is not None:
+        head = settings.get("head_index") if isinstance(settings, dict) else None
         raise VectorError(
-            f"{where}: {hookpoint} has the action {action!r} and the head"
-            f" {settings.get('head_index') if isinstance(settings, dict) else None}; expected add"
-            " on all heads; anything else is no vector, so leave that hookpoint out"
+            f"{where}: {hookpoint} has the action {_word(action)} and the head {_word(head)};"
+            " expected add on all heads; anything else is no vector, so leave that hookpoint out"
         )
     factor = settings.get("steering_coefficient", 1.0)
     if (
@@ -153,11 +153,16 @@ def _hookpoint(hookpoint: Any, settings: Any, where: str) -> tuple[int, float]:
         or "steering_vector" not in settings
     ):
         raise VectorError(
-            f"{where}: {hookpoint} has the coefficient {factor!r:.40} and keys"
+            f"{where}: {hookpoint} has the coefficient {_word(factor)} and keys"
             f" {', '.join(map(str, settings))}; expected a finite number and steering_vector;"
             " correct the file"
         )
     return int(match[1]), float(factor)
+
+
+def _word(value: Any) -> str:
+    """A value as a message shows it: on one line, and short."""
+    return " ".join(repr(value).split())[:40]
 
 
 def bytes_of(value: Any) -> bytes:
