@@ -23,34 +23,44 @@ from traitscope.models.linear_maps import is_transposed, weight_of
 from traitscope.models.model import Model
 
 
-def weights_of(model: Model, contents: Contents) -> dict[str, Tensor]:
-    """The parameters that an adapter changes, by name, as they are stored, in float32."""
-    parameters = dict(model.lm.named_parameters(remove_duplicate=False))
-    changed: dict[str, Tensor] = {}
-    for name, value in contents.replaced.items():
-        changed[name] = value.float()
-        if name not in contents.own:
-            for other, parameter in parameters.items():
-                if parameter is parameters[name]:
-                    changed[other] = value.float()
+def weights_of(model: Model, contents: Contents) -> Iterator[tuple[str, Tensor]]:
+    """The parameters that an adapter changes, by name, as they are stored, in float32.
+
+    One is made at a time, so that a large model needs no second copy in float32.
+    """
+    replaced = _with_tied(model, contents)
     for name, (a_RI, b_OR) in contents.factors.items():
         linear = model.lm.get_submodule(name)
         transposed = is_transposed(linear)
-        weight_OI = weight_of(linear).float()
-        if f"{name}.weight" in changed:
-            weight_OI = changed[f"{name}.weight"].t() if transposed else changed[f"{name}.weight"]
+        weight_OI = weight_of(linear)
+        if f"{name}.weight" in replaced:
+            stored = replaced.pop(f"{name}.weight")
+            weight_OI = stored.t() if transposed else stored
         change_OI = (b_OR @ a_RI * contents.scales[name]).to(weight_OI.device)
-        new_OI = weight_OI + change_OI
+        new_OI = weight_OI.float() + change_OI
         if name in contents.magnitudes:
             norms_O1 = torch.linalg.norm(new_OI, dim=1, keepdim=True)
             magnitudes_O1 = contents.magnitudes[name].to(new_OI.device).unsqueeze(1)
             new_OI = new_OI * (magnitudes_O1 / norms_O1.clamp(min=1e-30))
-        changed[f"{name}.weight"] = (new_OI.t() if transposed else new_OI).contiguous()
+        yield f"{name}.weight", (new_OI.t() if transposed else new_OI).contiguous()
     for name, (a_RV, b_DR) in contents.embeddings.items():
-        weight_VD = changed.get(f"{name}.weight", model.lm.get_submodule(name).weight).float()
+        weight_VD = replaced.pop(f"{name}.weight", model.lm.get_submodule(name).weight)
         change_VD = (b_DR @ a_RV * contents.scales[name]).t().to(weight_VD.device)
-        changed[f"{name}.weight"] = weight_VD + change_VD
-    return changed
+        yield f"{name}.weight", weight_VD.float() + change_VD
+    yield from replaced.items()
+
+
+def _with_tied(model: Model, contents: Contents) -> dict[str, Tensor]:
+    """The replaced parameters, and those tied to them that get no copy of their own."""
+    parameters = dict(model.lm.named_parameters(remove_duplicate=False))
+    replaced = dict(contents.replaced)
+    for name, value in contents.replaced.items():
+        if name in contents.own:
+            continue
+        for other, parameter in parameters.items():
+            if parameter is parameters[name]:
+                replaced.setdefault(other, value)
+    return replaced
 
 
 @contextmanager
@@ -68,7 +78,7 @@ def mounted(model: Model, contents: Contents) -> Iterator[dict[str, Tensor]]:
     before: list[tuple[nn.Module, str, nn.Parameter]] = []
     base_weights: dict[str, Tensor] = {}
     try:
-        for name, value in weights_of(model, contents).items():
+        for name, value in weights_of(model, contents):
             module_name, _, leaf = name.rpartition(".")
             module = model.lm.get_submodule(module_name)
             parameter = module.get_parameter(leaf)
