@@ -306,9 +306,10 @@ def load_vector(path: Path) -> Vector:
         if "rows" not in tensors:
             raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
     except (SafetensorError, ValueError, OSError) as error:
+        reason = error if path.suffix == ".safetensors" else "it is no .safetensors file"
         raise VectorError(
-            f"{path} is no vector file of this package: {error}; make one with: traitscope extract,"
-            f" or from another tool's with: {CONVERT.format(path)}"
+            f"{path} is no vector file of this package: {reason}; make one with: traitscope"
+            f" extract, or from another tool's with: {CONVERT.format(path)}"
         ) from error
     if not {"format", "model", "about"} <= metadata.keys():
         raise VectorError(

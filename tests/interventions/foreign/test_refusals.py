@@ -156,8 +156,9 @@ def test_a_foreign_file_where_a_vector_file_is_expected(tmp_path: Path) -> None:
 
     torch.save(ROWS, tmp_path / "v.pt")
     save_file({"rows": ROWS}, tmp_path / "v.safetensors")
-    for name in ("v.pt", "v.safetensors"):
-        with pytest.raises(VectorError, match=f"traitscope convert .*{name} vector.safetensors"):
+    for name, reason in (("v.pt", "is no .safetensors file"), ("v.safetensors", "has no metadata")):
+        message = f"it {reason}.*traitscope convert .*{name} vector.safetensors"
+        with pytest.raises(VectorError, match=message):
             Vector.load(tmp_path / name)
 
 
