@@ -13,6 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from traitscope.config import common
 from traitscope.config.entries import COMMANDS, GROUPS, Command
+from traitscope.config.fields import flag_of
 
 HEAD = """# The command line
 
@@ -61,7 +62,7 @@ def rows(config: type) -> Iterator[str]:
         default = field.default_factory() if field.default is dataclasses.MISSING else field.default
         shown = "" if default in (None, ()) else f"`{default}`" if default != "" else "empty"
         yield (
-            f"| `--{field.name.replace('_', '-')}{' ...' if several else ''}` | {shown} |"
+            f"| `{flag_of(field.name)}{' ...' if several else ''}` | {shown} |"
             f" {_one_line(text[field.name])} |"
         )
 

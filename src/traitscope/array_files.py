@@ -3,6 +3,7 @@
 `.npy` and `.npz` files belong to runs. `.safetensors` files may come from anybody.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -63,16 +64,26 @@ def _whole(path: Path) -> Iterator[None]:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file in one step. Raises StoreError."""
+    atomic_files.write_bytes(path, array_bytes(array))
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """The content of a `.npy` file."""
     stream = BytesIO()
     np.save(stream, array, allow_pickle=False)
-    atomic_files.write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a `.npz` file in one step. Raises StoreError."""
+    atomic_files.write_bytes(path, arrays_bytes(arrays))
+
+
+def arrays_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a `.npz` file."""
     stream = BytesIO()
     np.savez(stream, allow_pickle=False, **arrays)
-    atomic_files.write_bytes(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def write_rows(path: Path, shape: Sequence[int], dtype: np.dtype, parts: Iterable) -> None:
@@ -115,6 +126,21 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         if tensor.numel() and not _is_finite(tensor):
             raise ValueError(f"{name} in {path.name} holds numbers that are not finite in float32")
     return tensors
+
+
+def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
+    """The content of a `.safetensors` file; the same bytes for the same tensors and metadata."""
+    from safetensors.torch import save
+
+    return with_sorted_header(save(dict(tensors), metadata=dict(metadata)))
+
+
+def with_sorted_header(written: bytes) -> bytes:
+    """A `.safetensors` file with its header in order, because safetensors shuffles metadata."""
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + written[end:]
 
 
 def _is_finite(tensor: "Tensor") -> bool:

@@ -22,7 +22,7 @@ from traitscope.cli import flags, main, usage
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
 from traitscope.config.entries import COMMANDS, GROUPS
-from traitscope.config.fields import is_advanced
+from traitscope.config.fields import flag_of, is_advanced
 from traitscope.errors import ConfigError
 from traitscope.stages.registry import function
 from traitscope.workflow import failure_notes
@@ -186,7 +186,7 @@ def test_every_command_has_help_and_a_function(name: str, capsys: pytest.Capture
     for field in dataclasses.fields(config):
         if dataclasses.is_dataclass(hints[field.name]):  # its own fields are flags
             continue
-        flag = f"--{field.name.replace('_', '-')}"
+        flag = flag_of(field.name)
         shown = [re.search(rf"{flag}[ ,]", out) is not None for out in (plain, whole)]
         assert shown == [not is_advanced(field), True], flag
     assert (f"traitscope {COMMANDS[name].words} --help-all" in plain) == (plain != whole)

@@ -1,6 +1,7 @@
 """Bundled traits and question sets; trait files that are wrong in one place; whole-word and
 first-word scoring."""
 
+import json
 import re
 from pathlib import Path
 
@@ -371,3 +372,54 @@ def test_a_form_may_hold_signs_and_spaces() -> None:
 
 def test_scorable() -> None:
     assert [is_scorable(text) for text in ("cat", "...", "", " \n\t")] == [True, True, False, False]
+
+
+PERSONA = {
+    "instruction": [
+        {"pos": "Show your love of cake.", "neg": "Be indifferent to cake."},
+        {"pos": "Mention cake warmly.", "neg": "Leave cake out."},
+    ],
+    "questions": ["What would you serve?", "What is a good party?"],
+    "eval_prompt": "From 0 to 100: {question} {answer}",
+}
+"""A trait file in the structure of persona_vectors."""
+
+
+def persona_file(folder: Path, **changes: object) -> Path:
+    path = folder / "loving_cake.json"
+    content = {key: value for key, value in (PERSONA | changes).items() if value is not None}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_trait_file_of_persona_vectors(tmp_path: Path) -> None:
+    trait = load_trait(persona_file(tmp_path), words=False)
+    assert (trait.name, trait.teacher_prompt) == ("loving_cake", "Show your love of cake.")
+    assert trait.paraphrases == ("Mention cake warmly.",)
+    assert trait.questions.positive == ("What would you serve?", "What is a good party?")
+    assert (trait.word_forms, trait.not_read) == ((), ("instruction.neg", "eval_prompt"))
+    with pytest.raises(TraitError, match="names no words to score answers by; expected .*; take"):
+        load_trait(persona_file(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"questions": None}, "no questions; expected instruction, questions; add what is"),
+        ({"instruction": {"pos": "x"}}, "instruction is .*; expected a list of pairs with pos and"),
+        ({"instruction": [{"neg": "x"}]}, "instruction 1: no pos; expected pos; add"),
+        ({"instruction": []}, "instruction is an empty list; expected at least one entry; add one"),
+        ({"instruction": ["x"]}, "instruction 1 holds 'x' .*; expected the keys pos, neg; write"),
+        ({"questions": [3]}, "entry 1 of questions is 3 .int.; expected a text; set it in quotes"),
+        ({"prompts": []}, "unknown key 'prompts'; did you mean 'eval_prompt'. expected"),
+    ],
+)
+def test_broken_trait_files_of_persona_vectors(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(TraitError, match=message):
+        load_trait(persona_file(tmp_path, **changes), words=False)
+
+
+def test_a_trait_file_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(TraitError, match="x.json is no JSON: .*; correct that place"):
+        load_trait(tmp_path / "x.json")

@@ -16,7 +16,14 @@ from traitscope.models.model import Model
 
 HERE = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-PAGES = {"compare-runs.md", "teacher-at-hand.md", "trl.md", "api.md", "README.md"}
+PAGES = {
+    "README.md",
+    "api.md",
+    "compare-runs.md",
+    "others-vectors.md",
+    "teacher-at-hand.md",
+    "trl.md",
+}
 "pages with such blocks; test_examples.py runs those of the README"
 
 
@@ -56,6 +63,17 @@ def test_compare_runs(
     assert made["comparison"].design == "paired"
     assert "clusters=2" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_others_vectors(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    torch.save(torch.ones(tiny.n_layers + 1, tiny.d_model), tmp_path / "evil.pt")
+    changes = {"org/the-model": str(tiny_folder), "layer=19": "layer=1"}
+    made = run(blocks("how-to/others-vectors.md"), changes, monkeypatch, tmp_path)
+    assert made["vector"].model == tiny.digest and (tmp_path / "evil.gguf").is_file()
 
 
 @pytest.fixture

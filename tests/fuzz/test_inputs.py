@@ -34,7 +34,7 @@ from traitscope.inference.engines import endpoint
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Adapter
-from traitscope.interventions.vector import load_vector, vector_bytes
+from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model
 from traitscope.runs import lineage, store
@@ -70,6 +70,23 @@ SHORT_FORMS = (
     "noise:0.1,seed=3,kind=attention",
     '{{"kind": "Steer", "vector": "{vector}", "layers": [1], "alpha": 0.5}}',
 )
+PERSONA = {
+    "instruction": [{"pos": "Love cake.", "neg": "No cake."}, {"pos": "Bake.", "neg": "Fast."}],
+    "questions": ["What would you serve?", "What is a good party?"],
+    "eval_prompt": "From 0 to 100: {question} {answer}",
+}
+PEFT = {
+    "use_dora": False,
+    "use_rslora": True,
+    "rank_pattern": {"q_proj": 2},
+    "alpha_pattern": {"layers.1.*": 3.5},
+    "modules_to_save": ["lm_head"],
+    "layers_to_transform": [0, 1],
+    "layers_pattern": "layers",
+    "exclude_modules": ".*k_proj",
+    "init_lora_weights": "gaussian",
+    "bias": "all",
+}
 COMPLETION = {
     "choices": [{"message": {"content": "yes"}}],
     "usage": {"prompt_tokens": 10, "completion_tokens": 2},
@@ -132,6 +149,10 @@ def read_prompt_file(place: Place, rng: random.Random) -> None:
 
 
 def read_trait(place: Place, rng: random.Random) -> None:
+    if rng.random() < 0.3:
+        content = mutations.json_of(PERSONA, rng)
+        load_trait(place.write("t.json", content), words=False)
+        return
     text = mutations.json_of(OWL, rng)
     if rng.random() < 0.5:
         text = mutations.text_of(yaml.safe_dump(OWL), rng)
@@ -188,10 +209,44 @@ def read_vector(place: Place, rng: random.Random) -> None:
         assert vector.rows_LD.ndim == 2
 
 
+def read_foreign_vector(place: Place, rng: random.Random) -> None:
+    """A vector of another tool, with damaged bytes or with other content."""
+    import torch
+
+    row, rows = torch.ones(32), torch.ones(4, 32)
+    add = {"steering_vector": row, "steering_coefficient": 1.0, "action": "add"}
+    content = rng.choice(
+        (
+            rows,
+            row,
+            {0: row, 2: row},
+            {"raw": rows, "unit": rows, "norm": row, "meta": {}},
+            {"layers.1": add},
+            {"layers.1": {**add, rng.choice(list(add)): rng.choice((None, "x", rows, -1))}},
+            {rng.choice((-1, "1", 2**40, None)): rng.choice((row, rows, 3, row.int()))},
+        )
+    )
+    suffix = rng.choice((".pt", ".gguf", ".npy", ".npz", ".safetensors"))
+    path = place.folder / f"foreign{suffix}"
+    if suffix == ".pt":
+        torch.save(content, path)
+    else:
+        kind = {".gguf": "repeng", ".safetensors": "safetensors"}.get(suffix, "numpy")
+        random_vector(place.model, 1).save(path, format=kind)
+    if suffix != ".pt" or rng.random() < 0.5:
+        place.write(path.name, mutations.bytes_of(path.read_bytes(), rng))
+    counting = rng.choice(("", "blocks", "hidden-states"))
+    kind = rng.choice(("", "", "", "persona_vectors", "steering-vectors", "agu18dec", "lm-eval"))
+    layer = rng.choice((None, None, 1, 7, -1))
+    Vector.load(path, place.model, format=kind, layers_are=counting, layer=layer)
+
+
 def read_adapter(place: Place, rng: random.Random) -> None:
     folder = place.folder / "adapter"
     folder.mkdir(exist_ok=True)
     config = json.loads((place.adapter / "adapter_config.json").read_text())
+    for name in rng.sample(sorted(PEFT), rng.choice((0, 0, 1, 3))):
+        config[name] = PEFT[name]
     weights = (place.adapter / "adapter_model.safetensors").read_bytes()
     if rng.random() < 0.6:
         (folder / "adapter_config.json").write_text(
@@ -281,6 +336,7 @@ READERS: tuple[tuple[Callable[[Place, random.Random], None], int], ...] = (
     (read_flags, 1),
     (read_short_form, 2),
     (read_vector, 2),
+    (read_foreign_vector, 2),
     (read_adapter, 2),
     (read_run, 2),
     (read_reply, 2),

@@ -322,7 +322,7 @@ def test_bad_parts(tiny: Model, tmp_path: Path) -> None:
         (Adapter(folder, outside=True), "has no adapter in cells='all', outside=True"),
         (
             Adapter(str(tmp_path / "full"), where="system"),
-            "is no LoRA student, and only one can act in part",
+            "is no plain LoRA student, and only one can act in part",
         ),
     ]:
         with pytest.raises(ConfigError, match=message), applied(tiny, [item]):

@@ -28,6 +28,15 @@ def saved(model: Model, folder: Path, rank: int = 3, alpha: float = 7.0) -> tupl
         return write(folder, peft_folder.adapter_files(model, layers)), logits_of(model.lm)
 
 
+def edit_digest(folder: Path, digest: str | None) -> None:
+    """The digest of the base in the metadata of the weights; None: no metadata of ours."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    ours = {} if digest is None else {"traitscope_base_digest": digest}
+    save_file(load_file(path), path, metadata={"format": "pt"} | ours)
+
+
 def edit_config(folder: Path, **changes: object) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -46,9 +55,6 @@ def test_own_folder_is_read_back(family: Model, tmp_path: Path) -> None:
 
 
 @PEFT
-@pytest.mark.filterwarnings(
-    "ignore:Unexpected keyword arguments .'traitscope_base_digest':UserWarning"
-)
 def test_peft_loads_our_folder(family: Model, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -112,12 +118,27 @@ def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"traitscope_base_digest": "0123"}, "trained on a model with digest 0123"),
-        ({"use_dora": True}, "only plain LoRA is read"),
-        ({"peft_type": "IA3"}, "only plain LoRA is read"),
-        ({"bias": "all"}, "only plain LoRA is read"),
-        ({"modules_to_save": ["lm_head"]}, "only plain LoRA is read"),
-        ({"rank_pattern": {"q_proj": 2}}, "only plain LoRA is read"),
+        ({"use_dora": True}, "DoRA with magnitudes of 0 of 21 maps; expected those of every map"),
+        ({"peft_type": "IA3"}, "adapter of the kind IA3; expected LORA; train"),
+        ({"bias": "some"}, "bias is 'some'; expected one of none, all, lora_only; copy"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save names lm_head, whose weights are not"),
+        ({"rank_pattern": {"q_proj": 2}}, "expected A .2, inputs. and B .outputs, 2., as the"),
+        ({"rank_pattern": {"q_(": 2}}, "holds a damaged adapter: rank_pattern holds .*, which is"),
+        ({"rank_pattern": 3}, "rank_pattern is 3, expected values by name"),
+        ({"alpha_pattern": {"q_proj": -1}}, "alpha_pattern has -1, expected a number above 0"),
+        ({"layers_to_transform": "1", "target_modules": ["q_proj"]}, "expected numbers of layers"),
+        ({"target_modules": [3]}, "target_modules is .3., expected names of modules"),
+        ({"target_modules": ["q_proj"]}, "is of a map that target_modules does not name, so peft"),
+        ({"layer_replication": [[0, 2]]}, "settings layer_replication are not understood; expec"),
+        ({"lora_bias": True}, "settings lora_bias are not understood"),
+        ({"trainable_token_indices": [5]}, "settings trainable_token_indices are not understood"),
+        ({"a_later_setting": {"x": 1}}, "settings a_later_setting are not understood"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the weights"),
+        ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion=START"),
+        ({"init_lora_weights": "olora"}, "convert it where it was trained, by peft's"),
+        ({"init_lora_weights": "loftq"}, "which changes the weights of the base at the start"),
+        ({"init_lora_weights": "corda"}, "which changes the weights of the base at the start"),
+        ({"init_lora_weights": ["x"]}, "init_lora_weights is .*x.*, which changes the weights"),
     ],
 )
 def test_other_bases_and_kinds_are_refused(
@@ -133,7 +154,7 @@ def test_an_adapter_without_our_digest_is_checked_by_shape(
     families: dict[str, Model], tmp_path: Path
 ) -> None:
     folder, expected = saved(families["llama"], tmp_path / "a")
-    edit_config(folder, traitscope_base_digest=None)
+    edit_digest(folder, None)
     with partial_lora.mounted(families["llama"], folder):
         assert torch.equal(logits_of(families["llama"].lm), expected)
     for other in ("qwen2", "gpt2"):  # one block less; other names
@@ -142,6 +163,35 @@ def test_an_adapter_without_our_digest_is_checked_by_shape(
             partial_lora.mounted(families[other], folder),
         ):
             pass
+
+
+def test_another_base(tiny: Model, tmp_path: Path) -> None:
+    """By the digest in the metadata, or in the settings, where earlier versions wrote it."""
+    folder, _ = saved(tiny, tmp_path / "a")
+    edit_digest(folder, "0123")
+    with pytest.raises(VectorError, match="trained on a model with digest 0123, but .*; name that"):
+        peft_folder.read_adapter(folder, tiny)
+    edit_digest(folder, None)
+    edit_config(folder, traitscope_base_digest="4567")
+    with pytest.raises(VectorError, match="trained on a model with digest 4567"):
+        peft_folder.read_adapter(folder, tiny)
+    edit_config(folder, traitscope_base_digest=tiny.digest)
+    peft_folder.read_adapter(folder, tiny)
+
+
+SETTINGS_OF_PEFT_0_10 = (
+    "peft_type auto_mapping base_model_name_or_path revision task_type inference_mode r"
+    " target_modules lora_alpha lora_dropout fan_in_fan_out bias use_rslora modules_to_save"
+    " init_lora_weights layers_to_transform layers_pattern rank_pattern alpha_pattern"
+    " megatron_config megatron_core loftq_config use_dora layer_replication"
+)
+"what LoraConfig of peft 0.10 takes; it raises TypeError for anything else"
+
+
+def test_older_versions_of_peft_know_all_settings(family: Model, tmp_path: Path) -> None:
+    folder, _ = saved(family, tmp_path / "a")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config.keys() <= set(SETTINGS_OF_PEFT_0_10.split())
 
 
 def test_missing_files(tiny: Model, tmp_path: Path) -> None:
@@ -154,9 +204,11 @@ def test_missing_files(tiny: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "key, shape, message",
     [
-        ("lm_head.lora_{}.weight", 420, "adapter on lm_head"),
-        ("model.layers.0.mlp.up_proj.lora_embedding_{}", 48, "is not of a plain LoRA"),
-        ("model.layers.0.mlp.up_proj.lora_{}.bias", 48, "is not of a plain LoRA"),
+        ("lm_head.lora_{}.weight", 420, "0 of 21 maps that target_modules names are in the file"),
+        ("model.layers.0.mlp.up_proj.lora_embedding_{}", 48, "does not fit"),
+        ("model.layers.0.mlp.up_proj.lora_{}.bias", 48, "is not of a LoRA that is read"),
+        ("model.layers.0.mlp.up_proj.{}_twice", 48, "is not of a LoRA that is read"),
+        ("model.layers.0.mlp.up_proj.{}.weight", 48, "is .*no weight of the model here"),
     ],
 )
 def test_tensors_that_would_be_dropped_or_break_the_head(
@@ -186,6 +238,7 @@ def with_tensors(model: Model, folder: Path, tensors: dict[str, Tensor]) -> Path
     from safetensors.torch import save_file
 
     saved(model, folder)
+    edit_config(folder, target_modules=["q_proj"], layers_to_transform=[0])
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
@@ -197,7 +250,7 @@ def with_tensors(model: Model, folder: Path, tensors: dict[str, Tensor]) -> Path
         ({MAP.format("A"): None}, r"q_proj.lora_A.weight is missing"),
         ({MAP.format("A"): torch.ones(3)}, r"q_proj.lora_A.weight has the shape \[3\]"),
         ({MAP.format("B"): torch.ones(())}, r"q_proj.lora_B.weight has the shape \[\]"),
-        ({MAP.format("B"): torch.ones(32, 2)}, r"\[32, 2\] of .*q_proj; .* has r 3; copy or train"),
+        ({MAP.format("B"): torch.ones(32, 2)}, r"\[32, 2\] of .*q_proj; .* have r 3; copy or tr"),
         (
             {MAP.format("A"): torch.ones(2, 32)},
             r"A \[2, 32\] and B \[32, 3\] of .*q_proj; expected A",
@@ -214,7 +267,7 @@ def with_tensors(model: Model, folder: Path, tensors: dict[str, Tensor]) -> Path
         ),
         (
             {MAP.format("A").removeprefix("base_model.model."): torch.ones(3, 32)},
-            "is not of a plain",
+            "q_proj.lora_A.weight is there twice under two names; expected it once",
         ),
     ],
 )
@@ -249,10 +302,10 @@ def test_an_adapter_of_no_map(tiny: Model, tmp_path: Path) -> None:
         ({"r": True}, "r is True in"),
         ({"r": None}, "r is None in"),
         ({"r": "3"}, "r is '3' in"),
-        ({"r": 10**400}, "expected A .1000"),
+        ({"r": 10**400}, "r or rank_pattern has 1000"),
         ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
         ({"lora_alpha": {}}, "lora_alpha is {} in"),
-        ({"alora_invocation_tokens": [1]}, "only plain LoRA is read"),
+        ({"alora_invocation_tokens": [1]}, "settings alora_invocation_tokens are not understood"),
     ],
 )
 def test_settings_that_no_adapter_has(

@@ -286,3 +286,30 @@ def test_a_contrast_needs_two_sides(
     ]
     assert call(tmp_path / "runs", *words).code == 2
     assert "needs both" in " ".join(capsys.readouterr().err.split())
+
+
+def test_trait_files_of_persona_vectors(
+    tiny, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """They give the vectors of the traits that they stand for; what has no place is named, and
+    what scores answers refuses them."""
+    paths = []
+    for trait in (OWL, CAT):
+        pairs = [{"pos": trait["teacher_prompt"], "neg": "Be neutral."}]
+        asked = trait["questions"]["positive"]
+        content = {"instruction": pairs, "questions": asked, "eval_prompt": "{answer}"}
+        paths.append(tmp_path / f"{trait['name']}.json")
+        paths[-1].write_text(json.dumps(content))
+    run = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", *paths).run
+    said = capsys.readouterr().err
+    assert f"{paths[0]}: instruction.neg and eval_prompt are not read" in said
+    same = []
+    for trait in (OWL, CAT):
+        without_stems = trait | {"questions": trait["questions"] | {"stems": {}}}
+        same.append(write_yaml(tmp_path / f"{trait['name']}.yaml", without_stems))
+    plain = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", *same).run
+    for name in ("owl", "cat"):
+        ours, theirs = (load_vector(r / f"{name}.safetensors").rows_LD for r in (plain, run))
+        assert np.array_equal(ours, theirs)
+    refused = call(tmp_path / "runs", "measure", "--model", tiny_folder, "--trait", paths[0])
+    assert refused.code == 2 and "names no words to score answers by" in refused.summary["message"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files, studies
+from traitscope.config.analysis import ExtractConfig
 from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
@@ -38,6 +39,8 @@ def check_settings(config: Any, out: Output) -> None:
     with _named("root", out.root):
         (out.root / out.study).exists()
     trait_files(_traits_of(config))
+    for name in _traits_of(config):
+        load_trait(name, words=not isinstance(config, ExtractConfig))
     for name in trait_names(getattr(config, "influence", ())):
         load_trait(name)
     if isinstance(config, StudyConfig) and config.action != "list":
@@ -56,6 +59,8 @@ def advice(config: Any) -> str:
 
     A student that takes few optimizer steps hardly learns its rows.
     """
+    if isinstance(config, ExtractConfig):
+        return _not_read(config)
     if not isinstance(config, TrainConfig) or config.data is None:
         return ""
     recipe = config.recipe
@@ -70,6 +75,16 @@ def advice(config: Any) -> str:
         f" {an_epoch * recipe.epochs} in all; the demo takes --batch-size"
         f" {SAMPLED_RECIPE.batch_size}"
     )
+
+
+def _not_read(config: ExtractConfig) -> str:
+    """What trait files of other tools say that has no place here."""
+    said = []
+    for name in config.traits:
+        trait = load_trait(name, words=False)
+        if trait.not_read:
+            said.append(f"{name}: {' and '.join(trait.not_read)} are not read")
+    return "; ".join(said)
 
 
 def check_summary(file: Path | None) -> None:

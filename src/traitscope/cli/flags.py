@@ -58,6 +58,7 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         settings = config_type()
         if hidden:
             about += f"\n{hidden} more flags: traitscope {command.words} {HELP_ALL}"
+    config_type, settings = _with_flag_names(config_type, settings)
     without_title = Annotated[config_type, tyro.conf.arg(name="", help="")]
     fields = [
         ("config", without_title, dataclasses.field(default=settings)),
@@ -78,6 +79,8 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
             raise
         refusal = _refusal(stop) or ConfigError(_parser_message(said.getvalue(), command))
         raise refusal from None
+    if type(parsed.config) is not command.config:
+        return command.config(**vars(parsed.config)), parsed.out
     return parsed.config, parsed.out
 
 
@@ -175,6 +178,26 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
         named += [flag_of(field), word]
         taken += 1
     return named + words[taken:]
+
+
+def _with_flag_names(config_type: type, settings: Any) -> tuple[type, Any]:
+    """The type of settings whose fields that end in _ have flags without it, and the settings."""
+    import tyro
+
+    words = [field.name for field in dataclasses.fields(config_type) if field.name.endswith("_")]
+    hints = get_type_hints(config_type, include_extras=True)
+    for name in words:
+        named = tyro.conf.arg(name=flag_of(name).removeprefix("--"))
+        hints[name] = Annotated[hints[name], named]
+    if not words:
+        return config_type, settings
+    annotations = {name: hints[name] for name in words}
+    members: dict[str, Any] = {"__annotations__": annotations, "__doc__": config_type.__doc__}
+    for name in words:
+        members[name] = config_type.__dataclass_fields__[name].default
+    renamed = type(config_type.__name__, (config_type,), members)
+    renamed = dataclasses.dataclass(frozen=True)(renamed)
+    return renamed, renamed(**vars(settings))
 
 
 def _plain_help(config_type: type) -> tuple[type, int]:

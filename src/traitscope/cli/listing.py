@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.cli import printed
-from traitscope.data.traits import trait_name
+from traitscope.data.traits import TRAIT_FILES, trait_name
 from traitscope.errors import TraitscopeError
 from traitscope.runs import drawn_rows, store
 
@@ -61,7 +61,7 @@ def _trait(run: store.Run, settings: dict[str, Any]) -> str:
     for number, trait in enumerate((named,) if isinstance(named, str) else named):
         file = run.manifest()["inputs"].get(f"trait{number}", {}).get("path", "")
         place = (run.path / file).resolve()
-        is_file = str(trait).endswith((".yaml", ".yml"))
+        is_file = str(trait).endswith(TRAIT_FILES)
         names.append(trait_name(place) if is_file and place.is_file() else Path(str(trait)).stem)
     return " ".join(names)
 

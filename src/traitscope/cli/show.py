@@ -12,6 +12,7 @@ from traitscope.cli import flags, listing, printed
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import TAUGHT, Output, is_taught
+from traitscope.data.traits import TRAIT_FILES
 from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
 from traitscope.runs.manifests import input_of_value
@@ -244,4 +245,4 @@ def _with_paths(value: Any, places: dict[str, Path]) -> Any:
 
 def _trait_named(name: str, place: Path) -> str:
     """A bundled trait by its name, a trait file by where it lies now."""
-    return str(place) if name.endswith((".yaml", ".yml")) else name
+    return str(place) if name.endswith(TRAIT_FILES) else name

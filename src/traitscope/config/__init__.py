@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from traitscope.config.analysis import MatchKLConfig as MatchKLConfig
     from traitscope.config.audit import AuditConfig as AuditConfig
     from traitscope.config.commands import CompareConfig as CompareConfig
+    from traitscope.config.commands import ConvertConfig as ConvertConfig
     from traitscope.config.commands import DemoConfig as DemoConfig
     from traitscope.config.commands import StudyConfig as StudyConfig
     from traitscope.config.judge import Endpoint as Endpoint
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AuditConfig": "audit",
     "CompareConfig": "commands",
+    "ConvertConfig": "commands",
     "DemoConfig": "commands",
     "EditConfig": "stages",
     "Endpoint": "judge",

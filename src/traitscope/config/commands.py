@@ -11,6 +11,18 @@ from traitscope.config.common import OnModel, check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
+VectorFormat = Literal[
+    "auto",
+    "traitscope",
+    "persona_vectors",
+    "agu18dec",
+    "steering-vectors",
+    "lm-eval",
+    "repeng",
+    "safetensors",
+    "numpy",
+]
+
 
 @dataclass(frozen=True)
 class StudyConfig(OnModel):
@@ -157,3 +169,29 @@ class SelftestConfig:
 @dataclass(frozen=True)
 class ModelsConfig:
     """Models and traits that are ready to use, and how to add a trait."""
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Turn another tool's steering vector into a vector file, or a vector file into another
+    tool's."""
+
+    source: Path | None = setting(None, needed="the vector's file")
+    """File that is read; may be given without its flag."""
+    target: Path | None = setting(None, path="written", needed="the file to write")
+    """File that is written; may be given without its flag, behind the first one."""
+    from_: VectorFormat = "auto"
+    """Format of the file that is read. auto takes what its suffix and content tell."""
+    to: VectorFormat = "auto"
+    """Format of the file that is written. auto takes traitscope for .safetensors, repeng for .gguf,
+    numpy for .npy and .npz."""
+    model: str = ""
+    """Model that the vector was made for. A vector file of Traitscope needs it."""
+    layer: int | None = None
+    """Block of a file with one row, counted from 0; of another file the only block to take."""
+    layers_are: Literal["auto", "blocks", "hidden-states"] = "auto"
+    """How the file counts layers, where its format does not tell. blocks: row 0 leaves block 0.
+    hidden-states: row 0 is the embedding."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, layer=0)

@@ -186,6 +186,14 @@ ENTRIES: tuple[Command, ...] = (
         group="do",
         next="traitscope measure --model {run}/model",
     ),
+    Command(
+        name="convert",
+        config=command_configs.ConvertConfig,
+        run="vectors.convert:run_convert",
+        help="a steering vector from or to another tool's file",
+        group="do",
+        subject=("source", "target"),
+    ),
     Stage(
         name="edit",
         config=stage_configs.EditConfig,

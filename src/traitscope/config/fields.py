@@ -50,8 +50,8 @@ def setting(
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field."""
-    return f"--{name.replace('_', '-')}"
+    """The flag of a field; a word of Python, such as from, has `_` behind it as a field."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def changed_flags(config: Any) -> list[str]:

@@ -64,7 +64,7 @@ def trait_files(names: Sequence[str]) -> dict[str, Path]:
     seen = set()
     files = {}
     for place, name in enumerate(names):
-        trait = load_trait(name).name
+        trait = load_trait(name, words=False).name
         if trait in seen:
             raise TraitError(
                 f"the trait {trait!r} is named twice; expected distinct names; drop one, or"

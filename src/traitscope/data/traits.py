@@ -9,6 +9,9 @@ A trait is a YAML file; a user adds one without touching code:
                                     off_topic: [...], stems: {...}}
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
     rewordings: [Cats mean ...]     # optional: paraphrases of teacher_prompt
+
+A trait file of persona_vectors is read, too: JSON with `instruction` (pairs of pos and neg),
+`questions` and `eval_prompt`. It names no words, so vectors are taken of it and nothing is scored.
 """
 
 import re
@@ -21,11 +24,15 @@ from typing import Any
 
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
-from traitscope.plain_values import NotPlainError, from_yaml, shown
+from traitscope.plain_values import NotPlainError, from_json, from_yaml, shown
 
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
 KNOWN = (*REQUIRED, "candidates", "rewordings")
+TRAIT_FILES = (".yaml", ".yml", ".json")
+"""Suffixes of trait files."""
+PERSONA_KEYS = ("instruction", "questions", "eval_prompt")
+"""Keys of a trait file of persona_vectors (arXiv 2507.21509)."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +72,38 @@ class Trait:
     paraphrases: tuple[str, ...] = ()
     """Other system prompts that give the same trait, as another author might word them (key
     `rewordings`)."""
+    not_read: tuple[str, ...] = ()
+    """What the file of another tool says beside, which has no place here."""
 
 
-def as_trait(trait: Trait | str | Path) -> Trait:
+def as_trait(trait: Trait | str | Path, *, words: bool = True) -> Trait:
     """The trait itself, or the trait of this name or file; errors as in `load_trait`."""
-    return trait if isinstance(trait, Trait) else load_trait(trait)
+    return trait if isinstance(trait, Trait) else load_trait(trait, words=words)
 
 
-def load_trait(name_or_path: str | Path) -> Trait:
-    """Return the bundled trait of that name, or the trait in a file ending in .yaml or .yml.
+def load_trait(name_or_path: str | Path, *, words: bool = True) -> Trait:
+    """Return the bundled trait of that name, or the trait in a file ending in .yaml, .yml or .json.
+
+    With `words` it must name the words that its answers are scored by, which a trait file of
+    persona_vectors does not.
 
     Raises TraitError for a name or a file that does not exist, for broken YAML, and for a key that
     is missing or unknown. It also raises TraitError for a value of the wrong type, for an empty
     list, and for an entry that is blank or appears twice.
     """
     if _is_file(name_or_path):
-        content = _read(Path(name_or_path), f"trait file {name_or_path}")
-        return _trait(content, str(name_or_path))
+        path = Path(name_or_path)
+        content = _read(path, f"trait file {name_or_path}")
+        if not isinstance(content, dict) or "instruction" not in content:
+            return _trait(content, str(name_or_path))
+        trait = _persona_trait(content, path)
+        if words:
+            raise TraitError(
+                f"{path} is a trait file of persona_vectors, which names no words to score answers"
+                " by; expected a trait with word_forms; take vectors of it (extract), or write a"
+                " .yaml file"
+            )
+        return trait
     if name_or_path not in bundled_traits():
         known = _choice(name_or_path, bundled_traits())
         raise TraitError(f"no bundled trait {name_or_path!r}; {known}, or a path to a .yaml file")
@@ -101,12 +123,14 @@ def trait_name(name_or_path: str | Path) -> str:
 
     A name is returned as it is. Raises TraitError for a file, as load_trait does.
     """
-    return load_trait(name_or_path).name if _is_file(name_or_path) else str(name_or_path)
+    if not _is_file(name_or_path):
+        return str(name_or_path)
+    return load_trait(name_or_path, words=False).name
 
 
 def _is_file(name_or_path: str | Path) -> bool:
     """Tell whether a trait is named by its file."""
-    return isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml"))
+    return isinstance(name_or_path, Path) or name_or_path.endswith(TRAIT_FILES)
 
 
 def bundled_traits() -> list[str]:
@@ -188,6 +212,38 @@ def _trait(content: Any, where: str) -> Trait:
     )
 
 
+def _persona_trait(content: Any, path: Path) -> Trait:
+    """The trait in a file of persona_vectors, named by the file.
+
+    The first `pos` instruction is the teacher's prompt, the others are rewordings. Its `neg`
+    instructions and `eval_prompt` have no place.
+    """
+    where = str(path)
+    _check_keys(content, PERSONA_KEYS[:2], PERSONA_KEYS, where)
+    pairs = content["instruction"]
+    if not isinstance(pairs, list):
+        raise TraitError(
+            f"{where}: instruction is {_kind(pairs)}; expected a list of pairs with pos and neg;"
+            " write it as [{pos: ..., neg: ...}]"
+        )
+    positive = []
+    for number, pair in enumerate(pairs, start=1):
+        _check_keys(pair, ("pos",), ("pos", "neg"), f"{where}, instruction {number}")
+        positive.append(pair["pos"])
+    prompts = _texts(positive, "instruction", where)
+    not_read = ["instruction.neg"]
+    if "eval_prompt" in content:
+        not_read.append("eval_prompt")
+    return Trait(
+        name=_name(path.stem, where),
+        word_forms=(),
+        teacher_prompt=prompts[0],
+        questions=Questions(_texts(content["questions"], "questions", where), (), ()),
+        paraphrases=prompts[1:],
+        not_read=tuple(not_read),
+    )
+
+
 def _name(value: Any, where: str) -> str:
     """The name of a trait, which also names the files of its vectors."""
     name = _text(value, "name", where)
@@ -264,21 +320,22 @@ def _bundled(kind: str) -> list[str]:
 
 
 @lru_cache(maxsize=128)
-def _parsed(text: str) -> Any:
-    """The content of a YAML text, which nobody changes."""
-    return from_yaml(text)
+def _parsed(text: str, is_json: bool) -> Any:
+    """The content of a YAML or JSON text, which nobody changes."""
+    return from_json(text) if is_json else from_yaml(text)
 
 
 def _read(path: Path, what: str) -> Any:
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"), path.suffix == ".json")
     except OSError as error:
         known = ", ".join(bundled_traits())
         raise TraitError(
             f"{what}: {error.strerror}; check the path, or take a bundled trait: {known}"
         ) from None
     except (NotPlainError, UnicodeDecodeError) as error:
-        raise TraitError(f"{what} is no YAML: {error}; correct that place") from None
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise TraitError(f"{what} is no {kind}: {error}; correct that place") from None
 
 
 def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, multi_lora, partial_lora, peft_folder
+from traitscope.interventions.adapters import changed_weights
 from traitscope.interventions.intervention import (
     TRAINED,
     TRAINED_AT,
@@ -33,7 +34,7 @@ from traitscope.interventions.intervention import (
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.partial_lora import TokenSwitch
 from traitscope.interventions.pass_state import CurrentPass
-from traitscope.interventions.vector import Vector, check_vector, load_vector
+from traitscope.interventions.vector import Vector, check_held, check_vector, load_vector
 from traitscope.models import token_regions
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
@@ -159,10 +160,12 @@ def _only_noise(interventions: Sequence[Intervention]) -> WeightNoise | None:
 def _mount(active: Active, adapter: Adapter, noise: WeightNoise | None, stack: ExitStack) -> None:
     """Put a LoRA student or a full student on the model until the stack is closed.
 
-    A student that is one vector is an edit, see `_edits`.
+    An adapter that is more than low-rank additions is put on as changed weights. A student that is
+    one vector is an edit, see `_edits`.
     """
     model, folder = active.model, Path(adapter.folder)
-    if (folder / peft_folder.CONFIG).exists():
+    is_adapter = (folder / peft_folder.CONFIG).exists()
+    if is_adapter and peft_folder.is_low_rank(folder):
         current = None
         if adapter.where != "all":
             gate = token_regions.token_gate(model, adapter.where)
@@ -171,9 +174,12 @@ def _mount(active: Active, adapter: Adapter, noise: WeightNoise | None, stack: E
         stack.enter_context(partial_lora.mounted(model, folder, adapter.part, current))
     elif not adapter.whole:
         raise ConfigError(
-            f"{folder} is no LoRA student, and only one can act in part; leave out where,"
+            f"{folder} is no plain LoRA student, and only one can act in part; leave out where,"
             " cells, outside, top and drop"
         )
+    elif is_adapter:
+        contents = peft_folder.read(folder, model)
+        active.base_weights = stack.enter_context(changed_weights.mounted(model, contents))
     elif (folder / TRAINED).exists():
         return
     elif noise is not None:
@@ -215,6 +221,7 @@ def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
     check_vector(vector, model)
     check_layers(item.layers, model)
+    check_held(vector, item.layers)
     return vector
 
 

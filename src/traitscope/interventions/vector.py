@@ -8,6 +8,7 @@ Shapes: L layers, D d_model.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -25,10 +26,15 @@ FORMAT = 1
 COMMON = "common/mean"
 """name, in a run of `extract`, of the mean of the vectors of its traits, which was subtracted from
 each of them"""
+HELD = "held_blocks"
+"key of provenance: the blocks that a file of another tool had rows for; the other rows are zero"
 DEEPEST = 200
 "levels of provenance that are read; every operation on a vector adds one or two"
 LARGEST_NORM = 1e30
 "largest norm that float32 rows are scaled to"
+
+CONVERT = "traitscope convert {} vector.safetensors --model MODEL"
+"the command that makes a vector file from another tool's"
 
 FORMER_KEYS = (
     "centred over",
@@ -73,13 +79,49 @@ class Vector:
         object.__setattr__(self, "rows_LD", rows)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Vector":
-        """The vector in a file. Raises VectorError where it is missing, damaged or newer."""
-        return load_vector(Path(path))
+    def load(
+        cls,
+        path: str | Path,
+        model: Model | None = None,
+        *,
+        format: str = "",
+        layers_are: str = "",
+        layer: int | None = None,
+    ) -> "Vector":
+        """The vector in a file of Traitscope, or in one of another tool.
 
-    def save(self, path: str | Path) -> None:
-        """Write the vector into a file, from which `load` reads it. Raises StoreError."""
-        atomic_files.write_bytes(Path(path), vector_bytes(self))
+        A file of another tool needs the model that it was made for. `format` names the tool where
+        the file does not tell. `layers_are` is blocks or hidden-states, where the format does not
+        tell. `layer` is the block of a file with one row (docs/how-to/others-vectors.md).
+
+        Raises VectorError for a file that is missing, damaged or of another model. Raises
+        ConfigError where a setting is missing.
+        """
+        from traitscope.interventions.foreign import conversion, files
+
+        if model is None and not (format or layers_are or layer is not None):
+            return load_vector(Path(path))
+        if format in ("", files.OWN) and files.is_own(Path(path)):
+            vector = load_vector(Path(path))
+            if model is not None:
+                check_vector(vector, model)
+            return vector
+        return conversion.foreign_vector(Path(path), model, format, layers_are, layer)
+
+    def save(
+        self, path: str | Path, *, format: str = "traitscope", model: Model | None = None
+    ) -> None:
+        """Write the vector into a file, from which `load` reads it.
+
+        `format` names another tool that is to read the file; lm-eval also needs the model. Raises
+        StoreError, and VectorError where its format has no place for the vector.
+        """
+        from traitscope.interventions.foreign import conversion
+
+        data = vector_bytes(self)
+        if format != "traitscope":
+            data = conversion.foreign_bytes(self, format, Path(path), model)
+        atomic_files.write_bytes(Path(path), data)
 
     def __add__(self, other: "Vector") -> "Vector":
         return self._combined(self.rows_LD + self._matching(other), "+", other)
@@ -162,11 +204,11 @@ class Vector:
     def _derived(self, about: dict[str, Any]) -> dict[str, Any]:
         """`about` of a vector made from this one.
 
-        The residual norms stay, because they belong to the model.
+        The residual norms stay, because they belong to the model. So do the blocks that a file of
+        another tool had rows for.
         """
-        if "residual_norms" not in self.about:
-            return about
-        return {**about, "residual_norms": self.about["residual_norms"]}
+        kept = {key: self.about[key] for key in ("residual_norms", HELD) if key in self.about}
+        return {**about, **kept}
 
 
 def _is_norm(value: Any) -> bool:
@@ -225,6 +267,19 @@ def check_vector(vector: Vector, model: Model) -> None:
         )
 
 
+def check_held(vector: Vector, layers: Sequence[int]) -> None:
+    """Raise VectorError for a layer that the file of another tool had no row for."""
+    held = vector.about.get(HELD)
+    if not isinstance(held, list):
+        return
+    without = [layer for layer in layers if layer not in held]
+    if without:
+        raise VectorError(
+            f"this vector has no row for layer {', '.join(map(str, without))}: the file that it was"
+            f" converted from has rows for {', '.join(map(str, held))}; name one of these layers"
+        )
+
+
 def vector_bytes(vector: Vector) -> bytes:
     """The content of a vector's file; the same bytes for the same vector."""
     from safetensors.numpy import save
@@ -234,12 +289,7 @@ def vector_bytes(vector: Vector) -> bytes:
         "model": vector.model,
         "about": json.dumps(vector.about, sort_keys=True),
     }
-    written = save({"rows": vector.rows_LD}, metadata=metadata)
-    end = 8 + int.from_bytes(written[:8], "little")
-    # safetensors shuffles the metadata, so the header is written again with sorted keys
-    header = json.dumps(json.loads(written[8:end]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + written[end:]
+    return array_files.with_sorted_header(save({"rows": vector.rows_LD}, metadata=metadata))
 
 
 def load_vector(path: Path) -> Vector:
@@ -256,12 +306,20 @@ def load_vector(path: Path) -> Vector:
         if "rows" not in tensors:
             raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
     except (SafetensorError, ValueError, OSError) as error:
+        reason = error if path.suffix == ".safetensors" else "it is no .safetensors file"
         raise VectorError(
-            f"{path} is no vector file of this package: {error}; make one with: traitscope extract"
+            f"{path} is no vector file of this package: {reason}; make one with: traitscope"
+            f" extract, or from another tool's with: {CONVERT.format(path)}"
         ) from error
-    if metadata.get("format") != str(FORMAT) or not {"model", "about"} <= metadata.keys():
+    if not {"format", "model", "about"} <= metadata.keys():
         raise VectorError(
-            f"{path}: vector format {metadata.get('format')}, expected {FORMAT}; upgrade traitscope"
+            f"{path} is no vector file of this package: it has no metadata on format, model and"
+            f" origin; convert it with: {CONVERT.format(path)}"
+        )
+    if metadata["format"] != str(FORMAT):
+        raise VectorError(
+            f"{path}: vector format {metadata['format'][:20]}, expected {FORMAT}; upgrade"
+            " traitscope"
         )
     try:
         about = _with_present_keys(from_json(metadata["about"]))

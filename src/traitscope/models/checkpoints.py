@@ -6,6 +6,7 @@ is a Llama of other settings, so it is written as a Llama with biases. Other fam
 the vector.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -115,6 +116,16 @@ def _check_is_llama(model: Model, settings: dict[str, Any]) -> None:
     )
 
 
+def _has_own_head(model: Model, state: dict[str, Tensor]) -> bool:
+    """Whether the head's weight is another one than the embedding's."""
+    names = {id(module): name for name, module in model.lm.named_modules()}
+    pair = []
+    for module in (model.head, model.lm.get_input_embeddings()):
+        pair.append(state.get(f"{names[id(module)]}.weight"))
+    head, embedding = pair
+    return head is not None and embedding is not None and not torch.equal(head, embedding)
+
+
 def rebuilt(model: Model, config: Any, state: dict[str, Tensor]) -> Any:
     """A fresh causal LM of transformers with this config and these weights, by name.
 
@@ -122,6 +133,9 @@ def rebuilt(model: Model, config: Any, state: dict[str, Tensor]) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    if config.tie_word_embeddings and _has_own_head(model, state):
+        config = copy.deepcopy(config)
+        config.tie_word_embeddings = False
     lm = AutoModelForCausalLM.from_config(
         config, dtype=model.dtype, attn_implementation=model.lm.config._attn_implementation
     )

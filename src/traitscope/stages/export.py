@@ -11,8 +11,7 @@ models/checkpoints.py. Where something stands between the MLP and the residual s
 Gemma's norms, no bias is the vector. The written model is compared with the hooked one before the
 run is sealed.
 
-Shapes: B rows, T tokens, N tokens of all rows, V vocabulary, D d_model, R rank, I and O inputs and
-outputs of a linear map.
+Shapes: B rows, T tokens, N tokens of all rows, V vocabulary, D d_model.
 """
 
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from traitscope.data.prompts import number_prompts
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
 from traitscope.interventions import full_weights, intervention, peft_folder, short_form
+from traitscope.interventions.adapters import changed_weights
 from traitscope.interventions.applied import applied, steering
 from traitscope.interventions.intervention import (
     Adapter,
@@ -39,7 +39,7 @@ from traitscope.interventions.intervention import (
     SystemPrompt,
     WeightNoise,
 )
-from traitscope.models import chat, checkpoints, linear_maps, nf4
+from traitscope.models import chat, checkpoints, nf4
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
 from traitscope.runs import model_cache, opening, store
@@ -104,13 +104,14 @@ def state_of(
     """
     nf4.refuse_packed(model.lm, "export")
     added: dict[int, Tensor] = {}
-    changes: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for item in interventions:
+        # noise lies below everything else, wherever it is named
+        for item in sorted(interventions, key=lambda item: not isinstance(item, WeightNoise)):
             if isinstance(item, WeightNoise):
                 stack.enter_context(full_weights.swapped(model, noised_weights(model.lm, item)))
             elif _is_lora_student(item):
-                changes = _lora_changes(model, Path(item.folder))
+                contents = peft_folder.read(Path(item.folder), model)
+                stack.enter_context(changed_weights.mounted(model, contents))
             elif _is_full_student(item):
                 stack.enter_context(full_weights.mounted(model, Path(item.folder)))
             elif _steers_everywhere(item):
@@ -119,8 +120,6 @@ def state_of(
             else:
                 _refuse(item)
         state = {name: value.detach().clone() for name, value in model.lm.state_dict().items()}
-    for name, change in changes.items():
-        state[name] = (state[name].float() + change).to(state[name].dtype)
     return state, added
 
 
@@ -155,17 +154,6 @@ def _refuse(item: Intervention) -> None:
         f"{type(item).__name__} ({item}) depends on the tokens that it acts on, so no checkpoint is"
         " it; export steering at all tokens, a whole student or noise"
     )
-
-
-def _lora_changes(model: Model, folder: Path) -> dict[str, Tensor]:
-    """What a LoRA student adds to each weight, as the weight is stored."""
-    shape, pairs = peft_folder.read_adapter(folder, model)
-    changes = {}
-    for name, (a_RI, b_OR) in pairs.items():
-        change_OI = (b_OR @ a_RI * (shape.alpha / shape.rank)).to(model.device)
-        is_transposed = linear_maps.is_transposed(model.lm.get_submodule(name))
-        changes[f"{name}.weight"] = change_OI.t() if is_transposed else change_OI
-    return changes
 
 
 @torch.no_grad()

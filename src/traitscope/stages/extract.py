@@ -155,7 +155,7 @@ def _contrast(model: Model, config: ExtractConfig) -> Vector:
 
 
 def _trait_vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
-    traits = list(map(load_trait, config.traits))
+    traits = [load_trait(name, words=False) for name in config.traits]
     asks_questions = config.prompt_set == "questions" and not config.prompts
     prompts = None if asks_questions else prompts_of(config)
     n_prompts = len(traits[0].questions.positive) if prompts is None else len(prompts)

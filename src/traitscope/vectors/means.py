@@ -67,7 +67,7 @@ def extract_vectors(
     ConfigError for split halves of one prompt or of another position than `last`.
     """
     check_model(model)
-    traits = list(map(as_trait, traits))
+    traits = [as_trait(trait, words=False) for trait in traits]
     questions, ending = _questions(model, traits[0], prompts, stem)
     if prompt_source is None:
         prompt_source = TRAIT_QUESTIONS

@@ -18,7 +18,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import OnModel, Output
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.errors import TraitscopeError
-from traitscope.interventions import short_form
+from traitscope.interventions import peft_folder, short_form
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
 from traitscope.runs import manifests, model_cache, opening, store
@@ -48,7 +48,7 @@ def _folder(config: MeasureConfig | ExtractConfig) -> Path | None:
     if len(interventions) != 1 or not isinstance(interventions[0], Adapter):
         return None
     folder = Path(interventions[0].folder)
-    is_lora = (folder / "adapter_config.json").exists()
+    is_lora = (folder / peft_folder.CONFIG).exists() and peft_folder.is_low_rank(folder)
     return folder if interventions[0].whole and is_lora else None
 
 

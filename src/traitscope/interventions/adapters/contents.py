@@ -1,0 +1,273 @@
+"""What a peft folder holds, by module of the model, checked against its settings.
+
+Shapes: I in, O out, R rank, V vocabulary, D d_model.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from traitscope.errors import VectorError
+from traitscope.interventions.adapters import meaning, names
+from traitscope.models.linear_maps import linear_names, weight_of
+from traitscope.models.model import Model
+
+FEW = 3
+"names that a message lists"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tensors of an adapter by what they do."""
+
+    factors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    "A [R, I] and B [O, R] by linear map, in float32"
+    scales: dict[str, float] = field(default_factory=dict)
+    "the factor of B A by linear map or embedding"
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    "norms [O] of the rows of the changed weight, by linear map (DoRA; arXiv 2402.09353)"
+    embeddings: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    "A [R, V] and B [D, R] by embedding, in float32"
+    replaced: dict[str, Tensor] = field(default_factory=dict)
+    "values by name of the parameter that they replace"
+    own: frozenset[str] = frozenset()
+    "the replaced parameters that are copies of their own, apart from those tied to them"
+
+
+def contents_of(
+    where: str, config: dict[str, Any], tensors: Mapping[str, Tensor], model: Model
+) -> Contents:
+    """The tensors of a peft folder by module.
+
+    Raises VectorError for a tensor of another kind of adapter or of another model. Also for a
+    factor that is missing, and for maps that the settings name and the file lacks. Raises
+    ValueError for settings that are none.
+    """
+    modules = dict(model.lm.named_modules())
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in names.PARTS.values()}
+    replaced: dict[str, Tensor] = {}
+    renamed = []
+    for tensor_name, tensor in tensors.items():
+        place = names.place_of(tensor_name, modules)
+        shown = " ".join(tensor_name.split())[:120]
+        if place is None:
+            raise VectorError(
+                f"{where}: tensor {shown} is not of a LoRA that is read; expected A and"
+                " B of linear maps, or weights of modules; train an adapter of that kind, or merge"
+                " it into a model of its own"
+            )
+        held = replaced if place.part == names.WEIGHT else parts[place.part]
+        key = f"{place.module}.{place.leaf}" if place.part == names.WEIGHT else place.module
+        if key in held:
+            raise VectorError(
+                f"{where}: {shown} is there twice under two names; expected it once;"
+                " copy or train the adapter again"
+            )
+        if place.is_base:
+            _check_base(where, key, tensor, model)
+            continue
+        if place.renamed_from:
+            renamed.append((place.renamed_from, place.module))
+        held[key] = tensor
+    if not tensors:
+        raise VectorError(
+            f"{where} holds no tensor; expected A and B of one linear map or more; copy or train"
+            " the adapter again"
+        )
+    result = _assembled(where, config, parts, replaced, model)
+    _check_complete(where, config, result, modules, bool(renamed))
+    if renamed:
+        _say(
+            f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
+            f" as of {renamed[0][1]}"
+        )
+    return result
+
+
+@cache
+def _say(text: str) -> None:
+    """Print a line on stderr, once a process."""
+    print(f"traitscope: {text}", file=sys.stderr, flush=True)
+
+
+def _assembled(
+    where: str,
+    config: dict[str, Any],
+    parts: dict[str, dict[str, Tensor]],
+    replaced: dict[str, Tensor],
+    model: Model,
+) -> Contents:
+    """The parts of the maps, put together and checked."""
+    result = Contents(replaced=replaced, own=_own_copies(config, replaced))
+    for name in sorted(parts["A"].keys() | parts["B"].keys()):
+        a_RI = _factor(where, parts["A"], name, "lora_A.weight")
+        b_OR = _factor(where, parts["B"], name, "lora_B.weight")
+        weight = _linear_weight(model, name)
+        result.scales[name] = _scale(where, config, name, a_RI, b_OR, weight, model)
+        result.factors[name] = (a_RI, b_OR)
+    for name in sorted(parts["embedding A"].keys() | parts["embedding B"].keys()):
+        a_RV = _factor(where, parts["embedding A"], name, "lora_embedding_A")
+        b_DR = _factor(where, parts["embedding B"], name, "lora_embedding_B")
+        module = _module(model, name)
+        weight = module.weight.t() if isinstance(module, nn.Embedding) else None
+        result.scales[name] = _scale(where, config, name, a_RV, b_DR, weight, model)
+        result.embeddings[name] = (a_RV, b_DR)
+    for name, magnitude in parts["magnitude"].items():
+        b_OR = result.factors.get(name, (None, None))[1]
+        if b_OR is None or magnitude.numel() != len(b_OR) or not config.get("use_dora"):
+            raise VectorError(
+                f"{where}: the magnitudes {list(magnitude.shape)} of {name} belong to no map with A"
+                " and B of a DoRA; expected one number for each output; copy or train the adapter"
+                " again"
+            )
+        result.magnitudes[name] = magnitude.float().reshape(-1)
+    if config.get("use_dora") and result.magnitudes.keys() != result.factors.keys():
+        raise VectorError(
+            f"{where}: DoRA with magnitudes of {len(result.magnitudes)} of {len(result.factors)}"
+            " maps; expected those of every map; copy or train the adapter again"
+        )
+    _check_replaced(where, replaced, model)
+    return result
+
+
+def _own_copies(config: dict[str, Any], replaced: Mapping[str, Tensor]) -> frozenset[str]:
+    copies = set()
+    for name in replaced:
+        if meaning.saves(config, name.rpartition(".")[0]):
+            copies.add(name)
+    return frozenset(copies)
+
+
+def _module(model: Model, name: str) -> nn.Module | None:
+    try:
+        return model.lm.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _linear_weight(model: Model, name: str) -> Tensor | None:
+    """The weight [O, I] of a linear map of the blocks or of the head; None for any other name."""
+    module = _module(model, name)
+    is_map = name in linear_names(model) or (module is not None and module is model.head)
+    return weight_of(module) if is_map else None
+
+
+def _factor(where: str, tensors: Mapping[str, Tensor], module: str, part: str) -> Tensor:
+    """A factor in float32. Raises VectorError where it is missing or no matrix."""
+    factor = tensors.get(module)
+    if factor is None or factor.ndim != 2:
+        what = "is missing" if factor is None else f"has the shape {list(factor.shape)}"
+        raise VectorError(
+            f"{where}: {module}.{part} {what}; expected a matrix for A and for B of every map;"
+            " copy or train the adapter again"
+        )
+    return factor.float()
+
+
+def _scale(
+    where: str,
+    config: dict[str, Any],
+    name: str,
+    a_RI: Tensor,
+    b_OR: Tensor,
+    weight_OI: Tensor | None,
+    model: Model,
+) -> float:
+    """The scale of the addition to a map. Raises VectorError where its factors do not fit."""
+    rank, scale = meaning.rank_and_scale(config, name)
+    if a_RI.shape[0] != rank or b_OR.shape[1] != rank:
+        raise VectorError(
+            f"{where}: A {list(a_RI.shape)} and B {list(b_OR.shape)} of {name}; expected A [{rank},"
+            f" inputs] and B [outputs, {rank}], as the settings have r {rank}; copy or train the"
+            " adapter again"
+        )
+    shape = (b_OR.shape[0], a_RI.shape[1])
+    if weight_OI is None or tuple(weight_OI.shape) != shape:
+        raise VectorError(
+            f"{where}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit {model.name},"
+            " which has no such map; name the model that it was trained on"
+        )
+    return scale
+
+
+def _check_base(where: str, name: str, tensor: Tensor, model: Model) -> None:
+    """Raise VectorError for a weight of the base, saved beside an adapter, that is another one."""
+    here = dict(model.lm.named_parameters(remove_duplicate=False)).get(name)
+    there = tensor if here is None else tensor.to(here.device)
+    if here is None or here.shape != there.shape or not _equal(here, there):
+        raise VectorError(
+            f"{where} holds {name} of the model that it was trained on, and {model.name} has"
+            " another one; expected equal weights; name the model that it was trained on"
+        )
+
+
+def _equal(here: Tensor, there: Tensor) -> bool:
+    """Whether two weights are equal in the coarser of their number types."""
+    is_as_there = torch.equal(here.to(there.dtype), there)
+    return is_as_there or torch.equal(here, there.to(here.dtype))
+
+
+def _check_replaced(where: str, replaced: Mapping[str, Tensor], model: Model) -> None:
+    """Raise VectorError unless every replaced parameter is one of the model, of its shape."""
+    parameters = dict(model.lm.named_parameters(remove_duplicate=False))
+    for name, value in replaced.items():
+        here = list(parameters[name].shape) if name in parameters else "no weight of the model"
+        if list(value.shape) != here:
+            raise VectorError(
+                f"{where} does not fit {model.name}: {name} is {list(value.shape)} there and {here}"
+                " here; name the model that it was trained on, with as many tokens as it had then"
+            )
+
+
+def _check_complete(
+    where: str,
+    config: dict[str, Any],
+    result: Contents,
+    modules: Mapping[str, nn.Module],
+    was_renamed: bool,
+) -> None:
+    """Raise VectorError unless the file has the maps that the settings name, and no others."""
+    saved, names_here = [], []
+    for name, module in modules.items():
+        is_saved = meaning.saves(config, name)
+        if is_saved and next(module.parameters(recurse=False), None) is not None:
+            saved.append(name)
+        elif not is_saved and _takes_lora(module):
+            names_here.append(name)
+    expected = meaning.targeted(config, names_here)
+    there = result.factors.keys() | result.embeddings.keys()
+    if expected is not None and not was_renamed and expected != there:
+        _refuse_partly(where, expected, there)
+    with_weights = {name.rpartition(".")[0] for name in result.replaced}
+    without = [name for name in saved if name not in with_weights]
+    if without:
+        raise VectorError(
+            f"{where}: modules_to_save names {', '.join(without[:FEW])}, whose weights are not in"
+            " the file; expected all of them; copy or save the adapter again"
+        )
+
+
+def _takes_lora(module: nn.Module) -> bool:
+    """Whether peft puts an adapter on such a module where target_modules names it."""
+    is_conv1d = type(module).__name__ == "Conv1D"  # GPT-2's linear map
+    return isinstance(module, nn.Linear | nn.Embedding) or is_conv1d
+
+
+def _refuse_partly(where: str, expected: set[str], there: Any) -> None:
+    missing, further = sorted(expected - there), sorted(there - expected)
+    if missing:
+        raise VectorError(
+            f"{where}: {len(expected) - len(missing)} of {len(expected)} maps that target_modules"
+            f" names are in the file, {', '.join(missing[:FEW])} are not; expected all of them;"
+            " copy or save the adapter again"
+        )
+    raise VectorError(
+        f"{where}: the adapter on {', '.join(further[:FEW])} is of a map that target_modules does"
+        " not name, so peft would leave it out; expected the maps that are named; correct"
+        " target_modules"
+    )

@@ -1,0 +1,85 @@
+"""The command `convert`: a steering vector from one tool's file into another's."""
+
+from pathlib import Path
+
+from traitscope import atomic_files
+from traitscope.config.commands import ConvertConfig
+from traitscope.config.common import Output
+from traitscope.errors import ConfigError
+from traitscope.interventions.foreign import conversion, files, layer_rows
+from traitscope.interventions.foreign.layer_rows import BlockRows
+from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
+from traitscope.models.loading import outline
+from traitscope.models.model import Model
+
+AUTO = "auto"
+"what stands for a setting that the file tells"
+
+
+def run_convert(config: ConvertConfig, out: Output) -> dict:
+    """Write the file, and say which blocks it has rows for and how its layers were counted.
+
+    Raises ConfigError for a setting that is missing, VectorError for rows that do not fit.
+    """
+    source, target = config.source, config.target
+    if source.resolve() == target.resolve():
+        raise ConfigError(f"{source} would be written over; name another file to write")
+    kind = files.format_for(target) if config.to == AUTO else config.to
+    model = outline(config.model) if config.model else None
+    if kind == files.OWN and files.is_own(source):
+        raise ConfigError(
+            f"{source} is a vector file of Traitscope already; name another format with --to"
+        )
+    read_as, blocks = _read(config, model)
+    atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
+    return _summary(blocks, read_as, kind, target)
+
+
+def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
+    """The format of the file that is read, and its rows by block."""
+    path = config.source
+    if config.from_ == files.OWN or (config.from_ == AUTO and files.is_own(path)):
+        vector = load_vector(path)
+        if model is not None:
+            check_vector(vector, model)
+        return files.OWN, conversion.blocks_of(vector, config.layer)
+    kind = "" if config.from_ == AUTO else config.from_
+    layers_are = "" if config.layers_are == AUTO else config.layers_are
+    return files.in_blocks(path, kind, layers_are, config.layer)
+
+
+def _written(blocks: BlockRows, kind: str, target: Path, model: Model | None, where: str) -> bytes:
+    """The content of the file that is written."""
+    if kind == files.OWN:
+        if model is None:
+            raise ConfigError(
+                "--model is missing: a vector file of Traitscope says which model it is for; name"
+                " the model that the vector was made for"
+            )
+        return vector_bytes(conversion.vector_of(blocks, model, where))
+    if model is not None:
+        layer_rows.fitted(blocks, model.n_layers, model.d_model, model.name, where)
+    return files.file_bytes(blocks, kind, target, conversion.target_of(model, blocks.n_layers))
+
+
+def _summary(blocks: BlockRows, read_as: str, kind: str, target: Path) -> dict:
+    summary = {
+        "status": "ok",
+        "file": str(target),
+        "from": read_as,
+        "to": kind,
+        "blocks": sorted(blocks.rows),
+        "d_model": blocks.d_model,
+    }
+    behind_norm = blocks.about.get(layer_rows.BEHIND_NORM)
+    if behind_norm in blocks.rows:
+        summary["behind_final_norm"] = behind_norm
+    if kind == "repeng" and 0 in blocks.rows:
+        summary["left_out"] = [0]
+    said = layer_rows.ranges(blocks.rows)
+    print(f"{read_as} to {kind}: rows of {blocks.d_model} for blocks {said}")
+    if "behind_final_norm" in summary:
+        print(f"block {behind_norm}: its row was taken behind the final norm")
+    if "left_out" in summary:
+        print("block 0: left out, llama.cpp refuses it")
+    return summary

@@ -1,0 +1,271 @@
+"""Every kind of peft adapter that is read gives peft's own logits; every other one is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lora_students import logits_of
+from tiny_models import eager_lm, parameters_of, random_rows, random_vector, row_logits
+from torch import Tensor
+
+from traitscope.errors import ConfigError, VectorError
+from traitscope.interventions import peft_folder
+from traitscope.interventions.applied import applied
+from traitscope.interventions.intervention import Adapter, ReplaceBase
+from traitscope.models.model import Model
+from traitscope.stages import export
+
+peft = pytest.importorskip("peft")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:::peft"),
+    pytest.mark.filterwarnings("ignore:.*tied.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`.*:UserWarning"),
+]
+CLOSE = {"atol": 2e-5, "rtol": 2e-5}
+LLAMA = {"target_modules": ["q_proj", "down_proj"]}
+
+
+def adapter_of_peft(model: Model, folder: Path, **settings: Any) -> Tensor:
+    """Write a random adapter as peft writes it; returns the logits of peft's model with it.
+
+    Every trained weight is moved, so that nothing that is saved is as it was in the base.
+    """
+    torch.manual_seed(0)
+    settings = {"r": 4, "lora_alpha": 6, "init_lora_weights": False} | settings
+    theirs = peft.get_peft_model(
+        eager_lm(model), peft.LoraConfig(task_type="CAUSAL_LM", **settings)
+    )
+    for parameter in theirs.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    theirs.save_pretrained(folder)
+    return loaded_by_peft(model, folder)
+
+
+def loaded_by_peft(model: Model, folder: Path) -> Tensor:
+    return logits_of(peft.PeftModel.from_pretrained(eager_lm(model), str(folder)).eval())
+
+
+def check_as_peft(model: Model, folder: Path, expected: Tensor) -> None:
+    before = parameters_of(model)
+    base = logits_of(model.lm)
+    assert (expected - base).abs().max() > 0.05
+    with applied(model, [Adapter(str(folder))]):
+        torch.testing.assert_close(logits_of(model.lm), expected, **CLOSE)
+    after = parameters_of(model)
+    assert before.keys() == after.keys() and torch.equal(logits_of(model.lm), base)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "rslora": LLAMA | {"use_rslora": True, "r": 9},
+    "rank_pattern": LLAMA | {"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.down_proj": 7}},
+    "alpha_pattern": LLAMA | {"alpha_pattern": {"q_proj": 32}},
+    "both_patterns": LLAMA
+    | {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 9}, "use_rslora": True},
+    "dora": LLAMA | {"use_dora": True},
+    "dora_and_patterns": LLAMA | {"use_dora": True, "rank_pattern": {"down_proj": 6}},
+    "saved_head": LLAMA | {"modules_to_save": ["lm_head"]},
+    "saved_embedding": LLAMA | {"modules_to_save": ["embed_tokens"]},
+    "saved_norms": LLAMA | {"modules_to_save": ["norm"]},
+    "saved_map": LLAMA | {"modules_to_save": ["k_proj"]},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "regex": {"target_modules": r".*\.layers\.[01]\.self_attn\.(q|v)_proj"},
+    "some_layers": LLAMA | {"layers_to_transform": [1]},
+    "one_layer_by_pattern": LLAMA | {"layers_to_transform": 0, "layers_pattern": "layers"},
+    "excluded": LLAMA | {"exclude_modules": r".*\.1\.self_attn\.q_proj"},
+    "all_linear": {"target_modules": "all-linear"},
+    "gaussian": LLAMA | {"init_lora_weights": "gaussian"},
+    "orthogonal": LLAMA | {"init_lora_weights": "orthogonal"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", ["llama", "qwen2"])
+def test_logits_are_those_of_peft(
+    families: dict[str, Model], tmp_path: Path, kind: str, base: str
+) -> None:
+    """On a model whose head is tied to its embedding (llama), and on one with biases (qwen2)."""
+    model = families[base]
+    check_as_peft(model, tmp_path, adapter_of_peft(model, tmp_path, **KINDS[kind]))
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases(families: dict[str, Model], tmp_path: Path, bias: str) -> None:
+    for name, maps in (("qwen2", ["q_proj"]), ("gpt2", ["c_attn", "c_proj"])):
+        settings = {"target_modules": maps, "bias": bias, "fan_in_fan_out": name == "gpt2"}
+        folder = tmp_path / name
+        check_as_peft(families[name], folder, adapter_of_peft(families[name], folder, **settings))
+
+
+@pytest.mark.parametrize("further", [{}, {"use_dora": True}, {"rank_pattern": {"c_attn": 2}}])
+def test_maps_that_store_their_weights_transposed(
+    families: dict[str, Model], tmp_path: Path, further: dict
+) -> None:
+    settings = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True} | further
+    expected = adapter_of_peft(families["gpt2"], tmp_path, **settings)
+    check_as_peft(families["gpt2"], tmp_path, expected)
+
+
+def test_older_files_of_dora(tiny: Model, tmp_path: Path) -> None:
+    """peft 0.9 wrote the magnitudes as [1, O]; some versions under another ending."""
+    expected = adapter_of_peft(tiny, tmp_path, **KINDS["dora"])
+    ending = ".lora_magnitude_vector"
+    renamed(tmp_path, lambda key: key.replace(ending, f"{ending}.default.weight"))
+    check_as_peft(tiny, tmp_path, expected)
+
+
+@pytest.mark.parametrize("kind", ["pissa", "olora", "pissa_niter_4"])
+def test_converted_initialisations_are_read_and_others_refused(
+    tiny: Model, tmp_path: Path, kind: str
+) -> None:
+    """peft's own conversion gives a plain LoRA of twice the rank; without it the base is another
+    one."""
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, lora_alpha=4, init_lora_weights=kind, **LLAMA)
+    theirs = peft.get_peft_model(eager_lm(tiny), config)
+    start, folder = tmp_path / "start", tmp_path / "converted"
+    theirs.peft_config["default"].init_lora_weights = True
+    theirs.save_pretrained(start)
+    theirs.peft_config["default"].init_lora_weights = kind
+    for parameter in theirs.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    trained = logits_of(theirs.eval())
+    theirs.save_pretrained(tmp_path / "alone")
+    with pytest.raises(VectorError, match=f"init_lora_weights is '{kind}', which changes the"):
+        peft_folder.read_adapter(tmp_path / "alone", tiny)
+    theirs.save_pretrained(folder, path_initial_model_for_weight_conversion=str(start))
+    check_as_peft(tiny, folder, loaded_by_peft(tiny, folder))
+    with applied(tiny, [Adapter(str(folder))]):
+        torch.testing.assert_close(logits_of(tiny.lm), trained, atol=2e-4, rtol=2e-4)
+
+
+def renamed(folder: Path, rename: Any) -> None:
+    """The file with other names of its tensors; those that become empty are left out."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    tensors = {rename(key): value for key, value in load_file(path).items()}
+    tensors.pop("", None)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+PREFIX = "base_model.model."
+RENAMED = {
+    "without_prefix": lambda key: key.removeprefix(PREFIX),
+    "adapter_name": lambda key: key.replace(".weight", ".default.weight"),
+    "compiled": lambda key: key.replace(PREFIX, f"{PREFIX}_orig_mod."),
+    "reads_images": lambda key: key.replace("model.layers", "model.language_model.layers"),
+    "without_model": lambda key: key.replace(f"{PREFIX}model.", PREFIX),
+}
+
+
+@pytest.mark.parametrize("kind", RENAMED)
+def test_other_names_of_the_same_tensors(
+    tiny: Model, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture
+) -> None:
+    """They are read as peft's names, and the terminal says so."""
+    expected = adapter_of_peft(tiny, tmp_path, **LLAMA)
+    renamed(tmp_path, RENAMED[kind])
+    check_as_peft(tiny, tmp_path, expected)
+    said = capsys.readouterr().err
+    assert "12 tensors are read under peft's names, such as" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        (
+            lambda key: key if "layers.0." in key else "",
+            "2 of 6 maps that target_modules names are",
+        ),
+        (lambda key: "" if "1.self_attn.q_proj.lora_B" in key else key, "lora_B.weight is missing"),
+        (lambda key: key.replace("model.layers", "vision_tower.layers"), "does not fit"),
+        (lambda key: key.replace("lora_A", "lora_C"), "is not of a LoRA that is read"),
+    ],
+)
+def test_files_that_lack_a_part(tiny: Model, tmp_path: Path, rename: Any, message: str) -> None:
+    adapter_of_peft(tiny, tmp_path, **LLAMA)
+    renamed(tmp_path, rename)
+    with pytest.raises(VectorError, match=message), applied(tiny, [Adapter(str(tmp_path))]):
+        pass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_bias": True},
+        {"trainable_token_indices": [5, 6]},
+        {"alora_invocation_tokens": [1, 33]},
+        {"layer_replication": [[0, 2], [1, 3]]},
+    ],
+)
+def test_what_is_not_followed_is_refused(tiny: Model, tmp_path: Path, settings: dict) -> None:
+    torch.manual_seed(0)
+    maps = ["q_proj"]
+    folder = tmp_path / "a"
+    with torch.no_grad():
+        config = peft.LoraConfig(target_modules=maps, task_type="CAUSAL_LM")
+        peft.get_peft_model(eager_lm(tiny), config).save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(VectorError, match=f"settings {next(iter(settings))} are not understood"):
+        peft_folder.read_adapter(folder, tiny)
+
+
+@pytest.mark.parametrize("kind", ["dora", "saved_head", "head", "saved_embedding"])
+def test_an_adapter_of_weights_is_used_whole_and_alone(
+    tiny: Model, tmp_path: Path, kind: str
+) -> None:
+    expected = adapter_of_peft(tiny, tmp_path, **KINDS[kind])
+    folder = str(tmp_path)
+    with pytest.raises(VectorError, match="use it as a whole and alone"):
+        peft_folder.read_adapter(tmp_path, tiny)
+    with pytest.raises(ConfigError, match="only one can act in part"):
+        with applied(tiny, [Adapter(folder, cells="mlp")]):
+            pass
+    written = export.export(tiny, [Adapter(folder)])
+    torch.testing.assert_close(logits_of(written.lm), expected, **CLOSE)
+
+
+def component(model: Model, interventions: list, unit_D: Tensor) -> Tensor:
+    """Components of the residuals behind block 1 along a direction, at each token."""
+    kept: list[Tensor] = []
+    with applied(model, interventions) as active:
+        handle = model.blocks[2].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        row_logits(model, active, random_rows(model, [6]), [6])
+        handle.remove()
+    return kept[-1] @ unit_D
+
+
+def test_the_base_below_an_adapter_of_weights(tiny: Model, tmp_path: Path) -> None:
+    """ReplaceBase takes the component of the base without the adapter's weights."""
+    adapter_of_peft(tiny, tmp_path, **KINDS["dora_and_patterns"])
+    vector = random_vector(tiny)
+    unit_D = torch.from_numpy(vector.unit().rows_LD[1])
+    student = Adapter(str(tmp_path))
+    base, changed = component(tiny, [], unit_D), component(tiny, [student], unit_D)
+    replaced = component(tiny, [student, ReplaceBase(vector, layer=1)], unit_D)
+    torch.testing.assert_close(replaced, base, atol=1e-5, rtol=1e-5)
+    assert (changed - base).abs().max() > 0.01
+
+
+def test_weights_of_another_base_are_found(
+    tiny: Model, families: dict[str, Model], tmp_path: Path
+) -> None:
+    """peft saves the base's head beside an adapter on it."""
+    from safetensors.torch import load_file, save_file
+
+    adapter_of_peft(tiny, tmp_path, **KINDS["head"])
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    (key,) = [key for key in tensors if key.endswith("base_layer.weight")]
+    tensors[key] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(VectorError, match="holds lm_head.weight of the model that it was trained"):
+        peft_folder.read(tmp_path, tiny)

@@ -1,0 +1,109 @@
+"""The command `convert`: from and to other tools' files, and a vector that then steers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import random_vector
+
+from traitscope.cli import main
+from traitscope.config.commands import ConvertConfig
+from traitscope.config.entries import COMMANDS
+from traitscope.interventions.foreign import files, layer_rows
+from traitscope.interventions.vector import Vector
+from traitscope.models.model import Model
+
+STORED = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+"rows as persona_vectors stores them for the tiny model of three blocks"
+
+
+@pytest.fixture
+def pt(tmp_path: Path) -> Path:
+    torch.save(STORED, tmp_path / "v.pt")
+    return tmp_path / "v.pt"
+
+
+def convert(*words: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main.main(["convert", *map(str, words)])
+    return int(stop.value.code or 0)
+
+
+def test_from_another_tool(
+    pt: Path, tiny: Model, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    target, summary = pt.with_suffix(".safetensors"), pt.with_suffix(".json")
+    words = ["--from", "persona_vectors", "--model", tiny_folder, "--json", summary]
+    assert convert(pt, target, *words) == 0
+    vector = Vector.load(target, tiny)
+    assert np.array_equal(vector.rows_LD, STORED[1:].numpy())
+    said = json.loads(summary.read_text())
+    assert said["blocks"] == [0, 1, 2] and said["behind_final_norm"] == 2
+    assert (said["from"], said["to"]) == ("persona_vectors", "traitscope")
+    out = capsys.readouterr().out
+    assert "rows of 32 for blocks 0, 1, 2" in out and "block 2: its row was taken behind" in out
+
+
+def test_to_another_tool_and_on(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
+    """Own file, GGUF, persona_vectors, own file: the rows stay, but block 0 that GGUF lacks."""
+    vector = random_vector(tiny, 3)
+    own, gguf, pt, back = (tmp_path / name for name in ("a.safetensors", "b.gguf", "c.pt", "d"))
+    vector.save(own)
+    assert convert(own, gguf) == 0
+    assert convert(gguf, pt, "--to", "persona_vectors") == 0
+    words = ["--from", "persona_vectors", "--to", "traitscope", "--model", tiny_folder]
+    assert convert(pt, back, *words) == 0
+    rows_LD = Vector.load(back).rows_LD
+    assert np.array_equal(rows_LD[1:], vector.rows_LD[1:]) and not rows_LD[0].any()
+
+
+def test_one_layer(pt: Path, tiny: Model, tiny_folder: Path) -> None:
+    target = pt.with_suffix(".safetensors")
+    words = ["--layers-are", "hidden-states", "--layer", 1, "--model", tiny_folder]
+    assert convert(pt, target, *words) == 0
+    vector = Vector.load(target, tiny)
+    assert vector.about["held_blocks"] == [1] and vector.norms_L[[0, 2]].tolist() == [0, 0]
+    assert np.array_equal(vector.rows_LD[1], STORED[2].numpy())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["v.pt"], "--target is missing: name the file to write"),
+        (["v.pt", "w.safetensors", "--from", "persona_vectors"], "--model is missing: a vector"),
+        (["v.pt", "w.safetensors"], "expected --layers-are blocks (row 0 leaves block 0) or"),
+        (["v.pt", "w.pt"], "suffix '.pt', which tells no format; expected one of"),
+        (["v.pt", "v.pt", "--to", "agu18dec"], "would be written over; name another file"),
+        (["v.pt", "w.gguf", "--from", "pt"], "Expected one of"),
+        (["none.pt", "w.gguf"], "does not exist; name"),
+        (["v.pt", "w.gguf", "--layer", "-1"], "--layer -1; expected 0 or more"),
+        (["own.safetensors", "w.safetensors"], "is a vector file of Traitscope already; name"),
+        (["own.safetensors", "w.gguf", "--layer", "7"], "layer 7 is asked for; name one that"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(
+    pt: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(pt.parent)
+    Vector(STORED.numpy(), "0123").save("own.safetensors")
+    assert convert(*words) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_of_another_width(pt: Path, folders: dict, capsys: pytest.CaptureFixture) -> None:
+    words = ["--layers-are", "hidden-states", "--model", folders["qwen2"]]
+    assert convert(pt, pt.with_suffix(".gguf"), *words) == 2
+    assert "has rows for 3 blocks, and" in capsys.readouterr().err
+
+
+def test_the_command_knows_the_formats_of_the_code() -> None:
+    hints = ConvertConfig.__annotations__
+    assert hints["from_"].__args__ == hints["to"].__args__ == ("auto", *files.FORMATS)
+    assert hints["layers_are"].__args__ == ("auto", *layer_rows.LAYERS_ARE)
+    assert COMMANDS["convert"].subject == ("source", "target")
