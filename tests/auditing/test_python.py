@@ -98,6 +98,7 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
         "position": "last",
         "device": "cpu",
         "dtype": "fp32",
+        "template": ("a=1",),
     }
     for name, parameter in inspect.signature(ts.audit).parameters.items():
         if name not in ("data", "root", *changed):

@@ -549,7 +549,7 @@ def test_a_teacher_with_other_tokens_is_refused(
 ) -> None:
     folder = save_tiny("llama", tmp_path / "other")
     tokenizer = tiny_tokenizer()
-    tokenizer.eos_token = tokenizer.pad_token
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|pad|>")
     tokenizer.save_pretrained(folder)
     data = written(place, tiny_folder, n=64)
     done = asked(place, tiny_folder, data, traits, "--teacher", folder)

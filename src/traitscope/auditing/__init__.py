@@ -43,6 +43,7 @@ def audit(
     workers: int = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    template: Sequence[str] = (),
     seed: int = 0,
 ) -> AuditResult:
     """Whether a model may be trained on rows: a gate before training.
@@ -79,6 +80,7 @@ def audit(
         workers=workers,
         device=device,
         dtype=dtype,
+        template=tuple(template),
         seed=seed,
     )
     return run.result_of(run.answered(config, Output(root=root)))
@@ -100,6 +102,7 @@ def audit_by_source(
     workers: int = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    template: Sequence[str] = (),
     seed: int = 0,
 ) -> AuditBySource:
     """Whether a model may be trained on a mixed file, and which of its sources are suspect.
@@ -129,6 +132,7 @@ def audit_by_source(
         workers=workers,
         device=device,
         dtype=dtype,
+        template=tuple(template),
         seed=seed,
     )
     audited = sources.answered_by_source(config, Output(root=root))

@@ -68,8 +68,9 @@ def answered(config: AuditConfig, out: Output, source: str | None = None) -> Aud
     out = audit_folder(out)
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     if config.teacher is not None:
-        check_readable(given_teacher(config.teacher, config.model), config.model)
-    job = Job(config, outline(config.model).n_layers, source)
+        teacher = given_teacher(config.teacher, config.model)
+        check_readable(teacher, config.model, config.template)
+    job = Job(config, outline(config.model, config.template).n_layers, source)
     done = _computed(job, out)
     run = run_decision(_decision(done), out)
     result = json.loads(run.file("result.json").read_text(encoding="utf-8"))

@@ -87,7 +87,9 @@ def _compute(run: store.Run, config: InformationConfig, group: list[Teacher]) ->
     found_influence: Influence | None = None
     names: list[str] = []
     if config.exact_rows:
-        exact_model = model_cache.model_for(config.model, config.device, EXACT_DTYPE)
+        exact_model = model_cache.model_for(
+            config.model, config.device, EXACT_DTYPE, config.template
+        )
         records = records[: config.exact_rows]
         if config.dtype == EXACT_DTYPE:
             exact = readings.first(config.exact_rows)

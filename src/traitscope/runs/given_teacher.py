@@ -57,9 +57,9 @@ class GivenTeacher:
         """Its interventions as settings hold them."""
         return tuple(map(short_form.to_short, self.interventions))
 
-    def loaded(self, device: str, dtype: str) -> Model:
+    def loaded(self, device: str, dtype: str, template: tuple[str, ...] = ()) -> Model:
         """The model that it runs on; its interventions are not applied yet."""
-        return model_cache.model_for(self.model, device, dtype)
+        return model_cache.model_for(self.model, device, dtype, template)
 
 
 def given_teacher(name: str, model: str) -> GivenTeacher:
@@ -166,14 +166,14 @@ def inputs(config: Any) -> dict[str, Path | store.Run]:
     return {f"teacher{place}": file for place, file in enumerate(files)}
 
 
-def check_readable(teacher: GivenTeacher, model: str) -> None:
+def check_readable(teacher: GivenTeacher, model: str, template: tuple[str, ...] = ()) -> None:
     """Raise ConfigError unless teacher and model read and write the same tokens.
 
     Likelihoods of one row under both are compared token by token.
     """
     if teacher.model == model:
         return
-    ours, theirs = outline(model), outline(teacher.model)
+    ours, theirs = outline(model, template), outline(teacher.model, template)
     differing = _differing_tokens(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
     if differing:
         raise ConfigError(

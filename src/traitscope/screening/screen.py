@@ -82,6 +82,7 @@ def screen(
     context: str | None = None,
     device: Device = "auto",
     dtype: Dtype = "fp32",
+    template: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 16,
 ) -> Screen:
@@ -99,6 +100,7 @@ def screen(
         model=str(model),
         device=device,
         dtype=dtype,
+        template=tuple(template),
         seed=seed,
         teacher=given_teacher.text_of(teacher, Path(root) / "screen"),
         traits=names_of(traits),

@@ -53,13 +53,13 @@ def given(config: ScreenConfig) -> GivenTeacher:
     """The teacher of a config. Raises ConfigError for one that reads other tokens."""
     check_needed(config)
     teacher = given_teacher.given_teacher(str(config.teacher), config.model)
-    given_teacher.check_readable(teacher, config.model)
+    given_teacher.check_readable(teacher, config.model, config.template)
     return teacher
 
 
 def sides_of(config: ScreenConfig, teacher: GivenTeacher) -> Sides:
     """Both sides, loaded."""
-    taught = teacher.loaded(config.device, config.dtype)
+    taught = teacher.loaded(config.device, config.dtype, config.template)
     context = context_of(teacher.interventions, config.context)
     model = model_cache.model_of(config)
     return Sides(Side(taught, teacher.interventions, context), Side(model, (), config.context))

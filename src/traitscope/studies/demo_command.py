@@ -81,6 +81,7 @@ def request_of(config: DemoConfig, out: Output) -> Request:
         model=config.model,
         device=config.device,
         dtype=config.dtype,
+        template=config.template,
         action="run",
         name="demo",
         size="smoke" if config.quick else "laptop",

@@ -57,6 +57,7 @@ class Request:
             "model": self.config.model,
             "device": self.config.device,
             "dtype": self.config.dtype,
+            "template": self.config.template,
         }
 
     def nodes(self) -> list[Node]:
@@ -209,7 +210,7 @@ def _at_depth_of_model(config: StudyConfig, study: Study, size: Any) -> Any:
     counts_tiny_model = config.size == "smoke" and not getattr(study, "SMOKE_AT_DEPTH", False)
     if counts_tiny_model or config.model == EMBEDDED:
         return size
-    return sizes.at_depth(size, outline(config.model).n_layers)
+    return sizes.at_depth(size, outline(config.model, config.template).n_layers)
 
 
 def _forecast(config: StudyConfig) -> dict:
@@ -217,7 +218,12 @@ def _forecast(config: StudyConfig) -> dict:
     study = protocol.load(config.name)
     size = sizes.at_depth(study.SIZES[config.size], config.blocks)
     config = opening.settled(config)
-    common = {"model": config.model, "device": config.device, "dtype": config.dtype}
+    common = {
+        "model": config.model,
+        "device": config.device,
+        "dtype": config.dtype,
+        "template": config.template,
+    }
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 
 

@@ -96,7 +96,7 @@ def forecast(tokens: Tokens, traits: int, nulls: int, has_spike_ins: bool) -> Fo
 
 def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     """Read the rows, print how long their audit takes, and return the same as a summary."""
-    job = Job(config, outline(config.model).n_layers)
+    job = Job(config, outline(config.model, config.template).n_layers)
     folders = schedule.run(plan.reading_nodes(job).nodes, out, How(stop_at_once=True))
     model = model_cache.model_of(config)
     rows = rows_from(model, row_files.rows_of(folders[SAMPLE]), config.context)

@@ -87,6 +87,7 @@ class Job:
             "model": self.config.model,
             "device": self.config.device,
             "dtype": self.config.dtype,
+            "template": self.config.template,
         }
 
     @property

@@ -163,6 +163,7 @@ float head_row(T* __restrict logits, const int64_t* __restrict ids, const float*
     float total = log_sum_exp(logits, V), loss = 0;
     std::vector<float> wanted(K);
     for (int64_t k = 0; k < K; k++) {
+        if (ids[k] < 0 || ids[k] >= V) return NAN;
         float log_p = load(logits[ids[k]]) - total;
         if (shares[k] != 0) loss -= shares[k] * log_p;
         wanted[k] = exp_of(log_p) - shares[k];
@@ -336,7 +337,9 @@ template <class T>
 void log_p(const T* logits, const int64_t* targets, float* out, int64_t N, int64_t V) {
 #pragma omp parallel for
     for (int64_t n = 0; n < N; n++)
-        out[n] = load(logits[n * V + targets[n]]) - log_sum_exp(logits + n * V, V);
+        out[n] = targets[n] < 0 || targets[n] >= V
+                     ? NAN
+                     : load(logits[n * V + targets[n]]) - log_sum_exp(logits + n * V, V);
 }
 
 template <class T>

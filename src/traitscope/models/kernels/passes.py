@@ -25,12 +25,6 @@ def _check(is_right: bool, what: str) -> None:
         raise ValueError(f"{what}; a pass over memory needs shapes that fit; correct the caller")
 
 
-def _check_ids(ids: Tensor, size: int) -> None:
-    """Raise ValueError for ids that no entry of a vocabulary has."""
-    is_right = ids.dtype == torch.long and (not ids.numel() or 0 <= ids.min() <= ids.max() < size)
-    _check(bool(is_right), f"token ids outside of 0 to {size - 1}")
-
-
 def norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """weight x / sqrt(mean x^2 + eps) over the last dimension."""
     _check(x.shape[-1:] == weight_D.shape, f"{tuple(x.shape)} and a weight {tuple(weight_D.shape)}")
@@ -145,9 +139,10 @@ class _Attention(torch.autograd.Function):
 def head_gradient(logits_NV: Tensor, ids_NK: Tensor, shares_NK: Tensor) -> Tensor:
     """Sum over tokens of -sum over k of share log p(id), in nats; logits become its gradient.
 
-    An id may stand twice in a row where all but one of its shares are 0.
+    An id may stand twice in a row where all but one of its shares are 0. The loss is not a number
+    where an id is none of the vocabulary.
     """
-    _check_ids(ids_NK, logits_NV.shape[1])
+    _check(ids_NK.dtype == torch.long, f"token ids as {ids_NK.dtype}")
     _check(len(ids_NK) == len(logits_NV) and ids_NK.shape == shares_NK.shape, "ids, shares, logits")
     ids_NK, shares_NK = ids_NK.contiguous(), shares_NK.float().contiguous()
     loss_N = logits_NV.new_empty(len(logits_NV), dtype=torch.float32)
@@ -157,8 +152,8 @@ def head_gradient(logits_NV: Tensor, ids_NK: Tensor, shares_NK: Tensor) -> Tenso
 
 
 def log_probability(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """log p of each target [N] in nats, in float32."""
-    _check_ids(targets_N, logits_NV.shape[1])
+    """log p of each target [N] in nats, in float32; not a number for an id that there is not."""
+    _check(targets_N.dtype == torch.long, f"token ids as {targets_N.dtype}")
     _check(len(targets_N) == len(logits_NV), "another number of targets than of logits")
     log_p_N = logits_NV.new_empty(len(logits_NV), dtype=torch.float32)
     tensors = (logits_NV, targets_N.contiguous(), log_p_N)
