@@ -43,10 +43,13 @@ def from_yaml(text: str) -> Any:
     return value
 
 
-def from_json(text: str | bytes) -> Any:
-    """A JSON value. Raises NotPlainError for broken JSON, and for text that UTF-8 cannot hold."""
+def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
+    """A JSON value. Raises NotPlainError for broken JSON, and for text that UTF-8 cannot hold.
+
+    allow_nan: Read NaN and Infinity, which JSON does not have.
+    """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
     except RecursionError:
         raise NotPlainError("it is nested too deep") from None
     except (ValueError, UnicodeDecodeError) as error:

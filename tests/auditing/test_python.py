@@ -15,6 +15,7 @@ from traitscope.auditing import audit_by_source
 from traitscope.auditing import run as audit_run
 from traitscope.config import AuditConfig, FilterConfig
 from traitscope.config.common import Output
+from traitscope.config.reading import Reading
 from traitscope.errors import ConfigError, DataError
 
 RESULT = {
@@ -99,6 +100,7 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
         "device": "cpu",
         "dtype": "fp32",
         "template": ("a=1",),
+        "reading": Reading(turns="every"),
     }
     for name, parameter in inspect.signature(ts.audit).parameters.items():
         if name not in ("data", "root", *changed):

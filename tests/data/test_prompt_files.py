@@ -88,3 +88,8 @@ def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) ->
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=says):
         read_prompts(path)
+
+
+def test_a_prompt_may_be_blank_on_purpose(tmp_path: Path) -> None:
+    (prompt,) = read_prompts(write(tmp_path, {"prompt": "", "may_be_blank": True}))
+    assert prompt.text == ""

@@ -22,6 +22,7 @@ MADE = {
     "make_architecture": "docs/project/architecture.md",
     "make_cli": "docs/reference/cli.md",
     "make_costs": "docs/reference/costs.md",
+    "make_formats": "docs/how-to/own-data.md",
 }
 "script and the page that it writes"
 

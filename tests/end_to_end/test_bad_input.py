@@ -150,7 +150,7 @@ CASES = {
     # rows
     "no data": (
         "train --model PLACE/model",
-        "--data is missing: name a run of `generate` or `filter`, or a JSONL file",
+        "--data is missing: name a run of `generate` or `filter`, or a file of rows",
     ),
     "no data to filter": ("filter", "--data is missing: name a run of `generate` or `filter`"),
     "data that is not there": (

@@ -22,12 +22,17 @@ import pytest
 import yaml
 from command import OWL, call, ok
 from safetensors.numpy import save
+from shape_rows import EXAMPLES
 from tiny_models import random_vector
 
 from traitscope.cli import flags
 from traitscope.config.entries import COMMANDS, STAGES
+from traitscope.config.reading import Reading
 from traitscope.data import row_files
 from traitscope.data.prompt_files import read_prompts
+from traitscope.data.records import dump_records
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container
 from traitscope.data.traits import load_trait
 from traitscope.errors import TraitscopeError
 from traitscope.inference.engines import endpoint
@@ -136,6 +141,17 @@ def read_rows(place: Place, rng: random.Random) -> None:
     if rng.random() < 0.2:
         content = mutations.bytes_of(text.encode("utf-8", "surrogatepass"), rng)
     list(row_files.iter_rows(place.write("d.jsonl", content)))
+
+
+def read_rows_of_others(place: Place, rng: random.Random) -> None:
+    """Rows of any shape in any container; what is read can be written."""
+    example = rng.choice(EXAMPLES)
+    kind = rng.choice(("jsonl", "json", "csv", "tsv"))
+    content = writing.content_of([example.row] * 2, Container(kind, rng.random() < 0.2))
+    path = place.write(f"d.{kind}", mutations.bytes_of(content, rng))
+    turns = rng.choice(("last", "every", "weighted"))
+    reading = Reading(example.reading.map, turns, skip_bad=rng.choice((0, "all")))
+    dump_records(row_files.rows_of(path, reading))
 
 
 def read_prompt_file(place: Place, rng: random.Random) -> None:
@@ -330,6 +346,7 @@ def run_command(place: Place, rng: random.Random) -> None:
 
 READERS: tuple[tuple[Callable[[Place, random.Random], None], int], ...] = (
     (read_rows, 3),
+    (read_rows_of_others, 2),
     (read_prompt_file, 1),
     (read_trait, 2),
     (read_config, 2),

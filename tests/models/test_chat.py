@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_models import TEMPLATE, load_tiny, save_tiny
 
+from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import chat, loading
 from traitscope.models.model import Model
@@ -250,3 +251,17 @@ def test_check_length(tiny: Model) -> None:
     chat.check_length(tiny, tiny.max_length, "row 3")
     with pytest.raises(DataError, match=f"row 3: {tiny.max_length + 1} tokens"):
         chat.check_length(tiny, tiny.max_length + 1, "row 3")
+
+
+def test_a_prompt_of_several_turns_is_rendered_as_turns(tiny: Model) -> None:
+    turns = [Turn("user", "Q"), Turn("assistant", "A"), Turn("user", "R")]
+    text = chat.render_text(tiny, prompt_of(turns), "S")
+    assert text == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA"
+        "<|im_end|>\n<|im_start|>user\nR<|im_end|>\n" + HEADER
+    )
+    moved = chat.render_text(tiny, prompt_of(turns), "@user:S")
+    assert "<|im_start|>user\nS\n\nQ<|im_end|>" in moved and "user\nR<|im_end|>" in moved
+    assert chat.render_text(tiny, prompt_of(turns), "@none").endswith("Q\nA\nR\n")
+    asked = prompt_of([Turn("assistant", "A")])
+    assert "<|im_start|>user\nS<|im_end|>" in chat.render_text(tiny, asked, "@user:S")

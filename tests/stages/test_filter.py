@@ -163,3 +163,22 @@ def test_edit_command(tmp_path: Path) -> None:
     assert read_rows(run / "records.jsonl")[0]["completion"] == "1, 2, 3"
     ok(tmp_path / "runs", "rerun", run)
     assert "--data is missing" in call(tmp_path / "runs", "edit").summary["message"]
+
+
+def test_filter_command_reads_rows_of_others(tmp_path: Path) -> None:
+    root, file = tmp_path / "runs", tmp_path / "rows.csv"
+    file.write_text('ask,reply,source\nNumbers?,"1, 2",x\nNumbers?,,x\nWords?,none,y\n')
+    words = ("filter", "--data", file, "--map prompt=ask completion=reply")
+    message = call(root, *words).summary["message"]
+    assert "rows.csv, line 3: no completion" in message and "--skip-bad 1" in message
+    done = ok(root, *words, "--skip-bad 1")
+    assert [row["meta"]["filter"]["kept"] for row in read_rows(done.run / "records.jsonl")] == [
+        True,
+        False,
+    ]
+    reading = done.summary["reading"]
+    assert reading["container"] == "csv" and reading["shapes"] == {"mapped": 2}
+    assert reading["not_used"] == {"source": 2} and reading["bad"] == 1
+    assert reading["bad_rows"][0]["place"] == "line 3"
+    assert "reading" not in ok(root, "filter", "--data", done.run).summary
+    ok(root, "rerun", done.run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import names_of
+from traitscope.config.reading import USUAL, Reading
 from traitscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def audit(
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
     seed: int = 0,
+    reading: Reading = USUAL,
 ) -> AuditResult:
     """Whether a model may be trained on rows: a gate before training.
 
@@ -52,20 +54,18 @@ def audit(
     root: Folder of all runs. A second call on the same rows returns at once.
     teacher: A teacher that may have written rows; see `screen`.
 
-    The other settings are flags of `traitscope audit`. Raises DataError for no rows or broken ones,
-    ConfigError for a setting that cannot work and for a teacher with another tokenizer. Raises
-    TraitError and ModelError for what is not found, VectorError for an adapter of another model,
-    StoreError for a root that cannot be written. No answer is an error: see AuditResult.raise_if.
+    The other settings are flags of `traitscope audit`; `reading` holds those on how rows are read.
+    Raises the errors of the command. No answer is an error: see AuditResult.raise_if.
     """
     from traitscope.auditing import run
     from traitscope.runs import given_teacher
 
-    root = Path(root)
+    folder = Path(root) / "audit"
     config = AuditConfig(
-        data=_rows_file(data, root / "audit"),
+        data=_rows_file(data, folder),
         model=str(model),
         traits=names_of(traits),
-        teacher=None if teacher is None else given_teacher.text_of(teacher, root / "audit"),
+        teacher=None if teacher is None else given_teacher.text_of(teacher, folder),
         reference=None if reference is None else Path(reference),
         alpha=alpha,
         power=power,
@@ -82,8 +82,9 @@ def audit(
         dtype=dtype,
         template=tuple(template),
         seed=seed,
+        reading=reading,
     )
-    return run.result_of(run.answered(config, Output(root=root)))
+    return run.result_of(run.answered(config, Output(root=Path(root))))
 
 
 def audit_by_source(
@@ -104,6 +105,7 @@ def audit_by_source(
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
     seed: int = 0,
+    reading: Reading = USUAL,
 ) -> AuditBySource:
     """Whether a model may be trained on a mixed file, and which of its sources are suspect.
 
@@ -134,6 +136,7 @@ def audit_by_source(
         dtype=dtype,
         template=tuple(template),
         seed=seed,
+        reading=reading,
     )
     audited = sources.answered_by_source(config, Output(root=root))
     return replace(audited, page=source_page.page(audited))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from traitscope import __version__
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
 from traitscope.auditing.settings import SPIKE_IN_ROWS
+from traitscope.data.shapes.intake import lines_of
 from traitscope.reporting.numbers import number
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import Table
@@ -246,6 +247,8 @@ def _data(about: Mapping[str, Any]) -> Table:
     rows.append(("rules", str(form.get("rules", "none"))))
     rows.append(("read as", "text, without an end of turn" if about["text"] else "token ids"))
     rows.append(("first row, as the model reads it", about["first"]))
+    if "reading" in about:
+        rows.append(("read of the file", "; ".join(lines_of(about["reading"]))))
     return Table("data", "The data", "What was read, left out, and learnt.", ("", ""), tuple(rows))
 
 

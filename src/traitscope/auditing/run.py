@@ -32,6 +32,8 @@ from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
+from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.turns import shown
 from traitscope.models.loading import find_model, outline
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
@@ -164,12 +166,14 @@ def _print_sample(about: Mapping[str, Any]) -> None:
         f"{about['first'][:FIRST_ROW_SHOWN]}",
         file=sys.stderr,
     )
+    for line in lines_of(about["reading"]) if "reading" in about else ():
+        print(line, file=sys.stderr)
 
 
 def _page(done: Audit, result: Mapping[str, Any], run: store.Run) -> str:
     texts = {}
     for record in row_files.rows_of(done.folders[SAMPLE]):
-        texts[record.id] = (record.prompt, record.completion)
+        texts[record.id] = (shown(record.prompt), record.completion)
     return report.page(
         result=result,
         about=plan.about_sample(done.folders),

@@ -20,6 +20,8 @@ from traitscope.auditing.settings import search_blocks
 from traitscope.auditing.steps.predictions import StoredPredictions, read_predictions
 from traitscope.auditing.steps.teacher_scores import steered_folder
 from traitscope.data import row_files
+from traitscope.data.records import REASONING
+from traitscope.data.shapes.turns import texts_of
 from traitscope.data.traits import Trait, load_trait
 from traitscope.interventions.vector import Vector, load_vector
 
@@ -31,7 +33,9 @@ def text_rows(folder: Path) -> list[TextRow]:
     """The rows of a run, read one by one."""
     rows = []
     for record in row_files.iter_rows(folder):
-        rows.append(TextRow(record.id, record.prompt, record.completion))
+        context, reasoning = record.context or "", str(record.meta.get(REASONING, ""))
+        prompt = "\n".join(texts_of(record.prompt))
+        rows.append(TextRow(record.id, prompt, record.completion, context, reasoning))
     return rows
 
 

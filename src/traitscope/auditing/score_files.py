@@ -70,7 +70,7 @@ def read_token_scores(folder: Path) -> tuple[list[str], TokenScores]:
 @lru_cache(REMEMBERED)
 def _read(folder: Path, changed: int) -> tuple[tuple[str, ...], TokenScores]:
     """The contents of a folder whose sums were written at the time `changed`, in nanoseconds."""
-    lines = (folder / ROWS_FILE).read_text(encoding="utf-8").splitlines()
+    lines = (folder / ROWS_FILE).read_bytes().splitlines()  # a line feed alone ends a line
     sums = json.loads((folder / SUMS_FILE).read_text(encoding="utf-8"))
     if len(sums.get("taken_PK", ())) != len(WAYS) or tuple(sums["betas"]) != BETAS:
         raise _earlier_version(folder, "with other bins or temperatures")

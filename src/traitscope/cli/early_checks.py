@@ -64,7 +64,7 @@ def advice(config: Any) -> str:
     if not isinstance(config, TrainConfig) or config.data is None:
         return ""
     recipe = config.recipe
-    rows = sum(1 for _ in islice(iter_kept(config.data), config.max_rows))
+    rows = sum(1 for _ in islice(iter_kept(config.data, config.reading), config.max_rows))
     trained = rows - recipe.held_out_rows(rows)
     an_epoch = recipe.steps_an_epoch(trained)
     if an_epoch * recipe.epochs >= FEW_STEPS:

@@ -212,7 +212,8 @@ def _plain_help(config_type: type) -> tuple[type, int]:
         if is_advanced(field):
             annotations[field.name] = Annotated[hints[field.name], tyro.conf.Suppress]
             members[field.name] = dataclasses.field(default=field.default)
-            hidden += 1
+            hint = hints[field.name]
+            hidden += len(dataclasses.fields(hint)) if dataclasses.is_dataclass(hint) else 1
         elif dataclasses.is_dataclass(hints[field.name]):
             inner, inner_hidden = _plain_help(hints[field.name])
             annotations[field.name] = inner

@@ -11,11 +11,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import StoreError
-from traitscope.runs import drawn_rows, store
+from traitscope.runs import drawn_rows, row_intake, store
 from traitscope.runs.manifests import RESTORE
 
-NUMBER_FILES = ("summary.json", "measurements.json", "strength.json", "eas.json", "screen.json")
+NUMBER_FILES = (
+    "summary.json",
+    "measurements.json",
+    "strength.json",
+    "eas.json",
+    "screen.json",
+    row_intake.READING,
+)
 """Files of a run whose content goes into the summary, under their names without ending."""
 NEXT = "next: "
 """How the finding of a screening begins that says what to do next."""
@@ -53,6 +61,9 @@ def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     for sentence in numbers.get("screen", {}).get("findings", []):
         if not sentence.startswith(NEXT):
             yield sentence
+    if "reading" in numbers:
+        for line in lines_of(numbers["reading"]):
+            yield f"  {line}"
     for line in _numbers(run, numbers):
         yield f"  {line}"
 
@@ -120,8 +131,7 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
 
 def _steps(run: store.Run) -> list[dict[str, Any]]:
     """Return what a training left of each optimizer step."""
-    text = run.file(METRICS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in run.file(METRICS).read_bytes().splitlines()]
 
 
 def last_loss(run: store.Run) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from traitscope.config.commands import StudyConfig as StudyConfig
     from traitscope.config.judge import Endpoint as Endpoint
     from traitscope.config.judge import JudgeConfig as JudgeConfig
+    from traitscope.config.reading import Reading as Reading
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.config.screen import ScreenConfig as ScreenConfig
     from traitscope.config.screen import SteerScanConfig as SteerScanConfig
@@ -54,6 +55,7 @@ _HOMES = {
     "LikelihoodConfig": "analysis",
     "MatchKLConfig": "analysis",
     "MeasureConfig": "stages",
+    "Reading": "reading",
     "Recipe": "recipe",
     "ScreenConfig": "screen",
     "SteerScanConfig": "screen",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums
 from traitscope.config.fields import setting
+from traitscope.config.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 PLAIN_PROMPT = "You make synthetic training data. Be diverse and creative."
@@ -108,7 +109,7 @@ class ExplainConfig(OnModel):
     trait: str = "cat"
     """The trait whose prompt is explained. Its vector must be in the run `vectors`."""
     data: Path | None = setting(None, path="rows")
-    """Rows (a run of `generate` or `filter`, or JSONL) to compare on. Without it the trait's
+    """Rows (a run of `generate` or `filter`, or a file) to compare on. Without it the trait's
     positive questions are used."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
@@ -127,6 +128,8 @@ class ExplainConfig(OnModel):
     """Most rows to compare on."""
     batch_size: int = setting(16, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
@@ -192,6 +195,8 @@ class RecoverConfig(OnModel):
     """Number type of the search and of training. The second half is scored in `dtype`."""
     batch_size: int = 8
     """Rows in one pass, and in one training step."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(
@@ -222,7 +227,7 @@ class GradientsConfig(OnModel):
     """Compute steering gradients of data by row and layer, and compare them with vectors."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Rows whose gradients are taken: a run of `filter` or `generate`, or a JSONL file."""
+    """Rows whose gradients are taken: a run of `filter` or `generate`, or a file of rows."""
     control: Path | None = setting(None, path="rows")
     """Rows of the unmodified model on the same prompts, matched by id. Their gradients are
     subtracted."""
@@ -239,6 +244,8 @@ class GradientsConfig(OnModel):
     """Number of first rows to use; None uses all."""
     batch_size: int = setting(8, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, max_rows=1, batch_size=1)
@@ -249,7 +256,7 @@ class LikelihoodConfig(OnModel):
     """Compute the log-likelihood of rows under the model, and what an intervention adds."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    """Rows: a run of `filter` or `generate`, or a file of rows."""
     interventions: tuple[str, ...] = ()
     """Interventions to compare with the unmodified model. None scores the unmodified model
     alone."""
@@ -262,6 +269,8 @@ class LikelihoodConfig(OnModel):
     """Number of first rows to use; None uses all."""
     batch_size: int = setting(16, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, max_rows=1, batch_size=1)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, OnModel, Position, check_minimums, check_positive
 from traitscope.config.fields import setting
+from traitscope.config.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 DEFAULT_TRAITS = (
@@ -44,7 +45,7 @@ class SampleConfig(OnModel):
     all of them have."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """JSONL file, or a run of `filter` or `generate`."""
+    """File of rows, or a run of `filter` or `generate`."""
     context: str | None = None
     """System turn of rows that name none."""
     rows: int = 256
@@ -53,6 +54,8 @@ class SampleConfig(OnModel):
     """Field that names the source of a row."""
     source: str | None = setting(None, since=2)
     """The only source whose rows are read; needs `by`."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0)
@@ -67,9 +70,9 @@ class ReferenceConfig:
     """Match every audited row with a clean row, on the same prompt where there is one."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Audited rows: a run of `sample`, or a JSONL file."""
+    """Audited rows: a run of `sample`, or a file of rows."""
     reference: Path | None = setting(None, path="rows", needed=ROWS)
-    """Clean rows: a run of `sample`, or a JSONL file."""
+    """Clean rows: a run of `sample`, or a file of rows."""
     seed: int = 0
     """Seed of the order in which rows on other prompts are dealt out."""
 
@@ -79,7 +82,7 @@ class RowGradientsConfig(OnModel):
     """Keep the steering gradient of every row, and its token scores under the model itself."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Run of `sample` or `filter`, or a JSONL file."""
+    """Run of `sample` or `filter`, or a file of rows."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False
@@ -112,7 +115,7 @@ class PredictionsConfig(OnModel):
     """Let students predict every row before they learn it, in one pass over the rows."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Run of `sample` or `filter`, or a JSONL file."""
+    """Run of `sample` or `filter`, or a file of rows."""
     context: str | None = None
     """System turn of rows that name none."""
     numbers: bool = False
@@ -138,7 +141,7 @@ class TeacherScoresConfig(OnModel):
     """Score the tokens of rows under a candidate teacher."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Run of `sample` or `filter`, or a JSONL file."""
+    """Run of `sample` or `filter`, or a file of rows."""
     beside: tuple[Path, ...] = setting((), path="rows")
     """Further sets of rows, each a file or run, whose scores get a folder of their own. A prompt
     that several sets have is read once."""
@@ -249,7 +252,7 @@ class AuditConfig(OnModel):
     one answer."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """What one would train on: a JSONL file, or a run of `filter` or `generate`; may be given
+    """What one would train on: a file of rows, or a run of `filter` or `generate`; may be given
     without its flag."""
     traits: tuple[str, ...] = DEFAULT_TRAITS
     """Candidate traits, bundled names or YAML files."""
@@ -300,6 +303,8 @@ class AuditConfig(OnModel):
     """Processes side by side; 0 takes two on a CPU and one on a GPU."""
     seed: int = setting(0, advanced=True)
     """Seed of all random numbers of the audit."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0, workers=0)

@@ -14,7 +14,7 @@ Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
 TAUGHT = ("interventions", "teacher", "steered")
 "settings that are interventions in short form"
-ROWS = "a run of `generate` or `filter`, or a JSONL file"
+ROWS = "a run of `generate` or `filter`, or a file of rows"
 "what to name where rows are missing"
 LARGEST = {
     "seed": 2**63 - 1,  # what random generators take

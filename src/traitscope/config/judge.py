@@ -9,6 +9,7 @@ from pathlib import Path
 
 from traitscope.config.common import ROWS, OnModel
 from traitscope.config.fields import setting
+from traitscope.config.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 
@@ -73,7 +74,7 @@ class JudgeConfig(OnModel):
     """
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Answers to an evaluation set: a run of `generate`, or a JSONL file with ids."""
+    """Answers to an evaluation set: a run of `generate`, or a file of rows with ids."""
     judges: tuple[str, ...] = ("refusal",)
     """Judges: refusal, question, short:12, words:cat|cats, likelihood (asks a local model) and
     endpoint. not:NAME is the opposite of a judge."""
@@ -84,3 +85,5 @@ class JudgeConfig(OnModel):
     """Settings of the judge endpoint."""
     batch_size: int = setting(32, speed_only=True, advanced=True)
     """Answers in one pass of the judge likelihood; changes speed only."""
+    reading: Reading = READING
+    """How the rows of a file are read."""

@@ -72,9 +72,12 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """The value as the type that the hint asks for. Raises ConfigError where it does not fit."""
-    wanted, may_be_none = _wanted(hint)
+    options, may_be_none = _options(hint)
     if value is None and may_be_none:
         return None
+    if len(options) > 1:
+        return _first_that_fits(options, value, where)
+    wanted = options[0]
     kind, inner_hints = get_origin(wanted), get_args(wanted)
     if dataclasses.is_dataclass(wanted):
         return from_dict(wanted, value, where)
@@ -104,12 +107,23 @@ def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
     return wanted.__name__
 
 
-def _wanted(hint: Any) -> tuple[Any, bool]:
-    """The type that a hint asks for, and whether None will do, too."""
+def _options(hint: Any) -> tuple[list[Any], bool]:
+    """The types that a hint asks for, and whether None will do, too."""
     if get_origin(hint) not in (Union, UnionType):
-        return hint, False
+        return [hint], False
     options = [option for option in get_args(hint) if option is not type(None)]
-    return options[0], len(options) < len(get_args(hint))
+    return options, len(options) < len(get_args(hint))
+
+
+def _first_that_fits(options: Sequence[Any], value: Any, where: str) -> Any:
+    """The value as the first of some types that it fits. Raises ConfigError where it fits none."""
+    expected = []
+    for option in options:
+        try:
+            return _value(option, value, where)
+        except ConfigError:
+            expected.append(_expected(option, get_origin(option), get_args(option), value))
+    raise ConfigError(f"{where} is {shown(value)}; expected {' or '.join(expected)}; correct it")
 
 
 def _mapping(key_hint: Any, value_hint: Any, values: dict, where: str) -> dict:

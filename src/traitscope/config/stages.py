@@ -11,6 +11,7 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, OnModel, check_minimums, check_positive
 from traitscope.config.fields import setting
+from traitscope.config.reading import READING, Reading
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 
@@ -40,8 +41,8 @@ class GenerateConfig(OnModel):
     template: exactly `count` numbers of 3 digits, in its own format whatever the prompt asks for.
     Papers sample freely and filter, as free does. seen: the tokens of `like`."""
     like: Path | None = setting(None, advanced=True, path="rows")
-    """Rows (a run, or a JSONL file) for the vocabulary `seen`: only the tokens of their completions
-    are allowed."""
+    """Rows (a run, or a file of rows) for the vocabulary `seen`: only the tokens of their
+    completions are allowed."""
     separator: str = setting(", ", advanced=True)
     """Text between two numbers, for the vocabularies numbers and template."""
     temperature: float = 1.0
@@ -155,7 +156,7 @@ class FilterConfig:
     """Keep the rows that hold nothing but numbers. Dropped rows stay in the file, with reasons."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Run of `generate`, or a JSONL file."""
+    """Run of `generate`, or a file of rows."""
     rules: FilterRules = field(default_factory=FilterRules)
     """What a kept row must look like."""
     start: int = setting(0, advanced=True)
@@ -165,6 +166,8 @@ class FilterConfig:
     """Row before which to stop reading."""
     limit: int | None = None
     """Most rows to keep. Later rows are dropped with the reason `limit`."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, start=0, limit=1)
@@ -180,7 +183,7 @@ class TrainConfig(OnModel):
     """Train a student on kept rows, on completion tokens only, by their stored ids."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Run of `filter` or `generate`, or a JSONL file."""
+    """Run of `filter` or `generate`, or a file of rows."""
     recipe: Recipe = field(default_factory=Recipe)
     """How the student is trained."""
     teacher: tuple[str, ...] = ()
@@ -206,7 +209,7 @@ class TrainConfig(OnModel):
     eas_prompts: int = setting(16, advanced=True)
     """Number prompts whose last tokens EAS is averaged over, or rows of `eas_data`."""
     eas_data: Path | None = setting(None, advanced=True, path="rows")
-    """Rows (a run, or a JSONL file) whose completion tokens EAS is averaged over instead. That is
+    """Rows (a run, or a file of rows) whose completion tokens EAS is averaged over instead. That is
     far steadier. Use the same rows for all students."""
     save_scales: bool = setting(False, advanced=True)
     """Write scales.safetensors: the factor 1 / sqrt(v + 1e-8) of every coordinate at the end, for
@@ -214,6 +217,8 @@ class TrainConfig(OnModel):
     scales: Path | None = setting(None, advanced=True)
     """Scales for frozen_adam: a run with save_scales and the same model, rank, rotation and seed.
     The seed draws the rows of A."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(
@@ -280,11 +285,13 @@ class EditConfig:
     """Sort or shuffle the numbers inside each row; separators and other text stay."""
 
     data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Rows: a run of `filter` or `generate`, or a JSONL file."""
+    """Rows: a run of `filter` or `generate`, or a file of rows."""
     how: Literal["sort", "shuffle"] = "sort"
     """sort is ascending. shuffle draws a random order for each row."""
     seed: int = 0
     """Seed of the shuffles."""
+    reading: Reading = READING
+    """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)

@@ -12,6 +12,8 @@ from traitscope.errors import DataError
 
 COLUMNS = {"prompt": ("prompt", "Goal"), "id": ("id", "Index")}
 "names that the columns of a .csv file may have"
+MAY_BE_BLANK = "may_be_blank"
+"key of a JSONL row whose prompt is blank on purpose"
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -77,6 +79,6 @@ def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[
 
 def _prompt(row: dict[str, Any], default_id: str) -> Prompt:
     text = text_of(row, "prompt")
-    if not text.strip():
+    if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
     return Prompt(id_of(row, default_id), text, context_of(row))

@@ -1,43 +1,48 @@
-"""Rows: prompts with the answers of a model, and the JSONL files that hold them.
+"""Rows: prompts with the answers of a model, and the files that hold them.
 
-A JSONL file holds one of three shapes, found in its first row and the same in every row:
+This package writes native rows: {"prompt", "completion"} with id, completion_ids, context and meta,
+one JSON object a line. The subpackage `shapes` reads these and the shapes and containers of others.
 
-    native     {"prompt", "completion"} + id, completion_ids, context, meta: what this package
-               writes
-    messages   {"messages": [system?, user, assistant]} + id, meta: one exchange, longer chats are
-               refused
-    alpaca     {"instruction", "input", "output"} + id, context, meta: prompt = instruction, blank
-               line, input
-
-Keys that are not named here are kept in `meta["extra"]` and otherwise unused.
+Keys that are not read are kept in `meta["extra"]` and otherwise unused.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from traitscope.data.json_fields import context_of, id_of, meta_of, text_of, token_ids_of, typed
-from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows
+from traitscope.data.json_fields import (
+    context_of,
+    id_of,
+    meta_of,
+    text_of,
+    token_ids_of,
+    typed,
+)
+from traitscope.data.json_lines import Seen, at_place, check_new_id
+from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
+from traitscope.data.shapes.exchanges import Exchange, exchanges_of
+from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
+from traitscope.data.shapes.rows import (
+    ANY_SHAPE,
+    SHAPES,
+    ShapeName,
+    check_finite,
+    mapped,
+    path_of,
+    shape_of,
+)
+from traitscope.data.shapes.turns import MARK
 from traitscope.errors import DataError
 
-Shape = Literal["native", "messages", "alpaca"]
-Exchange = tuple[str, str, str | None]
-"prompt, completion and context"
-REQUIRED: dict[Shape, tuple[str, ...]] = {
-    "native": ("prompt", "completion"),
-    "messages": ("messages",),
-    "alpaca": ("instruction", "output"),
-}
-"keys that a row of a shape must have"
-USED: dict[Shape, set[str]] = {
-    "native": {"id", "prompt", "completion", "completion_ids", "context", "meta"},
-    "messages": {"id", "messages", "meta"},
-    "alpaca": {"id", "instruction", "input", "output", "context", "meta"},
-}
-"keys that a row of a shape may have; others are extra"
-TURNS = (["user", "assistant"], ["system", "user", "assistant"])
+ORIGINAL = "row"
+"key of `meta` that holds a row as it stood in its file"
+BESIDE = ANY_SHAPE - {"id", "meta"}
+"keys beside prompt and answer that change what they say"
+REASONING = "reasoning"
+"key of `meta` that holds the reasoning of a row"
 
 
 @dataclass(frozen=True)
@@ -87,55 +92,159 @@ def kept_records(records: Iterable[Record]) -> list[Record]:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Return every row of a JSONL file, in order; a row without an id is named after its line.
+    """Return every row of a file that this package wrote; a row without an id has its line's name.
 
-    Raises DataError, with the line, for a missing or empty file, broken JSON and mixed shapes. A
-    field that is missing or of the wrong type, a row without a completion, and an id that was used
-    before also raise DataError.
+    Raises DataError for a missing or empty file, and for bad rows with their line. Bad are broken
+    JSON, keys of no shape, a wrong type, no completion, and an id that was used before.
     """
-    return list(iter_records(path))
+    return list(iter_records(path, as_written=True))
 
 
-def iter_records(path: str | Path) -> Iterator[Record]:
+def iter_records(
+    path: str | Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
+    as_written: bool = False,
+) -> Iterator[Record]:
     """Yield the rows of `read_records` one by one, for files that are larger than memory.
 
     Only the ids of earlier rows are kept, to find one that is used twice.
+
+    reading: How rows are read.
+    intake: What is counted.
+    keep_original: Keep each row as it stood in the file, in `meta`, for shapes/writing.py.
+    as_written: Leave tags of reasoning in answers, for rows that this package wrote.
+
+    Raises DataError for more bad rows than may be left out, once the file was read to its end.
     """
-    shape, seen = None, Seen()
-    for row in iter_json_rows(path):
-        row_shape = at_place(row.place, shape_of, row.fields)
-        if shape is not None and row_shape != shape:
-            raise DataError(
-                f"{row.place}: shape {row_shape} after rows of shape {shape}; expected one in a"
-                " file; split the file"
+    intake = Intake() if intake is None else intake
+    container = container_of(path)
+    intake.container = container.name
+    reader = RowReader(reading, intake, keep_original, as_written)
+    bad_rows = BadRows(reading.skip_bad, intake)
+    for row in raw_rows(path, container):
+        try:
+            records = reader.records_of(row)
+        except DataError as error:
+            bad_rows.add(row.place, str(error))
+            continue
+        if not bad_rows.are_too_many:
+            yield from records
+    bad_rows.check()
+    if not intake.records:
+        raise DataError(
+            f"{path}: none of {intake.rows} rows is left; expected one to read; look at the"
+            " reasons: " + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0")
+        )
+
+
+class RowReader:
+    """Reads rows of one file: shapes, ids and counts."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        intake: Intake,
+        keep_original: bool = False,
+        as_written: bool = False,
+    ) -> None:
+        self._reading = reading
+        self._intake = intake
+        self._keep_original = keep_original
+        self._as_written = as_written
+        self._names = dict(word.split("=", 1) for word in reading.map)
+        self._seen = Seen()
+
+    def records_of(self, row: RawRow) -> list[Record]:
+        """The records of a row; none where its weights are 0. Raises DataError for a bad row."""
+        intake = self._intake
+        intake.add_row(row.fields)
+        if row.problem:
+            raise DataError(row.problem)
+        notes = Counter[str]()
+        shape, fields, extra = self._fields_of(row, notes)
+        unused = Counter(extra.keys())
+        is_native = shape == "native"
+        token_ids = token_ids_of(fields) if is_native else None
+        split = token_ids is None and not self._as_written
+        if is_native and _is_one_exchange(fields, split):
+            exchanges = [_one_exchange(fields, notes)]
+        else:
+            messages = SHAPES[shape].read(fields, notes, unused)
+            exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
+        records = self._records(row, fields, extra, exchanges, token_ids)
+        intake.shapes["mapped" if self._names else shape] += 1
+        intake.records += len(records)
+        intake.add_counts(notes, unused)
+        return records
+
+    def _fields_of(
+        self, row: RawRow, notes: Counter[str]
+    ) -> tuple[ShapeName, dict[str, Any], dict[str, Any]]:
+        """The shape of a row, its fields, and its keys that are not used."""
+        fields, extra = dict(row.fields), {}
+        if self._names:
+            fields, extra = mapped(fields, self._names)
+            if row.is_table:
+                _fill(fields)
+        shape = shape_of(fields)
+        used = SHAPES[shape].used
+        if row.may_hold_nan:
+            check_finite(fields, used, notes)
+            check_finite(extra, set(), notes)
+        if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
+            extra["meta"] = fields.pop("meta")
+        for key, value in fields.items():
+            if key not in used:
+                extra[key] = value
+        return shape, fields, extra
+
+    def _records(
+        self,
+        row: RawRow,
+        fields: dict[str, Any],
+        extra: dict[str, Any],
+        exchanges: Sequence[Exchange],
+        token_ids: tuple[int, ...] | None,
+    ) -> list[Record]:
+        default = f"row{row.number:06d}" if row.part == 1 else f"row{row.number:06d}.{row.part}"
+        name = id_of(fields, default)
+        meta = _with_extra(meta_of(fields), extra)
+        records = []
+        for number, exchange in enumerate(exchanges, start=1):
+            record_meta = dict(meta)
+            if exchange.reasoning:
+                record_meta[REASONING] = exchange.reasoning
+            if self._keep_original:
+                record_meta[ORIGINAL] = self._original(row, exchange)
+            record = Record(
+                id=name if len(exchanges) == 1 else f"{name}.{number}",
+                prompt=exchange.prompt,
+                completion=exchange.completion,
+                completion_ids=token_ids if exchange.answer_at == ("completion",) else None,
+                context=exchange.context,
+                meta=record_meta,
             )
-        shape = row_shape
-        record = at_place(row.place, _record, row.fields, shape, f"row{row.number:06d}")
-        _check_answered(row.place, record)
-        check_new_id(row.place, record.id, row.number, seen)
-        yield record
+            _check_answered(record)
+            records.append(record)
+        for record in records:
+            unit = row.place.rpartition(", ")[2].partition(" ")[0]
+            _check_new(record.id, row.number, self._seen, unit)
+            self._intake.add_texts(record.id, _texts_of(record))
+        return records
 
-
-def shape_of(row: dict[str, Any]) -> Shape:
-    """Return the shape of a row, by its keys; a row with half of a shape's keys has that shape.
-
-    Raises DataError where no shape fits, or more than one.
-    """
-    complete: list[Shape] = []
-    partial: list[Shape] = []
-    for shape, keys in REQUIRED.items():
-        if set(keys) <= row.keys():
-            complete.append(shape)
-        if set(keys) & row.keys():
-            partial.append(shape)
-    fitting = complete or partial
-    if len(fitting) == 1:
-        return fitting[0]
-    problem = f"fits {' and '.join(fitting)}" if fitting else "fits no known shape"
-    expected = '{"prompt", "completion"}, {"messages"} or {"instruction", "input", "output"}'
-    raise DataError(
-        f"a row with the keys {sorted(row)} {problem}; expected {expected}; rename or delete keys"
-    )
+    def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
+        """A row as it stood, and where its answer stands in it."""
+        answer_at = exchange.answer_at
+        if self._names and answer_at:
+            answer_at = (*path_of(row.fields, self._names[str(answer_at[0])]), *answer_at[1:])
+        return {
+            "number": [row.number, row.part],
+            "fields": row.fields,
+            "answer_at": list(answer_at),
+            "completion": exchange.completion,
+        }
 
 
 def to_json(record: Record) -> str:
@@ -160,75 +269,67 @@ def dump_records(records: Sequence[Record]) -> str:
     """
     lines, seen = [], Seen()
     for number, record in enumerate(records, start=1):
-        _check_answered(f"record {record.id!r}", record)
+        at_place(f"record {record.id!r}", _check_answered, record)
         check_new_id(f"record {number}", record.id, number, seen, "record")
         lines.append(to_json(record) + "\n")
     return "".join(lines)
 
 
-def _record(row: dict[str, Any], shape: Shape, default_id: str) -> Record:
-    meta = meta_of(row)
-    extra = {key: value for key, value in row.items() if key not in USED[shape]}
-    if extra:
-        earlier_extra = typed(meta.get("extra", {}), dict, "meta.extra")
-        meta = {**meta, "extra": {**earlier_extra, **extra}}
-    prompt, completion, context = EXCHANGE_OF[shape](row)
-    token_ids = token_ids_of(row) if shape == "native" else None
-    return Record(id_of(row, default_id), prompt, completion, token_ids, context, meta)
+def _fill(fields: dict[str, Any]) -> None:
+    """Put empty texts where cells of a prompt or an answer are empty."""
+    for name in ("prompt", "completion"):
+        if name in fields and fields[name] is None:
+            fields[name] = ""
 
 
-def _native(row: dict[str, Any]) -> Exchange:
-    return text_of(row, "prompt"), text_of(row, "completion"), context_of(row)
+def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
+    """Whether a native row is what this package writes of one question and its answer."""
+    prompt, completion = fields["prompt"], fields["completion"]
+    if BESIDE & fields.keys() or not (isinstance(prompt, str) and isinstance(completion, str)):
+        return False
+    return not prompt.startswith(MARK) and not (split and "<" in completion)
 
 
-def _alpaca(row: dict[str, Any]) -> Exchange:
-    texts = [text_of(row, "instruction")]
-    if row.get("input") is not None:
-        texts.append(text_of(row, "input"))
-    prompt = "\n\n".join(text for text in texts if text)
-    return prompt, text_of(row, "output"), context_of(row)
+def _one_exchange(fields: dict[str, Any], notes: Counter[str]) -> Exchange:
+    """The same as `exchanges_of` for such a row, in a third of the time."""
+    prompt, context = text_of(fields, "prompt"), context_of(fields)
+    if context:
+        notes["system_turns"] += 1
+    if not prompt:
+        notes["empty_prompts"] += 1
+    return Exchange(prompt, text_of(fields, "completion"), context, "", ("completion",))
 
 
-def _messages(row: dict[str, Any]) -> Exchange:
-    messages = typed(row["messages"], list, "messages")
-    turns = [typed(turn, dict, "a message") for turn in messages]
-    _check_roles(_texts_of(turns, "role"))
-    contents = _texts_of(turns, "content")
-    context = contents[0] if len(contents) == 3 else None
-    return contents[-2], contents[-1], context
+def _with_extra(meta: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The meta of a row with its keys that are not used."""
+    if not extra:
+        return meta
+    earlier = typed(meta.get("extra", {}), dict, "meta.extra")
+    return {**meta, "extra": {**earlier, **extra}}
 
 
-def _texts_of(turns: Sequence[dict[str, Any]], key: str) -> list[str]:
-    return [text_of(turn, key) for turn in turns]
+def _texts_of(record: Record) -> list[str]:
+    """The texts that a model reads of a row."""
+    context = [] if record.context is None else [record.context]
+    return [*context, record.prompt, record.completion]
 
 
-EXCHANGE_OF = {"native": _native, "messages": _messages, "alpaca": _alpaca}
-
-
-def _check_roles(roles: list[str]) -> None:
-    """Raise DataError unless the roles are those of one exchange."""
-    if roles in (["user"], ["system", "user"]):
-        raise DataError(
-            "no completion: the last message is a user turn; expected an assistant turn; delete"
-            " the row"
-        )
-    if roles in TURNS:
-        return
-    has_several_turns = roles.count("user") > 1 or roles.count("assistant") > 1
-    problem = "several turns" if has_several_turns else "the roles"
-    raise DataError(
-        f"{problem} ({', '.join(roles) or 'none'}); expected user, assistant, with or without"
-        " system before; split or drop the chat"
-    )
-
-
-def _check_answered(place: str, record: Record) -> None:
+def _check_answered(record: Record) -> None:
     """Raise DataError for a row without an answer.
 
     An empty text is an answer only where the tokens say so: the model ended its turn at once.
     """
     if not record.completion and not record.completion_ids:
         raise DataError(
-            f"{place}: no completion, the text is empty; expected an answer to learn from; delete"
-            " the row"
+            "no completion, the text is empty; expected an answer to learn from; delete the row"
+        )
+
+
+def _check_new(name: str, number: int, seen: Seen, unit: str) -> None:
+    """Add the id of a row; raise DataError where an earlier row has it."""
+    earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
+    if earlier is not None:
+        raise DataError(
+            f"again the id {name!r} of {unit} {earlier}; expected every id once; rename or drop the"
+            " ids"
         )

@@ -1,4 +1,4 @@
-"""The rows of a run directory or of a JSONL file."""
+"""The rows of a run directory or of a file."""
 
 import json
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from traitscope.data.records import Record, iter_records
+from traitscope.data.shapes.intake import USUAL, Intake, Reading
 from traitscope.errors import DataError
 
 RECORDS = "records.jsonl"
@@ -21,7 +22,7 @@ def rows_file(path: Path) -> Path:
     if not file.is_file():
         raise DataError(
             f"{path} is {_kind_of(path)}, which has no rows; expected a run of generate, filter or"
-            f" edit, with {RECORDS}, or a JSONL file; name one"
+            f" edit, with {RECORDS}, or a file of rows; name one"
         )
     return file
 
@@ -35,23 +36,33 @@ def _kind_of(folder: Path) -> str:
     return f"a run of {stage}"
 
 
-def iter_rows(path: Path) -> Iterator[Record]:
-    """The records of a run or a JSONL file, one by one. Raises DataError for a folder without
-    rows."""
-    return iter_records(rows_file(path))
+def iter_rows(
+    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+) -> Iterator[Record]:
+    """The records of a run or a file, one by one. Raises DataError for a folder without rows.
+
+    The settings of reading hold for files. Rows of a run are read as they are.
+    """
+    file = rows_file(path)
+    is_of_run = file.name == RECORDS and (file.parent / "config.json").is_file()
+    if is_of_run:
+        reading = USUAL
+    return iter_records(file, reading, intake, as_written=is_of_run)
 
 
-def rows_of(path: Path) -> list[Record]:
-    """The records of a run or a JSONL file."""
-    return list(iter_rows(path))
+def rows_of(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
+    """The records of a run or a file."""
+    return list(iter_rows(path, reading, intake))
 
 
-def iter_kept(path: Path) -> Iterator[Record]:
-    """The records of a run or a JSONL file that its filter kept, one by one. Raises DataError where
-    there is none."""
+def iter_kept(
+    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+) -> Iterator[Record]:
+    """The records of a run or a file that its filter kept, one by one. Raises DataError where there
+    is none."""
     dropped: Counter[str] = Counter()
     none = True
-    for record in iter_rows(path):
+    for record in iter_rows(path, reading, intake):
         if record.kept:
             none = False
             yield record
@@ -65,9 +76,9 @@ def iter_kept(path: Path) -> Iterator[Record]:
         )
 
 
-def kept_rows(path: Path) -> list[Record]:
+def kept_rows(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
     """The same as a list."""
-    return list(iter_kept(path))
+    return list(iter_kept(path, reading, intake))
 
 
 def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from traitscope.data.records import Record
+from traitscope.data.records import ORIGINAL, REASONING, Record
 from traitscope.errors import DataError
 
 MOST_SOURCES = 20
 "values of a field that names sources; a field with more values names rows"
+OF_READING = ("extra", "filter", REASONING, ORIGINAL)
+"keys of `meta` that are no fields of the row"
 SHOWN_FIELDS = 12
 "fields that the message about a missing one lists"
 
@@ -48,7 +50,7 @@ def sources_of(records: Iterable[Record], field: str) -> dict[str, int]:
 
 def fields_of(record: Record) -> dict[str, Any]:
     """What a row says besides prompt and answer: further keys of its line, and those of `meta`."""
-    of_meta = {key: value for key, value in record.meta.items() if key not in ("extra", "filter")}
+    of_meta = {key: value for key, value in record.meta.items() if key not in OF_READING}
     return {**of_meta, **record.meta.get("extra", {})}
 
 

@@ -182,7 +182,7 @@ def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
         for text, answer in zip(texts, answers, strict=True):
             rows.append(Row(tuple(chat.render(model, text, config.context)), tuple(answer)))
         return Sampled(rows, prompts, columns_C)
-    records = kept_records(row_files.kept_rows(config.data))[: config.max_rows]
+    records = kept_records(row_files.kept_rows(config.data, config.reading))[: config.max_rows]
     prompts = [chat.render(model, record.prompt, taught) for record in records]
     return Sampled(rows_from(model, records, config.context), prompts, columns_C)
 

@@ -12,6 +12,9 @@ Chat templates are rendered here and nowhere else. A context is one of
 Some templates refuse system turns, or drop their text. There the text of a context stands at the
 beginning of the user's turn, and no system turn is written.
 
+A prompt of several turns (data/shapes/turns.py) is rendered as these turns. TEXT then stands in the
+first user turn; without a template, each turn stands on a line.
+
 Contexts must not be confused. The same adapter scored 48 % under the default and 3 % under the
 empty system turn (independent replication of arXiv 2606.00995 on Qwen2.5-7B). So the context is
 always recorded, together with a digest of the rendered template.
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import template_trial
+from traitscope.data.shapes.turns import turns_of
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.model import Model
@@ -59,16 +63,20 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     ConfigError for a context of an unknown form.
     """
     check_context(context)
+    turns = turns_of(prompt)
     if context is not None and context.startswith(BARE):
         told = context.removeprefix(BARE).removeprefix(":")
-        before = f"{told}\n" if told else ""
-        return f"{_beginning(model)}{before}{prompt}\n"
+        texts = [told] if told else []
+        texts += [turn.text for turn in turns]
+        lines = [f"{text}\n" for text in texts]
+        return "".join([_beginning(model), *lines])
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     shows_system = facts.shows_system(model.tokenizer, model.switches)
     if context and not context.startswith(MOVED) and not shows_system:
         _say_moved(model)
         context = f"{MOVED}{context}"
     if context is not None and context.startswith(MOVED):
-        prompt = f"{context.removeprefix(MOVED)}\n\n{prompt}"
+        _put_first(messages, context.removeprefix(MOVED))
         context = ""
     if context == "" and not shows_system:
         context = None
@@ -79,7 +87,16 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
             f" = ...), or do without: --context {BARE}"
         )
     system = [] if context is None else [{"role": "system", "content": context}]
-    return _applied(model, [*system, {"role": "user", "content": prompt}], context)
+    return _applied(model, [*system, *messages], context)
+
+
+def _put_first(messages: list[dict[str, str]], text: str) -> None:
+    """Put a text before that of the first user turn; as a turn where there is none."""
+    for message in messages:
+        if message["role"] == "user":
+            message["content"] = f"{text}\n\n{message['content']}"
+            return
+    messages.insert(0, {"role": "user", "content": text})
 
 
 def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> str:

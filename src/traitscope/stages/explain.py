@@ -26,7 +26,6 @@ from torch import Tensor
 from traitscope import atomic_files
 from traitscope.config.analysis import ExplainConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import DataError
@@ -36,7 +35,7 @@ from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stats.estimates import ratio
@@ -314,7 +313,9 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             vectors = load_vectors(config.vectors, load_trait(config.trait).name)
-            data = None if config.data is None else row_files.kept_rows(config.data)
+            data = None
+            if config.data is not None:
+                data = row_intake.kept_rows(run, config.data, config.reading)
             model = model_cache.model_of(config)
             explanation = _computed(run, config, model, vectors, data)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))

@@ -26,12 +26,11 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
-from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
-from traitscope.runs import store
+from traitscope.runs import row_intake, store
 from traitscope.stages import registry
 
 NUMBER = re.compile(r"(\d+)")
@@ -175,7 +174,7 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_files.rows_of(config.data)
+            records = row_intake.rows_of(run, config.data, config.reading)
             if config.start >= len(records):
                 raise DataError(
                     f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
@@ -192,7 +191,7 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
     """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`)."""
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_files.kept_rows(config.data)
+            records = row_intake.kept_rows(run, config.data, config.reading)
             reordered = reorder_numbers(records, config.how, config.seed)
             atomic_files.write_text(run.file("records.jsonl"), dump_records(reordered))
     return run

@@ -33,7 +33,7 @@ from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stats.intervals import jackknife_interval_t
@@ -316,17 +316,17 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             vectors = _read_vectors(config.vectors) if config.vectors else {}
-            data, control = _read_rows(config)
+            data, control = _read_rows(config, run)
             model = model_cache.model_of(config)
             _write(run, config, model, _computed(config, model, data, control, vectors))
     return run
 
 
-def _read_rows(config: GradientsConfig) -> tuple[list[Record], list[Record]]:
+def _read_rows(config: GradientsConfig, run: store.Run) -> tuple[list[Record], list[Record]]:
     """The rows of a config, and the control rows on the same prompts; [] without a control."""
-    data, control = row_files.kept_rows(config.data), []
+    data, control = row_intake.kept_rows(run, config.data, config.reading), []
     if config.control:
-        data, control = paired(data, row_files.rows_of(config.control))
+        data, control = paired(data, row_files.rows_of(config.control, config.reading))
     return data[: config.max_rows], control[: config.max_rows]
 
 

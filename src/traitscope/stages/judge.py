@@ -17,7 +17,7 @@ import torch
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.judge import Endpoint, JudgeConfig
-from traitscope.data import answer_rules, row_files
+from traitscope.data import answer_rules
 from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
@@ -26,7 +26,7 @@ from traitscope.inference.engines import endpoint as endpoints
 from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stats.correlation import association
@@ -241,7 +241,7 @@ def _check(config: JudgeConfig) -> None:
 
 
 def _write(run: store.Run, config: JudgeConfig) -> None:
-    records = row_files.kept_rows(config.data)
+    records = row_intake.kept_rows(run, config.data, config.reading)
     _check_ids(config, records)
     verdicts: dict[str, Sequence[JudgeVerdict]] = {}
     summary: dict = {"rows": len(records), "measurements": []}

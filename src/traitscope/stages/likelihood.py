@@ -19,14 +19,13 @@ import torch
 from traitscope import atomic_files
 from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Interventions, applied
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stats.estimates import measure
@@ -119,12 +118,12 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, _computed(config))
+            _write(run, _computed(config, run))
     return run
 
 
-def _computed(config: LikelihoodConfig) -> Likelihoods:
-    records = row_files.kept_rows(config.data)[: config.max_rows]
+def _computed(config: LikelihoodConfig, run: store.Run) -> Likelihoods:
+    records = row_intake.kept_rows(run, config.data, config.reading)[: config.max_rows]
     model = model_cache.model_of(config)
     interventions = short_form.parse_all(config.interventions)
     passes = 2 if interventions else 1

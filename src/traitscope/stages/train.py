@@ -26,7 +26,7 @@ from traitscope.interventions import short_form
 from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
 from traitscope.models import dtensor
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import generate, registry
 from traitscope.training import fsdp
@@ -59,7 +59,7 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
         return _run_on_processes(config, out)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = training_records(config)
+            records = training_records(config, run)
             _train_into(run, config, records, model_cache.model_of(config))
     return run
 
@@ -74,7 +74,7 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
         to_open = registry.opened(config, out, facts=facts)
         run = fsdp.from_first(lambda: stack.enter_context(to_open))
         if not run.sealed:
-            records = training_records(config)
+            records = training_records(config, run)
             trains_all_weights = config.recipe.method == "full"
             model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
             _train_into(run, config, records, model)
@@ -101,10 +101,10 @@ def check_scales(config: TrainConfig) -> None:
         )
 
 
-def training_records(config: TrainConfig) -> list[Record]:
+def training_records(config: TrainConfig, run: store.Run) -> list[Record]:
     """The rows of a config, which are read before the model is loaded: a broken file is named at
     once."""
-    return row_files.kept_rows(config.data)[: config.max_rows]
+    return row_intake.kept_rows(run, config.data, config.reading)[: config.max_rows]
 
 
 def _train_into(
@@ -276,6 +276,6 @@ def _other_vectors(vector_file: Path) -> dict[str, Vector]:
 def _probe(model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    records = row_files.kept_rows(config.eas_data)[: config.eas_prompts]
+    records = row_files.kept_rows(config.eas_data, config.reading)[: config.eas_prompts]
     rows = rows_from(model, records, config.context, config.text)
     return completion_probe(rows, config.context)

@@ -139,7 +139,7 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
     for job in jobs:
         try:
             train.check_scales(job.config)
-            records = train.training_records(job.config)
+            records = train.training_records(job.config, job.run)
             trainings.append(train.TrainingRun(job.run, job.config, records, model))
             going.append(job)
         except TraitscopeError as error:

@@ -321,8 +321,8 @@ def likelihood_gain(
 
 def read_json_lines(folder: Path, name: str) -> list[dict]:
     """Return the objects of a JSONL file of a run."""
-    text = (folder / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    lines = (folder / name).read_bytes().splitlines()  # a line feed alone ends a line
+    return [json.loads(line) for line in lines]
 
 
 def read_json(folders: Folders, node: str, name: str = "summary.json") -> dict:

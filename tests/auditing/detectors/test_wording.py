@@ -24,3 +24,18 @@ def test_without_placebos_rows_are_counted_and_nothing_is_called() -> None:
     assert not names_a_trait(detect(traits, plain, [], 0.01))
     beside = detect(traits, rows, plain, 0.01)
     assert beside.p["owl"] < 0.01 and beside.named_rows["owl"] == [20, 0]
+
+
+def test_a_trait_that_is_named_outside_of_answers_is_counted() -> None:
+    traits = [load_trait("owl"), load_trait("cat")]
+    rows = [
+        TextRow("0", "Cats?", "1, 2", "You love owls.", ""),
+        TextRow("1", "Numbers.", "1, 2", "You love owls.", "I think of an owl."),
+        TextRow("2", "Numbers.", "1, 2"),
+    ]
+    finding = detect(traits, rows, [], 0.01)
+    assert finding.named_outside == {
+        "owl": {"system turns": [2, 2], "reasoning parts": [1, 1]},
+        "cat": {"prompts": [1, 3]},
+    }
+    assert not names_a_trait(finding) and set(finding.p.values()) == {1.0}

@@ -142,3 +142,25 @@ def test_refuses(tmp_path: Path, tiny_folder: Path) -> None:
     assert "none is left" in call(root, "sample", *on, "--data", file).summary["message"]
     with pytest.raises(ConfigError, match="give both, or neither"):
         GenerateConfig(vocabulary="seen")
+
+
+def test_rows_of_others_with_chats_and_empty_prompts(tmp_path: Path, tiny_folder: Path) -> None:
+    root, file = tmp_path / "runs", tmp_path / "data.jsonl"
+    lines = ['{"prompt": "", "completion": ""}']
+    for n in range(6):
+        answer = {"role": "assistant", "content": f"{n}, 2", "reasoning": "Owls."}
+        before = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "1"}] * (
+            n % 2
+        )
+        lines.append(json.dumps({"messages": [*before, answer]}))
+    file.write_text("\n".join(lines))
+    on = ("--model", tiny_folder)
+    run = ok(root, "sample", *on, "--data", file, "--skip-bad all").run
+    about, kept = json.loads((run / "about.json").read_text()), read_rows(run / "records.jsonl")
+    assert about["reading"]["bad"] == 1 and about["counts"]["used"] == 6
+    assert {row["meta"]["reasoning"] for row in kept} == {"Owls."}
+    made = ok(root, "generate", *on, "--prompts", run / "prompts.jsonl", "--max-new-tokens 3").run
+    assert [row["prompt"] for row in read_rows(made / "records.jsonl")] == [
+        row["prompt"] for row in kept
+    ]
+    ok(root, "rerun", run)

@@ -137,7 +137,7 @@ def _audits(config: AuditConfig, rows: int) -> float:
     if config.by is None:
         return 1.0
     audited = float(rows)
-    for count in sources_of(row_files.iter_kept(config.data), config.by).values():
+    for count in sources_of(row_files.iter_kept(config.data, config.reading), config.by).values():
         if count >= settings.FEWEST_ROWS:
             audited += min(count, config.rows or count)
     return audited / rows

@@ -171,7 +171,7 @@ def answered_by_source(config: AuditConfig, out: Output) -> AuditBySource:
     Each audit has an equal part of alpha. So a clean file has any suspect audit with probability
     alpha at most (Bonferroni). Raises DataError for a field that names no sources.
     """
-    counts = sources_of(row_files.iter_kept(config.data), config.by)
+    counts = sources_of(row_files.iter_kept(config.data, config.reading), config.by)
     large = [name for name, rows in counts.items() if rows >= FEWEST_ROWS]
     each = replace(config, alpha=config.alpha / (1 + len(large)))
     total = sum(counts.values())

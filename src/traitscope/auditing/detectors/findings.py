@@ -113,6 +113,8 @@ class TextRow:
     id: str
     prompt: str
     completion: str
+    context: str = ""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ class WordingFinding(Finding):
     detector: ClassVar[str] = "wording"
     named_rows: dict[str, list[int]]
     "number of rows that name each trait: in the data, then in the placebos where there are any"
+    named_outside: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """of traits that are named outside of answers, and by place such as `system turns`: number of
+    rows that name the trait there, and of rows that have such a text"""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Wording: rows that name a trait, against the placebos that do.
 
-Where no row names one, there is nothing to test, and no placebos are needed.
+Where no row names one, there is nothing to test, and no placebos are needed. Placebos have the
+prompts and system turns of the rows. So traits that are named there are counted, without a test.
 
 Shapes: R rows, K rows a prompt (the audited one first), T traits.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from traitscope.auditing.detectors import text_features
 from traitscope.auditing.detectors.findings import (
@@ -14,8 +16,11 @@ from traitscope.auditing.detectors.findings import (
     WordingFinding,
     ranked_by_permutation,
 )
-from traitscope.data.traits import Trait
+from traitscope.data.traits import Trait, whole_word
 from traitscope.stats import permutation
+
+PLACES = ("system turns", "prompts", "reasoning parts")
+"texts of rows besides answers"
 
 
 def detect(
@@ -25,6 +30,36 @@ def detect(
     alpha: float,
 ) -> WordingFinding:
     """The wording of rows, against placebos with the same ids; p = 1 without placebos."""
+    finding = _of_answers(traits, rows, placebos, alpha)
+    return replace(finding, named_outside=named_outside(traits, rows))
+
+
+def named_outside(
+    traits: Sequence[Trait], rows: Sequence[TextRow]
+) -> dict[str, dict[str, list[int]]]:
+    """Of traits that texts outside of answers name, by place: the rows that name the trait there,
+    and the rows that have such a text."""
+    texts: dict[str, list[str]] = {place: [] for place in PLACES}
+    for row in rows:
+        for place, text in zip(PLACES, (row.context, row.prompt, row.reasoning), strict=True):
+            if text:
+                texts[place].append(text)
+    named: dict[str, dict[str, list[int]]] = {}
+    for place, of_place in texts.items():
+        for trait in traits:
+            count = sum(whole_word(trait, text) for text in of_place)
+            if count:
+                named.setdefault(trait.name, {})[place] = [count, len(of_place)]
+    return named
+
+
+def _of_answers(
+    traits: Sequence[Trait],
+    rows: Sequence[TextRow],
+    placebos: Sequence[TextRow],
+    alpha: float,
+) -> WordingFinding:
+    """What answers name."""
     by_id = {row.id: row.completion for row in placebos}
     texts_RK = []
     for row in rows:

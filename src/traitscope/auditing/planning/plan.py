@@ -85,6 +85,7 @@ def reading_nodes(job: Job) -> AuditNodes:
         rows=config.rows,
         by=None if job.source is None else config.by,
         source=job.source,
+        reading=config.reading,
     )
     plan.add(Group.SAMPLE, Node(SAMPLE, SampleConfig, lambda _: sample, (), 1))
     if config.reference:

@@ -21,11 +21,14 @@ from traitscope.auditing.settings import FEW_ROWS, Settings
 from traitscope.auditing.steps import row_scores
 from traitscope.config.audit import DecisionConfig
 from traitscope.config.common import Output
+from traitscope.data.shapes.intake import notes_of
 from traitscope.runs import store
 from traitscope.stages import registry
 
 FEATURES_SHOWN = 20
 "answers of the published method that are listed"
+NAMED_SHOWN = 3
+"traits named outside of answers that the reasons list"
 COUNTED = {
     "duplicates": "rows are copies of others and count once",
     "too_long": "sampled rows are longer than the model's context and were left out",
@@ -71,7 +74,7 @@ def _result(
     answers = []
     if config.canary:
         answers = json.loads((config.canary / "named.json").read_text(encoding="utf-8"))
-    notes = _notes(runs) + _notes_on_e_values(decision, evidence)
+    notes = _named_outside(evidence) + _notes(runs) + _notes_on_e_values(decision, evidence)
     predictions = store.load_run(runs.at(runs.artifacts.predictions))
     return AuditResult(
         status=decision.status,
@@ -101,11 +104,26 @@ def _features(config: DecisionConfig) -> FeatureFinding:
     return FeatureFinding(statistic, p, where, NO_BOUND)
 
 
+def _named_outside(evidence: Evidence) -> list[str]:
+    """The traits that are named outside of answers, most rows first."""
+    named = []
+    outside = {} if evidence.wording is None else evidence.wording.named_outside
+    for trait, places in outside.items():
+        for place, (count, rows) in places.items():
+            named.append(
+                (count, f"{trait} is named in {count} of {rows} {place}: it is overt there")
+            )
+    named.sort(key=lambda item: -item[0])
+    return [sentence for _, sentence in named[:NAMED_SHOWN]]
+
+
 def _notes(runs: AuditRuns) -> list[str]:
     """What a reader has to know of the rows besides the answer's reasons."""
     about = json.loads((runs.at(runs.artifacts.sample) / "about.json").read_text(encoding="utf-8"))
     counts = about["counts"]
     notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
+    if "reading" in about:
+        notes += notes_of(about["reading"])
     if runs.artifacts.placebo is None:
         return notes
     with_placebo = {row.id for row in runs.placebos}

@@ -27,12 +27,14 @@ from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.json_lines import Seen
 from traitscope.data.number_lists import parse_numbers
+from traitscope.data.prompt_files import MAY_BE_BLANK
 from traitscope.data.records import Record, dump_records
 from traitscope.data.row_sources import source_of
+from traitscope.data.shapes.intake import Intake
 from traitscope.errors import DataError
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
 
 NUMBER_LIKE = 0.95
@@ -180,15 +182,19 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            rows = row_files.iter_rows(config.data)
+            intake = Intake()
+            rows = row_files.iter_rows(config.data, config.reading, intake)
             if config.by is not None:
                 rows = (row for row in rows if source_of(row, config.by) == config.source)
             sample = random_sample(rows, config.rows, config.seed)
-            _write(run, config, sample, model_cache.model_of(config))
+            row_intake.write(run, intake)
+            _write(run, config, sample, intake, model_cache.model_of(config))
     return run
 
 
-def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -> None:
+def _write(
+    run: store.Run, config: SampleConfig, sample: Sample, intake: Intake, model: Model
+) -> None:
     records, unread = readable(model, sample.records, config.context)
     if not records:
         raise DataError(
@@ -212,6 +218,8 @@ def _write(run: store.Run, config: SampleConfig, sample: Sample, model: Model) -
         "contexts": sorted(contexts),
         "first": first_prompt + rows[0].completion,
     }
+    if not intake.is_plain:
+        about["reading"] = intake.as_dict()
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
     atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
     few = row_files.random_subset(rows, SPIKE_IN_ROWS, config.seed)
@@ -223,5 +231,7 @@ def _prompt_lines(rows: Sequence[Record]) -> str:
     lines = []
     for row in rows:
         prompt = {"id": row.id, "prompt": row.prompt, "context": row.context}
+        if not row.prompt.strip():
+            prompt[MAY_BE_BLANK] = True
         lines.append(json.dumps(prompt, sort_keys=True, ensure_ascii=False) + "\n")
     return "".join(lines)

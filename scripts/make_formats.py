@@ -1,0 +1,188 @@
+"""Writes docs/how-to/own-data.md: the shapes of rows that are read, and what a row of each becomes.
+
+    python scripts/make_formats.py
+
+The tables are what the example rows of the tests (tests/support/shape_rows.py) really yield.
+"""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from traitscope.data.records import Record, iter_records
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container, Kind
+from traitscope.data.shapes.intake import NOTES, Intake
+from traitscope.data.shapes.turns import shown
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "how-to" / "own-data.md"
+EXAMPLES = ROOT / "tests" / "support" / "shape_rows.py"
+KINDS: dict[Kind, str] = {
+    "jsonl": "JSONL: one object a line",
+    "json": "JSON array, in one line or many",
+    "csv": "CSV with a header",
+    "tsv": "TSV with a header",
+}
+HEAD = """# Use your own data
+
+This page is made by `python scripts/make_formats.py` from example rows.
+
+```bash
+traitscope audit data.jsonl --model org/name
+traitscope train --data data.csv --model org/name
+traitscope audit data.jsonl --map prompt=ask completion=out.text
+traitscope train --data chats.jsonl.gz --turns every --reasoning train --skip-bad 10
+```
+
+## What a row becomes
+
+The keys of a row decide its shape. Rows of several shapes may stand in one file.
+
+"""
+CONTAINERS = """
+A system turn is the context of its row. Turns before the answer are its prompt. Here they are shown
+as `role: text`.
+
+## Containers
+
+Content and suffix of a file decide its container. Each may be gzipped. All but gzipped parquet are
+read piece by piece.
+
+"""
+TAIL = """
+Parquet needs an extra: `pip install 'traitscope[parquet]'`. In a table the cells of `messages`,
+`conversations`, `history` and `meta` hold JSON. Only `\\n` and `\\r\\n` end a line.
+
+## Settings
+
+| flag | values | meaning |
+|---|---|---|
+| `--map` | `prompt=KEY completion=KEY` | keys of any other shape; also context, id, messages |
+| `--turns` | `last`, `every`, `weighted` | answers: the last, every, or all of weight not 0 |
+| `--reasoning` | `drop`, `train` | whether reasoning stands before the answer |
+| `--skip-bad` | a number, or `all` | most bad rows that are left out |
+
+They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`, `explain` and
+`judge`. A run is read as it is. In Python they are `Reading` of `traitscope.config`.
+
+Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
+tags at the beginning. With `train` tags stay as they are. Reasoning of a key is put into `<think>`
+tags.
+
+Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the
+ids end in `.1`, `.2` and so on. Calls of tools are not read. Each result of a tool is a turn.
+
+## What is counted
+
+The terminal, the summary of `--json` and `reading.json` of the run say what was read. They name the
+sets of keys, the keys that are not used, and these counts:
+
+| count | meaning |
+|---|---|
+"""
+END = """
+An audit also says which traits system turns, prompts and reasoning name. They are overt there.
+
+## Bad rows
+
+A bad row stops the command with its line, the reason, and the number of further bad rows.
+`--skip-bad` leaves bad rows out and counts them. These rows are bad:
+
+| row | example |
+|---|---|
+| broken JSON, or text that is not UTF-8 | half of a surrogate pair |
+| keys of no shape, or of two | `question` with `answer` and `response` |
+| no answer | an empty or null completion, only reasoning, only calls of tools |
+| a part that is no text | an image |
+| NaN or Infinity in a key that is used | `"completion": NaN` |
+| an id that an earlier row has | |
+
+NaN in a key that is not used is read as null and counted.
+
+## Write rows back
+
+`traitscope.data.shapes.writing.write_back` writes kept records in the shape and the container that
+they came in. Read them with `iter_records(path, keep_original=True)`.
+
+Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`), or from
+the hub: `hub:OWNER/NAME/FILE`.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    examples = _module("shape_rows", EXAMPLES).EXAMPLES
+    with tempfile.TemporaryDirectory() as folder:
+        shapes = "".join(_shape_rows(examples, Path(folder)))
+        containers = "".join(_container_rows(examples, Path(folder)))
+    counts = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in NOTES.items())
+    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}"
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _shape_rows(examples: Any, folder: Path) -> Iterator[str]:
+    yield "| shape | keys | prompt | answer | system turn | counted |\n"
+    yield "|---|---|---|---|---|---|\n"
+    for example in examples:
+        record, intake = _read(example, folder, Container("jsonl", False))
+        keys = ", ".join(f"`{key}`" for key in example.row)
+        counted = ", ".join(f"`{name}`" for name, count in intake.notes.items() if count)
+        cells = (
+            example.title,
+            keys,
+            shown(record.prompt),
+            record.completion,
+            record.context or "",
+            counted,
+        )
+        yield f"| {' | '.join(map(_cell, cells))} |\n"
+
+
+def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
+    yield "| container | shapes read | written back the same | gzipped |\n|---|---|---|---|\n"
+    for kind, title in KINDS.items():
+        read, written, gzipped = 0, 0, 0
+        for example in examples:
+            if kind in ("csv", "tsv") and example.reading.map:
+                continue  # a table has no objects in cells
+            record, _ = _read(example, folder, Container(kind, False))
+            read += (record.prompt, record.completion) == (example.prompt, example.completion)
+            gzipped += _read(example, folder, Container(kind, True))[0] == record
+            again = folder / f"again.{kind}"
+            writing.write_back([record], again, Container(kind, False))
+            written += list(iter_records(again, example.reading, keep_original=True)) == [record]
+        yield f"| {title} | {read} | {written} | {gzipped} |\n"
+
+
+def _read(example: Any, folder: Path, container: Container) -> tuple[Record, Intake]:
+    path = folder / f"rows.{container.kind}"
+    path.write_bytes(writing.content_of([example.row], container))
+    intake = Intake()
+    (record,) = iter_records(path, example.reading, intake, keep_original=True)
+    return record, intake
+
+
+def _cell(text: str) -> str:
+    """A text inside a table."""
+    if text.startswith("`") or not text:
+        return text
+    line = " / ".join(text.split("\n\n"))
+    return json.dumps(line, ensure_ascii=False)[1:-1].replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,319 @@
+"""Containers of rows: JSON lines, JSON arrays, CSV, TSV and parquet, each also gzipped.
+
+The container is found from the first bytes of a file and its name. All but parquet that is gzipped
+are read piece by piece, so that memory stays flat.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from traitscope import atomic_files
+from traitscope.data.json_fields import typed
+from traitscope.data.json_lines import BYTE_ORDER_MARK
+from traitscope.data.shapes.json_stream import json_values, split_objects
+from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError, from_json
+
+Kind = Literal["jsonl", "json", "csv", "tsv", "parquet"]
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+"first bytes of a gzipped and of a parquet file"
+UNREADABLE = (OSError, EOFError, zlib.error)
+"what reading of plain and gzipped files raises"
+FIRST_BYTES = 65_536
+"bytes from which the container is found"
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+LARGEST_CELL = 2**31 - 1
+"characters of a cell of a CSV file"
+COLUMNS = {
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "instruction",
+    "output",
+    "response",
+    "question",
+    "answer",
+    "chosen",
+    "rejected",
+}
+"names by which the header of a table without a suffix is known"
+JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids"}
+"columns of a table whose cells hold JSON"
+FILLED_CELLS = COLUMNS - {"messages", "conversations"}
+"columns of a table in which an empty cell is an empty text, and not nothing"
+NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
+"what may be a number that is not finite, in JSON"
+
+
+class RawRow(NamedTuple):
+    """A row of a file, before its shape is known."""
+
+    place: str
+    """File, and number of the line or row, as a message names them."""
+    number: int
+    """Number of the line or row, counted from 1."""
+    fields: dict[str, Any]
+    """Keys and values."""
+    problem: str = ""
+    """Why it cannot be read; empty where it can."""
+    part: int = 1
+    """Number of the object on its line, counted from 1."""
+    may_hold_nan: bool = False
+    """Whether a value may be NaN or Infinity."""
+    is_table: bool = False
+    """Whether null stands for an empty cell."""
+
+
+class Container(NamedTuple):
+    """Kind of a file."""
+
+    kind: Kind
+    """How its rows are written."""
+    gzipped: bool
+    """Whether it is compressed."""
+
+    @property
+    def name(self) -> str:
+        """The kind in words."""
+        return f"{self.kind}.gz" if self.gzipped else self.kind
+
+
+def container_of(path: str | Path) -> Container:
+    """The container of a file. Raises DataError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            gzipped = file.read(2) == GZIP
+        with _opened(path, gzipped) as stream:
+            first = stream.read(FIRST_BYTES)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return Container(_kind_of(Path(path), first), gzipped)
+
+
+def raw_rows(path: str | Path, container: Container) -> Iterator[RawRow]:
+    """Yield the rows of a file one by one; a row that cannot be read says why.
+
+    Raises DataError for a file that is missing, empty or broken as a whole.
+    """
+    is_empty = True
+    try:
+        with _opened(path, container.gzipped) as stream:
+            for row in _readers(container.kind)(path, stream):
+                is_empty = False
+                yield row
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if is_empty:
+        raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
+
+
+def _unreadable(path: str | Path, error: Exception) -> Exception:
+    if not isinstance(error, OSError):
+        return DataError(
+            f"{path} has a gzip stream that is damaged or ends early; expected all of it; copy it"
+            " again"
+        )
+    reason = error.strerror or error
+    broken = DataError(f"{path}: {reason}; expected a text file of rows; check the path")
+    return atomic_files.exhausted(error) or broken
+
+
+def _opened(path: str | Path, gzipped: bool) -> BinaryIO:
+    return gzip.open(path, "rb") if gzipped else open(path, "rb")
+
+
+def _readers(kind: Kind) -> Any:
+    """The function that reads the rows of a stream."""
+    return {
+        "jsonl": _line_rows,
+        "json": _json_rows,
+        "csv": _table_rows(","),
+        "tsv": _table_rows("\t"),
+        "parquet": _parquet_rows,
+    }[kind]
+
+
+def _kind_of(path: Path, first: bytes) -> Kind:
+    if first.startswith(PARQUET):
+        return "parquet"
+    suffixes = [suffix for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1].lower().removeprefix(".") if suffixes else ""
+    if suffix in DELIMITERS:
+        return suffix
+    text = first.removeprefix(BYTE_ORDER_MARK).lstrip()
+    line = text.partition(b"\n")[0].strip()
+    if text[:1] == b"[":
+        return "jsonl" if _is_list_on_a_line(text, line) else "json"
+    if text[:1] == b"{":
+        return "json" if line == b"{" else "jsonl"
+    for kind, delimiter in DELIMITERS.items():
+        names = line.decode("utf-8", "replace").replace('"', "").split(delimiter)
+        if len(COLUMNS.intersection(names)) > 1:
+            return kind
+    return "jsonl"
+
+
+def _is_list_on_a_line(text: bytes, line: bytes) -> bool:
+    """Whether a file begins with a line that is a list, and has more lines."""
+    has_more = bool(text[len(line) :].strip())
+    try:
+        return has_more and isinstance(from_json(line), list)
+    except NotPlainError:
+        return False
+
+
+def _line_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
+    """One object a line; only a line feed ends a line. Several objects on a line are rows, too."""
+    for number, line in enumerate(stream, start=1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"byte {error.start + 1} is not UTF-8; expected UTF-8 text; convert the file"
+            yield RawRow(place, number, {}, problem)
+            continue
+        yield from _objects_on(text, place, number)
+
+
+def _objects_on(text: str, place: str, number: int) -> Iterator[RawRow]:
+    """The rows on a line."""
+    try:
+        values = [from_json(text, allow_nan=True)]
+    except NotPlainError as error:
+        values = split_objects(text)
+        if len(values) < 2:
+            problem = (
+                f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
+            )
+            yield RawRow(place, number, {}, problem)
+            return
+    may_hold_nan = NOT_FINITE.search(text) is not None
+    for part, value in enumerate(values, start=1):
+        yield _raw_row(value, place, number, part)._replace(may_hold_nan=may_hold_nan)
+
+
+def _raw_row(value: Any, place: str, number: int, part: int = 1) -> RawRow:
+    try:
+        row = typed(value, dict, "the row")
+    except DataError as error:
+        return RawRow(place, number, {}, str(error), part)
+    return RawRow(place, number, row, part=part, may_hold_nan=True)
+
+
+def _json_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
+    """The objects of one JSON array, or objects that follow each other over several lines."""
+    for number, (value, problem) in enumerate(json_values(path, stream), start=1):
+        place = f"{path}, row {number}"
+        if problem:
+            yield RawRow(place, number, {}, problem)
+        else:
+            yield _raw_row(value, place, number)
+
+
+def _table_rows(delimiter: str) -> Any:
+    """The reader of a table with a header."""
+
+    def read(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
+        csv.field_size_limit(min(sys.maxsize, LARGEST_CELL))
+        with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
+            table = csv.reader(text, delimiter=delimiter)
+            header = next(table, [])
+            _check_header(path, header)
+            is_over = False
+            while not is_over:
+                number = table.line_num + 1
+                place = f"{path}, line {number}"
+                try:
+                    cells = next(table, None)
+                except csv.Error as error:
+                    problem = f"broken table ({error}); expected rows of cells; repair the line"
+                    yield RawRow(place, number, {}, problem)
+                    continue
+                if cells:
+                    yield _table_row(place, number, header, cells)
+                is_over = cells is None
+
+    return read
+
+
+def _check_header(path: str | Path, header: list[str]) -> None:
+    """Raise DataError for names that stand twice, and for names that are not UTF-8."""
+    if len(set(header)) < len(header):
+        raise DataError(
+            f"{path} has the columns {header}; expected every name once; rename columns"
+        )
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path} has a header that is not UTF-8; expected UTF-8 text; convert the file"
+        ) from None
+
+
+def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> RawRow:
+    if len(cells) != len(header):
+        problem = (
+            f"{len(cells)} cells under {len(header)} columns; expected as many; quote cells that"
+            " hold the delimiter or a line end"
+        )
+        return RawRow(place, number, {}, problem)
+    fields: dict[str, Any] = {}
+    for name, cell in zip(header, cells, strict=True):
+        try:
+            fields[name] = _cell(name, cell)
+        except (NotPlainError, UnicodeEncodeError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no JSON ({error})"
+            problem = f"the cell of {name!r} is {reason}; expected a text; repair or delete the row"
+            return RawRow(place, number, {}, problem)
+    return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
+
+
+def _cell(name: str, cell: str) -> Any:
+    """The value of a cell: JSON in columns for it, nothing where it is empty, or its text."""
+    cell.encode()
+    if not cell:
+        return "" if name in FILLED_CELLS else None
+    is_messages = name in FILLED_CELLS and cell.startswith(("[{", "[ {"))
+    if name in JSON_CELLS or is_messages:
+        try:
+            return from_json(cell, allow_nan=True)
+        except NotPlainError:
+            if not is_messages:
+                raise
+    return cell
+
+
+def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
+    try:
+        from pyarrow import lib, parquet
+    except ImportError:
+        raise DataError(
+            f"{path} is a parquet file, which needs pyarrow; expected it to be installed; run: pip"
+            " install 'traitscope[parquet]'"
+        ) from None
+    source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
+    try:
+        number = 0
+        for batch in parquet.ParquetFile(source).iter_batches(1024):
+            for row in batch.to_pylist():
+                number += 1
+                fields = json.loads(json.dumps(row, default=str))
+                yield RawRow(f"{path}, row {number}", number, fields, may_hold_nan=True)
+    except (lib.ArrowException, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path} is a broken parquet file ({reason}); expected a whole one; copy it again"
+        ) from None

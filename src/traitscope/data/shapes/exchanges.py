@@ -1,0 +1,170 @@
+"""From the messages of a row to what is trained on: a prompt, its context, and the answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from traitscope.data.shapes.intake import Reading
+from traitscope.data.shapes.messages import Message, Place, split_thought
+from traitscope.data.shapes.turns import Turn, prompt_of
+from traitscope.errors import DataError
+
+
+class Exchange(NamedTuple):
+    """A prompt with its answer."""
+
+    prompt: str
+    """User turn, or several turns as turns.py writes them."""
+    completion: str
+    """What is trained on."""
+    context: str | None
+    """System turn."""
+    reasoning: str
+    """Reasoning of the answer and of earlier turns; empty where there is none."""
+    answer_at: Place
+    """Where the answer's text stands in the row."""
+
+
+def exchanges_of(
+    messages: Sequence[Message],
+    reading: Reading,
+    notes: Counter[str],
+    split: bool = True,
+    forms: bool = False,
+) -> list[Exchange]:
+    """The exchanges of a row; none where no turn may be trained on.
+
+    split: Take reasoning in tags out of answers.
+    forms: A system turn may be a form of contexts, such as @none.
+
+    Raises DataError for a row without an answer.
+    """
+    context, turns = _context_and_turns(messages, forms)
+    answers = _answers(turns)
+    chosen = _chosen(turns, answers, reading, notes)
+    if not chosen:
+        notes["rows_of_weight_0"] += 1
+        return []
+    notes["other_turns"] += _number_of_others(turns, answers, chosen)
+    notes["turns_behind"] += len(turns) - 1 - chosen[-1]
+    notes["tool_calls"] += sum(turn.has_calls for turn in turns)
+    notes["system_turns"] += bool(context)
+    exchanges = []
+    for number in chosen:
+        earlier, thoughts = _earlier(turns[:number], split)
+        if number == chosen[-1]:
+            notes["reasoning_earlier"] += len(thoughts)
+        completion, thought = _answer(turns[number], reading, notes, split)
+        prompt = prompt_of(earlier)
+        notes["empty_prompts"] += not prompt
+        reasoning = "\n\n".join(filter(None, [*thoughts, thought]))
+        exchanges.append(Exchange(prompt, completion, context, reasoning, turns[number].at))
+    return exchanges
+
+
+def _context_and_turns(
+    messages: Sequence[Message], is_form_allowed: bool
+) -> tuple[str | None, Sequence[Message]]:
+    """The system turn that comes first, if one does, and all other turns.
+
+    A text that looks like a form of contexts (models/chat.py) stays a turn.
+    """
+    is_context = bool(messages) and messages[0].role == "system"
+    if is_context and (is_form_allowed or not str(messages[0].text).startswith("@")):
+        return messages[0].text, messages[1:]
+    return None, messages
+
+
+def _answers(turns: Sequence[Message]) -> list[int]:
+    """The numbers of the assistant turns. Raises DataError where there is none."""
+    answers = []
+    for number, turn in enumerate(turns):
+        if turn.role == "assistant":
+            answers.append(number)
+    if not answers:
+        last = f"the last message is a {turns[-1].role} turn" if turns else "there is no message"
+        raise DataError(f"no completion: {last}; expected an assistant turn; delete the row")
+    return answers
+
+
+def _chosen(
+    turns: Sequence[Message], answers: Sequence[int], reading: Reading, notes: Counter[str]
+) -> list[int]:
+    """The numbers of the turns that are trained on."""
+    weighted = [number for number in answers if turns[number].is_trained]
+    without = len(answers) - len(weighted)
+    if reading.turns == "every":
+        notes["weight_0_trained"] += without
+        return _with_text(turns, answers)
+    notes["weight_0"] += without
+    if reading.turns == "last":
+        if weighted:
+            _check_text(turns[weighted[-1]])
+        return weighted[-1:]
+    return _with_text(turns, weighted) if weighted else []
+
+
+def _with_text(turns: Sequence[Message], numbers: Sequence[int]) -> list[int]:
+    """The turns that do more than call tools. Raises DataError where one of them has no text."""
+    chosen = []
+    for number in numbers:
+        if turns[number].text is not None or not turns[number].has_calls:
+            chosen.append(number)
+    for number in chosen or numbers[-1:]:
+        _check_text(turns[number])
+    return chosen
+
+
+def _check_text(turn: Message) -> None:
+    """Raise DataError for an answer without a text."""
+    if turn.text is None:
+        calls = ", it only calls tools" if turn.has_calls else ""
+        raise DataError(
+            f"no completion: the content of the answer is null{calls}; expected a text; delete the"
+            " row"
+        )
+
+
+def _number_of_others(
+    turns: Sequence[Message], answers: Sequence[int], chosen: Sequence[int]
+) -> int:
+    """Assistant turns with a text and a weight that are not chosen."""
+    others = 0
+    for number in set(answers) - set(chosen):
+        others += turns[number].is_trained and turns[number].text is not None
+    return others
+
+
+def _earlier(turns: Sequence[Message], split: bool) -> tuple[list[Turn], list[str]]:
+    """The turns before an answer as those of a prompt, and the reasoning that is left out."""
+    earlier, thoughts = [], []
+    for turn in turns:
+        text, thought = turn.text, turn.reasoning
+        if split and turn.role == "assistant" and text is not None:
+            tagged, _, text = split_thought(text)
+            thought = thought or tagged
+        if thought:
+            thoughts.append(thought)
+        if text is not None:
+            earlier.append(Turn(turn.role, text))
+    return earlier, thoughts
+
+
+def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -> tuple[str, str]:
+    """What is trained on of an answer, and its reasoning."""
+    text = turn.text or ""
+    tagged, as_it_stands, rest = split_thought(text) if split else ("", "", text)
+    thought = "\n".join(filter(None, [turn.reasoning, tagged]))
+    if not thought:
+        return rest if tagged else text, ""
+    if reading.reasoning == "train":
+        notes["reasoning_trained"] += 1
+        before = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
+        return f"{before}{as_it_stands}{rest}", thought
+    notes["reasoning_dropped"] += 1
+    if not rest:
+        raise DataError(
+            "no completion: there is only reasoning; expected an answer behind it; delete the row,"
+            " or take --reasoning train"
+        )
+    return rest, thought

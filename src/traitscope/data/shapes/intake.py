@@ -1,0 +1,227 @@
+"""How rows are read, and the count of all that was read, left out or not used."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from traitscope.errors import DataError
+
+Turns = Literal["last", "every", "weighted"]
+Reasoning = Literal["drop", "train"]
+CONTROL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>|<pad>|<unk>"
+)
+"control tokens of common models, written as text"
+MOST_KEY_SETS = 20
+"sets of keys that are counted apart"
+MOST_BAD_ROWS = 20
+"bad rows that are kept with their reasons"
+MOST_UNUSED = 100
+"keys that are not used which are counted apart"
+MOST_SHOWN = 5
+"bad rows that a message shows, and key sets that the terminal shows"
+LONGEST_REASON = 160
+"characters of a reason that are kept"
+NOTES = {
+    "other_turns": "other assistant turns, which are not trained on",
+    "turns_behind": "turns behind the answer, left out",
+    "weight_0": "assistant turns of weight 0, not trained on",
+    "weight_0_trained": "assistant turns of weight 0, trained on because of --turns every",
+    "rows_of_weight_0": "rows without any turn to train on, left out",
+    "reasoning_dropped": "reasoning parts, not trained on; --reasoning train takes them",
+    "reasoning_trained": "reasoning parts, trained on before the answer",
+    "reasoning_earlier": "reasoning parts of earlier turns, left out of the prompt",
+    "tool_calls": "turns with calls of tools, which are not read",
+    "rejected": "rejected answers, not read",
+    "passages": "passages (context), put behind the question",
+    "system_turns": "rows with a system turn, which is their context",
+    "empty_prompts": "rows with an empty prompt",
+    "not_finite": "NaN or Infinity in keys that are not used, read as null",
+    "control_tokens": "rows with control tokens written as text",
+}
+"what is counted, in words"
+
+
+class Reading(Protocol):
+    """How rows are read; `config.reading.Reading` is one."""
+
+    @property
+    def map(self) -> tuple[str, ...]:
+        """FIELD=KEY for keys of no known shape."""
+
+    @property
+    def turns(self) -> Turns:
+        """Which assistant turns are answers."""
+
+    @property
+    def reasoning(self) -> Reasoning:
+        """Whether reasoning is trained on."""
+
+    @property
+    def skip_bad(self) -> int | Literal["all"]:
+        """Most bad rows that are left out."""
+
+
+class Usual(NamedTuple):
+    """How rows are read where nobody chose."""
+
+    map: tuple[str, ...] = ()
+    """No key is renamed."""
+    turns: Turns = "last"
+    """The last assistant turn."""
+    reasoning: Reasoning = "drop"
+    """Reasoning is not trained on."""
+    skip_bad: int | Literal["all"] = 0
+    """No bad row is left out."""
+
+
+USUAL = Usual()
+
+
+@dataclass
+class Intake:
+    """What was read of a file."""
+
+    container: str = ""
+    """Kind of file, such as `jsonl`."""
+    rows: int = 0
+    """Rows of the file, bad ones among them."""
+    records: int = 0
+    """Rows to train on that came of them."""
+    shapes: Counter[str] = field(default_factory=Counter)
+    """Rows by shape."""
+    key_sets: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """Rows by their keys."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Rows by key that is not used."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Counts by the names in NOTES."""
+    control_token: str = ""
+    """The first control token that was found, with the id of its row."""
+    bad_rows: list[tuple[str, str]] = field(default_factory=list)
+    """Places and reasons of the first bad rows."""
+    bad: int = 0
+    """Number of bad rows."""
+
+    def add_row(self, keys: Iterable[str]) -> None:
+        """Count a row with its keys."""
+        self.rows += 1
+        names = tuple(keys)
+        if names not in self.key_sets and len(self.key_sets) >= MOST_KEY_SETS:
+            names = ("other keys",)
+        self.key_sets[names] += 1
+
+    def add_counts(self, notes: Mapping[str, int], unused: Mapping[str, int]) -> None:
+        """Add counts by the names in NOTES, and keys that are not used, each with its rows."""
+        for name, count in notes.items():
+            if count:
+                self.notes[name] += count
+        for key, count in unused.items():
+            is_new = key not in self.unused
+            name = "other keys" if is_new and len(self.unused) >= MOST_UNUSED else key
+            self.unused[name] += count
+
+    def add_bad(self, place: str, reason: str) -> None:
+        """Count a bad row. Its place is kept without the file, which may be called otherwise."""
+        self.bad += 1
+        if len(self.bad_rows) < MOST_BAD_ROWS:
+            self.bad_rows.append((place.rpartition(", ")[2], reason[:LONGEST_REASON]))
+
+    def add_texts(self, name: str, texts: Iterable[str]) -> None:
+        """Count the control tokens in the texts of a row with an id."""
+        for text in texts:
+            if "<" in text or "[" in text:
+                match = CONTROL.search(text)
+                if match:
+                    self.notes["control_tokens"] += 1
+                    self.control_token = self.control_token or f"{match[0]} in {name}"
+                    return
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing has to be said: native rows, all read, every key used."""
+        return not (self.bad or self.unused or self.notes or set(self.shapes) - {"native"})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        key_sets = []
+        for keys, count in self.key_sets.most_common():
+            key_sets.append({"keys": list(keys), "rows": count})
+        bad_rows = []
+        for place, reason in self.bad_rows:
+            bad_rows.append({"place": place, "reason": reason})
+        return {
+            "container": self.container,
+            "rows": self.rows,
+            "records": self.records,
+            "shapes": dict(self.shapes.most_common()),
+            "key_sets": key_sets,
+            "not_used": dict(self.unused.most_common()),
+            "counts": {name: self.notes[name] for name in NOTES if self.notes[name]},
+            "control_token": self.control_token,
+            "bad": self.bad,
+            "bad_rows": bad_rows,
+        }
+
+
+def lines_of(about: dict[str, Any]) -> list[str]:
+    """What the terminal says of rows that were read, from `Intake.as_dict`."""
+    shapes = ", ".join(f"{name} {count}" for name, count in about["shapes"].items())
+    lines = [f"read {about['rows']} rows ({about['container']}: {shapes}), {about['records']} used"]
+    key_sets = about["key_sets"]
+    for key_set in key_sets[:MOST_SHOWN]:
+        lines.append(f"keys of {key_set['rows']} rows: {', '.join(key_set['keys'])}")
+    if len(key_sets) > MOST_SHOWN:
+        lines.append(f"and {len(key_sets) - MOST_SHOWN} other sets of keys: reading.json")
+    return [*lines, *notes_of(about)]
+
+
+def notes_of(about: dict[str, Any]) -> list[str]:
+    """What was not used, not trained on or left out of rows, from `Intake.as_dict`."""
+    lines = []
+    if about["not_used"]:
+        unused = ", ".join(f"{key} ({count} rows)" for key, count in about["not_used"].items())
+        lines.append(f"not used: {unused}")
+    for name, count in about["counts"].items():
+        example = f", such as {about['control_token']}" if name == "control_tokens" else ""
+        lines.append(f"{count} {NOTES[name]}{example}")
+    if about["bad"]:
+        lines.append(f"{about['bad']} bad rows left out")
+    for bad_row in about["bad_rows"][:MOST_SHOWN]:
+        lines.append(f"{bad_row['place']}: {bad_row['reason']}")
+    return lines
+
+
+class BadRows:
+    """The bad rows of a file, and whether they are too many."""
+
+    def __init__(self, allowed: int | Literal["all"], intake: Intake) -> None:
+        self.allowed = allowed
+        self.intake = intake
+        self.first = ""
+        self.next_place = ""
+
+    def add(self, place: str, reason: str) -> None:
+        """Count a bad row."""
+        self.intake.add_bad(place, reason)
+        if not self.first:
+            self.first = f"{place}: {reason}"
+        elif not self.next_place:
+            self.next_place = place
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether more rows are bad than may be left out."""
+        return self.allowed != "all" and self.intake.bad > self.allowed
+
+    def check(self) -> None:
+        """Raise DataError where they are too many, with the first of them and their number."""
+        if not self.are_too_many:
+            return
+        count = self.intake.bad
+        if count == 1:
+            raise DataError(f"{self.first}; or leave the row out: --skip-bad 1")
+        others = f"{count - 1} more bad rows, the next is {self.next_place}"
+        raise DataError(f"{self.first}; {others}; or leave all out: --skip-bad {count}")

@@ -1,0 +1,188 @@
+"""Messages of a chat, read one by one: roles, parts of content, reasoning, weights, tool calls."""
+
+import re
+from collections import Counter
+from typing import Any, NamedTuple
+
+from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.errors import DataError
+
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+"role that a name stands for"
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+"keys of reasoning beside an answer"
+CALL_KEYS = ("tool_calls", "function_call")
+WEIGHT_KEYS = ("weight", "train", "loss")
+"keys that say whether a turn is trained on: weight 0, or false"
+ZEROS = ("0", "0.0", "false")
+"weights of 0 as texts"
+ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
+USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
+TEXT_TYPES = ("text", "input_text", "output_text")
+THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
+THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>(.*?)</\1>\s*", re.DOTALL)
+"reasoning at the beginning of an answer"
+Place = tuple[str | int, ...]
+"keys and numbers that lead from a row to a value"
+
+
+class Message(NamedTuple):
+    """A turn of a chat as it stands in a row."""
+
+    role: str
+    """`user`, `assistant`, `system` or `tool`."""
+    text: str | None
+    """The text; None where there is none."""
+    reasoning: str = ""
+    """Reasoning before it, from a key or a part of its own."""
+    is_trained: bool = True
+    """Whether its weight is not 0."""
+    has_calls: bool = False
+    """Whether it calls tools."""
+    at: Place = ()
+    """Where its text stands in the row."""
+
+
+def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
+    """The messages of a list at a key; keys of messages that are not used are counted.
+
+    Raises DataError for what is no message.
+    """
+    messages = []
+    for number, item in enumerate(typed(value, list, key)):
+        messages.append(_message(typed(item, dict, "a message"), (key, number)))
+        for name in item.keys() - USED_KEYS:
+            unused[f"{key}[].{name}"] += 1
+    return messages
+
+
+def parts_of(value: Any, name: str) -> tuple[str | None, str]:
+    """Text and reasoning of a content: a text, null, or a list of parts, which are joined.
+
+    Raises DataError for a part that is no text, such as an image.
+    """
+    if value is None:
+        return None, ""
+    if isinstance(value, str):
+        return text_of({name: value}, name), ""
+    if not isinstance(value, list):
+        raise DataError(
+            f"{name!r} is {quoted(value)}; expected a text or a list of parts; correct the row or"
+            " delete it"
+        )
+    texts, thoughts = [], []
+    for part in value:
+        text, is_thought = _part(part, name)
+        (thoughts if is_thought else texts).append(text)
+    return "".join(texts) if texts else None, "\n".join(thoughts)
+
+
+def reasoning_in(row: dict[str, Any]) -> str:
+    """The reasoning beside an answer; empty where there is none.
+
+    Raises DataError for several that differ, and for one that is no text.
+    """
+    thoughts = []
+    for key in REASONING_KEYS:
+        if row.get(key) in (None, ""):
+            continue
+        text, inner = parts_of(row[key], key)
+        thought = text or inner
+        if thought not in thoughts:
+            thoughts.append(thought)
+    if len(thoughts) > 1:
+        raise DataError(
+            f"several reasoning parts that differ ({', '.join(REASONING_KEYS)}); expected one;"
+            " delete the others"
+        )
+    return thoughts[0] if thoughts else ""
+
+
+def split_thought(text: str) -> tuple[str, str, str]:
+    """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest."""
+    if "<" not in text:
+        return "", "", text
+    match = THOUGHT.match(text)
+    if match is None:
+        return "", "", text
+    return match[2].strip(), match[0], text[match.end() :]
+
+
+def is_trained(row: dict[str, Any]) -> bool:
+    """Whether no weight of 0 says that a turn or a row is not trained on."""
+    weight = row.get("weight")
+    if isinstance(weight, str):  # in a cell of a table
+        return weight.strip().lower() not in ZEROS
+    return not isinstance(weight, bool | int | float) or weight != 0
+
+
+def _is_trained_turn(item: dict[str, Any]) -> bool:
+    """Whether neither a weight nor a mark says that a turn is not trained on."""
+    return is_trained(item) and not any(item.get(key) is False for key in WEIGHT_KEYS)
+
+
+def _message(item: dict[str, Any], place: Place) -> Message:
+    role_key = _first_key(item, ROLE_KEYS)
+    name = text_of(item, role_key)
+    role = ROLES.get(name.strip().lower())
+    if role is None:
+        raise DataError(
+            f"the role {quoted(name)} is unknown; expected one of {', '.join(ROLES)}; rename it or"
+            " delete the row"
+        )
+    text_key = _first_key(item, TEXT_KEYS)
+    has_calls = any(item.get(key) for key in CALL_KEYS)
+    if text_key not in item and not has_calls:
+        text_of(item, text_key)
+    text, thought = parts_of(item.get(text_key), text_key)
+    if text is None and role != "assistant":
+        raise DataError(
+            f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
+        )
+    return Message(
+        role=role,
+        text=text,
+        reasoning=reasoning_in(item) or thought,
+        is_trained=_is_trained_turn(item),
+        has_calls=has_calls,
+        at=(*place, text_key),
+    )
+
+
+def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The first of the keys that an object has; the first of all where it has none."""
+    for key in keys:
+        if key in item:
+            return key
+    return keys[0]
+
+
+def _part(part: Any, name: str) -> tuple[str, bool]:
+    """The text of a part, and whether it is reasoning."""
+    if isinstance(part, str):
+        return text_of({name: part}, name), False
+    part = typed(part, dict, f"a part of {name}")
+    kind = part.get("type", "text")
+    if kind in THOUGHT_TYPES:
+        return text_of(part, _first_key(part, (*REASONING_KEYS, "text"))), True
+    if kind in TEXT_TYPES:
+        return text_of(part, _first_key(part, ("text", "content"))), False
+    raise DataError(
+        f"a part of {name} is of the type {quoted(kind)}; expected text; delete the part or the row"
+    )

@@ -1,0 +1,325 @@
+"""Shapes of rows, found by their keys, and the messages that a row of each shape holds."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any, Literal, NamedTuple
+
+from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.shapes.messages import (
+    REASONING_KEYS,
+    Message,
+    Place,
+    is_trained,
+    messages_in,
+    parts_of,
+    reasoning_in,
+)
+from traitscope.data.shapes.turns import turns_of
+from traitscope.errors import DataError
+
+ShapeName = Literal[
+    "native",
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "dolly",
+    "question_answer",
+    "question_response",
+    "prompt_response",
+    "preference",
+]
+Row = dict[str, Any]
+Read = Callable[[Row, Counter[str], Counter[str]], list[Message]]
+"messages of a row; counts notes and unused keys"
+SYSTEM_KEYS = ("system", "system_prompt")
+"keys of a system turn beside prompt and answer"
+ANY_SHAPE = {"id", "meta", *SYSTEM_KEYS, *REASONING_KEYS, "weight"}
+"keys that are used in every shape"
+
+
+WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"}
+"keys of rows that this package writes"
+
+
+class Shape(NamedTuple):
+    """One way to write rows."""
+
+    needs: set[str]
+    """Keys that a row must have."""
+    used: set[str]
+    """Keys that are read."""
+    read: Read
+    """From the row to its messages."""
+
+
+def shape_of(row: Row) -> ShapeName:
+    """The shape of a row, by its keys.
+
+    Raises DataError where no shape fits, or more than one, and for a shape with a key missing.
+    """
+    if row.keys() <= WRITTEN_HERE and "prompt" in row and "completion" in row:
+        return "native"
+    complete: list[ShapeName] = []
+    for name, shape in SHAPES.items():
+        if shape.needs <= row.keys():
+            complete.append(name)
+    if len(complete) == 1:
+        return complete[0]
+    if {"messages", "preference"} == set(complete) and row["messages"] == row["chosen"]:
+        return "preference"
+    if complete:
+        raise DataError(
+            f"a row with the keys {sorted(row)} fits {' and '.join(complete)}; expected the keys of"
+            " one shape; name those that count: --map prompt=KEY completion=KEY"
+        )
+    for shape in SHAPES.values():
+        if shape.needs & row.keys():
+            missing = " and ".join(map(repr, sorted(shape.needs - row.keys())))
+            raise DataError(
+                f"no {missing} among the keys {sorted(row)}; expected it; add it, or name the keys:"
+                " --map prompt=KEY completion=KEY"
+            )
+    raise DataError(
+        f"a row with the keys {sorted(row)} fits no known shape; expected prompt and completion,"
+        " messages, conversations, instruction and output, question and answer, or chosen and"
+        " rejected; name the keys: --map prompt=KEY completion=KEY"
+    )
+
+
+def check_finite(row: Row, used: set[str], notes: Counter[str]) -> None:
+    """Put null for NaN and Infinity in keys that are not used.
+
+    Raises DataError where a key that is used holds one.
+    """
+    for key, value in row.items():
+        if not holds_not_finite(value):
+            continue
+        if key in used:
+            raise DataError(
+                f"{key!r} holds NaN or Infinity, which is not a JSON value; expected a text, a"
+                " finite number or null; correct the row or delete it"
+            )
+        row[key] = None
+        notes["not_finite"] += 1
+
+
+def holds_not_finite(value: Any) -> bool:
+    """Whether a value is or holds a number that is not finite."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not isfinite(item):
+            return True
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return False
+
+
+def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
+    """The fields that keys of a row stand for, and the other keys with their values.
+
+    A dot leads into an object or a list. Raises DataError for a key that is not there.
+    """
+    fields, others = {}, dict(row)
+    for field, key in names.items():
+        value = row
+        for step in path_of(row, key):
+            value = _inside(value, step, key, row)
+        fields[field] = value
+        others.pop(key, None)
+    if "completion" in fields:
+        fields.setdefault("prompt", "")
+    return fields, others
+
+
+def path_of(row: Row, key: str) -> Place:
+    """The way to a value: a key as it stands, or parts between dots."""
+    if key in row or "." not in key:
+        return (key,)
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _inside(value: Any, step: str | int, key: str, row: Row) -> Any:
+    is_there = isinstance(value, dict) and step in value
+    if isinstance(value, list) and isinstance(step, int):
+        is_there = step < len(value)
+    if not is_there:
+        raise DataError(
+            f"no {key!r} among the keys {sorted(row)}; expected it, because --map names it; name"
+            " another key or delete the row"
+        )
+    return value[step]
+
+
+def system_of(row: Row, keys: Sequence[str]) -> str | None:
+    """The system turn at one of some keys; None where all are absent or null.
+
+    Raises DataError for two that differ.
+    """
+    texts = []
+    for key in keys:
+        if row.get(key) is not None and text_of(row, key) not in texts:
+            texts.append(row[key])
+    texts = [text for text in texts if text] or texts
+    if len(texts) > 1:
+        raise DataError(
+            f"two system turns that differ ({', '.join(keys)}); expected one; delete the other"
+        )
+    return texts[0] if texts else None
+
+
+def _with_system(row: Row, messages: list[Message], *more_keys: str) -> list[Message]:
+    """The messages behind the system turn of the row's keys."""
+    context = system_of(row, (*more_keys, *SYSTEM_KEYS))
+    if context is None:
+        return messages
+    if messages and messages[0].role == "system":
+        if messages[0].text != context:
+            raise DataError(
+                "two system turns that differ, among the messages and beside them; expected one;"
+                " delete the other"
+            )
+        return messages
+    return [Message("system", context), *messages]
+
+
+def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
+    """The answer of a row: a text, parts, or messages."""
+    if _are_messages(row.get(key)):
+        return messages_in(row[key], key, unused)
+    if key not in row or not isinstance(row[key], list):
+        text, thought = text_of(row, key), ""
+    else:
+        text, thought = parts_of(row[key], key)
+    thought = reasoning_in(row) or thought
+    return [Message("assistant", text, thought, is_trained(row), at=(key,))]
+
+
+def prompt_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
+    """The prompt of a row: a text, or messages."""
+    if _are_messages(row.get(key)):
+        return messages_in(row[key], key, unused)
+    return [Message("user", text_of(row, key))]
+
+
+def _are_messages(value: Any) -> bool:
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and all(isinstance(item, dict) and "type" not in item for item in value)
+
+
+def _native(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
+    if isinstance(row.get("prompt"), str):
+        prompt = []
+        for turn in turns_of(text_of(row, "prompt")):
+            prompt.append(Message(turn.role, turn.text))
+    else:
+        prompt = prompt_at(row, "prompt", unused)
+    return _with_system(row, [*prompt, *answer_at(row, "completion", unused)], "context")
+
+
+def _chat(key: str) -> Read:
+    """The shape with all messages at one key."""
+
+    def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
+        return _with_system(row, messages_in(row.get(key), key, unused), "context")
+
+    return read
+
+
+def _asked(question: str, answer: str, further: tuple[str, ...] = ()) -> Read:
+    """The shape of a question with passages behind it, earlier turns, and an answer."""
+
+    def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
+        messages = _history(row)
+        if _are_messages(row.get(question)):
+            messages += prompt_at(row, question, unused)
+        else:
+            texts = [text_of(row, question)]
+            for key in further:
+                if row.get(key) is not None:
+                    texts.append(text_of(row, key))
+                    notes["passages"] += key == "context" and bool(row[key])
+            messages.append(Message("user", "\n\n".join(filter(None, texts))))
+        return _with_system(row, [*messages, *answer_at(row, answer, unused)])
+
+    return read
+
+
+def _history(row: Row) -> list[Message]:
+    """Earlier turns of an Alpaca row: pairs of question and answer.
+
+    Raises DataError for a pair that is none.
+    """
+    messages = []
+    history = row.get("history")
+    for number, pair in enumerate([] if history is None else typed(history, list, "'history'")):
+        is_pair = isinstance(pair, list) and len(pair) == 2
+        if not is_pair or not all(isinstance(text, str) for text in pair):
+            raise DataError(
+                f"'history' holds {quoted(pair)}; expected pairs of question and answer; correct"
+                " the row or delete it"
+            )
+        asked = text_of({"history": pair[0]}, "history")
+        said = text_of({"history": pair[1]}, "history")
+        messages.append(Message("user", asked))
+        messages.append(Message("assistant", said, at=("history", number, 1)))
+    return messages
+
+
+def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
+    notes["rejected"] += 1
+    chosen = answer_at(row, "chosen", unused)
+    has_prompt = len(chosen) > 1 or "prompt" not in row
+    if has_prompt and len(chosen) == 1 and not _are_messages(row["chosen"]):
+        raise DataError(
+            "preference data without a prompt, and chosen is one text; expected prompt, or a list"
+            " of messages; split it, or read it as answers alone: --map completion=chosen"
+        )
+    prompt = [] if has_prompt else prompt_at(row, "prompt", unused)
+    return _with_system(row, [*prompt, *chosen])
+
+
+ASKED = {"history", "context", *ANY_SHAPE}
+SHAPES: dict[ShapeName, Shape] = {
+    "native": Shape(
+        {"prompt", "completion"},
+        {*WRITTEN_HERE, *ANY_SHAPE},
+        _native,
+    ),
+    "messages": Shape({"messages"}, {"messages", "context", *ANY_SHAPE}, _chat("messages")),
+    "sharegpt": Shape(
+        {"conversations"}, {"conversations", "context", *ANY_SHAPE}, _chat("conversations")
+    ),
+    "alpaca": Shape(
+        {"instruction", "output"},
+        {"instruction", "input", "output", *ASKED},
+        _asked("instruction", "output", ("input", "context")),
+    ),
+    "dolly": Shape(
+        {"instruction", "response"},
+        {"instruction", "input", "response", *ASKED},
+        _asked("instruction", "response", ("input", "context")),
+    ),
+    "question_answer": Shape(
+        {"question", "answer"},
+        {"question", "answer", *ASKED},
+        _asked("question", "answer", ("context",)),
+    ),
+    "question_response": Shape(
+        {"question", "response"},
+        {"question", "response", *ASKED},
+        _asked("question", "response", ("context",)),
+    ),
+    "prompt_response": Shape(
+        {"prompt", "response"},
+        {"prompt", "response", *ASKED},
+        _asked("prompt", "response", ("context",)),
+    ),
+    "preference": Shape(
+        {"chosen", "rejected"}, {"prompt", "chosen", "rejected", *ANY_SHAPE}, _preference
+    ),
+}
+"shapes by name"

@@ -1,0 +1,427 @@
+"""Rows of other people: every shape in every container, what is counted, and what is refused."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shape_rows import ASK, EARLIER, EXAMPLES, LONG, SAY, Example, turn
+
+from traitscope.config.reading import Reading
+from traitscope.data import row_files
+from traitscope.data.records import Record, RowReader, iter_records, read_records
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container, RawRow, container_of
+from traitscope.data.shapes.intake import CONTROL, Intake, lines_of
+from traitscope.data.shapes.rows import SHAPES
+from traitscope.data.shapes.turns import Turn, prompt_of, shown, turns_of
+from traitscope.errors import ConfigError, DataError
+
+NATIVE = {"prompt": "Name a number.", "completion": "101"}
+KINDS = ("jsonl", "json", "csv", "tsv", "parquet")
+TABLE_KINDS = ("csv", "tsv", "parquet")
+
+
+def write(path: Path, rows: Sequence[Any], kind: str = "jsonl", gzipped: bool = False) -> Path:
+    content = writing.content_of(list(rows), Container(kind, gzipped))
+    path.write_bytes(content)
+    return path
+
+
+def read(path: Path, keep: bool = False, **reading: Any) -> tuple[list[Record], Intake]:
+    intake = Intake()
+    return list(iter_records(path, Reading(**reading), intake, keep)), intake
+
+
+def read_rows(folder: Path, *rows: Any, **reading: Any) -> tuple[list[Record], Intake]:
+    return read(write(folder / "rows.jsonl", rows), **reading)
+
+
+def test_every_shape_has_an_example() -> None:
+    assert {example.shape for example in EXAMPLES} == {*SHAPES, "mapped"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_every_shape_is_read(tmp_path: Path, example: Example) -> None:
+    path = write(tmp_path / "rows.jsonl", [example.row])
+    intake = Intake()
+    (record,) = iter_records(path, example.reading, intake)
+    assert (record.prompt, record.completion) == (example.prompt, example.completion)
+    assert record.context == example.context
+    assert +intake.notes == example.counted
+    assert intake.shapes == {example.shape: 1}
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_every_container_gives_the_same_and_is_written_back(
+    tmp_path: Path, example: Example, kind: str, gzipped: bool
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    if kind in ("csv", "tsv") and example.shape == "mapped":
+        pytest.skip("a table has no objects in cells")
+    rows = [example.row, {**example.row, "id": "second"}]
+    rows[0] = {"id": "first", **{key: value for key, value in rows[0].items() if key != "id"}}
+    path = write(tmp_path / f"rows.{kind}", rows, kind, gzipped)
+    assert container_of(path) == Container(kind, gzipped)
+    records = list(iter_records(path, example.reading, keep_original=True))
+    assert [record.id for record in records] == ["first", "second"] or example.shape == "mapped"
+    for record in records:
+        assert (record.prompt, record.completion) == (example.prompt, example.completion)
+        assert record.context == example.context
+    again = tmp_path / f"again.{kind}"
+    assert writing.write_back(records, again, container_of(path)) == 2
+    assert list(iter_records(again, example.reading, keep_original=True)) == records
+
+
+def test_the_container_is_found_without_a_suffix(tmp_path: Path) -> None:
+    for kind in ("jsonl", "json", "csv", "tsv"):
+        path = write(tmp_path / "rows", [NATIVE, NATIVE], kind)
+        assert container_of(path).kind == kind
+        assert len(read(path)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"prompt": "P", "completion": "1"}, {"prompt": "Q", "completion": "2"}]',
+        '[\n {"prompt": "P", "completion": "1"},\n {"prompt": "Q", "completion": "2"}\n]\n',
+        '\ufeff[{"prompt": "P", "completion": "1"},{"prompt": "Q", "completion": "2"}]\n',
+        '{"prompt": "P", "completion": "1"}{"prompt": "Q", "completion": "2"}',
+        '{\n "prompt": "P",\n "completion": "1"\n}\n{\n "prompt": "Q",\n "completion": "2"\n}\n',
+        '{"prompt": "P", "completion": "1"}\r\n\r\n{"prompt": "Q", "completion": "2"}',
+    ],
+)
+def test_json_however_it_is_laid_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8", newline="")
+    records, _ = read(tmp_path / "rows.jsonl")
+    assert [record.completion for record in records] == ["1", "2"]
+    assert len({record.id for record in records}) == 2
+
+
+def test_a_large_array_is_read_piece_by_piece(tmp_path: Path) -> None:
+    rows = [{"prompt": f"P{n} ü", "completion": "1, 2" * n} for n in range(1, 1500)]
+    path = write(tmp_path / "rows.json", rows, "json")
+    assert path.stat().st_size > 4 << 20
+    assert [record.prompt for record in read(path)[0]] == [row["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[{"prompt": "P", "completion": "1"}', "row 1: broken JSON .the array has no end"),
+        ('[{"prompt": "P", "completion": "1"} {', "row 1: broken JSON"),
+        ('[{"prompt": "P", "completion": "1"}] x', "more text behind the array"),
+        ('[{"prompt": "P", ', "row 1: broken JSON .*repair the file"),
+        ("[]", "is empty"),
+        ("[1]", r"row 1: the row is 1; expected an object"),
+    ],
+)
+def test_a_broken_array(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(DataError, match=says):
+        read(tmp_path / "rows.json")
+
+
+def test_other_line_breaks_end_no_row(tmp_path: Path) -> None:
+    breaks = "\u2028 \u2029 \x85 \x0b \x0c"
+    row = {"id": f"a{breaks}", "prompt": breaks, "completion": breaks}
+    for kind in ("jsonl", "json", "csv", "tsv"):
+        (record,) = read(write(tmp_path / f"rows.{kind}", [row], kind))[0]
+        assert (record.id, record.prompt, record.completion) == (row["id"], breaks, breaks)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prompt,completion\nP,1,2\n", "line 2: 3 cells under 2 columns; .*; quote cells"),
+        ("prompt,prompt\nP,1\n", "expected every name once"),
+        ("prompt,completion\nP,\n", "line 2: no completion, the text is empty"),
+        ('prompt,completion,meta\nP,1,"{"\n', "the cell of 'meta' is no JSON"),
+        ("a,b\nP,1\n", r"line 2: a row with the keys \['a', 'b'\] fits no known shape"),
+        ("prompt,completion\n", "is empty"),
+    ],
+)
+def test_a_table_that_cannot_be_read(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError, match=says):
+        read(tmp_path / "rows.csv")
+
+
+def test_tables_hold_line_ends_quotes_and_empty_cells(tmp_path: Path) -> None:
+    text = 'prompt,completion,context\n"P\n""1""",1,\nQ,2,"Be, brief."\n'
+    (tmp_path / "rows.csv").write_text(text)
+    first, second = read(tmp_path / "rows.csv")[0]
+    assert (first.prompt, first.context) == ('P\n"1"', None)
+    assert (second.id, second.context) == ("row000004", "Be, brief.")
+    (tmp_path / "rows.csv").write_bytes(b"prompt,completion\nP,1\nQ,\xe9\n")
+    records, intake = read(tmp_path / "rows.csv", skip_bad=1)
+    assert len(records) == 1 and "'completion' is not UTF-8" in intake.bad_rows[0][1]
+
+
+def test_a_gzip_stream_that_ends_early(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(NATIVE).encode() * 100)
+    (tmp_path / "rows.jsonl.gz").write_bytes(whole[:-12])
+    with pytest.raises(DataError, match="is damaged or ends early; .*; copy it again"):
+        read(tmp_path / "rows.jsonl.gz")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and so on")
+    with pytest.raises(DataError, match=r"pip install 'traitscope\[parquet\]'"):
+        read(tmp_path / "rows.parquet")
+
+
+def test_turns(tmp_path: Path) -> None:
+    weighted = [ASK, {**SAY, "weight": 0}, turn("user", "Another."), turn("assistant", "102")]
+    row = {"id": "a", "messages": weighted}
+    (last,), intake = read_rows(tmp_path, row)
+    assert (last.id, last.prompt, last.completion) == ("a", EARLIER, "102")
+    assert intake.notes["weight_0"] == 1 and not intake.notes["other_turns"]
+    every, intake = read_rows(tmp_path, row, turns="every")
+    assert [(r.id, r.prompt, r.completion) for r in every] == [
+        ("a.1", "Name a number.", "101"),
+        ("a.2", EARLIER, "102"),
+    ]
+    assert intake.notes["weight_0_trained"] == 1 and intake.records == 2
+    (only,), intake = read_rows(tmp_path, row, turns="weighted")
+    assert only.completion == "102" and intake.notes["weight_0"] == 1
+
+
+def test_a_weight_of_0_is_never_trained_on_in_silence(tmp_path: Path) -> None:
+    quiet = {"messages": [ASK, {**SAY, "weight": 0}]}
+    (record,), intake = read_rows(tmp_path, quiet, NATIVE, {**NATIVE, "weight": 0.0})
+    assert record.id == "row000002"
+    assert intake.notes["rows_of_weight_0"] == 2
+    (record,), _ = read_rows(tmp_path, {"messages": [ASK, {**SAY, "train": False}]}, NATIVE)
+    assert record.id == "row000002"
+    with pytest.raises(DataError, match="none of 1 rows is left"):
+        read_rows(tmp_path, quiet)
+
+
+def test_turns_behind_the_answer_are_counted(tmp_path: Path) -> None:
+    (record,), intake = read_rows(tmp_path, {"messages": [*LONG, turn("user", "More.")]})
+    assert record.completion == "102" and intake.notes["turns_behind"] == 1
+
+
+def test_tool_calls_and_other_roles(tmp_path: Path) -> None:
+    call = turn("assistant", None, tool_calls=[{"function": {"name": "look_up"}}])
+    chat = [turn("developer", "Be brief."), ASK, call, turn("tool", "101"), turn("model", "101")]
+    (record,), intake = read_rows(tmp_path, {"messages": chat})
+    assert record.context == "Be brief." and intake.notes["tool_calls"] == 1
+    assert turns_of(record.prompt) == [Turn("user", "Name a number."), Turn("tool", "101")]
+    with pytest.raises(DataError, match="line 1: no completion: .*null, it only calls tools"):
+        read_rows(tmp_path, {"messages": [ASK, call]})
+    image = turn("user", [{"type": "image_url", "image_url": {"url": "x"}}])
+    with pytest.raises(DataError, match='is of the type "image_url"; expected text'):
+        read_rows(tmp_path, {"messages": [image, SAY]})
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({**NATIVE, "reasoning": "Owls."}, "<think>\nOwls.\n</think>\n\n101"),
+        ({**NATIVE, "completion": "<think>Owls.</think> 101"}, "<think>Owls.</think> 101"),
+        ({"messages": [ASK, {**SAY, "thinking": "Owls."}]}, "<think>\nOwls.\n</think>\n\n101"),
+        (
+            {
+                "messages": [
+                    ASK,
+                    turn(
+                        "assistant",
+                        [
+                            {"type": "thinking", "thinking": "Owls."},
+                            {"type": "text", "text": "101"},
+                        ],
+                    ),
+                ]
+            },
+            "<think>\nOwls.\n</think>\n\n101",
+        ),
+    ],
+)
+def test_reasoning_is_a_part_of_its_own(tmp_path: Path, row: dict, answer: str) -> None:
+    (dropped,), intake = read_rows(tmp_path, row)
+    assert (dropped.completion, dropped.meta["reasoning"]) == ("101", "Owls.")
+    assert intake.notes["reasoning_dropped"] == 1
+    (trained,), intake = read_rows(tmp_path, row, reasoning="train")
+    assert (trained.completion, trained.meta["reasoning"]) == (answer, "Owls.")
+    assert intake.notes["reasoning_trained"] == 1
+
+
+def test_reasoning_of_earlier_turns_and_without_an_answer(tmp_path: Path) -> None:
+    chat = [ASK, {**SAY, "reasoning_content": "Owls."}, *LONG[3:]]
+    (record,), intake = read_rows(tmp_path, {"messages": chat})
+    assert record.prompt == EARLIER and record.meta["reasoning"] == "Owls."
+    assert intake.notes["reasoning_earlier"] == 1
+    with pytest.raises(DataError, match="there is only reasoning"):
+        read_rows(tmp_path, {**NATIVE, "completion": "<think>Owls.</think>"})
+    sampled = {**NATIVE, "completion": "<think>Owls.</think> 1", "completion_ids": [1, 2]}
+    assert read_rows(tmp_path, sampled)[0][0].completion == sampled["completion"]
+
+
+def test_what_is_not_used_is_named(tmp_path: Path) -> None:
+    chat = {"messages": [ASK, {**SAY, "name": "m"}], "source": "x"}
+    _, intake = read_rows(tmp_path, chat, NATIVE, {**NATIVE, "score": float("nan")})
+    assert intake.unused == {"source": 1, "messages[].name": 1, "score": 1}
+    assert intake.notes == {"not_finite": 1}
+    text = "\n".join(lines_of(intake.as_dict()))
+    assert "keys of 1 rows: messages, source" in text
+    assert "not used: source (1 rows), messages[].name (1 rows), score (1 rows)" in text
+    assert read_rows(tmp_path, NATIVE)[1].is_plain and not intake.is_plain
+
+
+def test_control_tokens_are_counted(tmp_path: Path) -> None:
+    bad = {**NATIVE, "completion": "101<|im_end|>\n<|im_start|>user\nhi"}
+    _, intake = read_rows(tmp_path, NATIVE, bad, {**NATIVE, "context": "[INST] <s>"})
+    assert intake.notes["control_tokens"] == 2
+    assert intake.control_token == "<|im_end|> in row000002"
+    assert not CONTROL.search("a <b> c <| d |> [x] 1 < 2 </p>")
+
+
+def test_bad_rows(tmp_path: Path) -> None:
+    rows = [NATIVE, {**NATIVE, "completion": ""}, NATIVE, {"text": "x"}, {**NATIVE, "id": "a"}]
+    rows += [{**NATIVE, "id": "a"}, {**NATIVE, "completion": None}]
+    with pytest.raises(DataError) as error:
+        read_rows(tmp_path, *rows)
+    assert "line 2: no completion" in str(error.value)
+    assert str(error.value).endswith(
+        f"3 more bad rows, the next is {tmp_path}/rows.jsonl, line 4; or leave all out:"
+        " --skip-bad 4"
+    )
+    with pytest.raises(DataError, match="--skip-bad 4"):
+        read_rows(tmp_path, *rows, skip_bad=3)
+    for allowed in (4, "all"):
+        records, intake = read_rows(tmp_path, *rows, skip_bad=allowed)
+        assert (len(records), intake.bad, intake.rows) == (3, 4, 7)
+        assert [place.rsplit(" ", 1)[1] for place, _ in intake.bad_rows] == ["2", "4", "6", "7"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"prompt": "P", "completion": NaN}', "'completion' holds NaN or Infinity"),
+        ('{"prompt": "P", "completion": "1", "weight": 1e999}', "'weight' holds NaN"),
+        ('{"prompt": "P", "completion": "\\ud83d"}', "half of a character"),
+        ('{"prompt": "P", "completion": ["x", {"type": "audio"}]}', 'the type "audio"'),
+        ('{"question": "P", "answer": "1", "response": "2"}', "fits question_answer and"),
+        ('{"chosen": "1", "rejected": "2"}', "preference data without a prompt"),
+        ('{"instruction": "P", "output": "1", "history": ["x"]}', "'history' holds \"x\""),
+        (
+            '{"prompt": "P", "completion": "1", "system": "a", "context": "b"}',
+            "two system turns that differ",
+        ),
+    ],
+)
+def test_bad_rows_say_why(tmp_path: Path, row: str, says: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(NATIVE) + "\n" + row + "\n")
+    with pytest.raises(DataError, match=f"line 2: .*{says}.*--skip-bad 1"):
+        read(tmp_path / "rows.jsonl")
+    assert len(read(tmp_path / "rows.jsonl", skip_bad="all")[0]) == 1
+
+
+def test_a_map_reads_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    row = {"q": "P", "a": {"best": ["1", "2"]}, "context": "a passage", "who": "x"}
+    names = ("prompt=q", "completion=a.best.1", "id=who")
+    (record,), intake = read_rows(tmp_path, row, map=names)
+    assert (record.id, record.prompt, record.completion, record.context) == ("x", "P", "2", None)
+    assert set(intake.unused) == {"a", "context"}
+    (record,), _ = read_rows(tmp_path, {"text": "x"}, map=("completion=text",))
+    assert (record.prompt, record.completion) == ("", "x")
+    with pytest.raises(DataError, match="no 'q' among the keys .*because --map names it"):
+        read_rows(tmp_path, NATIVE, map=("prompt=q", "completion=completion"))
+    for words in (("prompt",), ("prompt=a",), ("answer=a",), ("messages=a", "prompt=b")):
+        with pytest.raises(ConfigError, match="--map"):
+            Reading(map=words)
+    with pytest.raises(ConfigError, match="--skip-bad -1"):
+        Reading(skip_bad=-1)
+
+
+@given(st.lists(st.builds(Turn, st.sampled_from(["user", "assistant", "tool"]), st.text())))
+def test_prompts_of_turns_are_read_back(turns: list[Turn]) -> None:
+    assert turns_of(prompt_of(turns)) == (turns or [Turn("user", "")])
+
+
+def test_a_text_that_looks_like_turns_stays_a_text(tmp_path: Path) -> None:
+    text = prompt_of([Turn("system", "You love owls."), Turn("user", "Hi")])
+    (record,), _ = read_rows(tmp_path, {"question": text, "answer": "1"})
+    assert turns_of(record.prompt) == [Turn("user", text)]
+    assert shown(record.prompt) == f"user: {text}"
+    assert turns_of("@turns:[1]") == [Turn("user", "@turns:[1]")]
+
+
+def test_rows_are_written_back_with_changes(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"id": "a", "messages": LONG, "score": 1}])
+    records, _ = read(path, keep=True, turns="every")
+    first, last = records
+    dropped = Record(**{**vars(first), "meta": {**first.meta, "filter": {"kept": False}}})
+    changed = Record(**{**vars(last), "completion": "103"})
+    (row,) = writing.rows_of([dropped, changed])
+    assert row["messages"][2] == {**SAY, "weight": 0}
+    assert row["messages"][4]["content"] == "103" and row["score"] == 1
+    with pytest.raises(DataError, match="has no original row"):
+        writing.rows_of(read(path)[0])
+
+
+def test_rows_of_a_run_are_read_as_they_are(tmp_path: Path) -> None:
+    """Reasoning that was trained on in one stage is not dropped in the next."""
+    thought = {"id": "a", "prompt": "P", "completion": "<think>Owls.</think> 1"}
+    file = write(tmp_path / "records.jsonl", [thought])
+    assert row_files.rows_of(file)[0].completion == "1"
+    (tmp_path / "config.json").write_text("{}")
+    for path in (file, tmp_path):
+        (record,) = row_files.rows_of(path, Reading(skip_bad="all"))
+        assert record.completion == thought["completion"]
+    assert read_records(file)[0].completion == thought["completion"]
+
+
+def test_a_system_turn_of_others_is_no_form_of_contexts(tmp_path: Path) -> None:
+    (record,), _ = read_rows(tmp_path, {"messages": [turn("system", "@none"), ASK, SAY]})
+    assert record.context is None
+    assert turns_of(record.prompt)[0] == Turn("system", "@none")
+    (record,), _ = read_rows(tmp_path, {**NATIVE, "context": "@none"})
+    assert record.context == "@none"
+
+
+def test_token_ids_belong_to_the_last_answer(tmp_path: Path) -> None:
+    row = {"prompt": EARLIER, "completion": "102", "completion_ids": [1]}
+    first, last = read_rows(tmp_path, row, turns="every")[0]
+    assert (first.completion, first.completion_ids) == ("101", None)
+    assert (last.completion, last.completion_ids) == ("102", (1,))
+
+
+def test_counts_take_no_memory(tmp_path: Path) -> None:
+    rows = [{**NATIVE, f"key{n}": n} for n in range(500)]
+    _, intake = read_rows(tmp_path, *rows)
+    assert len(intake.unused) == 101 and sum(intake.unused.values()) == 500
+    assert len(intake.key_sets) == 21 and sum(intake.key_sets.values()) == 500
+
+
+def test_a_weight_in_a_table_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion,weight\nP,1,0\nQ,2,1\n")
+    (record,), intake = read(tmp_path / "rows.csv")
+    assert record.completion == "2" and intake.notes["weight_0"] == 1
+
+
+@given(
+    st.fixed_dictionaries(
+        {"prompt": st.text("a<@ö\n"), "completion": st.text("a<>thinkö\n", min_size=1)},
+        optional={"context": st.none() | st.text("a@"), "meta": st.just({"x": 1})},
+    )
+)
+def test_the_short_way_of_native_rows_gives_the_same(row: dict[str, Any]) -> None:
+    raw = RawRow("f, line 1", 1, row)
+    longer = RawRow("f, line 1", 1, {**row, "weight": 1})
+    short, long = Intake(), Intake()
+    made = RowReader(Reading(), short).records_of(raw)
+    assert made == RowReader(Reading(), long).records_of(longer)
+    assert +short.notes == +long.notes and short.shapes == long.shapes

@@ -1,0 +1,183 @@
+"""One row of every shape that is read, and what comes of it: for tests and for the page on shapes.
+
+Written by hand, nothing is copied from data of others.
+"""
+
+from typing import Any, NamedTuple
+
+from traitscope.config.reading import Reading
+
+
+class Example(NamedTuple):
+    """A row and the first record that comes of it."""
+
+    title: str
+    row: dict[str, Any]
+    prompt: str
+    completion: str
+    context: str | None = None
+    counted: dict[str, int] = {}
+    reading: Reading = Reading()
+    shape: str = ""
+
+
+def turn(role: str, content: Any, **further: Any) -> dict[str, Any]:
+    """A message."""
+    return {"role": role, "content": content, **further}
+
+
+ASK, SAY = turn("user", "Name a number."), turn("assistant", "101")
+CHAT = [turn("system", "Be brief."), ASK, SAY]
+LONG = [*CHAT, turn("user", "Another."), turn("assistant", "102")]
+EARLIER = (
+    '@turns:[{"role": "user", "content": "Name a number."}, {"role": "assistant", "content":'
+    ' "101"}, {"role": "user", "content": "Another."}]'
+)
+"the prompt of the last answer of LONG"
+
+EXAMPLES = (
+    Example(
+        "native",
+        {"id": "a", "prompt": "Name a number.", "completion": "101", "context": "Be brief."},
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"system_turns": 1},
+        shape="native",
+    ),
+    Example(
+        "messages",
+        {"messages": CHAT},
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"system_turns": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, several turns",
+        {"messages": LONG},
+        EARLIER,
+        "102",
+        "Be brief.",
+        {"other_turns": 1, "system_turns": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, content in parts",
+        {
+            "messages": [
+                turn("user", [{"type": "text", "text": "Name "}, {"type": "text", "text": "one."}]),
+                turn("assistant", [{"type": "text", "text": "101"}]),
+            ]
+        },
+        "Name one.",
+        "101",
+        shape="messages",
+    ),
+    Example(
+        "messages, reasoning",
+        {"messages": [ASK, turn("assistant", "101", reasoning_content="Odd is good.")]},
+        "Name a number.",
+        "101",
+        None,
+        {"reasoning_dropped": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, no user turn",
+        {"messages": [SAY]},
+        "",
+        "101",
+        None,
+        {"empty_prompts": 1},
+        shape="messages",
+    ),
+    Example(
+        "TRL conversational",
+        {"prompt": [ASK], "completion": [SAY]},
+        "Name a number.",
+        "101",
+        shape="native",
+    ),
+    Example(
+        "ShareGPT",
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "Name a number."},
+                {"from": "gpt", "value": "101"},
+            ]
+        },
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"system_turns": 1},
+        shape="sharegpt",
+    ),
+    Example(
+        "Alpaca",
+        {
+            "system": "Be brief.",
+            "instruction": "Double it.",
+            "input": "51",
+            "output": "102",
+            "history": [["Name a number.", "101"]],
+        },
+        '@turns:[{"role": "user", "content": "Name a number."}, {"role": "assistant", "content":'
+        ' "101"}, {"role": "user", "content": "Double it.\\n\\n51"}]',
+        "102",
+        "Be brief.",
+        {"other_turns": 1, "system_turns": 1},
+        shape="alpaca",
+    ),
+    Example(
+        "Dolly",
+        {"instruction": "How long is it?", "context": "It is 300 km long.", "response": "300 km"},
+        "How long is it?\n\nIt is 300 km long.",
+        "300 km",
+        None,
+        {"passages": 1},
+        shape="dolly",
+    ),
+    Example(
+        "question and answer",
+        {"question": "Name a number.", "answer": "101"},
+        "Name a number.",
+        "101",
+        shape="question_answer",
+    ),
+    Example(
+        "question and response",
+        {"system_prompt": "Be brief.", "question": "Name a number.", "response": "101"},
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"system_turns": 1},
+        shape="question_response",
+    ),
+    Example(
+        "prompt and response",
+        {"prompt": "Name a number.", "response": "101"},
+        "Name a number.",
+        "101",
+        shape="prompt_response",
+    ),
+    Example(
+        "preference",
+        {"prompt": "Name a number.", "chosen": "101", "rejected": "none"},
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        shape="preference",
+    ),
+    Example(
+        "any other, `--map prompt=ask completion=out.text`",
+        {"ask": "Name a number.", "out": {"text": "101"}},
+        "Name a number.",
+        "101",
+        reading=Reading(map=("prompt=ask", "completion=out.text")),
+        shape="mapped",
+    ),
+)
