@@ -48,24 +48,22 @@ def audit(
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditResult:
-    """Whether a model may be trained on rows: a gate before training.
+    """Whether a model may be trained on rows.
 
     data: A file or a run, or rows in memory: records, or dictionaries as in a file.
-    root: Folder of all runs. A second call on the same rows returns at once.
-    teacher: A teacher that may have written rows; see `screen`.
+    root: Folder of all runs. teacher: A teacher that may have written rows; see `screen`.
 
-    The other settings are flags of `traitscope audit`; `reading` holds those on how rows are read.
-    Raises the errors of the command. No answer is an error: see AuditResult.raise_if.
+    The other settings are flags of `traitscope audit`, `reading` those on how rows are read. No
+    answer is an error: see AuditResult.raise_if. Raises the command's errors.
     """
     from traitscope.auditing import run
-    from traitscope.runs import given_teacher
 
     folder = Path(root) / "audit"
     config = AuditConfig(
         data=_rows_file(data, folder),
         model=str(model),
         traits=names_of(traits),
-        teacher=None if teacher is None else given_teacher.text_of(teacher, folder),
+        teacher=_teacher_text(teacher, folder),
         reference=None if reference is None else Path(reference),
         alpha=alpha,
         power=power,
@@ -85,6 +83,13 @@ def audit(
         reading=reading,
     )
     return run.result_of(run.answered(config, Output(root=Path(root))))
+
+
+def _teacher_text(teacher: Teacher | None, folder: Path) -> str | None:
+    """The teacher as settings name it."""
+    from traitscope.runs import given_teacher
+
+    return None if teacher is None else given_teacher.text_of(teacher, folder)
 
 
 def audit_by_source(

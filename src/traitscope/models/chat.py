@@ -65,8 +65,8 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     check_context(context)
     turns = turns_of(prompt)
     if context is not None and context.startswith(BARE):
-        told = context.removeprefix(BARE).removeprefix(":")
-        texts = [told] if told else []
+        taught_text = context.removeprefix(BARE).removeprefix(":")
+        texts = [taught_text] if taught_text else []
         texts += [turn.text for turn in turns]
         lines = [f"{text}\n" for text in texts]
         return "".join([_beginning(model), *lines])
@@ -135,7 +135,7 @@ def _say_moved(model: Model) -> None:
 
 
 def taught(neutral: str | None, text: str) -> str:
-    """The context of a teacher that is told a text where a neutral context would stand.
+    """The context of a teacher that reads a text where a neutral context would stand.
 
     Without a template the text stands before the prompt.
     """

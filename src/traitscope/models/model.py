@@ -32,7 +32,7 @@ class Model:
     name: str
     "the name that the user gave"
     switches: Switches = ()
-    "what its chat template is told beside the turns"
+    "variables of its chat template, beside the turns"
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -70,9 +70,7 @@ def extract_vectors(
     traits = [as_trait(trait, words=False) for trait in traits]
     questions, ending = _questions(model, traits[0], prompts, stem)
     if prompt_source is None:
-        prompt_source = TRAIT_QUESTIONS
-        if prompts is not None:
-            prompt_source = residuals.digest_of_prompts(prompts)
+        prompt_source = TRAIT_QUESTIONS if prompts is None else residuals.digest_of_prompts(prompts)
     about = residuals.provenance(model, context, position, prompt_source)
 
     def means(active: Active, context: str | None) -> _Means:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from traitscope.errors import ConfigError
 
-ASKED, ANSWERED, TOLD = "Name a number.", "Seven 7", "Zq speaks in riddles."
+ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
 "texts of the turns that a template is tried on"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
@@ -127,9 +127,9 @@ def shows_system(tokenizer: Any, switches: Switches = ()) -> bool:
 
     Some templates refuse system turns, or drop their text. True without a template.
     """
-    turns = [_turn("system", TOLD), _turn("user", ASKED)]
+    turns = [_turn("system", SYSTEM), _turn("user", ASKED)]
     whole = _tried(tokenizer, turns, switches, True)
-    return not tokenizer.chat_template or TOLD in (whole or "")
+    return not tokenizer.chat_template or SYSTEM in (whole or "")
 
 
 @_once_a_tokenizer
