@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import LENGTH, VOCABULARY, WIDTH
+from tiny_models import LENGTH, VOCABULARY, WIDTH, load_tiny, tiny_tokenizer
 
 from traitscope.errors import ModelError
-from traitscope.models.model import Model, residual_blocks
+from traitscope.inference import forward
+from traitscope.models.model import Model, backbone, check_logits, residual_blocks
 
 
 @pytest.mark.parametrize("name, layers", [("llama", 3), ("qwen2", 2), ("gpt2", 2), ("gemma2", 2)])
@@ -62,3 +65,70 @@ def test_no_blocks() -> None:
 
     with pytest.raises(ModelError, match="Lm has no list of residual blocks"):
         residual_blocks(Lm())
+
+
+@pytest.mark.parametrize("vision_layers", [1, 4])
+def test_the_text_part_of_a_model_of_several_media(tmp_path: Path, vision_layers: int) -> None:
+    """Its settings lie in a nested configuration, and its vision tower may have more blocks."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3TextConfig,
+        SiglipVisionConfig,
+    )
+
+    text = Gemma3TextConfig(
+        vocab_size=420,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        sliding_window=64,
+        query_pre_attn_scalar=8,
+        pad_token_id=0,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=4,
+        image_size=28,
+        patch_size=14,
+    )
+    config = Gemma3Config(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=1
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model = load_tiny(tmp_path)
+    assert (model.n_layers, model.max_length, model.window) == (2, 512, 64)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        hidden = backbone(model.lm)(input_ids=ids).last_hidden_state[0]
+        expected = model.lm(input_ids=ids).logits[0]
+    torch.testing.assert_close(forward.logits_of(model, hidden), expected)
+
+
+def test_logits_that_the_head_does_not_give_are_refused(tiny: Model) -> None:
+    class Scaled(torch.nn.Module):
+        """A model that scales its logits behind the head."""
+
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner, self.base_model, self.config = inner, inner.base_model, inner.config
+
+        def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(logits=2 * self.inner(**inputs).logits)
+
+        def get_input_embeddings(self) -> torch.nn.Module:
+            return self.inner.get_input_embeddings()
+
+        def get_output_embeddings(self) -> torch.nn.Module:
+            return self.inner.get_output_embeddings()
+
+    check_logits(tiny)
+    with pytest.raises(ModelError, match="differ from the model's own"):
+        check_logits(dataclasses.replace(tiny, lm=Scaled(tiny.lm)))

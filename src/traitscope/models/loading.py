@@ -25,7 +25,7 @@ from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.kernels import mounting
-from traitscope.models.model import Model, residual_blocks
+from traitscope.models.model import Model, check_logits, residual_blocks
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
 
@@ -80,8 +80,10 @@ def load_model(
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest = _short_digest(f"{digest}/{nf4.NAME}")
-    model = Model(lm.to(device), tokenizer, digest, name, switches_of(template))
-    return _checked(model, folder)
+    model = _checked(Model(lm.to(device), tokenizer, digest, name, switches_of(template)), folder)
+    with _readable(folder):
+        check_logits(model)
+    return model
 
 
 def outline(name: str, template: Sequence[str] = ()) -> Model:

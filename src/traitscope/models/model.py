@@ -17,6 +17,9 @@ from torch import nn
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates.facts import Switches, end_id
 
+ALIKE = 0.02
+"largest difference of two computations of logits, as a share of the largest logit"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -64,6 +67,12 @@ class Model:
         return self.lm.get_input_embeddings().weight
 
     @property
+    def _text_config(self) -> Any:
+        """The part of the configuration that is about text; models of several media nest it."""
+        config = self.lm.config
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    @property
     def sharded(self) -> bool:
         """Whether each process holds only a part of the weights of the blocks (training.fsdp)."""
         return any(type(p).__name__ == "DTensor" for p in self.blocks[0].parameters())
@@ -76,17 +85,17 @@ class Model:
     @property
     def softcap(self) -> float | None:
         """Soft cap c of the logits, which become c tanh(logits / c); None in most families."""
-        return getattr(self.lm.config, "final_logit_softcapping", None)
+        return getattr(self._text_config, "final_logit_softcapping", None)
 
     @property
     def window(self) -> int | None:
         """Number of tokens that sliding attention looks back at; None in most families."""
-        return getattr(self.lm.config, "sliding_window", None)
+        return getattr(self._text_config, "sliding_window", None)
 
     @property
     def max_length(self) -> int:
         """Longest sequence, in tokens."""
-        config = self.lm.config
+        config = self._text_config
         positions = getattr(config, "max_position_embeddings", None)
         if not positions:  # GPT-2 has another name for it
             positions = getattr(config, "n_positions", 2048)
@@ -125,7 +134,7 @@ def residual_blocks(lm: Any) -> nn.ModuleList:
     for a model without any.
     """
     uniform_lists: dict[str, nn.ModuleList] = {}
-    for name, module in backbone(lm).named_modules():
+    for name, module in text_model(lm).named_modules():
         if isinstance(module, nn.ModuleList) and len(set(map(type, module))) == 1:
             uniform_lists[name] = module
     outermost = []
@@ -143,6 +152,33 @@ def residual_blocks(lm: Any) -> nn.ModuleList:
 def backbone(lm: Any) -> nn.Module:
     """The model below the output head; returns the hidden states after the final norm."""
     return lm.base_model
+
+
+def text_model(lm: Any) -> nn.Module:
+    """The part of a causal LM that reads text; models of several media have others beside it."""
+    decoder = lm.get_decoder() if hasattr(lm, "get_decoder") else None
+    return backbone(lm) if decoder is None else decoder
+
+
+def check_logits(model: Model) -> None:
+    """Raise ModelError where head and soft cap do not give the model's own logits.
+
+    Tried on a few tokens. Some families scale logits, or wrap the head in other ways.
+    """
+    ids_1T = torch.arange(1, 6, device=model.device).unsqueeze(0)
+    with torch.no_grad():
+        expected_TV = model.lm(input_ids=ids_1T).logits[0].float()
+        hidden_TD = backbone(model.lm)(input_ids=ids_1T).last_hidden_state[0]
+        logits_TV = model.head(hidden_TD).float()
+        if model.softcap is not None:
+            logits_TV = model.softcap * torch.tanh(logits_TV / model.softcap)
+    difference = (logits_TV - expected_TV).abs().max()
+    if not difference <= ALIKE * expected_TV.abs().max():
+        raise ModelError(
+            f"{model.name}: logits by head and soft cap differ from the model's own by"
+            f" {difference:.3g}; expected the same, because every likelihood is computed so; use a"
+            " family without another scale of logits"
+        )
 
 
 def unwrapped(lm: Any) -> Any:
