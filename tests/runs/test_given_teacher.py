@@ -64,7 +64,7 @@ def test_a_teacher_may_have_further_tokens_but_no_fewer(tmp_path: Path, tiny_fol
 def test_another_end_of_answers_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
     folder = save_tiny("llama", tmp_path / "other")
     tokenizer = tiny_tokenizer()
-    tokenizer.eos_token = tokenizer.pad_token
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|pad|>")
     tokenizer.save_pretrained(folder)
     with pytest.raises(ConfigError, match="or ends its answers with another one"):
         check_readable(given_teacher(str(folder), str(tiny_folder)), str(tiny_folder))
