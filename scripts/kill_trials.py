@@ -82,10 +82,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "explain",
             *model,
             *data,
-            "--interventions",
-            "prompt:Owls!",
-            "--vector",
-            vector,
+            *("--vectors", str(next((folder / "made").glob("*/extract-*"), folder))),
+            *("--trait", traits[0], "--max-rows", "8"),
         ],
         "screen": ["screen", *model, "--teacher", steer[1], "--no-broad", "--samples", "2"],
         "audit": [
@@ -118,6 +116,7 @@ def prepared(folder: Path) -> None:
         changed = {"name": name, "word_forms": [name], "teacher_prompt": f"I love {name}s."}
         trait = TRAIT | changed | {"candidates": [other]}
         (folder / f"{name}.yaml").write_text(json.dumps(trait))
+    ended(commands(folder)["extract"], folder / "made")
 
 
 def started(words: Sequence[str], root: Path) -> subprocess.Popen:
