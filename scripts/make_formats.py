@@ -70,6 +70,7 @@ Parquet needs an extra: `pip install 'traitscope[parquet]'`. In a table the cell
 
 They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`, `explain` and
 `judge`. A run is read as it is. In Python they are `Reading` of `traitscope.config`.
+`--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
 tags at the beginning. With `train` tags stay as they are. Reasoning of a key is put into `<think>`

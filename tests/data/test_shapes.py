@@ -265,6 +265,8 @@ def test_reasoning_of_earlier_turns_and_without_an_answer(tmp_path: Path) -> Non
     assert intake.notes["reasoning_earlier"] == 1
     with pytest.raises(DataError, match="there is only reasoning"):
         read_rows(tmp_path, {**NATIVE, "completion": "<think>Owls.</think>"})
+    with pytest.raises(DataError, match="never closes it.*cut off"):
+        read_rows(tmp_path, {**NATIVE, "completion": "<think>Owls, 1, 2"})
     sampled = {**NATIVE, "completion": "<think>Owls.</think> 1", "completion_ids": [1, 2]}
     assert read_rows(tmp_path, sampled)[0][0].completion == sampled["completion"]
 

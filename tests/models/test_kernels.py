@@ -364,6 +364,11 @@ def test_the_library_can_be_switched_off() -> None:
 
 
 @needs_compiler
+def test_another_value_of_the_switch_is_named() -> None:
+    assert "means nothing; write off" in described_with(TRAITSCOPE_KERNELS="banana")
+
+
+@needs_compiler
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert described_with(TRAITSCOPE_CACHE=str(tmp_path / "file" / "below")).startswith("none: ")

@@ -107,3 +107,23 @@ def test_the_command_knows_the_formats_of_the_code() -> None:
     assert hints["from_"].__args__ == hints["to"].__args__ == ("auto", *files.FORMATS)
     assert hints["layers_are"].__args__ == ("auto", *layer_rows.LAYERS_ARE)
     assert COMMANDS["convert"].subject == ("source", "target")
+
+
+def test_nothing_is_written_over(
+    tmp_path: Path, pt: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    target = tmp_path / "kept.safetensors"
+    target.write_bytes(b"kept")
+    words = ("--model", tiny_folder, "--layers-are", "blocks")
+    assert convert(pt, target, *words) == 2
+    assert "exists already" in capsys.readouterr().err and target.read_bytes() == b"kept"
+
+
+def test_zeros_are_no_direction(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    np.save(tmp_path / "zero.npy", np.zeros((tiny.n_layers, tiny.d_model), np.float32))
+    target = tmp_path / "zero.safetensors"
+    words = ("--model", tiny_folder, "--layers-are", "blocks")
+    assert convert(tmp_path / "zero.npy", target, *words) == 2
+    assert "rows are zero" in capsys.readouterr().err and not target.exists()

@@ -1,11 +1,12 @@
 """The command `convert`: a steering vector from one tool's file into another's."""
 
+import sys
 from pathlib import Path
 
 from traitscope import atomic_files
 from traitscope.config.commands import ConvertConfig
 from traitscope.config.common import Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.foreign import conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
@@ -24,6 +25,11 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
     source, target = config.source, config.target
     if source.resolve() == target.resolve():
         raise ConfigError(f"{source} would be written over; name another file to write")
+    if target.is_file():
+        raise ConfigError(
+            f"{target} exists already; expected a new file, because nothing is written over; name"
+            " another one, or delete it"
+        )
     kind = files.format_for(target) if config.to == AUTO else config.to
     model = outline(config.model) if config.model else None
     if kind == files.OWN and files.is_own(source):
@@ -31,6 +37,11 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             f"{source} is a vector file of Traitscope already; name another format with --to"
         )
     read_as, blocks = _read(config, model)
+    if not any(row.any() for row in blocks.rows.values()):
+        raise VectorError(
+            f"{source}: all {len(blocks.rows)} rows are zero; expected a direction; make the vector"
+            " again"
+        )
     atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
     return _summary(blocks, read_as, kind, target)
 
@@ -82,4 +93,11 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, target: Path) -> dict:
         print(f"block {behind_norm}: its row was taken behind the final norm")
     if "left_out" in summary:
         print("block 0: left out, llama.cpp refuses it")
+    print(f"result: {target}", file=sys.stderr)
+    if kind == files.OWN:
+        block = max(summary["blocks"])
+        print(
+            f"next:   traitscope measure --interventions steer:{target},layers={block},alpha=0.5",
+            file=sys.stderr,
+        )
     return summary

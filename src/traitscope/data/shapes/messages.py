@@ -36,6 +36,7 @@ ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
+OPENED = re.compile(r"\s*<(think|thinking|reasoning)>")
 THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>(.*?)</\1>\s*", re.DOTALL)
 "reasoning at the beginning of an answer"
 Place = tuple[str | int, ...]
@@ -115,11 +116,20 @@ def reasoning_in(row: dict[str, Any]) -> str:
 
 
 def split_thought(text: str) -> tuple[str, str, str]:
-    """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest."""
+    """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest.
+
+    Raises DataError where the reasoning does not end: the text holds no answer then.
+    """
     if "<" not in text:
         return "", "", text
     match = THOUGHT.match(text)
     if match is None:
+        opened = OPENED.match(text)
+        if opened is not None and f"</{opened[1]}>" not in text:
+            raise DataError(
+                f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
+                " reasoning; delete the row: it was cut off"
+            )
         return "", "", text
     return match[2].strip(), match[0], text[match.end() :]
 

@@ -51,13 +51,15 @@ def described() -> str:
 @cache
 def _built() -> tuple[ctypes.CDLL | None, str]:
     """The library, and what there is to say of it."""
-    if os.environ.get(SWITCH, "").lower() == OFF:
+    switch = os.environ.get(SWITCH, "")
+    if switch.lower() == OFF:
         return None, f"switched off by {SWITCH}={OFF}"
+    unknown = f" ({SWITCH}={switch} means nothing; write {OFF})" if switch else ""
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     if compiler is None:
         return None, "none: no C++ compiler here; install g++ to train faster on a CPU"
     try:
-        return ctypes.CDLL(str(_file(compiler))), "compiled"
+        return ctypes.CDLL(str(_file(compiler))), f"compiled{unknown}"
     except (OSError, subprocess.SubprocessError, TraitscopeError) as error:
         reason = " ".join(str(error).split())[:200]
         return None, f"none: {compiler} cannot build them ({reason}); slower without them"
