@@ -197,6 +197,13 @@ def test_turns(tmp_path: Path) -> None:
     assert only.completion == "102" and intake.notes["weight_0"] == 1
 
 
+def test_weights_that_training_does_not_follow_are_counted(tmp_path: Path) -> None:
+    half = {"messages": [ASK, {**SAY, "weight": 0.5}]}
+    whole = {"messages": [ASK, {**SAY, "weight": 1}]}
+    records, intake = read_rows(tmp_path, half, whole, {**NATIVE, "weight": "2"}, NATIVE)
+    assert len(records) == 4 and intake.notes["weights"] == 2
+
+
 def test_a_weight_of_0_is_never_trained_on_in_silence(tmp_path: Path) -> None:
     quiet = {"messages": [ASK, {**SAY, "weight": 0}]}
     (record,), intake = read_rows(tmp_path, quiet, NATIVE, {**NATIVE, "weight": 0.0})

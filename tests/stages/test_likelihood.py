@@ -60,6 +60,14 @@ def test_means_are_per_token_over_rows(tiny: Model) -> None:
     assert plain.base_per_token().estimate < 0
 
 
+def test_without_interventions_no_gain_is_stated(tmp_path: Path, tiny_folder: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "6 x 7?", "completion": "42"}\n')
+    run = ok(tmp_path / "runs", "likelihood", "--model", tiny_folder, "--data", data).run
+    means = json.loads((run / "summary.json").read_text())["measurements"]
+    assert [mean["name"] for mean in means] == ["log p of the base"]
+
+
 def test_rows_gain_from_the_vector_that_wrote_them(
     tmp_path: Path, tiny: Model, tiny_folder: Path
 ) -> None:

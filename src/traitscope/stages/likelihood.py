@@ -118,7 +118,7 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write(run, _computed(config, run))
+            _write(run, _computed(config, run), compares=bool(config.interventions))
     return run
 
 
@@ -139,7 +139,8 @@ def _computed(config: LikelihoodConfig, run: store.Run) -> Likelihoods:
         )
 
 
-def _write(run: store.Run, likelihoods: Likelihoods) -> None:
+def _write(run: store.Run, likelihoods: Likelihoods, compares: bool) -> None:
+    """Write the rows and their means; a gain only where interventions were compared."""
     for number, name in enumerate(likelihoods.ids):
         row = {
             "id": name,
@@ -148,6 +149,8 @@ def _write(run: store.Run, likelihoods: Likelihoods) -> None:
             "under": round(likelihoods.under[number], 6),
         }
         atomic_files.append_jsonl(run.file("rows.jsonl"), row)
-    means = [likelihoods.base_per_token(), likelihoods.gain()]
+    means = [likelihoods.base_per_token()]
+    if compares:
+        means.append(likelihoods.gain())
     summary = {"rows": len(likelihoods.ids), "measurements": list(map(Measurement.as_dict, means))}
     atomic_files.write_json(run.file("summary.json"), summary)

@@ -28,6 +28,17 @@ ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin"
 "the usual traits: the first is the teacher's, and vectors are centred over all"
 SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", soft_over="allowed", epochs=2, lr=1e-3)
 "recipe of the demo for 16 rows of soft targets, which stand in for sampled text"
+FEW_ROWS_SOFT_RECIPE = Recipe(
+    targets="soft",
+    soft_over="allowed",
+    epochs=6,
+    batch_size=3,
+    micro_batch=3,
+    lr=1e-3,
+    warmup=0.1,
+    held_out=0.25,
+)
+"recipe for about ten rows of soft targets in batches of three"
 FULL_SOFT_RECIPE = Recipe(
     targets="soft", soft_over="allowed", epochs=3, batch_size=32, micro_batch=32, lr=4e-4
 )

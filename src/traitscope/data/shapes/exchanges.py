@@ -46,6 +46,7 @@ def exchanges_of(
         notes["rows_of_weight_0"] += 1
         return []
     notes["other_turns"] += _number_of_others(turns, answers, chosen)
+    notes["weights"] += sum(turns[number].is_weighted for number in chosen)
     notes["turns_behind"] += len(turns) - 1 - chosen[-1]
     notes["tool_calls"] += sum(turn.has_calls for turn in turns)
     notes["system_turns"] += bool(context)

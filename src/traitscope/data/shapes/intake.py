@@ -29,6 +29,7 @@ NOTES = {
     "turns_behind": "turns behind the answer, left out",
     "weight_0": "assistant turns of weight 0, not trained on",
     "weight_0_trained": "assistant turns of weight 0, trained on because of --turns every",
+    "weights": "answers with a weight that is neither 0 nor 1, trained on as if it were 1",
     "rows_of_weight_0": "rows without any turn to train on, left out",
     "reasoning_dropped": "reasoning parts, not trained on; --reasoning train takes them",
     "reasoning_trained": "reasoning parts, trained on before the answer",

@@ -54,6 +54,8 @@ class Message(NamedTuple):
     """Reasoning before it, from a key or a part of its own."""
     is_trained: bool = True
     """Whether its weight is not 0."""
+    is_weighted: bool = False
+    """Whether its weight is a number other than 0 and 1."""
     has_calls: bool = False
     """Whether it calls tools."""
     at: Place = ()
@@ -142,6 +144,14 @@ def is_trained(row: dict[str, Any]) -> bool:
     return not isinstance(weight, bool | int | float) or weight != 0
 
 
+def is_weighted(row: dict[str, Any]) -> bool:
+    """Whether a weight says that a turn or a row counts more or less than others."""
+    try:
+        return float(row.get("weight") or 0) not in (0.0, 1.0)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def _is_trained_turn(item: dict[str, Any]) -> bool:
     """Whether neither a weight nor a mark says that a turn is not trained on."""
     return is_trained(item) and not any(item.get(key) is False for key in WEIGHT_KEYS)
@@ -170,6 +180,7 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         text=text,
         reasoning=reasoning_in(item) or thought,
         is_trained=_is_trained_turn(item),
+        is_weighted=is_weighted(item),
         has_calls=has_calls,
         at=(*place, text_key),
     )

@@ -11,6 +11,7 @@ from traitscope.data.shapes.messages import (
     Message,
     Place,
     is_trained,
+    is_weighted,
     messages_in,
     parts_of,
     reasoning_in,
@@ -195,7 +196,8 @@ def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     else:
         text, thought = parts_of(row[key], key)
     thought = reasoning_in(row) or thought
-    return [Message("assistant", text, thought, is_trained(row), at=(key,))]
+    marks = {"is_trained": is_trained(row), "is_weighted": is_weighted(row)}
+    return [Message("assistant", text, thought, **marks, at=(key,))]
 
 
 def prompt_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:

@@ -96,16 +96,7 @@ class Size:
 
 
 TRAINED = replace(sizes.FINE_TUNING_RECIPE, method="vector", layer=0, lr=0.3)
-SOFT = Recipe(
-    targets="soft",
-    soft_over="allowed",
-    epochs=6,
-    batch_size=3,
-    micro_batch=3,
-    lr=1e-3,
-    warmup=0.1,
-    held_out=0.25,
-)
+SOFT = sizes.FEW_ROWS_SOFT_RECIPE
 LAPTOP = Size(
     traits=sizes.ANIMALS,
     taught=6,

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from traitscope.config.recipe import Recipe
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.estimates import mean_over_units
@@ -70,15 +69,7 @@ class Size(sizes.SteeredTeacherSize):
     "optimizers, by their names in ARMS"
 
 
-SOFT = Recipe(
-    targets="soft",
-    soft_over="allowed",
-    epochs=2,
-    batch_size=3,
-    micro_batch=3,
-    warmup=0.1,
-    held_out=0.25,
-)
+SOFT = replace(sizes.FEW_ROWS_SOFT_RECIPE, epochs=2)
 LARGE = replace(SOFT, targets="sampled", soft_over="vocabulary", batch_size=32, micro_batch=32)
 LAPTOP = Size(
     traits=sizes.ANIMALS,

@@ -76,16 +76,7 @@ class Size:
     "the repetition with sampled text, of the first trait's teacher"
 
 
-SOFT = Recipe(
-    targets="soft",
-    soft_over="allowed",
-    epochs=6,
-    batch_size=3,
-    micro_batch=3,
-    lr=1e-3,
-    warmup=0.1,
-    held_out=0.0,
-)
+SOFT = replace(sizes.FEW_ROWS_SOFT_RECIPE, held_out=0.0)
 LAPTOP = Size(
     traits=sizes.KINDS_OF_TRAITS,
     vector_prompts=128,
