@@ -10,6 +10,7 @@ from typing import Literal
 from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
 from traitscope.config import commands as command_configs
+from traitscope.config import defend as defend_configs
 from traitscope.config import judge as judge_configs
 from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
@@ -89,6 +90,15 @@ ENTRIES: tuple[Command, ...] = (
         help="keep the rows that carry nothing but numbers",
         group="do",
         next="traitscope train --data {run}",
+    ),
+    Stage(
+        name="defend",
+        config=defend_configs.DefendConfig,
+        run="defending.run:run_defend",
+        help="change rows so that a student takes on less of what their teacher carries",
+        group="check",
+        next="traitscope train --data {run}",
+        inputs="defending.knowledge:inputs",
     ),
     Stage(
         name="train",

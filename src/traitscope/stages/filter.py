@@ -66,7 +66,7 @@ def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list
     decided = []
     for record in records:
         reasons = [] if rules is None else reject_reasons(record.completion, rules)
-        decided.append(_with_decision(record, reasons))
+        decided.append(with_decision(record, reasons))
     return decided
 
 
@@ -95,7 +95,7 @@ def _number_reasons(text: str, rules: FilterRules) -> list[str]:
     return reasons
 
 
-def _with_decision(record: Record, reasons: list[str]) -> Record:
+def with_decision(record: Record, reasons: list[str]) -> Record:
     """Return the record with a filter decision: kept where there is no reason to drop it."""
     decision = {"kept": not reasons, "reasons": reasons}
     return replace(record, meta={**record.meta, "filter": decision})
@@ -109,7 +109,7 @@ def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
     n_kept = 0
     for record in records:
         if record.kept and n_kept >= limit:
-            limited.append(_with_decision(record, ["limit"]))
+            limited.append(with_decision(record, ["limit"]))
             continue
         n_kept += record.kept
         limited.append(record)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from traitscope import atomic_files
 from traitscope.config.analysis import LikelihoodConfig
@@ -87,7 +88,6 @@ def likelihood(
     )
 
 
-@torch.no_grad()
 def log_likelihoods(
     model: Model,
     interventions: Interventions,
@@ -96,7 +96,20 @@ def log_likelihoods(
     done: Callable[[int], None] | None = None,
 ) -> list[float]:
     """log p of each row's completion in nats, summed over its tokens."""
-    log_p = [0.0] * len(rows)
+    of_tokens = token_log_likelihoods(model, interventions, rows, batch_size, done)
+    return [row_N.sum().item() for row_N in of_tokens]
+
+
+@torch.no_grad()
+def token_log_likelihoods(
+    model: Model,
+    interventions: Interventions,
+    rows: Sequence[Row],
+    batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """log p [N] of the completion tokens of each row in nats, float64 and on the CPU."""
+    log_p: list[Tensor] = [torch.empty(0)] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
     with applied(model, interventions) as active:
         for start in range(0, len(order), batch_size):
@@ -104,9 +117,9 @@ def log_likelihoods(
             batch = [rows[i] for i in index]
             lengths = [len(row.completion_ids) for row in batch]
             hidden_ND, targets_N = completion_hidden(model, active, batch)
-            log_p_N = losses.log_likelihood(model, hidden_ND, targets_N)
-            for i, row_N in zip(index, log_p_N.double().split(lengths), strict=True):
-                log_p[i] = row_N.sum().item()
+            log_p_N = losses.log_likelihood(model, hidden_ND, targets_N).double().cpu()
+            for i, row_N in zip(index, log_p_N.split(lengths), strict=True):
+                log_p[i] = row_N
             if done:
                 done(len(index))
     return log_p

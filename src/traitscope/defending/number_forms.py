@@ -1,0 +1,43 @@
+"""Number lists in one format, so that order, separators and values carry less.
+
+The four strengths are those of a public comparison of such defences (github.com/JackPayne123,
+Qwen2.5-7B, three seeds): one format, sorted, each number n as 100 + n mod 100, and both. There,
+numbers drawn at random are the floor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from traitscope.data.number_lists import parse_numbers
+from traitscope.data.records import Record
+
+SEPARATOR = ", "
+
+
+def canonical(record: Record, order: str, values: str, rng: np.random.Generator) -> Record | None:
+    """The record with its numbers in one format; None for an answer that is no list of numbers.
+
+    order: keep or sort.
+    values: keep, hundreds (100 + n mod 100), or uniform, which draws each number from 0 to 999.
+
+    A record that is in this format already comes back as it is.
+    """
+    numbers = parse_numbers(record.completion.strip())
+    if isinstance(numbers, str):
+        return None
+    text = SEPARATOR.join(map(str, _changed(numbers, order, values, rng)))
+    if text == record.completion:
+        return record
+    return replace(record, completion=text, completion_ids=None)
+
+
+def _changed(
+    numbers: Sequence[int], order: str, values: str, rng: np.random.Generator
+) -> list[int]:
+    if values == "uniform":
+        numbers = rng.integers(0, 1000, len(numbers)).tolist()
+    if values == "hundreds":
+        numbers = [100 + number % 100 for number in numbers]
+    return sorted(numbers) if order == "sort" else list(numbers)

@@ -1,0 +1,112 @@
+"""The stage `defend`: rows that carry less of what their teacher carries."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from traitscope import atomic_files
+from traitscope.config.common import Output
+from traitscope.config.defend import DefendConfig
+from traitscope.data.records import Record, dump_records
+from traitscope.defending import page
+from traitscope.defending.knowledge import Knowledge, knowledge_of
+from traitscope.defending.methods import METHODS, Step, steps_of
+from traitscope.defending.steps import CHANGED, StepReport, apply
+from traitscope.defending.suspicion import Judge
+from traitscope.runs import opening, row_intake, store
+from traitscope.runs.progress import progress
+from traitscope.stages import registry
+
+RECORDS, CHANGES, SUMMARY, PAGE = "records.jsonl", "changes.jsonl", "summary.json", "report.html"
+"""Files of a run: all rows, what happened to each that is not as it was, the counts, the page."""
+
+
+def run_defend(config: DefendConfig, out: Output) -> store.Run:
+    """Return the sealed run with `records.jsonl`, `changes.jsonl`, `summary.json`, `report.html`.
+
+    With `report`, the page is also written there. Raises ConfigError for a method that lacks what
+    it needs, DataError where no row would be left.
+    """
+    steps = steps_of(config.by)
+    known = knowledge_of(config.known, config.model)
+    for step in steps:
+        for need in step.needs:
+            known.check(need, step.text)
+    settings = opening.settled(replace(config, report=None))
+    with registry.opened(settings, out) as run:
+        if not run.sealed:
+            _write(run, settings, steps, known)
+    if config.report is not None:
+        text = run.file(PAGE).read_text(encoding="utf-8")
+        atomic_files.write_text(config.report, text)
+    return run
+
+
+def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
+    records = row_intake.kept_rows(run, config.data, config.reading)
+    defended, reports = defended_rows(config, records, steps, known)
+    changes = changes_of(defended)
+    summary = summary_of(records, defended, reports, known)
+    atomic_files.write_text(run.file(RECORDS), dump_records(defended))
+    for change in changes:
+        atomic_files.append_jsonl(run.file(CHANGES), change)
+    atomic_files.write_text(run.file(PAGE), page.defence_page(summary, changes))
+    atomic_files.write_json(run.file(SUMMARY), summary)
+
+
+def defended_rows(
+    config: DefendConfig, records: Sequence[Record], steps: Sequence[Step], known: Knowledge
+) -> tuple[list[Record], list[StepReport]]:
+    """All rows after all methods, and what each method did.
+
+    Rows that a method dropped come behind the others.
+    """
+    reports = []
+    for place, step in enumerate(steps):
+        with progress(step.text, len(records), "rows") as advance:
+            done = apply(records, step, Judge(config, known, advance), place)
+        records = done.records
+        reports.append(done.report)
+    return list(records), reports
+
+
+def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What happened to each row that is not as it was: id, what, by, before, after."""
+    changes = []
+    for record in records:
+        note = record.meta.get(CHANGED, {})
+        change = {"id": record.id, "what": "changed", "by": note.get("by", [])}
+        change |= {"before": note.get("answer"), "after": record.completion}
+        if not record.kept:
+            change |= {"what": "dropped", "by": record.drop_reasons, "after": None}
+            change["before"] = note.get("answer", record.completion)
+        elif note.get("added"):
+            change |= {"what": "added", "before": None}
+        elif not note:
+            continue
+        changes.append(change)
+    return changes
+
+
+def summary_of(
+    before: Sequence[Record],
+    after: Sequence[Record],
+    reports: Sequence[StepReport],
+    known: Knowledge,
+) -> dict[str, Any]:
+    """Counts of rows, what was known, and what each method did."""
+    kept = [record for record in after if record.kept]
+    notes = [record.meta.get(CHANGED, {}) for record in kept]
+    methods = []
+    for report in reports:
+        name = report.method.partition(":")[0]
+        methods.append({**report.as_dict(), "control": METHODS[name].control})
+    return {
+        "rows": len(before),
+        "kept": len(kept),
+        "dropped": len(after) - len(kept),
+        "changed": sum("answer" in note for note in notes),
+        "added": sum("added" in note for note in notes),
+        "known": sorted(known.kinds) or ["nothing"],
+        "methods": methods,
+    }
