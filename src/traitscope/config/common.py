@@ -12,7 +12,7 @@ from traitscope.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 Position = Literal["prompt", "last", "completion", "all"]
-TAUGHT = ("interventions", "teacher", "steered")
+TAUGHT = ("interventions", "teacher", "steered", "during", "project_out")
 "settings that are interventions in short form"
 ROWS = "a run of `generate` or `filter`, or a file of rows"
 "what to name where rows are missing"

@@ -70,6 +70,13 @@ class Recipe:
     winsorise: float = setting(0.0, advanced=True)
     """Fraction of the gradient's largest coordinates that is cut to the size of the next largest
     one, before clipping."""
+    anchor: float = setting(0.0, since=2, advanced=True)
+    """Weight in the loss of KL(base || student) on the tokens that are learnt. It keeps a student
+    near its base. 0 is none."""
+    anchor_until: float = setting(1.0, since=2, advanced=True)
+    """Fraction of the steps with the whole weight of the anchor. From there it falls to 0."""
+    anchor_temperature: float = setting(1.0, since=2, advanced=True)
+    """Temperature of both distributions of the anchor."""
     rotate: Literal["none", "shared", "blocks"] = setting("none", advanced=True)
     """Whether LoRA factors at the MLPs are trained in a rotated basis of the residual stream.
     shared: one rotation for all blocks. blocks: one rotation a block."""
@@ -86,6 +93,7 @@ class Recipe:
                 f" everything finite and at most {LARGEST:g}; correct them"
             )
         self._check_together()
+        self._check_anchor()
 
     def held_out_rows(self, rows: int) -> int:
         """Return how many of `rows` rows are held out; of two or more, one is trained on."""
@@ -107,7 +115,7 @@ class Recipe:
             wrong.append("lr")
         if not -LARGEST <= self.alpha <= LARGEST:
             wrong.append("alpha")
-        for name in ("clip", "momentum", "weight_decay"):
+        for name in ("clip", "momentum", "weight_decay", "anchor"):
             if not 0 <= (getattr(self, name) or 0) <= LARGEST:
                 wrong.append(name)
         for name in ("warmup", "held_out", "mask_top", "winsorise"):
@@ -143,6 +151,21 @@ class Recipe:
             raise ConfigError(
                 f"--rotate {self.rotate} turns LoRA factors and --method {self.method} has none;"
                 " drop one of them"
+            )
+
+    def _check_anchor(self) -> None:
+        """Raise ConfigError for an anchor that is out of its range, or that is described and has no
+        weight."""
+        shape = (self.anchor_until, self.anchor_temperature)
+        if not 0 <= self.anchor_until <= 1 or not 0 < self.anchor_temperature <= LARGEST:
+            raise ConfigError(
+                f"--anchor-until {shape[0]:g} --anchor-temperature {shape[1]:g}; expected a"
+                " fraction from 0 to 1, and a temperature above 0; correct them"
+            )
+        if self.anchor == 0 and shape != (1.0, 1.0):
+            raise ConfigError(
+                f"--anchor-until {shape[0]:g} --anchor-temperature {shape[1]:g} without --anchor:"
+                " there is no anchor to shape; add --anchor 1, or drop them"
             )
 
 

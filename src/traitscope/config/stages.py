@@ -194,6 +194,11 @@ class TrainConfig(OnModel):
     text: bool = setting(False, advanced=True)
     """Read the text of the rows instead of their token ids, for rows of a model with another
     tokenizer."""
+    during: tuple[str, ...] = setting((), since=2, advanced=True)
+    """Interventions that act while the student trains, and not after: steer:... , ablate:... or
+    adapter:RUN. What is there already need not be learnt."""
+    project_out: tuple[str, ...] = setting((), since=2, advanced=True)
+    """Directions that gradients of the residual stream lose, each ablate:FILE,layers=14."""
     max_rows: int | None = None
     """Number of first rows to use; None uses all."""
     checkpoint_every: int = setting(0, advanced=True)
@@ -224,6 +229,11 @@ class TrainConfig(OnModel):
         check_minimums(
             self, seed=0, max_rows=1, checkpoint_every=0, resume_every=1, eas_every=0, eas_prompts=1
         )
+        if self.during and self.vector:
+            raise ConfigError(
+                "--vector with --during: EAS would be measured with what acts in training only;"
+                " drop --vector, and take EAS after training with: traitscope extract --reference"
+            )
         if self.eas_data and not self.vector:
             raise ConfigError(
                 "--eas-data without --vector: there is nothing to compare the student with; name a"

@@ -201,7 +201,7 @@ def _edits(item: Intervention, active: Active) -> list[tuple[int, str, hooks.Edi
         for layer, row_D in steering(item, model):
             edits.append((layer, item.position, adding(row_D, current)))
     elif isinstance(item, Ablate | ReplaceBase):
-        units_LD = torch.from_numpy(_checked(item, model).unit().rows_LD).to(model.device)
+        units_LD = torch.from_numpy(checked_vector(item, model).unit().rows_LD).to(model.device)
         for layer in item.layers:
             if isinstance(item, Ablate):
                 edit = _removing(units_LD[layer], current)
@@ -213,7 +213,7 @@ def _edits(item: Intervention, active: Active) -> list[tuple[int, str, hooks.Edi
     return edits
 
 
-def _checked(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
+def checked_vector(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
     """The vector of an edit.
 
     Raises VectorError for another model's vector, ConfigError for a layer that the model lacks.
@@ -232,7 +232,7 @@ def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
     """
     if isinstance(item, Adapter):
         item = _trained(Path(item.folder) / TRAINED)
-    vector = _checked(item, model)
+    vector = checked_vector(item, model)
     factors_L1 = _row_factors(vector, item.alpha, item.scale)[:, None]
     rows_LD = torch.from_numpy(vector.rows_LD * factors_L1).to(model.device)
     return [(layer, rows_LD[layer]) for layer in item.layers]

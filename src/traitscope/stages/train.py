@@ -30,6 +30,7 @@ from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import generate, registry
 from traitscope.training import fsdp
+from traitscope.training.anchors import read_anchors
 from traitscope.training.eas import (
     EasProbe,
     ShiftMeter,
@@ -42,6 +43,7 @@ from traitscope.training.eas import (
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import plan_training
+from traitscope.training.safeguards import Safeguards, safeguards
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import Metrics
 from traitscope.training.student import Student, new_student
@@ -111,12 +113,18 @@ def _train_into(
     run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
 ) -> None:
     training = TrainingRun(run, config, records, model)
-    with new_student(model, config.recipe, config.seed, config.scales) as student:
+    guards = guards_of(config)
+    with new_student(model, config.recipe, config.seed, config.scales, guards) as student:
         training.restore(student)
         tokens_left = training.plan.tokens_left(student.step)
         with progress(f"train {config.recipe.targets}", tokens_left, "tokens") as advance:
             train_student(model, student, training.plan, training.on_step, advance)
         training.finish(student)
+
+
+def guards_of(config: TrainConfig) -> Safeguards:
+    """What acts while the student of a config trains.  Raises ConfigError as `safeguards`."""
+    return safeguards(short_form.parse_all(config.during), short_form.parse_all(config.project_out))
 
 
 class TrainingRun:
@@ -132,7 +140,8 @@ class TrainingRun:
         soft_targets = None
         if config.recipe.targets == "soft":
             soft_targets = _soft_targets(model, config, records, rows)
-        self.plan = plan_training(rows, config.recipe, config.seed, soft_targets)
+        anchors = read_anchors(model, config.recipe, rows)
+        self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors)
         self.eas = None if config.vector is None else EasOfRun(model, config)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:

@@ -34,7 +34,9 @@ from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import Interventions
 from traitscope.models.model import Model, check_model
 from traitscope.training import fsdp
+from traitscope.training.anchors import read_anchors
 from traitscope.training.plan import TrainingPlan, plan_training
+from traitscope.training.safeguards import safeguards
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import (
     Metrics,
@@ -62,6 +64,8 @@ def train(
     context: str | None = None,
     text: bool = False,
     scales: Path | None = None,
+    during: Interventions = (),
+    project_out: Interventions = (),
     on_step: OnStep | None = None,
     done: Callable[[int], None] | None = None,
 ) -> TrainedStudent:
@@ -74,6 +78,8 @@ def train(
     context: The system turn of records that have none.
     text: Take the text of rows instead of their token ids, for rows of another tokenizer.
     scales: The run or file with the factors of frozen_adam.
+    during: Interventions that act while the student trains, and not after.
+    project_out: Ablations of gradients alone.
     done: A function called with the number of tokens of each step.
 
     Raises DataError for rows that cannot be read, ConfigError where training diverges.
@@ -82,7 +88,7 @@ def train(
     kept = kept_records(records)
     rows = rows_from(model, kept, context, text)
     soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)
-    plan = plan_training(rows, recipe, seed, soft)
+    plan = plan_training(rows, recipe, seed, soft, read_anchors(model, recipe, rows))
     all_metrics: list[Metrics] = []
 
     def keep(metrics: Metrics, student: Student) -> None:
@@ -90,7 +96,8 @@ def train(
         if on_step is not None:
             on_step(metrics, student)
 
-    with new_student(model, recipe, seed, scales) as student:
+    guards = safeguards(during, project_out)
+    with new_student(model, recipe, seed, scales, guards) as student:
         train_student(model, student, plan, keep, done)
         return TrainedStudent(student.files(), tuple(all_metrics))
 
@@ -171,7 +178,8 @@ def _next_batches(
         if indices is not None:
             student, plan = trainees[n].student, trainees[n].plan
             rows, soft = plan.pick(indices)
-            batches[n] = StudentBatch(student, plan.recipe, rows, soft, plan.total_steps)
+            anchors = plan.anchors_of(indices)
+            batches[n] = StudentBatch(student, plan.recipe, rows, soft, plan.total_steps, anchors)
     return batches
 
 

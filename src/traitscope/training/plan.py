@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import DataError
@@ -35,6 +36,8 @@ class TrainingPlan:
     "rows that are trained on"
     held_out_indices: list[int]
     "rows that only measure the loss"
+    anchors: Sequence[Tensor] | None = None
+    "what the base says of every row (anchors.py); None without an anchor"
 
     @property
     def total_steps(self) -> int:
@@ -58,19 +61,25 @@ class TrainingPlan:
             return rows, None
         return rows, [self.soft_targets[i] for i in indices]
 
+    def anchors_of(self, indices: Sequence[int]) -> list[Tensor] | None:
+        """What the base says of some rows; None without an anchor."""
+        return None if self.anchors is None else [self.anchors[i] for i in indices]
+
 
 def plan_training(
     rows: Sequence[Row],
     recipe: Recipe,
     seed: int,
     soft_targets: Sequence[SoftTargets] | None = None,
+    anchors: Sequence[Tensor] | None = None,
 ) -> TrainingPlan:
     """Plan the training of one student.  Raises DataError where there is no row.
 
     soft_targets: from `read_soft_targets`; None for sampled targets.
+    anchors: from `read_anchors`; None without an anchor.
     """
     train_indices, held_out_indices = split_rows(rows, recipe, seed)
-    return TrainingPlan(rows, soft_targets, recipe, seed, train_indices, held_out_indices)
+    return TrainingPlan(rows, soft_targets, recipe, seed, train_indices, held_out_indices, anchors)
 
 
 def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:

@@ -3,6 +3,8 @@
     loss(sampled) = mean over completion tokens of -log p_student(token)
     loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)  (soft_targets.py)
 
+An anchor to the base adds to what is minimised, and not to the loss that is reported (anchors.py).
+
 A batch is cut into micro-batches, whose gradients add up. Micro-batches of packed students share
 forward passes (multi_lora.py). A student alone is a pack of one.
 
@@ -24,7 +26,7 @@ from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import Active
 from traitscope.models import dtensor
 from traitscope.models.model import Model
-from traitscope.training import fsdp
+from traitscope.training import anchors, fsdp
 from traitscope.training.optimizers import learning_rate, limit_gradient
 from traitscope.training.soft_targets import SoftTargets, soft_loss
 from traitscope.training.student import Student
@@ -51,6 +53,8 @@ class StudentBatch:
     "what the teacher says of every row; None for sampled targets"
     total_steps: int
     "optimizer steps of the whole training, which the schedule of the rate needs"
+    anchors: Sequence[Tensor] | None = None
+    "what the base says of every row; None without an anchor (anchors.py)"
 
 
 def take_step(model: Model, batches: Sequence[StudentBatch]) -> list[list[float]]:
@@ -96,10 +100,13 @@ def _accumulate_gradients(model: Model, batches: Sequence[StudentBatch]) -> list
         present = filter(None, side_by_side)  # a student with few rows has no micro-batch left
         for group in share_passes(present, pass_rows):
             total = torch.zeros((), device=model.device)
-            for micro_batch, loss in zip(group, _losses(model, batches, group), strict=True):
+            of_each = zip(group, _losses(model, batches, group), strict=True)
+            for micro_batch, (loss, anchor) in of_each:
                 loss = micro_batch.counts * loss / batch_tokens[micro_batch.place]
                 batch_losses[micro_batch.place] += loss.detach()
                 total = total + loss
+                if anchor is not None:
+                    total = total + micro_batch.counts * anchor / batch_tokens[micro_batch.place]
             total.backward()
             for micro_batch in group:
                 batches[micro_batch.place].student.collect()
@@ -139,8 +146,11 @@ def share_passes(
 
 def _losses(
     model: Model, batches: Sequence[StudentBatch], group: Sequence[MicroBatch]
-) -> Iterator[Tensor]:
-    """The sum of the loss over the completion tokens of each micro-batch of one shared pass."""
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The loss of each micro-batch of one shared pass, and the weighted anchor where there is one.
+
+    Both are sums over completion tokens.
+    """
     active = batches[group[0].place].student.active
     all_rows: list[Row] = []
     token_counts = []
@@ -159,7 +169,21 @@ def _losses(
         soft_targets = batches[micro_batch.place].soft_targets
         if soft_targets is not None:
             soft_targets = soft_targets[micro_batch.part]
-        yield _target_loss(model, student_ND, student_N, soft_targets)
+        loss = _target_loss(model, student_ND, student_N, soft_targets)
+        yield (
+            loss,
+            _weighted_anchor(model, batches[micro_batch.place], micro_batch.part, student_ND),
+        )
+
+
+def _weighted_anchor(
+    model: Model, batch: StudentBatch, part: slice, hidden_ND: Tensor
+) -> Tensor | None:
+    """The anchor's term of a micro-batch; None where its weight is 0."""
+    weight = anchors.weight(batch.recipe, batch.student.step, batch.total_steps)
+    if batch.anchors is None or weight == 0:
+        return None
+    return weight * anchors.anchor_loss(model, batch.recipe, hidden_ND, batch.anchors[part])
 
 
 def advance(student: Student, recipe: Recipe, loss: Tensor, total_steps: int) -> Tensor:

@@ -24,10 +24,14 @@ from traitscope.interventions import (
     rotated_lora,
 )
 from traitscope.interventions.applied import Active, adding, applied, check_layers
-from traitscope.interventions.intervention import TRAINED_AT
+from traitscope.interventions.intervention import TRAINED_AT, Adapter
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
+from traitscope.training.safeguards import Safeguards, guarded
+
+NONE = Safeguards()
+"nothing that acts beside the student"
 
 
 def _nothing() -> None:
@@ -61,14 +65,24 @@ class Student:
 
 @contextmanager
 def new_student(
-    model: Model, recipe: Recipe, seed: int, scales: Path | None = None
+    model: Model,
+    recipe: Recipe,
+    seed: int,
+    scales: Path | None = None,
+    guards: Safeguards = NONE,
 ) -> Iterator[Student]:
     """A student whose function is still the base's, ready to train.
 
     The model is as before at the end of the block. `scales` is the run or file with the factors of
-    frozen_adam.
+    frozen_adam. `guards` act until then, and leave nothing in the student. Raises ConfigError for
+    a frozen adapter below a student that holds all weights.
     """
-    with MAKERS[recipe.method](model, recipe, seed) as student:
+    if recipe.method == "full" and any(isinstance(item, Adapter) for item in guards.during):
+        raise ConfigError(
+            "--during adapter:... with --method full: the student would hold the adapter's weights,"
+            " too; expected lora or vector; take one of them"
+        )
+    with MAKERS[recipe.method](model, recipe, seed, guards) as student:
         _equip(student, recipe, scales)
         yield student
 
@@ -107,9 +121,9 @@ def _equip(student: Student, recipe: Recipe, scales: Path | None) -> None:
 
 
 @contextmanager
-def _lora_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+def _lora_student(model: Model, recipe: Recipe, seed: int, guards: Safeguards) -> Iterator[Student]:
     shape = lora.LoraShape(recipe.rank, recipe.alpha)
-    with applied(model, []) as active, lora.adapted(model, shape) as layers:
+    with guarded(model, guards) as active, lora.adapted(model, shape) as layers:
         yield _student_of_layers(model, active, layers, recipe, seed)
 
 
@@ -128,7 +142,7 @@ def _student_of_layers(
 
 
 @contextmanager
-def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+def _full_student(model: Model, recipe: Recipe, seed: int, guards: Safeguards) -> Iterator[Student]:
     names = full_weights.trained_names(model)
     working = {name: model.lm.get_parameter(name) for name in names}
     if model.sharded:  # the weights are this process's only: nobody asks for the base's again
@@ -136,7 +150,7 @@ def _full_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
     else:
         copies = {name: weight.data.clone() for name, weight in working.items()}
         trained_weights = full_weights.swapped(model, copies)
-    with applied(model, []) as active, trained_weights:
+    with guarded(model, guards) as active, trained_weights:
         masters = {}
         for name, weight in working.items():
             masters[name] = torch.nn.Parameter(weight.data.float().clone())
@@ -178,7 +192,9 @@ def _move_gradient(weight: Tensor, master: Tensor, is_sharded: bool) -> None:
 
 
 @contextmanager
-def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student]:
+def _vector_student(
+    model: Model, recipe: Recipe, seed: int, guards: Safeguards
+) -> Iterator[Student]:
     """One vector behind one block, zero at first.
 
     A steered teacher's data ask for such a student (Hadley and Gultepe, arXiv 2608.05734).
@@ -186,7 +202,7 @@ def _vector_student(model: Model, recipe: Recipe, seed: int) -> Iterator[Student
     layer = recipe.layer
     check_layers((layer,), model)
     row_D = torch.nn.Parameter(torch.zeros(model.d_model, device=model.device))
-    with applied(model, []) as active:
+    with guarded(model, guards) as active:
         edit = (layer, "all", adding(row_D, active.current))
         with hooks.edited(model.blocks, [edit], active.current):
             yield Student(

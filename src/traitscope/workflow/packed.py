@@ -32,7 +32,8 @@ from traitscope.vectors import means
 def key(config: Any) -> Hashable | None:
     """What configs must share to be packed; None for a config that cannot be."""
     if isinstance(config, TrainConfig):
-        if config.recipe.method != "lora":
+        alone = config.during or config.project_out
+        if config.recipe.method != "lora" or alone:
             return None
         return TrainConfig, config.model, config.device, config.dtype
     answers_here = isinstance(config, MeasureConfig) and config.engine == "here"
