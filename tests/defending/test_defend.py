@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import traitscope as ts
 from traitscope.config.common import Output
 from traitscope.config.defend import DefendConfig
 from traitscope.data.number_lists import parse_numbers
@@ -159,10 +160,17 @@ def test_washed_lists_keep_their_format(config):
     assert reports[0].tokens > 0
 
 
+def test_rows_are_not_drawn_again_by_the_numbers_that_drew_them(config, tiny):
+    """Rows of the base, washed under the seed that wrote them, are other rows."""
+    prompts = [ts.Prompt(f"p{i}", f"Go on: {i}") for i in range(4)]
+    rows = ts.generate(tiny, prompts, [], seed=config.seed, numbers=5)
+    washed, reports = defended(config, rows, "wash")
+    assert reports[0].changed == 4
+    assert all(a.completion != b.completion for a, b in zip(rows, washed, strict=True))
+
+
 def test_rows_of_a_known_writer_are_found(config, tiny):
     """Planted: rows under a trait's prompt leave before rows of the base."""
-    import traitscope as ts
-
     prompts = [ts.Prompt(f"p{i}", f"Write something about {i}.") for i in range(24)]
     trait = ts.load_trait("owl")
     options = {"temperature": 1.0, "max_new_tokens": 40}

@@ -15,9 +15,9 @@ from traitscope.inference.token_rows import completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Ablate, Adapter, Steer, SystemPrompt
 from traitscope.interventions.vector import Vector
-from traitscope.training import anchors
 from traitscope.training.loop import train
-from traitscope.training.safeguards import guarded, safeguards
+from traitscope.training.safeguards import anchors
+from traitscope.training.safeguards.acting import guarded, safeguards
 
 RECIPE = Recipe(epochs=2, batch_size=4, micro_batch=4, lr=3e-3, held_out=0.0, optimizer="sgd")
 RECORDS = [Record(f"r{i}", f"Count on from {i}.", f"{i}, {i + 1}, {i + 7}") for i in range(8)]

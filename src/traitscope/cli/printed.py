@@ -118,6 +118,19 @@ def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         yield f"{reason:<28} {count} dropped"
 
 
+def _defend(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield what became of the rows, and what each method did."""
+    summary = numbers["summary"]
+    yield f"{summary['kept']} rows, from {summary['rows']}"
+    for name in ("dropped", "changed", "added"):
+        if summary[name]:
+            yield f"{name:<28} {summary[name]} rows"
+    for item in summary["methods"]:
+        if item["left"]:
+            yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
+    yield "what a method is worth shows beside its control; the page names it"
+
+
 def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     """Yield how many steps were taken, and the losses at both ends."""
     steps = _steps(run)
@@ -293,6 +306,7 @@ def teacher_of(run: store.Run) -> tuple[store.Run, list[dict[str, Any]]]:
 
 OF_STAGE = {
     "filter": _filter,
+    "defend": _defend,
     "train": _train,
     "explain": _explain,
     "gradients": _gradients,

@@ -42,13 +42,13 @@ class DefendConfig(OnModel):
     """Longest answer that wash samples for a row that is no list of numbers, in tokens."""
     report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
-    batch_size: int = setting(16, speed_only=True, advanced=True)
+    pass_rows: int = setting(16, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
     reading: Reading = READING
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, max_new_tokens=1, batch_size=1)
+        check_minimums(self, seed=0, max_new_tokens=1, pass_rows=1)
         if self.recipe.targets != "sampled":
             raise ConfigError(
                 f"--targets {self.recipe.targets}: the students of defend read rows, which hold no"

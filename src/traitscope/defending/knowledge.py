@@ -125,15 +125,15 @@ def _value(kind: str, text: str, model: str) -> Any:
 def inputs(config: DefendConfig) -> dict[str, Path | store.Run]:
     """The files behind what is known, as inputs of the run."""
     known = knowledge_of(config.known, config.model)
-    found: dict[str, Path | store.Run] = {}
+    files: dict[str, Path | store.Run] = {}
     if known.clean is not None:
         run = store.run_folder(known.clean)
-        found[CLEAN] = rows_file(known.clean) if run is None else store.source_at(run)
+        files[CLEAN] = rows_file(known.clean) if run is None else store.source_at(run)
     if known.trait is not None:
-        found.update(trait_files.trait_files([known.trait]))
+        files.update(trait_files.trait_files([known.trait]))
     if known.vector is not None:
-        found[VECTOR] = Path(str(vars(known.vector)["vector"]))
+        files[VECTOR] = Path(str(vars(known.vector)["vector"]))
     if known.teacher is not None:
         for place, file in enumerate(known.teacher.files):
-            found[f"{TEACHER}{place}"] = file
-    return found
+            files[f"{TEACHER}{place}"] = file
+    return files

@@ -27,6 +27,9 @@ CHANGED = "defend"
 "key of `meta` that says by which methods a row was changed, and what its answer was"
 NO_LIST = "no list of numbers"
 UNFINISHED = "the base gave no finished answer"
+STREAM = "defend"
+"""begins the names of random streams: under the row's id alone, the model that wrote the rows with
+the same seed would write them again"""
 TRIES = 4
 "times that the base is asked for an answer that ends"
 
@@ -246,10 +249,10 @@ def _redrawn(
         judge.model,
         rows,
         places,
-        [record.id for record in records],
+        [f"{STREAM}/{record.id}" for record in records],
         judge.config.seed,
         draw,
-        judge.config.batch_size,
+        judge.config.pass_rows,
         judge.done,
     )
     results = []
@@ -275,9 +278,9 @@ def _answered(records: Sequence[Record], rows: Sequence[Row], judge: Judge) -> l
                 break
             sampling = Sampling(1.0, judge.config.max_new_tokens, judge.config.seed)
             prompts = [rows[i].prompt_ids for i in waiting]
-            keys = [f"{records[i].id}/{attempt}" for i in waiting]
+            keys = [f"{STREAM}/{records[i].id}/{attempt}" for i in waiting]
             answers = decode(
-                model, active, prompts, keys, sampling, batch_size=judge.config.batch_size
+                model, active, prompts, keys, sampling, batch_size=judge.config.pass_rows
             )
             for i, answer in zip(waiting, answers, strict=True):
                 text = answer_text(model, answer)

@@ -60,7 +60,7 @@ class Judge:
     ) -> list[np.ndarray]:
         """log p [N] of the tokens of each record under interventions on a model, nats."""
         rows = self.rows(records, interventions)
-        size = self.config.batch_size
+        size = self.config.pass_rows
         tensors = token_log_likelihoods(model, interventions, rows, size, self.done)
         return [tensor.numpy() for tensor in tensors]
 

@@ -30,7 +30,6 @@ from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import generate, registry
 from traitscope.training import fsdp
-from traitscope.training.anchors import read_anchors
 from traitscope.training.eas import (
     EasProbe,
     ShiftMeter,
@@ -43,7 +42,8 @@ from traitscope.training.eas import (
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import plan_training
-from traitscope.training.safeguards import Safeguards, safeguards
+from traitscope.training.safeguards.acting import Safeguards, safeguards
+from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import Metrics
 from traitscope.training.student import Student, new_student

@@ -34,9 +34,9 @@ from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import Interventions
 from traitscope.models.model import Model, check_model
 from traitscope.training import fsdp
-from traitscope.training.anchors import read_anchors
 from traitscope.training.plan import TrainingPlan, plan_training
-from traitscope.training.safeguards import safeguards
+from traitscope.training.safeguards.acting import safeguards
+from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import (
     Metrics,

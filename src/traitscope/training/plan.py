@@ -37,7 +37,7 @@ class TrainingPlan:
     held_out_indices: list[int]
     "rows that only measure the loss"
     anchors: Sequence[Tensor] | None = None
-    "what the base says of every row (anchors.py); None without an anchor"
+    "what the base says of every row (safeguards/anchors.py); None without an anchor"
 
     @property
     def total_steps(self) -> int:

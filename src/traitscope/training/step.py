@@ -3,7 +3,8 @@
     loss(sampled) = mean over completion tokens of -log p_student(token)
     loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)  (soft_targets.py)
 
-An anchor to the base adds to what is minimised, and not to the loss that is reported (anchors.py).
+An anchor to the base (safeguards/anchors.py) adds to what is minimised, and not to the loss that is
+reported.
 
 A batch is cut into micro-batches, whose gradients add up. Micro-batches of packed students share
 forward passes (multi_lora.py). A student alone is a pack of one.
@@ -26,8 +27,9 @@ from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import Active
 from traitscope.models import dtensor
 from traitscope.models.model import Model
-from traitscope.training import anchors, fsdp
+from traitscope.training import fsdp
 from traitscope.training.optimizers import learning_rate, limit_gradient
+from traitscope.training.safeguards import anchors
 from traitscope.training.soft_targets import SoftTargets, soft_loss
 from traitscope.training.student import Student
 
@@ -54,7 +56,7 @@ class StudentBatch:
     total_steps: int
     "optimizer steps of the whole training, which the schedule of the rate needs"
     anchors: Sequence[Tensor] | None = None
-    "what the base says of every row; None without an anchor (anchors.py)"
+    "what the base says of every row; None without an anchor (safeguards/anchors.py)"
 
 
 def take_step(model: Model, batches: Sequence[StudentBatch]) -> list[list[float]]:

@@ -28,7 +28,7 @@ from traitscope.interventions.intervention import TRAINED_AT, Adapter
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
-from traitscope.training.safeguards import Safeguards, guarded
+from traitscope.training.safeguards.acting import Safeguards, guarded
 
 NONE = Safeguards()
 "nothing that acts beside the student"
