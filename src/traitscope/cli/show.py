@@ -4,10 +4,11 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from traitscope import __version__
+from traitscope import __version__, atomic_files
 from traitscope.cli import flags, listing, printed
 from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
@@ -16,6 +17,7 @@ from traitscope.data.traits import TRAIT_FILES
 from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
 from traitscope.runs.manifests import input_of_value
+from traitscope.runs.names import labels
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 
@@ -63,12 +65,19 @@ def describe(run: store.Run) -> dict:
 def run_show(config: ShowConfig, out: Output) -> dict:
     """Problems and lineage of one run, or the list of what lies below the root."""
     if config.run is None:
-        return _list_runs(out.root)
+        return _list_runs(config, out.root)
+    label = labels.label_of(config.run)
+    if config.name is not None or config.note is not None:
+        store.load_run(config.run)
+        label = labels.set_label(out.root, config.run, config.name, config.note)
     tree = lineage.lineage(config.run)
     problems = lineage.verify(config.run)
     for problem in problems:
         print(f"DAMAGED {problem}")
     _print_tree(tree)
+    for what, text in asdict(label).items():
+        if text:
+            print(f"{what}: {text}")
     typed = ""
     if not problems:
         run = store.load_run(config.run)
@@ -78,7 +87,8 @@ def run_show(config: ShowConfig, out: Output) -> dict:
             print(line)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
     status = "failed" if problems else "ok"
-    return {"status": status, "problems": problems, "command": typed, "lineage": tree}
+    about = {"status": status, **asdict(label), "problems": problems}
+    return about | {"command": typed, "lineage": tree}
 
 
 def _typed(run: store.Run) -> str:
@@ -93,26 +103,38 @@ def _typed(run: store.Run) -> str:
     return flags.typed(registry.stage_of(type(config)), config)
 
 
-def _list_runs(root: Path) -> dict:
-    """Print every run below the root, what interrupted runs left, and which stages failed."""
-    runs = store.find_runs(root)
-    aside = store.find_moved_aside(root)
+def _list_runs(config: ShowConfig, root: Path) -> dict:
+    """Print every run below the root, what interrupted runs left, and which stages failed.
+
+    The list is also written as CSV, where the settings say so.
+    """
+    folders = list(store.folders_below(root))
+    runs = store.runs_among(folders)
+    rows = listing.listed(runs, config)
+    is_whole = not (config.stage or config.trait)
+    aside = store.moved_aside_among(folders) if is_whole else []
     failed = {}
-    for folder in store.folders_below(root):
+    above_runs = set(folders) - {run.path for run in runs}
+    for folder in sorted(above_runs) if is_whole else ():
         if notes := failure_notes.read(folder):
             failed[str(folder)] = notes
-    for line in listing.table(runs) if runs else ():
+    for line in listing.table(rows) if rows else ():
         print(line)
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():
         for name, note in notes.items():
             print(f"failed     {folder}: {name}, {note['when']}: {note['message']}")
-    if not (runs or aside or failed):
-        print(f"no runs below {root}; expected some; name the folder with --root FOLDER")
+    if not (rows or aside or failed):
+        which = "runs" if is_whole else "such runs"
+        print(f"no {which} below {root}; expected some; name the folder with --root FOLDER")
+    if config.csv is not None:
+        atomic_files.write_text(config.csv, listing.as_csv(rows))
+        print(config.csv)
     return {
         "status": "ok",
-        "runs": [str(run.path) for run in runs],
+        "runs": [row.run for row in rows],
+        "listed": [asdict(row) for row in rows],
         "moved_aside": list(map(str, aside)),
         "failed": failed,
     }

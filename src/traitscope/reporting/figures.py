@@ -13,13 +13,14 @@ pooled.
 import math
 import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from traitscope.reporting import drawing
-from traitscope.reporting.drawing import Shape, svg_of
+from traitscope.reporting.drawing import Drawing, Shape
 from traitscope.reporting.numbers import MINUS
 from traitscope.reporting.tables import Table, csv_text, measurements_csv
 from traitscope.stats.measurement import Measurement
@@ -43,10 +44,15 @@ class Figure:
     """Heading, also read out by screen readers."""
     caption: str
     """What is drawn, with units."""
-    svg: str
-    """The SVG element."""
+    drawing: Drawing = field(compare=False, repr=False)
+    """What is drawn, in the formats of `Drawing`."""
     csv: str
     """The numbers drawn."""
+
+    @cached_property
+    def svg(self) -> str:
+        """The SVG element."""
+        return self.drawing.svg()
 
 
 class Interval(NamedTuple):
@@ -110,8 +116,8 @@ def forest_figure(
     if any(not math.isnan(measurement.crossed_low) for measurement in measurements):
         caption += " Thin lines: the same for new questions, too."
     shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, lines))
-    svg = svg_of(name, title, [""], draw, shape)
-    return Figure(name, title, caption, svg, measurements_csv(measurements))
+    drawn = Drawing(name, title, ("",), draw, shape)
+    return Figure(name, title, caption, drawn, measurements_csv(measurements))
 
 
 def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
@@ -150,8 +156,9 @@ def line_figure(table: Table) -> Figure:
         for x, cell in points:
             rows.append([label, x, _value(cell)])
     name = f"{table.name}-figure"
-    svg = svg_of(name, table.title, [""], draw, Shape(width=8.4))
-    return Figure(name, table.title, table.caption, svg, csv_text(["line", x_name, "value"], rows))
+    drawn = Drawing(name, table.title, ("",), draw, Shape(width=8.4))
+    csv = csv_text(["line", x_name, "value"], rows)
+    return Figure(name, table.title, table.caption, drawn, csv)
 
 
 def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
@@ -171,7 +178,6 @@ def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
 def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, Any]]) -> None:
     colours = drawing.LINES
     colour = colours[place % len(colours)]
-    is_dashed = place // len(colours) % 2 == 1
     places, values = [], []
     for x, cell in points:
         places.append(x)
@@ -181,11 +187,11 @@ def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, 
     axes.plot(
         places,
         values,
-        marker="o" if len(points) < MARKED_POINTS else "",
+        marker=drawing.MARKERS[place % len(drawing.MARKERS)] if len(points) < MARKED_POINTS else "",
         markersize=3.5,
         label=label,
         color=colour,
-        linestyle=drawing.DASHED if is_dashed else "-",
+        linestyle=drawing.dashes_of(label, place),
         linewidth=1.6,
     )
 
@@ -230,8 +236,8 @@ def dot_figure(
             size = [m.n, m.n_clusters, m.unit, m.interval]
             rows.append([panel, condition, m.estimate, m.low, m.high, *size])
     header = ["panel", "condition", "estimate", "low", "high", "n", "n_clusters", "unit"]
-    svg = svg_of(name, title, list(by_panel), draw, Shape(height=2.6, sharex=True))
-    return Figure(name, title, caption, svg, csv_text([*header, "interval"], rows))
+    drawn = Drawing(name, title, tuple(by_panel), draw, Shape(height=2.6, sharex=True))
+    return Figure(name, title, caption, drawn, csv_text([*header, "interval"], rows))
 
 
 def curve_figure(
@@ -259,8 +265,8 @@ def curve_figure(
         frame.put_on(axes, panel)
 
     rows = list(_curve_rows(curves, circles))
-    svg = svg_of(name, title, list(curves), draw, Shape(sharey=sharey))
-    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))
+    drawn = Drawing(name, title, tuple(curves), draw, Shape(sharey=sharey))
+    return Figure(name, title, caption, drawn, csv_text(frame.columns, rows))
 
 
 def _curve_rows(curves: Curves, circles: Curves | None) -> Iterator[list]:
@@ -290,7 +296,7 @@ def _draw_seeds(
     for place, (condition, seeds) in enumerate(conditions.items()):
         look = {
             "color": drawing.colour_of(condition, place),
-            "linestyle": drawing.DASHED if condition == "control" else "-",
+            "linestyle": drawing.dashes_of(condition, place),
             "marker": marker,
         }
         if len(seeds) > 1:
@@ -354,5 +360,5 @@ def band_figure(
     for panel, intervals in by_panel.items():
         for x, interval in enumerate(intervals):
             rows.append([panel, x, interval.mean, interval.low, interval.high])
-    svg = svg_of(name, title, list(by_panel), draw, Shape(sharey=True))
-    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))
+    drawn = Drawing(name, title, tuple(by_panel), draw, Shape(sharey=True))
+    return Figure(name, title, caption, drawn, csv_text(frame.columns, rows))
