@@ -31,7 +31,6 @@ from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
     Finding,
-    Fit,
     GivenTeacherFinding,
     Likelihoods,
     PredictionFinding,

@@ -154,8 +154,8 @@ def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
         " the model itself on a few rows, by which some are tried on all rows. A trait is called by"
         f" itself from a log e-value of {_signed(e_values['critical'])} on. The mean e-value of all"
         " candidates decides whether the rows are called; its log is"
-        f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors; a dash says"
-        " that no error rate holds."
+        f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors. A dash"
+        " says that no error rate holds."
     )
     return Table("traits", "Candidate traits: a list, no names", caption, header, tuple(rows))
 

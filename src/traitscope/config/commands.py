@@ -176,6 +176,25 @@ class ShowConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """Write what a paper needs of finished runs: figures as SVG, PDF and PNG, tables as CSV, LaTeX
+    and Markdown, a methods paragraph and its BibTeX.
+
+    Several runs of `measure`, `compare` or a study are drawn in one figure, by model and trait;
+    several of `train` in one figure of EAS.
+    """
+
+    runs: tuple[Path, ...] = setting(
+        (), needed="one finished run or more: of measure, compare, study, demo, train or audit"
+    )
+    """Finished runs, by path or name; may be given without the flag."""
+    for_paper: Path | None = setting(None, path="folder", needed="the folder to write into")
+    """Folder to write into. Nothing in it is overwritten but files of an earlier report."""
+    score: str = "positive.target_logprob"
+    """Score of `measure` and `compare` that several runs are drawn by."""
+
+
+@dataclass(frozen=True)
 class RerunConfig:
     """Replay a run from its own config and compare the bytes of every output."""
 

@@ -111,8 +111,8 @@ class Drawing:
                 if axes.get_xlabel() in WHOLE_STEPS:
                     axes.xaxis.get_major_locator().set_params(integer=True)
             stream = io.BytesIO()
-            canvas.dpi = DOTS_AN_INCH if suffix == "png" else canvas.dpi
-            canvas.savefig(stream, format=suffix, metadata=dict(metadata))
+            dpi = DOTS_AN_INCH if suffix == "png" else "figure"
+            canvas.savefig(stream, format=suffix, metadata=dict(metadata), dpi=dpi)
         return stream.getvalue()
 
 

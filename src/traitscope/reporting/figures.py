@@ -105,10 +105,10 @@ def forest_figure(
     def draw(axes: Any, panel: str) -> None:
         axes.axvline(0, color=drawing.MARK, linewidth=0.7)
         for place, measurement in enumerate(measurements):
-            _dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
+            dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(measurements) - 0.4, -0.6)
-        _rows_only(axes)
+        rows_only(axes)
         axes.set_xlabel(measurements[0].unit)
 
     title = title or "Measurements with 95 % intervals"
@@ -120,7 +120,8 @@ def forest_figure(
     return Figure(name, title, caption, drawn, measurements_csv(measurements))
 
 
-def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+def dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+    """Draw an estimate with its interval at a height; a thin line is for new questions, too."""
     if not math.isnan(measurement.crossed_low):
         ends = [measurement.crossed_low, measurement.crossed_high]
         axes.plot(ends, [place, place], color=colour, linewidth=0.7)
@@ -130,7 +131,7 @@ def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour
     axes.plot([measurement.estimate], [place], "o", color=colour, markersize=4.5)
 
 
-def _rows_only(axes: Any) -> None:
+def rows_only(axes: Any) -> None:
     """Show a grid along x and no ticks along y, where every row has a name."""
     axes.grid(axis="x", color=drawing.GRID, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
@@ -214,7 +215,7 @@ def dot_figure(
         conditions = by_panel[panel]
         for place, (condition, measurement) in enumerate(conditions.items()):
             colour = drawing.colour_of(condition, place)
-            _dot_with_interval(axes, measurement, place, colour)
+            dot_with_interval(axes, measurement, place, colour)
             axes.annotate(
                 f"{measurement.estimate:.2f}".replace("-", MINUS),
                 (measurement.estimate, place),
@@ -227,7 +228,7 @@ def dot_figure(
         axes.set_yticks(range(len(conditions)), list(conditions))
         axes.set_ylim(most - 0.4, -0.7)
         axes.margins(x=0.12)
-        _rows_only(axes)
+        rows_only(axes)
         axes.set_xlabel(xlabel)
 
     rows = []
