@@ -3,6 +3,7 @@
     traitscope report RUN ... --for-paper DIR
 
     figures/NAME.svg, .pdf, .png, .csv     every figure, and the numbers that it draws
+    figures.tex                            floats of all figures, with their captions
     tables/NAME.csv, .tex, .md             every table: the same cells three times
     methods.md, methods.tex                how the numbers were made, from the manifests alone
     references.bib                         the sources that the methods cite
@@ -24,7 +25,7 @@ from traitscope.papers.lineage import Made, behind
 from traitscope.papers.methods import as_latex, as_markdown, keys_of, sentences
 from traitscope.papers.together import put_together
 from traitscope.reporting.drawing import standalone
-from traitscope.reporting.latex import latex_tables
+from traitscope.reporting.latex import latex_figures, latex_tables
 from traitscope.reporting.markdown import markdown_table
 from traitscope.reporting.tables import table_csv
 from traitscope.runs import store
@@ -87,6 +88,8 @@ def files_of(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> d
         files[f"{place}.pdf"] = figure.drawing.pdf()
         files[f"{place}.png"] = figure.drawing.png()
         files[f"{place}.csv"] = figure.csv.encode()
+    if contents.figures:
+        files["figures.tex"] = latex_figures(contents.figures, "figures").encode()
     for table in contents.tables:
         place = f"tables/{table.name}"
         files[f"{place}.csv"] = table_csv(table).encode()

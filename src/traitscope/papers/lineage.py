@@ -12,6 +12,20 @@ from traitscope.runs import store
 from traitscope.runs.manifests import check_unchanged
 
 
+class Settings(dict[str, Any]):
+    """The settings of a run.  One that it does not have raises StoreError, with the run."""
+
+    def __init__(self, run: store.Run) -> None:
+        super().__init__(json.loads(run.file("config.json").read_bytes())["config"])
+        self._run = run
+
+    def __missing__(self, name: str) -> Any:
+        raise StoreError(
+            f"{self._run.path} has no setting {name!r}, which a run of {self._run.stage} has;"
+            " another version made it: make it again, or report other runs"
+        )
+
+
 @dataclass(frozen=True)
 class Made:
     """A sealed run: its settings and its manifest."""
@@ -25,9 +39,9 @@ class Made:
         return self.run.manifest()
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The settings, as JSON values."""
-        return json.loads(self.run.file("config.json").read_bytes())["config"]
+        return Settings(self.run)
 
     def numbers(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; empty where it has none."""

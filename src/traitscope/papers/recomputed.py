@@ -22,6 +22,7 @@ from traitscope.papers.contents import Contents, measurements_table
 from traitscope.reporting.figures import line_figure
 from traitscope.reporting.study_page import (
     FINDINGS,
+    SMOKE_NOTE,
     all_measurements,
     findings_json,
     forest_figures,
@@ -82,8 +83,9 @@ def concluded(run: store.Run) -> Contents:
         study.header.protocol,
         *tables,
     )
-    rules = " ".join(f"{item.claim}: {item.stated.rule}" for item in findings.verdicts)
-    claim = f"{study.header.claim} Size: {study.header.size}. {rules}"
+    rules = [f"{item.claim.removesuffix('.')}: {item.stated.rule}" for item in findings.verdicts]
+    size = SMOKE_NOTE if study.header.is_smoke else study.header.size
+    claim = f"{study.header.claim} Size: {size}. {' '.join(rules)}"
     return Contents(figures, shown, numbers, claim, study.header.source)
 
 

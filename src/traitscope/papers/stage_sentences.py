@@ -59,6 +59,12 @@ def listed(values: Iterable[Any]) -> str:
     return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1]))) if texts else ""
 
 
+def counted(name: str, values: Iterable[Any]) -> str:
+    """A name with its values: seed 1, or seeds 1 and 2."""
+    each = list(dict.fromkeys(values))
+    return f"{name}{'s' if len(each) > 1 else ''} {listed(each)}"
+
+
 def shown(value: Any) -> str:
     """A setting as text."""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -109,7 +115,7 @@ def _change(run: Made, item: Mapping[str, Any]) -> str:
     if kind == "Adapter":
         return f"the student {_name(run.input(item['folder']))}"
     vector = run.input(item["vector"]).stem
-    blocks = f"block{'s' if len(item['layers']) > 1 else ''} {listed(item['layers'])}"
+    blocks = counted("block", item["layers"])
     tokens = PLACES.get(item.get("position", "all"), "")
     if kind == "Steer":
         scale = SCALES.get(item.get("scale", ""), "")
@@ -141,9 +147,9 @@ def vectors(made: Sequence[Made]) -> list[Sentence]:
             sentences.append(Sentence(text, ("blank2026steering",)))
         elif settings["like"]:
             norms = group[0].input(settings["like"]).stem
-            seeds = listed(values_of(group, "seed"))
+            seeds = counted("first seed", values_of(group, "seed"))
             text = f"Random vectors have the norms of the vector {norms} at each block"
-            sentences.append(Sentence(f"{text} (first seeds {seeds})."))
+            sentences.append(Sentence(f"{text} ({seeds})."))
         elif settings["interventions"]:
             text = f"v_student is the mean residual stream of {changes(group[0])} minus the base's"
             sentences.append(Sentence(f"{text}, at {tokens} of {_prompts(settings)}."))
@@ -180,13 +186,13 @@ def rows(made: Sequence[Made]) -> list[Sentence]:
             what = (
                 f"{settings['n']} number prompts that ask for at most {settings['count']} numbers"
             )
-            what += f" (prompt seeds {listed(values_of(group, 'prompt_seed'))})"
+            what += f" ({counted('prompt seed', values_of(group, 'prompt_seed'))})"
             keys = ("cloud2025subliminal",)
         how = f"vocabulary {settings['vocabulary']}, temperature {shown(settings['temperature'])}"
         limit = f"at most {settings['max_new_tokens']} tokens"
         if settings["vocabulary"] == "template":
             limit = f"{settings['count']} numbers an answer"
-        seeds = f"seeds {listed(values_of(group, 'seed'))}"
+        seeds = counted("seed", values_of(group, "seed"))
         sentences.append(Sentence(f"{who} answered {what}: {how}, {limit}, {seeds}.", keys))
     return sentences
 
@@ -221,7 +227,7 @@ def matched(made: Sequence[Made]) -> list[Sentence]:
         return []
     text = (
         "The strength of other vectors was chosen so that rows diverge as much from the unmodified"
-        f" model as the teacher's: {listed(strengths)} at block {listed(layers)}."
+        f" model as the teacher's: {listed(strengths)} at {counted('block', layers)}."
     )
     return [Sentence(text)]
 
@@ -240,15 +246,16 @@ def students(made: Sequence[Made]) -> list[Sentence]:
         if recipe["targets"] == "soft":
             over = recipe.get("soft_over", "vocabulary")
             targets = f"soft targets over the {over} tokens of {teacher}"
+        epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
         method = METHODS[recipe["method"]]
         if recipe["method"] == "lora":
             method += f" of rank {recipe['rank']} and alpha {shown(recipe['alpha'])}"
         text = (
             f"Students learnt {targets} by {method}, {OPTIMIZERS[recipe['optimizer']]} with a peak"
             f" learning rate of {shown(recipe['lr'])} ({recipe['schedule']} schedule, warm-up over"
-            f" {shown(recipe['warmup'])} of the steps), {recipe['epochs']} epochs, batches of"
-            f" {recipe['batch_size']} rows, a fraction of {shown(recipe['held_out'])} held out;"
-            f" seeds {listed(values_of(group, 'seed'))}."
+            f" {shown(recipe['warmup'])} of the steps), {epochs}, batches of {recipe['batch_size']}"
+            f" rows, a fraction of {shown(recipe['held_out'])} held out;"
+            f" {counted('seed', values_of(group, 'seed'))}."
         )
         keys = [RECIPE_SOURCES.get(recipe[name], "") for name in ("method", "optimizer")]
         sentences.append(Sentence(text, tuple(filter(None, keys))))
@@ -263,7 +270,7 @@ def _eas(group: Sequence[Made]) -> Sentence:
     count = listed(values_of(group, "eas_prompts"))
     over = f"the last tokens of {count} number prompts"
     if group[0].settings.get("eas_data"):
-        over = f"the completion tokens of {count} rows"
+        over = f"the completion tokens of at most {count} rows"
     text = (
         "EAS is the cosine, by layer, of what training changed in the mean residual stream with the"
         f" vector {names}, over {over}."
@@ -281,7 +288,9 @@ def measures(made: Sequence[Made]) -> list[Sentence]:
     for group in kinds(of_stage(made, "measure"), about):
         settings = group[0].settings
         context = settings["context"]
-        under = "the template's default context" if context is None else f"the context “{context}”"
+        under = f"the context “{context}”" if context else "an empty context"
+        if context is None:
+            under = "the template's default context"
         text = (
             f"Models were asked the questions of the trait {trait_text(settings['trait'])}"
             f" ({listed(settings['sets'])}) under {under}"

@@ -150,7 +150,10 @@ def line_figure(table: Table) -> Figure:
         for place, (label, points) in enumerate(lines.items()):
             _draw_line(axes, place, label, points)
         axes.set_xlabel(x_name)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if len(lines) == 1:
+            axes.set_ylabel(next(iter(lines)))
+        else:
+            axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     rows = []
     for label, points in lines.items():
@@ -252,7 +255,7 @@ def curve_figure(
 ) -> Figure:
     """Return a figure of curves over x: a thin line a seed, the mean over seeds bold.
 
-    `circles` are further points, drawn as open circles without a line.
+    `circles` are further points, drawn as open marks without a line.
     """
 
     def draw(axes: Any, panel: str) -> None:
@@ -315,7 +318,8 @@ def _draw_circles(axes: Any, conditions: Mapping[str, Mapping[Hashable, Sequence
         colour = drawing.colour_of(condition, place)
         for points in seeds.values():
             look = {"color": colour, "markersize": 3.5, "markerfacecolor": "white"}
-            axes.plot(*_columns(points), "o", **look)
+            marker = drawing.MARKERS[place % len(drawing.MARKERS)]
+            axes.plot(*_columns(points), marker, **look)
 
 
 def _columns(points: Sequence[Point]) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Tables of a page as LaTeX, for papers: the same cells, in booktabs rules."""
+"""Tables and figures of a page as LaTeX, for papers: the same cells, in booktabs rules."""
 
 import math
 from collections.abc import Sequence
 
+from traitscope.reporting.figures import Figure
 from traitscope.reporting.numbers import MINUS, digits_of, estimate, number
 from traitscope.reporting.tables import NO_VALUE, Cell, Table, text_columns
 from traitscope.stats.measurement import Measurement
@@ -63,6 +64,22 @@ def latex_tables(tables: Sequence[Table]) -> str:
     pdflatex, xelatex and lualatex read them.
     """
     return "\n".join([NEEDS, *map(_float, tables)]) + "\n"
+
+
+def latex_figures(figures: Sequence[Figure], folder: str) -> str:
+    """Return floats that include the PDF files of figures from a folder, with their captions."""
+    floats = ["% needs \\usepackage{graphicx}"]
+    for figure in figures:
+        lines = (
+            "\\begin{figure}",
+            "\\centering",
+            f"\\includegraphics[width=\\linewidth]{{{folder}/{figure.name}.pdf}}",
+            f"\\caption{{{escaped(f'{figure.title}. {figure.caption}')}}}",
+            f"\\label{{fig:{figure.name}}}",
+            "\\end{figure}",
+        )
+        floats.append("\n".join(lines))
+    return "\n".join(floats) + "\n"
 
 
 def _float(table: Table) -> str:
