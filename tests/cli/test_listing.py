@@ -1,10 +1,15 @@
-"""The list of runs: what made each one, and its main number."""
+"""The list of runs: what made each one, its main number, and what people call it."""
 
+import csv
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from command import OWL, ok, write_yaml
+from command import OWL, call, ok, write_yaml
+
+from traitscope.cli import run_files
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +52,16 @@ def test_each_run_says_what_made_it_and_its_number(
     assert made_by["generate"] == made_by["train"] == "steer owl 0.5 at 1"
     assert made_by["measure"] == Path(rows["train"]["run"]).name
     assert (rows["train"]["seed"], rows["measure"]["seed"]) == ("7", "7")
-    assert rows["measure"]["trait"] == "owl" and rows["generate"]["number"] == "8 rows"
-    assert rows["train"]["number"].startswith("1 optimizer step, loss ")
+    assert rows["measure"]["trait"] == "owl" and rows["generate"]["result"] == "8 rows"
+    assert rows["train"]["result"].startswith("1 optimizer step, loss ")
     measured = Path(rows["measure"]["run"]) / "measurements.json"
     first = json.loads(measured.read_text())["measurements"][0]
     interval = "{estimate:+.2f} [{low:.2f}, {high:.2f}]".format(**first)
-    assert rows["measure"]["number"] == f"target_logprob {interval}"
+    assert rows["measure"]["result"] == f"target_logprob {interval}"
     assert all(row["made"].startswith("20") for row in rows.values())
+    for stage in ("generate", "train", "measure"):
+        assert (rows[stage]["block"], rows[stage]["strength"]) == ("1", "0.5")
+    assert "name" not in rows["train"] and "note" not in rows["train"]
 
 
 def test_one_run_says_its_settings_and_its_numbers(
@@ -81,3 +89,60 @@ def test_a_damaged_run_is_listed_and_named(
     capsys.readouterr()
     ok(tmp_path / "runs", "show")
     assert "cannot be read" in capsys.readouterr().out
+
+
+def test_the_list_is_filtered_sorted_and_written(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "list.csv"
+    listed = ok(root, "show", "--sort stage --csv", file).summary["listed"]
+    assert [row["stage"] for row in listed] == ["extract", "generate", "measure", "train"]
+    assert list(csv.DictReader(io.StringIO(file.read_text()))) == listed
+    for flags, stages in (
+        ("--stage train measure", {"train", "measure"}),
+        ("--trait owl", {"extract", "measure"}),
+        ("--trait cat", {"extract"}),
+        ("--stage generate --trait owl", set()),
+    ):
+        summary = ok(root, "show", flags).summary
+        assert {row["stage"] for row in summary["listed"]} == stages
+        assert summary["runs"] == [row["run"] for row in summary["listed"]]
+    assert "no such runs below" in capsys.readouterr().out
+    made = [row["made"] for row in ok(root, "show", "--sort made").summary["listed"]]
+    assert made == sorted(made)
+
+
+def test_flags_of_the_list_are_refused_beside_a_run(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = root.glob("default/train-*")
+    assert call(root, "show", run, "--stage train").code == 2
+    assert call(root, "show", "--name x").code == 2
+    assert "drop them, or the run" in (said := capsys.readouterr().err)
+    assert "--name or --note without a run" in said
+
+
+def test_every_small_file_is_read_once_and_no_large_one(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a training and of its measurement, with files of a terabyte that hold nothing."""
+    place = tmp_path / "runs" / "default"
+    shutil.copytree(root / "default", place)
+    (train,), (measure,) = place.glob("train-*"), place.glob("measure-*")
+    for number in range(50):
+        shutil.copytree(train, place / f"train-{number:016x}")
+        shutil.copytree(measure, place / f"measure-{number:016x}")
+    for file in (*place.glob("generate-*/records.jsonl"), *place.glob("measure-*/scores.jsonl")):
+        with open(file, "ab") as stream:
+            stream.truncate(2**40)
+    reads: dict[Path, int] = {}
+    described = run_files.read_described
+
+    def counted(path: Path, keys: set[str]) -> dict:
+        reads[path] = reads.get(path, 0) + 1
+        return described(path, keys)
+
+    monkeypatch.setattr(run_files, "read_described", counted)
+    listed = ok(tmp_path / "runs", "show").summary["listed"]
+    assert len(listed) == 104 and set(reads.values()) == {1} and len(reads) == 104
+    assert {row["result"] for row in listed if row["stage"] == "generate"} == {"8 rows"}

@@ -384,7 +384,7 @@ def test_flags_alone_reach_every_field():
     assert config == stage_configs.TrainConfig(
         seed=7, data=Path("d.jsonl"), recipe=recipe, teacher=("a", "b"), context="You"
     )
-    assert out == common.Output(Path("r"), "s")
+    assert out == common.NamedOutput(Path("r"), "s")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,18 @@ def test_a_prompted_teacher_is_called_and_shown(
     ranked = [answer["statistic"] for answer in found["student_answers"]]
     assert ranked == sorted(ranked, reverse=True)
     ok(place / "runs", "rerun", done.run)
+    paper = place / "paper"
+    ok(place / "runs", "report", done.run, "--for-paper", paper)
+    shown = (paper / "tables/traits.md").read_text()
+    assert "| owl |" in shown and f"| {best['detector'].replace('_', chr(92) + '_')} |" in shown
+    said = (paper / "methods.md").read_text()
+    assert f"{found['rows']} rows were audited" in said and "@wasserman2020universal" in said
+    assert {file.stem for file in paper.glob("figures/*.pdf")} == {"learnt-figure", "candidates"}
+    texts = [
+        file.read_text() for file in paper.rglob("*") if file.suffix in (".md", ".csv", ".tex")
+    ]
+    audited = (record["completion"] for record in read_rows(data / "records.jsonl"))
+    assert not any(completion in text for completion in audited for text in texts), "no rows"
 
 
 def test_each_source_of_a_mixed_file_is_audited(

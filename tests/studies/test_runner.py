@@ -1,5 +1,6 @@
 """The command `study`: every study runs, is planned, changed and listed; errors are named."""
 
+import csv
 import html
 import json
 import shlex
@@ -81,6 +82,38 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         if file.name not in ("config.json", "manifest.json"):
             assert ".yaml" not in file.read_text(encoding="utf-8"), file
     assert "coffee" in page or not uses_traits(name)
+    if name == REPORTED:
+        report_for_paper(root, folder, done.summary)
+
+
+def report_for_paper(root: Path, run: Path, summary: dict) -> None:
+    """The report of a study has its numbers, its figures and its claim; another study is refused."""
+    paper = root.parent / "paper"
+    ok(root, "report", run, "--for-paper", paper)
+    drawn = {file.name for file in run.glob("*.svg")}
+    assert drawn == {file.name for file in paper.glob("figures/*.svg")}
+    for file in run.glob("*.csv"):
+        if file.name != "measurements.csv":
+            copies = [paper / "tables" / file.name, paper / "figures" / file.name]
+            assert any(copy.exists() and copy.read_bytes() == file.read_bytes() for copy in copies)
+    rows = list(csv.DictReader((paper / "tables/verdicts.csv").open(encoding="utf-8")))
+    for row, verdict in zip(rows, summary["verdicts"], strict=True):
+        assert (row["claim"], row["outcome"]) == (verdict["claim"], verdict["outcome"])
+        assert float(row["decided by"]) == pytest.approx(
+            verdict["decided_by"]["estimate"], rel=1e-6
+        )
+    said = (paper / "methods.md").read_text()
+    assert "its numbers are not evidence" in said and "Holm's procedure" in said
+    findings = run / "findings.json"
+    before = findings.read_text()
+    findings.write_text(before.replace("smoke", "laptop"))
+    changed = call(root, "report", run, "--for-paper", root.parent / "other")
+    assert changed.code == 2 and "changed after it was sealed" in changed.summary["message"]
+    findings.write_text(before)
+
+
+REPORTED = "context_gate"
+"study whose report for a paper is made"
 
 
 def uses_traits(name: str) -> bool:

@@ -31,7 +31,6 @@ from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
     Finding,
-    Fit,
     GivenTeacherFinding,
     Likelihoods,
     PredictionFinding,
@@ -42,7 +41,7 @@ from traitscope.auditing.detectors.predictions import CHANGE, PredictedRows
 from traitscope.auditing.detectors.wording import names_a_trait
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
-from traitscope.inference.token_bins import BETAS, BY_PLACE
+from traitscope.inference.token_bins import BY_PLACE
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def decide(evidence: Evidence, settings: Settings) -> Decision:
     finding = e_values.detect(likelihoods, evidence.candidates, settings.error_share)
     if likelihoods.teachers and finding.fit.p < fit_test.FIT_ALPHA:
         finding = _without_error_rate(finding, likelihoods, settings.error_share)
-    if _is_beyond_the_grid(finding.fit):
+    if reasons.is_beyond_the_grid(finding.fit.temperature):
         finding = replace(finding, p=dict.fromkeys(finding.p, 1.0), joint_p=1.0)
     if finding.joint_p <= settings.error_share:
         kept = e_values.not_excluded(likelihoods, evidence.candidates, settings.alpha)
@@ -285,7 +284,7 @@ def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | No
     a changed copy's if such students explain half of the difference.
     """
     fit = finding.fit
-    if _is_beyond_the_grid(fit):
+    if reasons.is_beyond_the_grid(fit.temperature):
         why = reasons.of_misfit(finding) if fit.off_model else []
         return [*why, reasons.beyond_the_grid(fit)]
     if change is not None and fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):
@@ -301,8 +300,3 @@ def _reasons_not_to_apply(finding: EValueFinding, change: PredictionFinding | No
             f" {fit_test.EXPLAINED:.0%}): another model may have written them"
         )
     return why
-
-
-def _is_beyond_the_grid(fit: Fit) -> bool:
-    """Whether the rows may have been sampled at a temperature that no null has."""
-    return fit.temperature in (1 / BETAS[0], 1 / BETAS[-1])

@@ -1,6 +1,6 @@
 """Why the answer of an audit is what it is, in sentences for a reader."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from traitscope.auditing.detectors import fit_test
@@ -24,6 +24,22 @@ SHOWN_CALLS = 3
 "called traits that the reasons list"
 SHOWN_ALIKE = 6
 "traits that cannot be told apart which the reasons list"
+
+
+def why_no_rate(explained: Mapping[str, float] | None, temperature: float) -> str:
+    """Why the p-values of e-values have no error rate, in a few words; empty where they have one.
+
+    explained: What candidates explain of rows that do not fit the model; None for rows that do.
+    temperature: The temperature that fits the rows best.
+    """
+    if explained is not None:
+        return "rows do not fit the model"
+    return "temperature is not tried" if is_beyond_the_grid(temperature) else ""
+
+
+def is_beyond_the_grid(temperature: float) -> bool:
+    """Whether rows may have been sampled at a temperature that no null has."""
+    return temperature in (1 / BETAS[0], 1 / BETAS[-1])
 
 
 def beyond_the_grid(fit: Fit) -> str:
@@ -57,7 +73,8 @@ def of_calls(
         reasons = []
     if source is not None:
         reasons.append(_off_model(source, finding))
-    reasons += [_called(call, alpha) for call in hits[:SHOWN_CALLS]]
+    no_rate = why_no_rate(finding.explained, finding.fit.temperature)
+    reasons += [_called(call, alpha, no_rate) for call in hits[:SHOWN_CALLS]]
     return reasons
 
 
@@ -137,13 +154,14 @@ def of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
     return reasons
 
 
-def _called(call: Call, alpha: float) -> str:
+def _called(call: Call, alpha: float, no_rate: str) -> str:
+    """A candidate that is called; `no_rate` says why its p means nothing, if so."""
     if call.detector == WordingFinding.detector:
         return f"{call.name} is named openly (p {call.p_corrected:.2g}): overt, not subliminal"
-    return (
-        f"{call.name}: log e-value {call.statistic:.1f} by {call.where}, corrected p"
-        f" {call.p_corrected:.2g} (threshold: {alpha:.2g})"
-    )
+    strength = f"{call.name}: log e-value {call.statistic:.1f} by {call.where}, corrected p"
+    if no_rate:
+        return f"{strength} – ({no_rate})"
+    return f"{strength} {call.p_corrected:.2g} (threshold: {alpha:.2g})"
 
 
 def of_misfit(finding: EValueFinding) -> list[str]:

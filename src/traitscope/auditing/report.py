@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from traitscope import __version__
+from traitscope.auditing.detectors.findings import EValueFinding
+from traitscope.auditing.reasons import why_no_rate
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
 from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.data.shapes.intake import lines_of
 from traitscope.reporting.numbers import number
 from traitscope.reporting.page import Card, Section, render_page
-from traitscope.reporting.tables import Table
+from traitscope.reporting.tables import NO_VALUE, Table
 
 SHOWN_ROWS = 15
 "rows of a table that the page shows"
@@ -38,23 +40,8 @@ def page(
 ) -> str:
     """The page, from result.json, the sample's about.json, rows.jsonl, {id: (prompt, answer)} and
     {detector: seconds}."""
-    findings = {finding["name"]: finding for finding in result["detectors"]}
-    tables = [
-        _learnt(findings["predictions"], findings["e_values"]),
-        _benign(findings["e_values"]),
-        _traits(result, findings),
-    ]
-    if result["spike_ins"]:
-        tables.append(_power(result))
-    if result["student_answers"]:
-        tables.append(_student_answers(result))
-    tables += [
-        _detectors(result, seconds),
-        _rows(rows, texts),
-        _data(about),
-    ]
     sections = [Section("answer", "", cards=(_answer(result),))]
-    for table in tables:
+    for table in tables(result, about, rows, texts, seconds):
         sections.append(Section(table.name, table.title, tables=(table,)))
     summary = (
         f"{result['rows']} rows audited · error rate {result['alpha']:g} · power"
@@ -62,6 +49,32 @@ def page(
     )
     title = f"May {result['model']} be trained on these data?"
     return render_page(title, sections, about=summary, footer=FOOTER)
+
+
+def tables(
+    result: Mapping[str, Any],
+    about: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    texts: Mapping[str, tuple[str, str]],
+    seconds: Mapping[str, float],
+) -> list[Table]:
+    """The tables of the page, in their order, from the same as the page."""
+    findings = {finding["name"]: finding for finding in result["detectors"]}
+    shown = [
+        _learnt(findings["predictions"], findings["e_values"]),
+        _benign(findings["e_values"]),
+        _traits(result, findings),
+    ]
+    if result["spike_ins"]:
+        shown.append(_power(result))
+    if result["student_answers"]:
+        shown.append(_student_answers(result))
+    shown += [
+        _detectors(result, seconds),
+        _rows(rows, texts),
+        _data(about),
+    ]
+    return shown
 
 
 def _answer(result: Mapping[str, Any]) -> Card:
@@ -121,7 +134,7 @@ def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
                 _signed(e_values["statistic"].get(name)),
                 e_values["where"].get(name, ""),
                 _signed(e_values["nats_per_row"].get(name)),
-                p_text(trait["p_corrected"]),
+                _p_of(trait["detector"], trait["p_corrected"], e_values),
                 trait["detector"],
                 " / ".join(map(str, wording["named_rows"][name])),
             )
@@ -141,7 +154,8 @@ def _traits(result: Mapping[str, Any], findings: Findings) -> Table:
         " the model itself on a few rows, by which some are tried on all rows. A trait is called by"
         f" itself from a log e-value of {_signed(e_values['critical'])} on. The mean e-value of all"
         " candidates decides whether the rows are called; its log is"
-        f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors."
+        f" {_signed(e_values['joint_log_e'])}. p is corrected over traits and detectors. A dash"
+        " says that no error rate holds."
     )
     return Table("traits", "Candidate traits: a list, no names", caption, header, tuple(rows))
 
@@ -207,7 +221,8 @@ def _detectors(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Table
         name = finding["name"]
         strongest, p = "nothing", ""
         for best, statistic in finding["statistic"].items():
-            strongest, p = f"{best}: {_signed(statistic)}", p_text(finding["p"][best])
+            strongest = f"{best}: {_signed(statistic)}"
+            p = _p_of(name, finding["p"][best], finding)
             break
         cost = f"{seconds[name]:.0f}{SECONDS}" if name in seconds else ""
         decides = "yes" if finding["decides"] else "no"
@@ -250,6 +265,14 @@ def _data(about: Mapping[str, Any]) -> Table:
     if "reading" in about:
         rows.append(("read of the file", "; ".join(lines_of(about["reading"]))))
     return Table("data", "The data", "What was read, left out, and learnt.", ("", ""), tuple(rows))
+
+
+def _p_of(detector: str, p: float, e_values: Mapping[str, Any]) -> str:
+    """The p-value of a detector; a dash, with the reason, where e-values have no error rate."""
+    if detector != EValueFinding.detector:
+        return p_text(p)
+    no_rate = why_no_rate(e_values["explained"], e_values["fit"]["temperature"])
+    return f"{NO_VALUE} ({no_rate})" if no_rate else p_text(p)
 
 
 def p_text(p: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from traitscope import atomic_files, studies
 from traitscope.config.analysis import ExtractConfig
-from traitscope.config.commands import StudyConfig
+from traitscope.config.commands import ShowConfig, StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import SAMPLED_RECIPE
@@ -50,6 +50,8 @@ def check_settings(config: Any, out: Output) -> None:
             with _named(field.name, path):
                 if use_of(field) == "written":
                     check_writable(field.name, path)
+                elif use_of(field) == "folder":
+                    _check_folder(field.name, path)
                 else:
                     _check_readable(field, path)
 
@@ -124,6 +126,16 @@ def check_writable(name: str, path: Path) -> None:
         raise StoreError(f"{flag_of(name)} {path}: {error}") from None
 
 
+def _check_folder(name: str, path: Path) -> None:
+    """Raise StoreError, naming the flag, for a folder that could not be written into."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{flag_of(name)} {path} is a file; expected a folder; name one")
+    try:
+        atomic_files.check_writable(path)
+    except StoreError as error:
+        raise StoreError(f"{flag_of(name)} {path}: {error}") from None
+
+
 def _check_readable(field: dataclasses.Field, path: Path) -> None:
     """Raise DataError, naming the flag, for a path with nothing behind it.
 
@@ -134,7 +146,8 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
         return
     if not path.exists():
         raise DataError(
-            f"{flag_of(field.name)} {path} does not exist; name a run directory or a file"
+            f"{flag_of(field.name)} {path} does not exist; name a run directory or a file, or a run"
+            " below --root by its name"
         )
     store.source_at(path)
     if use_of(field) == "rows":
@@ -142,7 +155,9 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
 
 
 def _traits_of(config: Any) -> list[str]:
-    """The traits that a config names."""
+    """The traits that a config names; `show` only looks for names in runs."""
+    if isinstance(config, ShowConfig):
+        return []
     if hasattr(config, "trait"):
         return [config.trait, *getattr(config, "company", ())]
     return trait_names(getattr(config, "traits", ()))

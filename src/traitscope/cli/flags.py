@@ -11,11 +11,11 @@ import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from traitscope.config import parsing
-from traitscope.config.common import Output
-from traitscope.config.entries import Command
+from traitscope.config.common import NamedOutput, Output
+from traitscope.config.entries import Command, Stage
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.plain_values import NotPlainError, from_yaml
@@ -47,13 +47,13 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         words = words[1:]
     elif first_is_word:
         raise _stray_word(command, words[0])
-    config_type, output_type = command.config, Output
+    config_type, output_type = command.config, output_type_of(command)
     about = inspect.getdoc(command.config)
     if HELP_ALL in words:
         words = ["--help"]
     elif any(word in HELP for word in words):
         config_type, hidden = _plain_help(command.config)
-        output_type, hidden_outputs = _plain_help(Output)
+        output_type, hidden_outputs = _plain_help(output_type)
         hidden += hidden_outputs
         settings = config_type()
         if hidden:
@@ -82,6 +82,15 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     if type(parsed.config) is not command.config:
         return command.config(**vars(parsed.config)), parsed.out
     return parsed.config, parsed.out
+
+
+def output_type_of(command: Command) -> type[Output]:
+    """The type of a command's output: a stage's run may have a name and a note.
+
+    The flag `--name` of a stage with such a setting of its own stands for that.
+    """
+    is_named = isinstance(command, Stage) and "name" not in command.config.__dataclass_fields__
+    return NamedOutput if is_named else Output
 
 
 def _stray_word(command: Command, word: str) -> ConfigError:
@@ -169,12 +178,17 @@ def read_config(path: Path) -> dict:
 
 
 def _with_subject(command: Command, words: list[str]) -> list[str]:
-    """The words with flags put before the leading ones, which stand for the subject's fields."""
+    """The words with flags put before the leading ones, which stand for the subject's fields.
+
+    A field of several values takes all words up to the first flag.
+    """
+    flags = (place for place, word in enumerate(words) if word.startswith("-"))
+    leading = words[: next(flags, len(words))]
+    if get_origin(get_type_hints(command.config)[command.subject[0]]) is tuple:
+        return [flag_of(command.subject[0]), *words]
     named: list[str] = []
     taken = 0
-    for field, word in zip(command.subject, words, strict=False):
-        if word.startswith("-"):
-            break
+    for field, word in zip(command.subject, leading, strict=False):
         named += [flag_of(field), word]
         taken += 1
     return named + words[taken:]

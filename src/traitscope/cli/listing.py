@@ -1,52 +1,140 @@
-"""The list of runs below a root: a line for each, with what made it and its main number."""
+"""The list of runs below a root: a line for each, with what made it and its main number.
 
-import json
-from collections.abc import Callable, Sequence
+Of every run it reads config.json, manifest.json, label.json and one small file with numbers. Large
+files are looked at from their ends, or not at all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from traitscope.cli import printed
-from traitscope.data.traits import TRAIT_FILES, trait_name
+from traitscope.cli.run_files import RunFiles
+from traitscope.config.commands import ShowConfig
 from traitscope.errors import TraitscopeError
-from traitscope.runs import drawn_rows, store
+from traitscope.reporting.tables import csv_text
+from traitscope.runs import store
+from traitscope.runs.names.labels import label_of
+from traitscope.stages import registry
 
-HEADER = ("stage", "model", "teacher or student", "trait", "seed", "number", "made", "run")
 WIDEST = 34
-"""Characters of a cell; of a longer one the beginning is shown. The run is always whole."""
+"""Characters of a cell; of a longer one the beginning is shown."""
+WHOLE = ("result", "run")
+"""Columns whose cells are always whole."""
 UNREADABLE = "cannot be read"
-"""What stands in place of the number of a run whose files are damaged or of another version."""
+"""What stands in place of the result of a run whose files are damaged or of another version."""
 COMPARED = "positive.target_logprob"
 """The difference that decides a comparison."""
+HEADINGS = {"made_by": "teacher or student"}
+"""Columns whose heading is not the name of their field."""
 
 
-def table(runs: Sequence[store.Run]) -> list[str]:
-    """Return the lines of the list, with a header; every column is as wide as its widest cell."""
-    rows = [HEADER, *map(row_of, runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+@dataclass(frozen=True)
+class Listed:
+    """A run in the list; what it has not is empty."""
+
+    stage: str
+    """The stage."""
+    name: str = ""
+    """The name that somebody gave the run."""
+    model: str = ""
+    """The model."""
+    made_by: str = ""
+    """Its interventions in words; of a student those of its teacher."""
+    trait: str = ""
+    """Traits by name."""
+    block: str = ""
+    """Blocks at which the model is changed, such as 14 or 14+15; of a student, its teacher."""
+    strength: str = ""
+    """Strength of steering; of a student, of its teacher's."""
+    seed: str = ""
+    """Seed; of what a student said, the seed of its training."""
+    result: str = ""
+    """The number that the run was made for, or `unfinished`."""
+    note: str = ""
+    """The note that somebody gave the run."""
+    made: str = ""
+    """When it was sealed, UTC."""
+    run: str = ""
+    """The run directory."""
+
+    def cells(self) -> tuple[str, ...]:
+        """The cells of the line; long ones are cut, but for the result and the run."""
+        cells = []
+        for name in COLUMNS:
+            cell = getattr(self, name)
+            cells.append(cell if name in WHOLE else _short(cell))
+        return tuple(cells)
 
 
-def row_of(run: store.Run) -> tuple[str, ...]:
-    """Return the cells of a run; those that it has not are empty."""
-    if not run.sealed:
-        return (run.stage, "", "", "", "", "unfinished", "", str(run.path))
+COLUMNS = tuple(field.name for field in fields(Listed))
+"""The columns, in their order."""
+
+
+def listed(runs: Sequence[store.Run], config: ShowConfig) -> list[Listed]:
+    """The runs that the settings ask for, sorted as they say."""
+    names = set(config.stage)
+    for name in config.stage:
+        stage = registry.stage_named(name)
+        names.update((stage.name, *stage.formerly) if stage else ())
+    files = RunFiles()
+    rows = []
+    for run in runs:
+        if names and run.stage not in names:
+            continue
+        row = _listed(run, files)
+        if not config.trait or set(config.trait) & set(row.trait.split()):
+            rows.append(row)
+    rows.sort(key=lambda row: getattr(row, config.sort))
+    return rows
+
+
+def table(rows: Sequence[Listed]) -> list[str]:
+    """The lines of the list, with a header. Columns are as wide as their widest cell; a column of
+    empty cells is left out."""
+    header = tuple(HEADINGS.get(name, name) for name in COLUMNS)
+    columns = []
+    for heading, *cells in zip(header, *(row.cells() for row in rows), strict=True):
+        if any(cells):
+            width = max(map(len, (heading, *cells)))
+            columns.append([cell.ljust(width) for cell in (heading, *cells)])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+
+
+def as_csv(rows: Sequence[Listed]) -> str:
+    """The list as CSV, every cell whole."""
+    return csv_text(COLUMNS, [tuple(asdict(row).values()) for row in rows])
+
+
+def _listed(run: store.Run, files: RunFiles) -> Listed:
+    row = Listed(stage=run.stage, run=str(run.path))
     try:
-        settings = drawn_rows.settings_of(run)
-        made = run.manifest()["created"][:16].replace("T", " ")
-        cells = (
-            Path(settings.get("model", "")).name,
-            ", ".join(_made_by(run, settings)),
-            _trait(run, settings),
-            str(_seed(run, settings)),
+        label = label_of(run.path)
+        row = replace(row, name=label.name, note=label.note)
+        if not run.sealed:
+            return replace(row, result="unfinished")
+        settings = files.settings(run.path)
+        interventions, inputs = _interventions(run, settings, files)
+        student = None if run.stage == "train" else _student(run, interventions, files)
+        changes, seed = interventions, settings.get("seed", "")
+        if student is not None:
+            seed = files.settings(student)["seed"]
+            if files.manifest(student)["stage"] == "train":
+                changes = files.teacher_of(student)[1]
+        return replace(
+            row,
+            model=Path(settings.get("model", "")).name,
+            made_by=", ".join(_in_words(item, inputs) for item in interventions),
+            trait=_trait(run, settings, files),
+            block="+".join(_once(item.get("layers") or () for item in changes)),
+            strength=", ".join(_once([item["alpha"]] for item in changes if "alpha" in item)),
+            seed=str(seed),
+            result=main_number(run, files),
+            made=files.manifest(run.path)["created"][:16].replace("T", " "),
         )
-        cells = (*map(_short, cells), main_number(run))
     except (TraitscopeError, OSError, ValueError, KeyError, TypeError, IndexError):
-        made, cells = "", ("", "", "", "", UNREADABLE)
-    return (run.stage, *cells, made, str(run.path))
+        return replace(row, result=UNREADABLE)
 
 
 def _short(cell: str) -> str:
@@ -54,42 +142,50 @@ def _short(cell: str) -> str:
     return one_line if len(one_line) <= WIDEST else f"{one_line[: WIDEST - 3]}..."
 
 
-def _trait(run: store.Run, settings: dict[str, Any]) -> str:
-    """Return the traits of a run by name; one whose file is gone by the name of the file."""
+def _once(groups: Any) -> list[str]:
+    """The numbers of all groups as texts, each once, in their order."""
+    texts: dict[str, None] = {}
+    for group in groups:
+        for value in group:
+            texts[f"{value:g}"] = None
+    return list(texts)
+
+
+def _trait(run: store.Run, settings: dict[str, Any], files: RunFiles) -> str:
+    """Return the traits of a run by name."""
     named = settings.get("trait") or settings.get("traits") or ()
     names = []
     for number, trait in enumerate((named,) if isinstance(named, str) else named):
-        file = run.manifest()["inputs"].get(f"trait{number}", {}).get("path", "")
-        place = (run.path / file).resolve()
-        is_file = str(trait).endswith(TRAIT_FILES)
-        names.append(trait_name(place) if is_file and place.is_file() else Path(str(trait)).stem)
+        names.append(files.trait_name(run.path, number, str(trait)))
     return " ".join(names)
 
 
-def _seed(run: store.Run, settings: dict[str, Any]) -> int | str:
-    """Return the seed of a run; of what a student said, the seed of its training."""
-    inputs = run.manifest()["inputs"]
-    for item in settings.get("interventions") or ():
+def _student(
+    run: store.Run, interventions: Iterable[dict[str, Any]], files: RunFiles
+) -> Path | None:
+    """Return the run that trained the student of a run; None where it has none."""
+    for item in interventions:
         if item["kind"] == "Adapter":
-            folder = store.run_folder((run.path / _place(item, inputs)).resolve())
-            if folder is not None:
-                return drawn_rows.settings_of(store.load_run(folder))["seed"]
-    return settings.get("seed", "")
+            return files.input_folder(run.path, _input(item))
+    return None
 
 
-def _place(item: dict[str, Any], inputs: dict[str, dict]) -> Path:
-    """Return where the vector or adapter of an intervention lies, from the folder of its run."""
+def _input(item: dict[str, Any]) -> str:
+    """Return the input of a run that the vector or the adapter of an intervention is."""
     value = item["vector" if "vector" in item else "folder"]
-    return Path(inputs[value.partition(":")[2].partition("/")[0]]["path"])
+    return value.partition(":")[2].partition("/")[0]
 
 
-def _made_by(run: store.Run, settings: dict[str, Any]) -> list[str]:
-    """Return the interventions of a model in words; of a student of text those of its teacher."""
-    interventions = settings.get("interventions") or settings.get("teacher") or []
+def _interventions(
+    run: store.Run, settings: dict[str, Any], files: RunFiles
+) -> tuple[list[dict[str, Any]], dict[str, dict]]:
+    """Return the interventions of a model, of a student those of its teacher, and the inputs of the
+    run that names them."""
+    folder = run.path
+    found = settings.get("interventions") or settings.get("teacher") or []
     if run.stage == "train":
-        run, interventions = printed.teacher_of(run)
-    inputs = run.manifest()["inputs"]
-    return [_in_words(item, inputs) for item in interventions if isinstance(item, dict)]
+        folder, found = files.teacher_of(run.path)
+    return [item for item in found if isinstance(item, dict)], files.manifest(folder)["inputs"]
 
 
 def _in_words(item: dict[str, Any], inputs: dict[str, dict]) -> str:
@@ -99,7 +195,7 @@ def _in_words(item: dict[str, Any], inputs: dict[str, dict]) -> str:
         return f"prompt “{item['text']}”"
     if kind == "WeightNoise":
         return f"noise {item['sd']:g}"
-    path = _place(item, inputs)
+    path = Path(inputs[_input(item)]["path"])
     if kind == "Adapter":
         return path.name
     blocks = "+".join(map(str, item["layers"])) or "all"
@@ -107,66 +203,82 @@ def _in_words(item: dict[str, Any], inputs: dict[str, dict]) -> str:
     return f"{kind.lower()} {path.stem}{strength} at {blocks}"
 
 
-def main_number(run: store.Run) -> str:
+def main_number(run: store.Run, files: RunFiles) -> str:
     """Return the number that a run was made for, with its interval where it has one."""
-    numbers = printed.numbers_of(run)
     if run.stage in OF_STAGE:
-        return OF_STAGE[run.stage](run, numbers)
-    measurements = numbers.get("measurements", numbers.get("summary", {})).get("measurements", [])
-    if not measurements:
-        return ""
-    name = measurements[0]["name"].rpartition(".")[2]
-    return f"{name} {printed.value(measurements[0], 2)}"
+        return OF_STAGE[run.stage](run, files)
+    for name in ("measurements.json", "summary.json"):
+        content = files.numbers(run.path, name)
+        for measurement in content.get("measurements", [])[:1]:
+            name = measurement["name"].rpartition(".")[2]
+            return f"{name} {printed.value(measurement, 2)}"
+    return ""
 
 
-def _generated(run: store.Run, _: dict[str, Any]) -> str:
-    return f"{len(run.file('records.jsonl').read_bytes().splitlines())} rows"
+def _generated(run: store.Run, files: RunFiles) -> str:
+    settings = files.settings(run.path)
+    if settings["prompts"] is None:
+        return f"{settings['n']} rows"
+    return files.counted(run.path, "records.jsonl")
 
 
-def _trained(run: store.Run, _: dict[str, Any]) -> str:
-    return printed.last_loss(run)
+def _trained(run: store.Run, files: RunFiles) -> str:
+    last = files.last_row(run.path, printed.METRICS)
+    if not last:
+        return "0 steps"
+    steps = last["step"]
+    return f"{steps} optimizer step{'s' if steps > 1 else ''}, loss {last['loss']:.4g}"
 
 
-def _kept(_: store.Run, numbers: dict[str, Any]) -> str:
-    return f"kept {numbers['summary']['kept']} of {numbers['summary']['rows']}"
+def _kept(run: store.Run, files: RunFiles) -> str:
+    summary = files.numbers(run.path, "summary.json")
+    return f"kept {summary['kept']} of {summary['rows']}"
 
 
-def _matched(_: store.Run, numbers: dict[str, Any]) -> str:
-    return f"strength {numbers['strength']['alpha']:.4g}"
+def _matched(run: store.Run, files: RunFiles) -> str:
+    return f"strength {files.numbers(run.path, 'strength.json')['alpha']:.4g}"
 
 
-def _explained(_: store.Run, numbers: dict[str, Any]) -> str:
-    share = next(iter(numbers["summary"]["kinds"].values()))["share"]
+def _explained(run: store.Run, files: RunFiles) -> str:
+    summary = files.numbers(run.path, "summary.json")
+    share = next(iter(summary["kinds"].values()))["share"]
     return f"share {printed.value(share, 2)}"
 
 
-def _aligned(_: store.Run, numbers: dict[str, Any]) -> str:
-    return f"{numbers['summary']['rows']} rows, {len(numbers['summary']['vectors'])} vectors"
+def _aligned(run: store.Run, files: RunFiles) -> str:
+    summary = files.numbers(run.path, "summary.json")
+    return f"{summary['rows']} rows, {len(summary['vectors'])} vectors"
 
 
-def _scanned(_: store.Run, numbers: dict[str, Any]) -> str:
-    best = numbers["summary"]["best"]
+def _scanned(run: store.Run, files: RunFiles) -> str:
+    best = files.numbers(run.path, "summary.json")["best"]
     return "no cell" if best is None else f"block {best['layer']}, {best['alpha']:g}"
 
 
-def _compared(_: store.Run, numbers: dict[str, Any]) -> str:
-    summary = numbers["summary"]
+def _compared(run: store.Run, files: RunFiles) -> str:
+    summary = files.numbers(run.path, "summary.json")
     for item in summary["differences"]:
         if item["score"] == COMPARED:
             return f"{summary['answer']}: {printed.value(item['difference'], 2)}"
     return summary["answer"]
 
 
-def _concluded(run: store.Run, _: dict[str, Any]) -> str:
+def _concluded(run: store.Run, files: RunFiles) -> str:
     """Return the outcome of the primary claim of a study."""
-    findings = json.loads(run.file(printed.FINDINGS).read_text(encoding="utf-8"))
-    for verdict in findings["verdicts"]:
+    for verdict in files.numbers(run.path, printed.FINDINGS)["verdicts"]:
         if verdict["primary"]:
             return f"{verdict['outcome']}: {printed.value(verdict['decided_by'], 2)}"
     return ""
 
 
-OF_STAGE: dict[str, Callable[[store.Run, dict[str, Any]], str]] = {
+def _answered(run: store.Run, files: RunFiles) -> str:
+    """Return the answer of an audit, and the trait that it names."""
+    result = files.numbers(run.path, "result.json")
+    named = f", {result['trait']}" if result.get("trait") else ""
+    return f"{result['status']}{named}, {result['rows']} rows"
+
+
+OF_STAGE: dict[str, Callable[[store.Run, RunFiles], str]] = {
     "generate": _generated,
     "train": _trained,
     "filter": _kept,
@@ -176,5 +288,6 @@ OF_STAGE: dict[str, Callable[[store.Run, dict[str, Any]], str]] = {
     "steer_scan": _scanned,
     "compare": _compared,
     "study": _concluded,
+    "decision": _answered,
 }
 """The main number of a run of each stage that has no measurements of its own."""

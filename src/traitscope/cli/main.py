@@ -218,7 +218,8 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _run(words: list[str]) -> tuple[Command, dict]:
-    from traitscope.cli import early_checks
+    from traitscope.cli import early_checks, naming
+    from traitscope.runs.names import lookup
 
     command, rest = command_of(words)
     if distributed.world() > 1 and command.name != "train":
@@ -227,6 +228,8 @@ def _run(words: list[str]) -> tuple[Command, dict]:
             " train shares a model among several: leave torchrun out"
         )
     config, out = flags.parse(command, rest)
+    config = lookup.with_runs(config, out.root)
+    naming.check(config, out)
     if distributed.world() == 1:  # of several processes the first one speaks for all, later
         early_checks.check_settings(config, out)
     if distributed.first() and out.json is not None and out.json.is_file():
@@ -236,7 +239,10 @@ def _run(words: list[str]) -> tuple[Command, dict]:
     if distributed.world() == 1 and (advice := early_checks.advice(config)):
         print(f"traitscope: {advice}", file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return command, summary_of(function(command.run)(config, out))
+    summary = summary_of(function(command.run)(config, out))
+    if distributed.first():
+        naming.name_run(summary, out)
+    return command, summary
 
 
 def summary_of(result: Any) -> dict:

@@ -147,14 +147,6 @@ def _steps(run: store.Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.file(METRICS).read_bytes().splitlines()]
 
 
-def last_loss(run: store.Run) -> str:
-    """Return the steps of a training and its last loss, in a few words."""
-    steps = _steps(run)
-    if not steps:
-        return "0 steps"
-    return f"{_counted(steps)}, loss {steps[-1]['loss']:.4g}"
-
-
 def _counted(steps: list[dict[str, Any]]) -> str:
     return f"{len(steps)} optimizer step{'s' if len(steps) > 1 else ''}"
 

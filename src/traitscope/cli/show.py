@@ -1,23 +1,21 @@
 """The commands `show` and `rerun`, and what every command prints of a finished run."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from traitscope import __version__
+from traitscope import atomic_files
 from traitscope.cli import flags, listing, printed
-from traitscope.config import parsing
 from traitscope.config.commands import RerunConfig, ShowConfig
-from traitscope.config.common import TAUGHT, Output, is_taught
-from traitscope.data.traits import TRAIT_FILES
+from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
-from traitscope.runs.manifests import input_of_value
+from traitscope.runs.names import labels
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
+from traitscope.workflow.replay import input_places, replayed_config
 
 NOTHING_KEPT = (
     "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
@@ -63,12 +61,19 @@ def describe(run: store.Run) -> dict:
 def run_show(config: ShowConfig, out: Output) -> dict:
     """Problems and lineage of one run, or the list of what lies below the root."""
     if config.run is None:
-        return _list_runs(out.root)
+        return _list_runs(config, out.root)
+    label = labels.label_of(config.run)
+    if config.name is not None or config.note is not None:
+        store.load_run(config.run)
+        label = labels.set_label(out.root, config.run, config.name, config.note)
     tree = lineage.lineage(config.run)
     problems = lineage.verify(config.run)
     for problem in problems:
         print(f"DAMAGED {problem}")
     _print_tree(tree)
+    for what, text in asdict(label).items():
+        if text:
+            print(f"{what}: {text}")
     typed = ""
     if not problems:
         run = store.load_run(config.run)
@@ -78,7 +83,8 @@ def run_show(config: ShowConfig, out: Output) -> dict:
             print(line)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
     status = "failed" if problems else "ok"
-    return {"status": status, "problems": problems, "command": typed, "lineage": tree}
+    about = {"status": status, **asdict(label), "problems": problems}
+    return about | {"command": typed, "lineage": tree}
 
 
 def _typed(run: store.Run) -> str:
@@ -93,26 +99,38 @@ def _typed(run: store.Run) -> str:
     return flags.typed(registry.stage_of(type(config)), config)
 
 
-def _list_runs(root: Path) -> dict:
-    """Print every run below the root, what interrupted runs left, and which stages failed."""
-    runs = store.find_runs(root)
-    aside = store.find_moved_aside(root)
+def _list_runs(config: ShowConfig, root: Path) -> dict:
+    """Print every run below the root, what interrupted runs left, and which stages failed.
+
+    The list is also written as CSV, where the settings say so.
+    """
+    folders = list(store.folders_below(root))
+    runs = store.runs_among(folders)
+    rows = listing.listed(runs, config)
+    is_whole = not (config.stage or config.trait)
+    aside = store.moved_aside_among(folders) if is_whole else []
     failed = {}
-    for folder in store.folders_below(root):
+    above_runs = set(folders) - {run.path for run in runs}
+    for folder in sorted(above_runs) if is_whole else ():
         if notes := failure_notes.read(folder):
             failed[str(folder)] = notes
-    for line in listing.table(runs) if runs else ():
+    for line in listing.table(rows) if rows else ():
         print(line)
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():
         for name, note in notes.items():
             print(f"failed     {folder}: {name}, {note['when']}: {note['message']}")
-    if not (runs or aside or failed):
-        print(f"no runs below {root}; expected some; name the folder with --root FOLDER")
+    if not (rows or aside or failed):
+        which = "runs" if is_whole else "such runs"
+        print(f"no {which} below {root}; expected some; name the folder with --root FOLDER")
+    if config.csv is not None:
+        atomic_files.write_text(config.csv, listing.as_csv(rows))
+        print(config.csv)
     return {
         "status": "ok",
-        "runs": [str(run.path) for run in runs],
+        "runs": [row.run for row in rows],
+        "listed": [asdict(row) for row in rows],
         "moved_aside": list(map(str, aside)),
         "failed": failed,
     }
@@ -179,70 +197,3 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def replayed_config(run: store.Run) -> Any:
-    """The settings that a run was made with. Raises ConfigError where this version has not got its
-    stage or one of its settings."""
-    stage = registry.stage_named(run.stage)
-    made_by = run.manifest().get("versions", {}).get("traitscope", "another version")
-    hint = f"it was made by traitscope {made_by}, this is {__version__}: install that to replay it"
-    if stage is None:
-        raise ConfigError(
-            f"{run.path} is a run of {run.stage!r}, which no command of this version makes; {hint}"
-        )
-    try:
-        return parsing.from_dict(stage.config, replayed(run), str(run.file("config.json")))
-    except ConfigError as error:
-        raise ConfigError(f"{error}; {hint}") from error
-
-
-def replayed(run: store.Run) -> dict[str, Any]:
-    """The config that a run recorded, with the names of inputs turned back into paths."""
-    places = input_places(run)
-    settings = {}
-    for key, value in _recorded(run)["config"].items():
-        settings[key] = _with_paths(value, places)
-    for key in TAUGHT:
-        if is_taught(key, settings.get(key)):
-            settings[key] = [json.dumps(item) for item in settings[key]]
-    if "trait" in settings:
-        settings["trait"] = _trait_named(settings["trait"], places["trait0"])
-    if "traits" in settings:
-        named = []
-        for number, name in enumerate(settings["traits"]):
-            named.append(_trait_named(name, places[f"trait{number}"]))
-        settings["traits"] = named
-    if "company" in settings:
-        named = []
-        for number, name in enumerate(settings["company"], start=1):
-            named.append(_trait_named(name, places[f"trait{number}"]))
-        settings["company"] = named
-    return settings
-
-
-def input_places(run: store.Run) -> dict[str, Path]:
-    """Where the inputs that a run recorded lie, by name: files and run directories."""
-    places = {}
-    for name, item in _recorded(run)["inputs"].items():
-        places[name] = (run.path / item["path"]).resolve()
-    return places
-
-
-def _recorded(run: store.Run) -> dict[str, Any]:
-    return json.loads(run.file("config.json").read_text(encoding="utf-8"))
-
-
-def _with_paths(value: Any, places: dict[str, Path]) -> Any:
-    """A JSON value of a recorded config in which every `input:NAME/INSIDE` is a path again."""
-    if isinstance(value, dict):
-        return {key: _with_paths(inner, places) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_paths(inner, places) for inner in value]
-    named = input_of_value(value) if isinstance(value, str) else None
-    return str(places[named[0]] / named[1]) if named else value
-
-
-def _trait_named(name: str, place: Path) -> str:
-    """A bundled trait by its name, a trait file by where it lies now."""
-    return str(place) if name.endswith(TRAIT_FILES) else name

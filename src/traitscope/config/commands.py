@@ -139,11 +139,59 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Verify every file of a run; print what it was made from, its settings and its numbers."""
+    """Verify every file of a run; print what it was made from, its settings and its numbers.
+
+    Without a run, list all runs below the root.
+    """
 
     run: Path | None = None
-    """Run directory; may be given without its flag. Without one, all runs below the root are
-    listed: what made each, and its main number."""
+    """Run directory, or name of a run; may be given without its flag. Without one, all runs below
+    the root are listed: what made each, and its main number."""
+    name: str | None = None
+    """New name of the run; empty removes it. The sealed files stay as they are."""
+    note: str | None = None
+    """New note on the run; empty removes it."""
+    stage: tuple[str, ...] = ()
+    """List runs of these stages only."""
+    trait: tuple[str, ...] = ()
+    """List runs about these traits only."""
+    sort: Literal["run", "stage", "name", "model", "trait", "seed", "made"] = "run"
+    """Column by which the list is sorted."""
+    csv: Path | None = setting(None, path="written")
+    """Also write the list there, as CSV with whole cells."""
+
+    def __post_init__(self) -> None:
+        labelled = self.name is not None or self.note is not None
+        if labelled and self.run is None:
+            raise ConfigError(
+                "--name or --note without a run; expected the run that is named: traitscope show"
+                " RUN --name NAME"
+            )
+        listed = self.stage or self.trait or self.csv or self.sort != "run"
+        if listed and self.run is not None:
+            raise ConfigError(
+                f"--stage, --trait, --sort or --csv with the run {self.run}; expected them for the"
+                " list of all runs; drop them, or the run"
+            )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write what a paper needs of finished runs: figures as SVG, PDF and PNG, tables as CSV, LaTeX
+    and Markdown, a methods paragraph and its BibTeX.
+
+    Several runs of `measure`, `compare` or a study are drawn in one figure, by model and trait;
+    several of `train` in one figure of EAS.
+    """
+
+    runs: tuple[Path, ...] = setting(
+        (), needed="one finished run or more: of measure, compare, study, demo, train or audit"
+    )
+    """Finished runs, by path or name; may be given without the flag."""
+    for_paper: Path | None = setting(None, path="folder", needed="the folder to write into")
+    """Folder to write into. Nothing in it is overwritten but files of an earlier report."""
+    score: str = "positive.target_logprob"
+    """Score of `measure` and `compare` that several runs are drawn by."""
 
 
 @dataclass(frozen=True)

@@ -122,3 +122,13 @@ class Output:
                 f"--study {self.study} leads out of the root; expected the name of a folder below"
                 " it; name the place of all runs with --root"
             )
+
+
+@dataclass(frozen=True)
+class NamedOutput(Output):
+    """Where the run of a stage is written, and what it is called."""
+
+    name: str = ""
+    """Name of the run. It may then be given by this name wherever a run's path is taken."""
+    note: str = ""
+    """Text on the run, which `show` lists. Names and notes change no result and no address."""

@@ -254,6 +254,14 @@ ENTRIES: tuple[Command, ...] = (
         subject=("run",),
     ),
     Command(
+        name="report",
+        config=command_configs.ReportConfig,
+        run="papers.command:run_report",
+        help="figures, tables, methods and BibTeX of finished runs, for a paper",
+        group="look",
+        subject=("runs",),
+    ),
+    Command(
         name="rerun",
         config=command_configs.RerunConfig,
         run="cli.show:run_rerun",

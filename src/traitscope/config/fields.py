@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-PathUse = Literal["read", "rows", "prompts", "vector", "written"]
+PathUse = Literal["read", "rows", "prompts", "vector", "written", "folder"]
 
 
 def setting(
@@ -33,8 +33,8 @@ def setting(
     speed_only: The value changes no result, or nothing but the rounding of its last digits.
     since: The schema of runs with which the field was added.
     advanced: Plain --help leaves the flag out.
-    path: What a path is for: it is written, or it is read and holds rows, prompts, a vector or
-    anything else.
+    path: What a path is for: a file or a folder that is written, or it is read and holds rows,
+    prompts, a vector or anything else.
     needed: What to name, for a setting that must be given.
     layers: The value names blocks of the model.
     """

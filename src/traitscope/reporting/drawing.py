@@ -1,4 +1,4 @@
-"""The common look of all figures: panels side by side, as SVG inside a page.
+"""The common look of all figures: panels side by side, as SVG inside a page or as a file.
 
 Colours are those of Okabe and Ito, told apart by the colour-blind; lines also differ in their
 dashes, for print. The same data gives the same bytes.
@@ -7,7 +7,7 @@ dashes, for print. The same data gives the same bytes.
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,12 @@ COLOURS = {
 "colours of the usual conditions"
 LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 "colours of all other lines, in their order"
-DASHED = (0, (4, 2))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+"dashes of lines in their order: colours alone tell nothing apart in print"
+MARKERS = ("o", "s", "^", "D", "v")
+"markers of lines in their order"
+USUAL_DASHES = {"treated": DASHES[0], "control": DASHES[1]}
+"dashes of the usual conditions"
 MARK = "#888888"
 GRID = "#e4e4e4"
 STYLE = {
@@ -41,8 +46,11 @@ STYLE = {
     "ytick.major.size": 3,
     "svg.fonttype": "none",
     "svg.hashsalt": "traitscope",
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for
     "axes.formatter.useoffset": False,
 }
+DOTS_AN_INCH = 300
+"resolution of PNG files"
 PANEL_WIDTH = 4.8
 "inches, where panels stand side by side"
 WHOLE_STEPS = ("layer", "block", "optimizer step")
@@ -59,29 +67,53 @@ class Shape:
     sharey: bool = False
 
 
-def svg_of(
-    name: str, title: str, panels: Sequence[str], draw: Callable[[Any, str], None], shape: Shape
-) -> str:
-    """Return the SVG element of a figure with one panel a name in `panels`.
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure draws, before it has a format: one panel a name in `panels`."""
 
-    `draw(axes, panel)` draws one panel; its heading is its name. `title` is for screen readers.
-    """
-    with _style():
-        from matplotlib.figure import Figure as Canvas
+    name: str
+    """Name of the figure, unique on a page."""
+    title: str
+    """What screen readers say."""
+    panels: tuple[str, ...]
+    """Headings of the panels."""
+    draw: Callable[[Any, str], None]
+    """Draws one panel: (axes, panel)."""
+    shape: Shape = Shape()
+    """Size, and which axes are shared."""
 
-        width = PANEL_WIDTH * len(panels) if len(panels) > 1 else shape.width
-        canvas = Canvas(figsize=(width, shape.height), layout="constrained")
-        grid = canvas.subplots(
-            1, len(panels), squeeze=False, sharex=shape.sharex, sharey=shape.sharey
-        )
-        for axes, panel in zip(grid[0], panels, strict=True):
-            axes.set_title(panel)
-            draw(axes, panel)
-            if axes.get_xlabel() in WHOLE_STEPS:
-                axes.xaxis.get_major_locator().set_params(integer=True)
-        stream = io.StringIO()
-        canvas.savefig(stream, format="svg", metadata={"Date": None})
-    return _inline(stream.getvalue(), name, title)
+    def svg(self) -> str:
+        """Return the SVG element."""
+        return _inline(self._saved("svg", {"Date": None}).decode(), self.name, self.title)
+
+    def pdf(self) -> bytes:
+        """Return a PDF file of one page, with its fonts."""
+        return self._saved("pdf", {"CreationDate": None, "Producer": None, "Creator": None})
+
+    def png(self) -> bytes:
+        """Return a PNG file of DOTS_AN_INCH."""
+        return self._saved("png", {"Software": None})
+
+    def _saved(self, suffix: str, metadata: Mapping[str, None]) -> bytes:
+        """Return the file of a format; `metadata` are left out of it, so that no date is in it."""
+        with _style():
+            from matplotlib.figure import Figure as Canvas
+
+            panels, shape = self.panels, self.shape
+            width = PANEL_WIDTH * len(panels) if len(panels) > 1 else shape.width
+            canvas = Canvas(figsize=(width, shape.height), layout="constrained")
+            grid = canvas.subplots(
+                1, len(panels), squeeze=False, sharex=shape.sharex, sharey=shape.sharey
+            )
+            for axes, panel in zip(grid[0], panels, strict=True):
+                axes.set_title(panel)
+                self.draw(axes, panel)
+                if axes.get_xlabel() in WHOLE_STEPS:
+                    axes.xaxis.get_major_locator().set_params(integer=True)
+            stream = io.BytesIO()
+            dpi = DOTS_AN_INCH if suffix == "png" else "figure"
+            canvas.savefig(stream, format=suffix, metadata=dict(metadata), dpi=dpi)
+        return stream.getvalue()
 
 
 @contextmanager
@@ -123,6 +155,11 @@ def _escaped(text: str) -> str:
 def colour_of(line: str, place: int) -> str:
     """Return the colour of a line: that of its condition, or the next one in order."""
     return COLOURS.get(line, LINES[place % len(LINES)])
+
+
+def dashes_of(line: str, place: int) -> Any:
+    """Return the dashes of a line: those of its condition, or the next ones in order."""
+    return USUAL_DASHES.get(line, DASHES[place % len(DASHES)])
 
 
 def zero_line(axes: Any) -> None:

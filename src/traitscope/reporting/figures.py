@@ -13,13 +13,14 @@ pooled.
 import math
 import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from traitscope.reporting import drawing
-from traitscope.reporting.drawing import Shape, svg_of
+from traitscope.reporting.drawing import Drawing, Shape
 from traitscope.reporting.numbers import MINUS
 from traitscope.reporting.tables import Table, csv_text, measurements_csv
 from traitscope.stats.measurement import Measurement
@@ -43,10 +44,15 @@ class Figure:
     """Heading, also read out by screen readers."""
     caption: str
     """What is drawn, with units."""
-    svg: str
-    """The SVG element."""
+    drawing: Drawing = field(compare=False, repr=False)
+    """What is drawn, in the formats of `Drawing`."""
     csv: str
     """The numbers drawn."""
+
+    @cached_property
+    def svg(self) -> str:
+        """The SVG element."""
+        return self.drawing.svg()
 
 
 class Interval(NamedTuple):
@@ -99,10 +105,10 @@ def forest_figure(
     def draw(axes: Any, panel: str) -> None:
         axes.axvline(0, color=drawing.MARK, linewidth=0.7)
         for place, measurement in enumerate(measurements):
-            _dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
+            dot_with_interval(axes, measurement, place, drawing.COLOURS["control"])
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(measurements) - 0.4, -0.6)
-        _rows_only(axes)
+        rows_only(axes)
         axes.set_xlabel(measurements[0].unit)
 
     title = title or "Measurements with 95 % intervals"
@@ -110,11 +116,12 @@ def forest_figure(
     if any(not math.isnan(measurement.crossed_low) for measurement in measurements):
         caption += " Thin lines: the same for new questions, too."
     shape = Shape(width=8.4, height=0.7 + 0.27 * max(2, lines))
-    svg = svg_of(name, title, [""], draw, shape)
-    return Figure(name, title, caption, svg, measurements_csv(measurements))
+    drawn = Drawing(name, title, ("",), draw, shape)
+    return Figure(name, title, caption, drawn, measurements_csv(measurements))
 
 
-def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+def dot_with_interval(axes: Any, measurement: Measurement, place: float, colour: str) -> None:
+    """Draw an estimate with its interval at a height; a thin line is for new questions, too."""
     if not math.isnan(measurement.crossed_low):
         ends = [measurement.crossed_low, measurement.crossed_high]
         axes.plot(ends, [place, place], color=colour, linewidth=0.7)
@@ -124,7 +131,7 @@ def _dot_with_interval(axes: Any, measurement: Measurement, place: float, colour
     axes.plot([measurement.estimate], [place], "o", color=colour, markersize=4.5)
 
 
-def _rows_only(axes: Any) -> None:
+def rows_only(axes: Any) -> None:
     """Show a grid along x and no ticks along y, where every row has a name."""
     axes.grid(axis="x", color=drawing.GRID, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
@@ -143,15 +150,19 @@ def line_figure(table: Table) -> Figure:
         for place, (label, points) in enumerate(lines.items()):
             _draw_line(axes, place, label, points)
         axes.set_xlabel(x_name)
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if len(lines) == 1:
+            axes.set_ylabel(next(iter(lines)))
+        else:
+            axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     rows = []
     for label, points in lines.items():
         for x, cell in points:
             rows.append([label, x, _value(cell)])
     name = f"{table.name}-figure"
-    svg = svg_of(name, table.title, [""], draw, Shape(width=8.4))
-    return Figure(name, table.title, table.caption, svg, csv_text(["line", x_name, "value"], rows))
+    drawn = Drawing(name, table.title, ("",), draw, Shape(width=8.4))
+    csv = csv_text(["line", x_name, "value"], rows)
+    return Figure(name, table.title, table.caption, drawn, csv)
 
 
 def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
@@ -171,7 +182,6 @@ def _lines_of(table: Table) -> dict[str, list[tuple[float, Any]]]:
 def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, Any]]) -> None:
     colours = drawing.LINES
     colour = colours[place % len(colours)]
-    is_dashed = place // len(colours) % 2 == 1
     places, values = [], []
     for x, cell in points:
         places.append(x)
@@ -181,11 +191,11 @@ def _draw_line(axes: Any, place: int, label: str, points: Sequence[tuple[float, 
     axes.plot(
         places,
         values,
-        marker="o" if len(points) < MARKED_POINTS else "",
+        marker=drawing.MARKERS[place % len(drawing.MARKERS)] if len(points) < MARKED_POINTS else "",
         markersize=3.5,
         label=label,
         color=colour,
-        linestyle=drawing.DASHED if is_dashed else "-",
+        linestyle=drawing.dashes_of(label, place),
         linewidth=1.6,
     )
 
@@ -208,7 +218,7 @@ def dot_figure(
         conditions = by_panel[panel]
         for place, (condition, measurement) in enumerate(conditions.items()):
             colour = drawing.colour_of(condition, place)
-            _dot_with_interval(axes, measurement, place, colour)
+            dot_with_interval(axes, measurement, place, colour)
             axes.annotate(
                 f"{measurement.estimate:.2f}".replace("-", MINUS),
                 (measurement.estimate, place),
@@ -221,7 +231,7 @@ def dot_figure(
         axes.set_yticks(range(len(conditions)), list(conditions))
         axes.set_ylim(most - 0.4, -0.7)
         axes.margins(x=0.12)
-        _rows_only(axes)
+        rows_only(axes)
         axes.set_xlabel(xlabel)
 
     rows = []
@@ -230,8 +240,8 @@ def dot_figure(
             size = [m.n, m.n_clusters, m.unit, m.interval]
             rows.append([panel, condition, m.estimate, m.low, m.high, *size])
     header = ["panel", "condition", "estimate", "low", "high", "n", "n_clusters", "unit"]
-    svg = svg_of(name, title, list(by_panel), draw, Shape(height=2.6, sharex=True))
-    return Figure(name, title, caption, svg, csv_text([*header, "interval"], rows))
+    drawn = Drawing(name, title, tuple(by_panel), draw, Shape(height=2.6, sharex=True))
+    return Figure(name, title, caption, drawn, csv_text([*header, "interval"], rows))
 
 
 def curve_figure(
@@ -245,7 +255,7 @@ def curve_figure(
 ) -> Figure:
     """Return a figure of curves over x: a thin line a seed, the mean over seeds bold.
 
-    `circles` are further points, drawn as open circles without a line.
+    `circles` are further points, drawn as open marks without a line.
     """
 
     def draw(axes: Any, panel: str) -> None:
@@ -259,8 +269,8 @@ def curve_figure(
         frame.put_on(axes, panel)
 
     rows = list(_curve_rows(curves, circles))
-    svg = svg_of(name, title, list(curves), draw, Shape(sharey=sharey))
-    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))
+    drawn = Drawing(name, title, tuple(curves), draw, Shape(sharey=sharey))
+    return Figure(name, title, caption, drawn, csv_text(frame.columns, rows))
 
 
 def _curve_rows(curves: Curves, circles: Curves | None) -> Iterator[list]:
@@ -290,7 +300,7 @@ def _draw_seeds(
     for place, (condition, seeds) in enumerate(conditions.items()):
         look = {
             "color": drawing.colour_of(condition, place),
-            "linestyle": drawing.DASHED if condition == "control" else "-",
+            "linestyle": drawing.dashes_of(condition, place),
             "marker": marker,
         }
         if len(seeds) > 1:
@@ -308,7 +318,8 @@ def _draw_circles(axes: Any, conditions: Mapping[str, Mapping[Hashable, Sequence
         colour = drawing.colour_of(condition, place)
         for points in seeds.values():
             look = {"color": colour, "markersize": 3.5, "markerfacecolor": "white"}
-            axes.plot(*_columns(points), "o", **look)
+            marker = drawing.MARKERS[place % len(drawing.MARKERS)]
+            axes.plot(*_columns(points), marker, **look)
 
 
 def _columns(points: Sequence[Point]) -> np.ndarray:
@@ -354,5 +365,5 @@ def band_figure(
     for panel, intervals in by_panel.items():
         for x, interval in enumerate(intervals):
             rows.append([panel, x, interval.mean, interval.low, interval.high])
-    svg = svg_of(name, title, list(by_panel), draw, Shape(sharey=True))
-    return Figure(name, title, caption, svg, csv_text(frame.columns, rows))
+    drawn = Drawing(name, title, tuple(by_panel), draw, Shape(sharey=True))
+    return Figure(name, title, caption, drawn, csv_text(frame.columns, rows))

@@ -1,8 +1,9 @@
-"""Tables of a page as LaTeX, for papers: the same cells, in booktabs rules."""
+"""Tables and figures of a page as LaTeX, for papers: the same cells, in booktabs rules."""
 
 import math
 from collections.abc import Sequence
 
+from traitscope.reporting.figures import Figure
 from traitscope.reporting.numbers import MINUS, digits_of, estimate, number
 from traitscope.reporting.tables import NO_VALUE, Cell, Table, text_columns
 from traitscope.stats.measurement import Measurement
@@ -12,19 +13,73 @@ SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
     MINUS: "$-$",
     NO_VALUE: "--",
-    "×": r"$\times$",
+    "—": "---",
+    "…": r"\ldots{}",
     "“": "``",
     "”": "''",
+    "‘": "`",
+    "’": "'",
     "\n": " ",
+    "\t": " ",
+    "\u00a0": "~",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 "what LaTeX reads in place of a character"
+SYMBOLS = {
+    "×": r"\times",
+    "±": r"\pm",
+    "·": r"\cdot",
+    "√": r"\surd",
+    "²": "^2",
+    "≤": r"\le",
+    "≥": r"\ge",
+    "≈": r"\approx",
+    "≠": r"\ne",
+    "∞": r"\infty",
+    "→": r"\to",
+    "Σ": r"\Sigma",
+    "Δ": r"\Delta",
+    "α": r"\alpha",
+    "β": r"\beta",
+    "λ": r"\lambda",
+    "κ": r"\kappa",
+    "μ": r"\mu",
+    "µ": r"\mu",
+    "σ": r"\sigma",
+    "ρ": r"\rho",
+}
+"mathematical characters, and their commands in math mode"
+LAST_LETTER = "\u017f"
+"last character of Latin Extended-A, whose letters every LaTeX of 2018 and later reads as they are"
 
 
 def latex_tables(tables: Sequence[Table]) -> str:
-    """Return tables as LaTeX, one float each, with the package that they need in the first line."""
+    """Return tables as LaTeX, one float each, with the package that they need in the first line.
+
+    pdflatex, xelatex and lualatex read them.
+    """
     return "\n".join([NEEDS, *map(_float, tables)]) + "\n"
+
+
+def latex_figures(figures: Sequence[Figure], folder: str) -> str:
+    """Return floats that include the PDF files of figures from a folder, with their captions."""
+    floats = ["% needs \\usepackage{graphicx}"]
+    for figure in figures:
+        lines = (
+            "\\begin{figure}",
+            "\\centering",
+            f"\\includegraphics[width=\\linewidth]{{{folder}/{figure.name}.pdf}}",
+            f"\\caption{{{escaped(f'{figure.title}. {figure.caption}')}}}",
+            f"\\label{{fig:{figure.name}}}",
+            "\\end{figure}",
+        )
+        floats.append("\n".join(lines))
+    return "\n".join(floats) + "\n"
 
 
 def _float(table: Table) -> str:
@@ -45,7 +100,9 @@ def _float(table: Table) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+    """Return a row; behind the end of another one, a bracket or a star would be an option."""
+    row = " & ".join(cells)
+    return f"{'{}' if row.startswith(('[', '*')) else ''}{row} \\\\"
 
 
 def _cell(cell: Cell) -> str:
@@ -72,5 +129,19 @@ def _math(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text as LaTeX prints it."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+    """Return a text as LaTeX prints it.
+
+    A character that pdflatex cannot read, such as an emoji, becomes its code, [U+1F989].
+    """
+    return "".join(map(_character, text))
+
+
+def _character(character: str) -> str:
+    if character in SPECIAL:
+        return SPECIAL[character]
+    if character in SYMBOLS:
+        return f"${SYMBOLS[character]}$"
+    is_letter = character.isalpha() and character <= LAST_LETTER
+    if is_letter or (character.isascii() and character.isprintable()):
+        return character
+    return f"[U+{ord(character):04X}]"

@@ -22,7 +22,9 @@ MANIFEST_KEYS = {"schema", "stage", "address", "config_sha256", "inputs", "outpu
 """Keys without which a manifest is damaged."""
 INPUT = "input:"
 """Begins a value of a config that stands for an input: input:NAME, or input:NAME/INSIDE."""
-UNHASHED = ("manifest.json", "log.txt")
+LABEL = "label.json"
+"""File with the name and the note that people gave a run, which may change after it was sealed."""
+UNHASHED = ("manifest.json", "log.txt", LABEL)
 """Files of a run that are no outputs."""
 RESTORE = "restore it, or move the directory away and run the command again"
 """What to do about a damaged file."""

@@ -6,6 +6,7 @@
       ...             outputs, each with its sha256 in the manifest; metrics.jsonl is one, so it
                       must hold no timings
       log.txt         free text, neither hashed nor verified
+      label.json      name and note that people gave the run; neither hashed nor verified
       scratch/        checkpoints of a resumable stage, deleted before sealing
       manifest.json   written last: a directory without it is unfinished
     <folder>/.locks/<stage>-<address>.lock      kernel lock of the process that computes; the file
@@ -114,17 +115,22 @@ def address(stage: str, config: dict, inputs: dict[str, str], model: str | None)
 def find_runs(root: Path) -> list[Run]:
     """All runs anywhere under `root`, sealed or not, sorted by path; moved-aside ones are left
     out."""
+    return runs_among(folders_below(root))
+
+
+def runs_among(folders: Iterable[Path]) -> list[Run]:
+    """The runs among some folders, sorted by path."""
     runs = []
-    for folder in folders_below(root):
+    for folder in folders:
         match = RUN_NAME.fullmatch(folder.name)
         if match:
             runs.append(Run(folder, match[1], match[2], is_sealed(folder)))
     return sorted(runs, key=lambda run: run.path)
 
 
-def find_moved_aside(root: Path) -> list[Path]:
-    """What interrupted runs left and a later command moved aside, anywhere under `root`; sorted."""
-    return sorted(folder for folder in folders_below(root) if STALE_NAME.fullmatch(folder.name))
+def moved_aside_among(folders: Iterable[Path]) -> list[Path]:
+    """What interrupted runs left and a later command moved aside, among some folders; sorted."""
+    return sorted(folder for folder in folders if STALE_NAME.fullmatch(folder.name))
 
 
 def folders_below(root: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline, parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings
 from traitscope.runs import opening, store
 from traitscope.stages import registry
 from traitscope.studies import check_name, plan, protocol, sizes
@@ -284,26 +285,54 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     return run
 
 
+@dataclass(frozen=True)
+class Concluded:
+    """What a study concludes, as values."""
+
+    header: StudyHeader
+    """What its page says before any number."""
+    size: Any
+    """The study's `Size`."""
+    findings: Findings
+    """Verdicts, numbers, tables and figures."""
+    before: Table | None
+    """What its number rows can carry; None where that was not computed."""
+
+
+def concluded_again(config: StudyConfig, inputs: Mapping[str, Path]) -> Concluded:
+    """Return what a study concludes from sealed runs; nothing is written.
+
+    `inputs` are those that the conclusion recorded, by node. Raises ConfigError as `replay` does.
+    """
+    request, folders = _replayed(config, inputs, Output())
+    size = sizes.named(request.size)
+    findings = request.study.conclude(size, folders, request.config.model)
+    return Concluded(request.header(), size, findings, request.information_table(folders))
+
+
 def replay(config: StudyConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:
     """Conclude again from the sealed runs of a study's stages, which are not computed again.
 
     `inputs` are those that the conclusion recorded, by node. Raises ConfigError where the study of
     this version has other stages.
     """
+    return conclude(*_replayed(config, inputs, out))
+
+
+def _replayed(
+    config: StudyConfig, inputs: Mapping[str, Path], out: Output
+) -> tuple[Request, dict[str, Path]]:
+    """Return the request behind a conclusion, and the folders of its stages in their order."""
     request = request_of(config, out)
-    folders = {}
-    for name, path in inputs.items():
-        if name != STUDY_FILE:
-            folders[name] = path
-    needed = {node.name for node in request.nodes()}
-    known = needed | {node.name for node in request.information()}
-    other = sorted((needed - folders.keys()) | (folders.keys() - known))
+    names = [node.name for node in request.nodes()]
+    known = [*names, *(node.name for node in request.information())]
+    other = sorted((set(names) - inputs.keys()) | (inputs.keys() - {*known, STUDY_FILE}))
     if other:
         raise ConfigError(
             f"{config.name} has other stages in this version, such as {other[0]!r}; expected those"
             f" of the run; conclude anew: traitscope study run {config.name} --size {config.size}"
         )
-    return conclude(request, folders)
+    return request, {name: inputs[name] for name in known if name in inputs}
 
 
 def _without_speed(config: StudyConfig) -> StudyConfig:

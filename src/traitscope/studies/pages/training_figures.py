@@ -17,11 +17,11 @@ Runs = Mapping[str, Mapping[str, Mapping[int, Path]]]
 "panel -> condition -> seed -> the run that trained the student"
 
 
-def eas_layer_figure(runs: Runs, layer: int, width: int) -> Figure:
+def eas_layer_figure(runs: Runs, layer: int | None, width: int) -> Figure:
     """Return EAS by layer: a thin line a student, the mean bold.
 
-    `width` is the size of the residual stream; unrelated directions have a cosine of about
-    1 / sqrt(width), which is drawn grey.
+    `layer` is marked, if there is one. `width` is the size of the residual stream; unrelated
+    directions have a cosine of about 1 / sqrt(width), which is drawn grey.
     """
     curves: dict[str, dict[str, dict[int, list[Point]]]] = {}
     for panel, conditions in runs.items():
@@ -58,7 +58,7 @@ def eas_step_figure(runs: Runs, layer: int) -> Figure:
 def loss_figure(runs: Runs, ylabels: Mapping[str, str]) -> Figure:
     """Return the training loss by step; `ylabels` say what the loss of a panel is."""
     caption = (
-        "Training loss a completion token. Thin: one seed. Bold: mean over seeds. Open circles:"
+        "Training loss a completion token. Thin: one seed. Bold: mean over seeds. Open marks:"
         " held-out rows. The kinds of loss have different meanings and are not to be compared with"
         " each other."
     )

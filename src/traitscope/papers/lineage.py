@@ -1,0 +1,92 @@
+"""All sealed runs behind some runs, with their settings, for sentences about how they were made."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from traitscope.errors import StoreError
+from traitscope.runs import store
+from traitscope.runs.manifests import check_unchanged
+
+
+class Settings(dict[str, Any]):
+    """The settings of a run.  One that it does not have raises StoreError, with the run."""
+
+    def __init__(self, run: store.Run) -> None:
+        super().__init__(json.loads(run.file("config.json").read_bytes())["config"])
+        self._run = run
+
+    def __missing__(self, name: str) -> Any:
+        raise StoreError(
+            f"{self._run.path} has no setting {name!r}, which a run of {self._run.stage} has;"
+            " another version made it: make it again, or report other runs"
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sealed run: its settings and its manifest."""
+
+    run: store.Run
+    """The run."""
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What was sealed."""
+        return self.run.manifest()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, as JSON values."""
+        return Settings(self.run)
+
+    def numbers(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file of the run; empty where it has none."""
+        if name not in self.manifest["outputs"]:
+            return {}
+        return json.loads(self.run.file(name).read_bytes())
+
+    def input(self, value: str) -> Path:
+        """Where an input lies that a setting names, as input:NAME or input:NAME/INSIDE."""
+        name, _, inside = value.removeprefix("input:").partition("/")
+        place = (self.run.path / self.manifest["inputs"][name]["path"]).resolve()
+        return place / inside if inside else place
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """Where all inputs lie, by name."""
+        return {name: self.input(name) for name in self.manifest["inputs"]}
+
+
+def behind(runs: Sequence[store.Run]) -> list[Made]:
+    """Return the runs and all runs that they were made from, each once, inputs first.
+
+    Raises StoreError where an input is not there, or where a run was changed: nothing could be said
+    of how the numbers came to be.
+    """
+    found: dict[Path, Made] = {}
+    for run in runs:
+        _add(run, found)
+    return list(found.values())
+
+
+def _add(run: store.Run, found: dict[Path, Made]) -> None:
+    if run.path.resolve() in found:
+        return
+    made = Made(store.Run(run.path.resolve(), run.stage, run.address, True))
+    check_unchanged(made.run.path, made.manifest)
+    for name, place in made.inputs.items():
+        if name.startswith("trait") and not place.exists():
+            continue  # its name is a setting
+        if not place.exists():
+            raise StoreError(
+                f"{run.path} was made from {place}, which is not there (input {name!r}); a methods"
+                " paragraph says how everything was made: put it back, or report another run"
+            )
+        folder = store.run_folder(place)
+        if folder is not None:
+            _add(store.load_run(folder), found)
+    found[made.run.path] = made

@@ -1,0 +1,138 @@
+"""A methods paragraph: how numbers were made, in sentences that say what the manifests hold."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from traitscope.models.bundled import EMBEDDED
+from traitscope.papers import stage_sentences
+from traitscope.papers.bibliography import keys_in
+from traitscope.papers.contents import Contents
+from traitscope.papers.lineage import Made
+from traitscope.papers.stage_sentences import Sentence, listed
+from traitscope.reporting import latex, markdown
+from traitscope.stats.measurement import Measurement
+
+STAGES = (
+    stage_sentences.vectors,
+    stage_sentences.rows,
+    stage_sentences.matched,
+    stage_sentences.filters,
+    stage_sentences.students,
+    stage_sentences.measures,
+    stage_sentences.comparisons,
+    stage_sentences.audits,
+)
+"what is said of stages, in the order of an experiment"
+INTERVALS = {"welch": "welch1947", "wilson": "wilson1927", "bootstrap": "efron1993"}
+"words of the description of an interval, and their sources"
+PACKAGES = {
+    "traitscope": ("Traitscope", "traitscope"),
+    "torch": ("PyTorch", "paszke2019pytorch"),
+    "transformers": ("transformers", "wolf2020transformers"),
+    "numpy": ("NumPy", ""),
+    "python": ("Python", ""),
+}
+"packages that a manifest records: their names and sources"
+DIGEST = 16
+"hex digits of a digest that are shown"
+
+
+def sentences(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> list[Sentence]:
+    """Return the methods paragraph of a report.
+
+    made: All runs behind the report. own: The runs that were reported.
+    """
+    said = _models(made)
+    for stage in STAGES:
+        said += stage(made)
+    said += _claim(contents)
+    said += _intervals(contents.measurements)
+    said += _versions(made)
+    runs = [f"{run.run.path.name} (digest {run.run.digest[:DIGEST]})" for run in own]
+    return [*said, Sentence(f"The numbers are those of {listed(runs)}.")]
+
+
+def _models(made: Sequence[Made]) -> list[Sentence]:
+    """Which models were used, by name and digest."""
+    models: dict[str, str] = {}
+    for run in made:
+        digest = run.manifest.get("model")
+        if digest and "model" in run.settings:
+            models[digest] = run.settings["model"]
+    texts = [f"{Path(name).name} (digest {digest[:DIGEST]})" for digest, name in models.items()]
+    if not texts:
+        return []
+    keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()
+    dtypes = listed(run.settings["dtype"] for run in made if "dtype" in run.settings)
+    what = "Models" if len(texts) > 1 else "The model"
+    verb = "are" if len(texts) > 1 else "is"
+    return [Sentence(f"{what} {verb} {listed(texts)}, computed in {dtypes}.", keys)]
+
+
+def _claim(contents: Contents) -> list[Sentence]:
+    """What a study claims, by which rule, and how its tests are corrected."""
+    if not contents.claim:
+        return []
+    published = keys_in(contents.published)
+    correction = (
+        "Tests of all claims are corrected together by Holm's procedure; a negligible effect is"
+        " tested by two one-sided tests."
+    )
+    corrected = Sentence(correction, ("holm1979", "schuirmann1987"))
+    return [Sentence(f"The study's claim: {contents.claim}", published), corrected]
+
+
+def _intervals(measurements: Iterable[Measurement]) -> list[Sentence]:
+    """How intervals were made, and over how many units."""
+    units: dict[str, dict[str, None]] = {}
+    for item in measurements:
+        if item.low == item.low:  # not NaN
+            units.setdefault(item.interval, {})[f"{item.n_clusters} {item.counted}"] = None
+    said = []
+    for interval, counted in units.items():
+        keys = [key for word, key in INTERVALS.items() if word in interval.lower()]
+        said.append((f"{interval}, n = {listed(counted)}", keys))
+    if not said:
+        return []
+    keys = tuple(dict.fromkeys(key for _, more in said for key in more))
+    return [Sentence(f"Intervals are at 95 %: {'; '.join(text for text, _ in said)}.", keys)]
+
+
+def _versions(made: Sequence[Made]) -> list[Sentence]:
+    """Which versions computed the runs."""
+    texts, keys = [], []
+    for package, (name, key) in PACKAGES.items():
+        found = [run.manifest.get("versions", {}).get(package) for run in made]
+        versions = listed(filter(None, found))
+        if versions:
+            texts.append(f"{name} {versions}")
+            keys += [key] if key else []
+    return [Sentence(f"Software: {listed(texts)}.", tuple(keys))] if texts else []
+
+
+def keys_of(said: Iterable[Sentence]) -> list[str]:
+    """The sources that sentences cite, each once."""
+    keys: dict[str, None] = {}
+    for sentence in said:
+        keys.update(dict.fromkeys(sentence.keys))
+    return list(keys)
+
+
+def as_markdown(said: Iterable[Sentence]) -> str:
+    """Sentences as Markdown, sources as pandoc cites them: [@key; @other]."""
+    texts = []
+    for sentence in said:
+        text = markdown.escaped(sentence.text)
+        cited = "; ".join(f"@{key}" for key in sentence.keys)
+        texts.append(f"{text.removesuffix('.')} [{cited}]." if cited else text)
+    return "\n".join(texts) + "\n"
+
+
+def as_latex(said: Iterable[Sentence]) -> str:
+    """Sentences as LaTeX, with citations of references.bib."""
+    texts = []
+    for sentence in said:
+        text = latex.escaped(sentence.text)
+        cited = ",".join(sentence.keys)
+        texts.append(f"{text.removesuffix('.')}~\\cite{{{cited}}}." if cited else text)
+    return "\n".join(texts) + "\n"

@@ -1,0 +1,237 @@
+"""The files of a report: equal numbers in all forms, sources that are there, own files only."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from command import call, ok
+from paper_runs import run_named
+
+from traitscope.comparison.compare import compare
+from traitscope.comparison.page import comparison_tables
+from traitscope.papers import bibliography
+from traitscope.papers.folder import INDEX, write_report
+from traitscope.papers.lineage import Made, behind
+from traitscope.reporting.tables import shown
+
+NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+ENTRY = re.compile(r"@(\w+)\{(\w+),\n((?:  \w+ = \{.*\},\n)+)\}\n")
+"an entry of BibTeX, as the package writes it"
+
+
+@pytest.fixture(scope="module")
+def report(root: Path) -> Path:
+    """The report of one comparison."""
+    folder = root.parent / "paper"
+    files = ok(root, "report", "students", "--for-paper", folder).summary["files"]
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(files) == there
+    return folder
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers of a text, with true minus signs."""
+    return [float(number.replace("−", "-")) for number in NUMBER.findall(text)]
+
+
+def latex_rows(text: str) -> list[list[str]]:
+    """The cells of a LaTeX table, header first, as they are printed."""
+    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
+    rows = []
+    for line in body.splitlines():
+        if line.endswith("\\\\"):
+            line = line.removesuffix("\\\\").replace("$-$", "−").replace("$", "")
+            line = line.replace("\\_", "_").replace("\\%", "%")
+            rows.append([cell.strip() for cell in re.split(r"(?<!\\)&", line)])
+    return rows
+
+
+def markdown_rows(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, header first, as they are printed."""
+    rows = []
+    for line in text.splitlines():
+        if line.startswith("| ") and not set(line) <= set("|-: "):
+            plain = re.sub(r"\\(.)", r"\1", line)
+            rows.append([cell.strip() for cell in plain.strip("|").split("|")])
+    return rows
+
+
+def test_all_forms_of_a_table_hold_the_numbers_of_the_page(root: Path, report: Path) -> None:
+    run = run_named(root, "students")
+    page = (run.path / "report.html").read_text()
+    inputs = [Made(run).inputs[name] for name in Made(run).manifest["inputs"]]
+    comparison = compare(inputs[:2], inputs[2:4], layer=1)
+    (table,) = comparison_tables("differences", "Treated minus control", comparison)
+    as_csv = list(csv.reader(io.StringIO((report / "tables/differences.csv").read_text())))
+    tex = latex_rows((report / "tables/differences.tex").read_text())
+    markdown = markdown_rows((report / "tables/differences.md").read_text())
+    assert len(as_csv) == len(tex) == len(markdown) == len(table.rows) + 1
+    assert (run.path / "differences.csv").read_bytes() == (
+        report / "tables/differences.csv"
+    ).read_bytes()
+    for row, cells in enumerate(table.rows, start=1):
+        assert tex[row][0] == markdown[row][0] == as_csv[row][0] == cells[0]
+        for place, cell in enumerate(cells):
+            lines = shown(cell).split("\n")
+            assert all(line in page for line in lines)
+            on_page = numbers(lines[0]) + (numbers(lines[1]) if len(lines) > 1 else [])
+            assert numbers(tex[row][place]) == on_page, (row, place)
+            assert numbers(markdown[row][place])[: len(on_page)] == on_page, (row, place)
+        at = as_csv[0].index("treated − control")
+        measured = cells[table.header.index("treated − control")]
+        for text, value in zip(
+            as_csv[row][at : at + 3], numbers(shown(measured))[:3], strict=False
+        ):
+            digits = len(f"{value}".partition(".")[2])
+            assert float(text) == pytest.approx(value, abs=0.51 * 10**-digits)
+
+
+def test_every_figure_is_a_real_file_of_four_kinds(report: Path) -> None:
+    figures = sorted((report / "figures").glob("*.svg"))
+    assert len(figures) >= 5
+    floats = (report / "figures.tex").read_text()
+    assert set(re.findall(r"figures/(.*)\.pdf", floats)) == {figure.stem for figure in figures}
+    assert floats.count("\\caption{") == floats.count("\\label{fig:") == len(figures)
+    for figure in figures:
+        assert ElementTree.parse(figure).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        pdf, png = (figure.with_suffix(f".{kind}").read_bytes() for kind in ("pdf", "png"))
+        assert pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF")
+        assert b"/FontFile2" in pdf and b"CreationDate" not in pdf
+        width, height = struct.unpack(">II", png[16:24])
+        assert png.startswith(b"\x89PNG") and width > 1500 and height > 300
+        assert len(figure.with_suffix(".csv").read_text().splitlines()) > 1
+
+
+def test_every_cited_key_is_in_the_bibliography_and_no_other(report: Path) -> None:
+    text = (report / "references.bib").read_text()
+    entries = {match[2]: match[3] for match in ENTRY.finditer(text)}
+    assert ENTRY.sub("", text).strip() == "", "nothing stands between the entries"
+    for fields in entries.values():
+        assert fields.count("{") == fields.count("}")
+        assert {"author", "title", "year"} <= set(re.findall(r"^  (\w+) =", fields, re.MULTILINE))
+    in_markdown = set(re.findall(r"@(\w+)", (report / "methods.md").read_text()))
+    cited = re.findall(r"\\cite\{([^}]*)\}", (report / "methods.tex").read_text())
+    assert set(entries) == in_markdown == {key for keys in cited for key in keys.split(",")}
+    assert {"hu2021lora", "blank2026steering", "miller2024errorbars", "traitscope"} <= set(entries)
+
+
+def test_every_source_is_an_entry_that_parses() -> None:
+    for key, source in bibliography.SOURCES.items():
+        entry = source.entry(key)
+        assert ENTRY.fullmatch(entry), entry
+        assert entry.isascii() or "König" in entry
+    assert bibliography.keys_in("arXiv 2606.00995, section 3; arXiv 2507.14805") == (
+        "blank2026steering",
+        "cloud2025subliminal",
+    )
+
+
+def numbers_in(value: Any) -> set[str]:
+    """The numbers that a JSON value holds, as the paragraph would write them."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return set().union(*map(numbers_in, value))
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        return {f"{value:g}", f"{value:.2f}", f"{value:.4g}"}
+    return set(NUMBER.findall(value)) | {value} if isinstance(value, str) else set()
+
+
+def test_the_paragraph_says_what_the_manifests_hold_and_no_more(root: Path, report: Path) -> None:
+    run = run_named(root, "students")
+    known = {"95", "1", "16"}  # the level of all intervals; digits shown of a digest
+    for made in behind([run]):
+        known |= numbers_in(made.manifest) | numbers_in(made.settings)
+        known |= {
+            made.run.digest[:16],
+            made.manifest["model"][:16] if made.manifest["model"] else "",
+        }
+        for name in ("summary.json", "measurements.json"):
+            known |= numbers_in(made.numbers(name))
+    text = (report / "methods.md").read_text()
+    text = re.sub(r"\[@[^]]*\]", "", text)
+    text = re.sub(r"\(digest \w+\)", "", text)
+    text = text.replace(run.path.name, "")
+    said = {number.lstrip("+−-") for number in NUMBER.findall(text)}
+    assert len(said) > 8 and said <= {number.lstrip("+−-") for number in known}, said - known
+    for fact in (
+        "the vector owl added behind block 1",
+        "with strength 0.8 mean residual norms",
+        "the trait's positive questions without the stem",
+        "at the last prompt token",
+        "answered 6 number prompts that ask for at most 3 numbers (prompt seeds 1 and 2)",
+        "LoRA of rank 8 and alpha 32, AdamW with a peak learning rate of 0.0004",
+        "1 epoch, batches of 2 rows",
+        "seeds 1 and 2",
+        "(kept: 6 of 6)",
+        "t over 2 seeds",
+        "n = 2 seeds",
+        "Traitscope 0.1.0",
+    ):
+        assert fact in text, fact
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_the_same_runs_give_the_same_bytes(root: Path, report: Path, tmp_path: Path) -> None:
+    ok(root, "report", "students", "--for-paper", tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(report)
+    before = contents(report)
+    ok(root, "report", "students", "--for-paper", report)
+    assert contents(report) == before
+
+
+def test_files_of_others_are_not_overwritten(
+    root: Path, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "paper"
+    shutil.copytree(report, folder)
+    (folder / "methods.md").write_text("my own words")
+    before = contents(folder)
+    assert call(root, "report", "students", "--for-paper", folder).code == 2
+    assert "methods.md was changed since a report wrote it" in capsys.readouterr().err
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "references.bib").write_text("@book{mine}")
+    (other / "notes.txt").write_text("mine")
+    assert call(root, "report", "students", "--for-paper", other).code == 2
+    assert "references.bib is there already, from elsewhere" in capsys.readouterr().err
+    assert contents(folder) == before and len(contents(other)) == 2
+
+
+def test_a_report_that_was_killed_is_written_anew(tmp_path: Path) -> None:
+    """As if the power failed behind any of its files, from an older report and from none."""
+    old, new = {"a": b"1", "b": b"2", "c": b"3"}, {"a": b"4", "b": b"5", "d/e": b"6"}
+    for killed_after in range(4):
+        folder = tmp_path / str(killed_after)
+        write_report(folder, old, {})
+        index = json.loads((folder / INDEX).read_text())
+        before = {name: [digest] for name, digest in index["files"].items()}
+        write_report(tmp_path / "new", new, {})
+        planned = json.loads((tmp_path / "new" / INDEX).read_text())["files"]
+        (folder / INDEX).write_text(json.dumps({"files": planned, "before": before}))
+        for name in list(new)[:killed_after]:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(new[name])
+        assert write_report(folder, new, {}) == ["c"]
+        assert {name: (folder / name).read_bytes() for name in new} == new
+        assert not (folder / "c").exists()
+        assert json.loads((folder / INDEX).read_text())["before"] == {}
+
+
+def test_a_broken_index_is_refused(tmp_path: Path) -> None:
+    for content in ("{", "[]", '{"files": {"../x": "1"}, "before": {}}'):
+        (tmp_path / INDEX).write_text(content)
+        with pytest.raises(Exception, match="is no index of a report"):
+            write_report(tmp_path, {"a": b"1"}, {})
+        assert not (tmp_path / "a").exists()
