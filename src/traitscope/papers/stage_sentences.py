@@ -328,9 +328,10 @@ def audits(made: Sequence[Made]) -> list[Sentence]:
         power, rate = shown(result["power"]), shown(result["dose"])
         text = (
             f"{result['rows']} rows were audited for {Path(result['model']).name} at an error rate"
-            f" of {shown(result['alpha'])}: {learners} students predicted each row before they learnt"
-            f" it, and teachers of {candidates} candidate traits were compared with mixtures of the"
-            f" model's own writers by e-values (power {power} for a contamination rate of {rate})."
+            f" of {shown(result['alpha'])}: {learners} students predicted each row before they"
+            f" learnt it, and teachers of {candidates} candidate traits were compared with mixtures"
+            f" of the model's own writers by e-values (power {power} for a contamination rate of"
+            f" {rate})."
         )
         sentences.append(Sentence(text, ("traitscope", "wasserman2020universal")))
     return sentences
