@@ -32,6 +32,7 @@ A package imports only from packages that stand below it. `make check` tests thi
   students.
 - `screening` is a package of its own: it compares two models before any rows exist, so it reads no
   data.
+- `papers` is a package of its own: it reads finished runs of every kind, so it stands above them.
 - `vectors` is a package of its own: `stages`, `information` and `workflow` need the same vectors,
   so they are made below all three.
 - `auditing/detectors` imports no other module of the audit. A contract holds this.

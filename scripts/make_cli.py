@@ -3,17 +3,15 @@
 python scripts/make_cli.py
 """
 
-import ast
 import dataclasses
 import inspect
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from traitscope.config import common
 from traitscope.config.entries import COMMANDS, GROUPS, Command
-from traitscope.config.fields import flag_of
+from traitscope.config.fields import flag_of, texts_under_fields
 
 HEAD = """# The command line
 
@@ -36,20 +34,9 @@ Typed as `traitscope stage NAME`; `traitscope stage` lists them.
 TABLE = "| flag | default | meaning |\n| --- | --- | --- |\n"
 
 
-def meanings(config: type) -> dict[str, str]:
-    """The text under each field of a config class, its parents' included."""
-    found: dict[str, str] = {}
-    for cls in reversed(config.__mro__[:-1]):
-        body = ast.parse(inspect.getsource(cls)).body[0].body
-        for field, text in itertools.pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                found[field.target.id] = ast.literal_eval(text.value)
-    return found
-
-
 def rows(config: type) -> Iterator[str]:
     """A table row for each flag; a block's fields follow it."""
-    hints, text = get_type_hints(config), meanings(config)
+    hints, text = get_type_hints(config), texts_under_fields(config)
     for field in dataclasses.fields(config):
         kind = next(
             (o for o in get_args(hints[field.name]) if dataclasses.is_dataclass(o)),
@@ -96,6 +83,8 @@ def page() -> str:
         if command.group == "internal":
             parts += section(command, f"traitscope stage {command.name}")
     parts.append("## Flags of every command\n\n" + TABLE + "\n".join(rows(common.Output)) + "\n")
+    named = [row for row in rows(common.NamedOutput) if row not in set(rows(common.Output))]
+    parts.append("## Flags of every stage but `study`\n\n" + TABLE + "\n".join(named) + "\n")
     return "\n".join(parts)
 
 

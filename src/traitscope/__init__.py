@@ -90,7 +90,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'traitscope' has no attribute {name!r}")
     module = import_module(_HOMES[name])
-    return module if name == "studies" else getattr(module, name)
+    if name == "studies":
+        return module
+    value = getattr(module, name)
+    if isinstance(value, type):
+        import_module("traitscope.config.fields").show_in_help(value)
+    return value
 
 
 def __dir__() -> list[str]:

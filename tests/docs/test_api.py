@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from command import ENV
 import traitscope
 from traitscope import config
 from traitscope.config.entries import COMMANDS, STAGES
+from traitscope.config.fields import texts_under_fields
 from traitscope.stages.measure import UNITS
 
 HERE = Path(__file__).parents[2]
@@ -222,3 +224,14 @@ def test_a_model_given_by_its_name_is_refused_in_words() -> None:
         traitscope.extract_vectors("smollm2-135m", ["cat"])
     with pytest.raises(traitscope.TraitscopeError, match="load_model"):
         traitscope.train("smollm2-135m", [], traitscope.Recipe())
+
+
+@pytest.mark.parametrize("name", ["Recipe", "Scores", "Measurement", "Record", "Steer", "Vector"])
+def test_help_shows_the_text_under_every_field(name: str) -> None:
+    cls = getattr(traitscope, name)
+    assert getattr(traitscope, name) is cls and cls.__doc__.count("Fields:") == 1
+    said = " ".join(pydoc.plain(pydoc.render_doc(cls)).replace("|", " ").split())
+    texts = texts_under_fields(cls)
+    assert texts and set(texts) >= {field.name for field in dataclasses.fields(cls)}
+    for field, text in texts.items():
+        assert f"{field}: {text}" in said

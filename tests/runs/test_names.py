@@ -12,6 +12,7 @@ import pytest
 from command import OWL, call, ok, write_yaml
 
 from traitscope.config.commands import CompareConfig, RerunConfig
+from traitscope.config.screen import ScreenConfig
 from traitscope.config.stages import GenerateConfig, MeasureConfig
 from traitscope.errors import ConfigError, StoreError
 from traitscope.runs import lineage, store
@@ -119,7 +120,9 @@ def test_names_are_found_wherever_a_path_is_taken(tmp_path: Path) -> None:
     )
     written = CompareConfig(treated=(Path("cat"),), report=Path("cat"))
     assert resolved(written).report == Path("cat")
-    assert resolved(MeasureConfig(model="cat")).model == str(run)
+    assert resolved(MeasureConfig(model="cat")).model == "cat", "a model of that name"
+    assert resolved(ScreenConfig(teacher="cat")).teacher == str(run)
+    assert resolved(ScreenConfig(teacher="adapter:cat")).teacher == f"adapter:{run}"
     assert resolved(GenerateConfig(model="org/cat")).model == "org/cat"
 
 

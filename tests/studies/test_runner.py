@@ -87,7 +87,7 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
 
 
 def report_for_paper(root: Path, run: Path, summary: dict) -> None:
-    """The report of a study has its numbers, its figures and its claim; another study is refused."""
+    """The report of a study has its numbers, figures and claim; a changed study is refused."""
     paper = root.parent / "paper"
     ok(root, "report", run, "--for-paper", paper)
     drawn = {file.name for file in run.glob("*.svg")}
@@ -96,7 +96,7 @@ def report_for_paper(root: Path, run: Path, summary: dict) -> None:
         if file.name != "measurements.csv":
             copies = [paper / "tables" / file.name, paper / "figures" / file.name]
             assert any(copy.exists() and copy.read_bytes() == file.read_bytes() for copy in copies)
-    rows = list(csv.DictReader((paper / "tables/verdicts.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((paper / "tables/verdicts.csv").read_text().splitlines()))
     for row, verdict in zip(rows, summary["verdicts"], strict=True):
         assert (row["claim"], row["outcome"]) == (verdict["claim"], verdict["outcome"])
         assert float(row["decided by"]) == pytest.approx(

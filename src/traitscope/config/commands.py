@@ -177,8 +177,10 @@ class ShowConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write what a paper needs of finished runs: figures as SVG, PDF and PNG, tables as CSV, LaTeX
-    and Markdown, a methods paragraph and its BibTeX.
+    """Write what a paper needs of finished runs.
+
+    Figures come as SVG, PDF and PNG, tables as CSV, LaTeX and Markdown. A methods paragraph and its
+    BibTeX are made from the manifests.
 
     Several runs of `measure`, `compare` or a study are drawn in one figure, by model and trait;
     several of `train` in one figure of EAS.

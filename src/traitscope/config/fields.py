@@ -11,10 +11,18 @@ only enters with its default, whatever its value is. A field that was added afte
 out while it has its default. So neither a faster setting nor a new release moves runs that exist.
 """
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+HEADING = "Fields:"
+"begins the texts under fields in a docstring"
+HELP_WIDTH = 92
+"characters of a line of them"
 PathUse = Literal["read", "rows", "prompts", "vector", "written", "folder"]
 
 
@@ -33,7 +41,7 @@ def setting(
     speed_only: The value changes no result, or nothing but the rounding of its last digits.
     since: The schema of runs with which the field was added.
     advanced: Plain --help leaves the flag out.
-    path: What a path is for: a file or a folder that is written, or it is read and holds rows,
+    path: What a path is for: a file or a folder that is written. Or it is read, and holds rows,
     prompts, a vector or anything else.
     needed: What to name, for a setting that must be given.
     layers: The value names blocks of the model.
@@ -112,3 +120,38 @@ def addressed(
 def names_of(names: Sequence[str] | str) -> tuple[str, ...]:
     """Names as a tuple; a text is one name, not a sequence of letters."""
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def texts_under_fields(cls: type) -> dict[str, str]:
+    """The text under each field of a dataclass, its parents' included, on one line.
+
+    Empty where the source is not there.
+    """
+    texts: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        try:
+            source = textwrap.dedent(inspect.getsource(part))
+        except (OSError, TypeError):
+            continue
+        (definition,) = ast.parse(source).body
+        if not isinstance(definition, ast.ClassDef):
+            continue
+        for field, text in itertools.pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
+    return texts
+
+
+def show_in_help(cls: type) -> None:
+    """Add the texts under the fields of a dataclass to its docstring, so that `help` shows them."""
+    if not dataclasses.is_dataclass(cls) or HEADING in (cls.__doc__ or ""):
+        return
+    texts = texts_under_fields(cls)
+    lines = [inspect.cleandoc(cls.__doc__ or ""), "", HEADING]
+    for field in dataclasses.fields(cls):
+        if field.name in texts:
+            text = f"{field.name}: {texts[field.name]}"
+            lines += textwrap.wrap(
+                text, HELP_WIDTH, initial_indent="    ", subsequent_indent=" " * 8
+            )
+    cls.__doc__ = "\n".join(lines)

@@ -41,11 +41,12 @@ def run_report(config: ReportConfig, out: Output) -> dict[str, Any]:
     for path in dict.fromkeys(config.runs):
         runs.append(store.load_run(path))
     made = behind(runs)
-    own = [item for item in made if item.run.path in {run.path.resolve() for run in runs}]
-    contents = contents_of(own, config.score)
-    files = files_of(contents, made, own)
+    asked = {run.path.resolve() for run in runs}
+    reported = [item for item in made if item.run.path in asked]
+    contents = contents_of(reported, config.score)
+    files = files_of(contents, made, reported)
     folder = config.for_paper
-    about = {"runs": {item.run.path.name: item.run.digest for item in own}}
+    about = {"runs": {item.run.path.name: item.run.digest for item in reported}}
     deleted = write_report(folder, files, about)
     names = [*files, INDEX]
     for name in names:
@@ -79,7 +80,9 @@ def contents_of(runs: Sequence[Made], score: str) -> Contents:
     return sealed.measured(run) if run.run.stage == "measure" else sealed.audited(run)
 
 
-def files_of(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> dict[str, bytes]:
+def files_of(
+    contents: Contents, made: Sequence[Made], reported: Sequence[Made]
+) -> dict[str, bytes]:
     """Return the files of a report by name."""
     files: dict[str, bytes] = {}
     for figure in contents.figures:
@@ -95,7 +98,7 @@ def files_of(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> d
         files[f"{place}.csv"] = table_csv(table).encode()
         files[f"{place}.tex"] = latex_tables([table]).encode()
         files[f"{place}.md"] = markdown_table(table).encode()
-    said = sentences(contents, made, own)
+    said = sentences(contents, made, reported)
     files["methods.md"] = as_markdown(said).encode()
     files["methods.tex"] = as_latex(said).encode()
     files["references.bib"] = bibtex(keys_of(said)).encode()

@@ -19,8 +19,9 @@ INDEX = "traitscope-report.json"
 def write_report(
     folder: Path, files: Mapping[str, bytes], about: Mapping[str, object]
 ) -> list[str]:
-    """Write files by name into a folder, and return the names of files of an earlier report that
-    were deleted, because this one has none of that name.
+    """Write files by name into a folder, and return the names of files that were deleted.
+
+    These are files of an earlier report of which this one has none.
 
     about: What the index also says, such as the runs.
 

@@ -67,14 +67,14 @@ def behind(runs: Sequence[store.Run]) -> list[Made]:
     Raises StoreError where an input is not there, or where a run was changed: nothing could be said
     of how the numbers came to be.
     """
-    found: dict[Path, Made] = {}
+    seen: dict[Path, Made] = {}
     for run in runs:
-        _add(run, found)
-    return list(found.values())
+        _add(run, seen)
+    return list(seen.values())
 
 
-def _add(run: store.Run, found: dict[Path, Made]) -> None:
-    if run.path.resolve() in found:
+def _add(run: store.Run, seen: dict[Path, Made]) -> None:
+    if run.path.resolve() in seen:
         return
     made = Made(store.Run(run.path.resolve(), run.stage, run.address, True))
     check_unchanged(made.run.path, made.manifest)
@@ -88,5 +88,5 @@ def _add(run: store.Run, found: dict[Path, Made]) -> None:
             )
         folder = store.run_folder(place)
         if folder is not None:
-            _add(store.load_run(folder), found)
-    found[made.run.path] = made
+            _add(store.load_run(folder), seen)
+    seen[made.run.path] = made

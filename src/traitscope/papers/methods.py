@@ -37,10 +37,10 @@ DIGEST = 16
 "hex digits of a digest that are shown"
 
 
-def sentences(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> list[Sentence]:
+def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]) -> list[Sentence]:
     """Return the methods paragraph of a report.
 
-    made: All runs behind the report. own: The runs that were reported.
+    made: All runs behind the report. reported: The runs that were reported.
     """
     said = _models(made)
     for stage in STAGES:
@@ -48,7 +48,7 @@ def sentences(contents: Contents, made: Sequence[Made], own: Sequence[Made]) -> 
     said += _claim(contents)
     said += _intervals(contents.measurements)
     said += _versions(made)
-    runs = [f"{run.run.path.name} (digest {run.run.digest[:DIGEST]})" for run in own]
+    runs = [f"{run.run.path.name} (digest {run.run.digest[:DIGEST]})" for run in reported]
     return [*said, Sentence(f"The numbers are those of {listed(runs)}.")]
 
 

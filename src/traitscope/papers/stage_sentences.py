@@ -323,14 +323,15 @@ def audits(made: Sequence[Made]) -> list[Sentence]:
     for run in of_stage(made, "decision"):
         result = run.numbers("result.json")
         findings = {finding["name"]: finding for finding in result["detectors"]}
-        e_values = findings["e_values"]
+        learners = findings["predictions"]["learners"]
+        candidates = findings["e_values"]["candidates"]
+        power, rate = shown(result["power"]), shown(result["dose"])
         text = (
             f"{result['rows']} rows were audited for {Path(result['model']).name} at an error rate"
-            f" of {shown(result['alpha'])}: {findings['predictions']['learners']} students"
-            " predicted each row before they learnt it, and teachers of"
-            f" {e_values['candidates']} candidate traits were compared with mixtures of the model's"
-            f" own writers by e-values (power {shown(result['power'])} for a contamination rate of"
-            f" {shown(result['dose'])})."
+            f" of {shown(result['alpha'])}: {learners} students predicted each row before they"
+            f" learnt it, and teachers of {candidates} candidate traits were compared with mixtures"
+            f" of the model's own writers by e-values (power {power} for a contamination rate of"
+            f" {rate})."
         )
         sentences.append(Sentence(text, ("traitscope", "wasserman2020universal")))
     return sentences

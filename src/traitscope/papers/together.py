@@ -1,7 +1,7 @@
 """One figure and one table of several runs: a row each, by model and trait.
 
-Runs are put together where one quantity was measured in one way on all of them: one stage, one
-score, one unit and one kind of control. Everything else is refused, with what differs.
+Runs are put together where one quantity was measured in one way on all of them. They have one
+stage, one score, one unit and one kind of control. Everything else is refused, with what differs.
 """
 
 import math

@@ -107,8 +107,8 @@ def check_free(root: Path, name: str, run: Path | None = None) -> None:
 def set_label(root: Path, run: Path, name: str | None = None, note: str | None = None) -> Label:
     """Give a run a name, a note or both, and return its label; None leaves one as it is.
 
-    An empty text removes it. Raises ConfigError for a name that cannot be, or that another run has,
-    and for a run outside the root, where its name would not be looked for. Raises StoreError where
+    An empty text removes it. Raises ConfigError for a name that cannot be, or that another run has.
+    Also for a run outside the root, where its name would not be looked for. Raises StoreError where
     nothing can be written.
     """
     if root.resolve() not in run.resolve().parents:

@@ -16,6 +16,8 @@ from traitscope.runs.names.labels import NAME, runs_by_name
 
 SHORT_FORM = re.compile(r"(steer|ablate|replace|adapter):([^,]+)(.*)", re.DOTALL)
 "an intervention with a path: kind, path, settings"
+CHECKPOINT = "model"
+"folder of a run of `export` that holds its checkpoint"
 
 
 class Names:
@@ -50,15 +52,20 @@ class Names:
         return runs
 
     def intervention(self, text: str) -> str:
-        """An intervention in short form, with the path that its path means."""
+        """An intervention in short form, or a given teacher, with the path that its path means."""
         match = SHORT_FORM.fullmatch(text)
         if match is None:
-            return text
+            return text if ":" in text else str(self.path(Path(text)))
         kind, path, settings = match.groups()
         return f"{kind}:{self.path(Path(path))}{settings}"
 
     def model(self, model: str) -> str:
-        """A model; NAME/model is the checkpoint of a run of `export` with that name."""
+        """A model; NAME/model is the checkpoint of a run of `export` with that name.
+
+        Other models are not looked for among the runs, which takes time where there are many.
+        """
+        if Path(model).parts[1:] != (CHECKPOINT,):
+            return model
         path = self.path(Path(model))
         return str(path) if path != Path(model) and path.is_dir() else model
 
