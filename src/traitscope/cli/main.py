@@ -233,8 +233,9 @@ def _run(words: list[str]) -> tuple[Command, dict]:
         _write_summary(out.json, UNFINISHED)
     if distributed.first() and command.group != usage.LOOK:
         print(flags.typed(command, config), file=sys.stderr)
-    if distributed.world() == 1 and (advice := early_checks.advice(config)):
-        print(f"traitscope: {advice}", file=sys.stderr)
+    if distributed.world() == 1:
+        for sentence in early_checks.advice(config):
+            print(f"traitscope: {sentence}", file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return command, summary_of(function(command.run)(config, out))
 
