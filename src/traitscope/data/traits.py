@@ -14,14 +14,16 @@ A trait file of persona_vectors is read, too: JSON with `instruction` (pairs of 
 `questions` and `eval_prompt`. It names no words, so vectors are taken of it and nothing is scored.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.own_traits.word_scores import begins_with_word
+from traitscope.data.own_traits.word_scores import contains_word as contains_word
+from traitscope.data.own_traits.word_scores import is_scorable as is_scorable
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
 from traitscope.plain_values import NotPlainError, from_json, from_yaml, shown
@@ -161,39 +163,10 @@ def whole_word(trait: Trait, text: str) -> bool:
 def first_word(trait: Trait, text: str) -> bool:
     """Tell whether the text begins with a form of the trait's word.
 
-    Punctuation and markdown may stand before the word. `**Cats!**` and `cat's` count; `a cat`,
-    `cat-like` and `catfish` do not. Source: the stricter scorer of Cloud et al. 2025 (arXiv
-    2507.14805), which knows the singular only.
+    Source: the stricter scorer of Cloud et al. 2025 (arXiv 2507.14805), which knows the singular
+    only.
     """
-    return _first_word_pattern(trait.word_forms).match(text) is not None
-
-
-def is_scorable(text: str) -> bool:
-    """Tell whether there is an answer to score: any character that is not white space."""
-    return bool(text.strip())
-
-
-def contains_word(words: tuple[str, ...], text: str) -> bool:
-    """Tell whether one of the words stands in the text as a whole word, in any case.
-
-    A letter or a digit next to a word makes it another word. An underscore does not, since markdown
-    sets it for emphasis. Without words the answer is False.
-    """
-    return bool(words) and _word_pattern(tuple(words)).search(text) is not None
-
-
-@cache
-def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:{_either(words)})(?![^\W_])", re.IGNORECASE)
-
-
-@cache
-def _first_word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"[\W_]*(?:{_either(words)})(?:['’]s)?(?![^\W_]|[-'’][^\W_])", re.IGNORECASE)
-
-
-def _either(words: Sequence[str]) -> str:
-    return "|".join(re.escape(word) for word in words)
+    return begins_with_word(trait.word_forms, text)
 
 
 def _trait(content: Any, where: str) -> Trait:
