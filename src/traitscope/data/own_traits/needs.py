@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait, load_trait
-from traitscope.errors import TraitError
+from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait
+from traitscope.errors import ConfigError, TraitError
 
 Use = Literal["vectors", "words", "scores", "differences", "candidate"]
 POSITIVE, NEGATIVE, OFF_TOPIC = "positive questions", "negative questions", "off_topic questions"
@@ -74,9 +74,12 @@ def counts(trait: Trait) -> dict[str, int]:
 def check(traits: Sequence[Trait | str], use: Use) -> None:
     """Raise TraitError for the first trait that lacks what a use cannot do without."""
     for trait in traits:
-        has = counts(as_trait(trait, words=use != "vectors"))
+        loaded = _loaded(trait, use)
+        has = counts(loaded)
         name = trait.name if isinstance(trait, Trait) else trait
-        for need in NEEDS[use]:
+        if loaded.judges and use == "scores":
+            _check_judges(loaded, name)
+        for need in _needs(loaded, use):
             if has[need.what] < need.least:
                 raise TraitError(
                     f"{name} has {has[need.what]} {need.what}; expected {need.least} or more, for"
@@ -90,14 +93,45 @@ def advice(names: Sequence[str], use: Use) -> list[str]:
     for name in names:
         if not name.endswith(TRAIT_FILES):
             continue
-        trait = load_trait(name, words=use != "vectors")
+        trait = _loaded(name, use)
         has, short = counts(trait), []
-        for need in NEEDS[use]:
+        for need in _needs(trait, use):
             if has[need.what] < need.enough:
                 short.append(f"{has[need.what]} {need.what} ({need.enough})")
         if short:
             sentences.append(f"{name} has less than is advised (in brackets): {', '.join(short)}")
     return sentences
+
+
+def _loaded(trait: Trait | str, use: Use) -> Trait:
+    """The trait. Raises TraitError where it has no score that a use takes."""
+    return as_trait(trait, words=use != "vectors", judges=use == "scores")
+
+
+def _needs(trait: Trait, use: Use) -> tuple[Need, ...]:
+    """What a trait needs; a behaviour is a rate over questions, and needs no more than these."""
+    return (_MEANS,) if trait.judges else NEEDS[use]
+
+
+def _check_judges(trait: Trait, name: str) -> None:
+    """Raise TraitError for a judge that does not exist, or that lacks its question."""
+    from traitscope.data import answer_rules
+
+    for judge in trait.judges:
+        try:
+            rule, _ = answer_rules.parse(judge)
+        except ConfigError as error:
+            raise TraitError(f"{name}: {error}") from None
+        if rule == "endpoint":
+            raise TraitError(
+                f"{name}: the judge endpoint is asked by `judge`, which knows its address; expected"
+                " a rule, or likelihood; let `generate` answer the questions and judge these rows"
+            )
+        if rule in answer_rules.ASKED and not trait.judge_question:
+            raise TraitError(
+                f"{name}: the judge {judge} asks a model, and there is no judge_question; expected"
+                " a question such as 'Does the answer refuse the request?'; add it"
+            )
 
 
 def company_advice(n_traits: int) -> list[str]:
