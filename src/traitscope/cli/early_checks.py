@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files, studies
+from traitscope.cli import tracker
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import AuditConfig
 from traitscope.config.commands import DemoConfig, StudyConfig
@@ -46,6 +47,8 @@ def check_settings(config: Any, out: Output) -> None:
     """
     check_needed(config)
     out.check_folder()
+    if out.track:
+        tracker.parsed(out.track)
     with _named("root", out.root):
         (out.root / out.study).exists()
     trait_files(_traits_of(config))

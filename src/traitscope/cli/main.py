@@ -218,7 +218,7 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _run(words: list[str]) -> tuple[Command, dict]:
-    from traitscope.cli import early_checks
+    from traitscope.cli import early_checks, tracker
 
     command, rest = command_of(words)
     if distributed.world() > 1 and command.name != "train":
@@ -237,7 +237,11 @@ def _run(words: list[str]) -> tuple[Command, dict]:
         for sentence in early_checks.advice(config):
             print(f"traitscope: {sentence}", file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return command, summary_of(function(command.run)(config, out))
+    track = out.track if distributed.first() else ""
+    with tracker.tracking(track, tracker.run_name(command.name), config):
+        summary = summary_of(function(command.run)(config, out))
+        tracker.send_result(summary)
+    return command, summary
 
 
 def summary_of(result: Any) -> dict:
