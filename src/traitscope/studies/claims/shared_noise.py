@@ -297,10 +297,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "For `teacher only` the parent of the student is the clean model, else the model with"
         " the student's noise.",
     )
-    teachers = []
-    for draw in (CLEAN, *size.draws):
-        kind, parent = _draw_name(size, draw), _parent_name(size, draw)
-        teachers.append(positive_control.rise(folders, kind, size.traits[0], parent))
+    teachers = _teacher_rises(size, folders)
     return Findings(
         verdicts_of(claims, model, positive_control.have_traits(teachers)),
         (),
@@ -308,6 +305,15 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         notes,
         teachers=tuple(teachers),
     )
+
+
+def _teacher_rises(size: Size, folders: Folders) -> list[Measurement]:
+    """Return what the teacher with each draw says of its trait beyond its parent."""
+    rises = []
+    for draw in (CLEAN, *size.draws):
+        kind, parent = _draw_name(size, draw), _parent_name(size, draw)
+        rises.append(positive_control.rise(folders, kind, size.traits[0], parent))
+    return rises
 
 
 def _perplexity_factor(size: Size, folders: Folders) -> float:

@@ -81,11 +81,11 @@ def have_traits(rises: Sequence[Measurement], which: str = "") -> Precondition:
         return verdict.teacher_has_trait(rises[0], which)
     values = [each.estimate for each in rises]
     mean = mean_over_units("teachers minus base", values, rises[0].unit, "teachers")
-    found = (
+    numbers = (
         f"mean of {len(rises)} teachers − base = {estimate(mean, True)} {mean.unit}"
         f" {bounds(mean, True)}"
     )
     without = [each.name.removesuffix(" minus base") for each in rises if not each.low > 0]
     if without:
-        found += f"; not shown to have it: {', '.join(without)}"
-    return Precondition(verdict.has_trait_name(which), mean.low > 0, found)
+        numbers += f"; not shown to have it: {', '.join(without)}"
+    return Precondition(verdict.has_trait_name(which), mean.low > 0, numbers)
