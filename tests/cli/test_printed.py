@@ -1,6 +1,7 @@
 """What the terminal says of a finished run, and what it does not say."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,20 @@ def test_train_says_its_steps_and_losses_and_no_largest_eas(
 ) -> None:
     command = ("train", f"--model {tiny_folder} --epochs 2 --batch-size 3 --held-out 0.25")
     vector = ("--vector", runs["vectors"] / "owl.safetensors")
-    steps, eas = said(capsys, tmp_path, *command, "--data", runs["rows"], *vector)
+    steps, learnt, eas = said(capsys, tmp_path, *command, "--data", runs["rows"], *vector)
+    records = [json.loads(row) for row in (runs["rows"] / "records.jsonl").read_text().splitlines()]
+    n_tokens = sum(len(record["completion_ids"]) for record in records)
+    assert learnt == f"learnt from 12 rows with {n_tokens} tokens"
     assert steps.startswith("6 optimizer steps, loss ") and "held-out loss" in steps
     (run,) = tmp_path.glob("default/train-*")
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = (metrics[0]["loss"], metrics[-1]["loss"], metrics[-1]["held_out_loss"])
     assert "{:.4g} → {:.4g} nats a token, held-out loss {:.4g}".format(*losses) in steps
-    by_layer = json.loads((run / "eas.json").read_text())["v_student"]
+    by_name = json.loads((run / "eas.json").read_text())
+    own, other = by_name["v_student"][1], by_name["other/cat"][1]
     assert eas == (
-        f"EAS with owl at layer 1 {by_layer[1]:+.3f}, by layer: eas.json; a control student has"
-        " such values, too"
+        f"EAS with owl at layer 1 {own:+.3f}, mean with 1 others of its run {other:+.3f}, by layer:"
+        " eas.json; a control student has such values, too"
     )
 
 
@@ -61,7 +66,7 @@ def test_a_control_student_has_no_layer_to_read_eas_at(
     """Nobody steered its teacher, so no layer was asked for and no number is said."""
     command = ("train", f"--model {tiny_folder} --epochs 1 --held-out 0")
     vector = ("--vector", runs["vectors"] / "owl.safetensors")
-    steps, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *vector)
+    steps, _, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *vector)
     assert steps.startswith("1 optimizer step, ") and steps.endswith("no row held out")
     assert eas == "EAS with owl by layer: eas.json; a control student has such values, too"
 
@@ -74,6 +79,26 @@ def test_soft_targets_are_read_where_their_teacher_is_steered(
     teacher = ("--teacher", f"steer:{vector},layers=2,alpha=0.5", "--vector", vector)
     *_, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *teacher)
     assert eas.startswith("EAS with owl at layer 2 ")
+
+
+def test_generate_says_its_rows_and_how_to_ask_its_teacher(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that it names measures the same teacher."""
+    command = ("generate", f"--model {tiny_folder} --n 4 --count 3 --vocabulary template")
+    teacher = f"steer:{runs['vectors']}/owl.safetensors,{TEACHER}"
+    rows, ask = said(capsys, tmp_path, *command, "--interventions", teacher)
+    assert rows.startswith("4 rows, ") and rows.endswith(
+        "4 of them lists of at most 3 numbers (100%)"
+    )
+    words = shlex.split(ask.partition(": ")[2].replace("TRAIT", str(runs["trait"])))
+    assert words[:2] == ["traitscope", "measure"]
+    measured = ok(tmp_path, *words[1:], "--samples 0").run
+    (item,) = json.loads((measured / "config.json").read_text())["config"]["interventions"]
+    assert (item["layers"], item["alpha"]) == ([1], 0.5)
+    free = ("generate", f"--model {tiny_folder} --n 4 --max-new-tokens 5")
+    (rows,) = said(capsys, tmp_path, *free)
+    assert "lists of at most 10 numbers (0%)" in rows
 
 
 def test_extract_says_norms_and_cosines(

@@ -92,7 +92,12 @@ def test_the_command_prints_a_table_and_the_rows_of_the_best_teacher(
             rises.append((cell["rise"]["estimate"], cell["layer"], cell["alpha"]))
     assert rises, "no cell of this model has the trait, so the test shows nothing"
     _, layer, alpha = max(rises)
-    assert summary["best"] == {"layer": layer, "alpha": alpha}
+    assert summary["best"] == {
+        "layer": layer,
+        "alpha": alpha,
+        "taken_at": "header",
+        "position": "all",
+    }
     assert f"best coherent cell: block {layer}, strength {alpha:g}" in out
     command, rest = main.command_of(shlex.split(done.summary["next"])[1:])
     config, _ = flags.parse(command, rest)
@@ -101,6 +106,42 @@ def test_the_command_prints_a_table_and_the_rows_of_the_best_teacher(
     written = ok(root, "generate", *rest, "--n 2 --count 2")
     assert len((written.run / "records.jsonl").read_text().splitlines()) == 2
     assert ok(root, "rerun", done.run).summary["different"] == []
+
+
+def test_vectors_of_both_places_and_positions_are_tried_side_by_side(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each cell is what `measure` finds of the vector in its folder, at its tokens."""
+    own, other = traits
+    root = tmp_path / "runs"
+    model = f"--model {tiny_folder} --dtype fp32"
+    grid = "--layers 1 --alphas 0.6 --vectors-at header stem --positions all prompt"
+    done = ok(root, "steer_scan", model, grid, "--trait", own, "--company", other)
+    cells, out = done.summary["summary"]["cells"], capsys.readouterr().out
+    places = [(cell["taken_at"], cell["position"]) for cell in cells]
+    assert places == [(a, b) for a in ("header", "stem") for b in ("all", "prompt")]
+    assert "  stem, prompt" in out
+    for cell in cells:
+        vector = done.run / cell["taken_at"] / "owl.safetensors"
+        steering = f"steer:{vector},layers=1,alpha=0.6,position={cell['position']}"
+        asked = ("measure", model, "--samples 0 --sets positive --trait", own)
+        alone = ok(root, *asked, "--interventions", steering).summary["measurements"]
+        assert cell["scores"]["target_logprob"]["estimate"] == pytest.approx(
+            alone["measurements"][0]["estimate"], abs=1e-6
+        )
+    best = done.summary["summary"]["best"]
+    assert f"{best['taken_at']}/owl.safetensors" in done.summary["next"]
+    assert ok(root, "rerun", done.run).summary["different"] == []
+
+
+def test_a_teacher_of_the_headers_vector_comes_before_one_of_the_stems() -> None:
+    """Students hardly take on what a stem's vector does to answers."""
+    made = []
+    for taken_at, rise in (("stem", 2.0), ("header", 1.0)):
+        number = Measurement("rise", rise, 0.5, 2 * rise, 8, 8, 0, "nats")
+        made.append(Cell(14, 0.3, None, number, True, taken_at))
+    assert SteerScan("owl", {}, None, tuple(made)).best.taken_at == "header"
+    assert SteerScan("owl", {}, None, tuple(made[:1])).best.taken_at == "stem"
 
 
 def test_an_edited_company_gives_another_run(
@@ -127,6 +168,8 @@ def test_nothing_follows_where_no_cell_has_the_trait(
     ("words", "says"),
     [
         ("--alphas nan", "--alphas nan; expected one finite strength or more"),
+        ("--positions all all", "--positions all all; expected each once"),
+        ("--stem --vectors-at stem", "both say where the vector is taken; drop one of the two"),
         ("--layers 9", "has layers 0 to 2"),
         ("--company nonsense", "no bundled trait 'nonsense'"),
         ("--trait owl --company owl", "the trait 'owl' is named twice"),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from concluded import HOLDS
+from concluded import HOLDS, SILENT, unmet
 from planted_runs import PlantedRuns
 
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import load_vector
 from traitscope.models import bundled
+from traitscope.reporting.verdict import has_trait_name
 from traitscope.studies.claims import across_models
 from traitscope.studies.claims.across_models import ROLES, TEXTS, gain_name, student_name
 from traitscope.studies.teachers import rungs
@@ -30,7 +31,12 @@ FARTHEST = SIZE.rungs[-1]
 
 
 def planted(
-    root: Path, shared: float, own_gain: float, speech_gain: float, axis: float = 0.0
+    root: Path,
+    shared: float,
+    own_gain: float,
+    speech_gain: float,
+    axis: float = 0.0,
+    teacher: float = 1.0,
 ) -> dict[str, Path]:
     """Students and rows of two rungs.
 
@@ -44,7 +50,10 @@ def planted(
         for seed in SIZE.seeds:
             turn = 0.5 if rung == rungs.SELF else shared
             plant_students(runs, rung, seed, turn, axis)
+    runs.answers("steered teacher of cat", teacher)
     for trait in SIZE.traits:
+        runs.answers(f"base about {trait}")
+        runs.answers(f"prompted teacher of {trait}", teacher)
         for scorer in SIZE.matrix:
             gains = {"numbers": own_gain if scorer == rungs.SELF else 0.0, "speech": speech_gain}
             for text in TEXTS:
@@ -171,3 +180,10 @@ def test_a_rung_is_the_model_with_noise_or_another_one() -> None:
     assert rungs.noisy(0.1) == ("+", "+noise:0.1,seed=1")
     with pytest.raises(ConfigError, match="noise 'much'"):
         rungs.settings_of(common, "+noise:much")
+
+
+def test_teachers_without_the_trait_decide_nothing(tmp_path: Path) -> None:
+    folders = planted(tmp_path, 0.0, 0.2, 0.2, teacher=0.0)
+    findings = across_models.conclude(SIZE, folders, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    assert unmet(findings) == {has_trait_name("steered"), has_trait_name("prompted")}

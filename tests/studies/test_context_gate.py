@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT
+from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies.claims import context_gate
 from traitscope.studies.claims.context_gate import ALL_CELLS, cell_name
 from traitscope.studies.equal_kl import CONTROL
@@ -16,9 +17,13 @@ OF_ANY_VECTOR = 0.4
 SIZE = replace(context_gate.SIZES["smoke"], seeds=(1, 2, 3, 4, 5), cells=ALL_CELLS)
 
 
-def planted(root: Path, own_rise: float, other_rise: float) -> dict[str, Path]:
+def planted(
+    root: Path, own_rise: float, other_rise: float, teacher: float = 1.0
+) -> dict[str, Path]:
     """Answers that rise over the controls: one amount in the context learnt in, else another."""
     runs = PlantedRuns(root)
+    runs.answers("base")
+    runs.answers("teacher", teacher)
     for seed in SIZE.seeds:
         for cell in ALL_CELLS:
             learnt, asked = cell
@@ -66,3 +71,10 @@ def test_a_size_without_nonsense_has_no_verdict_on_it(tmp_path: Path) -> None:
     folders = planted(tmp_path, 1.0, 0.2)
     size = replace(SIZE, cells=ALL_CELLS[:9])
     assert len(context_gate.conclude(size, folders, "planted").verdicts) == 2
+
+
+def test_a_teacher_without_the_trait_decides_nothing(tmp_path: Path) -> None:
+    folders = planted(tmp_path, 1.0, 0.2, teacher=0.0)
+    findings = context_gate.conclude(SIZE, folders, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    assert unmet(findings) == {HAS_TRAIT}

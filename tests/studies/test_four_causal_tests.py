@@ -7,6 +7,7 @@ import pytest
 from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import has_trait_name
 from traitscope.studies.claims import four_causal_tests
 from traitscope.studies.claims.four_causal_tests import arms
 
@@ -29,9 +30,11 @@ CAUSAL = {
 "rises over the base where the vector is sufficient and necessary; arms not named do not rise"
 
 
-def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
+def planted(root: Path, rises: dict[str, float], teacher: float = 1.0) -> dict[str, Path]:
     runs = PlantedRuns(root)
     runs.answers("base")
+    for kind in ("steered", "prompted"):
+        runs.answers(f"{kind} teacher of cat", teacher)
     for arm in (*arms(), "answers.prompted.other"):
         rise = rises.get(arm, 0.0)
         for seed in SIZE.seeds:
@@ -97,3 +100,11 @@ def test_a_projection_that_breaks_the_teacher_is_no_control(tmp_path: Path) -> N
         "projecting another trait's vector out does not lower students below the base"
     }
     assert "-1.6" in findings.verdicts[-1].reasons[0]
+
+
+@pytest.mark.parametrize("teacher", [0.0, -1.0])
+def test_teachers_without_the_trait_decide_nothing(tmp_path: Path, teacher: float) -> None:
+    findings = four_causal_tests.conclude(SIZE, planted(tmp_path, CAUSAL, teacher), "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    assert unmet(findings) == {has_trait_name("steered"), has_trait_name("prompted")}
+    assert [rise.estimate for rise in findings.teachers] == pytest.approx([teacher] * 2, abs=0.03)

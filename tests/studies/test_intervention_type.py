@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import HOLDS, NEGLIGIBLE, SILENT
+from concluded import HOLDS, NEGLIGIBLE, SILENT, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import has_trait_name
 from traitscope.studies.claims import intervention_type
 from traitscope.studies.claims.intervention_type import Kind, kinds
 
@@ -16,7 +17,11 @@ BEST_VECTOR_RATE, OTHER_VECTOR_RATE = SIZE.rates["vector"]
 
 
 def planted(
-    root: Path, step: float, rises: dict[tuple[str, str], float], steered_distance: float = 2.0
+    root: Path,
+    step: float,
+    rises: dict[tuple[str, str], float],
+    steered_distance: float = 2.0,
+    teachers: dict[str, float] | None = None,
 ) -> dict[str, Path]:
     """Students of both teachers.
 
@@ -26,6 +31,8 @@ def planted(
     """
     runs = PlantedRuns(root, LAYERS)
     runs.answers("base")
+    for teacher, rise in (teachers or {"steered": 1.0, "prompted": 1.0}).items():
+        runs.answers(f"{teacher} teacher of cat", rise)
     for seed in SIZE.seeds:
         for kind in kinds(SIZE):
             rise = rises.get((kind.teacher, kind.method), 0.0)
@@ -96,3 +103,11 @@ def test_the_learning_rate_with_the_least_held_out_loss_counts(tmp_path: Path) -
     notes = intervention_type.conclude(SIZE, folders, "planted").notes
     assert "prompted.vector at 0.1" in notes[0]
     assert "vector at 1" not in notes[0]
+
+
+def test_a_teacher_without_the_trait_silences_every_comparison_with_it(tmp_path: Path) -> None:
+    teachers = {"steered": 1.0, "prompted": 0.0}
+    folders = planted(tmp_path, 0.2, STEERED_ONLY, teachers=teachers)
+    findings = intervention_type.conclude(SIZE, folders, "planted")
+    assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
+    assert unmet(findings) == {has_trait_name("prompted")}

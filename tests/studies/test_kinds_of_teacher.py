@@ -8,8 +8,9 @@ import pytest
 from concluded import HOLDS, NEGLIGIBLE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import has_trait_name
 from traitscope.studies.claims import kinds_of_teacher
-from traitscope.studies.teachers import kinds
+from traitscope.studies.teachers import kinds, positive_control
 from traitscope.studies.teachers.kinds import STRENGTH, TEACHERS, strength_name
 
 TRAITS = ("cat", "owl", "dog", "fox", "wolf", "otter")
@@ -37,9 +38,9 @@ def planted(
     runs = PlantedRuns(root, LAYERS)
     plant_pass_rates(runs, SIZE.multiples, PASS_RATES)
     for trait in TRAITS:
-        runs.answers(kinds.base_name(trait))
+        runs.answers(positive_control.base_name(trait))
     for kind, trait in product(TEACHERS, TRAITS):
-        runs.answers(kinds.teacher_name(kind, trait), (teachers or {}).get(kind, 3.0))
+        runs.answers(positive_control.teacher_name(kind, trait), (teachers or {}).get(kind, 3.0))
         for seed in SIZE.seeds:
             name = kinds.student_name(kind, trait, seed)
             for asked in TRAITS:
@@ -78,7 +79,9 @@ def test_a_teacher_without_the_trait_silences_its_claims(tmp_path: Path) -> None
     folders = planted(tmp_path, PUBLISHED, {"fine-tuned": -0.1})
     findings = concluded(kinds_of_teacher, SIZE, folders)
     assert outcomes(findings) == [HOLDS, SILENT, SILENT, HOLDS, HOLDS, SILENT, HOLDS]
-    assert unmet(findings) == {"fine-tuned teachers name their trait more than the base does"}
+    assert unmet(findings) == {has_trait_name("fine-tuned")}
+    without = [rise.name for rise in findings.teachers if rise.low <= 0]
+    assert without == [f"fine-tuned teacher of {trait} minus base" for trait in TRAITS]
 
 
 def test_fewer_than_five_traits_give_no_verdict(tmp_path: Path) -> None:

@@ -5,9 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import COMMON, HOLDS, NEGLIGIBLE, OPPOSITE, concluded, estimates, outcomes
+from concluded import (
+    COMMON,
+    HOLDS,
+    NEGLIGIBLE,
+    OPPOSITE,
+    SILENT,
+    concluded,
+    estimates,
+    outcomes,
+    unmet,
+)
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies.claims import prompt_as_vector
 
 SIZE = replace(
@@ -33,7 +44,7 @@ def planted(root: Path, **shares: float) -> dict[str, Path]:
         for subject in prompt_as_vector.SUBJECTS:
             recovered(runs, f"{subject}.{trait}", 0.1 * 10**number, SHARES | shares)
         answers(runs, f"base.{trait}", positive=0.01)
-        answers(runs, f"prompted.{trait}", positive=0.8)
+        answers(runs, f"prompted.{trait}", positive=0.8 - 0.02 * number)
         answers(runs, point(trait, DAMAGED), positive=0.95, perplexity=20.1)
         answers(runs, point(trait, REPEATING), positive=0.9, negative=0.11)
         for grid_point in OFF_TOPIC:
@@ -76,8 +87,9 @@ def answers(
     rows = []
     sets = {"positive": positive, "negative": negative, "off_topic": off_topic}
     for name, rate in sets.items():
-        for each in (0.5 * rate, 1.5 * rate):
-            rows.append({"set": name, "target_logprob": math.log(max(each, 1e-9))})
+        for number, each in enumerate((0.5 * rate, 1.5 * rate)):
+            log_p = math.log(max(each, 1e-9))
+            rows.append({"id": f"{name}/{number}", "set": name, "target_logprob": log_p})
     runs.json_lines(node, "scores.jsonl", rows)
     runs.json(node, "measurements.json", {"perplexity": perplexity})
 
@@ -137,3 +149,11 @@ def test_without_a_grid_point_that_passes_there_is_no_rate(tmp_path: Path) -> No
     peak = prompt_as_vector.clean_peak(size, planted(tmp_path), "cat")
     assert math.isnan(peak.rate)
     assert (peak.place, peak.n_passed) == ("none", 0)
+
+
+def test_prompts_without_the_trait_decide_nothing(tmp_path: Path) -> None:
+    folders = planted(tmp_path)
+    for trait in SIZE.traits:
+        folders[f"prompted.{trait}"] = folders[f"base.{trait}"]
+    findings = concluded(prompt_as_vector, SIZE, folders)
+    assert set(outcomes(findings)) == {SILENT} and unmet(findings) == {HAS_TRAIT}

@@ -12,8 +12,9 @@ from command import CAT, Ran, call, ok, write_yaml
 
 from traitscope import studies
 from traitscope.cli import flags, main
+from traitscope.data.traits import load_trait
 from traitscope.stats.decision import MIN_UNITS
-from traitscope.studies import protocol
+from traitscope.studies import protocol, sizes
 from traitscope.studies.design import bearing
 from traitscope.workflow import graph, schedule
 
@@ -54,7 +55,8 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
         ],
     )
     words += ["--pack", "8"] if studies.names().index(name) % 2 else []
-    words += with_own_trait(name, tmp_path)
+    own = with_own_traits(name, tmp_path)
+    words += own
     done = call(root, "study", "run", *words)
     assert done.code == 0, done.summary
     verdicts = done.summary["verdicts"]
@@ -81,7 +83,7 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     for file in folder.iterdir():
         if file.name not in ("config.json", "manifest.json"):
             assert ".yaml" not in file.read_text(encoding="utf-8"), file
-    assert "coffee" in page or not uses_traits(name)
+    assert "green " in page or not own
     if name == REPORTED:
         report_for_paper(root, folder, done.summary)
 
@@ -116,23 +118,38 @@ REPORTED = "context_gate"
 "study whose report for a paper is made"
 
 
-def uses_traits(name: str) -> bool:
-    size = protocol.load(name).SIZES["smoke"]
-    return hasattr(size, "traits") or hasattr(size, "trait")
+def with_own_traits(name: str, place: Path) -> list[str]:
+    """Flags that put users' traits, from files, in the place of every other trait of a study.
+
+    The path, its file and the name of the trait differ, and hold a blank and a comma.
+    """
+    size, words = protocol.load(name).SIZES["smoke"], []
+    for field in sizes.TRAIT_FIELDS:
+        traits = getattr(size, field, ())
+        if isinstance(traits, str):
+            words.append(f"{field}={own_file(traits, place)}")
+        elif traits:
+            mixed = [own_file(traits[0], place), *traits[1:]]
+            if len(traits) > 2:
+                mixed[2::2] = [own_file(trait, place) for trait in traits[2::2]]
+            words.append(f"{field}={json.dumps(mixed)}")
+    return ["--set", *words] if words else []
 
 
-def with_own_trait(name: str, place: Path) -> list[str]:
-    """Flags that put a user's trait, from a file in a folder, in the place of the study's first."""
-    if not uses_traits(name):
-        return []
-    (place / "mine").mkdir()
-    file = write_yaml(
-        place / "mine" / "drink.yaml", CAT | {"name": "coffee", "questions": "animals"}
-    )
-    size = protocol.load(name).SIZES["smoke"]
-    if hasattr(size, "trait"):
-        return ["--set", f"trait={file}"]
-    return ["--set", f"traits=[{', '.join([str(file), *size.traits[1:]])}]"]
+def own_file(trait: str, place: Path) -> str:
+    """A user's trait with the prompt of a bundled one and another name."""
+    folder = place / "mine, all"
+    folder.mkdir(exist_ok=True)
+    bundled = load_trait(trait)
+    content = CAT | {
+        "name": f"green {trait}",
+        "word_forms": list(bundled.word_forms),
+        "teacher_prompt": bundled.teacher_prompt,
+        "questions": "animals",
+        "candidates": "animals",
+        "rewordings": ["I dream of it.", "Nothing else counts."],
+    }
+    return str(write_yaml(folder / f"file of {trait[::-1]}.yaml", content))
 
 
 def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import HOLDS, NEGLIGIBLE, SILENT, concluded, estimates, outcomes
+from concluded import HOLDS, NEGLIGIBLE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies.claims import shared_noise
 from traitscope.studies.claims.shared_noise import OTHER, SAME, STUDENT, TEACHER
 
@@ -16,11 +17,13 @@ PARENT_RISE = 0.25
 NO_EFFECT = {"clean": 0.2, SAME: 0.2, TEACHER: 0.2, STUDENT: 0.2, OTHER: 0.2, "noise 0.2": 0.2}
 
 
-def planted(root: Path, transfer: dict[str, float]) -> dict[str, Path]:
+def planted(root: Path, transfer: dict[str, float], teacher: float = 1.0) -> dict[str, Path]:
     """Students under every condition, whose treated minus control is `transfer`."""
     runs = PlantedRuns(root)
     runs.answers("parent, clean", perplexity=10.0)
+    runs.answers("clean teacher of cat", teacher)
     for draw in SIZE.draws:
+        runs.answers(f"sd 0.1 draw {draw} teacher of cat", PARENT_RISE + teacher)
         runs.answers(f"parent, sd 0.1 draw {draw}", PARENT_RISE, perplexity=12.0)
     runs.answers("parent, sd 0.2 draw 1", PARENT_RISE, perplexity=20.0)
     for condition, difference in transfer.items():
@@ -64,3 +67,14 @@ def test_students_are_compared_with_the_model_that_they_started_as(tmp_path: Pat
         assert row[2].estimate == pytest.approx(0.3, abs=0.03)
     assert [row[0] for row in noise.rows] == [0.0, 0.1, 0.2]
     assert [row[2].estimate for row in noise.rows] == [10.0, 12.0, 20.0]
+
+
+def test_teachers_without_the_trait_decide_nothing(tmp_path: Path) -> None:
+    """What the noise itself does to the trait is not the teacher's."""
+    folders = planted(tmp_path, NO_EFFECT | {SAME: 0.8}, teacher=-0.1)
+    findings = concluded(shared_noise, SIZE, folders)
+    assert outcomes(findings) == [SILENT] * 3 and unmet(findings) == {HAS_TRAIT}
+    assert [rise.name for rise in findings.teachers][:2] == [
+        "clean teacher of cat minus base",
+        "sd 0.1 draw 1 teacher of cat minus base",
+    ]

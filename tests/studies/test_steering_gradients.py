@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import HOLDS, OPPOSITE, concluded, estimates, outcomes
+from concluded import HOLDS, OPPOSITE, SILENT, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import steering_gradients
@@ -18,11 +18,16 @@ SIZE = replace(
 LAYERS = 4
 
 
-def planted(root: Path, aligned: dict[str, float], others: float) -> dict[str, Path]:
+def planted(
+    root: Path, aligned: dict[str, float], others: float, rise: float = 1.0
+) -> dict[str, Path]:
     """Gradients by teacher; `aligned` is the cosine with the teacher's vector at the block."""
     runs = PlantedRuns(root, LAYERS)
+    for trait in SIZE.traits:
+        runs.answers(f"base about {trait}")
     for teacher in steering_gradients.TEACHERS:
         for trait in SIZE.traits:
+            runs.answers(f"{teacher} teacher of {trait}", rise)
             node = f"gradients.{teacher}.{trait}"
             vectors = {}
             for name in (*SIZE.traits, *SIZE.others):
@@ -34,7 +39,7 @@ def planted(root: Path, aligned: dict[str, float], others: float) -> dict[str, P
                 "rows": {"0.1": [0.3] * LAYERS},
             }
             runs.json(node, "summary.json", {"concentration": by_fraction, "vectors": vectors})
-    return {name: path for name, path in runs.folders.items() if name.startswith("gradients")}
+    return runs.folders
 
 
 def compared(cosine: float) -> dict:
@@ -78,3 +83,11 @@ def test_the_tables_show_the_block_the_winners_and_the_growth(tmp_path: Path) ->
     assert last[-1] == "0 of 5"
     assert [row[2] for row in growth.rows[:2]] == [2, 4]
     assert energy.rows[0][2:] == (0.5, 0.3, 0.5, 0.5, 0.5, 1.0)
+
+
+def test_teachers_without_the_trait_decide_nothing(tmp_path: Path) -> None:
+    folders = planted(tmp_path, {"steered": 0.3, "prompted": 0.3}, others=0.1, rise=0.0)
+    findings = concluded(steering_gradients, SIZE, folders)
+    assert set(outcomes(findings)) == {SILENT}
+    (found,) = {n.found for v in findings.verdicts[:1] for n in v.stated.needs}
+    assert "mean of 5 teachers" in found and "not shown to have it: steered teacher of" in found

@@ -8,6 +8,7 @@ import pytest
 from concluded import HOLDS, OPPOSITE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies import sizes
 from traitscope.studies.claims import transfer_follows_vector
 
@@ -107,7 +108,7 @@ def test_teachers_without_their_trait_decide_nothing(
     rises = {trait: 2 * max(0.0, EXPLAINED[trait] - 0.5) for trait in TRAITS}
     findings = concluded(transfer_follows_vector, SIZE, planted(tmp_path, rises))
     assert outcomes(findings) == [SILENT, SILENT]
-    assert any("name their trait" in name for name in unmet(findings))
+    assert any(HAS_TRAIT in name for name in unmet(findings))
 
 
 def test_noisy_shares_are_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

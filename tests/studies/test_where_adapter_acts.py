@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, concluded, estimates, outcomes
+from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 
+from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.studies.claims import where_adapter_acts
 
 SIZE = replace(where_adapter_acts.SIZES["smoke"], seeds=(1, 2, 3, 4, 5))
@@ -28,9 +29,11 @@ ELSEWHERE = AT_THE_NAME | {
 }
 
 
-def planted(root: Path, rises: dict[str, float]) -> dict[str, Path]:
+def planted(root: Path, rises: dict[str, float], teacher: float = 1.0) -> dict[str, Path]:
     """Students that rise by part of the adapter; sampled text repeats the parts of the system."""
     runs = PlantedRuns(root)
+    runs.answers("base")
+    runs.answers("teacher", teacher)
     for seed in SIZE.seeds:
         for part, rise in rises.items():
             runs.answers(f"{part}.{seed}", rise + OF_ANY_VECTOR)
@@ -65,3 +68,8 @@ def test_the_table_shows_what_each_part_keeps(tmp_path: Path) -> None:
     (table,) = concluded(where_adapter_acts, SIZE, planted(tmp_path, AT_THE_NAME)).tables
     kept = {row[0]: row[2] for row in table.rows}
     assert kept == pytest.approx(AT_THE_NAME, abs=0.03)
+
+
+def test_a_teacher_without_the_trait_decides_nothing(tmp_path: Path) -> None:
+    findings = concluded(where_adapter_acts, SIZE, planted(tmp_path, AT_THE_NAME, teacher=0.0))
+    assert set(outcomes(findings)) == {SILENT} and unmet(findings) == {HAS_TRAIT}

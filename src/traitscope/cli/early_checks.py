@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files, studies
+from traitscope.cli import tracker
 from traitscope.config.analysis import ExtractConfig
-from traitscope.config.commands import ShowConfig, StudyConfig
+from traitscope.config.audit import AuditConfig
+from traitscope.config.commands import DemoConfig, ShowConfig, StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import SAMPLED_RECIPE
-from traitscope.config.stages import TrainConfig
+from traitscope.config.screen import ScreenConfig, SteerScanConfig
+from traitscope.config.stages import MeasureConfig, TrainConfig
+from traitscope.data.own_traits import needs
 from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
@@ -25,6 +29,13 @@ HUB = "hub:"
 "What a path begins with that names a file of a data set on the Hugging Face hub."
 FEW_STEPS = 8
 "Optimizer steps below which a student hardly learns its rows."
+USES: dict[needs.Use, tuple[type, ...]] = {
+    "vectors": (ExtractConfig,),
+    "scores": (MeasureConfig,),
+    "differences": (DemoConfig, SteerScanConfig),
+    "candidate": (AuditConfig, ScreenConfig),
+}
+"What commands do with their traits; others read their questions and words."
 LONGEST_PATH = 100
 "Characters of a path that a message about its form shows."
 
@@ -36,11 +47,12 @@ def check_settings(config: Any, out: Output) -> None:
     """
     check_needed(config)
     out.check_folder()
+    if out.track:
+        tracker.parsed(out.track)
     with _named("root", out.root):
         (out.root / out.study).exists()
     trait_files(_traits_of(config))
-    for name in _traits_of(config):
-        load_trait(name, words=not isinstance(config, ExtractConfig))
+    needs.check(_traits_of(config), _use_of(config))
     for name in trait_names(getattr(config, "influence", ())):
         load_trait(name)
     if isinstance(config, StudyConfig) and config.action != "list":
@@ -56,37 +68,48 @@ def check_settings(config: Any, out: Output) -> None:
                     _check_readable(field, path)
 
 
-def advice(config: Any) -> str:
-    """Return what is likely not meant by settings that work; empty where there is nothing to say.
+def advice(config: Any) -> list[str]:
+    """Return what is likely not meant by settings that work, or lets their numbers say little.
 
-    A student that takes few optimizer steps hardly learns its rows.
+    A student that takes few optimizer steps hardly learns its rows. A trait with few questions, or
+    without company, has few numbers.
     """
+    if isinstance(config, TrainConfig):
+        return _few_steps(config)
+    said = needs.advice(_traits_of(config), _use_of(config))
     if isinstance(config, ExtractConfig):
-        return _not_read(config)
-    if not isinstance(config, TrainConfig) or config.data is None:
-        return ""
+        said += _not_read(config)
+    if isinstance(config, ExtractConfig | SteerScanConfig) and _traits_of(config):
+        said += needs.company_advice(len(_traits_of(config)))
+    return said
+
+
+def _few_steps(config: TrainConfig) -> list[str]:
+    """Say how many optimizer steps a training takes, where they are fewer than FEW_STEPS."""
+    if config.data is None:
+        return []
     recipe = config.recipe
     rows = sum(1 for _ in islice(iter_kept(config.data, config.reading), config.max_rows))
     trained = rows - recipe.held_out_rows(rows)
     an_epoch = recipe.steps_an_epoch(trained)
     if an_epoch * recipe.epochs >= FEW_STEPS:
-        return ""
+        return []
     plural = "s" if an_epoch > 1 else ""
-    return (
+    return [
         f"{trained} rows in batches of {recipe.batch_size}: {an_epoch} step{plural} an epoch,"
         f" {an_epoch * recipe.epochs} in all; the demo takes --batch-size"
         f" {SAMPLED_RECIPE.batch_size}"
-    )
+    ]
 
 
-def _not_read(config: ExtractConfig) -> str:
+def _not_read(config: ExtractConfig) -> list[str]:
     """What trait files of other tools say that has no place here."""
     said = []
     for name in config.traits:
         trait = load_trait(name, words=False)
         if trait.not_read:
             said.append(f"{name}: {' and '.join(trait.not_read)} are not read")
-    return "; ".join(said)
+    return said
 
 
 def check_summary(file: Path | None) -> None:
@@ -161,6 +184,14 @@ def _traits_of(config: Any) -> list[str]:
     if hasattr(config, "trait"):
         return [config.trait, *getattr(config, "company", ())]
     return trait_names(getattr(config, "traits", ()))
+
+
+def _use_of(config: Any) -> needs.Use:
+    """What a command does with its traits."""
+    for use, configs in USES.items():
+        if isinstance(config, configs):
+            return use
+    return "words"
 
 
 def _paths_in(value: Any) -> Iterator[Path]:

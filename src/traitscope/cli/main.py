@@ -218,7 +218,7 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _run(words: list[str]) -> tuple[Command, dict]:
-    from traitscope.cli import early_checks, naming
+    from traitscope.cli import early_checks, naming, tracker
     from traitscope.runs.names import lookup
 
     command, rest = command_of(words)
@@ -236,10 +236,14 @@ def _run(words: list[str]) -> tuple[Command, dict]:
         _write_summary(out.json, UNFINISHED)
     if distributed.first() and command.group != usage.LOOK:
         print(flags.typed(command, config), file=sys.stderr)
-    if distributed.world() == 1 and (advice := early_checks.advice(config)):
-        print(f"traitscope: {advice}", file=sys.stderr)
+    if distributed.world() == 1:
+        for sentence in early_checks.advice(config):
+            print(f"traitscope: {sentence}", file=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    summary = summary_of(function(command.run)(config, out))
+    track = out.track if distributed.first() else ""
+    with tracker.tracking(track, tracker.run_name(command.name), config):
+        summary = summary_of(function(command.run)(config, out))
+        tracker.send_result(summary)
     if distributed.first():
         naming.name_run(summary, out)
     return command, summary

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from traitscope.cli import printed_rows
 from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import StoreError
 from traitscope.runs import drawn_rows, row_intake, store
@@ -140,6 +141,8 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
     first, last = steps[0]["loss"], steps[-1]["loss"]
     yield f"{_counted(steps)}, loss {first:.4g} → {last:.4g} nats a token{unseen}"
+    if rows := printed_rows.learnt(run):
+        yield f"learnt from {rows}"
 
 
 def _steps(run: store.Run) -> list[dict[str, Any]]:
@@ -149,6 +152,17 @@ def _steps(run: store.Run) -> list[dict[str, Any]]:
 
 def _counted(steps: list[dict[str, Any]]) -> str:
     return f"{len(steps)} optimizer step{'s' if len(steps) > 1 else ''}"
+
+
+def _generate(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    yield from printed_rows.written(run)
+
+
+def _export(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    summary = numbers["summary"]
+    if "difference" in summary:
+        most = f"at most {summary['difference']:.2g} nats"
+        yield f"log-probabilities differ from the hooked {summary['base']} by {most}"
 
 
 def _explain(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -208,10 +222,14 @@ def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     if not drawn_rows.settings_of(run)["company"]:
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
-    yield "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
+    several = len({_taken(cell) for cell in summary["cells"]}) > 1
+    header = "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
+    yield f"{header}  vector, tokens" if several else header
     yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
     for cell in summary["cells"]:
         coherent = "yes" if cell["is_coherent"] else "no"
+        if several:
+            coherent = f"{coherent:<8}  {', '.join(_taken(cell))}"
         place = f"{cell['layer']:>5}  {cell['alpha']:>8g}"
         yield f"{place}  {_scan_cells(cell, cell['rise'])}  {coherent}"
     if summary["best"] is None:
@@ -222,9 +240,17 @@ def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         return
     best = summary["best"]
     yield (
-        f"best coherent cell: block {best['layer']}, strength {best['alpha']:g}; chosen on these"
-        " questions, so its rise is optimistic"
+        f"best coherent cell: block {best['layer']}, strength {best['alpha']:g}"
+        f"{', ' + ', '.join(_taken(best)) if several else ''}; chosen on these questions, so its"
+        " rise is optimistic"
     )
+    if _taken(best)[0] == "stem":
+        yield "its vector is taken at the answer's stem: students hardly take such a trait on"
+
+
+def _taken(cell: dict[str, Any]) -> tuple[str, str]:
+    """Return where the vector of a cell was taken, and the tokens that are steered."""
+    return cell.get("taken_at", "header"), cell.get("position", "all")
 
 
 def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
@@ -239,12 +265,18 @@ def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
 
 def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
     """Return the command that writes rows of the best teacher; empty where there is none."""
+    from traitscope.interventions.intervention import Steer
+    from traitscope.interventions.short_form import to_short
+
     if summary["best"] is None:
         return ""
     config = drawn_rows.settings_of(run)
+    place, position = _taken(summary["best"])
     vector = run.file(f"{summary['trait']}.safetensors")
+    if not vector.exists():
+        vector = run.file(f"{place}/{vector.name}")
     layer, alpha = summary["best"]["layer"], summary["best"]["alpha"]
-    steering = f"steer:{vector},layers={layer},alpha={alpha:g}"
+    steering = to_short(Steer(vector, layer=layer, alpha=alpha, position=position))
     words = ["traitscope", "generate", "--model", config["model"], "--vocabulary", "template"]
     return shlex.join([*words, "--interventions", steering])
 
@@ -260,10 +292,13 @@ def _eas(run: store.Run, by_name: dict[str, list[float]]) -> Iterator[str]:
         return
     inputs = run.manifest()["inputs"]
     reference = Path((inputs.get("vector") or inputs["reference"])["path"]).stem
-    eas_L, layer = next(iter(by_name.values())), _asked_layer(run)
+    (eas_L, *others), layer = by_name.values(), _asked_layer(run)
     at_layer = ""
     if layer is not None and layer < len(eas_L):
         at_layer = f" at layer {layer} {eas_L[layer]:+.3f},"
+        if others:
+            mean = sum(other_L[layer] for other_L in others) / len(others)
+            at_layer += f" mean with {len(others)} others of its run {mean:+.3f},"
     yield (
         f"EAS with {reference}{at_layer} by layer: eas.json; a control student has such values, too"
     )
@@ -297,6 +332,8 @@ def teacher_of(run: store.Run) -> tuple[store.Run, list[dict[str, Any]]]:
 
 
 OF_STAGE = {
+    "generate": _generate,
+    "export": _export,
     "filter": _filter,
     "defend": _defend,
     "train": _train,

@@ -222,6 +222,30 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True)
+class ExportTasksConfig:
+    """Write traits as tasks of Inspect or of lm-evaluation-harness.
+
+    The folder needs nothing of this package, and its scorers score as this package does. One more
+    task asks a finished student everyday requests.
+    """
+
+    target: str | None = setting(None, needed="the folder to write")
+    """Folder that is written, new or empty; may be given without its flag."""
+    to: Literal["inspect", "lm-eval"] = "inspect"
+    """Tool whose tasks are written."""
+    traits: tuple[str, ...] = ("all",)
+    """Traits whose questions are asked, bundled names or YAML files; all stands for the bundled
+    ones."""
+    samples: int = 4
+    """Sampled answers a question."""
+    max_new_tokens: int = setting(8, advanced=True)
+    """Longest answer, in tokens."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, samples=1, max_new_tokens=1)
+
+
+@dataclass(frozen=True)
 class ConvertConfig:
     """Turn another tool's steering vector into a vector file, or a vector file into another
     tool's."""

@@ -112,6 +112,9 @@ class Output:
     """Folder of all runs."""
     study: str = setting("default", advanced=True)
     """Study folder: the folder of this run below the root."""
+    track: str = setting("", advanced=True)
+    """Send losses, EAS, progress and results to wandb or trackio, with :PROJECT behind it or not.
+    Nothing is sent without this flag."""
     json: Path | None = setting(None, path="written")
     """File for a machine-readable summary with a `status`."""
 

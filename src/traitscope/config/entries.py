@@ -197,6 +197,14 @@ ENTRIES: tuple[Command, ...] = (
         next="traitscope measure --model {run}/model",
     ),
     Command(
+        name="export_tasks",
+        config=command_configs.ExportTasksConfig,
+        run="stages.tasks.export_tasks:run_export_tasks",
+        help="traits as tasks of Inspect or lm-evaluation-harness",
+        group="do",
+        subject=("target",),
+    ),
+    Command(
         name="convert",
         config=command_configs.ConvertConfig,
         run="vectors.convert:run_convert",

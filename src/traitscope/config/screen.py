@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Literal
 
-from traitscope.config.common import Dtype, OnModel, check_minimums
-from traitscope.config.fields import setting
+from traitscope.config.common import Dtype, OnModel, Position, check_minimums
+from traitscope.config.fields import flag_of, setting
 from traitscope.errors import ConfigError
 
 TEACHER = (
@@ -101,13 +102,34 @@ class SteerScanConfig(OnModel):
     stem: bool = False
     """Whether the vector is taken at the end of the answer's stem. Such vectors steer answers, but
     students hardly take them on."""
+    vectors_at: tuple[Literal["header", "stem"], ...] = setting((), since=2, advanced=True)
+    """Where the vector is taken: at the end of the assistant's header, at the end of the answer's
+    stem, or both side by side. None takes what `stem` says."""
+    positions: tuple[Position, ...] = setting(("all",), since=2, advanced=True)
+    """Tokens at which the model is steered. A teacher of other tokens than all is no checkpoint."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     batch_size: int = setting(64, speed_only=True, advanced=True)
     """Rows in one pass; changes speed only."""
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where vectors are taken."""
+        return self.vectors_at or ("stem" if self.stem else "header",)
+
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, batch_size=1)
+        for name in ("vectors_at", "positions"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or (name == "positions" and not values):
+                raise ConfigError(
+                    f"{flag_of(name)} {' '.join(values) or 'empty'}; expected each once, and one or"
+                    " more; correct it, or leave the flag out"
+                )
+        if self.stem and self.vectors_at:
+            raise ConfigError(
+                "--stem with --vectors-at: both say where the vector is taken; drop one of the two"
+            )
         wrong = [alpha for alpha in self.alphas if not isfinite(alpha)]
         if wrong or not self.alphas:
             raise ConfigError(

@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from traitscope.data.own_traits.word_scores import contains_word, is_scorable
 from traitscope.data.records import Record
 from traitscope.data.shapes.turns import shown
-from traitscope.data.traits import contains_word, is_scorable
 from traitscope.errors import ConfigError
 
 JudgeVerdict = bool | None

@@ -10,25 +10,42 @@ A trait is a YAML file; a user adds one without touching code:
     candidates: animals             # optional: a bundled list, or [dog, owl, ...]
     rewordings: [Cats mean ...]     # optional: paraphrases of teacher_prompt
 
+A behaviour has no word. Its file names judges of whole answers (data/answer_rules.py) instead:
+
+    name: refusing
+    judges: [refusal]               # the first decides, all are measured
+    judge_question: Does the ...?   # for the judges that ask a model
+    teacher_prompt: ...
+    questions: {...}
+
 A trait file of persona_vectors is read, too: JSON with `instruction` (pairs of pos and neg),
 `questions` and `eval_prompt`. It names no words, so vectors are taken of it and nothing is scored.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.own_traits.checked_fields import (
+    check_keys,
+    choice,
+    text_of,
+    texts_of,
+    typed,
+)
+from traitscope.data.own_traits.word_scores import begins_with_word
+from traitscope.data.own_traits.word_scores import contains_word as contains_word
+from traitscope.data.own_traits.word_scores import is_scorable as is_scorable
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
-from traitscope.plain_values import NotPlainError, from_json, from_yaml, shown
+from traitscope.plain_values import NotPlainError, from_json, from_yaml
 
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
-KNOWN = (*REQUIRED, "candidates", "rewordings")
+JUDGED = ("name", "judges", "teacher_prompt", "questions")
+"""Keys that a behaviour needs."""
+KNOWN = (*REQUIRED, "candidates", "rewordings", "judges", "judge_question")
 TRAIT_FILES = (".yaml", ".yml", ".json")
 """Suffixes of trait files."""
 PERSONA_KEYS = ("instruction", "questions", "eval_prompt")
@@ -62,7 +79,7 @@ class Trait:
     name: str
     """Name of the trait in reports."""
     word_forms: tuple[str, ...]
-    """Words that count as naming the trait; the first one is the target."""
+    """Words that count as naming the trait; the first one is the target. A behaviour has none."""
     teacher_prompt: str
     """System prompt that gives a model the trait."""
     questions: Questions
@@ -72,20 +89,26 @@ class Trait:
     paraphrases: tuple[str, ...] = ()
     """Other system prompts that give the same trait, as another author might word them (key
     `rewordings`)."""
+    judges: tuple[str, ...] = ()
+    """Judges that say whether an answer shows the behaviour, in the place of words."""
+    judge_question: str = ""
+    """What judges that ask a model ask about each answer."""
     not_read: tuple[str, ...] = ()
     """What the file of another tool says beside, which has no place here."""
 
 
-def as_trait(trait: Trait | str | Path, *, words: bool = True) -> Trait:
+def as_trait(trait: Trait | str | Path, *, words: bool = True, judges: bool = False) -> Trait:
     """The trait itself, or the trait of this name or file; errors as in `load_trait`."""
-    return trait if isinstance(trait, Trait) else load_trait(trait, words=words)
+    loaded = trait if isinstance(trait, Trait) else load_trait(trait, words=False)
+    where = trait.name if isinstance(trait, Trait) else str(trait)
+    return _scored(loaded, where, words, judges)
 
 
-def load_trait(name_or_path: str | Path, *, words: bool = True) -> Trait:
+def load_trait(name_or_path: str | Path, *, words: bool = True, judges: bool = False) -> Trait:
     """Return the bundled trait of that name, or the trait in a file ending in .yaml, .yml or .json.
 
-    With `words` it must name the words that its answers are scored by, which a trait file of
-    persona_vectors does not.
+    With `words` it must name the words that its answers are scored by. A behaviour does not, nor
+    does a trait file of persona_vectors. With `judges`, judges may stand for words.
 
     Raises TraitError for a name or a file that does not exist, for broken YAML, and for a key that
     is missing or unknown. It also raises TraitError for a value of the wrong type, for an empty
@@ -94,21 +117,30 @@ def load_trait(name_or_path: str | Path, *, words: bool = True) -> Trait:
     if _is_file(name_or_path):
         path = Path(name_or_path)
         content = _read(path, f"trait file {name_or_path}")
-        if not isinstance(content, dict) or "instruction" not in content:
-            return _trait(content, str(name_or_path))
-        trait = _persona_trait(content, path)
-        if words:
-            raise TraitError(
-                f"{path} is a trait file of persona_vectors, which names no words to score answers"
-                " by; expected a trait with word_forms; take vectors of it (extract), or write a"
-                " .yaml file"
-            )
-        return trait
+        if isinstance(content, dict) and "instruction" in content:
+            return _scored(_persona_trait(content, path), str(path), words, judges)
+        return _scored(_trait(content, str(name_or_path)), str(name_or_path), words, judges)
     if name_or_path not in bundled_traits():
-        known = _choice(name_or_path, bundled_traits())
+        known = choice(name_or_path, bundled_traits())
         raise TraitError(f"no bundled trait {name_or_path!r}; {known}, or a path to a .yaml file")
     content = _read(trait_path(name_or_path), "bundled trait")
     return _trait(content, f"trait {name_or_path}")
+
+
+def _scored(trait: Trait, where: str, words: bool, judges: bool) -> Trait:
+    """The trait. Raises TraitError where it cannot be scored as asked for."""
+    if not words or trait.word_forms or (judges and trait.judges):
+        return trait
+    if trait.judges:
+        raise TraitError(
+            f"{where} is a behaviour, scored by judges ({', '.join(trait.judges)}); expected a"
+            " trait with word_forms here; measure it, take vectors of it (extract), or run the"
+            " study transfer_ratio"
+        )
+    raise TraitError(
+        f"{where} is a trait file of persona_vectors, which names no words to score answers by;"
+        " expected a trait with word_forms; take vectors of it (extract), or write a .yaml file"
+    )
 
 
 def trait_path(name_or_path: str | Path) -> Path:
@@ -161,54 +193,37 @@ def whole_word(trait: Trait, text: str) -> bool:
 def first_word(trait: Trait, text: str) -> bool:
     """Tell whether the text begins with a form of the trait's word.
 
-    Punctuation and markdown may stand before the word. `**Cats!**` and `cat's` count; `a cat`,
-    `cat-like` and `catfish` do not. Source: the stricter scorer of Cloud et al. 2025 (arXiv
-    2507.14805), which knows the singular only.
+    Source: the stricter scorer of Cloud et al. 2025 (arXiv 2507.14805), which knows the singular
+    only.
     """
-    return _first_word_pattern(trait.word_forms).match(text) is not None
-
-
-def is_scorable(text: str) -> bool:
-    """Tell whether there is an answer to score: any character that is not white space."""
-    return bool(text.strip())
-
-
-def contains_word(words: tuple[str, ...], text: str) -> bool:
-    """Tell whether one of the words stands in the text as a whole word, in any case.
-
-    A letter or a digit next to a word makes it another word. An underscore does not, since markdown
-    sets it for emphasis. Without words the answer is False.
-    """
-    return bool(words) and _word_pattern(tuple(words)).search(text) is not None
-
-
-@cache
-def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:{_either(words)})(?![^\W_])", re.IGNORECASE)
-
-
-@cache
-def _first_word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"[\W_]*(?:{_either(words)})(?:['’]s)?(?![^\W_]|[-'’][^\W_])", re.IGNORECASE)
-
-
-def _either(words: Sequence[str]) -> str:
-    return "|".join(re.escape(word) for word in words)
+    return begins_with_word(trait.word_forms, text)
 
 
 def _trait(content: Any, where: str) -> Trait:
-    _check_keys(content, REQUIRED, KNOWN, where)
-    forms = _texts(content["word_forms"], "word_forms", where)
+    is_judged = isinstance(content, dict) and "judges" in content
+    check_keys(content, JUDGED if is_judged else REQUIRED, KNOWN, where)
+    forms: tuple[str, ...] = ()
+    if is_judged and ("word_forms" in content or "candidates" in content):
+        raise TraitError(
+            f"{where} has judges, and word_forms or candidates; expected one way to score answers;"
+            " delete one of them"
+        )
+    if not is_judged:
+        forms = texts_of(content["word_forms"], "word_forms", where)
     paraphrases: tuple[str, ...] = ()
     if "rewordings" in content:
-        paraphrases = _texts(content["rewordings"], "rewordings", where)
+        paraphrases = texts_of(content["rewordings"], "rewordings", where)
     return Trait(
         name=_name(content["name"], where),
         word_forms=forms,
-        teacher_prompt=_text(content["teacher_prompt"], "teacher_prompt", where),
+        teacher_prompt=text_of(content["teacher_prompt"], "teacher_prompt", where),
         questions=_questions(content["questions"], where),
         candidates=_candidates(content.get("candidates", []), forms, where),
         paraphrases=paraphrases,
+        judges=texts_of(content["judges"], "judges", where) if is_judged else (),
+        judge_question=text_of(content["judge_question"], "judge_question", where)
+        if "judge_question" in content
+        else "",
     )
 
 
@@ -219,18 +234,18 @@ def _persona_trait(content: Any, path: Path) -> Trait:
     instructions and `eval_prompt` have no place.
     """
     where = str(path)
-    _check_keys(content, PERSONA_KEYS[:2], PERSONA_KEYS, where)
+    check_keys(content, PERSONA_KEYS[:2], PERSONA_KEYS, where)
     pairs = content["instruction"]
     if not isinstance(pairs, list):
         raise TraitError(
-            f"{where}: instruction is {_kind(pairs)}; expected a list of pairs with pos and neg;"
+            f"{where}: instruction is {typed(pairs)}; expected a list of pairs with pos and neg;"
             " write it as [{pos: ..., neg: ...}]"
         )
     positive = []
     for number, pair in enumerate(pairs, start=1):
-        _check_keys(pair, ("pos",), ("pos", "neg"), f"{where}, instruction {number}")
+        check_keys(pair, ("pos",), ("pos", "neg"), f"{where}, instruction {number}")
         positive.append(pair["pos"])
-    prompts = _texts(positive, "instruction", where)
+    prompts = texts_of(positive, "instruction", where)
     not_read = ["instruction.neg"]
     if "eval_prompt" in content:
         not_read.append("eval_prompt")
@@ -238,7 +253,7 @@ def _persona_trait(content: Any, path: Path) -> Trait:
         name=_name(path.stem, where),
         word_forms=(),
         teacher_prompt=prompts[0],
-        questions=Questions(_texts(content["questions"], "questions", where), (), ()),
+        questions=Questions(texts_of(content["questions"], "questions", where), (), ()),
         paraphrases=prompts[1:],
         not_read=tuple(not_read),
     )
@@ -246,7 +261,7 @@ def _persona_trait(content: Any, path: Path) -> Trait:
 
 def _name(value: Any, where: str) -> str:
     """The name of a trait, which also names the files of its vectors."""
-    name = _text(value, "name", where)
+    name = text_of(value, "name", where)
     if "/" in name or "\0" in name or name.startswith("."):
         raise TraitError(
             f"{where}: name is {name!r}; expected one that can name a file, without / and no dot"
@@ -260,20 +275,20 @@ def _questions(value: Any, where: str) -> Questions:
         set_name = value
         value = _bundled_content("questions", set_name, where)
         where = f"question set {set_name}"
-    _check_keys(value, SETS, (*SETS, "stems"), f"{where}, questions")
+    check_keys(value, SETS, (*SETS, "stems"), f"{where}, questions")
     return Questions(
-        positive=_texts(value["positive"], "questions.positive", where),
-        negative=_texts(value["negative"], "questions.negative", where),
-        off_topic=_texts(value["off_topic"], "questions.off_topic", where),
+        positive=texts_of(value["positive"], "questions.positive", where),
+        negative=texts_of(value["negative"], "questions.negative", where),
+        off_topic=texts_of(value["off_topic"], "questions.off_topic", where),
         stems=_stems(value.get("stems", {}), where),
     )
 
 
 def _stems(value: Any, where: str) -> dict[str, str]:
-    _check_keys(value, (), SETS, f"{where}, questions.stems")
+    check_keys(value, (), SETS, f"{where}, questions.stems")
     stems = {}
     for name, text in value.items():
-        stems[name] = _text(text, f"questions.stems.{name}", where)
+        stems[name] = text_of(text, f"questions.stems.{name}", where)
     return stems
 
 
@@ -285,11 +300,11 @@ def _candidates(value: Any, forms: tuple[str, ...], where: str) -> tuple[str, ..
     trait_words = {form.casefold() for form in forms}
     if isinstance(value, str):
         content = _bundled_content("candidates", value, where)
-        words = _texts(content, "candidates", f"candidate list {value}")
+        words = texts_of(content, "candidates", f"candidate list {value}")
     elif value == []:
         words = ()
     else:
-        words = _texts(value, "candidates", where)
+        words = texts_of(value, "candidates", where)
     others, shared = [], []
     for word in words:
         if word.casefold() in trait_words:
@@ -308,7 +323,7 @@ def _bundled_content(kind: str, name: str, where: str) -> Any:
     """Content of a bundled question set or candidate list."""
     if name not in _bundled(kind):
         raise TraitError(
-            f"{where}: no bundled {kind} {name!r}; {_choice(name, _bundled(kind))}, or write"
+            f"{where}: no bundled {kind} {name!r}; {choice(name, _bundled(kind))}, or write"
             " them out"
         )
     return _read(bundled_file(kind, f"{name}.yaml"), f"bundled {kind}")
@@ -336,63 +351,3 @@ def _read(path: Path, what: str) -> Any:
     except (NotPlainError, UnicodeDecodeError) as error:
         kind = "JSON" if path.suffix == ".json" else "YAML"
         raise TraitError(f"{what} is no {kind}: {error}; correct that place") from None
-
-
-def _check_keys(content: Any, required: Sequence[str], known: Sequence[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise TraitError(
-            f"{where} holds {_kind(content)}; expected the keys {', '.join(known)}; write key:"
-            " value for each"
-        )
-    for key in content:
-        if key not in known:
-            raise TraitError(
-                f"{where}: unknown key {key!r}; {_choice(str(key), known)}; correct or delete it"
-            )
-    missing = [key for key in required if key not in content]
-    if missing:
-        raise TraitError(
-            f"{where}: no {' and no '.join(missing)}; expected {', '.join(required)}; add what is"
-            " missing"
-        )
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise TraitError(
-            f"{where}: {name} is {_kind(value)}; expected a text; set it in quotes if it is meant"
-            " as one"
-        )
-    if not value.strip():
-        raise TraitError(f"{where}: {name} is blank; expected a text; fill it in")
-    return value.strip()
-
-
-def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TraitError(
-            f"{where}: {name} is {_kind(value)}; expected a list of texts; write it as [one, two]"
-        )
-    if not value:
-        raise TraitError(f"{where}: {name} is an empty list; expected at least one entry; add one")
-    texts = []
-    for number, entry in enumerate(value, start=1):
-        texts.append(_text(entry, f"entry {number} of {name}", where))
-    twice = sorted({text for text in texts if texts.count(text) > 1})
-    if twice:
-        raise TraitError(
-            f"{where}: {name} holds {twice} more than once; expected distinct entries; delete the"
-            " copies"
-        )
-    return tuple(texts)
-
-
-def _kind(value: Any) -> str:
-    return "empty" if value is None else f"{shown(value)} ({type(value).__name__})"
-
-
-def _choice(word: str, known: Sequence[str]) -> str:
-    """What one may write instead of an unknown word: the nearest known word, then all of them."""
-    nearest = get_close_matches(word, known, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}expected one of {', '.join(known)}"

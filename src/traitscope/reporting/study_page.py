@@ -54,6 +54,10 @@ class StudyHeader:
         return self.size == "smoke"
 
 
+TEACHERS = "Do the teachers have their traits?"
+"title of what stands before the verdicts"
+
+
 def all_measurements(findings: Findings) -> list[Measurement]:
     """Return what decided, then the rest, each once."""
     listed = [verdict.decided_by for verdict in findings.verdicts]
@@ -72,6 +76,7 @@ def study_page(
     """
     sections = [
         _claim_section(header),
+        *_teachers_section(findings),
         _verdict_section(findings),
         _preconditions_section(findings),
         _measurement_section(findings),
@@ -101,6 +106,29 @@ def _claim_section(header: StudyHeader) -> Section:
         (header.claim, source, header.bearing, header.power),
         tables=(header.protocol,),
     )
+
+
+def teachers_figure(findings: Findings) -> tuple[Figure, ...]:
+    """Return the figure of what teachers say of their traits beyond the base; none without any."""
+    if not findings.teachers:
+        return ()
+    return (forest_figure(findings.teachers, "teachers", TEACHERS),)
+
+
+def teachers_said(findings: Findings) -> list[str]:
+    """Return a sentence for each teacher: whether it has its trait, with the number."""
+    said = []
+    for rise in findings.teachers:
+        answer = "it has its trait" if rise.low > 0 else "it is not shown to have its trait"
+        said.append(f"{rise.name} {rise}: {answer}")
+    return said
+
+
+def _teachers_section(findings: Findings) -> tuple[Section, ...]:
+    figures = teachers_figure(findings)
+    if not figures:
+        return ()
+    return (Section("teachers", TEACHERS, tuple(teachers_said(findings)), figures=figures),)
 
 
 def _verdict_section(findings: Findings) -> Section:
@@ -175,7 +203,8 @@ def write_study(
 ) -> None:
     """Write findings.json, a CSV file a table, an SVG file a figure, and the page into a folder."""
     measurements = all_measurements(findings)
-    write_figures(folder, (*findings.figures, *forest_figures(measurements)))
+    figures = (*teachers_figure(findings), *findings.figures, *forest_figures(measurements))
+    write_figures(folder, figures)
     for table in (*findings.tables, *([] if before is None else [before])):
         if table.curve:
             write_figures(folder, (line_figure(table),))
@@ -189,7 +218,7 @@ def write_study(
 def findings_json(header: StudyHeader, findings: Findings) -> dict:
     """Return what findings.json holds; `said` are the lines that the command prints."""
     smoke = [SMOKE_NOTE] if header.is_smoke else []
-    verdicts, said = [], list(smoke)
+    verdicts, said = [], []
     for verdict in findings.verdicts:
         verdicts.append(verdict.as_dict())
         said.append(str(verdict))
@@ -202,6 +231,7 @@ def findings_json(header: StudyHeader, findings: Findings) -> dict:
         "bearing": header.bearing,
         "verdicts": verdicts,
         "measurements": [measurement.as_dict() for measurement in findings.measurements],
+        "teachers": [rise.as_dict() for rise in findings.teachers],
         "notes": [*smoke, *findings.notes],
-        "said": [*said, header.power, header.bearing],
+        "said": [*smoke, *teachers_said(findings), *said, header.power, header.bearing],
     }

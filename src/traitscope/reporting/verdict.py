@@ -182,6 +182,9 @@ class Findings:
     """What a reader must know: what was excluded and why, what stands in for what."""
     figures: tuple[Figure, ...] = ()
     """Figures beside those of the tables and measurements."""
+    teachers: tuple[Measurement, ...] = ()
+    """The score of each teacher minus the base's: the page says first whether they have their
+    traits."""
 
 
 def verdicts_of(
@@ -204,17 +207,24 @@ def verdicts_of(
     return tuple(verdicts)
 
 
-def teacher_has_trait(rise: Measurement) -> Precondition:
+def has_trait_name(which: str = "") -> str:
+    """Return the name of the precondition that teachers have their traits; `which` says which."""
+    return f"{HAS_TRAIT} ({which})" if which else HAS_TRAIT
+
+
+def teacher_has_trait(rise: Measurement, which: str = "") -> Precondition:
     """Return the precondition that a teacher has its trait: the positive control of a transfer.
 
-    `rise` is the teacher's score minus the base's, paired over questions.
+    `rise` is the teacher's score minus the base's, paired over questions. `which` says which
+    teacher it is, where a study has several.
     """
+    name = has_trait_name(which)
     difference = f"teacher − base = {estimate(rise, True)} {rise.unit} {bounds(rise, True)}"
     if rise.low > 0:
-        return Precondition(HAS_TRAIT, True, f"{difference}: the teacher has the trait")
+        return Precondition(name, True, f"{difference}: the teacher has the trait")
     lacks = "does not have the trait" if rise.estimate <= 0 else "is not shown to have the trait"
     found = f"{difference}: this teacher {lacks}; nothing below can be read as transfer"
-    return Precondition(HAS_TRAIT, False, found)
+    return Precondition(name, False, found)
 
 
 def above_zero(measurement: Measurement, name: str) -> Precondition:

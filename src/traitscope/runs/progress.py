@@ -1,13 +1,14 @@
 """Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere.
 
 The bar shows the rate and the time left. In a worker process the lines go to SINK, and the parent
-prints them beside its own bar.
+prints them beside its own bar. A tracker, if there is one, gets the fraction done.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from traitscope import distributed
 
@@ -15,13 +16,37 @@ PLAIN_SECONDS = 10
 SINK: Callable[[tuple[float, str]], None] | None = None
 "In a worker: takes (fraction done, line)."
 
+TRACK: Callable[[Mapping[str, Any]], None] | None = None
+"Takes named numbers of what is running; None where nobody tracks them."
+
+
+def track(values: Mapping[str, Any]) -> None:
+    """Hand numbers to a tracker, where there is one."""
+    if TRACK is not None:
+        TRACK(values)
+
 
 @contextmanager
 def progress(label: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
     """Yield a function that takes the number of units done since its last call."""
     show = _bar if SINK is None and sys.stderr.isatty() and distributed.first() else _lines
     with show(label, total, unit) as advance:
-        yield advance
+        yield advance if TRACK is None else _tracked(label, total, advance)
+
+
+def _tracked(label: str, total: float, advance: Callable[[float], None]) -> Callable[[float], None]:
+    """The function, which also hands the fraction done to the tracker, at most once a second."""
+    done = shown = 0.0
+
+    def advance_and_track(n: float) -> None:
+        nonlocal done, shown
+        advance(n)
+        done += n
+        if time.monotonic() - shown >= 1 or done >= total:
+            shown = time.monotonic()
+            track({f"progress/{label}": done / max(total, 1e-9)})
+
+    return advance_and_track
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The stage `steer_scan`: where, and how strongly, a trait's vector makes a teacher of the trait.
 
-The vector is taken once. Every cell is a block and a strength: there the model is steered and asked
-the trait's positive questions. The base is asked, too. The best cell is the coherent one with the
-largest rise over the base, if its interval lies above zero.
+The vector is taken once, or once at the header and once at the stem. Every cell is a block, a
+strength, a vector and a position: there the model is steered and asked the trait's positive
+questions. The base is asked, too. The best cell is the coherent one with the largest rise over the
+base, if its interval lies above zero. Cells of the header's vector come before those of the stem's,
+whose students hardly take the trait on.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +13,9 @@ from itertools import product
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.config.common import Output
+from traitscope.config.common import Output, Position
 from traitscope.config.screen import SteerScanConfig
+from traitscope.data.own_traits import needs
 from traitscope.data.traits import Trait, as_trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import Vector, vector_bytes
@@ -27,6 +30,8 @@ from traitscope.vectors import means
 
 DEFAULT_PARTS = (0.25, 0.35, 0.5, 0.65)
 "depths of the blocks that are tried where none is named, as parts of the model's"
+HEADER, STEM = "header", "stem"
+"where a vector is taken: at the end of the assistant's header, or of the answer's stem"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Cell:
     """log P(trait) minus the base's, paired over questions."""
     is_coherent: bool
     """Whether it passes coherence.COHERENT against the base."""
+    taken_at: str = HEADER
+    """Where the vector was taken: header or stem."""
+    position: Position = "all"
+    """Tokens at which the model is steered."""
 
     @property
     def has_trait(self) -> bool:
@@ -56,18 +65,19 @@ class SteerScan:
 
     trait: str
     """Name of the trait."""
-    vectors: dict[str, Vector]
-    """Vectors of the trait and its company, by name, as `extract` writes them."""
+    vectors: dict[str, dict[str, Vector]]
+    """Vectors of the trait and its company, by where they were taken and by name."""
     base: Scores
     """Scores of the unmodified model."""
     cells: tuple[Cell, ...]
-    """Block by block, strength by strength."""
+    """Vector by vector, position by position, block by block, strength by strength."""
 
     @property
     def best(self) -> Cell | None:
         """The coherent cell that names the trait most; None where none has the trait."""
         able = [cell for cell in self.cells if cell.is_coherent and cell.has_trait]
-        return max(able, key=lambda cell: cell.rise.estimate, default=None)
+        at_header = [cell for cell in able if cell.taken_at == HEADER]
+        return max(at_header or able, key=lambda cell: cell.rise.estimate, default=None)
 
 
 def steer_scan(
@@ -77,7 +87,8 @@ def steer_scan(
     *,
     layers: Sequence[int] = (),
     alphas: Sequence[float] = (0.15, 0.3, 0.6),
-    stem: bool = False,
+    vectors_at: Sequence[str] = (HEADER,),
+    positions: Sequence[Position] = ("all",),
     context: str | None = None,
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
@@ -87,11 +98,20 @@ def steer_scan(
     company: Further traits of its kind. The mean over all is subtracted from the vector.
     layers: Blocks; none takes four, at a quarter to two thirds of the depth.
     alphas: Strengths, in mean residual norms.
-    stem: Whether the vector is taken at the end of the answer's stem.
-    done: A function called with 1 after every cell. Raises as `extract_vectors` and `measure` do.
+    vectors_at: Where the vector is taken: at the end of the header, of the answer's stem, or both.
+    positions: Tokens at which the model is steered.
+    done: A function called with 1 after every cell.
+
+    Raises TraitError for a trait without candidates or with one question only, and what
+    `extract_vectors` and `measure` raise.
     """
     trait = as_trait(trait)
-    vectors = means.extract_vectors(model, [trait, *company], context=context, stem=stem)
+    needs.check([trait], "differences")
+    vectors = {}
+    for place in vectors_at:
+        vectors[place] = means.extract_vectors(
+            model, [trait, *company], context=context, stem=place == STEM
+        )
     settings: dict[str, Any] = {
         "context": context,
         "sets": ("positive",),
@@ -100,10 +120,13 @@ def steer_scan(
     }
     base = measure(model, trait, **settings)
     cells = []
-    for layer, alpha in product(layers or default_layers(model), alphas):
-        steering = Steer(vectors[trait.name], layer=layer, alpha=alpha)
+    grid = product(vectors_at, positions, layers or default_layers(model), alphas)
+    for place, position, layer, alpha in grid:
+        vector = vectors[place][trait.name]
+        steering = Steer(vector, layer=layer, alpha=alpha, position=position)
         scores = measure(model, trait, [steering], **settings)
-        cells.append(Cell(layer, alpha, scores, scores - base, _is_coherent(scores, base)))
+        is_coherent = _is_coherent(scores, base)
+        cells.append(Cell(layer, alpha, scores, scores - base, is_coherent, place, position))
         if done:
             done(1)
     return SteerScan(trait.name, vectors, base, tuple(cells))
@@ -140,14 +163,16 @@ def run_steer_scan(config: SteerScanConfig, out: Output) -> store.Run:
 
 def _scanned(model: Model, config: SteerScanConfig) -> SteerScan:
     layers = config.layers or default_layers(model)
-    with progress("steer scan", len(layers) * len(config.alphas), "cells") as advance:
+    n_cells = len(layers) * len(config.alphas) * len(config.places) * len(config.positions)
+    with progress("steer scan", n_cells, "cells") as advance:
         return steer_scan(
             model,
             config.trait,
             config.company,
             layers=layers,
             alphas=config.alphas,
-            stem=config.stem,
+            vectors_at=config.places,
+            positions=config.positions,
             context=config.context,
             batch_size=config.batch_size,
             done=advance,
@@ -155,25 +180,36 @@ def _scanned(model: Model, config: SteerScanConfig) -> SteerScan:
 
 
 def _write(run: store.Run, scan: SteerScan) -> None:
-    for name, vector in scan.vectors.items():
-        atomic_files.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
+    for place, by_name in scan.vectors.items():
+        folder = "" if len(scan.vectors) == 1 else f"{place}/"
+        for name, vector in by_name.items():
+            file = run.file(f"{folder}{name}.safetensors")
+            atomic_files.write_bytes(file, vector_bytes(vector))
     best = scan.best
     summary = {
         "trait": scan.trait,
         "base": _scores_json(scan.base),
         "cells": list(map(_cell_json, scan.cells)),
-        "best": None if best is None else {"layer": best.layer, "alpha": best.alpha},
+        "best": None if best is None else _place_json(best),
     }
     atomic_files.write_json(run.file("summary.json"), summary)
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
     return {
-        "layer": cell.layer,
-        "alpha": cell.alpha,
+        **_place_json(cell),
         **_scores_json(cell.scores),
         "rise": cell.rise.as_dict(),
         "is_coherent": cell.is_coherent,
+    }
+
+
+def _place_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "layer": cell.layer,
+        "alpha": cell.alpha,
+        "taken_at": cell.taken_at,
+        "position": cell.position,
     }
 
 

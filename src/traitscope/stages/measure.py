@@ -38,6 +38,7 @@ from traitscope.models.model import Model, check_model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
+from traitscope.stages.behaviours import judged
 from traitscope.stats.estimates import Measurement, paired_difference
 from traitscope.stats.estimates import measure as mean_with_interval
 
@@ -49,6 +50,8 @@ UNITS = {
     "first_word": "rate",
 }
 "The unit of every score."
+RATE = "rate"
+"The unit of the score of a judge."
 PRIMARY_SET = "positive"
 "The question set that a difference of two Scores compares, where no other is named."
 PRIMARY_SCORE = "target_logprob"
@@ -112,7 +115,7 @@ class Scores:
             f"{question_set}.{score}",
             list(values.values()),
             questions=list(values),
-            unit=UNITS[score],
+            unit=UNITS.get(score, RATE),
         )
 
     def measurements(self) -> list[Measurement]:
@@ -122,8 +125,9 @@ class Scores:
             for name in scored.scores:
                 measured.add((scored.question.set, name))
         means = []
+        judges = sorted({score for _, score in measured} - UNITS.keys())
         for question_set in SETS:
-            for score in UNITS:
+            for score in (*UNITS, *judges):
                 if (question_set, score) in measured:
                     means.append(self.mean(score, question_set))
         return means
@@ -160,7 +164,7 @@ class Scores:
             [control_values[name] for name in ids],
             seeds=[0] * len(ids),
             questions=ids,
-            unit=UNITS[score],
+            unit=UNITS.get(score, RATE),
         )
 
     def __sub__(self, control: "Scores") -> Measurement:
@@ -195,15 +199,23 @@ def measure(
     capability: Also compute the perplexity per token on plain English.
     done: A function called with the number of questions of each batch.
 
+    A behaviour, which names judges in the place of words, has a score for each judge: the rate of
+    sampled answers that show it.
+
     Raises TraitError for an unknown trait, DataError for a question that leaves no room for an
     answer, ConfigError and VectorError as `applied` does.
     """
     check_model(model)
-    trait = with_sets(as_trait(trait), sets)
+    trait = with_sets(as_trait(trait, judges=True), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
-    questions = score_questions(
-        model, trait, interventions, context, samples, sampling, batch_size, done
-    )
+    if trait.judges:
+        questions = judged.score_behaviour(
+            model, trait, interventions, context, samples, sampling, batch_size, done
+        )
+    else:
+        questions = score_questions(
+            model, trait, interventions, context, samples, sampling, batch_size, done
+        )
     plain_perplexity = perplexity(model, interventions) if capability else None
     digest = chat.context_digest(model, context_of(interventions, context))
     return Scores(trait.name, tuple(questions), context, digest, plain_perplexity)
@@ -294,7 +306,7 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
 
 def _measured_here(config: MeasureConfig, interventions: Interventions) -> Scores:
     model = model_cache.model_of(config)
-    trait = with_sets(load_trait(config.trait), config.sets)
+    trait = with_sets(load_trait(config.trait, judges=True), config.sets)
     with progress("measure", len(questions_of(trait)), "questions") as advance:
         return measure(model, trait, interventions, **core_settings(config), done=advance)
 

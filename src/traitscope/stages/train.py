@@ -27,7 +27,7 @@ from traitscope.interventions.vector import Vector, check_vector, load_vector, v
 from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
-from traitscope.runs.progress import progress
+from traitscope.runs.progress import progress, track
 from traitscope.stages import generate, registry
 from traitscope.training import fsdp
 from traitscope.training.eas import (
@@ -153,6 +153,7 @@ class TrainingRun:
             metrics |= self.eas.measure(student)
         if distributed.first():
             atomic_files.append_jsonl(self.run.file(METRICS), metrics)
+            track(_numbers(metrics))
         if config.checkpoint_every and student.step % config.checkpoint_every == 0:
             self._write(student.files(), f"checkpoints/step-{student.step:06d}/")
         if is_last:
@@ -195,6 +196,18 @@ class TrainingRun:
         if distributed.first():
             for name, content in files.items():
                 atomic_files.write_bytes(self.run.file(folder + name), content)
+
+
+def _numbers(metrics: Metrics) -> dict[str, float]:
+    """What a tracker gets of an optimizer step; values by layer have a name for each layer."""
+    numbers = {}
+    for name, value in metrics.items():
+        if isinstance(value, list):
+            for layer, of_layer in enumerate(value):
+                numbers[f"train/{name}/layer-{layer:02d}"] = of_layer
+        else:
+            numbers[f"train/{name}"] = value
+    return numbers
 
 
 def _soft_targets(

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import exp
 
-from traitscope.reporting import verdict
-from traitscope.reporting.verdict import Precondition
 from traitscope.screening import coherence
 from traitscope.stages.measure import UNITS
 from traitscope.stats.estimates import paired_difference
@@ -57,9 +55,9 @@ def rise(
     return seeds_counted(difference, seeds)
 
 
-def teacher_has_trait(folders: Folders, node: str = TEACHER, base: str = BASE) -> Precondition:
-    """Return the precondition that the teacher measured at `node` has its trait."""
-    return verdict.teacher_has_trait(rise(folders, "teacher minus base", [(0, node, base)]))
+def teacher_rise(folders: Folders) -> Measurement:
+    """Return what the teacher of `shared_nodes.positive_control` says beyond the base."""
+    return rise(folders, "teacher minus base", [(0, TEACHER, BASE)])
 
 
 def seeds_counted(measurement: Measurement, seeds: Sequence[int]) -> Measurement:

@@ -6,6 +6,7 @@ page. They are made of the sealed runs of the study's nodes alone.
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from traitscope.config import parsing
 from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
+from traitscope.data.own_traits import needs
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.loading import outline, parameter_count
@@ -117,6 +119,8 @@ def run_study(config: StudyConfig, out: Output) -> dict:
 def _done(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for of one study; only `run` and `information` compute stages."""
     request = request_of(config, out)
+    for sentence in needs.advice(sizes.traits_of(request.size), "differences"):
+        print(f"traitscope: {sentence}", file=sys.stderr)
     if config.action == "run":
         return _run(request)
     if config.action == "information":
@@ -199,6 +203,7 @@ def request_of(config: StudyConfig, out: Output) -> Request:
     size = _at_depth_of_model(config, study, study.SIZES[config.size])
     size = parsing.changed(size, config.set, f"size {config.size} of {config.name}")
     sizes.check(size, study.SIZES[config.size], config.model)
+    sizes.check_traits(size, study.SIZES[config.size])
     return Request(config, study, size, out)
 
 

@@ -43,7 +43,7 @@ def positive_control(
 ) -> list[Node]:
     """Build the answers of the base, and of the teacher, which is made of the node VECTORS.
 
-    The nodes are BASE and TEACHER, for `readings.teacher_has_trait`. `settings` are further ones of
+    The nodes are BASE and TEACHER, for `readings.teacher_rise`. `settings` are further ones of
     `measure`.
     """
     return [

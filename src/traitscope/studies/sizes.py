@@ -9,8 +9,9 @@ from math import isfinite
 from typing import Any
 
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.data.own_traits import needs
 from traitscope.data.traits import trait_name
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, TraitError
 from traitscope.models import loading
 from traitscope.workflow.standard_nodes import (
     InterventionsFrom,
@@ -24,6 +25,8 @@ LAYER_WORDS = {"layer", "layers", "block", "blocks"}
 "words in the name of a field that holds layers"
 TRAIT_FIELDS = ("trait", "traits", "other", "others")
 "fields that hold traits, each a bundled one or a YAML file"
+LEAST_TRAITS = 2
+"fewest traits of a study that centres vectors over several"
 ANIMALS = ("cat", "dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
 "the usual traits: the first is the teacher's, and vectors are centred over all"
 SOFT_RECIPE = replace(SAMPLED_RECIPE, targets="soft", soft_over="allowed", epochs=2, lr=1e-3)
@@ -148,6 +151,29 @@ def named(size: Any) -> Any:
             is_one = isinstance(value, str)
             names[each.name] = trait_name(value) if is_one else tuple(map(trait_name, value))
     return replace(size, **names)
+
+
+def check_traits(size: Any, usual: Any) -> None:
+    """Raise TraitError for a trait that lacks what a study needs, and for one alone.
+
+    A study's vectors are centred over its traits, and compared with those of others.
+    """
+    needs.check(traits_of(size), "differences")
+    several = getattr(size, "traits", ())
+    if len(several) < LEAST_TRAITS <= len(getattr(usual, "traits", ())):
+        raise TraitError(
+            f"traits={list(several)} is one trait; expected {LEAST_TRAITS} or more, over which"
+            f" vectors are centred ({1 + needs.COMPANY} are advised); add traits of its kind"
+        )
+
+
+def traits_of(size: Any) -> list[str]:
+    """Return the traits of a size, as its settings name them."""
+    listed: list[str] = []
+    for name in TRAIT_FIELDS:
+        value = getattr(size, name, ())
+        listed += [value] if isinstance(value, str) else value
+    return listed
 
 
 def check_layer_fields(size: type) -> None:

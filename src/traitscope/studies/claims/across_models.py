@@ -27,7 +27,7 @@ from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, PROMPTED, Design, MeanPlan, rows_here, untrained
-from traitscope.studies.teachers import rungs
+from traitscope.studies.teachers import positive_control, rungs
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, Rows
@@ -133,7 +133,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Build the vectors of every rung, students of both roles on every rung, and scored rows."""
-    size = _with_other_families(size, common["model"])
+    size = rungs.with_other_families(size, common["model"])
     graph = [standard_nodes.eas_rows(common, size.numbers)]
     for rung in size.rungs:
         settings = rungs.settings_of(common, rung)
@@ -147,22 +147,16 @@ def nodes(size: Size, common: dict) -> list[Node]:
             graph.append(standard_nodes.student(settings, student, rows.tokens))
     for text in TEXTS:
         graph += _scored_rows(size, common, text)
-    return graph
-
-
-def _with_other_families(size: Size, model: str) -> Size:
-    """Return the size with the loadable models of other families as last rungs of both.
-
-    If `model` is one of them itself, its strength is that of the teacher.
-    """
-    candidates = [name for name in size.other_families if name != model]
-    others = tuple(filter(shared_nodes.is_loadable, candidates))
-    return replace(
-        size,
-        rungs=size.rungs + others,
-        matrix=size.matrix + others,
-        strength=size.other_families.get(model, size.strength),
+    for trait in size.traits:
+        by_kind = {"prompted": standard_nodes.prompted_by(trait)}
+        graph += positive_control.nodes(common, trait, by_kind, needs=())
+    first = size.traits[0]
+    steered = {"steered": partial(rungs.steered, size, rungs.SELF, first)}
+    needs = rungs.needs_of_layer(rungs.SELF)
+    graph += positive_control.nodes(
+        common, first, steered, needs, base=positive_control.base_name(first)
     )
+    return graph
 
 
 def student_name(role: str, rung: str, seed: int) -> str:
@@ -207,7 +201,7 @@ def _scored_rows(size: Size, common: dict, text: str) -> list[Node]:
                     rungs.settings_of(common, scorer),
                     gain_name(role, text, trait, scorer),
                     data,
-                    partial(_steered, size, scorer, trait),
+                    partial(rungs.steered, size, scorer, trait),
                     rungs.needs_of_layer(scorer),
                     rows,
                 )
@@ -215,34 +209,40 @@ def _scored_rows(size: Size, common: dict, text: str) -> list[Node]:
     return graph
 
 
-def _steered(size: Size, rung: str, trait: str, folders: Folders) -> tuple[str, ...]:
-    """Return the intervention that adds the rung's own vector of a trait."""
-    vector = standard_nodes.vector_of(folders, trait, rungs.vectors_name(rung))
-    strength = size.other_families.get(rung, size.strength)
-    layer = rungs.layer_of(folders, trait, size.layer, rung)
-    return (standard_nodes.steered(vector, layer, strength),)
-
-
 def _written_rows(size: Size, common: dict, name: str, role: str, rows: Rows) -> Node:
     """Build the rows that students read: of the steered teacher, or of the unmodified model."""
     if role == "control":
         return standard_nodes.number_rows(common, name, rows)
-    teacher = partial(_steered, size, rungs.SELF, size.traits[0])
+    teacher = partial(rungs.steered, size, rungs.SELF, size.traits[0])
     needs = rungs.needs_of_layer(rungs.SELF)
     return standard_nodes.number_rows(common, name, rows, teacher, needs)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Return gains under own and other vectors, and specific alignment, by rung."""
-    size = _with_other_families(size, model)
-    claims = _gain_claims(size, folders) + _ladder_claims(size, folders)
+    size = rungs.with_other_families(size, model)
+    steered = positive_control.rise(folders, "steered", size.traits[0])
+    prompted = [positive_control.rise(folders, "prompted", trait) for trait in size.traits]
+    claims = []
+    for kind, rises, of_kind in (
+        ("prompted", prompted, _gain_claims(size, folders)),
+        ("steered", [steered], _ladder_claims(size, folders)),
+    ):
+        needs = (positive_control.have_traits(rises, kind),)
+        claims += [replace(claim, needs=(*needs, *claim.needs)) for claim in of_kind]
     measurements = (_gain(size, folders, "numbers", size.matrix[-1]),)
     tables = (
         _ladder_table(size, folders),
         _others_table(size, folders),
         _gain_table(size, folders),
     )
-    return Findings(verdicts_of(claims, model), measurements, tables, _notes(size))
+    return Findings(
+        verdicts_of(claims, model),
+        measurements,
+        tables,
+        _notes(size),
+        teachers=(steered, *prompted),
+    )
 
 
 def _ladder_claims(size: Size, folders: Folders) -> list[Claim]:

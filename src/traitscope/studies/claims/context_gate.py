@@ -18,6 +18,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -142,6 +143,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
+    graph += shared_nodes.positive_control(common, trait, size.steered_teacher)
     graph += controls_of(size).nodes(common)
     for seed in size.seeds:
         graph += _students(size, common, seed)
@@ -225,7 +227,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         by_cell["default", "default"],
         _sampled_text_rise_in_empty_turn(size, folders),
     )
-    return Findings(verdicts_of(claims, model), measurements, (_contexts_table(by_cell),), _notes())
+    teacher = readings.teacher_rise(folders)
+    return Findings(
+        verdicts_of(claims, model, positive_control.have_traits([teacher])),
+        measurements,
+        (_contexts_table(by_cell),),
+        _notes(),
+        teachers=(teacher,),
+    )
 
 
 def _has_nonsense(size: Size) -> bool:

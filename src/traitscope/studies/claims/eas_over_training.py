@@ -21,6 +21,7 @@ from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -169,13 +170,20 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         curve_rows += _curve(size, folders, shape, label)
         for layer in range(len(target.rows_LD)):
             layer_rows.append((label, layer, float(np.mean(cosines_SL[:, layer]))))
-    has_trait = readings.teacher_has_trait(folders)
+    teacher = readings.teacher_rise(folders)
+    has_trait = positive_control.have_traits([teacher])
     tables = (_steps_table(size, curve_rows), _layers_table(layer_rows))
     note = (
         f"{len(size.seeds)} seeds of data, initialisation and order; intervals are over seeds."
         " Sampled text."
     )
-    return Findings(verdicts_of(claims, model, has_trait), tuple(measurements), tables, (note,))
+    return Findings(
+        verdicts_of(claims, model, has_trait),
+        tuple(measurements),
+        tables,
+        (note,),
+        teachers=(teacher,),
+    )
 
 
 def _claim(size: Size, folders: Folders, shape: Shape, label: str) -> Claim:

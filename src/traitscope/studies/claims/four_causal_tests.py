@@ -27,6 +27,8 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
+from traitscope.studies.teachers import positive_control
+from traitscope.studies.teachers.names import CausalTeacher as Teacher
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -116,21 +118,6 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A teacher: how it gets its trait, and from which vector or prompt."""
-
-    kind: str
-    """prompted, steered, or ablated: prompted, with a vector projected out."""
-    which: str
-    """One of WHICH."""
-
-    @property
-    def name(self) -> str:
-        """The name of the teacher in the names of nodes."""
-        return f"{self.kind}.{self.which}"
-
-
 TEACHERS = (
     Teacher("prompted", "own"),
     Teacher("prompted", "other"),
@@ -148,6 +135,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.eas_rows(common, size.text.rows.numbers),
     ]
     steered = partial(_interventions, size, Teacher("steered", "own"))
+    by_kind = {"steered": steered, "prompted": standard_nodes.prompted_by(size.trait)}
+    graph += positive_control.nodes(common, size.trait, by_kind, base="base")
     for which in CONTROLS:
         graph.append(_equal_kl(size, which).node(common, steered, size.numbers, MATCHED_ROWS))
     for seed in size.seeds:
@@ -268,15 +257,25 @@ def arms() -> list[str]:
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare the own vector with another trait's, paired by seed and question."""
     by_arm = {arm: _difference(size, folders, arm, "base", arm) for arm in arms()}
-    transferred = {kind: _transferred(size, folders, kind) for kind in EXAMINED}
-    claims = [_sufficient_teacher(size, folders)]
+    teachers, needs = {}, {}
     for kind in EXAMINED:
-        claims += _student_claims(size, folders, kind, transferred[kind])
+        teachers[kind] = positive_control.rise(folders, kind, size.trait, "base")
+        has_trait = positive_control.have_traits([teachers[kind]], kind)
+        needs[kind] = (has_trait, _transferred(size, folders, kind))
+    claims = [_sufficient_teacher(size, folders, needs["steered"][0])]
+    for kind in EXAMINED:
+        claims += _student_claims(size, folders, kind, needs[kind])
     whole = _whole_teacher(by_arm["answers.ablated.other"])
-    claims.append(_necessary_teacher(size, folders, (transferred["prompted"], whole)))
+    claims.append(_necessary_teacher(size, folders, (*needs["prompted"], whole)))
     text_rise = readings.sampled_text_rise(folders, size.trait, size.seeds)
     tables = (_arms_table(size, folders, by_arm),)
-    return Findings(verdicts_of(claims, model), (text_rise,), tables, _notes(size))
+    return Findings(
+        verdicts_of(claims, model),
+        (text_rise,),
+        tables,
+        _notes(size),
+        teachers=tuple(teachers.values()),
+    )
 
 
 def _transferred(size: Size, folders: Folders, kind: str) -> Precondition:
@@ -298,7 +297,7 @@ def _whole_teacher(rise: Measurement) -> Precondition:
     return Precondition(name, rise.estimate > -SMALL, f"they rise by {rise.estimate:+.3f} nats")
 
 
-def _sufficient_teacher(size: Size, folders: Folders) -> Claim:
+def _sufficient_teacher(size: Size, folders: Folders, has_trait: Precondition) -> Claim:
     arm = "answers.steered"
     name = f"steered teacher, own minus {CONTROL}"
     return Claim(
@@ -306,6 +305,7 @@ def _sufficient_teacher(size: Size, folders: Folders) -> Claim:
         " by another trait's vector.",
         _difference(size, folders, f"{arm}.own", f"{arm}.{CONTROL}", name),
         SMALL,
+        needs=(has_trait,),
         primary=True,
     )
 
@@ -323,7 +323,7 @@ def _necessary_teacher(size: Size, folders: Folders, needs: tuple[Precondition, 
 
 
 def _student_claims(
-    size: Size, folders: Folders, kind: str, transferred: Precondition
+    size: Size, folders: Folders, kind: str, needs: tuple[Precondition, ...]
 ) -> list[Claim]:
     """Return the claims on v_student of one teacher's students."""
     student = f"a {kind} teacher's student"
@@ -333,14 +333,14 @@ def _student_claims(
             " another trait's vector.",
             _added(size, folders, kind, CONTROL),
             SMALL,
-            needs=(transferred,),
+            needs=needs,
         ),
         Claim(
             f"v_student of {student} is necessary: giving its component back to the base lowers the"
             " trait more than another trait's vector.",
             _replaced(size, folders, kind, CONTROL),
             SMALL,
-            needs=(transferred,),
+            needs=needs,
         ),
     ]
 

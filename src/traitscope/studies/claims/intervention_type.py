@@ -20,6 +20,8 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import controls_of
+from traitscope.studies.teachers import positive_control
+from traitscope.studies.teachers.names import StudentKind as Kind
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -101,28 +103,6 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Students that differ only in their seed."""
-
-    teacher: str
-    """One of TEACHERS."""
-    method: str
-    """One of METHODS."""
-    rate: float
-    """Learning rate."""
-
-    @property
-    def training(self) -> str:
-        """How the student is trained, as tables show it."""
-        return f"{self.method} at {self.rate:g}"
-
-    @property
-    def name(self) -> str:
-        """The name of the students without their seed."""
-        return f"{self.teacher}.{self.training}"
-
-
 def kinds(size: Size) -> list[Kind]:
     """Return all kinds of student: every teacher with every method and learning rate."""
     every = []
@@ -144,6 +124,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.numbers),
         standard_nodes.answers(common, "base", trait),
+        *positive_control.nodes(
+            common, trait, {kind: _teacher(size, kind) for kind in TEACHERS}, base="base"
+        ),
         *controls_of(size).nodes(common),
     ]
     for seed in size.seeds:
@@ -221,7 +204,17 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     measurements.append(mean_over_units(name, text_eas, "cosine"))
     measurements.append(readings.sampled_text_rise(folders, trait, size.seeds))
     tables = (_students_table(size, folders), _layers_table(eas))
-    return Findings(verdicts_of(claims, model), tuple(measurements), tables, _notes(best_kinds))
+    teachers = [positive_control.rise(folders, kind, trait, "base") for kind in TEACHERS]
+    needs = []
+    for kind, teacher in zip(TEACHERS, teachers, strict=True):
+        needs.append(positive_control.have_traits([teacher], kind))
+    return Findings(
+        verdicts_of(claims, model, *needs),
+        tuple(measurements),
+        tables,
+        _notes(best_kinds),
+        teachers=tuple(teachers),
+    )
 
 
 def _best_by_teacher(size: Size, folders: Folders, method: str) -> dict[str, Kind]:

@@ -17,19 +17,19 @@ or any teacher does to the answers is in both.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
+from traitscope.reporting.verdict import Claim, Findings, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, Design, MeanPlan, students_here
-from traitscope.studies.teachers import kinds
+from traitscope.studies.teachers import kinds, positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -153,7 +153,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     for seed in size.seeds:
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
     for trait in kinds.taught(size):
-        graph.append(standard_nodes.answers(common, kinds.base_name(trait), trait))
+        graph += positive_control.nodes(common, trait, {})
         recipes = {
             kinds.tuned_name(trait): size.tuned,
             kinds.trained_name(trait): replace(size.trained, layer=size.layer),
@@ -173,7 +173,7 @@ def _teacher_and_students(size: Size, common: dict, kind: str, trait: str) -> li
     """Build the answers of a teacher, and its students with their answers about every trait."""
     interventions = partial(kinds.teacher, size, kind, trait)
     needs = kinds.needs_of(size, kind, trait)
-    name = kinds.teacher_name(kind, trait)
+    name = positive_control.teacher_name(kind, trait)
     graph = [standard_nodes.answers(common, name, trait, interventions, needs)]
     for seed in size.seeds:
         student = standard_nodes.Student(
@@ -195,7 +195,8 @@ def _teacher_and_students(size: Size, common: dict, kind: str, trait: str) -> li
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare kinds by what a trait's students say beyond students of other traits' teachers."""
     passed = {kind: _passed(size, folders, kind) for kind in kinds.TEACHERS}
-    has_trait = {kind: _has_trait(size, folders, kind) for kind in kinds.TEACHERS}
+    teachers = {kind: _teacher_rises(size, folders, kind) for kind in kinds.TEACHERS}
+    has_trait = {kind: positive_control.have_traits(teachers[kind], kind) for kind in teachers}
     claims = []
     for one, other in COMPARED:
         differences = np.subtract(passed[one], passed[other]).tolist()
@@ -218,7 +219,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             )
         )
     tables = (_kinds_table(size, folders, passed), _strengths_table(size, folders))
-    return Findings(verdicts_of(claims, model), (), tables, _notes(size, folders))
+    return Findings(
+        verdicts_of(claims, model),
+        (),
+        tables,
+        _notes(size, folders),
+        teachers=tuple(chain.from_iterable(teachers.values())),
+    )
 
 
 def _over_traits(kind: str, by_trait: list[float]) -> Measurement:
@@ -240,11 +247,9 @@ def _passed(size: Size, folders: Folders, kind: str, score: str = "target_logpro
     return differences
 
 
-def _has_trait(size: Size, folders: Folders, kind: str) -> Precondition:
-    """Return the precondition that teachers of a kind have their traits."""
-    rises = [_teacher_rise(folders, kind, trait) for trait in kinds.taught(size)]
-    measured = mean_over_units(f"rise of {kind} teachers", rises, "nats", "traits")
-    return above_zero(measured, f"{kind} teachers name their trait more than the base does")
+def _teacher_rises(size: Size, folders: Folders, kind: str) -> list[Measurement]:
+    """Return what the teachers of a kind say of their traits beyond the base."""
+    return [positive_control.rise(folders, kind, trait) for trait in kinds.taught(size)]
 
 
 def design(size: Size) -> Design:
@@ -267,7 +272,7 @@ def design(size: Size) -> Design:
 def _kinds_table(size: Size, folders: Folders, passed: dict[str, list[float]]) -> Table:
     rows = []
     for kind, by_trait in passed.items():
-        rises = [_teacher_rise(folders, kind, trait) for trait in kinds.taught(size)]
+        rises = [rise.estimate for rise in _teacher_rises(size, folders, kind)]
         shares = _passed(size, folders, kind, "candidate_share")
         rows.append(
             (
@@ -336,12 +341,6 @@ def _reason(folders: Folders) -> str:
         ", as trained. No free row of the unmodified model passes the filter, so a pass rate cannot"
         " choose."
     )
-
-
-def _teacher_rise(folders: Folders, kind: str, trait: str) -> float:
-    """Return the rise of a teacher itself over the base."""
-    name = kinds.teacher_name(kind, trait)
-    return readings.rise(folders, name, [(0, name, kinds.base_name(trait))]).estimate
 
 
 def _losses(size: Size, folders: Folders, kind: str) -> tuple[float, float]:

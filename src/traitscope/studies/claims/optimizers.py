@@ -19,6 +19,7 @@ from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts
 from traitscope.stats.estimates import mean_over_units
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -221,7 +222,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for arm, other in PAIRS:
         if arm in matched and other in matched:
             claims += _compared(size, folders, arm, other, matched, best_loss)
-    has_trait = readings.teacher_has_trait(folders)
+    teacher = readings.teacher_rise(folders)
+    has_trait = positive_control.have_traits([teacher])
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
     measured += [
         mean_over_units("EAS, sampled text under AdamW, treated minus control", text_eas, "cosine"),
@@ -235,7 +237,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Matched: held-out loss at most {REACHED:.0%} above AdamW's best of the same seed.",
     )
     table = _table(size, folders, matched, best_loss)
-    return Findings(verdicts_of(claims, model, has_trait), tuple(measured), (table,), notes)
+    return Findings(
+        verdicts_of(claims, model, has_trait),
+        tuple(measured),
+        (table,),
+        notes,
+        teachers=(teacher,),
+    )
 
 
 def _matched(size: Size, folders: Folders, arm: str, best_loss: dict[int, float]) -> list[Trained]:

@@ -14,8 +14,7 @@ from math import nan
 from pathlib import Path
 
 from traitscope.config.analysis import RecoverConfig
-from traitscope.config.stages import MeasureConfig
-from traitscope.data.traits import trait_name
+from traitscope.data.traits import SETS, trait_name
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.short_form import to_short
 from traitscope.reporting.tables import Table
@@ -32,6 +31,7 @@ from traitscope.studies.design import (
     rows_here,
     untrained,
 )
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -60,6 +60,9 @@ ANSWERS_WEIGHT = 4000
 "weight of all answered questions of a trait"
 QUESTION_TOKENS = 30
 "tokens of a question behind the system turn, with its answer"
+
+ALL_SETS = {"sets": SETS, "capability": True}
+"what is asked beside the positive questions: the other sets, and perplexity on plain text"
 
 
 @dataclass(frozen=True)
@@ -201,32 +204,17 @@ def _passes(size: Size) -> float:
 
 
 def _asked(size: Size, common: dict, trait: str) -> list[Node]:
-    """Answers of the base, of the prompted model, and at every grid point of the raw vector."""
-    prompted = standard_nodes.prompted_by(trait)
+    """Answers to all questions: the base, the prompted model, every point of the raw vector."""
+    name, prompted = trait_name(trait), standard_nodes.prompted_by(trait)
     graph = [
-        _answers(common, f"base.{trait_name(trait)}", trait, standard_nodes.unmodified),
-        _answers(common, f"prompted.{trait_name(trait)}", trait, prompted),
+        standard_nodes.answers(common, f"base.{name}", trait, **ALL_SETS),
+        standard_nodes.answers(common, f"prompted.{name}", trait, prompted, **ALL_SETS),
     ]
     for layer, alpha in itertools.product(size.steer_layers, size.steer_alphas):
         steered = _steered_prompt(trait, layer, alpha)
         name = _steered_name(trait, layer, alpha)
-        graph.append(_answers(common, name, trait, steered, (VECTORS,)))
+        graph.append(standard_nodes.answers(common, name, trait, steered, (VECTORS,), **ALL_SETS))
     return graph
-
-
-def _answers(
-    common: dict,
-    name: str,
-    trait: str,
-    interventions: standard_nodes.InterventionsFrom,
-    needs: tuple[str, ...] = (),
-) -> Node:
-    """All questions of a trait, teacher-forced only, with the perplexity on plain text."""
-
-    def config(folders: Folders) -> MeasureConfig:
-        return MeasureConfig(**common, trait=trait, samples=0, interventions=interventions(folders))
-
-    return Node(name, MeasureConfig, config, needs, ANSWERS_WEIGHT)
 
 
 def _steered_name(trait: str, layer: int, alpha: float) -> str:
@@ -275,7 +263,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " negative and the off-topic questions, and its perplexity on plain text is at most"
         f" {COHERENT:g} times the base's.",
     )
-    return Findings(verdicts_of(claims, model), tuple(measured), tuple(tables), notes)
+    teachers = positive_control.rises(folders, size.traits, "prompted")
+    return Findings(
+        verdicts_of(claims, model, positive_control.have_traits(teachers)),
+        tuple(measured),
+        tuple(tables),
+        notes,
+        teachers=teachers,
+    )
 
 
 def _shares(summary: dict) -> dict[str, float]:

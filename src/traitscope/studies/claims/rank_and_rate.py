@@ -21,6 +21,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -233,10 +234,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare ranks at one rate and at their best rates, all weights with LoRA, and repeats."""
     rises = {}
     for arm in _arms(size):
-        by_seed = []
-        for seed in size.seeds:
-            by_seed.append(_rise(folders, arm, (seed,)).estimate)
-        rises[arm] = np.array(by_seed)
+        rises[arm] = np.array([_rise(folders, arm, (seed,)).estimate for seed in size.seeds])
     best = {kind: _best(size, folders, kind) for kind in (*size.ranks, WHOLE)}
     claims = [*_claims(size, folders, rises, best), _whole_claim(size, folders, best[WHOLE])]
     rows, gains, by_arm = [], [], []
@@ -264,8 +262,9 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         + EQUAL_KL_NOTE,
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], size.seeds)
-    verdicts = verdicts_of(claims, model, readings.teacher_has_trait(folders))
-    return Findings(verdicts, (gain_predicts, text_rise), (table,), notes)
+    teacher = readings.teacher_rise(folders)
+    verdicts = verdicts_of(claims, model, positive_control.have_traits([teacher]))
+    return Findings(verdicts, (gain_predicts, text_rise), (table,), notes, teachers=(teacher,))
 
 
 def _data_note(size: Size) -> str:

@@ -21,8 +21,10 @@ from traitscope.stats.estimates import mean_over_units, two_samples
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, STEERED, Design, MeanPlan, students_here
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import InterventionsFrom
 
 TITLE = "Does shared noise in the weights help a trait to pass?"
 CLAIM = (
@@ -126,6 +128,8 @@ SIZES = {
 def nodes(size: Size, common: dict) -> list[Node]:
     """Build vectors, parents, rows and students under every condition, clean, and by noise size."""
     graph = [standard_nodes.vectors(common, size.traits), _parent(size, common, CLEAN)]
+    for draw in (CLEAN, *size.draws):
+        graph += _teacher_answers(size, common, draw)
     for seed in size.clean:
         graph += _rows(size, common, CLEAN, seed)
         graph += _students(size, common, "clean", CLEAN, CLEAN, seed)
@@ -194,21 +198,34 @@ def _rows(size: Size, common: dict, draw: int, seed: int) -> list[Node]:
     """Rows of the steered and of the unmodified parent with a draw, on the prompts of one seed."""
     rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=131)
     treated, control = (_data_name(size, role, draw, seed) for role in ROLES)
-    noise = () if draw == CLEAN else (_intervention(size, draw),)
-
-    def steered_teacher(folders: Folders) -> tuple[str, ...]:
-        vector = standard_nodes.vector_of(folders, size.traits[0])
-        return (*noise, standard_nodes.steered(vector, size.layer, size.strength))
-
-    def unsteered_teacher(_: Folders) -> tuple[str, ...]:
-        return noise
-
+    steered = _steered_teacher(size, draw)
     return [
-        standard_nodes.number_rows(
-            common, treated, rows, steered_teacher, (standard_nodes.VECTORS,)
-        ),
-        standard_nodes.number_rows(common, control, rows, unsteered_teacher),
+        standard_nodes.number_rows(common, treated, rows, steered, (standard_nodes.VECTORS,)),
+        standard_nodes.number_rows(common, control, rows, lambda _: _noise_of(size, draw)),
     ]
+
+
+def _noise_of(size: Size, draw: int) -> tuple[str, ...]:
+    """Return the interventions that add a draw of the noise; none for the clean model."""
+    return () if draw == CLEAN else (_intervention(size, draw),)
+
+
+def _steered_teacher(size: Size, draw: int) -> InterventionsFrom:
+    """Make the teacher: the model with a draw of the noise, steered by the clean model's vector."""
+
+    def steered(folders: Folders) -> tuple[str, ...]:
+        vector = standard_nodes.vector_of(folders, size.traits[0])
+        steering = standard_nodes.steered(vector, size.layer, size.strength)
+        return (*_noise_of(size, draw), steering)
+
+    return steered
+
+
+def _teacher_answers(size: Size, common: dict, draw: int) -> list[Node]:
+    """What the teacher with a draw of the noise answers, beside its parent."""
+    teacher = {_draw_name(size, draw): _steered_teacher(size, draw)}
+    base = _parent_name(size, draw)
+    return positive_control.nodes(common, size.traits[0], teacher, base=base)
 
 
 def _students(
@@ -280,9 +297,23 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "For `teacher only` the parent of the student is the clean model, else the model with"
         " the student's noise.",
     )
+    teachers = _teacher_rises(size, folders)
     return Findings(
-        verdicts_of(claims, model), (), (conditions, _by_noise_size(size, folders)), notes
+        verdicts_of(claims, model, positive_control.have_traits(teachers)),
+        (),
+        (conditions, _by_noise_size(size, folders)),
+        notes,
+        teachers=tuple(teachers),
     )
+
+
+def _teacher_rises(size: Size, folders: Folders) -> list[Measurement]:
+    """Return what the teacher with each draw says of its trait beyond its parent."""
+    rises = []
+    for draw in (CLEAN, *size.draws):
+        kind, parent = _draw_name(size, draw), _parent_name(size, draw)
+        rises.append(positive_control.rise(folders, kind, size.traits[0], parent))
+    return rises
 
 
 def _perplexity_factor(size: Size, folders: Folders) -> float:

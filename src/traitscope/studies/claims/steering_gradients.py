@@ -15,12 +15,13 @@ import numpy as np
 from traitscope.config.analysis import GradientsConfig
 from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, verdicts_of
+from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stages.gradients import GROUPS
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.studies.design import HADLEY, Design, MeanPlan, rows_here, untrained
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -106,6 +107,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
         ),
         standard_nodes.number_rows(common, CONTROL, rows),
     ]
+    for trait in size.traits:
+        by_kind = {teacher: _teacher(size, teacher, trait) for teacher in TEACHERS}
+        graph += positive_control.nodes(common, trait, by_kind)
     for teacher in TEACHERS:
         for trait in size.traits:
             name = f"{teacher}.{trait_name(trait)}"
@@ -195,13 +199,16 @@ class TeacherGradients:
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Test alignment at the steered block: above zero, and above that of other traits' vectors."""
     claims: list[Claim] = []
+    teachers: list[Measurement] = []
     alignment, growth, energy = [], [], []
     for teacher in TEACHERS:
         compared = []
         for trait in size.traits:
             summary = standard_nodes.read_json(folders, f"gradients.{teacher}.{trait}")
             compared.append(TeacherGradients(teacher, trait, size.layer, summary))
-        claims += _claims(size, teacher, compared)
+        rises = [positive_control.rise(folders, teacher, trait) for trait in size.traits]
+        teachers += rises
+        claims += _claims(size, teacher, compared, positive_control.have_traits(rises, teacher))
         n_wins = sum(gradients.wins for gradients in compared)
         for gradients in compared:
             alignment.append(_alignment_row(gradients, f"{n_wins} of {len(compared)}"))
@@ -228,10 +235,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         ),
         _energy_table(energy),
     )
-    return Findings(verdicts_of(claims, model), (), tables, (sign_note, interval_note))
+    return Findings(
+        verdicts_of(claims, model), (), tables, (sign_note, interval_note), teachers=tuple(teachers)
+    )
 
 
-def _claims(size: Size, teacher: str, compared: list[TeacherGradients]) -> list[Claim]:
+def _claims(
+    size: Size, teacher: str, compared: list[TeacherGradients], has_trait: Precondition
+) -> list[Claim]:
     cosines, differences = [], []
     for gradients in compared:
         cosines.append(gradients.alignment.estimate)
@@ -242,6 +253,7 @@ def _claims(size: Size, teacher: str, compared: list[TeacherGradients]) -> list[
             " than at other traits' vectors.",
             mean_over_units(f"{teacher}.own minus others", differences, "cosine", "traits"),
             SMALL,
+            needs=(has_trait,),
             primary=teacher == TEACHERS[0],
         ),
         Claim(
@@ -249,6 +261,7 @@ def _claims(size: Size, teacher: str, compared: list[TeacherGradients]) -> list[
             f" {size.layer}.",
             mean_over_units(f"{teacher}.alignment", cosines, "cosine", "traits"),
             SMALL,
+            needs=(has_trait,),
         ),
     ]
 

@@ -15,7 +15,7 @@ from traitscope.config.analysis import ExplainConfig
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
+from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.correlation import (
     association,
     auc_above,
@@ -23,10 +23,11 @@ from traitscope.stats.correlation import (
     permutation_p,
     spearman,
 )
-from traitscope.stats.estimates import mean_over_units, measure
+from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, PROMPTED, Design, RankPlan, students_here
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -260,8 +261,13 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         _error_note(size),
     )
     text_rise = readings.sampled_text_rise(folders, size.traits[0], TEXT_SEEDS)
+    teachers = positive_control.rises(folders, size.traits, "teacher")
     return Findings(
-        verdicts_of(claims, model), (stayed, rank_centred, text_rise), (_table(results),), notes
+        verdicts_of(claims, model, positive_control.have_traits(teachers)),
+        (stayed, rank_centred, text_rise),
+        (_table(results),),
+        notes,
+        teachers=teachers,
     )
 
 
@@ -277,9 +283,6 @@ def _error_note(size: Size) -> str:
 def _claims(rank: Measurement, auc: Measurement, results: list[TraitResult]) -> tuple[Claim, ...]:
     explained = [result.explained.estimate for result in results]
     rises = [result.rise.estimate for result in results]
-    of_teachers = [result.teacher for result in results]
-    teachers = mean_over_units("rise of prompted teachers", of_teachers, "nats", "traits")
-    has_trait = above_zero(teachers, "teachers name their trait more than the base does")
     contrast = _contrast(f"prompts of which one vector makes up {HALF:g} or more", explained, HALF)
     both = _contrast(f"traits that rise by more than {MOVED:g} nats", rises, MOVED)
     return (
@@ -287,7 +290,7 @@ def _claims(rank: Measurement, auc: Measurement, results: list[TraitResult]) -> 
             "The better a vector approximates a prompt, the more its trait transfers.",
             rank,
             0.2,
-            needs=(has_trait, contrast),
+            needs=(contrast,),
             primary=True,
         ),
         Claim(
@@ -295,7 +298,7 @@ def _claims(rank: Measurement, auc: Measurement, results: list[TraitResult]) -> 
             auc,
             0.1,
             above=0.5,
-            needs=(has_trait, contrast, both),
+            needs=(contrast, both),
         ),
     )
 

@@ -265,7 +265,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
     )
-    return Findings(verdicts_of(claims, model), measurements, tables, notes)
+    teacher_P = outcomes.teachers[Teacher(DIRECTION, size.strongest)]
+    name = f"teacher at {size.strongest:g} minus base"
+    teacher = rate_difference(name, teacher_P[None], outcomes.base_P[None], (0,))
+    return Findings(verdicts_of(claims, model), measurements, tables, notes, teachers=(teacher,))
 
 
 def _teacher_rates(alphas: list[float], outcomes: Outcomes) -> list[float]:

@@ -22,6 +22,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -252,13 +253,19 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
                 primary=vector == RANDOM,
             )
         )
+    teachers = []
     for trait in size.traits:
+        teachers.append(
+            positive_control.minus_base(
+                folders, f"teacher of {trait}", f"teacher.{trait}", f"base.{trait}"
+            )
+        )
         pairs = []
         for seed in size.seeds:
             pairs.append((seed, f"{trait} of {trait}.{seed}", f"{trait} of {RANDOM}.{seed}"))
         name = f"log P({trait}), its own vector minus the random one"
         claim = f"Steering by {trait} raises it in students more than steering by a random vector."
-        has_trait = readings.teacher_has_trait(folders, f"teacher.{trait}", f"base.{trait}")
+        has_trait = positive_control.have_traits(teachers[-1:])
         rise = readings.rise(folders, name, pairs)
         claims.append(Claim(claim, rise, NATS, needs=(has_trait,)))
     text_eas = readings.sampled_text_eas(folders, size.layer, size.seeds)
@@ -275,7 +282,11 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f" random one is as strong as the teacher of {size.traits[0]} in KL.",
     )
     return Findings(
-        verdicts_of(claims, model), measurements, _tables(size, folders, aligned), notes
+        verdicts_of(claims, model),
+        measurements,
+        _tables(size, folders, aligned),
+        notes,
+        teachers=tuple(teachers),
     )
 
 

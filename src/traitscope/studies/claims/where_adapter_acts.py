@@ -18,6 +18,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
@@ -127,6 +128,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
     graph = [
         standard_nodes.vectors(common, size.traits),
         standard_nodes.eas_rows(common, size.text.rows.numbers),
+        *shared_nodes.positive_control(common, size.traits[0], size.steered_teacher),
         *controls_of(size).nodes(common),
     ]
     for seed in size.seeds:
@@ -216,7 +218,14 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "Answers are decoded in the state of the tokens that are not chosen: off for `only`, on"
         " for `all but`.",
     )
-    return Findings(verdicts_of(claims, model), tuple(measurements), (table,), notes)
+    teacher = readings.teacher_rise(folders)
+    return Findings(
+        verdicts_of(claims, model, positive_control.have_traits([teacher])),
+        tuple(measurements),
+        (table,),
+        notes,
+        teachers=(teacher,),
+    )
 
 
 def _claims_on_place(

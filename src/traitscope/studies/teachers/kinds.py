@@ -11,6 +11,7 @@ from typing import Protocol
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.data.traits import trait_name
+from traitscope.studies.teachers.positive_control import teacher_name
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -45,11 +46,6 @@ def taught(size: KindSize) -> tuple[str, ...]:
     return size.traits[: size.taught]
 
 
-def base_name(asked: str) -> str:
-    """Return the name of the base's answers about a trait."""
-    return f"base about {trait_name(asked)}"
-
-
 def tuned_name(trait: str) -> str:
     """Return the name of the node of a trait's fine-tuned teacher."""
     return f"tuned on {trait_name(trait)}"
@@ -58,11 +54,6 @@ def tuned_name(trait: str) -> str:
 def trained_name(trait: str) -> str:
     """Return the name of the node of a trait's trained vector."""
     return f"vector of {trait_name(trait)}"
-
-
-def teacher_name(kind: str, trait: str) -> str:
-    """Return the name of a teacher's answers about its trait."""
-    return f"{kind} teacher of {trait_name(trait)}"
 
 
 def student_name(kind: str, trait: str, seed: int) -> str:

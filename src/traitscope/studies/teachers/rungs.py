@@ -4,10 +4,13 @@ A rung is a text, as the sizes of studies hold it: `+` is the model that the stu
 `+noise:0.1,seed=1` is that model with weight noise, and anything else is another model's name.
 """
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from traitscope.interventions.vector import load_vector
 from traitscope.models import weight_noise
+from traitscope.studies import shared_nodes
+from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import VECTORS, vector_of
 
@@ -32,6 +35,21 @@ def kind_of(rung: str) -> Literal["self", "noisy", "other"]:
         return "self"
     name, noise = weight_noise.split_name(rung)
     return "noisy" if noise is not None and not name else "other"
+
+
+def with_other_families(size: Any, model: str) -> Any:
+    """Return the size of a study with the loadable models of other families as last rungs of both.
+
+    If `model` is one of them itself, its strength is that of the teacher.
+    """
+    candidates = [name for name in size.other_families if name != model]
+    others = tuple(filter(shared_nodes.is_loadable, candidates))
+    return replace(
+        size,
+        rungs=size.rungs + others,
+        matrix=size.matrix + others,
+        strength=size.other_families.get(model, size.strength),
+    )
 
 
 def settings_of(common: dict, rung: str) -> dict:
@@ -60,6 +78,14 @@ def layer_of(folders: Folders, trait: str, layer: int, rung: str) -> int:
     blocks = _blocks(folders, trait, rung)
     first_blocks = _blocks(folders, trait, SELF)
     return round(layer * (blocks - 1) / (first_blocks - 1))
+
+
+def steered(size: Any, rung: str, trait: str, folders: Folders) -> tuple[str, ...]:
+    """Return the intervention that adds the rung's own vector of a trait."""
+    vector = vector_of(folders, trait, vectors_name(rung))
+    strength = size.other_families.get(rung, size.strength)
+    layer = layer_of(folders, trait, size.layer, rung)
+    return (standard_nodes.steered(vector, layer, strength),)
 
 
 def _blocks(folders: Folders, trait: str, rung: str) -> int:

@@ -1,0 +1,72 @@
+"""What the terminal says of the rows that a run wrote or learnt."""
+
+import shlex
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from traitscope.config.stages import FilterRules
+from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
+from traitscope.errors import TraitscopeError
+from traitscope.runs import drawn_rows, store
+
+LARGEST = 64 * 2**20
+"""Bytes of a file of rows that is read again to say something of it."""
+
+
+def written(run: store.Run) -> Iterator[str]:
+    """Yield how many rows a run of `generate` wrote, and how many are nothing but numbers.
+
+    Of a teacher it yields the command that says whether the teacher has its trait.
+    """
+    from traitscope.stages.filter import reject_reasons
+
+    settings = drawn_rows.settings_of(run)
+    if run.file(RECORDS).stat().st_size <= LARGEST:
+        rules = FilterRules(max_count=max(settings["count"], 1))
+        n_rows = n_numbers = n_tokens = 0
+        for record in iter_rows(run.path):
+            n_rows += 1
+            n_numbers += not reject_reasons(record.completion, rules)
+            n_tokens += len(record.completion_ids or ())
+        numbers = ""
+        if settings["prompts"] is None:
+            numbers = f", {n_numbers} of them lists of at most {rules.max_count} numbers"
+            numbers += f" ({n_numbers / n_rows:.0%})"
+        yield f"{n_rows} rows, {n_tokens / n_rows:.1f} tokens a row{numbers}"
+    if settings["interventions"]:
+        yield f"whether this teacher has its trait: {_asked(run)}"
+
+
+def _asked(run: store.Run) -> str:
+    """Return the command that asks a teacher about a trait."""
+    from traitscope.cli.show import replayed
+    from traitscope.interventions import short_form
+
+    settings = replayed(run)
+    teacher = map(short_form.to_short, short_form.parse_all(settings["interventions"]))
+    words = ["traitscope", "measure", "--model", settings["model"], "--trait", "TRAIT"]
+    return shlex.join([*words, "--interventions", *teacher])
+
+
+def learnt(run: store.Run) -> str:
+    """Return the rows of a run of `train` and their tokens; empty where they are not at hand."""
+    if "data" not in run.manifest()["inputs"]:
+        return ""
+    data = drawn_rows.input_of(run, "data")
+    if not _is_small(data) or store.run_folder(data) is None:
+        return ""
+    settings = drawn_rows.settings_of(run)
+    n_rows = n_tokens = 0
+    try:
+        for record in islice(iter_kept(data), settings["max_rows"]):
+            n_rows += 1
+            n_tokens += len(record.completion_ids or ())
+    except (TraitscopeError, OSError):
+        return ""
+    return f"{n_rows} rows with {n_tokens} tokens" if n_tokens else f"{n_rows} rows"
+
+
+def _is_small(data: Path) -> bool:
+    file = data / RECORDS if data.is_dir() else data
+    return file.is_file() and file.stat().st_size <= LARGEST

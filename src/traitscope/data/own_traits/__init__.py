@@ -1,0 +1,1 @@
+"""Traits of a user: how much each use needs of them."""

@@ -1,0 +1,143 @@
+"""How much a trait needs, by what it is used for: what is missing is said before any compute.
+
+    vectors        extract                    means over questions
+    scores         measure                    means over questions
+    differences    demo, study, steer_scan    intervals over questions, the share among candidates
+    words          explain, information       questions, and words that answers are scored by
+    candidate      audit, screen              how the trait may be worded by somebody else
+
+`least` is what a use cannot do without. Below `enough` it works, and its numbers say little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait
+from traitscope.errors import ConfigError, TraitError
+
+Use = Literal["vectors", "words", "scores", "differences", "candidate"]
+POSITIVE, NEGATIVE, OFF_TOPIC = "positive questions", "negative questions", "off_topic questions"
+STEMS, CANDIDATES, REWORDINGS = "stems", "candidates", "rewordings"
+COMPANY = 3
+"""Further traits of the same kind over which vectors should be centred."""
+FORM = "much of its vector is the form of its prompt"
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much of one thing a trait needs."""
+
+    what: str
+    """What is counted."""
+    least: int
+    """Fewest that the use can do with."""
+    enough: int
+    """Fewest that are advised."""
+    why: str
+    """What more of it is for, as the end of `needed for ...`."""
+
+
+_MEANS = Need(POSITIVE, 1, 20, "means that hold for other questions")
+_WHOLE = (
+    Need(NEGATIVE, 0, 10, "telling a preference from a repeated word"),
+    Need(OFF_TOPIC, 0, 10, "telling a preference from a repeated word"),
+    Need(STEMS, 0, len(SETS), "scores at the word itself, where models say “The” without a stem"),
+)
+NEEDS: dict[Use, tuple[Need, ...]] = {
+    "vectors": (_MEANS,),
+    "words": (_MEANS,),
+    "scores": (_MEANS, *_WHOLE, Need(CANDIDATES, 0, 5, "the candidate share")),
+    "differences": (
+        Need(POSITIVE, 2, 20, "intervals over questions"),
+        *_WHOLE,
+        Need(CANDIDATES, 1, 5, "the candidate share, which tells whether a model is still whole"),
+    ),
+    "candidate": (Need(REWORDINGS, 0, 1, "teachers whose author worded the trait otherwise"),),
+}
+"""What a trait needs, by its use."""
+
+
+def counts(trait: Trait) -> dict[str, int]:
+    """Return how many of everything a trait has."""
+    questions = trait.questions
+    return {
+        POSITIVE: len(questions.positive),
+        NEGATIVE: len(questions.negative),
+        OFF_TOPIC: len(questions.off_topic),
+        STEMS: len(questions.stems),
+        CANDIDATES: len(trait.candidates),
+        REWORDINGS: len(trait.paraphrases),
+    }
+
+
+def check(traits: Sequence[Trait | str], use: Use) -> None:
+    """Raise TraitError for the first trait that lacks what a use cannot do without."""
+    for trait in traits:
+        loaded = _loaded(trait, use)
+        has = counts(loaded)
+        name = trait.name if isinstance(trait, Trait) else trait
+        if loaded.judges and use == "scores":
+            _check_judges(loaded, name)
+        for need in _needs(loaded, use):
+            if has[need.what] < need.least:
+                raise TraitError(
+                    f"{name} has {has[need.what]} {need.what}; expected {need.least} or more, for"
+                    f" {need.why}; add some ({need.enough} are advised)"
+                )
+
+
+def advice(names: Sequence[str], use: Use) -> list[str]:
+    """Return a sentence for each trait in a file that has less than is advised."""
+    sentences = []
+    for name in names:
+        if not name.endswith(TRAIT_FILES):
+            continue
+        trait = _loaded(name, use)
+        has, short = counts(trait), []
+        for need in _needs(trait, use):
+            if has[need.what] < need.enough:
+                short.append(f"{has[need.what]} {need.what} ({need.enough})")
+        if short:
+            sentences.append(f"{name} has less than is advised (in brackets): {', '.join(short)}")
+    return sentences
+
+
+def _loaded(trait: Trait | str, use: Use) -> Trait:
+    """The trait. Raises TraitError where it has no score that a use takes."""
+    return as_trait(trait, words=use != "vectors", judges=use == "scores")
+
+
+def _needs(trait: Trait, use: Use) -> tuple[Need, ...]:
+    """What a trait needs; a behaviour is a rate over questions, and needs no more than these."""
+    return (_MEANS,) if trait.judges else NEEDS[use]
+
+
+def _check_judges(trait: Trait, name: str) -> None:
+    """Raise TraitError for a judge that does not exist, or that lacks its question."""
+    from traitscope.data import answer_rules
+
+    for judge in trait.judges:
+        try:
+            rule, _ = answer_rules.parse(judge)
+        except ConfigError as error:
+            raise TraitError(f"{name}: {error}") from None
+        if rule == "endpoint":
+            raise TraitError(
+                f"{name}: the judge endpoint is asked by `judge`, which knows its address; expected"
+                " a rule, or likelihood; let `generate` answer the questions and judge these rows"
+            )
+        if rule in answer_rules.ASKED and not trait.judge_question:
+            raise TraitError(
+                f"{name}: the judge {judge} asks a model, and there is no judge_question; expected"
+                " a question such as 'Does the answer refuse the request?'; add it"
+            )
+
+
+def company_advice(n_traits: int) -> list[str]:
+    """Return a sentence where vectors are centred over fewer than COMPANY further traits."""
+    if n_traits > COMPANY:
+        return []
+    if n_traits == 1:
+        return [f"one trait alone: {FORM}; name {COMPANY} further traits of its kind or more"]
+    return [f"{n_traits} traits: vectors are centred over {COMPANY + 1} or more, for less noise"]

@@ -1,0 +1,1 @@
+"""Behaviours: traits that judges of whole answers score, in the place of words."""

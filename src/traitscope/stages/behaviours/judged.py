@@ -1,0 +1,70 @@
+"""Scores of a behaviour: the rate of sampled answers in which each of its judges sees it."""
+
+from collections.abc import Callable
+from math import nan
+
+from traitscope.data.own_traits import needs
+from traitscope.data.records import Prompt
+from traitscope.data.traits import Trait
+from traitscope.errors import ConfigError
+from traitscope.inference.decode import Sampling
+from traitscope.inference.question_scores import QuestionScores, questions_of
+from traitscope.interventions.applied import Interventions
+from traitscope.models.model import Model
+from traitscope.stages.generate import generate
+from traitscope.stages.judge import judge
+
+
+def score_behaviour(
+    model: Model,
+    trait: Trait,
+    interventions: Interventions,
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+    batch_size: int,
+    done: Callable[[int], None] | None = None,
+) -> list[QuestionScores]:
+    """Return a score for each judge, by its name, question by question; NaN is unscored.
+
+    Answers are whole: stems are not used. A judge that asks a model asks the unmodified one. `done`
+    is called with the number of questions of each batch, which need not be whole.
+
+    Raises TraitError for a judge that is unknown or lacks its question, ConfigError without answers
+    to judge.
+    """
+    needs.check([trait], "scores")
+    if samples < 1:
+        raise ConfigError(
+            f"--samples {samples} with the behaviour {trait.name}: its judges read sampled answers;"
+            " expected 1 or more; give such a number"
+        )
+    questions = questions_of(trait)
+    prompts = []
+    for question in questions:
+        for number in range(samples):
+            prompts.append(Prompt(f"{question.id}/{number}", question.text))
+    records = generate(
+        model,
+        prompts,
+        interventions,
+        context=context,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        batch_size=batch_size,
+        done=None if done is None else lambda rows: done(rows / samples),  # type: ignore[arg-type]
+    )
+    verdicts = {}
+    for name in trait.judges:
+        verdicts[name] = judge(records, name, model=model, question=trait.judge_question).verdicts
+    scored = []
+    for place, question in enumerate(questions):
+        part = slice(place * samples, (place + 1) * samples)
+        scores, answers = {}, [record.completion for record in records[part]]
+        for name, of_judge in verdicts.items():
+            known = [verdict for verdict in of_judge[part] if verdict is not None]
+            scores[name] = sum(known) / len(known) if known else nan
+        unscored = sum(verdict is None for verdict in verdicts[trait.judges[0]][part])
+        scored.append(QuestionScores(question, scores, tuple(answers), unscored))
+    return scored

@@ -1,0 +1,1 @@
+"""Tasks of other evaluation tools, written from traits."""
