@@ -13,7 +13,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.commands import StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
-from traitscope.config.recipe import SAMPLED_RECIPE
+from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.stages import TrainConfig
 from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
@@ -23,8 +23,6 @@ from traitscope.runs import store
 
 HUB = "hub:"
 "What a path begins with that names a file of a data set on the Hugging Face hub."
-FEW_STEPS = 8
-"Optimizer steps below which a student hardly learns its rows."
 LONGEST_PATH = 100
 "Characters of a path that a message about its form shows."
 

@@ -172,7 +172,10 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
     """The words with flags put before the leading ones, which stand for the subject's fields."""
     named: list[str] = []
     taken = 0
-    for field, word in zip(command.subject, words, strict=False):
+    subject = command.subject
+    if command.file_alone and words[0].endswith(CONFIG_FILES):
+        subject = subject[1:]
+    for field, word in zip(subject, words, strict=False):
         if word.startswith("-"):
             break
         named += [flag_of(field), word]
