@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from traitscope import atomic_files
 from traitscope.config import parsing
 from traitscope.config.commands import ExperimentConfig, StudyConfig
 from traitscope.config.common import Output
@@ -107,6 +108,14 @@ class Request:
     def findings(self, folders: Folders) -> Findings:
         """Return what the sealed stages say."""
         return self.study.conclude(sizes.named(self.size), folders, self.config.model)
+
+    def said(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return the lines that the terminal shows of the content of findings.json."""
+        return summary["said"]
+
+    def files(self) -> dict[str, str]:
+        """Return texts that the conclusion keeps beside its page, by the name of the file."""
+        return {}
 
     @property
     def typed(self) -> str:
@@ -262,7 +271,7 @@ def run_request(request: Request) -> dict:
     if len(folders) < len(nodes):
         print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
         return {"status": "ok", "sealed": len(folders), "of": len(nodes)}
-    return print_verdicts(conclude(request, folders))
+    return print_verdicts(request, conclude(request, folders))
 
 
 def report(request: Request, planned: list[Planned]) -> dict:
@@ -274,7 +283,7 @@ def report(request: Request, planned: list[Planned]) -> dict:
             f"{len(missing)} of {len(needed)} stages are missing, the first is"
             f" {missing[0].node.name}; run: {request.typed}"
         )
-    return print_verdicts(conclude(request, _sealed(planned)))
+    return print_verdicts(request, conclude(request, _sealed(planned)))
 
 
 def conclude(request: Request, folders: Folders) -> store.Run:
@@ -292,6 +301,8 @@ def conclude(request: Request, folders: Folders) -> store.Run:
             findings = request.findings(folders)
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
+            for name, text in request.files().items():
+                atomic_files.write_text(run.file(name), text)
     return run
 
 
@@ -328,10 +339,10 @@ def _without_speed(config: Any) -> Any:
     )
 
 
-def print_verdicts(run: store.Run) -> dict:
+def print_verdicts(request: Request, run: store.Run) -> dict:
     """Print the verdicts of a finished study and return its summary."""
     summary = json.loads(run.file(FINDINGS).read_text(encoding="utf-8"))
-    for line in summary["said"]:
+    for line in request.said(summary):
         print(line)
     print(run.file(PAGE))
     return summary | {"run": str(run.path)}

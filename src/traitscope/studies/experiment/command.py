@@ -23,11 +23,13 @@ from traitscope.interventions.vector import load_vector
 from traitscope.models import loading
 from traitscope.models.loading import outline
 from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings
+from traitscope.reporting.verdict import Findings, Precondition
 from traitscope.runs import opening, store
 from traitscope.stats.decision import ALPHA
+from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
 from traitscope.studies.claims import demo
@@ -89,6 +91,27 @@ class ExperimentRequest(Request):
     def findings(self, folders: Folders) -> Findings:
         """Return what the sealed stages say."""
         return conclusion.conclude(self.size, folders, self.config.model)
+
+    def files(self) -> dict[str, str]:
+        """Return the experiment's file as it was read, which the conclusion keeps."""
+        return {COPY: self.config.file.read_text(encoding="utf-8")}
+
+    def said(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return what was found, claim by claim, without the sentences that stand on the page."""
+        lines = [f"{summary['study']}, {summary['model']}, seeds {list(self.size.all_seeds)}"]
+        verdicts = sorted(summary["verdicts"], key=lambda verdict: not verdict["primary"])
+        for verdict in verdicts:
+            role = "primary claim: " if verdict["primary"] else "claim: "
+            number = Measurement.from_dict(verdict["decided_by"])
+            lines.append(f"{role}{verdict['claim']}")
+            lines.append(
+                f"  {verdict['outcome']}: {estimate(number, True)} {number.unit}"
+                f" {bounds(number, True)}, {number.interval}; n = {number.n}"
+            )
+            lines += [f"  {reason}" for reason in verdict["reasons"]]
+        for need in verdicts[0]["preconditions"]:
+            lines.append(f"it needs, {Precondition(**need)}")
+        return [*lines, *lacks(self.size)]
 
     @property
     def typed(self) -> str:

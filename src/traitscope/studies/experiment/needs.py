@@ -2,7 +2,6 @@
 
 from traitscope.config.recipe import FEW_STEPS
 from traitscope.reporting import verdict
-from traitscope.reporting.numbers import number
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.stats.estimates import measure
@@ -92,7 +91,7 @@ def _trained_alike(experiment: Experiment, folders: Folders, contrast: Contrast)
     for role, side in zip(("treated", "control"), sides, strict=True):
         first, last = side["first loss"].estimate, side["last loss"].estimate
         is_alike &= last <= (1 + RISE) * first + RISE_NATS
-        count = number(side["steps"].estimate)
+        count = f"{side['steps'].estimate:g}"
         texts.append(f"{role} {count} steps, loss {first:.3f} to {last:.3f} nats a token")
     name = "both sides trained for as many steps, and no loss rose"
     return Precondition(name, is_alike, "; ".join(texts))

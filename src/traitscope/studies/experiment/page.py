@@ -16,6 +16,7 @@ from traitscope.comparison.page import (
 )
 from traitscope.comparison.read_runs import ReadModel
 from traitscope.comparison.results import Comparison
+from traitscope.data.row_files import RECORDS
 from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
@@ -33,7 +34,7 @@ from traitscope.studies.pages import demo_page
 from traitscope.studies.pages.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
-from traitscope.workflow.standard_nodes import read_json
+from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
 NOTES = LIMITS
 "what every page says of its limits"
@@ -203,14 +204,17 @@ def _data_table(experiment: Experiment, folders: Folders) -> Table:
     for arm in arms_of.all_arms(experiment):
         for seed in experiment.all_seeds:
             nodes[stages.rows_name(experiment, arm, seed)] = arm.name
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for node in nodes:
+        if experiment.data.kept == "none" and not (folders[node] / "summary.json").is_file():
+            written = len(read_json_lines(folders[node], RECORDS))
+            rows.append((node, written, written, None))
+            continue
         about = read_json(folders, node)
         reasons = []
-        for reason, count in about.get("reasons", {}).items():
+        for reason, count in about["reasons"].items():
             reasons.append(f"{reason}: {count}")
-        kept = about.get("kept", about.get("rows"))
-        rows.append((node, kept, about.get("rows"), ", ".join(reasons) or None))
+        rows.append((node, about["kept"], about["rows"], ", ".join(reasons) or None))
     caption = "A row may be dropped for several reasons."
     header = ("data", "kept", "rows", "dropped because")
     return Table("data", "Training data", caption, header, tuple(rows))
