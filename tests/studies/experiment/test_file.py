@@ -61,9 +61,7 @@ def test_the_example_is_written_and_nothing_is_written_over(tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_first_word_may_be_the_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_word_may_be_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Then the experiment runs; without a file the command says what to type."""
     for words in (["nowhere.yaml"], ["run", "nowhere.yaml"], ["plan", "--file", "nowhere.yaml"]):
         assert call(tmp_path, "experiment", *words).code == 2
@@ -82,7 +80,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"traits": []}, "traits is empty"),
     ({"traits": ["kat"]}, "no bundled trait 'kat'"),
     ({"layer": 9}, "has layers 0 to 2"),
-    ({"teachers": {"cat": {"stear": 1}}}, "teachers.cat: unknown key 'stear'; did you mean 'steer'"),
+    (
+        {"teachers": {"cat": {"stear": 1}}},
+        "teachers.cat: unknown key 'stear'; did you mean 'steer'",
+    ),
     ({"teachers": {"cat": {}}}, "teachers.cat is made by nothing; expected one of steer"),
     ({"teachers": {"cat": STEERED | {"prompt": True}}}, "is made by steer and prompt"),
     ({"teachers": {"cat": STEERED | {"trait": "owl"}}}, "trait is 'owl'; expected one of traits"),
