@@ -158,7 +158,7 @@ def _compared(_: store.Run, numbers: dict[str, Any]) -> str:
 
 
 def _concluded(run: store.Run, _: dict[str, Any]) -> str:
-    """Return the outcome of the primary claim of a study."""
+    """Return the outcome of the primary claim of a study or an experiment."""
     findings = json.loads(run.file(printed.FINDINGS).read_text(encoding="utf-8"))
     for verdict in findings["verdicts"]:
         if verdict["primary"]:
@@ -176,5 +176,6 @@ OF_STAGE: dict[str, Callable[[store.Run, dict[str, Any]], str]] = {
     "steer_scan": _scanned,
     "compare": _compared,
     "study": _concluded,
+    "experiment": _concluded,
 }
 """The main number of a run of each stage that has no measurements of its own."""

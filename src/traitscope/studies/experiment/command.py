@@ -144,20 +144,25 @@ def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
         return status.status(planned, request.out)
     if config.action == "report":
         return _concluded(runner.report(request, planned), request)
+    summary = plan.print_plan(planned, request.config, runner.how(request.config))
+    return summary | _printed_design(request)
+
+
+def _printed_design(request: ExperimentRequest) -> dict:
+    """Print design, claims, power and what is lacking; return the last three as a summary."""
     header = request.header()
-    print(header.claim)
     for part, how in header.protocol.rows:
         print(f"  {part}: {how}")
     claims = []
     for contrast in arms.contrasts(request.size):
         claims.append(conclusion.claim_text(request.size, contrast))
         print(f"claim: {claims[-1]}")
+    print(header.claim)
     print(header.power)
     missing = lacks(request.size)
     for sentence in missing:
         print(f"lacks: {sentence}")
-    summary = plan.print_plan(planned, request.config, runner.how(request.config))
-    return summary | {"power": header.power, "claims": claims, "lacks": missing}
+    return {"power": header.power, "claims": claims, "lacks": missing}
 
 
 def _concluded(summary: dict, request: ExperimentRequest) -> dict:
