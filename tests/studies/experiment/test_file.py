@@ -14,7 +14,7 @@ from traitscope.errors import TraitscopeError
 from traitscope.plain_values import from_yaml
 from traitscope.studies.claims import demo
 from traitscope.studies.experiment import command, nodes
-from traitscope.studies.experiment.file import read_experiment
+from traitscope.studies.experiment.reading import read_experiment
 from traitscope.workflow import graph
 
 EXAMPLE = bundled_file("experiment.yaml")

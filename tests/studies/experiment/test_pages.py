@@ -9,7 +9,7 @@ from command import CAT, OWL, ok, write_yaml
 from traitscope import studies
 from traitscope.data.package_files import bundled_file
 from traitscope.plain_values import from_yaml
-from traitscope.studies.experiment.file import read_experiment
+from traitscope.studies.experiment.reading import read_experiment
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "how-to/your-own-experiment.md").read_text(encoding="utf-8")

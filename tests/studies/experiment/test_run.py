@@ -55,7 +55,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 def sealed(folder: Path) -> dict[Path, int]:
     """Return the manifests of sealed stages, with the times at which they were written."""
-    files = (folder / "runs").glob("experiment-planted/*/manifest.json")
+    files = (folder / "runs").glob("experiments/*/manifest.json")
     return {file: file.stat().st_mtime_ns for file in files}
 
 
@@ -153,7 +153,7 @@ def test_every_kind_of_teacher_and_a_judge(
     summary: dict, killed: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Rows from elsewhere, an adapter, a prompt; two traits; free prompts; judged answers."""
-    student = next((killed / "runs" / "experiment-planted").glob("train-*"))
+    student = next((killed / "runs" / "experiments").glob("train-*"))
     rows = tmp_path / "mine.jsonl"
     lines = [{"prompt": f"Continue: {n}, {n + 1}", "completion": f"{n + 2}"} for n in range(6)]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -40,9 +40,9 @@ from traitscope.studies.experiment.file import (
     ROWS,
     Experiment,
     Teacher,
-    read_experiment,
 )
 from traitscope.studies.experiment.needs import lacks
+from traitscope.studies.experiment.reading import read_experiment
 from traitscope.studies.runner import Request
 from traitscope.workflow import graph, status
 from traitscope.workflow.graph import Folders, Node
@@ -51,6 +51,9 @@ EXAMPLE = bundled_file("experiment.yaml")
 "a commented experiment that runs"
 COPY = "experiment.yaml"
 "file of a conclusion that holds the experiment as it was read"
+FOLDER = "experiments"
+"study folder of all experiments, which so share their stages"
+MEBIBYTE = 2**20
 USUAL_LAYER = demo.LAPTOP.layer
 "block of the embedded model behind which teachers are steered, if nobody names one"
 
@@ -166,8 +169,22 @@ def _printed_design(request: ExperimentRequest) -> dict:
 
 
 def _concluded(summary: dict, request: ExperimentRequest) -> dict:
-    """Return the summary of a conclusion, and keep the experiment's file beside its page."""
-    return summary if "run" not in summary else summary | {"file": str(request.config.file)}
+    """Return the summary of a conclusion with its file, and with what its stages took."""
+    if "run" not in summary:
+        return summary
+    seconds, memory = 0.0, 0.0
+    for item in graph.plan(request.nodes(), request.out):
+        if item.path is not None:
+            manifest = store.load_run(item.path).manifest()
+            seconds += manifest["seconds"] / manifest.get("packed", 1)
+            memory = max(memory, manifest["peak_memory_mib"])
+    minutes = round(seconds / 60, 1)
+    print(f"its stages took {minutes:g} minutes of one worker, and at most {memory:.0f} MiB")
+    return summary | {
+        "file": str(request.config.file),
+        "minutes": minutes,
+        "memory": round(memory * MEBIBYTE),
+    }
 
 
 def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
@@ -219,7 +236,7 @@ def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
     experiment = nodes.with_layer(experiment, blocks, sizes.DEPTH, USUAL_LAYER)
     experiment = replace(experiment, name=experiment.name or file.stem)
     if out.study == "default":
-        out = replace(out, study=f"experiment-{file.stem}")
+        out = replace(out, study=FOLDER)
     request = ExperimentRequest(config, conclusion, experiment, out)
     _check(request, str(file))
     return request
@@ -244,6 +261,12 @@ def _check(request: ExperimentRequest, where: str) -> None:
     experiment: Experiment = request.size
     for trait in (*nodes.vector_traits(experiment), *experiment.traits):
         load_trait(trait)
+    for trait in experiment.traits:
+        if experiment.primary.score == "candidate_share" and not load_trait(trait).candidates:
+            raise ConfigError(
+                f"{where}: primary.score is candidate_share, and {trait} names no candidates;"
+                " expected some; add them to the trait, or decide by target_logprob"
+            )
     loading.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
         _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")

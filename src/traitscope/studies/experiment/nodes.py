@@ -106,9 +106,8 @@ def _answers_before_training(experiment: Experiment, common: dict) -> list[Node]
     for trait in experiment.traits:
         graph += _answers(experiment, common, BASE, Made(), [trait])
     for arm in teachers(experiment):
-        settings = common | {"model": arm.model} if arm.model else common
         name, made = teacher_name(arm.name), arm.made(experiment.all_seeds[0])
-        graph += _answers(experiment, settings, name, made, [arm.trait])
+        graph += _answers(experiment, common, name, made, [arm.trait], arm.model)
     judge = evaluation(experiment)
     if judge is not None:
         graph += judged_answers(common, judge, BASE, unmodified)
@@ -124,14 +123,21 @@ def evaluation(experiment: Experiment) -> Evaluation | None:
 
 
 def _answers(
-    experiment: Experiment, common: dict, name: str, made: Made, traits: list[str]
+    experiment: Experiment,
+    common: dict,
+    name: str,
+    made: Made,
+    traits: list[str],
+    model: str = "",
 ) -> list[Node]:
+    """Return the answers about some traits, and to a judged evaluation; `model`: another one."""
     measures = experiment.measures
+    of_model = common | {"model": model} if model else common
     graph = []
     for trait in traits:
         graph.append(
             standard_nodes.answers(
-                common,
+                of_model,
                 answers_name(name, trait),
                 trait,
                 made.interventions,
@@ -144,7 +150,7 @@ def _answers(
         )
     judge = evaluation(experiment)
     if judge is not None and name != BASE:
-        graph += judged_answers(common, judge, name, made.interventions, made.needs)
+        graph += judged_answers(common, judge, name, made.interventions, made.needs, model)
     return graph
 
 

@@ -21,7 +21,6 @@ from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
-from traitscope.runs import store
 from traitscope.stats.estimates import measure
 from traitscope.studies.behaviours import outcomes_of, rate_of
 from traitscope.studies.equal_kl import Strength
@@ -38,7 +37,6 @@ from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
 NOTES = LIMITS
 "what every page says of its limits"
-MEBIBYTE = 2**20
 SCORES = {
     "target_logprob": "log-probability of the trait's word, nats",
     "candidate_share": "candidate share",
@@ -139,7 +137,7 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
                     title=f"{table.title} of {name}",
                 )
             )
-    return [*listed, _cost_table(folders), terms_table()]
+    return [*listed, _cost_table(experiment), terms_table()]
 
 
 def stages_slug(name: str) -> str:
@@ -220,20 +218,19 @@ def _data_table(experiment: Experiment, folders: Folders) -> Table:
     return Table("data", "Training data", caption, header, tuple(rows))
 
 
-def _cost_table(folders: Folders) -> Table:
-    """Return the stages, the minutes and the memory that the sealed stages took, by kind."""
-    by_stage: dict[str, list[dict]] = {}
-    for path in folders.values():
-        run = store.load_run(path)
-        by_stage.setdefault(run.stage, []).append(run.manifest())
+def _cost_table(experiment: Experiment) -> Table:
+    """Return the stages by kind, with their work in tokens through a forward pass."""
+    by_stage: dict[str, list[float]] = {}
+    for node in stages.nodes(experiment, {}):
+        by_stage.setdefault(node.stage, []).append(node.weight)
     rows = []
-    for stage, manifests in by_stage.items():
-        seconds = sum(each["seconds"] / each.get("packed", 1) for each in manifests)
-        peak = max(each["peak_memory_mib"] for each in manifests)
-        rows.append((stage, len(manifests), f"{seconds / 60:.1f}", round(peak)))
-    caption = "Minutes of one worker, as the runs recorded them, and the largest peak of memory."
-    header = ("stage", "runs", "minutes", "peak memory, MiB")
-    return Table("cost", "Cost", caption, header, tuple(rows))
+    for stage, weights in by_stage.items():
+        rows.append((stage, len(weights), f"{sum(weights):,.0f}"))
+    caption = (
+        "Work in tokens through a forward pass of the model, as it was expected. The command prints"
+        " the minutes, and traitscope show RUN those of one run."
+    )
+    return Table("cost", "Cost", caption, ("stage", "runs", "tokens"), tuple(rows))
 
 
 def figures(
