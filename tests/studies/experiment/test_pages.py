@@ -62,7 +62,7 @@ def test_the_example_file_is_planned(tmp_path: Path, tiny_folder: Path, traits: 
     text = bundled_file("experiment.yaml").read_text(encoding="utf-8")
     changes = {
         "model: smollm2-135m": f"model: {tiny_folder}",
-        "traits: [cat]": f"traits: [{traits['cat']}]",
+        "traits: [cat]": f"traits: [{traits['cat']}]\ncompany: [{traits['owl']}]",
         "layer: 14": "layer: 1",
     }
     for old, new in changes.items():

@@ -17,7 +17,13 @@ from traitscope.workflow import graph
 
 HOLDS, SILENT = "holds here", "no verdict"
 SMALL = {
-    "data": {"rows": 8, "numbers": 3, "vocabulary": "numbers", "filter": "none"},
+    "data": {
+        "rows": 8,
+        "numbers": 3,
+        "vocabulary": "numbers",
+        "filter": "none",
+        "max_new_tokens": 8,
+    },
     "recipe": {"targets": "soft", "rank": 4, "lr": 0.01, "epochs": 6},
     "measures": {"samples": 0, "perplexity": False, "sets": ["positive"]},
 }

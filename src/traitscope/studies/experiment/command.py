@@ -259,14 +259,7 @@ def _plain(file: Path) -> Any:
 def _check(request: ExperimentRequest, where: str) -> None:
     """Raise what cannot work: a trait, layer, arm or file that is not there or cannot be read."""
     experiment: Experiment = request.size
-    for trait in (*nodes.vector_traits(experiment), *experiment.traits):
-        load_trait(trait)
-    for trait in experiment.traits:
-        if experiment.primary.score == "candidate_share" and not load_trait(trait).candidates:
-            raise ConfigError(
-                f"{where}: primary.score is candidate_share, and {trait} names no candidates;"
-                " expected some; add them to the trait, or decide by target_logprob"
-            )
+    _check_traits(experiment, where)
     loading.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
         _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
@@ -289,6 +282,18 @@ def _check(request: ExperimentRequest, where: str) -> None:
     conclusion.primary_contrast(experiment)
     graph.ordered(request.nodes())
     graph.check_settings(request.nodes(), request.out)
+
+
+def _check_traits(experiment: Experiment, where: str) -> None:
+    """Raise what is wrong with the traits: one that is none, or none of the words that decide."""
+    for trait in (*nodes.vector_traits(experiment), *experiment.traits):
+        load_trait(trait)
+    for trait in experiment.traits:
+        if experiment.primary.score == "candidate_share" and not load_trait(trait).candidates:
+            raise ConfigError(
+                f"{where}: primary.score is candidate_share, and {trait} names no candidates;"
+                " expected some; add them to the trait, or decide by target_logprob"
+            )
 
 
 def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
