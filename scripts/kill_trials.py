@@ -96,6 +96,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "2",
         ],
         "study": ["study", "run", "vector_distillation", *smoke, *model],
+        "experiment": ["experiment", str(folder / "mine.yaml"), *model, "--workers", "2"],
     }
 
 
@@ -116,6 +117,13 @@ def prepared(folder: Path) -> None:
         changed = {"name": name, "word_forms": [name], "teacher_prompt": f"I love {name}s."}
         trait = TRAIT | changed | {"candidates": [other]}
         (folder / f"{name}.yaml").write_text(json.dumps(trait))
+    experiment = {
+        "traits": [str(folder / "owl.yaml")],
+        "company": [str(folder / "cat.yaml")],
+        "seeds": 1,
+        "data": {"rows": 6, "numbers": 3},
+    }
+    (folder / "mine.yaml").write_text(json.dumps(experiment))
     ended(commands(folder)["extract"], folder / "made")
 
 

@@ -76,7 +76,7 @@ def test_internal_stages_are_listed_behind_stage(words: list[str], capsys: pytes
     ("words", "says"),
     [
         (["gnerate"], "unknown command 'gnerate'; did you mean 'generate'?"),
-        (["xyz"], "unknown command 'xyz'; expected one of demo, generate"),
+        (["xyz"], "unknown command 'xyz'; expected one of demo, experiment"),
         (["row_gradients"], "type: traitscope stage row_gradients"),
         (["stage", "row_gradient"], "unknown stage 'row_gradient'; did you mean 'row_gradients'?"),
     ],

@@ -45,6 +45,7 @@ def public_functions() -> dict[str, Any]:
         "traitscope.auditing.audit_by_source": import_module("traitscope.auditing").audit_by_source,
         "traitscope.studies.names": studies.names,
         "traitscope.studies.run": studies.run,
+        "traitscope.studies.run_file": studies.run_file,
     }
 
 
@@ -150,8 +151,13 @@ def test_public_functions_are_typed(name: str) -> None:
             config.StudyConfig,
             {"action", "name", "set", "seed", "limit", "blocks", "parameters", "rate"},
         ),
+        (
+            traitscope.studies.run_file,
+            config.ExperimentConfig,
+            {"action", "file", "example", "limit"},
+        ),
     ],
-    ids=["audit", "screen", "study"],
+    ids=["audit", "screen", "study", "experiment"],
 )
 def test_keywords_are_the_settings_of_the_command(
     function: Any, settings: type, elsewhere: set[str]
@@ -183,7 +189,8 @@ def test_configs_of_public_commands_are_exported_and_listed() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \|$", PAGE, flags=re.MULTILINE)
     assert {name: command for name, command, _ in rows} == commands
     for name, command, how in rows:
-        assert ("`ts.run`" in how) == (command in STAGES and command != "study"), name
+        from_file = command in ("study", "experiment")
+        assert ("`ts.run`" in how) == (command in STAGES and not from_file), name
     for block in blocks:
         assert f"`{block}`" in PAGE
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -28,7 +28,9 @@ def test_nothing_but_models_looks_into_the_modules_of_a_model():
     assert places == []
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["audit"], ["study"], ["judge"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["audit"], ["study"], ["experiment"], ["judge"]], ids=str
+)
 def test_help_loads_nothing_heavy(command: list[str]):
     script = (
         "import sys\n"

@@ -15,7 +15,7 @@ from traitscope.config.audit import AuditConfig
 from traitscope.config.commands import DemoConfig, ShowConfig, StudyConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
-from traitscope.config.recipe import SAMPLED_RECIPE
+from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.screen import ScreenConfig, SteerScanConfig
 from traitscope.config.stages import MeasureConfig, TrainConfig
 from traitscope.data.own_traits import needs
@@ -27,8 +27,6 @@ from traitscope.runs import store
 
 HUB = "hub:"
 "What a path begins with that names a file of a data set on the Hugging Face hub."
-FEW_STEPS = 8
-"Optimizer steps below which a student hardly learns its rows."
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
     "scores": (MeasureConfig,),

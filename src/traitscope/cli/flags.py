@@ -188,7 +188,10 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
         return [flag_of(command.subject[0]), *words]
     named: list[str] = []
     taken = 0
-    for field, word in zip(command.subject, leading, strict=False):
+    subject = command.subject
+    if command.file_alone and words[0].endswith(CONFIG_FILES):
+        subject = subject[1:]
+    for field, word in zip(subject, leading, strict=False):
         named += [flag_of(field), word]
         taken += 1
     return named + words[taken:]

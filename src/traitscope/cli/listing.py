@@ -264,7 +264,7 @@ def _compared(run: store.Run, files: RunFiles) -> str:
 
 
 def _concluded(run: store.Run, files: RunFiles) -> str:
-    """Return the outcome of the primary claim of a study."""
+    """Return the outcome of the primary claim of a study or an experiment."""
     for verdict in files.numbers(run.path, printed.FINDINGS)["verdicts"]:
         if verdict["primary"]:
             return f"{verdict['outcome']}: {printed.value(verdict['decided_by'], 2)}"
@@ -289,5 +289,6 @@ OF_STAGE: dict[str, Callable[[store.Run, RunFiles], str]] = {
     "compare": _compared,
     "study": _concluded,
     "decision": _answered,
+    "experiment": _concluded,
 }
 """The main number of a run of each stage that has no measurements of its own."""

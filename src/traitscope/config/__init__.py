@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from traitscope.config.commands import CompareConfig as CompareConfig
     from traitscope.config.commands import ConvertConfig as ConvertConfig
     from traitscope.config.commands import DemoConfig as DemoConfig
+    from traitscope.config.commands import ExperimentConfig as ExperimentConfig
     from traitscope.config.commands import StudyConfig as StudyConfig
     from traitscope.config.judge import Endpoint as Endpoint
     from traitscope.config.judge import JudgeConfig as JudgeConfig
@@ -43,6 +44,7 @@ _HOMES = {
     "DemoConfig": "commands",
     "EditConfig": "stages",
     "Endpoint": "judge",
+    "ExperimentConfig": "commands",
     "ExplainConfig": "analysis",
     "ExportConfig": "stages",
     "ExtractConfig": "analysis",

@@ -25,7 +25,36 @@ VectorFormat = Literal[
 
 
 @dataclass(frozen=True)
-class StudyConfig(OnModel):
+class Execution:
+    """Where the stages of a graph run, and how many at once."""
+
+    workers: int = setting(0, speed_only=True)
+    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
+    executor: Literal["local", "ray", "submitit"] = setting("local", speed_only=True, advanced=True)
+    """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm]).
+    """
+    max_jobs: int = setting(0, speed_only=True, advanced=True)
+    """Most jobs of a cluster at one time. 0 takes what Ray has room for, and 32 of Slurm."""
+    cluster: tuple[str, ...] = setting((), speed_only=True, advanced=True)
+    """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240
+    partition=gpu."""
+    limit: int = setting(0, speed_only=True, advanced=True)
+    """Most stages to compute now; 0 computes all that are missing."""
+    pack: int = setting(0, speed_only=True, advanced=True)
+    """Most students that train, answer or are extracted in one pass. 0 takes one on a CPU and 16 on
+    a GPU."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, workers=0, max_jobs=0, limit=0, pack=0)
+        if self.cluster and self.executor == "local":
+            raise ConfigError(
+                f"--cluster {' '.join(self.cluster)} with --executor local, which has no cluster;"
+                " expected ray or submitit; name one, or leave --cluster out"
+            )
+
+
+@dataclass(frozen=True)
+class StudyConfig(Execution, OnModel):
     """Test a published claim.
 
     Actions list the studies, plan one, say what its rows can carry, run it, show its status, gather
@@ -43,18 +72,6 @@ class StudyConfig(OnModel):
     set: tuple[str, ...] = ()
     """Changes of the size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
     traits=[cat,mine.yaml]. The action plan prints the whole size."""
-    workers: int = setting(0, speed_only=True)
-    """Processes side by side; 0 takes two on a CPU and one on a GPU."""
-    executor: Literal["local", "ray", "submitit"] = setting("local", speed_only=True, advanced=True)
-    """Where stages run: here, on a Ray cluster (extra [ray]), or as jobs of Slurm (extra [slurm]).
-    """
-    max_jobs: int = setting(0, speed_only=True, advanced=True)
-    """Most jobs of a cluster at one time. 0 takes what Ray has room for, and 32 of Slurm."""
-    cluster: tuple[str, ...] = setting((), speed_only=True, advanced=True)
-    """Settings of the cluster, such as address=auto cpus=4 gpus=1 memory_gb=24 minutes=240
-    partition=gpu."""
-    limit: int = setting(0, speed_only=True, advanced=True)
-    """Most stages to compute now; 0 computes all that are missing."""
     blocks: int = setting(0, advanced=True)
     """Number of blocks of a model that is not here, for the action plan. With `parameters` and
     `rate`, plan prints the expected hours, without addresses."""
@@ -63,25 +80,40 @@ class StudyConfig(OnModel):
     rate: float = setting(0, advanced=True)
     """Rate of matrix products of the machine for `blocks`, in FLOP/s, such as 8e14. Half of it is
     expected to be reached."""
-    pack: int = setting(0, speed_only=True, advanced=True)
-    """Most students that train, answer or are extracted in one pass. 0 takes one on a CPU and 16 on
-    a GPU."""
 
     def __post_init__(self) -> None:
-        check_minimums(
-            self, seed=0, workers=0, max_jobs=0, limit=0, pack=0, blocks=0, parameters=0, rate=0
-        )
-        if self.cluster and self.executor == "local":
-            raise ConfigError(
-                f"--cluster {' '.join(self.cluster)} with --executor local, which has no cluster;"
-                " expected ray or submitit; name one, or leave --cluster out"
-            )
+        super().__post_init__()
+        check_minimums(self, seed=0, blocks=0, parameters=0, rate=0)
         elsewhere = (self.blocks > 0, self.parameters > 0, self.rate > 0)
         if any(elsewhere) and (not all(elsewhere) or self.action != "plan"):
             raise ConfigError(
                 f"--blocks {self.blocks} --parameters {self.parameters:g} --rate {self.rate:g} with"
                 f" action {self.action}: expected all three above 0, with plan; give all, or none"
             )
+
+
+@dataclass(frozen=True)
+class ExperimentConfig(Execution, OnModel):
+    """A treated-and-control design of your own, from one file: run it, plan it, report it.
+
+    The file names traits, teachers, controls, seeds, data, recipe and measures. --example writes
+    one that runs.
+    """
+
+    action: Literal["run", "plan", "status", "report"] = "run"
+    """What to do; may be given without its flag, and left out to run."""
+    file: Path | None = None
+    """File of the experiment (YAML or JSON); may be given without its flag."""
+    example: Path | None = setting(None, path="written")
+    """Write a commented experiment there, and compute nothing."""
+    model: str = ""
+    """Model in the place of the file's."""
+    seed: int = 1
+    """First of the seeds, where the file gives their number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_minimums(self, seed=0)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Command:
     """Where the help lists it; internal ones are typed as `traitscope stage NAME`."""
     subject: tuple[str, ...] = ()
     """Fields that the first words stand for; without any, the first word is a config file."""
+    file_alone: bool = False
+    """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
     """What one would type next; {run} stands for the run's directory. A command whose next step
     depends on its result says it there, under the key `next`."""
@@ -73,6 +75,16 @@ ENTRIES: tuple[Command, ...] = (
         run="studies.demo_command:run_demo",
         help="make a student pick up a trait, with controls, and report it",
         group="do",
+    ),
+    Stage(
+        name="experiment",
+        config=command_configs.ExperimentConfig,
+        run="studies.experiment.command:run_experiment",
+        help="your own treated-and-control design, from one file to a verdict",
+        group="do",
+        subject=("action", "file"),
+        file_alone=True,
+        replay="studies.experiment.command:replay",
     ),
     Stage(
         name="generate",

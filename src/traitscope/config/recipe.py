@@ -14,6 +14,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
 LARGEST = 1e30
 "bound of the numbers of a recipe, far inside what float32 holds"
+FEW_STEPS = 8
+"optimizer steps below which a student hardly learns its rows"
 WITHOUT = {
     "momentum": ("adamw", "adafactor", "frozen_adam"),
     "weight_decay": ("signsgd", "frozen_adam"),

@@ -34,19 +34,19 @@ class StudyHeader:
     claim: str
     """The claim that is tested."""
     source: str
-    """Where the claim was published."""
+    """Where the claim was published; empty for a user's own experiment."""
     published: str
     """What was published about it."""
     size: str
-    """Name of the size: smoke, laptop, full."""
+    """Name of the size: smoke, laptop, full; empty for a user's own experiment."""
     model: str
     """The model that was studied."""
     power: str
     """What the primary claim could have seen, in one sentence."""
     bearing: str
-    """Whether the study bears on the published claim, and why, in one sentence."""
+    """Whether the study bears on the published claim, and why, in one sentence; or empty."""
     protocol: Table
-    """Its distance from the published protocol."""
+    """Its distance from the published protocol, or the design of a user's own experiment."""
 
     @property
     def is_smoke(self) -> bool:
@@ -92,19 +92,17 @@ def study_page(
     return render_page(
         header.title,
         sections,
-        about=f"Model {header.model} · size “{header.size}”",
+        about=f"Model {header.model}" + (f" · size “{header.size}”" if header.size else ""),
         alert=SMOKE_ALERT if header.is_smoke else "",
         footer=FOOTER,
     )
 
 
 def _claim_section(header: StudyHeader) -> Section:
-    source = f"Source: {header.source}. Published: {header.published}"
+    source = f"Source: {header.source}. Published: {header.published}" if header.source else ""
+    texts = (header.claim, source, header.bearing, header.power)
     return Section(
-        "claim",
-        "The claim",
-        (header.claim, source, header.bearing, header.power),
-        tables=(header.protocol,),
+        "claim", "The claim", tuple(text for text in texts if text), tables=(header.protocol,)
     )
 
 
@@ -210,7 +208,7 @@ def write_study(
             write_figures(folder, (line_figure(table),))
         atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
     atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
-    atomic_files.write_text(folder / "protocol.csv", table_csv(header.protocol))
+    atomic_files.write_text(folder / f"{header.protocol.name}.csv", table_csv(header.protocol))
     atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))
     atomic_files.write_text(folder / PAGE, study_page(header, findings, runs, before))
 
@@ -233,5 +231,11 @@ def findings_json(header: StudyHeader, findings: Findings) -> dict:
         "measurements": [measurement.as_dict() for measurement in findings.measurements],
         "teachers": [rise.as_dict() for rise in findings.teachers],
         "notes": [*smoke, *findings.notes],
-        "said": [*smoke, *teachers_said(findings), *said, header.power, header.bearing],
+        "said": [
+            *smoke,
+            *teachers_said(findings),
+            *said,
+            header.power,
+            *([header.bearing] if header.bearing else []),
+        ],
     }

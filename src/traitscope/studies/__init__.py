@@ -3,6 +3,7 @@
 import traitscope as ts
 
 ts.studies.names()
+ts.studies.run_file("mine.yaml")  # a user's own experiment
 result = ts.studies.run("rank_and_rate", size="laptop", seeds=[1, 2, 3])
 print(result.verdicts[0])
 """
@@ -99,4 +100,50 @@ def run(
         pack=pack,
     )
     summary = runner.run_study(config, Output(root=Path(root)))
+    return result_of(Path(summary["run"]))
+
+
+def run_file(
+    file: str | Path,
+    *,
+    model: str = "",
+    seed: int = 1,
+    root: str | Path = "runs",
+    workers: int = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    template: Sequence[str] = (),
+    executor: Literal["local", "ray", "submitit"] = "local",
+    cluster: Sequence[str] = (),
+    max_jobs: int = 0,
+    pack: int = 0,
+) -> StudyResult:
+    """Compute what is missing of the experiment in a file, print its verdicts, and return them.
+
+    file: YAML or JSON, as `traitscope experiment` reads it.
+    model: Model in the place of the file's.
+    seed: First of the seeds, where the file gives their number.
+    root, workers, executor, cluster, max_jobs, pack: As in `run`.
+
+    Raises ConfigError for a file that cannot work, and what its stages raise.
+    """
+    from traitscope.config.commands import ExperimentConfig
+    from traitscope.config.common import Output
+    from traitscope.studies.experiment import command
+    from traitscope.studies.result import result_of
+
+    config = ExperimentConfig(
+        file=Path(file),
+        model=model,
+        seed=seed,
+        workers=workers,
+        device=device,
+        dtype=dtype,
+        template=tuple(template),
+        executor=executor,
+        cluster=tuple(cluster),
+        max_jobs=max_jobs,
+        pack=pack,
+    )
+    summary = command.run_experiment(config, Output(root=Path(root)))
     return result_of(Path(summary["run"]))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from traitscope.config.commands import StudyConfig
+from traitscope.config.commands import ExperimentConfig, StudyConfig
 from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import compute_dtype
@@ -69,13 +69,19 @@ def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dic
     return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
 
 
-def print_plan(planned: Sequence[Planned], config: StudyConfig, size: Any, how: How) -> dict:
-    """Print settings, missing stages and the time that these take; return the same as a summary."""
-    missing = [item for item in planned if item.state != "sealed"]
+def print_settings(size: Any) -> None:
+    """Print the settings of a size, and what they mean."""
     meanings = field_texts(type(size))
     for name, value in vars(size).items():
         meaning = f"    # {meanings[name]}" if name in meanings else ""
         print(f"{name} = {value}{meaning}")
+
+
+def print_plan(
+    planned: Sequence[Planned], config: StudyConfig | ExperimentConfig, how: How
+) -> dict:
+    """Print missing stages and the time that these take; return the same as a summary."""
+    missing = [item for item in planned if item.state != "sealed"]
     for item in missing:
         place = item.path or "address follows from what it needs"
         print(f"{item.state:<8} {item.node.stage:<10} {item.node.name:<34} {place}")

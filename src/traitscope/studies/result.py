@@ -69,7 +69,8 @@ class StudyResult:
     power: str
     """What the primary claim could have seen, in one sentence."""
     bearing: str
-    """Whether the study bears on the published claim, and why, in one sentence."""
+    """Whether the study bears on the published claim, and why, in one sentence; empty for a user's
+    own experiment."""
     findings: Mapping[str, Any] = field(repr=False)
     """All of it, as the run's findings.json has it."""
     run: Path = field(compare=False)
@@ -88,8 +89,9 @@ class StudyResult:
 def result_of(run: Path) -> StudyResult:
     """The result that a sealed conclusion of a study holds."""
     findings = json.loads((run / FINDINGS).read_text(encoding="utf-8"))
-    *said, power, bearing = findings["said"]
-    texts = said[-len(findings["verdicts"]) :]
+    power, bearing = findings["power"], findings["bearing"]
+    before = [text for text in findings["said"] if text not in (power, bearing)]
+    texts = before[-len(findings["verdicts"]) :]
     return StudyResult(
         name=findings["study"],
         verdicts=tuple(map(_verdict, findings["verdicts"], texts)),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from traitscope import atomic_files
 from traitscope.config import parsing
-from traitscope.config.commands import StudyConfig
+from traitscope.config.commands import ExperimentConfig, StudyConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs
@@ -36,6 +37,8 @@ SMOKE_ROWS = 4
 "number rows that the teachers of a smoke size are compared on"
 STUDY_FILE = "the study's file"
 "name of the input of a conclusion that is the study itself"
+NO_STAGES = (STUDY_FILE, "file")
+"inputs of a conclusion that are no stages: the study's file, and a user's own file"
 STUDENTS_A_PASS_ON_GPU = 16
 "students that share a pass on a GPU, where the settings do not say"
 
@@ -44,10 +47,10 @@ STUDENTS_A_PASS_ON_GPU = 16
 class Request:
     """A study that was asked for, with everything that follows from the settings."""
 
-    config: StudyConfig
-    """The settings; the model's device and type are settled."""
-    study: Study
-    """The study's file."""
+    config: Any
+    """The settings of `study`, or of `experiment`; the model's device and type are settled."""
+    study: Any
+    """The study: a module with the names of `Study`."""
     size: Any
     """The study's `Size`, with the user's changes."""
     out: Output
@@ -104,6 +107,23 @@ class Request:
         model = self.config.model
         return self.study.design(self.size).on_model(model, parameter_count(model))
 
+    def findings(self, folders: Folders) -> Findings:
+        """Return what the sealed stages say."""
+        return self.study.conclude(sizes.named(self.size), folders, self.config.model)
+
+    def said(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return the lines that the terminal shows of the content of findings.json."""
+        return summary["said"]
+
+    def files(self) -> dict[str, str]:
+        """Return texts that the conclusion keeps beside its page, by the name of the file."""
+        return {}
+
+    @property
+    def typed(self) -> str:
+        """What one would type to compute what is missing."""
+        return f"traitscope study run {self.config.name} --size {self.config.size}"
+
 
 def run_study(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for and return its summary, with what one would type next."""
@@ -122,7 +142,7 @@ def _done(config: StudyConfig, out: Output) -> dict:
     for sentence in needs.advice(sizes.traits_of(request.size), "differences"):
         print(f"traitscope: {sentence}", file=sys.stderr)
     if config.action == "run":
-        return _run(request)
+        return run_request(request)
     if config.action == "information":
         return _information(request)
     nodes = request.nodes() + request.information()
@@ -132,12 +152,13 @@ def _done(config: StudyConfig, out: Output) -> dict:
     if config.action == "gather":
         return status.gather(planned, request.out)
     if config.action == "report":
-        return _report(request, planned)
+        return report(request, planned)
     plan.print_information(request.information_table(_sealed(planned)), config.name)
     header = request.header()
     print(header.power)
     print(header.bearing)
-    summary = plan.print_plan(planned, config, request.size, how(config))
+    plan.print_settings(request.size)
+    summary = plan.print_plan(planned, config, how(config))
     return summary | {"power": header.power, "bearing": header.bearing}
 
 
@@ -233,7 +254,7 @@ def _forecast(config: StudyConfig) -> dict:
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 
 
-def how(config: StudyConfig) -> How:
+def how(config: StudyConfig | ExperimentConfig) -> How:
     """Return where and how the stages of settled settings run."""
     workers = config.max_jobs
     if config.executor == "local":
@@ -248,27 +269,26 @@ def how(config: StudyConfig) -> How:
     )
 
 
-def _run(request: Request) -> dict:
+def run_request(request: Request) -> dict:
     """Compute the missing stages; print the verdicts once all are there."""
     nodes = request.nodes() + request.information()
     folders = schedule.run(nodes, request.out, how(request.config))
     if len(folders) < len(nodes):
         print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
         return {"status": "ok", "sealed": len(folders), "of": len(nodes)}
-    return print_verdicts(conclude(request, folders))
+    return print_verdicts(request, conclude(request, folders))
 
 
-def _report(request: Request, planned: list[Planned]) -> dict:
+def report(request: Request, planned: list[Planned]) -> dict:
     """Print the verdicts from runs that are there.  Raises ConfigError where one is missing."""
     needed = [item for item in planned if item.node.name != information_node.NAME]
     missing = [item for item in needed if item.state != "sealed"]
     if missing:
-        config = request.config
         raise ConfigError(
             f"{len(missing)} of {len(needed)} stages are missing, the first is"
-            f" {missing[0].node.name}; run: traitscope study run {config.name} --size {config.size}"
+            f" {missing[0].node.name}; run: {request.typed}"
         )
-    return print_verdicts(conclude(request, _sealed(planned)))
+    return print_verdicts(request, conclude(request, _sealed(planned)))
 
 
 def conclude(request: Request, folders: Folders) -> store.Run:
@@ -283,10 +303,11 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     config = _without_speed(request.config)
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
-            size = sizes.named(request.size)
-            findings = request.study.conclude(size, folders, request.config.model)
+            findings = request.findings(folders)
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
+            for name, text in request.files().items():
+                atomic_files.write_text(run.file(name), text)
     return run
 
 
@@ -329,28 +350,41 @@ def _replayed(
 ) -> tuple[Request, dict[str, Path]]:
     """Return the request behind a conclusion, and the folders of its stages in their order."""
     request = request_of(config, out)
+    return request, folders_of(request, inputs)
+
+
+def replayed(request: Request, inputs: Mapping[str, Path]) -> store.Run:
+    """Conclude again on a request, from the recorded inputs of its conclusion, by node."""
+    return conclude(request, folders_of(request, inputs))
+
+
+def folders_of(request: Request, inputs: Mapping[str, Path]) -> dict[str, Path]:
+    """The folders of a request's stages in their order, from the recorded inputs by node.
+
+    Raises ConfigError where the request has other stages in this version.
+    """
     names = [node.name for node in request.nodes()]
     known = [*names, *(node.name for node in request.information())]
-    other = sorted((set(names) - inputs.keys()) | (inputs.keys() - {*known, STUDY_FILE}))
+    other = sorted((set(names) - inputs.keys()) | (inputs.keys() - {*known, *NO_STAGES}))
     if other:
         raise ConfigError(
-            f"{config.name} has other stages in this version, such as {other[0]!r}; expected those"
-            f" of the run; conclude anew: traitscope study run {config.name} --size {config.size}"
+            f"{request.header().name} has other stages in this version, such as {other[0]!r};"
+            f" expected those of the run; conclude anew: {request.typed}"
         )
-    return request, {name: inputs[name] for name in known if name in inputs}
+    return {name: inputs[name] for name in known if name in inputs}
 
 
-def _without_speed(config: StudyConfig) -> StudyConfig:
+def _without_speed(config: Any) -> Any:
     """Return the settings without those that change no number, so that they share an address."""
     return replace(
         config, action="run", workers=0, executor="local", max_jobs=0, cluster=(), limit=0, pack=0
     )
 
 
-def print_verdicts(run: store.Run) -> dict:
+def print_verdicts(request: Request, run: store.Run) -> dict:
     """Print the verdicts of a finished study and return its summary."""
     summary = json.loads(run.file(FINDINGS).read_text(encoding="utf-8"))
-    for line in summary["said"]:
+    for line in request.said(summary):
         print(line)
     print(run.file(PAGE))
     return summary | {"run": str(run.path)}

@@ -156,6 +156,8 @@ class Rows:
     """First of the number prompts."""
     prompts: Path | None = None
     """File of prompts, for free-form rows of the same length on all its prompts instead."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further settings of `generate`, which go before those that are usual here."""
 
     @property
     def tokens(self) -> int:
@@ -173,24 +175,21 @@ def number_rows(
     """Build the node of a teacher's rows on number prompts, or on the prompts of a file."""
 
     def config(folders: Folders) -> GenerateConfig:
+        usual: dict[str, Any] = {
+            "n": rows.n,
+            "prompt_seed": rows.prompt_seed + rows.seed,
+            "start": rows.start,
+            "count": rows.numbers,
+            "vocabulary": "template",
+            "separator": " ",
+        }
         if rows.prompts:
-            return GenerateConfig(
-                **common,
-                seed=rows.seed,
-                prompts=rows.prompts,
-                max_new_tokens=NUMBER_TOKENS * rows.numbers,
-                interventions=teacher(folders),
-            )
+            usual = {"prompts": rows.prompts, "max_new_tokens": NUMBER_TOKENS * rows.numbers}
         return GenerateConfig(
             **common,
             seed=rows.seed,
-            n=rows.n,
-            prompt_seed=rows.prompt_seed + rows.seed,
-            start=rows.start,
-            count=rows.numbers,
-            vocabulary="template",
-            separator=" ",
             interventions=teacher(folders),
+            **(usual | rows.settings),
         )
 
     return Node(name, GenerateConfig, config, needs, rows.tokens)

@@ -1,0 +1,1 @@
+"""A user's own treated-and-control design, from one file to a verdict."""

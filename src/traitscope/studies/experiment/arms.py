@@ -1,0 +1,274 @@
+"""The arms of an experiment: who writes the rows that students read, treated and control.
+
+A control belongs to one treated arm where it is made like its teacher, and to all otherwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from traitscope.data.traits import trait_name
+from traitscope.interventions.intervention import Adapter, SystemPrompt
+from traitscope.interventions.short_form import to_short
+from traitscope.studies import shared_nodes
+from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
+from traitscope.studies.experiment.file import (
+    OTHER_TRAIT,
+    PROMPT,
+    RANDOM,
+    ROWS,
+    UNMODIFIED,
+    Experiment,
+    Teacher,
+)
+from traitscope.workflow import standard_nodes
+from traitscope.workflow.graph import Folders, Node
+from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
+
+BASE = "base"
+"the model before training, which stands in where there is no control"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What makes a teacher."""
+
+    interventions: InterventionsFrom = standard_nodes.unmodified
+    """Its interventions, from the folders of the nodes that it needs."""
+    needs: tuple[str, ...] = ()
+    """These nodes."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Who writes the rows of some students."""
+
+    name: str
+    """Name of the arm, by which its nodes are called."""
+    words: str
+    """How the rows come to be, in words."""
+    trait: str
+    """Trait whose vector EAS is taken against, by name or file."""
+    made: Callable[[int], Made]
+    """What makes the teacher of a seed."""
+    seeded: bool = False
+    """Whether every seed has a teacher of its own."""
+    model: str = ""
+    """Another model that writes the rows; empty: the experiment's."""
+    rows: Path | None = None
+    """Rows from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A treated arm, and what its students are compared with."""
+
+    treated: str
+    """Name of the treated arm."""
+    control: str
+    """Name of the control arm; BASE where there is no control."""
+    trait: str
+    """Trait that is asked about, by name or file."""
+
+    @property
+    def name(self) -> str:
+        """What the plan and the page call it."""
+        return f"{self.treated} minus {self.control}"
+
+
+def always(made: Made) -> Callable[[int], Made]:
+    """Return the function that gives every seed the same teacher."""
+    return lambda seed: made
+
+
+def treated_arms(experiment: Experiment) -> list[Arm]:
+    """Return the arms of the teachers, in the order of the file."""
+    arms = []
+    for name, teacher in experiment.teachers.items():
+        words, made = _teacher(experiment, teacher)
+        if teacher.rows:
+            words = f"rows of {teacher.rows.name}" + (f", made by {words}" if words else "")
+        model = teacher.model or ""
+        arms.append(Arm(name, words, teacher.trait, always(made), False, model, teacher.rows))
+    return arms
+
+
+def layer_of(experiment: Experiment, teacher: Teacher) -> int:
+    """Return the block behind which a teacher is steered, or its controls are."""
+    layer = teacher.layer if teacher.layer is not None else experiment.layer
+    assert layer is not None, "the request fills the layer in"
+    return layer
+
+
+def _teacher(experiment: Experiment, teacher: Teacher) -> tuple[str, Made]:
+    """Return how a teacher is made, in words and as a node's interventions."""
+    layer = layer_of(experiment, teacher)
+    trait = trait_name(teacher.trait)
+    match teacher.maker:
+        case "steer":
+            words = f"{trait} vector at block {layer}, {teacher.steer:g} mean residual norms"
+            return words, Made(_steered(teacher, layer), (VECTORS,))
+        case "prompt" if teacher.prompt is True:
+            return f"the system prompt of {trait}", Made(standard_nodes.prompted_by(teacher.trait))
+        case "prompt":
+            prompt = to_short(SystemPrompt(str(teacher.prompt)))
+            return f"the system prompt “{teacher.prompt}”", Made(standard_nodes.fixed(prompt))
+        case "adapter":
+            adapter = to_short(Adapter(str(teacher.adapter)))
+            return f"the adapter {Path(str(teacher.adapter)).name}", Made(
+                standard_nodes.fixed(adapter)
+            )
+        case "interventions":
+            given = teacher.interventions or ()
+            words = " and ".join(given) or "the unmodified model"
+            return words, Made(lambda folders: given)
+        case "model":
+            return f"the model {teacher.model}", Made()
+    return "", Made()
+
+
+def _vector(teacher: Teacher, trait: str = "") -> Callable[[Folders], Path]:
+    """Return the file of the vector that a teacher is steered with."""
+    if teacher.vector and not trait:
+        return lambda folders: Path(str(teacher.vector))
+    return lambda folders: standard_nodes.vector_of(folders, trait or teacher.trait)
+
+
+def _steered(teacher: Teacher, layer: int) -> InterventionsFrom:
+    vector, strength = _vector(teacher), float(teacher.steer or 0.0)
+
+    def interventions(folders: Folders) -> tuple[str, ...]:
+        return (standard_nodes.steered(vector(folders), layer, strength),)
+
+    return interventions
+
+
+def equal_kl(experiment: Experiment, name: str, seed: int) -> EqualKL:
+    """Return the search for a random vector that is as strong as a teacher, for one seed."""
+    teacher = experiment.teachers[name]
+    vectors = random_vector_node(name, seed)
+
+    def vector(folders: Folders) -> Path:
+        return folders[vectors] / "random-0.safetensors"
+
+    _, made = _teacher(experiment, teacher)
+    needs = tuple(dict.fromkeys((VECTORS, vectors, *made.needs)))
+    layer = layer_of(experiment, teacher)
+    return EqualKL(f"equal KL with {name}, seed {seed}", vector, needs, layer)
+
+
+def random_vector_node(name: str, seed: int) -> str:
+    """Return the node of the random vector of a teacher and a seed."""
+    return f"random vector like {name}, seed {seed}"
+
+
+def equal_kl_nodes(experiment: Experiment, common: dict) -> list[Node]:
+    """Build a random vector a teacher and seed, and the search for its strength.
+
+    Each has the seed's own number, so a further seed leaves those that are there.
+    """
+    nodes = []
+    for name, teacher in experiment.teachers.items():
+        _, made = _teacher(experiment, teacher)
+        for seed in experiment.all_seeds:
+            control = equal_kl(experiment, name, seed)
+            nodes += [
+                shared_nodes.random_vectors_like(
+                    common, random_vector_node(name, seed), VECTORS, _vector(teacher), 1, seed
+                ),
+                control.node(common, made.interventions, experiment.data.numbers, MATCHED_ROWS),
+            ]
+    return nodes
+
+
+def controls_of(experiment: Experiment, name: str) -> list[Arm]:
+    """Return the control arms of a treated arm, in the order of the file."""
+    teacher = experiment.teachers[name]
+    arms = []
+    for control in experiment.controls or ():
+        if control == UNMODIFIED:
+            first = next(iter(experiment.teachers.values()))
+            arms.append(Arm(UNMODIFIED, "the unmodified model", first.trait, always(Made())))
+        elif control == RANDOM:
+            arms.append(_random_arm(experiment, name))
+        elif isinstance(control, dict) and not _is_itself(control, teacher):
+            ((key, value),) = control.items()
+            arms.append(_named_arm(experiment, name, teacher, key, value))
+    return arms
+
+
+def _is_itself(control: dict[str, str], teacher: Teacher) -> bool:
+    """Tell whether another trait is the teacher's own, so that it is no control of it."""
+    other = control.get(OTHER_TRAIT)
+    return other is not None and trait_name(other) == trait_name(teacher.trait)
+
+
+def _random_arm(experiment: Experiment, name: str) -> Arm:
+    teacher = experiment.teachers[name]
+
+    def made(seed: int) -> Made:
+        control = equal_kl(experiment, name, seed)
+        return Made(control.teacher, (*control.needs, control.name))
+
+    words = (
+        f"a random vector a seed at block {layer_of(experiment, teacher)}, as strong in KL as the"
+        f" teacher {name}"
+    )
+    return Arm(f"random like {name}", words, teacher.trait, made, seeded=True)
+
+
+def _named_arm(experiment: Experiment, name: str, teacher: Teacher, key: str, value: str) -> Arm:
+    """Return the arm of a control that is named by a word and a value."""
+    if key == ROWS:
+        path = Path(value)
+        first = next(iter(experiment.teachers.values()))
+        return Arm(
+            f"rows {path.stem}", f"rows of {path.name}", first.trait, always(Made()), rows=path
+        )
+    if key == PROMPT:
+        prompt = standard_nodes.fixed(to_short(SystemPrompt(value)))
+        first = next(iter(experiment.teachers.values()))
+        words = f"the system prompt “{value}”"
+        return Arm(f"prompt “{value[:24]}”", words, first.trait, always(Made(prompt)))
+    assert key == OTHER_TRAIT, key
+    other = trait_name(value)
+    if teacher.maker == "prompt":
+        made = Made(standard_nodes.prompted_by(value))
+        return Arm(
+            f"{other} like {name}", f"the system prompt of {other}", teacher.trait, always(made)
+        )
+    layer = layer_of(experiment, teacher)
+    strength = float(teacher.steer or 0.0)
+    words = f"{other} vector at block {layer}, {strength:g} mean residual norms"
+    made = Made(standard_nodes.steered_by(value, layer, strength), (VECTORS,))
+    return Arm(f"{other} like {name}", words, teacher.trait, always(made))
+
+
+def all_arms(experiment: Experiment) -> list[Arm]:
+    """Return every arm once: treated ones, then controls."""
+    arms = {arm.name: arm for arm in treated_arms(experiment)}
+    for name in experiment.teachers:
+        for arm in controls_of(experiment, name):
+            arms.setdefault(arm.name, arm)
+    return list(arms.values())
+
+
+def contrasts(experiment: Experiment) -> list[Contrast]:
+    """Return what is compared: every treated arm with each of its controls, the primary one first.
+
+    Without controls, students are compared with the model before training.
+    """
+    listed = []
+    for name, teacher in experiment.teachers.items():
+        controls = [arm.name for arm in controls_of(experiment, name)] or [BASE]
+        listed += [Contrast(name, control, teacher.trait) for control in controls]
+    return listed
+
+
+def traits_of(experiment: Experiment, arm: Arm) -> list[str]:
+    """Return the traits that students of an arm are asked about: those of its contrasts."""
+    traits: dict[str, None] = {}
+    for contrast in contrasts(experiment):
+        if arm.name in (contrast.treated, contrast.control):
+            traits[contrast.trait] = None
+    return list(traits)

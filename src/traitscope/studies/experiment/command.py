@@ -1,0 +1,344 @@
+"""The command `experiment`: a user's own design from one file, run, planned, reported.
+
+It runs as a study does: the same stages, schedule, page and summary (studies/runner.py).
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from traitscope import atomic_files
+from traitscope.config.commands import ExperimentConfig
+from traitscope.config.common import Output
+from traitscope.config.fields import changed_flags
+from traitscope.data.package_files import bundled_file
+from traitscope.data.prompt_files import read_prompts
+from traitscope.data.row_files import iter_kept
+from traitscope.data.traits import load_trait
+from traitscope.errors import ConfigError, StoreError
+from traitscope.interventions.vector import load_vector
+from traitscope.models import loading
+from traitscope.models.loading import outline
+from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.reporting.numbers import bounds, estimate
+from traitscope.reporting.study_page import StudyHeader
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings, Precondition
+from traitscope.runs import opening, store
+from traitscope.stats.decision import ALPHA
+from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable
+from traitscope.studies import plan, runner, sizes
+from traitscope.studies.claims import demo
+from traitscope.studies.design import over_seeds
+from traitscope.studies.experiment import arms, conclusion, nodes, page
+from traitscope.studies.experiment.file import (
+    PROMPT,
+    ROWS,
+    Experiment,
+    Teacher,
+)
+from traitscope.studies.experiment.needs import lacks
+from traitscope.studies.experiment.reading import read_experiment
+from traitscope.studies.runner import Request
+from traitscope.workflow import graph, status
+from traitscope.workflow.graph import Folders, Node
+
+EXAMPLE = bundled_file("experiment.yaml")
+"a commented experiment that runs"
+COPY = "experiment.yaml"
+"file of a conclusion that holds the experiment as it was read"
+FOLDER = "experiments"
+"study folder of all experiments, which so share their stages"
+MEBIBYTE = 2**20
+USUAL_LAYER = demo.LAPTOP.layer
+"block of the embedded model behind which teachers are steered, if nobody names one"
+
+
+class ExperimentRequest(Request):
+    """An experiment that was asked for; `size` is the experiment, `study` its conclusion."""
+
+    def nodes(self) -> list[Node]:
+        """Return the stages."""
+        return nodes.nodes(self.size, self.common)
+
+    def information(self) -> list[Node]:
+        """Return no stage: what number rows can carry is asked for by `study information`."""
+        return []
+
+    def information_table(self, folders: Folders) -> Table | None:
+        """Return no table."""
+        return None
+
+    def header(self) -> StudyHeader:
+        """Return what the page says before any number."""
+        experiment: Experiment = self.size
+        primary = conclusion.primary_contrast(experiment)
+        claim = conclusion.claim_text(experiment, primary)
+        return StudyHeader(
+            name=experiment.name,
+            title=experiment.name,
+            claim=f"Primary claim: {claim}",
+            source="",
+            published="",
+            size="",
+            model=self.config.model,
+            power=power_text(experiment),
+            bearing="",
+            protocol=page.design_table(experiment),
+        )
+
+    def findings(self, folders: Folders) -> Findings:
+        """Return what the sealed stages say."""
+        return conclusion.conclude(self.size, folders, self.config.model)
+
+    def files(self) -> dict[str, str]:
+        """Return the experiment's file as it was read, which the conclusion keeps."""
+        return {COPY: self.config.file.read_text(encoding="utf-8")}
+
+    def said(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return what was found, claim by claim, without the sentences that stand on the page."""
+        lines = [f"{summary['study']}, {summary['model']}, seeds {list(self.size.all_seeds)}"]
+        verdicts = sorted(summary["verdicts"], key=lambda verdict: not verdict["primary"])
+        for verdict in verdicts:
+            role = "primary claim: " if verdict["primary"] else "claim: "
+            number = Measurement.from_dict(verdict["decided_by"])
+            lines.append(f"{role}{verdict['claim']}")
+            lines.append(
+                f"  {verdict['outcome']}: {estimate(number, True)} {number.unit}"
+                f" {bounds(number, True)}, {number.interval}; n = {number.n}"
+            )
+            lines += [f"  {reason}" for reason in verdict["reasons"]]
+        for need in verdicts[0]["preconditions"]:
+            lines.append(f"it needs, {Precondition(**need)}")
+        return [*lines, *lacks(self.size)]
+
+    @property
+    def typed(self) -> str:
+        """What one would type to compute what is missing."""
+        return _typed(self.config, self.out, "run")
+
+
+def run_experiment(config: ExperimentConfig, out: Output) -> dict:
+    """Do what the action asks for and return its summary, with what one would type next."""
+    if (config.file is None) == (config.example is None):
+        raise ConfigError(
+            f"the file is {config.file}, --example {config.example}; expected one of the two:"
+            " traitscope experiment FILE.yaml, or traitscope experiment --example FILE.yaml"
+        )
+    if config.example is not None:
+        return _write_example(config.example)
+    request = request_of(config, out)
+    summary = _done(config, request)
+    return summary | {"next": _next(config, out, summary)}
+
+
+def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
+    """Do what the action asks for; only `run` computes stages."""
+    if config.action == "run":
+        for sentence in lacks(request.size):
+            print(f"traitscope: {sentence}", file=sys.stderr)
+        return _concluded(runner.run_request(request), request)
+    planned = graph.plan(request.nodes(), request.out, strict=config.action != "status")
+    if config.action == "status":
+        return status.status(planned, request.out)
+    if config.action == "report":
+        return _concluded(runner.report(request, planned), request)
+    summary = plan.print_plan(planned, request.config, runner.how(request.config))
+    return summary | _printed_design(request)
+
+
+def _printed_design(request: ExperimentRequest) -> dict:
+    """Print design, claims, power and what is lacking; return the last three as a summary."""
+    header = request.header()
+    for part, how in header.protocol.rows:
+        print(f"  {part}: {how}")
+    claims = []
+    for contrast in arms.contrasts(request.size):
+        claims.append(conclusion.claim_text(request.size, contrast))
+        print(f"claim: {claims[-1]}")
+    print(header.claim)
+    print(header.power)
+    missing = lacks(request.size)
+    for sentence in missing:
+        print(f"lacks: {sentence}")
+    return {"power": header.power, "claims": claims, "lacks": missing}
+
+
+def _concluded(summary: dict, request: ExperimentRequest) -> dict:
+    """Return the summary of a conclusion with its file, and with what its stages took."""
+    if "run" not in summary:
+        return summary
+    seconds, memory = 0.0, 0.0
+    for item in graph.plan(request.nodes(), request.out):
+        if item.path is not None:
+            manifest = store.load_run(item.path).manifest()
+            seconds += manifest["seconds"] / manifest.get("packed", 1)
+            memory = max(memory, manifest["peak_memory_mib"])
+    minutes = round(seconds / 60, 1)
+    print(f"its stages took {minutes:g} minutes of one worker, and at most {memory:.0f} MiB")
+    return summary | {
+        "file": str(request.config.file),
+        "minutes": minutes,
+        "memory": round(memory * MEBIBYTE),
+    }
+
+
+def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
+    """What one would type after an action with this summary."""
+    if summary.get("run") is not None:
+        return f"traitscope show {summary['run']}"
+    is_complete = summary.get("missing") == 0
+    if config.action == "status":
+        is_complete = set(summary["counts"]) == {"sealed"}
+    return _typed(config, out, "report" if is_complete else "run")
+
+
+def _typed(config: ExperimentConfig, out: Output, action: str) -> str:
+    """An action on the same experiment as one would type it."""
+    settings = changed_flags(replace(config, action="run"))
+    place = settings.index("--file")
+    file = settings[place + 1]
+    others = [*settings[:place], *settings[place + 2 :]]
+    words = [file] if action == "run" else [action, file]
+    places = changed_flags(replace(out, json=None))
+    return shlex.join(["traitscope", "experiment", *words, *others, *places])
+
+
+def _write_example(file: Path) -> dict:
+    """Write the commented example. Raises StoreError where there is a file already."""
+    if file.exists():
+        raise StoreError(f"--example {file} is there already; expected a new file; name another")
+    atomic_files.write_text(file, EXAMPLE.read_text(encoding="utf-8"))
+    print(f"an experiment that runs: {file}")
+    return {"status": "ok", "file": str(file), "next": f"traitscope experiment plan {file}"}
+
+
+def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
+    """Return the request behind a file: defaults filled in, everything checked.
+
+    Raises what is wrong with the file, or with one that it names, before anything is computed.
+    """
+    file = config.file
+    assert file is not None, "the settings were checked"
+    experiment = read_experiment(_plain(file), str(file), config.seed)
+    config = replace(
+        config,
+        model=config.model or experiment.model,
+        template=config.template or experiment.template,
+        dtype=experiment.dtype if config.dtype == "auto" else config.dtype,
+    )
+    config = opening.settled(config)
+    blocks = outline(config.model, config.template).n_layers
+    experiment = nodes.with_layer(experiment, blocks, sizes.DEPTH, USUAL_LAYER)
+    experiment = replace(experiment, name=experiment.name or file.stem)
+    if out.study == "default":
+        out = replace(out, study=FOLDER)
+    request = ExperimentRequest(config, conclusion, experiment, out)
+    _check(request, str(file))
+    return request
+
+
+def _plain(file: Path) -> Any:
+    """Return the plain values of a YAML or JSON file; an empty one holds no keys."""
+    try:
+        plain = from_yaml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"experiment {file}: {error.strerror}; expected a YAML or JSON file; check the path, or"
+            " write one with --example FILE"
+        ) from None
+    except (UnicodeDecodeError, NotPlainError) as error:
+        raise ConfigError(f"experiment {file} is no YAML or JSON: {error}; mend it") from None
+    return {} if plain is None else plain
+
+
+def _check(request: ExperimentRequest, where: str) -> None:
+    """Raise what cannot work: a trait, layer, arm or file that is not there or cannot be read."""
+    experiment: Experiment = request.size
+    _check_traits(experiment, where)
+    loading.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
+    for name, teacher in experiment.teachers.items():
+        _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
+    for control in experiment.controls or ():
+        if isinstance(control, dict) and ROWS in control:
+            _check_rows(Path(control[ROWS]), f"{where}: controls")
+        elif isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
+            raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")
+    if not experiment.data.about_numbers:
+        read_prompts(experiment.data.prompts)
+    if experiment.measures.judge is not None:
+        read_prompts(str(experiment.measures.judge.prompts))
+    names = [arm.name for arm in arms.all_arms(experiment)]
+    clashes = set(experiment.teachers) & set(names[len(experiment.teachers) :])
+    if clashes:
+        raise ConfigError(
+            f"{where}: {sorted(clashes)} name a teacher and a control; expected distinct names;"
+            " rename the teacher"
+        )
+    conclusion.primary_contrast(experiment)
+    graph.ordered(request.nodes())
+    graph.check_settings(request.nodes(), request.out)
+
+
+def _check_traits(experiment: Experiment, where: str) -> None:
+    """Raise what is wrong with the traits: one that is none, or none of the words that decide."""
+    for trait in (*nodes.vector_traits(experiment), *experiment.traits):
+        load_trait(trait)
+    for trait in experiment.traits:
+        if experiment.primary.score == "candidate_share" and not load_trait(trait).candidates:
+            raise ConfigError(
+                f"{where}: primary.score is candidate_share, and {trait} names no candidates;"
+                " expected some; add them to the trait, or decide by target_logprob"
+            )
+
+
+def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
+    """Raise what is wrong with the files, the layer or the model of a teacher."""
+    if teacher.layer is not None:
+        loading.check_layers([teacher.layer], model, where)
+    if teacher.rows is not None:
+        _check_rows(teacher.rows, where)
+    if teacher.vector is not None:
+        load_vector(teacher.vector)
+    if teacher.model is not None:
+        loading.find_model(teacher.model)
+
+
+def _check_rows(path: Path, where: str) -> None:
+    """Raise ConfigError for rows that are not there, and DataError for rows that cannot be read."""
+    if not path.exists():
+        raise ConfigError(
+            f"{where}: rows {path} do not exist; expected a file of rows or a run; check the path"
+        )
+    for _ in iter_kept(path):
+        pass
+
+
+def power_text(experiment: Experiment) -> str:
+    """Return the power of the primary claim, or the smallest effect that it could see."""
+    asked, seeds = experiment.primary, experiment.all_seeds
+    claims = len(arms.contrasts(experiment))
+    alpha = ALPHA / claims
+    unit = "nats" if asked.score == "target_logprob" else "of a rate"
+    together = f" {claims} claims are tested together." if claims > 1 else ""
+    if asked.expected is not None and asked.spread is not None:
+        source = "Both stand in the experiment's file."
+        stated = over_seeds(seeds, (asked.expected, asked.spread), unit, source)
+        return f"Power of the primary claim: {stated.text(alpha)}{together}"
+    if len(seeds) < 2:
+        return f"One seed alone has no power.{together}"
+    least = detectable(1.0, len(seeds), alpha=alpha)
+    return (
+        f"With {len(seeds)} seeds an effect of {least:.1f} standard deviations between seeds is"
+        " found with power 0.80. State primary.expected and primary.spread for the power; the"
+        f" demo's five seeds gave 0.39 and 0.26 nats.{together}"
+    )
+
+
+def replay(config: ExperimentConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:
+    """Conclude again from the sealed stages, which are not computed again."""
+    return runner.replayed(request_of(config, out), inputs)

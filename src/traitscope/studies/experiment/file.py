@@ -1,0 +1,242 @@
+"""The file of an experiment: its fields and their defaults.
+
+Every field may be left out. An empty file is a small experiment on the embedded model. Its teacher
+is steered towards cats, its students read numbers, and there are two kinds of control students.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from traitscope.config.common import Dtype, check_minimums
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.data.traits import trait_name
+from traitscope.errors import ConfigError
+from traitscope.models.bundled import EMBEDDED
+
+NUMBERS = "numbers"
+"prompts that ask for numbers, and the filter that keeps rows of nothing else"
+UNMODIFIED, RANDOM = "unmodified", "random-at-equal-kl"
+"controls that are named by a word"
+OTHER_TRAIT, ROWS, PROMPT = "other-trait", "rows", "prompt"
+"controls that are named by a word and a value"
+MAKERS = ("steer", "prompt", "adapter", "interventions", "model")
+"fields of a teacher that say how it is made"
+STRENGTH = 0.6
+"usual length of a steering vector, in mean residual norms, as in the demo"
+Score = Literal["target_logprob", "candidate_share", "whole_word", "first_word", "judged"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A treated arm: who writes its rows. One of steer, prompt, adapter, interventions and model
+    makes it, or its rows are given."""
+
+    trait: str = ""
+    """Trait that it has, by name or file. Left out, it is the trait that is called as the teacher,
+    or the first one."""
+    steer: float | None = None
+    """Length of the trait's vector that is added at every token, in mean residual norms."""
+    layer: int | None = None
+    """Block behind which it is steered. Left out, it is the experiment's."""
+    vector: Path | None = None
+    """Vector file that it is steered with, in the place of the trait's own."""
+    prompt: bool | str | None = None
+    """true: it has the trait's system prompt. A text: it has this one."""
+    adapter: Path | None = None
+    """Folder of a LoRA adapter, or a run of `train`."""
+    interventions: tuple[str, ...] | None = None
+    """Any interventions in short form; [] is the unmodified model."""
+    model: str | None = None
+    """Another model, whose rows are read as text."""
+    rows: Path | None = None
+    """Rows that were made elsewhere. Name beside it what made them, where it is here: then the page
+    says whether it has the trait."""
+
+    @property
+    def maker(self) -> str:
+        """The field that says how it is made; empty for rows from elsewhere alone."""
+        return self.makers[0] if self.makers else ""
+
+    @property
+    def makers(self) -> list[str]:
+        """The fields that say how it is made; exactly one does, or rows alone."""
+        named = []
+        for name in MAKERS:
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                named.append(name)
+        return named
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether it is the experiment's own model with interventions."""
+        return self.maker not in ("", "model")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What students read."""
+
+    prompts: str = NUMBERS
+    """numbers: number prompts. Otherwise a file of prompts (.jsonl, .csv or .txt)."""
+    rows: int = 32
+    """Rows a student."""
+    numbers: int = 10
+    """Numbers of an answer to a number prompt."""
+    vocabulary: Literal["template", "numbers", "free"] = "template"
+    """Tokens that may be sampled for number prompts, as in `generate`. template: three-digit
+    numbers in one format."""
+    filter: Literal["auto", "numbers", "trait-words", "none"] = "auto"
+    """Rows that are kept. numbers: nothing but numbers. trait-words: none that names a trait of the
+    experiment. auto takes numbers for number prompts and trait-words for others."""
+    shared: bool = False
+    """Whether all seeds read the same rows. Then intervals leave out how much data differ."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens; an answer of the vocabulary template has its own length."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, rows=1, numbers=1, temperature=0, max_new_tokens=1)
+
+    @property
+    def about_numbers(self) -> bool:
+        """Whether prompts ask for numbers."""
+        return self.prompts == NUMBERS
+
+    @property
+    def kept(self) -> str:
+        """The filter, with auto resolved."""
+        if self.filter != "auto":
+            return self.filter
+        return "numbers" if self.about_numbers else "trait-words"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Answers to prompts of an evaluation, and who judges them."""
+
+    prompts: Path | None = None
+    """Prompts of the evaluation, with ids."""
+    judges: tuple[str, ...] = ("refusal",)
+    """Judges, as in `judge`; the first one decides."""
+    question: str = ""
+    """Question about each answer for a judge that asks a model."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, max_new_tokens=1)
+        if self.prompts is None or not self.judges:
+            raise ConfigError(
+                f"judge with prompts {self.prompts} and judges {list(self.judges)}; expected a file"
+                " of prompts and one judge or more; name them, or drop judge"
+            )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What every model is asked. Log-probabilities and shares are always taken."""
+
+    sets: tuple[Literal["positive", "negative", "off_topic"], ...] = (
+        "positive",
+        "negative",
+        "off_topic",
+    )
+    """Question sets of the trait."""
+    samples: int = 1
+    """Sampled answers a question; 0 scores probabilities only."""
+    max_new_tokens: int = 4
+    """Longest sampled answer, in tokens."""
+    perplexity: bool = True
+    """Whether the perplexity on plain text is measured, too."""
+    judge: Judge | None = None
+    """A judged evaluation besides."""
+
+    def __post_init__(self) -> None:
+        check_minimums(self, samples=0, max_new_tokens=1)
+        if "positive" not in self.sets:
+            raise ConfigError(
+                f"measures: sets is {list(self.sets)}; expected positive among them, whose scores"
+                " decide; add it"
+            )
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The one claim that the experiment is made for."""
+
+    score: Score = "target_logprob"
+    """Score that decides all claims."""
+    treated: str = ""
+    """Treated arm of the primary claim; left out, the first teacher."""
+    control: str = ""
+    """Its control, as the plan calls it; left out, the first control."""
+    margin: float | None = None
+    """Smallest difference that would matter. Left out, 0.05 nats, or 0.02 of a rate."""
+    expected: float | None = None
+    """Difference that is expected, for the power; needs `spread`."""
+    spread: float | None = None
+    """Standard deviation between seeds that is expected."""
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "spread"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e6:
+                raise ConfigError(
+                    f"primary: {name} is {value}; expected a number above 0; give one, or leave it"
+                    " out"
+                )
+        if (self.expected is None) != (self.spread is None):
+            raise ConfigError(
+                f"primary: expected is {self.expected} and spread is {self.spread}; expected both,"
+                " for the power; give both, or neither"
+            )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A treated-and-control design."""
+
+    name: str = ""
+    """What pages call it; left out, the name of the file."""
+    model: str = EMBEDDED
+    """Hub id or folder of the model, or smollm2-135m for the embedded one."""
+    dtype: Dtype = "auto"
+    """Number type to compute in, as in every command."""
+    template: tuple[str, ...] = ()
+    """Variables of the model's chat template, such as enable_thinking=false."""
+    traits: tuple[str, ...] = ("cat",)
+    """Traits by name or file. Each one without a teacher of its own gets a steered one."""
+    company: tuple[str, ...] | None = None
+    """Further traits over which the vectors are centred. Left out, up to seven bundled ones of the
+    same kind."""
+    teachers: dict[str, Teacher] = field(default_factory=dict)
+    """Treated arms by name."""
+    controls: tuple[str | dict[str, str], ...] | None = None
+    """unmodified, random-at-equal-kl, {other-trait: TRAIT}, {prompt: TEXT} or {rows: FILE}. Left
+    out, the first two; with rows from elsewhere or another model the first one alone."""
+    seeds: int | tuple[int, ...] = 5
+    """Seeds of rows, initialisation and order, or how many of them."""
+    layer: int | None = None
+    """Block behind which teachers are steered and at which EAS is read. Left out, block 14 of 30,
+    and the same relative depth of another model."""
+    data: Data = field(default_factory=Data)
+    """What students read."""
+    recipe: Recipe = SAMPLED_RECIPE
+    """How students are trained, as in `train`. A key that is left out has the demo's value."""
+    measures: Measures = field(default_factory=Measures)
+    """What is measured."""
+    primary: Primary = field(default_factory=Primary)
+    """The claim that decides."""
+
+    @property
+    def trait_names(self) -> list[str]:
+        """Names of the traits."""
+        return [trait_name(trait) for trait in self.traits]
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds, once `with_defaults` has listed them."""
+        return self.seeds if isinstance(self.seeds, tuple) else tuple(range(1, self.seeds + 1))

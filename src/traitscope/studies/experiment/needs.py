@@ -1,0 +1,156 @@
+"""What must be so for a claim of an experiment to be about transfer, and what a plan lacks."""
+
+from traitscope.config.recipe import FEW_STEPS
+from traitscope.reporting import verdict
+from traitscope.reporting.verdict import Precondition
+from traitscope.stats.decision import MIN_UNITS
+from traitscope.stats.estimates import measure
+from traitscope.stats.measurement import Measurement
+from traitscope.studies import readings
+from traitscope.studies.behaviours import outcomes_of, rate_difference
+from traitscope.studies.experiment import nodes as stages
+from traitscope.studies.experiment.arms import BASE, Contrast
+from traitscope.studies.experiment.file import UNMODIFIED, Experiment
+from traitscope.workflow.graph import Folders
+from traitscope.workflow.standard_nodes import read_json_lines
+
+MOVED = 0.01
+"total variation from the base below which students are taken not to have moved"
+SAME_STEPS = 0.1
+"largest difference of the optimizer steps of both sides, as a share"
+RISE, RISE_NATS = 0.1, 0.05
+"rise of a training loss that is taken for a failed training: this share of it and so many nats"
+
+
+def needs_of(experiment: Experiment, folders: Folders, contrast: Contrast) -> list[Precondition]:
+    """Return the preconditions of one contrast, each with what was found."""
+    needs = []
+    if experiment.teachers[contrast.treated].maker:
+        needs.append(_teacher_has_trait(experiment, folders, contrast))
+    needs.append(_moved(experiment, folders, contrast))
+    needs.append(_has_control(contrast))
+    if contrast.control != BASE:
+        needs.append(_trained_alike(experiment, folders, contrast))
+    return needs
+
+
+def _teacher_has_trait(
+    experiment: Experiment, folders: Folders, contrast: Contrast
+) -> Precondition:
+    """Return whether the teacher has what its students are asked for."""
+    name = stages.teacher_name(contrast.treated)
+    judge = experiment.measures.judge
+    if experiment.primary.score == "judged" and judge is not None:
+        left = outcomes_of(folders, name, judge.judges[0])[None]
+        right = outcomes_of(folders, BASE, judge.judges[0])[None]
+        rise = rate_difference("teacher minus base", left, right, (0,))
+        return verdict.above_zero(rise, "the teacher shows the behaviour more than the base does")
+    return readings.teacher_has_trait(
+        folders,
+        stages.answers_name(name, contrast.trait),
+        stages.answers_name(BASE, contrast.trait),
+    )
+
+
+def _moved(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
+    """Return whether the treated students answer otherwise than the base."""
+    distances, seeds = [], []
+    for seed in experiment.all_seeds:
+        student = stages.student_name(contrast.treated, seed)
+        node = stages.answers_name(student, contrast.trait)
+        for value in readings.positive_scores(folders, node, "total_variation").values():
+            distances.append(value)
+            seeds.append(seed)
+    mean = sum(distances) / len(distances)
+    name = f"the treated students answer otherwise than the base, by {MOVED:g} or more"
+    found = f"mean total variation of the next token {mean:.3f}"
+    return Precondition(name, mean >= MOVED, found)
+
+
+def _has_control(contrast: Contrast) -> Precondition:
+    """Return whether there are control students at all."""
+    name = "there are control students"
+    if contrast.control != BASE:
+        return Precondition(name, True, contrast.control)
+    return Precondition(
+        name,
+        False,
+        "none; students of any rows differ from the model before training",
+    )
+
+
+def _trained_alike(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
+    """Return whether both sides trained for as long, and neither training failed."""
+    sides = [
+        training_of(experiment, folders, contrast.treated),
+        training_of(experiment, folders, contrast.control),
+    ]
+    steps = [side["steps"].estimate for side in sides]
+    is_alike = max(steps) <= (1 + SAME_STEPS) * min(steps)
+    texts = []
+    for role, side in zip(("treated", "control"), sides, strict=True):
+        first, last = side["first loss"].estimate, side["last loss"].estimate
+        is_alike &= last <= (1 + RISE) * first + RISE_NATS
+        count = f"{side['steps'].estimate:g}"
+        texts.append(f"{role} {count} steps, loss {first:.3f} to {last:.3f} nats a token")
+    name = "both sides trained for as many steps, and no loss rose"
+    return Precondition(name, is_alike, "; ".join(texts))
+
+
+def training_of(experiment: Experiment, folders: Folders, arm: str) -> dict[str, Measurement]:
+    """Return steps and losses of the students of an arm, in means over seeds."""
+    values: dict[str, list[float]] = {}
+    for seed in experiment.all_seeds:
+        metrics = read_json_lines(folders[stages.student_name(arm, seed)], "metrics.jsonl")
+        held_out = [row["held_out_loss"] for row in metrics if row.get("held_out_loss") is not None]
+        values.setdefault("steps", []).append(metrics[-1]["step"])
+        values.setdefault("first loss", []).append(metrics[0]["loss"])
+        values.setdefault("last loss", []).append(metrics[-1]["loss"])
+        if held_out:
+            values.setdefault("held-out loss", []).append(held_out[-1])
+    means = {}
+    for name, by_seed in values.items():
+        unit = "steps" if name == "steps" else "nats"
+        if len(by_seed) == len(experiment.all_seeds):
+            means[name] = measure(f"{arm}, {name}", by_seed, list(experiment.all_seeds), unit=unit)
+    return means
+
+
+def lacks(experiment: Experiment) -> list[str]:
+    """Return what the design lacks, in sentences, before anything is computed."""
+    sentences = []
+    n_seeds = len(experiment.all_seeds)
+    if not experiment.controls:
+        sentences.append("There is no control, so no claim can have a verdict: add controls.")
+    if n_seeds < MIN_UNITS:
+        sentences.append(f"There are {n_seeds} of the {MIN_UNITS} seeds that a verdict needs.")
+    steps = steps_of(experiment)
+    if steps < FEW_STEPS:
+        sentences.append(
+            f"A student takes {steps} optimizer steps; with fewer than {FEW_STEPS} it hardly learns"
+            " its rows."
+        )
+    if experiment.data.shared:
+        sentences.append("All seeds read the same rows, so intervals leave out how rows differ.")
+    if len(stages.vector_traits(experiment)) == 1:
+        sentences.append(
+            "The vector of one trait alone is mostly the form of its prompt: name company."
+        )
+    if experiment.recipe.targets == "soft" and UNMODIFIED in (experiment.controls or ()):
+        sentences.append(
+            "Students of the unmodified model's own distributions hardly move, so they are a weak"
+            " control of soft targets."
+        )
+    for name, teacher in experiment.teachers.items():
+        if not teacher.maker:
+            sentences.append(
+                f"What wrote the rows of {name} is not named, so the page cannot say whether it has"
+                " the trait."
+            )
+    return sentences
+
+
+def steps_of(experiment: Experiment) -> int:
+    """Return the optimizer steps of a student, if no row is dropped."""
+    recipe, rows = experiment.recipe, experiment.data.rows
+    return recipe.epochs * recipe.steps_an_epoch(rows - recipe.held_out_rows(rows))

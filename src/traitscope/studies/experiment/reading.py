@@ -1,0 +1,194 @@
+"""The reader of an experiment's file: defaults that follow from others, and what is refused.
+
+Everything is refused before anything is computed; the message names the place in the file.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from traitscope.config import parsing
+from traitscope.config.recipe import SAMPLED_RECIPE
+from traitscope.data.traits import trait_name
+from traitscope.errors import ConfigError
+from traitscope.studies.experiment.file import (
+    MAKERS,
+    OTHER_TRAIT,
+    PROMPT,
+    RANDOM,
+    ROWS,
+    STRENGTH,
+    UNMODIFIED,
+    Experiment,
+    Teacher,
+)
+
+LARGEST_SEED = 2**31
+"seeds above are not meant"
+
+
+def read_experiment(plain: Any, where: str, first_seed: int = 1) -> Experiment:
+    """Return the experiment of plain values, with every default that follows from others filled in.
+
+    Raises ConfigError, naming the place, for an unknown key, a value of the wrong type, and values
+    that do not fit together. Raises TraitError for a trait that is none.
+    """
+    if isinstance(plain, dict) and isinstance(plain.get("recipe"), dict):
+        usual = dataclasses.asdict(SAMPLED_RECIPE)
+        plain = plain | {"recipe": usual | plain["recipe"]}
+    if isinstance(plain, dict) and isinstance(plain.get("controls"), list):
+        _check_controls(plain["controls"], where)
+    try:
+        experiment = parsing.from_dict(Experiment, plain, where)
+        return _with_defaults(experiment, first_seed)
+    except ConfigError as error:
+        text = str(error)
+        raise (error if text.startswith(where) else ConfigError(f"{where}: {text}")) from None
+
+
+def _check_controls(controls: Sequence[Any], where: str) -> None:
+    """Raise ConfigError for a control that is none, with the nearest right one."""
+    words, keys = (UNMODIFIED, RANDOM), (OTHER_TRAIT, ROWS, PROMPT)
+    for control in controls:
+        named = control
+        if isinstance(control, dict) and len(control) == 1:
+            (named,) = control
+        is_known = named in (keys if isinstance(control, dict) else words)
+        if is_known and (isinstance(control, str) or isinstance(control[named], str)):
+            continue
+        near = get_close_matches(str(named), (*words, *keys), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            f"{where}: controls holds {control!r}; {hint}expected {UNMODIFIED}, {RANDOM},"
+            f" {{{OTHER_TRAIT}: TRAIT}}, {{{PROMPT}: TEXT}} or {{{ROWS}: FILE}}; correct it"
+        )
+
+
+def _with_defaults(experiment: Experiment, first_seed: int) -> Experiment:
+    """Return the experiment with its teachers, controls and seeds written out and checked."""
+    if not experiment.traits:
+        raise ConfigError("traits is empty; expected one or more; name some")
+    names = experiment.trait_names
+    if len(set(names)) < len(names):
+        raise ConfigError(f"traits are called {names}; expected distinct names; rename one")
+    teachers = {}
+    for name, teacher in experiment.teachers.items():
+        teachers[name] = _checked_teacher(experiment, name, teacher)
+    having = {trait_name(teacher.trait) for teacher in teachers.values()}
+    for trait in experiment.traits:
+        if trait_name(trait) not in having:
+            teachers.setdefault(trait_name(trait), Teacher(trait=trait, steer=STRENGTH))
+    controls = experiment.controls
+    if controls is None:
+        all_change_base = all(teacher.changes_base for teacher in teachers.values())
+        controls = (UNMODIFIED, RANDOM) if all_change_base else (UNMODIFIED,)
+    seeds = _seeds(experiment.seeds, first_seed)
+    experiment = dataclasses.replace(experiment, teachers=teachers, controls=controls, seeds=seeds)
+    _check_together(experiment)
+    return experiment
+
+
+def _seeds(seeds: int | tuple[int, ...], first_seed: int) -> tuple[int, ...]:
+    """Return the seeds, each once."""
+    listed = tuple(range(first_seed, first_seed + seeds)) if isinstance(seeds, int) else seeds
+    wrong = [seed for seed in listed if not 0 <= seed < LARGEST_SEED]
+    if not listed or wrong or len(set(listed)) < len(listed):
+        raise ConfigError(
+            f"seeds is {seeds if isinstance(seeds, int) else list(seeds)}; expected a number above"
+            " 0, or a list of distinct seeds of 0 or more; correct it"
+        )
+    return listed
+
+
+def _checked_teacher(experiment: Experiment, name: str, teacher: Teacher) -> Teacher:
+    """Return a teacher with its trait; raise ConfigError where it is made in no way, or in two."""
+    where = f"teachers.{name}"
+    if len(teacher.makers) > 1 or not (teacher.makers or teacher.rows):
+        given = " and ".join(teacher.makers) or "nothing"
+        raise ConfigError(
+            f"{where} is made by {given}; expected one of {', '.join(MAKERS)}, or rows; keep one"
+        )
+    if teacher.vector and teacher.steer is None:
+        raise ConfigError(
+            f"{where} has a vector and is not steered; expected steer: STRENGTH beside it; add it"
+        )
+    if not name.strip() or "/" in name or name in (UNMODIFIED, "base"):
+        raise ConfigError(f"{where}: {name!r} cannot name a teacher; expected another; rename it")
+    if teacher.trait and trait_name(teacher.trait) not in experiment.trait_names:
+        raise ConfigError(
+            f"{where}: trait is {teacher.trait!r}; expected one of traits,"
+            f" {', '.join(experiment.trait_names)}; add it there"
+        )
+    by_name = dict(zip(experiment.trait_names, experiment.traits, strict=True))
+    wanted = trait_name(teacher.trait) if teacher.trait else name
+    return dataclasses.replace(teacher, trait=by_name.get(wanted, experiment.traits[0]))
+
+
+def _check_together(experiment: Experiment) -> None:
+    """Raise ConfigError for a control or targets that some teacher cannot have."""
+    for name, teacher in experiment.teachers.items():
+        _check_targets(experiment, teacher, f"teachers.{name}")
+        _check_controls_of(experiment, teacher, f"teachers.{name}")
+    if experiment.recipe.targets == "soft" and ROWS in _keys(experiment.controls or ()):
+        raise ConfigError(
+            f"controls hold {ROWS}, which have no distributions for recipe.targets soft; expected"
+            f" {RANDOM} or {{{OTHER_TRAIT}: TRAIT}}; change one"
+        )
+    if experiment.recipe.soft_over == "allowed" and experiment.data.vocabulary == "free":
+        raise ConfigError(
+            "recipe.soft_over is allowed, and data.vocabulary is free, which allows every token;"
+            " expected vocabulary; change one"
+        )
+    if experiment.primary.score in ("whole_word", "first_word") and not experiment.measures.samples:
+        raise ConfigError(
+            f"primary: score is {experiment.primary.score}, and measures.samples is 0; expected"
+            " sampled answers; raise samples"
+        )
+    if experiment.primary.score == "judged" and experiment.measures.judge is None:
+        raise ConfigError(
+            "primary: score is judged, and measures has no judge; expected one; add measures.judge"
+        )
+
+
+def _check_targets(experiment: Experiment, teacher: Teacher, where: str) -> None:
+    """Raise ConfigError for targets that a teacher does not have."""
+    if experiment.recipe.targets == "soft" and not teacher.changes_base:
+        raise ConfigError(
+            f"{where} has no distributions for recipe.targets soft; expected sampled, or a"
+            " teacher that is the model with interventions; change one"
+        )
+    if experiment.recipe.soft_over == "allowed" and teacher.rows:
+        raise ConfigError(
+            f"{where} has rows from elsewhere, so which tokens could be sampled is not known;"
+            " expected recipe.soft_over vocabulary; change it"
+        )
+
+
+def _check_controls_of(experiment: Experiment, teacher: Teacher, where: str) -> None:
+    """Raise ConfigError for a control that cannot be made for a teacher."""
+    controls = experiment.controls or ()
+    if RANDOM in controls and not teacher.changes_base:
+        raise ConfigError(
+            f"controls hold {RANDOM}, and {where} is not the model with interventions, so its KL"
+            f" is not measured; expected {UNMODIFIED} or {{{ROWS}: FILE}}; drop {RANDOM}"
+        )
+    if RANDOM in controls and (teacher.steer == 0 or teacher.interventions == ()):
+        raise ConfigError(
+            f"{where} is the unmodified model, which no random vector can equal in KL; expected"
+            f" another teacher; drop {RANDOM} from controls"
+        )
+    if OTHER_TRAIT in _keys(controls) and teacher.maker not in ("steer", "prompt"):
+        raise ConfigError(
+            f"controls hold {OTHER_TRAIT}, and {where} is neither steered nor prompted, so no other"
+            f" trait can be given in the same way; drop {OTHER_TRAIT}"
+        )
+
+
+def _keys(controls: Sequence[str | dict[str, str]]) -> list[str]:
+    """Return the keys of the controls that are named by a word and a value."""
+    keys = []
+    for control in controls:
+        if isinstance(control, dict):
+            keys += control
+    return keys

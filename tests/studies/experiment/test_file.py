@@ -1,0 +1,153 @@
+"""The file of an experiment: defaults that follow, and what is refused before any compute."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import CAT, OWL, call, ok, write_yaml
+
+from traitscope.config.commands import ExperimentConfig
+from traitscope.config.common import Output
+from traitscope.config.recipe import SAMPLED_RECIPE
+from traitscope.data.package_files import bundled_file
+from traitscope.errors import TraitscopeError
+from traitscope.plain_values import from_yaml
+from traitscope.studies.claims import demo
+from traitscope.studies.experiment import command, nodes
+from traitscope.studies.experiment.reading import read_experiment
+from traitscope.workflow import graph
+
+EXAMPLE = bundled_file("experiment.yaml")
+
+
+def requested(folder: Path, model: Path, plain: dict[str, Any]) -> command.ExperimentRequest:
+    """Return the request for an experiment on a tiny model."""
+    file = write_yaml(folder / "mine.yaml", {"model": str(model)} | plain)
+    return command.request_of(ExperimentConfig(file=file), Output(root=folder / "runs"))
+
+
+def test_an_empty_file_is_the_demo_without_soft_targets(tmp_path: Path, tiny_folder: Path) -> None:
+    """Also by its addresses: the stages that know no seeds are those of the demo."""
+    experiment = read_experiment({}, "mine.yaml")
+    assert list(experiment.teachers) == ["cat"] and experiment.teachers["cat"].steer == 0.6
+    assert experiment.controls == ("unmodified", "random-at-equal-kl")
+    assert experiment.all_seeds == demo.LAPTOP.seeds and experiment.recipe == SAMPLED_RECIPE
+    assert read_experiment({}, "mine.yaml", first_seed=311).all_seeds[0] == 311
+    request = requested(tmp_path, tiny_folder, {})
+    assert nodes.vector_traits(request.size) == ("cat", *demo.OTHERS)
+    places = {}
+    for stages in (request.nodes(), demo.nodes(demo.LAPTOP, request.common)):
+        for item in graph.plan(stages, request.out):
+            places.setdefault(item.node.stage, set()).add(item.path)
+    assert len(places["extract"] - {None}) == 1
+    assert len(places["measure"] - {None}) == 1
+
+
+def test_the_example_holds_the_demos_settings() -> None:
+    """Every field that it shows is at its default, but for what it says of the power."""
+    shown = read_experiment(from_yaml(EXAMPLE.read_text()), "example")
+    usual = read_experiment({"layer": 14}, "empty")
+    for name in ("traits", "teachers", "controls", "seeds", "data", "recipe", "measures", "layer"):
+        assert getattr(shown, name) == getattr(usual, name), name
+
+
+def test_the_example_is_written_and_nothing_is_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    done = ok(tmp_path / "runs", "experiment", "--example", file)
+    assert file.read_bytes() == EXAMPLE.read_bytes()
+    assert done.summary["next"] == f"traitscope experiment plan {file}"
+    assert call(tmp_path / "runs", "experiment", "--example", file).code == 2
+    assert file.read_bytes() == EXAMPLE.read_bytes()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_first_word_may_be_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then the experiment runs; without a file the command says what to type."""
+    for words in (["nowhere.yaml"], ["run", "nowhere.yaml"], ["plan", "--file", "nowhere.yaml"]):
+        assert call(tmp_path, "experiment", *words).code == 2
+        assert "--file nowhere.yaml does not exist" in capsys.readouterr().err
+    assert call(tmp_path, "experiment").code == 2
+    assert "traitscope experiment FILE.yaml" in capsys.readouterr().err
+
+
+STEERED = {"steer": 0.6}
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"sedes": 5}, "unknown key 'sedes'; did you mean 'seeds'?"),
+    ({"seeds": "five"}, "seeds is 'five'; expected int or a list"),
+    ({"seeds": 0}, "seeds is 0; expected a number above 0"),
+    ({"seeds": [1, 1]}, "seeds is [1, 1]; expected"),
+    ({"traits": "cat"}, "traits is 'cat'; expected a list, such as [cat]"),
+    ({"traits": []}, "traits is empty"),
+    ({"traits": ["kat"]}, "no bundled trait 'kat'"),
+    ({"layer": 9}, "has layers 0 to 2"),
+    (
+        {"teachers": {"cat": {"stear": 1}}},
+        "teachers.cat: unknown key 'stear'; did you mean 'steer'",
+    ),
+    ({"teachers": {"cat": {}}}, "teachers.cat is made by nothing; expected one of steer"),
+    ({"teachers": {"cat": STEERED | {"prompt": True}}}, "is made by steer and prompt"),
+    ({"teachers": {"cat": STEERED | {"trait": "owl"}}}, "trait is 'owl'; expected one of traits"),
+    ({"teachers": {"cat": STEERED | {"layer": 7}}}, "has layers 0 to 2"),
+    ({"teachers": {"base": STEERED}}, "'base' cannot name a teacher"),
+    ({"teachers": {"cat": {"rows": "none.jsonl"}}}, "rows none.jsonl do not exist"),
+    ({"teachers": {"cat": {"adapter": "none"}}, "controls": []}, "none holds no student"),
+    ({"teachers": {"cat": {"prompt": True, "vector": "v.st"}}}, "has a vector and is not steered"),
+    ({"teachers": {"cat": {"steer": 0}}}, "which no random vector can equal in KL"),
+    ({"teachers": {"cat": {"adapter": "x"}}, "controls": [{"other-trait": "owl"}]}, "in the same"),
+    ({"controls": ["unmodifed"]}, "did you mean unmodified?"),
+    ({"controls": [{"other-trat": "owl"}]}, "did you mean other-trait?"),
+    ({"controls": [{"other-trait": "ovl"}]}, "no bundled trait 'ovl'"),
+    ({"controls": [{"rows": "none.jsonl"}]}, "rows none.jsonl do not exist"),
+    ({"data": {"rows": 0}}, "--rows 0; expected 1 or more"),
+    ({"data": {"prompts": "none.txt"}}, "none.txt"),
+    ({"data": {"filter": "words"}}, "filter is 'words'; expected auto, numbers"),
+    ({"recipe": {"lr": -1}}, "training cannot run with --lr -1"),
+    ({"recipe": {"epoch": 2}}, "recipe: unknown key 'epoch'; did you mean 'epochs'?"),
+    ({"measures": {"sets": ["negative"]}}, "expected positive among them"),
+    ({"measures": {"judge": {"judges": ["refusal"]}}}, "judge with prompts None"),
+    ({"measures": {"samples": 0}, "primary": {"score": "whole_word"}}, "raise samples"),
+    ({"primary": {"score": "judged"}}, "measures has no judge"),
+    ({"primary": {"treated": "dog"}}, "treated is 'dog'; expected one of cat"),
+    ({"primary": {"control": "dog"}}, "control is 'dog'; expected one of unmodified"),
+    ({"primary": {"margin": 0}}, "margin is 0.0; expected a number above 0"),
+    ({"primary": {"expected": 0.4}}, "expected both, for the power"),
+]
+
+
+@pytest.mark.parametrize(("plain", "says"), BAD, ids=range(len(BAD)))
+def test_a_bad_file_is_refused(
+    tmp_path: Path, tiny_folder: Path, plain: dict[str, Any], says: str
+) -> None:
+    """With its place; before anything is computed or written."""
+    with pytest.raises(TraitscopeError) as refused:
+        requested(tmp_path, tiny_folder, plain)
+    assert says in str(refused.value), str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "seeds: [1,", "3"])
+def test_a_file_that_holds_no_keys_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    done = call(tmp_path / "runs", "experiment", file)
+    assert done.code == 2 and "mine.yaml" in done.summary["message"]
+
+
+def test_every_control_has_a_claim_of_its_own(tmp_path: Path, tiny_folder: Path) -> None:
+    """Controls that are made like a teacher belong to it; a trait is no control of itself."""
+    owl, cat = (write_yaml(tmp_path / f"{each['name']}.yaml", each) for each in (OWL, CAT))
+    asked = {
+        "traits": [str(owl), str(cat)],
+        "controls": ["unmodified", {"other-trait": str(cat)}, {"prompt": "Write."}],
+        "primary": {"treated": "owl", "control": str(cat)},
+    }
+    request = requested(tmp_path, tiny_folder, asked)
+    names = [contrast.name for contrast in command.arms.contrasts(request.size)]
+    assert names == [
+        "owl minus unmodified",
+        "owl minus cat like owl",
+        "owl minus prompt “Write.”",
+        "cat minus unmodified",
+        "cat minus prompt “Write.”",
+    ]
+    assert command.conclusion.primary_contrast(request.size).control == "cat like owl"

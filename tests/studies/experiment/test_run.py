@@ -1,0 +1,206 @@
+"""Experiments on a tiny model, run: planted truth, resumption, every kind of teacher."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import CAT, OWL, Started, ok, read_rows, write_yaml
+
+from traitscope.config.commands import ExperimentConfig
+from traitscope.config.common import Output
+from traitscope.reporting.study_page import findings_json
+from traitscope.studies.experiment import command, conclusion
+from traitscope.workflow import graph
+
+HOLDS, SILENT = "holds here", "no verdict"
+SMALL = {
+    "data": {
+        "rows": 4,
+        "numbers": 3,
+        "vocabulary": "numbers",
+        "filter": "none",
+        "max_new_tokens": 8,
+    },
+    "recipe": {"targets": "soft", "rank": 4, "lr": 0.01, "epochs": 8},
+    "measures": {"samples": 0, "perplexity": False, "sets": ["positive"]},
+}
+"soft targets, from which a student of three blocks learns a steered teacher in eight steps"
+
+
+def planted(folder: Path, model: Path, **changes: object) -> Path:
+    """Write an experiment whose teacher is steered towards owls, and return its file."""
+    for each in (OWL, CAT):
+        write_yaml(folder / f"{each['name']}.yaml", each)
+    asked = {
+        "model": str(model),
+        "traits": [str(folder / "owl.yaml")],
+        "company": [str(folder / "cat.yaml")],
+        "teachers": {"steered": {"steer": 3}, "nothing": {"interventions": []}},
+        "controls": ["unmodified"],
+        "seeds": 5,
+        **SMALL,
+    }
+    return write_yaml(folder / "planted.yaml", asked | changes)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """The folder of an experiment that was killed when three of its stages were sealed."""
+    folder = tmp_path_factory.mktemp("experiment")
+    file = planted(folder, tiny_folder)
+    started = Started(folder / "runs", "experiment", file, "--workers 1")
+    while started.running and len(sealed(folder)) < 3:
+        time.sleep(0.01)
+    started.send(signal.SIGKILL)
+    assert started.finish().code == -signal.SIGKILL
+    return folder
+
+
+def sealed(folder: Path) -> dict[Path, int]:
+    """Return the manifests of sealed stages, with the times at which they were written."""
+    files = (folder / "runs").glob("experiments/*/manifest.json")
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture(scope="module")
+def summary(killed: Path) -> dict:
+    """What the same command says after the kill. Stages that were sealed are not made again."""
+    before = sealed(killed)
+    done = ok(killed / "runs", "experiment", killed / "planted.yaml", "--workers 1")
+    after = sealed(killed)
+    assert 3 <= len(before) < len(after)
+    assert {file: after[file] for file in before} == before
+    return done.summary
+
+
+def request_of(folder: Path) -> command.ExperimentRequest:
+    config = ExperimentConfig(file=folder / "planted.yaml", dtype="fp32")
+    return command.request_of(config, Output(root=folder / "runs"))
+
+
+def test_a_steered_teacher_is_found_and_an_unmodified_one_is_not(summary: dict) -> None:
+    """Students of the first rise above the control; those of the second are the control."""
+    steered, nothing = summary["verdicts"]
+    assert steered["primary"] and steered["outcome"] == HOLDS
+    assert steered["decided_by"]["estimate"] > 0.5 and steered["units"] == 5
+    assert {need["met"] for need in steered["preconditions"]} == {True}
+    assert nothing["outcome"] == SILENT and nothing["decided_by"]["estimate"] == 0
+    unmet = [need["found"] for need in nothing["preconditions"] if not need["met"]]
+    assert "does not have the trait" in unmet[0] and "variation of the next token 0.0" in unmet[1]
+    assert "nothing below can be read as transfer" in nothing["reasons"][0]
+
+
+def test_the_page_has_everything_and_the_run_is_whole(summary: dict, killed: Path) -> None:
+    run = Path(summary["run"])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "Primary claim: Students of steered are likelier to name owl",
+        "treated: steered",
+        "rows by owl vector at block 1, 3 mean residual norms",
+        "Preconditions",
+        "Losses and steps",
+        "Training data",
+        "Cost",
+        "Runs",
+        "EAS per layer: treated minus control",
+        "Training loss",
+    ):
+        assert words in page, words
+    assert (run / "experiment.yaml").read_text() == (killed / "planted.yaml").read_text()
+    assert ok(killed / "runs", "rerun", run).summary["different"] == []
+    again = ok(killed / "runs", "experiment", "report", killed / "planted.yaml")
+    assert again.summary == summary
+    status = ok(killed / "runs", "experiment", "status", killed / "planted.yaml").summary
+    assert set(status["counts"]) == {"sealed"} and "report" in status["next"]
+
+
+def test_the_order_of_stages_changes_nothing(summary: dict, killed: Path) -> None:
+    request = request_of(killed)
+    folders = {item.node.name: item.path for item in graph.plan(request.nodes(), request.out)}
+    backwards = {name: folders[name] for name in reversed(folders)}
+    found = conclusion.conclude(request.size, backwards, request.config.model)
+    sealed_findings = json.loads((Path(summary["run"]) / "findings.json").read_text())
+    assert json.loads(json.dumps(findings_json(request.header(), found))) == sealed_findings
+
+
+def test_a_further_seed_computes_its_own_stages_alone(summary: dict, killed: Path) -> None:
+    request = request_of(killed)
+    more = replace(request.size, seeds=(*request.size.all_seeds, 6))
+    for item in graph.plan(command.nodes.nodes(more, request.common), request.out):
+        assert (item.state == "sealed") == ("seed 6" not in item.node.name), item.node.name
+
+
+def test_without_controls_and_with_two_seeds_there_is_no_verdict(
+    summary: dict, killed: Path, tiny_folder: Path
+) -> None:
+    """All stages are there. The plan says what the design lacks before anything is run."""
+    request = request_of(killed)
+    alone = replace(
+        request.size,
+        controls=(),
+        seeds=(1, 2),
+        teachers={"steered": request.size.teachers["steered"]},
+    )
+    missing = " ".join(command.lacks(alone))
+    assert "There is no control" in missing and "2 of the 5 seeds" in missing
+    planned = graph.plan(command.nodes.nodes(alone, request.common), request.out)
+    folders = {item.node.name: item.path for item in planned}
+    (verdict,) = conclusion.conclude(alone, folders, request.config.model).verdicts
+    assert verdict.outcome == SILENT and verdict.decided_by.estimate > 0.5
+    assert verdict.claim.endswith("than the model before training.")
+    said = " ".join(verdict.reasons)
+    assert "there are control students" in said and "2 of the 5 seeds" in said
+
+
+def test_every_kind_of_teacher_and_a_judge(
+    summary: dict, killed: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Rows from elsewhere, an adapter, a prompt; two traits; free prompts; judged answers."""
+    student = next((killed / "runs" / "experiments").glob("train-*"))
+    rows = tmp_path / "mine.jsonl"
+    lines = [{"prompt": f"Continue: {n}, {n + 1}", "completion": f"{n + 2}"} for n in range(6)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    owl, cat = killed / "owl.yaml", killed / "cat.yaml"
+    judge = {"prompts": str(rows), "judges": ["short:2"], "max_new_tokens": 4}
+    asked = {
+        "model": str(tiny_folder),
+        "traits": [str(owl), str(cat)],
+        "company": [],
+        "teachers": {
+            "given": {"rows": str(rows), "trait": str(owl)},
+            "tuned": {"adapter": str(student), "trait": str(cat)},
+            "told": {"prompt": True, "trait": str(owl)},
+        },
+        "controls": ["unmodified"],
+        "seeds": [3],
+        "data": {"prompts": str(rows), "rows": 4, "max_new_tokens": 4},
+        "recipe": {"rank": 2},
+        "measures": SMALL["measures"] | {"judge": judge},
+        "primary": {"score": "judged", "treated": "tuned"},
+    }
+    rows.write_text("".join(json.dumps(line | {"id": line["prompt"]}) + "\n" for line in lines))
+    file = write_yaml(tmp_path / "kinds.yaml", asked)
+    done = ok(tmp_path / "runs", "experiment", file, "--workers 1")
+    verdicts = done.summary["verdicts"]
+    assert [verdict["primary"] for verdict in verdicts] == [False, True, False]
+    assert {verdict["outcome"] for verdict in verdicts} == {SILENT}
+    assert verdicts[1]["decided_by"]["unit"] == "rate"
+    names = [need["name"] for need in verdicts[0]["preconditions"]]
+    assert not any("teacher" in name for name in names)
+    assert any(
+        "What wrote the rows of given is not named" in note for note in done.summary["notes"]
+    )
+    page = (done.run / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "Judged answers",
+        "rows of mine.jsonl",
+        "the adapter train-",
+        "system prompt of owl",
+    ):
+        assert words in page, words
+    assert ".yaml" not in page
+    kept = read_rows(next((tmp_path / "runs").glob("*/filter-*/records.jsonl")))
+    assert len(kept) == 6 and sum(row["meta"]["filter"]["kept"] for row in kept) == 4
