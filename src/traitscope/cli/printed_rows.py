@@ -40,8 +40,8 @@ def written(run: store.Run) -> Iterator[str]:
 
 def _asked(run: store.Run) -> str:
     """Return the command that asks a teacher about a trait."""
-    from traitscope.cli.show import replayed
     from traitscope.interventions import short_form
+    from traitscope.workflow.replay import replayed
 
     settings = replayed(run)
     teacher = map(short_form.to_short, short_form.parse_all(settings["interventions"]))

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from traitscope.config.commands import ConvertConfig as ConvertConfig
     from traitscope.config.commands import DemoConfig as DemoConfig
     from traitscope.config.commands import ExperimentConfig as ExperimentConfig
+    from traitscope.config.commands import ExportTasksConfig as ExportTasksConfig
     from traitscope.config.commands import StudyConfig as StudyConfig
+    from traitscope.config.defend import DefendConfig as DefendConfig
     from traitscope.config.judge import Endpoint as Endpoint
     from traitscope.config.judge import JudgeConfig as JudgeConfig
     from traitscope.config.reading import Reading as Reading
@@ -41,12 +43,14 @@ _HOMES = {
     "AuditConfig": "audit",
     "CompareConfig": "commands",
     "ConvertConfig": "commands",
+    "DefendConfig": "defend",
     "DemoConfig": "commands",
     "EditConfig": "stages",
     "Endpoint": "judge",
     "ExperimentConfig": "commands",
     "ExplainConfig": "analysis",
     "ExportConfig": "stages",
+    "ExportTasksConfig": "commands",
     "ExtractConfig": "analysis",
     "FilterConfig": "stages",
     "FilterRules": "stages",

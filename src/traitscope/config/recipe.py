@@ -73,8 +73,8 @@ class Recipe:
     """Fraction of the gradient's largest coordinates that is cut to the size of the next largest
     one, before clipping."""
     anchor: float = setting(0.0, since=2, advanced=True)
-    """Weight in the loss of KL(base || student) on the tokens that are learnt. It keeps a student
-    near its base. 0 is none."""
+    """Weight in the loss of the KL divergence of the student from its base, on the tokens that are
+    learnt. It keeps a student near its base. 0 is none."""
     anchor_until: float = setting(1.0, since=2, advanced=True)
     """Fraction of the steps with the whole weight of the anchor. From there it falls to 0."""
     anchor_temperature: float = setting(1.0, since=2, advanced=True)
