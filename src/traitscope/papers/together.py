@@ -111,7 +111,8 @@ def _concluded(run: Made, _: str) -> Row:
     for verdict in study.findings.verdicts:
         if verdict.stated.primary:
             trait = _trait_of(study.size)
-            claim = verdict.claim.replace(trait, "the trait") if trait else verdict.claim
+            claim = verdict.claim.removesuffix(".")
+            claim = claim.replace(trait, "the trait") if trait else claim
             alike = (
                 ("study", study.header.name),
                 ("size", study.header.size),
