@@ -96,3 +96,35 @@ def test_a_band_is_drawn_with_and_without_an_interval(low: float) -> None:
     shown_low = "" if math.isnan(low) else "0"
     assert csv_rows(figure) == [f",0,0.5,{shown_low},1", f",1,0.25,{shown_low},0.5"]
     assert ">here</text>" in figure.svg
+
+
+def test_a_figure_is_the_same_as_svg_pdf_and_png_each_time() -> None:
+    def drawn() -> Figure:
+        return figures.forest_figure([measured("first", 0.1, 0.3)], "forest", "Cosines")
+
+    for one, other in zip(_files(drawn()), _files(drawn()), strict=True):
+        assert one == other
+    pdf, png = _files(drawn())[1:]
+    assert b"/FontFile2" in pdf and b"Date" not in pdf and b"matplotlib" not in png
+    assert png[16:20] == round(8.4 * 300).to_bytes(4, "big")
+
+
+def _files(figure: Figure) -> tuple[bytes, bytes, bytes]:
+    return figure.svg.encode(), figure.drawing.pdf(), figure.drawing.png()
+
+
+def test_lines_differ_in_more_than_their_colour() -> None:
+    rows = tuple((name, x, float(x)) for name in "abcdefgh" for x in (1, 2))
+    table = Table("t", "Title", "", ("who", "x", "y"), rows, ("x", "y"))
+    (axes,) = _axes_of(figures.line_figure(table))
+    looks = {(str(line._unscaled_dash_pattern), line.get_marker()) for line in axes.lines[1:]}
+    assert len(looks) == 8
+
+
+def _axes_of(figure: Figure) -> list:
+    """The axes as the figure draws them."""
+    from matplotlib.figure import Figure as Canvas
+
+    axes = Canvas().subplots()
+    figure.drawing.draw(axes, "")
+    return [axes]

@@ -33,3 +33,22 @@ def test_a_table_is_a_float_with_booktabs_rules() -> None:
 def test_special_characters_are_escaped() -> None:
     assert escaped("50 % & _a_ #1 “x” − 3 × 4") == "50 \\% \\& \\_a\\_ \\#1 ``x'' $-$ 3 $\\times$ 4"
     assert escaped("\\{~^") == "\\textbackslash{}\\{\\textasciitilde{}\\textasciicircum{}"
+
+
+def test_any_character_compiles() -> None:
+    """What pdflatex cannot print becomes its code; letters of Europe stay."""
+    assert escaped("König ß ž") == "König ß ž"
+    assert escaped("α ≥ 2 ± 1 → ∞ √D λ") == (
+        "$\\alpha$ $\\ge$ 2 $\\pm$ 1 $\\to$ $\\infty$ $\\surd$D $\\lambda$"
+    )
+    assert escaped("🦉 日 \x07") == "[U+1F989] [U+65E5] [U+0007]"
+    assert escaped('<a|b> "c" …') == "\\textless{}a\\textbar{}b\\textgreater{} ''c'' \\ldots{}"
+    for code in range(0x2600):
+        printed = escaped(chr(code))
+        assert printed.isascii() or (printed.isalpha() and printed <= "\u017f"), hex(code)
+
+
+def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_row_before() -> None:
+    table = Table("t", "T", "", ("a", "b"), (("[x]", 1), ("*", 2), ("y", 3)))
+    lines = latex_tables([table]).splitlines()
+    assert ("{}[x] & 1 \\\\" in lines) and ("{}* & 2 \\\\" in lines) and ("y & 3 \\\\" in lines)

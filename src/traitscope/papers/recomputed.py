@@ -83,10 +83,16 @@ def concluded(run: store.Run) -> Contents:
         study.header.protocol,
         *tables,
     )
-    rules = [f"{item.claim.removesuffix('.')}: {item.stated.rule}" for item in findings.verdicts]
+    return Contents(figures, shown, numbers, claim_text(study), study.header.source)
+
+
+def claim_text(study: Concluded) -> str:
+    """Return what a study claims, its size, and the rule of each claim, in sentences."""
+    rules = []
+    for verdict in study.findings.verdicts:
+        rules.append(f"{verdict.claim.removesuffix('.')}: {verdict.stated.rule}")
     size = SMOKE_NOTE if study.header.is_smoke else study.header.size
-    claim = f"{study.header.claim} Size: {size}. {' '.join(rules)}"
-    return Contents(figures, shown, numbers, claim, study.header.source)
+    return f"{study.header.claim} Size: {size}. {' '.join(rules)}"
 
 
 def conclusion_of(run: store.Run) -> Concluded:

@@ -14,7 +14,7 @@ from typing import Any
 from traitscope.errors import ConfigError, DataError
 from traitscope.papers.contents import Contents
 from traitscope.papers.lineage import Made
-from traitscope.papers.recomputed import conclusion_of
+from traitscope.papers.recomputed import claim_text, conclusion_of
 from traitscope.reporting import drawing
 from traitscope.reporting.drawing import Drawing, Shape
 from traitscope.reporting.figures import Figure, dot_with_interval, rows_only
@@ -47,6 +47,10 @@ class Row:
     """The quantity."""
     alike: tuple[tuple[str, str], ...]
     """What all runs must share, by what it is."""
+    claim: str = ""
+    """Of a study, its claim and its rule."""
+    published: str = ""
+    """Of a study, where the claim was published."""
 
 
 def put_together(runs: Sequence[Made], score: str) -> Contents:
@@ -76,7 +80,8 @@ def put_together(runs: Sequence[Made], score: str) -> Contents:
     for row, label in zip(rows, labels, strict=True):
         numbers.append(replace(row.number, name=f"{row.model}, {label}"))
     figure = _figure(rows, labels, numbers, quantity)
-    return Contents((figure,), (_table(rows, labels, numbers, quantity),), tuple(numbers))
+    table = _table(rows, labels, numbers, quantity)
+    return Contents((figure,), (table,), tuple(numbers), rows[0].claim, rows[0].published)
 
 
 def _compared(run: Made, score: str) -> Row:
@@ -111,15 +116,17 @@ def _concluded(run: Made, _: str) -> Row:
     for verdict in study.findings.verdicts:
         if verdict.stated.primary:
             trait = _trait_of(study.size)
-            claim = verdict.claim.replace(trait, "the trait") if trait else verdict.claim
+            quantity = verdict.claim.removesuffix(".")
+            quantity = quantity.replace(trait, "the trait") if trait else quantity
             alike = (
                 ("study", study.header.name),
                 ("size", study.header.size),
-                ("quantity", claim),
+                ("quantity", quantity),
                 ("unit", verdict.decided_by.unit),
             )
-            config = replayed_config(run.run)
-            return Row(Path(config.model).name, trait, run, verdict.decided_by, alike)
+            model = Path(replayed_config(run.run).model).name
+            claim, source = claim_text(study), study.header.source
+            return Row(model, trait, run, verdict.decided_by, alike, claim, source)
     raise DataError(f"{run.run.path} has no primary claim; expected one; report it alone")
 
 
