@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from traitscope.config.commands import CompareConfig as CompareConfig
     from traitscope.config.commands import ConvertConfig as ConvertConfig
     from traitscope.config.commands import DemoConfig as DemoConfig
+    from traitscope.config.commands import ExportTasksConfig as ExportTasksConfig
     from traitscope.config.commands import StudyConfig as StudyConfig
     from traitscope.config.judge import Endpoint as Endpoint
     from traitscope.config.judge import JudgeConfig as JudgeConfig
@@ -45,6 +46,7 @@ _HOMES = {
     "Endpoint": "judge",
     "ExplainConfig": "analysis",
     "ExportConfig": "stages",
+    "ExportTasksConfig": "commands",
     "ExtractConfig": "analysis",
     "FilterConfig": "stages",
     "FilterRules": "stages",
