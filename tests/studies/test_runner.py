@@ -68,6 +68,8 @@ def test_smoke(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     folder = Path(done.summary["run"])
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and verdicts[0]["outcome"] in page and "not evidence" in page
+    assert page.index("Do the teachers have their traits?") < page.index(">Verdicts<")
+    assert (folder / "teachers.svg").exists() and " minus base" in done.summary["said"][1]
     figures = list(folder.glob("*.svg"))
     assert figures and all(figure.with_suffix(".csv").exists() for figure in figures)
     for figure in figures:
