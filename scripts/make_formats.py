@@ -108,8 +108,16 @@ NaN in a key that is not used is read as null and counted.
 
 ## Write rows back
 
-`traitscope.data.shapes.writing.write_back` writes kept records in the shape and the container that
-they came in. Read them with `iter_records(path, keep_original=True)`.
+`filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
+container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
+
+```bash
+traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
+```
+
+The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
+old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
+weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
 
 Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`), or from
 the hub: `hub:OWNER/NAME/FILE`.
@@ -163,17 +171,24 @@ def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
             read += (record.prompt, record.completion) == (example.prompt, example.completion)
             gzipped += _read(example, folder, Container(kind, True))[0] == record
             again = folder / f"again.{kind}"
-            writing.write_back([record], again, Container(kind, False))
+            plain = _written(example, folder, Container(kind, False))
+            writing.write_back([record], again, plain)
             written += list(iter_records(again, example.reading, keep_original=True)) == [record]
         yield f"| {title} | {read} | {written} | {gzipped} |\n"
 
 
 def _read(example: Any, folder: Path, container: Container) -> tuple[Record, Intake]:
-    path = folder / f"rows.{container.kind}"
-    path.write_bytes(writing.content_of([example.row], container))
+    path = _written(example, folder, container)
     intake = Intake()
     (record,) = iter_records(path, example.reading, intake, keep_original=True)
     return record, intake
+
+
+def _written(example: Any, folder: Path, container: Container) -> Path:
+    """The file with the row of an example."""
+    path = folder / f"rows.{container.kind}"
+    path.write_bytes(writing.content_of([example.row], container))
+    return path
 
 
 def _cell(text: str) -> str:

@@ -76,7 +76,7 @@ def test_every_container_gives_the_same_and_is_written_back(
         assert (record.prompt, record.completion) == (example.prompt, example.completion)
         assert record.context == example.context
     again = tmp_path / f"again.{kind}"
-    assert writing.write_back(records, again, container_of(path)) == 2
+    assert writing.write_back(records, again, path) == 2
     assert list(iter_records(again, example.reading, keep_original=True)) == records
 
 

@@ -111,11 +111,19 @@ def value(item: dict[str, Any], digits: int = 4) -> str:
     return f"{item['estimate']:+.{digits}f} [{item['low']:.{digits}f}, {item['high']:.{digits}f}]"
 
 
-def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     yield f"kept {summary['kept']} of {summary['rows']} rows"
     for reason, count in summary["reasons"].items():
         yield f"{reason:<28} {count} dropped"
+    yield from _kept_file(run, numbers)
+
+
+def _kept_file(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    """Yield where rows stand in the shape of the user's file."""
+    file = row_intake.kept_file(run)
+    if file is not None:
+        yield f"rows as they came: {file}"
 
 
 def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
@@ -293,6 +301,7 @@ def teacher_of(run: store.Run) -> tuple[store.Run, list[dict[str, Any]]]:
 
 OF_STAGE = {
     "filter": _filter,
+    "edit": _kept_file,
     "train": _train,
     "explain": _explain,
     "gradients": _gradients,

@@ -36,33 +36,48 @@ def _kind_of(folder: Path) -> str:
     return f"a run of {stage}"
 
 
+def is_of_run(file: Path) -> bool:
+    """Whether a file holds the rows of a run."""
+    return file.name == RECORDS and (file.parent / "config.json").is_file()
+
+
 def iter_rows(
-    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
 ) -> Iterator[Record]:
     """The records of a run or a file, one by one. Raises DataError for a folder without rows.
 
     The settings of reading hold for files. Rows of a run are read as they are.
     """
     file = rows_file(path)
-    is_of_run = file.name == RECORDS and (file.parent / "config.json").is_file()
-    if is_of_run:
-        reading = USUAL
-    return iter_records(file, reading, intake, as_written=is_of_run)
+    if is_of_run(file):
+        return iter_records(file, USUAL, intake, as_written=True)
+    return iter_records(file, reading, intake, keep_original)
 
 
-def rows_of(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
+def rows_of(
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
+) -> list[Record]:
     """The records of a run or a file."""
-    return list(iter_rows(path, reading, intake))
+    return list(iter_rows(path, reading, intake, keep_original))
 
 
 def iter_kept(
-    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
 ) -> Iterator[Record]:
     """The records of a run or a file that its filter kept, one by one. Raises DataError where there
     is none."""
     dropped: Counter[str] = Counter()
     none = True
-    for record in iter_rows(path, reading, intake):
+    for record in iter_rows(path, reading, intake, keep_original):
         if record.kept:
             none = False
             yield record
@@ -76,9 +91,14 @@ def iter_kept(
         )
 
 
-def kept_rows(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
+def kept_rows(
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
+) -> list[Record]:
     """The same as a list."""
-    return list(iter_kept(path, reading, intake))
+    return list(iter_kept(path, reading, intake, keep_original))
 
 
 def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:

@@ -27,7 +27,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record, dump_records, kept_records
+from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
 from traitscope.runs import row_intake, store
@@ -170,11 +170,13 @@ def _reordered_text(record: Record, order: str, rng: np.random.Generator) -> str
 def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """Return the sealed run with every row and its decision (`records.jsonl`) and `summary.json`.
 
+    Of a file, the run also holds the kept rows in the shape and the container that they came in.
+
     Raises ConfigError without data, DataError where no row lies in the part that is looked at.
     """
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.rows_of(run, config.data, config.reading)
+            records = row_intake.rows_of(run, config.data, config.reading, keep_original=True)
             if config.start >= len(records):
                 raise DataError(
                     f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
@@ -182,16 +184,19 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
                 )
             decided = filter_records(records[config.start : config.stop], config.rules)
             limited = limit_kept(decided, config.limit)
-            atomic_files.write_text(run.file("records.jsonl"), dump_records(limited))
+            row_intake.write_rows(run, limited, config.data)
             atomic_files.write_json(run.file("summary.json"), summary(limited))
     return run
 
 
 def run_edit(config: EditConfig, out: Output) -> store.Run:
-    """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`)."""
+    """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`).
+
+    Of a file, the run also holds them in the shape and the container that they came in.
+    """
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.kept_rows(run, config.data, config.reading)
+            records = row_intake.kept_rows(run, config.data, config.reading, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
-            atomic_files.write_text(run.file("records.jsonl"), dump_records(reordered))
+            row_intake.write_rows(run, reordered, config.data)
     return run
