@@ -1,4 +1,4 @@
-"""Filtered and edited rows come back as the user's file holds them: shape, container, other keys."""
+"""Filtered and edited rows come back as the file holds them: shape, container, other keys."""
 
 import datetime
 import json
