@@ -18,7 +18,7 @@ from traitscope.errors import DataError
 if TYPE_CHECKING:
     from traitscope.auditing.command.sources import AuditBySource
     from traitscope.auditing.result import AuditResult
-    from traitscope.config.common import Device, Dtype, Position
+    from traitscope.config.common import ControlTokens, Device, Dtype, Position
     from traitscope.data.records import Record
     from traitscope.runs.given_teacher import Teacher
 
@@ -45,6 +45,7 @@ def audit(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditResult:
@@ -79,6 +80,7 @@ def audit(
         device=device,
         dtype=dtype,
         template=tuple(template),
+        control_tokens=control_tokens,
         seed=seed,
         reading=reading,
     )
@@ -109,6 +111,7 @@ def audit_by_source(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditBySource:
@@ -140,6 +143,7 @@ def audit_by_source(
         device=device,
         dtype=dtype,
         template=tuple(template),
+        control_tokens=control_tokens,
         seed=seed,
         reading=reading,
     )

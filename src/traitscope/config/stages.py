@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, OnModel, check_minimums, check_positive
+from traitscope.config.common import ROWS, ControlTokens, OnModel, check_minimums, check_positive
 from traitscope.config.fields import setting
 from traitscope.config.reading import READING, Reading
 from traitscope.config.recipe import Recipe
@@ -166,6 +166,9 @@ class FilterConfig:
     """Row before which to stop reading."""
     limit: int | None = None
     """Most rows to keep. Later rows are dropped with the reason `limit`."""
+    control_tokens: ControlTokens = setting("text", since=2, advanced=True)
+    """leave-out leaves rows out in which a control token of a common model stands, such as
+    <|im_end|>. text and token keep them: the stage that trains decides."""
     reading: Reading = READING
     """How the rows of a file are read."""
 

@@ -174,6 +174,7 @@ class RowReader:
             messages = SHAPES[shape].read(fields, notes, unused)
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
         records = self._records(row, fields, extra, exchanges, token_ids)
+        records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         intake.shapes["mapped" if self._names else shape] += 1
         intake.records += len(records)
         intake.add_counts(notes, unused)
@@ -231,7 +232,6 @@ class RowReader:
         for record in records:
             unit = row.place.rpartition(", ")[2].partition(" ")[0]
             _check_new(record.id, row.number, self._seen, unit)
-            self._intake.add_texts(record.id, _texts_of(record))
         return records
 
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:

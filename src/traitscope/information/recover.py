@@ -24,7 +24,6 @@ from traitscope import atomic_files
 from traitscope.config.analysis import RecoverConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.data.records import kept_records
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling, decode
@@ -34,7 +33,7 @@ from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, vector_bytes
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
 from traitscope.vectors.recovery import Fit, TeacherRows, fits, halves, teacher_rows
 from traitscope.vectors.trained import TrainedVector, best_trained, trained_vector
@@ -182,7 +181,8 @@ def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
         for text, answer in zip(texts, answers, strict=True):
             rows.append(Row(tuple(chat.render(model, text, config.context)), tuple(answer)))
         return Sampled(rows, prompts, columns_C)
-    records = kept_records(row_files.kept_rows(config.data, config.reading))[: config.max_rows]
+    intake = row_intake.intake_of(config)
+    records = row_files.kept_rows(config.data, config.reading, intake)[: config.max_rows]
     prompts = [chat.render(model, record.prompt, taught) for record in records]
     return Sampled(rows_from(model, records, config.context), prompts, columns_C)
 

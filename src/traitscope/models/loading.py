@@ -25,7 +25,7 @@ from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.kernels import mounting
-from traitscope.models.model import Model, check_logits, residual_blocks
+from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
 
@@ -53,10 +53,12 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
 ) -> Model:
     """Load model `name` with frozen parameters, in evaluation mode.
 
     `template` sets variables of its chat template, such as enable_thinking=false.
+    `control_tokens` says how control tokens in the texts of prompts and answers are read.
     `dtype` is `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`hardware.default_dtype`).
     Raises ModelError where the model cannot be found, or is no causal LM with safetensors weights.
     Also where it does not fit into the free memory of the device.
@@ -80,13 +82,18 @@ def load_model(
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest = _short_digest(f"{digest}/{nf4.NAME}")
-    model = _checked(Model(lm.to(device), tokenizer, digest, name, switches_of(template)), folder)
+    switches = switches_of(template)
+    model = _checked(
+        Model(lm.to(device), tokenizer, digest, name, switches, control_tokens), folder
+    )
     with _readable(folder):
         check_logits(model)
     return model
 
 
-def outline(name: str, template: Sequence[str] = ()) -> Model:
+def outline(
+    name: str, template: Sequence[str] = (), control_tokens: ControlTokens = "text"
+) -> Model:
     """Model `name` without weights: its tokenizer, digest, end tokens, and the shape of its blocks.
 
     Use it where another program runs the model.
@@ -101,7 +108,8 @@ def outline(name: str, template: Sequence[str] = ()) -> Model:
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
             lm.generation_config = GenerationConfig.from_pretrained(folder)
-    return _checked(Model(lm, tokenizer, digest_of(name), name, switches_of(template)), folder)
+    switches = switches_of(template)
+    return _checked(Model(lm, tokenizer, digest_of(name), name, switches, control_tokens), folder)
 
 
 def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ Shapes: N tokens, D d_model, V vocabulary.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates.facts import Switches, end_id
 
+ControlTokens = Literal["text", "token", "leave-out"]
 ALIKE = 0.02
 "largest difference of two computations of logits, as a share of the largest logit"
 
@@ -36,6 +37,9 @@ class Model:
     "the name that the user gave"
     switches: Switches = ()
     "variables of its chat template, beside the turns"
+    control_tokens: ControlTokens = "text"
+    """how control tokens in prompts and answers are read: text, or token; leave-out reads as text
+    what is read all the same"""
 
     @property
     def blocks(self) -> nn.ModuleList:

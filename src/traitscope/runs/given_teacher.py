@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
+from traitscope.config.common import OnModel
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import intervention, short_form
 from traitscope.interventions.applied import HasIntervention, Interventions, as_intervention
@@ -57,9 +58,9 @@ class GivenTeacher:
         """Its interventions as settings hold them."""
         return tuple(map(short_form.to_short, self.interventions))
 
-    def loaded(self, device: str, dtype: str, template: tuple[str, ...] = ()) -> Model:
-        """The model that it runs on; its interventions are not applied yet."""
-        return model_cache.model_for(self.model, device, dtype, template)
+    def loaded(self, config: OnModel) -> Model:
+        """The model that it runs on, read as a stage reads its own; no intervention is applied."""
+        return model_cache.model_of(replace(config, model=self.model))
 
 
 def given_teacher(name: str, model: str) -> GivenTeacher:

@@ -315,7 +315,7 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
             vectors = load_vectors(config.vectors, load_trait(config.trait).name)
             data = None
             if config.data is not None:
-                data = row_intake.kept_rows(run, config.data, config.reading)
+                data = row_intake.kept_rows(run, config)
             model = model_cache.model_of(config)
             explanation = _computed(run, config, model, vectors, data)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))

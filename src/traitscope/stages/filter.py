@@ -176,7 +176,7 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.rows_of(run, config.data, config.reading, keep_original=True)
+            records = row_intake.rows_of(run, config, keep_original=True)
             if config.start >= len(records):
                 raise DataError(
                     f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
@@ -196,7 +196,7 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
     """
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.kept_rows(run, config.data, config.reading, keep_original=True)
+            records = row_intake.kept_rows(run, config, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
             row_intake.write_rows(run, reordered, config.data)
     return run

@@ -324,9 +324,11 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
 
 def _read_rows(config: GradientsConfig, run: store.Run) -> tuple[list[Record], list[Record]]:
     """The rows of a config, and the control rows on the same prompts; [] without a control."""
-    data, control = row_intake.kept_rows(run, config.data, config.reading), []
+    data, control = row_intake.kept_rows(run, config), []
     if config.control:
-        data, control = paired(data, row_files.rows_of(config.control, config.reading))
+        data, control = paired(
+            data, row_files.rows_of(config.control, config.reading, row_intake.intake_of(config))
+        )
     return data[: config.max_rows], control[: config.max_rows]
 
 

@@ -241,7 +241,7 @@ def _check(config: JudgeConfig) -> None:
 
 
 def _write(run: store.Run, config: JudgeConfig) -> None:
-    records = row_intake.kept_rows(run, config.data, config.reading)
+    records = row_intake.kept_rows(run, config)
     _check_ids(config, records)
     verdicts: dict[str, Sequence[JudgeVerdict]] = {}
     summary: dict = {"rows": len(records), "measurements": []}

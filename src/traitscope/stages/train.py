@@ -104,7 +104,7 @@ def check_scales(config: TrainConfig) -> None:
 def training_records(config: TrainConfig, run: store.Run) -> list[Record]:
     """The rows of a config, which are read before the model is loaded: a broken file is named at
     once."""
-    return row_intake.kept_rows(run, config.data, config.reading)[: config.max_rows]
+    return row_intake.kept_rows(run, config)[: config.max_rows]
 
 
 def _train_into(
@@ -276,6 +276,7 @@ def _other_vectors(vector_file: Path) -> dict[str, Vector]:
 def _probe(model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    records = row_files.kept_rows(config.eas_data, config.reading)[: config.eas_prompts]
+    intake = row_intake.intake_of(config)
+    records = row_files.kept_rows(config.eas_data, config.reading, intake)[: config.eas_prompts]
     rows = rows_from(model, records, config.context, config.text)
     return completion_probe(rows, config.context)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from traitscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from traitscope.config.common import Device, Dtype
+    from traitscope.config.common import ControlTokens, Device, Dtype
     from traitscope.studies.result import StudyResult
 
 SizeValue = (
@@ -57,6 +57,7 @@ def run(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
     executor: Literal["local", "ray", "submitit"] = "local",
     cluster: Sequence[str] = (),
     max_jobs: int = 0,
@@ -93,6 +94,7 @@ def run(
         device=device,
         dtype=dtype,
         template=tuple(template),
+        control_tokens=control_tokens,
         executor=executor,
         cluster=tuple(cluster),
         max_jobs=max_jobs,

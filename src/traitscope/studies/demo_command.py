@@ -82,6 +82,7 @@ def request_of(config: DemoConfig, out: Output) -> Request:
         device=config.device,
         dtype=config.dtype,
         template=config.template,
+        control_tokens=config.control_tokens,
         action="run",
         name="demo",
         size="smoke" if config.quick else "laptop",

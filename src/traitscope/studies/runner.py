@@ -58,6 +58,7 @@ class Request:
             "device": self.config.device,
             "dtype": self.config.dtype,
             "template": self.config.template,
+            "control_tokens": self.config.control_tokens,
         }
 
     def nodes(self) -> list[Node]:
@@ -223,6 +224,7 @@ def _forecast(config: StudyConfig) -> dict:
         "device": config.device,
         "dtype": config.dtype,
         "template": config.template,
+        "control_tokens": config.control_tokens,
     }
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 

@@ -88,6 +88,7 @@ class Job:
             "device": self.config.device,
             "dtype": self.config.dtype,
             "template": self.config.template,
+            "control_tokens": self.config.control_tokens,
         }
 
     @property

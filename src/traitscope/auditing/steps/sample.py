@@ -182,7 +182,7 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            intake = Intake()
+            intake = row_intake.intake_of(config)
             rows = row_files.iter_rows(config.data, config.reading, intake)
             if config.by is not None:
                 rows = (row for row in rows if source_of(row, config.by) == config.source)
