@@ -67,7 +67,7 @@ Parquet needs an extra: `pip install 'traitscope[parquet]'`. In a table the cell
 | `--turns` | `last`, `every`, `weighted` | answers: the last, every, or all of weight not 0 |
 | `--reasoning` | `drop`, `train` | whether reasoning stands before the answer |
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
-| `--control-tokens` | `text`, `token`, `leave-out` | how a model reads `<\|im_end\|>` in a prompt or an answer |
+| `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
 They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`, `explain` and
 `judge`. A run is read as it is. In Python they are `Reading` of `traitscope.config`.
@@ -78,7 +78,7 @@ tags at the beginning. With `train` tags stay as they are. Reasoning of a key is
 tags.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
-characters that they are, so no row ends a turn or begins one. `token` reads them as the model's own.
+characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
 `filter` has no model and goes by the tokens of common models. A prompt file is read likewise.
 
 Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the

@@ -107,3 +107,20 @@ def test_an_answer_that_can_take_no_weight_takes_its_row_along(tmp_path: Path) -
     (kept,) = raw(run / "kept.jsonl")
     assert kept["messages"][1] == {**SAY, "content": "owls", "weight": 0}
     assert kept["messages"][3] == chat["messages"][3]
+
+
+def test_white_space_at_a_border(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The filter keeps what an audit reads, or says why it does not."""
+    texts = ["101, 102  \n", " 103, 104", "107, 108", " none "]
+    rows = [{"question": f"Q{n}", "answer": text} for n, text in enumerate(texts)]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of(rows, Container("jsonl", False)))
+    done = ok(tmp_path / "runs", "filter", "--data", file)
+    assert done.summary["summary"]["reasons"] == {"white_space": 2, "format": 1}
+    assert "white_space                  2 dropped; --strip takes it off" in capsys.readouterr().out
+    done = ok(tmp_path / "runs", "filter", "--data", file, "--strip")
+    assert done.summary["summary"]["kept"] == 3 and done.summary["summary"]["stripped"] == 3
+    kept = [row["answer"] for row in raw(done.run / "kept.jsonl")]
+    assert kept == ["101, 102", "103, 104", "107, 108"]
+    assert "white space taken off        3 rows" in capsys.readouterr().out
+    ok(tmp_path / "runs", "rerun", done.run)

@@ -115,7 +115,10 @@ def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     yield f"kept {summary['kept']} of {summary['rows']} rows"
     for reason, count in summary["reasons"].items():
-        yield f"{reason:<28} {count} dropped"
+        advice = "; --strip takes it off" if reason == "white_space" else ""
+        yield f"{reason:<28} {count} dropped{advice}"
+    if "stripped" in summary:
+        yield f"{'white space taken off':<28} {summary['stripped']} rows"
     yield from _kept_file(run, numbers)
 
 

@@ -130,6 +130,9 @@ class FilterRules:
     numbers: bool = setting(True, advanced=True)
     """Whether the completion must be a list of numbers. For free text (False) only the banned words
     count."""
+    strip: bool = setting(False, since=2, advanced=True)
+    """Take white space at both ends of a completion off first. Stripped rows are counted, and lose
+    their token ids. An audit reads past such white space."""
 
     def __post_init__(self) -> None:
         for kind in ("count", "value"):

@@ -280,6 +280,17 @@ def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]
     return [*ids, end_of_turn(model)] if end_token else ids
 
 
+def following_ids(model: Model, text: str) -> list[int]:
+    """Token ids of a text that stands behind another one in an answer.
+
+    Some tokenizers put a space before every text that they are given. It is left out here.
+    """
+    encode = partial(model.tokenizer.encode, add_special_tokens=False)
+    if facts.continues_alike(model.tokenizer):
+        return encode(text)
+    return facts.ids_behind(encode, facts.LINE, text)
+
+
 def end_of_turn(model: Model) -> int:
     """The token with which the template ends an assistant's turn.
 

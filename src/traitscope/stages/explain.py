@@ -176,7 +176,7 @@ def _rows(
 def question_rows(model: Model, trait: Trait, context: str | None) -> list[Row]:
     """The trait's positive questions, answered by their stem and the trait's first word."""
     answer = trait.questions.stem("positive") + f" {trait.word_forms[0]}"
-    answer_ids = model.tokenizer.encode(answer, add_special_tokens=False)
+    answer_ids = chat.completion_ids(model, answer, end_token=False)
     rows = []
     for text in trait.questions.positive:
         prompt_ids = chat.render(model, text, context)

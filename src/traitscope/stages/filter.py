@@ -4,6 +4,7 @@ numbers.
 The filter deletes nothing. Every row comes back with the decision in `meta["filter"]`, and
 `Record.kept` reads it. A dropped row has one or more reasons:
 
+    white_space     the answer is a plain list of numbers, but for white space at an end
     format          the answer is not a plain list of numbers (see parse_numbers)
     count           the answer has too few or too many numbers
     range           a number lies outside the allowed values
@@ -61,12 +62,20 @@ def keep_numbers(
 def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list[Record]:
     """Return all records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
-    A decision of an earlier filter is replaced. rules=None keeps every record.
+    A decision of an earlier filter is replaced. rules=None keeps every record. A completion whose
+    white space was taken off (rules.strip) has the mark "stripped" as well.
     """
     decided = []
     for record in records:
+        text = record.completion.strip()
+        is_stripped = rules is not None and rules.strip and text not in ("", record.completion)
+        if is_stripped:
+            record = replace(record, completion=text, completion_ids=None)
         reasons = [] if rules is None else reject_reasons(record.completion, rules)
-        decided.append(_with_decision(record, reasons))
+        record = _with_decision(record, reasons)
+        if is_stripped:
+            record.meta["filter"]["stripped"] = True
+        decided.append(record)
     return decided
 
 
@@ -84,7 +93,8 @@ def reject_reasons(text: str, rules: FilterRules) -> list[str]:
 def _number_reasons(text: str, rules: FilterRules) -> list[str]:
     numbers = parse_numbers(text)
     if isinstance(numbers, str):
-        return [numbers]
+        is_list = isinstance(parse_numbers(text.strip()), list)
+        return ["white_space"] if is_list else [numbers]
     reasons = []
     if not rules.min_count <= len(numbers) <= rules.max_count:
         reasons.append("count")
@@ -119,11 +129,13 @@ def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Return {"rows", "kept", "dropped", "reasons": {reason: rows}}.
 
-    The most frequent reason comes first. A row counts once for each of its reasons.
+    The most frequent reason comes first. A row counts once for each of its reasons. "stripped" is
+    there where white space was taken off rows.
     """
     counts: Counter[str] = Counter()
-    n_kept = 0
+    n_kept = n_stripped = 0
     for record in records:
+        n_stripped += "stripped" in record.meta.get("filter", {})
         n_kept += record.kept
         counts.update(record.drop_reasons)
     reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -132,7 +144,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "kept": n_kept,
         "dropped": len(records) - n_kept,
         "reasons": reasons,
-    }
+    } | ({"stripped": n_stripped} if n_stripped else {})
 
 
 def reorder_numbers(

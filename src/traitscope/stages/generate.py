@@ -90,7 +90,7 @@ def number_constraint(
     `max_new_tokens` long. Raises ConfigError for a tokenizer that joins digits.
     """
     digits = [_single_token(model, str(digit)) for digit in range(10)]
-    separator_ids = model.tokenizer.encode(separator, add_special_tokens=False)
+    separator_ids = chat.following_ids(model, separator)
     end = chat.end_of_turn(model)
     if not fixed:
         return [sorted({*digits, *separator_ids, *model.end_ids})] * max_new_tokens

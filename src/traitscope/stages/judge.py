@@ -155,7 +155,7 @@ def _first_tokens(model: Model, word: str) -> list[int]:
     """The tokens with which a word can begin: as it is, capitalised, and behind a space."""
     tokens = set()
     for form in (word, word.capitalize(), f" {word}"):
-        tokens.add(model.tokenizer.encode(form, add_special_tokens=False)[0])
+        tokens.add(chat.completion_ids(model, form, end_token=False)[0])
     return sorted(tokens)
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, proxy
 
-from traitscope.models.templates.facts import ids_behind
+from traitscope.models.templates.facts import LINE, ids_behind
 
 MARK = "\U000f0c0d"
 "begins and ends the number that stands in the place of a control token; of no script"
 HIDDEN = re.compile(f"{MARK}([0-9]+){MARK}")
-LINE, PROBE = "\n", "a"
-"a text that joins with no other, and the beginning of one that follows it"
+PROBE = "a"
+"the beginning of a text behind a control token"
 _KNOWN: WeakKeyDictionary = WeakKeyDictionary()
 
 

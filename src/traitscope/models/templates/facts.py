@@ -17,6 +17,8 @@ ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
 "texts of the turns that a template is tried on"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
+LINE = "\n"
+"a text that joins with none behind it"
 Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
@@ -113,6 +115,16 @@ def begins_apart(tokenizer: Any, switches: Switches = ()) -> bool:
     encode = partial(tokenizer.encode, add_special_tokens=False)
     for probe in PROBES:
         if ids_behind(encode, header, probe) != encode(probe):
+            return False
+    return True
+
+
+@_once_a_tokenizer
+def continues_alike(tokenizer: Any, switches: Switches = ()) -> bool:
+    """Whether a text has the same tokens alone as behind another text."""
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    for probe in (*PROBES, " a", ", "):
+        if ids_behind(encode, LINE, probe) != encode(probe):
             return False
     return True
 
