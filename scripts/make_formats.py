@@ -124,8 +124,21 @@ The last line names the file, here `kept.jsonl.gz`. An answer that `edit` change
 old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
 weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
 
-Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`), or from
-the hub: `hub:OWNER/NAME/FILE`.
+## Data sets of the hub
+
+Every flag that takes a file of rows or prompts takes one of the hub:
+
+| form | what is read |
+|---|---|
+| `hub:OWNER/NAME@SPLIT` | all files of a split, as one |
+| `hub:OWNER/NAME/CONFIG@SPLIT` | of one of several configs |
+| `hub:OWNER/NAME@SPLIT@REVISION` | as it was at a branch, a tag or a commit |
+| `hub:OWNER/NAME/FILE` | one file |
+
+Splits are those of the card, or of the names of files. Without a split the message lists them. What
+was fetched before is found without a network.
+
+Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`).
 """
 
 

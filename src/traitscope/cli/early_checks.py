@@ -15,14 +15,13 @@ from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.config.stages import TrainConfig
+from traitscope.data.hub.files import is_of_hub
 from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError, StoreError, TraitscopeError
 from traitscope.runs import store
 
-HUB = "hub:"
-"What a path begins with that names a file of a data set on the Hugging Face hub."
 FEW_STEPS = 8
 "Optimizer steps below which a student hardly learns its rows."
 LONGEST_PATH = 100
@@ -130,7 +129,7 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
     Of a folder, raises StoreError where it is no sealed run, and DataError where it should hold
     rows and does not.
     """
-    if str(path).startswith(HUB):
+    if is_of_hub(path):
         return
     if not path.exists():
         raise DataError(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from traitscope.data.hub.files import local_copy
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes.intake import USUAL, Intake, Reading
 from traitscope.errors import DataError
@@ -14,8 +15,11 @@ RECORDS = "records.jsonl"
 
 
 def rows_file(path: Path) -> Path:
-    """The file with the rows of a run, or the file itself. Raises DataError for a folder without
-    rows."""
+    """The file with the rows of a run, the file itself, or the local copy of data of the hub.
+
+    Raises DataError for a folder without rows, and for data of the hub that cannot be had.
+    """
+    path = local_copy(path)
     if not path.is_dir():
         return path
     file = path / RECORDS

@@ -12,8 +12,9 @@ from typing import Any
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
+from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
-from traitscope.errors import DataError, VectorError
+from traitscope.errors import VectorError
 from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention
 from traitscope.interventions.short_form import parse_all, vector_file
@@ -23,8 +24,6 @@ from traitscope.models.loading import check_layers
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import model_digest
 
-HUB = "hub:"
-"""What a path begins with that names a file of a data set on the Hugging Face hub."""
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
 WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.TRAINED)
@@ -32,41 +31,22 @@ WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.
 
 
 def settled(config: Any) -> Any:
-    """The config with `auto` replaced by what this machine has, and hub files by local copies.
+    """The config with `auto` replaced by what this machine has, and data of the hub by local files.
 
-    The address of a run then says what was computed. Raises DataError for a hub file that cannot be
-    fetched, ModelError for a device that is not there.
+    The address of a run then says what was computed. Raises DataError for data of the hub that
+    cannot be fetched, ModelError for a device that is not there.
     """
+    local_copies = {}
+    for name, value in vars(config).items():
+        if isinstance(value, Path) and is_of_hub(value):
+            local_copies[name] = local_copy(value)
+    if local_copies:
+        config = dataclasses.replace(config, **local_copies)
     if not isinstance(config, OnModel):
         return config
     device = resolve_device(config.device)
     dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
-    local_copies = {}
-    for name, value in vars(config).items():
-        if isinstance(value, Path) and str(value).startswith(HUB):
-            local_copies[name] = _fetched(value)
-    return dataclasses.replace(config, device=device, dtype=dtype, **local_copies)
-
-
-def _fetched(path: Path) -> Path:
-    """The local copy of a file of a data set on the hub."""
-    from huggingface_hub import hf_hub_download
-
-    owner, _, rest = str(path).removeprefix(HUB).partition("/")
-    name, _, file = rest.partition("/")
-    if not (owner and name and file):
-        raise DataError(
-            f"{path}: expected {HUB}OWNER/NAME/FILE, such as"
-            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv;"
-            " correct it, or name a local file"
-        )
-    try:
-        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
-    except Exception as error:  # the client raises many unrelated types; all mean "not available"
-        raise DataError(
-            f"{path} could not be fetched from the hub ({type(error).__name__}); check name and"
-            " network, or name a local copy"
-        ) from error
+    return dataclasses.replace(config, device=device, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
-from traitscope.runs import row_intake, store
+from traitscope.runs import opening, row_intake, store
 from traitscope.stages import registry
 
 NUMBER = re.compile(r"(\d+)")
@@ -186,6 +186,7 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
 
     Raises ConfigError without data, DataError where no row lies in the part that is looked at.
     """
+    config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_intake.rows_of(run, config, keep_original=True)
@@ -206,6 +207,7 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
 
     Of a file, the run also holds them in the shape and the container that they came in.
     """
+    config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_intake.kept_rows(run, config, keep_original=True)
