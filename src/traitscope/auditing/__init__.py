@@ -46,6 +46,7 @@ def audit(
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
     control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditResult:
@@ -81,6 +82,7 @@ def audit(
         dtype=dtype,
         template=tuple(template),
         control_tokens=control_tokens,
+        same_as=same_as,
         seed=seed,
         reading=reading,
     )
@@ -112,6 +114,7 @@ def audit_by_source(
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
     control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditBySource:
@@ -144,6 +147,7 @@ def audit_by_source(
         dtype=dtype,
         template=tuple(template),
         control_tokens=control_tokens,
+        same_as=same_as,
         seed=seed,
         reading=reading,
     )

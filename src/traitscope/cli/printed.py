@@ -130,7 +130,9 @@ def _kept_file(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
 
 
 def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
-    """Yield how many steps were taken, and the losses at both ends."""
+    """Yield how many steps were taken, the losses at both ends, and what was not adapted."""
+    if experts := run.manifest().get("not_adapted"):
+        yield experts["sentence"]
     steps = _steps(run)
     if not steps:
         return

@@ -30,7 +30,13 @@ from traitscope.inference.decode import Sampling, decode
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import applied, check_layers
 from traitscope.interventions.intervention import Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, vector_bytes
+from traitscope.interventions.vector import (
+    COMMON,
+    Vector,
+    check_vectors,
+    load_vectors,
+    vector_bytes,
+)
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
@@ -94,9 +100,7 @@ def run_recover(config: RecoverConfig, out: Output) -> store.Run:
 
 def _write(run: store.Run, config: RecoverConfig, model: Model, search_model: Model) -> None:
     trait = load_trait(config.trait)
-    directions = _directions(config, trait.name)
-    for vector in directions.values():
-        check_vector(vector, model)
+    directions = check_vectors(_directions(config, trait.name), model)
     sampled = _sampled(config, model, trait)
     first, second = halves(len(sampled.rows))
     grid = sampled.part(

@@ -25,7 +25,8 @@ from traitscope.interventions.applied import HasIntervention, Interventions, as_
 from traitscope.interventions.intervention import Adapter, Intervention
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import chat
-from traitscope.models.loading import DIGESTED, find_model, outline
+from traitscope.models.identity.digest import deciding_files
+from traitscope.models.loading import find_model, outline
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import split_name
 from traitscope.plain_values import NotPlainError, from_json
@@ -60,7 +61,7 @@ class GivenTeacher:
 
     def loaded(self, config: OnModel) -> Model:
         """The model that it runs on, read as a stage reads its own; no intervention is applied."""
-        return model_cache.model_of(replace(config, model=self.model))
+        return model_cache.model_of(replace(config, model=self.model, same_as=None))
 
 
 def given_teacher(name: str, model: str) -> GivenTeacher:
@@ -163,7 +164,7 @@ def inputs(config: Any) -> dict[str, Path | store.Run]:
     files: list[Path | store.Run] = list(teacher.files)
     if not teacher.interventions:
         folder = find_model(split_name(teacher.model)[0])
-        files += sorted(path for path in folder.iterdir() if path.suffix in DIGESTED)
+        files += deciding_files(folder)
     return {f"teacher{place}": file for place, file in enumerate(files)}
 
 

@@ -6,6 +6,7 @@ Stages use this through `stages.registry`, which knows each stage's name and fur
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
 from traitscope.models.loading import check_layers
 from traitscope.runs import manifests, store
-from traitscope.runs.model_cache import model_digest
+from traitscope.runs.model_cache import address_name, model_digests
 
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
@@ -57,19 +58,22 @@ class Described:
     """The whole config as JSON values, paths replaced by names of inputs."""
     identity: dict[str, Any]
     """The part of the config that enters the address."""
-    former_identity: dict[str, Any]
-    """The part that entered it when settings that change speed only still did."""
+    former_identities: tuple[dict[str, Any], ...]
+    """What entered it when settings that change speed only, and the name of the model, still
+    did."""
     inputs: Inputs
     """Files and sealed runs that the config names, and further ones."""
     model: str | None
     """Digest of the model's files; None for a stage without a model."""
+    former_models: tuple[str, ...] = ()
+    """Digests that the model had in earlier versions, or that the user vouches for."""
 
-    def address(self, stage: str, identity: dict[str, Any]) -> str:
-        """The address under the name of a stage, with this part of the config: 16 hex digits."""
+    def input_digests(self) -> dict[str, str]:
+        """The digests of the inputs."""
         digests = {}
         for name, source in self.inputs.items():
             _, digests[name] = store.source_of(name, source)
-        return store.address(stage, identity, digests, self.model)
+        return digests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,8 @@ class RunPlace:
     """The stage's name, present or former."""
     identity: dict[str, Any]
     """The part of the config that entered the address."""
+    model: str | None
+    """The digest of the model that entered it."""
     path: Path
     """The run directory."""
 
@@ -96,10 +102,18 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     plain, paths = _plain(config)
     inputs: Inputs = {name: store.source_at(path) for name, path in paths.items()}
     inputs.update(further or {})
-    model = model_digest(config.model) if isinstance(config, OnModel) else None
-    identity = addressed(config, plain)
-    former_identity = addressed(config, plain, speed_enters=True)
-    return Described(plain, identity, former_identity, inputs, model)
+    models: tuple[str | None, ...] = (None,)
+    if isinstance(config, OnModel):
+        models = model_digests(config.model, config.same_as)
+    identities = [addressed(config, plain), addressed(config, plain, speed_enters=True)]
+    if isinstance(config, OnModel):
+        name = address_name(config.model, config.same_as)
+        identities = [*({**identity, "model": name} for identity in identities), *identities]
+    distinct = []
+    for identity in identities:
+        if identity not in distinct:
+            distinct.append(identity)
+    return Described(plain, distinct[0], tuple(distinct[1:]), inputs, models[0], models[1:])
 
 
 def _check_layers(config: Any, model: str) -> None:
@@ -120,17 +134,17 @@ def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Ru
     """The place of a computation below `folder`.
 
     `names` are the stage's name and its former ones. A sealed run is taken under any of them, and
-    also where settings that change speed only entered its address, as they once did. Otherwise the
-    place is that of the present rules, whether a run is there or not.
+    also where settings that change speed only, the name of the model or another digest of it
+    entered its address, as they once did. Otherwise the place is that of the present rules, whether
+    a run is there or not.
     """
-    identities = [computation.identity]
-    if computation.former_identity != computation.identity:
-        identities.append(computation.former_identity)
+    identities = (computation.identity, *computation.former_identities)
+    models = (computation.model, *computation.former_models)
+    digests = computation.input_digests()
     places = []
-    for name in names:
-        for identity in identities:
-            path = folder / f"{name}-{computation.address(name, identity)}"
-            places.append(RunPlace(name, identity, path))
+    for name, identity, model in product(names, identities, models):
+        address = store.address(name, identity, digests, model)
+        places.append(RunPlace(name, identity, model, folder / f"{name}-{address}"))
     for place in places:
         if manifests.is_sealed(place.path):
             return place
@@ -161,12 +175,15 @@ def opened(
         import torch
 
         recorded.update(device=_device_name(config.device), threads=torch.get_num_threads())
+        if config.same_as is not None:
+            own = model_digests(config.model)[0]
+            recorded["same_as"] = {"named": config.same_as, "own_digest": own}
     with store.stage_run(
         folder,
         place.stage,
         computation.config,
         computation.inputs,
-        computation.model,
+        place.model,
         resumable,
         recorded,
         place.identity,

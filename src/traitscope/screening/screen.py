@@ -84,6 +84,7 @@ def screen(
     dtype: Dtype = "fp32",
     template: Sequence[str] = (),
     control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Screen:
@@ -103,6 +104,7 @@ def screen(
         dtype=dtype,
         template=tuple(template),
         control_tokens=control_tokens,
+        same_as=same_as,
         seed=seed,
         teacher=given_teacher.text_of(teacher, Path(root) / "screen"),
         traits=names_of(traits),

@@ -32,7 +32,7 @@ from traitscope.errors import DataError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Intervention, Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, random_like
+from traitscope.interventions.vector import COMMON, Vector, check_vectors, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
@@ -137,8 +137,7 @@ def explain(
     done: A function called with every grid point. Raises VectorError for another model's vector.
     """
     trait = as_trait(trait)
-    for vector in vectors.values():
-        check_vector(vector, model)
+    vectors = check_vectors(vectors, model)
     rows, texts = _rows(model, trait, data, context, max_rows)
     taught = chat.taught(context, trait.teacher_prompt)
     prompted = [chat.render(model, text, taught) for text in texts]

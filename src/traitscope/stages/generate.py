@@ -257,7 +257,7 @@ def _answer_here(config: GenerateConfig) -> Answer:
 def _answer_by_vllm(config: GenerateConfig) -> Answer:
     interventions = short_form.parse_all(config.interventions)
     vllm_engine.check(config.model, config.dtype, interventions)
-    model = outline(config.model, config.template, config.control_tokens)
+    model = outline(config.model, config.template, config.control_tokens, config.same_as)
     samplers = _samplers(vars(config))
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed, **samplers)
     constraint = _constraint(model, config)

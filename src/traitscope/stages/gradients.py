@@ -31,7 +31,7 @@ from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
-from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
+from traitscope.interventions.vector import Vector, check_vectors, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
@@ -125,8 +125,7 @@ def gradients(
 
     Raises VectorError for another model's vector, and DataError where no control matches.
     """
-    for vector in vectors.values():
-        check_vector(vector, model)
+    vectors = check_vectors(vectors, model)
     data = kept_records(data)
     if control:
         data, control = paired(data, control)

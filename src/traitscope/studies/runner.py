@@ -17,7 +17,7 @@ from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.loading import outline, parameter_count
+from traitscope.models.loading import experts_of, outline, parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
 from traitscope.runs import opening, store
@@ -59,6 +59,7 @@ class Request:
             "dtype": self.config.dtype,
             "template": self.config.template,
             "control_tokens": self.config.control_tokens,
+            "same_as": self.config.same_as,
         }
 
     def nodes(self) -> list[Node]:
@@ -225,6 +226,7 @@ def _forecast(config: StudyConfig) -> dict:
         "dtype": config.dtype,
         "template": config.template,
         "control_tokens": config.control_tokens,
+        "same_as": config.same_as,
     }
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 
@@ -281,6 +283,8 @@ def conclude(request: Request, folders: Folders) -> store.Run:
         if not run.sealed:
             size = sizes.named(request.size)
             findings = request.study.conclude(size, folders, request.config.model)
+            if experts := experts_of(request.config.model):
+                findings = replace(findings, notes=(*findings.notes, experts["sentence"]))
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
     return run

@@ -52,7 +52,7 @@ def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
     if config.from_ == files.OWN or (config.from_ == AUTO and files.is_own(path)):
         vector = load_vector(path)
         if model is not None:
-            check_vector(vector, model)
+            vector = check_vector(vector, model)
         return files.OWN, conversion.blocks_of(vector, config.layer)
     kind = "" if config.from_ == AUTO else config.from_
     layers_are = "" if config.layers_are == AUTO else config.layers_are

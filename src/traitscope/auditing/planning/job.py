@@ -89,6 +89,7 @@ class Job:
             "dtype": self.config.dtype,
             "template": self.config.template,
             "control_tokens": self.config.control_tokens,
+            "same_as": self.config.same_as,
         }
 
     @property

@@ -124,6 +124,8 @@ def _notes(runs: AuditRuns) -> list[str]:
     notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
     if "reading" in about:
         notes += notes_of(about["reading"])
+    if "not_adapted" in about:
+        notes.append(f"students of this audit: {about['not_adapted']}")
     if runs.artifacts.placebo is None:
         return notes
     with_placebo = {row.id for row in runs.placebos}

@@ -33,6 +33,7 @@ from traitscope.data.row_sources import source_of
 from traitscope.data.shapes.intake import Intake
 from traitscope.errors import DataError
 from traitscope.models import chat
+from traitscope.models.loading import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
@@ -218,6 +219,8 @@ def _write(
         "contexts": sorted(contexts),
         "first": first_prompt + rows[0].completion,
     }
+    if experts := experts_of(config.model):
+        about["not_adapted"] = experts["sentence"]
     if not intake.is_plain:
         about["reading"] = intake.as_dict()
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
