@@ -169,6 +169,9 @@ class FilterConfig:
     """Row before which to stop reading."""
     limit: int | None = None
     """Most rows to keep. Later rows are dropped with the reason `limit`."""
+    more: tuple[Path, ...] = setting((), since=2, advanced=True, path="rows")
+    """Runs of `generate` with further answers to the same prompts. In the place of a dropped row
+    stands the first answer with its id that is kept."""
     control_tokens: ControlTokens = setting("text", since=2, advanced=True)
     """leave-out leaves rows out in which a control token of a common model stands, such as
     <|im_end|>. text and token keep them: the stage that trains decides."""

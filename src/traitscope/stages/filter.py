@@ -27,8 +27,9 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
+from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record, kept_records
+from traitscope.data.records import ORIGINAL, Record, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
 from traitscope.runs import opening, row_intake, store
@@ -196,10 +197,25 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
                     " name a smaller one"
                 )
             decided = filter_records(records[config.start : config.stop], config.rules)
+            decided = _with_further_answers(decided, config)
             limited = limit_kept(decided, config.limit)
             row_intake.write_rows(run, limited, config.data)
             atomic_files.write_json(run.file("summary.json"), summary(limited))
     return run
+
+
+def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> list[Record]:
+    """The records, with kept answers to the same prompts in the place of dropped ones."""
+    answered = list(records)
+    for path in config.more:
+        further = filter_records(row_files.rows_of(path), config.rules)
+        kept = {record.id: record for record in further if record.kept}
+        for place, record in enumerate(answered):
+            if not record.kept and record.id in kept:
+                better = kept[record.id]
+                original = {key: record.meta[key] for key in (ORIGINAL,) if key in record.meta}
+                answered[place] = replace(better, meta={**better.meta, **original})
+    return answered
 
 
 def run_edit(config: EditConfig, out: Output) -> store.Run:
