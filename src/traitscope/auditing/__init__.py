@@ -63,7 +63,6 @@ def audit(
     folder = Path(root) / "audit"
     config = AuditConfig(
         data=_rows_file(data, folder),
-        model=str(model),
         traits=names_of(traits),
         teacher=_teacher_text(teacher, folder),
         reference=None if reference is None else Path(reference),
@@ -78,15 +77,30 @@ def audit(
         canary=canary,
         peer=peer,
         workers=workers,
-        device=device,
-        dtype=dtype,
-        template=tuple(template),
-        control_tokens=control_tokens,
-        same_as=same_as,
+        **_on_model(model, device, dtype, template, control_tokens, same_as),
         seed=seed,
         reading=reading,
     )
     return run.result_of(run.answered(config, Output(root=Path(root))))
+
+
+def _on_model(
+    model: str | Path,
+    device: Device,
+    dtype: Dtype,
+    template: Sequence[str],
+    control_tokens: ControlTokens,
+    same_as: str | None,
+) -> dict[str, Any]:
+    """The settings of the model, as those of `audit` name them."""
+    return {
+        "model": str(model),
+        "device": device,
+        "dtype": dtype,
+        "template": tuple(template),
+        "control_tokens": control_tokens,
+        "same_as": same_as,
+    }
 
 
 def _teacher_text(teacher: Teacher | None, folder: Path) -> str | None:
@@ -134,7 +148,6 @@ def audit_by_source(
     config = AuditConfig(
         data=_rows_file(data, root / "audit"),
         by=by,
-        model=str(model),
         traits=names_of(traits),
         alpha=alpha,
         power=power,
@@ -143,11 +156,7 @@ def audit_by_source(
         rows=rows,
         context=context,
         workers=workers,
-        device=device,
-        dtype=dtype,
-        template=tuple(template),
-        control_tokens=control_tokens,
-        same_as=same_as,
+        **_on_model(model, device, dtype, template, control_tokens, same_as),
         seed=seed,
         reading=reading,
     )

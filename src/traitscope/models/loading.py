@@ -28,7 +28,6 @@ from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
 from traitscope.models.identity.digest import folder_digest, former_digest
 from traitscope.models.kernels import mounting
-from traitscope.models.linear_maps import block_names, matrices_left_out
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
@@ -41,8 +40,6 @@ DIGEST = re.compile("[0-9a-f]{16}")
 "a digest as it is written"
 BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 "names of the number of residual blocks in config.json, by family"
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"names of the number of experts in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
 CHECK_SWITCH, OFF = "TRAITSCOPE_CHECK_LOGITS", "off"
@@ -307,10 +304,8 @@ def digests_of(
 ) -> tuple[str, ...]:
     """The digest of model `name`, and others by which runs and vectors may know it.
 
-    same_as: A digest or a model that the user says it is a copy of; its digest comes first.
-
-    The last is what earlier versions computed. Raises ModelError where there is no such model, and
-    for a copy of a model of another size.
+    same_as: A digest or a model that the user says it is a copy of; its digest comes first. The
+    last is what earlier versions computed. Raises ModelError for a copy of a model of another size.
     """
     folder = find_model(name, revision)
     _, noise = weight_noise.split_name(name)
@@ -348,7 +343,7 @@ def block_count(name: str) -> int | None:
 
     Nothing is loaded.
     """
-    config = _config_of(name)
+    config = text_config_of(name)
     counts = [config[key] for key in BLOCK_COUNTS if key in config]
     return counts[0] if counts and isinstance(counts[0], int) else None
 
@@ -368,30 +363,7 @@ def check_layers(layers: Iterable[int], name: str, where: str) -> None:
         )
 
 
-@cache
-def experts_of(name: str) -> dict[str, Any]:
-    """Of a mixture of experts: what LoRA on all linear maps leaves as it is; else empty.
-
-    `sentence` says it, `share` is the share of the blocks' weights, `matrices` are their names in
-    the first block. Weights are not loaded.
-    """
-    config = _config_of(name)
-    if not any(config.get(key) for key in EXPERT_COUNTS):
-        return {}
-    model = outline(name)
-    names, share = matrices_left_out(model)
-    if not names:
-        return {}
-    first = block_names(model)[0] + "."
-    shown = [item.removeprefix(first) for item in names if item.startswith(first)] or names[:3]
-    sentence = (
-        f"LoRA on all linear maps does not adapt the experts of {name}: {', '.join(shown)}, which"
-        f" are {share:.0%} of the blocks' weights"
-    )
-    return {"sentence": sentence, "share": share, "matrices": shown}
-
-
-def _config_of(name: str) -> dict[str, Any]:
+def text_config_of(name: str) -> dict[str, Any]:
     """The text part of the config.json of a model; empty where it cannot be read."""
     try:
         config = json.loads((find_model(name) / "config.json").read_bytes())

@@ -31,7 +31,7 @@ from traitscope.interventions.vector import (
     vector_bytes,
 )
 from traitscope.models import dtensor
-from traitscope.models.loading import experts_of
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress

@@ -17,7 +17,8 @@ from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.loading import experts_of, outline, parameter_count
+from traitscope.models.identity.experts import experts_of
+from traitscope.models.loading import outline, parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
 from traitscope.runs import opening, store

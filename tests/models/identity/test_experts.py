@@ -7,8 +7,9 @@ import pytest
 from command import ok
 from tiny_models import LENGTH, VOCABULARY, tiny_tokenizer
 
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.linear_maps import matrices_left_out
-from traitscope.models.loading import experts_of, load_model
+from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 
 

@@ -33,7 +33,7 @@ from traitscope.data.row_sources import source_of
 from traitscope.data.shapes.intake import Intake
 from traitscope.errors import DataError
 from traitscope.models import chat
-from traitscope.models.loading import experts_of
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
