@@ -10,13 +10,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
-from traitscope.data.shapes.containers import Container, Kind
+from traitscope.data.shapes.containers import Container, Kind, raw_rows
 from traitscope.data.shapes.intake import NOTES, Intake
 from traitscope.data.shapes.turns import shown
 
@@ -124,6 +125,11 @@ The last line names the file, here `kept.jsonl.gz`. An answer that `edit` change
 old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
 weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
 
+Two rows of each shape with a further key, of which the second is dropped. `same`: the first comes
+back as it stood. The last column says what becomes of a changed answer.
+
+"""
+HUB = """
 ## Data sets of the hub
 
 Every flag that takes a file of rows or prompts takes one of the hub:
@@ -148,8 +154,9 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         shapes = "".join(_shape_rows(examples, Path(folder)))
         containers = "".join(_container_rows(examples, Path(folder)))
+        written = "".join(_written_rows(examples, Path(folder)))
     counts = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in NOTES.items())
-    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}"
+    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}{written}{HUB}"
 
 
 def _module(name: str, path: Path) -> ModuleType:
@@ -193,6 +200,42 @@ def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
             writing.write_back([record], again, plain)
             written += list(iter_records(again, example.reading, keep_original=True)) == [record]
         yield f"| {title} | {read} | {written} | {gzipped} |\n"
+
+
+def _written_rows(examples: Any, folder: Path) -> Iterator[str]:
+    """What becomes of a row of each shape that is written back."""
+    yield f"| shape | {' | '.join(KINDS)} | a changed answer |\n"
+    yield f"|---|{'---|' * len(KINDS)}---|\n"
+    for example in examples:
+        cells = []
+        for kind in KINDS:
+            if kind in ("csv", "tsv") and example.reading.map:
+                cells.append("–")  # a table has no objects in cells
+                continue
+            cells.append("same" if _comes_back(example, folder, kind) else "differs")
+        yield f"| {example.title} | {' | '.join(cells)} | {_of_a_change(example, folder)} |\n"
+
+
+def _comes_back(example: Any, folder: Path, kind: Kind) -> bool:
+    """Whether the first of two rows is as it stood, in a file that holds it alone."""
+    container = Container(kind, False)
+    rows = [{**example.row, "id": name, "note": f"{name}, ü"} for name in ("one", "two")]
+    source, target = folder / f"two.{kind}", folder / f"one.{kind}"
+    source.write_bytes(writing.content_of(rows, container))
+    first, second = iter_records(source, example.reading, keep_original=True)
+    dropped = replace(second, meta={**second.meta, "filter": {"kept": False}})
+    writing.write_back([first, dropped], target, source)
+    before, after = ([row.fields for row in raw_rows(f, container)] for f in (source, target))
+    return after == before[:1]
+
+
+def _of_a_change(example: Any, folder: Path) -> str:
+    """Where a changed answer stands in the row that is written back."""
+    source = _written(example, folder, Container("jsonl", False))
+    (record,) = iter_records(source, example.reading, keep_original=True)
+    (row,) = writing.rows_of([replace(record, completion="changed")])
+    place = ".".join(map(str, record.meta["row"]["answer_at"]))
+    return f"`{place}`" if "changed" in json.dumps(row) else "is refused"
 
 
 def _read(example: Any, folder: Path, container: Container) -> tuple[Record, Intake]:

@@ -135,8 +135,11 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
         raise DataError(
             f"{flag_of(field.name)} {path} does not exist; name a run directory or a file"
         )
+    holds_rows = use_of(field) == "rows"
+    if holds_rows and path.is_dir() and not (path / "config.json").exists():
+        rows_file(path)
     store.source_at(path)
-    if use_of(field) == "rows":
+    if holds_rows:
         rows_file(path)
 
 

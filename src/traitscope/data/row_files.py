@@ -10,6 +10,8 @@ from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes.intake import USUAL, Intake, Reading
 from traitscope.errors import DataError
 
+ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+"suffixes of files that a message about a folder names"
 RECORDS = "records.jsonl"
 "File of a run that holds rows."
 
@@ -24,9 +26,11 @@ def rows_file(path: Path) -> Path:
         return path
     file = path / RECORDS
     if not file.is_file():
+        inside = sorted(item.name for item in path.iterdir() if item.suffix in ROW_SUFFIXES)
+        found = f" (it holds {', '.join(inside[:3])})" if inside else ""
         raise DataError(
-            f"{path} is {_kind_of(path)}, which has no rows; expected a run of generate, filter or"
-            f" edit, with {RECORDS}, or a file of rows; name one"
+            f"{path} is {_kind_of(path)}, which has no rows{found}; expected a run of generate,"
+            f" filter or edit, with {RECORDS}, or a file of rows; name one"
         )
     return file
 

@@ -45,6 +45,7 @@ NOTES = {
     "reasoning_dropped": "reasoning parts, not trained on; --reasoning train takes them",
     "reasoning_trained": "reasoning parts, trained on before the answer",
     "reasoning_earlier": "reasoning parts of earlier turns, left out of the prompt",
+    "other_roles": "turns of the role bot or chatgpt, read as the assistant's",
     "tool_calls": "turns with calls of tools, which are not read",
     "rejected": "rejected answers, not read",
     "passages": "passages (context), put behind the question",
@@ -240,6 +241,9 @@ class BadRows:
         if not self.are_too_many:
             return
         count = self.intake.bad
+        if not self.intake.records and not self.intake.notes["rows_of_weight_0"]:
+            rows = "the only row" if count == 1 else f"all {count} rows"
+            raise DataError(f"{self.first}; {rows} of the file cannot be read")
         if count == 1:
             raise DataError(f"{self.first}; or leave the row out: --skip-bad 1")
         others = f"{count - 1} more bad rows, the next is {self.next_place}"
