@@ -133,9 +133,9 @@ def _check_layers(config: Any, model: str) -> None:
 def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> RunPlace:
     """The place of a computation below `folder`.
 
-    `names` are the stage's name and its former ones. A sealed run is taken under any of them, and
-    also where settings that change speed only, the name of the model or another digest of it
-    entered its address, as they once did. Otherwise the place is that of the present rules, whether
+    `names` are the stage's name and its former ones. A sealed run is taken under any of them. It is
+    also taken at addresses of earlier rules: settings that change speed only, the name of the model
+    and other digests of it entered them. Otherwise the place is that of the present rules, whether
     a run is there or not.
     """
     identities = (computation.identity, *computation.former_identities)
