@@ -10,13 +10,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
-from traitscope.data.shapes.containers import Container, Kind
+from traitscope.data.shapes.containers import Container, Kind, raw_rows
 from traitscope.data.shapes.intake import NOTES, Intake
 from traitscope.data.shapes.turns import shown
 
@@ -67,6 +68,7 @@ Parquet needs an extra: `pip install 'traitscope[parquet]'`. In a table the cell
 | `--turns` | `last`, `every`, `weighted` | answers: the last, every, or all of weight not 0 |
 | `--reasoning` | `drop`, `train` | whether reasoning stands before the answer |
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
+| `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
 They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`, `explain` and
 `judge`. A run is read as it is. In Python they are `Reading` of `traitscope.config`.
@@ -75,6 +77,10 @@ They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`,
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
 tags at the beginning. With `train` tags stay as they are. Reasoning of a key is put into `<think>`
 tags.
+
+Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
+characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
+`filter` has no model and goes by the tokens of common models. A prompt file is read likewise.
 
 Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the
 ids end in `.1`, `.2` and so on. Calls of tools are not read. Each result of a tool is a turn.
@@ -108,11 +114,37 @@ NaN in a key that is not used is read as null and counted.
 
 ## Write rows back
 
-`traitscope.data.shapes.writing.write_back` writes kept records in the shape and the container that
-they came in. Read them with `iter_records(path, keep_original=True)`.
+`filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
+container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
 
-Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`), or from
-the hub: `hub:OWNER/NAME/FILE`.
+```bash
+traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
+```
+
+The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
+old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
+weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
+
+Two rows of each shape with a further key, of which the second is dropped. `same`: the first comes
+back as it stood. The last column says what becomes of a changed answer.
+
+"""
+HUB = """
+## Data sets of the hub
+
+Every flag that takes a file of rows or prompts takes one of the hub:
+
+| form | what is read |
+|---|---|
+| `hub:OWNER/NAME@SPLIT` | all files of a split, as one |
+| `hub:OWNER/NAME/CONFIG@SPLIT` | of one of several configs |
+| `hub:OWNER/NAME@SPLIT@REVISION` | as it was at a branch, a tag or a commit |
+| `hub:OWNER/NAME/FILE` | one file |
+
+Splits are those of the card, or of the names of files. Without a split the message lists them. What
+was fetched before is found without a network.
+
+Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`).
 """
 
 
@@ -122,8 +154,9 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         shapes = "".join(_shape_rows(examples, Path(folder)))
         containers = "".join(_container_rows(examples, Path(folder)))
+        written = "".join(_written_rows(examples, Path(folder)))
     counts = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in NOTES.items())
-    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}"
+    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}{written}{HUB}"
 
 
 def _module(name: str, path: Path) -> ModuleType:
@@ -163,17 +196,60 @@ def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
             read += (record.prompt, record.completion) == (example.prompt, example.completion)
             gzipped += _read(example, folder, Container(kind, True))[0] == record
             again = folder / f"again.{kind}"
-            writing.write_back([record], again, Container(kind, False))
+            plain = _written(example, folder, Container(kind, False))
+            writing.write_back([record], again, plain)
             written += list(iter_records(again, example.reading, keep_original=True)) == [record]
         yield f"| {title} | {read} | {written} | {gzipped} |\n"
 
 
+def _written_rows(examples: Any, folder: Path) -> Iterator[str]:
+    """What becomes of a row of each shape that is written back."""
+    yield f"| shape | {' | '.join(KINDS)} | a changed answer |\n"
+    yield f"|---|{'---|' * len(KINDS)}---|\n"
+    for example in examples:
+        cells = []
+        for kind in KINDS:
+            if kind in ("csv", "tsv") and example.reading.map:
+                cells.append("–")  # a table has no objects in cells
+                continue
+            cells.append("same" if _comes_back(example, folder, kind) else "differs")
+        yield f"| {example.title} | {' | '.join(cells)} | {_of_a_change(example, folder)} |\n"
+
+
+def _comes_back(example: Any, folder: Path, kind: Kind) -> bool:
+    """Whether the first of two rows is as it stood, in a file that holds it alone."""
+    container = Container(kind, False)
+    rows = [{**example.row, "id": name, "note": f"{name}, ü"} for name in ("one", "two")]
+    source, target = folder / f"two.{kind}", folder / f"one.{kind}"
+    source.write_bytes(writing.content_of(rows, container))
+    first, second = iter_records(source, example.reading, keep_original=True)
+    dropped = replace(second, meta={**second.meta, "filter": {"kept": False}})
+    writing.write_back([first, dropped], target, source)
+    before, after = ([row.fields for row in raw_rows(f, container)] for f in (source, target))
+    return after == before[:1]
+
+
+def _of_a_change(example: Any, folder: Path) -> str:
+    """Where a changed answer stands in the row that is written back."""
+    source = _written(example, folder, Container("jsonl", False))
+    (record,) = iter_records(source, example.reading, keep_original=True)
+    (row,) = writing.rows_of([replace(record, completion="changed")])
+    place = ".".join(map(str, record.meta["row"]["answer_at"]))
+    return f"`{place}`" if "changed" in json.dumps(row) else "is refused"
+
+
 def _read(example: Any, folder: Path, container: Container) -> tuple[Record, Intake]:
-    path = folder / f"rows.{container.kind}"
-    path.write_bytes(writing.content_of([example.row], container))
+    path = _written(example, folder, container)
     intake = Intake()
     (record,) = iter_records(path, example.reading, intake, keep_original=True)
     return record, intake
+
+
+def _written(example: Any, folder: Path, container: Container) -> Path:
+    """The file with the row of an example."""
+    path = folder / f"rows.{container.kind}"
+    path.write_bytes(writing.content_of([example.row], container))
+    return path
 
 
 def _cell(text: str) -> str:

@@ -100,6 +100,8 @@ def test_every_keyword_is_handed_on(tmp_path: Path, asked: list[AuditConfig]) ->
         "device": "cpu",
         "dtype": "fp32",
         "template": ("a=1",),
+        "control_tokens": "token",
+        "same_as": "m",
         "reading": Reading(turns="every"),
     }
     for name, parameter in inspect.signature(ts.audit).parameters.items():

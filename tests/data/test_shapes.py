@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import call
 from hypothesis import given
 from hypothesis import strategies as st
 from shape_rows import ASK, EARLIER, EXAMPLES, LONG, SAY, Example, turn
@@ -76,7 +77,7 @@ def test_every_container_gives_the_same_and_is_written_back(
         assert (record.prompt, record.completion) == (example.prompt, example.completion)
         assert record.context == example.context
     again = tmp_path / f"again.{kind}"
-    assert writing.write_back(records, again, container_of(path)) == 2
+    assert writing.write_back(records, again, path) == 2
     assert list(iter_records(again, example.reading, keep_original=True)) == records
 
 
@@ -434,3 +435,32 @@ def test_the_short_way_of_native_rows_gives_the_same(row: dict[str, Any]) -> Non
     made = RowReader(Reading(), short).records_of(raw)
     assert made == RowReader(Reading(), long).records_of(longer)
     assert +short.notes == +long.notes and short.shapes == long.shapes
+
+
+def test_roles_of_chats_with_several_programs_are_counted(tmp_path: Path) -> None:
+    chat = [turn("user", "Hi"), turn("bot", "1"), turn("user", "More"), turn("ChatGPT", "2")]
+    (record,), intake = read_rows(tmp_path, {"messages": chat})
+    assert record.completion == "2" and intake.notes["other_roles"] == 2
+    said = "2 turns of the role bot or chatgpt, read as the assistant's"
+    assert said in lines_of(intake.as_dict())
+
+
+def test_a_file_without_one_good_row_is_not_to_be_skipped(tmp_path: Path) -> None:
+    for rows, says in (([{"text": "x"}], "the only row"), ([{"text": "x"}, {}], "all 2 rows")):
+        with pytest.raises(DataError, match=f"{says} of the file cannot be read") as error:
+            read_rows(tmp_path, *rows)
+        assert "--skip-bad" not in str(error.value)
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("Name a number.,101\nAnother.,102\n")
+    with pytest.raises(DataError, match="the first line of a table is its header: put names there"):
+        read(tmp_path / "rows.csv")
+
+
+def test_a_folder_names_the_files_that_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "a.jsonl", [NATIVE])
+    done = call(tmp_path / "runs", "filter", "--data", tmp_path / "data")
+    says = f"{tmp_path}/data is a folder, which has no rows (it holds a.jsonl); expected a run"
+    assert done.code == 2 and says in done.summary["message"]

@@ -200,6 +200,30 @@ def test_a_run_has_rows_changes_counts_and_a_page(config, tmp_path):
     assert "Rows that are not as they were" in run.file("report.html").read_text()
 
 
+def test_rows_come_back_as_the_file_holds_them(config, tmp_path):
+    data = tmp_path / "rows.csv"
+    data.write_text('question,answer,source\nA,"[3; 1; 2]",x\nB,"5, 4",y\nB,"5, 4",z\n')
+    config = replace(config, data=data, by=("deduplicate", "canonicalise:order=sort"))
+    run = run_defend(config, Output(root=tmp_path / "runs"))
+    expected = 'question,answer,source\nA,"1, 2, 3",x\nB,"4, 5",y\n'
+    assert run.file("kept.csv").read_text().replace("\r", "") == expected
+
+
+def test_clean_rows_join(config, tmp_path):
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text(dump_records(records_of(["7, 8"] * 5)))
+    data = tmp_path / "rows.jsonl"
+    data.write_text(dump_records(records_of(LISTS)))
+    config = replace(config, data=data, by=("mix:share=0.5",), known=(f"clean:{clean}",))
+    run = run_defend(config, Output(root=tmp_path / "runs"))
+    rows = read_records(run.file("records.jsonl"))
+    kept = [row for row in rows if row.kept]
+    assert len(kept) == len(LISTS)
+    assert sum(row.id.startswith("clean-") for row in kept) == 3
+    edited = replace(config, by=("mix:share=0.4",))
+    assert run_defend(edited, Output(root=tmp_path / "runs")).path != run.path
+
+
 @pytest.mark.parametrize(
     ("by", "known", "message"),
     [

@@ -23,6 +23,7 @@ MADE = {
     "make_cli": "docs/reference/cli.md",
     "make_costs": "docs/reference/costs.md",
     "make_formats": "docs/how-to/own-data.md",
+    "make_models": "docs/reference/models.md",
 }
 "script and the page that it writes"
 

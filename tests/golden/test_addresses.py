@@ -31,7 +31,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     monkeypatch.setattr(store, "source_of", lambda name, source: (Path(name), f"digest of {name}"))
-    monkeypatch.setattr(opening, "model_digest", lambda name: f"digest of {name}")
+    monkeypatch.setattr(opening, "model_digests", lambda name, same_as: (f"digest of {name}",))
+    monkeypatch.setattr(opening, "address_name", lambda name, same_as: name)
     return tmp_path
 
 

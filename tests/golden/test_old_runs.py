@@ -29,7 +29,8 @@ def place(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model").symlink_to(tiny_folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(opening, "model_digest", lambda name: DIGEST)
+    monkeypatch.setattr(opening, "model_digests", lambda name, same_as: (DIGEST,))
+    monkeypatch.setattr(opening, "address_name", lambda name, same_as: name)
     return tmp_path
 
 

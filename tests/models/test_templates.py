@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from template_kinds import DATED, OTHER_END, REFUSES_SYSTEM, SKIPS_SYSTEM, THINKS, TURNS
 from tiny_models import load_tiny, save_tiny, tiny_tokenizer
 
 from traitscope.data.prompts import number_prompts
@@ -17,26 +18,6 @@ from traitscope.models.model import Model
 from traitscope.models.templates import facts
 from traitscope.stages.generate import number_constraint
 from traitscope.vectors.means import extract_vectors
-
-TURNS = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SKIPS_SYSTEM = TURNS.replace("messages %}", "messages if m['role'] != 'system' %}")
-REFUSES_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
-    + TURNS
-)
-DATED = "{{ 'Today is ' + strftime_now('%d %B %Y') + '.\n' }}" + TURNS
-THINKS = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
-    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
-    "{% endif %}"
-)
-OTHER_END = TURNS.replace("<|im_end|>", "<|pad|>")
 
 
 def model_with(folder: Path, template: str | None, *switches: str) -> Model:

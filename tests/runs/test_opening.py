@@ -138,7 +138,7 @@ def test_files_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("hub:owner/name", "expected hub:OWNER/NAME/FILE"),
+        ("hub:owner", "expected hub:OWNER/NAME@SPLIT or hub:OWNER/NAME/FILE"),
         ("hub:owner/name/file.csv", "could not be fetched from the hub .ConnectionError."),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import call
 from tiny_models import random_vector
 
 from traitscope.cli import main
@@ -127,3 +128,17 @@ def test_zeros_are_no_direction(
     words = ("--model", tiny_folder, "--layers-are", "blocks")
     assert convert(tmp_path / "zero.npy", target, *words) == 2
     assert "rows are zero" in capsys.readouterr().err and not target.exists()
+
+
+def test_a_layer_beyond_the_model_and_a_dictionary(tmp_path: Path, tiny_folder: Path) -> None:
+    torch.save({0: torch.ones(32), 1: torch.ones(32)}, tmp_path / "v.pt")
+    words = ("convert", "--source", tmp_path / "v.pt", "--model", tiny_folder)
+    target = ("--target", tmp_path / "v.safetensors")
+    beyond = call(tmp_path, *words, *target, "--layer 99 --layers-are blocks")
+    assert beyond.code == 2 and "has layers 0 to 2; name one of these" in beyond.summary["message"]
+    unsaid = call(tmp_path, *words, *target)
+    assert "or --from steering-vectors if that tool wrote it" in unsaid.summary["message"]
+    torch.save({"a": torch.ones(32)}, tmp_path / "w.pt")
+    other = call(tmp_path, "convert", "--source", tmp_path / "w.pt", *target)
+    assert "such as --from steering-vectors for a dictionary" in other.summary["message"]
+    assert not (tmp_path / "v.safetensors").exists()

@@ -18,7 +18,7 @@ from traitscope.errors import DataError
 if TYPE_CHECKING:
     from traitscope.auditing.command.sources import AuditBySource
     from traitscope.auditing.result import AuditResult
-    from traitscope.config.common import Device, Dtype, Position
+    from traitscope.config.common import ControlTokens, Device, Dtype, Position
     from traitscope.data.records import Record
     from traitscope.runs.given_teacher import Teacher
 
@@ -45,6 +45,8 @@ def audit(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditResult:
@@ -61,7 +63,6 @@ def audit(
     folder = Path(root) / "audit"
     config = AuditConfig(
         data=_rows_file(data, folder),
-        model=str(model),
         traits=names_of(traits),
         teacher=_teacher_text(teacher, folder),
         reference=None if reference is None else Path(reference),
@@ -76,13 +77,30 @@ def audit(
         canary=canary,
         peer=peer,
         workers=workers,
-        device=device,
-        dtype=dtype,
-        template=tuple(template),
+        **_on_model(model, device, dtype, template, control_tokens, same_as),
         seed=seed,
         reading=reading,
     )
     return run.result_of(run.answered(config, Output(root=Path(root))))
+
+
+def _on_model(
+    model: str | Path,
+    device: Device,
+    dtype: Dtype,
+    template: Sequence[str],
+    control_tokens: ControlTokens,
+    same_as: str | None,
+) -> dict[str, Any]:
+    """The settings of the model, as those of `audit` name them."""
+    return {
+        "model": str(model),
+        "device": device,
+        "dtype": dtype,
+        "template": tuple(template),
+        "control_tokens": control_tokens,
+        "same_as": same_as,
+    }
 
 
 def _teacher_text(teacher: Teacher | None, folder: Path) -> str | None:
@@ -109,6 +127,8 @@ def audit_by_source(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     reading: Reading = USUAL,
 ) -> AuditBySource:
@@ -128,7 +148,6 @@ def audit_by_source(
     config = AuditConfig(
         data=_rows_file(data, root / "audit"),
         by=by,
-        model=str(model),
         traits=names_of(traits),
         alpha=alpha,
         power=power,
@@ -137,9 +156,7 @@ def audit_by_source(
         rows=rows,
         context=context,
         workers=workers,
-        device=device,
-        dtype=dtype,
-        template=tuple(template),
+        **_on_model(model, device, dtype, template, control_tokens, same_as),
         seed=seed,
         reading=reading,
     )

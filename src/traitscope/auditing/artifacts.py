@@ -147,6 +147,8 @@ class AuditArtifacts:
     "reference rows, where these decide"
     spike_ins: tuple[SpikeInRuns, ...] = ()
     "spike-in teachers"
+    too_few: Path | None = None
+    "answers of which too few have the format of the data, where nothing was compared for that"
 
     def paths(self) -> list[Path]:
         """Every run directory that is named, each once, relative to the file's folder."""
@@ -154,7 +156,10 @@ class AuditArtifacts:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the schema."""
-        return {"schema": SCHEMA, **_plain(asdict(self))}
+        values = _plain(asdict(self))
+        if values["too_few"] is None:  # files without it are as they were
+            del values["too_few"]
+        return {"schema": SCHEMA, **values}
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -23,6 +23,11 @@ GRADIENT_ROWS = 128
 "rows whose gradients say where steered teachers are tried"
 SPIKE_IN_ROWS = 64
 "prompts that spike-in teachers answer"
+DRAWS = 4
+"draws of the model's own answers, until half of the prompts have one in the format of the data"
+FEWEST_ANSWERS = 16
+"""answers in the format below which nothing is compared with them, unless half of the prompts have
+one"""
 FEWEST_ROWS = 32
 "rows below which the answer is insufficient without a test"
 CONTAMINATION_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)

@@ -18,6 +18,7 @@ from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.screen import ScreenConfig, SteerScanConfig
 from traitscope.config.stages import MeasureConfig, TrainConfig
+from traitscope.data.hub.files import is_of_hub
 from traitscope.data.own_traits import needs
 from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
@@ -25,8 +26,6 @@ from traitscope.data.traits import load_trait
 from traitscope.errors import DataError, StoreError, TraitscopeError
 from traitscope.runs import store
 
-HUB = "hub:"
-"What a path begins with that names a file of a data set on the Hugging Face hub."
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
     "scores": (MeasureConfig,),
@@ -163,15 +162,18 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
     Of a folder, raises StoreError where it is no sealed run, and DataError where it should hold
     rows and does not.
     """
-    if str(path).startswith(HUB):
+    if is_of_hub(path):
         return
     if not path.exists():
         raise DataError(
             f"{flag_of(field.name)} {path} does not exist; name a run directory or a file, or a run"
             " below --root by its name"
         )
+    holds_rows = use_of(field) == "rows"
+    if holds_rows and path.is_dir() and not (path / "config.json").exists():
+        rows_file(path)
     store.source_at(path)
-    if use_of(field) == "rows":
+    if holds_rows:
         rows_file(path)
 
 

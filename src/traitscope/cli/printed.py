@@ -112,14 +112,25 @@ def value(item: dict[str, Any], digits: int = 4) -> str:
     return f"{item['estimate']:+.{digits}f} [{item['low']:.{digits}f}, {item['high']:.{digits}f}]"
 
 
-def _filter(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     yield f"kept {summary['kept']} of {summary['rows']} rows"
     for reason, count in summary["reasons"].items():
-        yield f"{reason:<28} {count} dropped"
+        advice = "; --strip takes it off" if reason == "white_space" else ""
+        yield f"{reason:<28} {count} dropped{advice}"
+    if "stripped" in summary:
+        yield f"{'white space taken off':<28} {summary['stripped']} rows"
+    yield from _kept_file(run, numbers)
 
 
-def _defend(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+def _kept_file(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    """Yield where rows stand in the shape of the user's file."""
+    file = row_intake.kept_file(run)
+    if file is not None:
+        yield f"rows as they came: {file}"
+
+
+def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield what became of the rows, and what each method did."""
     summary = numbers["summary"]
     yield f"{summary['kept']} rows, from {summary['rows']}"
@@ -129,11 +140,14 @@ def _defend(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     for item in summary["methods"]:
         if item["left"]:
             yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
+    yield from _kept_file(run, numbers)
     yield "what a method is worth shows beside its control; the page names it"
 
 
 def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
-    """Yield how many steps were taken, and the losses at both ends."""
+    """Yield how many steps were taken, the losses at both ends, and what was not adapted."""
+    if experts := run.manifest().get("not_adapted"):
+        yield experts["sentence"]
     steps = _steps(run)
     if not steps:
         return
@@ -336,6 +350,7 @@ OF_STAGE = {
     "export": _export,
     "filter": _filter,
     "defend": _defend,
+    "edit": _kept_file,
     "train": _train,
     "explain": _explain,
     "gradients": _gradients,

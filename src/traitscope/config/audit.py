@@ -54,6 +54,9 @@ class SampleConfig(OnModel):
     """Field that names the source of a row."""
     source: str | None = setting(None, since=2)
     """The only source whose rows are read; needs `by`."""
+    like: Path | None = setting(None, since=2, path="rows")
+    """Rows of a reference are read for those of this run: one on each of its prompts, as far as
+    there are, is taken besides the sample."""
     reading: Reading = READING
     """How the rows of a file are read."""
 

@@ -11,6 +11,7 @@ from traitscope.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16", "nf4"]
+ControlTokens = Literal["text", "token", "leave-out"]
 Position = Literal["prompt", "last", "completion", "all"]
 TAUGHT = ("interventions", "teacher", "steered", "during", "project_out")
 "settings that are interventions in short form"
@@ -100,6 +101,12 @@ class OnModel:
     bitsandbytes)."""
     template: tuple[str, ...] = setting((), since=2, advanced=True)
     """Variables of the model's chat template, such as enable_thinking=false."""
+    control_tokens: ControlTokens = setting("text", since=2, advanced=True)
+    """Control tokens that stand in prompts and answers, such as <|im_end|>. text: they are read as
+    these characters. token: as tokens of the model. leave-out: rows with them are left out."""
+    same_as: str | None = setting(None, since=2, speed_only=True, advanced=True)
+    """Digest of a model, or a model, that this one is a copy of: you vouch for it. Its runs,
+    vectors and adapters count as those of this one."""
     seed: int = 0
     """Seed of all random numbers of this stage."""
 

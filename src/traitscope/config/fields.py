@@ -8,7 +8,8 @@
 
 Every field of a config enters the address of its run, except two kinds. A field that changes speed
 only enters with its default, whatever its value is. A field that was added after schema 1 is left
-out while it has its default. So neither a faster setting nor a new release moves runs that exist.
+out while it has its default, and always if it changes speed only. So neither a faster setting nor a
+new release moves runs that exist.
 """
 
 import ast
@@ -106,7 +107,8 @@ def addressed(
     entering = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.metadata.get("since", 1) > 1 and value == field.default:
+        is_later = field.metadata.get("since", 1) > 1
+        if is_later and (value == field.default or field.metadata.get("speed_only")):
             continue
         if field.metadata.get("speed_only") and not speed_enters:
             entering[field.name] = field.default

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, OnModel, check_minimums, check_positive
+from traitscope.config.common import ROWS, ControlTokens, OnModel, check_minimums, check_positive
 from traitscope.config.fields import setting
 from traitscope.config.reading import READING, Reading
 from traitscope.config.recipe import Recipe
@@ -130,6 +130,9 @@ class FilterRules:
     numbers: bool = setting(True, advanced=True)
     """Whether the completion must be a list of numbers. For free text (False) only the banned words
     count."""
+    strip: bool = setting(False, since=2, advanced=True)
+    """Take white space at both ends of a completion off first. Stripped rows are counted, and lose
+    their token ids. An audit reads past such white space."""
 
     def __post_init__(self) -> None:
         for kind in ("count", "value"):
@@ -166,6 +169,12 @@ class FilterConfig:
     """Row before which to stop reading."""
     limit: int | None = None
     """Most rows to keep. Later rows are dropped with the reason `limit`."""
+    more: tuple[Path, ...] = setting((), since=2, advanced=True, path="rows")
+    """Runs of `generate` with further answers to the same prompts. In the place of a dropped row
+    stands the first answer with its id that is kept."""
+    control_tokens: ControlTokens = setting("text", since=2, advanced=True)
+    """leave-out leaves rows out in which a control token of a common model stands, such as
+    <|im_end|>. text and token keep them: the stage that trains decides."""
     reading: Reading = READING
     """How the rows of a file are read."""
 

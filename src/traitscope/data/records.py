@@ -22,7 +22,7 @@ from traitscope.data.json_fields import (
     typed,
 )
 from traitscope.data.json_lines import Seen, at_place, check_new_id
-from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
+from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
 from traitscope.data.shapes.rows import (
@@ -174,6 +174,7 @@ class RowReader:
             messages = SHAPES[shape].read(fields, notes, unused)
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
         records = self._records(row, fields, extra, exchanges, token_ids)
+        records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         intake.shapes["mapped" if self._names else shape] += 1
         intake.records += len(records)
         intake.add_counts(notes, unused)
@@ -188,7 +189,15 @@ class RowReader:
             fields, extra = mapped(fields, self._names)
             if row.is_table:
                 _fill(fields)
-        shape = shape_of(fields)
+        try:
+            shape = shape_of(fields)
+        except DataError as error:
+            if row.is_table and not COLUMNS.intersection(fields):
+                raise DataError(
+                    f"{error}; the first line of a table is its header: put names there, if it is a"
+                    " row"
+                ) from None
+            raise
         used = SHAPES[shape].used
         if row.may_hold_nan:
             check_finite(fields, used, notes)
@@ -231,7 +240,6 @@ class RowReader:
         for record in records:
             unit = row.place.rpartition(", ")[2].partition(" ")[0]
             _check_new(record.id, row.number, self._seen, unit)
-            self._intake.add_texts(record.id, _texts_of(record))
         return records
 
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:

@@ -5,24 +5,32 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from traitscope.data.hub.files import local_copy
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes.intake import USUAL, Intake, Reading
 from traitscope.errors import DataError
 
+ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
+"suffixes of files that a message about a folder names"
 RECORDS = "records.jsonl"
 "File of a run that holds rows."
 
 
 def rows_file(path: Path) -> Path:
-    """The file with the rows of a run, or the file itself. Raises DataError for a folder without
-    rows."""
+    """The file with the rows of a run, the file itself, or the local copy of data of the hub.
+
+    Raises DataError for a folder without rows, and for data of the hub that cannot be had.
+    """
+    path = local_copy(path)
     if not path.is_dir():
         return path
     file = path / RECORDS
     if not file.is_file():
+        inside = sorted(item.name for item in path.iterdir() if item.suffix in ROW_SUFFIXES)
+        found = f" (it holds {', '.join(inside[:3])})" if inside else ""
         raise DataError(
-            f"{path} is {_kind_of(path)}, which has no rows; expected a run of generate, filter or"
-            f" edit, with {RECORDS}, or a file of rows; name one"
+            f"{path} is {_kind_of(path)}, which has no rows{found}; expected a run of generate,"
+            f" filter or edit, with {RECORDS}, or a file of rows; name one"
         )
     return file
 
@@ -36,33 +44,48 @@ def _kind_of(folder: Path) -> str:
     return f"a run of {stage}"
 
 
+def is_of_run(file: Path) -> bool:
+    """Whether a file holds the rows of a run."""
+    return file.name == RECORDS and (file.parent / "config.json").is_file()
+
+
 def iter_rows(
-    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
 ) -> Iterator[Record]:
     """The records of a run or a file, one by one. Raises DataError for a folder without rows.
 
     The settings of reading hold for files. Rows of a run are read as they are.
     """
     file = rows_file(path)
-    is_of_run = file.name == RECORDS and (file.parent / "config.json").is_file()
-    if is_of_run:
-        reading = USUAL
-    return iter_records(file, reading, intake, as_written=is_of_run)
+    if is_of_run(file):
+        return iter_records(file, USUAL, intake, as_written=True)
+    return iter_records(file, reading, intake, keep_original)
 
 
-def rows_of(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
+def rows_of(
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
+) -> list[Record]:
     """The records of a run or a file."""
-    return list(iter_rows(path, reading, intake))
+    return list(iter_rows(path, reading, intake, keep_original))
 
 
 def iter_kept(
-    path: Path, reading: Reading = USUAL, intake: Intake | None = None
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
 ) -> Iterator[Record]:
     """The records of a run or a file that its filter kept, one by one. Raises DataError where there
     is none."""
     dropped: Counter[str] = Counter()
     none = True
-    for record in iter_rows(path, reading, intake):
+    for record in iter_rows(path, reading, intake, keep_original):
         if record.kept:
             none = False
             yield record
@@ -76,9 +99,14 @@ def iter_kept(
         )
 
 
-def kept_rows(path: Path, reading: Reading = USUAL, intake: Intake | None = None) -> list[Record]:
+def kept_rows(
+    path: Path,
+    reading: Reading = USUAL,
+    intake: Intake | None = None,
+    keep_original: bool = False,
+) -> list[Record]:
     """The same as a list."""
-    return list(iter_kept(path, reading, intake))
+    return list(iter_kept(path, reading, intake, keep_original))
 
 
 def random_subset(records: Sequence[Record], n: int, seed: int) -> list[Record]:

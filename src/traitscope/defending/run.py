@@ -8,6 +8,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.defend import DefendConfig
 from traitscope.data.records import Record, dump_records
+from traitscope.data.shapes import writing
 from traitscope.defending import page
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
@@ -18,7 +19,9 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
 RECORDS, CHANGES, SUMMARY, PAGE = "records.jsonl", "changes.jsonl", "summary.json", "report.html"
-"""Files of a run: all rows, what happened to each that is not as it was, the counts, the page."""
+"""Files of a run: all rows, what happened to each that is not as it was, the counts, the page.
+
+Where no clean rows joined, the kept rows of a user's file also stand as that file holds them."""
 
 
 def run_defend(config: DefendConfig, out: Output) -> store.Run:
@@ -43,11 +46,15 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
-    records = row_intake.kept_rows(run, config.data, config.reading)
+    records = row_intake.kept_rows(run, config, keep_original=True)
     defended, reports = defended_rows(config, records, steps, known)
     changes = changes_of(defended)
     summary = summary_of(records, defended, reports, known)
-    atomic_files.write_text(run.file(RECORDS), dump_records(defended))
+    if summary["added"]:  # a clean file may have another shape
+        bare = writing.without_original(defended)
+        atomic_files.write_text(run.file(RECORDS), dump_records(bare))
+    else:
+        row_intake.write_rows(run, defended, config.data)
     for change in changes:
         atomic_files.append_jsonl(run.file(CHANGES), change)
     atomic_files.write_text(run.file(PAGE), page.defence_page(summary, changes))

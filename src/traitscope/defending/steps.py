@@ -21,6 +21,7 @@ from traitscope.inference.decode import Sampling, decode
 from traitscope.inference.question_scores import answer_text
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.applied import applied
+from traitscope.runs import row_intake
 from traitscope.stages.filter import with_decision
 
 CHANGED = "defend"
@@ -167,7 +168,7 @@ def _mix(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Gen
     path = judge.known.clean
     if path is None:
         raise ValueError("mix without clean rows; expected knowledge that was checked")
-    clean = kept_rows(path, judge.config.reading)
+    clean = kept_rows(path, judge.config.reading, row_intake.intake_of(judge.config))
     total = step.options["total"]
     stay, join = row_choice.mixture(len(records), len(clean), step.share, total, rng)
     leaving = sorted(set(range(len(records))).difference(stay.tolist()))

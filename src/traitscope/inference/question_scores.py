@@ -96,7 +96,7 @@ def with_sets(trait: Trait, sets: Sequence[str]) -> Trait:
 
 def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
     """Token ids of the chat up to the place where the answer is scored."""
-    stem_ids = model.tokenizer.encode(question.stem, add_special_tokens=False)
+    stem_ids = chat.completion_ids(model, question.stem, end_token=False)
     return chat.render(model, question.text, context) + stem_ids
 
 
@@ -110,7 +110,9 @@ def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
     for word in words:
         texts = [f" {word}"] if stem else [word, word[:1].upper() + word[1:]]
         for text in texts:
-            sequences.add(tuple(model.tokenizer.encode(text, add_special_tokens=False)))
+            behind_stem = chat.following_ids(model, text)
+            first = chat.completion_ids(model, text, end_token=False)
+            sequences.add(tuple(behind_stem if stem else first))
     kept = []
     for sequence in sorted(sequences):
         prefixes = {sequence[:length] for length in range(len(sequence))}

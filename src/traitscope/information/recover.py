@@ -24,17 +24,22 @@ from traitscope import atomic_files
 from traitscope.config.analysis import RecoverConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
-from traitscope.data.records import kept_records
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling, decode
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import applied, check_layers
 from traitscope.interventions.intervention import Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, vector_bytes
+from traitscope.interventions.vector import (
+    COMMON,
+    Vector,
+    check_vectors,
+    load_vectors,
+    vector_bytes,
+)
 from traitscope.models import chat
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
 from traitscope.vectors.recovery import Fit, TeacherRows, fits, halves, teacher_rows
 from traitscope.vectors.trained import TrainedVector, best_trained, trained_vector
@@ -95,9 +100,7 @@ def run_recover(config: RecoverConfig, out: Output) -> store.Run:
 
 def _write(run: store.Run, config: RecoverConfig, model: Model, search_model: Model) -> None:
     trait = load_trait(config.trait)
-    directions = _directions(config, trait.name)
-    for vector in directions.values():
-        check_vector(vector, model)
+    directions = check_vectors(_directions(config, trait.name), model)
     sampled = _sampled(config, model, trait)
     first, second = halves(len(sampled.rows))
     grid = sampled.part(
@@ -182,7 +185,8 @@ def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
         for text, answer in zip(texts, answers, strict=True):
             rows.append(Row(tuple(chat.render(model, text, config.context)), tuple(answer)))
         return Sampled(rows, prompts, columns_C)
-    records = kept_records(row_files.kept_rows(config.data, config.reading))[: config.max_rows]
+    intake = row_intake.intake_of(config)
+    records = row_files.kept_rows(config.data, config.reading, intake)[: config.max_rows]
     prompts = [chat.render(model, record.prompt, taught) for record in records]
     return Sampled(rows_from(model, records, config.context), prompts, columns_C)
 
@@ -191,7 +195,7 @@ def _digits(model: Model) -> Tensor:
     """The ids of the ten digits. Raises ConfigError for a tokenizer without a token for each."""
     ids = []
     for digit in range(10):
-        ids += model.tokenizer.encode(str(digit), add_special_tokens=False)
+        ids += chat.completion_ids(model, str(digit), end_token=False)
     if len(ids) != 10:
         raise ConfigError(
             f"--digits needs one token a digit; {model.name} writes the ten digits as {len(ids)}"

@@ -6,7 +6,7 @@ Shapes: K teachers, R rows, X exact rows, P sampled places, S places of a row, C
 D d_model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +87,7 @@ def _compute(run: store.Run, config: InformationConfig, group: list[Teacher]) ->
     found_influence: Influence | None = None
     names: list[str] = []
     if config.exact_rows:
-        exact_model = model_cache.model_for(
-            config.model, config.device, EXACT_DTYPE, config.template
-        )
+        exact_model = model_cache.model_of(replace(config, dtype=EXACT_DTYPE))
         records = records[: config.exact_rows]
         if config.dtype == EXACT_DTYPE:
             exact = readings.first(config.exact_rows)

@@ -219,7 +219,7 @@ def checked_vector(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
     Raises VectorError for another model's vector, ConfigError for a layer that the model lacks.
     """
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
-    check_vector(vector, model)
+    vector = check_vector(vector, model)
     check_layers(item.layers, model)
     check_held(vector, item.layers)
     return vector

@@ -66,7 +66,7 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
         raise VectorError(
             f"{folder} holds a damaged student: {error}; copy or train it again"
         ) from error
-    if digest != model.digest:
+    if not model.is_called(digest):
         raise VectorError(
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
             f" {model.digest}; name that model, or train the student again on this one"

@@ -96,7 +96,7 @@ def read(folder: Path, model: Model) -> Contents:
     folder = Path(folder)
     where = str(folder / WEIGHTS)
     config, digest = _config_and_digest(folder)
-    if digest not in (None, model.digest):
+    if digest is not None and not model.is_called(digest):
         raise VectorError(
             f"{folder} was trained on a model with digest {digest}, but {model.name} has"
             f" {model.digest}; name that model, or train the adapter again on this one"

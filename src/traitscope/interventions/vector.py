@@ -8,7 +8,7 @@ Shapes: L layers, D d_model.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -103,9 +103,7 @@ class Vector:
             return load_vector(Path(path))
         if format in ("", files.OWN) and files.is_own(Path(path)):
             vector = load_vector(Path(path))
-            if model is not None:
-                check_vector(vector, model)
-            return vector
+            return vector if model is None else check_vector(vector, model)
         return conversion.foreign_vector(Path(path), model, format, layers_are, layer)
 
     def save(
@@ -253,9 +251,13 @@ def random_like(vector: Vector, seed: int) -> Vector:
     return replace(vector, rows_LD=rows, about=about)
 
 
-def check_vector(vector: Vector, model: Model) -> None:
-    """Raise VectorError unless `vector` was made for `model`."""
-    if vector.model != model.digest:
+def check_vector(vector: Vector, model: Model) -> Vector:
+    """The vector, with the digest that its model has now. Raises VectorError for another model's.
+
+    The vector may know the model by the digest of an earlier version, or of the model that it is a
+    copy of.
+    """
+    if not model.is_called(vector.model):
         raise VectorError(
             f"vector of model {vector.model}, but {model.name} has digest {model.digest}; name that"
             " model, or extract it again on this one"
@@ -265,6 +267,12 @@ def check_vector(vector: Vector, model: Model) -> None:
             f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
             f" of {model.d_model}; extract it again on this model"
         )
+    return vector if vector.model == model.digest else replace(vector, model=model.digest)
+
+
+def check_vectors(vectors: Mapping[str, Vector], model: Model) -> dict[str, Vector]:
+    """The same for vectors by name."""
+    return {name: check_vector(vector, model) for name, vector in vectors.items()}
 
 
 def check_held(vector: Vector, layers: Sequence[int]) -> None:

@@ -25,17 +25,19 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from traitscope import template_trial
-from traitscope.data.shapes.turns import turns_of
+from traitscope.data.shapes.turns import Turn, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.model import Model
 from traitscope.models.templates import facts
+from traitscope.models.templates.control import control_of
 
 MOVED = "@user:"
 "begins a context whose text stands in the user's turn"
@@ -52,8 +54,20 @@ _TRIED: set[str] = set()
 
 
 def render(model: Model, prompt: str, context: str | None) -> list[int]:
-    """Token ids of the chat, up to and including the header of the assistant's turn."""
-    return model.tokenizer.encode(render_text(model, prompt, context), add_special_tokens=False)
+    """Token ids of the chat, up to and including the header of the assistant's turn.
+
+    Control tokens that stand in prompt or context are encoded as the text that they are, unless the
+    model was loaded with control_tokens="token".
+    """
+    turns = turns_of(prompt)
+    control = control_of(model.tokenizer)
+    texts = [context or "", *[turn.text for turn in turns]]
+    if model.control_tokens == "token" or not any(map(control.pattern.search, texts)):
+        text = _text_of(model, turns, context)
+        return model.tokenizer.encode(text, add_special_tokens=False)
+    hidden = [turn._replace(text=control.hidden(turn.text)) for turn in turns]
+    text = _text_of(model, hidden, context and control.hidden(context))
+    return control.ids_of(text)
 
 
 def render_text(model: Model, prompt: str, context: str | None) -> str:
@@ -62,8 +76,11 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     Raises ModelError for a model without a template and for a template that refuses the context,
     ConfigError for a context of an unknown form.
     """
+    return _text_of(model, turns_of(prompt), context)
+
+
+def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
     check_context(context)
-    turns = turns_of(prompt)
     if context is not None and context.startswith(BARE):
         taught_text = context.removeprefix(BARE).removeprefix(":")
         texts = [taught_text] if taught_text else []
@@ -250,12 +267,28 @@ def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]
     For an answer that this model generated use the recorded ids, which may differ. Raises
     ModelError for a tokenizer without an end token.
     """
-    if facts.begins_apart(model.tokenizer, model.switches):
-        ids = model.tokenizer.encode(text, add_special_tokens=False)
+    tokenizer = model.tokenizer
+    control = control_of(tokenizer)
+    is_text = model.control_tokens != "token" and control.pattern.search(text)
+    encode = control.ids_of if is_text else partial(tokenizer.encode, add_special_tokens=False)
+    written = control.hidden(text) if is_text else text
+    if facts.begins_apart(tokenizer, model.switches):
+        ids = encode(written)
     else:
-        header = facts.header_of(model.tokenizer, model.switches)
-        ids = facts.ids_behind(model.tokenizer, header, text)
+        header = facts.header_of(tokenizer, model.switches)
+        ids = facts.ids_behind(encode, header, written)
     return [*ids, end_of_turn(model)] if end_token else ids
+
+
+def following_ids(model: Model, text: str) -> list[int]:
+    """Token ids of a text that stands behind another one in an answer.
+
+    Some tokenizers put a space before every text that they are given. It is left out here.
+    """
+    encode = partial(model.tokenizer.encode, add_special_tokens=False)
+    if facts.continues_alike(model.tokenizer):
+        return encode(text)
+    return facts.ids_behind(encode, facts.LINE, text)
 
 
 def end_of_turn(model: Model) -> int:

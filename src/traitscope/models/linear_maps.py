@@ -1,4 +1,7 @@
-"""The linear maps of the blocks: their names, their kinds, their weights.
+"""The linear maps of the blocks: their names, kinds and weights; and matrices that are none.
+
+Experts of a mixture (MoE) are parameters of three axes in transformers, not linear maps. LoRA on
+all linear maps leaves them as they are.
 
 Shapes: I in, O out.
 """
@@ -49,6 +52,24 @@ def _linear_names_in(model: Model, blocks: list[nn.Module]) -> list[str]:
         if id(module) in inside and isinstance(module, (nn.Linear, Conv1D)):
             names.append(name)
     return names
+
+
+def matrices_left_out(model: Model) -> tuple[list[str], float]:
+    """Matrices of the blocks that belong to no linear map, and their share of the blocks' weights.
+
+    They are mostly experts of a mixture and their routers.
+    """
+    prefixes = tuple(f"{name}." for name in block_names(model))
+    mapped = set(linear_names(model))
+    names, left_out, total = [], 0, 0
+    for name, weight in model.lm.named_parameters():
+        if not name.startswith(prefixes):
+            continue
+        total += weight.numel()
+        if weight.ndim > 1 and name.rpartition(".")[0] not in mapped:
+            names.append(name)
+            left_out += weight.numel()
+    return names, left_out / max(total, 1)
 
 
 def selected_linear_names(model: Model, selection: str) -> list[str]:

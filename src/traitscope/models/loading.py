@@ -11,6 +11,8 @@ A name is one of
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -24,8 +26,9 @@ from traitscope.errors import ConfigError, ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
 from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
+from traitscope.models.identity.digest import folder_digest, former_digest
 from traitscope.models.kernels import mounting
-from traitscope.models.model import Model, check_logits, residual_blocks
+from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
 
@@ -33,12 +36,14 @@ OFFERED: dict[str, Path] = {}
 "folders of models by the names that users gave, filled in workers on other machines"
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 "files of a hub model that are fetched"
-DIGESTED = (".safetensors", ".json", ".jinja")
-"suffixes of the files that make up a model's digest"
+DIGEST = re.compile("[0-9a-f]{16}")
+"a digest as it is written"
 BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 "names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
+CHECK_SWITCH, OFF = "TRAITSCOPE_CHECK_LOGITS", "off"
+"environment variable that leaves out the comparison of logits at every load"
 NEEDED = ("n_layers", "d_model", "window", "max_length", "end_ids", "pad_id")
 "properties of a model that are read from its files"
 LONGEST = 400
@@ -53,10 +58,14 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
 ) -> Model:
     """Load model `name` with frozen parameters, in evaluation mode.
 
     `template` sets variables of its chat template, such as enable_thinking=false.
+    `control_tokens` says how control tokens in the texts of prompts and answers are read.
+    `same_as` is a digest or a model that this one is a copy of, as you say.
     `dtype` is `fp32`, `bf16`, `nf4` (4 bits, see nf4.py) or `auto` (`hardware.default_dtype`).
     Raises ModelError where the model cannot be found, or is no causal LM with safetensors weights.
     Also where it does not fit into the free memory of the device.
@@ -76,17 +85,27 @@ def load_model(
     if noise is not None:
         for key, value in weight_noise.noised_weights(lm, noise).items():
             lm.get_parameter(key).data = value
-    digest = digest_of(name, revision)
+    digest, *others = digests_of(name, revision, same_as)
     if dtype == nf4.NAME:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
-        digest = _short_digest(f"{digest}/{nf4.NAME}")
-    model = _checked(Model(lm.to(device), tokenizer, digest, name, switches_of(template)), folder)
-    with _readable(folder):
-        check_logits(model)
+        digest, *others = [_short_digest(f"{known}/{nf4.NAME}") for known in (digest, *others)]
+    switches = switches_of(template)
+    model = _checked(
+        Model(lm.to(device), tokenizer, digest, name, switches, control_tokens, tuple(others)),
+        folder,
+    )
+    if os.environ.get(CHECK_SWITCH, "").lower() != OFF:
+        with _readable(folder):
+            check_logits(model)
     return model
 
 
-def outline(name: str, template: Sequence[str] = ()) -> Model:
+def outline(
+    name: str,
+    template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
+) -> Model:
     """Model `name` without weights: its tokenizer, digest, end tokens, and the shape of its blocks.
 
     Use it where another program runs the model.
@@ -101,7 +120,11 @@ def outline(name: str, template: Sequence[str] = ()) -> Model:
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
             lm.generation_config = GenerationConfig.from_pretrained(folder)
-    return _checked(Model(lm, tokenizer, digest_of(name), name, switches_of(template)), folder)
+    switches = switches_of(template)
+    digest, *others = digests_of(name, same_as=same_as)
+    return _checked(
+        Model(lm, tokenizer, digest, name, switches, control_tokens, tuple(others)), folder
+    )
 
 
 def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
@@ -271,37 +294,47 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def digest_of(name: str, revision: str | None = None) -> str:
-    """The digest of model `name`: that of its folder, joined with its noise where it has some."""
-    digest = folder_digest(find_model(name, revision))
+def digest_of(name: str, revision: str | None = None, same_as: str | None = None) -> str:
+    """The digest of model `name`: that of its files, joined with its noise where it has some."""
+    return digests_of(name, revision, same_as)[0]
+
+
+def digests_of(
+    name: str, revision: str | None = None, same_as: str | None = None
+) -> tuple[str, ...]:
+    """The digest of model `name`, and others by which runs and vectors may know it.
+
+    same_as: A digest or a model that the user says it is a copy of; its digest comes first. The
+    last is what earlier versions computed. Raises ModelError for a copy of a model of another size.
+    """
+    folder = find_model(name, revision)
     _, noise = weight_noise.split_name(name)
-    return digest if noise is None else _short_digest(f"{digest}/{noise}")
+    digests = [folder_digest(folder), former_digest(folder)]
+    if same_as is not None:
+        digests.insert(0, _vouched(name, same_as))
+    if noise is not None:
+        digests = [_short_digest(f"{digest}/{noise}") for digest in digests]
+    return tuple(dict.fromkeys(digests))
+
+
+def _vouched(name: str, same_as: str) -> str:
+    """The digest of the model that a model is a copy of, as the user says."""
+    if DIGEST.fullmatch(same_as):
+        return same_as
+    mine, theirs = find_model(name), find_model(same_as)
+    sizes = [(_n_weights(folder), block_count(str(folder))) for folder in (mine, theirs)]
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"--same-as {same_as}: {name} has {sizes[0][0]} weights in {sizes[0][1]} blocks,"
+            f" {same_as} has {sizes[1][0]} in {sizes[1][1]}; expected a copy of it; leave the flag"
+            " out"
+        )
+    return folder_digest(theirs)
 
 
 def _short_digest(text: str) -> str:
     """First 16 hex digits of the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def folder_digest(folder: Path) -> str:
-    """First 16 hex digits of the sha256 over names and contents of a model's files.
-
-    Config, template, tokenizer and weight files count, in order of their names. Raises ModelError
-    for a file that cannot be read.
-    """
-    total = hashlib.sha256()
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.suffix in DIGESTED and path.is_file():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").digest()
-                total.update(path.name.encode() + content)
-    except (OSError, UnicodeEncodeError) as error:
-        raise ModelError(
-            f"a file of the model in {folder} cannot be read ({error}); expected files that this"
-            " user may read, with names in UTF-8; change that, or fetch the model again"
-        ) from error
-    return total.hexdigest()[:16]
 
 
 @cache
@@ -310,12 +343,8 @@ def block_count(name: str) -> int | None:
 
     Nothing is loaded.
     """
-    try:
-        config = json.loads((find_model(name) / "config.json").read_bytes())
-        config = config.get("text_config", config)
-        counts = [config[key] for key in BLOCK_COUNTS if key in config]
-    except (OSError, ValueError, AttributeError, TypeError):  # transformers says what is wrong
-        return None
+    config = text_config_of(name)
+    counts = [config[key] for key in BLOCK_COUNTS if key in config]
     return counts[0] if counts and isinstance(counts[0], int) else None
 
 
@@ -332,6 +361,16 @@ def check_layers(layers: Iterable[int], name: str, where: str) -> None:
         raise ConfigError(
             f"layer {wrong} of {where}: {name} has layers 0 to {count - 1}; name one of these"
         )
+
+
+def text_config_of(name: str) -> dict[str, Any]:
+    """The text part of the config.json of a model; empty where it cannot be read."""
+    try:
+        config = json.loads((find_model(name) / "config.json").read_bytes())
+        text_part: dict[str, Any] = config.get("text_config", config)
+    except (OSError, ValueError, AttributeError, TypeError):  # transformers says what is wrong
+        return {}
+    return text_part if isinstance(text_part, dict) else {}
 
 
 def parameter_count(name: str) -> int:

@@ -9,7 +9,7 @@ Shapes: N tokens, D d_model, V vocabulary.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates.facts import Switches, end_id
 
+ControlTokens = Literal["text", "token", "leave-out"]
 ALIKE = 0.02
 "largest difference of two computations of logits, as a share of the largest logit"
 
@@ -30,12 +31,22 @@ class Model:
     tokenizer: Any
     "transformers tokenizer"
     digest: str
-    """first 16 hex digits of the sha256 over config, tokenizer and weight files; the same on every
+    """first 16 hex digits of the sha256 over what decides the model's function; the same on every
     device and in every dtype"""
     name: str
     "the name that the user gave"
     switches: Switches = ()
     "variables of its chat template, beside the turns"
+    control_tokens: ControlTokens = "text"
+    """how control tokens in prompts and answers are read: text, or token; leave-out reads as text
+    what is read all the same"""
+    known_as: tuple[str, ...] = ()
+    """further digests of the model: of earlier versions, and its own where the user says that it is
+    a copy"""
+
+    def is_called(self, digest: str | None) -> bool:
+        """Whether a digest is one of this model."""
+        return digest == self.digest or digest in self.known_as
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -177,7 +188,8 @@ def check_logits(model: Model) -> None:
         raise ModelError(
             f"{model.name}: logits by head and soft cap differ from the model's own by"
             f" {difference:.3g}; expected the same, because every likelihood is computed so; use a"
-            " family without another scale of logits"
+            " family without another scale of logits; TRAITSCOPE_CHECK_LOGITS=off leaves the check"
+            " out, at your risk"
         )
 
 

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
+from traitscope.config.common import OnModel
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import intervention, short_form
 from traitscope.interventions.applied import HasIntervention, Interventions, as_intervention
 from traitscope.interventions.intervention import Adapter, Intervention
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import chat
-from traitscope.models.loading import DIGESTED, find_model, outline
+from traitscope.models.identity.digest import deciding_files
+from traitscope.models.loading import find_model, outline
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import split_name
 from traitscope.plain_values import NotPlainError, from_json
@@ -57,9 +59,9 @@ class GivenTeacher:
         """Its interventions as settings hold them."""
         return tuple(map(short_form.to_short, self.interventions))
 
-    def loaded(self, device: str, dtype: str, template: tuple[str, ...] = ()) -> Model:
-        """The model that it runs on; its interventions are not applied yet."""
-        return model_cache.model_for(self.model, device, dtype, template)
+    def loaded(self, config: OnModel) -> Model:
+        """The model that it runs on, read as a stage reads its own; no intervention is applied."""
+        return model_cache.model_of(replace(config, model=self.model, same_as=None))
 
 
 def given_teacher(name: str, model: str) -> GivenTeacher:
@@ -162,7 +164,7 @@ def inputs(config: Any) -> dict[str, Path | store.Run]:
     files: list[Path | store.Run] = list(teacher.files)
     if not teacher.interventions:
         folder = find_model(split_name(teacher.model)[0])
-        files += sorted(path for path in folder.iterdir() if path.suffix in DIGESTED)
+        files += deciding_files(folder)
     return {f"teacher{place}": file for place, file in enumerate(files)}
 
 

@@ -6,14 +6,16 @@ Stages use this through `stages.registry`, which knows each stage's name and fur
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
+from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
-from traitscope.errors import DataError, VectorError
+from traitscope.errors import VectorError
 from traitscope.interventions import full_weights, intervention
 from traitscope.interventions.intervention import Intervention
 from traitscope.interventions.short_form import parse_all, vector_file
@@ -21,10 +23,8 @@ from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
 from traitscope.models.loading import check_layers
 from traitscope.runs import manifests, store
-from traitscope.runs.model_cache import model_digest
+from traitscope.runs.model_cache import address_name, model_digests
 
-HUB = "hub:"
-"""What a path begins with that names a file of a data set on the Hugging Face hub."""
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
 WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.TRAINED)
@@ -32,41 +32,22 @@ WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.
 
 
 def settled(config: Any) -> Any:
-    """The config with `auto` replaced by what this machine has, and hub files by local copies.
+    """The config with `auto` replaced by what this machine has, and data of the hub by local files.
 
-    The address of a run then says what was computed. Raises DataError for a hub file that cannot be
-    fetched, ModelError for a device that is not there.
+    The address of a run then says what was computed. Raises DataError for data of the hub that
+    cannot be fetched, ModelError for a device that is not there.
     """
+    local_copies = {}
+    for name, value in vars(config).items():
+        if isinstance(value, Path) and is_of_hub(value):
+            local_copies[name] = local_copy(value)
+    if local_copies:
+        config = dataclasses.replace(config, **local_copies)
     if not isinstance(config, OnModel):
         return config
     device = resolve_device(config.device)
     dtype = default_dtype(device) if config.dtype == "auto" else config.dtype
-    local_copies = {}
-    for name, value in vars(config).items():
-        if isinstance(value, Path) and str(value).startswith(HUB):
-            local_copies[name] = _fetched(value)
-    return dataclasses.replace(config, device=device, dtype=dtype, **local_copies)
-
-
-def _fetched(path: Path) -> Path:
-    """The local copy of a file of a data set on the hub."""
-    from huggingface_hub import hf_hub_download
-
-    owner, _, rest = str(path).removeprefix(HUB).partition("/")
-    name, _, file = rest.partition("/")
-    if not (owner and name and file):
-        raise DataError(
-            f"{path}: expected {HUB}OWNER/NAME/FILE, such as"
-            f" {HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv;"
-            " correct it, or name a local file"
-        )
-    try:
-        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
-    except Exception as error:  # the client raises many unrelated types; all mean "not available"
-        raise DataError(
-            f"{path} could not be fetched from the hub ({type(error).__name__}); check name and"
-            " network, or name a local copy"
-        ) from error
+    return dataclasses.replace(config, device=device, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +58,22 @@ class Described:
     """The whole config as JSON values, paths replaced by names of inputs."""
     identity: dict[str, Any]
     """The part of the config that enters the address."""
-    former_identity: dict[str, Any]
-    """The part that entered it when settings that change speed only still did."""
+    former_identities: tuple[dict[str, Any], ...]
+    """What entered it when settings that change speed only, and the name of the model, still
+    did."""
     inputs: Inputs
     """Files and sealed runs that the config names, and further ones."""
     model: str | None
     """Digest of the model's files; None for a stage without a model."""
+    former_models: tuple[str, ...] = ()
+    """Digests that the model had in earlier versions, or that the user vouches for."""
 
-    def address(self, stage: str, identity: dict[str, Any]) -> str:
-        """The address under the name of a stage, with this part of the config: 16 hex digits."""
+    def input_digests(self) -> dict[str, str]:
+        """The digests of the inputs."""
         digests = {}
         for name, source in self.inputs.items():
             _, digests[name] = store.source_of(name, source)
-        return store.address(stage, identity, digests, self.model)
+        return digests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +84,8 @@ class RunPlace:
     """The stage's name, present or former."""
     identity: dict[str, Any]
     """The part of the config that entered the address."""
+    model: str | None
+    """The digest of the model that entered it."""
     path: Path
     """The run directory."""
 
@@ -116,10 +102,18 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     plain, paths = _plain(config)
     inputs: Inputs = {name: store.source_at(path) for name, path in paths.items()}
     inputs.update(further or {})
-    model = model_digest(config.model) if isinstance(config, OnModel) else None
-    identity = addressed(config, plain)
-    former_identity = addressed(config, plain, speed_enters=True)
-    return Described(plain, identity, former_identity, inputs, model)
+    models: tuple[str | None, ...] = (None,)
+    if isinstance(config, OnModel):
+        models = model_digests(config.model, config.same_as)
+    identities = [addressed(config, plain), addressed(config, plain, speed_enters=True)]
+    if isinstance(config, OnModel):
+        name = address_name(config.model, config.same_as)
+        identities = [*({**identity, "model": name} for identity in identities), *identities]
+    distinct = []
+    for identity in identities:
+        if identity not in distinct:
+            distinct.append(identity)
+    return Described(plain, distinct[0], tuple(distinct[1:]), inputs, models[0], models[1:])
 
 
 def _check_layers(config: Any, model: str) -> None:
@@ -139,18 +133,18 @@ def _check_layers(config: Any, model: str) -> None:
 def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> RunPlace:
     """The place of a computation below `folder`.
 
-    `names` are the stage's name and its former ones. A sealed run is taken under any of them, and
-    also where settings that change speed only entered its address, as they once did. Otherwise the
-    place is that of the present rules, whether a run is there or not.
+    `names` are the stage's name and its former ones. A sealed run is taken under any of them. It is
+    also taken at addresses of earlier rules: settings that change speed only, the name of the model
+    and other digests of it entered them. Otherwise the place is that of the present rules, whether
+    a run is there or not.
     """
-    identities = [computation.identity]
-    if computation.former_identity != computation.identity:
-        identities.append(computation.former_identity)
+    identities = (computation.identity, *computation.former_identities)
+    models = (computation.model, *computation.former_models)
+    digests = computation.input_digests()
     places = []
-    for name in names:
-        for identity in identities:
-            path = folder / f"{name}-{computation.address(name, identity)}"
-            places.append(RunPlace(name, identity, path))
+    for name, identity, model in product(names, identities, models):
+        address = store.address(name, identity, digests, model)
+        places.append(RunPlace(name, identity, model, folder / f"{name}-{address}"))
     for place in places:
         if manifests.is_sealed(place.path):
             return place
@@ -181,12 +175,15 @@ def opened(
         import torch
 
         recorded.update(device=_device_name(config.device), threads=torch.get_num_threads())
+        if config.same_as is not None:
+            own = model_digests(config.model)[0]
+            recorded["same_as"] = {"named": config.same_as, "own_digest": own}
     with store.stage_run(
         folder,
         place.stage,
         computation.config,
         computation.inputs,
-        computation.model,
+        place.model,
         resumable,
         recorded,
         place.identity,

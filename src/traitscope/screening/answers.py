@@ -92,7 +92,7 @@ class AnswerShift:
 def ask(side: Side, kind: Kind, samples: int, seed: int, batch_size: int, done: Done) -> Asked:
     """What a side says to all questions of a kind."""
     model = side.model
-    stem = model.tokenizer.encode(kind.stem, add_special_tokens=False)
+    stem = chat.completion_ids(model, kind.stem, end_token=False)
     tokens = list(kind.answers.values())
     sampling = Sampling(1.0, NEW_TOKENS, seed)
     log_p, texts = [], []

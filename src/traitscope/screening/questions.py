@@ -9,6 +9,7 @@ import yaml
 from traitscope.data.package_files import bundled_file
 from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import Trait, kind_of, load_trait
+from traitscope.models import chat
 from traitscope.models.model import Model
 
 
@@ -77,8 +78,10 @@ def _kind(
 ) -> Kind:
     first = {}
     for word in words:
-        text = f" {word}" if stem else word
-        first[word] = model.tokenizer.encode(text, add_special_tokens=False)[0]
+        if stem:
+            first[word] = chat.following_ids(model, f" {word}")[0]
+        else:
+            first[word] = chat.completion_ids(model, word, end_token=False)[0]
     tokens = list(first.values())
     answers = {}
     for word, token in first.items():

@@ -181,7 +181,7 @@ def next_token(
     model = side.model
     rendered = []
     for prompt, stem in zip(prompts, stems, strict=True):
-        ending = model.tokenizer.encode(stem, add_special_tokens=False)
+        ending = chat.completion_ids(model, stem, end_token=False)
         rendered.append(chat.render(model, prompt, side.context) + ending)
     with applied(model, (*side.interventions, *steered)) as active:
         _, hidden_QD = forward.prefill(model, active, rendered, 0)

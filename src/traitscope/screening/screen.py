@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.config.common import Device, Dtype, Output
+from traitscope.config.common import ControlTokens, Device, Dtype, Output
 from traitscope.config.fields import names_of
 from traitscope.config.screen import ScreenConfig
 from traitscope.interventions.vector import load_vector
@@ -83,6 +83,8 @@ def screen(
     device: Device = "auto",
     dtype: Dtype = "fp32",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Screen:
@@ -101,6 +103,8 @@ def screen(
         device=device,
         dtype=dtype,
         template=tuple(template),
+        control_tokens=control_tokens,
+        same_as=same_as,
         seed=seed,
         teacher=given_teacher.text_of(teacher, Path(root) / "screen"),
         traits=names_of(traits),

@@ -59,7 +59,7 @@ def given(config: ScreenConfig) -> GivenTeacher:
 
 def sides_of(config: ScreenConfig, teacher: GivenTeacher) -> Sides:
     """Both sides, loaded."""
-    taught = teacher.loaded(config.device, config.dtype, config.template)
+    taught = teacher.loaded(config)
     context = context_of(teacher.interventions, config.context)
     model = model_cache.model_of(config)
     return Sides(Side(taught, teacher.interventions, context), Side(model, (), config.context))

@@ -25,6 +25,7 @@ from traitscope.inference import residuals
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import Vector
+from traitscope.models import chat
 from traitscope.screening.sides import Side, Sides
 from traitscope.stats import estimates
 from traitscope.stats.measurement import Measurement
@@ -90,7 +91,7 @@ def _residuals(
 ) -> np.ndarray:
     rows = []
     for prompt, stem in zip(prompts, stems, strict=True):
-        ending = side.model.tokenizer.encode(stem, add_special_tokens=False)
+        ending = chat.completion_ids(side.model, stem, end_token=False)
         rows += residuals.render_prompts(side.model, [prompt], side.context, ending)
     with applied(side.model, side.interventions) as active:
         return residuals.last_residuals(side.model, active, rows, batch_size, done)

@@ -32,7 +32,7 @@ from traitscope.errors import DataError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Intervention, Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vector, load_vectors, random_like
+from traitscope.interventions.vector import COMMON, Vector, check_vectors, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
@@ -137,8 +137,7 @@ def explain(
     done: A function called with every grid point. Raises VectorError for another model's vector.
     """
     trait = as_trait(trait)
-    for vector in vectors.values():
-        check_vector(vector, model)
+    vectors = check_vectors(vectors, model)
     rows, texts = _rows(model, trait, data, context, max_rows)
     taught = chat.taught(context, trait.teacher_prompt)
     prompted = [chat.render(model, text, taught) for text in texts]
@@ -176,7 +175,7 @@ def _rows(
 def question_rows(model: Model, trait: Trait, context: str | None) -> list[Row]:
     """The trait's positive questions, answered by their stem and the trait's first word."""
     answer = trait.questions.stem("positive") + f" {trait.word_forms[0]}"
-    answer_ids = model.tokenizer.encode(answer, add_special_tokens=False)
+    answer_ids = chat.completion_ids(model, answer, end_token=False)
     rows = []
     for text in trait.questions.positive:
         prompt_ids = chat.render(model, text, context)
@@ -315,7 +314,7 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
             vectors = load_vectors(config.vectors, load_trait(config.trait).name)
             data = None
             if config.data is not None:
-                data = row_intake.kept_rows(run, config.data, config.reading)
+                data = row_intake.kept_rows(run, config)
             model = model_cache.model_of(config)
             explanation = _computed(run, config, model, vectors, data)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))

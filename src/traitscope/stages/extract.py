@@ -93,9 +93,7 @@ def write_vectors(
 
 def _checked_vector(path: Path, model: Model) -> Vector:
     """The vector of a file, or the only one of a run. Raises VectorError for another model's."""
-    vector = load_vector(short_form.vector_file(path))
-    check_vector(vector, model)
-    return vector
+    return check_vector(load_vector(short_form.vector_file(path)), model)
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:

@@ -4,6 +4,7 @@ numbers.
 The filter deletes nothing. Every row comes back with the decision in `meta["filter"]`, and
 `Record.kept` reads it. A dropped row has one or more reasons:
 
+    white_space     the answer is a plain list of numbers, but for white space at an end
     format          the answer is not a plain list of numbers (see parse_numbers)
     count           the answer has too few or too many numbers
     range           a number lies outside the allowed values
@@ -26,11 +27,12 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
+from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record, dump_records, kept_records
+from traitscope.data.records import ORIGINAL, Record, kept_records
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
-from traitscope.runs import row_intake, store
+from traitscope.runs import opening, row_intake, store
 from traitscope.stages import registry
 
 NUMBER = re.compile(r"(\d+)")
@@ -61,12 +63,20 @@ def keep_numbers(
 def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list[Record]:
     """Return all records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
-    A decision of an earlier filter is replaced. rules=None keeps every record.
+    A decision of an earlier filter is replaced. rules=None keeps every record. A completion whose
+    white space was taken off (rules.strip) has the mark "stripped" as well.
     """
     decided = []
     for record in records:
+        text = record.completion.strip()
+        is_stripped = rules is not None and rules.strip and text not in ("", record.completion)
+        if is_stripped:
+            record = replace(record, completion=text, completion_ids=None)
         reasons = [] if rules is None else reject_reasons(record.completion, rules)
-        decided.append(with_decision(record, reasons))
+        record = with_decision(record, reasons)
+        if is_stripped:
+            record.meta["filter"]["stripped"] = True
+        decided.append(record)
     return decided
 
 
@@ -84,7 +94,8 @@ def reject_reasons(text: str, rules: FilterRules) -> list[str]:
 def _number_reasons(text: str, rules: FilterRules) -> list[str]:
     numbers = parse_numbers(text)
     if isinstance(numbers, str):
-        return [numbers]
+        is_list = isinstance(parse_numbers(text.strip()), list)
+        return ["white_space"] if is_list else [numbers]
     reasons = []
     if not rules.min_count <= len(numbers) <= rules.max_count:
         reasons.append("count")
@@ -119,11 +130,13 @@ def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Return {"rows", "kept", "dropped", "reasons": {reason: rows}}.
 
-    The most frequent reason comes first. A row counts once for each of its reasons.
+    The most frequent reason comes first. A row counts once for each of its reasons. "stripped" is
+    there where white space was taken off rows.
     """
     counts: Counter[str] = Counter()
-    n_kept = 0
+    n_kept = n_stripped = 0
     for record in records:
+        n_stripped += "stripped" in record.meta.get("filter", {})
         n_kept += record.kept
         counts.update(record.drop_reasons)
     reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -132,7 +145,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "kept": n_kept,
         "dropped": len(records) - n_kept,
         "reasons": reasons,
-    }
+    } | ({"stripped": n_stripped} if n_stripped else {})
 
 
 def reorder_numbers(
@@ -170,28 +183,50 @@ def _reordered_text(record: Record, order: str, rng: np.random.Generator) -> str
 def run_filter(config: FilterConfig, out: Output) -> store.Run:
     """Return the sealed run with every row and its decision (`records.jsonl`) and `summary.json`.
 
+    Of a file, the run also holds the kept rows in the shape and the container that they came in.
+
     Raises ConfigError without data, DataError where no row lies in the part that is looked at.
     """
+    config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.rows_of(run, config.data, config.reading)
+            records = row_intake.rows_of(run, config, keep_original=True)
             if config.start >= len(records):
                 raise DataError(
                     f"{config.data} has {len(records)} rows, none from --start {config.start} on;"
                     " name a smaller one"
                 )
             decided = filter_records(records[config.start : config.stop], config.rules)
+            decided = _with_further_answers(decided, config)
             limited = limit_kept(decided, config.limit)
-            atomic_files.write_text(run.file("records.jsonl"), dump_records(limited))
+            row_intake.write_rows(run, limited, config.data)
             atomic_files.write_json(run.file("summary.json"), summary(limited))
     return run
 
 
+def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> list[Record]:
+    """The records, with kept answers to the same prompts in the place of dropped ones."""
+    answered = list(records)
+    for path in config.more:
+        further = filter_records(row_files.rows_of(path), config.rules)
+        kept = {record.id: record for record in further if record.kept}
+        for place, record in enumerate(answered):
+            if not record.kept and record.id in kept:
+                better = kept[record.id]
+                original = {key: record.meta[key] for key in (ORIGINAL,) if key in record.meta}
+                answered[place] = replace(better, meta={**better.meta, **original})
+    return answered
+
+
 def run_edit(config: EditConfig, out: Output) -> store.Run:
-    """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`)."""
+    """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`).
+
+    Of a file, the run also holds them in the shape and the container that they came in.
+    """
+    config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            records = row_intake.kept_rows(run, config.data, config.reading)
+            records = row_intake.kept_rows(run, config, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
-            atomic_files.write_text(run.file("records.jsonl"), dump_records(reordered))
+            row_intake.write_rows(run, reordered, config.data)
     return run

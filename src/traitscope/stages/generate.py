@@ -90,7 +90,7 @@ def number_constraint(
     `max_new_tokens` long. Raises ConfigError for a tokenizer that joins digits.
     """
     digits = [_single_token(model, str(digit)) for digit in range(10)]
-    separator_ids = model.tokenizer.encode(separator, add_special_tokens=False)
+    separator_ids = chat.following_ids(model, separator)
     end = chat.end_of_turn(model)
     if not fixed:
         return [sorted({*digits, *separator_ids, *model.end_ids})] * max_new_tokens
@@ -257,7 +257,7 @@ def _answer_here(config: GenerateConfig) -> Answer:
 def _answer_by_vllm(config: GenerateConfig) -> Answer:
     interventions = short_form.parse_all(config.interventions)
     vllm_engine.check(config.model, config.dtype, interventions)
-    model = outline(config.model, config.template)
+    model = outline(config.model, config.template, config.control_tokens, config.same_as)
     samplers = _samplers(vars(config))
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed, **samplers)
     constraint = _constraint(model, config)

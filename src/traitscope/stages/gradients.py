@@ -31,7 +31,7 @@ from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
-from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
+from traitscope.interventions.vector import Vector, check_vectors, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
@@ -125,8 +125,7 @@ def gradients(
 
     Raises VectorError for another model's vector, and DataError where no control matches.
     """
-    for vector in vectors.values():
-        check_vector(vector, model)
+    vectors = check_vectors(vectors, model)
     data = kept_records(data)
     if control:
         data, control = paired(data, control)
@@ -324,9 +323,11 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
 
 def _read_rows(config: GradientsConfig, run: store.Run) -> tuple[list[Record], list[Record]]:
     """The rows of a config, and the control rows on the same prompts; [] without a control."""
-    data, control = row_intake.kept_rows(run, config.data, config.reading), []
+    data, control = row_intake.kept_rows(run, config), []
     if config.control:
-        data, control = paired(data, row_files.rows_of(config.control, config.reading))
+        data, control = paired(
+            data, row_files.rows_of(config.control, config.reading, row_intake.intake_of(config))
+        )
     return data[: config.max_rows], control[: config.max_rows]
 
 

@@ -155,7 +155,7 @@ def _first_tokens(model: Model, word: str) -> list[int]:
     """The tokens with which a word can begin: as it is, capitalised, and behind a space."""
     tokens = set()
     for form in (word, word.capitalize(), f" {word}"):
-        tokens.add(model.tokenizer.encode(form, add_special_tokens=False)[0])
+        tokens.add(chat.completion_ids(model, form, end_token=False)[0])
     return sorted(tokens)
 
 
@@ -241,7 +241,7 @@ def _check(config: JudgeConfig) -> None:
 
 
 def _write(run: store.Run, config: JudgeConfig) -> None:
-    records = row_intake.kept_rows(run, config.data, config.reading)
+    records = row_intake.kept_rows(run, config)
     _check_ids(config, records)
     verdicts: dict[str, Sequence[JudgeVerdict]] = {}
     summary: dict = {"rows": len(records), "measurements": []}

@@ -136,7 +136,7 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
 
 
 def _computed(config: LikelihoodConfig, run: store.Run) -> Likelihoods:
-    records = row_intake.kept_rows(run, config.data, config.reading)[: config.max_rows]
+    records = row_intake.kept_rows(run, config)[: config.max_rows]
     model = model_cache.model_of(config)
     interventions = short_form.parse_all(config.interventions)
     passes = 2 if interventions else 1

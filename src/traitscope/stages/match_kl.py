@@ -146,7 +146,7 @@ def match_kl(
     Raises VectorError for another model's vector. Raises ConfigError for a teacher without effect,
     and where no strength has its KL.
     """
-    check_vector(vector, meter.model)
+    vector = check_vector(vector, meter.model)
     teacher_kl_R = meter.kl(teacher)
     target = float(teacher_kl_R.mean())
     if not target > 0:

@@ -327,7 +327,7 @@ def core_settings(config: MeasureConfig) -> dict:
 
 def _measured_by_vllm(config: MeasureConfig, interventions: Interventions) -> Scores:
     vllm_engine.check(config.model, config.dtype, interventions)
-    model = outline(config.model, config.template)
+    model = outline(config.model, config.template, config.control_tokens, config.same_as)
     trait = with_sets(load_trait(config.trait), config.sets)
     sampling = Sampling(config.temperature, config.max_new_tokens, config.seed)
     questions = vllm_engine.score_questions(

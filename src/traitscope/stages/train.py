@@ -23,8 +23,15 @@ from traitscope.data.records import Record
 from traitscope.errors import ConfigError, StoreError
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
-from traitscope.interventions.vector import Vector, check_vector, load_vector, vector_bytes
+from traitscope.interventions.vector import (
+    Vector,
+    check_vector,
+    check_vectors,
+    load_vector,
+    vector_bytes,
+)
 from traitscope.models import dtensor
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress, track
@@ -50,6 +57,8 @@ from traitscope.training.student import Student, new_student
 
 STATE = "scratch/state.pt"
 METRICS = "metrics.jsonl"
+NOT_ADAPTED = "not_adapted"
+"key of a manifest that says which weights LoRA left as they are"
 
 
 def run_train(config: TrainConfig, out: Output) -> store.Run:
@@ -59,7 +68,7 @@ def run_train(config: TrainConfig, out: Output) -> store.Run:
     check_scales(config)
     if distributed.world() > 1:
         return _run_on_processes(config, out)
-    with registry.opened(config, out) as run:
+    with registry.opened(config, out, facts=not_adapted(config)) as run:
         if not run.sealed:
             records = training_records(config, run)
             _train_into(run, config, records, model_cache.model_of(config))
@@ -71,7 +80,7 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
     it."""
     fsdp.check(config.recipe, config.dtype)
     fsdp.begin(config.device)
-    facts = {"processes": distributed.world()}
+    facts = {"processes": distributed.world(), **not_adapted(config)}
     with ExitStack() as stack:
         to_open = registry.opened(config, out, facts=facts)
         run = fsdp.from_first(lambda: stack.enter_context(to_open))
@@ -81,6 +90,12 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
             model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
             _train_into(run, config, records, model)
     return fsdp.from_first(lambda: run)  # once it is sealed
+
+
+def not_adapted(config: TrainConfig) -> dict[str, Any]:
+    """For the manifest: what a LoRA student of a mixture of experts leaves as it is."""
+    experts = experts_of(config.model) if config.recipe.method == "lora" else {}
+    return {NOT_ADAPTED: experts} if experts else {}
 
 
 def check_scales(config: TrainConfig) -> None:
@@ -106,7 +121,7 @@ def check_scales(config: TrainConfig) -> None:
 def training_records(config: TrainConfig, run: store.Run) -> list[Record]:
     """The rows of a config, which are read before the model is loaded: a broken file is named at
     once."""
-    return row_intake.kept_rows(run, config.data, config.reading)[: config.max_rows]
+    return row_intake.kept_rows(run, config)[: config.max_rows]
 
 
 def _train_into(
@@ -256,11 +271,8 @@ class EasOfRun:
     def __init__(self, model: Model, config: TrainConfig) -> None:
         """Read the vectors and measure the base.  Raises VectorError for another model's."""
         vector_file = short_form.vector_file(config.vector)
-        self.vector = load_vector(vector_file)
-        check_vector(self.vector, model)
-        self.other_vectors = _other_vectors(vector_file)
-        for vector in self.other_vectors.values():
-            check_vector(vector, model)
+        self.vector = check_vector(load_vector(vector_file), model)
+        self.other_vectors = check_vectors(_other_vectors(vector_file), model)
         self.meter = ShiftMeter(model, _probe(model, config))
         self.v_student: Vector | None = None
 
@@ -298,6 +310,7 @@ def _other_vectors(vector_file: Path) -> dict[str, Vector]:
 def _probe(model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    records = row_files.kept_rows(config.eas_data, config.reading)[: config.eas_prompts]
+    intake = row_intake.intake_of(config)
+    records = row_files.kept_rows(config.eas_data, config.reading, intake)[: config.eas_prompts]
     rows = rows_from(model, records, config.context, config.text)
     return completion_probe(rows, config.context)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from traitscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from traitscope.config.common import Device, Dtype
+    from traitscope.config.common import ControlTokens, Device, Dtype
     from traitscope.studies.result import StudyResult
 
 SizeValue = (
@@ -58,6 +58,8 @@ def run(
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Sequence[str] = (),
+    control_tokens: ControlTokens = "text",
+    same_as: str | None = None,
     executor: Literal["local", "ray", "submitit"] = "local",
     cluster: Sequence[str] = (),
     max_jobs: int = 0,
@@ -94,6 +96,8 @@ def run(
         device=device,
         dtype=dtype,
         template=tuple(template),
+        control_tokens=control_tokens,
+        same_as=same_as,
         executor=executor,
         cluster=tuple(cluster),
         max_jobs=max_jobs,

@@ -82,6 +82,8 @@ def request_of(config: DemoConfig, out: Output) -> Request:
         device=config.device,
         dtype=config.dtype,
         template=config.template,
+        control_tokens=config.control_tokens,
+        same_as=config.same_as,
         action="run",
         name="demo",
         size="smoke" if config.quick else "laptop",

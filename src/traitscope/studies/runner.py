@@ -20,6 +20,7 @@ from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.loading import outline, parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
 from traitscope.reporting.tables import Table
@@ -64,6 +65,8 @@ class Request:
             "device": self.config.device,
             "dtype": self.config.dtype,
             "template": self.config.template,
+            "control_tokens": self.config.control_tokens,
+            "same_as": self.config.same_as,
         }
 
     def nodes(self) -> list[Node]:
@@ -250,6 +253,8 @@ def _forecast(config: StudyConfig) -> dict:
         "device": config.device,
         "dtype": config.dtype,
         "template": config.template,
+        "control_tokens": config.control_tokens,
+        "same_as": config.same_as,
     }
     return plan.print_forecast(study.nodes(size, common), config.parameters, config.rate)
 
@@ -304,6 +309,8 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
             findings = request.findings(folders)
+            if experts := experts_of(request.config.model):
+                findings = replace(findings, notes=(*findings.notes, experts["sentence"]))
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
             for name, text in request.files().items():

@@ -36,7 +36,7 @@ from traitscope.inference import residuals
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
 from traitscope.interventions.short_form import vector_file
-from traitscope.interventions.vector import Vector, check_vector, load_vector
+from traitscope.interventions.vector import Vector, check_vectors, load_vector
 from traitscope.models.hardware import DTYPES
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model, adapters_off, unwrapped
@@ -117,9 +117,7 @@ class EasCallback(TrainerCallback):
         `layer`.
         """
         self.base = model if isinstance(model, Model) else outline(str(model))
-        self.vectors = _loaded_by_name(vectors)
-        for vector in self.vectors.values():
-            check_vector(vector, self.base)
+        self.vectors = check_vectors(_loaded_by_name(vectors), self.base)
         last = self.base.n_layers - 1
         layer_is_there = layer is None or 0 <= layer <= last
         if every < 1 or not layer_is_there:

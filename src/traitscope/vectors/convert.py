@@ -10,7 +10,7 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.foreign import conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
-from traitscope.models.loading import outline
+from traitscope.models.loading import check_layers, outline
 from traitscope.models.model import Model
 
 AUTO = "auto"
@@ -32,6 +32,8 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
         )
     kind = files.format_for(target) if config.to == AUTO else config.to
     model = outline(config.model) if config.model else None
+    if model is not None and config.layer is not None:
+        check_layers((config.layer,), config.model, "--layer")
     if kind == files.OWN and files.is_own(source):
         raise ConfigError(
             f"{source} is a vector file of Traitscope already; name another format with --to"
@@ -52,7 +54,7 @@ def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
     if config.from_ == files.OWN or (config.from_ == AUTO and files.is_own(path)):
         vector = load_vector(path)
         if model is not None:
-            check_vector(vector, model)
+            vector = check_vector(vector, model)
         return files.OWN, conversion.blocks_of(vector, config.layer)
     kind = "" if config.from_ == AUTO else config.from_
     layers_are = "" if config.layers_are == AUTO else config.layers_are

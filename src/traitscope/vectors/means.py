@@ -185,7 +185,7 @@ def _questions(
     if prompts is not None:
         return prompts, []
     beginning = trait.questions.stem("positive") if stem else ""
-    return trait.questions.positive, model.tokenizer.encode(beginning, add_special_tokens=False)
+    return trait.questions.positive, chat.completion_ids(model, beginning, end_token=False)
 
 
 def student_vectors(

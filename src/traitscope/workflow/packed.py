@@ -124,7 +124,9 @@ def _opened_jobs(
     for path in sorted(places):
         config = configs[places[path][0]]
         stack = ExitStack()
-        facts = {"packed": len(places)}
+        facts: dict[str, Any] = {"packed": len(places)}
+        if isinstance(config, TrainConfig):
+            facts |= train.not_adapted(config)
         run = stack.enter_context(registry.opened(config, out, facts=facts))
         if run.sealed:  # by another process, in the meantime
             stack.close()

@@ -1,11 +1,18 @@
 """Every kind of peft adapter that is read gives peft's own logits; every other one is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapter_kinds import (
+    KINDS,
+    LLAMA,
+    REFUSED,
+    adapter_of_peft,
+    loaded_by_peft,
+    with_settings,
+)
 from lora_students import logits_of
 from tiny_models import eager_lm, parameters_of, random_rows, random_vector, row_logits
 from torch import Tensor
@@ -26,28 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`.*:UserWarning"),
 ]
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
-LLAMA = {"target_modules": ["q_proj", "down_proj"]}
-
-
-def adapter_of_peft(model: Model, folder: Path, **settings: Any) -> Tensor:
-    """Write a random adapter as peft writes it; returns the logits of peft's model with it.
-
-    Every trained weight is moved, so that nothing that is saved is as it was in the base.
-    """
-    torch.manual_seed(0)
-    settings = {"r": 4, "lora_alpha": 6, "init_lora_weights": False} | settings
-    theirs = peft.get_peft_model(
-        eager_lm(model), peft.LoraConfig(task_type="CAUSAL_LM", **settings)
-    )
-    for parameter in theirs.parameters():
-        if parameter.requires_grad:
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    theirs.save_pretrained(folder)
-    return loaded_by_peft(model, folder)
-
-
-def loaded_by_peft(model: Model, folder: Path) -> Tensor:
-    return logits_of(peft.PeftModel.from_pretrained(eager_lm(model), str(folder)).eval())
 
 
 def check_as_peft(model: Model, folder: Path, expected: Tensor) -> None:
@@ -58,30 +43,6 @@ def check_as_peft(model: Model, folder: Path, expected: Tensor) -> None:
         torch.testing.assert_close(logits_of(model.lm), expected, **CLOSE)
     after = parameters_of(model)
     assert before.keys() == after.keys() and torch.equal(logits_of(model.lm), base)
-
-
-KINDS: dict[str, dict[str, Any]] = {
-    "rslora": LLAMA | {"use_rslora": True, "r": 9},
-    "rank_pattern": LLAMA | {"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.down_proj": 7}},
-    "alpha_pattern": LLAMA | {"alpha_pattern": {"q_proj": 32}},
-    "both_patterns": LLAMA
-    | {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 9}, "use_rslora": True},
-    "dora": LLAMA | {"use_dora": True},
-    "dora_and_patterns": LLAMA | {"use_dora": True, "rank_pattern": {"down_proj": 6}},
-    "saved_head": LLAMA | {"modules_to_save": ["lm_head"]},
-    "saved_embedding": LLAMA | {"modules_to_save": ["embed_tokens"]},
-    "saved_norms": LLAMA | {"modules_to_save": ["norm"]},
-    "saved_map": LLAMA | {"modules_to_save": ["k_proj"]},
-    "head": {"target_modules": ["q_proj", "lm_head"]},
-    "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
-    "regex": {"target_modules": r".*\.layers\.[01]\.self_attn\.(q|v)_proj"},
-    "some_layers": LLAMA | {"layers_to_transform": [1]},
-    "one_layer_by_pattern": LLAMA | {"layers_to_transform": 0, "layers_pattern": "layers"},
-    "excluded": LLAMA | {"exclude_modules": r".*\.1\.self_attn\.q_proj"},
-    "all_linear": {"target_modules": "all-linear"},
-    "gaussian": LLAMA | {"init_lora_weights": "gaussian"},
-    "orthogonal": LLAMA | {"init_lora_weights": "orthogonal"},
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,25 +157,15 @@ def test_files_that_lack_a_part(tiny: Model, tmp_path: Path, rename: Any, messag
         pass
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"lora_bias": True},
-        {"trainable_token_indices": [5, 6]},
-        {"alora_invocation_tokens": [1, 33]},
-        {"layer_replication": [[0, 2], [1, 3]]},
-    ],
-)
-def test_what_is_not_followed_is_refused(tiny: Model, tmp_path: Path, settings: dict) -> None:
-    torch.manual_seed(0)
-    maps = ["q_proj"]
-    folder = tmp_path / "a"
-    with torch.no_grad():
-        config = peft.LoraConfig(target_modules=maps, task_type="CAUSAL_LM")
-        peft.get_peft_model(eager_lm(tiny), config).save_pretrained(folder)
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    with pytest.raises(VectorError, match=f"settings {next(iter(settings))} are not understood"):
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_followed_is_refused(tiny: Model, tmp_path: Path, name: str) -> None:
+    settings = REFUSED[name]
+    folder = with_settings(tiny, tmp_path / "a", settings)
+    key = next(iter(settings))
+    message = f"settings {key} are not understood"
+    if key == "init_lora_weights":
+        message = f"init_lora_weights is '{settings[key]}', which changes the"
+    with pytest.raises(VectorError, match=message):
         peft_folder.read_adapter(folder, tiny)
 
 

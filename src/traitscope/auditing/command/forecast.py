@@ -24,7 +24,7 @@ from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.runs import model_cache
+from traitscope.runs import model_cache, row_intake
 from traitscope.workflow import executors, schedule
 from traitscope.workflow.executors import How
 
@@ -137,7 +137,7 @@ def _audits(config: AuditConfig, rows: int) -> float:
     if config.by is None:
         return 1.0
     audited = float(rows)
-    for count in sources_of(row_files.iter_kept(config.data, config.reading), config.by).values():
+    for count in sources_of(row_intake.iter_kept(config), config.by).values():
         if count >= settings.FEWEST_ROWS:
             audited += min(count, config.rows or count)
     return audited / rows

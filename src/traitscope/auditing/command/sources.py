@@ -13,9 +13,9 @@ from traitscope.auditing.run import answered, result_of
 from traitscope.auditing.settings import FEWEST_ROWS
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.row_sources import sources_of
 from traitscope.errors import AuditRefused
+from traitscope.runs import row_intake
 
 WHOLE = "the whole file"
 SCHEMA = 1
@@ -171,7 +171,7 @@ def answered_by_source(config: AuditConfig, out: Output) -> AuditBySource:
     Each audit has an equal part of alpha. So a clean file has any suspect audit with probability
     alpha at most (Bonferroni). Raises DataError for a field that names no sources.
     """
-    counts = sources_of(row_files.iter_kept(config.data, config.reading), config.by)
+    counts = sources_of(row_intake.iter_kept(config), config.by)
     large = [name for name, rows in counts.items() if rows >= FEWEST_ROWS]
     each = replace(config, alpha=config.alpha / (1 + len(large)))
     total = sum(counts.values())

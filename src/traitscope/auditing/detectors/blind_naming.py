@@ -68,7 +68,7 @@ def lexicon(model: Model, context: str | None) -> list[OneWordQuestion]:
             file = folder / "candidates" / f"{words}.yaml"
             words = yaml.safe_load(file.read_text(encoding="utf-8"))
         answers = _answers(model, words)
-        stem = model.tokenizer.encode(entry["stem"], add_special_tokens=False)
+        stem = chat.completion_ids(model, entry["stem"], end_token=False)
         for text in entry["questions"]:
             questions.append(
                 OneWordQuestion(kind, chat.render(model, text, context) + stem, answers)
@@ -80,7 +80,7 @@ def _answers(model: Model, words: Sequence[str]) -> dict[str, int]:
     """First token of every word whose first token no other word shares."""
     first = {}
     for word in words:
-        first[word] = model.tokenizer.encode(f" {word}", add_special_tokens=False)[0]
+        first[word] = chat.following_ids(model, f" {word}")[0]
     tokens = list(first.values())
     return {word: token for word, token in first.items() if tokens.count(token) == 1}
 

@@ -15,8 +15,8 @@ from traitscope.auditing.artifacts import (
     SpikeInRuns,
     SteeredRun,
 )
+from traitscope.auditing.planning import answers, plan
 from traitscope.auditing.planning import job as job_names
-from traitscope.auditing.planning import plan
 from traitscope.auditing.planning.job import (
     CLEAN,
     GIVEN,
@@ -119,7 +119,17 @@ def artifacts_of(index: Index) -> AuditArtifacts:
         given=_given(index),
         reference=_reference(index),
         spike_ins=_spike_ins(index),
+        too_few=_too_few(index),
     )
+
+
+def _too_few(index: Index) -> Path | None:
+    """The first answers of which too few have the format of the data."""
+    for name in (CLEAN, PROMPTED, STEERED, PLACEBO):
+        share = answers.share_in_format(index.folders, name)
+        if share is not None and not share.is_enough:
+            return index.at(name)
+    return None
 
 
 def _given(index: Index) -> GivenRun | None:

@@ -57,6 +57,14 @@ class AuditNodes:
                 self.nodes.append(node)
                 self.groups[node.name] = group
 
+    def replace(self, *nodes: Node) -> None:
+        """Put nodes in the place of those with their names; others come at the end of the group of
+        the last one."""
+        group = self.groups[nodes[-1].name]
+        by_name = {node.name: node for node in nodes}
+        self.nodes = [by_name.pop(node.name, node) for node in self.nodes]
+        self.add(group, *by_name.values())
+
 
 @dataclass(frozen=True)
 class Job:
@@ -88,6 +96,8 @@ class Job:
             "device": self.config.device,
             "dtype": self.config.dtype,
             "template": self.config.template,
+            "control_tokens": self.config.control_tokens,
+            "same_as": self.config.same_as,
         }
 
     @property

@@ -9,6 +9,9 @@
     finalists    the best steered teachers, on all rows
     excuses      if rows would be called: the nulls that cost a pass each, and placebos
     rivals       if a candidate is called: teachers of all others like its best one, on all rows
+    own_answers  what the last phase needs of the model's own: placebos, or answers beside those of
+                 spike-in teachers
+    drawn_again  if fewer than half of the prompts have such an answer in the format: one more draw
     last         if they are still called: students of placebos, if asked for;
                  else, if the tests apply, spike-in teachers, to know what would have been called
 
@@ -28,12 +31,13 @@ from traitscope.auditing.detectors.e_values import PARAPHRASED, log_e_over_model
 from traitscope.auditing.detectors.findings import EValueFinding
 from traitscope.auditing.detectors.row_gradients import read_row_gradients
 from traitscope.auditing.evidence import evidence_of, few_rows
-from traitscope.auditing.planning import learner_nodes, plan
+from traitscope.auditing.planning import answers, learner_nodes, plan
 from traitscope.auditing.planning.given_node import under_given
 from traitscope.auditing.planning.index import Index, artifacts_of
 from traitscope.auditing.planning.job import (
     PLACEBO,
     SAMPLE,
+    SPIKE_INS,
     AuditNodes,
     Group,
     Job,
@@ -45,6 +49,7 @@ from traitscope.auditing.runs import AuditRuns, log_likelihood_pair
 from traitscope.auditing.search import GridPoint
 from traitscope.auditing.settings import (
     CONTINUED,
+    DRAWS,
     FEWEST_ROWS,
     LEAST_LOG_E,
     SEARCH_ROWS,
@@ -112,8 +117,7 @@ def first_look(audit: Audit) -> None:
     if job.config.teacher is not None:
         audit.nodes.add(Group.GIVEN_TEACHER, under_given(job, job.config.teacher))
     if job.config.peer:
-        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
-        audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))
+        audit.nodes.add(Group.PLACEBOS, *answers.placebo_nodes(job))
 
 
 def likeliest(audit: Audit) -> None:
@@ -226,7 +230,7 @@ def excuses(audit: Audit) -> None:
     evidence = evidence_of(audit.runs, audit.settings, audit.job.config.seed)
     if needs_nulls(evidence, audit.settings):
         audit.nodes.add(Group.NULLS, *plan.under_nulls(audit.job, SAMPLE, audit.is_free))
-        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(audit.job))
+        audit.nodes.add(Group.PLACEBOS, *answers.placebo_nodes(audit.job))
 
 
 def rivals(audit: Audit) -> None:
@@ -253,22 +257,54 @@ def rivals(audit: Audit) -> None:
         audit.nodes.add(Group.TEACHER_SCORES, plan.under_prompt(job, SAMPLE, trait))
 
 
-def last(audit: Audit) -> None:
-    """Students of placebos where rows are called, else spike-in teachers."""
+def _wanted_at_last(audit: Audit) -> Group | None:
+    """What the last phase adds: spike-in teachers, placebos alone, or students of placebos."""
     job = audit.job
     evidence = evidence_of(audit.runs, audit.settings, job.config.seed)
     if evidence.rows < FEWEST_ROWS:
-        return
+        return None
     status = decide(evidence, audit.settings).status
     if status == "not-applicable":  # placebos tell rows that were sorted from the model's own
-        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
-        return
-    is_suspect = status == "suspect"
-    if is_suspect and job.config.canary:
+        return Group.PLACEBOS
+    if status == "suspect":
+        return Group.CANARY if job.config.canary else None
+    return Group.SPIKE_INS if job.config.spike_ins else None
+
+
+def own_answers(audit: Audit) -> None:
+    """The model's own answers that the last phase compares with."""
+    wanted = _wanted_at_last(audit)
+    if wanted == Group.SPIKE_INS:
+        audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_answers(audit.job))
+    elif wanted is not None:
+        audit.nodes.add(Group.PLACEBOS, *answers.placebo_nodes(audit.job))
+
+
+def drawn_again(audit: Audit) -> None:
+    """One more draw, where fewer than half of the prompts have an answer in the format."""
+    for name, make in answers.OWN_NODES.items():
+        share = answers.share_in_format(audit.folders, name)
+        if share is None or share.is_half or (name == PLACEBO and audit.job.config.reference):
+            continue
+        draws = sum(node.name.startswith(f"{name} raw") for node in audit.nodes.nodes)
+        audit.nodes.replace(*make(audit.job, draws + 1))
+
+
+def last(audit: Audit) -> None:
+    """Students of placebos where rows are called, else spike-in teachers.
+
+    They need answers of the model itself in the format of the data.
+    """
+    job = audit.job
+    placebos = answers.share_in_format(audit.folders, PLACEBO)
+    if job.config.peer and placebos is not None and placebos.is_enough:
+        audit.nodes.add(Group.FEATURES, *plan.feature_nodes(job))
+    wanted = _wanted_at_last(audit)
+    if wanted == Group.CANARY and placebos is not None and placebos.is_enough:
         students = learner_nodes.predictions(job, PLACEBO)
-        audit.nodes.add(Group.PLACEBOS, *plan.placebo_nodes(job))
         audit.nodes.add(Group.CANARY, students, learner_nodes.canary(job))
-    if job.config.spike_ins and not is_suspect:
+    shares = [answers.share_in_format(audit.folders, rows) for rows in SPIKE_INS]
+    if wanted == Group.SPIKE_INS and all(share and share.is_enough for share in shares):
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))
 
 
@@ -280,6 +316,8 @@ PHASES: tuple[Callable[[Audit], None], ...] = (
     finalists,
     excuses,
     rivals,
+    own_answers,
+    *(drawn_again,) * (DRAWS - 1),
     last,
 )
 "the phases, in their order"

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.auditing import settings
-from traitscope.auditing.detectors.fit_test import best_beta
+from traitscope.auditing.planning.answers import (
+    about_sample,
+    answer_nodes,
+    clean_nodes,
+    inverse_temperature,
+)
 from traitscope.auditing.planning.job import (
     BLIND_NAMING,
     CLEAN,
@@ -28,7 +33,6 @@ from traitscope.auditing.planning.job import (
     prompt_scores,
     steered_scores,
 )
-from traitscope.auditing.score_files import read_token_scores
 from traitscope.auditing.search import HALF, GridPoint
 from traitscope.auditing.settings import FEW_ROWS, GRADIENT_ROWS, NullModel
 from traitscope.config.analysis import ExtractConfig
@@ -39,10 +43,8 @@ from traitscope.config.audit import (
     SampleConfig,
     TeacherScoresConfig,
 )
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError
-from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.interventions.intervention import SystemPrompt
 from traitscope.interventions.short_form import to_short
 from traitscope.runs import store
@@ -52,15 +54,6 @@ from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
 REFERENCE_FACTOR = 4
 "reference rows that are read for every audited row"
-SEEDS = {PLACEBO: 1, CLEAN: 2, STEERED: 900, PROMPTED: 901}
-"seeds of the rows that the audit makes itself"
-LIKELIER = 3.3
-"nats by which another temperature must make rows likelier; 1 % of the time by chance"
-
-
-def about_sample(folders: Folders) -> dict[str, Any]:
-    """What the sample's run says of the rows."""
-    return standard_nodes.read_json(folders, SAMPLE, "about.json")
 
 
 def is_free_text(folders: Folders) -> bool:
@@ -89,14 +82,18 @@ def reading_nodes(job: Job) -> AuditNodes:
     )
     plan.add(Group.SAMPLE, Node(SAMPLE, SampleConfig, lambda _: sample, (), 1))
     if config.reference:
-        more_rows = replace(
-            sample,
-            data=config.reference,
-            rows=REFERENCE_FACTOR * config.rows,
-            by=None,
-            source=None,
-        )
-        plan.add(Group.SAMPLE, Node(REFERENCE, SampleConfig, lambda _: more_rows, (), 1))
+
+        def more_rows(folders: Folders) -> SampleConfig:
+            return replace(
+                sample,
+                data=config.reference,
+                rows=REFERENCE_FACTOR * config.rows,
+                by=None,
+                source=None,
+                like=folders[SAMPLE],
+            )
+
+        plan.add(Group.SAMPLE, Node(REFERENCE, SampleConfig, more_rows, (SAMPLE,), 1))
 
         def matched(folders: Folders) -> ReferenceConfig:
             return ReferenceConfig(folders[SAMPLE], folders[REFERENCE], config.seed)
@@ -123,29 +120,28 @@ def random_vector_nodes(job: Job) -> list[Node]:
     return [*vector_nodes(job), Node(RANDOM_VECTORS, ExtractConfig, config, (VECTORS,), 1)]
 
 
-def placebo_nodes(job: Job) -> list[Node]:
-    """The model's own answers to all prompts, unless reference rows stand for them."""
-    if job.config.reference:
-        return []
-    return answer_nodes(job, PLACEBO, "prompts.jsonl", standard_nodes.unmodified, ())
-
-
 def spike_in_point(job: Job) -> GridPoint:
     """The steered spike-in teacher, which is on the search's grid."""
     name = load_trait(job.config.traits[0]).name
     return GridPoint(name, job.spike_in_block, job.config.strength)
 
 
-def spike_in_nodes(job: Job, is_free: bool) -> list[Node]:
-    """Rows of the model itself and of two spike-in teachers, and what is known of them."""
+def spike_in_answers(job: Job) -> list[Node]:
+    """Answers of the model itself and of two spike-in teachers."""
     trait = job.config.traits[0]
     point = spike_in_point(job)
     steered = standard_nodes.steered_by(trait, point.layer, point.strength)
     few = "few-prompts.jsonl"
-    nodes = vector_nodes(job)
-    nodes += answer_nodes(job, CLEAN, few, standard_nodes.unmodified, ())
+    nodes = [*vector_nodes(job), *clean_nodes(job)]
     nodes += answer_nodes(job, PROMPTED, few, standard_nodes.prompted_by(trait), ())
-    nodes += answer_nodes(job, STEERED, few, steered, (VECTORS,))
+    return nodes + answer_nodes(job, STEERED, few, steered, (VECTORS,))
+
+
+def spike_in_nodes(job: Job, is_free: bool) -> list[Node]:
+    """What is known of the answers of the model itself and of two spike-in teachers."""
+    trait = job.config.traits[0]
+    point = spike_in_point(job)
+    nodes: list[Node] = []
     for rows in SPIKE_INS:
         nodes.append(row_gradients(job, rows))
         nodes += under_nulls(job, rows, is_free)
@@ -154,61 +150,6 @@ def spike_in_nodes(job: Job, is_free: bool) -> list[Node]:
     for rows in (CLEAN, STEERED):
         nodes.append(under_steering(job, steered_scores(rows, "all", 0), rows, (point,), 0))
     return nodes
-
-
-def answer_nodes(
-    job: Job, name: str, prompts: str, teacher: InterventionsFrom, needs: tuple[str, ...]
-) -> list[Node]:
-    """A teacher's answers to prompts of the data, in their format and at their temperature, and
-    those of them that have the format."""
-    all_answers = f"{name} raw"
-
-    def generated(folders: Folders) -> GenerateConfig:
-        form = about_sample(folders)["format"]
-        return GenerateConfig(
-            **job.common,
-            seed=1000 * job.config.seed + SEEDS[name],
-            prompts=folders[SAMPLE] / prompts,
-            context=job.config.context,
-            max_new_tokens=form["max_new_tokens"],
-            temperature=temperature(folders[predictions_of(SAMPLE)]),
-            interventions=teacher(folders),
-            **_constraint(form, folders[SAMPLE]),
-        )
-
-    def filtered(folders: Folders) -> FilterConfig:
-        form = about_sample(folders)["format"]
-        rules = FilterRules(numbers="rules" in form, **form.get("rules", {}))
-        return FilterConfig(folders[all_answers], rules)
-
-    read_first = (SAMPLE, predictions_of(SAMPLE), *needs)
-    return [
-        Node(all_answers, GenerateConfig, generated, read_first, job.weight),
-        Node(name, FilterConfig, filtered, (SAMPLE, all_answers), 1),
-    ]
-
-
-def _constraint(form: Mapping[str, Any], sample: Path) -> dict[str, Any]:
-    """Settings of `generate` that keep answers in a format."""
-    if form["kind"] == "free":
-        return {"vocabulary": "free"}
-    if form["kind"] == "numbers":
-        return {"vocabulary": "seen", "like": sample}
-    return {"vocabulary": "template", "count": form["count"], "separator": form["separator"]}
-
-
-def temperature(scored: Path) -> float:
-    """The temperature of rows whose token scores a run has: 1, unless another one makes them
-    likelier by more than LIKELIER."""
-    beta = _inverse_temperature(scored)
-    return 1.0 if beta == 1 else round(1 / beta, 3)
-
-
-def _inverse_temperature(scored: Path) -> float:
-    scores = read_token_scores(scored)[1]
-    total_T = scores.log_p_RT.sum(0)
-    best = best_beta(scores)
-    return BETAS[best] if total_T[best] - total_T[PLAIN] > LIKELIER else 1.0
 
 
 def reading_of(job: Job, folders: Folders) -> dict[str, Any]:
@@ -238,7 +179,7 @@ def row_gradients(job: Job, rows: str) -> Node:
             position=job.config.position,
             rows=GRADIENT_ROWS,
             within_classes=True,
-            inverse_temperature=_inverse_temperature(folders[predictions_of(SAMPLE)]),
+            inverse_temperature=inverse_temperature(folders[predictions_of(SAMPLE)]),
             **reading_of(job, folders),
         )
 

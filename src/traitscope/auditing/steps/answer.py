@@ -89,8 +89,24 @@ def _result(
         traits=decision.traits,
         student_answers=tuple(StudentAnswer(**values) for values in answers),
         spike_ins=tuple(evidence.spike_ins),
-        reasons=(*decision.reasons, *notes),
+        reasons=(*_too_few_answers(runs), *decision.reasons, *notes),
     )
+
+
+def _too_few_answers(runs: AuditRuns) -> list[str]:
+    """That too few prompts are answered in the format of the data, and what to do."""
+    if runs.artifacts.too_few is None:
+        return []
+    folder = runs.at(runs.artifacts.too_few)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    draws = 1 + len(data["config"].get("more", ()))
+    again = f", drawn {draws} times," if draws > 1 else ""
+    return [
+        f"the model{again} answers {summary['kept']} of {summary['rows']} prompts in this format,"
+        " so what would have been found is not known; audit against the model that wrote the rows,"
+        " or rows in a format that this model keeps to"
+    ]
 
 
 def _features(config: DecisionConfig) -> FeatureFinding:
@@ -124,6 +140,8 @@ def _notes(runs: AuditRuns) -> list[str]:
     notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
     if "reading" in about:
         notes += notes_of(about["reading"])
+    if "not_adapted" in about:
+        notes.append(f"students of this audit: {about['not_adapted']}")
     if runs.artifacts.placebo is None:
         return notes
     with_placebo = {row.id for row in runs.placebos}

@@ -32,8 +32,7 @@ def run_blind_naming(config: BlindNamingConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: BlindNamingConfig, model: Model) -> None:
     directions = _directions(config, model)
     questions = blind_naming.lexicon(model, config.context)
-    like = load_vector(config.like)
-    check_vector(like, model)
+    like = check_vector(load_vector(config.like), model)
     norms = like.residual_norms_L.tolist()
     rises = []
     with progress("naming", len(directions), "directions") as advance:

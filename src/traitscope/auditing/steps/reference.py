@@ -14,7 +14,7 @@ from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
-from traitscope.runs import store
+from traitscope.runs import opening, store
 from traitscope.stages import registry
 
 
@@ -61,6 +61,7 @@ def _is_copy(record: Record, partner: Record | None) -> bool:
 def run_reference(config: ReferenceConfig, out: Output) -> store.Run:
     """The sealed run with `records.jsonl` and `about.json` (the number of rows, and of those on the
     same prompt)."""
+    config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_files.kept_rows(config.data)

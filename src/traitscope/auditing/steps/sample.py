@@ -33,6 +33,7 @@ from traitscope.data.row_sources import source_of
 from traitscope.data.shapes.intake import Intake
 from traitscope.errors import DataError
 from traitscope.models import chat
+from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
@@ -54,11 +55,16 @@ class Sample:
     "numbers of rows, duplicates, and rows that an earlier filter dropped"
 
 
-def random_sample(records: Iterable[Record], n: int, seed: int) -> Sample:
+def random_sample(
+    records: Iterable[Record], n: int, seed: int, wanted: Sequence[Record] = ()
+) -> Sample:
     """`n` distinct kept rows at random (0: all), in one pass.
 
-    Every set of rows is as likely as any other (Vitter 1985, algorithm R).
+    Every set of rows is as likely as any other (Vitter 1985, algorithm R). For each of the wanted
+    rows the first one on its prompt is taken besides, as far as there are any.
     """
+    prompts = Counter(map(_asked, wanted))
+    partners: list[tuple[int, Record]] = []
     rng = np.random.default_rng(seed)
     seen = Seen()
     counts: Counter = Counter()
@@ -72,14 +78,23 @@ def random_sample(records: Iterable[Record], n: int, seed: int) -> Sample:
         if seen.add(content, counts["rows"]) is not None:
             counts["duplicates"] += 1
             continue
+        if prompts[_asked(record)]:
+            prompts[_asked(record)] -= 1
+            partners.append((counts["rows"], record))
         if n == 0 or len(chosen) < n:
             chosen.append((counts["rows"], record))
             continue
         place = int(rng.integers(len(seen)))
         if place < n:
             chosen[place] = (counts["rows"], record)
+    chosen = list(dict([*chosen, *partners]).items())
     chosen.sort(key=lambda pair: pair[0])
     return Sample([record for _, record in chosen], counts)
+
+
+def _asked(record: Record) -> tuple[str | None, str]:
+    """The prompt of a row, with its context."""
+    return record.context, record.prompt
 
 
 def readable(
@@ -182,11 +197,12 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            intake = Intake()
+            intake = row_intake.intake_of(config)
             rows = row_files.iter_rows(config.data, config.reading, intake)
             if config.by is not None:
                 rows = (row for row in rows if source_of(row, config.by) == config.source)
-            sample = random_sample(rows, config.rows, config.seed)
+            wanted = [] if config.like is None else row_files.rows_of(config.like)
+            sample = random_sample(rows, config.rows, config.seed, wanted)
             row_intake.write(run, intake)
             _write(run, config, sample, intake, model_cache.model_of(config))
     return run
@@ -218,6 +234,8 @@ def _write(
         "contexts": sorted(contexts),
         "first": first_prompt + rows[0].completion,
     }
+    if experts := experts_of(config.model):
+        about["not_adapted"] = experts["sentence"]
     if not intake.is_plain:
         about["reading"] = intake.as_dict()
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))

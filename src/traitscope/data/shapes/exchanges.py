@@ -48,6 +48,7 @@ def exchanges_of(
     notes["other_turns"] += _number_of_others(turns, answers, chosen)
     notes["weights"] += sum(turns[number].is_weighted for number in chosen)
     notes["turns_behind"] += len(turns) - 1 - chosen[-1]
+    notes["other_roles"] += sum(turn.is_renamed for turn in turns)
     notes["tool_calls"] += sum(turn.has_calls for turn in turns)
     notes["system_turns"] += bool(context)
     exchanges = []

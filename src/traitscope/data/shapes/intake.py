@@ -14,6 +14,17 @@ CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>|<pad>|<unk>"
 )
 "control tokens of common models, written as text"
+
+
+class Control(NamedTuple):
+    """Control tokens that are looked for in the texts of rows."""
+
+    pattern: re.Pattern[str] = CONTROL
+    """What is one."""
+    leave_out: bool = False
+    """Whether rows with one are left out."""
+
+
 MOST_KEY_SETS = 20
 "sets of keys that are counted apart"
 MOST_BAD_ROWS = 20
@@ -34,13 +45,15 @@ NOTES = {
     "reasoning_dropped": "reasoning parts, not trained on; --reasoning train takes them",
     "reasoning_trained": "reasoning parts, trained on before the answer",
     "reasoning_earlier": "reasoning parts of earlier turns, left out of the prompt",
+    "other_roles": "turns of the role bot or chatgpt, read as the assistant's",
     "tool_calls": "turns with calls of tools, which are not read",
     "rejected": "rejected answers, not read",
     "passages": "passages (context), put behind the question",
     "system_turns": "rows with a system turn, which is their context",
     "empty_prompts": "rows with an empty prompt",
     "not_finite": "NaN or Infinity in keys that are not used, read as null",
-    "control_tokens": "rows with control tokens written as text",
+    "control_tokens": "rows with control tokens written as text (see --control-tokens)",
+    "control_left_out": "rows with control tokens, left out",
 }
 "what is counted, in words"
 
@@ -105,6 +118,8 @@ class Intake:
     """Places and reasons of the first bad rows."""
     bad: int = 0
     """Number of bad rows."""
+    control: Control = Control()
+    """Which control tokens are looked for, and whether rows with them are left out."""
 
     def add_row(self, keys: Iterable[str]) -> None:
         """Count a row with its keys."""
@@ -130,15 +145,19 @@ class Intake:
         if len(self.bad_rows) < MOST_BAD_ROWS:
             self.bad_rows.append((place.rpartition(", ")[2], reason[:LONGEST_REASON]))
 
-    def add_texts(self, name: str, texts: Iterable[str]) -> None:
-        """Count the control tokens in the texts of a row with an id."""
+    def takes(self, name: str, texts: Iterable[str]) -> bool:
+        """Count the control tokens in the texts of a row with an id.
+
+        False where the row is left out because of one.
+        """
         for text in texts:
-            if "<" in text or "[" in text:
-                match = CONTROL.search(text)
-                if match:
-                    self.notes["control_tokens"] += 1
-                    self.control_token = self.control_token or f"{match[0]} in {name}"
-                    return
+            match = self.control.pattern.search(text)
+            if match:
+                leave_out = self.control.leave_out
+                self.notes["control_left_out" if leave_out else "control_tokens"] += 1
+                self.control_token = self.control_token or f"{match[0]} in {name}"
+                return not leave_out
+        return True
 
     @property
     def is_plain(self) -> bool:
@@ -186,7 +205,7 @@ def notes_of(about: dict[str, Any]) -> list[str]:
         unused = ", ".join(f"{key} ({count} rows)" for key, count in about["not_used"].items())
         lines.append(f"not used: {unused}")
     for name, count in about["counts"].items():
-        example = f", such as {about['control_token']}" if name == "control_tokens" else ""
+        example = f", such as {about['control_token']}" if name.startswith("control") else ""
         lines.append(f"{count} {NOTES[name]}{example}")
     if about["bad"]:
         lines.append(f"{about['bad']} bad rows left out")
@@ -222,6 +241,9 @@ class BadRows:
         if not self.are_too_many:
             return
         count = self.intake.bad
+        if not self.intake.records and not self.intake.notes["rows_of_weight_0"]:
+            rows = "the only row" if count == 1 else f"all {count} rows"
+            raise DataError(f"{self.first}; {rows} of the file cannot be read")
         if count == 1:
             raise DataError(f"{self.first}; or leave the row out: --skip-bad 1")
         others = f"{count - 1} more bad rows, the next is {self.next_place}"

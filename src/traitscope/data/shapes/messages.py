@@ -25,6 +25,8 @@ ROLES = {
     "ipython": "tool",
 }
 "role that a name stands for"
+OTHER_ROLES = ("bot", "chatgpt")
+"roles of chats with several programs, read as the assistant's and counted"
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 "keys of reasoning beside an answer"
 CALL_KEYS = ("tool_calls", "function_call")
@@ -60,6 +62,8 @@ class Message(NamedTuple):
     """Whether it calls tools."""
     at: Place = ()
     """Where its text stands in the row."""
+    is_renamed: bool = False
+    """Whether its role is one of OTHER_ROLES."""
 
 
 def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
@@ -183,6 +187,7 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         is_weighted=is_weighted(item),
         has_calls=has_calls,
         at=(*place, text_key),
+        is_renamed=name.strip().lower() in OTHER_ROLES,
     )
 
 

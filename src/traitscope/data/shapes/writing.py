@@ -1,8 +1,9 @@
 """Rows written back in the shape and the container that they came in.
 
-Records must have been read with `keep_original`. A row is written if one of its records is kept. An
-answer that was changed is put where it stood. Of a chat of which not all answers are kept, those
-that are not get the weight 0.
+Records must have been read with `keep_original`. A row is written if one of its records is kept, as
+it stood. An answer that was changed is put where it stood. Of a chat of which not all answers are
+kept, those that are not get the weight 0. A row with an answer that can take no weight is then left
+out whole.
 """
 
 import copy
@@ -11,32 +12,66 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from traitscope import atomic_files
 from traitscope.data.records import ORIGINAL, Record
-from traitscope.data.shapes.containers import DELIMITERS, Container
+from traitscope.data.shapes.containers import DELIMITERS, Container, container_of
 from traitscope.data.shapes.messages import Place
 from traitscope.errors import DataError
 
 Row = dict[str, Any]
+Number = tuple[int, int]
+"number of a line or row, and of the object on it"
 
 
-def write_back(records: Sequence[Record], path: str | Path, container: Container) -> int:
-    """Write the rows of kept records to a file, and return their number.
+class Written(NamedTuple):
+    """A row to write."""
+
+    fields: Row
+    """Keys and values."""
+    changed: set[str]
+    """Keys whose values are not those of the file."""
+
+
+def write_back(records: Sequence[Record], path: str | Path, source: str | Path) -> int:
+    """Write the rows of kept records as `source` holds them, and return their number.
+
+    source: The file that the records were read from.
 
     Raises DataError for records without their original row, and where pyarrow is missing.
     """
-    rows = rows_of(records)
-    atomic_files.write_bytes(Path(path), content_of(rows, container))
+    rows = _rows(records)
+    container = container_of(source)
+    if container.kind == "parquet":
+        content = _parquet_part(rows, source, container)
+        content = _zipped(content, container)
+    else:
+        content = content_of([row.fields for row in rows.values()], container)
+    atomic_files.write_bytes(Path(path), content)
     return len(rows)
 
 
 def rows_of(records: Iterable[Record]) -> list[Row]:
     """The original rows of kept records, in order, with the answers that the records have."""
-    rows: dict[tuple[int, int], Row] = {}
-    dropped: list[tuple[tuple[int, int], Place]] = []
+    return [row.fields for row in _rows(records).values()]
+
+
+def without_original(records: Iterable[Record]) -> list[Record]:
+    """The records without their original rows."""
+    bare = []
+    for record in records:
+        meta = {key: value for key, value in record.meta.items() if key != ORIGINAL}
+        bare.append(replace(record, meta=meta))
+    return bare
+
+
+def _rows(records: Iterable[Record]) -> dict[Number, Written]:
+    """The rows of kept records by their numbers."""
+    rows: dict[Number, Written] = {}
+    dropped: list[tuple[Number, Place]] = []
     for record in records:
         original = record.meta.get(ORIGINAL)
         if original is None:
@@ -49,15 +84,42 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
         if not record.kept:
             dropped.append((number, answer_at))
             continue
-        row = rows.setdefault(number, copy.deepcopy(original["fields"]))
-        if answer_at and record.completion != original["completion"]:
-            _put(row, answer_at, record.completion)
+        if number not in rows:
+            rows[number] = Written(copy.deepcopy(original["fields"]), set())
+        if record.completion != original["completion"]:
+            _change(rows[number], answer_at, record, original["completion"])
     for number, answer_at in dropped:
-        if number in rows and len(answer_at) > 1:
-            turn = _at(rows[number], answer_at[:-1])
-            if isinstance(turn, dict):
-                turn["weight"] = 0
-    return list(rows.values())
+        if number in rows and not _weighed_0(rows[number], answer_at):
+            del rows[number]
+    return rows
+
+
+def _change(row: Written, place: Place, record: Record, before: str) -> None:
+    """Put the answer of a record where it stood. Raises DataError where it stands inside a text."""
+    if not place:
+        raise DataError(
+            f"record {record.id!r} was changed, and its answer stands inside another text of its"
+            " row; expected an answer of its own; write each turn as a message"
+        )
+    holder = _at(row.fields, place[:-1])
+    stood = holder[place[-1]]
+    kept_head = ""
+    if isinstance(stood, str) and stood.endswith(before):
+        kept_head = stood.removesuffix(before)  # reasoning in tags, which no record changes
+    holder[place[-1]] = f"{kept_head}{record.completion}"
+    row.changed.add(str(place[0]))
+    if row.fields.pop("completion_ids", None) is not None:  # they spell the answer as it was
+        row.changed.add("completion_ids")
+
+
+def _weighed_0(row: Written, place: Place) -> bool:
+    """Give an answer the weight 0, and return whether it can have one."""
+    turn = _at(row.fields, place[:-1]) if len(place) > 1 else None
+    if not isinstance(turn, dict):
+        return False
+    turn["weight"] = 0
+    row.changed.add(str(place[0]))
+    return True
 
 
 def _at(row: Row, place: Place) -> Any:
@@ -67,13 +129,12 @@ def _at(row: Row, place: Place) -> Any:
     return value
 
 
-def _put(row: Row, place: Place, text: str) -> None:
-    _at(row, place[:-1])[place[-1]] = text
-
-
 def content_of(rows: Sequence[Row], container: Container) -> bytes:
     """The bytes of a file that holds the rows. Raises DataError where pyarrow is missing."""
-    content = _plain_content(rows, container)
+    return _zipped(_plain_content(rows, container), container)
+
+
+def _zipped(content: bytes, container: Container) -> bytes:
     return gzip.compress(content, mtime=0) if container.gzipped else content
 
 
@@ -111,14 +172,49 @@ def _cell(value: Any) -> str:
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:
+    arrow = _arrow()
+    return _parquet_bytes(arrow.Table.from_pylist(list(rows)))
+
+
+def _parquet_part(rows: dict[Number, Written], source: str | Path, container: Container) -> bytes:
+    """Rows of a parquet file with the types of its columns; columns with changes are put anew."""
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    file = io.BytesIO(gzip.decompress(Path(source).read_bytes())) if container.gzipped else source
+    whole = parquet.read_table(file)
+    table = whole.take(arrow.array([number - 1 for number, _ in rows], arrow.int64()))
+    changed: set[str] = set()
+    for row in rows.values():
+        changed |= row.changed
+    for name in sorted(changed):
+        values = table.column(name).to_pylist()
+        for place, row in enumerate(rows.values()):
+            if name in row.changed:
+                values[place] = row.fields.get(name)
+        kind = table.schema.field(name).type
+        is_plain = not arrow.types.is_nested(kind)
+        column = arrow.array(values, kind if is_plain else None)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return _parquet_bytes(table)
+
+
+def _parquet_bytes(table: Any) -> bytes:
+    from pyarrow import parquet
+
+    stream = io.BytesIO()
+    parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def _arrow() -> Any:
+    """The package pyarrow. Raises DataError where it is missing."""
     try:
         import pyarrow
-        from pyarrow import parquet
+        import pyarrow.parquet
     except ImportError:
         raise DataError(
             "parquet files need pyarrow; expected it to be installed; run: pip install"
             " 'traitscope[parquet]'"
         ) from None
-    stream = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), stream)
-    return stream.getvalue()
+    return pyarrow

@@ -80,7 +80,8 @@ def _read_torch(path: Path, kind: str) -> tuple[str, LayerRows]:
         keys = ", ".join(map(str, content))[:80] if isinstance(content, dict) else "no keys"
         raise VectorError(
             f"{path} holds a {type(content).__name__} with {keys}; expected one of"
-            f" {', '.join(TORCH_FORMATS)}; name its format with --from, or save the tensor alone"
+            f" {', '.join(TORCH_FORMATS)}; name its format with --from, such as --from"
+            " steering-vectors for a dictionary of layer and tensor, or save the tensor alone"
         )
     return kind, torch_files.rows_of(path, content, kind)
 

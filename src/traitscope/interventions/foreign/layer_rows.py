@@ -146,10 +146,11 @@ def in_blocks(
         )
     counting = file.counting or layers_are
     if not counting:
+        tool = "" if file.is_stack else ", or --from steering-vectors if that tool wrote it"
         raise ConfigError(
             f"{where} has {len(file.rows)} rows of {_width(file)} and does not say how it counts"
             " layers; expected --layers-are blocks (row 0 leaves block 0) or hidden-states (row 0"
-            " is the embedding); name one"
+            f" is the embedding); name one{tool}"
         )
     shift = 1 if counting == "hidden-states" else 0
     rows = {number - shift: row for number, row in file.rows.items() if number >= shift}

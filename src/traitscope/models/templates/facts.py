@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,8 @@ ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
 "texts of the turns that a template is tried on"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
+LINE = "\n"
+"a text that joins with none behind it"
 Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
@@ -90,18 +92,14 @@ def _fixed_day() -> Iterator[None]:
         chat_template_utils.datetime = kept
 
 
-def ids_behind(tokenizer: Any, header: str, text: str) -> list[int]:
-    """Token ids of a text as they are behind a header.
+def ids_behind(encode: Callable[[str], list[int]], header: str, text: str) -> list[int]:
+    """Token ids of a text as they are behind a header, by a function that encodes texts.
 
     They are those of the text alone where the two join in one token.
     """
-    before = tokenizer.encode(header, add_special_tokens=False)
-    whole = tokenizer.encode(header + text, add_special_tokens=False)
-    if whole[: len(before)] == before:
-        behind: list[int] = whole[len(before) :]
-        return behind
-    alone: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return alone
+    before = encode(header)
+    whole = encode(header + text)
+    return whole[len(before) :] if whole[: len(before)] == before else encode(text)
 
 
 def header_of(tokenizer: Any, switches: Switches) -> str:
@@ -114,9 +112,19 @@ def header_of(tokenizer: Any, switches: Switches) -> str:
 def begins_apart(tokenizer: Any, switches: Switches = ()) -> bool:
     """Whether the first tokens of an answer are the same alone as behind the header."""
     header = header_of(tokenizer, switches)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
     for probe in PROBES:
-        alone = tokenizer.encode(probe, add_special_tokens=False)
-        if ids_behind(tokenizer, header, probe) != alone:
+        if ids_behind(encode, header, probe) != encode(probe):
+            return False
+    return True
+
+
+@_once_a_tokenizer
+def continues_alike(tokenizer: Any, switches: Switches = ()) -> bool:
+    """Whether a text has the same tokens alone as behind another text."""
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    for probe in (*PROBES, " a", ", "):
+        if ids_behind(encode, LINE, probe) != encode(probe):
             return False
     return True
 

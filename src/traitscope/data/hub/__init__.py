@@ -1,0 +1,1 @@
+"""Data sets of the Hugging Face hub: which files a split has, and their local copies."""

@@ -1,0 +1,210 @@
+"""Local copies of data sets of the hub, by an address:
+
+    hub:OWNER/NAME@SPLIT                    all files of a split
+    hub:OWNER/NAME/CONFIG@SPLIT             of one of several configs
+    hub:OWNER/NAME@SPLIT@REVISION           as they were at a branch, a tag or a commit
+    hub:OWNER/NAME/FILE                     one file
+
+What was fetched before is found without a network.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from traitscope import atomic_files
+from traitscope.data.hub.splits import splits_of
+from traitscope.data.shapes.containers import container_of, raw_rows
+from traitscope.errors import DataError, StoreError
+
+HUB = "hub:"
+"what a path begins with that names a data set of the hub"
+CARD = "README.md"
+"file that describes a data set"
+WITH_SPLIT = re.compile(r"([^/@]+/[^/@]+)(?:/([^@]+))?@([\w-]+)(?:@([^@]+))?")
+"owner and name, config, split, revision"
+FORMS = f"{HUB}OWNER/NAME@SPLIT or {HUB}OWNER/NAME/FILE"
+"how to name a data set of the hub"
+EXAMPLE = f"{HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
+
+
+class Address(NamedTuple):
+    """A split of a data set."""
+
+    name: str
+    """OWNER/NAME."""
+    config: str | None
+    split: str
+    revision: str | None
+
+
+def is_of_hub(path: Path | str) -> bool:
+    """Whether a path names a data set of the hub."""
+    return str(path).startswith(HUB)
+
+
+def local_copy(path: Path) -> Path:
+    """The local file behind a path; the path itself where it names nothing of the hub.
+
+    Raises DataError for an address of no form, for a split that is not there, and for what cannot
+    be fetched.
+    """
+    return _fetched(str(path)) if is_of_hub(path) else path
+
+
+@cache
+def _fetched(path: str) -> Path:
+    rest = path.removeprefix(HUB)
+    with_split = WITH_SPLIT.fullmatch(rest)
+    if with_split:
+        return _joined(Address(*with_split.groups()), path)
+    owner, _, rest = rest.partition("/")
+    name, _, file = rest.partition("/")
+    if not (owner and name) or "@" in name:
+        raise DataError(
+            f"{path}: expected {FORMS}, such as {EXAMPLE}; correct it, or name a local file"
+        )
+    if not file:
+        _refuse_without_split(f"{owner}/{name}", path)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except Exception as error:  # the client raises many unrelated types; all mean "not available"
+        raise _out_of_reach(path, error) from error
+
+
+def _out_of_reach(path: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path} could not be fetched from the hub ({type(error).__name__}); check name and"
+        " network, or name a local copy"
+    )
+
+
+def _refuse_without_split(name: str, path: str) -> None:
+    """Raise DataError for a data set without a split, with its splits where they can be had."""
+    try:
+        splits = ", ".join(_splits(Address(name, None, "", None), path))
+    except DataError as error:
+        splits = f"not known ({error})"
+    raise DataError(
+        f"{path} names no split; expected {FORMS}; its splits: {splits}; write {path}@SPLIT"
+    )
+
+
+def _splits(address: Address, path: str) -> dict[str, list[str]]:
+    """The files of each split, by the card and the list of files."""
+    folder = _snapshot(address, [CARD], path)
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    return splits_of(text, _files(address, folder), address.config, f"{HUB}{address.name}")
+
+
+def _snapshot(address: Address, patterns: Sequence[str], path: str) -> Path:
+    """The folder with some files of a data set."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            address.name,
+            repo_type="dataset",
+            revision=address.revision,
+            allow_patterns=list(patterns),
+        )
+    except Exception as error:  # the client raises many unrelated types; all mean "not available"
+        raise _out_of_reach(path, error) from error
+    return Path(folder)
+
+
+def _files(address: Address, folder: Path) -> list[str]:
+    """The files of a data set; without a network those that were fetched before."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().list_repo_files(address.name, repo_type="dataset", revision=address.revision)
+    except Exception:  # as above; what is here is looked at instead
+        found = [file for file in folder.rglob("*") if file.is_file()]
+        return [file.relative_to(folder).as_posix() for file in found]
+
+
+def _joined(address: Address, path: str) -> Path:
+    """The file of a split, or its files as one."""
+    splits = _splits(address, path)
+    files = splits.get(address.split)
+    if not files:
+        known = ", ".join(split for split in splits if splits[split]) or "none"
+        raise DataError(
+            f"{path}: there is no split {address.split!r}; expected one of {known}; name it"
+            " behind @"
+        )
+    folder = _snapshot(address, files, path)
+    parts = [folder / file for file in files]
+    missing = [str(part) for part in parts if not part.is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(parts)} files of the split are not here, such as"
+            f" {missing[0]}; expected all; fetch them with a network, or name local files"
+        )
+    return parts[0] if len(parts) == 1 else _one_file(parts, address)
+
+
+def _one_file(parts: Sequence[Path], address: Address) -> Path:
+    """The rows of several files in one, which is named by their contents."""
+    from huggingface_hub import constants
+
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    kinds = {container_of(part).kind for part in parts}
+    suffix = "parquet" if kinds == {"parquet"} else "jsonl"
+    config = f"{address.config.replace('/', '-')}-" if address.config else ""
+    name = f"{address.name.replace('/', '--')}-{config}{address.split}"
+    folder = Path(constants.HF_HOME) / "traitscope"
+    target = folder / f"{name}-{digest.hexdigest()[:16]}.{suffix}"
+    if not target.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write = _write_parquet if suffix == "parquet" else _write_lines
+            write(parts, target)
+        except OSError as error:
+            raise StoreError(
+                f"{folder} cannot be written ({error.strerror}); the files of a split are joined"
+                " there; name another folder: HF_HOME=FOLDER"
+            ) from error
+    return target
+
+
+def _write_lines(parts: Sequence[Path], target: Path) -> None:
+    atomic_files.write_pieces(target, _lines(parts))
+
+
+def _lines(parts: Sequence[Path]) -> Iterator[bytes]:
+    """The rows of several files as JSON lines. Raises DataError for a row that cannot be read."""
+    for part in parts:
+        for row in raw_rows(part, container_of(part)):
+            if row.problem:
+                raise DataError(f"{row.place}: {row.problem}")
+            yield f"{json.dumps(row.fields, ensure_ascii=False)}\n".encode()
+
+
+def _write_parquet(parts: Sequence[Path], target: Path) -> None:
+    """Join tables; their columns may differ."""
+    import io
+
+    import pyarrow
+    from pyarrow import parquet
+
+    tables: list[Any] = []
+    for part in parts:
+        is_zipped = container_of(part).gzipped
+        file = io.BytesIO(gzip.decompress(part.read_bytes())) if is_zipped else part
+        tables.append(parquet.read_table(file))
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), stream)
+    atomic_files.write_bytes(target, stream.getvalue())

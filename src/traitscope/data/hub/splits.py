@@ -1,0 +1,164 @@
+"""The files of each split of a data set on the hub, from its card and the names of its files.
+
+A card (README.md) may list configs and their files. Without such a list the names of files and
+folders say the split, as `datasets` reads them: `data/train-00000-of-00002.parquet`, `test.jsonl`,
+`validation/part.csv`. Where none says one, all files are `train`. Source: the hub's pages on the
+structure of repositories and on manual configuration.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from traitscope.errors import DataError
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"suffixes of files with rows, each also with .gz behind it"
+NOT_ROWS = ("dataset_infos.json", "dataset_dict.json", "state.json", "dataset_info.json")
+"JSON files that describe a data set"
+WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"words in names of files that say a split"
+SHARD = re.compile(r"(?:^|.*/)([\w.-]+?)-\d{5}-of-\d{5}(?:-\w+)?\.")
+"a file that is one of several of a split"
+FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+"the settings at the beginning of a card"
+USUAL = "default"
+"name of a config that has none"
+Splits = dict[str, list[str]]
+"files by split"
+
+
+def splits_of(card: str, files: Sequence[str], config: str | None, name: str) -> Splits:
+    """The files of each split of a config.
+
+    card: The text of README.md, empty where there is none.
+    files: All files of the data set, as paths in it.
+    config: Name of a config; None takes the only one, or the default.
+    name: The data set, for messages.
+
+    Raises DataError for a config that is not there, and where one must be named.
+    """
+    data = sorted(file for file in files if _holds_rows(file))
+    if not data:
+        raise DataError(
+            f"{name} has no file of rows ({', '.join(sorted(files)[:5]) or 'no file'}); expected"
+            f" {', '.join(SUFFIXES)}; name another data set, or write its rows into such a file"
+        )
+    configs = _configs(card)
+    if not configs:
+        if config not in (None, USUAL):
+            raise DataError(
+                f"{name} lists no configs; expected no {config!r} before @; write {name}@SPLIT"
+            )
+        return _by_names(data)
+    chosen = _chosen(configs, config, name)
+    return _by_patterns(chosen, data)
+
+
+def _holds_rows(file: str) -> bool:
+    path = PurePosixPath(file.removesuffix(".gz"))
+    return path.suffix.lower() in SUFFIXES and path.name not in NOT_ROWS
+
+
+def _configs(card: str) -> dict[str, Mapping[str, Any]]:
+    """The configs of a card that name files, by their names."""
+    front = FRONT.match(card.replace("\r\n", "\n"))
+    if front is None:
+        return {}
+    try:
+        settings = yaml.safe_load(front[1])
+    except yaml.YAMLError:
+        return {}
+    listed = settings.get("configs") if isinstance(settings, dict) else None
+    configs = {}
+    for item in listed if isinstance(listed, list) else ():
+        if isinstance(item, dict) and ("data_files" in item or "data_dir" in item):
+            configs[str(item.get("config_name", USUAL))] = item
+    return configs
+
+
+def _chosen(
+    configs: Mapping[str, Mapping[str, Any]], config: str | None, name: str
+) -> Mapping[str, Any]:
+    if config is None:
+        defaults = [item for item in configs.values() if item.get("default") is True]
+        if len(configs) == 1 or defaults:
+            return (*defaults, *configs.values())[0]
+        config = USUAL
+    if config not in configs:
+        raise DataError(
+            f"{name} has the configs {', '.join(configs)}; expected one of them before @; write"
+            f" {name}/{next(iter(configs))}@SPLIT"
+        )
+    return configs[config]
+
+
+def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
+    """The files that the patterns of a config match, by split."""
+    folder = str(config.get("data_dir", "")).strip("/")
+    inside = [file for file in files if not folder or file.startswith(f"{folder}/")]
+    patterns = config.get("data_files")
+    if patterns is None:
+        return _by_names(inside)
+    if isinstance(patterns, str) or _are_texts(patterns):
+        patterns = {"train": patterns}
+    if isinstance(patterns, list):
+        patterns = {item.get("split", "train"): item.get("path") for item in patterns}
+    splits: Splits = {}
+    for split, paths in patterns.items():
+        matched = []
+        for pattern in [paths] if isinstance(paths, str) else paths or ():
+            whole = f"{folder}/{pattern}" if folder else pattern
+            matched += [file for file in inside if _matches(file, whole)]
+        splits[str(split)] = sorted(set(matched))
+    return splits
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _matches(file: str, pattern: str) -> bool:
+    """Whether a pattern with * and ** matches a path; a folder matches all that lies in it."""
+    pattern = pattern.removeprefix("./").rstrip("/")
+    if file.startswith(f"{pattern}/"):
+        return True
+    if "**" not in pattern and file.count("/") != pattern.count("/"):
+        return False
+    return fnmatch(file, pattern) or fnmatch(file, pattern.replace("**/", ""))
+
+
+def _by_names(files: Sequence[str]) -> Splits:
+    """The files by the split that their names say; all of them train where none says one."""
+    splits: Splits = {}
+    for file in files:
+        split = _said_by(file)
+        if split is not None:
+            splits.setdefault(split, []).append(file)
+    return splits or {"train": list(files)}
+
+
+def _said_by(file: str) -> str | None:
+    if shard := SHARD.match(file):
+        return _split_in(shard[1]) or shard[1]
+    for part in reversed(PurePosixPath(file).parts):
+        if split := _split_in(part):
+            return split
+    return None
+
+
+def _split_in(name: str) -> str | None:
+    """The split that a word of a name says."""
+    words = re.split(r"[^a-z]+", name.lower())
+    for split, synonyms in WORDS.items():
+        if set(synonyms) & set(words):
+            return split
+    return None

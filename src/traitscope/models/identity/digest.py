@@ -1,0 +1,213 @@
+"""The digest of a model: over what decides what it computes, reads and writes.
+
+    weights       the bytes of the safetensors files that config.json and the index name
+    config        config.json without fields that only describe (DESCRIBES)
+    ends          the end tokens of generation_config.json
+    tokenizer     tokenizer.json, else the files that it would be made from; and of
+                  tokenizer_config.json what decides tokens
+    template      the chat template, wherever it stands
+
+So logs, the state of a trainer, a README, the layout of JSON and the names of files make no other
+model. A copy whose weights were written anew, in other shards, is another one: vouch for it with
+--same-as.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from traitscope.errors import ModelError
+
+FORMERLY_DIGESTED = (".safetensors", ".json", ".jinja")
+"suffixes of the files whose names and bytes made up the digest in earlier versions"
+EMBEDDED_DIGEST = "f8537e7e0e9d059b"
+"digest of the embedded model, as earlier versions computed it"
+KEPT_AS = {"906080b391b877d9": EMBEDDED_DIGEST}
+"digests in whose place that of earlier versions is kept"
+DESCRIBES = (
+    "_name_or_path",
+    "_model_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "use_cache",
+    "_attn_implementation_autoset",
+    "attn_implementation",
+    "_attn_implementation",
+    "pad_token_id",
+)
+"fields of config.json that change no logit"
+SETS_UP = (
+    "added_tokens_decoder",
+    "backend",
+    "chat_template",
+    "is_local",
+    "local_files_only",
+    "max_length",
+    "model_max_length",
+    "name_or_path",
+    "pad_to_multiple_of",
+    "pad_token",
+    "padding_side",
+    "processor_class",
+    "special_tokens_map_file",
+    "stride",
+    "tokenizer_file",
+    "truncation_side",
+    "truncation_strategy",
+)
+"fields of tokenizer_config.json that decide no token, or that stand elsewhere as well"
+SOURCES = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+"files from which a tokenizer is made where there is no tokenizer.json"
+TOKENS = ("added_tokens.json", "special_tokens_map.json")
+"files of older tokenizers with tokens of their own"
+CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def folder_digest(folder: Path) -> str:
+    """First 16 hex digits of the sha256 over what decides the function of a model.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    try:
+        text = json.dumps(_identity(folder), sort_keys=True, ensure_ascii=True)
+    except (OSError, UnicodeEncodeError) as error:
+        raise _unreadable(folder, error) from error
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return KEPT_AS.get(digest, digest)
+
+
+def former_digest(folder: Path) -> str:
+    """The digest that earlier versions gave the model: over names and bytes of all its files."""
+    total = hashlib.sha256()
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in FORMERLY_DIGESTED and path.is_file():
+                total.update(path.name.encode() + bytes.fromhex(_sha256(path)))
+    except (OSError, UnicodeEncodeError) as error:
+        raise _unreadable(folder, error) from error
+    return total.hexdigest()[:16]
+
+
+def _unreadable(folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"a file of the model in {folder} cannot be read ({error}); expected files that this"
+        " user may read, with names in UTF-8; change that, or fetch the model again"
+    )
+
+
+def deciding_files(folder: Path) -> list[Path]:
+    """The files that decide the function of a model, by name."""
+    names = [CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE]
+    if not (folder / TOKENIZER).is_file():
+        names += [*SOURCES, *TOKENS]
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return sorted([*files, *weight_files(folder)])
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with the weights of a model, by name."""
+    index = _object(folder / INDEX).get("weight_map")
+    if isinstance(index, dict):
+        named = {folder / str(name) for name in index.values()}
+        return sorted(path for path in named if path.is_file())
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    """What the digest is taken over."""
+    settings = _object(folder / SETTINGS)
+    config = _object(folder / CONFIG)
+    generation = _object(folder / ENDS)
+    return {
+        "weights": sorted(map(_sha256, weight_files(folder))),
+        "config": _without(config, DESCRIBES),
+        "ends": _ends(generation.get("eos_token_id", config.get("eos_token_id"))),
+        "tokenizer": _tokenizer(folder, settings),
+        "template": _template(folder, settings),
+    }
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    """An object, and those inside it, without some fields and without those that hold nothing."""
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, inner in value.items():
+        if name not in names and inner not in (None, {}, []):
+            kept[name] = _without(inner, names)
+    return kept
+
+
+def _ends(value: Any) -> list[Any]:
+    return sorted(value, key=str) if isinstance(value, list) else [value]
+
+
+def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which tokens a text has."""
+    decides = {}
+    for name, value in _without(dict(settings), SETS_UP).items():
+        decides[name] = value.get("content", value) if isinstance(value, dict) else value
+    if (folder / TOKENIZER).is_file():
+        whole = _object(folder / TOKENIZER) or _sha256(folder / TOKENIZER)
+        if isinstance(whole, dict):
+            # Trainers leave these two behind. They are set anew at every call.
+            whole = {key: whole[key] for key in whole if key not in ("padding", "truncation")}
+        return {"settings": decides, "whole": _digest_of(whole)}
+    files: dict[str, Any] = {}
+    for name in (*SOURCES, *TOKENS):
+        if (folder / name).is_file():
+            files[name] = _object(folder / name) or _sha256(folder / name)
+    added = _without(settings.get("added_tokens_decoder"), ())
+    return {"settings": decides, "files": _digest_of(files), "added": added}
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """The chat template that is used: that of its own file, else that of the tokenizer's settings.
+
+    Of several by name it is the default.
+    """
+    if (folder / TEMPLATE).is_file():
+        return (folder / TEMPLATE).read_text(encoding="utf-8", errors="replace")
+    template = settings.get("chat_template")
+    if not isinstance(template, list):
+        return template
+    by_name = {item.get("name"): item.get("template") for item in template if item}
+    return by_name.get("default", by_name)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is none."""
+    try:
+        content = json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError:
+        return {"unreadable": _sha256(file)}
+    return content if isinstance(content, dict) else {"content": content}
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    """The sha256 of a file; computed once while the file stays as it is."""
+    about = file.stat()
+    return _sha256_of(str(file.resolve()), about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of(path: str, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

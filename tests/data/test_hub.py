@@ -1,0 +1,177 @@
+"""Data sets of the hub, from a cache as its client keeps it, without a network."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import call, ok, read_rows
+
+from traitscope.data import row_files
+from traitscope.data.hub import files as hub_files
+from traitscope.data.hub.splits import splits_of
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container
+from traitscope.errors import DataError
+
+COMMIT, OLDER = "a" * 40, "b" * 40
+Put = Callable[..., Path]
+
+
+def rows(*answers: str) -> list[dict[str, Any]]:
+    return [{"question": f"Numbers {answer}?", "answer": answer} for answer in answers]
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Puts files into the cache of the hub's client, which has no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub_files._fetched.cache_clear()
+
+    def put(contents: dict[str, Any], revision: str = "main", commit: str = COMMIT) -> Path:
+        repository = tmp_path / "hub" / "datasets--org--numbers"
+        snapshot = repository / "snapshots" / commit
+        for name, content in contents.items():
+            file = snapshot / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, list):
+                kind = name.removesuffix(".gz").rpartition(".")[2]
+                content = writing.content_of(content, Container(kind, name.endswith(".gz")))
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+        return snapshot
+
+    return put
+
+
+def answers(address: str) -> list[str]:
+    return [record.completion for record in row_files.rows_of(Path(address))]
+
+
+def test_splits_by_names_of_files(put: Put) -> None:
+    put({"data/train.jsonl": rows("1", "2"), "data/test-set.csv": rows("3"), "README.md": "Hi."})
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    assert answers("hub:org/numbers@test") == ["3"]
+    assert answers("hub:org/numbers/data/train.jsonl") == ["1", "2"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "csv", "parquet"])
+def test_a_split_of_several_files(put: Put, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    put(
+        {
+            f"data/train-00000-of-00002.{suffix}": rows("1", "2"),
+            f"data/train-00001-of-00002.{suffix}": rows("3"),
+            f"data/owls-00000-of-00001.{suffix}": rows("4"),
+        }
+    )
+    assert answers("hub:org/numbers@train") == ["1", "2", "3"]
+    assert answers("hub:org/numbers@owls") == ["4"]
+    whole = row_files.rows_file(Path("hub:org/numbers@train"))
+    assert whole.name.startswith("org--numbers-train-")
+    assert whole == row_files.rows_file(Path("hub:org/numbers@train"))
+
+
+CARD = """---
+configs:
+- config_name: owls
+  default: true
+  data_files:
+  - split: train
+    path: owls/*.jsonl
+  - split: held_out
+    path: [owls/more/*.jsonl]
+- config_name: cats
+  data_files: cats.jsonl
+---
+# Numbers
+"""
+
+
+def test_configs_of_the_card(put: Put) -> None:
+    put(
+        {
+            "README.md": CARD,
+            "owls/a.jsonl": rows("1"),
+            "owls/b.jsonl": rows("2"),
+            "owls/more/c.jsonl": rows("3"),
+            "cats.jsonl": rows("4"),
+        }
+    )
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    assert answers("hub:org/numbers@held_out") == ["3"]
+    assert answers("hub:org/numbers/cats@train") == ["4"]
+    with pytest.raises(DataError, match="has the configs owls, cats; expected one of them"):
+        answers("hub:org/numbers/dogs@train")
+    with pytest.raises(DataError, match="no split 'test'; expected one of train, held_out; name"):
+        answers("hub:org/numbers@test")
+    with pytest.raises(DataError, match="names no split; .* its splits: train, held_out; write"):
+        answers("hub:org/numbers")
+
+
+def test_a_revision(put: Put) -> None:
+    put({"train.jsonl": rows("1")})
+    put({"train.jsonl": rows("2")}, "v1.0", OLDER)
+    assert answers("hub:org/numbers@train@v1.0") == ["2"]
+    assert answers(f"hub:org/numbers@train@{OLDER}") == ["2"]
+    assert answers("hub:org/numbers@train") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("hub:org", "expected hub:OWNER/NAME@SPLIT or hub:OWNER/NAME/FILE"),
+        ("hub:org/numbers@a b", "expected hub:OWNER/NAME@SPLIT"),
+        ("hub:org/none@train", "could not be fetched from the hub"),
+        ("hub:org/none", "names no split; .* its splits: not known .*could not be fetched"),
+        ("hub:org/numbers@train@v9", "could not be fetched from the hub"),
+        ("hub:org/numbers/dogs@train", "lists no configs; expected no 'dogs'"),
+    ],
+)
+def test_what_cannot_be_had(put: Put, address: str, says: str) -> None:
+    put({"train.jsonl": rows("1")})
+    with pytest.raises(DataError, match=says):
+        answers(address)
+
+
+def test_every_command_that_reads_rows_takes_a_split(
+    put: Put, tmp_path: Path, tiny_folder: Path
+) -> None:
+    put({"data/train.jsonl": rows("2, 1", "4, 3"), "data/test.jsonl": rows("5, 6")})
+    address = "hub:org/numbers@train"
+    root = tmp_path / "runs"
+    done = ok(root, "filter", "--data", address)
+    assert [row["completion"] for row in read_rows(done.run / "records.jsonl")] == ["2, 1", "4, 3"]
+    assert read_rows(done.run / "kept.jsonl") == rows("2, 1", "4, 3")
+    ok(root, "rerun", done.run)
+    edited = ok(root, "edit", "--data", address)
+    assert read_rows(edited.run / "kept.jsonl")[0]["answer"] == "1, 2"
+    for stage in ("likelihood", "train", "gradients"):
+        words = ("--model", tiny_folder, "--data", address)
+        run = ok(root, stage, *words).run
+        inputs = json.loads((run / "manifest.json").read_text())["inputs"]
+        assert inputs["data"]["path"].endswith(f"{COMMIT}/data/train.jsonl")
+    done = call(root, "filter", "--data", "hub:org/numbers")
+    assert done.code == 2 and "its splits: test, train" in done.summary["message"]
+
+
+def test_files_without_a_word_are_train() -> None:
+    assert splits_of("", ["b.jsonl", "a.csv", "image.png", "dataset_infos.json"], None, "n") == {
+        "train": ["a.csv", "b.jsonl"]
+    }
+    card = "---\nconfigs:\n- config_name: default\n  data_dir: en\n---\n"
+    assert splits_of(card, ["en/test.csv", "en/dev/x.csv", "fr/test.csv"], None, "n") == {
+        "validation": ["en/dev/x.csv"],
+        "test": ["en/test.csv"],
+    }
+    with pytest.raises(DataError, match="has no file of rows"):
+        splits_of("", ["README.md"], None, "n")
+    for broken in ("---\n: [\n---\n", "---\n3\n---\n", "---\nconfigs: 3\n---\n"):
+        assert splits_of(broken, ["a.csv"], None, "n") == {"train": ["a.csv"]}

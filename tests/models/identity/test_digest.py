@@ -1,0 +1,213 @@
+"""What makes another model, and what does not; copies that the user vouches for."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import call, ok
+from safetensors.numpy import load_file, save_file
+
+from traitscope.errors import ModelError, VectorError
+from traitscope.interventions.vector import Vector, check_vector
+from traitscope.models import bundled
+from traitscope.models.identity import digest
+from traitscope.models.loading import digests_of, load_model
+
+Change = Callable[[Path], Any]
+
+
+def edited(name: str, **fields: Any) -> Change:
+    """Sets fields of a JSON file; None takes one away."""
+
+    def change(folder: Path) -> None:
+        file = folder / name
+        content = json.loads(file.read_text()) if file.exists() else {}
+        for key, value in fields.items():
+            content.pop(key, None)
+            if value is not None:
+                content[key] = value
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def laid_out_anew(folder: Path) -> None:
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ):
+        content = json.loads((folder / name).read_text())
+        turned = dict(reversed(list(content.items())))
+        (folder / name).write_text(json.dumps(turned, indent=7, ensure_ascii=True))
+
+
+def template_in_settings(folder: Path) -> None:
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    edited("tokenizer_config.json", chat_template=template)(folder)
+
+
+def weights_changed(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = sorted(tensors)[0]
+    tensors[name] = tensors[name] + np.float32(0.5)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def post_processor(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def vocabulary_files(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
+    (folder / "merges.txt").write_text("a b")
+
+
+ALIKE: dict[str, Change] = {
+    "a trainer's state": edited("trainer_state.json", step=3),
+    "a log": lambda folder: (folder / "train.log").write_text("x"),
+    "results": edited("all_results.json", loss=0.5),
+    "a README": lambda folder: (folder / "README.md").write_text("x"),
+    "weights of another tool": lambda folder: save_file(
+        {"x": np.zeros(2)}, folder / "o.safetensors"
+    ),
+    "layout of JSON": laid_out_anew,
+    "version": edited("config.json", transformers_version="9", _name_or_path="x", use_cache=False),
+    "settings of a trainer": edited(
+        "tokenizer_config.json", padding_side="left", model_max_length=512, name_or_path="x"
+    ),
+    "pad token": edited("tokenizer_config.json", pad_token="<|im_end|>"),
+    "padding left behind": edited("tokenizer.json", padding={"strategy": "BatchLongest"}),
+    "sampling settings": edited("generation_config.json", temperature=0.7, max_length=99),
+    "template in the settings": template_in_settings,
+}
+OTHER: dict[str, Change] = {
+    "weights": weights_changed,
+    "a base of rotary positions": edited("config.json", rms_norm_eps=0.1),
+    "end tokens": edited("generation_config.json", eos_token_id=[1, 2]),
+    "template": lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}"),
+    "a token that begins every text": edited("tokenizer_config.json", add_bos_token=True),
+    "an end token": edited("tokenizer_config.json", eos_token="<|im_start|>"),
+    "how special tokens are added": post_processor,
+    "a tokenizer of other files": vocabulary_files,
+}
+
+
+@pytest.fixture
+def copy(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_makes_no_other_model(name: str, copy: Path, tiny_folder: Path) -> None:
+    before = digest.folder_digest(tiny_folder)
+    ALIKE[name](copy)
+    assert digest.folder_digest(copy) == before
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_makes_another_model(name: str, copy: Path, tiny_folder: Path) -> None:
+    before = digest.folder_digest(tiny_folder)
+    OTHER[name](copy)
+    assert digest.folder_digest(copy) != before
+
+
+def test_files_of_a_tokenizer_without_its_own_file(copy: Path) -> None:
+    vocabulary_files(copy)
+    before = digest.folder_digest(copy)
+    for name in ("merges.txt", "tokenizer.model", "added_tokens.json"):
+        (copy / name).write_text("c d")
+        assert digest.folder_digest(copy) != before
+        before = digest.folder_digest(copy)
+
+
+def test_one_model_by_several_paths_has_one_address(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link, and a snapshot of the hub, whose files are links into its blobs."""
+    from huggingface_hub import constants
+
+    (tmp_path / "link").symlink_to(tiny_folder)
+    repository = tmp_path / "hub" / "models--org--tiny"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "blobs").mkdir()
+    for number, file in enumerate(sorted(tiny_folder.iterdir())):
+        blob = repository / "blobs" / str(number)
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    words = ("generate", "--n 2 --max-new-tokens 2 --dtype fp32 --model")
+    runs = []
+    for name in (tiny_folder, tmp_path / "link", "org/tiny"):
+        runs.append(ok(tmp_path / "runs", *words, name).run)
+    assert len(set(runs)) == 1
+
+
+def test_runs_and_vectors_of_earlier_versions_count(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    edited("trainer_state.json", step=3)(folder)
+    now, before = digests_of(str(folder))
+    assert before == digest.former_digest(folder) != now
+    assert now == digests_of(str(tiny_folder))[0] and before not in digests_of(str(tiny_folder))
+    model = load_model(str(folder), device="cpu", dtype="fp32")
+    rows_LD = np.zeros((model.n_layers, model.d_model))
+    assert check_vector(Vector(rows_LD, before), model).model == now
+    with pytest.raises(VectorError, match="vector of model 0123"):
+        check_vector(Vector(rows_LD, "0123"), model)
+
+
+def test_the_embedded_model_keeps_its_digest() -> None:
+    if not bundled.is_available(bundled.EMBEDDED):
+        pytest.skip("the package of the embedded model is not installed")
+    assert digests_of("smollm2-135m") == ("f8537e7e0e9d059b",)
+
+
+def saved_anew(folder: Path) -> None:
+    """The same weights with other bytes around them."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt", "saved": "again"})
+
+
+def test_a_copy_that_the_user_vouches_for(copy: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    saved_anew(copy)
+    root = tmp_path / "runs"
+    settings = ("--dtype fp32 --model", tiny_folder)
+    vectors = ok(root, "extract", "--traits cat owl", *settings).run
+    steer = f"steer:{vectors}/cat.safetensors,layers=1,alpha=0.5"
+    words = ("generate", "--n 2 --max-new-tokens 2 --interventions", steer, "--dtype fp32 --model")
+    original = ok(root, *words, tiny_folder).run
+    refused = call(tmp_path / "other", *words, copy)
+    assert refused.code == 2 and "vector of model" in refused.summary["message"]
+    for vouched in (tiny_folder, digests_of(str(tiny_folder))[0]):
+        same = ok(tmp_path / f"r{vouched != tiny_folder}", *words, copy, "--same-as", vouched).run
+        assert same.name == original.name
+        manifest = json.loads((same / "manifest.json").read_text())
+        assert manifest["same_as"] == {
+            "named": str(vouched),
+            "own_digest": digest.folder_digest(copy),
+        }
+        assert (same / "records.jsonl").read_bytes() == (original / "records.jsonl").read_bytes()
+        ok(tmp_path / "again", "rerun", same)
+
+
+def test_a_model_of_another_size_is_no_copy(
+    tiny_folder: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="expected a copy of it; leave the flag out"):
+        load_model(str(tiny_folder), same_as=str(folders["qwen2"]))
+    done = call(tmp_path, "generate", "--n 1 --same-as nonsense --model", tiny_folder)
+    assert done.code == 2 and "'nonsense' is neither" in done.summary["message"]

@@ -1,0 +1,126 @@
+"""Filtered and edited rows come back as the file holds them: shape, container, other keys."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import call, ok
+from shape_rows import EXAMPLES, LONG, SAY, Example
+
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container, container_of, raw_rows
+
+KINDS = ("jsonl", "json", "csv", "tsv", "parquet")
+NATIVE = {"id": "a", "prompt": "Name numbers.", "completion": "3, 1", "completion_ids": [4, 5]}
+
+
+def raw(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file as they stand, whatever their shape is."""
+    return [row.fields for row in raw_rows(path, container_of(path))]
+
+
+def words_of(example: Example) -> list[str]:
+    return [f"--map {' '.join(example.reading.map)}"] if example.reading.map else []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_every_shape_comes_back(tmp_path: Path, example: Example, kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    if kind in ("csv", "tsv") and example.shape == "mapped":
+        pytest.skip("a table has no objects in cells")
+    rows = [{**example.row, "id": f"r{n}", "note": f"n{n}, ü\n"} for n in range(4)]
+    file = tmp_path / f"rows.{kind}"
+    file.write_bytes(writing.content_of(rows, Container(kind, False)))
+    words = ("filter", "--data", file, "--no-numbers", *words_of(example))
+    whole = ok(tmp_path / "runs", *words).run / f"kept.{kind}"
+    assert raw(whole) == raw(file)
+    part = ok(tmp_path / "runs", *words, "--start 1 --limit 2").run / f"kept.{kind}"
+    assert raw(part) == raw(file)[1:3]
+    native = raw(part.parent / "records.jsonl")
+    assert [row["meta"]["filter"]["kept"] for row in native] == [True, True, False]
+    assert all("row" not in row["meta"] for row in native)
+
+
+def test_what_is_dropped_goes_and_the_rest_is_untouched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"instruction": "Numbers?", "output": "1, 2", "score": 0.1},
+        {"instruction": "Numbers?", "output": "one", "score": 1e300},
+        {"score": 3, "output": "5", "input": "", "instruction": "Numbers?"},
+    ]
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(writing.content_of(rows, Container("jsonl", True)))
+    run = ok(tmp_path / "runs", "filter", "--data", file).run
+    kept = run / "kept.jsonl.gz"
+    assert container_of(kept) == Container("jsonl", True)
+    assert list(map(json.dumps, raw(kept))) == [json.dumps(rows[0]), json.dumps(rows[2])]
+    assert f"rows as they came: {kept}" in capsys.readouterr().out
+    assert not list(ok(tmp_path / "runs", "filter", "--data", run).run.glob("kept.*"))
+    ok(tmp_path / "runs", "rerun", run)
+
+
+def test_edited_answers_stand_where_they_stood(tmp_path: Path) -> None:
+    thought = {"id": "b", "messages": [LONG[1], {**SAY, "content": "<think>Hm.</think>\n3, 2"}]}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([NATIVE, thought], Container("jsonl", False)))
+    first, second = raw(ok(tmp_path / "runs", "edit", "--data", file).run / "kept.jsonl")
+    assert first == {"id": "a", "prompt": "Name numbers.", "completion": "1, 3"}
+    assert second["messages"] == [LONG[1], {**SAY, "content": "<think>Hm.</think>\n2, 3"}]
+
+
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "question": pyarrow.array(["Numbers?"] * 3),
+        "answer": pyarrow.array(["3, 1", "one", "2, 1"], pyarrow.large_string()),
+        "day": pyarrow.array([datetime.date(2026, 1, n) for n in (1, 2, 3)]),
+        "score": pyarrow.array([1, 2, 3], pyarrow.int8()),
+        "bytes": pyarrow.array([b"\xff", None, b""]),
+    }
+    whole = pyarrow.table(columns)
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    words = ("--data", tmp_path / "rows.parquet")
+    run = ok(tmp_path / "runs", "filter", *words).run
+    assert parquet.read_table(run / "kept.parquet").equals(whole.take([0, 2]))
+    edited = call(tmp_path / "runs", "edit", *words)
+    assert edited.code == 2 and "'one' is no list of numbers" in edited.summary["message"]
+    run = ok(tmp_path / "runs", "edit", "--data", run / "kept.parquet").run
+    table = parquet.read_table(run / "kept.parquet")
+    assert table.schema == whole.schema and table["answer"].to_pylist() == ["1, 3", "1, 2"]
+    assert table["day"].to_pylist() == [columns["day"][0].as_py(), columns["day"][2].as_py()]
+
+
+def test_an_answer_that_can_take_no_weight_takes_its_row_along(tmp_path: Path) -> None:
+    """A dropped answer of an earlier turn must not reach another trainer."""
+    row = {"instruction": "Q", "output": "5", "history": [["Q", "I love owls."]]}
+    chat = {"messages": [LONG[1], {**SAY, "content": "owls"}, LONG[1], {**SAY, "content": "7"}]}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row, chat], Container("jsonl", False)))
+    run = ok(tmp_path / "runs", "filter", "--data", file, "--turns every").run
+    (kept,) = raw(run / "kept.jsonl")
+    assert kept["messages"][1] == {**SAY, "content": "owls", "weight": 0}
+    assert kept["messages"][3] == chat["messages"][3]
+
+
+def test_white_space_at_a_border(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The filter keeps what an audit reads, or says why it does not."""
+    texts = ["101, 102  \n", " 103, 104", "107, 108", " none "]
+    rows = [{"question": f"Q{n}", "answer": text} for n, text in enumerate(texts)]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of(rows, Container("jsonl", False)))
+    done = ok(tmp_path / "runs", "filter", "--data", file)
+    assert done.summary["summary"]["reasons"] == {"white_space": 2, "format": 1}
+    assert "white_space                  2 dropped; --strip takes it off" in capsys.readouterr().out
+    done = ok(tmp_path / "runs", "filter", "--data", file, "--strip")
+    assert done.summary["summary"]["kept"] == 3 and done.summary["summary"]["stripped"] == 3
+    kept = [row["answer"] for row in raw(done.run / "kept.jsonl")]
+    assert kept == ["101, 102", "103, 104", "107, 108"]
+    assert "white space taken off        3 rows" in capsys.readouterr().out
+    ok(tmp_path / "runs", "rerun", done.run)
