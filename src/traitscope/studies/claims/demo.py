@@ -346,7 +346,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         tuple(tables),
         demo_page.notes(),
         _figures(size, folders, chain),
-        (teacher_rise(chain.teacher, chain.base),),
+        (replace(teacher_rise(chain.teacher, chain.base), name="teacher minus base"),),
     )
 
 
