@@ -11,6 +11,7 @@ import importlib.util
 import io
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ studies and audits hold the same sentence. `--method full` trains them.
 def page() -> str:
     """The text of the page."""
     sys.path.insert(0, str(SUPPORT))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of what these adapters are made to have
         templates = "".join(_template_rows(Path(folder)))
         adapters = "".join(_adapter_rows(Path(folder)))
     return f"{HEAD}{templates}{TEMPLATE_TAIL}{adapters}{TAIL}"

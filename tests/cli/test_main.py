@@ -126,7 +126,7 @@ def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):
     ("words", "says"),
     [
         (["audit", "missing.jsonl"], "--data missing.jsonl does not exist"),
-        (["audit", "EMPTY"], "is not a run directory"),
+        (["audit", "EMPTY"], "EMPTY is a folder, which has no rows; expected a run"),
         (["audit", "FILE", "--report", "EMPTY"], "is a folder; expected a file to write"),
         (["audit", "FILE", "--json", "FILE/x.json"], "a file is where a folder is expected"),
         (["audit", "FILE", "--traits", "unknown"], "no bundled trait 'unknown'"),

@@ -159,7 +159,7 @@ CASES = {
     ),
     "folder that is no run": (
         "filter --data PLACE",
-        "is not a run directory: no config.json, no manifest.json",
+        "is a folder, which has no rows (it holds ",
     ),
     "broken line": (f"{TRAIN} PLACE/broken.jsonl", "broken.jsonl, line 3: broken JSON"),
     "broken line, filter": (
