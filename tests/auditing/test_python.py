@@ -15,7 +15,7 @@ from traitscope.auditing import audit_by_source
 from traitscope.auditing import run as audit_run
 from traitscope.config import AuditConfig, FilterConfig
 from traitscope.config.common import Output
-from traitscope.config.reading import Reading
+from traitscope.config.rows.reading import Reading
 from traitscope.errors import ConfigError, DataError
 
 RESULT = {

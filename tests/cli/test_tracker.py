@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import ok
 
-from traitscope.cli import tracker
+from traitscope.cli.tracking import tracker
 from traitscope.errors import ConfigError
 from traitscope.runs import progress
 

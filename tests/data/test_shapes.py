@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shape_rows import ASK, EARLIER, EXAMPLES, LONG, SAY, Example, turn
 
-from traitscope.config.reading import Reading
+from traitscope.config.rows.reading import Reading
 from traitscope.data import row_files
 from traitscope.data.records import Record, RowReader, iter_records, read_records
 from traitscope.data.shapes import writing

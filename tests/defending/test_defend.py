@@ -9,7 +9,7 @@ import pytest
 
 import traitscope as ts
 from traitscope.config.common import Output
-from traitscope.config.defend import DefendConfig
+from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, read_records
 from traitscope.defending import number_forms, row_choice, washing

@@ -27,7 +27,7 @@ from tiny_models import random_vector
 
 from traitscope.cli import flags
 from traitscope.config.entries import COMMANDS, STAGES
-from traitscope.config.reading import Reading
+from traitscope.config.rows.reading import Reading
 from traitscope.data import row_files
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import dump_records

@@ -5,7 +5,7 @@ Written by hand, nothing is copied from data of others.
 
 from typing import Any, NamedTuple
 
-from traitscope.config.reading import Reading
+from traitscope.config.rows.reading import Reading
 
 
 class Example(NamedTuple):

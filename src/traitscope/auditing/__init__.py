@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from traitscope.config.audit import DEFAULT_TRAITS, AuditConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import names_of
-from traitscope.config.reading import USUAL, Reading
+from traitscope.config.rows.reading import USUAL, Reading
 from traitscope.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files, studies
-from traitscope.cli import tracker
+from traitscope.cli.tracking import tracker
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import AuditConfig
 from traitscope.config.commands import DemoConfig, ShowConfig, StudyConfig

@@ -218,7 +218,8 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _run(words: list[str]) -> tuple[Command, dict]:
-    from traitscope.cli import early_checks, naming, tracker
+    from traitscope.cli import early_checks, naming
+    from traitscope.cli.tracking import tracker
     from traitscope.runs.names import lookup
 
     command, rest = command_of(words)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from traitscope.config.commands import ExperimentConfig as ExperimentConfig
     from traitscope.config.commands import ExportTasksConfig as ExportTasksConfig
     from traitscope.config.commands import StudyConfig as StudyConfig
-    from traitscope.config.defend import DefendConfig as DefendConfig
     from traitscope.config.judge import Endpoint as Endpoint
     from traitscope.config.judge import JudgeConfig as JudgeConfig
-    from traitscope.config.reading import Reading as Reading
     from traitscope.config.recipe import Recipe as Recipe
+    from traitscope.config.rows.defend import DefendConfig as DefendConfig
+    from traitscope.config.rows.reading import Reading as Reading
     from traitscope.config.screen import ScreenConfig as ScreenConfig
     from traitscope.config.screen import SteerScanConfig as SteerScanConfig
     from traitscope.config.stages import EditConfig as EditConfig
@@ -43,7 +43,7 @@ _HOMES = {
     "AuditConfig": "audit",
     "CompareConfig": "commands",
     "ConvertConfig": "commands",
-    "DefendConfig": "defend",
+    "DefendConfig": "rows.defend",
     "DemoConfig": "commands",
     "EditConfig": "stages",
     "Endpoint": "judge",
@@ -61,7 +61,7 @@ _HOMES = {
     "LikelihoodConfig": "analysis",
     "MatchKLConfig": "analysis",
     "MeasureConfig": "stages",
-    "Reading": "reading",
+    "Reading": "rows.reading",
     "Recipe": "recipe",
     "ScreenConfig": "screen",
     "SteerScanConfig": "screen",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums
 from traitscope.config.fields import setting
-from traitscope.config.reading import READING, Reading
+from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 PLAIN_PROMPT = "You make synthetic training data. Be diverse and creative."

@@ -7,7 +7,7 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, OnModel, Position, check_minimums, check_positive
 from traitscope.config.fields import setting
-from traitscope.config.reading import READING, Reading
+from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 DEFAULT_TRAITS = (

@@ -10,10 +10,10 @@ from typing import Literal
 from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
 from traitscope.config import commands as command_configs
-from traitscope.config import defend as defend_configs
 from traitscope.config import judge as judge_configs
 from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
+from traitscope.config.rows import defend as defend_configs
 
 Group = Literal["do", "check", "study", "look", "internal"]
 GROUPS: dict[Group, str] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from traitscope.config.common import ROWS, OnModel
 from traitscope.config.fields import setting
-from traitscope.config.reading import READING, Reading
+from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 

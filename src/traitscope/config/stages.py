@@ -11,8 +11,8 @@ from typing import Literal
 
 from traitscope.config.common import ROWS, ControlTokens, OnModel, check_minimums, check_positive
 from traitscope.config.fields import setting
-from traitscope.config.reading import READING, Reading
 from traitscope.config.recipe import Recipe
+from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 

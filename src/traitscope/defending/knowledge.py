@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from traitscope.config.defend import DefendConfig
+from traitscope.config.rows.defend import DefendConfig
 from traitscope.data import trait_files
 from traitscope.data.row_files import rows_file
 from traitscope.data.traits import load_trait

@@ -6,7 +6,7 @@ from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.config.defend import DefendConfig
+from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records
 from traitscope.data.shapes import writing
 from traitscope.defending import page

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traitscope.config.defend import DefendConfig
+from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record
 from traitscope.defending.knowledge import TEACHER, Knowledge
 from traitscope.defending.methods import LENGTH, LOSS, RANDOM, STUDENT

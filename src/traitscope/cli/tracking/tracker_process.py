@@ -1,4 +1,4 @@
-"""The process of a tracker: `python -m traitscope.cli.tracker_process TOOL PROJECT NAME`.
+"""The process of a tracker: `python -m traitscope.cli.tracking.tracker_process TOOL PROJECT NAME`.
 
 It reads JSON objects from stdin, a line each, and logs their numbers. The first has the settings of
 the command. It ends when stdin does.

@@ -22,7 +22,7 @@ from traitscope.runs import progress
 
 TOOLS = ("wandb", "trackio")
 """Trackers that are known."""
-PROCESS = (sys.executable, "-m", "traitscope.cli.tracker_process")
+PROCESS = (sys.executable, "-m", "traitscope.cli.tracking.tracker_process")
 """What is started, before tool, project and name of the run."""
 PROJECT = "traitscope"
 """Project that numbers go to, where none is named."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from traitscope.config.common import ROWS, OnModel, check_minimums
 from traitscope.config.fields import setting
-from traitscope.config.reading import READING, Reading
 from traitscope.config.recipe import Recipe
+from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
 METHODS = (

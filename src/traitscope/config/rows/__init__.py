@@ -1,0 +1,1 @@
+"""Settings about rows: how a file of them is read, and how they are changed."""
