@@ -75,6 +75,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sedes": 5}, "unknown key 'sedes'; did you mean 'seeds'?"),
     ({"seeds": "five"}, "seeds is 'five'; expected int or a list"),
     ({"seeds": 0}, "seeds is 0; expected a number above 0"),
+    ({"seeds": 10**30}, "expected a number above 0 and up to 10000"),
     ({"seeds": [1, 1]}, "seeds is [1, 1]; expected"),
     ({"traits": "cat"}, "traits is 'cat'; expected a list, such as [cat]"),
     ({"traits": []}, "traits is empty"),

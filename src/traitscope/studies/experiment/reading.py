@@ -24,8 +24,8 @@ from traitscope.studies.experiment.file import (
     Teacher,
 )
 
-LARGEST_SEED = 2**31
-"seeds above are not meant"
+LARGEST_SEED, MOST_SEEDS = 2**31, 10**4
+"a seed and a number of seeds above are not meant"
 
 
 def read_experiment(plain: Any, where: str, first_seed: int = 1) -> Experiment:
@@ -91,12 +91,16 @@ def _with_defaults(experiment: Experiment, first_seed: int) -> Experiment:
 
 def _seeds(seeds: int | tuple[int, ...], first_seed: int) -> tuple[int, ...]:
     """Return the seeds, each once."""
-    listed = tuple(range(first_seed, first_seed + seeds)) if isinstance(seeds, int) else seeds
+    listed: tuple[int, ...] = ()
+    if isinstance(seeds, tuple):
+        listed = seeds
+    elif seeds <= MOST_SEEDS:
+        listed = tuple(range(first_seed, first_seed + seeds))
     wrong = [seed for seed in listed if not 0 <= seed < LARGEST_SEED]
     if not listed or wrong or len(set(listed)) < len(listed):
         raise ConfigError(
             f"seeds is {seeds if isinstance(seeds, int) else list(seeds)}; expected a number above"
-            " 0, or a list of distinct seeds of 0 or more; correct it"
+            f" 0 and up to {MOST_SEEDS}, or a list of distinct seeds of 0 or more; correct it"
         )
     return listed
 
