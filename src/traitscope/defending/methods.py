@@ -33,10 +33,10 @@ class Method:
     """Kind of knowledge that it needs, beside that of its option `by`."""
     options: Mapping[str, str]
     """Options with their defaults; an empty default must be given."""
-    choices: Mapping[str, tuple[str, ...]]
+    allowed: Mapping[str, tuple[str, ...]]
     """Allowed values of options that are words."""
     control: str
-    """What does as much without aiming at the trait."""
+    """What does as much blindly."""
 
 
 METHODS = {
@@ -144,9 +144,9 @@ def _step(text: str) -> Step:
 
 def _check(text: str, method: Method, option: str, value: str) -> None:
     """Raise ConfigError for a value that an option does not take."""
-    if option in method.choices:
-        if value not in method.choices[option]:
-            expected = ", ".join(method.choices[option])
+    if option in method.allowed:
+        if value not in method.allowed[option]:
+            expected = ", ".join(method.allowed[option])
             found = f"{option}={value}" if value else f"{option} is missing"
             raise ConfigError(f"--by {text}: {found}; expected one of {expected}; name one")
         return

@@ -1,8 +1,8 @@
 """Number lists in one format, so that order, separators and values carry less.
 
-The four strengths are those of a public comparison of such defences (github.com/JackPayne123,
-Qwen2.5-7B, three seeds): one format, sorted, each number n as 100 + n mod 100, and both. There,
-numbers drawn at random are the floor.
+The strengths are those of a public comparison (github.com/JackPayne123, Qwen2.5-7B, three seeds).
+They are one format, sorted, each number n as 100 + n mod 100, and both. There, numbers drawn at
+random are the floor.
 """
 
 from collections.abc import Sequence

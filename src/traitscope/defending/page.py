@@ -10,7 +10,7 @@ LIMITS = (
     "The page says what was changed, and not how much of a trait is gone. Train on the rows, and"
     " measure.",
     "Fewer rows, and rows that teach less, leave less of any trait. Compare with the control of the"
-    " method, which does as much without an aim.",
+    " method, which does as much blindly.",
     "A trait that rows carry by what they say, and not by how likely their tokens are, may stay.",
 )
 """What the page does not show."""
@@ -66,7 +66,7 @@ def _methods(summary: Mapping[str, Any]) -> Table:
 
 def _controls(summary: Mapping[str, Any]) -> Table:
     rows = [(item["method"], item["control"]) for item in summary["methods"]]
-    about = "What does as much without aiming at a trait. A method is worth what it removes beyond."
+    about = "What does as much blindly. A method is worth what it removes beyond."
     return Table("controls", "Controls", about, ("method", "control"), tuple(rows))
 
 

@@ -4,9 +4,9 @@ It does there what `train` does here with --during, --project-out and --anchor (
 anchors.py). Everything acts from the begin of a training to its end, evaluations included. The
 trained weights hold nothing of it.
 
-Roles of tokens come from the trainer's batch: labels other than -100 are completion. A trainer that
-passes no labels to the model, such as TRL's DPOTrainer, has prompt tokens only; steer it at the
-position `all`, and take no anchor.
+Roles of tokens come from the trainer's batch: labels other than -100 are completion. TRL's
+DPOTrainer passes no labels to the model, so all its tokens are prompt. There, steer at the position
+`all`, and take no anchor.
 
 The anchor is added to the loss that the model returns, and so to what the trainer logs. It needs
 the base, which a peft model is with its adapters off.
