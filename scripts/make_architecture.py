@@ -18,7 +18,9 @@ This page is made from the code by `python scripts/make_architecture.py`.
 
 A package imports only from packages that stand below it. `make check` tests this rule.
 
+```text
 {layers}
+```
 
 ## Why it is so
 
@@ -67,7 +69,7 @@ def _contract() -> list[str]:
 def _layers() -> str:
     lines = []
     for layer in _contract():
-        lines.append("    " + layer.replace(" | ", ", "))
+        lines.append(layer.replace(" | ", ", "))
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from traitscope.config.commands import DemoConfig
 from traitscope.config.common import Output
 from traitscope.data.traits import load_trait
 from traitscope.reporting.study_page import study_page
-from traitscope.studies import demo_command, runner
+from traitscope.studies import conclusions, demo_command
 from traitscope.studies.claims import demo
 from traitscope.studies.equal_kl import RANDOM_VECTORS
 from traitscope.studies.pages import demo_page
@@ -119,7 +119,7 @@ def test_one_seed_gives_no_verdict(demo_runs: Folders) -> None:
     assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
     assert findings.verdicts[0].reasons == ("It has 1 of the 5 seeds that a verdict needs.",)
     request = demo_command.request_of(DemoConfig(quick=True), Output())
-    page = study_page(request.header(), findings, runner.runs_table(demo_runs))
+    page = study_page(request.header(), findings, conclusions.runs_table(demo_runs))
     assert "no verdict" in page and HOLDS not in page
 
 
@@ -138,7 +138,7 @@ def test_students_of_a_teacher_without_the_trait_are_no_transfer(
     assert answers == {"no verdict: the teacher lacks the trait"}
     demo_command._print(SIZE, chain, summary)
     request = demo_command.request_of(DemoConfig(), Output())
-    page = study_page(request.header(), findings, runner.runs_table(made))
+    page = study_page(request.header(), findings, conclusions.runs_table(made))
     for text in (" ".join(capsys.readouterr().out.split()), html.unescape(page)):
         assert "teacher − base = −2.369 nats [" in text
         assert "does not have the trait; nothing below can be read as transfer" in text
@@ -246,7 +246,7 @@ def test_the_page_has_every_figure_and_table(demo_runs: Folders) -> None:
     losses = findings.figures[-1].csv.splitlines()[1:]
     assert len(losses) == len(demo.students(SIZE)) * planted.STEPS
     request = demo_command.request_of(DemoConfig(quick=True), Output())
-    page = study_page(request.header(), findings, runner.runs_table(demo_runs))
+    page = study_page(request.header(), findings, conclusions.runs_table(demo_runs))
     for words in (
         "sampled tokens, random",
         "Random vectors at equal KL",

@@ -30,7 +30,7 @@ from traitscope.reporting.markdown import markdown_table
 from traitscope.reporting.tables import table_csv
 from traitscope.runs import store
 
-ALONE = ("measure", "compare", "study", "train", "decision")
+ALONE = ("measure", "compare", "study", "experiment", "train", "decision")
 "stages that are reported"
 
 
@@ -75,7 +75,7 @@ def contents_of(runs: Sequence[Made], score: str) -> Contents:
     (run,) = runs
     if run.run.stage == "compare":
         return recomputed.compared(run.run)
-    if run.run.stage == "study":
+    if run.run.stage in ("study", "experiment"):
         return recomputed.concluded(run.run)
     return sealed.measured(run) if run.run.stage == "measure" else sealed.audited(run)
 

@@ -17,6 +17,8 @@ from traitscope.comparison.page import (
 )
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import wording_of
+from traitscope.config.commands import ExperimentConfig
+from traitscope.config.common import Output
 from traitscope.errors import StoreError
 from traitscope.papers.contents import Contents, measurements_table
 from traitscope.reporting.figures import line_figure
@@ -31,7 +33,8 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Findings
 from traitscope.runs import store
 from traitscope.studies import runner
-from traitscope.studies.runner import Concluded
+from traitscope.studies.conclusions import Concluded, concluded_again
+from traitscope.studies.experiment import command as experiment
 from traitscope.workflow.replay import input_places, replayed_config
 
 
@@ -91,16 +94,20 @@ def claim_text(study: Concluded) -> str:
     rules = []
     for verdict in study.findings.verdicts:
         rules.append(f"{verdict.claim.removesuffix('.')}: {verdict.stated.rule}")
-    size = SMOKE_NOTE if study.header.is_smoke else study.header.size
-    return f"{study.header.claim} Size: {size}. {' '.join(rules)}"
+    said = [study.header.claim]
+    if study.header.size:
+        said.append(f"Size: {SMOKE_NOTE if study.header.is_smoke else study.header.size}.")
+    return " ".join([*said, *rules])
 
 
 def conclusion_of(run: store.Run) -> Concluded:
-    """Return what a sealed study concludes, computed again from its stages.
+    """Return what a sealed study or experiment concludes, computed again from its stages.
 
     Raises StoreError where this version concludes otherwise than was sealed.
     """
-    study = runner.concluded_again(replayed_config(run), input_places(run))
+    config = replayed_config(run)
+    requests = experiment if isinstance(config, ExperimentConfig) else runner
+    study = concluded_again(requests.request_of(config, Output()), input_places(run))
     _check_same(run, FINDINGS, findings_json(study.header, study.findings))
     return study
 

@@ -134,8 +134,8 @@ def place_of(names: tuple[str, ...], computation: Described, folder: Path) -> Ru
     """The place of a computation below `folder`.
 
     `names` are the stage's name and its former ones. A sealed run is taken under any of them. It is
-    also taken at addresses of earlier rules: settings that change speed only, the name of the model
-    and other digests of it entered them. Otherwise the place is that of the present rules, whether
+    also taken at addresses of earlier rules. Settings that change speed only, the model's name and
+    other digests of it entered these. Otherwise the place is that of the present rules, whether
     a run is there or not.
     """
     identities = (computation.identity, *computation.former_identities)

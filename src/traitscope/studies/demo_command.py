@@ -30,6 +30,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import runner, sizes
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
+from traitscope.studies.conclusions import conclude
 from traitscope.studies.pages import demo_page
 from traitscope.studies.pages.demo_page import CONTRASTS
 from traitscope.studies.runner import Request
@@ -46,7 +47,7 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     how = replace(runner.how(request.config), stop_at_once=True)
     folders = schedule.run(request.nodes() + request.information(), request.out, how)
     minutes = (time.monotonic() - start) / 60
-    run = runner.conclude(request, folders)
+    run = conclude(request, folders)
     page = run.file(PAGE)
     size = sizes.named(request.size)
     chain = demo.measured(size, folders)

@@ -3,27 +3,53 @@
 import ast
 import dataclasses
 import inspect
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from traitscope.config.commands import ExperimentConfig, StudyConfig
+from traitscope.data.package_files import bundled_file
 from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import compute_dtype
 from traitscope.models.loading import parameter_count
 from traitscope.reporting.tables import Table, shown
 from traitscope.studies import names, protocol
-from traitscope.studies.recorded import recorded
 from traitscope.workflow import status
 from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node, Planned
 
+RECORDED = "recorded.json"
+"""file of the package with what came out of each study where it was run, made of the pages of the
+claims by `scripts/make_study.py`"""
 GIBIBYTE = 2**30
 EMBEDDED_PARAMETERS = 1.345e8
 "weights of the embedded model"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The recorded outcome of a study at its laptop size, on the embedded model."""
+
+    outcome: str
+    """Outcome of the primary claim; empty where the study was not run."""
+    bears: str
+    """Whether it bears on the published claim: yes, partly, no; empty where it was not run."""
+
+    def __str__(self) -> str:
+        if not self.outcome:
+            return "not run yet"
+        return f"{self.outcome} (bears on the published claim: {self.bears})"
+
+
+def recorded(study: str) -> Recorded:
+    """Return what was recorded of a study; of one that is not in the file, that it was not run."""
+    by_study = json.loads(bundled_file(RECORDED).read_text(encoding="utf-8"))
+    return Recorded(**by_study.get(study, {"outcome": "", "bears": ""}))
 
 
 def print_studies(config: StudyConfig) -> dict:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope import atomic_files
 from traitscope.config import parsing
 from traitscope.config.commands import ExperimentConfig, StudyConfig
 from traitscope.config.common import Output
@@ -20,14 +19,13 @@ from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.identity.experts import experts_of
 from traitscope.models.loading import outline, parameter_count
-from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader, write_study
+from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Findings
 from traitscope.runs import opening, store
-from traitscope.stages import registry
 from traitscope.studies import check_name, plan, protocol, sizes
+from traitscope.studies.conclusions import conclude, folders_of
 from traitscope.studies.design import Design, bearing
 from traitscope.studies.protocol import Study
 from traitscope.workflow import executors, graph, information_node, schedule, status
@@ -36,10 +34,6 @@ from traitscope.workflow.graph import Folders, Node, Planned
 
 SMOKE_ROWS = 4
 "number rows that the teachers of a smoke size are compared on"
-STUDY_FILE = "the study's file"
-"name of the input of a conclusion that is the study itself"
-NO_STAGES = (STUDY_FILE, "file")
-"inputs of a conclusion that are no stages: the study's file, and a user's own file"
 STUDENTS_A_PASS_ON_GPU = 16
 "students that share a pass on a GPU, where the settings do not say"
 
@@ -112,7 +106,11 @@ class Request:
 
     def findings(self, folders: Folders) -> Findings:
         """Return what the sealed stages say."""
-        return self.study.conclude(sizes.named(self.size), folders, self.config.model)
+        return self.study.conclude(self.named_size(), folders, self.config.model)
+
+    def named_size(self) -> Any:
+        """Return the size with the names of its traits in place of their files."""
+        return sizes.named(self.size)
 
     def said(self, summary: Mapping[str, Any]) -> list[str]:
         """Return the lines that the terminal shows of the content of findings.json."""
@@ -296,96 +294,18 @@ def report(request: Request, planned: list[Planned]) -> dict:
     return print_verdicts(request, conclude(request, _sealed(planned)))
 
 
-def conclude(request: Request, folders: Folders) -> store.Run:
-    """Return the sealed run with the findings and the page of a study whose stages are sealed."""
-    # Stages end in any order; the page must not depend on it.
-    names = [node.name for node in request.nodes() + request.information()]
-    folders = {name: folders[name] for name in names if name in folders}
-    inputs: dict[str, Path | store.Run] = {}
-    for name, path in folders.items():
-        inputs[name] = store.load_run(path)
-    inputs[STUDY_FILE] = Path(request.study.__file__)
-    config = _without_speed(request.config)
-    with registry.opened(config, request.out, inputs) as run:
-        if not run.sealed:
-            findings = request.findings(folders)
-            if experts := experts_of(request.config.model):
-                findings = replace(findings, notes=(*findings.notes, experts["sentence"]))
-            before = request.information_table(folders)
-            write_study(run.path, request.header(), findings, runs_table(folders), before)
-            for name, text in request.files().items():
-                atomic_files.write_text(run.file(name), text)
-    return run
-
-
-@dataclass(frozen=True)
-class Concluded:
-    """What a study concludes, as values."""
-
-    header: StudyHeader
-    """What its page says before any number."""
-    size: Any
-    """The study's `Size`."""
-    findings: Findings
-    """Verdicts, numbers, tables and figures."""
-    before: Table | None
-    """What its number rows can carry; None where that was not computed."""
-
-
-def concluded_again(config: StudyConfig, inputs: Mapping[str, Path]) -> Concluded:
-    """Return what a study concludes from sealed runs; nothing is written.
-
-    `inputs` are those that the conclusion recorded, by node. Raises ConfigError as `replay` does.
-    """
-    request, folders = _replayed(config, inputs, Output())
-    size = sizes.named(request.size)
-    findings = request.study.conclude(size, folders, request.config.model)
-    return Concluded(request.header(), size, findings, request.information_table(folders))
-
-
 def replay(config: StudyConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:
     """Conclude again from the sealed runs of a study's stages, which are not computed again.
 
     `inputs` are those that the conclusion recorded, by node. Raises ConfigError where the study of
     this version has other stages.
     """
-    return conclude(*_replayed(config, inputs, out))
-
-
-def _replayed(
-    config: StudyConfig, inputs: Mapping[str, Path], out: Output
-) -> tuple[Request, dict[str, Path]]:
-    """Return the request behind a conclusion, and the folders of its stages in their order."""
-    request = request_of(config, out)
-    return request, folders_of(request, inputs)
+    return replayed(request_of(config, out), inputs)
 
 
 def replayed(request: Request, inputs: Mapping[str, Path]) -> store.Run:
     """Conclude again on a request, from the recorded inputs of its conclusion, by node."""
     return conclude(request, folders_of(request, inputs))
-
-
-def folders_of(request: Request, inputs: Mapping[str, Path]) -> dict[str, Path]:
-    """The folders of a request's stages in their order, from the recorded inputs by node.
-
-    Raises ConfigError where the request has other stages in this version.
-    """
-    names = [node.name for node in request.nodes()]
-    known = [*names, *(node.name for node in request.information())]
-    other = sorted((set(names) - inputs.keys()) | (inputs.keys() - {*known, *NO_STAGES}))
-    if other:
-        raise ConfigError(
-            f"{request.header().name} has other stages in this version, such as {other[0]!r};"
-            f" expected those of the run; conclude anew: {request.typed}"
-        )
-    return {name: inputs[name] for name in known if name in inputs}
-
-
-def _without_speed(config: Any) -> Any:
-    """Return the settings without those that change no number, so that they share an address."""
-    return replace(
-        config, action="run", workers=0, executor="local", max_jobs=0, cluster=(), limit=0, pack=0
-    )
 
 
 def print_verdicts(request: Request, run: store.Run) -> dict:
@@ -395,17 +315,3 @@ def print_verdicts(request: Request, run: store.Run) -> dict:
         print(line)
     print(run.file(PAGE))
     return summary | {"run": str(run.path)}
-
-
-def runs_table(folders: Folders) -> Table:
-    """Return the table that says where every number comes from."""
-    rows = []
-    for name, path in folders.items():
-        rows.append((name, path.name, store.load_run(path).digest[:16]))
-    return Table(
-        "runs",
-        "Runs",
-        "traitscope show RUN verifies a run and prints what it was made from.",
-        ("node", "run", "digest"),
-        tuple(rows),
-    )

@@ -117,6 +117,20 @@ def test_the_page_has_everything_and_the_run_is_whole(summary: dict, killed: Pat
     assert set(status["counts"]) == {"sealed"} and "report" in status["next"]
 
 
+def test_it_can_be_reported_for_a_paper(summary: dict, killed: Path) -> None:
+    paper = killed / "paper"
+    ok(killed / "runs", "report", summary["run"], "--for-paper", paper)
+    verdicts = (paper / "tables/verdicts.csv").read_text()
+    assert HOLDS in verdicts and SILENT in verdicts
+    assert "likelier to name owl" in (paper / "methods.md").read_text()
+    assert {file.suffix for file in (paper / "figures").iterdir()} == {
+        ".svg",
+        ".pdf",
+        ".png",
+        ".csv",
+    }
+
+
 def test_the_order_of_stages_changes_nothing(summary: dict, killed: Path) -> None:
     request = request_of(killed)
     folders = {item.node.name: item.path for item in graph.plan(request.nodes(), request.out)}

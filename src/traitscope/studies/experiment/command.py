@@ -95,6 +95,10 @@ class ExperimentRequest(Request):
         """Return what the sealed stages say."""
         return conclusion.conclude(self.size, folders, self.config.model)
 
+    def named_size(self) -> Experiment:
+        """Return the experiment, which knows its traits by their names."""
+        return self.size
+
     def files(self) -> dict[str, str]:
         """Return the experiment's file as it was read, which the conclusion keeps."""
         return {COPY: self.config.file.read_text(encoding="utf-8")}

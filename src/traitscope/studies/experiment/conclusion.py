@@ -24,7 +24,7 @@ from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment import page
 from traitscope.studies.experiment.arms import BASE, Contrast
 from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment
-from traitscope.studies.experiment.needs import lacks, needs_of
+from traitscope.studies.experiment.needs import lacks, needs_of, teacher_rises
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 
@@ -209,6 +209,7 @@ def conclude(experiment: Experiment, folders: Folders, model: str) -> Findings:
         tuple(tables),
         (*lacks(experiment), *page.NOTES),
         page.figures(experiment, folders, {each.contrast: each.comparison for each in listed}),
+        teacher_rises(experiment, folders, [item.contrast for item in listed]),
     )
 
 

@@ -1,6 +1,9 @@
 """What must be so for a claim of an experiment to be about transfer, and what a plan lacks."""
 
+from collections.abc import Sequence
+
 from traitscope.config.recipe import FEW_STEPS
+from traitscope.data.traits import trait_name
 from traitscope.reporting import verdict
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.decision import MIN_UNITS
@@ -11,6 +14,7 @@ from traitscope.studies.behaviours import outcomes_of, rate_difference
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment.arms import BASE, Contrast
 from traitscope.studies.experiment.file import UNMODIFIED, Experiment
+from traitscope.studies.teachers import positive_control
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json_lines
 
@@ -38,18 +42,38 @@ def _teacher_has_trait(
     experiment: Experiment, folders: Folders, contrast: Contrast
 ) -> Precondition:
     """Return whether the teacher has what its students are asked for."""
+    rise = teacher_rise(experiment, folders, contrast)
+    if experiment.primary.score == "judged":
+        return verdict.above_zero(rise, "the teacher shows the behaviour more than the base does")
+    return verdict.teacher_has_trait(rise)
+
+
+def teacher_rise(experiment: Experiment, folders: Folders, contrast: Contrast) -> Measurement:
+    """Return the teacher of a contrast minus the base, in what its students are asked for."""
     name = stages.teacher_name(contrast.treated)
     judge = experiment.measures.judge
     if experiment.primary.score == "judged" and judge is not None:
         left = outcomes_of(folders, name, judge.judges[0])[None]
         right = outcomes_of(folders, BASE, judge.judges[0])[None]
-        rise = rate_difference("teacher minus base", left, right, (0,))
-        return verdict.above_zero(rise, "the teacher shows the behaviour more than the base does")
-    return readings.teacher_has_trait(
+        return rate_difference(f"{contrast.treated} teacher minus base", left, right, (0,))
+    return positive_control.minus_base(
         folders,
+        f"{contrast.treated} teacher of {trait_name(contrast.trait)}",
         stages.answers_name(name, contrast.trait),
         stages.answers_name(BASE, contrast.trait),
     )
+
+
+def teacher_rises(
+    experiment: Experiment, folders: Folders, contrasts: Sequence[Contrast]
+) -> tuple[Measurement, ...]:
+    """Return every teacher minus the base, once, where it is known what made it."""
+    rises: dict[tuple[str, str], Measurement] = {}
+    for contrast in contrasts:
+        key = contrast.treated, contrast.trait
+        if key not in rises and experiment.teachers[contrast.treated].maker:
+            rises[key] = teacher_rise(experiment, folders, contrast)
+    return tuple(rises.values())
 
 
 def _moved(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
