@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import util
 from importlib.metadata import version
 from pathlib import Path
@@ -46,8 +46,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 class Contender:
     """A process that runs one round at a time."""
 
-    def __init__(self, script: str, name: str, flags: Sequence[str]) -> None:
-        command = [sys.executable, script, "--contender", name, *flags]
+    def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -108,12 +107,20 @@ def serve_matmul(dtype: str, device: str = "cpu") -> None:
 
 
 def rivals(
-    script: str, names: Sequence[str], flags: Sequence[str], rounds: int
+    script: str,
+    names: Sequence[str],
+    flags: Sequence[str],
+    rounds: int,
+    others: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[Round]]:
     """Rounds of each contender, which take turns; the first of each is a warm-up and comes first in
-    its list."""
-    contenders = {name: Contender(script, name, flags) for name in names}
-    found: dict[str, list[Round]] = {name: [] for name in names}
+    its list.
+
+    `names` are contenders of this script. `others` holds commands of further ones, by name.
+    """
+    commands = {n: [sys.executable, script, "--contender", n, *flags] for n in names}
+    contenders = {n: Contender(command) for n, command in (commands | dict(others or {})).items()}
+    found: dict[str, list[Round]] = {name: [] for name in contenders}
     try:
         for number in range(rounds + 1):
             for name, contender in contenders.items():

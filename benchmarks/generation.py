@@ -12,7 +12,8 @@ prefill included. Two tasks, both of the same number of new tokens a row:
 Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting
 as its speed. Each runs with what its loader chooses for attention (transformers: sdpa). `default`
 is transformers as its loader leaves it, which is the checkpoint's dtype, bf16: 32 rows only,
-because it may be slow.
+because it may be slow. With --engines, OpenVINO GenAI and vLLM too, for `free`: each in the environment that
+engines.sh makes, all rows in one call, weights and cache in our dtype.
 
 Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V
   vocabulary:
@@ -30,6 +31,7 @@ Decoding multiplies 128 rows at a time by every weight, fewer than the matmul th
 
 import json
 import sys
+from pathlib import Path
 
 import common
 
@@ -138,6 +140,40 @@ def work(n: int, length: int | None) -> dict[str, float]:
     }
 
 
+def engines(folder: Path, n: int, length: int | None, dtype: str) -> dict[str, list[str]]:
+    """Commands of the other engines in a folder, by name; their task is written beside them.
+
+    Ends with a message where the folder holds no engine.
+    """
+    from traitscope.models import bundled
+
+    prompts, _, steps = common.number_rows(n)
+    models = {
+        "openvino": folder / "openvino" / "fp32",
+        "vllm": bundled.wheel_folder(bundled.EMBEDDED),
+    }
+    commands = {}
+    for name, model in models.items():
+        if not (folder / name / "ready").exists():
+            continue
+        task = folder / f"{name}.json"
+        about = {
+            "model": str(model),
+            "prompts": prompts,
+            "tokens": len(steps[:length]),
+            "dtype": dtype,
+        }
+        task.write_text(json.dumps(about))
+        python = folder / name / "bin" / "python"
+        script = Path(__file__).with_name("engines.py")
+        commands[name] = [str(python), str(script), name, str(task)]
+    if not commands:
+        raise SystemExit(
+            f"{folder} holds no engine that is ready; run: bash benchmarks/engines.sh {folder}"
+        )
+    return commands
+
+
 def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=128)
@@ -148,6 +184,12 @@ def main() -> None:
         "--tasks", nargs="+", choices=("free", "template"), default=("free", "template")
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--engines",
+        type=Path,
+        metavar="FOLDER",
+        help="compare with the engines of this folder, see engines.sh",
+    )
     parser.add_argument(
         "--batches",
         nargs="+",
@@ -182,7 +224,9 @@ def main() -> None:
         mine = f"ours-{task}-{batches[-1]}"
         theirs = [f"transformers-{task}-{b}" for b in batches]
         usual = [] if args.skip_default else [f"default-{task}-{FEW}"]
-        found = common.rivals(__file__, ["matmul", mine, *theirs, *usual], sys.argv[1:], rounds)
+        others = engines(args.engines, n, length, dtype) if args.engines and task == "free" else {}
+        names = ["matmul", mine, *theirs, *usual]
+        found = common.rivals(__file__, names, sys.argv[1:], rounds, others)
         rate, rows = common.median(found["matmul"], "rate"), common.speeds(found)
         best = max(theirs, key=lambda name: rows[name]["tokens_per_s"])
         limit = flop[task] / rate
@@ -199,6 +243,9 @@ def main() -> None:
             "share_of_limit": round(limit / common.median(found[mine], "seconds"), 3),
             "transformers_share_of_limit": round(limit / common.median(found[best], "seconds"), 3),
         }
+        for name in others:
+            ratio = rows[mine]["tokens_per_s"] / rows[name]["tokens_per_s"]
+            result["tasks"][task][f"ratio_to_{name}"] = round(ratio, 3)
     print(json.dumps(result))
 
 
