@@ -23,7 +23,7 @@ from traitscope.errors import ConfigError
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, SystemPrompt
 from traitscope.runs import store
-from traitscope.runs.given_teacher import GivenTeacher, given_teacher
+from traitscope.runs.given_teacher import GivenTeacher, given_teacher, inputs_of
 
 NOTHING, BASE, CLEAN, TRAIT, VECTOR, TEACHER = (
     "nothing",
@@ -134,6 +134,5 @@ def inputs(config: DefendConfig) -> dict[str, Path | store.Run]:
     if known.vector is not None:
         files[VECTOR] = Path(str(vars(known.vector)["vector"]))
     if known.teacher is not None:
-        for place, file in enumerate(known.teacher.files):
-            files[f"{TEACHER}{place}"] = file
+        files.update(inputs_of(known.teacher))
     return files

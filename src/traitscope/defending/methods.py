@@ -131,11 +131,15 @@ def _step(text: str) -> Step:
         )
     method = METHODS[name]
     options = dict(method.options)
+    given: set[str] = set()
     for pair in filter(None, rest.split(",")):
         option, mark, value = pair.partition("=")
         if option not in options or not mark:
             expected = ", ".join(f"{each}=..." for each in options) or "no option"
             raise ConfigError(f"--by {text}: {pair!r}; {name} takes {expected}; write it so")
+        if option in given:
+            raise ConfigError(f"--by {text}: {option} stands twice; expected it once; drop one")
+        given.add(option)
         options[option] = value
     for option, value in options.items():
         _check(text, method, option, value)

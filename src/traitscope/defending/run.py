@@ -12,7 +12,7 @@ from traitscope.data.shapes import writing
 from traitscope.defending import page
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
-from traitscope.defending.steps import CHANGED, StepReport, apply
+from traitscope.defending.steps import CHANGED, StepReport, apply, joined, without_notes
 from traitscope.defending.suspicion import Judge
 from traitscope.runs import opening, row_intake, store
 from traitscope.runs.progress import progress
@@ -46,7 +46,8 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
-    records = row_intake.kept_rows(run, config, keep_original=True)
+    read = row_intake.kept_rows(run, config, keep_original=True)
+    records = [without_notes(record) for record in read]
     defended, reports = defended_rows(config, records, steps, known)
     changes = changes_of(defended)
     summary = summary_of(records, defended, reports, known)
@@ -87,7 +88,7 @@ def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
         if not record.kept:
             change |= {"what": "dropped", "by": record.drop_reasons, "after": None}
             change["before"] = note.get("answer", record.completion)
-        elif note.get("added"):
+        elif joined(record):
             change |= {"what": "added", "before": None}
         elif not note:
             continue
@@ -103,7 +104,10 @@ def summary_of(
 ) -> dict[str, Any]:
     """Counts of rows, what was known, and what each method did."""
     kept = [record for record in after if record.kept]
-    notes = [record.meta.get(CHANGED, {}) for record in kept]
+    added = sum(map(joined, kept))
+    changed = 0
+    for record in kept:
+        changed += not joined(record) and CHANGED in record.meta
     methods = []
     for report in reports:
         name = report.method.partition(":")[0]
@@ -111,9 +115,9 @@ def summary_of(
     return {
         "rows": len(before),
         "kept": len(kept),
-        "dropped": len(after) - len(kept),
-        "changed": sum("answer" in note for note in notes),
-        "added": sum("added" in note for note in notes),
+        "dropped": len(before) - (len(kept) - added),
+        "changed": changed,
+        "added": added,
         "known": sorted(known.kinds) or ["nothing"],
         "methods": methods,
     }

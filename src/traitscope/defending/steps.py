@@ -26,6 +26,8 @@ from traitscope.stages.filter import with_decision
 
 CHANGED = "defend"
 "key of `meta` that says by which methods a row was changed, and what its answer was"
+EARLIER = "defend_earlier"
+"key of `meta` with what stood under CHANGED before"
 NO_LIST = "no list of numbers"
 UNFINISHED = "the base gave no finished answer"
 STREAM = "defend"
@@ -73,6 +75,15 @@ class Done:
     """What it did."""
 
 
+def without_notes(record: Record) -> Record:
+    """A record whose note of an earlier defence, or of a user, stands under another key."""
+    if CHANGED not in record.meta:
+        return record
+    meta = dict(record.meta)
+    meta[EARLIER] = meta.pop(CHANGED)
+    return replace(record, meta=meta)
+
+
 Act = Callable[[Sequence[Record], Step, Judge, np.random.Generator], Done]
 
 
@@ -92,7 +103,28 @@ def apply(records: Sequence[Record], step: Step, judge: Judge, place: int) -> Do
             " its share, or leave it out"
         )
     gone = [record for record in records if not record.kept]
-    return replace(done, records=[*done.records, *gone])
+    return replace(done, records=[*_with_free_ids(done.records, gone), *gone])
+
+
+def _with_free_ids(records: Sequence[Record], gone: Sequence[Record]) -> list[Record]:
+    """The records, where a clean row that joined has an id that no other row has."""
+    taken = {record.id for record in gone}
+    taken.update(record.id for record in records if not joined(record))
+    free = []
+    for record in records:
+        name = record.id
+        number = 2
+        while joined(record) and name in taken:
+            name = f"{record.id}-{number}"
+            number += 1
+        taken.add(name)
+        free.append(replace(record, id=name))
+    return free
+
+
+def joined(record: Record) -> bool:
+    """Whether a record is a clean row that joined the others."""
+    return "clean" in record.meta.get(CHANGED, {})
 
 
 def _canonicalise(
@@ -169,14 +201,17 @@ def _mix(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Gen
     if path is None:
         raise ValueError("mix without clean rows; expected knowledge that was checked")
     clean = kept_rows(path, judge.config.reading, row_intake.intake_of(judge.config))
+    there = {record.meta[CHANGED]["clean"] for record in records if joined(record)}
+    clean = [record for record in clean if record.id not in there]
     total = step.options["total"]
     stay, join = row_choice.mixture(len(records), len(clean), step.share, total, rng)
     leaving = sorted(set(range(len(records))).difference(stay.tolist()))
     done = _dropped(records, step, np.array(leaving, int))
     added = []
     for i in join:
-        meta = {**clean[i].meta, CHANGED: {"by": [step.text], "added": True}}
-        added.append(replace(clean[i], id=f"clean-{clean[i].id}", meta=meta))
+        record = without_notes(clean[i])
+        meta = {**record.meta, CHANGED: {"by": [step.text], "clean": record.id}}
+        added.append(replace(record, id=f"clean-{record.id}", meta=meta))
     return Done([*done.records, *added], replace(done.report, added=len(added)))
 
 
@@ -212,7 +247,7 @@ def _changed(old: Record, new: Record, step: Step) -> Record:
     """The new record with a note of the change; the old one where the answer is the same."""
     if new.completion == old.completion:
         return old
-    note = old.meta.get(CHANGED, {"by": [], "answer": old.completion})
+    note = {"answer": old.completion, **old.meta.get(CHANGED, {"by": []})}
     note = {**note, "by": [*note["by"], step.text]}
     return replace(new, meta={**new.meta, CHANGED: note})
 

@@ -96,7 +96,7 @@ def _of_writer(judge: Judge, by: str, records: Sequence[Record]) -> list[np.ndar
     if by == TEACHER and teacher is not None:
         config = judge.config
         given_teacher.check_readable(teacher, config.model, config.template)
-        model = teacher.loaded(config.device, config.dtype, config.template)
+        model = teacher.loaded(config)
     return judge.log_p(model, records, judge.known.suspected(by))
 
 

@@ -57,18 +57,23 @@ def _is_compiled(model: Model, hidden_ND: Tensor) -> bool:
     return model.softcap is None and compiled.usable(hidden_ND, model.head.weight)
 
 
-def soft_cross_entropy(model: Model, hidden_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-    """Sum over tokens of KL(p_teacher || p_student), with a gradient for the student alone.
+def soft_cross_entropy(
+    model: Model, hidden_ND: Tensor, teacher_ND: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Sum over tokens of T^2 KL(p_teacher || p_student), with a gradient for the student alone.
 
-    The teacher is given by its own final hidden states of the same tokens.
+    The teacher is given by its own final hidden states of the same tokens. The logits of both are
+    divided by the temperature T.
     """
 
     def grad_logits(logits_NV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        log_teacher_NV = torch.log_softmax(forward.logits_of(model, teacher_ND[rows]), -1)
-        log_student_NV = torch.log_softmax(logits_NV.float(), -1)
+        teacher_logits_NV = forward.logits_of(model, teacher_ND[rows])
+        log_teacher_NV = torch.log_softmax(teacher_logits_NV / temperature, -1)
+        log_student_NV = torch.log_softmax(logits_NV.float() / temperature, -1)
         teacher_NV = log_teacher_NV.exp()
         loss = (teacher_NV * log_teacher_NV.sub_(log_student_NV)).sum()
-        return loss, log_student_NV.exp_().sub_(teacher_NV)
+        gradient_NV = log_student_NV.exp_().sub_(teacher_NV)
+        return temperature**2 * loss, gradient_NV.mul_(temperature)
 
     return _HeadLoss.apply(hidden_ND, model, grad_logits)
 

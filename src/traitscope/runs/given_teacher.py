@@ -160,7 +160,11 @@ def _files_of(item: Intervention) -> list[Path | store.Run]:
 
 def inputs(config: Any) -> dict[str, Path | store.Run]:
     """The files behind the teacher of a config, as inputs of its run."""
-    teacher = given_teacher(config.teacher, config.model)
+    return inputs_of(given_teacher(config.teacher, config.model))
+
+
+def inputs_of(teacher: GivenTeacher) -> dict[str, Path | store.Run]:
+    """The files behind a teacher, by the names of inputs."""
     files: list[Path | store.Run] = list(teacher.files)
     if not teacher.interventions:
         folder = find_model(split_name(teacher.model)[0])

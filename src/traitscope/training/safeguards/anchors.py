@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from traitscope.config.recipe import Recipe
-from traitscope.errors import ConfigError
 from traitscope.inference import forward, losses
 from traitscope.inference.token_rows import Row, teacher_hidden
 from traitscope.models.model import Model
@@ -25,17 +24,9 @@ BATCH = 16
 
 
 def read_anchors(model: Model, recipe: Recipe, rows: Sequence[Row]) -> list[Tensor] | None:
-    """The base's final hidden states [N, D] of each row; None for a recipe without an anchor.
-
-    Raises ConfigError for a temperature other than 1 on a model that caps its logits.
-    """
+    """The base's final hidden states [N, D] of each row; None for a recipe without an anchor."""
     if recipe.anchor == 0:
         return None
-    if model.softcap is not None and recipe.anchor_temperature != 1:
-        raise ConfigError(
-            f"--anchor-temperature {recipe.anchor_temperature:g}: {model.name} caps its logits,"
-            " which a temperature behind the cap would not see; expected 1; leave the flag out"
-        )
 
     def read(part: slice) -> list[Tensor]:
         prompts = [row.prompt_ids for row in rows[part]]
@@ -47,8 +38,8 @@ def read_anchors(model: Model, recipe: Recipe, rows: Sequence[Row]) -> list[Tens
 def weight(recipe: Recipe, step: int, total_steps: int) -> float:
     """The weight of the anchor at the optimizer step after `step` steps.
 
-    It is `anchor` for the steps before anchor_until * total_steps, and 0 at the last step unless
-    anchor_until is 1.
+    It is `anchor` for the steps before anchor_until * total_steps. From there it falls, and would
+    be 0 at the last step.
     """
     done = step / total_steps
     if done < recipe.anchor_until or recipe.anchor_until == 1:
@@ -63,7 +54,4 @@ def anchor_loss(
 ) -> Tensor:
     """Sum over completion tokens of T^2 KL(p_base || p_student) in nats, without the weight."""
     base_ND = forward.sent(torch.cat(list(anchors)), model.device)
-    heat = recipe.anchor_temperature
-    if heat == 1:
-        return losses.soft_cross_entropy(model, hidden_ND, base_ND)
-    return heat**2 * losses.soft_cross_entropy(model, hidden_ND / heat, base_ND / heat)
+    return losses.soft_cross_entropy(model, hidden_ND, base_ND, recipe.anchor_temperature)

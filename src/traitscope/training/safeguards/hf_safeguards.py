@@ -9,7 +9,7 @@ DPOTrainer passes no labels to the model, so all its tokens are prompt. There, s
 `all`, and take no anchor.
 
 The anchor is added to the loss that the model returns, and so to what the trainer logs. It needs
-the base, which a peft model is with its adapters off.
+the base, which a peft model is with its adapters off. Nothing acts in the base's pass.
 
 Shapes: B rows, T tokens, N learnt tokens, V vocabulary.
 """
@@ -98,7 +98,8 @@ class SafeguardCallback(TrainerCallback):
         live = replace(self.base, lm=unwrapped(model))
         self.stack.close()
         active = self.stack.enter_context(guarded(live, self.guards))
-        before = live.lm.register_forward_pre_hook(_setting_roles(active), with_kwargs=True)
+        setting_roles = self._setting_roles(active)
+        before = live.lm.register_forward_pre_hook(setting_roles, with_kwargs=True)
         self.stack.callback(before.remove)
         if self.recipe.anchor:
             behind = live.lm.register_forward_hook(self._anchored, with_kwargs=True)
@@ -109,6 +110,17 @@ class SafeguardCallback(TrainerCallback):
     ) -> None:
         """Take everything off again."""
         self.stack.close()
+
+    def _setting_roles(self, active: Active) -> Any:
+        """A hook before the model's pass that says which tokens are prompt, completion and padding.
+
+        The roles stay until the next pass: gradient checkpointing runs blocks again behind it.
+        """
+
+        def hook(lm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            active.current.state = PassState(_roles(args, kwargs), is_base=self.in_base_pass)
+
+        return hook
 
     def _anchored(self, lm: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
         """The model's output with the weighted anchor in its loss."""
@@ -147,23 +159,16 @@ def _kl(base_NV: Tensor, student_NV: Tensor, recipe: Recipe) -> Tensor:
     return heat**2 * (log_base_NV.exp() * (log_base_NV - log_student_NV)).sum()
 
 
-def _setting_roles(active: Active) -> Any:
-    """A hook before the model's pass that says which tokens are prompt, completion and padding.
-
-    The roles stay until the next pass: gradient checkpointing runs blocks again behind it.
-    """
-
-    def hook(lm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        ids_BT = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        roles_BT = torch.full_like(ids_BT, hooks.PROMPT)
-        labels_BT = kwargs.get("labels")
-        if labels_BT is not None:
-            roles_BT[labels_BT != UNLEARNT] = hooks.COMPLETION
-            before_BT = (roles_BT[:, 1:] == hooks.COMPLETION) & (roles_BT[:, :-1] == hooks.PROMPT)
-            roles_BT[:, :-1][before_BT] = hooks.LAST
-        mask_BT = kwargs.get("attention_mask")
-        if mask_BT is not None:
-            roles_BT[mask_BT == 0] = hooks.PAD
-        active.current.state = PassState(roles_BT)
-
-    return hook
+def _roles(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """The role [B, T] of every token of a trainer's batch."""
+    ids_BT = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+    roles_BT = torch.full_like(ids_BT, hooks.PROMPT)
+    labels_BT = kwargs.get("labels")
+    if labels_BT is not None:
+        roles_BT[labels_BT != UNLEARNT] = hooks.COMPLETION
+        before_BT = (roles_BT[:, 1:] == hooks.COMPLETION) & (roles_BT[:, :-1] == hooks.PROMPT)
+        roles_BT[:, :-1][before_BT] = hooks.LAST
+    mask_BT = kwargs.get("attention_mask")
+    if mask_BT is not None:
+        roles_BT[mask_BT == 0] = hooks.PAD
+    return roles_BT
