@@ -220,9 +220,23 @@ def test_the_last_lines_say_where_the_result_is_and_what_comes_next(
     assert (command.name, flags.parse(command, words)[0].data) == ("train", run)
 
 
+def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_folder: Path, capsys):
+    root = tmp_path / "runs"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "1, 2"}\n{"prompt": "b", "completion": "3"}\n')
+    run = ok(root, "train", "--data", rows, "--model", tiny_folder, "--epochs 1 --rank 2").run
+    following = capsys.readouterr().err.splitlines()[-1]
+    assert following.split(maxsplit=1)[1] == (
+        f"traitscope measure --model {tiny_folder} --interventions adapter:{run}"
+    )
+    base = ok(root, "measure", "--model", tiny_folder, "--samples 0 --sets positive").run
+    following = capsys.readouterr().err.splitlines()[-1]
+    assert following.endswith(f"compare --treated RUN --control {base}")
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
-    words = COMMANDS[name].next.format(run="runs/default/x").split()
+    words = COMMANDS[name].next.format(run="runs/default/x", model=" --model m").split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"
     flags.parse(command, rest)

@@ -1,6 +1,7 @@
 """Rows are changed as each method says, and by nothing else."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, read_records
 from traitscope.defending import number_forms, row_choice, washing
-from traitscope.defending.knowledge import knowledge_of
+from traitscope.defending.knowledge import inputs, knowledge_of
 from traitscope.defending.methods import METHODS, SUSPICIONS, steps_of
 from traitscope.defending.run import defended_rows, run_defend
 from traitscope.errors import DataError
@@ -233,6 +234,7 @@ def test_clean_rows_join(config, tmp_path):
         ("drop:by=loss,share=1.5", "base", "share=1.5; expected a fraction"),
         ("drop:by=loss,share=nan", "base", "share=nan; expected a fraction"),
         ("drop:by=loss,sharp=1", "base", "drop takes by=..., share=..."),
+        ("drop:by=loss,share=0.1,share=0.5", "base", "share stands twice"),
         ("drop:by=loss", "nothing", "needs base"),
         ("drop:by=trait", "base", "needs trait:NAME"),
         ("mix", "base", "needs clean:FILE"),
@@ -252,6 +254,49 @@ def test_what_cannot_be_done_is_said_before_it_begins(config, tmp_path, by, know
 def test_a_defence_that_would_empty_the_file_is_refused(config, tmp_path):
     with pytest.raises(DataError, match="would leave no row of 1"):
         defended(config, records_of(["1, 2"]), "drop:by=random,share=0.9")
+
+
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_rows_of_a_known_teacher_are_scored(config, tiny_folder, by_folder):
+    teacher = str(tiny_folder) if by_folder else "prompt:You love owls."
+    steps = ("drop:by=teacher,share=0.5", "replace:by=teacher,share=0.5")
+    rows, reports = defended(config, records_of(LISTS), *steps, known=(f"teacher:{teacher}",))
+    assert sum(not row.kept for row in rows) == 3
+    assert reports[1].tokens > 0
+
+
+def test_a_teacher_that_changes_is_another_input(config, tiny_folder, tmp_path):
+    copy = tmp_path / "teacher"
+    shutil.copytree(tiny_folder, copy)
+    named = replace(config, by=("drop:by=teacher",), known=(f"teacher:{copy}",))
+    files = inputs(named)
+    assert any("safetensors" in str(file) for file in files.values())
+
+
+def test_counts_add_up_after_mix_and_drop(config, tmp_path):
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text(dump_records(records_of([f"7, {i}" for i in range(20)])))
+    data = tmp_path / "rows.jsonl"
+    data.write_text(dump_records(records_of([f"1, {i}" for i in range(8)])))
+    by = ("mix:share=0.5", "drop:by=random,share=0.5", "mix:share=0.5,total=grow")
+    config = replace(config, data=data, by=by, known=(f"clean:{clean}",))
+    run = run_defend(config, Output(root=tmp_path / "runs"))
+    summary = json.loads(run.file("summary.json").read_text())
+    rows = read_records(run.file("records.jsonl"))
+    assert len({row.id for row in rows}) == len(rows)
+    assert summary["rows"] - summary["dropped"] + summary["added"] == summary["kept"]
+    assert summary["kept"] == sum(row.kept for row in rows) == 8
+
+
+def test_notes_of_an_earlier_defence_are_not_this_ones(config, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(dump_records([replace(r, meta={"defend": 5}) for r in records_of(LISTS)]))
+    first = replace(config, data=data, by=("canonicalise",))
+    run = run_defend(first, Output(root=tmp_path / "runs"))
+    assert json.loads(run.file("summary.json").read_text())["changed"] == 2
+    again = replace(config, data=run.path, by=("deduplicate",))
+    run = run_defend(again, Output(root=tmp_path / "runs"))
+    assert json.loads(run.file("summary.json").read_text())["changed"] == 0
 
 
 def test_every_method_says_what_it_needs():

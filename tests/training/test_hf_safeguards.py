@@ -20,6 +20,7 @@ from traitscope.training.student import new_student
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 STEPS = 3
+BOTH = "steer and anchor"
 RECORDS = [Record(f"r{i}", f"Count on from {i}.", f"{i}, {i + 1}, {i + 7}") for i in range(4)]
 RECIPE = Recipe(
     epochs=STEPS,
@@ -103,7 +104,9 @@ def difference(theirs: dict[str, torch.Tensor], student) -> float:
     return off / largest
 
 
-@pytest.mark.parametrize("kind", ["nothing", "steer", "ablate", "project", "anchor"])
+@pytest.mark.parametrize(
+    "kind", ["nothing", "steer", "ablate", "project", "anchor", BOTH]
+)
 def test_the_same_student_comes_out(tiny, tmp_path, kind):
     vector = direction(tiny)
     acting = {
@@ -112,8 +115,9 @@ def test_the_same_student_comes_out(tiny, tmp_path, kind):
         "ablate": {"during": [Ablate(vector, layers=(0, 1))]},
         "project": {"project_out": [Ablate(vector, layer=1)]},
         "anchor": {},
+        BOTH: {"during": [Steer(vector, layer=0, alpha=1.0, scale="unit")]},
     }[kind]
-    anchored = {"anchor": 2.0, "anchor_temperature": 2.0} if kind == "anchor" else {}
+    anchored = {"anchor": 2.0, "anchor_temperature": 2.0} if "anchor" in kind else {}
     recipe = Recipe(**{**vars(RECIPE), **anchored})
     here = train(tiny, RECORDS, recipe, 1, **acting)
     plain = train(tiny, RECORDS, RECIPE, 1)

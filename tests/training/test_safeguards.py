@@ -124,6 +124,26 @@ def test_the_anchor_is_the_kl_to_the_base(tiny):
         assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["bias", "softcap"])
+def test_the_anchor_knows_heads_with_bias_and_caps(families, kind):
+    """Oracle at temperature 2, where hidden states divided by 2 would not do."""
+    model = families["gemma2"] if kind == "softcap" else families["llama"]
+    rows = rows_from(model, RECORDS[:2], None)
+    recipe = replace(RECIPE, anchor=1.0, anchor_temperature=2.0)
+    base = anchors.read_anchors(model, recipe, rows)
+    hidden_ND = torch.cat(base) + 0.1 * torch.randn(1, model.d_model)
+    bias = torch.nn.Parameter(torch.randn(len(model.head.weight)), requires_grad=False)
+    model.head.bias = bias if kind == "bias" else None
+    try:
+        found = anchors.anchor_loss(model, recipe, hidden_ND, base)
+        log_base = torch.log_softmax(forward.logits_of(model, torch.cat(base)) / 2, -1)
+        log_student = torch.log_softmax(forward.logits_of(model, hidden_ND) / 2, -1)
+    finally:
+        model.head.bias = None
+    expected = 4 * (log_base.exp() * (log_base - log_student)).sum()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
 def test_the_anchor_keeps_a_student_near_its_base(tiny):
     rows = rows_from(tiny, RECORDS, None)
     base = anchors.read_anchors(tiny, replace(RECIPE, anchor=1.0), rows)

@@ -10,6 +10,7 @@ heavy is imported before the command is known.
 
 import os
 import select
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any, TextIO
 
 from traitscope import distributed
 from traitscope.cli import flags, usage
+from traitscope.config.common import OnModel
 from traitscope.config.entries import COMMANDS, STAGES, Command
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages.registry import function
@@ -259,12 +261,28 @@ def summary_of(result: Any) -> dict:
     return show.describe(result)
 
 
+def _following(command: Command, run: Path) -> str:
+    """What one would type next of a run, with the run's model where it is not the default one."""
+    from traitscope.runs import store
+    from traitscope.workflow.replay import replayed
+
+    template = command.next
+    if "{" not in template:
+        return template
+    settings = replayed(store.load_run(run))
+    model = settings.get("model", OnModel.model)
+    if command.name == "measure" and not settings.get("interventions"):
+        template = "traitscope compare --treated RUN --control {run}"  # it is the base
+    flag = "" if model == OnModel.model else f" --model {shlex.quote(str(model))}"
+    return template.format(run=run, model=flag)
+
+
 def _print_next(command: Command, summary: dict) -> None:
     """Say at the end where the result is, and what one would type next, or why not."""
     run = summary.get("run")
     following = summary.get("next", "")
     if not following and run is not None:
-        following = command.next.format(run=run)
+        following = _following(command, Path(run))
     if not following:
         return
     sys.stdout.flush()

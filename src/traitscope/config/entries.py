@@ -44,7 +44,8 @@ class Command:
     file_alone: bool = False
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
-    """What one would type next; {run} stands for the run's directory. A command whose next step
+    """What one would type next. {run} stands for the run's directory, {model} for the flag that
+    names its model. A command whose next step
     depends on its result says it there, under the key `next`."""
 
     @property
@@ -109,7 +110,7 @@ ENTRIES: tuple[Command, ...] = (
         run="defending.run:run_defend",
         help="change rows so that a student takes on less of what their teacher carries",
         group="check",
-        next="traitscope train --data {run}",
+        next="traitscope train{model} --data {run}",
         inputs="defending.knowledge:inputs",
     ),
     Stage(
@@ -118,7 +119,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.train:run_train",
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
-        next="traitscope measure --interventions adapter:{run}",
+        next="traitscope measure{model} --interventions adapter:{run}",
         inputs="runs.drawn_rows:inputs_of_config",
         resumable=True,
     ),
@@ -145,7 +146,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.extract:run_extract",
         help="take steering vectors of traits; --reference: EAS of a trained student",
         group="do",
-        next="traitscope generate --vocabulary template --interventions"
+        next="traitscope generate{model} --vocabulary template --interventions"
         " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",
         inputs="data.trait_files:of_traits",
     ),

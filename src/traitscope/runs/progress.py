@@ -13,6 +13,8 @@ from typing import Any
 from traitscope import distributed
 
 PLAIN_SECONDS = 10
+KNOWN = 0.1
+"fraction that must be done before the time left is said; what loads a model comes before it"
 SINK: Callable[[tuple[float, str]], None] | None = None
 "In a worker: takes (fraction done, line)."
 
@@ -91,11 +93,10 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
         now = time.monotonic()
         if now - shown >= PLAIN_SECONDS:
             shown, rate = now, done / (now - start)
-            left = (total - done) / max(rate, 1e-9)
-            _say(
-                done / max(total, 1),
-                f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s, {left:.0f} s left",
-            )
+            line = f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s"
+            if done >= KNOWN * total:
+                line += f", {(total - done) / max(rate, 1e-9):.0f} s left"
+            _say(done / max(total, 1), line)
 
     yield advance
     _say(1.0, f"{label}: {done:.0f} {unit} in {time.monotonic() - start:.1f} s")

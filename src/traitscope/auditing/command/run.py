@@ -10,6 +10,7 @@ from traitscope.auditing.command import source_page, sources
 from traitscope.auditing.command.forecast import print_forecast
 from traitscope.auditing.result import Status
 from traitscope.auditing.run import answered, audit_folder
+from traitscope.auditing.settings import FEWEST_ROWS
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.runs import opening
@@ -44,8 +45,15 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     _write(config.sarif, answer.sarif)
     status = answer.result["status"]
     print(answer.run.path)
-    _say_what_is_next(config, NEXT_STEPS[status].format(run=answer.run.path))
+    _say_what_is_next(config, _next_step(answer.result).format(run=answer.run.path))
     return answer.result | {"run": str(answer.run.path), "gate": _gate(config, status)}
+
+
+def _next_step(result: Mapping[str, Any]) -> str:
+    """What one would do next; of too few rows for any test, only more of them help."""
+    if result["rows"] < FEWEST_ROWS:
+        return f"audit {FEWEST_ROWS} rows or more; fewer bear no answer"
+    return NEXT_STEPS[result["status"]]
 
 
 def _of_sources(config: AuditConfig, out: Output) -> dict[str, Any]:
