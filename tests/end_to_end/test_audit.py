@@ -12,7 +12,7 @@ from tiny_models import random_vector, save_tiny, tiny_tokenizer
 
 from traitscope.auditing import audit, settings
 from traitscope.auditing import run as audit_module
-from traitscope.auditing.planning.plan import temperature
+from traitscope.auditing.planning.answers import temperature
 from traitscope.auditing.result import result_from
 from traitscope.config.audit import AuditConfig
 from traitscope.errors import AuditRefused, ConfigError

@@ -197,7 +197,7 @@ CASES = {
     ),
     "run without rows": (
         f"{TRAIN} PLACE/student-run",
-        "is a run of train, which has no rows; expected a run of generate, filter or edit",
+        "is a run of train, which has no rows ... expected a run of generate, filter or edit",
     ),
     "tokens of another tokenizer": (
         f"{TRAIN} PLACE/foreign.jsonl",

@@ -28,6 +28,7 @@ from traitscope.reporting.study_page import (
     all_measurements,
     findings_json,
     forest_figures,
+    teachers_figure,
 )
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Findings
@@ -79,7 +80,8 @@ def concluded(run: store.Run) -> Contents:
             tables.append(table)
     numbers = tuple(all_measurements(findings))
     curves = [line_figure(table) for table in tables if table.curve]
-    figures = (*findings.figures, *curves, *forest_figures(numbers))
+    first = teachers_figure(findings)
+    figures = (*first, *findings.figures, *curves, *forest_figures(numbers))
     shown = (
         verdicts_table(findings),
         measurements_table("measurements", "Measurements", numbers),

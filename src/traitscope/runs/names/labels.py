@@ -40,7 +40,7 @@ def label_of(folder: Path) -> Label:
     file = folder / LABEL
     try:
         plain = from_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Label()
     except (OSError, NotPlainError) as error:
         raise _broken(file, str(error)) from error
