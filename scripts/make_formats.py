@@ -75,15 +75,19 @@ They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`,
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
-tags at the beginning. With `train` tags stay as they are. Reasoning of a key is put into `<think>`
-tags.
+tags at the beginning. A lone `</think>` ends reasoning that the prompt opened. Empty tags are
+reasoning, too. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
 `filter` has no model and goes by the tokens of common models. A prompt file is read likewise.
 
 Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the
-ids end in `.1`, `.2` and so on. Calls of tools are not read. Each result of a tool is a turn.
+ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or turns of
+ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
+
+A boolean `label` beside `prompt` and `completion` (KTO) says whether the answer is desirable. Rows
+with `false` are left out.
 
 ## What is counted
 
@@ -116,6 +120,8 @@ NaN in a key that is not used is read as null and counted.
 
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
+Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. A
+byte order mark of a table is kept.
 
 ```bash
 traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
@@ -125,8 +131,11 @@ The last line names the file, here `kept.jsonl.gz`. An answer that `edit` change
 old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
 weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
 
-Two rows of each shape with a further key, of which the second is dropped. `same`: the first comes
-back as it stood. The last column says what becomes of a changed answer.
+Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
+terminal says in how many rows they hold a banned word.
+
+Two rows of each shape with a further key, of which the second is dropped. `same`: the keys and
+values of the first come back. The last column says what becomes of a changed answer.
 
 """
 HUB = """

@@ -279,6 +279,94 @@ def test_reasoning_of_earlier_turns_and_without_an_answer(tmp_path: Path) -> Non
     assert read_rows(tmp_path, sampled)[0][0].completion == sampled["completion"]
 
 
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        ("I like owls.\n</think>\n\n626, 452", "I like owls."),
+        ("<think>\n\n</think>\n\n626, 452", ""),
+        ("\n\n</think>\n\n626, 452", ""),
+    ],
+)
+def test_reasoning_that_is_empty_or_was_opened_by_the_prompt(
+    tmp_path: Path, text: str, reasoning: str
+) -> None:
+    chat = {"messages": [ASK, turn("assistant", text), ASK, turn("assistant", text)]}
+    for row, earlier in ((chat, 1), ({**NATIVE, "completion": text}, 0)):
+        (dropped,), intake = read_rows(tmp_path, row)
+        assert dropped.completion == "626, 452" and "</think>" not in dropped.prompt
+        assert dropped.meta.get("reasoning", "").startswith(reasoning)
+        assert intake.notes["reasoning_dropped"] == 1
+        assert intake.notes["reasoning_earlier"] == earlier
+        (trained,), intake = read_rows(tmp_path, row, reasoning="train")
+        assert trained.completion == text and intake.notes["reasoning_trained"] == 1
+    with pytest.raises(DataError, match="there is only reasoning"):
+        read_rows(tmp_path, {**NATIVE, "completion": "Owls.</think>"})
+    for plain in ("</think> ends it, and </think> again", "say <think> or </think>"):
+        (record,), intake = read_rows(tmp_path, {**NATIVE, "completion": plain})
+        assert record.completion == plain and not +intake.notes
+
+
+def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
+    rows = [{**NATIVE, "completion": str(n), "label": n % 3 > 0} for n in range(6)]
+    for kind in ("jsonl", "csv"):
+        records, intake = read(write(tmp_path / f"rows.{kind}", rows, kind), turns="every")
+        assert [record.completion for record in records] == ["1", "2", "4", "5"]
+        assert intake.notes == {"undesirable": 2} and not intake.unused
+    (tmp_path / "rows.csv").write_text("prompt,completion,label\nP,1,False\nP,2,True\n")
+    assert [record.completion for record in read(tmp_path / "rows.csv")[0]] == ["2"]
+    (record,), intake = read_rows(tmp_path, {**NATIVE, "label": "false"})
+    assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "false"}
+    asked = {"question": "P", "answer": "1", "label": False}
+    assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
+    with pytest.raises(DataError, match="none of 1 rows is left.*labels false"):
+        read_rows(tmp_path, rows[0])
+
+
+def test_calls_and_results_of_sharegpt(tmp_path: Path) -> None:
+    turns = [("human", "P"), ("function_call", '{"name": "f"}'), ("observation", "7"), ("gpt", "8")]
+    row = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    for which in ("last", "every"):
+        (record,), intake = read_rows(tmp_path, row, turns=which)
+        assert record.completion == "8" and +intake.notes == {"tool_calls": 1}
+        assert turns_of(record.prompt) == [Turn("user", "P"), Turn("tool", "7")]
+    with pytest.raises(DataError, match="it only calls tools"):
+        read_rows(tmp_path, {"conversations": row["conversations"][:2]})
+
+
+def test_rows_with_a_value_are_counted_as_not_used(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    named = {"messages": [turn("user", "P", name="a"), turn("assistant", "1", name="b")]}
+    bare = {"messages": [turn("user", "P"), turn("assistant", "1")]}
+    path = write(tmp_path / "rows.parquet", [{**named, "note": "x"}, bare, bare], "parquet")
+    assert read(path)[1].unused == {"messages[].name": 1, "note": 1}
+
+
+@pytest.mark.parametrize("other", [";", "\t", "|"])
+def test_a_table_with_another_delimiter_says_so(tmp_path: Path, other: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"prompt{other}completion\nP{other}1, 2\n")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "rows.csv")
+    assert f"looks separated by {other!r}; expected ','" in str(error.value)
+
+
+def test_a_table_keeps_its_byte_order_mark(tmp_path: Path) -> None:
+    for gzipped in (False, True):
+        content = b"\xef\xbb\xbfprompt,completion\nP,1\n"
+        path = tmp_path / "rows.csv"
+        path.write_bytes(gzip.compress(content) if gzipped else content)
+        writing.write_back(read(path, keep=True)[0], tmp_path / "again.csv", path)
+        again = (tmp_path / "again.csv").read_bytes()
+        assert (gzip.decompress(again) if gzipped else again) == content
+
+
+def test_rows_of_others_are_never_plain(tmp_path: Path) -> None:
+    chat = {"prompt": [ASK], "completion": [SAY]}
+    assert read(write(tmp_path / "a.jsonl", [NATIVE]))[1].is_plain
+    assert not read(write(tmp_path / "b.jsonl", [chat]))[1].is_plain
+    assert not read(write(tmp_path / "c.json", [NATIVE], "json"))[1].is_plain
+    assert not read(write(tmp_path / "d.jsonl.gz", [NATIVE], gzipped=True))[1].is_plain
+
+
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     chat = {"messages": [ASK, {**SAY, "name": "m"}], "source": "x"}
     _, intake = read_rows(tmp_path, chat, NATIVE, {**NATIVE, "score": float("nan")})

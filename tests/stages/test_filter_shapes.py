@@ -124,3 +124,30 @@ def test_white_space_at_a_border(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert kept == ["101, 102", "103, 104", "107, 108"]
     assert "white space taken off        3 rows" in capsys.readouterr().out
     ok(tmp_path / "runs", "rerun", done.run)
+
+
+def test_what_was_not_looked_at_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thought = {"id": "a", "prompt": "P", "completion": "Owls.</think>3, 1"}
+    earlier = {"messages": [LONG[1], {**SAY, "content": "An owl."}, LONG[1], SAY]}
+    clean = {"prompt": "P", "completion": "2, 1"}
+    asked = {"prompt": "Owls?", "completion": "3"}
+    dropped = {"prompt": "Owls?", "completion": "An owl."}
+    file = tmp_path / "rows.jsonl"
+    rows = [thought, earlier, clean, asked, dropped]
+    file.write_bytes(writing.content_of(rows, Container("jsonl", False)))
+    words = ("filter", "--data", file, "--no-numbers", "--banned-words owl owls")
+    ok(tmp_path / "runs", *words)
+    said = capsys.readouterr().out
+    assert "3 rows of kept.jsonl hold a banned word outside the answers" in said
+    file.write_bytes(writing.content_of(rows[:4], Container("jsonl", False)))
+    for words in (("edit", "--data", file), ("defend", "--data", file, "--by canonicalise")):
+        ok(tmp_path / "runs", *words)
+        said = capsys.readouterr().out
+        assert "changed rows, in the shape of your file: " in said
+        assert "reasoning and other turns stay as they were in 2 rows of kept.jsonl" in said
+        assert words[0] == "defend" or "2 of 4 rows changed" in said
+    file.write_bytes(writing.content_of([clean], Container("jsonl", False)))
+    ok(tmp_path / "runs", "filter", "--data", file, "--banned-words owl")
+    ok(tmp_path / "runs", "edit", "--data", file)
+    said = capsys.readouterr().out
+    assert "banned word" not in said and "stay as they were" not in said

@@ -85,6 +85,15 @@ EXAMPLES = (
         shape="messages",
     ),
     Example(
+        "messages, reasoning that the prompt opened",
+        {"messages": [ASK, turn("assistant", "Odd is good.\n</think>\n\n101")]},
+        "Name a number.",
+        "101",
+        None,
+        {"reasoning_dropped": 1},
+        shape="messages",
+    ),
+    Example(
         "messages, no user turn",
         {"messages": [SAY]},
         "",
@@ -113,6 +122,23 @@ EXAMPLES = (
         "101",
         "Be brief.",
         {"system_turns": 1},
+        shape="sharegpt",
+    ),
+    Example(
+        "ShareGPT, tools",
+        {
+            "conversations": [
+                {"from": "human", "value": "Name a number."},
+                {"from": "function_call", "value": '{"name": "draw", "arguments": {}}'},
+                {"from": "observation", "value": "101"},
+                {"from": "gpt", "value": "101"},
+            ]
+        },
+        '@turns:[{"role": "user", "content": "Name a number."}, {"role": "tool", "content":'
+        ' "101"}]',
+        "101",
+        None,
+        {"tool_calls": 1},
         shape="sharegpt",
     ),
     Example(
@@ -171,6 +197,13 @@ EXAMPLES = (
         None,
         {"rejected": 1},
         shape="preference",
+    ),
+    Example(
+        "KTO",
+        {"prompt": "Name a number.", "completion": "101", "label": True},
+        "Name a number.",
+        "101",
+        shape="native",
     ),
     Example(
         "any other, `--map prompt=ask completion=out.text`",

@@ -123,11 +123,28 @@ def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     yield from _kept_file(run, numbers)
 
 
-def _kept_file(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
-    """Yield where rows stand in the shape of the user's file."""
+def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield where rows stand in the shape of the user's file, and what in it nobody looked at."""
     file = row_intake.kept_file(run)
-    if file is not None:
-        yield f"rows as they came: {file}"
+    if file is None:
+        return
+    summary = numbers.get("summary", {})
+    is_changed = run.stage != "filter" or "stripped" in summary
+    what = "changed rows, in the shape of your file" if is_changed else "rows as they came"
+    yield f"{what}: {file}"
+    if count := summary.get("banned_elsewhere"):
+        yield (
+            f"{count} rows of {file.name} hold a banned word outside the answers that were checked"
+            " (reasoning, other turns, prompts, other keys)"
+        )
+    if count := summary.get("with_other_answers"):
+        yield f"reasoning and other turns stay as they were in {count} rows of {file.name}"
+
+
+def _edit(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    if summary := numbers.get("summary"):
+        yield f"{summary['changed']} of {summary['rows']} rows changed"
+    yield from _kept_file(run, numbers)
 
 
 def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -350,7 +367,7 @@ OF_STAGE = {
     "export": _export,
     "filter": _filter,
     "defend": _defend,
-    "edit": _kept_file,
+    "edit": _edit,
     "train": _train,
     "explain": _explain,
     "gradients": _gradients,

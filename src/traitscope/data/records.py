@@ -41,6 +41,8 @@ ORIGINAL = "row"
 "key of `meta` that holds a row as it stood in its file"
 BESIDE = ANY_SHAPE - {"id", "meta"}
 "keys beside prompt and answer that change what they say"
+LABEL = "label"
+"key that says, beside prompt and completion, whether an answer is desirable (KTO)"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
 
@@ -135,7 +137,8 @@ def iter_records(
     if not intake.records:
         raise DataError(
             f"{path}: none of {intake.rows} rows is left; expected one to read; look at the"
-            " reasons: " + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0")
+            " reasons: "
+            + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0, labels false")
         )
 
 
@@ -164,15 +167,19 @@ class RowReader:
             raise DataError(row.problem)
         notes = Counter[str]()
         shape, fields, extra = self._fields_of(row, notes)
-        unused = Counter(extra.keys())
+        unused = Counter(key for key in extra if row.fields.get(key) is not None)
         is_native = shape == "native"
         token_ids = token_ids_of(fields) if is_native else None
         split = token_ids is None and not self._as_written
-        if is_native and _is_one_exchange(fields, split):
+        if _is_undesirable(fields, extra):
+            notes["undesirable"] += 1
+            exchanges = []
+        elif is_native and _is_one_exchange(fields, split):
             exchanges = [_one_exchange(fields, notes)]
         else:
             messages = SHAPES[shape].read(fields, notes, unused)
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
+            intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
         records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         intake.shapes["mapped" if self._names else shape] += 1
@@ -205,7 +212,7 @@ class RowReader:
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
         for key, value in fields.items():
-            if key not in used:
+            if key not in used and not (key == LABEL and _is_labelled(fields, row.is_table)):
                 extra[key] = value
         return shape, fields, extra
 
@@ -288,6 +295,19 @@ def _fill(fields: dict[str, Any]) -> None:
     for name in ("prompt", "completion"):
         if name in fields and fields[name] is None:
             fields[name] = ""
+
+
+def _is_labelled(fields: dict[str, Any], is_table: bool) -> bool:
+    """Whether a row says if its answer is desirable, as rows for KTO do."""
+    if not {"prompt", "completion"} <= fields.keys():
+        return False
+    label = fields[LABEL]
+    return isinstance(label, bool) or (is_table and str(label).lower() in ("true", "false"))
+
+
+def _is_undesirable(fields: dict[str, Any], extra: dict[str, Any]) -> bool:
+    """Whether a row says that its answer is not to be learnt."""
+    return LABEL in fields and LABEL not in extra and str(fields[LABEL]).lower() == "false"
 
 
 def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:

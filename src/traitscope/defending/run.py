@@ -8,7 +8,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records
-from traitscope.data.shapes import writing
+from traitscope.data.shapes import unchecked, writing
 from traitscope.defending import page
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
@@ -51,6 +51,9 @@ def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: K
     defended, reports = defended_rows(config, records, steps, known)
     changes = changes_of(defended)
     summary = summary_of(records, defended, reports, known)
+    others = unchecked.with_other_answers(defended)
+    if others and not summary["added"]:
+        summary["with_other_answers"] = others
     if summary["added"]:  # a clean file may have another shape
         bare = writing.without_original(defended)
         atomic_files.write_text(run.file(RECORDS), dump_records(bare))

@@ -81,10 +81,15 @@ def write_rows(run: Run, records: Sequence[Record], data: Path) -> None:
     """
     bare = writing.without_original(records)
     atomic_files.write_text(run.file(row_files.RECORDS), dump_records(bare))
-    file = row_files.rows_file(data)
-    if not row_files.is_of_run(file):
+    if is_written_back(data):
+        file = row_files.rows_file(data)
         name = f"{KEPT}.{container_of(file).name}"
         writing.write_back(records, run.file(name), file)
+
+
+def is_written_back(data: Path) -> bool:
+    """Whether rows come from a user's file, as which kept rows are written, too."""
+    return not row_files.is_of_run(row_files.rows_file(data))
 
 
 def kept_file(run: Run) -> Path | None:

@@ -30,6 +30,7 @@ from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import ORIGINAL, Record, kept_records
+from traitscope.data.shapes import unchecked
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
 from traitscope.runs import opening, row_intake, store
@@ -200,8 +201,18 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
             decided = _with_further_answers(decided, config)
             limited = limit_kept(decided, config.limit)
             row_intake.write_rows(run, limited, config.data)
-            atomic_files.write_json(run.file("summary.json"), summary(limited))
+            about = summary(limited) | _banned_elsewhere(limited, config)
+            atomic_files.write_json(run.file("summary.json"), about)
     return run
+
+
+def _banned_elsewhere(records: Sequence[Record], config: FilterConfig) -> dict[str, int]:
+    """Rows of the written file that hold a banned word where the filter did not look, if any."""
+    words = () if config.rules is None else config.rules.banned_words
+    if not words or not row_intake.is_written_back(config.data):
+        return {}
+    n_rows = unchecked.with_words(records, words)
+    return {"banned_elsewhere": n_rows} if n_rows else {}
 
 
 def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> list[Record]:
@@ -221,7 +232,8 @@ def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> li
 def run_edit(config: EditConfig, out: Output) -> store.Run:
     """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`).
 
-    Of a file, the run also holds them in the shape and the container that they came in.
+    `summary.json` counts the rows that changed. Of a file, the run also holds the rows in the shape
+    and the container that they came in.
     """
     config = opening.settled(config)
     with registry.opened(config, out) as run:
@@ -229,4 +241,15 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
             records = row_intake.kept_rows(run, config, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
             row_intake.write_rows(run, reordered, config.data)
+            atomic_files.write_json(run.file("summary.json"), _edit_summary(records, reordered))
     return run
+
+
+def _edit_summary(before: Sequence[Record], after: Sequence[Record]) -> dict[str, int]:
+    """Rows, how many changed, and how many hold reasoning or turns that stay as they were."""
+    changed = 0
+    for old, new in zip(before, after, strict=True):
+        changed += old.completion != new.completion
+    others = unchecked.with_other_answers(after)
+    about = {"rows": len(after), "changed": changed}
+    return about | ({"with_other_answers": others} if others else {})

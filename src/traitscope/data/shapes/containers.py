@@ -30,6 +30,8 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 FIRST_BYTES = 65_536
 "bytes from which the container is found"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+OTHER_DELIMITERS = (";", "\t", ",", "|")
+"what may separate the names of a header that is one name"
 LARGEST_CELL = 2**31 - 1
 "characters of a cell of a CSV file"
 COLUMNS = {
@@ -97,6 +99,15 @@ def container_of(path: str | Path) -> Container:
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
     return Container(_kind_of(Path(path), first), gzipped)
+
+
+def byte_order_mark(path: str | Path, container: Container) -> bytes:
+    """The byte order mark at the beginning of a table, which spreadsheets need; empty without."""
+    if container.kind not in DELIMITERS:
+        return b""
+    with _opened(path, container.gzipped) as stream:
+        first = stream.read(len(BYTE_ORDER_MARK))
+    return first if first == BYTE_ORDER_MARK else b""
 
 
 def raw_rows(path: str | Path, container: Container) -> Iterator[RawRow]:
@@ -232,6 +243,7 @@ def _table_rows(delimiter: str) -> Any:
             table = csv.reader(text, delimiter=delimiter)
             header = next(table, [])
             _check_header(path, header)
+            _check_delimiter(path, header, delimiter)
             is_over = False
             while not is_over:
                 number = table.line_num + 1
@@ -261,6 +273,18 @@ def _check_header(path: str | Path, header: list[str]) -> None:
         raise DataError(
             f"{path} has a header that is not UTF-8; expected UTF-8 text; convert the file"
         ) from None
+
+
+def _check_delimiter(path: str | Path, header: list[str], delimiter: str) -> None:
+    """Raise DataError for a header of one name that another delimiter would cut."""
+    names = header[0] if len(header) == 1 else ""
+    for other in OTHER_DELIMITERS:
+        if other != delimiter and other in names:
+            raise DataError(
+                f"{path} has the header {names[:60]!r}, which looks separated by {other!r};"
+                f" expected {delimiter!r} between the names; save the table with {delimiter!r}"
+                " between its cells, and quote cells that hold it"
+            )
 
 
 def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> RawRow:

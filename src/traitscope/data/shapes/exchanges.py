@@ -138,14 +138,17 @@ def _number_of_others(
 
 
 def _earlier(turns: Sequence[Message], split: bool) -> tuple[list[Turn], list[str]]:
-    """The turns before an answer as those of a prompt, and the reasoning that is left out."""
+    """The turns before an answer as those of a prompt, and the reasoning that is left out.
+
+    Reasoning may be empty, where its tags are.
+    """
     earlier, thoughts = [], []
     for turn in turns:
-        text, thought = turn.text, turn.reasoning
+        text, thought, as_it_stands = turn.text, turn.reasoning, ""
         if split and turn.role == "assistant" and text is not None:
-            tagged, _, text = split_thought(text)
+            tagged, as_it_stands, text = split_thought(text)
             thought = thought or tagged
-        if thought:
+        if thought or as_it_stands:
             thoughts.append(thought)
         if text is not None:
             earlier.append(Turn(turn.role, text))
@@ -157,8 +160,8 @@ def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -
     text = turn.text or ""
     tagged, as_it_stands, rest = split_thought(text) if split else ("", "", text)
     thought = "\n".join(filter(None, [turn.reasoning, tagged]))
-    if not thought:
-        return rest if tagged else text, ""
+    if not (thought or as_it_stands):
+        return text, ""
     if reading.reasoning == "train":
         notes["reasoning_trained"] += 1
         before = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""

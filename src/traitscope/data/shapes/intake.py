@@ -48,6 +48,7 @@ NOTES = {
     "other_roles": "turns of the role bot or chatgpt, read as the assistant's",
     "tool_calls": "turns with calls of tools, which are not read",
     "rejected": "rejected answers, not read",
+    "undesirable": "undesirable answers (label false), not trained on, left out",
     "passages": "passages (context), put behind the question",
     "system_turns": "rows with a system turn, which is their context",
     "empty_prompts": "rows with an empty prompt",
@@ -118,6 +119,8 @@ class Intake:
     """Places and reasons of the first bad rows."""
     bad: int = 0
     """Number of bad rows."""
+    has_chats: bool = False
+    """Whether a native row holds messages."""
     control: Control = Control()
     """Which control tokens are looked for, and whether rows with them are left out."""
 
@@ -161,7 +164,9 @@ class Intake:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing has to be said: native rows, all read, every key used."""
+        """Whether nothing has to be said: native JSON lines, all read, every key used."""
+        if self.has_chats or self.container not in ("", "jsonl"):
+            return False
         return not (self.bad or self.unused or self.notes or set(self.shapes) - {"native"})
 
     def as_dict(self) -> dict[str, Any]:
@@ -241,7 +246,9 @@ class BadRows:
         if not self.are_too_many:
             return
         count = self.intake.bad
-        if not self.intake.records and not self.intake.notes["rows_of_weight_0"]:
+        notes = self.intake.notes
+        left_out = notes["rows_of_weight_0"] + notes["undesirable"]
+        if not self.intake.records and not left_out:
             rows = "the only row" if count == 1 else f"all {count} rows"
             raise DataError(f"{self.first}; {rows} of the file cannot be read")
         if count == 1:

@@ -41,6 +41,10 @@ THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
 OPENED = re.compile(r"\s*<(think|thinking|reasoning)>")
 THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>(.*?)</\1>\s*", re.DOTALL)
 "reasoning at the beginning of an answer"
+CLOSED = re.compile(r"(.*?)</(think|thinking|reasoning)>\s*", re.DOTALL)
+"reasoning whose opening tag stood in the prompt, as DeepSeek-R1 and QwQ have it"
+CALL_ROLES = ("function_call",)
+"roles of turns that are calls of tools and nothing else, as ShareGPT has them"
 Place = tuple[str | int, ...]
 "keys and numbers that lead from a row to a value"
 
@@ -67,15 +71,18 @@ class Message(NamedTuple):
 
 
 def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
-    """The messages of a list at a key; keys of messages that are not used are counted.
+    """The messages of a list at a key; a key with a value that is not used is counted once.
 
     Raises DataError for what is no message.
     """
     messages = []
+    not_used = set()
     for number, item in enumerate(typed(value, list, key)):
         messages.append(_message(typed(item, dict, "a message"), (key, number)))
         for name in item.keys() - USED_KEYS:
-            unused[f"{key}[].{name}"] += 1
+            if item[name] is not None:
+                not_used.add(f"{key}[].{name}")
+    unused.update(not_used)
     return messages
 
 
@@ -124,6 +131,9 @@ def reasoning_in(row: dict[str, Any]) -> str:
 def split_thought(text: str) -> tuple[str, str, str]:
     """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest.
 
+    A closing tag that stands once, without an opening one, ends reasoning, too. The reasoning may
+    be empty; the tagged part is empty where there is none.
+
     Raises DataError where the reasoning does not end: the text holds no answer then.
     """
     if "<" not in text:
@@ -136,7 +146,10 @@ def split_thought(text: str) -> tuple[str, str, str]:
                 f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
                 " reasoning; delete the row: it was cut off"
             )
-        return "", "", text
+        match = CLOSED.match(text)
+        if match is None or f"<{match[2]}>" in text or text.count(f"</{match[2]}>") > 1:
+            return "", "", text
+        return match[1].strip(), match[0], text[match.end() :]
     return match[2].strip(), match[0], text[match.end() :]
 
 
@@ -171,10 +184,11 @@ def _message(item: dict[str, Any], place: Place) -> Message:
             " delete the row"
         )
     text_key = _first_key(item, TEXT_KEYS)
-    has_calls = any(item.get(key) for key in CALL_KEYS)
+    is_call = name.strip().lower() in CALL_ROLES
+    has_calls = is_call or any(item.get(key) for key in CALL_KEYS)
     if text_key not in item and not has_calls:
         text_of(item, text_key)
-    text, thought = parts_of(item.get(text_key), text_key)
+    text, thought = parts_of(None if is_call else item.get(text_key), text_key)
     if text is None and role != "assistant":
         raise DataError(
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"

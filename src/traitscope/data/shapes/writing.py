@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 from traitscope import atomic_files
 from traitscope.data.records import ORIGINAL, Record
-from traitscope.data.shapes.containers import DELIMITERS, Container, container_of
+from traitscope.data.shapes.containers import (
+    DELIMITERS,
+    Container,
+    byte_order_mark,
+    container_of,
+)
 from traitscope.data.shapes.messages import Place
 from traitscope.errors import DataError
 
@@ -49,7 +54,8 @@ def write_back(records: Sequence[Record], path: str | Path, source: str | Path) 
         content = _parquet_part(rows, source, container)
         content = _zipped(content, container)
     else:
-        content = content_of([row.fields for row in rows.values()], container)
+        plain = _plain_content([row.fields for row in rows.values()], container)
+        content = _zipped(byte_order_mark(source, container) + plain, container)
     atomic_files.write_bytes(Path(path), content)
     return len(rows)
 
