@@ -476,6 +476,8 @@ def test_rows_of_a_run_are_read_as_they_are(tmp_path: Path) -> None:
     file = write(tmp_path / "records.jsonl", [thought])
     assert row_files.rows_of(file)[0].completion == "1"
     (tmp_path / "config.json").write_text("{}")
+    assert row_files.rows_of(file)[0].completion == "1"  # no run, whatever lies beside it
+    (tmp_path / "manifest.json").write_text("{}")
     for path in (file, tmp_path):
         (record,) = row_files.rows_of(path, Reading(skip_bad="all"))
         assert record.completion == thought["completion"]

@@ -151,3 +151,64 @@ def test_what_was_not_looked_at_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     ok(tmp_path / "runs", "edit", "--data", file)
     said = capsys.readouterr().out
     assert "banned word" not in said and "stay as they were" not in said
+def test_a_cell_with_a_bare_carriage_return_can_be_read_back(tmp_path: Path) -> None:
+    row = {"prompt": "Numbers?", "completion": "1, 2", "note": "a\rb", "other": "c"}
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b'prompt,completion,note,other\nNumbers?,"1, 2","a\rb",c\n')
+    kept = ok(tmp_path / "runs", "filter", "--data", file).run / "kept.csv"
+    assert kept.read_bytes() == file.read_bytes() and raw(kept) == [row]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_table_without_kept_rows_keeps_its_header(tmp_path: Path, kind: str) -> None:
+    row = {"prompt": "Numbers?", "completion": "owls", "note": "n"}
+    file = tmp_path / f"rows.{kind}"
+    file.write_bytes(writing.content_of([row], Container(kind, False)))
+    done = call(tmp_path / "runs", "filter", "--data", file)
+    assert done.code == 1
+    kept = done.run / f"kept.{kind}"
+    assert kept.read_bytes() == file.read_bytes().splitlines(keepends=True)[0]
+
+
+def test_a_key_row_in_meta_stays(tmp_path: Path) -> None:
+    row = {"id": "a", "prompt": "Numbers?", "completion": "1, 2", "meta": {"row": 7}}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    run = ok(tmp_path / "runs", "filter", "--data", file).run
+    assert raw(run / "kept.jsonl") == [row]
+    (native,) = raw(run / "records.jsonl")
+    assert native["meta"] == {"row": 7, "filter": {"kept": True, "reasons": []}}
+
+
+@pytest.mark.parametrize("field", ["prompt", "context"])
+def test_further_answers_to_other_prompts_are_refused(tmp_path: Path, field: str) -> None:
+    dropped = {"id": "a", "prompt": "Numbers?", "completion": "owls"}
+    fine = {"id": "b", "prompt": "Numbers?", "completion": "5"}
+    file, more = tmp_path / "rows.jsonl", tmp_path / "more.jsonl"
+    file.write_bytes(writing.content_of([dropped, fine], Container("jsonl", False)))
+    better = {**dropped, "completion": "1, 2"}
+    more.write_bytes(writing.content_of([better], Container("jsonl", False)))
+    words = ("filter", "--data", file, "--more", more)
+    run = ok(tmp_path / "runs", *words).run
+    assert raw(run / "kept.jsonl") == [better, fine]
+    more.write_bytes(writing.content_of([{**better, field: "Other."}], Container("jsonl", False)))
+    refused = call(tmp_path / "runs", *words)
+    what = "system turn" if field == "context" else "prompt"
+    assert refused.code == 2
+    assert f"row 'a' has another {what} in --more {more}" in refused.summary["message"]
+
+
+def test_rows_of_a_run_named_as_a_file_are_the_run(tmp_path: Path) -> None:
+    """They are read as written; a copy of them elsewhere is not, and has another address."""
+    row = {"id": "a", "prompt": "P", "completion": "<think>Owls.</think> 1", "completion_ids": [4]}
+    root, file = tmp_path / "runs", tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    source = ok(root, "filter", "--data", file, "--no-numbers").run
+    copy = tmp_path / "records.jsonl"
+    words = ("filter", "--no-numbers", "--data")
+    as_folder = ok(root, *words, source).run
+    as_file = ok(root, *words, source / "records.jsonl").run
+    assert as_file == as_folder
+    copy.write_bytes((source / "records.jsonl").read_bytes())
+    assert ok(root, *words, copy).run != as_folder
+    ok(root, "rerun", as_file)

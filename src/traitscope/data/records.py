@@ -37,8 +37,8 @@ from traitscope.data.shapes.rows import (
 from traitscope.data.shapes.turns import MARK
 from traitscope.errors import DataError
 
-ORIGINAL = "row"
-"key of `meta` that holds a row as it stood in its file"
+ORIGINAL = "traitscope.original_row"
+"key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
 BESIDE = ANY_SHAPE - {"id", "meta"}
 "keys beside prompt and answer that change what they say"
 LABEL = "label"

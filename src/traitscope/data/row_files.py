@@ -45,8 +45,10 @@ def _kind_of(folder: Path) -> str:
 
 
 def is_of_run(file: Path) -> bool:
-    """Whether a file holds the rows of a run."""
-    return file.name == RECORDS and (file.parent / "config.json").is_file()
+    """Whether a file holds the rows of a sealed run, by the folder that it is named in."""
+    folder = file.parent
+    is_sealed = (folder / "manifest.json").is_file() and (folder / "config.json").is_file()
+    return file.name == RECORDS and is_sealed
 
 
 def iter_rows(

@@ -36,6 +36,7 @@ from pathlib import Path
 
 from traitscope import __version__
 from traitscope.atomic_files import sync, write_json, writing
+from traitscope.data.row_files import is_of_run
 from traitscope.errors import DataError, StoreError
 from traitscope.runs import code_version
 from traitscope.runs.locks import locked
@@ -368,13 +369,13 @@ def source_of(name: str, source: Run | Path) -> tuple[Path, str]:
 
 
 def source_at(path: Path) -> Path | Run:
-    """The file at a path, or the sealed run that a folder belongs to.
+    """The file at a path, or the sealed run that a folder belongs to or whose rows a file holds.
 
     Raises DataError where there is nothing, or something else, such as a pipe. Raises StoreError
     for a folder outside any sealed run.
     """
-    if path.is_file():
-        return path
+    if path.is_file():  # rows of a run are read as written, and a copy of them elsewhere is not
+        return load_run(path.parent) if is_of_run(path) else path
     if not path.exists():
         raise DataError(f"{path} does not exist; name a run directory or a file")
     if not path.is_dir():

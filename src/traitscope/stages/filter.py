@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -224,9 +225,22 @@ def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> li
         for place, record in enumerate(answered):
             if not record.kept and record.id in kept:
                 better = kept[record.id]
+                _check_same_prompt(record, better, path)
                 original = {key: record.meta[key] for key in (ORIGINAL,) if key in record.meta}
                 answered[place] = replace(better, meta={**better.meta, **original})
     return answered
+
+
+def _check_same_prompt(record: Record, further: Record, path: Path) -> None:
+    """Raise DataError where an answer of `--more` is one to another prompt or system turn."""
+    if (further.prompt, further.context) == (record.prompt, record.context):
+        return
+    what = "system turn" if further.prompt == record.prompt else "prompt"
+    raise DataError(
+        f"row {record.id!r} has another {what} in --more {path} than in --data; expected further"
+        " answers to the same prompts; name a run of generate with the same prompts, and"
+        " another seed"
+    )
 
 
 def run_edit(config: EditConfig, out: Output) -> store.Run:

@@ -73,7 +73,53 @@ def vocabulary_files(folder: Path) -> None:
     (folder / "merges.txt").write_text("a b")
 
 
+def listed(folder: Path) -> list[dict[str, Any]]:
+    """The tokens that tokenizer.json adds."""
+    return list(json.loads((folder / "tokenizer.json").read_text())["added_tokens"])
+
+
+def tokens_said_again(folder: Path) -> None:
+    """The files of older tokenizers, with what the present ones say as well."""
+    numbers = {token["content"]: token["id"] for token in listed(folder)}
+    (folder / "added_tokens.json").write_text(json.dumps(numbers))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    names = {key: value for key, value in settings.items() if key.endswith("_token")}
+    names["eos_token"] = {"content": names["eos_token"], "lstrip": False, "normalized": False}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+
+
+def decoder_with(**further: Any) -> Change:
+    """The field of older tokenizers with the tokens of tokenizer.json, and further ones."""
+
+    def change(folder: Path) -> None:
+        decoder = {str(token["id"]): dict(token) for token in listed(folder)}
+        for token in decoder.values():
+            del token["id"]
+        edited("tokenizer_config.json", added_tokens_decoder={**decoder, **further})(folder)
+
+    return change
+
+
+def overriding_template(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("Owls!")
+
+
+def further_template(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("Tools!")
+
+
+NEW_TOKENS: dict[str, Change] = {
+    "added_tokens.json": edited("added_tokens.json", owl=999),
+    "special_tokens_map.json": edited("special_tokens_map.json", cls_token="owl"),
+    "added_tokens_decoder": decoder_with(**{"999": {"content": "owl", "special": True}}),
+}
+"changes after which tokenizers know the token owl"
 ALIKE: dict[str, Change] = {
+    "tokens said again": tokens_said_again,
+    "tokens said again in the settings": decoder_with(),
+    "a further template": further_template,
     "a trainer's state": edited("trainer_state.json", step=3),
     "a log": lambda folder: (folder / "train.log").write_text("x"),
     "results": edited("all_results.json", loss=0.5),
@@ -91,7 +137,8 @@ ALIKE: dict[str, Change] = {
     "sampling settings": edited("generation_config.json", temperature=0.7, max_length=99),
     "template in the settings": template_in_settings,
 }
-OTHER: dict[str, Change] = {
+OTHER: dict[str, Change] = NEW_TOKENS | {
+    "a template that overrides": overriding_template,
     "weights": weights_changed,
     "a base of rotary positions": edited("config.json", rms_norm_eps=0.1),
     "end tokens": edited("generation_config.json", eos_token_id=[1, 2]),
@@ -120,6 +167,48 @@ def test_what_makes_another_model(name: str, copy: Path, tiny_folder: Path) -> N
     before = digest.folder_digest(tiny_folder)
     OTHER[name](copy)
     assert digest.folder_digest(copy) != before
+
+
+@pytest.mark.parametrize("name", NEW_TOKENS)
+def test_the_tokenizer_does_read_the_places_of_older_ones(
+    name: str, copy: Path, tiny_folder: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    assert "owl" not in AutoTokenizer.from_pretrained(tiny_folder).get_vocab()
+    NEW_TOKENS[name](copy)
+    number = AutoTokenizer.from_pretrained(copy).get_vocab()["owl"]
+    assert AutoTokenizer.from_pretrained(copy)("owl", add_special_tokens=False).input_ids == [
+        number
+    ]
+
+
+def test_the_files_of_a_teacher_are_those_that_decide(copy: Path) -> None:
+    files = digest.deciding_files(copy)
+    for change in (tokens_said_again, further_template):
+        change(copy)
+        assert digest.deciding_files(copy) == files
+    (copy / "additional_chat_templates" / "default.jinja").write_text("Owls!")
+    edited("added_tokens.json", owl=999)(copy)
+    names = {file.name for file in digest.deciding_files(copy)} - {file.name for file in files}
+    assert names == {"added_tokens.json", "default.jinja"}
+
+
+def test_the_weights_are_those_that_are_loaded(copy: Path, tiny_folder: Path) -> None:
+    """An index and its shards count only where there is no model.safetensors."""
+    tensors = load_file(copy / "model.safetensors")
+    before = digest.folder_digest(copy)
+    zeros = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+    save_file(zeros, copy / "shard.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "shard.safetensors")}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert digest.folder_digest(copy) == before
+    lm = load_model(str(copy), device="cpu", dtype="fp32").lm
+    assert any(weight.any() for weight in lm.parameters())
+    weights_changed(copy)
+    assert digest.folder_digest(copy) != before
+    (copy / "model.safetensors").unlink()
+    assert digest.weight_files(copy) == [copy / "shard.safetensors"]
 
 
 def test_files_of_a_tokenizer_without_its_own_file(copy: Path) -> None:

@@ -54,7 +54,8 @@ def write_back(records: Sequence[Record], path: str | Path, source: str | Path) 
         content = _parquet_part(rows, source, container)
         content = _zipped(content, container)
     else:
-        plain = _plain_content([row.fields for row in rows.values()], container)
+        names = tuple(records[0].meta[ORIGINAL]["fields"]) if records else ()
+        plain = _plain_content([row.fields for row in rows.values()], container, names)
         content = _zipped(byte_order_mark(source, container) + plain, container)
     atomic_files.write_bytes(Path(path), content)
     return len(rows)
@@ -135,16 +136,19 @@ def _at(row: Row, place: Place) -> Any:
     return value
 
 
-def content_of(rows: Sequence[Row], container: Container) -> bytes:
-    """The bytes of a file that holds the rows. Raises DataError where pyarrow is missing."""
-    return _zipped(_plain_content(rows, container), container)
+def content_of(rows: Sequence[Row], container: Container, names: Sequence[str] = ()) -> bytes:
+    """The bytes of a file that holds the rows. Raises DataError where pyarrow is missing.
+
+    names: The header of a table without rows.
+    """
+    return _zipped(_plain_content(rows, container, names), container)
 
 
 def _zipped(content: bytes, container: Container) -> bytes:
     return gzip.compress(content, mtime=0) if container.gzipped else content
 
 
-def _plain_content(rows: Sequence[Row], container: Container) -> bytes:
+def _plain_content(rows: Sequence[Row], container: Container, names: Sequence[str]) -> bytes:
     if container.kind == "jsonl":
         return "".join(_line(row) + "\n" for row in rows).encode()
     if container.kind == "json":
@@ -152,23 +156,29 @@ def _plain_content(rows: Sequence[Row], container: Container) -> bytes:
         return f"[\n{lines}\n]\n".encode()
     if container.kind == "parquet":
         return _parquet(rows)
-    return _table(rows, DELIMITERS[container.kind])
+    return _table(rows, DELIMITERS[container.kind], names)
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def _table(rows: Sequence[Row], delimiter: str) -> bytes:
-    header: dict[str, None] = {}
+def _table(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:
+    header: dict[str, None] = {} if rows else dict.fromkeys(names)
     for row in rows:
         header.update(dict.fromkeys(row))
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(header)
+    lines = [_table_line(list(header), delimiter)]
     for row in rows:
-        writer.writerow([_cell(row.get(name)) for name in header])
-    return stream.getvalue().encode()
+        lines.append(_table_line([_cell(row.get(name)) for name in header], delimiter))
+    return "".join(lines).encode()
+
+
+def _table_line(cells: list[str], delimiter: str) -> str:
+    """A line of a table. Cells with either character of a line end are quoted."""
+    stream = io.StringIO(newline="")
+    # The writer quotes the characters of its own line end only.
+    csv.writer(stream, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any) -> str:

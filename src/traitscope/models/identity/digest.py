@@ -1,10 +1,12 @@
 """The digest of a model: over what decides what it computes, reads and writes.
 
-    weights       the bytes of the safetensors files that config.json and the index name
+    weights       the bytes of the safetensors files that are loaded: model.safetensors, else
+                  those that the index names
     config        config.json without fields that only describe (DESCRIBES)
     ends          the end tokens of generation_config.json
-    tokenizer     tokenizer.json, else the files that it would be made from; and of
-                  tokenizer_config.json what decides tokens
+    tokenizer     tokenizer.json, else the files that it would be made from; of
+                  tokenizer_config.json what decides tokens; and what the places for tokens of
+                  older tokenizers say beyond these
     template      the chat template, wherever it stands
 
 So logs, the state of a trainer, a README, the layout of JSON and the names of files make no other
@@ -62,8 +64,10 @@ SETS_UP = (
 "fields of tokenizer_config.json that decide no token, or that stand elsewhere as well"
 SOURCES = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
 "files from which a tokenizer is made where there is no tokenizer.json"
-TOKENS = ("added_tokens.json", "special_tokens_map.json")
+ADDED, SPECIAL = TOKENS = ("added_tokens.json", "special_tokens_map.json")
 "files of older tokenizers with tokens of their own"
+DECODER = "added_tokens_decoder"
+"field of tokenizer_config.json with tokens; TOKENS are not read where it stands"
 CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE = (
     "config.json",
     "generation_config.json",
@@ -71,6 +75,8 @@ CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+FURTHER_TEMPLATES = "additional_chat_templates"
+"folder of chat templates by name; its default is read in the place of TEMPLATE"
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -108,21 +114,24 @@ def _unreadable(folder: Path, error: Exception) -> ModelError:
 
 def deciding_files(folder: Path) -> list[Path]:
     """The files that decide the function of a model, by name."""
-    names = [CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE]
+    names = [CONFIG, ENDS, TOKENIZER, SETTINGS]
     if not (folder / TOKENIZER).is_file():
         names += [*SOURCES, *TOKENS]
+    elif any((folder / name).is_file() for name in TOKENS):
+        legacy = _legacy(folder, _object(folder / SETTINGS), _object(folder / TOKENIZER))
+        names += [name for name in TOKENS if name in legacy]
     files = [folder / name for name in names if (folder / name).is_file()]
-    return sorted([*files, *weight_files(folder)])
+    return sorted([*files, *_template_files(folder).values(), *weight_files(folder)])
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with the weights of a model, by name."""
+    """The files with the weights of a model that are loaded, by name."""
+    if (folder / WHOLE).is_file():  # transformers looks for it first
+        return [folder / WHOLE]
     index = _object(folder / INDEX).get("weight_map")
     if isinstance(index, dict):
         named = {folder / str(name) for name in index.values()}
         return sorted(path for path in named if path.is_file())
-    if (folder / WHOLE).is_file():
-        return [folder / WHOLE]
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -159,33 +168,118 @@ def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which tokens a text has."""
     decides = {}
     for name, value in _without(dict(settings), SETS_UP).items():
-        decides[name] = value.get("content", value) if isinstance(value, dict) else value
+        decides[name] = _content(value)
     if (folder / TOKENIZER).is_file():
         whole = _object(folder / TOKENIZER) or _sha256(folder / TOKENIZER)
         if isinstance(whole, dict):
             # Trainers leave these two behind. They are set anew at every call.
             whole = {key: whole[key] for key in whole if key not in ("padding", "truncation")}
-        return {"settings": decides, "whole": _digest_of(whole)}
+        legacy = _legacy(folder, settings, whole if isinstance(whole, dict) else {})
+        about = {"legacy": legacy} if legacy else {}
+        return {"settings": decides, "whole": _digest_of(whole), **about}
     files: dict[str, Any] = {}
     for name in (*SOURCES, *TOKENS):
         if (folder / name).is_file():
             files[name] = _object(folder / name) or _sha256(folder / name)
-    added = _without(settings.get("added_tokens_decoder"), ())
+    added = _without(settings.get(DECODER), ())
     return {"settings": decides, "files": _digest_of(files), "added": added}
 
 
+def _legacy(
+    folder: Path, settings: Mapping[str, Any], tokenizer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the places for tokens of older tokenizers say beyond tokenizer.json and its settings.
+
+    By place; a place that says nothing new is left out. Most repeat what stands there.
+    """
+    listed = tokenizer.get("added_tokens")
+    listed = listed if isinstance(listed, list) else []
+    known = [token for token in listed if isinstance(token, dict)]
+    if DECODER in settings:
+        new = _new_tokens(settings[DECODER], known)
+        return {DECODER: new} if new else {}
+    numbers = {json.dumps([token.get("content"), token.get("id")]) for token in known}
+    added = {}
+    for token, number in _object(folder / ADDED).items():
+        if json.dumps([token, number]) not in numbers:
+            added[token] = number
+    said = {ADDED: added, SPECIAL: _new_names(_object(folder / SPECIAL), settings, known)}
+    return {name: new for name, new in said.items() if new}
+
+
+def _new_tokens(decoder: Any, known: list[dict[str, Any]]) -> dict[str, str]:
+    """The tokens of a decoder, by their numbers, that are not known with the same properties."""
+    as_known = set(map(_properties, known))
+    new = {}
+    for number, token in decoder.items() if isinstance(decoder, dict) else ():
+        if _properties(token) not in as_known:
+            new[number] = _properties(token)
+    return new
+
+
+def _new_names(
+    named: Mapping[str, Any], settings: Mapping[str, Any], known: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The special tokens, by their names, that the settings name otherwise or not at all.
+
+    The properties of a token that is known stand with it, so its content is enough.
+    """
+    contents = [token.get("content") for token in known]
+    new = {}
+    for name, value in _without(dict(named), SETS_UP).items():
+        stated = settings.get(name)
+        is_same = value == stated or (
+            _content(value) == _content(stated) and _content(value) in contents
+        )
+        if not is_same:
+            new[name] = value
+    return new
+
+
+def _content(token: Any) -> Any:
+    """The text of a token that is an object with properties; anything else as it is."""
+    return token.get("content", token) if isinstance(token, dict) else token
+
+
+def _properties(token: Any) -> str:
+    """What a token is and how it is found in a text; absent properties have their defaults."""
+    if not isinstance(token, dict):
+        return json.dumps(token)
+    special = token.get("special", False)
+    properties = {"content": token.get("content"), "special": special}
+    properties["normalized"] = token.get("normalized", not special)
+    for name in ("lstrip", "rstrip", "single_word"):
+        properties[name] = token.get(name, False)
+    return json.dumps(properties, sort_keys=True)
+
+
+def _template_files(folder: Path) -> dict[str, Path]:
+    """The files of the chat templates that are used, by name: the default, else all there are."""
+    files = {file.stem: file for file in sorted((folder / FURTHER_TEMPLATES).glob("*.jinja"))}
+    if "default" not in files and (folder / TEMPLATE).is_file():
+        files["default"] = folder / TEMPLATE
+    return {"default": files["default"]} if "default" in files else files
+
+
 def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
-    """The chat template that is used: that of its own file, else that of the tokenizer's settings.
+    """The chat template that is used: that of a file of its own, else that of the settings.
 
     Of several by name it is the default.
     """
-    if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8", errors="replace")
+    files = _template_files(folder)
+    if "default" in files:
+        return _text(files["default"])
+    if files:
+        return {name: _text(file) for name, file in files.items()}
     template = settings.get("chat_template")
     if not isinstance(template, list):
         return template
     by_name = {item.get("name"): item.get("template") for item in template if item}
     return by_name.get("default", by_name)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _object(file: Path) -> dict[str, Any]:
