@@ -119,7 +119,7 @@ ENTRIES: tuple[Command, ...] = (
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
         next="traitscope measure --interventions adapter:{run}",
-        inputs="runs.drawn_rows:inputs_of_config",
+        inputs="stages.train:inputs",
         resumable=True,
     ),
     Stage(
