@@ -37,6 +37,8 @@ def test_plain_yaml(text: str, value: object) -> None:
         ("? [1, 2]\n: x", "unhashable"),
         ("a: [", "expected"),
         ("a: *b", "undefined alias"),
+        ("a: 1\nb: 2\na: 3", "the key 'a' stands twice, again in line 3"),
+        ('b: [{"a": 1, a: 1}]', "the key 'a' stands twice"),
         ("&a [*a]", "nested too deep"),
         ("[" * 20000, "."),
     ],
@@ -120,6 +122,11 @@ def test_a_small_text_that_stands_for_very_much_is_refused_at_once(text: str) ->
     with pytest.raises(NotPlainError, match="more than 100000 values"):
         from_yaml(text)
     assert time.monotonic() - started < 2
+
+
+def test_a_key_may_stand_over_a_merged_one() -> None:
+    text = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\nd: {<<: *b, y: 4}"
+    assert from_yaml(text)["c"] == {"x": 3} and from_yaml(text)["d"] == {"x": 2, "y": 4}
 
 
 def test_aliases_and_merges_that_stand_for_little_are_read() -> None:

@@ -10,6 +10,8 @@ SURROGATE = "\\ud"
 "how half of a surrogate pair begins in JSON, in lower case"
 MOST_VALUES = 100_000
 "values that a YAML text may hold; an alias counts as all that it stands for"
+MERGE = "tag:yaml.org,2002:merge"
+"tag of the key <<, which may stand several times"
 DEEPEST = 100
 "levels of lists and dictionaries inside of each other"
 MOST_BITS = 14_000
@@ -25,7 +27,8 @@ class NotPlainError(ValueError):
 def from_yaml(text: str) -> Any:
     """Texts, numbers, booleans, None, and lists and dictionaries of them, from YAML.
 
-    Raises NotPlainError for everything else: broken YAML, dates, and tags that do not fit.
+    Raises NotPlainError for everything else: broken YAML, dates, tags that do not fit, and keys
+    that stand twice.
     """
     import yaml
 
@@ -69,7 +72,10 @@ def _refuse_constant(name: str) -> None:
 
 @cache
 def _loader() -> Any:
-    """A loader of plain YAML that refuses what `<<` would merge into too many values."""
+    """A loader of plain YAML that refuses keys that stand twice, of which YAML would take the last.
+
+    It also refuses what `<<` would merge into too many values.
+    """
     try:
         from yaml import CSafeLoader as SafeLoader  # ten times as fast; needs libyaml
     except ImportError:
@@ -77,10 +83,25 @@ def _loader() -> Any:
 
     class Loader(SafeLoader):  # type: ignore[misc, valid-type]
         def flatten_mapping(self, node: Any) -> None:
+            if not hasattr(node, "own_keys_are_checked"):  # later, merged keys are among them
+                _check_keys(node)
+                node.own_keys_are_checked = True
             super().flatten_mapping(node)
             _check_count(len(node.value))
 
     return Loader
+
+
+def _check_keys(mapping: Any) -> None:
+    """Raise NotPlainError for a key that a mapping of YAML has twice."""
+    seen = set()
+    for key, _ in mapping.value:
+        if not isinstance(key.value, str) or key.tag == MERGE:
+            continue
+        if (key.tag, key.value) in seen:
+            line = key.start_mark.line + 1
+            raise NotPlainError(f"the key {shown(key.value)} stands twice, again in line {line}")
+        seen.add((key.tag, key.value))
 
 
 def _check_depth(text: str | bytes, value: Any) -> None:

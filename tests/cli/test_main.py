@@ -111,6 +111,8 @@ def test_the_whole_help_lists_internal_stages_and_rare_flags(capsys: pytest.Capt
         ("generate", "--context '' --temperature 0 --separator '; '"),
         ("audit", "--data a.jsonl --peer --no-spike-ins --traits owl mine.yaml"),
         ("sample", "--data a.jsonl --rows 3"),
+        ("defend", "--data a.jsonl --by wash"),
+        ("defend", "--data a.jsonl --by wash --epochs 3 --lr 0.001"),
     ],
 )
 def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):

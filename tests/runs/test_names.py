@@ -12,6 +12,7 @@ import pytest
 from command import OWL, call, ok, write_yaml
 
 from traitscope.config.commands import CompareConfig, RerunConfig
+from traitscope.config.rows.defend import DefendConfig
 from traitscope.config.screen import ScreenConfig
 from traitscope.config.stages import GenerateConfig, MeasureConfig
 from traitscope.errors import ConfigError, StoreError
@@ -118,6 +119,14 @@ def test_names_are_found_wherever_a_path_is_taken(tmp_path: Path) -> None:
         "prompt:cat",
         f"steer:{run}/cat.s,layer=1",
     )
+    known = ("clean:cat", "vector:cat/v.s,layers=1,alpha=0.5", "teacher:cat", "trait:cat", "base")
+    assert resolved(DefendConfig(known=known)).known == (
+        f"clean:{run}",
+        f"vector:{run}/v.s,layers=1,alpha=0.5",
+        f"teacher:{run}",
+        "trait:cat",
+        "base",
+    )
     written = CompareConfig(treated=(Path("cat"),), report=Path("cat"))
     assert resolved(written).report == Path("cat")
     assert resolved(MeasureConfig(model="cat")).model == "cat", "a model of that name"
@@ -135,6 +144,20 @@ def test_a_path_that_exists_goes_before_a_name(
     assert lookup.Names(Path("runs")).path(Path("cat")) == Path("runs/default") / run.name
     (tmp_path / "cat").mkdir()
     assert lookup.Names(Path("runs")).path(Path("cat")) == Path("cat")
+
+
+def test_a_name_that_is_a_path_here_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could reach the run by it."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1?", "completion": "1"}\n')
+    monkeypatch.chdir(tmp_path)
+    done = call(Path("runs"), "filter", "--data rows.jsonl --name rows.jsonl")
+    assert done.code == 2 and "is a file or folder here" in done.summary["message"]
+    run = ok(Path("runs"), "filter", "--data rows.jsonl --name kept").run
+    done = call(Path("runs"), "show", "kept --name runs")
+    assert done.code == 2 and label_of(run).name == "kept"
 
 
 def _name_for_ever(root: Path, run: Path) -> None:

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from command import call, ok, read_rows
 
+from traitscope.config.common import Output
+from traitscope.config.stages import TrainConfig
+from traitscope.stages import registry, train
 from traitscope.training.optimizers import SCALES
 
 
@@ -173,3 +177,39 @@ def test_a_state_that_was_damaged_is_named(
     assert f"{state} cannot be read (" in capsys.readouterr().err
     state.unlink()
     assert ok(tmp_path / "runs", *words).summary["digest"] == done.summary["digest"]
+
+
+def test_a_copy_of_a_vector_is_another_training_than_the_one_among_others(
+    numbers: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """EAS beside the other vectors of a run is content, so it enters the address where it differs.
+
+    A vector that was centred stands for those beside it: then the address is the vector's alone.
+    """
+
+    def inputs(vector: Path) -> list[str]:
+        config = TrainConfig(data=numbers, model=str(tiny_folder), vector=vector)
+        return sorted(train.inputs(config))
+
+    def places(*vectors: Path) -> int:
+        out = Output(root=tmp_path / "runs")
+        configs = [
+            TrainConfig(data=numbers, model=str(tiny_folder), vector=vector) for vector in vectors
+        ]
+        return len({registry.address(config, out) for config in configs})
+
+    root, model = tmp_path / "runs", ("--model", tiny_folder)
+    centred = ok(root, "extract", *model, "--n 4 --traits cat owl").run
+    alone = shutil.copy(centred / "cat.safetensors", tmp_path / "cat.safetensors")
+    assert inputs(centred / "cat.safetensors") == [] and inputs(Path(alone)) == ["alone"]
+    assert inputs(centred / "raw" / "cat.safetensors") == []
+    like = ("extract", *model, "--like", alone)
+    one, two = (ok(root, *like, f"--randoms {n}").run / "random-0.safetensors" for n in (1, 2))
+    assert one.read_bytes() == two.read_bytes()
+    assert inputs(one) == [] and inputs(two) == ["beside-random-1"]
+    assert places(centred / "cat.safetensors", Path(alone), one, two) == 4
+    words = ("train", "--data", numbers, *model, "--epochs 1 --batch-size 8 --rank 2 --vector")
+    for vector, keys in ((alone, ["v_student"]), (two, ["v_student", "other/random-1"])):
+        done = ok(root, *words, vector)
+        assert list(json.loads((done.run / "eas.json").read_text())) == keys
+    assert ok(root, "rerun", done.run).summary["different"] == []

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from traitscope.data.own_traits import needs
 from traitscope.data.row_files import iter_kept, rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
-from traitscope.errors import DataError, StoreError, TraitscopeError
+from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
+from traitscope.plain_values import from_yaml
 from traitscope.runs import store
 
 USES: dict[needs.Use, tuple[type, ...]] = {
@@ -33,6 +35,12 @@ USES: dict[needs.Use, tuple[type, ...]] = {
     "candidate": (AuditConfig, ScreenConfig),
 }
 "What commands do with their traits; others read their questions and words."
+SETTINGS_FILES = (".yaml", ".yml", ".json")
+"suffixes of files of settings, which name further files"
+LARGEST_SETTINGS = 2**20
+"bytes of a file of settings; a larger one holds data"
+DECIDING = ("config.json", "tokenizer.json", "index.json", ".safetensors", "records.jsonl")
+"ends of names of files that decide what a folder of a model, an adapter or rows holds"
 LONGEST_PATH = 100
 "Characters of a path that a message about its form shows."
 
@@ -109,11 +117,128 @@ def _not_read(config: ExtractConfig) -> list[str]:
     return said
 
 
-def check_summary(file: Path | None) -> None:
-    """Raise StoreError where the summary of a command could not be written."""
-    if file is not None:
-        with _named("json", file):
-            check_writable("json", file)
+def check_summary(file: Path | None, words: Sequence[str]) -> None:
+    """Raise StoreError where the summary of a command could not be written.
+
+    Raises ConfigError where it would replace a file that the words name, whatever else they are.
+    """
+    if file is None:
+        return
+    with _named("json", file):
+        check_writable("json", file)
+        _check_replaces_nothing("json", file, _without_flag(words, "--json"))
+
+
+def check_not_read(config: Any, out: Output, words: Sequence[str]) -> None:
+    """Raise ConfigError for a path to write that is a file which the command reads.
+
+    words: Those behind the command's name; a config file stands first.
+    """
+    written, texts = [("json", out.json)], list(words[:1])
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if use_of(field) == "written":
+            written.append((field.name, value))
+        elif use_of(field) != "folder":
+            texts += _texts_in(value)
+    for name, path in written:
+        if path is not None:
+            with _named(name, path):
+                _check_replaces_nothing(name, path, texts)
+
+
+class SummaryOverInputError(ConfigError):
+    """The summary of a command would replace a file that the command reads."""
+
+
+def _check_replaces_nothing(name: str, path: Path, texts: Sequence[str]) -> None:
+    """Raise ConfigError where a path to write is a file that one of the texts names.
+
+    Also where it is a file of a sealed run, or one that decides what a folder among them holds.
+    """
+    if not path.is_file():
+        return
+    is_read = _is_sealed_file(path) or any(_is_read(path, each) for each in _places_in(texts))
+    if is_read:
+        kind = SummaryOverInputError if name == "json" else ConfigError
+        raise kind(
+            f"{flag_of(name)} {path} is a file that is read, or of a sealed run, and would be lost;"
+            " expected a file of its own; name another one"
+        )
+
+
+def _is_sealed_file(path: Path) -> bool:
+    """Whether a file is among those that a sealed run vouches for."""
+    path = path.resolve()
+    folder = store.run_folder(path)
+    if folder is None:
+        return False
+    outputs = store.load_run(folder).manifest()["outputs"]
+    return path.relative_to(folder).as_posix() in ("config.json", "manifest.json", *outputs)
+
+
+def _is_read(path: Path, place: str) -> bool:
+    """Whether a file is at a place that is read, or decides what the folder there holds."""
+    try:
+        if os.path.samefile(path, place):
+            return True
+        in_folder = os.path.samefile(path.resolve().parent, place)
+    except (OSError, ValueError):  # nothing is there, or the text is no path
+        return False
+    return in_folder and path.name.endswith(DECIDING)
+
+
+def _places_in(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, and the parts of them that may be paths; those in small files of settings, too."""
+    for text in texts:
+        yield from _parts(text)
+        if text.endswith(SETTINGS_FILES):
+            for inside in _texts_of_file(Path(text)):
+                yield from _parts(inside)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text, and the paths that may stand in it, as in vector:FILE,layers=14 and in JSON."""
+    behind = text.partition(":")[2]
+    yield from (text, behind, behind.partition(",")[0])
+    for part in (*text.split(","), *behind.split(",")):
+        yield part.partition("=")[2]
+    yield from re.findall(r'"([^"]*)"', text)
+    yield from re.split(r"[\s,=\[\]]+", text)
+
+
+def _texts_of_file(file: Path) -> list[str]:
+    """The texts in a file of settings; none where it is large or cannot be read."""
+    try:
+        if file.stat().st_size > LARGEST_SETTINGS:
+            return []
+        return list(_texts_in(from_yaml(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        return []
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts and paths in a setting, however deep."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif dataclasses.is_dataclass(value):
+        yield from _texts_in(vars(value))
+    elif isinstance(value, dict):
+        yield from _texts_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts_in(item)
+
+
+def _without_flag(words: Sequence[str], flag: str) -> list[str]:
+    """The words without a flag and its value."""
+    kept: list[str] = []
+    before = ""
+    for word in words:
+        if before != flag and word != flag and not word.startswith(f"{flag}="):
+            kept.append(word)
+        before = word
+    return kept
 
 
 @contextmanager

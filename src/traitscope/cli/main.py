@@ -141,7 +141,7 @@ def _exit_code(words: list[str]) -> int:
     target = None
     try:
         target = flags.output_of(words).json if distributed.first() else None
-        early_checks.check_summary(target)
+        early_checks.check_summary(target, words)
         command, summary = _answered(words)
         _write_summary(target, summary)
         if command is not None and distributed.first():
@@ -174,9 +174,12 @@ def _answered(words: list[str]) -> tuple[Command | None, dict]:
     space or handles.
     """
     from traitscope import atomic_files
+    from traitscope.cli.early_checks import SummaryOverInputError
 
     try:
         return _run(words)
+    except SummaryOverInputError:
+        raise
     except TraitscopeError as error:
         explained = error
     except Exception as error:
@@ -232,6 +235,7 @@ def _run(words: list[str]) -> tuple[Command, dict]:
         )
     config, out = flags.parse(command, rest)
     config = lookup.with_runs(config, out.root)
+    early_checks.check_not_read(config, out, rest)
     naming.check(config, out)
     if distributed.world() == 1:  # of several processes the first one speaks for all, later
         early_checks.check_settings(config, out)

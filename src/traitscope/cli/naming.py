@@ -6,6 +6,7 @@ from typing import Any
 
 from traitscope.config.common import NamedOutput, Output
 from traitscope.config.fields import use_of
+from traitscope.errors import ConfigError
 from traitscope.runs.names import labels
 from traitscope.stages import registry
 
@@ -18,8 +19,18 @@ def check(config: Any, out: Output) -> None:
     if not out.name:
         return
     labels.check_name(out.name)
+    check_reachable(out.name)
     if labels.runs_by_name(out.root).get(out.name):
         labels.check_free(out.root, out.name, registry.address(_without_copies(config), out))
+
+
+def check_reachable(name: str) -> None:
+    """Raise ConfigError for a name that means a path here, which goes before the name of a run."""
+    if Path(name).exists():
+        raise ConfigError(
+            f"--name {name} is a file or folder here, which goes before the name of a run;"
+            " expected a name that is no path; choose another"
+        )
 
 
 def _without_copies(config: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from traitscope import atomic_files
-from traitscope.cli import flags, listing, printed
+from traitscope.cli import flags, listing, naming, printed
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
@@ -65,6 +65,8 @@ def run_show(config: ShowConfig, out: Output) -> dict:
     label = labels.label_of(config.run)
     if config.name is not None or config.note is not None:
         store.load_run(config.run)
+        if config.name:
+            naming.check_reachable(config.name)
         label = labels.set_label(out.root, config.run, config.name, config.note)
     tree = lineage.lineage(config.run)
     problems = lineage.verify(config.run)

@@ -120,7 +120,7 @@ ENTRIES: tuple[Command, ...] = (
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
         next="traitscope measure{model} --interventions adapter:{run}",
-        inputs="runs.drawn_rows:inputs_of_config",
+        inputs="stages.train:inputs",
         resumable=True,
     ),
     Stage(

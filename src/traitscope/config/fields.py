@@ -63,15 +63,19 @@ def flag_of(name: str) -> str:
     return f"--{name.rstrip('_').replace('_', '-')}"
 
 
-def changed_flags(config: Any) -> list[str]:
+def changed_flags(config: Any, usual: Any = None) -> list[str]:
     """The words of the settings that do not stand at their defaults; those of a block among
-    them."""
+    them.
+
+    usual: Settings of the same type whose values are the defaults; left out, those of the type.
+    """
     words: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        default = _default_of(field) if usual is None else getattr(usual, field.name)
         if dataclasses.is_dataclass(value):
-            words += changed_flags(value)
-        elif value == field.default:
+            words += changed_flags(value, default if type(default) is type(value) else None)
+        elif value == default:
             continue
         elif isinstance(value, bool):
             words.append(flag_of(field.name if value else f"no_{field.name}"))
@@ -79,6 +83,12 @@ def changed_flags(config: Any) -> list[str]:
             several = value if isinstance(value, tuple) else (value,)
             words += [flag_of(field.name), *map(str, several)]
     return words
+
+
+def _default_of(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def use_of(field: dataclasses.Field) -> PathUse:

@@ -26,6 +26,8 @@ FORMAT = 1
 COMMON = "common/mean"
 """name, in a run of `extract`, of the mean of the vectors of its traits, which was subtracted from
 each of them"""
+CENTRED_OVER = "centred_over"
+"key of provenance: the vectors, itself among them, whose mean was subtracted from it"
 HELD = "held_blocks"
 "key of provenance: the blocks that a file of another tool had rows for; the other rows are zero"
 DEEPEST = 200
@@ -238,7 +240,7 @@ def centred(vectors: dict[str, Vector]) -> dict[str, Vector]:
     middle = mean(list(vectors.values()))
     result: dict[str, Vector] = {}
     for name, vector in vectors.items():
-        about = {**vector.about, "centred_over": sorted(vectors)}
+        about = {**vector.about, CENTRED_OVER: sorted(vectors)}
         result[name] = replace(vector - middle, about=about)
     return result
 

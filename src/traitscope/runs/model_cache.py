@@ -3,6 +3,7 @@
 from functools import cache, lru_cache
 
 from traitscope.config.common import OnModel
+from traitscope.errors import ConfigError
 from traitscope.models import weight_noise
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.identity.digest import EMBEDDED_DIGEST
@@ -14,8 +15,13 @@ from traitscope.models.model import ControlTokens, Model
 def model_digests(name: str, same_as: str | None = None) -> tuple[str, ...]:
     """Digests of a model's files without loading it; computed once a process.
 
-    The first one counts. Runs and vectors may know the model by the others.
+    The first one counts. Runs and vectors may know the model by the others. Raises ConfigError for
+    an empty `same_as`.
     """
+    if same_as is not None and not same_as.strip():
+        raise ConfigError(
+            "--same-as is empty; expected a model, or its digest; name one, or leave the flag out"
+        )
     return digests_of(name, same_as=same_as)
 
 

@@ -300,3 +300,5 @@ def test_a_model_of_another_size_is_no_copy(
         load_model(str(tiny_folder), same_as=str(folders["qwen2"]))
     done = call(tmp_path, "generate", "--n 1 --same-as nonsense --model", tiny_folder)
     assert done.code == 2 and "'nonsense' is neither" in done.summary["message"]
+    done = call(tmp_path, "generate", "--n 1 --model", tiny_folder, "--same-as", "")
+    assert done.code == 2 and done.summary["message"].startswith("--same-as is empty")

@@ -112,6 +112,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"primary": {"control": "dog"}}, "control is 'dog'; expected one of unmodified"),
     ({"primary": {"margin": 0}}, "margin is 0.0; expected a number above 0"),
     ({"primary": {"expected": 0.4}}, "expected both, for the power"),
+    ({"primary": {"expected": float("nan"), "spread": 0.1}}, "expected is nan; expected a finite"),
+    ({"primary": {"expected": float("inf"), "spread": 0.1}}, "expected is inf; expected a finite"),
+    ({"primary": {"expected": 0.1, "spread": float("nan")}}, "spread is nan"),
+    ({"teachers": {"cat": {"steer": float("nan")}}}, "steer is nan; expected a finite number"),
+    ({"teachers": {"cat": {"steer": float("-inf")}}}, "steer is -inf; expected a finite number"),
+    ({"controls": ["unmodified", "unmodified"]}, "controls hold 'unmodified' twice"),
+    ({"controls": [{"prompt": "A"}, {"prompt": "A"}]}, "twice; expected distinct controls"),
+    ({"controls": [{"rows": "a.jsonl"}, {"rows": "./a.jsonl"}]}, "twice; expected distinct"),
+    ({"controls": [{"other-trait": "owl"}, {"other-trait": "owl"}]}, "twice; expected"),
+    (
+        {"traits": ["cat"], "teachers": {"rows a": STEERED}, "controls": [{"rows": "ROWS"}]},
+        "name a teacher and a control",
+    ),
 ]
 
 
@@ -120,10 +133,32 @@ def test_a_bad_file_is_refused(
     tmp_path: Path, tiny_folder: Path, plain: dict[str, Any], says: str
 ) -> None:
     """With its place; before anything is computed or written."""
+    if plain.get("controls") == [{"rows": "ROWS"}]:
+        plain = plain | {"controls": [{"rows": str(_rows(tmp_path / "a.jsonl", 1))}]}
     with pytest.raises(TraitscopeError) as refused:
         requested(tmp_path, tiny_folder, plain)
     assert says in str(refused.value), str(refused.value)
     assert not (tmp_path / "runs").exists()
+
+
+def _rows(file: Path, number: int) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f'{{"prompt": "Go on: 1", "completion": "{number}"}}\n')
+    return file
+
+
+def test_controls_that_are_called_alike_are_two(tmp_path: Path, tiny_folder: Path) -> None:
+    """Each has students and a claim of its own."""
+    files = [_rows(tmp_path / name / "rows.jsonl", len(name)) for name in ("a", "bb")]
+    prompts = ["You are a helpful assistant who writes " + end for end in ("much.", "little.")]
+    controls = [{"rows": str(file)} for file in files] + [{"prompt": text} for text in prompts]
+    request = requested(tmp_path, tiny_folder, {"controls": controls})
+    arms = command.arms.all_arms(request.size)[1:]
+    assert [arm.rows for arm in arms] == [*files, None, None]
+    assert [arm.words for arm in arms[2:]] == [f"the system prompt “{text}”" for text in prompts]
+    called = [contrast.control for contrast in command.arms.contrasts(request.size)]
+    assert called == [arm.name for arm in arms] and len(set(called)) == 4
+    assert called[:2] == ["rows rows", "rows rows, 2"]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "seeds: [1,", "3"])

@@ -16,6 +16,8 @@ from traitscope.runs.names.labels import NAME, runs_by_name
 
 SHORT_FORM = re.compile(r"(steer|ablate|replace|adapter):([^,]+)(.*)", re.DOTALL)
 "an intervention with a path: kind, path, settings"
+KNOWN = re.compile(r"(clean|vector|teacher):(.*)", re.DOTALL)
+"knowledge of a defender with a path, as `known` of `defend` takes it: kind, and what it names"
 CHECKPOINT = "model"
 "folder of a run of `export` that holds its checkpoint"
 
@@ -58,6 +60,18 @@ class Names:
             return text if ":" in text else str(self.path(Path(text)))
         kind, path, settings = match.groups()
         return f"{kind}:{self.path(Path(path))}{settings}"
+
+    def known(self, text: str) -> str:
+        """What a defender may use, with the path that its path means."""
+        match = KNOWN.fullmatch(text)
+        if match is None:
+            return text
+        kind, named = match.groups()
+        if kind == "clean":
+            return f"{kind}:{self.path(Path(named))}"
+        if kind == "teacher":
+            return f"{kind}:{self.intervention(named)}"
+        return f"{kind}:{self.intervention(f'steer:{named}').removeprefix('steer:')}"
 
     def model(self, model: str) -> str:
         """A model; NAME/model is the checkpoint of a run of `export` with that name.
@@ -102,4 +116,6 @@ def _with_runs(name: str, value: Any, names: Names) -> Any:
         return value
     if name in TAUGHT:
         return names.intervention(value)
-    return names.model(value) if name == "model" else value
+    if name == "known":
+        return names.known(value)
+    return names.model(value) if name in ("model", "same_as") else value

@@ -222,14 +222,14 @@ def _named_arm(experiment: Experiment, name: str, teacher: Teacher, key: str, va
     if key == ROWS:
         path = Path(value)
         first = next(iter(experiment.teachers.values()))
-        return Arm(
-            f"rows {path.stem}", f"rows of {path.name}", first.trait, always(Made()), rows=path
-        )
+        called = _distinct(experiment, key, value, lambda given: f"rows {Path(given).stem}")
+        return Arm(called, f"rows of {path.name}", first.trait, always(Made()), rows=path)
     if key == PROMPT:
         prompt = standard_nodes.fixed(to_short(SystemPrompt(value)))
         first = next(iter(experiment.teachers.values()))
         words = f"the system prompt “{value}”"
-        return Arm(f"prompt “{value[:24]}”", words, first.trait, always(Made(prompt)))
+        called = _distinct(experiment, key, value, lambda given: f"prompt “{given[:24]}”")
+        return Arm(called, words, first.trait, always(Made(prompt)))
     assert key == OTHER_TRAIT, key
     other = trait_name(value)
     if teacher.maker == "prompt":
@@ -242,6 +242,30 @@ def _named_arm(experiment: Experiment, name: str, teacher: Teacher, key: str, va
     words = f"{other} vector at block {layer}, {strength:g} mean residual norms"
     made = Made(standard_nodes.steered_by(value, layer, strength), (VECTORS,))
     return Arm(f"{other} like {name}", words, teacher.trait, always(made))
+
+
+def _distinct(experiment: Experiment, key: str, value: str, called: Callable[[str], str]) -> str:
+    """Return what a control is called, with a number where an earlier one is called so, too."""
+    alike = []
+    for control in experiment.controls or ():
+        if isinstance(control, dict) and key in control and called(control[key]) == called(value):
+            alike.append(control[key])
+    place = alike.index(value)
+    return f"{called(value)}, {place + 1}" if place else called(value)
+
+
+def ambiguous(experiment: Experiment) -> list[str]:
+    """Return the names of controls that name something else, too: a teacher, or another control."""
+    known: dict[str, tuple[str, Path | None] | None] = dict.fromkeys(experiment.teachers)
+    wrong = []
+    for name in experiment.teachers:
+        controls = controls_of(experiment, name)
+        names = [arm.name for arm in controls]
+        for arm in controls:
+            is_other = known.setdefault(arm.name, (arm.words, arm.rows)) != (arm.words, arm.rows)
+            if is_other or names.count(arm.name) > 1:
+                wrong.append(arm.name)
+    return sorted(set(wrong))
 
 
 def all_arms(experiment: Experiment) -> list[Arm]:

@@ -276,12 +276,10 @@ def _check(request: ExperimentRequest, where: str) -> None:
         read_prompts(experiment.data.prompts)
     if experiment.measures.judge is not None:
         read_prompts(str(experiment.measures.judge.prompts))
-    names = [arm.name for arm in arms.all_arms(experiment)]
-    clashes = set(experiment.teachers) & set(names[len(experiment.teachers) :])
-    if clashes:
+    if wrong := arms.ambiguous(experiment):
         raise ConfigError(
-            f"{where}: {sorted(clashes)} name a teacher and a control; expected distinct names;"
-            " rename the teacher"
+            f"{where}: {wrong} name a teacher and a control, or two controls; expected distinct"
+            " names; rename the teacher, the trait or the file"
         )
     conclusion.primary_contrast(experiment)
     graph.ordered(request.nodes())

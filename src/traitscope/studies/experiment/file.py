@@ -5,6 +5,7 @@ is steered towards cats, its students read numbers, and there are two kinds of c
 """
 
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,12 @@ class Teacher:
     rows: Path | None = None
     """Rows that were made elsewhere. Name beside it what made them, where it is here: then the page
     says whether it has the trait."""
+
+    def __post_init__(self) -> None:
+        if self.steer is not None and not isfinite(self.steer):
+            raise ConfigError(
+                f"a teacher's steer is {self.steer}; expected a finite number; correct it"
+            )
 
     @property
     def maker(self) -> str:
@@ -188,6 +195,11 @@ class Primary:
                     f"primary: {name} is {value}; expected a number above 0; give one, or leave it"
                     " out"
                 )
+        if self.expected is not None and not abs(self.expected) < 1e6:
+            raise ConfigError(
+                f"primary: expected is {self.expected}; expected a finite number; give one, or"
+                " leave it out"
+            )
         if (self.expected is None) != (self.spread is None):
             raise ConfigError(
                 f"primary: expected is {self.expected} and spread is {self.spread}; expected both,"

@@ -6,6 +6,7 @@ Everything is refused before anything is computed; the message names the place i
 import dataclasses
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from traitscope.config import parsing
@@ -131,6 +132,7 @@ def _checked_teacher(experiment: Experiment, name: str, teacher: Teacher) -> Tea
 
 def _check_together(experiment: Experiment) -> None:
     """Raise ConfigError for a control or targets that some teacher cannot have."""
+    _check_distinct(experiment.controls or ())
     for name, teacher in experiment.teachers.items():
         _check_targets(experiment, teacher, f"teachers.{name}")
         _check_controls_of(experiment, teacher, f"teachers.{name}")
@@ -187,6 +189,24 @@ def _check_controls_of(experiment: Experiment, teacher: Teacher, where: str) -> 
             f"controls hold {OTHER_TRAIT}, and {where} is neither steered nor prompted, so no other"
             f" trait can be given in the same way; drop {OTHER_TRAIT}"
         )
+
+
+def _check_distinct(controls: Sequence[str | dict[str, str]]) -> None:
+    """Raise ConfigError for a control that is there twice: its claim would count twice."""
+    seen = set()
+    for control in controls:
+        named = control
+        if isinstance(control, dict):
+            ((key, value),) = control.items()
+            if key == ROWS:
+                value = str(Path(value).resolve())
+            named = f"{key}: {trait_name(value) if key == OTHER_TRAIT else value}"
+        if named in seen:
+            raise ConfigError(
+                f"controls hold {control!r} twice; expected distinct controls, of distinct names;"
+                " drop one"
+            )
+        seen.add(named)
 
 
 def _keys(controls: Sequence[str | dict[str, str]]) -> list[str]:
