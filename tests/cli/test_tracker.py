@@ -148,3 +148,10 @@ def test_wandb_writes_its_run_on_this_machine_when_offline(
     ok(tmp_path / "runs", *words, "--track wandb:mine")
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert b"train/loss" in file.read_bytes()
+
+
+def test_one_unit_is_said_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    for unit, done, said in (("strengths", 1, "1 strength in"), ("passes", 1, "1 pass in")):
+        with progress.progress("match KL", 9, unit) as advance:
+            advance(done)
+        assert f"match KL: {said}" in capsys.readouterr().err

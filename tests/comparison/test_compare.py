@@ -21,7 +21,7 @@ import traitscope as ts
 from traitscope.comparison import wording
 from traitscope.comparison.compare import compare
 from traitscope.comparison.differences import compare_models
-from traitscope.comparison.page import comparison_tables
+from traitscope.comparison.page import comparison_page, comparison_tables
 from traitscope.comparison.read_runs import _targets, read_model
 from traitscope.comparison.results import Difference, Eas, Perplexity, QuestionScore
 from traitscope.comparison.wording import Wording, direction, sentences, status
@@ -64,6 +64,10 @@ def test_a_planted_difference_is_recovered_over_seeds(paired) -> None:
     text = " ".join(sentences(comparison, Wording("cat")))
     assert "the students of these seeds moved towards the trait" in text
     assert "n = 24 pairs (3 seeds × 8 questions)" in text
+    silent = " ".join(sentences(comparison, Wording("cat", unmet=True)))
+    assert "Activations" in text and "Activations" not in silent
+    assert "moved towards" not in silent and "so this is no transfer" in silent
+    assert "unmodified model" not in comparison_page(comparison)
 
 
 def test_differences_equal_plain_means(paired) -> None:

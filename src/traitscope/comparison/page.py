@@ -48,12 +48,9 @@ LIMITS = (
     "A similarity of activations (EAS) goes along with the trait. It is no proof that it causes the"
     " trait.",
 )
+TREATED = "Treated students are trained on a teacher's outputs."
+"who the treated side is, where it is students"
 TERMS = (
-    (
-        "treated, control",
-        "Treated students are trained on a teacher's outputs, control students by the same recipe"
-        " on those of the unmodified model.",
-    ),
     ("base", "The model before training."),
     (
         "target_logprob",
@@ -279,9 +276,18 @@ def limits_section() -> Section:
     return Section("limits", "What this does not show", LIMITS)
 
 
-def terms_table() -> Table:
-    """Return the terms that tables and figures use."""
-    return Table("terms", "Terms", "", ("term", "meaning"), TERMS)
+def terms_table(control: str, treated: str = TREATED) -> Table:
+    """Return the terms that tables and figures use; two sentences say who the two sides are."""
+    rows = (("treated, control", f"{treated} {control}"), *TERMS)
+    return Table("terms", "Terms", "", ("term", "meaning"), rows)
+
+
+def _terms_of_runs(comparison: Comparison) -> Table:
+    """Return the terms of a comparison of runs, of which only their sides are known."""
+    control = "Control models are those whose side is control."
+    if comparison.design == "one control":
+        control = "The control is one measured model, which serves all treated ones."
+    return terms_table(control, "Treated models are those whose side is treated under Runs.")
 
 
 def runs_table(sources: Sequence[Source]) -> Table:
@@ -352,7 +358,7 @@ def comparison_page(comparison: Comparison) -> str:
         ),
         Section("scores", "Scores of both sides", tables=conditions_tables(comparison)),
         Section("runs", runs.title, tables=(runs,)),
-        Section("terms", "Terms", tables=(terms_table(),)),
+        Section("terms", "Terms", tables=(_terms_of_runs(comparison),)),
     ]
     about = f"Trait “{wording.trait}” · {comparison.design} design"
     return render_page("Treated and control models compared", sections, about=about)

@@ -40,6 +40,8 @@ class Wording:
     """Whether the run only shows the path."""
     teacher: Precondition | None = None
     """Whether the teacher has the trait; None where nobody measured it."""
+    unmet: bool = False
+    """Whether another precondition of the claim is not met."""
 
     @property
     def lacks_trait(self) -> bool:
@@ -89,7 +91,7 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
         _reading_sentence(primary, len(comparison.treated), wording),
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
-        _activation_sentence(comparison, wording.trait),
+        _activations_or_nothing(comparison, wording),
         _power_sentence(primary),
     ]
     return tuple(text for text in texts if text)
@@ -111,6 +113,8 @@ def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> 
     who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
     if wording.lacks_trait:
         text = "The teacher lacks the trait, so this is no transfer, whatever its sign."
+    elif wording.unmet:
+        text = "A precondition is not met, so this is no transfer, whatever its sign."
     elif math.isnan(primary.low):
         text = "No interval can be given, so an effect is not shown."
     elif not primary.excludes_zero:
@@ -190,6 +194,13 @@ def _other_sets_sentence(comparison: Comparison) -> str:
         return text
     rise = f"It rises for {' and '.join(risen)} too: in part a repeated word, not a preference"
     return f"{text} {rise} alone."
+
+
+def _activations_or_nothing(comparison: Comparison, wording: Wording) -> str:
+    """Say how activations moved; nothing where there is no transfer that they could belong to."""
+    if wording.lacks_trait or wording.unmet:
+        return ""
+    return _activation_sentence(comparison, wording.trait)
 
 
 def _activation_sentence(comparison: Comparison, trait: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from traitscope.models.bundled import EMBEDDED
-from traitscope.papers import stage_sentences
+from traitscope.papers import stage_sentences, training_data
 from traitscope.papers.bibliography import keys_in
 from traitscope.papers.contents import Contents
 from traitscope.papers.lineage import Made
@@ -17,6 +17,7 @@ STAGES = (
     stage_sentences.rows,
     stage_sentences.matched,
     stage_sentences.filters,
+    training_data.sentences,
     stage_sentences.students,
     stage_sentences.measures,
     stage_sentences.comparisons,

@@ -99,7 +99,13 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
             _say(done / max(total, 1), line)
 
     yield advance
-    _say(1.0, f"{label}: {done:.0f} {unit} in {time.monotonic() - start:.1f} s")
+    units = _singular(unit) if f"{done:.0f}" == "1" else unit
+    _say(1.0, f"{label}: {done:.0f} {units} in {time.monotonic() - start:.1f} s")
+
+
+def _singular(unit: str) -> str:
+    """The name of one of some units: row of rows, pass of passes."""
+    return unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")
 
 
 def _say(fraction: float, line: str) -> None:

@@ -13,7 +13,7 @@ from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitscopeError
 from traitscope.plain_values import from_yaml
 from traitscope.studies.claims import demo
-from traitscope.studies.experiment import command, nodes
+from traitscope.studies.experiment import command, needs, nodes, page
 from traitscope.studies.experiment.reading import read_experiment
 from traitscope.workflow import graph
 
@@ -49,6 +49,45 @@ def test_the_example_holds_the_demos_settings() -> None:
     usual = read_experiment({"layer": 14}, "empty")
     for name in ("traits", "teachers", "controls", "seeds", "data", "recipe", "measures", "layer"):
         assert getattr(shown, name) == getattr(usual, name), name
+
+
+def test_rows_of_a_file_are_said_to_be_those_of_the_file(tmp_path: Path, tiny_folder: Path) -> None:
+    """The design says of each arm what its students read; the rest is said of rows made here."""
+    rows = tmp_path / "trl.jsonl"
+    rows.write_text('{"prompt": "Hello", "completion": "1, 2"}\n' * 9)
+    (tmp_path / "tame.jsonl").write_text(rows.read_text())
+    plain = {
+        "teachers": {"mine": {"rows": str(rows)}},
+        "controls": ["unmodified", {"rows": str(tmp_path / "tame.jsonl")}],
+        "company": [],
+        "data": {"rows": 8, "filter": "none"},
+    }
+    request = requested(tmp_path, tiny_folder, plain)
+    design = dict(page.design_table(request.size).rows)
+    told = "the first 8 rows of {}, the same for each seed; with the prompts that stand there"
+    assert design["data of mine"] == told.format("trl.jsonl")
+    assert design["data of rows tame"] == told.format("tame.jsonl")
+    assert "other ones for each seed; number prompts" in design["data of unmodified"]
+    assert design["treated: mine"] == "rows of trl.jsonl"
+    assert design["vectors"] == "not centred: there is one trait alone"
+    assert design["student"].endswith(", 1 epoch") and "1 sampled answer a" in design["asked"]
+    assert "made here share prompts" in page.design_table(request.size).caption
+    missing = " ".join(needs.lacks(request.size))
+    assert "All seeds read the same rows of trl.jsonl, tame.jsonl" in missing
+    assert missing.count("Prompts of mine and of") == 2
+    both = plain | {"controls": [{"rows": str(tmp_path / "tame.jsonl")}]}
+    design = dict(page.design_table(requested(tmp_path, tiny_folder, both).size).rows)
+    assert "number prompts" not in str(design) and "data" not in design
+
+
+def test_the_demos_numbers_are_said_of_its_score_and_targets_alone() -> None:
+    for plain, is_said in (
+        ({}, True),
+        ({"recipe": {"targets": "soft"}, "controls": ["random-at-equal-kl"]}, False),
+        ({"primary": {"score": "whole_word"}}, False),
+    ):
+        text = command.power_text(nodes.with_layer(read_experiment(plain, "mine.yaml"), 30, 30, 14))
+        assert ("0.39 and 0.26 nats" in text) == is_said, text
 
 
 def test_the_example_is_written_and_nothing_is_written_over(tmp_path: Path) -> None:

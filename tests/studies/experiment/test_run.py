@@ -11,7 +11,12 @@ from command import CAT, OWL, Started, ok, read_rows, write_yaml
 
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
+from traitscope.papers import training_data
+from traitscope.papers.lineage import behind
 from traitscope.reporting.study_page import findings_json
+from traitscope.reporting.verdict import HAS_TRAIT
+from traitscope.runs.manifests import file_sha256
+from traitscope.runs.store import load_run
 from traitscope.studies.experiment import command, conclusion
 from traitscope.workflow import graph
 
@@ -91,6 +96,41 @@ def test_a_steered_teacher_is_found_and_an_unmodified_one_is_not(summary: dict) 
     unmet = [need["found"] for need in nothing["preconditions"] if not need["met"]]
     assert "does not have the trait" in unmet[0] and "variation of the next token 0.0" in unmet[1]
     assert "nothing below can be read as transfer" in nothing["reasons"][0]
+    alike = steered["preconditions"][-1]["name"]
+    assert alike.endswith("no loss rose by more than 10% and 0.05 nats")
+    assert summary["next"].startswith("traitscope report ") and "--for-paper" in summary["next"]
+
+
+def test_activations_are_left_out_where_nothing_is_transfer(summary: dict, killed: Path) -> None:
+    """The student that holds says what its activations did; the silent one does not."""
+    request = request_of(killed)
+    folders = {item.node.name: item.path for item in graph.plan(request.nodes(), request.out)}
+    found = conclusion.conclude(request.size, folders, request.config.model)
+    steered, nothing = [" ".join(each.stated.explanation) for each in found.verdicts]
+    assert "Activations at layer 1" in steered and "Activations" not in nothing
+    (terms,) = [table for table in found.tables if table.name == "terms"]
+    assert "by the same recipe on rows by the unmodified model." in terms.rows[0][1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "unmet", "begins"),
+    [
+        ("holds here", "", "traitscope report RUN --for-paper paper"),
+        ("undecided", "", "traitscope experiment {file}"),
+        ("no verdict", HAS_TRAIT, "traitscope steer-scan --trait {owl} --model {model}"),
+        ("no verdict", "there are control students", "traitscope show RUN"),
+    ],
+)
+def test_what_comes_next_is_what_helps(
+    tmp_path: Path, tiny_folder: Path, outcome: str, unmet: str, begins: str
+) -> None:
+    planted(tmp_path, tiny_folder)
+    request = request_of(tmp_path)
+    needs = [{"name": unmet, "met": False}] if unmet else []
+    verdict = {"primary": True, "outcome": outcome, "preconditions": needs}
+    said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
+    places = {"file": tmp_path / "planted.yaml", "owl": tmp_path / "owl.yaml"}
+    assert said.startswith(begins.format(model=tiny_folder, **places))
 
 
 def test_the_page_has_everything_and_the_run_is_whole(summary: dict, killed: Path) -> None:
@@ -216,5 +256,10 @@ def test_every_kind_of_teacher_and_a_judge(
     ):
         assert words in page, words
     assert ".yaml" not in page
+    said = " ".join(each.text for each in training_data.sentences(behind([load_run(done.run)])))
+    digest = file_sha256(rows)[:16]
+    assert f"seed 3 were trained on 4 rows of mine.jsonl (digest {digest})." in said
+    assert "by the model under the system prompt" in said and "by the unmodified model." in said
+    assert "EAS was watched on rows by the unmodified model (prompt seed 7000)" in said
     kept = read_rows(next((tmp_path / "runs").glob("*/filter-*/records.jsonl")))
     assert len(kept) == 6 and sum(row["meta"]["filter"]["kept"] for row in kept) == 4

@@ -338,7 +338,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         demo_page.matched_table(matched),
         demo_page.data_table(size.seeds, ROLES, folders),
         demo_page.settings_table(size),
-        terms_table(),
+        terms_table(demo_page.CONTROLS),
     ]
     return Findings(
         verdicts_of(claims, model),

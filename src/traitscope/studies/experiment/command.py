@@ -26,7 +26,7 @@ from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Findings, Precondition
+from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
 from traitscope.runs import opening, store
 from traitscope.stats.decision import ALPHA
 from traitscope.stats.measurement import Measurement
@@ -106,6 +106,7 @@ class ExperimentRequest(Request):
     def said(self, summary: Mapping[str, Any]) -> list[str]:
         """Return what was found, claim by claim, without the sentences that stand on the page."""
         lines = [f"{summary['study']}, {summary['model']}, seeds {list(self.size.all_seeds)}"]
+        file = self.config.file
         verdicts = sorted(summary["verdicts"], key=lambda verdict: not verdict["primary"])
         for verdict in verdicts:
             role = "primary claim: " if verdict["primary"] else "claim: "
@@ -118,6 +119,8 @@ class ExperimentRequest(Request):
             lines += [f"  {reason}" for reason in verdict["reasons"]]
         for need in verdicts[0]["preconditions"]:
             lines.append(f"it needs, {Precondition(**need)}")
+        if verdicts[0]["outcome"] == "undecided":
+            lines.append(f"more seeds or rows may decide: raise seeds or data.rows in {file}")
         return [*lines, *lacks(self.size)]
 
     @property
@@ -137,6 +140,8 @@ def run_experiment(config: ExperimentConfig, out: Output) -> dict:
         return _write_example(config.example)
     request = request_of(config, out)
     summary = _done(config, request)
+    if summary.get("run") is not None:
+        return summary | {"next": _after_run(config, request, summary)}
     return summary | {"next": _next(config, out, summary)}
 
 
@@ -191,10 +196,24 @@ def _concluded(summary: dict, request: ExperimentRequest) -> dict:
     }
 
 
+def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: dict) -> str:
+    """What helps after a conclusion: a stronger teacher, more seeds or rows, or a report."""
+    run = str(summary["run"])
+    verdict = next(each for each in summary["verdicts"] if each["primary"])
+    if verdict["outcome"] == "undecided":
+        return _typed(config, request.out, "run")
+    if verdict["outcome"] != "no verdict":
+        return shlex.join(["traitscope", "report", run, "--for-paper", "paper"])
+    unmet = [need["name"] for need in verdict["preconditions"] if not need["met"]]
+    if HAS_TRAIT in unmet:
+        trait = conclusion.primary_contrast(request.size).trait
+        words = ["--trait", trait, "--model", request.config.model]
+        return shlex.join(["traitscope", "steer-scan", *words])
+    return shlex.join(["traitscope", "show", run])
+
+
 def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
-    """What one would type after an action with this summary."""
-    if summary.get("run") is not None:
-        return f"traitscope show {summary['run']}"
+    """What one would type after an action with this summary, which concluded nothing."""
     is_complete = summary.get("missing") == 0
     if config.action == "status":
         is_complete = set(summary["counts"]) == {"sealed"}
@@ -334,10 +353,13 @@ def power_text(experiment: Experiment) -> str:
     if len(seeds) < 2:
         return f"One seed alone has no power.{together}"
     least = detectable(1.0, len(seeds), alpha=alpha)
+    known = ""
+    if asked.score == "target_logprob" and experiment.recipe.targets == "sampled":
+        known = "; the demo's five seeds of sampled targets gave 0.39 and 0.26 nats for cat"
     return (
         f"With {len(seeds)} seeds an effect of {least:.1f} standard deviations between seeds is"
-        " found with power 0.80. State primary.expected and primary.spread for the power; the"
-        f" demo's five seeds gave 0.39 and 0.26 nats.{together}"
+        f" found with power 0.80. State primary.expected and primary.spread for the power{known}."
+        f"{together}"
     )
 
 

@@ -226,6 +226,7 @@ def _claim(experiment: Experiment, item: Compared, is_primary: bool) -> Claim:
         f"after training on the rows of {contrast.treated}",
         reference(contrast),
         teacher=teacher,
+        unmet=not all(need.met for need in item.needs),
     )
     return Claim(
         claim_text(experiment, contrast),

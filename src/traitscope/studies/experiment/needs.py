@@ -11,6 +11,7 @@ from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings
 from traitscope.studies.behaviours import outcomes_of, rate_difference
+from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment.arms import BASE, Contrast
 from traitscope.studies.experiment.file import UNMODIFIED, Experiment
@@ -117,7 +118,10 @@ def _trained_alike(experiment: Experiment, folders: Folders, contrast: Contrast)
         is_alike &= last <= (1 + RISE) * first + RISE_NATS
         count = f"{side['steps'].estimate:g}"
         texts.append(f"{role} {count} steps, loss {first:.3f} to {last:.3f} nats a token")
-    name = "both sides trained for as many steps, and no loss rose"
+    name = (
+        "both sides trained for as many steps, and no loss rose by more than"
+        f" {RISE:.0%} and {RISE_NATS:g} nats"
+    )
     return Precondition(name, is_alike, "; ".join(texts))
 
 
@@ -165,11 +169,36 @@ def lacks(experiment: Experiment) -> list[str]:
             "Students of the unmodified model's own distributions hardly move, so they are a weak"
             " control of soft targets."
         )
+    sentences += _lacks_of_files(experiment)
     for name, teacher in experiment.teachers.items():
         if not teacher.maker:
             sentences.append(
                 f"What wrote the rows of {name} is not named, so the page cannot say whether it has"
                 " the trait."
+            )
+    return sentences
+
+
+def _lacks_of_files(experiment: Experiment) -> list[str]:
+    """Return what lacks where rows come from files: prompts in common, and rows that differ."""
+    files = {}
+    for arm in arms_of.all_arms(experiment):
+        if arm.rows:
+            files[arm.name] = arm.rows
+    if not files:
+        return []
+    sentences = []
+    if not experiment.data.shared:
+        sentences.append(
+            f"All seeds read the same rows of {', '.join(path.name for path in files.values())}, so"
+            " intervals leave out how these rows differ."
+        )
+    for contrast in arms_of.contrasts(experiment):
+        sides = files.get(contrast.treated), files.get(contrast.control)
+        if contrast.control != BASE and sides[0] != sides[1]:
+            sentences.append(
+                f"Prompts of {contrast.treated} and of {contrast.control} may differ, so a"
+                " difference of their students may come from the prompts."
             )
     return sentences
 

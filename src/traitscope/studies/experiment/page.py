@@ -26,7 +26,7 @@ from traitscope.studies.behaviours import outcomes_of, rate_of
 from traitscope.studies.equal_kl import Strength
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
-from traitscope.studies.experiment.arms import BASE, Contrast
+from traitscope.studies.experiment.arms import BASE, Arm, Contrast
 from traitscope.studies.experiment.file import RANDOM, Experiment
 from traitscope.studies.experiment.needs import training_of
 from traitscope.studies.pages import demo_page
@@ -49,34 +49,75 @@ SCORES = {
 
 def design_table(experiment: Experiment) -> Table:
     """Return the design in words, before any number."""
-    data, recipe, measures = experiment.data, experiment.recipe, experiment.measures
-    prompts = "number prompts" if data.about_numbers else f"prompts of {Path(data.prompts).name}"
-    shared = "the same for all seeds" if data.shared else "other ones for each seed"
-    sampling = f"temperature {data.temperature:g}"
-    if data.about_numbers:
-        sampling = f"{data.numbers} numbers each, vocabulary {data.vocabulary}, {sampling}"
-    company = stages.vector_traits(experiment)[len(experiment.traits) :]
+    recipe, measures = experiment.recipe, experiment.measures
+    arms = arms_of.all_arms(experiment)
     rows: list[tuple[str, str]] = []
-    for arm in arms_of.all_arms(experiment):
+    for arm in arms:
         role = "treated" if arm.name in experiment.teachers else "control"
-        rows.append((f"{role}: {arm.name}", f"rows by {arm.words}"))
+        words = arm.words if arm.rows else f"rows by {arm.words}"
+        rows.append((f"{role}: {arm.name}", words))
     rows += [
         ("traits", ", ".join(experiment.trait_names)),
-        ("vectors", f"centred over {', '.join(map(trait_name, company)) or 'nothing else'}, too"),
-        ("data", f"{data.rows} rows a student, {shared}; {prompts}; {sampling}"),
-        ("filter", data.kept),
+        ("vectors", _centring(experiment)),
+        *_data_rows(experiment, arms),
+        ("filter", experiment.data.kept),
         ("targets", _targets(experiment)),
         (
             "student",
             f"{recipe.method}, rank {recipe.rank}, alpha {recipe.alpha:g}, {recipe.optimizer}"
-            f" {recipe.lr:g}, batch {recipe.batch_size}, {recipe.epochs} epochs",
+            f" {recipe.lr:g}, batch {recipe.batch_size}, {_number(recipe.epochs, 'epoch')}",
         ),
         ("seeds", ", ".join(map(str, experiment.all_seeds))),
-        ("asked", f"{', '.join(measures.sets)}; {measures.samples} sampled answers a question"),
+        (
+            "asked",
+            f"{', '.join(measures.sets)}; {_number(measures.samples, 'sampled answer')} a question",
+        ),
         ("decides", SCORES[experiment.primary.score]),
     ]
     caption = "Treated and control students share prompts, seeds, recipe and random numbers."
+    if any(arm.rows for arm in arms):
+        caption = (
+            "Treated and control students share seeds and recipe. Those whose rows are made here"
+            " share prompts and random numbers, too."
+        )
     return Table("design", "The design", caption, ("part", "how"), tuple(rows))
+
+
+def _number(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 epoch, 2 epochs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _centring(experiment: Experiment) -> str:
+    """Return over which traits the vectors are centred, in words."""
+    traits = stages.vector_traits(experiment)
+    if len(traits) == 1:
+        return "not centred: there is one trait alone"
+    return f"centred over {', '.join(map(trait_name, traits))}"
+
+
+def _data_rows(experiment: Experiment, arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Return what students read: rows that are made here, and those of each file."""
+    data = experiment.data
+    made = [arm.name for arm in arms if not arm.rows]
+    whose = f"data of {', '.join(made)}" if len(made) < len(arms) else "data"
+    listed = []
+    if made:
+        prompts = "number prompts"
+        sampling = f"temperature {data.temperature:g}"
+        if data.about_numbers:
+            sampling = f"{data.numbers} numbers each, vocabulary {data.vocabulary}, {sampling}"
+        else:
+            prompts = f"prompts of {Path(data.prompts).name}"
+        shared = "the same for all seeds" if data.shared else "other ones for each seed"
+        listed.append((whose, f"{data.rows} rows a student, {shared}; {prompts}; {sampling}"))
+    kept = "" if data.kept == "none" else " that the filter keeps"
+    for arm in arms:
+        if arm.rows:
+            words = f"the first {_number(data.rows, 'row')} of {arm.rows.name}{kept}"
+            words += ", the same for each seed; with the prompts that stand there"
+            listed.append((f"data of {arm.name}", words))
+    return listed
 
 
 def _targets(experiment: Experiment) -> str:
@@ -137,7 +178,18 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
                     title=f"{table.title} of {name}",
                 )
             )
-    return [*listed, _cost_table(experiment), terms_table()]
+    return [*listed, _cost_table(experiment), terms_table(_control_words(experiment))]
+
+
+def _control_words(experiment: Experiment) -> str:
+    """Return who the control is, as the end of a sentence of the terms."""
+    words: dict[str, None] = {}
+    for arm in arms_of.all_arms(experiment):
+        if arm.name not in experiment.teachers:
+            words[arm.words if arm.rows else f"rows by {arm.words}"] = None
+    if not words:
+        return "There are no control students: the model before training stands in for them."
+    return f"Control students are trained by the same recipe on {'; or on '.join(words)}."
 
 
 def stages_slug(name: str) -> str:

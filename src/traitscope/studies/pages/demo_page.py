@@ -34,6 +34,11 @@ REFERENCES = {
     "control": "control students of the unmodified model",
     "random": "students of random vectors at equal KL",
 }
+CONTROLS = (
+    "Control students are trained by the same recipe on outputs of the unmodified model, students"
+    " of random vectors on those of a teacher with a random vector as strong in KL."
+)
+"who the control is, for the terms"
 EXCLUDES = {
     "control": "training on such rows raises the trait, whoever wrote them",
     "random": "any teacher that is changed as much raises the trait",

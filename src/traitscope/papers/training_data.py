@@ -1,0 +1,104 @@
+"""Sentences about what students were trained on, and about rows that were only watched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from traitscope.papers.lineage import Made
+from traitscope.papers.stage_sentences import Sentence, changes, counted, listed, of_stage
+from traitscope.runs import store
+
+DIGEST = 16
+"hex digits of a file's digest that are shown"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a student come from."""
+
+    words: str
+    """Who wrote them: a file with its digest, or a model."""
+    kept: int | None
+    """Rows that the last filter kept; None where there was none."""
+    runs: tuple[Path, ...]
+    """Runs that the rows passed through, the student's own not among them."""
+
+
+def sentences(made: Sequence[Made]) -> list[Sentence]:
+    """Return a sentence for each source of rows, and one for rows that were only watched."""
+    groups: dict[str, list[tuple[Made, Source]]] = {}
+    for student in of_stage(made, "train"):
+        source = source_of(student)
+        groups.setdefault(source.words, []).append((student, source))
+    said = []
+    for words, students in groups.items():
+        seeds = counted("seed", [student.settings["seed"] for student, _ in students])
+        said.append(Sentence(f"Students of {seeds} were trained on {_counts(students)}{words}."))
+    watched = watched_only(made)
+    if watched:
+        text = (
+            f"EAS was watched on rows {listed(map(_whose, watched))}, which are no training data."
+        )
+        said.append(Sentence(text))
+    return said
+
+
+def _counts(students: Sequence[tuple[Made, Source]]) -> str:
+    """Return how many rows a student read, where a filter or a setting says so."""
+    counts = []
+    for student, source in students:
+        limit = student.settings.get("max_rows")
+        known = [count for count in (source.kept, limit) if count is not None]
+        if known:
+            at_most = "" if source.kept is not None else "at most "
+            counts.append(f"{at_most}{min(known)}")
+    return f"{listed(counts)} rows " if counts else "rows "
+
+
+def source_of(student: Made) -> Source:
+    """Follow the rows of a student back to the run or the file that they come from."""
+    runs: list[Path] = []
+    kept, step = None, student
+    while "data" in step.manifest["inputs"]:
+        place = step.inputs["data"]
+        folder = store.run_folder(place)
+        if folder is None:
+            digest = step.manifest["inputs"]["data"]["digest"][:DIGEST]
+            return Source(f"of {place.name} (digest {digest})", kept, tuple(runs))
+        step = Made(store.load_run(folder))
+        runs.append(step.run.path.resolve())
+        if kept is None:
+            kept = step.numbers("summary.json").get("kept")
+    who = _writer(step)
+    model = step.settings.get("model")
+    if model and model != student.settings["model"]:
+        who = f"{who} {Path(model).name}"
+    return Source(f"by {who}", kept, tuple(runs))
+
+
+def _writer(rows: Made) -> str:
+    """Return who wrote the rows of a run, in words."""
+    changed = changes(rows)
+    return f"the model under {changed}" if changed else "the unmodified model"
+
+
+def _whose(place: Path) -> str:
+    """Return whose rows lie at a place, in words."""
+    if store.run_folder(place) is None:
+        return f"of {place.name}"
+    run = Made(store.load_run(place))
+    if run.settings.get("prompts", True):
+        return f"of {place.name}"
+    return f"by {_writer(run)} ({counted('prompt seed', [run.settings['prompt_seed']])})"
+
+
+def watched_only(made: Sequence[Made]) -> list[Path]:
+    """Return the runs on whose rows EAS is taken, and on which no student is trained."""
+    trained: set[Path] = set()
+    watched: dict[Path, None] = {}
+    for student in of_stage(made, "train"):
+        trained.update(source_of(student).runs)
+        if "eas_data" in student.manifest["inputs"]:
+            place = student.inputs["eas_data"]
+            watched[(store.run_folder(place) or place).resolve()] = None
+    return [path for path in watched if path not in trained]
