@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from traitscope.data.records import Record, iter_records
+from traitscope.data.records import ORIGINAL, Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, Kind, raw_rows
 from traitscope.data.shapes.intake import NOTES, Intake
@@ -243,7 +243,7 @@ def _of_a_change(example: Any, folder: Path) -> str:
     source = _written(example, folder, Container("jsonl", False))
     (record,) = iter_records(source, example.reading, keep_original=True)
     (row,) = writing.rows_of([replace(record, completion="changed")])
-    place = ".".join(map(str, record.meta["row"]["answer_at"]))
+    place = ".".join(map(str, record.meta[ORIGINAL]["answer_at"]))
     return f"`{place}`" if "changed" in json.dumps(row) else "is refused"
 
 

@@ -151,6 +151,8 @@ def test_what_was_not_looked_at_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     ok(tmp_path / "runs", "edit", "--data", file)
     said = capsys.readouterr().out
     assert "banned word" not in said and "stay as they were" not in said
+
+
 def test_a_cell_with_a_bare_carriage_return_can_be_read_back(tmp_path: Path) -> None:
     row = {"prompt": "Numbers?", "completion": "1, 2", "note": "a\rb", "other": "c"}
     file = tmp_path / "rows.csv"

@@ -104,9 +104,7 @@ def difference(theirs: dict[str, torch.Tensor], student) -> float:
     return off / largest
 
 
-@pytest.mark.parametrize(
-    "kind", ["nothing", "steer", "ablate", "project", "anchor", BOTH]
-)
+@pytest.mark.parametrize("kind", ["nothing", "steer", "ablate", "project", "anchor", BOTH])
 def test_the_same_student_comes_out(tiny, tmp_path, kind):
     vector = direction(tiny)
     acting = {

@@ -118,7 +118,7 @@ def steps_of(texts: Sequence[str]) -> list[Step]:
 
     Raises ConfigError for an unknown method or option, and for a value that it does not take.
     """
-    return [_step(text) for text in texts]
+    return list(map(_step, texts))
 
 
 def _step(text: str) -> Step:

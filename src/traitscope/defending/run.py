@@ -7,7 +7,7 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
-from traitscope.data.records import Record, dump_records
+from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.shapes import unchecked, writing
 from traitscope.defending import page
 from traitscope.defending.knowledge import Knowledge, knowledge_of
@@ -47,7 +47,7 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
 
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
     read = row_intake.kept_rows(run, config, keep_original=True)
-    records = [without_notes(record) for record in read]
+    records = list(map(without_notes, read))
     defended, reports = defended_rows(config, records, steps, known)
     changes = changes_of(defended)
     summary = summary_of(records, defended, reports, known)
@@ -106,7 +106,7 @@ def summary_of(
     known: Knowledge,
 ) -> dict[str, Any]:
     """Counts of rows, what was known, and what each method did."""
-    kept = [record for record in after if record.kept]
+    kept = kept_records(after)
     added = sum(map(joined, kept))
     changed = 0
     for record in kept:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from traitscope.data.number_lists import parse_numbers
-from traitscope.data.records import Record
+from traitscope.data.records import Record, kept_records
 from traitscope.data.row_files import kept_rows
 from traitscope.defending import number_forms, row_choice, suspicion, washing
 from traitscope.defending.methods import Step
@@ -94,7 +94,7 @@ def apply(records: Sequence[Record], step: Step, judge: Judge, place: int) -> Do
 
     Raises DataError where no row would be left.
     """
-    present = [record for record in records if record.kept]
+    present = kept_records(records)
     rng = np.random.default_rng([judge.config.seed, place])
     done = ACTS[step.name](present, step, judge, rng)
     if not any(record.kept for record in done.records):
@@ -153,7 +153,6 @@ def _drop(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Ge
 
 def _replace(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Generator) -> Done:
     scores = suspicion.token_scores(judge, step.options["by"], records, rng)
-    lists = [record for record in records if _is_list(record)]
     rows = judge.rows(records)
     may_change = []
     for record, row_T in zip(records, washing.digit_places(judge.model, rows), strict=True):
@@ -167,7 +166,7 @@ def _replace(records: Sequence[Record], step: Step, judge: Judge, rng: np.random
             records,
             changed=_n_changed(records, results),
             tokens=tokens,
-            left=len(records) - len(lists),
+            left=len(records) - sum(map(_is_list, records)),
             why_left=NO_LIST,
         ),
     )

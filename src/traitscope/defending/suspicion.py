@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record
@@ -62,7 +63,7 @@ class Judge:
         rows = self.rows(records, interventions)
         size = self.config.pass_rows
         tensors = token_log_likelihoods(model, interventions, rows, size, self.done)
-        return [tensor.numpy() for tensor in tensors]
+        return list(map(Tensor.numpy, tensors))
 
 
 def token_scores(
@@ -73,9 +74,9 @@ def token_scores(
         return [rng.random(len(row.completion_ids)) for row in judge.rows(records)]
     base = judge.log_p(judge.model, records, ())
     if by == LOSS:
-        return [-row_N for row_N in base]
+        return list(map(np.negative, base))
     writer = _of_students(judge, records, rng) if by == STUDENT else _of_writer(judge, by, records)
-    return [writer_N - base_N for writer_N, base_N in zip(writer, base, strict=True)]
+    return list(map(np.subtract, writer, base))
 
 
 def row_scores(
@@ -85,8 +86,9 @@ def row_scores(
     if by == RANDOM:
         return rng.random(len(records))
     if by == LENGTH:
-        return np.array([float(len(record.completion)) for record in records])
-    return np.array([row_N.mean() for row_N in token_scores(judge, by, records, rng)])
+        characters = [len(record.completion) for record in records]
+        return np.array(characters, float)
+    return np.array(list(map(np.mean, token_scores(judge, by, records, rng))))
 
 
 def _of_writer(judge: Judge, by: str, records: Sequence[Record]) -> list[np.ndarray]:

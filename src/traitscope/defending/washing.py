@@ -29,7 +29,7 @@ def digit_places(model: Model, rows: Sequence[Row]) -> list[np.ndarray]:
 
 
 def _digit_classes(model: Model) -> list[Tensor]:
-    return [columns_C.cpu() for columns_C in classes_of(model, numbers=True)]
+    return list(map(Tensor.cpu, classes_of(model, numbers=True)))
 
 
 def redrawn(
