@@ -12,8 +12,8 @@ prefill included. Two tasks, both of the same number of new tokens a row:
 Contenders: ours (batch 128), and transformers at batch 32 and 128 in our dtype, the faster counting
 as its speed. Each runs with what its loader chooses for attention (transformers: sdpa). `default`
 is transformers as its loader leaves it, which is the checkpoint's dtype, bf16: 32 rows only,
-because it may be slow. With --engines, OpenVINO GenAI and vLLM too, for `free`: each in the environment that
-engines.sh makes, all rows in one call, weights and cache in our dtype.
+because it may be slow. With --engines, OpenVINO GenAI and vLLM too, for `free`: each in the
+environment that engines.sh makes, all rows in one call, weights and cache in our dtype.
 
 Limit at 2 FLOP a weight and token, with W weights in the linear maps of the blocks, D d_model, V
   vocabulary:
