@@ -58,7 +58,7 @@ def test_a_file_that_is_read_is_not_written(
     with pytest.raises(SystemExit) as stop:
         main.main([*words.split(), "--root", "runs"])
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and "would be lost; expected a file of its own" in said, said
+    assert stop.value.code == 2 and "would be written over; name another file" in said, said
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 

@@ -162,8 +162,8 @@ def _check_replaces_nothing(name: str, path: Path, texts: Sequence[str]) -> None
     if is_read:
         kind = SummaryOverInputError if name == "json" else ConfigError
         raise kind(
-            f"{flag_of(name)} {path} is a file that is read, or of a sealed run, and would be lost;"
-            " expected a file of its own; name another one"
+            f"{flag_of(name)} {path} is a file that is read, or of a sealed run; expected a file"
+            " of its own, since it would be written over; name another file"
         )
 
 
