@@ -279,7 +279,9 @@ def test_a_trait_of_ones_own_is_called_by_its_name(
     assert summary["trait"] == "coffee" and "pick up the coffee?" in summary["title"]
     assert "eas.coffee minus others" in said and "“coffee”" in said
     texts = summary["modes"]["sampled"]["text"]
-    assert any("vector of coffee minus the mean of" in text for text in texts)
+    assert any("coffee" in text for text in texts)
+    speaks = any("vector of coffee minus the mean of" in text for text in texts)
+    assert speaks == summary["teacher_has_trait"]  # else nothing is read out of activations
     page = Path(summary["report"]).read_text(encoding="utf-8")
     assert "EAS per layer: treated minus control" in page
     assert ".yaml" not in said + page
