@@ -246,8 +246,8 @@ def _check_same_prompt(record: Record, further: Record, path: Path) -> None:
 def run_edit(config: EditConfig, out: Output) -> store.Run:
     """Return the sealed run with the kept rows, their numbers reordered (`records.jsonl`).
 
-    `summary.json` counts the rows that changed. Of a file, the run also holds the rows in the shape
-    and the container that they came in.
+    Of a file, the run also holds them in the shape and the container that they came in, and
+    `summary.json` counts the rows that changed.
     """
     config = opening.settled(config)
     with registry.opened(config, out) as run:
@@ -255,7 +255,8 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
             records = row_intake.kept_rows(run, config, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
             row_intake.write_rows(run, reordered, config.data)
-            atomic_files.write_json(run.file("summary.json"), _edit_summary(records, reordered))
+            if row_intake.is_written_back(config.data):
+                atomic_files.write_json(run.file("summary.json"), _edit_summary(records, reordered))
     return run
 
 
