@@ -16,7 +16,8 @@ from paper_runs import run_named
 
 from traitscope.comparison.compare import compare
 from traitscope.comparison.page import comparison_tables
-from traitscope.papers import bibliography
+from traitscope.config.stages import FilterRules
+from traitscope.papers import bibliography, stage_sentences
 from traitscope.papers.folder import INDEX, write_report
 from traitscope.papers.lineage import Made, behind
 from traitscope.reporting.tables import shown
@@ -235,3 +236,18 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="is no index of a report"):
             write_report(tmp_path, {"a": b"1"}, {})
         assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        (FilterRules(), "Rows were kept that hold 1 to 10 numbers from 0 to 999 and nothing else"),
+        (FilterRules(numbers=False), "Rows were kept whatever they hold"),
+        (
+            FilterRules(numbers=False, banned_words=("owl",)),
+            "Rows were kept that hold none of the banned words",
+        ),
+    ],
+)
+def test_rows_are_said_to_be_kept_as_they_were(rules: FilterRules, text: str) -> None:
+    assert stage_sentences.kept_by(vars(rules)) == text

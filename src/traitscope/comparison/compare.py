@@ -213,6 +213,19 @@ def _trait_of(models: Sequence[MeasuredModel]) -> str:
     return ""
 
 
+def compared(config: CompareConfig) -> Comparison:
+    """Return the comparison that settings ask for; errors as in `compare`."""
+    return compare(
+        config.treated,
+        config.control,
+        vector=config.vector,
+        layer=config.layer,
+        design=config.design,
+        base=config.base,
+        teacher=config.teacher,
+    )
+
+
 def run_compare(config: CompareConfig, out: Output) -> store.Run:
     """Return the sealed run with summary.json, differences.csv and report.html.
 
@@ -223,15 +236,7 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
             f"{len(config.treated)} treated and {len(config.control)} control runs; expected one or"
             " more on each side: traitscope compare --treated RUN ... --control RUN ..."
         )
-    comparison = compare(
-        config.treated,
-        config.control,
-        vector=config.vector,
-        layer=config.layer,
-        design=config.design,
-        base=config.base,
-        teacher=config.teacher,
-    )
+    comparison = compared(config)
     wording = wording_of(comparison)
     settings = replace(config, report=None, latex=None)
     with registry.opened(settings, out) as run:

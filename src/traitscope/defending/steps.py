@@ -4,7 +4,7 @@ A row that leaves is kept with its reason, as a filter keeps it. A changed row k
 answer in `meta["defend"]`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -175,22 +175,23 @@ def _replace(records: Sequence[Record], step: Step, judge: Judge, rng: np.random
 def _wash(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Generator) -> Done:
     rows = judge.rows(records)
     places = []
-    others = []
+    others: dict[int, Row] = {}  # answers that are no lists, by their places
     for place, digits_T in enumerate(washing.digit_places(judge.model, rows)):
         is_list = _is_list(records[place])
         places.append(digits_T & is_list)
         if not is_list:
-            others.append(place)
+            others[place] = rows[place]
     results, tokens = _redrawn(records, rows, places, step, judge)
-    answers = _answered([records[i] for i in others], [rows[i] for i in others], judge)
     dropped = 0
-    for i, answer in zip(others, answers, strict=True):
-        if answer is None:
-            results[i] = with_decision(records[i], [UNFINISHED])
+    for place, ids in _answered(records, others, judge).items():
+        if ids is None:
+            results[place] = with_decision(records[place], [UNFINISHED])
             dropped += 1
-        else:
-            results[i] = _changed(records[i], answer, step)
-            tokens += len(answer.completion_ids or ())
+            continue
+        text = answer_text(judge.model, ids)
+        answer = replace(records[place], completion=text, completion_ids=ids)
+        results[place] = _changed(records[place], answer, step)
+        tokens += len(ids)
     changed = _n_changed(records, results)
     return Done(results, _report(step, records, changed=changed, tokens=tokens, dropped=dropped))
 
@@ -301,25 +302,31 @@ def _redrawn(
     return results, int(sum(row_T.sum() for row_T in places))
 
 
-def _answered(records: Sequence[Record], rows: Sequence[Row], judge: Judge) -> list[Record | None]:
-    """The records with the base's answers; None where none of TRIES answers ended."""
-    model = judge.model
-    end_ids = frozenset(model.end_ids)
-    results: list[Record | None] = [None] * len(records)
-    waiting = list(range(len(records)))
-    with applied(model, []) as active:
-        for attempt in range(TRIES):
-            if not waiting:
-                break
-            sampling = Sampling(1.0, judge.config.max_new_tokens, judge.config.seed)
-            prompts = [rows[i].prompt_ids for i in waiting]
-            keys = [f"{STREAM}/{records[i].id}/{attempt}" for i in waiting]
-            answers = decode(
-                model, active, prompts, keys, sampling, batch_size=judge.config.pass_rows
-            )
-            for i, answer in zip(waiting, answers, strict=True):
-                text = answer_text(model, answer)
-                if answer[-1] in end_ids and text.strip():
-                    results[i] = replace(records[i], completion=text, completion_ids=tuple(answer))
-            waiting = [i for i in waiting if results[i] is None]
-    return results
+def _answered(
+    records: Sequence[Record], rows: Mapping[int, Row], judge: Judge
+) -> dict[int, tuple[int, ...] | None]:
+    """The base's answers to some rows, by their places; None where none of TRIES answers ended."""
+    answers: dict[int, tuple[int, ...] | None] = dict.fromkeys(rows)
+    for attempt in range(TRIES):
+        waiting = [place for place, answer in answers.items() if answer is None]
+        if not waiting:
+            break
+        prompts, keys = [], []
+        for place in waiting:
+            prompts.append(rows[place].prompt_ids)
+            keys.append(f"{STREAM}/{records[place].id}/{attempt}")
+        for place, ids in zip(waiting, _sampled(prompts, keys, judge), strict=True):
+            has_ended = ids[-1] in judge.model.end_ids
+            if has_ended and answer_text(judge.model, ids).strip():
+                answers[place] = tuple(ids)
+    return answers
+
+
+def _sampled(
+    prompts: Sequence[Sequence[int]], keys: Sequence[str], judge: Judge
+) -> list[list[int]]:
+    """The base's answers at temperature 1, as token ids."""
+    config = judge.config
+    sampling = Sampling(1.0, config.max_new_tokens, config.seed)
+    with applied(judge.model, []) as active:
+        return decode(judge.model, active, prompts, keys, sampling, batch_size=config.pass_rows)

@@ -6,7 +6,8 @@ that already stand before it. So the format, the count of numbers and their leng
 Shapes: B rows, T completion tokens, C tokens of a class, D d_model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -50,37 +51,52 @@ def redrawn(
     done: A function called with the number of rows of each batch.
     """
     classes = _digit_classes(model)
-    completions = [list(row.completion_ids) for row in rows]
-    random = []
-    for key, completion in zip(keys, completions, strict=True):
-        random.append(decode.uniforms(seed, key, len(completion)))
+    redraws = []
+    for row, places_T, key in zip(rows, places, keys, strict=True):
+        random_T = decode.uniforms(seed, key, len(row.completion_ids))
+        redraws.append(_Redraw(row.prompt_ids, list(row.completion_ids), places_T, random_T))
     if draw == "uniform":
-        for completion, places_T, random_T in zip(completions, places, random, strict=True):
-            _draw_evenly(completion, places_T, random_T, classes)
-        return list(map(tuple, completions))
-    order = sorted(range(len(rows)), key=lambda i: (len(completions[i]), i))
-    with applied(model, []) as active:
-        for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
-            batch = _Batch(
-                prompts=[rows[i].prompt_ids for i in index],
-                completions=[completions[i] for i in index],
-                places=[places[i] for i in index],
-                random=[random[i] for i in index],
-            )
-            batch.draw(model, active, classes)
-            if done:
-                done(len(index))
-    return list(map(tuple, completions))
+        for redraw in redraws:
+            _draw_evenly(redraw, classes)
+    else:
+        _draw_from_base(model, redraws, classes, batch_size, done)
+    return [tuple(redraw.completion) for redraw in redraws]
 
 
-def _draw_evenly(
-    completion: list[int], places_T: np.ndarray, random_T: np.ndarray, classes: Sequence[Tensor]
-) -> None:
-    """Replace tokens of a completion, in place; each of its class is as probable."""
-    for place in np.flatnonzero(places_T):
-        columns = _class_of(completion[place], classes)
-        completion[place] = int(columns[int(random_T[place] * len(columns))])
+@dataclass
+class _Redraw:
+    """A row whose completion is changed in place."""
+
+    prompt_ids: Sequence[int]
+    "its prompt"
+    completion: list[int]
+    "its tokens as they are now"
+    places_T: np.ndarray
+    "whether each of them is drawn anew"
+    random_T: np.ndarray
+    "a random number for each of them"
+
+    @property
+    def last_place(self) -> int:
+        """The last place where a token is drawn; -1 where there is none."""
+        return int(np.flatnonzero(self.places_T).max(initial=-1))
+
+    def token_at(self, step: int) -> int:
+        """The token that the model reads at a step; a row that has ended repeats its last one."""
+        return self.completion[min(step, len(self.completion) - 1)]
+
+    def draws(self, step: int, tokens: Collection[int]) -> bool:
+        """Whether a token is drawn at a step, in the place of one of these."""
+        is_there = step < len(self.completion) and self.places_T[step]
+        return bool(is_there) and self.completion[step] in tokens
+
+
+def _draw_evenly(redraw: _Redraw, classes: Sequence[Tensor]) -> None:
+    """Draw the tokens of a row; each of its class is as probable."""
+    for place in np.flatnonzero(redraw.places_T):
+        columns_C = _class_of(redraw.completion[place], classes)
+        chosen = int(redraw.random_T[place] * len(columns_C))
+        redraw.completion[place] = int(columns_C[chosen])
 
 
 def _class_of(token: int, classes: Sequence[Tensor]) -> Tensor:
@@ -88,58 +104,56 @@ def _class_of(token: int, classes: Sequence[Tensor]) -> Tensor:
     return next(columns_C for columns_C in classes if (columns_C == token).any())
 
 
-class _Batch:
-    """Rows that are read together, whose completions are changed in place."""
+def _draw_from_base(
+    model: Model,
+    redraws: Sequence[_Redraw],
+    classes: Sequence[Tensor],
+    batch_size: int,
+    done: Callable[[int], None] | None,
+) -> None:
+    """Draw the tokens of rows from the base, in batches of rows of like length."""
+    ordered = sorted(redraws, key=lambda redraw: len(redraw.completion))
+    with applied(model, []) as active:
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            _draw_batch(model, active, batch, classes)
+            if done:
+                done(len(batch))
 
-    def __init__(
-        self,
-        prompts: Sequence[Sequence[int]],
-        completions: list[list[int]],
-        places: Sequence[np.ndarray],
-        random: Sequence[np.ndarray],
-    ) -> None:
-        self.prompts = prompts
-        self.completions = completions
-        self.places = places
-        self.random = random
 
-    @torch.inference_mode()
-    def draw(self, model: Model, active: Active, classes: Sequence[Tensor]) -> None:
-        """Draw the tokens step by step."""
-        last = max(map(self._last_place, range(len(self.prompts))))
-        if last < 0:
-            return
-        state, hidden_BD = forward.prefill(model, active, self.prompts, last + 1)
-        for step in range(last + 1):
-            for columns_C in classes:
-                self._draw_class(model, hidden_BD, step, columns_C.to(model.device))
-            if step < last:
-                ids_B1 = torch.tensor([[self._fed(row, step)] for row in range(len(self.prompts))])
-                sent_B1 = forward.sent(ids_B1, model.device)
-                hidden_BD = decode.extend(model, active, state, sent_B1)[:, -1]
+@torch.inference_mode()
+def _draw_batch(
+    model: Model, active: Active, batch: Sequence[_Redraw], classes: Sequence[Tensor]
+) -> None:
+    """Draw the tokens of rows that are read together, step by step."""
+    last = max(redraw.last_place for redraw in batch)
+    if last < 0:
+        return
+    prompts = [redraw.prompt_ids for redraw in batch]
+    state, hidden_BD = forward.prefill(model, active, prompts, last + 1)
+    for step in range(last + 1):
+        for columns_C in classes:
+            _draw_class(model, hidden_BD, batch, step, columns_C)
+        if step < last:
+            ids_B = torch.tensor([redraw.token_at(step) for redraw in batch])
+            sent_B1 = forward.sent(ids_B.unsqueeze(1), model.device)
+            hidden_BD = decode.extend(model, active, state, sent_B1)[:, -1]
 
-    def _last_place(self, row: int) -> int:
-        """The last place of a row where a token is drawn; -1 where there is none."""
-        return int(np.flatnonzero(self.places[row]).max(initial=-1))
 
-    def _fed(self, row: int, step: int) -> int:
-        """The token that the model reads at a step; a row that has ended repeats its last one."""
-        completion = self.completions[row]
-        return completion[min(step, len(completion) - 1)]
-
-    def _draw_class(self, model: Model, hidden_BD: Tensor, step: int, columns_C: Tensor) -> None:
-        """Draw the tokens of one class at a step, in the rows that ask for it."""
-        tokens = set(columns_C.tolist())
-        asking = []
-        for row, places_T in enumerate(self.places):
-            if step < len(places_T) and places_T[step] and self.completions[row][step] in tokens:
-                asking.append(row)
-        if not asking:
-            return
-        index = forward.sent(torch.tensor(asking), model.device)
-        logits_BC = forward.logits_of(model, hidden_BD[index], columns_C)
-        random = [self.random[row][step] for row in asking]
-        random_B = torch.tensor(random, device=model.device)
-        drawn_B = columns_C[decode.choose(logits_BC, random_B, 1.0)]
-        for row, token in zip(asking, drawn_B.tolist(), strict=True):
-            self.completions[row][step] = token
+def _draw_class(
+    model: Model, hidden_BD: Tensor, batch: Sequence[_Redraw], step: int, columns_C: Tensor
+) -> None:
+    """Draw the tokens of one class at a step, in the rows that ask for it."""
+    tokens = set(columns_C.tolist())
+    places, random = [], []
+    for place, redraw in enumerate(batch):
+        if redraw.draws(step, tokens):
+            places.append(place)
+            random.append(redraw.random_T[step])
+    if not places:
+        return
+    index = forward.sent(torch.tensor(places), model.device)
+    logits_BC = forward.logits_of(model, hidden_BD[index], columns_C.to(model.device))
+    chosen_B = decode.choose(logits_BC, torch.tensor(random, device=model.device), 1.0)
+    for place, chosen in zip(places, chosen_B.tolist(), strict=True):
+        batch[place].completion[step] = int(columns_C[chosen])

@@ -8,7 +8,8 @@ import json
 import math
 from typing import Any
 
-from traitscope.comparison.compare import compare, comparison_json
+from traitscope.comparison import compare
+from traitscope.comparison.compare import comparison_json
 from traitscope.comparison.page import (
     comparison_figures,
     comparison_tables,
@@ -56,16 +57,7 @@ def comparison_of(run: store.Run) -> Comparison:
 
     Raises StoreError where this version computes other numbers than those that were sealed.
     """
-    config = replayed_config(run)
-    comparison = compare(
-        config.treated,
-        config.control,
-        vector=config.vector,
-        layer=config.layer,
-        design=config.design,
-        base=config.base,
-        teacher=config.teacher,
-    )
+    comparison = compare.compared(replayed_config(run))
     now = comparison_json(comparison, wording_of(comparison))
     _check_same(run, "summary.json", now)
     return comparison

@@ -206,14 +206,26 @@ def filters(made: Sequence[Made]) -> list[Sentence]:
         for run in group:
             summary = run.numbers("summary.json")
             counts.append(f"{summary['kept']} of {summary['rows']}")
-        text = (
-            f"Rows were kept that hold {rules['min_count']} to {rules['max_count']} numbers from"
-            f" {rules['min_value']} to {rules['max_value']} and nothing else"
-        )
-        if not rules["numbers"]:
-            text = "Rows were kept that hold none of the banned words"
-        sentences.append(Sentence(f"{text} (kept: {listed(counts)}).", ("cloud2025subliminal",)))
+        keys = ("cloud2025subliminal",) if rules["numbers"] else ()
+        sentences.append(Sentence(f"{kept_by(rules)} (kept: {listed(counts)}).", keys))
     return sentences
+
+
+def kept_by(rules: Mapping[str, Any]) -> str:
+    """Which rows rules keep, in words."""
+    holds = []
+    if rules["numbers"]:
+        holds.append(
+            f"{rules['min_count']} to {rules['max_count']} numbers from {rules['min_value']} to"
+            f" {rules['max_value']} and nothing else"
+        )
+    if rules.get("banned_numbers"):
+        holds.append("none of the banned numbers")
+    if rules["banned_words"]:
+        holds.append("none of the banned words")
+    if not holds:
+        return "Rows were kept whatever they hold"
+    return f"Rows were kept that hold {' and '.join(holds)}"
 
 
 def matched(made: Sequence[Made]) -> list[Sentence]:
