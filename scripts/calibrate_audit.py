@@ -55,7 +55,9 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, help="file of the lines")
     parser.add_argument("--model", default=MODEL, help="the model")
     parser.add_argument("--rows", type=int, default=0, help="most rows of a set, for a trial")
-    parser.add_argument("--same-as", default="", help="digest of code that decides alike")
+    parser.add_argument(
+        "--same-as", nargs="+", default=[], help="digests of code that decides alike"
+    )
     parser.add_argument("--list", action="store_true", help="print what is missing, and end")
     flags = parser.parse_args()
     if not flags.list and flags.root is None:

@@ -125,7 +125,7 @@ def test_lines_of_another_version_are_refused(tmp_path: Path) -> None:
     for other in (Version("t", "c"), Version("s", "d")):
         with pytest.raises(ConfigError, match="move the file away"):
             runner.run(NAMES, Work(line_of, other), file, tmp_path)
-    assert runner.run(NAMES, Work(line_of, Version("s", "d")), file, tmp_path, same_as="c") == 1
+    assert runner.run(NAMES, Work(line_of, Version("s", "d")), file, tmp_path, same_as=["c"]) == 1
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

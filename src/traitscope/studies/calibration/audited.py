@@ -31,7 +31,7 @@ DECIDES = (
 "code that an answer follows from, apart from what computes log-probabilities"
 SETS_OWN = ("data", "seed", "workers", "report", "sarif", "fail_on")
 "settings that differ between sets, or change no answer"
-LATER = ("control_tokens", "same_as")
+LATER = ("control_tokens", "reading", "same_as", "template")
 "settings of later versions, which change nothing at their defaults"
 AT_ROWS = (32, 64, 128, 256)
 "rows after which the log e-value is kept"
@@ -64,9 +64,9 @@ class Audits:
         settings = dataclasses.asdict(self.config(None, 0)) | {"set rows": self.place.rows}
         for name in SETS_OWN:
             settings.pop(name, None)
-        defaults = AuditConfig()
+        defaults = dataclasses.asdict(AuditConfig())
         for name in LATER:
-            if settings[name] == getattr(defaults, name):
+            if settings[name] == defaults[name]:
                 del settings[name]
         return Version(digest_of(settings), code_digest(DECIDES))
 

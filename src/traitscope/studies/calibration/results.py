@@ -89,13 +89,15 @@ def read_results(file: Path) -> list[Line]:
     return lines
 
 
-def check_version(file: Path, lines: Sequence[Line], version: Version, same_as: str = "") -> None:
+def check_version(
+    file: Path, lines: Sequence[Line], version: Version, same_as: Sequence[str] = ()
+) -> None:
     """Raise ConfigError where a line is of other settings or other code.
 
-    same_as: Digest of code that is known to decide alike, such as before a message was reworded.
+    same_as: Digests of code that is known to decide alike, such as before a message was reworded.
     """
     for line in lines:
-        same_code = line["code"] in (version.code, same_as)
+        same_code = line["code"] in (version.code, *same_as)
         if line["settings"] != version.settings or not same_code:
             raise ConfigError(
                 f"{file}: set {line['set']} has settings {line['settings']} and code"
@@ -104,7 +106,7 @@ def check_version(file: Path, lines: Sequence[Line], version: Version, same_as: 
             )
 
 
-def add_result(file: Path, line: Line, version: Version, same_as: str = "") -> None:
+def add_result(file: Path, line: Line, version: Version, same_as: Sequence[str] = ()) -> None:
     """Add the line of a set, or do nothing where the set has one. Raises ConfigError."""
     with locked(file):
         lines = read_results(file)

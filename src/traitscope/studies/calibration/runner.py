@@ -51,7 +51,7 @@ def run(
     file: Path,
     root: Path,
     seconds: float = float("inf"),
-    same_as: str = "",
+    same_as: Sequence[str] = (),
 ) -> int:
     """Add a line for every set that has none, in order, until the time is up; returns how many.
 
