@@ -11,6 +11,7 @@ from tiny_models import hooks_left, parameters_of, random_rows, random_vector, r
 from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import forward
 from traitscope.interventions import full_weights, hooks, lora, peft_folder
+from traitscope.interventions.adapters import changed_weights
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import (
     Ablate,
@@ -252,6 +253,25 @@ def test_two_students_at_once(tiny: Model, adapter: Adapter, whole: Adapter) -> 
         applied(tiny, [adapter, whole]),
     ):
         pass
+
+
+def test_plain_adapters_add_up(tiny: Model, adapter: Adapter, tmp_path: Path) -> None:
+    """One after the other in the weights is the same as both beside one another."""
+    with lora.adapted(tiny, lora.LoraShape(3, 1.5)) as layers:
+        lora.initialise(layers, 5)
+        for layer in layers.values():
+            layer.lora_B.data.normal_(std=0.1, generator=torch.Generator().manual_seed(6))
+        for name, data in peft_folder.adapter_files(tiny, layers).items():
+            (tmp_path / name).write_bytes(data)
+    with applied(tiny, [adapter, Adapter(str(tmp_path))]) as active:
+        both = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
+    contents = peft_folder.read(Path(adapter.folder), tiny)
+    with changed_weights.mounted(tiny, contents), applied(tiny, [Adapter(str(tmp_path))]) as active:
+        one_below = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
+    with applied(tiny, [adapter]) as active:
+        alone = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
+    torch.testing.assert_close(both, one_below, rtol=1e-4, atol=1e-4)
+    assert (both - alone).abs().max() > 0.01
 
 
 def test_steered_zero_row_is_no_steering(tiny: Model) -> None:

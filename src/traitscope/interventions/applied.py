@@ -107,20 +107,24 @@ def as_intervention(item: Intervention | HasIntervention) -> Intervention:
 def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
-    Raises ConfigError for more than one Adapter or WeightNoise, and for a layer that the model
-    lacks. Raises VectorError for a vector or student of another model.
+    Several plain LoRA adapters add up. Raises ConfigError for other students beside one another,
+    for more than one WeightNoise, and for a layer that the model lacks. Raises VectorError for a
+    vector or student of another model.
     """
     plain = [as_intervention(item) for item in interventions]
     active = Active(model)
-    adapter, noise = _only_adapter(plain), _only_noise(plain)
+    adapters, noise = _adapters(plain), _only_noise(plain)
     replaced: set[int] = set()
     edits: list[tuple[int, str, hooks.Edit]] = []
     with ExitStack() as stack:
         if noise is not None:
             noisy_weights = noised_weights(model.lm, noise)
             stack.enter_context(full_weights.swapped(model, noisy_weights))
-        if adapter is not None:
-            _mount(active, adapter, noise, stack)
+        if len(adapters) == 1:
+            _mount(active, adapters[0], noise, stack)
+        elif adapters:
+            folders = [Path(adapter.folder) for adapter in adapters]
+            stack.enter_context(partial_lora.joined(model, folders))
         for item in plain:
             edits += _edits(item, active)
             if isinstance(item, ReplaceBase):
@@ -130,20 +134,23 @@ def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
         yield active
 
 
-def _only_adapter(interventions: Sequence[Intervention]) -> Adapter | None:
-    """The student among interventions, if any. Raises ConfigError for more than one."""
-    folders = []
-    adapter = None
-    for item in interventions:
-        if isinstance(item, Adapter):
-            folders.append(item.folder)
-            adapter = item
-    if len(folders) > 1:
+def _adapters(interventions: Sequence[Intervention]) -> list[Adapter]:
+    """The students among interventions. Raises ConfigError for several that cannot be added up."""
+    adapters = [item for item in interventions if isinstance(item, Adapter)]
+    folders = [item.folder for item in adapters]
+    can_be_added = len(set(folders)) == len(folders) and all(map(_is_whole_lora, adapters))
+    if len(adapters) > 1 and not can_be_added:
         raise ConfigError(
-            f"{len(folders)} adapters on one model ({', '.join(folders)}); expected one at most;"
-            " leave out all but one"
+            f"{len(folders)} adapters on one model ({', '.join(folders)}); expected one, or plain"
+            " LoRA adapters of different folders, each as a whole; leave out all but one"
         )
-    return adapter
+    return adapters
+
+
+def _is_whole_lora(adapter: Adapter) -> bool:
+    folder = Path(adapter.folder)
+    is_adapter = (folder / peft_folder.CONFIG).exists()
+    return adapter.whole and is_adapter and peft_folder.is_low_rank(folder)
 
 
 def _only_noise(interventions: Sequence[Intervention]) -> WeightNoise | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from traitscope.errors import ConfigError
-from traitscope.interventions.lora import LoraLinear, adapted
+from traitscope.interventions.lora import LoraLinear, LoraShape, adapted
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.interventions.peft_folder import read_adapter
 from traitscope.models.linear_maps import selected_linear_names
@@ -107,6 +107,30 @@ def mounted(
                 a_RI, b_OR = directions(a_RI, b_OR, part.top, part.drop)
             layer.hold(a_RI, b_OR)
             layer.current = current if name in chosen else None
+        yield layers
+
+
+@contextmanager
+def joined(model: Model, folders: Sequence[Path]) -> Iterator[dict[str, LoraLinear]]:
+    """The model with several LoRA students, whose changes add up, until the context ends.
+
+    Their factors stand side by side in one adapter, whose rank is the sum of theirs. Yields its
+    layers by linear map.
+    """
+    read = [read_adapter(folder, model) for folder in folders]
+    rank = sum(shape.rank for shape, _ in read)
+    names = sorted(set().union(*(factors for _, factors in read)))
+    with adapted(model, LoraShape(rank, rank), names) as layers:
+        for name, layer in layers.items():
+            a_RI, b_OR = torch.zeros_like(layer.lora_A), torch.zeros_like(layer.lora_B)
+            start = 0
+            for shape, factors in read:
+                part = slice(start, start + shape.rank)
+                start += shape.rank
+                if name in factors:
+                    a_RI[part], b_OR[:, part] = factors[name]
+                    b_OR[:, part] *= shape.alpha / shape.rank
+            layer.hold(a_RI, b_OR)
         yield layers
 
 

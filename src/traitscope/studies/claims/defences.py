@@ -20,7 +20,8 @@ from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import shared_nodes, sizes
-from traitscope.studies.defences import data, estimates, students, tables
+from traitscope.studies.defences import after, data, estimates, students, tables
+from traitscope.studies.defences.after import After
 from traitscope.studies.defences.arms import ARMS, UNDEFENDED, Arm
 from traitscope.studies.defences.data import Kinds, Teachers, Threat
 from traitscope.studies.defences.estimates import Cell, ThreatCells
@@ -37,8 +38,8 @@ CLAIM = (
     " than what does as much blindly."
 )
 SOURCE = (
-    "defences of several papers and repositories, compared here on one footing; the anchor is that"
-    " of a post on liminal training"
+    "On Mitigation of Subliminal Learning (liminal training, Findings of EMNLP 2026), and the"
+    " repositories of brendanlong and AanshSamyani, compared here on one footing"
 )
 PUBLISHED = (
     "Single results without matched arms. An early KL anchor to the base took the rise of an"
@@ -91,6 +92,8 @@ class Size:
     "tokens of the longest answer that the fine-tuned teacher learns"
     arms: tuple[str, ...]
     "names of the arms that the first threat has; matched arms are among them"
+    after: After
+    "whose students are followed: other contexts, relearning, a second generation"
 
     @property
     def teachers(self) -> Teachers:
@@ -114,7 +117,11 @@ THREATS = (
     Threat("steered", 0.25, 5),
     Threat("prompted", 1.0, 5),
     Threat("fine-tuned", 1.0, 5),
+    Threat(data.SPLIT, 1.0, 5),
+    Threat(data.SORTED, 1.0, 5),
 )
+FOLLOWED = (UNDEFENDED, PRIMARY, "project out of gradients", "inoculation prompt")
+"arms whose students are followed"
 LAPTOP = Size(
     traits=TRAITS,
     seeds=tuple(range(1, 11)),
@@ -130,6 +137,7 @@ LAPTOP = Size(
     tuned=sizes.FINE_TUNING_RECIPE,
     tokens=24,
     arms=tuple(arm.name for arm in ARMS),
+    after=After(FOLLOWED, 5),
 )
 SMOKE_ARMS = (
     *(UNDEFENDED, "stopped after half"),
@@ -146,7 +154,7 @@ SIZES = {
         LAPTOP,
         traits=("cat", "owl"),
         seeds=(1,),
-        threats=(Threat("steered", 1.0, 1, has_all_arms=True), Threat("fine-tuned", 0.5, 1)),
+        threats=(Threat("steered", 1.0, 1, has_all_arms=True), Threat(data.SORTED, 0.5, 1)),
         rows=8,
         numbers=3,
         task=4,
@@ -155,6 +163,7 @@ SIZES = {
         known_layers=(1,),
         tokens=4,
         arms=SMOKE_ARMS,
+        after=After((UNDEFENDED, "inoculation prompt"), 1),
     ),
     "laptop": LAPTOP,
     "full": replace(
@@ -165,7 +174,10 @@ SIZES = {
             Threat("steered", 0.05, 10, has_all_arms=True),
             Threat("prompted", 1.0, 10, has_all_arms=True),
             Threat("fine-tuned", 1.0, 10, has_all_arms=True),
+            Threat(data.SPLIT, 1.0, 10, has_all_arms=True),
+            Threat(data.SORTED, 1.0, 10, has_all_arms=True),
         ),
+        after=After(FOLLOWED, 10),
         rows=2048,
         task=128,
         recipe=replace(RECIPE, epochs=3, batch_size=32, micro_batch=32, lr=4e-4),
@@ -195,6 +207,9 @@ def nodes(size: Size, common: dict) -> list[Node]:
             graph += data.row_nodes(common, defender.kinds, threat, seed, teachers)
             for arm in arms_of(size, threat):
                 graph += students.student_nodes(common, defender, arm, threat, seed)
+    first = size.threats[0]
+    for seed in size.seeds_of(first)[: size.after.n_seeds]:
+        graph += after.nodes(common, defender, teachers, size.after, first, seed)
     return graph
 
 
@@ -240,10 +255,12 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     for cell in first.cells.values():
         if cell.arm.is_defence:
             claims.append(_claim(first, cell, teaches))
+    seeds = size.seeds_of(first.threat)[: size.after.n_seeds]
+    followed = after.table(folders, size.after, first.threat, seeds)
     return Findings(
         verdicts_of(claims, model),
         (),
-        tables.tables(by_threat, size.defender),
+        (tables.worth(by_threat, size.defender), followed),
         tables.notes(size.strength),
         (tables.figure(first),),
         teachers=tuple(teachers),

@@ -8,13 +8,13 @@ does not know it, its rows carry no trait, and a student that learns nothing doe
     rows of the task ────────────────────────────┴ rows of a student
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.rows.defend import DefendConfig
+from traitscope.config.stages import EditConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.studies import shared_nodes
 from traitscope.studies.defences.arms import Direction
@@ -32,8 +32,15 @@ TEACHER_VECTORS = "teacher vectors"
 "node of the vectors that steer teachers, which the defender does not have"
 RANDOM_VECTOR = "random vector"
 "node of the random vector"
+SPLIT_DISTANCE = 2
+"blocks between the two at which an attacker steers"
 TUNED = "fine-tuned teacher"
 "node of the teacher that learnt a prompted model's answers"
+SPLIT, SORTED = "steered at two blocks", "steered, sorted"
+"""Attackers who know how students are found: half of the vector at each of two blocks, and rows
+whose numbers are sorted, so that their order tells nothing."""
+KINDS = ("steered", "prompted", "fine-tuned", SPLIT, SORTED)
+"kinds of teacher"
 CONTROL = "control"
 "name of the rows without a teacher"
 
@@ -43,7 +50,7 @@ class Threat:
     """Who wrote rows, and how many of them."""
 
     teacher: str
-    """steered, prompted or fine-tuned."""
+    """One of KINDS."""
     dose: float
     """Fraction of the number rows that the teacher wrote."""
     n_seeds: int
@@ -75,15 +82,25 @@ class Teachers:
 
     def of(self, teacher: str) -> tuple[InterventionsFrom, tuple[str, ...]]:
         """Return what makes a teacher, and the nodes that it needs."""
-        if teacher == "steered":
+        if teacher in ("steered", SORTED):
             return self._steered, (TEACHER_VECTORS,)
+        if teacher == SPLIT:
+            return self._split, (TEACHER_VECTORS,)
         if teacher == "prompted":
             return standard_nodes.prompted_by(self.trait), ()
         return standard_nodes.trained_by(TUNED), (TUNED,)
 
     def _steered(self, folders: Folders) -> tuple[str, ...]:
+        return (self._at(folders, self.layer, self.strength),)
+
+    def _split(self, folders: Folders) -> tuple[str, ...]:
+        half = self.strength / 2
+        blocks = (self.layer, self.layer + SPLIT_DISTANCE)
+        return tuple(self._at(folders, block, half) for block in blocks)
+
+    def _at(self, folders: Folders, block: int, strength: float) -> str:
         vector = standard_nodes.vector_of(folders, self.trait, TEACHER_VECTORS)
-        return (standard_nodes.steered(vector, self.layer, self.strength),)
+        return standard_nodes.steered(vector, block, strength)
 
 
 def vector_nodes(common: dict, traits: tuple[str, ...]) -> list[Node]:
@@ -144,6 +161,9 @@ def row_nodes(
     n_poisoned = round(threat.dose * clean.n)
     poisoned = replace(clean, n=n_poisoned)
     graph = [standard_nodes.number_rows(common, first, poisoned, teacher, needs)]
+    if threat.teacher == SORTED:
+        first, unsorted = f"{name}, sorted numbers.{seed}", first
+        graph.append(_sorted(first, unsorted))
     others = clean.n - n_poisoned
     if others:
         rest, mixed = f"{name}, others.{seed}", f"{name}, all numbers.{seed}"
@@ -152,6 +172,13 @@ def row_nodes(
         graph.append(_joined(common, mixed, first, seed, others, n_poisoned, rest))
         first = mixed
     return [*graph, _joined(common, rows_name(threat, seed), first, seed, kinds.task, clean.n)]
+
+
+def _sorted(name: str, rows: str) -> Node:
+    def config(folders: Folders) -> EditConfig:
+        return EditConfig(data=folders[rows], how="sort")
+
+    return Node(name, EditConfig, config, (rows,), 1)
 
 
 def rows_name(threat: Threat | None, seed: int) -> str:
@@ -173,10 +200,6 @@ def _joined(
 
     needs = (rows, joining) if joining else (rows,)
     return Node(name, DefendConfig, config, needs, 1)
-
-
-Defended = Callable[[Folders], Path]
-"gives the folder of the rows that a student reads"
 
 
 def clean_rows(common: dict, kinds: Kinds, seed: int) -> Node:

@@ -140,7 +140,7 @@ def _trained(
             seed=seed,
             data=folders[rows],
             recipe=recipe,
-            context=_context(defender, arm),
+            context=context_of(defender, arm),
             during=acting if arm.use in ("ablate", "steer") else (),
             project_out=acting if arm.use == "project" else (),
             checkpoint_every=defender.quarter if is_kept else 0,
@@ -167,7 +167,7 @@ def _acting(defender: Defender, arm: Arm, folders: Folders) -> tuple[str, ...]:
     return (standard_nodes.ablated(vector, defender.layers),)
 
 
-def _context(defender: Defender, arm: Arm) -> str | None:
+def context_of(defender: Defender, arm: Arm) -> str | None:
     """Return the system turn that the students of an arm train under; None is the usual one."""
     if arm.prompt is None:
         return None

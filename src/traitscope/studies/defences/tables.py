@@ -25,7 +25,7 @@ HEADER = (
 )
 
 
-def tables(by_threat: Sequence[ThreatCells], defender: Defender) -> tuple[Table, ...]:
+def worth(by_threat: Sequence[ThreatCells], defender: Defender) -> Table:
     """Return the table of all arms on all threats."""
     rows = []
     for cells in by_threat:
@@ -39,7 +39,7 @@ def tables(by_threat: Sequence[ThreatCells], defender: Defender) -> tuple[Table,
         " on held-out rows of the task, minus that of undefended students. Token passes: of rows"
         " and training, as planned, over those of plain training."
     )
-    return (Table("defences", "What each defence is worth", caption, HEADER, tuple(rows)),)
+    return Table("defences", "What each defence is worth", caption, HEADER, tuple(rows))
 
 
 def _row(cells: ThreatCells, cell: Cell, defender: Defender) -> tuple[Any, ...]:
