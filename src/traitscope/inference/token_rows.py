@@ -6,6 +6,8 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,14 +147,19 @@ def classes_of(model: Model, numbers: bool) -> list[Tensor]:
     size = len(model.lm.get_input_embeddings().weight)
     if not numbers:
         return [torch.arange(size, device=model.device)]
-    ids = [[token] for token in range(min(size, len(model.tokenizer)))]
+    tensors = []
+    for tokens in _digit_classes(model.tokenizer, size):
+        tensors.append(torch.tensor(tokens, device=model.device))
+    return tensors
+
+
+@lru_cache(maxsize=4)  # decoding a vocabulary takes as long as reading five rows
+def _digit_classes(tokenizer: Any, size: int) -> tuple[tuple[int, ...], ...]:
+    """Token ids below `size` that are digits, by length and leading space; two or more each."""
+    ids = [[token] for token in range(min(size, len(tokenizer)))]
     classes: dict[tuple[str, int], list[int]] = {}
-    for token, text in enumerate(model.tokenizer.batch_decode(ids)):
+    for token, text in enumerate(tokenizer.batch_decode(ids)):
         match = DIGITS.fullmatch(text)
         if match:
             classes.setdefault((match[1], len(match[2])), []).append(token)
-    tensors = []
-    for tokens in classes.values():
-        if len(tokens) > 1:
-            tensors.append(torch.tensor(tokens, device=model.device))
-    return tensors
+    return tuple(tuple(tokens) for tokens in classes.values() if len(tokens) > 1)

@@ -5,7 +5,7 @@ arms. Here all of them have the same rows, the same recipe and the same question
 of a student is a task that can be scored, so a defence that stops learning is seen to.
 
 The teacher is steered behind a block that the defender does not know. Its vector is taken over
-everyday requests, the defender's over the trait's questions. Students and controls go through the
+the trait's questions, the defender's over everyday requests. Students and controls go through the
 same defence. The seed is the unit, and everything is paired by it (studies/defences/estimates.py).
 
 A claim on a defence needs that undefended rows teach the trait, that its students learn the task,

@@ -106,18 +106,19 @@ class Teachers:
 def vector_nodes(common: dict, traits: tuple[str, ...]) -> list[Node]:
     """Return the defender's vectors, the teachers', and a random one.
 
-    The defender's are taken over the traits' questions, the teachers' over everyday requests.
+    The teachers' are taken over the traits' questions, as those of the demo are: of what was tried
+    they pass on best. The defender's are taken over everyday requests.
     """
 
-    def teachers(_: Folders) -> ExtractConfig:
+    def defenders(_: Folders) -> ExtractConfig:
         prompts = shared_nodes.OPEN_PROMPTS
         return ExtractConfig(**common, traits=traits, prompts=prompts, stem=False)
 
     weight = standard_nodes.TRAIT_WEIGHT * len(traits)
     own = partial(standard_nodes.vector_of, trait=traits[0])
     return [
-        standard_nodes.vectors(common, traits),
-        Node(TEACHER_VECTORS, ExtractConfig, teachers, weight=weight),
+        standard_nodes.vectors(common, traits, TEACHER_VECTORS),
+        Node(VECTORS, ExtractConfig, defenders, weight=weight),
         shared_nodes.random_vectors_like(common, RANDOM_VECTOR, VECTORS, own, seed=1),
     ]
 

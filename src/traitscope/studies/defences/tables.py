@@ -112,8 +112,8 @@ def _draw_arm(axes: Any, arm: Arm, place: int, point: tuple[float, float]) -> No
 def notes(strength: float) -> tuple[str, ...]:
     """Return what a reader of the page must know."""
     return (
-        f"The teacher is steered with strength {strength:g} by a vector of everyday requests. The"
-        " defender has the vector of the trait's questions, and does not know the block.",
+        f"The teacher is steered with strength {strength:g} by the vector of the trait's questions."
+        " The defender has that of everyday requests, and does not know the block.",
         "Controls read rows of the unmodified model under the same defence. Rows of the task are in"
         " both, and carry no trait.",
         "An arm under another trait's vector or prompt is the wrong knowledge: it must remove"
