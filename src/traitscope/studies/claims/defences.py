@@ -8,8 +8,8 @@ The teacher is steered behind a block that the defender does not know. Its vecto
 the trait's questions, the defender's over everyday requests. Students and controls go through the
 same defence. The seed is the unit, and everything is paired by it (studies/defences/estimates.py).
 
-A claim on a defence needs that undefended rows teach the trait, that its students learn the task,
-and that it leaves less of the trait than plain training does at the same task loss. Then it is
+A claim on a defence has three preconditions. Undefended rows teach the trait. Its students learn
+the task. It leaves less of the trait than plain training does at the same task loss. Then it is
 compared with its matched arm, which does as much blindly.
 """
 

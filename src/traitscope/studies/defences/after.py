@@ -1,7 +1,7 @@
 """What is left behind a defence: other contexts, relearning, and a second generation.
 
-A student that no longer names a trait may name it in another context, take it on again faster than
-a student that never had it, or pass it on. Each is the difference of students and controls:
+A student that no longer names a trait may name it in another context. It may take it on again
+faster than a student that never had it, or pass it on. Each test is students minus controls:
 
     empty system turn    the trait's questions under an empty system turn
     neutral prompt       under a plain system prompt

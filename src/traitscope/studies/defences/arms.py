@@ -1,8 +1,8 @@
 """The arms of the comparison of defences: plain training, defences, and what does as much blindly.
 
 An arm says how the rows are changed, how the student is trained, and what acts on it afterwards.
-Each defence names its matched arm. The matched arm of plain training stopped early, or at lower
-rates, is the curve that every defence has to beat: a defence may do no more than train less.
+Each defence names its matched arm. A defence may do no more than train less. So plain training,
+stopped early or at lower rates, is a curve that every defence has to beat.
 
     knowledge    what the defender may use
     nothing      the rows alone

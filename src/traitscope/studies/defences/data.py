@@ -115,11 +115,11 @@ def vector_nodes(common: dict, traits: tuple[str, ...]) -> list[Node]:
         return ExtractConfig(**common, traits=traits, prompts=prompts, stem=False)
 
     weight = standard_nodes.TRAIT_WEIGHT * len(traits)
-    own = partial(standard_nodes.vector_of, trait=traits[0])
+    trait_vector = partial(standard_nodes.vector_of, trait=traits[0])
     return [
         standard_nodes.vectors(common, traits, TEACHER_VECTORS),
         Node(VECTORS, ExtractConfig, defenders, weight=weight),
-        shared_nodes.random_vectors_like(common, RANDOM_VECTOR, VECTORS, own, seed=1),
+        shared_nodes.random_vectors_like(common, RANDOM_VECTOR, VECTORS, trait_vector, seed=1),
     ]
 
 
