@@ -151,8 +151,9 @@ def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield what became of the rows, and what each method did."""
     summary = numbers["summary"]
     yield f"{summary['kept']} rows, from {summary['rows']}"
-    for name in ("dropped", "changed", "added"):
-        if summary[name]:
+    yield f"the defender was allowed to know: {', '.join(summary['known'])}"
+    for name in ("dropped", "changed", "masked", "added"):
+        if summary.get(name):
             yield f"{name:<28} {summary[name]} rows"
     for item in summary["methods"]:
         if item["left"]:

@@ -85,9 +85,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(padded)
 
 
-def learnt_targets(
-    soft_targets: Sequence[SoftTargets], rows: Sequence[Row]
-) -> list[SoftTargets]:
+def learnt_targets(soft_targets: Sequence[SoftTargets], rows: Sequence[Row]) -> list[SoftTargets]:
     """The soft targets of rows, without those of masked tokens."""
     learnt: list[SoftTargets] = []
     for targets, row in zip(soft_targets, rows, strict=True):

@@ -69,8 +69,8 @@ def _pairs_of(record: Record) -> list[tuple[int, int]]:
         are_numbers = isinstance(pair, list) and all(type(n) is int and n >= 0 for n in pair)
         if not are_numbers or len(pair) != 2:
             raise DataError(
-                f"row {record.id}: meta.{MASKED} is {quoted(value)}; expected a list of [place, id];"
-                " correct or delete it"
+                f"row {record.id}: meta.{MASKED} is {quoted(value)}; expected a list of [place,"
+                " id]; correct or delete it"
             )
         pairs.append((pair[0], pair[1]))
     return pairs
