@@ -108,9 +108,7 @@ def test_redrawn_digits_follow_the_bases_distribution(tiny):
     (places,) = washing.places_of(digits, [row])
     assert places.tolist() == [True]
     keys = [str(i) for i in range(n)]
-    drawn = washing.redrawn(
-        tiny, [row] * n, [places] * n, keys, 0, "base", digits, batch_size=500
-    )
+    drawn = washing.redrawn(tiny, [row] * n, [places] * n, keys, 0, "base", digits, batch_size=500)
     columns = next(c.columns_C for c in digits if row.completion_ids[0] in c.members)
     with applied(tiny, []) as active:
         hidden_ND, _ = completion_hidden(tiny, active, [row])
@@ -306,7 +304,7 @@ def test_notes_of_an_earlier_defence_are_not_this_ones(config, tmp_path):
 
 def test_every_method_says_what_it_needs():
     for name, method in METHODS.items():
-        by = f"{name}:by=random" if "by" in method.options else name
+        by = f"{name}:by=random" if method.options.get("by") == "" else name
         (step,) = steps_of([by])
         assert step.needs
         assert method.control

@@ -158,6 +158,8 @@ def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     for item in summary["methods"]:
         if item["left"]:
             yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
+    if reason := summary.get("not_written_back"):
+        yield f"no file in the shape of yours, train on the run: {reason}"
     yield from _kept_file(run, numbers)
     yield "what a method is worth shows beside its control; the page names it"
 

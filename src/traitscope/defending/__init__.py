@@ -43,9 +43,11 @@ def defend(
     recipe: How the students of by=student are trained; None is the command's.
     endpoint: The endpoint of paraphrase:with=endpoint.
 
-    The others are flags of `traitscope defend`. Raises ConfigError for a method that lacks what it
-    needs, VectorError for a vector of another model, and DataError where no row would be left, for
-    rows that a method cannot take, and for an endpoint that gives no answer.
+    The others are flags of `traitscope defend`.
+
+    Raises ConfigError for a method that lacks what it needs. Raises VectorError for a vector of
+    another model. Raises DataError where no row would be left, for rows that a method cannot take,
+    and for an endpoint that gives no answer.
     """
     from traitscope.config.judge import Endpoint
     from traitscope.config.rows.defend import SCOUT, DefendConfig

@@ -156,7 +156,7 @@ def steps_of(texts: Sequence[str]) -> list[Step]:
         if mask and step.name not in KEEP_TEXT:
             raise ConfigError(
                 f"--by {mask} {step.text}: {step.name} changes answers whose tokens are masked;"
-                f" expected {mask} behind it; swap them"
+                f" expected {mask} behind it; put it last"
             )
         mask = step.text if step.name == "mask" else mask
     return steps

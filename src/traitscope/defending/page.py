@@ -11,6 +11,8 @@ LIMITS = (
     " measure.",
     "Fewer rows, and rows that teach less, leave less of any trait. Compare with the control of the"
     " method, which does as much blindly.",
+    "Masked tokens are still read, before the tokens that follow. Commands other than `train`, and"
+    " other trainers, learn them.",
     "A trait that rows carry by what they say, and not by how likely their tokens are, may stay.",
 )
 """What the page does not show."""

@@ -87,9 +87,9 @@ def paraphrase(
     chosen = [others[i] for i in row_choice.most_suspect(scores_R, step.share)]
     asked = [records[i] for i in chosen]
     ask = _by_endpoint if step.options["with"] == ENDPOINT else _by_model
-    found = ask(asked, step, judge)
+    paraphrases = ask(asked, step, judge)
     results, dropped = list(records), 0
-    for i, text in zip(chosen, found.texts, strict=True):
+    for i, text in zip(chosen, paraphrases.texts, strict=True):
         if text is None:
             results[i] = with_decision(records[i], [UNANSWERED])
             dropped += 1
@@ -99,7 +99,7 @@ def paraphrase(
     check_answered(records, dropped, step, ADVICE)
     n_rows = n_changed(records, results)
     counts = {"changed": n_rows, "dropped": dropped, "left": left, "why_left": A_LIST}
-    return Done(results, report_of(step, records, endpoint=found.cost, **counts))
+    return Done(results, report_of(step, records, endpoint=paraphrases.cost, **counts))
 
 
 def _asked(record: Record) -> str:
@@ -110,11 +110,11 @@ def _by_endpoint(records: Sequence[Record], step: Step, judge: Judge) -> _Paraph
     endpoint = judge.config.endpoint
     texts = list(map(_asked, records))
     replies = endpoints.ask(endpoint, texts, judge.done, judge.config.max_new_tokens)
-    found = []
+    said: list[str | None] = []
     for reply in replies:
         text = reply.text.strip()
-        found.append(text if text and reply.is_whole else None)
-    return _Paraphrases(found, endpoints.cost(endpoint, replies))
+        said.append(text if text and reply.is_whole else None)
+    return _Paraphrases(said, endpoints.cost(endpoint, replies))
 
 
 def _by_model(records: Sequence[Record], step: Step, judge: Judge) -> _Paraphrases:

@@ -85,8 +85,8 @@ def checked(config: DefendConfig, model: Model | None = None) -> tuple[list[Step
 
     model: The base, where it is loaded already.
 
-    Raises ConfigError for a method that lacks what it needs, ModelError for a paraphrasing model
-    that is not there, and VectorError for a vector of another model.
+    Raises ConfigError for a method that lacks what it needs. Raises ModelError for a paraphrasing
+    model that is not there, VectorError for a vector of another model.
     """
     steps = steps_of(config.by)
     known = knowledge_of(config.known, config.model)

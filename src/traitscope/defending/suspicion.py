@@ -8,10 +8,10 @@
     random            a random number
     length            characters of the answer; for rows alone
 
-The divergence is mean over k of KL(p_k || m), where m is the mean of the p_k (Lin 1991, IEEE
-Transactions on Information Theory 37, 145-151). Tokens at which teachers of different traits differ
-are those that Schrodi et al. 2025 (arXiv 2509.23886) call divergence tokens. They compare the
-likeliest tokens; here the whole distributions are compared.
+The divergence is the mean over k of KL(p_k || m), where m is the mean of the p_k. Its source is
+Lin 1991, IEEE Transactions on Information Theory 37, 145-151. Tokens at which teachers of different
+traits differ are those that Schrodi et al. 2025 (arXiv 2509.23886) call divergence tokens. They
+compare the likeliest tokens; here the whole distributions are compared.
 
 A row's score is the mean over its tokens. Each student reads one half of the rows and scores the
 other, so that no row is suspect for having been learnt by heart.

@@ -32,7 +32,7 @@ def with_mask(record: Record, row: Row, masked_T: np.ndarray) -> Record:
 def masked_rows(rows: Sequence[Row], records: Sequence[Record]) -> list[Row]:
     """The token rows of records with the masks that the records hold.
 
-    Raises DataError for a mask of another form, of another tokenizer or of another answer, and
+    Raises DataError for a mask of another form, of another tokenizer or of another answer. Also
     where no token of any row is left to learn.
     """
     masked = []
