@@ -282,7 +282,12 @@ def test_train_honours_the_masks_of_a_run(config, tmp_path, capsys):
     assert change["what"] == "masked"
     assert change["after"].replace("⟦", "").replace("⟧", "") == change["before"]
     training = ("train", *model, "--rank 2 --epochs 1 --held-out 0", "--data")
+    capsys.readouterr()
     masked = ok(root, *training, done.run).run
+    assert (
+        f"{done.summary['summary']['methods'][0]['tokens']} tokens masked"
+        in capsys.readouterr().out
+    )
     whole = ok(root, *training, data).run
     weights = "student/adapter_model.safetensors"
     assert (masked / weights).read_bytes() != (whole / weights).read_bytes()
