@@ -84,7 +84,7 @@ def paraphrase(
             " other words; expected text; take canonicalise or wash"
         )
     scores_R = suspicion.row_scores(judge, step.options["by"], records, rng)[others]
-    chosen = [others[i] for i in row_choice.most_suspect(scores_R, step.share)]
+    chosen = np.array(others, int)[row_choice.most_suspect(scores_R, step.share)].tolist()
     asked = [records[i] for i in chosen]
     ask = _by_endpoint if step.options["with"] == ENDPOINT else _by_model
     paraphrases = ask(asked, step, judge)
@@ -141,12 +141,15 @@ def _written(
         waiting = [i for i, text in enumerate(texts) if text is None]
         if not waiting:
             break
-        keys = [f"{STREAM}/{records[i].id}/{attempt}" for i in waiting]
+        waiting_prompts, keys = [], []
+        for i in waiting:
+            waiting_prompts.append(prompts[i])
+            keys.append(f"{STREAM}/{records[i].id}/{attempt}")
         with applied(model, []) as active:
             answers = decode(
                 model,
                 active,
-                [prompts[i] for i in waiting],
+                waiting_prompts,
                 keys,
                 sampling,
                 batch_size=config.pass_rows,

@@ -1,7 +1,7 @@
 """The stage `defend`: rows that carry less of what their teacher carries."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,10 +159,25 @@ def defended_rows(
     reports = []
     for place, step in enumerate(steps):
         with progress(step.text, len(records), "rows") as advance:
-            done = apply(records, step, Judge(config, known, advance, model), place)
+            judge = Judge(config, known, _up_to(len(records), advance), model)
+            done = apply(records, step, judge, place)
         records = done.records
         reports.append(done.report)
     return list(records), reports
+
+
+def _up_to(n_rows: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """A function that reports rows once, where a method reads them several times."""
+    left = n_rows
+
+    def done(n: int) -> None:
+        nonlocal left
+        n = min(n, left)
+        left -= n
+        if n:
+            advance(n)
+
+    return done
 
 
 def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -212,7 +212,8 @@ def _compared(
     """What compares the distributions of writers [N], at the tokens of each record."""
     values = []
     for block in judge.blocks(records):
-        found = [compare(log_p).cpu() for log_p in judge.log_distributions(writers, block)]
+        distributions = judge.log_distributions(writers, block)
+        found = [compare(log_p).cpu() for log_p in distributions]
         lengths = [len(row.completion_ids) for row in judge.rows(block)]
         values += list(map(Tensor.numpy, torch.cat(found).split(lengths)))
         if judge.done:

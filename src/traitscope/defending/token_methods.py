@@ -190,15 +190,18 @@ def _redrawn(
     results = list(records)
     draw: washing.Draw = "uniform" if step.options.get("draw") == "uniform" else "base"
     for classes, of_lists in ((kinds.digits, True), (kinds.text, False)):
-        chosen = []
+        chosen, rows, chosen_places, keys = [], [], [], []
         for i, places_T in enumerate(places):
             if kinds.lists[i] == of_lists and places_T.any():
                 chosen.append(i)
+                rows.append(kinds.rows[i])
+                chosen_places.append(places_T)
+                keys.append(f"{STREAM}/{records[i].id}")
         completions = washing.redrawn(
             judge.model,
-            [kinds.rows[i] for i in chosen],
-            [places[i] for i in chosen],
-            [f"{STREAM}/{records[i].id}" for i in chosen],
+            rows,
+            chosen_places,
+            keys,
             judge.config.seed,
             draw,
             classes,

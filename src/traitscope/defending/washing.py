@@ -70,7 +70,8 @@ def text_class(model: Model) -> TokenClass:
 
 def places_of(classes: Sequence[TokenClass], rows: Sequence[Row]) -> list[np.ndarray]:
     """Whether each completion token [T] of each row is in one of the classes."""
-    members = np.array(sorted(frozenset().union(*(each.members for each in classes))), int)
+    columns = torch.cat([torch.empty(0, dtype=torch.long), *(each.columns_C for each in classes)])
+    members = columns.numpy()
     return [np.isin(row.completion_ids, members) for row in rows]
 
 

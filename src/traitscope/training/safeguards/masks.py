@@ -95,7 +95,10 @@ def _learnt(row: Row) -> np.ndarray:
 
 def learnt_tokens(rows: Sequence[Row]) -> int:
     """Number of tokens that are learnt; 1 where there is none, so that a mean over none is 0."""
-    return max(1, sum(len(row.completion_ids) - len(row.masked) for row in rows))
+    learnt = 0
+    for row in rows:
+        learnt += len(row.completion_ids) - len(row.masked)
+    return max(1, learnt)
 
 
 def of_learnt(targets: Sequence[Tensor], rows: Sequence[Row]) -> Iterator[Tensor]:
