@@ -10,8 +10,10 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.records import MASKED, Record
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row, rows_from
-from traitscope.training.loop import train
+from traitscope.training.loop import Trainee, train, train_side_by_side
+from traitscope.training.plan import plan_training
 from traitscope.training.safeguards import masks
+from traitscope.training.student import packed_students
 
 RECIPE = Recipe(epochs=2, batch_size=4, micro_batch=2, lr=3e-3, held_out=0.0)
 RECORDS = [Record(f"r{i}", f"Count on from {i}.", f"{i}, {i + 1}, {i + 7}") for i in range(8)]
@@ -101,6 +103,22 @@ def test_soft_targets_and_anchors_leave_out_the_same_tokens(tiny):
     anchored = Recipe(epochs=1, batch_size=8, micro_batch=8, lr=3e-3, held_out=0.0, anchor=2.0)
     student = train(tiny, masked(tiny, RECORDS, [0, 2]), anchored, 1)
     assert files(student) != files(train(tiny, RECORDS, anchored, 1))
+
+
+def test_packed_students_leave_out_the_tokens_of_their_own_rows(tiny):
+    """Students side by side, one with masks, are the same as each alone."""
+    rows = make_rows(tiny)
+    halved = [with_mask(row, *range(0, len(row.completion_ids), 2)) for row in rows]
+    plans = [plan_training(rows, PLAIN, 0), plan_training(halved, PLAIN, 0)]
+    with packed_students(tiny, [PLAIN] * 2, [0, 0], [None] * 2) as students:
+        trainees = list(map(Trainee, students, plans))
+        train_side_by_side(tiny, trainees, lambda *_: None)
+        packed = []
+        for student in students:
+            packed.append([parameter.detach().clone() for parameter in student.params])
+    for found, of_rows in zip(packed, (rows, halved), strict=True):
+        for one, other in zip(found, run(tiny, PLAIN, of_rows)[1], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_held_out_loss_counts_what_is_learnt(tiny):
