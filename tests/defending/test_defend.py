@@ -104,11 +104,12 @@ def test_redrawn_digits_follow_the_bases_distribution(tiny):
     record = Record("a", "Go on: 1, 2", "3")
     (row,) = rows_from(tiny, [record], None, end_token=False)
     n = 4000
-    (places,) = washing.digit_places(tiny, [row])
+    digits = washing.digit_classes(tiny)
+    (places,) = washing.places_of(digits, [row])
     assert places.tolist() == [True]
     keys = [str(i) for i in range(n)]
-    drawn = washing.redrawn(tiny, [row] * n, [places] * n, keys, 0, "base", batch_size=500)
-    columns = next(c for c in washing._digit_classes(tiny) if row.completion_ids[0] in c)
+    drawn = washing.redrawn(tiny, [row] * n, [places] * n, keys, 0, "base", digits, batch_size=500)
+    columns = next(c.columns_C for c in digits if row.completion_ids[0] in c.members)
     with applied(tiny, []) as active:
         hidden_ND, _ = completion_hidden(tiny, active, [row])
         p_C = forward.logits_of(tiny, hidden_ND, columns).double().softmax(-1)[0]
@@ -121,20 +122,22 @@ def test_redrawn_digits_follow_the_bases_distribution(tiny):
 
 def test_batches_change_nothing_but_speed(tiny):
     rows = rows_from(tiny, records_of(LISTS), None)
-    places = washing.digit_places(tiny, rows)
+    classes = washing.digit_classes(tiny)
+    places = washing.places_of(classes, rows)
     keys = [f"k{i}" for i in range(len(rows))]
-    alone = washing.redrawn(tiny, rows, places, keys, 3, "base", batch_size=1)
-    together = washing.redrawn(tiny, rows, places, keys, 3, "base", batch_size=6)
+    alone = washing.redrawn(tiny, rows, places, keys, 3, "base", classes, batch_size=1)
+    together = washing.redrawn(tiny, rows, places, keys, 3, "base", classes, batch_size=6)
     assert alone == together
 
 
 @pytest.mark.parametrize("draw", ["base", "uniform"])
 def test_only_the_chosen_places_are_drawn(tiny, draw):
     rows = rows_from(tiny, records_of(["123, 456, 789"] * 8), None)
-    (digits,) = washing.digit_places(tiny, rows[:1])
+    classes = washing.digit_classes(tiny)
+    (digits,) = washing.places_of(classes, rows[:1])
     chosen = digits & (np.arange(len(digits)) < 6)
     keys = [f"k{i}" for i in range(8)]
-    drawn = washing.redrawn(tiny, rows, [chosen] * 8, keys, 1, draw)
+    drawn = washing.redrawn(tiny, rows, [chosen] * 8, keys, 1, draw, classes)
     for row, completion in zip(rows, drawn, strict=True):
         kept = np.array(row.completion_ids)[~chosen]
         assert np.array(completion)[~chosen].tolist() == kept.tolist()
@@ -301,7 +304,7 @@ def test_notes_of_an_earlier_defence_are_not_this_ones(config, tmp_path):
 
 def test_every_method_says_what_it_needs():
     for name, method in METHODS.items():
-        by = f"{name}:by=random" if "by" in method.options else name
+        by = f"{name}:by=random" if method.options.get("by") == "" else name
         (step,) = steps_of([by])
         assert step.needs
         assert method.control

@@ -43,6 +43,7 @@ def public_functions() -> dict[str, Any]:
     studies = traitscope.studies
     return functions | {
         "traitscope.auditing.audit_by_source": import_module("traitscope.auditing").audit_by_source,
+        "traitscope.defending.defend": import_module("traitscope.defending").defend,
         "traitscope.studies.names": studies.names,
         "traitscope.studies.run": studies.run,
         "traitscope.studies.run_file": studies.run_file,
@@ -108,7 +109,7 @@ def test_scores_and_interventions_say_what_they_compute() -> None:
 
 def test_results_are_values_with_pages() -> None:
     """What a command writes as a page, a notebook writes with `to_html`."""
-    for name in ("AuditResult", "Comparison", "Screen", "StudyResult"):
+    for name in ("AuditResult", "Comparison", "Defended", "Screen", "StudyResult"):
         (entry,) = [entry for entry in entries() if entry.endswith(f".{name}")]
         assert callable(value_of(entry).to_html), entry
 

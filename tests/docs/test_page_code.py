@@ -20,6 +20,7 @@ PAGES = {
     "README.md",
     "api.md",
     "compare-runs.md",
+    "defend-data.md",
     "others-vectors.md",
     "teacher-at-hand.md",
     "trl.md",
@@ -74,6 +75,18 @@ def test_others_vectors(
     changes = {"org/the-model": str(tiny_folder), "layer=19": "layer=1"}
     made = run(blocks("how-to/others-vectors.md"), changes, monkeypatch, tmp_path)
     assert made["vector"].model == tiny.digest and (tmp_path / "evil.gguf").is_file()
+
+
+def test_defend_data(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = {"smollm2-135m": str(tiny_folder), "epochs=1": "epochs=1, rank=2"}
+    made = run(blocks("how-to/defend-data.md"), changes, monkeypatch, tmp_path)
+    assert "⟦" in capsys.readouterr().out
+    assert made["done"].counts["masked"] > 0 and made["student"].files
 
 
 @pytest.fixture

@@ -151,12 +151,15 @@ def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield what became of the rows, and what each method did."""
     summary = numbers["summary"]
     yield f"{summary['kept']} rows, from {summary['rows']}"
-    for name in ("dropped", "changed", "added"):
-        if summary[name]:
+    yield f"the defender was allowed to know: {', '.join(summary['known'])}"
+    for name in ("dropped", "changed", "masked", "added"):
+        if summary.get(name):
             yield f"{name:<28} {summary[name]} rows"
     for item in summary["methods"]:
         if item["left"]:
             yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
+    if reason := summary.get("not_written_back"):
+        yield f"no file in the shape of yours, train on the run: {reason}"
     yield from _kept_file(run, numbers)
     yield "what a method is worth shows beside its control; the page names it"
 

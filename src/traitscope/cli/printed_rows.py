@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from traitscope.config.stages import FilterRules
+from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
 from traitscope.errors import TraitscopeError
 from traitscope.runs import drawn_rows, store
@@ -57,14 +58,16 @@ def learnt(run: store.Run) -> str:
     if not _is_small(data) or store.run_folder(data) is None:
         return ""
     settings = drawn_rows.settings_of(run)
-    n_rows = n_tokens = 0
+    n_rows = n_tokens = n_masked = 0
     try:
         for record in islice(iter_kept(data), settings["max_rows"]):
             n_rows += 1
             n_tokens += len(record.completion_ids or ())
+            n_masked += len(record.meta.get(MASKED, ()))
     except (TraitscopeError, OSError):
         return ""
-    return f"{n_rows} rows with {n_tokens} tokens" if n_tokens else f"{n_rows} rows"
+    rows = f"{n_rows} rows with {n_tokens} tokens" if n_tokens else f"{n_rows} rows"
+    return f"{rows}, {n_masked} tokens masked" if n_masked else rows
 
 
 def _is_small(data: Path) -> bool:

@@ -111,7 +111,7 @@ ENTRIES: tuple[Command, ...] = (
         help="change rows so that a student takes on less of what their teacher carries",
         group="check",
         next="traitscope train{model} --data {run}",
-        inputs="defending.knowledge:inputs",
+        inputs="defending.run:inputs",
     ),
     Stage(
         name="train",

@@ -45,6 +45,8 @@ LABEL = "label"
 "key that says, beside prompt and completion, whether an answer is desirable (KTO)"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
+MASKED = "masked_tokens"
+"key of `meta` that holds tokens of the answer that are not learnt (training/safeguards/masks.py)"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@
 Everything but nothing and clean rows includes the base: without a model these are of no use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data import trait_files
 from traitscope.data.row_files import rows_file
 from traitscope.data.traits import load_trait
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Intervention, SystemPrompt
+from traitscope.interventions.vector import load_vector
 from traitscope.runs import store
 from traitscope.runs.given_teacher import GivenTeacher, given_teacher, inputs_of
 
@@ -71,6 +73,28 @@ class Knowledge:
             " or take another method"
         )
 
+    @property
+    def words(self) -> list[str]:
+        """What may be used, for people; a trait by its name."""
+        words = []
+        for kind in sorted(self.kinds) or [NOTHING]:
+            named = kind == TRAIT and self.trait is not None
+            words.append(f"{kind}:{load_trait(self.trait).name}" if named else kind)
+        return words
+
+    def check_vector(self, model: str, digests_of: Callable[[], Sequence[str]]) -> None:
+        """Raise VectorError where the trait's vector is one of another model than the named one."""
+        if self.vector is None:
+            return
+        vector = load_vector(Path(str(vars(self.vector)["vector"])))
+        digests = digests_of()
+        if vector.model not in digests:
+            raise VectorError(
+                f"--known vector: the vector is one of model {vector.model}, and {model} is"
+                f" {digests[0]}; expected a vector of this model; extract it again, or name that"
+                " model with --model"
+            )
+
     def suspected(self, kind: str) -> tuple[Intervention, ...]:
         """The interventions that make the suspected writer of the rows, on the base."""
         if kind == TRAIT and self.trait is not None:
@@ -93,8 +117,11 @@ def knowledge_of(known: Sequence[str], model: str) -> Knowledge:
         kind, colon, value = text.partition(":")
         expected_value = ":" in EXAMPLES.get(kind, "")
         if kind not in EXAMPLES or bool(colon) != expected_value or (colon and not value.strip()):
+            near = [] if kind in EXAMPLES else get_close_matches(kind, EXAMPLES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(
-                f"--known {text}; expected some of {', '.join(EXAMPLES.values())}; write it so"
+                f"--known {text}; {hint}expected some of {', '.join(EXAMPLES.values())}; write it"
+                " so"
             )
         if kind in kinds:
             raise ConfigError(f"--known names {kind} twice; expected each kind once; leave one out")

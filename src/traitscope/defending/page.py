@@ -11,10 +11,23 @@ LIMITS = (
     " measure.",
     "Fewer rows, and rows that teach less, leave less of any trait. Compare with the control of the"
     " method, which does as much blindly.",
+    "Masked tokens are still read, before the tokens that follow. Commands other than `train`, and"
+    " other trainers, learn them.",
     "A trait that rows carry by what they say, and not by how likely their tokens are, may stay.",
 )
 """What the page does not show."""
-COLUMNS = ("method", "used", "rows", "dropped", "changed", "added", "tokens", "left", "why")
+COLUMNS = (
+    "method",
+    "used",
+    "rows",
+    "dropped",
+    "changed",
+    "masked",
+    "added",
+    "tokens",
+    "left",
+    "why",
+)
 
 
 def defence_page(summary: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
@@ -36,12 +49,21 @@ def _badge(summary: Mapping[str, Any]) -> str:
 
 def _points(summary: Mapping[str, Any]) -> list[str]:
     unchanged = summary["kept"] - summary["changed"] - summary["added"]
-    return [
-        f"{unchanged} of {summary['rows']} rows are as they were",
+    points = [
+        f"the defender was allowed to know: {', '.join(summary['known'])}",
+        f"{unchanged} of {summary['rows']} rows are as they were, but for masked tokens",
         f"{summary['changed']} rows have another answer",
+        f"{summary['masked']} rows have masked tokens, which are not learnt",
         f"{summary['dropped']} rows were dropped",
         f"{summary['added']} clean rows were added",
     ]
+    for item in summary["methods"]:
+        if cost := item["endpoint"]:
+            points.append(
+                f"{item['method']}: {cost['requests']} requests, {cost['from_cache']} from the"
+                f" cache, cost {cost['cost']:g}"
+            )
+    return points
 
 
 def _methods(summary: Mapping[str, Any]) -> Table:
@@ -54,6 +76,7 @@ def _methods(summary: Mapping[str, Any]) -> Table:
                 item["rows"],
                 item["dropped"],
                 item["changed"],
+                item["masked"],
                 item["added"],
                 item["tokens"],
                 item["left"],
@@ -75,5 +98,5 @@ def _changes(changes: Sequence[Mapping[str, Any]]) -> Table:
     for change in changes:
         by = ", ".join(change["by"])
         rows.append((change["id"], change["what"], by, change["before"], change["after"]))
-    about = "The answer before and after."
+    about = "The answer before and after. Masked tokens stand between ⟦ and ⟧."
     return Table("changes", "Changes", about, ("row", "what", "by", "before", "after"), tuple(rows))

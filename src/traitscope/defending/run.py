@@ -1,20 +1,28 @@
 """The stage `defend`: rows that carry less of what their teacher carries."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, kept_records
+from traitscope.data.row_files import rows_file
 from traitscope.data.shapes import unchecked, writing
-from traitscope.defending import page
+from traitscope.defending import knowledge, page, paraphrasing
+from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
-from traitscope.defending.steps import CHANGED, StepReport, apply, joined, without_notes
+from traitscope.defending.steps import apply
 from traitscope.defending.suspicion import Judge
+from traitscope.models.identity.digest import deciding_files
+from traitscope.models.loading import find_model
+from traitscope.models.model import Model
 from traitscope.runs import opening, row_intake, store
+from traitscope.runs.model_cache import model_digests
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
@@ -24,17 +32,34 @@ RECORDS, CHANGES, SUMMARY, PAGE = "records.jsonl", "changes.jsonl", "summary.jso
 Where no clean rows joined, the kept rows of a user's file also stand as that file holds them."""
 
 
+@dataclass(frozen=True)
+class Defended:
+    """Rows after defences, with what became of each."""
+
+    rows: tuple[Record, ...]
+    """All rows. Those that were dropped come last, with their reasons."""
+    changes: tuple[dict[str, Any], ...]
+    """What happened to each row that is not as it was: id, what, by, before, after."""
+    counts: Mapping[str, Any]
+    """Counts of rows, what the defender was allowed to know, and what each method did."""
+
+    @property
+    def kept(self) -> list[Record]:
+        """The rows that are left, for `train`."""
+        return kept_records(self.rows)
+
+    def to_html(self) -> str:
+        """The page: what each method did, and every changed row beside its original."""
+        return page.defence_page(self.counts, self.changes)
+
+
 def run_defend(config: DefendConfig, out: Output) -> store.Run:
     """Return the sealed run with `records.jsonl`, `changes.jsonl`, `summary.json`, `report.html`.
 
     With `report`, the page is also written there. Raises ConfigError for a method that lacks what
     it needs, DataError where no row would be left.
     """
-    steps = steps_of(config.by)
-    known = knowledge_of(config.known, config.model)
-    for step in steps:
-        for need in step.needs:
-            known.check(need, step.text)
+    steps, known = checked(config)
     settings = opening.settled(replace(config, report=None))
     with registry.opened(settings, out) as run:
         if not run.sealed:
@@ -45,28 +70,87 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
     return run
 
 
+def inputs(config: DefendConfig) -> dict[str, Path | store.Run]:
+    """The files behind what is known, and behind models that paraphrase, as inputs of the run."""
+    files = knowledge.inputs(config)
+    for place, step in enumerate(steps_of(config.by)):
+        if step.model is not None:
+            deciding = deciding_files(find_model(step.model))
+            files |= {f"paraphraser{place}-{n}": file for n, file in enumerate(deciding)}
+    return files
+
+
+def checked(config: DefendConfig, model: Model | None = None) -> tuple[list[Step], Knowledge]:
+    """The methods of a config and what they may use.
+
+    model: The base, where it is loaded already.
+
+    Raises ConfigError for a method that lacks what it needs. Raises ModelError for a paraphrasing
+    model that is not there, VectorError for a vector of another model.
+    """
+    steps = steps_of(config.by)
+    known = knowledge_of(config.known, config.model)
+    for step in steps:
+        for need in step.needs:
+            known.check(need, step.text)
+        paraphrasing.check(step, config)
+        if step.model is not None:
+            find_model(step.model)
+    if model is None:
+        known.check_vector(config.model, lambda: model_digests(config.model, config.same_as))
+    else:
+        known.check_vector(model.name, lambda: (model.digest, *model.known_as))
+    return steps, known
+
+
+def defended(
+    config: DefendConfig,
+    records: Sequence[Record],
+    steps: Sequence[Step],
+    known: Knowledge,
+    model: Model | None = None,
+) -> Defended:
+    """Rows after all methods, with what each did.
+
+    model: The base, where it is loaded already.
+    """
+    before = list(map(without_notes, records))
+    rows, reports = defended_rows(config, before, steps, known, model)
+    summary = summary_of(before, rows, reports, known)
+    return Defended(tuple(rows), tuple(changes_of(rows)), summary)
+
+
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
     read = row_intake.kept_rows(run, config, keep_original=True)
-    records = list(map(without_notes, read))
-    defended, reports = defended_rows(config, records, steps, known)
-    changes = changes_of(defended)
-    summary = summary_of(records, defended, reports, known)
-    others = unchecked.with_other_answers(defended)
+    done = defended(config, read, steps, known)
+    summary = dict(done.counts)
+    others = unchecked.with_other_answers(done.rows)
     if others and not summary["added"]:
         summary["with_other_answers"] = others
-    if summary["added"]:  # a clean file may have another shape
-        bare = writing.without_original(defended)
+    without_room = ""
+    if not summary["added"] and row_intake.is_written_back(config.data):
+        file = rows_file(config.data)
+        is_mapped = bool(config.reading.map)
+        without_room = writing.without_room_for_masks(done.rows, file, is_mapped)
+    if without_room:
+        summary["not_written_back"] = without_room
+    if summary["added"] or without_room:  # a clean file may have another shape
+        bare = writing.without_original(done.rows)
         atomic_files.write_text(run.file(RECORDS), dump_records(bare))
     else:
-        row_intake.write_rows(run, defended, config.data)
-    for change in changes:
+        row_intake.write_rows(run, done.rows, config.data)
+    for change in done.changes:
         atomic_files.append_jsonl(run.file(CHANGES), change)
-    atomic_files.write_text(run.file(PAGE), page.defence_page(summary, changes))
+    atomic_files.write_text(run.file(PAGE), page.defence_page(summary, done.changes))
     atomic_files.write_json(run.file(SUMMARY), summary)
 
 
 def defended_rows(
-    config: DefendConfig, records: Sequence[Record], steps: Sequence[Step], known: Knowledge
+    config: DefendConfig,
+    records: Sequence[Record],
+    steps: Sequence[Step],
+    known: Knowledge,
+    model: Model | None = None,
 ) -> tuple[list[Record], list[StepReport]]:
     """All rows after all methods, and what each method did.
 
@@ -75,10 +159,25 @@ def defended_rows(
     reports = []
     for place, step in enumerate(steps):
         with progress(step.text, len(records), "rows") as advance:
-            done = apply(records, step, Judge(config, known, advance), place)
+            judge = Judge(config, known, _up_to(len(records), advance), model)
+            done = apply(records, step, judge, place)
         records = done.records
         reports.append(done.report)
     return list(records), reports
+
+
+def _up_to(n_rows: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    """A function that reports rows once, where a method reads them several times."""
+    left = n_rows
+
+    def done(n: int) -> None:
+        nonlocal left
+        n = min(n, left)
+        left -= n
+        if n:
+            advance(n)
+
+    return done
 
 
 def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -86,11 +185,12 @@ def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     changes = []
     for record in records:
         note = record.meta.get(CHANGED, {})
-        change = {"id": record.id, "what": "changed", "by": note.get("by", [])}
-        change |= {"before": note.get("answer"), "after": record.completion}
+        what = "changed" if "answer" in note else "masked"
+        change = {"id": record.id, "what": what, "by": note.get("by", [])}
+        change["before"] = note.get("answer", record.completion)
+        change["after"] = note.get("masked", record.completion)
         if not record.kept:
             change |= {"what": "dropped", "by": record.drop_reasons, "after": None}
-            change["before"] = note.get("answer", record.completion)
         elif joined(record):
             change |= {"what": "added", "before": None}
         elif not note:
@@ -108,19 +208,25 @@ def summary_of(
     """Counts of rows, what was known, and what each method did."""
     kept = kept_records(after)
     added = sum(map(joined, kept))
-    changed = 0
+    changed = masked = 0
     for record in kept:
-        changed += not joined(record) and CHANGED in record.meta
+        note = {} if joined(record) else record.meta.get(CHANGED, {})
+        changed += "answer" in note
+        masked += "masked" in note
     methods = []
     for report in reports:
         name = report.method.partition(":")[0]
         methods.append({**report.as_dict(), "control": METHODS[name].control})
-    return {
+    costs = Counter[str]()
+    for report in reports:
+        costs.update(report.endpoint or {})
+    return ({"endpoint": dict(costs)} if costs else {}) | {
         "rows": len(before),
         "kept": len(kept),
         "dropped": len(before) - (len(kept) - added),
         "changed": changed,
+        "masked": masked,
         "added": added,
-        "known": sorted(known.kinds) or ["nothing"],
+        "known": known.words,
         "methods": methods,
     }

@@ -31,6 +31,8 @@ class Row:
     "the rendered chat up to the assistant's header"
     completion_ids: tuple[int, ...]
     "what the loss is computed on"
+    masked: tuple[int, ...] = ()
+    "places among the completion tokens that a training leaves out of the loss, ascending"
 
     @property
     def ids(self) -> tuple[int, ...]:

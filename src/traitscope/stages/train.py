@@ -52,6 +52,7 @@ from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import plan_training
 from traitscope.training.safeguards.acting import Safeguards, safeguards
 from traitscope.training.safeguards.anchors import read_anchors
+from traitscope.training.safeguards.masks import masked_rows
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import Metrics
 from traitscope.training.student import Student, new_student
@@ -176,7 +177,7 @@ class TrainingRun:
         """Prepare the rows of a settled config, and what the teacher knows of them."""
         self.run = run
         self.config = config
-        rows = rows_from(model, records, config.context, config.text)
+        rows = masked_rows(rows_from(model, records, config.context, config.text), records)
         soft_targets = None
         if config.recipe.targets == "soft":
             soft_targets = _soft_targets(model, config, records, rows)

@@ -37,11 +37,11 @@ from traitscope.training import fsdp
 from traitscope.training.plan import TrainingPlan, plan_training
 from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.anchors import read_anchors
+from traitscope.training.safeguards.masks import learnt_tokens, masked_rows
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
 from traitscope.training.step import (
     Metrics,
     StudentBatch,
-    completion_tokens,
     loss_sum,
     step_metrics,
     take_step,
@@ -82,11 +82,13 @@ def train(
     project_out: Ablations of gradients alone.
     done: A function called with the number of tokens of each step.
 
+    Tokens that a record masks are read and not learnt (safeguards/masks.py).
+
     Raises DataError for rows that cannot be read, ConfigError where training diverges.
     """
     check_model(model)
     kept = kept_records(records)
-    rows = rows_from(model, kept, context, text)
+    rows = masked_rows(rows_from(model, kept, context, text), kept)
     soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)
     plan = plan_training(rows, recipe, seed, soft, read_anchors(model, recipe, rows))
     all_metrics: list[Metrics] = []
@@ -218,4 +220,4 @@ def held_out_loss(
         soft = None if soft_targets is None else soft_targets[part]
         total += counts * loss_sum(model, student.active, rows[part], soft).item()
     total = fsdp.sum_over_processes(total.to(model.device))
-    return total.item() / completion_tokens(rows)
+    return total.item() / learnt_tokens(rows)

@@ -2,7 +2,6 @@
 
 The split and the order of rows depend on the seed and the epoch alone. They stay the same when
 training is interrupted, and for every optimizer, rate and number of processes.
-
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from torch import Tensor
 from traitscope.config.recipe import Recipe
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row
-from traitscope.training.soft_targets import SoftTargets
+from traitscope.training.safeguards import masks
+from traitscope.training.soft_targets import SoftTargets, learnt_targets
 
 WINDOW = 8
 "batches whose rows are sorted by length together"
@@ -79,6 +79,11 @@ def plan_training(
     anchors: from `read_anchors`; None without an anchor.
     """
     train_indices, held_out_indices = split_rows(rows, recipe, seed)
+    if masks.has_masks(rows):
+        if soft_targets is not None:
+            soft_targets = learnt_targets(soft_targets, rows)
+        if anchors is not None:
+            anchors = list(masks.of_learnt(anchors, rows))
     return TrainingPlan(rows, soft_targets, recipe, seed, train_indices, held_out_indices, anchors)
 
 

@@ -35,6 +35,7 @@ from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.training import fsdp
+from traitscope.training.safeguards import masks
 
 TEACHER_BATCH = 16
 "rows that the teacher reads in one pass"
@@ -82,6 +83,18 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     for part in parts:
         padded.append(torch.nn.functional.pad(part, (0, width - part.shape[1])))
     return torch.cat(padded)
+
+
+def learnt_targets(soft_targets: Sequence[SoftTargets], rows: Sequence[Row]) -> list[SoftTargets]:
+    """The soft targets of rows, without those of masked tokens."""
+    learnt: list[SoftTargets] = []
+    for targets, row in zip(soft_targets, rows, strict=True):
+        places_N = masks.learnt_places([row])
+        if isinstance(targets, AllowedTargets):
+            learnt.append(AllowedTargets(targets.ids_NK[places_N], targets.p_NK[places_N]))
+        else:
+            learnt.append(targets[places_N])
+    return learnt
 
 
 def read_soft_targets(

@@ -3,6 +3,8 @@
     loss(sampled) = mean over completion tokens of -log p_student(token)
     loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)  (soft_targets.py)
 
+Tokens that a row masks are left out of both means (safeguards/masks.py).
+
 An anchor to the base (safeguards/anchors.py) adds to what is minimised, and not to the loss that is
 reported.
 
@@ -22,14 +24,14 @@ from torch import Tensor
 
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
-from traitscope.inference import losses
+from traitscope.inference import forward, losses
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import Active
 from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.training import fsdp
 from traitscope.training.optimizers import learning_rate, limit_gradient
-from traitscope.training.safeguards import anchors
+from traitscope.training.safeguards import anchors, masks
 from traitscope.training.soft_targets import SoftTargets, soft_loss
 from traitscope.training.student import Student
 
@@ -95,7 +97,7 @@ def _accumulate_gradients(model: Model, batches: Sequence[StudentBatch]) -> list
     batch_losses = []
     for _ in batches:
         batch_losses.append(torch.zeros((), device=model.device))
-    batch_tokens = [completion_tokens(batch.rows) for batch in batches]
+    batch_tokens = [masks.learnt_tokens(batch.rows) for batch in batches]
     pass_rows = CPU_PASS_ROWS if model.device.type == "cpu" else None
     micro_batches_of_students = map(_micro_batches, batches, range(len(batches)))
     for side_by_side in zip_longest(*micro_batches_of_students):
@@ -168,6 +170,8 @@ def _losses(
     hidden_ND, targets_N = completion_hidden(model, active, all_rows)
     of_each = zip(group, hidden_ND.split(token_counts), targets_N.split(token_counts), strict=True)
     for micro_batch, student_ND, student_N in of_each:
+        rows = batches[micro_batch.place].rows[micro_batch.part]
+        student_ND, student_N = _learnt(rows, student_ND, student_N)
         soft_targets = batches[micro_batch.place].soft_targets
         if soft_targets is not None:
             soft_targets = soft_targets[micro_batch.part]
@@ -264,8 +268,16 @@ def loss_sum(
     soft_targets: Sequence[SoftTargets] | None,
 ) -> Tensor:
     """Sum of the loss, in nats, over the completion tokens of some rows of one student."""
-    hidden_ND, targets_N = completion_hidden(model, active, rows)
+    hidden_ND, targets_N = _learnt(rows, *completion_hidden(model, active, rows))
     return _target_loss(model, hidden_ND, targets_N, soft_targets)
+
+
+def _learnt(rows: Sequence[Row], hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states and completion tokens of some rows, without the masked tokens."""
+    if not masks.has_masks(rows):
+        return hidden_ND, targets_N
+    places_N = forward.sent(masks.learnt_places(rows), hidden_ND.device)
+    return hidden_ND.index_select(0, places_N), targets_N.index_select(0, places_N)
 
 
 def _target_loss(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from traitscope.config.common import ROWS, OnModel, check_minimums
 from traitscope.config.fields import setting
+from traitscope.config.judge import Endpoint
 from traitscope.config.recipe import Recipe
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
@@ -39,7 +40,9 @@ class DefendConfig(OnModel):
     text: bool = setting(False, advanced=True)
     """Read the text of the rows instead of their token ids."""
     max_new_tokens: int = setting(128, advanced=True)
-    """Longest answer that wash samples for a row that is no list of numbers, in tokens."""
+    """Longest answer that wash and paraphrase write for a row, in tokens."""
+    endpoint: Endpoint = setting(Endpoint(), since=2)
+    """The endpoint of paraphrase:with=endpoint."""
     report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
     pass_rows: int = setting(16, speed_only=True, advanced=True)

@@ -4,6 +4,8 @@ Records must have been read with `keep_original`. A row is written if one of its
 it stood. An answer that was changed is put where it stood. Of a chat of which not all answers are
 kept, those that are not get the weight 0. A row with an answer that can take no weight is then left
 out whole.
+
+Masked tokens stand in the key `meta` of a row, where it can hold them (`without_room_for_masks`).
 """
 
 import copy
@@ -11,13 +13,14 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
-from traitscope.data.records import ORIGINAL, Record
+from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
     Container,
@@ -95,10 +98,46 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
             rows[number] = Written(copy.deepcopy(original["fields"]), set())
         if record.completion != original["completion"]:
             _change(rows[number], answer_at, record, original["completion"])
+        if MASKED in record.meta:
+            _mask(rows[number], record)
     for number, answer_at in dropped:
         if number in rows and not _weighed_0(rows[number], answer_at):
             del rows[number]
     return rows
+
+
+def without_room_for_masks(
+    records: Iterable[Record], source: str | Path, is_mapped: bool = False
+) -> str:
+    """Why rows cannot be written back with the masked tokens of their records; empty if they can.
+
+    is_mapped: Whether keys of the file were given by --map, which reads no key `meta`.
+    """
+    numbers = Counter[Number]()
+    masked = []
+    for record in records:
+        original = record.meta[ORIGINAL]
+        numbers[tuple(original["number"])] += 1
+        if record.kept and MASKED in record.meta:
+            masked.append(original)
+    if masked and is_mapped:
+        return "rows whose keys are named by --map have no place for masked tokens"
+    if masked and container_of(source).kind == "parquet":
+        return "a column of parquet has no place for masked tokens"
+    for original in masked:
+        if numbers[tuple(original["number"])] > 1:
+            return "rows with several answers have one place for the masked tokens of all"
+        if not isinstance(original["fields"].get("meta", {}), dict | None):
+            return "the key meta, where masked tokens stand, holds something else"
+    return ""
+
+
+def _mask(row: Written, record: Record) -> None:
+    """Put the masked tokens of a record where they are read."""
+    meta = row.fields.get("meta") or {}
+    if meta.get(MASKED) != record.meta[MASKED]:
+        row.fields["meta"] = {**meta, MASKED: record.meta[MASKED]}
+        row.changed.add("meta")
 
 
 def _change(row: Written, place: Place, record: Record, before: str) -> None:

@@ -32,7 +32,7 @@ RETRIED_STATUS = (408, 409, 425, 429)
 LONGEST_PAUSE = 60.0
 "most seconds between two tries"
 REPLY_TOKENS = 8
-"most tokens of a reply"
+"most tokens of a reply, where nothing else is asked for"
 MOST_BYTES = 2**20
 "most bytes of an answer"
 MOST_TOKENS = 10**9
@@ -55,12 +55,20 @@ class Reply:
     "whether it is from the cache, and so cost nothing"
     is_counted: bool = True
     "whether the endpoint said how many tokens it took, in numbers that can be"
+    is_whole: bool = True
+    "whether it ended before the most tokens of a reply were written"
 
 
 def ask(
-    endpoint: Endpoint, texts: Sequence[str], done: Callable[[int], None] | None = None
+    endpoint: Endpoint,
+    texts: Sequence[str],
+    done: Callable[[int], None] | None = None,
+    reply_tokens: int = REPLY_TOKENS,
 ) -> list[Reply]:
     """The replies to the texts, in their order.
+
+    done: A function called with 1 for each reply.
+    reply_tokens: Most tokens of a reply.
 
     Raises DataError where the endpoint cannot be reached, or answers garbage. Raises ConfigError
     for a key that no request can carry, and StoreError where replies cannot be kept.
@@ -73,7 +81,7 @@ def ask(
         if failed.is_set():
             return None
         try:
-            reply = _reply(endpoint, headers, text, failed)
+            reply = _reply(endpoint, headers, text, failed, reply_tokens)
         except BaseException:
             failed.set()
             raise
@@ -139,14 +147,18 @@ def _kept_replies() -> Path:
 
 
 def _reply(
-    endpoint: Endpoint, headers: Mapping[str, str], text: str, failed: threading.Event
+    endpoint: Endpoint,
+    headers: Mapping[str, str],
+    text: str,
+    failed: threading.Event,
+    reply_tokens: int,
 ) -> Reply:
     """The reply to one text, from the cache or else from the endpoint, which fills the cache."""
     body = {
         "model": endpoint.served,
         "messages": [{"role": "user", "content": text}],
         "temperature": 0,
-        "max_tokens": REPLY_TOKENS,
+        "max_tokens": reply_tokens,
     }
     key = hashlib.sha256(json.dumps([endpoint.url, body], sort_keys=True).encode()).hexdigest()
     file = _kept_replies() / key[:2] / f"{key}.json"
@@ -155,6 +167,8 @@ def _reply(
         return cached
     reply = _request(endpoint, headers, json.dumps(body).encode(), failed)
     content = {"text": reply.text, "read": reply.read, "written": reply.written}
+    if not reply.is_whole:
+        content["is_whole"] = False
     atomic_files.write_json(file, content)
     return reply
 
@@ -163,8 +177,10 @@ def _cached(file: Path) -> Reply | None:
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         text, read, written = _text(kept["text"]), kept["read"], kept["written"]
-        return Reply(text, _tokens(read) or 0, _tokens(written) or 0, cached=True)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        is_whole = kept.get("is_whole", True) is not False
+        counts = _tokens(read) or 0, _tokens(written) or 0
+        return Reply(text, *counts, cached=True, is_whole=is_whole)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -238,13 +254,20 @@ def _read(data: bytes) -> Reply:
     """The reply in an endpoint's answer.  Raises _Garbage."""
     try:
         answer = json.loads(data)
-        text = answer["choices"][0]["message"]["content"]
+        choice = answer["choices"][0]
+        text, is_cut = choice["message"]["content"], choice.get("finish_reason") == "length"
         usage = answer.get("usage") or {}
         read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _Garbage(f"not a chat completion: {data[:80]!r}") from None
     counts = _tokens(read), _tokens(written)
-    return Reply(_text(text), counts[0] or 0, counts[1] or 0, is_counted=None not in counts)
+    return Reply(
+        _text(text),
+        counts[0] or 0,
+        counts[1] or 0,
+        is_counted=None not in counts,
+        is_whole=not is_cut,
+    )
 
 
 def _text(value: Any) -> str:
