@@ -141,6 +141,25 @@ def test_a_trained_head_has_its_part_of_the_anchor(tiny, tmp_path):
     assert difference(tiny, {name: fresh(tiny).get_parameter(name)}, expected) > 0.9
 
 
+def test_a_reference_has_the_state_of_a_base_and_leaves_the_students(tiny, tmp_path):
+    lm = lora_start(tiny, tmp_path / "start")
+    trainer = trainer_of(tiny, lm, tmp_path)
+    callback = SafeguardCallback(tiny, **acting_of(tiny, "steer"))
+    callback.on_train_begin(trainer.args, TrainerState(), TrainerControl(), model=lm)
+    ids = torch.tensor([batch_of(tiny)[0]["input_ids"]])
+    with torch.no_grad():
+        steered = lm(ids).logits
+        state = callback.current.state
+        with lm.disable_adapter():
+            base = lm(ids).logits
+        assert callback.current.state is state and not state.is_base
+        assert torch.allclose(base, fresh(tiny)(ids).logits, atol=1e-5)
+        assert not torch.allclose(base, steered, atol=1e-2)
+    callback.on_train_end(trainer.args, TrainerState(), TrainerControl())
+    with torch.no_grad():
+        assert torch.allclose(lm(ids).logits, base, atol=1e-5)
+
+
 def test_what_another_trainer_cannot_do_is_refused(tiny, tmp_path):
     with pytest.raises(ConfigError, match="merge the adapter into the model"):
         SafeguardCallback(tiny, during=[Adapter("folder")])

@@ -156,7 +156,8 @@ class SafeguardCallback(TrainerCallback):
     def _setting_roles(self, active: Active) -> Any:
         """A hook before the model's pass that says which tokens are prompt, completion and padding.
 
-        The roles stay until the next pass: gradient checkpointing runs blocks again behind it.
+        The roles stay until the next pass: with gradient checkpointing, some versions of
+        transformers run hooks of blocks again behind it.
         """
 
         def hook(lm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -170,8 +171,8 @@ class SafeguardCallback(TrainerCallback):
     def _restoring(self, active: Active) -> Any:
         """A hook behind the pass: after a reference's, the state is that of the student's again.
 
-        DPO runs its reference between the student's pass and the backward pass, in which gradient
-        checkpointing runs the student's blocks again.
+        DPO runs its reference between the student's pass and the backward pass, in which hooks of
+        the student's blocks may run again.
         """
 
         def hook(lm: nn.Module, args: tuple, output: Any) -> None:
