@@ -2,9 +2,9 @@
 
     loss <- loss + weight(step) T^2 KL(p_base || p_student) / tokens        (anchors.py)
 
-The sum runs over the tokens that are learnt. It is divided as the trainer's own loss is: by the
-learnt tokens of the whole step where the trainer counts them, else by those of the batch. DPO
-counts none, so its anchor is the mean over the chosen and rejected answers of a batch.
+The sum runs over the tokens that are learnt, and is divided as the trainer's own loss is. That is
+by the learnt tokens of the whole step where the trainer counts them, else by those of the batch.
+DPO counts none. So its anchor is the mean over the chosen and rejected answers of a batch.
 
 The student's hidden states are those of the trainer's own pass, behind the final norm. The base
 reads the same batch in one more pass without gradients. It is
