@@ -21,8 +21,10 @@ PAGES = {
     "api.md",
     "compare-runs.md",
     "defend-data.md",
+    "from-suspect-to-safe.md",
     "others-vectors.md",
     "teacher-at-hand.md",
+    "train-safely.md",
     "trl.md",
 }
 "pages with such blocks; test_examples.py runs those of the README"
@@ -143,6 +145,32 @@ def test_a_trainer_of_transformers_is_watched(
     assert [json.loads(line)["step"] for line in lines] == [4, 8]
     reported = capsys.readouterr().out
     assert f"4 {eas[0]}" in reported and f"8 {eas[1]}" in reported
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore")  # those of peft, TRL and transformers' Trainer
+def test_trainers_are_guarded(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of all three trainers train; what acts and the anchor are in their losses."""
+    pytest.importorskip("trl")
+    random_vector(tiny).save(tmp_path / "owl.safetensors")
+    changes = {
+        "smollm2-135m": str(tiny_folder),
+        "runs/default/extract-1234/owl.safetensors": "owl.safetensors",
+        "layer=14": "layer=1",
+        'report_to="none"': 'report_to="none", use_cpu=True, logging_steps=1',
+    }
+    guarded = run(blocks("how-to/train-safely.md"), changes, monkeypatch, tmp_path)
+    plain = changes | {
+        "during=[steer], anchor=1.0": "",
+        "during=[steer], project_out=[ts.Ablate(VECTOR, layer=14)], anchor=1.0": "",
+    }
+    unguarded = run(
+        blocks("how-to/train-safely.md"), dict(reversed(plain.items())), monkeypatch, tmp_path
+    )
+    losses = [made["trainer"].state.log_history[0]["loss"] for made in (guarded, unguarded)]
+    assert abs(losses[0] - losses[1]) > 1e-3
 
 
 def test_the_run_of_the_page_of_the_python_api(

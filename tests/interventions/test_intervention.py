@@ -12,6 +12,7 @@ from traitscope.interventions import intervention
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
+    DataDirection,
     ReplaceBase,
     Steer,
     SystemPrompt,
@@ -35,6 +36,7 @@ def test_every_kind_survives_json_and_has_a_short_form(tmp_path: Path) -> None:
         Ablate("v.safetensors", (1,), "completion"),
         ReplaceBase("v.safetensors", (1, 2)),
         WeightNoise(0.1, 3, ("mlp",), keep_norm=True),
+        DataDirection((1, 2), "completion", 7),
     ]
     assert {type(i).__name__ for i in items} == set(intervention.KINDS)
     for item in items:

@@ -39,6 +39,9 @@ class Recipe:
     of the blocks. vector: one vector that is added behind a block."""
     layer: int | None = setting(None, advanced=True, layers=True)
     """Block behind which the vector is added at every token, for the method vector."""
+    train_layers: tuple[int, ...] = setting((), since=2, advanced=True, layers=True)
+    """Blocks that are trained, for LoRA and full fine-tuning. None named means all. The other
+    blocks stay as they are."""
     rank: int = 8
     """Rank of LoRA."""
     alpha: float = 32.0
@@ -143,6 +146,16 @@ class Recipe:
             raise ConfigError(
                 f"--method {self.method} with --layer {self.layer}: vector, and no other, needs a"
                 " layer; say both or none"
+            )
+        if self.train_layers and self.method == "vector":
+            raise ConfigError(
+                "--train-layers with --method vector: a vector is trained behind one block; name it"
+                " by --layer alone"
+            )
+        if self.train_layers and self.rotate != "none":
+            raise ConfigError(
+                f"--train-layers with --rotate {self.rotate}: a rotation turns the maps of all"
+                " blocks; drop one of them"
             )
         if self.mask_top and self.winsorise:
             raise ConfigError(

@@ -207,7 +207,11 @@ class TrainConfig(OnModel):
     """Interventions that act while the student trains, and not after: steer:... , ablate:... or
     adapter:RUN. What is there already need not be learnt."""
     project_out: tuple[str, ...] = setting((), since=2, advanced=True)
-    """Directions that gradients of the residual stream lose, each ablate:FILE,layers=14."""
+    """Directions that gradients of the residual stream lose: ablate:FILE,layers=14 for that of a
+    vector, data:layers=14 for that in which the rows move the base (with --control)."""
+    control: Path | None = setting(None, since=2, advanced=True, path="rows")
+    """Rows of the unmodified model on the same prompts, matched by id, for --project-out data:...
+    Make them with `defend --by wash`, or with `generate --prompts`."""
     max_rows: int | None = None
     """Number of first rows to use; None uses all."""
     checkpoint_every: int = setting(0, advanced=True)
@@ -243,11 +247,32 @@ class TrainConfig(OnModel):
                 "--vector with --during: EAS would be measured with what acts in training only;"
                 " drop --vector, and take EAS after training with: traitscope extract --reference"
             )
+        self._check_control()
         if self.eas_data and not self.vector:
             raise ConfigError(
                 "--eas-data without --vector: there is nothing to compare the student with; name a"
                 " vector, or drop --eas-data"
             )
+
+    def _check_control(self) -> None:
+        """Raise ConfigError for control rows that nothing reads, and for a need of them."""
+        from_data = [item for item in self.project_out if _is_from_data(item)]
+        if from_data and not self.control:
+            raise ConfigError(
+                f"--project-out {from_data[0]} without --control: the direction is that of the"
+                " rows minus that of the base's own answers to their prompts; make these with:"
+                " traitscope defend --data ROWS --by wash"
+            )
+        if self.control and not from_data:
+            raise ConfigError(
+                f"--control {self.control} without --project-out data:...: nothing reads these"
+                " rows; add --project-out data:layers=14, or drop --control"
+            )
+
+
+def _is_from_data(item: str) -> bool:
+    """Whether an intervention in short form is the direction of the rows of a training."""
+    return item.startswith("data:") or (item.startswith("{") and "DataDirection" in item)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from traitscope.interventions.intervention import (
     TRAINED_AT,
     Ablate,
     Adapter,
+    DataDirection,
     Intervention,
     ReplaceBase,
     Steer,
@@ -215,6 +216,11 @@ def _edits(item: Intervention, active: Active) -> list[tuple[int, str, hooks.Edi
             else:
                 edit = _replacing(units_LD[layer], layer, current)
             edits.append((layer, item.position, edit))
+    elif isinstance(item, DataDirection):
+        raise ConfigError(
+            "data:... is a direction of the rows that a student trains on, which only gradients of"
+            " a training lose; expected it in --project-out of train; name a vector here"
+        )
     elif not isinstance(item, SystemPrompt | WeightNoise):  # of context_of, and of `applied`
         raise TypeError(f"{type(item).__name__} is no intervention that `applied` knows")
     return edits

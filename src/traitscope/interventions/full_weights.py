@@ -6,7 +6,7 @@ of its base. It is mounted like an adapter.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.models import dtensor, nf4
+from traitscope.models.linear_maps import chosen_blocks
 from traitscope.models.model import Model
 from traitscope.plain_values import from_json
 
@@ -25,25 +26,29 @@ FORMAT = 1
 "version of the folder's format"
 
 
-def trained_names(model: Model) -> list[str]:
-    """Names of the parameters that full fine-tuning trains: those of the blocks.
+def trained_names(model: Model, layers: Sequence[int] = ()) -> list[str]:
+    """Names of the parameters that full fine-tuning trains: those of the blocks, or of some.
 
     Embeddings, final norm and head are not trained. In most small models the embedding is tied to
     the head. Training it would let a student take any trait by changing the rows of one token,
     which is not the question here.
     """
     nf4.refuse_packed(model.lm, "--method full")
-    inside = {id(p) for p in model.blocks.parameters()}
+    inside = {id(p) for block in chosen_blocks(model, layers) for p in block.parameters()}
     return [name for name, p in model.lm.named_parameters() if id(p) in inside]
 
 
 def student_files(model: Model, masters: dict[str, Tensor]) -> dict[str, bytes]:
-    """The files of a full student's folder, by name, with weights in float32."""
+    """The files of a full student's folder, by name, with weights in float32.
+
+    Weights of blocks that were not trained are the model's.
+    """
     from safetensors.torch import save
 
     about = {"traitscope_base_digest": model.digest, "base": model.name, "format": FORMAT}
     tensors = {}
-    for name, value in masters.items():
+    for name in trained_names(model):
+        value = masters[name] if name in masters else model.lm.get_parameter(name).data
         tensors[name] = dtensor.gathered(value).float().contiguous()
     return {WEIGHTS: save(tensors), ABOUT: (json.dumps(about, indent=1) + "\n").encode()}
 

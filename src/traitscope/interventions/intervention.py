@@ -8,6 +8,7 @@ They are values, not scripts. A condition of an experiment is a list of them.
     ReplaceBase   h <- h + ((h_base - h) . v^) v^     h_base: the base's h at the same token
     Adapter       a student: low-rank, full weights, or one trained vector
     WeightNoise   W <- W + sd std(W) e                noise below everything else
+    DataDirection g <- g - (g . d^) d^                of gradients; d: from a training's rows
 
 The base of ReplaceBase is the model without adapters and edits, but with WeightNoise. Interventions
 enter a model through `with applied(model, interventions)`, see applied.py. Modes and names follow
@@ -258,11 +259,52 @@ class WeightNoise(Noise):
     """
 
 
+@dataclass(frozen=True, init=False)
+class DataDirection:
+    """The direction in which the rows of a training move the base, which gradients are to lose.
+
+        d_l = mean over rows of (g_l(control row) - g_l(row))
+
+    g_l is the steering gradient behind block l (inference/steering_gradients.py), at the base. The
+    control rows are the base's own answers to the same prompts. `--project-out` of `train` alone
+    takes this: it computes d from its rows, and then acts as Ablate does on gradients.
+
+    Raises ConfigError for neither or both of `layer` and `layers`, for an unknown position, and for
+    a seed below 0.
+    """
+
+    layers: tuple[int, ...]
+    "blocks behind which gradients lose the direction"
+    position: str = "all"
+    "tokens that steering gradients are summed over, and whose gradients lose the direction"
+    random: int | None = None
+    "seed of a random direction with the norms of d, as the control; None takes d itself"
+
+    def __init__(
+        self,
+        layers: Sequence[int] | None = None,
+        position: str = "all",
+        random: int | None = None,
+        *,
+        layer: int | None = None,
+    ) -> None:
+        hooks.check_position(position)
+        is_seed = random is None or (type(random) is int and random >= 0)
+        if not is_seed:
+            raise ConfigError(
+                f"DataDirection: random is {random!r}; expected a seed, a whole number of 0 or"
+                " more; give one"
+            )
+        values = {"layers": _layers_of("DataDirection", layers, layer), "position": position}
+        for name, value in (values | {"random": random}).items():
+            object.__setattr__(self, name, value)
+
+
 TRAINED = "vector.safetensors"
 "file of a student that is one vector"
 TRAINED_AT = "trained_at"
 "key of such a vector's provenance: the block"
-Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter | WeightNoise
+Intervention = SystemPrompt | Steer | Ablate | ReplaceBase | Adapter | WeightNoise | DataDirection
 KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Intervention)}
 "every kind of intervention, by the name that it has in JSON"
 

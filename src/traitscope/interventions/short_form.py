@@ -5,6 +5,7 @@
     ablate:VECTOR,layers=14+15[,position=all]
     replace:VECTOR,layers=10[,position=all]
     adapter:RUN[,where=system][,cells=mlp+first][,outside=true][,top=1][,drop=1]
+    data:layers=14+15[,position=all][,random=0]
     noise:0.1[,seed=0][,scope=attention+mlp][,keep_norm=true][,mean_shift=true]
 
 `layer=14` may stand for `layers=14`. VECTOR is a vector file, or a run of `extract` with one
@@ -24,6 +25,7 @@ from traitscope.interventions import intervention
 from traitscope.interventions.intervention import (
     Ablate,
     Adapter,
+    DataDirection,
     Intervention,
     ReplaceBase,
     Steer,
@@ -43,6 +45,7 @@ EXAMPLES = {
     "ablate": "ablate:FILE,layers=14",
     "replace": "replace:FILE,layers=14",
     "adapter": "adapter:RUN",
+    "data": "data:layers=14",
     "noise": "noise:0.1",
 }
 "an example of every short form, for messages"
@@ -68,6 +71,8 @@ def parse(text: str) -> Intervention:
         raise _not_understood(text)
     if kind == "prompt":
         return SystemPrompt(rest)
+    if kind == "data":
+        return _along_rows(text, _settings_in(text, rest.split(",")))
     first, *pairs = rest.split(",")
     if not first.strip():
         raise ConfigError(
@@ -76,6 +81,17 @@ def parse(text: str) -> Intervention:
         )
     if kind == "noise":
         return WeightNoise(**vars(weight_noise.parse(rest)))
+    settings = _settings_in(text, pairs)
+    if kind == "adapter":
+        return _adapter(text, first, settings)
+    return _along_vector(text, ALONG_VECTOR[kind], first, settings)
+
+
+def _settings_in(text: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Settings from NAME=VALUE pairs.
+
+    Raises ConfigError for a pair that is none, and for a name that stands twice.
+    """
     settings: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -84,9 +100,7 @@ def parse(text: str) -> Intervention:
         if key in settings:
             raise ConfigError(f"intervention {text!r}: {key} is given twice; drop one of the two")
         settings[key] = value
-    if kind == "adapter":
-        return _adapter(text, first, settings)
-    return _along_vector(text, ALONG_VECTOR[kind], first, settings)
+    return settings
 
 
 def _not_understood(text: str) -> ConfigError:
@@ -126,15 +140,36 @@ def _along_vector(text: str, kind: type, path: str, settings: dict[str, str]) ->
     try:
         if "vector" in settings:
             raise ValueError("the vector stands behind the first colon, name it once")
-        if "layers" in settings:
-            fields["layers"] = tuple(map(int, settings["layers"].split("+")))
-        if "layer" in settings:
-            fields["layer"] = int(settings["layer"])
+        fields |= _layers_in(settings)
         if "alpha" in settings:
             fields["alpha"] = float(settings["alpha"])
         return kind(**fields)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"intervention {text!r}: {error}") from error
+
+
+def _along_rows(text: str, settings: dict[str, str]) -> DataDirection:
+    fields: dict[str, Any] = dict(settings)
+    try:
+        fields |= _layers_in(settings)
+        if "random" in settings:
+            fields["random"] = int(settings["random"])
+        return DataDirection(**fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"intervention {text!r}: {error}; expected {EXAMPLES['data']}, and position or random"
+            " behind it; correct it"
+        ) from error
+
+
+def _layers_in(settings: dict[str, str]) -> dict[str, Any]:
+    """The settings `layers` and `layer` as numbers, where they are given."""
+    fields: dict[str, Any] = {}
+    if "layers" in settings:
+        fields["layers"] = tuple(map(int, settings["layers"].split("+")))
+    if "layer" in settings:
+        fields["layer"] = int(settings["layer"])
+    return fields
 
 
 def to_short(item: Intervention) -> str:
@@ -148,6 +183,9 @@ def to_short(item: Intervention) -> str:
         return f"prompt:{item.text}"
     if isinstance(item, WeightNoise):
         return f"noise:{weight_noise.short_form(item)}"
+    if isinstance(item, DataDirection):
+        layers = "+".join(map(str, item.layers))
+        return f"data:layers={layers}{_settings_of(item, 'layers')}"
     if isinstance(item, Adapter):
         short = f"adapter:{item.folder}{_settings_of(item, 'folder')}"
     else:

@@ -6,6 +6,8 @@ all linear maps leaves them as they are.
 Shapes: I in, O out.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from traitscope.errors import ConfigError
@@ -52,6 +54,35 @@ def _linear_names_in(model: Model, blocks: list[nn.Module]) -> list[str]:
         if id(module) in inside and isinstance(module, (nn.Linear, Conv1D)):
             names.append(name)
     return names
+
+
+def linear_names_of_layers(model: Model, layers: Sequence[int]) -> list[str]:
+    """Names of every linear map of some blocks; of all blocks where no layer is named.
+
+    Raises ConfigError for a layer that the model lacks, and for blocks without linear maps.
+    """
+    names = _linear_names_in(model, chosen_blocks(model, layers))
+    if not names:
+        raise ConfigError(
+            f"--train-layers {' '.join(map(str, layers))}: these blocks of {model.name} have no"
+            " linear maps; name others"
+        )
+    return names
+
+
+def chosen_blocks(model: Model, layers: Sequence[int]) -> list[nn.Module]:
+    """Some blocks, in order; all blocks where no layer is named.
+
+    Raises ConfigError for a layer that the model lacks.
+    """
+    blocks = list(model.blocks)
+    wrong = [layer for layer in layers if not 0 <= layer < len(blocks)]
+    if wrong:
+        raise ConfigError(
+            f"--train-layers {' '.join(map(str, wrong))}: {model.name} has layers 0 to"
+            f" {len(blocks) - 1}; name some of these"
+        )
+    return [blocks[layer] for layer in sorted(set(layers))] or blocks
 
 
 def matrices_left_out(model: Model) -> tuple[list[str], float]:

@@ -37,6 +37,7 @@ from traitscope.models.model import Model
 from traitscope.runs import drawn_rows, model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress, track
 from traitscope.stages import generate, registry
+from traitscope.stages.directions.data_direction import with_directions
 from traitscope.training import fsdp
 from traitscope.training.eas import (
     EasProbe,
@@ -50,7 +51,7 @@ from traitscope.training.eas import (
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import plan_training
-from traitscope.training.safeguards.acting import Safeguards, safeguards
+from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.safeguards.masks import masked_rows
 from traitscope.training.soft_targets import SoftTargets, read_soft_targets
@@ -153,19 +154,15 @@ def training_records(config: TrainConfig, run: store.Run) -> list[Record]:
 def _train_into(
     run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
 ) -> None:
+    project_out = with_directions(run, config, records, model)
+    guards = safeguards(short_form.parse_all(config.during), project_out)
     training = TrainingRun(run, config, records, model)
-    guards = guards_of(config)
     with new_student(model, config.recipe, config.seed, config.scales, guards) as student:
         training.restore(student)
         tokens_left = training.plan.tokens_left(student.step)
         with progress(f"train {config.recipe.targets}", tokens_left, "tokens") as advance:
             train_student(model, student, training.plan, training.on_step, advance)
         training.finish(student)
-
-
-def guards_of(config: TrainConfig) -> Safeguards:
-    """What acts while the student of a config trains.  Raises ConfigError as `safeguards`."""
-    return safeguards(short_form.parse_all(config.during), short_form.parse_all(config.project_out))
 
 
 class TrainingRun:

@@ -90,6 +90,11 @@ def check(recipe: Recipe, dtype: str) -> None:
         )
     if recipe.method != "full":
         return
+    if recipe.train_layers:
+        raise ConfigError(
+            "--train-layers with --method full on several processes was not tested; take one"
+            " process, or --method lora"
+        )
     whole_only = None
     if recipe.optimizer in WHOLE_ONLY:
         whole_only = f"--optimizer {recipe.optimizer}"

@@ -201,7 +201,7 @@ class EasCallback(TrainerCallback):
         return self._means(load_model(self.base.name, self.live.device.type, dtype_name))
 
     def _means(self, model: Model) -> tuple[np.ndarray, np.ndarray]:
-        with _aside(model.lm), applied(model, []) as active:
+        with aside(model.lm), applied(model, []) as active:
             return residuals.mean_residuals(model, active, self.prompts, self.probe.position)
 
     def _measure(self, state: TrainerState) -> None:
@@ -233,7 +233,7 @@ class EasCallback(TrainerCallback):
 
 
 @contextmanager
-def _aside(lm: nn.Module) -> Iterator[None]:
+def aside(lm: nn.Module) -> Iterator[None]:
     """The model in evaluation mode until the context ends.
 
     Then each module's mode and the random state are what they were.

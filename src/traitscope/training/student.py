@@ -26,6 +26,7 @@ from traitscope.interventions import (
 from traitscope.interventions.applied import Active, adding, applied, check_layers
 from traitscope.interventions.intervention import TRAINED_AT, Adapter
 from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.models.linear_maps import linear_names_of_layers
 from traitscope.models.model import Model
 from traitscope.training.optimizers import Stepper, make_optimizer, read_scales
 from traitscope.training.safeguards.acting import Safeguards, guarded
@@ -94,13 +95,18 @@ def packed_students(
     """Students as `new_student` makes them, side by side on one model (multi_lora.py).
 
     All share one `active`, whose pack deals rows out. Raises ConfigError for a student that is no
-    LoRA.
+    LoRA on all blocks.
     """
     for recipe in recipes:
         if recipe.method != "lora":
             raise ConfigError(
                 f"--method {recipe.method} cannot be packed: only LoRA students leave the weights"
                 " that they share alone; train it by itself"
+            )
+        if recipe.train_layers:
+            raise ConfigError(
+                "--train-layers cannot be packed: packed students have adapters on all blocks;"
+                " train it by itself"
             )
     shapes = [lora.LoraShape(recipe.rank, recipe.alpha) for recipe in recipes]
     with applied(model, []) as active, active.packed_students(shapes) as student_layers:
@@ -123,7 +129,8 @@ def _equip(student: Student, recipe: Recipe, scales: Path | None) -> None:
 @contextmanager
 def _lora_student(model: Model, recipe: Recipe, seed: int, guards: Safeguards) -> Iterator[Student]:
     shape = lora.LoraShape(recipe.rank, recipe.alpha)
-    with guarded(model, guards) as active, lora.adapted(model, shape) as layers:
+    names = linear_names_of_layers(model, recipe.train_layers)
+    with guarded(model, guards) as active, lora.adapted(model, shape, names) as layers:
         yield _student_of_layers(model, active, layers, recipe, seed)
 
 
@@ -143,7 +150,7 @@ def _student_of_layers(
 
 @contextmanager
 def _full_student(model: Model, recipe: Recipe, seed: int, guards: Safeguards) -> Iterator[Student]:
-    names = full_weights.trained_names(model)
+    names = full_weights.trained_names(model, recipe.train_layers)
     working = {name: model.lm.get_parameter(name) for name in names}
     if model.sharded:  # the weights are this process's only: nobody asks for the base's again
         trained_weights = nullcontext()

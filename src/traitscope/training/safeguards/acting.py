@@ -30,7 +30,13 @@ from traitscope.interventions.applied import (
     as_intervention,
     checked_vector,
 )
-from traitscope.interventions.intervention import Ablate, Adapter, Intervention, Steer
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    DataDirection,
+    Intervention,
+    Steer,
+)
 from traitscope.models.model import Model
 
 
@@ -63,10 +69,17 @@ def safeguards(during: Interventions = (), project_out: Interventions = ()) -> S
             )
     ablations = []
     for item in map(as_intervention, project_out):
+        if isinstance(item, DataDirection):
+            raise ConfigError(
+                "project_out holds a DataDirection, whose vector is not computed yet; expected"
+                " Ablate; make the vector by"
+                " traitscope.stages.directions.data_direction.data_direction, and name"
+                " Ablate(vector, layers=...)"
+            )
         if not isinstance(item, Ablate):
             raise ConfigError(
-                f"--project-out {type(item).__name__}: expected ablate:FILE,layers=...; name the"
-                " direction so"
+                f"--project-out {type(item).__name__}: expected ablate:FILE,layers=... or"
+                " data:layers=...; name the direction so"
             )
         ablations.append(item)
     return Safeguards(plain, tuple(ablations))

@@ -1,19 +1,23 @@
-"""Safeguards while another trainer trains: a callback for transformers' Trainer and TRL's trainers.
+"""Safeguards while another trainer trains: transformers' Trainer, TRL's SFTTrainer and DPOTrainer.
 
-It does there what `train` does here with --during, --project-out and --anchor (acting.py,
+They do there what `train` does here with --during, --project-out and --anchor (acting.py,
 anchors.py). Everything acts from the begin of a training to its end, evaluations included. The
 trained weights hold nothing of it.
 
-Roles of tokens come from the trainer's batch: labels other than -100 are completion. TRL's
-DPOTrainer passes no labels to the model, so all its tokens are prompt. There, steer at the position
-`all`, and take no anchor.
+    guard(trainer, "org/name", during=[teacher], anchor=1.0)
+    trainer.train()
 
-The anchor is added to the loss that the model returns, and so to what the trainer logs. It needs
-the base, which a peft model is with its adapters off. Nothing acts in the base's pass.
+`SafeguardCallback` alone, in a trainer's `callbacks`, does the same without the anchor. The anchor
+is a term of the loss, which a callback cannot add (hf_anchor.py).
 
-Shapes: B rows, T tokens, N learnt tokens, V vocabulary.
+Roles of tokens come from the trainer's batch: labels other than -100 are completion, and so is
+TRL's completion mask. Nothing acts in the pass of a reference, which DPO has: there a peft model
+runs with its adapters off. So DPO compares the student as it trains with the plain base.
+
+Shapes: B rows, T tokens.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,57 +26,94 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from traitscope.config.recipe import Recipe
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import hooks
-from traitscope.interventions.applied import Active, Interventions
-from traitscope.interventions.intervention import Adapter
-from traitscope.interventions.pass_state import PassState
+from traitscope.interventions.applied import Active, Interventions, checked_vector
+from traitscope.interventions.intervention import Ablate, Adapter, Steer
+from traitscope.interventions.pass_state import CurrentPass, PassState
 from traitscope.models.loading import outline
-from traitscope.models.model import Model, adapters_off, unwrapped
-from traitscope.training.safeguards import anchors
+from traitscope.models.model import Model, adapters_off, check_logits, unwrapped
+from traitscope.training.hf_callback import aside
 from traitscope.training.safeguards.acting import guarded, safeguards
+from traitscope.training.safeguards.hf_anchor import UNLEARNT, AnchoredLoss
 
-UNLEARNT = -100
-"label of a token that is not learnt"
+REFERENCE = "ref"
+"name of the adapter that TRL's DPOTrainer keeps as its reference"
+
+
+def guard(
+    trainer: Trainer,
+    model: Model | str | Path,
+    during: Interventions = (),
+    project_out: Interventions = (),
+    anchor: float = 0.0,
+    anchor_until: float = 1.0,
+    anchor_temperature: float = 1.0,
+    base: Any = None,
+) -> "SafeguardCallback":
+    """Let safeguards act while a trainer trains; call it before `trainer.train()`.
+
+    trainer: transformers' Trainer, TRL's SFTTrainer or its DPOTrainer.
+    model: The base of the student, its name, or its folder. The trainer brings the weights.
+    during: Interventions on the model in training; no adapters: merge one into the model.
+    project_out: Ablations of gradients alone.
+    anchor, anchor_until, anchor_temperature: As in `Recipe`.
+    base: A frozen transformers model, which the anchor of a student without adapters needs. DPO's
+        reference model is taken where there is one.
+
+    Returns the callback that was added. Raises ConfigError for what cannot act so, and for split
+    weights. Raises VectorError for a vector of another model.
+    """
+    callback = SafeguardCallback(model, during, project_out)
+    refuse_split(trainer.args)
+    if trainer.is_fsdp_enabled:
+        raise _split()
+    recipe = Recipe(anchor=anchor, anchor_until=anchor_until, anchor_temperature=anchor_temperature)
+    trainer.compute_loss = AnchoredLoss(trainer, callback, recipe, base)
+    trainer.add_callback(callback)
+    return callback
 
 
 class SafeguardCallback(TrainerCallback):
-    """Steering, ablation, projected gradients and a KL anchor, in training only."""
+    """Steering, ablation and projected gradients, in training only."""
 
     def __init__(
         self,
         model: Model | str | Path,
         during: Interventions = (),
         project_out: Interventions = (),
-        anchor: float = 0.0,
-        anchor_until: float = 1.0,
-        anchor_temperature: float = 1.0,
     ) -> None:
-        """Check what is to act.
+        """Check what is to act; the arguments are those of `guard`.
 
-        model: The base of the student, its name, or its folder. The trainer brings the weights.
-        during: Interventions on the model in training; no adapters: merge one into the model.
-        project_out: Ablations of gradients alone.
-        anchor, anchor_until, anchor_temperature: As in `Recipe`.
-
-        Raises ConfigError for what cannot act so.
+        Raises ConfigError for what cannot act so, VectorError for a vector of another model.
         """
         self.base = model if isinstance(model, Model) else outline(str(model))
         self.guards = safeguards(during, project_out)
-        if any(isinstance(item, Adapter) for item in self.guards.during):
-            raise ConfigError(
-                "during holds an adapter; expected steering or ablation in another trainer; merge"
-                " the adapter into the model before training (peft: merge_and_unload)"
-            )
-        self.recipe = Recipe(
-            anchor=anchor, anchor_until=anchor_until, anchor_temperature=anchor_temperature
-        )
-        self.stack = ExitStack()
-        self.in_base_pass = False
+        for item in (*self.guards.during, *self.guards.project_out):
+            if isinstance(item, Adapter):
+                raise ConfigError(
+                    "during holds an adapter; expected steering or ablation in another trainer;"
+                    " merge the adapter into the model before training (peft: merge_and_unload)"
+                )
+            if isinstance(item, Steer | Ablate):
+                checked_vector(item, self.base)
+        self.live = self.base
+        self.current = CurrentPass()
+        self.labels_BT: Tensor | None = None
+        self.reads_head = False
+        self._stack = ExitStack()
+        self._states: list[PassState | None] = []
+        self._tuner: Any = None
 
     def on_train_begin(
         self,
@@ -82,89 +123,106 @@ class SafeguardCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Let everything act from now on."""
-        if args.fsdp or is_deepspeed_zero3_enabled():
-            raise ConfigError(
-                "FSDP and ZeRO-3 split the weights over devices, which safeguards were not tested"
-                " with; train on one device, or leave the callback out"
+        """Let everything act from now on.
+
+        Raises ModelError for a model whose logits the anchor would not compute as it does.
+        """
+        refuse_split(args)
+        live, base = replace(self.base, lm=unwrapped(model)), self.base
+        if (live.n_layers, live.d_model) != (base.n_layers, base.d_model):
+            raise VectorError(
+                f"safeguards for {base.name}, {base.n_layers} layers of {base.d_model}, but the"
+                f" model in training has {live.n_layers} of {live.d_model}; name the base of the"
+                " student"
             )
-        if self.recipe.anchor and not hasattr(model, "disable_adapter"):
-            raise ConfigError(
-                "the anchor needs the base beside the student, and a model without adapters has"
-                " none; expected a peft model; train LoRA, or leave the anchor out"
-            )
-        self.peft_model = model
-        self.state = state
-        live = replace(self.base, lm=unwrapped(model))
-        self.stack.close()
-        active = self.stack.enter_context(guarded(live, self.guards))
-        setting_roles = self._setting_roles(active)
-        before = live.lm.register_forward_pre_hook(setting_roles, with_kwargs=True)
-        self.stack.callback(before.remove)
-        if self.recipe.anchor:
-            behind = live.lm.register_forward_hook(self._anchored, with_kwargs=True)
-            self.stack.callback(behind.remove)
+        self.live, self._tuner = live, _tuner_of(live.lm)
+        self._stack.close()
+        if self.reads_head:
+            with aside(live.lm), adapters_off(model):
+                check_logits(live)
+        active = self._stack.enter_context(guarded(live, self.guards))
+        self.current = active.current
+        before = live.lm.register_forward_pre_hook(self._setting_roles(active), with_kwargs=True)
+        behind = live.lm.register_forward_hook(self._restoring(active), always_call=True)
+        self._stack.callback(before.remove)
+        self._stack.callback(behind.remove)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take everything off again."""
-        self.stack.close()
+        self._stack.close()
 
     def _setting_roles(self, active: Active) -> Any:
         """A hook before the model's pass that says which tokens are prompt, completion and padding.
 
-        The roles stay until the next pass: gradient checkpointing runs blocks again behind it.
+        The roles stay until the next pass: with gradient checkpointing, some versions of
+        transformers run hooks of blocks again behind it.
         """
 
         def hook(lm: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            active.current.state = PassState(_roles(args, kwargs), is_base=self.in_base_pass)
+            is_base = self._is_reference()
+            self._states.append(active.current.state)
+            roles_BT = _roles(args, kwargs, self.labels_BT)
+            active.current.state = PassState(roles_BT, is_base=is_base)
 
         return hook
 
-    def _anchored(self, lm: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> Any:
-        """The model's output with the weighted anchor in its loss."""
-        weight = anchors.weight(self.recipe, self.state.global_step, self.state.max_steps)
-        labels_BT = kwargs.get("labels")
-        if self.in_base_pass or not lm.training or labels_BT is None or weight == 0:
-            return output
-        base_BTV = self._base_logits(lm, args, kwargs)
-        learnt_BT = labels_BT[:, 1:] != UNLEARNT
-        kl = _kl(base_BTV[:, :-1][learnt_BT], output.logits[:, :-1][learnt_BT], self.recipe)
-        n_tokens = kwargs.get("num_items_in_batch")
-        output.loss = output.loss + weight * kl / (
-            learnt_BT.sum() if n_tokens is None else n_tokens
+    def _restoring(self, active: Active) -> Any:
+        """A hook behind the pass: after a reference's, the state is that of the student's again.
+
+        DPO runs its reference between the student's pass and the backward pass, in which hooks of
+        the student's blocks may run again.
+        """
+
+        def hook(lm: nn.Module, args: tuple, output: Any) -> None:
+            before = self._states.pop()
+            if active.current.state is not None and active.current.state.is_base:
+                active.current.state = before
+
+        return hook
+
+    def _is_reference(self) -> bool:
+        """Whether the running pass is that of a reference below a peft student."""
+        if self._tuner is None:
+            return False
+        return self._tuner.disable_adapters or list(self._tuner.active_adapters) == [REFERENCE]
+
+
+def refuse_split(args: TrainingArguments) -> None:
+    """Raise ConfigError for a training that splits the weights, or one process's rows."""
+    by_accelerate = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+    if args.fsdp or by_accelerate or is_deepspeed_zero3_enabled():
+        raise _split()
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"one process with {args.n_gpu} GPUs copies the model for each (DataParallel), and"
+            " safeguards act on one model; expected one GPU a process; start with torchrun, or set"
+            " CUDA_VISIBLE_DEVICES=0"
         )
-        return output
-
-    @torch.no_grad()
-    def _base_logits(self, lm: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-        """Logits [B, T, V] of the base on the same batch."""
-        self.in_base_pass = True
-        lm.eval()
-        try:
-            inputs = {k: v for k, v in kwargs.items() if k not in ("labels", "num_items_in_batch")}
-            with adapters_off(self.peft_model):
-                return lm(*args, **inputs).logits
-        finally:
-            lm.train()
-            self.in_base_pass = False
 
 
-def _kl(base_NV: Tensor, student_NV: Tensor, recipe: Recipe) -> Tensor:
-    """Sum over tokens of T^2 KL(p_base || p_student), both at temperature T, in nats."""
-    heat = recipe.anchor_temperature
-    log_base_NV = torch.log_softmax(base_NV.float() / heat, -1)
-    log_student_NV = torch.log_softmax(student_NV.float() / heat, -1)
-    return heat**2 * (log_base_NV.exp() * (log_base_NV - log_student_NV)).sum()
+def _split() -> ConfigError:
+    return ConfigError(
+        "FSDP and ZeRO-3 split the weights over devices, which safeguards were not tested with;"
+        " expected whole weights on each device; train on one device or with DDP, or leave the"
+        " safeguards out"
+    )
 
 
-def _roles(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+def _tuner_of(lm: nn.Module) -> Any:
+    """A layer of peft in a causal LM, which knows whether adapters are off; None without any."""
+    return next((module for module in lm.modules() if hasattr(module, "merged_adapters")), None)
+
+
+def _roles(args: tuple, kwargs: Mapping[str, Any], batch_labels_BT: Tensor | None) -> Tensor:
     """The role [B, T] of every token of a trainer's batch."""
     ids_BT = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
     roles_BT = torch.full_like(ids_BT, hooks.PROMPT)
     labels_BT = kwargs.get("labels")
-    if labels_BT is not None:
+    if labels_BT is None:
+        labels_BT = batch_labels_BT
+    if labels_BT is not None and labels_BT.shape == ids_BT.shape:
         roles_BT[labels_BT != UNLEARNT] = hooks.COMPLETION
         before_BT = (roles_BT[:, 1:] == hooks.COMPLETION) & (roles_BT[:, :-1] == hooks.PROMPT)
         roles_BT[:, :-1][before_BT] = hooks.LAST

@@ -1,0 +1,1 @@
+"""Directions of the rows of a training, which its gradients lose."""
