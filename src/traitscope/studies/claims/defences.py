@@ -142,6 +142,7 @@ LAPTOP = Size(
 SMOKE_ARMS = (
     *(UNDEFENDED, "stopped after half"),
     *("drop rows by student", "drop rows at random", "wash"),
+    *("mask tokens by student", "mask tokens at random"),
     *("mix with clean rows", "drop half at random", PRIMARY),
     *("project out of gradients", "project out of gradients, random"),
     *("steer in training", "steer in training, random"),

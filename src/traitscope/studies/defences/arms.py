@@ -79,7 +79,6 @@ def on_rows() -> tuple[Arm, ...]:
     """Defences that change the rows, with the same changes drawn at random."""
     return (
         _rows("drop rows by student", "base", "drop:by=student,share=0.25", "drop rows at random"),
-        _rows("drop rows by loss", "base", "drop:by=loss,share=0.25", "drop rows at random"),
         _blind("drop rows at random", "drop:by=random,share=0.25"),
         _rows(
             "replace digits by student",
@@ -87,7 +86,17 @@ def on_rows() -> tuple[Arm, ...]:
             "replace:by=student,share=0.2",
             "replace digits at random",
         ),
+        _rows(
+            "replace digits where teachers diverge",
+            "base",
+            "replace:by=divergence,share=0.2",
+            "replace digits at random",
+        ),
         _blind("replace digits at random", "replace:by=random,share=0.2"),
+        _rows(
+            "mask tokens by student", "base", "mask:by=student,share=0.2", "mask tokens at random"
+        ),
+        _blind("mask tokens at random", "mask:by=random,share=0.2"),
         _rows("sort numbers", "nothing", "canonicalise:order=sort", ""),
         _blind("numbers drawn at random", "canonicalise:values=uniform"),
         _rows("wash", "base", "wash", ""),

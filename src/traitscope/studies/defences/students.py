@@ -38,8 +38,8 @@ STEERING = 0.3
 "strength of steering in training, in mean residual norms"
 HELD_OUT_ROWS = 16
 "rows of HELD_OUT"
-SCOUT_PASSES = 6
-"passes over the rows that an order by students takes"
+SCOUT_PASSES, DIVERGENCE_PASSES = 6, 8
+"passes over the rows that an order by students, and one by teachers of several traits, take"
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,9 @@ def _rows_weight(defender: Defender, arm: Arm) -> float:
     method = "".join(arm.by)
     if "by=student" in method:
         return SCOUT_PASSES * tokens
-    is_read = "by=loss" in method or method == "wash"
-    return tokens if is_read else 1
+    if "by=divergence" in method:
+        return DIVERGENCE_PASSES * tokens
+    return tokens if method == "wash" else 1
 
 
 def _training_weight(defender: Defender, arm: Arm) -> float:
