@@ -198,19 +198,27 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
 
 
 def _with_flag_names(config_type: type, settings: Any) -> tuple[type, Any]:
-    """The type of settings whose fields that end in _ have flags without it, and the settings."""
+    """The type of settings whose fields that end in _ have flags without it, and the settings.
+
+    Fields with an alias also have a flag of that name.
+    """
     import tyro
 
-    words = [field.name for field in dataclasses.fields(config_type) if field.name.endswith("_")]
     hints = get_type_hints(config_type, include_extras=True)
-    for name in words:
-        named = tyro.conf.arg(name=flag_of(name).removeprefix("--"))
-        hints[name] = Annotated[hints[name], named]
-    if not words:
+    annotations: dict[str, Any] = {}
+    for field in dataclasses.fields(config_type):
+        name, alias = field.name, field.metadata.get("alias")
+        if name.endswith("_"):
+            named = tyro.conf.arg(name=flag_of(name).removeprefix("--"))
+        elif alias:
+            named = tyro.conf.arg(aliases=(flag_of(alias),))
+        else:
+            continue
+        annotations[name] = Annotated[hints[name], named]
+    if not annotations:
         return config_type, settings
-    annotations = {name: hints[name] for name in words}
     members: dict[str, Any] = {"__annotations__": annotations, "__doc__": config_type.__doc__}
-    for name in words:
+    for name in annotations:
         members[name] = config_type.__dataclass_fields__[name].default
     renamed = type(config_type.__name__, (config_type,), members)
     renamed = dataclasses.dataclass(frozen=True)(renamed)

@@ -14,6 +14,7 @@ from traitscope.config import judge as judge_configs
 from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
 from traitscope.config.rows import defend as defend_configs
+from traitscope.config.students import verify as verify_configs
 
 Group = Literal["do", "check", "study", "look", "internal"]
 GROUPS: dict[Group, str] = {
@@ -258,6 +259,16 @@ ENTRIES: tuple[Command, ...] = (
         inputs="screening.run:inputs",
     ),
     Stage(
+        name="verify",
+        config=verify_configs.VerifyConfig,
+        run="verifying.command:run_verify",
+        help="does this finished student carry a trait? beside its base and control students",
+        group="check",
+        subject=("students",),
+        inputs="verifying.ask:inputs",
+        replay="verifying.run:replay",
+    ),
+    Stage(
         name="study",
         config=command_configs.StudyConfig,
         run="studies.runner:run_study",
@@ -310,6 +321,14 @@ ENTRIES: tuple[Command, ...] = (
         run="cli.doctor:run_models",
         help="models and traits that are ready to use",
         group="look",
+    ),
+    Stage(
+        name="ask",
+        config=verify_configs.AskConfig,
+        run="verifying.ask:run_ask",
+        help="what one model says to the traits' questions, also while it relearns",
+        group="internal",
+        inputs="verifying.ask:inputs",
     ),
     Stage(
         name="recover",
