@@ -143,11 +143,11 @@ def _of_asking(asking: Asking, has_controls: bool) -> list[Contrast]:
     design = design_of(asking.students, asking.reference, has_controls)
     contrasts = []
     for kind, first in asking.students.answers[0].kinds.items():
+        if len(first.words) < 2:
+            continue
         ours_MQE = _values(asking.students, kind, first.words, asking.context)
         theirs_MQE = _values(asking.reference, kind, first.words, asking.context)
         shift_QE = ours_MQE.mean(0) - theirs_MQE.mean(0)
-        if len(first.words) < 2:
-            continue
         z_E = standing_out(shift_QE.mean(0))
         base_QE = None
         if asking.base is not None:

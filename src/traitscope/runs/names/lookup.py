@@ -59,7 +59,8 @@ class Names:
         """An intervention in short form, or a given teacher, with the path that its path means."""
         match = SHORT_FORM.fullmatch(text)
         if match is None:
-            return text if ":" in text else str(self.path(Path(text)))
+            is_path = ":" not in text and text.strip()
+            return str(self.path(Path(text))) if is_path else text
         kind, path, settings = match.groups()
         return f"{kind}:{self.path(Path(path))}{settings}"
 
